@@ -1,0 +1,73 @@
+# Tidings: `make run` starts a server, `make test` runs the tests, `make help` lists the rest.
+
+PYTHON ?= python3
+UV ?= .cache/uv/bin/uv
+# `make lock UPGRADE=1` takes the newest versions; without it, only what must change does.
+UPGRADE ?=
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+NODE_TESTS := tests/js/node_modules/.installed
+
+# The machine's Node.js if it is recent enough and has npm, otherwise the one that comes with the dev dependencies.
+NODE_OK = node -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)' 2>/dev/null && command -v npm >/dev/null
+WITH_NODE = if ! { $(NODE_OK); }; then PATH="$(CURDIR)/$(BIN):$$PATH"; export PATH; fi;
+
+.PHONY: help
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP) ## Make .venv with the locked dependencies and the project, editable
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or later is needed; name one with: make setup PYTHON=..." >&2; exit 1; }
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(NODE_TESTS): tests/js/package-lock.json tests/js/package.json $(STAMP)
+	$(WITH_NODE) npm ci --prefix tests/js --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+.PHONY: run
+run: $(STAMP) ## Start a server on http://127.0.0.1:8000
+	$(BIN)/tidings serve
+
+.PHONY: test
+test: $(STAMP) $(NODE_TESTS) ## Run the tests
+	$(WITH_NODE) $(BIN)/python -m pytest
+
+.PHONY: check
+check: $(STAMP) ## Lint, check the formatting, the types and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+.PHONY: fmt
+fmt: $(STAMP) ## Format, and mend what the linter can
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+.PHONY: lock
+lock: $(UV) ## Make the lock files again (UPGRADE=1: with the newest versions)
+	$(LOCK) --all-extras --output-file requirements.lock pyproject.toml
+	$(LOCK) --constraints requirements.lock --no-annotate --output-file requirements-runtime.lock pyproject.toml
+
+LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+
+.cache/uv/bin/uv:
+	$(PYTHON) -m venv --clear .cache/uv
+	.cache/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+.PHONY: clean
+clean: ## Remove what the other targets made (never the data directory)
+	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist tests/js/node_modules
+	find server db client_demo tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
