@@ -1,0 +1,1 @@
+"""Storage: SQLModel tables, typed queries, migrations, on SQLite or PostgreSQL."""

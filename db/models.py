@@ -1,0 +1,186 @@
+"""The tables. Keys are integers, times are milliseconds since the Unix epoch (UTC).
+
+The ids that go over the wire (`room_id`, `message_id`, `sid`) are random strings beside the keys.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, Text, text
+from sqlmodel import Field, SQLModel
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Base(SQLModel):
+    metadata: ClassVar[MetaData] = metadata
+
+
+def _key(**options: Any) -> Any:
+    """A 64-bit key column; SQLite numbers rows by itself only where the type is exactly INTEGER."""
+    return Field(sa_type=BigInteger().with_variant(Integer(), "sqlite"), **options)  # type: ignore[call-overload]
+
+
+def _ms(**options: Any) -> Any:
+    return Field(sa_type=BigInteger, **options)
+
+
+class Name(Base, table=True):
+    """Every name in use: usernames and topic names share one namespace, by case-folded NFKC.
+
+    Two usernames may have one key (they are told apart by their PRECIS form), a topic is alone on its key.
+    """
+
+    key: str = Field(primary_key=True)
+    kind: str = Field(description="user or topic")
+
+
+class User(Base, table=True):
+    id: int | None = _key(default=None, primary_key=True)
+    username: str = Field(unique=True)
+    password_hash: str | None = Field(default=None, description="None: cannot log in by password")
+    created_at: int = _ms()
+    last_seen: int | None = _ms(default=None)
+    disabled: bool = False
+
+
+class Session(Base, table=True):
+    """One login; tokens carry its `sid`."""
+
+    id: int | None = _key(default=None, primary_key=True)
+    sid: str = Field(unique=True)
+    user_id: int = _key(foreign_key="user.id", index=True)
+    created_at: int = _ms()
+    expires_at: int = _ms()
+    revoked_at: int | None = _ms(default=None)
+
+
+class Device(Base, table=True):
+    __table_args__: ClassVar[Any] = (Index("uq_device_user_name", "user_id", "name", unique=True),)
+
+    id: int | None = _key(default=None, primary_key=True)
+    user_id: int = _key(foreign_key="user.id")
+    name: str
+    created_at: int = _ms()
+
+
+class Room(Base, table=True):
+    """A log and its head. `last_seq` and `messages` are changed only with the entries they count."""
+
+    id: int | None = _key(default=None, primary_key=True)
+    room_id: str = Field(unique=True)
+    kind: str = Field(description="topic, direct or group")
+    is_private: bool
+    topic_name: str | None = None
+    title: str | None = None
+    direct_key: str | None = Field(default=None, unique=True, description="smaller:larger user id, if direct")
+    name_key: str | None = Field(default=None, unique=True)
+    last_seq: int = _ms(default=0)
+    messages: int = _ms(default=0, description="Message entries up to last_seq")
+    members: int = _ms(default=0)
+    created_at: int = _ms()
+
+
+class Member(Base, table=True):
+    __table_args__: ClassVar[Any] = (
+        Index("ix_member_user_room", "user_id", "room_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    user_id: int = _key(foreign_key="user.id", primary_key=True)
+    role: str
+    joined_at: int = _ms()
+    joined_seq: int = _ms(description="The room's head when the user became a member: cursors start here")
+
+
+class Ban(Base, table=True):
+    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    user_id: int = _key(foreign_key="user.id", primary_key=True)
+    created_at: int = _ms()
+    expires_at: int | None = _ms(default=None)
+
+
+class Entry(Base, table=True):
+    """One position of a room's log, clustered by (room, seq)."""
+
+    __table_args__: ClassVar[Any] = (
+        Index(
+            "uq_entry_client_id",
+            "room_id",
+            "sender_id",
+            "client_id",
+            unique=True,
+            sqlite_where=text("client_id IS NOT NULL"),
+            postgresql_where=text("client_id IS NOT NULL"),
+        ),
+        {"sqlite_with_rowid": False},
+    )
+
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    seq: int = _ms(primary_key=True)
+    kind: str = Field(description="message, member")
+    message_id: str | None = Field(
+        default=None,
+        unique=True,
+        description="Of messages. Begins with the time, so that the index grows at its end; the rest is random",
+    )
+    sender_id: int = _key(foreign_key="user.id", description="Who did it")
+    client_id: str | None = None
+    content: str | None = Field(default=None, sa_type=Text)
+    reply_to: str | None = Field(default=None, description="message_id of a message in the same room")
+    body: str | None = Field(default=None, sa_type=Text, description="JSON: what other kinds of entry carry")
+    messages: int = _ms(description="Message entries of the room up to this one: unread counts are differences")
+    created_at: int = _ms()
+    edited_at: int | None = _ms(default=None)
+    deleted: bool = False
+
+
+class Cursor(Base, table=True):
+    """How far a device has received a room's log. No row: not told of the room yet."""
+
+    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+
+    device_id: int = _key(foreign_key="device.id", primary_key=True)
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    seq: int = _ms()
+
+
+class ReadMarker(Base, table=True):
+    """How far a user has read a room."""
+
+    __tablename__: ClassVar[Any] = "read_marker"
+    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    user_id: int = _key(foreign_key="user.id", primary_key=True)
+    seq: int = _ms()
+    messages: int = _ms(description="`entry.messages` at `seq`")
+
+
+def _table(model: type[Base]) -> Table:
+    table: Table = model.__table__  # type: ignore[attr-defined]
+    return table
+
+
+names = _table(Name)
+users = _table(User)
+sessions = _table(Session)
+devices = _table(Device)
+rooms = _table(Room)
+members = _table(Member)
+bans = _table(Ban)
+entries = _table(Entry)
+cursors = _table(Cursor)
+read_markers = _table(ReadMarker)

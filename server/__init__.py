@@ -1,0 +1,1 @@
+"""Tidings: a Socket.IO-compatible message server where an acknowledged message arrives."""

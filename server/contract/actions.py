@@ -1,0 +1,172 @@
+"""The payload of every action, by the names on the wire.
+
+Unknown fields are refused: a misspelt `client_id` would otherwise lose its promise in silence.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from server.contract.models import RoomKind
+
+MAX_CONTENT = 16_384
+MAX_CURSORS = 10_000
+
+_NO_NUL = r"^[^\x00]*$"  # PostgreSQL cannot hold U+0000 in a text
+
+Username = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_NO_NUL), Field(examples=["omar"])]
+"""A username as typed; its length and characters are judged in mapped form (RFC 8265)."""
+
+TopicName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=_NO_NUL), Field(examples=["noticias"])]
+"""A topic name as typed; judged after NFC and trimming."""
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_NO_NUL)]
+ClientId = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=64, pattern=_NO_NUL),
+    Field(description="Chosen by the sender, unique per room: however often it is sent, it takes effect once"),
+]
+Content = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_CONTENT, pattern=_NO_NUL),
+    Field(examples=["Buenos días"]),
+]
+DeviceName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_NO_NUL)]
+Seq = Annotated[int, Field(ge=0, le=2**53 - 1)]
+Limit200 = Annotated[int, Field(ge=1, le=200)]
+Limit500 = Annotated[int, Field(ge=1, le=500)]
+
+
+class Payload(BaseModel):
+    """Base of every action's payload."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class NoPayload(Payload):
+    """Nothing, `null` or `{}`."""
+
+
+class RoomRef(Payload):
+    """A room reference: exactly one of the three."""
+
+    room_id: Id | None = None
+    topic_name: TopicName | None = Field(
+        default=None, description="A topic; or, if no topic has that name, the user of that name"
+    )
+    username: Username | None = Field(default=None, description="The direct conversation with that user")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> RoomRef:
+        if sum(ref is not None for ref in (self.room_id, self.topic_name, self.username)) != 1:
+            raise ValueError("give exactly one of room_id, topic_name, username")
+        return self
+
+
+class SubjectInRoom(Payload):
+    """A room and a user it is about: here `username` is that user, so the room is one of the other two."""
+
+    room_id: Id | None = None
+    topic_name: TopicName | None = None
+    username: Username
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> SubjectInRoom:
+        if (self.room_id is None) == (self.topic_name is None):
+            raise ValueError("give exactly one of room_id, topic_name")
+        return self
+
+
+class Create(Payload):
+    topic_name: TopicName
+    is_private: bool = False
+
+
+class Subscribe(Payload):
+    topic_name: TopicName
+
+
+class Unsubscribe(RoomRef):
+    pass
+
+
+class Invite(SubjectInRoom):
+    pass
+
+
+class SendMessage(RoomRef):
+    content: Content
+    client_id: ClientId | None = None
+    reply_to: Id | None = Field(default=None, description="`id` of a message in the same room")
+
+
+class GetHistory(RoomRef):
+    before: Seq | None = Field(default=None, description="Only messages with a smaller seq")
+    after: Seq | None = Field(default=None, description="Only messages with a larger seq")
+    limit: Limit200 = 50
+
+    @model_validator(mode="after")
+    def _one_direction(self) -> GetHistory:
+        if self.before is not None and self.after is not None:
+            raise ValueError("give before or after, not both")
+        return self
+
+
+class Typing(RoomRef):
+    typing: bool = True
+
+
+class Delivered(Payload):
+    cursors: dict[Id, Seq] = Field(
+        max_length=MAX_CURSORS, description="room_id -> seq up to which this device has received everything"
+    )
+
+
+class Read(RoomRef):
+    seq: Seq
+
+
+class GetRooms(Payload):
+    kind: RoomKind | None = None
+    member: bool | None = Field(default=None, description="Only rooms that the caller is in, or only others")
+    after: Id | None = Field(default=None, description="`next` of the page before")
+    limit: Limit500 = 100
+
+
+class ConnectToRoom(Payload):
+    topic_name: TopicName = Field(validation_alias=AliasChoices("topic_name", "roomName"))
+
+
+class GetMembers(RoomRef):
+    after: Username | None = Field(default=None, description="`next` of the page before")
+    limit: Limit500 = 100
+
+
+class GetProfile(Payload):
+    username: Username
+
+
+class Authenticate(Payload):
+    token: str = Field(min_length=1, max_length=4096)
+
+
+class Register(Payload):
+    username: Username
+    password: str = Field(description="8–72 bytes in UTF-8")
+
+
+class Login(Payload):
+    username: Username
+    password: str
+
+
+class ConnectAuth(BaseModel):
+    """What a client gives when it connects (Socket.IO `auth`); other fields in it are the client's own."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    token: str = Field(min_length=1, max_length=4096)
+    device: DeviceName = "default"
+    cursors: dict[Id, Seq] = Field(default_factory=dict, max_length=MAX_CURSORS)

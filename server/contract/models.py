@@ -1,0 +1,143 @@
+"""What answers and events carry: rooms, messages, members, profiles.
+
+Every time is ISO 8601 in UTC with milliseconds; every id is opaque.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Timestamp = Annotated[
+    str,
+    StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"),
+    Field(description="ISO 8601, UTC, milliseconds", examples=["2026-01-31T09:30:00.250Z"]),
+]
+
+
+def timestamp(ms: int) -> str:
+    """Format milliseconds since the Unix epoch as the wire's ISO 8601."""
+    seconds, millis = divmod(ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{millis:03d}Z"
+
+
+class View(BaseModel):
+    """Base of everything the server sends."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RoomKind(StrEnum):
+    TOPIC = "topic"
+    DIRECT = "direct"
+    GROUP = "group"
+
+
+class Role(StrEnum):
+    OWNER = "owner"
+    MODERATOR = "moderator"
+    MEMBER = "member"
+
+
+class Message(View):
+    """One message of a room's log, in its present state."""
+
+    id: str
+    room_id: str
+    topic_name: str | None
+    seq: int = Field(ge=1, description="Position of the message in its room's log")
+    sender: str
+    content: str = Field(description="Empty when `deleted`")
+    created_at: Timestamp
+    edited_at: Timestamp | None = None
+    deleted: bool = False
+    client_id: str | None = Field(default=None, description="What the sender gave; goes to the sender only")
+    reply_to: str | None = Field(default=None, description="`id` of the message this one answers")
+    reactions: dict[str, list[str]] = Field(default_factory=dict, description="emoji -> usernames")
+    mentions: list[str] = Field(default_factory=list, description="Usernames of mentioned members")
+
+
+class Room(View):
+    """A room as the caller sees it: `role`, `read_seq` and `unread` are the caller's own."""
+
+    room_id: str
+    kind: RoomKind
+    topic_name: str | None = None
+    title: str | None = Field(
+        default=None, description="A group's title; in a direct conversation the other's username"
+    )
+    is_private: bool
+    role: Role | None = Field(description="null: not a member")
+    members: int
+    online: int
+    last_seq: int = Field(description="seq of the newest entry; 0 in an empty room")
+    read_seq: int = Field(description="How far the caller has read; 0 if not a member")
+    unread: int = Field(description="Messages after `read_seq`")
+    last_message: Message | None = None
+
+
+class Member(View):
+    username: str
+    role: Role
+    online: bool
+    last_seen: Timestamp | None = Field(description="null: never connected")
+
+
+class Profile(View):
+    username: str
+    online: bool
+    last_seen: Timestamp | None
+    created_at: Timestamp
+
+
+class Empty(View):
+    """`{}`: done, nothing to tell."""
+
+
+class History(View):
+    messages: list[Message] = Field(description="In seq order")
+    has_more: bool = Field(description="More in the direction that was asked for")
+
+
+class Unread(View):
+    unread: int
+
+
+class Rooms(View):
+    rooms: list[Room]
+    next: str | None = Field(description="Give it as `after` for the next page; null: this was the last")
+
+
+class Members(View):
+    members: list[Member]
+    next: str | None = Field(description="Give it as `after` for the next page; null: this was the last")
+
+
+class ConnectedRoom(View):
+    """Answer of `connect_to_room`; `roomName` is spelled as that system documents it."""
+
+    roomName: str  # noqa: N815
+    usernames: list[str] = Field(description="Members who are online")
+    room: Room
+
+
+class Credentials(View):
+    """Answer of `register`, `login` and `refresh`."""
+
+    token: str
+    expires_at: Timestamp
+    user: Profile
+
+
+class Authenticated(View):
+    token_expires_at: Timestamp
+
+
+class Answer(View):
+    """The one acknowledgement argument of every action that succeeded."""
+
+    ok: bool = True
+    data: dict[str, Any]
