@@ -32,7 +32,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 $(NODE_TESTS): tests/js/package-lock.json tests/js/package.json $(STAMP)
-	$(WITH_NODE) npm ci --prefix tests/js --no-audit --no-fund --ignore-scripts
+	@echo npm ci --prefix tests/js; $(WITH_NODE) npm ci --prefix tests/js --no-audit --no-fund --ignore-scripts
 	@touch $@
 
 .PHONY: run
@@ -41,7 +41,7 @@ run: $(STAMP) ## Start a server on http://127.0.0.1:8000
 
 .PHONY: test
 test: $(STAMP) $(NODE_TESTS) ## Run the tests
-	$(WITH_NODE) $(BIN)/python -m pytest
+	@echo pytest; $(WITH_NODE) $(BIN)/python -m pytest
 
 .PHONY: check
 check: $(STAMP) ## Lint, check the formatting, the types and who imports whom
@@ -59,6 +59,7 @@ fmt: $(STAMP) ## Format, and mend what the linter can
 lock: $(UV) ## Make the lock files again (UPGRADE=1: with the newest versions)
 	$(LOCK) --all-extras --output-file requirements.lock pyproject.toml
 	$(LOCK) --constraints requirements.lock --no-annotate --output-file requirements-runtime.lock pyproject.toml
+	echo hatchling | $(LOCK) --constraints requirements.lock --no-annotate --output-file requirements-build.lock -
 
 LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
