@@ -1,24 +1,26 @@
 """The database: one way to read, one way to write, on SQLite or PostgreSQL.
 
-Query functions are plain synchronous functions of a SQLAlchemy connection; `read` and `write` run them, whole, in
-one transaction:
+Query functions are plain synchronous functions of a SQLAlchemy connection; `read` and `write` run them,
+whole, in one transaction:
 
 * PostgreSQL: over asyncpg. Reads see one snapshot (REPEATABLE READ, READ ONLY).
-* SQLite, reads: over aiosqlite, on connections that cannot write or checkpoint.
-* SQLite, writes: one connection in one thread, the only one that writes and checkpoints (which is what keeps clear
-  of the WAL-reset bug of SQLite 3.7.0–3.51.2). A transaction costs one hop to that thread, not one a statement.
+* SQLite, reads: over aiosqlite, on connections that cannot write or checkpoint. They see one snapshot, too.
+* SQLite, writes: one connection in one thread, the only one that writes and checkpoints (which is what keeps
+  clear of the WAL-reset bug of SQLite 3.7.0–3.51.2). A transaction costs one hop to that thread, not one a
+  statement.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event, text
+from sqlalchemy.engine import URL, ExceptionContext, make_url
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InternalError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
@@ -26,22 +28,70 @@ from sqlalchemy.pool import StaticPool
 T = TypeVar("T")
 Durability = Literal["full", "normal"]
 
-BUSY_TIMEOUT_MS = 10_000
+BUSY_TIMEOUT_MS = 10_000  # for a lock of another process (SQLite) or transaction (PostgreSQL)
+CONNECT_TIMEOUT_S = 10
+COMMAND_TIMEOUT_S = 30  # for an answer of PostgreSQL: a host that went silent does not hold its callers
 READERS = 4
+
+# What says that the store is in no state to serve, as opposed to a statement being wrong: primary result
+# codes of SQLite (sqlite.org/rescode.html), SQLSTATEs and classes of them (PostgreSQL's manual, appendix A).
+_SQLITE_AWAY = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+_POSTGRESQL_AWAY = (
+    "08",  # connection
+    "25006",  # read-only: a standby
+    "28",  # not let in
+    "3D",  # no such database
+    "40",  # rolled back: deadlock, serialization
+    "53",  # out of disk, memory or connections
+    "55P03",  # lock not to be had
+    "57",  # shutting down, starting up, cancelled
+    "58",  # I/O error
+    "XX001",  # corrupted
+    "XX002",
+)
+# In a read, these say that the query function tries to write.
+_WROTE = (sqlite3.SQLITE_READONLY, "25006")
+
+_FAILED = "tidings.failed"
 
 
 class StoreUnavailable(Exception):
-    """The database cannot be reached, or cannot write, now. Nothing of the transaction is known to have happened."""
+    """The database cannot be reached, or cannot write, now.
+
+    Nothing of the transaction is known to have happened; if the connection was lost at COMMIT, it may have.
+    """
 
 
 class Database:
     """Call `start` before and `stop` after use; the constructor does no I/O."""
 
     def __init__(self, url: str, durability: Durability = "full", *, checkpoints: bool = True) -> None:
-        """`checkpoints=False` for a second process on the same SQLite file (the command line's)."""
+        """`checkpoints=False` for a second process on the same SQLite file (the command line's).
+
+        Raises `ValueError` for a URL of neither a SQLite file nor PostgreSQL.
+        """
         self.url: URL = make_url(url)
         self.durability = durability
-        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        backend = self.url.get_backend_name()
+        self.is_sqlite = backend == "sqlite"
+        if backend not in ("sqlite", "postgresql"):
+            raise ValueError(f"the database is SQLite or PostgreSQL, not {backend}")
+        if self.is_sqlite and self.url.database in (None, "", ":memory:"):
+            raise ValueError("a SQLite database is a file here: several connections share it")
         self._checkpoints = checkpoints
         self._suspect = False
         self._async: AsyncEngine | None = None
@@ -51,41 +101,72 @@ class Database:
 
     async def start(self) -> None:
         """Open the database. Raises `StoreUnavailable` if it does not answer or refuses a setting."""
-        if self.is_sqlite:
-            path = self.url.set(drivername="sqlite+pysqlite")
-            self._thread = ThreadPoolExecutor(1, "tidings-db-writer")
-            self._writer = create_engine(
-                path, poolclass=StaticPool, connect_args={"check_same_thread": False}, pool_reset_on_return=None
-            )
-            event.listen(self._writer, "connect", self._prepare_writer)
-            event.listen(self._writer, "begin", _begin_immediate)
-            self._async = create_async_engine(
-                self.url.set(drivername="sqlite+aiosqlite"), pool_size=READERS, max_overflow=0, pool_timeout=30
-            )
-            event.listen(self._async.sync_engine, "connect", self._prepare_reader)
-            event.listen(self._async.sync_engine, "begin", _begin)
-            await self._in_writer_thread(self._check_sqlite)
-        else:
-            commit = "on" if self.durability == "full" else "off"
-            self._async = create_async_engine(
-                self.url.set(drivername="postgresql+asyncpg"),
-                pool_size=10,
-                max_overflow=10,
-                pool_timeout=30,
-                pool_pre_ping=True,
-                connect_args={"server_settings": {"synchronous_commit": commit}, "timeout": 10},
-            )
+        try:
+            if self.is_sqlite:
+                await self._start_sqlite()
+            else:
+                await self._start_postgresql()
+        except BaseException as error:
+            await self.stop()
+            if away := unavailable(error):
+                raise away from error
+            raise
+
+    async def _start_sqlite(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "tidings-db-writer")
+        self._writer = create_engine(
+            self.url.set(drivername="sqlite+pysqlite"),
+            poolclass=StaticPool,
+            connect_args={"check_same_thread": False},
+            pool_reset_on_return=None,
+        )
+        event.listen(self._writer, "connect", self._prepare_writer)
+        event.listen(self._writer, "begin", _begin_immediate)
+        event.listen(self._writer, "handle_error", _note_error)
+        self._async = create_async_engine(
+            self.url.set(drivername="sqlite+aiosqlite"), pool_size=READERS, max_overflow=0, pool_timeout=30
+        )
+        event.listen(self._async.sync_engine, "connect", self._prepare_reader)
+        event.listen(self._async.sync_engine, "begin", _begin)
+        await self._in_writer_thread(self._open_writer)
         await self.read(lambda conn: conn.execute(text("SELECT 1")).scalar_one())
+
+    async def _start_postgresql(self) -> None:
+        commit = "on" if self.durability == "full" else "off"
+        settings = {"synchronous_commit": commit, "lock_timeout": str(BUSY_TIMEOUT_MS)}
+        self._async = create_async_engine(
+            self.url.set(drivername="postgresql+asyncpg"),
+            pool_size=10,
+            max_overflow=10,
+            pool_timeout=30,
+            connect_args={
+                "server_settings": settings,
+                "timeout": CONNECT_TIMEOUT_S,
+                "command_timeout": COMMAND_TIMEOUT_S,
+            },
+        )
+        event.listen(self._async.sync_engine, "checkout", _refuse_closed)
+        event.listen(self._async.sync_engine, "handle_error", _note_error)
+        got = await self.read(lambda conn: conn.execute(text("SHOW synchronous_commit")).scalar_one())
+        if got != commit:  # a pooler between us and the server may drop settings
+            raise StoreUnavailable(f"PostgreSQL did not take synchronous_commit={commit}, it has {got}")
 
     async def stop(self) -> None:
         """Finish what is being written, then close every connection."""
         while self._writes:
             await asyncio.wait(set(self._writes))
-        if self._async is not None:
-            await self._async.dispose()
-        if self._writer is not None and self._thread is not None:
-            await self._in_writer_thread(self._writer.dispose)
-            self._thread.shutdown()
+        readers, self._async = self._async, None
+        writer, self._writer = self._writer, None
+        try:
+            if readers is not None:
+                await readers.dispose()
+        finally:
+            if self._thread is not None:
+                # The last connection to close checkpoints, so the writer's is the last.
+                if writer is not None:
+                    await self._in_writer_thread(writer.dispose)
+                self._thread.shutdown()
+                self._thread = None
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query function in one read-only transaction (one snapshot)."""
@@ -96,13 +177,20 @@ class Database:
                     await conn.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
                 return await conn.run_sync(query)
         except Exception as error:
-            raise _translate(error) from error
+            if away := unavailable(error, reading=True):
+                raise away from error
+            raise
 
     async def write(self, change: Callable[[Connection], T]) -> T:
         """Run a function in one write transaction and commit it, durably as configured.
 
-        Cancelling the caller does not interrupt the transaction. Raises what the function raises (the transaction
-        is rolled back), or `StoreUnavailable`. After a failed commit nothing is written until a probe succeeds.
+        Cancelling the caller does not interrupt the transaction. Raises what the function raises (the
+        transaction is rolled back), or `StoreUnavailable`. After the store failed, nothing is written until a
+        probe succeeds.
+
+        A function that means to go on after an error of the database (a repeated key) runs the statement in
+        a savepoint, `conn.begin_nested()`. If it catches one outside a savepoint, all is rolled back and this
+        raises `RuntimeError` (PostgreSQL has rolled back by then, yet answers COMMIT as if it had committed).
         """
         running = asyncio.ensure_future(self._write(change))
         self._writes.add(running)
@@ -119,77 +207,74 @@ class Database:
                 return await self._in_writer_thread(self._transact, change)
             assert self._async is not None, "not started"
             async with self._async.begin() as conn:
-                return await conn.run_sync(change)
+                return await conn.run_sync(_run, change)
         except Exception as error:
-            raise _translate(error) from error
+            if away := unavailable(error):
+                raise away from error
+            raise
 
     def _transact(self, change: Callable[[Connection], T]) -> T:
-        assert self._writer is not None
+        """One transaction. After a failure of the store: on a new connection, and only after a probe."""
+        assert self._writer is not None, "not started"
         if self._suspect:
-            with self._writer.begin() as conn:
-                _probe(conn)
-            self._suspect = False
-        try:
             with self._writer.connect() as conn:
-                transaction = conn.begin()
-                try:
-                    result = change(conn)
-                    transaction.commit()
-                    return result
-                except BaseException:
-                    _rollback(conn)
-                    raise
-        except OperationalError:
-            # Disk full, I/O error, or a lock that was not to be had: begin again on a new connection, with a probe.
-            self._suspect = True
-            self._writer.dispose()
-            raise
+                _commit(conn, _probe)
+            self._suspect = False
+        with self._writer.connect() as conn:
+            try:
+                return _commit(conn, change)
+            finally:
+                self._suspect = conn.invalidated
 
     async def _in_writer_thread(self, function: Callable[..., T], *args: Any) -> T:
         assert self._thread is not None, "not started"
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
+    def _open_writer(self) -> None:
+        assert self._writer is not None
+        self._writer.connect().close()
+
     def _prepare_writer(self, dbapi: Any, _record: Any) -> None:
-        dbapi.isolation_level = None  # BEGIN is ours, not pysqlite's
-        for pragma in (
-            f"busy_timeout={BUSY_TIMEOUT_MS}",
-            "journal_mode=wal",
-            f"synchronous={self.durability}",
-            "foreign_keys=on",
-            f"wal_autocheckpoint={1000 if self._checkpoints else 0}",
-            "cache_size=-65536",
-        ):
-            dbapi.execute(f"PRAGMA {pragma}")
+        _prepare(
+            dbapi,
+            {
+                "busy_timeout": BUSY_TIMEOUT_MS,
+                "journal_mode": "wal",
+                "synchronous": {"full": 2, "normal": 1}[self.durability],
+                "foreign_keys": 1,
+                "wal_autocheckpoint": 1000 if self._checkpoints else 0,
+                "cache_size": -65536,
+            },
+        )
 
     def _prepare_reader(self, dbapi: Any, _record: Any) -> None:
-        dbapi.isolation_level = None
-        cursor = dbapi.cursor()
-        for pragma in (
-            f"busy_timeout={BUSY_TIMEOUT_MS}",
-            "foreign_keys=on",
-            "wal_autocheckpoint=0",
-            "query_only=on",
-            "cache_size=-16384",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+        _prepare(
+            dbapi,
+            {
+                "busy_timeout": BUSY_TIMEOUT_MS,
+                "foreign_keys": 1,
+                "wal_autocheckpoint": 0,
+                "query_only": 1,
+                "cache_size": -16384,
+            },
+        )
 
-    def _check_sqlite(self) -> None:
-        """Read the pragmas back: `journal_mode=wal` can fail without an error."""
-        assert self._writer is not None
-        wanted = {
-            "journal_mode": "wal",
-            "synchronous": {"full": 2, "normal": 1}[self.durability],
-            "foreign_keys": 1,
-            "busy_timeout": BUSY_TIMEOUT_MS,
-        }
-        with self._writer.connect() as conn:
-            dbapi = conn.connection.dbapi_connection
-            assert dbapi is not None
-            for pragma, value in wanted.items():
-                (got,) = dbapi.execute(f"PRAGMA {pragma}").fetchone()  # type: ignore[attr-defined]
-                if got != value:
-                    raise StoreUnavailable(f"SQLite did not take {pragma}={value}, it has {got}")
+
+def _prepare(dbapi: Any, pragmas: Mapping[str, int | str]) -> None:
+    """Set up a new SQLite connection, and read back: `journal_mode=wal` can fail without an error."""
+    try:
+        dbapi.isolation_level = None  # BEGIN is ours, not pysqlite's
+        cursor = dbapi.cursor()
+        for pragma, value in pragmas.items():
+            cursor.execute(f"PRAGMA {pragma}={value}")
+            cursor.execute(f"PRAGMA {pragma}")
+            (got,) = cursor.fetchone()
+            if got != value:
+                raise StoreUnavailable(f"SQLite did not take {pragma}={value}, it has {got}")
+        cursor.close()
+    except BaseException:
+        dbapi.close()
+        raise
 
 
 def _begin(conn: Connection) -> None:
@@ -201,11 +286,50 @@ def _begin_immediate(conn: Connection) -> None:
     conn.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _rollback(conn: Connection) -> None:
+def _refuse_closed(_dbapi: Any, record: Any, _proxy: Any) -> None:
+    # Costs nothing, where SQLAlchemy's pre-ping costs three round trips in front of every transaction.
+    if record.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+def _note_error(context: ExceptionContext) -> None:
+    """A transaction that the database has given up must not go on, even if the function catches the error."""
+    conn = context.connection
+    if conn is None or conn.invalidated:
+        return
+    if not conn.in_nested_transaction():
+        conn.info[_FAILED] = True
+    if conn.dialect.name == "sqlite" and _is_away(context.original_exception):
+        # SQLite may have rolled back by itself (a full disk): each later statement would commit on its own.
+        context.is_disconnect = True
+
+
+def _commit(conn: Connection, change: Callable[[Connection], T]) -> T:
+    transaction = conn.begin()
     try:
-        conn.rollback()
-    except DBAPIError:
-        pass  # a full disk has rolled back already
+        result = _run(conn, change)
+        transaction.commit()
+        return result
+    except BaseException:
+        _roll_back(conn, transaction)
+        raise
+
+
+def _roll_back(conn: Connection, transaction: RootTransaction) -> None:
+    try:
+        transaction.rollback()
+        if not conn.invalidated:
+            conn.connection.rollback()  # after a COMMIT that failed, the line above sends nothing
+    except (DBAPIError, sqlite3.Error):
+        conn.invalidate()
+
+
+def _run(conn: Connection, change: Callable[[Connection], T]) -> T:
+    conn.info.pop(_FAILED, None)
+    result = change(conn)
+    if conn.info.pop(_FAILED, False):
+        raise RuntimeError("an error of the database was caught outside a savepoint; all is rolled back")
+    return result
 
 
 def _probe(conn: Connection) -> None:
@@ -213,14 +337,33 @@ def _probe(conn: Connection) -> None:
         (version,) = conn.exec_driver_sql("PRAGMA user_version").one()
         conn.exec_driver_sql(f"PRAGMA user_version={int(version) ^ 1}")
     else:
-        conn.execute(text("SELECT 1 FROM room LIMIT 1 FOR UPDATE"))
+        # The first fails where nothing may be written (a standby), the second is written to the log.
+        conn.execute(text("SELECT FROM room LIMIT 0 FOR UPDATE"))
+        conn.execute(text("SELECT pg_logical_emit_message(true, 'tidings', 'probe')"))
 
 
-def _translate(error: Exception) -> Exception:
-    """What the rest of the program has to know about: the store is away, or the error as it is."""
-    if isinstance(error, IntegrityError):
-        return error
-    away = isinstance(error, OperationalError | InterfaceError | PoolTimeout | OSError) or (
-        isinstance(error, DBAPIError) and error.connection_invalidated
-    )
-    return StoreUnavailable(str(error).partition("\n")[0]) if away else error
+def unavailable(error: BaseException, *, reading: bool = False) -> StoreUnavailable | None:
+    """What to raise instead of an error that says that the store is away; None for every other error."""
+    if not _is_away(error) or (reading and _code(error) in _WROTE):
+        return None
+    return StoreUnavailable(str(error).partition("\n")[0] or type(error).__name__)
+
+
+def _is_away(error: BaseException | None) -> bool:
+    if isinstance(error, OSError | PoolTimeout | PendingRollbackError):
+        return True  # PendingRollbackError: the function caught the store's error and went on
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    code = _code(error)
+    if isinstance(code, int):
+        return code & 0xFF in _SQLITE_AWAY
+    if isinstance(code, str):
+        return code.startswith(_POSTGRESQL_AWAY)
+    return isinstance(error, InternalError)  # asyncpg has read the server's good-bye, but not yet the end
+
+
+def _code(error: BaseException | None) -> int | str | None:
+    """SQLite's extended result code, PostgreSQL's SQLSTATE, or None."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code: int | str | None = getattr(cause, "sqlite_errorcode", None) or getattr(cause, "sqlstate", None)
+    return code
