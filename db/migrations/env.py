@@ -1,0 +1,21 @@
+"""Alembic runs this file; `db.schema` runs Alembic, and gives it a connection with a transaction begun."""
+
+from typing import Any, Literal
+
+from alembic import context
+from sqlmodel import AutoString
+
+from db.models import metadata
+
+
+def _render(kind: str, item: Any, _context: Any) -> str | Literal[False]:
+    return "sa.String()" if kind == "type" and isinstance(item, AutoString) else False
+
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    render_as_batch=True,  # SQLite alters a table by copying it; does nothing to PostgreSQL
+    render_item=_render,
+)
+context.run_migrations()

@@ -1,0 +1,167 @@
+"""Users, rooms and their logs."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "name",
+        _text("key", nullable=False),
+        _text("kind", nullable=False),
+        sa.PrimaryKeyConstraint("key", name="pk_name"),
+    )
+    op.create_table(
+        "user",
+        _key("id"),
+        _text("username", nullable=False),
+        _text("password_hash"),
+        _number("created_at", nullable=False),
+        _number("last_seen"),
+        sa.Column("disabled", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_user"),
+        sa.UniqueConstraint("username", name="uq_user_username"),
+    )
+    op.create_table(
+        "session",
+        _key("id"),
+        _text("sid", nullable=False),
+        _key("user_id"),
+        _number("created_at", nullable=False),
+        _number("expires_at", nullable=False),
+        _number("revoked_at"),
+        sa.PrimaryKeyConstraint("id", name="pk_session"),
+        sa.UniqueConstraint("sid", name="uq_session_sid"),
+        _refers("session", "user_id", "user"),
+    )
+    op.create_index("ix_session_user_id", "session", ["user_id"])
+    op.create_table(
+        "device",
+        _key("id"),
+        _key("user_id"),
+        _text("name", nullable=False),
+        _number("created_at", nullable=False),
+        _number("seen_at"),
+        sa.PrimaryKeyConstraint("id", name="pk_device"),
+        _refers("device", "user_id", "user"),
+    )
+    op.create_index("uq_device_user_name", "device", ["user_id", "name"], unique=True)
+    op.create_table(
+        "room",
+        _key("id"),
+        _text("room_id", nullable=False),
+        _text("kind", nullable=False),
+        sa.Column("is_private", sa.Boolean(), nullable=False),
+        _text("topic_name"),
+        _text("title"),
+        _text("direct_key"),
+        _text("name_key"),
+        _number("last_seq", nullable=False),
+        _number("messages", nullable=False),
+        _number("last_message_seq", nullable=False),
+        _number("members", nullable=False),
+        _number("created_at", nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_room"),
+        sa.UniqueConstraint("room_id", name="uq_room_room_id"),
+        sa.UniqueConstraint("direct_key", name="uq_room_direct_key"),
+        sa.UniqueConstraint("name_key", name="uq_room_name_key"),
+    )
+    op.create_table(
+        "member",
+        _key("room_id"),
+        _key("user_id"),
+        _text("role", nullable=False),
+        _number("joined_at", nullable=False),
+        _number("joined_seq", nullable=False),
+        sa.PrimaryKeyConstraint("room_id", "user_id", name="pk_member"),
+        _refers("member", "room_id", "room"),
+        _refers("member", "user_id", "user"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_member_user_room", "member", ["user_id", "room_id"])
+    op.create_table(
+        "ban",
+        _key("room_id"),
+        _key("user_id"),
+        _number("created_at", nullable=False),
+        _number("expires_at"),
+        sa.PrimaryKeyConstraint("room_id", "user_id", name="pk_ban"),
+        _refers("ban", "room_id", "room"),
+        _refers("ban", "user_id", "user"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "entry",
+        _key("room_id"),
+        _number("seq", nullable=False),
+        _text("kind", nullable=False),
+        _text("message_id"),
+        _key("sender_id"),
+        _text("client_id"),
+        sa.Column("content", sa.Text()),
+        _text("reply_to"),
+        sa.Column("body", sa.Text()),
+        _number("messages", nullable=False),
+        _number("created_at", nullable=False),
+        _number("edited_at"),
+        sa.Column("deleted", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("room_id", "seq", name="pk_entry"),
+        sa.UniqueConstraint("message_id", name="uq_entry_message_id"),
+        _refers("entry", "room_id", "room"),
+        _refers("entry", "sender_id", "user"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        "uq_entry_client_id",
+        "entry",
+        ["room_id", "sender_id", "client_id"],
+        unique=True,
+        sqlite_where=sa.text("client_id IS NOT NULL"),
+        postgresql_where=sa.text("client_id IS NOT NULL"),
+    )
+    op.create_table(
+        "cursor",
+        _key("device_id"),
+        _key("room_id"),
+        _number("seq", nullable=False),
+        sa.PrimaryKeyConstraint("device_id", "room_id", name="pk_cursor"),
+        _refers("cursor", "device_id", "device"),
+        _refers("cursor", "room_id", "room"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "read_marker",
+        _key("room_id"),
+        _key("user_id"),
+        _number("seq", nullable=False),
+        _number("messages", nullable=False),
+        _number("updated_at", nullable=False),
+        sa.PrimaryKeyConstraint("room_id", "user_id", name="pk_read_marker"),
+        _refers("read_marker", "room_id", "room"),
+        _refers("read_marker", "user_id", "user"),
+        sqlite_with_rowid=False,
+    )
+
+
+def _key(name: str) -> sa.Column[Any]:
+    """SQLite numbers rows by itself only where the type is exactly INTEGER."""
+    return sa.Column(name, sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False)
+
+
+def _number(name: str, *, nullable: bool = True) -> sa.Column[Any]:
+    return sa.Column(name, sa.BigInteger(), nullable=nullable)
+
+
+def _text(name: str, *, nullable: bool = True) -> sa.Column[Any]:
+    return sa.Column(name, sa.String(), nullable=nullable)
+
+
+def _refers(table: str, column: str, to: str) -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint([column], [f"{to}.id"], name=f"fk_{table}_{column}_{to}")
