@@ -1,0 +1,69 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from db.schema import migrate
+from tests.db import postgresql
+
+_no_postgresql = pytest.StashKey[str]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if reason := config.stash.get(_no_postgresql, None):
+        terminalreporter.write_line(f"Nothing was tested on PostgreSQL: {reason}", yellow=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A migrated, empty database of the test's own: who asks for it runs on SQLite and on PostgreSQL."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A migrated, empty SQLite file."""
+    return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'tidings.sqlite3')}"
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: str, postgresql_template: str) -> Iterator[str]:
+    """A migrated, empty PostgreSQL database."""
+    with postgresql.database(postgresql_server, f"TEMPLATE {postgresql_template}") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "template.sqlite3"
+    migrate(f"sqlite:///{path}")
+    return path  # all of it: who closes the file last brings the log of WAL mode home
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql_server: str) -> Iterator[str]:
+    with postgresql.database(postgresql_server) as url:
+        migrate(url)
+        yield make_url(url).database or ""
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(pytestconfig: pytest.Config) -> Iterator[str]:
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(postgresql.server())
+        except postgresql.NoServer as reason:
+            if os.environ.get("CI"):
+                pytest.fail(f"CI must test PostgreSQL: {reason}", pytrace=False)
+            pytestconfig.stash[_no_postgresql] = str(reason)
+            pytest.skip(str(reason))
+        yield url

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from db.engine import Database
+from tests.db import postgresql
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
+    await database.start()
+    yield database
+    await database.stop()
+
+
+@pytest.fixture
+async def sqlite(sqlite_url: str) -> AsyncIterator[Database]:
+    database = Database(sqlite_url)
+    await database.start()
+    yield database
+    await database.stop()
+
+
+@pytest.fixture
+async def postgres(postgresql_url: str) -> AsyncIterator[Database]:
+    database = Database(postgresql_url)
+    await database.start()
+    yield database
+    await database.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without a table; the SQLite file does not exist yet."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.sqlite3'}"
+    else:
+        with postgresql.database(request.getfixturevalue("postgresql_server")) as url:
+            yield url

@@ -1,0 +1,114 @@
+"""Finding a PostgreSQL server for the tests, or starting one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+from sqlalchemy.engine import make_url
+
+DEFAULTS = (
+    "postgresql+asyncpg://root@127.0.0.1:5432/postgres",
+    "postgresql+asyncpg://postgres@127.0.0.1:5432/postgres",
+)
+
+
+class NoServer(Exception):
+    """Says why there is none."""
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """The URL of a database from which others can be made: as configured, as found, or of a cluster of our own."""
+    configured = os.environ.get("TIDINGS_TEST_POSTGRES")
+    refused = []
+    for url in (configured,) if configured else DEFAULTS:
+        try:
+            execute(url, "SELECT 1")
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            refused.append(f"{url}: {error}")
+        else:
+            yield url
+            return
+    if configured:
+        raise NoServer(f"TIDINGS_TEST_POSTGRES does not answer: {refused[0]}")
+    with _cluster() as url:
+        yield url
+
+
+@contextmanager
+def database(server_url: str, options: str = "") -> Iterator[str]:
+    """The URL of a new database, under a random name, dropped afterwards with whoever is still connected."""
+    name = f"tidings_test_{secrets.token_hex(8)}"
+    execute(server_url, f"CREATE DATABASE {name} {options}")
+    try:
+        yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
+    finally:
+        execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def execute(url: str, *statements: str) -> None:
+    """Run statements one by one, each in its own transaction (CREATE DATABASE insists)."""
+
+    async def run() -> None:
+        conn = await asyncpg.connect(url.replace("+asyncpg", ""), timeout=10)
+        try:
+            for statement in statements:
+                await conn.execute(statement)
+        finally:
+            await conn.close()
+
+    asyncio.run(run())
+
+
+@contextmanager
+def _cluster() -> Iterator[str]:
+    found = sorted(
+        (path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")),
+        key=lambda folder: [int(part) for part in folder.parent.name.split(".") if part.isdigit()],
+    )
+    on_path = shutil.which("initdb")
+    programs = Path(on_path).parent if on_path else found[-1] if found else None
+    if programs is None:
+        raise NoServer("no PostgreSQL answers on 127.0.0.1:5432, and there is no initdb to start one with")
+    # In a folder of its own, as short as can be: the path of a Unix socket has a limit of some 100 bytes.
+    home = Path(tempfile.mkdtemp(prefix="tidings-pg-"))
+    as_user: list[str] = []
+    if os.getuid() == 0:  # initdb refuses root
+        try:
+            owner = pwd.getpwnam("postgres")
+        except KeyError:
+            shutil.rmtree(home)
+            raise NoServer("PostgreSQL cannot be started by root, and there is no user postgres") from None
+        os.chown(home, owner.pw_uid, owner.pw_gid)
+        as_user = ["runuser", "-u", "postgres", "--"]
+
+    def run(program: str, *args: str) -> None:
+        log = home / "log"
+        with log.open("a") as output:
+            command = [*as_user, str(programs / program), *args]
+            done = subprocess.run(command, check=False, cwd=home, stdout=output, stderr=output, timeout=120)
+            if done.returncode:
+                raise NoServer(f"{program} failed: {log.read_text()[-2000:]}")
+
+    data = str(home / "data")
+    try:
+        run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        # The port only names the socket here: nothing listens on TCP, so no other process can be in the way.
+        options = f"-k {home} -c listen_addresses= -c port=5432 -c fsync=off"
+        run("pg_ctl", "-D", data, "-w", "-o", options, "start")
+        try:
+            yield f"postgresql+asyncpg://postgres@/postgres?host={home}&port=5432"
+        finally:
+            run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(home, ignore_errors=True)

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import URL, make_url
+
+from db.engine import Database, Durability, StoreUnavailable
+from tests.db import postgresql
+from tests.db.rows import add_room, count_rooms
+
+
+@pytest.mark.parametrize(("durability", "commit"), [("full", "on"), ("normal", "off")])
+async def test_a_commit_waits_for_the_disk_unless_told_otherwise(
+    postgresql_url: str, durability: Durability, commit: str
+) -> None:
+    database = Database(postgresql_url, durability)
+    await database.start()
+    show = text("SHOW synchronous_commit")
+    assert await database.write(lambda conn: conn.execute(show).scalar_one()) == commit
+    await database.stop()
+
+
+async def test_a_connection_lost_during_a_write_is_unavailable_and_the_next_write_works(
+    postgres: Database, postgresql_url: str
+) -> None:
+    def change(conn: Connection) -> None:
+        add_room(conn, 1)
+        conn.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    with pytest.raises(StoreUnavailable):
+        await postgres.write(change)
+    await postgres.write(lambda conn: add_room(conn, 2))
+    assert await postgres.read(count_rooms) == 1
+
+
+async def test_connections_lost_between_transactions_are_replaced_unseen(
+    postgres: Database, postgresql_url: str
+) -> None:
+    await asyncio.gather(*(postgres.write(lambda conn, n=n: add_room(conn, n)) for n in range(1, 6)))
+    await asyncio.to_thread(
+        postgresql.execute,
+        postgresql_url,
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    await asyncio.gather(*(postgres.write(lambda conn, n=n: add_room(conn, n)) for n in range(6, 11)))
+    assert await postgres.read(count_rooms) == 10
+
+
+@pytest.mark.parametrize(
+    "sqlstate",
+    ["53100", "40P01", "57P01", "58030", "25006"],
+    ids=["disk full", "deadlock", "shutting down", "I/O error", "standby"],
+)
+async def test_a_server_in_trouble_is_unavailable_and_nothing_is_written(postgres: Database, sqlstate: str) -> None:
+    def change(conn: Connection) -> None:
+        add_room(conn, 1)
+        conn.execute(text(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{sqlstate}'; END $$"))
+
+    with pytest.raises(StoreUnavailable):
+        await postgres.write(change)
+    assert await postgres.read(count_rooms) == 0
+
+
+async def test_a_probe_fails_where_nothing_may_be_written(postgres: Database, postgresql_url: str) -> None:
+    await postgres.probe()
+    await postgres.stop()
+    name = postgres.url.database
+    await asyncio.to_thread(
+        postgresql.execute, postgresql_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on"
+    )
+    await postgres.start()
+    with pytest.raises(StoreUnavailable):
+        await postgres.probe()
+
+
+async def test_a_pooler_that_drops_the_durability_is_noticed(postgresql_url: str) -> None:
+    url = make_url(postgresql_url)
+    await asyncio.to_thread(
+        postgresql.execute, postgresql_url, f"ALTER DATABASE {url.database} SET synchronous_commit = off"
+    )
+    async with await asyncio.start_server(partial(forget_durability, url), "127.0.0.1", 0) as pooler:
+        host, port = pooler.sockets[0].getsockname()
+        database = Database(url.set(host=host, port=port, query={}).render_as_string(hide_password=False))
+        with pytest.raises(StoreUnavailable, match="synchronous_commit"):
+            await database.start()
+
+
+async def forget_durability(url: URL, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
+    """Hand a connection on to the server, without the settings that it began with."""
+    folder, port = url.query.get("host"), url.port or url.query.get("port", 5432)
+    if folder:
+        server_in, server_out = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
+    else:
+        server_in, server_out = await asyncio.open_connection(url.host, port)
+
+    async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            sink.write(data)
+        sink.close()
+
+    async def message() -> bytes:
+        length = await client_in.readexactly(4)
+        return await client_in.readexactly(int.from_bytes(length, "big") - 4)
+
+    startup = await message()
+    while startup[:2] != b"\x00\x03":  # PostgreSQL's manual, 55.7: first, a client may ask for TLS
+        client_out.write(b"N")
+        startup = await message()
+    startup = startup.replace(b"synchronous_commit\x00on\x00", b"")
+    server_out.write((len(startup) + 4).to_bytes(4, "big") + startup)
+    await asyncio.gather(copy(client_in, server_out), copy(server_in, client_out))

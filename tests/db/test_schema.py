@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from db.engine import StoreUnavailable
+from db.models import metadata
+from db.schema import SchemaUnknown, migrate, pending
+
+T = TypeVar("T")
+
+WITHOUT_ROWID = {"ban", "cursor", "entry", "member", "read_marker"}
+
+
+async def run(url: str, function: Callable[[Connection], T]) -> T:
+    """In a transaction of a connection without any settings of ours."""
+    engine = create_async_engine(url.replace("sqlite:", "sqlite+aiosqlite:"), poolclass=NullPool)
+    try:
+        async with engine.begin() as conn:
+            return await conn.run_sync(function)
+    finally:
+        await engine.dispose()
+
+
+def catalogue(conn: Connection) -> Any:
+    """All that the database says of its tables, but for Alembic's own."""
+    if conn.dialect.name == "sqlite":
+        rows = conn.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+        # Columns and constraints in any order: the models and the migrations name them in different ones.
+        found = {name: sorted(re.split(r",? ?\n\t?", sql.strip())) for name, sql in rows}
+        return {name: parts for name, parts in found.items() if name != "alembic_version"}
+    queries = (
+        "SELECT table_name, column_name, data_type, character_maximum_length, is_nullable, column_default"
+        " FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'",
+        "SELECT conname, conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE connamespace = 'public'::regnamespace AND conname <> 'alembic_version_pkc'",
+        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'",
+    )
+    return [sorted(str(tuple(row)) for row in conn.execute(text(query))) for query in queries]
+
+
+async def test_migrations_from_empty_make_exactly_what_the_models_declare(empty_url: str) -> None:
+    await run(empty_url, metadata.create_all)
+    declared = await run(empty_url, catalogue)
+    await run(empty_url, metadata.drop_all)
+
+    await asyncio.to_thread(migrate, empty_url)
+    assert await run(empty_url, catalogue) == declared
+    assert await run(empty_url, lambda c: compare_metadata(MigrationContext.configure(c), metadata)) == []
+
+
+async def test_sqlite_keeps_the_rows_of_a_log_in_its_primary_key(sqlite_url: str) -> None:
+    def tables(conn: Connection) -> set[str]:
+        rows = conn.execute(text("SELECT name FROM pragma_table_list WHERE wr AND schema = 'main'"))
+        return set(rows.scalars())
+
+    assert await run(sqlite_url, tables) == WITHOUT_ROWID
+
+
+async def test_only_entries_with_a_client_id_are_in_its_index(database_url: str) -> None:
+    def index(conn: Connection) -> Any:
+        (found,) = [i for i in inspect(conn).get_indexes("entry") if i["name"] == "uq_entry_client_id"]
+        where = found["dialect_options"][f"{conn.dialect.name}_where"]
+        return found["unique"], found["column_names"], str(where).strip("()")
+
+    expected = (True, ["room_id", "sender_id", "client_id"], "client_id IS NOT NULL")
+    got = await run(database_url, index)
+    assert (bool(got[0]), *got[1:]) == expected
+
+
+async def test_processes_that_migrate_at_once_all_succeed_and_one_of_them_migrates(empty_url: str) -> None:
+    code = (
+        "import sys; from db.schema import migrate\n"
+        "print('ready', flush=True); sys.stdin.readline(); print(migrate(sys.argv[1]))"
+    )
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, empty_url, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+    answers = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sorted(answer.decode().strip() for answer, _ in answers) == ["['0001']", "[]", "[]"]
+    assert await asyncio.to_thread(pending, empty_url) == []
+
+
+async def test_migrating_waits_for_who_writes_to_a_file_that_is_not_in_wal_mode_yet(tmp_path: Path) -> None:
+    path = tmp_path / "tidings.sqlite3"
+    with sqlite3.connect(path, check_same_thread=False, isolation_level=None) as other:
+        other.executescript("CREATE TABLE x (y); BEGIN IMMEDIATE;")
+        asyncio.get_running_loop().call_later(0.2, other.rollback)  # SQLite itself refuses at once
+        assert await asyncio.to_thread(migrate, f"sqlite:///{path}") == ["0001"]
+    other.close()
+
+
+async def test_two_databases_can_be_migrated_at_once_in_one_process(tmp_path: Path) -> None:
+    urls = [f"sqlite:///{tmp_path / str(number)}" for number in range(8)]
+    assert await asyncio.gather(*(asyncio.to_thread(migrate, url) for url in urls)) == [["0001"]] * 8
+    assert len({str(await run(url, catalogue)) for url in urls}) == 1
+
+
+def test_what_is_pending_is_what_migrate_applies_and_looking_changes_nothing(empty_url: str, tmp_path: Path) -> None:
+    expected = pending(empty_url)
+    assert expected[0] == "0001"
+    assert list(tmp_path.iterdir()) == []
+    assert migrate(empty_url) == expected
+    assert pending(empty_url) == []
+    assert migrate(empty_url) == []
+
+
+async def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_url: str) -> None:
+    await run(empty_url, lambda conn: conn.execute(text("CREATE TABLE entry (strange INTEGER)")))
+    before = await run(empty_url, catalogue)
+    with pytest.raises(Exception, match="already exists"):
+        await asyncio.to_thread(migrate, empty_url)
+    assert await run(empty_url, catalogue) == before
+    assert await asyncio.to_thread(pending, empty_url) == ["0001"]
+
+
+async def test_a_database_of_a_newer_version_is_left_alone(database_url: str) -> None:
+    await run(database_url, lambda conn: conn.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+    for function in (migrate, pending):
+        with pytest.raises(SchemaUnknown, match="9999"):
+            await asyncio.to_thread(function, database_url)
+
+
+async def test_migrating_leaves_sqlite_in_wal_mode(sqlite_url: str) -> None:
+    assert await run(sqlite_url, lambda conn: conn.execute(text("PRAGMA journal_mode")).scalar()) == "wal"
+
+
+@pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all", "postgresql+asyncpg://nobody@127.0.0.1:1/none"])
+async def test_a_database_out_of_reach_is_said_to_be_unavailable(url: str) -> None:
+    with pytest.raises(StoreUnavailable):
+        await asyncio.to_thread(migrate, url)

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import asyncio
+import resource
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
+
+from db.engine import READERS, Database, StoreUnavailable
+from tests.db.rows import add_entries, add_room, add_user, count_entries, count_rooms
+
+WRITER = {
+    "journal_mode": "wal",
+    "synchronous": 2,
+    "foreign_keys": 1,
+    "busy_timeout": 10_000,
+    "wal_autocheckpoint": 1000,
+    "query_only": 0,
+}
+READER = {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 10_000, "wal_autocheckpoint": 0, "query_only": 1}
+
+
+def pragmas(names: dict[str, Any]) -> Callable[[Connection], dict[str, Any]]:
+    return lambda conn: {name: conn.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names}
+
+
+async def test_the_writer_syncs_each_commit_checks_references_and_checkpoints(sqlite: Database) -> None:
+    assert await sqlite.write(pragmas(WRITER)) == WRITER
+
+
+async def test_no_reader_can_write_or_checkpoint(sqlite: Database) -> None:
+    pids: set[int] = set()
+
+    def query(conn: Connection) -> dict[str, Any]:
+        pids.add(id(conn.connection.dbapi_connection))
+        return pragmas(READER)(conn)
+
+    assert await asyncio.gather(*(sqlite.read(query) for _ in range(READERS))) == [READER] * READERS
+    assert len(pids) == READERS
+
+
+async def test_normal_durability_does_not_sync_each_commit(sqlite_url: str) -> None:
+    database = Database(sqlite_url, "normal")
+    await database.start()
+    assert await database.write(pragmas(WRITER)) == WRITER | {"synchronous": 1}
+    await database.stop()
+
+
+async def test_a_second_process_never_checkpoints(sqlite_url: str) -> None:
+    database = Database(sqlite_url, checkpoints=False)
+    await database.start()
+    assert await database.write(pragmas(WRITER)) == WRITER | {"wal_autocheckpoint": 0}
+    await database.stop()
+
+
+async def test_a_file_that_cannot_have_wal_mode_is_refused(sqlite_url: str) -> None:
+    # This way of locking has no shared memory: SQLite stays in another mode, without an error.
+    path = sqlite_url.removeprefix("sqlite:///") + ".other"
+    with pytest.raises(StoreUnavailable, match="journal_mode"):
+        await Database(f"sqlite:///file:{path}?vfs=unix-dotfile&uri=true").start()
+
+
+async def test_a_transaction_that_reads_first_can_write_although_others_want_to(sqlite: Database) -> None:
+    code = (
+        "import sqlite3, sys\n"
+        "conn = sqlite3.connect(sys.argv[1], timeout=0)\n"
+        "conn.execute('PRAGMA user_version = 7')\n"
+    )
+    command = [sys.executable, "-c", code, sqlite.url.database or ""]
+
+    def change(conn: Connection) -> int:
+        before = count_rooms(conn)
+        # With a plain BEGIN the other process would commit here, and the next line fail with SQLITE_BUSY_SNAPSHOT.
+        other = subprocess.run(command, capture_output=True, check=False)
+        add_room(conn, before + 1)
+        return other.returncode
+
+    assert await sqlite.write(change) != 0
+    assert await sqlite.read(count_rooms) == 1
+    assert (await asyncio.to_thread(subprocess.run, command, check=False)).returncode == 0
+
+
+async def test_a_log_is_read_by_its_primary_key(sqlite: Database) -> None:
+    plan = "EXPLAIN QUERY PLAN SELECT * FROM entry WHERE room_id = 1 AND seq > 5 AND seq <= 9 ORDER BY seq LIMIT 4"
+    steps = await sqlite.read(lambda conn: [row.detail for row in conn.execute(text(plan))])
+    assert steps == ["SEARCH entry USING PRIMARY KEY (room_id=? AND seq>? AND seq<?)"]
+
+
+def fill(conn: Connection) -> None:
+    """Write until the disk is full: the connection may have two pages more than there are now."""
+    pages = conn.exec_driver_sql("PRAGMA page_count").scalar_one()
+    conn.exec_driver_sql(f"PRAGMA max_page_count={pages + 2}")
+    add_room(conn, 2)
+    add_entries(conn, 50, "x" * 1000)
+
+
+async def test_a_full_disk_is_unavailable_and_leaves_nothing_half_written(sqlite: Database) -> None:
+    await sqlite.write(lambda conn: (add_user(conn), add_room(conn, 1)))
+    with pytest.raises(StoreUnavailable, match="full"):
+        await sqlite.write(fill)
+    assert await sqlite.read(count_rooms) == 1
+    assert await sqlite.read(count_entries) == 0
+
+    await sqlite.write(lambda conn: add_entries(conn, 50, "x" * 1000))
+    assert await sqlite.read(count_entries) == 50
+    assert await sqlite.write(pragmas(WRITER)) == WRITER
+
+
+@pytest.mark.parametrize("savepoint", [False, True])
+async def test_a_function_that_hides_a_full_disk_cannot_write_half(sqlite: Database, savepoint: bool) -> None:
+    await sqlite.write(lambda conn: (add_user(conn), add_room(conn, 1)))
+
+    def change(conn: Connection) -> None:
+        try:
+            if savepoint:
+                with conn.begin_nested():
+                    fill(conn)
+            else:
+                fill(conn)
+        except OperationalError:
+            add_room(conn, 3)  # SQLite has rolled back by itself, and would commit this by itself
+
+    with pytest.raises(StoreUnavailable):
+        await sqlite.write(change)
+    assert await sqlite.read(count_rooms) == 1
+
+
+async def test_nothing_is_written_after_a_failure_until_a_probe_succeeds(sqlite_url: str) -> None:
+    # In a process of its own, which may write to no file for a while.
+    command = [sys.executable, "-W", "error", "-m", "tests.db.test_sqlite", sqlite_url]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    output, _ = await process.communicate()
+    assert (process.returncode, output.decode()) == (0, "")
+
+
+async def fail_and_recover(url: str) -> None:
+    database = Database(url)
+    await database.start()
+    await database.write(lambda conn: (add_user(conn), add_room(conn, 1)))
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ran = []
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    with pytest.raises(StoreUnavailable):
+        await database.write(lambda conn: (add_room(conn, 2), add_entries(conn, 50, "x" * 1000)))
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await database.write(lambda conn: ran.append("refused before it ran"))
+        with pytest.raises(StoreUnavailable):
+            await database.probe()
+    assert ran == []
+    assert await database.read(count_rooms) == 1
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    await database.probe()
+    await database.write(lambda conn: add_entries(conn, 50, "x" * 1000))
+    await database.stop()
+
+    with sqlite3.connect(database.url.database or "") as conn:
+        assert conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert conn.execute("SELECT (SELECT count(*) FROM room), count(*) FROM entry").fetchall() == [(1, 50)]
+    conn.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(fail_and_recover(sys.argv[1]))
