@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, Text, text
 from sqlmodel import Field, SQLModel
 
-
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -27,7 +26,7 @@ class Base(SQLModel):
 
 def _key(**options: Any) -> Any:
     """A 64-bit key column; SQLite numbers rows by itself only where the type is exactly INTEGER."""
-    return Field(sa_type=BigInteger().with_variant(Integer(), "sqlite"), **options)  # type: ignore[call-overload]
+    return Field(sa_type=BigInteger().with_variant(Integer(), "sqlite"), **options)
 
 
 def _ms(**options: Any) -> Any:
@@ -71,6 +70,7 @@ class Device(Base, table=True):
     user_id: int = _key(foreign_key="user.id")
     name: str
     created_at: int = _ms()
+    seen_at: int | None = _ms(default=None, description="When its last connection closed")
 
 
 class Room(Base, table=True):
@@ -86,6 +86,7 @@ class Room(Base, table=True):
     name_key: str | None = Field(default=None, unique=True)
     last_seq: int = _ms(default=0)
     messages: int = _ms(default=0, description="Message entries up to last_seq")
+    last_message_seq: int = _ms(default=0, description="0: no message yet")
     members: int = _ms(default=0)
     created_at: int = _ms()
 
@@ -167,6 +168,7 @@ class ReadMarker(Base, table=True):
     user_id: int = _key(foreign_key="user.id", primary_key=True)
     seq: int = _ms()
     messages: int = _ms(description="`entry.messages` at `seq`")
+    updated_at: int = _ms()
 
 
 def _table(model: type[Base]) -> Table:

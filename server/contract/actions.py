@@ -19,7 +19,9 @@ _NO_NUL = r"^[^\x00]*$"  # PostgreSQL cannot hold U+0000 in a text
 Username = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_NO_NUL), Field(examples=["omar"])]
 """A username as typed; its length and characters are judged in mapped form (RFC 8265)."""
 
-TopicName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=_NO_NUL), Field(examples=["noticias"])]
+TopicName = Annotated[
+    str, StringConstraints(min_length=1, max_length=512, pattern=_NO_NUL), Field(examples=["noticias"])
+]
 """A topic name as typed; judged after NFC and trimming."""
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_NO_NUL)]

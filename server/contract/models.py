@@ -119,7 +119,7 @@ class Members(View):
 class ConnectedRoom(View):
     """Answer of `connect_to_room`; `roomName` is spelled as that system documents it."""
 
-    roomName: str  # noqa: N815
+    roomName: str
     usernames: list[str] = Field(description="Members who are online")
     room: Room
 

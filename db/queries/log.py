@@ -1,0 +1,256 @@
+"""The log: entries, cursors and read markers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import and_, bindparam, column, func, insert, select, tuple_, values
+from sqlalchemy.engine import Connection
+from sqlalchemy.types import BigInteger
+
+from db.models import cursors, devices, entries, members, read_markers, rooms, users
+from db.queries.rows import EntryRow, chunked, insert_or, select_entries
+
+_INSERT_ENTRY = insert(entries)
+
+
+def add(conn: Connection, new: Sequence[EntryRow]) -> None:
+    conn.execute(
+        _INSERT_ENTRY,
+        [
+            {
+                "room_id": entry.room_key,
+                "seq": entry.seq,
+                "kind": entry.kind,
+                "message_id": entry.message_id,
+                "sender_id": entry.sender_key,
+                "client_id": entry.client_id,
+                "content": entry.content,
+                "reply_to": entry.reply_to,
+                "body": entry.body,
+                "messages": entry.messages,
+                "created_at": entry.created_at,
+                "edited_at": entry.edited_at,
+                "deleted": entry.deleted,
+            }
+            for entry in new
+        ],
+    )
+
+
+def sent(conn: Connection, claims: Sequence[tuple[int, int, str]]) -> dict[tuple[int, int, str], EntryRow]:
+    """What was appended before under these (room, sender, client_id)."""
+    found: dict[tuple[int, int, str], EntryRow] = {}
+    for chunk in chunked(claims):
+        statement = select_entries().where(
+            tuple_(entries.c.room_id, entries.c.sender_id, entries.c.client_id).in_(chunk)
+        )
+        for row in conn.execute(statement):
+            entry = EntryRow(*row)
+            assert entry.client_id is not None
+            found[entry.room_key, entry.sender_key, entry.client_id] = entry
+    return found
+
+
+def known_messages(conn: Connection, wanted: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
+    """Those of the (room, message_id) pairs that exist."""
+    found: set[tuple[int, str]] = set()
+    for chunk in chunked(wanted):
+        found.update(
+            conn.execute(
+                select(entries.c.room_id, entries.c.message_id).where(
+                    entries.c.message_id.in_([message_id for _, message_id in chunk])
+                )
+            ).tuples()
+        )
+    return found
+
+
+def messages_before(conn: Connection, room_key: int, before: int | None, limit: int) -> list[EntryRow]:
+    """The newest `limit` messages (before a seq), in seq order."""
+    statement = select_entries().where(entries.c.room_id == room_key, entries.c.kind == "message")
+    if before is not None:
+        statement = statement.where(entries.c.seq < before)
+    rows = conn.execute(statement.order_by(entries.c.seq.desc()).limit(limit)).all()
+    return [EntryRow(*row) for row in reversed(rows)]
+
+
+def messages_after(conn: Connection, room_key: int, after: int, limit: int) -> list[EntryRow]:
+    """The oldest `limit` messages after a seq, in seq order."""
+    statement = (
+        select_entries()
+        .where(entries.c.room_id == room_key, entries.c.kind == "message", entries.c.seq > after)
+        .order_by(entries.c.seq)
+        .limit(limit)
+    )
+    return [EntryRow(*row) for row in conn.execute(statement)]
+
+
+def after(conn: Connection, room_key: int, seq: int, limit: int) -> list[EntryRow]:
+    """Every kind of entry after a seq, in seq order."""
+    statement = (
+        select_entries()
+        .where(entries.c.room_id == room_key, entries.c.seq > seq)
+        .order_by(entries.c.seq)
+        .limit(limit)
+    )
+    return [EntryRow(*row) for row in conn.execute(statement)]
+
+
+class Span(NamedTuple):
+    """Entries `after` < seq <= `upto` of a room."""
+
+    room_key: int
+    after: int
+    upto: int
+
+
+def spans(conn: Connection, user_key: int, wanted: Sequence[Span]) -> list[EntryRow]:
+    """The entries of several rooms at once, by room and seq; nothing of a room that the user is not in."""
+    found: list[EntryRow] = []
+    for chunk in chunked(wanted, 200):
+        span = values(
+            column("room_key", BigInteger), column("low", BigInteger), column("high", BigInteger), name="span"
+        ).data(list(chunk))
+        statement = (
+            select_entries()
+            .join(
+                span,
+                and_(
+                    entries.c.room_id == span.c.room_key,
+                    entries.c.seq > span.c.low,
+                    entries.c.seq <= span.c.high,
+                ),
+            )
+            .join(members, and_(members.c.room_id == span.c.room_key, members.c.user_id == user_key))
+            .order_by(entries.c.room_id, entries.c.seq)
+        )
+        found += [EntryRow(*row) for row in conn.execute(statement)]
+    return found
+
+
+def save_cursors(conn: Connection, moved: Mapping[tuple[int, int], int]) -> None:
+    """Move cursors, (device, room) -> seq, forwards only."""
+    statement = insert_or(conn, cursors).values(
+        device_id=bindparam("device"), room_id=bindparam("room"), seq=bindparam("to")
+    )
+    further = statement.excluded.seq > cursors.c.seq
+    conn.execute(
+        statement.on_conflict_do_update(
+            index_elements=["device_id", "room_id"], set_={"seq": statement.excluded.seq}, where=further
+        ),
+        [{"device": device, "room": room, "to": to} for (device, room), to in sorted(moved.items())],
+    )
+
+
+def reset_cursors(conn: Connection, device_key: int, to: Mapping[int, int]) -> None:
+    """Set cursors, room -> seq, also backwards: the log they pointed into is not the one there is."""
+    statement = insert_or(conn, cursors).values(device_id=device_key, room_id=bindparam("room"), seq=bindparam("to"))
+    conn.execute(
+        statement.on_conflict_do_update(
+            index_elements=["device_id", "room_id"], set_={"seq": statement.excluded.seq}
+        ),
+        [{"room": room, "to": seq} for room, seq in sorted(to.items())],
+    )
+
+
+class MarkerRow(NamedTuple):
+    seq: int
+    messages: int
+
+
+def messages_upto(conn: Connection, room_key: int, seq: int) -> int:
+    """How many messages the log holds up to a seq: one look-up, not a count."""
+    found = conn.execute(
+        select(entries.c.messages).where(entries.c.room_id == room_key, entries.c.seq == seq)
+    ).scalar()
+    return 0 if found is None else int(found)
+
+
+def marker(conn: Connection, room_key: int, user_key: int) -> MarkerRow:
+    row = conn.execute(
+        select(read_markers.c.seq, read_markers.c.messages).where(
+            read_markers.c.room_id == room_key, read_markers.c.user_id == user_key
+        )
+    ).first()
+    return MarkerRow(0, 0) if row is None else MarkerRow(*row)
+
+
+def save_markers(conn: Connection, moved: Mapping[tuple[int, int], MarkerRow], now: int) -> None:
+    """Move read markers, (room, user) -> marker, forwards only."""
+    statement = insert_or(conn, read_markers).values(
+        room_id=bindparam("room"),
+        user_id=bindparam("user"),
+        seq=bindparam("to"),
+        messages=bindparam("count"),
+        updated_at=now,
+    )
+    conn.execute(
+        statement.on_conflict_do_update(
+            index_elements=["room_id", "user_id"],
+            set_={
+                "seq": statement.excluded.seq,
+                "messages": statement.excluded.messages,
+                "updated_at": statement.excluded.updated_at,
+            },
+            where=statement.excluded.seq > read_markers.c.seq,
+        ),
+        [
+            {"room": room, "user": user, "to": moved_to.seq, "count": moved_to.messages}
+            for (room, user), moved_to in sorted(moved.items())
+        ],
+    )
+
+
+class ReceiptRow(NamedTuple):
+    room_key: int
+    room_id: str
+    members: int
+    user_key: int
+    username: str
+    delivered_seq: int
+    read_seq: int
+
+
+def receipts(conn: Connection, pairs: Iterable[tuple[int, int]]) -> list[ReceiptRow]:
+    """How far users, as (room, user), have received and read; nothing for who is not a member."""
+    return _receipts(conn, [tuple_(members.c.room_id, members.c.user_id).in_(chunk) for chunk in chunked(pairs)])
+
+
+def receipts_since(conn: Connection, user_key: int, since: int) -> list[ReceiptRow]:
+    """The user's own receipts in the rooms whose read marker moved at or after a time (ms)."""
+    return _receipts(conn, [and_(members.c.user_id == user_key, read_markers.c.updated_at >= since)])
+
+
+def _receipts(conn: Connection, conditions: Sequence[Any]) -> list[ReceiptRow]:
+    found: list[ReceiptRow] = []
+    furthest = (
+        select(func.max(cursors.c.seq))
+        .join_from(devices, cursors, cursors.c.device_id == devices.c.id)
+        .where(devices.c.user_id == members.c.user_id, cursors.c.room_id == members.c.room_id)
+        .correlate(members)
+        .scalar_subquery()
+    )
+    for condition in conditions:
+        statement = (
+            select(
+                rooms.c.id,
+                rooms.c.room_id,
+                rooms.c.members,
+                users.c.id,
+                users.c.username,
+                func.coalesce(furthest, members.c.joined_seq),
+                func.coalesce(read_markers.c.seq, 0),
+            )
+            .select_from(members)
+            .join(rooms, rooms.c.id == members.c.room_id)
+            .join(users, users.c.id == members.c.user_id)
+            .outerjoin(
+                read_markers,
+                and_(read_markers.c.room_id == members.c.room_id, read_markers.c.user_id == members.c.user_id),
+            )
+            .where(condition)
+        )
+        found += [ReceiptRow(*row) for row in conn.execute(statement)]
+    return found

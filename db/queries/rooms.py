@@ -1,0 +1,341 @@
+"""Rooms, members, and a room as one user sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Select, and_, bindparam, case, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy.engine import Connection
+
+from db.models import bans, cursors, entries, members, read_markers, rooms, users
+from db.queries.rows import (
+    ROOM_COLUMNS,
+    EntryRow,
+    RoomRow,
+    chunked,
+    entry_columns,
+    insert_or,
+)
+
+_ROOM_WIDTH = len(ROOM_COLUMNS)
+
+
+class Standing(NamedTuple):
+    """What a user is in a room."""
+
+    role: str | None
+    banned: bool
+
+
+class Snapshot(NamedTuple):
+    """A room as one user sees it. `online` is not the database's to know."""
+
+    room: RoomRow
+    role: str | None
+    joined_seq: int | None
+    read_seq: int
+    read_messages: int
+    last_message: EntryRow | None
+    other: str | None
+
+    @property
+    def unread(self) -> int:
+        return self.room.messages - self.read_messages if self.role else 0
+
+
+class MemberRow(NamedTuple):
+    user_key: int
+    username: str
+    role: str
+    last_seen: int | None
+
+
+class MemberRoom(NamedTuple):
+    """A room of a device's user, with where that device is in it."""
+
+    room: RoomRow
+    joined_seq: int
+    cursor: int | None
+
+
+def find(conn: Connection, *, room_id: str | None = None, name_key: str | None = None) -> RoomRow | None:
+    where = rooms.c.room_id == room_id if room_id is not None else rooms.c.name_key == name_key
+    row = conn.execute(select(*ROOM_COLUMNS).where(where)).first()
+    return None if row is None else RoomRow(*row)
+
+
+def by_key(conn: Connection, key: int) -> RoomRow | None:
+    row = conn.execute(select(*ROOM_COLUMNS).where(rooms.c.id == key)).first()
+    return None if row is None else RoomRow(*row)
+
+
+def direct_key(a: int, b: int) -> str:
+    return f"{min(a, b)}:{max(a, b)}"
+
+
+def find_direct(conn: Connection, a: int, b: int) -> RoomRow | None:
+    row = conn.execute(select(*ROOM_COLUMNS).where(rooms.c.direct_key == direct_key(a, b))).first()
+    return None if row is None else RoomRow(*row)
+
+
+def lock(conn: Connection, keys: Sequence[int]) -> dict[int, RoomRow]:
+    """The rooms with their heads, locked in key order until the end of the transaction."""
+    found = {}
+    for chunk in chunked(sorted(keys)):
+        statement = select(*ROOM_COLUMNS).where(rooms.c.id.in_(chunk)).order_by(rooms.c.id).with_for_update()
+        for row in conn.execute(statement):
+            found[row[0]] = RoomRow(*row)
+    return found
+
+
+def heads(conn: Connection, keys: Sequence[int]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for chunk in chunked(keys):
+        found.update(conn.execute(select(rooms.c.id, rooms.c.last_seq).where(rooms.c.id.in_(chunk))).tuples())
+    return found
+
+
+def standings(conn: Connection, pairs: Sequence[tuple[int, int]], now: int) -> dict[tuple[int, int], Standing]:
+    """Roles and bans for (room, user) pairs; a pair that is missing has neither."""
+    found: dict[tuple[int, int], Standing] = {}
+    for chunk in chunked(pairs):
+        for room, user in conn.execute(
+            select(bans.c.room_id, bans.c.user_id).where(
+                tuple_(bans.c.room_id, bans.c.user_id).in_(chunk),
+                or_(bans.c.expires_at.is_(None), bans.c.expires_at > now),
+            )
+        ).tuples():
+            found[room, user] = Standing(None, True)
+        for room, user, role in conn.execute(
+            select(members.c.room_id, members.c.user_id, members.c.role).where(
+                tuple_(members.c.room_id, members.c.user_id).in_(chunk)
+            )
+        ).tuples():
+            found[room, user] = Standing(role, False)
+    return found
+
+
+def standing(conn: Connection, room_key: int, user_key: int, now: int) -> Standing:
+    return standings(conn, [(room_key, user_key)], now).get((room_key, user_key), Standing(None, False))
+
+
+def insert_room(conn: Connection, **values: Any) -> int | None:
+    """Make a room; None if its topic name or its pair of users has one already."""
+    key = conn.execute(
+        insert_or(conn, rooms).values(**values).on_conflict_do_nothing().returning(rooms.c.id)
+    ).scalar()
+    return None if key is None else int(key)
+
+
+_SAVE_HEAD = (
+    update(rooms)
+    .where(rooms.c.id == bindparam("key"))
+    .values(
+        last_seq=bindparam("head"),
+        messages=bindparam("count"),
+        last_message_seq=bindparam("newest"),
+        members=bindparam("size"),
+    )
+)
+
+
+def save_heads(conn: Connection, changed: Sequence[RoomRow]) -> None:
+    conn.execute(
+        _SAVE_HEAD,
+        [
+            {
+                "key": room.key,
+                "head": room.last_seq,
+                "count": room.messages,
+                "newest": room.last_message_seq,
+                "size": room.members,
+            }
+            for room in changed
+        ],
+    )
+
+
+def add_member(conn: Connection, room: RoomRow, user_key: int, role: str, now: int, *, read: bool = True) -> None:
+    """Make a user a member at the room's head; all before it counts as read, unless `read` is False."""
+    conn.execute(
+        insert(members).values(room_id=room.key, user_id=user_key, role=role, joined_at=now, joined_seq=room.last_seq)
+    )
+    conn.execute(
+        insert(read_markers).values(
+            room_id=room.key,
+            user_id=user_key,
+            seq=room.last_seq if read else 0,
+            messages=room.messages if read else 0,
+            updated_at=now,
+        )
+    )
+
+
+def remove_member(conn: Connection, room_key: int, user_key: int) -> None:
+    for table in (members, read_markers):
+        conn.execute(delete(table).where(table.c.room_id == room_key, table.c.user_id == user_key))
+
+
+def set_role(conn: Connection, room_key: int, user_key: int, role: str) -> None:
+    conn.execute(
+        update(members).where(members.c.room_id == room_key, members.c.user_id == user_key).values(role=role)
+    )
+
+
+def successor(conn: Connection, room_key: int) -> tuple[int, str] | None:
+    """Who becomes the owner when the owner leaves: the longest-standing moderator, else member."""
+    row = conn.execute(
+        select(users.c.id, users.c.username)
+        .join_from(members, users, users.c.id == members.c.user_id)
+        .where(members.c.room_id == room_key)
+        .order_by(case((members.c.role == "moderator", 0), else_=1), members.c.joined_at, members.c.user_id)
+        .limit(1)
+    ).first()
+    return None if row is None else (int(row[0]), str(row[1]))
+
+
+def _select_snapshots(user_key: int) -> Select[Any]:
+    sender, other = users.alias("sender"), users.alias("other")
+    theirs = members.alias("theirs")
+    mine, last = members.alias("mine"), entries.alias("last")
+    return (
+        select(
+            *ROOM_COLUMNS,
+            mine.c.role,
+            mine.c.joined_seq,
+            func.coalesce(read_markers.c.seq, 0),
+            func.coalesce(read_markers.c.messages, 0),
+            other.c.username,
+            *entry_columns(last, sender),
+        )
+        .select_from(rooms)
+        .outerjoin(mine, and_(mine.c.room_id == rooms.c.id, mine.c.user_id == user_key))
+        .outerjoin(read_markers, and_(read_markers.c.room_id == rooms.c.id, read_markers.c.user_id == user_key))
+        .outerjoin(
+            last,
+            and_(
+                last.c.room_id == rooms.c.id,
+                last.c.seq == rooms.c.last_message_seq,
+                mine.c.user_id.is_not(None),
+            ),
+        )
+        .outerjoin(sender, sender.c.id == last.c.sender_id)
+        .outerjoin(
+            theirs,
+            and_(rooms.c.kind == "direct", theirs.c.room_id == rooms.c.id, theirs.c.user_id != user_key),
+        )
+        .outerjoin(other, other.c.id == theirs.c.user_id)
+    )
+
+
+def _snapshot(row: Any) -> Snapshot:
+    at = _ROOM_WIDTH
+    last = row[at + 5 :]
+    return Snapshot(
+        RoomRow(*row[:at]),
+        row[at],
+        row[at + 1],
+        row[at + 2],
+        row[at + 3],
+        None if last[0] is None else EntryRow(*last),
+        row[at + 4],
+    )
+
+
+def snapshots(conn: Connection, user_key: int, keys: Sequence[int]) -> dict[int, Snapshot]:
+    """Rooms as a user sees them, by key; rooms that they are not in included."""
+    found: dict[int, Snapshot] = {}
+    for chunk in chunked(keys):
+        for row in conn.execute(_select_snapshots(user_key).where(rooms.c.id.in_(chunk))):
+            found[row[0]] = _snapshot(row)
+    return found
+
+
+def snapshot(conn: Connection, user_key: int, room_key: int) -> Snapshot:
+    return snapshots(conn, user_key, [room_key])[room_key]
+
+
+def visible(
+    conn: Connection,
+    user_key: int,
+    *,
+    kind: str | None,
+    member: bool | None,
+    after: str | None,
+    limit: int,
+) -> list[Snapshot]:
+    """A page of the rooms that a user may see: their own, and public topics. In the order they were made."""
+    own = select(members.c.room_id).where(members.c.user_id == user_key)
+    if member is True:
+        where: list[Any] = [rooms.c.id.in_(own)]
+    elif member is False:
+        where = [rooms.c.is_private.is_(False), rooms.c.id.not_in(own)]
+    else:
+        where = [or_(rooms.c.is_private.is_(False), rooms.c.id.in_(own))]
+    if kind is not None:
+        where.append(rooms.c.kind == kind)
+    if after is not None:
+        # An id that names no room (any more) ends the listing; ids are opaque, so it tells nothing.
+        where.append(rooms.c.id > select(rooms.c.id).where(rooms.c.room_id == after).scalar_subquery())
+    statement = _select_snapshots(user_key).where(*where).order_by(rooms.c.id).limit(limit)
+    return [_snapshot(row) for row in conn.execute(statement)]
+
+
+def list_members(conn: Connection, room_key: int, after: str | None, limit: int) -> list[MemberRow]:
+    """A page of members, by username."""
+    statement = (
+        select(users.c.id, users.c.username, members.c.role, users.c.last_seen)
+        .join_from(members, users, users.c.id == members.c.user_id)
+        .where(members.c.room_id == room_key)
+        .order_by(users.c.username)
+        .limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(users.c.username > after)
+    return [MemberRow(*row) for row in conn.execute(statement)]
+
+
+def member_usernames(conn: Connection, room_key: int) -> dict[int, str]:
+    """Every member: key -> username."""
+    return dict(
+        conn.execute(
+            select(users.c.id, users.c.username)
+            .join_from(members, users, users.c.id == members.c.user_id)
+            .where(members.c.room_id == room_key)
+        )
+        .tuples()
+        .all()
+    )
+
+
+def of_device(conn: Connection, user_key: int, device_key: int) -> list[MemberRoom]:
+    """Every room of the user, with the device's cursor."""
+    statement = (
+        select(*ROOM_COLUMNS, members.c.joined_seq, cursors.c.seq)
+        .join_from(members, rooms, rooms.c.id == members.c.room_id)
+        .outerjoin(cursors, and_(cursors.c.room_id == rooms.c.id, cursors.c.device_id == device_key))
+        .where(members.c.user_id == user_key)
+        .order_by(rooms.c.id)
+    )
+    return [
+        MemberRoom(RoomRow(*row[:_ROOM_WIDTH]), row[_ROOM_WIDTH], row[_ROOM_WIDTH + 1])
+        for row in conn.execute(statement)
+    ]
+
+
+def no_longer_in(conn: Connection, user_key: int, device_key: int) -> list[tuple[int, str]]:
+    """Rooms (key, room_id) that the device has a cursor of, though its user is not in them any more."""
+    statement = (
+        select(rooms.c.id, rooms.c.room_id)
+        .join_from(cursors, rooms, rooms.c.id == cursors.c.room_id)
+        .outerjoin(members, and_(members.c.room_id == cursors.c.room_id, members.c.user_id == user_key))
+        .where(cursors.c.device_id == device_key, members.c.user_id.is_(None))
+    )
+    return [(int(key), str(room_id)) for key, room_id in conn.execute(statement).tuples()]
+
+
+def forget_cursors(conn: Connection, device_key: int, room_keys: Sequence[int]) -> None:
+    """Drop a device's cursors of rooms that its user has left."""
+    for chunk in chunked(room_keys):
+        conn.execute(delete(cursors).where(cursors.c.device_id == device_key, cursors.c.room_id.in_(chunk)))

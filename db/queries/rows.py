@@ -1,0 +1,123 @@
+"""The rows that queries return, and the statements shared by both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from sqlalchemy import Select, Table, select
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.engine import Connection
+
+from db.models import entries, rooms, users
+
+T = TypeVar("T")
+
+
+class UserRow(NamedTuple):
+    key: int
+    username: str
+    password_hash: str | None
+    created_at: int
+    last_seen: int | None
+    disabled: bool
+
+
+class RoomRow(NamedTuple):
+    """A room and its head, as of the transaction that read it."""
+
+    key: int
+    room_id: str
+    kind: str
+    is_private: bool
+    topic_name: str | None
+    title: str | None
+    direct_key: str | None
+    last_seq: int
+    messages: int
+    last_message_seq: int
+    members: int
+
+
+class EntryRow(NamedTuple):
+    """One position of a room's log, with its sender's name."""
+
+    room_key: int
+    seq: int
+    kind: str
+    message_id: str | None
+    sender_key: int
+    sender: str
+    client_id: str | None
+    content: str | None
+    reply_to: str | None
+    body: str | None
+    messages: int
+    created_at: int
+    edited_at: int | None
+    deleted: bool
+
+
+USER_COLUMNS = (
+    users.c.id,
+    users.c.username,
+    users.c.password_hash,
+    users.c.created_at,
+    users.c.last_seen,
+    users.c.disabled,
+)
+ROOM_COLUMNS = (
+    rooms.c.id,
+    rooms.c.room_id,
+    rooms.c.kind,
+    rooms.c.is_private,
+    rooms.c.topic_name,
+    rooms.c.title,
+    rooms.c.direct_key,
+    rooms.c.last_seq,
+    rooms.c.messages,
+    rooms.c.last_message_seq,
+    rooms.c.members,
+)
+
+
+def entry_columns(entry: Any = entries, sender: Any = users) -> tuple[Any, ...]:
+    """The columns of an `EntryRow`, from `entry` joined with its `sender`."""
+    return (
+        entry.c.room_id,
+        entry.c.seq,
+        entry.c.kind,
+        entry.c.message_id,
+        entry.c.sender_id,
+        sender.c.username,
+        entry.c.client_id,
+        entry.c.content,
+        entry.c.reply_to,
+        entry.c.body,
+        entry.c.messages,
+        entry.c.created_at,
+        entry.c.edited_at,
+        entry.c.deleted,
+    )
+
+
+def select_entries() -> Select[Any]:
+    return select(*entry_columns()).join_from(entries, users, users.c.id == entries.c.sender_id)
+
+
+def insert_or(conn: Connection, table: Table) -> Any:
+    """An INSERT that knows `on_conflict_do_nothing` and `on_conflict_do_update`, in the connection's dialect."""
+    return sqlite_insert(table) if conn.dialect.name == "sqlite" else postgresql_insert(table)
+
+
+def chunked(items: Iterable[T], size: int = 400) -> Iterator[Sequence[T]]:
+    """Cut what goes into one statement: both databases bound the number of its parameters (32,766)."""
+    chunk: list[T] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

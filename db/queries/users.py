@@ -1,0 +1,159 @@
+"""Users, sessions and devices."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy import case, func, insert, literal, select, update
+from sqlalchemy.engine import Connection
+
+from db.models import cursors, devices, members, names, sessions, users
+from db.queries.rows import USER_COLUMNS, UserRow, insert_or
+
+
+class SessionRow(NamedTuple):
+    """A session with its user."""
+
+    key: int
+    sid: str
+    expires_at: int
+    revoked_at: int | None
+    user_key: int
+    username: str
+    disabled: bool
+
+
+def by_username(conn: Connection, username: str) -> UserRow | None:
+    row = conn.execute(select(*USER_COLUMNS).where(users.c.username == username)).first()
+    return None if row is None else UserRow(*row)
+
+
+def claim_name(conn: Connection, key: str, kind: str) -> bool:
+    """Take a name for a user or a topic; False if the other kind holds it, or another topic."""
+    taken = conn.execute(
+        insert_or(conn, names).values(key=key, kind=kind).on_conflict_do_nothing().returning(names.c.key)
+    ).first()
+    if taken is not None:
+        return True
+    held_by = conn.execute(select(names.c.kind).where(names.c.key == key)).scalar_one()
+    return bool(kind == "user" == held_by)
+
+
+def add(conn: Connection, username: str, name_key: str, password_hash: str | None, now: int) -> int | None:
+    """Make a user; None if the name is taken."""
+    if not claim_name(conn, name_key, "user"):
+        return None
+    key = conn.execute(
+        insert_or(conn, users)
+        .values(username=username, password_hash=password_hash, created_at=now, disabled=False)
+        .on_conflict_do_nothing()
+        .returning(users.c.id)
+    ).scalar()
+    return None if key is None else int(key)
+
+
+def set_password(conn: Connection, user_key: int, password_hash: str) -> None:
+    conn.execute(update(users).where(users.c.id == user_key).values(password_hash=password_hash))
+
+
+def set_disabled(conn: Connection, user_key: int, disabled: bool) -> None:
+    conn.execute(update(users).where(users.c.id == user_key).values(disabled=disabled))
+
+
+def touch(conn: Connection, user_key: int, device_key: int | None, now: int) -> None:
+    """Note that a connection of the user, on that device, has just ended."""
+    conn.execute(update(users).where(users.c.id == user_key).values(last_seen=now))
+    if device_key is not None:
+        conn.execute(update(devices).where(devices.c.id == device_key).values(seen_at=now))
+
+
+def add_session(conn: Connection, sid: str, user_key: int, now: int, expires_at: int) -> int:
+    result = conn.execute(
+        insert(sessions)
+        .values(sid=sid, user_id=user_key, created_at=now, expires_at=expires_at)
+        .returning(sessions.c.id)
+    )
+    return int(result.scalar_one())
+
+
+def session(conn: Connection, sid: str) -> SessionRow | None:
+    row = conn.execute(
+        select(
+            sessions.c.id,
+            sessions.c.sid,
+            sessions.c.expires_at,
+            sessions.c.revoked_at,
+            users.c.id,
+            users.c.username,
+            users.c.disabled,
+        )
+        .join_from(sessions, users, users.c.id == sessions.c.user_id)
+        .where(sessions.c.sid == sid)
+    ).first()
+    return None if row is None else SessionRow(*row)
+
+
+def extend_session(conn: Connection, session_key: int, expires_at: int) -> None:
+    conn.execute(
+        update(sessions)
+        .where(sessions.c.id == session_key)
+        .values(expires_at=case((sessions.c.expires_at > expires_at, sessions.c.expires_at), else_=expires_at))
+    )
+
+
+def revoke_session(conn: Connection, session_key: int, now: int) -> None:
+    conn.execute(
+        update(sessions).where(sessions.c.id == session_key, sessions.c.revoked_at.is_(None)).values(revoked_at=now)
+    )
+
+
+def revoke_sessions_of(conn: Connection, user_key: int, now: int) -> None:
+    conn.execute(
+        update(sessions).where(sessions.c.user_id == user_key, sessions.c.revoked_at.is_(None)).values(revoked_at=now)
+    )
+
+
+class DeviceRow(NamedTuple):
+    key: int
+    seen_at: int | None
+
+
+def device(conn: Connection, user_key: int, name: str) -> DeviceRow | None:
+    row = conn.execute(
+        select(devices.c.id, devices.c.seen_at).where(devices.c.user_id == user_key, devices.c.name == name)
+    ).first()
+    return None if row is None else DeviceRow(*row)
+
+
+def add_device(conn: Connection, user_key: int, name: str, now: int) -> DeviceRow:
+    """Name a device for the first time: it starts, room by room, where the user's furthest device is."""
+    key = conn.execute(
+        insert_or(conn, devices)
+        .values(user_id=user_key, name=name, created_at=now)
+        .on_conflict_do_nothing()
+        .returning(devices.c.id)
+    ).scalar()
+    if key is None:  # named twice at once
+        found = device(conn, user_key, name)
+        assert found is not None
+        return found
+    furthest = (
+        select(cursors.c.room_id, func.max(cursors.c.seq).label("seq"))
+        .join_from(cursors, devices, devices.c.id == cursors.c.device_id)
+        .where(devices.c.user_id == user_key)
+        .group_by(cursors.c.room_id)
+        .subquery()
+    )
+    conn.execute(
+        insert(cursors).from_select(
+            ["device_id", "room_id", "seq"],
+            select(
+                literal(int(key)),
+                members.c.room_id,
+                case((furthest.c.seq > members.c.joined_seq, furthest.c.seq), else_=members.c.joined_seq),
+            )
+            .join_from(members, furthest, furthest.c.room_id == members.c.room_id, isouter=True)
+            .where(members.c.user_id == user_key),
+        )
+    )
+    return DeviceRow(int(key), None)

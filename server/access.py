@@ -1,0 +1,130 @@
+"""The only way to get hold of a room: load and check in one call."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sqlalchemy.engine import Connection as Transaction
+
+from db.engine import Database
+from db.queries import rooms, users
+from db.queries.rows import RoomRow
+from server import names
+from server.auth import now_ms
+from server.contract.actions import RoomRef
+from server.contract.errors import invalid, not_found
+from server.contract.models import Role, RoomKind
+from server.contract.permissions import Permission, refusal
+from server.delivery.connection import Principal
+
+T = TypeVar("T")
+KNOWN = 50_000
+"""How many references the directory keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a room reference names: a room, or a user with whom there is no conversation yet."""
+
+    room_key: int | None
+    user_key: int | None = None
+
+
+class Directory:
+    """Which room a reference names. Names and ids never change hands, so what was found may be kept."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self._known: OrderedDict[tuple[int | None, str, str], int] = OrderedDict()
+
+    async def find(self, principal: Principal, room_id: str | None, topic: str | None, user: str | None) -> Found:
+        """Look a reference up. Says nothing about whether the caller may know. Raises `not_found`."""
+        # A name may mean a direct conversation, which depends on who asks; an id does not.
+        ref: tuple[int | None, str, str]
+        if room_id is not None:
+            ref = (None, "id", room_id)
+        elif topic is not None:
+            ref = (principal.user_key, "topic", topic)
+        else:
+            ref = (principal.user_key, "user", user or "")
+        key = self._known.get(ref)
+        if key is not None:
+            self._known.move_to_end(ref)
+            return Found(key)
+        found = await self._db.read(lambda conn: _look_up(conn, principal, room_id, topic, user))
+        if found.room_key is not None:
+            self._known[ref] = found.room_key
+            if len(self._known) > KNOWN:
+                self._known.popitem(last=False)
+        return found
+
+
+def _look_up(
+    conn: Transaction, principal: Principal, room_id: str | None, topic: str | None, user: str | None
+) -> Found:
+    if room_id is not None:
+        room = rooms.find(conn, room_id=room_id)
+        if room is None:
+            raise not_found()
+        return Found(room.key)
+    if topic is not None:
+        room = rooms.find(conn, name_key=names.name_key(topic.strip()))
+        if room is not None:
+            return Found(room.key)
+        user = topic
+    username = names.try_username((user or "").strip())
+    other = users.by_username(conn, username) if username else None
+    if other is None:
+        raise not_found("user" if topic is None else "room")
+    if other.key == principal.user_key:
+        raise invalid("username" if topic is None else "topic_name", "that is yourself")
+    direct = rooms.find_direct(conn, principal.user_key, other.key)
+    return Found(None if direct is None else direct.key, other.key)
+
+
+class Access:
+    """A caller's access to rooms."""
+
+    def __init__(self, database: Database, directory: Directory, principal: Principal) -> None:
+        self._db = database
+        self._directory = directory
+        self._principal = principal
+
+    async def find(self, ref: RoomRef) -> Found:
+        """What a reference names, for a change that the journal will judge within its transaction.
+
+        Nothing of the room may be told to the caller before that.
+        """
+        return await self._directory.find(self._principal, ref.room_id, ref.topic_name, ref.username)
+
+    async def room_key(self, *, room_id: str | None = None, topic_name: str | None = None) -> int:
+        """As `find`, for a reference that can only mean a room."""
+        found = await self._directory.find(self._principal, room_id, topic_name, None)
+        if found.room_key is None:
+            raise not_found()
+        return found.room_key
+
+    async def room(self, ref: RoomRef, need: Permission, query: Callable[[Transaction, RoomRow], T]) -> T:
+        """Load the room, check that the caller may do that in it, and query it: all in one snapshot.
+
+        Raises `not_found` or `forbidden`.
+        """
+        found = await self.find(ref)
+        if found.room_key is None:
+            raise not_found("conversation")
+        key, user_key = found.room_key, self._principal.user_key
+
+        def load(conn: Transaction) -> T:
+            room, standing = rooms.by_key(conn, key), rooms.standing(conn, key, user_key, now_ms())
+            if room is None:
+                raise not_found()
+            role = Role(standing.role) if standing.role else None
+            refused = refusal(RoomKind(room.kind), room.is_private, role, standing.banned, need)
+            if refused is not None:
+                raise refused
+            return query(conn, room)
+
+        return await self._db.read(load)

@@ -1,0 +1,1 @@
+"""The actions, grouped by noun. A module put here is found by the registry."""

@@ -1,0 +1,166 @@
+"""The only place that wires things together: settings in, an ASGI application out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+from starlette.middleware.cors import CORSMiddleware
+
+import server.actions
+from db.engine import Database, StoreUnavailable
+from db.schema import migrate, pending
+from server import __version__
+from server.access import Directory
+from server.auth import BCRYPT_ROUNDS, Auth
+from server.context import Parts
+from server.delivery.broker import Broker, MemoryBroker
+from server.delivery.catchup import CatchUp
+from server.delivery.cursors import Cursors
+from server.delivery.hub import Hub
+from server.delivery.journal import Journal
+from server.delivery.typing import Typists
+from server.dispatch import Dispatcher, Registry
+from server.gateways import openapi, rest
+from server.gateways.socketio import SocketIOGateway
+from server.settings import Settings, SettingsError
+from server.transport.server import MAX_HALF_OPEN, Receive, Send
+
+SOCKETIO_PATH = "/socket.io"
+HALF_OPEN_PER_ADDRESS = 200
+
+
+class Node:
+    """One server process: its parts, and the order in which they start and stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        broker: Broker | None = None,
+        bcrypt_rounds: int = BCRYPT_ROUNDS,
+        engine: dict[str, Any] | None = None,
+    ) -> None:
+        """`engine`: options of the Engine.IO transport (`ping_interval` and such, in seconds)."""
+        self.settings = settings
+        self.database = Database(settings.database, settings.durability)
+        self.broker: Broker = MemoryBroker() if broker is None else broker
+        self.hub = Hub(self.database, self.broker)
+        self.cursors = Cursors(self.hub.members_of)
+        self.journal = Journal(self.database, self.broker, self.hub, self.cursors)
+        self.catch_up = CatchUp(self.database, self.hub, self.cursors)
+        self.typists = Typists(self.broker)
+        self.auth = Auth(
+            self.database,
+            self.broker,
+            token_minutes=settings.access_token_expire_minutes,
+            limited=settings.limited,
+            bcrypt_rounds=bcrypt_rounds,
+        )
+        self.parts = Parts(
+            self.database,
+            self.auth,
+            Directory(self.database),
+            self.journal,
+            self.hub,
+            self.cursors,
+            self.typists,
+        )
+        self.dispatcher = Dispatcher(Registry(server.actions), unavailable=(StoreUnavailable,))
+        self.socketio = SocketIOGateway(
+            self.parts,
+            self.dispatcher,
+            self.catch_up,
+            cors_origins=settings.cors_origins,
+            per_address=HALF_OPEN_PER_ADDRESS if settings.limited else MAX_HALF_OPEN,
+            **(engine or {}),
+        )
+        self._stack = AsyncExitStack()
+        self._drained = False
+
+    async def start(self) -> None:
+        """Open the database and start the parts. Raises `StoreUnavailable` or `SettingsError`."""
+        settings = self.settings
+        if self.database.is_sqlite:
+            settings.prepare_data_dir()
+            await asyncio.to_thread(migrate, settings.database)
+        elif await asyncio.to_thread(pending, settings.database):
+            raise SettingsError("the database needs migrations: run `tidings migrate`")
+        async with AsyncExitStack() as stack:
+            await self.database.start()
+            stack.push_async_callback(self.database.stop)
+            stack.callback(self.auth.stop)
+            await self.auth.start(settings.signing_key())
+            await self.hub.start()
+            stack.push_async_callback(self.hub.stop)
+            await self.journal.start()
+            stack.push_async_callback(self.journal.stop)
+            stack.callback(self.typists.stop)
+            stack.push_async_callback(self.catch_up.stop)
+            stack.push_async_callback(self.drain)
+            self._stack = stack.pop_all()
+
+    async def drain(self) -> None:
+        """Refuse new work, finish what is in flight, tell the connections and close them. Idempotent."""
+        if not self._drained:
+            self._drained = True
+            await self.dispatcher.drain()
+            await self.socketio.stop()
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+
+class Application:
+    """The ASGI application: Socket.IO on its path, everything else to FastAPI, whose lifespan runs the node."""
+
+    def __init__(self, node: Node, web: FastAPI) -> None:
+        self.node = node
+        self.web = web
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            path: str = scope["path"]
+            if path == SOCKETIO_PATH or path.startswith(SOCKETIO_PATH + "/"):
+                await self.node.socketio.eio.handle_request(scope, receive, send)
+                return
+            if scope["type"] == "websocket":
+                await receive()
+                await send({"type": "websocket.close", "code": 1008})
+                return
+        await self.web(scope, receive, send)
+
+
+def create_app(settings: Settings | None = None, **options: Any) -> Application:
+    """An application of its own: several can run in one process. `options` as of `Node`."""
+    node = Node(Settings() if settings is None else settings, **options)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await node.start()
+        try:
+            yield
+        finally:
+            await node.stop()
+
+    web = FastAPI(title="Tidings", version=__version__, lifespan=lifespan, redoc_url=None)
+    described = openapi.document(node.dispatcher.registry)
+    web.openapi = lambda: described  # type: ignore[method-assign]
+    if node.settings.cors_origins:
+        web.add_middleware(
+            CORSMiddleware,
+            allow_origins=node.settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["authorization", "content-type", "idempotency-key"],
+        )
+    rest.install(web, node.dispatcher, node.parts)
+
+    @web.get("/", include_in_schema=False)
+    async def front() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    return Application(node, web)

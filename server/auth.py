@@ -1,0 +1,248 @@
+"""Passwords, tokens and sessions: how a caller becomes a `Principal`."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import bcrypt
+import jwt
+from limits import RateLimitItem, parse
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from sqlalchemy.engine import Connection as Transaction
+
+from db.engine import Database
+from db.queries import users
+from db.queries.rows import UserRow
+from server import names
+from server.contract.errors import ActionError, CloseReason, ErrorCode, invalid
+from server.delivery.broker import Broker, UserChannel, Withdrawn
+from server.delivery.connection import Principal
+
+ISSUER = AUDIENCE = "tidings"
+ALGORITHM = "HS256"
+BCRYPT_ROUNDS = 12
+PASSWORD_BYTES = (8, 72)
+"""bcrypt looks at 72 bytes at most; a longer password is refused, never cut."""
+HASHES_WAITING = 64
+"""How many password checks may wait before the next is told to come back later."""
+
+LOGINS_PER_ACCOUNT = parse("10/minute")
+LOGINS_PER_ADDRESS = parse("30/minute")
+REGISTRATIONS_PER_ADDRESS = parse("20/minute")
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Passwords:
+    """bcrypt, off the event loop, behind a bounded queue."""
+
+    def __init__(self, rounds: int = BCRYPT_ROUNDS) -> None:
+        self._rounds = rounds
+        self._threads = ThreadPoolExecutor(2, "tidings-bcrypt")
+        self._waiting = 0
+        self._nobody = b""
+
+    async def start(self) -> None:
+        # Checked against when there is no such user, so that it takes the same time.
+        self._nobody = (await self.hash(secrets.token_hex(16))).encode()
+
+    def stop(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    async def hash(self, password: str) -> str:
+        raw = _password_bytes(password)
+        hashed: bytes = await self._run(lambda: bcrypt.hashpw(raw, bcrypt.gensalt(self._rounds)))
+        return hashed.decode()
+
+    async def matches(self, password: str, hashed: str | None) -> bool:
+        """Compare; takes the same time when there is nothing to compare with."""
+        raw = password.encode("utf-8", "surrogatepass")
+        fits = len(raw) <= PASSWORD_BYTES[1]
+        against = self._nobody if hashed is None or not fits else hashed.encode()
+        same = await self._run(lambda: bcrypt.checkpw(raw[: PASSWORD_BYTES[1]], against))
+        return same and hashed is not None and fits
+
+    async def _run(self, work: Callable[[], Any]) -> Any:
+        if self._waiting >= HASHES_WAITING:
+            raise ActionError(ErrorCode.UNAVAILABLE, "too many are signing in at once")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._waiting -= 1
+
+
+def _password_bytes(password: str) -> bytes:
+    low, high = PASSWORD_BYTES
+    try:
+        raw = password.encode()
+    except UnicodeEncodeError:
+        raise invalid("password", "not valid Unicode") from None
+    if not low <= len(raw) <= high:
+        raise invalid("password", f"{low}–{high} bytes in UTF-8")
+    if b"\0" in raw:
+        raise invalid("password", "no U+0000")
+    return raw
+
+
+class Tokens:
+    """JWTs (RFC 7519), HS256: `sub` username, `sid` session, `iat`, `exp`, `iss`, `aud`; all of them required."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def make(self, username: str, sid: str, issued_ms: int, expires_ms: int) -> str:
+        claims = {
+            "sub": username,
+            "sid": sid,
+            "iat": issued_ms // 1000,
+            "exp": expires_ms // 1000,
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+        }
+        return jwt.encode(claims, self._key, algorithm=ALGORITHM)
+
+    def read(self, token: str) -> tuple[str, str, int]:
+        """Username, sid and `exp` (ms) of a token. Raises `unauthenticated` or `token_expired`."""
+        try:
+            claims = jwt.decode(
+                token,
+                self._key,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                options={"require": ["sub", "sid", "iat", "exp", "iss", "aud"]},
+            )
+        except jwt.ExpiredSignatureError:
+            raise ActionError(ErrorCode.TOKEN_EXPIRED, "the token has expired") from None
+        except (jwt.InvalidTokenError, UnicodeError, ValueError):
+            raise unauthenticated() from None
+        sub, sid = claims["sub"], claims["sid"]
+        if not isinstance(sub, str) or not isinstance(sid, str):
+            raise unauthenticated()
+        return sub, sid, int(claims["exp"]) * 1000
+
+
+def unauthenticated(message: str = "no valid token") -> ActionError:
+    return ActionError(ErrorCode.UNAUTHENTICATED, message)
+
+
+class Auth:
+    """Accounts and sessions."""
+
+    def __init__(
+        self,
+        database: Database,
+        broker: Broker,
+        *,
+        token_minutes: int,
+        limited: bool,
+        bcrypt_rounds: int = BCRYPT_ROUNDS,
+    ) -> None:
+        self._db = database
+        self._broker = broker
+        self._tokens = Tokens(b"")
+        self._token_ms = token_minutes * 60_000
+        self._limiter = MovingWindowRateLimiter(MemoryStorage()) if limited else None
+        self.passwords = Passwords(bcrypt_rounds)
+
+    async def start(self, key: bytes) -> None:
+        """`key` signs the tokens."""
+        self._tokens = Tokens(key)
+        await self.passwords.start()
+
+    def stop(self) -> None:
+        self.passwords.stop()
+
+    async def register(self, raw_name: str, password: str, address: str) -> tuple[str, int, UserRow]:
+        """Make an account and sign it in: token, its expiry (ms), user."""
+        username = names.username(raw_name)
+        await self._limit(REGISTRATIONS_PER_ADDRESS, "register", address)
+        hashed = await self.passwords.hash(password)
+        now = now_ms()
+
+        def make(conn: Transaction) -> UserRow | None:
+            key = users.add(conn, username, names.name_key(username), hashed, now)
+            return None if key is None else users.by_username(conn, username)
+
+        made = await self._db.write(make)
+        if made is None:
+            raise ActionError(ErrorCode.CONFLICT, "the name is taken")
+        token, expires_at = await self.sign_in(made)
+        return token, expires_at, made
+
+    async def login(self, raw_name: str, password: str, address: str) -> tuple[str, int, UserRow]:
+        """Sign in by password. An unknown user and a wrong password get the same answer after the same time.
+
+        The limits count attempts, not tokens: whoever is signed in stays so, however many attempts others make.
+        """
+        username = names.try_username(raw_name)
+        await self._limit(LOGINS_PER_ADDRESS, "login", address)
+        await self._limit(LOGINS_PER_ACCOUNT, "login", f"{username or raw_name[:64]}")
+        found = await self._db.read(lambda conn: users.by_username(conn, username or ""))
+        good = await self.passwords.matches(password, found.password_hash if found else None)
+        if not good or found is None or found.disabled:
+            raise unauthenticated("wrong username or password")
+        token, expires_at = await self.sign_in(found)
+        return token, expires_at, found
+
+    async def sign_in(self, user: UserRow, minutes: int | None = None) -> tuple[str, int]:
+        """Begin a session: its token and the token's expiry (ms)."""
+        sid, now = secrets.token_urlsafe(18), now_ms()
+        expires_at = self._expiry(now, minutes)
+        await self._db.write(lambda conn: users.add_session(conn, sid, user.key, now, expires_at))
+        return self._tokens.make(user.username, sid, now, expires_at), expires_at
+
+    async def refresh(self, principal: Principal) -> tuple[str, int]:
+        """A fresh token of the same session."""
+        now = now_ms()
+        expires_at = self._expiry(now, None)
+        await self._db.write(lambda conn: users.extend_session(conn, principal.session_key, expires_at))
+        return self._tokens.make(principal.username, principal.sid, now, expires_at), expires_at
+
+    def _expiry(self, now: int, minutes: int | None) -> int:
+        """In whole seconds, as a token counts."""
+        life = self._token_ms if minutes is None else minutes * 60_000
+        return (now + life) // 1000 * 1000
+
+    async def authenticate(self, token: str) -> Principal:
+        """Who a token speaks for. Raises `unauthenticated`, `token_expired` or `token_revoked`."""
+        username, sid, expires_at = self._tokens.read(token)
+        session = await self._db.read(lambda conn: users.session(conn, sid))
+        if session is None or session.username != username:
+            raise unauthenticated()
+        if session.revoked_at is not None or session.disabled:
+            raise ActionError(ErrorCode.TOKEN_REVOKED, "the token was withdrawn")
+        return Principal(session.user_key, username, session.key, sid, expires_at)
+
+    async def user(self, raw_name: str) -> UserRow:
+        """A user by name. Raises `not_found`."""
+        username = names.try_username(raw_name)
+        found = await self._db.read(lambda conn: users.by_username(conn, username)) if username else None
+        if found is None:
+            raise ActionError(ErrorCode.NOT_FOUND, "no such user")
+        return found
+
+    async def logout(self, principal: Principal) -> Withdrawn:
+        """Withdraw the session; publish the notice with `withdraw` to close its connections."""
+        now = now_ms()
+        await self._db.write(lambda conn: users.revoke_session(conn, principal.session_key, now))
+        return Withdrawn(principal.user_key, principal.session_key, CloseReason.TOKEN_REVOKED)
+
+    def withdraw(self, notice: Withdrawn) -> None:
+        self._broker.publish(UserChannel(notice.user_key), notice)
+
+    async def _limit(self, limit: RateLimitItem, *key: str) -> None:
+        if self._limiter is None or await self._limiter.hit(limit, *key):
+            return
+        stats = await self._limiter.get_window_stats(limit, *key)
+        retry_after = max(1, round(stats.reset_time - time.time()))
+        raise ActionError(ErrorCode.RATE_LIMITED, "too many attempts", retry_after=retry_after)

@@ -1,0 +1,183 @@
+"""The `tidings` command."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from db.engine import Database, StoreUnavailable
+from db.queries import users
+from db.schema import SchemaUnknown, migrate, pending
+from server import __version__, names
+from server.app import create_app
+from server.auth import Auth, now_ms
+from server.contract.errors import ActionError
+from server.delivery.broker import MemoryBroker
+from server.serving import run
+from server.settings import Settings, SettingsError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tidings", description="A message server where an acknowledged message arrives."
+    )
+    parser.add_argument("--version", action="version", version=f"tidings {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="serve until SIGTERM or SIGINT")
+    serve.add_argument("--host", help="address to listen on (TIDINGS_HOST)")
+    serve.add_argument("--port", type=int, help="port to listen on; 0 takes a free one (TIDINGS_PORT)")
+    serve.add_argument("--workers", type=int, default=1, help="server processes; more than one needs Redis")
+
+    token = commands.add_parser("token", help="print a token; makes the user if need be")
+    token.add_argument("username")
+    token.add_argument("--minutes", type=int, help="how long it is valid (TIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES)")
+
+    user = commands.add_parser("user", help="add, disable or re-password a user")
+    user_commands = user.add_subparsers(dest="user_command", required=True, metavar="COMMAND")
+    for name, help_text in (
+        ("add", "make a user"),
+        ("disable", "withdraw a user's sessions and let them in no more"),
+        ("passwd", "set a user's password and withdraw their sessions"),
+    ):
+        command = user_commands.add_parser(name, help=help_text)
+        command.add_argument("username")
+        if name != "disable":
+            command.add_argument("--password-stdin", action="store_true", help="read it from standard input")
+
+    commands.add_parser("migrate", help="bring the database to this version's tables")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
+    for chatty in ("alembic", "uvicorn", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    given = {name: getattr(args, name, None) for name in ("host", "port")}
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        status: int = _COMMANDS[args.command](settings, args)
+        return status
+    except ValidationError as error:
+        for problem in error.errors():
+            where = "_".join(["TIDINGS", *map(str, problem["loc"])]).upper()
+            print(f"tidings: {where}: {problem['msg'].removeprefix('Value error, ')}", file=sys.stderr)
+    except (SettingsError, StoreUnavailable, SchemaUnknown, ActionError, OSError) as error:
+        print(f"tidings: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    return 1
+
+
+def _serve(settings: Settings, args: argparse.Namespace) -> int:
+    if args.workers != 1:
+        raise SettingsError("more than one worker is more than one node: that needs TIDINGS_REDIS_URL and a broker")
+    try:
+        import uvloop
+
+        new_loop: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
+    except ImportError:
+        new_loop = None
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(run(create_app(settings)))
+    return 0
+
+
+def _migrate(settings: Settings, args: argparse.Namespace) -> int:
+    settings.prepare_data_dir()
+    for revision in migrate(settings.database) or ["nothing: the database is up to date"]:
+        print(f"applied {revision}")
+    return 0
+
+
+def _token(settings: Settings, args: argparse.Namespace) -> int:
+    async def make(database: Database, auth: Auth) -> None:
+        username = names.username(args.username)
+        user = await database.read(lambda conn: users.by_username(conn, username))
+        if user is None:
+            await _add_user(database, username, None)
+            user = await database.read(lambda conn: users.by_username(conn, username))
+        assert user is not None
+        if user.disabled:
+            raise SettingsError(f"{username} is disabled")
+        token, _ = await auth.sign_in(user, args.minutes)
+        print(token)
+
+    return _with_database(settings, make)
+
+
+def _user(settings: Settings, args: argparse.Namespace) -> int:
+    async def change(database: Database, auth: Auth) -> None:
+        username = names.username(args.username)
+        if args.user_command == "add":
+            await _add_user(database, username, await auth.passwords.hash(_read_password(args)))
+            print(f"{username} added")
+            return
+        user = await auth.user(username)
+        hashed = await auth.passwords.hash(_read_password(args)) if args.user_command == "passwd" else None
+
+        def write(conn: Any) -> None:
+            users.revoke_sessions_of(conn, user.key, now_ms())
+            if hashed is None:
+                users.set_disabled(conn, user.key, True)
+            else:
+                users.set_password(conn, user.key, hashed)
+
+        await database.write(write)
+        print(f"{username} {'disabled' if hashed is None else 'has a new password'}; sessions withdrawn")
+
+    return _with_database(settings, change)
+
+
+async def _add_user(database: Database, username: str, hashed: str | None) -> None:
+    made = await database.write(lambda conn: users.add(conn, username, names.name_key(username), hashed, now_ms()))
+    if made is None:
+        raise SettingsError(f"the name {username} is taken")
+
+
+def _read_password(args: argparse.Namespace) -> str:
+    if args.password_stdin or not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    return getpass.getpass("Password: ")
+
+
+def _with_database(settings: Settings, work: Callable[[Database, Auth], Awaitable[None]]) -> int:
+    """Run a command on the database, beside a server that may be running on it."""
+
+    async def go() -> None:
+        database = Database(settings.database, settings.durability, checkpoints=False)
+        auth = Auth(database, MemoryBroker(), token_minutes=settings.access_token_expire_minutes, limited=False)
+        await database.start()
+        try:
+            await auth.start(settings.signing_key())
+            await work(database, auth)
+        finally:
+            auth.stop()
+            await database.stop()
+
+    if settings.database.startswith("sqlite"):
+        settings.prepare_data_dir()
+        if not Path(settings.data_dir / "tidings.db").exists() or pending(settings.database):
+            migrate(settings.database)
+    elif pending(settings.database):
+        raise SettingsError("the database needs migrations: run `tidings migrate`")
+    asyncio.run(go())
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
+    "serve": _serve,
+    "token": _token,
+    "user": _user,
+    "migrate": _migrate,
+}

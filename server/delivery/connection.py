@@ -1,0 +1,111 @@
+"""One live socket of a device, as delivery sees it: who it is, what it may get, and how far it is."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from server.contract.errors import CloseReason
+from server.delivery.broker import Joined, Left
+from server.delivery.frames import Batch, Codec
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who acts: a user, by a session."""
+
+    user_key: int
+    username: str
+    session_key: int
+    sid: str
+    expires_at: int
+    """`exp` of the token that was shown, ms since the epoch."""
+
+
+class Link(Protocol):
+    """A gateway's end of one connection. Everything goes out in the order of the calls."""
+
+    codec: Codec
+
+    def write(self, batch: Batch) -> None:
+        """Queue a batch; never blocks. A queue that overflows closes the connection as a slow consumer."""
+
+    async def drain(self) -> None:
+        """Wait until most of what is queued has left. Returns at once when the connection is closed."""
+
+    def close(self, reason: CloseReason) -> None:
+        """Say why (`closing`), then close. What was queued before goes out first, if the client reads."""
+
+
+class Connection:
+    """`rooms` holds the position of each room that this connection may get: absent means not a member.
+
+    Positions are noted by `sent`; they become cursors when the client proves that it has received them: an
+    Engine.IO PONG answers a PING that was written after them.
+    """
+
+    __slots__ = (
+        "_unconfirmed",
+        "_under_ping",
+        "closed",
+        "deferred",
+        "device",
+        "device_key",
+        "expiry",
+        "id",
+        "link",
+        "opened_at",
+        "principal",
+        "replay",
+        "rooms",
+        "seen_at",
+    )
+
+    def __init__(self, link: Link, principal: Principal, device: str) -> None:
+        self.id = secrets.token_urlsafe(12)
+        self.link = link
+        self.principal = principal
+        self.device = device
+        self.opened_at = time.monotonic()
+        self.device_key = 0
+        self.seen_at: int | None = None
+        self.rooms: dict[int, int] = {}
+        self.closed = False
+        self.deferred: list[Joined | Left] | None = []
+        self.replay: asyncio.Task[None] | None = None
+        self.expiry: asyncio.TimerHandle | None = None
+        self._unconfirmed: dict[int, int] = {}
+        self._under_ping: dict[int, int] = {}
+
+    def has_ended(self) -> bool:
+        """Whether the connection is gone; ask again after each wait."""
+        return self.closed
+
+    def emit(self, event: str, payload: Any) -> None:
+        """Send one event to this connection alone."""
+        if not self.closed:
+            self.link.write(Batch([(event, payload)]))
+
+    def sent(self, room_key: int, seq: int) -> None:
+        """Entries up to `seq` have been written."""
+        self.rooms[room_key] = seq
+        self._unconfirmed[room_key] = seq
+
+    def forget(self, room_key: int) -> None:
+        """The user is no longer in the room."""
+        self.rooms.pop(room_key, None)
+        self._unconfirmed.pop(room_key, None)
+        self._under_ping.pop(room_key, None)
+
+    def ping_written(self) -> None:
+        """A PING goes out after everything that was written so far."""
+        self._under_ping |= self._unconfirmed
+        self._unconfirmed = {}
+
+    def pong_received(self) -> dict[int, int]:
+        """The last PING is answered: room -> seq that have arrived since the PONG before."""
+        arrived, self._under_ping = self._under_ping, {}
+        return arrived

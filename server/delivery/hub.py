@@ -1,0 +1,364 @@
+"""Live fan-out: the connections of this node, by room and by user.
+
+What holds, for every connection and room: it is in the room's `live` set only while its position equals the room's
+`head`, so whatever is published next is the next thing it gets: no gap, no repeat. Everything here happens within
+one step of the event loop, except a repair, which reads from the database what a lost notice left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import orjson
+
+from db.engine import Database, StoreUnavailable
+from db.queries import log, rooms
+from db.queries.rows import EntryRow, RoomRow
+from server.contract.errors import CloseReason
+from server.contract.events import MemberChange
+from server.delivery import views
+from server.delivery.broker import (
+    Appended,
+    Broker,
+    Joined,
+    Left,
+    Notice,
+    Personal,
+    RoomChannel,
+    Transient,
+    UserChannel,
+    Withdrawn,
+)
+from server.delivery.connection import Connection
+from server.delivery.frames import Batch, RoomName, event, events, room_name
+
+logger = logging.getLogger("tidings.hub")
+
+HEAD_CHECK_S = 15.0
+CONNECTIONS_PER_DEVICE = 16
+REPAIR_PAGE = 500
+_REMOVALS = (MemberChange.LEFT, MemberChange.KICKED, MemberChange.BANNED)
+
+
+class LiveRoom:
+    """A room that connections of this node are in."""
+
+    __slots__ = ("ahead", "attached", "head", "live", "members", "name", "repairing", "seen", "users")
+
+    def __init__(self, name: RoomName, head: int, members: int) -> None:
+        self.name = name
+        self.head = head
+        """seq of the last entry that was published to `live`."""
+        self.seen = head
+        """Highest seq heard of; above `head` there is something to repair."""
+        self.members = members
+        self.attached: set[Connection] = set()
+        self.live: set[Connection] = set()
+        self.ahead: dict[Connection, int] = {}
+        """Connections that are ahead of `head`: they read a commit whose publication is still to come."""
+        self.users: dict[int, int] = {}
+        """Users with a connection here -> number of connections."""
+        self.repairing: asyncio.Task[None] | None = None
+
+
+class Hub:
+    def __init__(self, database: Database, broker: Broker) -> None:
+        self._db = database
+        self._broker = broker
+        self._rooms: dict[int, LiveRoom] = {}
+        self._users: dict[int, set[Connection]] = {}
+        self._checker: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self.catch_up: Callable[[Connection, int], None] = lambda connection, room_key: None
+        """Called for a connection that joins a room behind its head; set by the catch-up."""
+
+    async def start(self) -> None:
+        await self._broker.start(self.receive)
+        self._checker = asyncio.create_task(self._check_heads_forever())
+
+    async def stop(self) -> None:
+        if self._checker is not None:
+            self._checker.cancel()
+        for live_room in self._rooms.values():
+            if live_room.repairing is not None:
+                live_room.repairing.cancel()
+        await self._broker.stop()
+
+    # -- connections ---------------------------------------------------------------------------------------------
+
+    @property
+    def connections(self) -> list[Connection]:
+        return [connection for group in self._users.values() for connection in group]
+
+    def add(self, connection: Connection) -> None:
+        """Register a connection with its user: from here on it hears of memberships and withdrawn sessions."""
+        user_key = connection.principal.user_key
+        group = self._users.get(user_key)
+        if group is None:
+            group = self._users[user_key] = set()
+            self._broker.subscribe(UserChannel(user_key))
+            self._broker.online(user_key, True)
+        group.add(connection)
+        self.expire_at(connection)
+        same_device = [other for other in group if other.device == connection.device]
+        if len(same_device) > CONNECTIONS_PER_DEVICE:
+            oldest = min(same_device, key=lambda other: other.opened_at)
+            oldest.link.close(CloseReason.REPLACED)
+
+    def remove(self, connection: Connection) -> None:
+        """The connection has ended. Idempotent."""
+        connection.closed = True
+        if connection.expiry is not None:
+            connection.expiry.cancel()
+        if connection.replay is not None:
+            connection.replay.cancel()
+        for room_key in list(connection.rooms):
+            self.detach(connection, room_key)
+        user_key = connection.principal.user_key
+        group = self._users.get(user_key)
+        if group is None or connection not in group:
+            return
+        group.discard(connection)
+        if not group:
+            del self._users[user_key]
+            self._broker.unsubscribe(UserChannel(user_key))
+            self._broker.online(user_key, False)
+
+    def expire_at(self, connection: Connection) -> None:
+        """Close the connection when its token expires; call again after a fresh one."""
+        if connection.expiry is not None:
+            connection.expiry.cancel()
+        delay = max(0.0, connection.principal.expires_at / 1000 - time.time())
+        connection.expiry = asyncio.get_running_loop().call_later(
+            delay, lambda: connection.link.close(CloseReason.TOKEN_EXPIRED)
+        )
+
+    # -- rooms ---------------------------------------------------------------------------------------------------
+
+    def attach(self, connection: Connection, room: RoomRow, position: int) -> bool:
+        """Let a connection have a room from `position` on; True if it is live, False if it has to catch up."""
+        live_room = self._rooms.get(room.key)
+        if live_room is None:
+            live_room = self._rooms[room.key] = LiveRoom(room_name(room), room.last_seq, room.members)
+            self._broker.subscribe(RoomChannel(room.key))
+        if connection not in live_room.attached:
+            live_room.attached.add(connection)
+            user_key = connection.principal.user_key
+            live_room.users[user_key] = live_room.users.get(user_key, 0) + 1
+        connection.rooms[room.key] = position
+        return self.go_live(connection, room.key)
+
+    def name(self, room_key: int) -> RoomName:
+        """Of a room that a connection is attached to."""
+        return self._rooms[room_key].name
+
+    def head(self, room_key: int) -> int:
+        """seq of the last entry published here, of a room that a connection is attached to."""
+        return self._rooms[room_key].head
+
+    def go_live(self, connection: Connection, room_key: int) -> bool:
+        """Join the live set if the position allows it; False: there is more to read first."""
+        live_room = self._rooms[room_key]
+        position = connection.rooms[room_key]
+        if position == live_room.head:
+            live_room.live.add(connection)
+        elif position > live_room.head:
+            live_room.ahead[connection] = position
+        else:
+            return False
+        return True
+
+    def detach(self, connection: Connection, room_key: int) -> None:
+        """The connection gets nothing more of the room."""
+        connection.forget(room_key)
+        live_room = self._rooms.get(room_key)
+        if live_room is None or connection not in live_room.attached:
+            return
+        live_room.attached.discard(connection)
+        live_room.live.discard(connection)
+        live_room.ahead.pop(connection, None)
+        user_key = connection.principal.user_key
+        live_room.users[user_key] -= 1
+        if not live_room.users[user_key]:
+            del live_room.users[user_key]
+        if not live_room.attached:
+            if live_room.repairing is not None:
+                live_room.repairing.cancel()
+            del self._rooms[room_key]
+            self._broker.unsubscribe(RoomChannel(room_key))
+
+    def online_in(self, room_key: int) -> int:
+        """How many of a room's members are online."""
+        live_room = self._rooms.get(room_key)
+        return 0 if live_room is None else len(live_room.users)
+
+    def members_of(self, room_key: int) -> int | None:
+        """How many members a room has; None if nobody of it is connected here."""
+        live_room = self._rooms.get(room_key)
+        return None if live_room is None else live_room.members
+
+    async def online(self, user_keys: Iterable[int] | None = None) -> set[int]:
+        """Which users (of these, or of all) are online, on any node."""
+        return await self._broker.who_is_online(user_keys)
+
+    # -- notices -------------------------------------------------------------------------------------------------
+
+    def receive(self, notice: Notice) -> None:
+        """Take a notice from the broker."""
+        match notice:
+            case Appended():
+                self._appended(notice)
+            case Transient():
+                self._transient(notice)
+            case Joined() | Left():
+                for connection in list(self._users.get(notice.user_key, ())):
+                    if connection.deferred is not None:
+                        connection.deferred.append(notice)
+                    else:
+                        self.apply(connection, notice)
+            case Personal():
+                batch = Batch([(notice.event, notice.payload)])
+                for connection in self._users.get(notice.user_key, ()):
+                    connection.link.write(batch)
+            case Withdrawn():
+                for connection in list(self._users.get(notice.user_key, ())):
+                    if notice.session_key in (None, connection.principal.session_key):
+                        connection.link.close(notice.reason)
+
+    def apply(self, connection: Connection, notice: Joined | Left) -> None:
+        """A membership of the connection's user has begun or ended."""
+        if isinstance(notice, Left):
+            self.detach(connection, notice.room_key)
+            connection.emit("room_removed", {"room_id": notice.room_id, "reason": notice.reason})
+            return
+        room = notice.snapshot.room
+        if room.key in connection.rooms:
+            return
+        live = self.attach(connection, room, room.last_seq)
+        self.tell_added(connection, notice)
+        connection.sent(room.key, room.last_seq)
+        if not live:
+            self.catch_up(connection, room.key)
+
+    def tell_added(self, connection: Connection, notice: Joined) -> None:
+        room_key = notice.snapshot.room.key
+        view = views.room(notice.snapshot, notice.user_key, self.online_in(room_key))
+        connection.emit("room_added", {"room": view.model_dump(mode="json")})
+
+    def _transient(self, notice: Transient) -> None:
+        live_room = self._rooms.get(notice.room_key)
+        if live_room is None:
+            return
+        if notice.members is not None:
+            live_room.members = notice.members
+        if notice.up_to_members is not None and live_room.members > notice.up_to_members:
+            return
+        batch = Batch([(notice.event, notice.payload)], transient=True)
+        for connection in live_room.attached:
+            if connection.id != notice.except_connection:
+                connection.link.write(batch)
+
+    def _appended(self, notice: Appended) -> None:
+        live_room = self._rooms.get(notice.room_key)
+        if live_room is None:
+            return
+        live_room.members = notice.members
+        live_room.seen = max(live_room.seen, notice.entries[-1].seq)
+        if live_room.repairing is None:
+            new = [entry for entry in notice.entries if entry.seq > live_room.head]
+            if new and new[0].seq == live_room.head + 1:
+                self._deliver(live_room, new)
+        self._repair_if_needed(live_room)
+
+    def _deliver(self, live_room: LiveRoom, entries: Sequence[EntryRow]) -> None:
+        """Write consecutive entries from `head + 1` on to every live connection, once per connection.
+
+        A removal in between takes effect at its place: who is removed gets what stands before it.
+        """
+        start = 0
+        for at, entry in enumerate(entries):
+            if entry.kind == "member":
+                body = orjson.loads(entry.body or "{}")
+                if body.get("change") in _REMOVALS:
+                    self._write(live_room, entries[start:at])
+                    start = at
+                    for connection in list(live_room.attached):
+                        if connection.principal.username == body["username"]:
+                            self.detach(connection, live_room.name.key)
+        self._write(live_room, entries[start:])
+
+    def _write(self, live_room: LiveRoom, entries: Sequence[EntryRow]) -> None:
+        if not entries:
+            return
+        head = live_room.head = entries[-1].seq
+        room_key = live_room.name.key
+        batch = Batch([event(live_room.name, entry) for entry in entries])
+        senders = {entry.sender_key for entry in entries if entry.client_id is not None}
+        for connection in live_room.live:
+            user_key = connection.principal.user_key
+            if user_key in senders:  # `client_id` goes to its sender only
+                connection.link.write(Batch(events(live_room.name, entries, user_key)))
+            else:
+                connection.link.write(batch)
+            connection.sent(room_key, head)
+        if live_room.ahead:
+            self._overtaken(live_room, entries)
+
+    def _overtaken(self, live_room: LiveRoom, entries: Sequence[EntryRow]) -> None:
+        """Let connections join that had read further than was published."""
+        for connection, position in list(live_room.ahead.items()):
+            if position <= live_room.head:
+                del live_room.ahead[connection]
+                rest = [entry for entry in entries if entry.seq > position]
+                if rest:
+                    connection.link.write(Batch(events(live_room.name, rest, connection.principal.user_key)))
+                    connection.sent(live_room.name.key, live_room.head)
+                live_room.live.add(connection)
+
+    # -- repair --------------------------------------------------------------------------------------------------
+
+    def suspect(self, room_keys: Iterable[int]) -> None:
+        """Something may have been committed to these rooms that was not published: look soon."""
+        known = [key for key in room_keys if key in self._rooms]
+        if known:
+            task = asyncio.create_task(self._check_heads(known))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+    def _repair_if_needed(self, live_room: LiveRoom) -> None:
+        if live_room.head < live_room.seen and live_room.repairing is None:
+            live_room.repairing = asyncio.create_task(self._repair(live_room))
+
+    async def _repair(self, live_room: LiveRoom) -> None:
+        key = live_room.name.key
+        try:
+            while live_room.head < live_room.seen:
+                missed = await self._db.read(partial(log.after, room_key=key, seq=live_room.head, limit=REPAIR_PAGE))
+                if not missed:
+                    live_room.seen = live_room.head
+                self._deliver(live_room, missed)
+        except StoreUnavailable:
+            logger.warning("room %s: cannot read what was missed; will look again", live_room.name.room_id)
+        finally:
+            live_room.repairing = None
+
+    async def _check_heads_forever(self) -> None:
+        while True:
+            await asyncio.sleep(HEAD_CHECK_S)
+            await self._check_heads(list(self._rooms))
+
+    async def _check_heads(self, room_keys: Sequence[int]) -> None:
+        """Compare with the database: finds what a lost notice hid."""
+        try:
+            heads = await self._db.read(lambda conn: rooms.heads(conn, room_keys))
+        except StoreUnavailable:
+            return
+        for key, head in heads.items():
+            live_room = self._rooms.get(key)
+            if live_room is not None:
+                live_room.seen = max(live_room.seen, head)
+                self._repair_if_needed(live_room)

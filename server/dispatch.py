@@ -1,0 +1,289 @@
+"""The registry of actions, and the one way to run them.
+
+An action is a function; its registration is all that the gateways, the documents and the types are made from::
+
+    @action("read", http="POST /api/read")
+    async def read(ctx: Context, req: Read) -> Unread: ...
+
+`Dispatcher.execute` looks the name up, validates the payload, runs the function and turns every failure into one
+`Error`: whoever asked always gets an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import logging
+import pkgutil
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ValidationError
+
+from server.contract.actions import Payload
+from server.contract.errors import ActionError, Error, ErrorCode
+from server.contract.models import View
+
+logger = logging.getLogger("tidings.dispatch")
+Handler = Callable[[Any, Any], Awaitable[Any]]
+H = TypeVar("H", bound=Handler)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One action as registered."""
+
+    name: str
+    handler: Handler
+    request: type[Payload]
+    response: type[View]
+    also: tuple[str, ...]
+    """Other names that it answers to."""
+    http: str | None
+    """Its REST route, as "METHOD /path/{field}"; None: it is of a live connection only."""
+    status: int
+    """HTTP status of a REST answer that succeeded."""
+    appends: bool
+    """It is done once it is in the journal's queue: the next action of the connection may start then."""
+    live: bool
+    """It can be asked over a live connection."""
+    anonymous: bool
+    """It needs no token."""
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.handler) or "").partition("\n")[0]
+
+    @property
+    def description(self) -> str:
+        return inspect.getdoc(self.handler) or ""
+
+
+def action(
+    name: str,
+    *,
+    also: tuple[str, ...] = (),
+    http: str | None = None,
+    status: int = 200,
+    live: bool = True,
+    anonymous: bool = False,
+) -> Callable[[H], H]:
+    """Register a function as an action. Its annotations name the payload's model and the answer's.
+
+    A function that appends is annotated as returning a future of its answer: it has taken effect, in order, when it
+    returns, and is answered after the commit.
+    """
+
+    def register(handler: H) -> H:
+        hints = get_type_hints(handler)
+        _context, request = list(inspect.signature(handler).parameters)
+        response = hints["return"]
+        appends = get_origin(response) is asyncio.Future
+        handler.__action__ = Action(  # type: ignore[attr-defined]
+            name=name,
+            handler=handler,
+            request=hints[request],
+            response=get_args(response)[0] if appends else response,
+            also=also,
+            http=http,
+            status=status,
+            appends=appends,
+            live=live,
+            anonymous=anonymous,
+        )
+        return handler
+
+    return register
+
+
+class Registry:
+    """Every action of a package, by each name it answers to."""
+
+    def __init__(self, package: ModuleType) -> None:
+        self._by_name: dict[str, Action] = {}
+        self.actions: list[Action] = []
+        for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+            for value in vars(importlib.import_module(module.name)).values():
+                found = getattr(value, "__action__", None)
+                if isinstance(found, Action) and found not in self.actions:
+                    self._add(found)
+
+    def _add(self, found: Action) -> None:
+        self.actions.append(found)
+        for name in (found.name, *found.also):
+            if name in self._by_name:
+                raise ValueError(f"two actions are named {name!r}")
+            self._by_name[name] = found
+
+    def get(self, name: str) -> Action | None:
+        return self._by_name.get(name)
+
+    def __iter__(self) -> Iterator[Action]:
+        return iter(self.actions)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an action answered: `data` or `error`."""
+
+    data: Any = None
+    error: Error | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """The one argument of the acknowledgement."""
+        if self.error is not None:
+            return {"ok": False, "error": self.error.model_dump(mode="json")}
+        return {"ok": True, "data": self.data}
+
+
+class Pending:
+    """An answer that is still to come. Whoever waits is called within the step in which it comes."""
+
+    __slots__ = ("_answer", "_waiting")
+
+    def __init__(self) -> None:
+        self._answer: Answer | None = None
+        self._waiting: Callable[[Answer], None] | None = None
+
+    def then(self, callback: Callable[[Answer], None]) -> None:
+        """Call back with the answer; at once if it is there. For one caller."""
+        if self._answer is not None:
+            callback(self._answer)
+        else:
+            self._waiting = callback
+
+    def come(self, answer: Answer) -> None:
+        self._answer = answer
+        if self._waiting is not None:
+            self._waiting(answer)
+
+
+class Dispatcher:
+    def __init__(self, registry: Registry, unavailable: tuple[type[Exception], ...]) -> None:
+        """`unavailable`: exceptions which mean that the store or a peer cannot be reached now."""
+        self.registry = registry
+        self._unavailable = unavailable
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing = False
+
+    async def drain(self) -> None:
+        """Refuse new actions and wait for those that run."""
+        self._closing = True
+        await self._idle.wait()
+
+    async def execute(
+        self, name: object, raw: object, context: Any, *, strict: bool = True, gateway: str = "live"
+    ) -> Answer:
+        """Run an action and wait for its answer. Never raises, except for cancellation."""
+        answer = await self.begin(name, raw, context, strict=strict, gateway=gateway)
+        if isinstance(answer, Answer):
+            return answer
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer.then(lambda came: None if future.done() else future.set_result(came))
+        return await future
+
+    async def begin(
+        self, name: object, raw: object, context: Any, *, strict: bool = True, gateway: str = "live"
+    ) -> Answer | Pending:
+        """Run an action until it has taken effect; an append's answer may still be to come, after its commit.
+
+        `context` is handed to the action's function. `strict`: no conversion between JSON types (query strings,
+        which have but one type, are read with False).
+        """
+        found = self.registry.get(name) if isinstance(name, str) else None
+        if found is None or (gateway == "live" and not found.live):
+            return Answer(error=_error(ErrorCode.UNKNOWN_ACTION, "no such action", action=_printable(name)))
+        if self._closing:
+            return Answer(error=_error(ErrorCode.UNAVAILABLE, "the server is shutting down"))
+        self._running += 1
+        self._idle.clear()
+        pending = False
+        try:
+            request = found.request.model_validate({} if raw is None else raw, strict=strict)
+            result = await found.handler(context, request)
+            if isinstance(result, asyncio.Future):
+                pending = True
+                return self._follow(result, name)
+            return Answer(data=_plain(result))
+        except Exception as error:
+            return Answer(error=self.describe(error, name))
+        finally:
+            if not pending:
+                self._done()
+
+    def _follow(self, result: asyncio.Future[Any], name: object) -> Pending:
+        pending = Pending()
+
+        def finish(done: asyncio.Future[Any]) -> None:
+            self._done()
+            if done.cancelled():
+                answer = Answer(error=_error(ErrorCode.UNAVAILABLE, "the server is shutting down"))
+            elif (error := done.exception()) is not None:
+                answer = Answer(error=self.describe(error, name))
+            else:
+                answer = Answer(data=_plain(done.result()))
+            pending.come(answer)
+
+        result.add_done_callback(finish)
+        return pending
+
+    def _done(self) -> None:
+        self._running -= 1
+        if not self._running:
+            self._idle.set()
+
+    def describe(self, error: BaseException, name: object) -> Error:
+        """Turn any failure into the one kind of error that clients get."""
+        if isinstance(error, ActionError):
+            return error.error
+        if isinstance(error, ValidationError):
+            return _invalid(error)
+        if isinstance(error, self._unavailable):
+            logger.warning("%s: unavailable: %s", name, error)
+            return _error(ErrorCode.UNAVAILABLE, "the store cannot be reached now")
+        request_id = secrets.token_hex(8)
+        logger.error("%s failed, request_id=%s", name, request_id, exc_info=error)
+        return _error(ErrorCode.INTERNAL, "a fault of the server", request_id=request_id)
+
+
+def _error(code: ErrorCode, message: str, **details: Any) -> Error:
+    return Error(code=code, message=message, details=details, retryable=code.retryable)
+
+
+def _invalid(error: ValidationError) -> Error:
+    """`details.fields` names each field and why; a text over its limit is `too_large`."""
+    fields: dict[str, str] = {}
+    for problem in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(part) for part in problem["loc"] if part != "function-after") or "payload"
+        fields.setdefault(where, problem["msg"].removeprefix("Value error, "))
+        if problem["type"] == "string_too_long" and problem["loc"] == ("content",):
+            limit = problem["ctx"]["max_length"]
+            return _error(ErrorCode.TOO_LARGE, f"content has more than {limit} characters", limit=limit)
+    summary = "; ".join(f"{where}: {why}" for where, why in fields.items())
+    return _error(ErrorCode.INVALID, summary, fields=fields)
+
+
+def _plain(result: object) -> object:
+    return result.model_dump(mode="json") if isinstance(result, BaseModel) else result
+
+
+def _printable(name: object) -> str:
+    return (name if isinstance(name, str) else type(name).__name__)[:64]
+
+
+def payload_of(args: list[Any] | tuple[Any, ...]) -> object:
+    """The payload among an event's arguments: none, or one object. Raises `invalid` for anything else."""
+    if len(args) > 1:
+        raise ActionError(
+            ErrorCode.INVALID, "an action takes one argument, an object", fields={"payload": "one object"}
+        )
+    raw = args[0] if args else None
+    if raw is not None and not isinstance(raw, Mapping):
+        raise ActionError(ErrorCode.INVALID, "the payload is not an object", fields={"payload": "not an object"})
+    return raw

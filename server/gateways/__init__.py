@@ -1,0 +1,1 @@
+"""Ways in. A gateway translates between a protocol and the dispatcher; it holds no rules."""

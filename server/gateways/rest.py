@@ -1,0 +1,153 @@
+"""The REST gateway: one route for every action that names one, made from the registry.
+
+The request's body (or its query string, for GET and DELETE) is the action's payload, with what stands in the path.
+Errors are problem details (RFC 9457) with the contract's `code`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from db.engine import Database, StoreUnavailable
+from server.auth import Auth, unauthenticated
+from server.context import Context, Parts
+from server.contract.actions import MAX_CONTENT
+from server.contract.errors import ActionError, Error, ErrorCode, invalid
+from server.delivery.connection import Principal
+from server.delivery.journal import Journal
+from server.dispatch import Action, Dispatcher
+
+MAX_BODY = 16 * MAX_CONTENT
+PROBLEM = "application/problem+json"
+_STATUS_CODES = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.NOT_FOUND, 413: ErrorCode.TOO_LARGE}
+
+
+def problem(error: Error, status: int | None = None) -> Response:
+    """An error as problem details (RFC 9457)."""
+    status = error.code.http_status if status is None else status
+    body = {
+        "type": f"urn:tidings:error:{error.code}",
+        "title": error.code.meaning,
+        "status": status,
+        "detail": error.message,
+        **error.model_dump(mode="json", exclude={"message"}),
+    }
+    headers = {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if "retry_after" in error.details:
+        headers["Retry-After"] = str(error.details["retry_after"])
+    return Response(orjson.dumps(body), status, headers, PROBLEM)
+
+
+def install(app: FastAPI, dispatcher: Dispatcher, parts: Parts) -> None:
+    """Add the routes of the registry, the health checks and the error answers to the application."""
+    router = APIRouter()
+    for action in dispatcher.registry:
+        if action.http is not None:
+            method, path = action.http.split(" ", 1)
+            router.add_api_route(
+                path,
+                _endpoint(action, dispatcher, parts),
+                methods=[method],
+                name=action.name,
+                include_in_schema=False,  # server.gateways.openapi describes the registry itself
+            )
+    _add_health(router, parts.db, parts.journal)
+    app.include_router(router)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(Exception, _crash(dispatcher))
+
+
+def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            caller = None if action.anonymous else await bearer(request, parts.auth)
+            raw, strict = await _payload(request)
+        except Exception as error:
+            return problem(dispatcher.describe(error, action.name))
+        context = Context(parts, caller, address=request.client.host if request.client else "")
+        answer = await dispatcher.execute(action.name, raw, context, strict=strict, gateway="rest")
+        for callback in context.afterwards:
+            callback()
+        if answer.error is not None:
+            return problem(answer.error)
+        if action.status == 204:
+            return Response(status_code=204)
+        return Response(orjson.dumps(answer.data), action.status, media_type="application/json")
+
+    return endpoint
+
+
+async def bearer(request: Request, auth: Auth) -> Principal:
+    """The caller, by `Authorization: Bearer` (RFC 6750). Raises `unauthenticated` and its kin."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise unauthenticated("give Authorization: Bearer <token>")
+    return await auth.authenticate(token.strip())
+
+
+async def _payload(request: Request) -> tuple[dict[str, Any], bool]:
+    """The payload, and whether it is typed (JSON) or text to convert (a query string)."""
+    raw: dict[str, Any] = {}
+    strict = request.method not in ("GET", "DELETE")
+    if strict:
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise ActionError(ErrorCode.TOO_LARGE, "the body is too large", limit=MAX_BODY)
+        if body:
+            try:
+                decoded = orjson.loads(body)
+            except orjson.JSONDecodeError:
+                raise invalid("body", "not JSON") from None
+            if not isinstance(decoded, dict):
+                raise invalid("body", "not an object")
+            raw = decoded
+    else:
+        for key, value in request.query_params.multi_items():
+            if key in raw:
+                raise invalid(key, "given twice")
+            raw[key] = value
+    return raw | request.path_params, strict
+
+
+def _add_health(router: APIRouter, database: Database, journal: Journal) -> None:
+    @router.get("/health/live", include_in_schema=False)
+    async def live() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @router.get("/health/ready", include_in_schema=False)
+    async def ready() -> Response:
+        """The database can be written to, and the journal runs."""
+        try:
+            if not journal.alive:
+                raise StoreUnavailable("the journal has stopped")
+            await asyncio.wait_for(database.probe(), 5)
+        except (StoreUnavailable, TimeoutError):
+            error = ActionError(ErrorCode.UNAVAILABLE, "the store cannot be written to now")
+            return problem(error.error)
+        return Response(b'{"status":"ok"}', media_type="application/json")
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = _STATUS_CODES.get(error.status_code, ErrorCode.INVALID)
+    response = problem(Error(code=code, message=str(error.detail)), error.status_code)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _crash(dispatcher: Dispatcher) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def crash(request: Request, error: Exception) -> Response:
+        return problem(dispatcher.describe(error, request.url.path))
+
+    return crash

@@ -1,0 +1,104 @@
+"""Every setting, and the only reader of the environment."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+SECRET_KEY_BYTES = 32
+
+
+class SettingsError(Exception):
+    """The settings cannot be served with; the message says which and why."""
+
+
+class Settings(BaseSettings):
+    """Read from `TIDINGS_*` environment variables and a `.env` file; constructor arguments come first."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TIDINGS_", env_file=".env", extra="ignore", frozen=True, str_strip_whitespace=True
+    )
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    data_dir: Path = Field(
+        default=Path("data"), description="The SQLite file, the generated secret (mode 0600), uploads"
+    )
+    database_url: str = Field(default="", description="`postgresql+asyncpg://…`; empty: SQLite in the data directory")
+    redis_url: str = Field(default="", description="Needed when there is more than one node")
+    secret_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Signs the tokens; empty: generated once, in the data directory. 32 bytes or more",
+    )
+    access_token_expire_minutes: int = Field(default=1440, ge=1, description="Life of a token")
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        default_factory=list, description="Comma-separated origins, or `*`; empty: same origin only"
+    )
+    echo_upstream: str = Field(
+        default="", description="A `ws://` or `wss://` echo server; set, the echo channel is a proxy to it"
+    )
+    durability: Literal["full", "normal"] = Field(
+        default="full", description="`normal` survives a crash of the process, not of the machine"
+    )
+    rate_limits: Literal["on", "off"] = Field(
+        default="on", description="`off` lifts every rate limit and per-address cap"
+    )
+    dev_tokens: bool = Field(default=False, description="Serves `GET /token?username=`; only on a loopback host")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _dev_tokens_stay_home(self) -> Settings:
+        if self.dev_tokens and not is_loopback(self.host):
+            raise ValueError(f"TIDINGS_DEV_TOKENS hands out tokens to anyone: not on the host {self.host}")
+        return self
+
+    @property
+    def database(self) -> str:
+        """The database URL in effect."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir.absolute() / 'tidings.db'}"
+
+    @property
+    def limited(self) -> bool:
+        return self.rate_limits == "on"
+
+    def prepare_data_dir(self) -> None:
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def signing_key(self) -> bytes:
+        """The key that signs tokens; made at the first call on a data directory if none was given."""
+        given = self.secret_key.get_secret_value().encode()
+        if given:
+            if len(given) < SECRET_KEY_BYTES:
+                raise SettingsError(f"TIDINGS_SECRET_KEY must have at least {SECRET_KEY_BYTES} bytes")
+            return given
+        self.prepare_data_dir()
+        path = self.data_dir / "secret_key"
+        made = self.data_dir / f".secret_key.{secrets.token_hex(8)}"
+        if not path.exists():
+            made.touch(mode=0o600)
+            made.write_text(secrets.token_hex(SECRET_KEY_BYTES))
+            try:
+                path.hardlink_to(made)  # whoever of two is first wins, whole
+            except FileExistsError:
+                pass
+            finally:
+                made.unlink()
+        return path.read_text().strip().encode()
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

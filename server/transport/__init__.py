@@ -1,0 +1,1 @@
+"""Engine.IO v4 on ASGI: sessions, polling, WebSocket, heartbeat, back pressure."""

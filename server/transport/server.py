@@ -1,0 +1,371 @@
+"""The Engine.IO server: handshake, polling and WebSocket requests, on ASGI.
+
+Protocol: Engine.IO v4 (https://socket.io/docs/v4/engine-io-protocol/).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from engineio import AsyncServer
+
+from server.transport.session import (
+    NOOP,
+    OPEN,
+    PING,
+    PONG,
+    UPGRADE,
+    EngineSession,
+    Packet,
+    ProtocolError,
+    decode_payload,
+    encode_payload,
+)
+
+logger = logging.getLogger("tidings.transport")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MAX_BUFFERED = 1024 * 1024
+MAX_HALF_OPEN = 1000
+"""Sessions without a Socket.IO connection, all together."""
+
+
+class WebSocketClosed(Exception):
+    """The client has closed the WebSocket."""
+
+
+class EngineServer(AsyncServer):  # type: ignore[misc]
+    """python-engineio's server with sessions of our own. `max_half_open` bounds those not authenticated yet."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.max_buffered: int = options.pop("max_buffered", MAX_BUFFERED)
+        self.low_water = self.max_buffered // 4
+        self.linger: float = options.pop("linger", 5.0)
+        self.max_half_open: int = options.pop("max_half_open", MAX_HALF_OPEN)
+        self.max_half_open_per_address: int = options.pop("max_half_open_per_address", MAX_HALF_OPEN)
+        self._half_open_from: Counter[str] = Counter()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.half_open: dict[str, str] = {}
+        """Sessions that have not authenticated yet: sid -> address."""
+        options |= {"monitor_clients": False, "async_handlers": False}
+        super().__init__(*args, **options)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # -- what sessions ask for -----------------------------------------------------------------------------------
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def received(self, sid: str, data: Packet) -> None:
+        """A message has come in. Raises `ProtocolError`."""
+        await self.handlers["message"](sid, data)
+
+    def authenticated(self, sid: str) -> None:
+        """The session no longer counts as half open."""
+        address = self.half_open.pop(sid, None)
+        if address is not None:
+            self._half_open_from[address] -= 1
+            if not self._half_open_from[address]:
+                del self._half_open_from[address]
+
+    async def ended(self, sid: str, reason: str) -> None:
+        self.authenticated(sid)
+        await self.handlers["disconnect"](sid, reason)
+
+    def forget(self, session: EngineSession) -> None:
+        self.sockets.pop(session.sid, None)
+        self.authenticated(session.sid)
+        if not self.sockets:
+            self._empty.set()
+
+    def session_of(self, sid: str) -> EngineSession | None:
+        """The session with that id, unless it has ended."""
+        found = self.sockets.get(sid)
+        return None if found is None or found.closing else found
+
+    async def end_all(self, reason: str) -> None:
+        """End every session, politely, and wait until all are gone or the linger time is over."""
+        sessions = list(self.sockets.values())
+        await asyncio.gather(*(session.end(reason, politely=True) for session in sessions))
+        try:
+            await asyncio.wait_for(self._empty.wait(), self.linger)
+        except TimeoutError:
+            for session in list(self.sockets.values()):
+                session.finish()
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    async def handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI request on the Engine.IO path."""
+        query = {key: value[0] for key, value in parse_qs(scope.get("query_string", b"").decode("latin-1")).items()}
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send, query, headers)
+        else:
+            await self._http(scope, receive, send, query, headers)
+
+    def _origin_allowed(self, headers: dict[str, str]) -> bool:
+        """Browsers name their origin; it must be this host's, or one of those allowed."""
+        origin = headers.get("origin")
+        allowed = self.cors_allowed_origins
+        if origin is None or allowed == "*" or (allowed and "*" in allowed):
+            return True
+        return urlsplit(origin).netloc == headers.get("host") or (bool(allowed) and origin in allowed)
+
+    def _cors(self, headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+        origin = headers.get("origin")
+        if origin is None:
+            return []
+        return [
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+            (b"access-control-allow-headers", b"content-type"),
+            (b"vary", b"origin"),
+        ]
+
+    def _refusal(
+        self, scope: Scope, query: dict[str, str], headers: dict[str, str], transport: str
+    ) -> tuple[int, str] | None:
+        """Status and text for a request that cannot be served, whatever its session; codes as Node's server."""
+        if not self._origin_allowed(headers):
+            return 403, "origin not allowed"
+        if query.get("transport") != transport:
+            return 400, "transport unknown"
+        if query.get("EIO") != "4":
+            return 400, "unsupported protocol version"
+        sid = query.get("sid")
+        if sid is not None and self.session_of(sid) is None:
+            return 400, "session id unknown"
+        if sid is None:
+            from_there = self._half_open_from[_address(scope)]
+            if len(self.half_open) >= self.max_half_open or from_there >= self.max_half_open_per_address:
+                return 503, "too many connections without authentication"
+        return None
+
+    async def _open(self, scope: Scope) -> EngineSession:
+        session = EngineSession(self, self.generate_id())
+        self.sockets[session.sid] = session
+        self._empty.clear()
+        self.half_open[session.sid] = _address(scope)
+        self._half_open_from[_address(scope)] += 1
+        await self.handlers["connect"](session.sid, {"address": _address(scope)})
+        session.start_heartbeat()
+        return session
+
+    def _handshake(self, session: EngineSession, upgrades: list[str]) -> str:
+        return OPEN + json.dumps(
+            {
+                "sid": session.sid,
+                "upgrades": upgrades,
+                "pingInterval": round(self.ping_interval * 1000),
+                "pingTimeout": round(self.ping_timeout * 1000),
+                "maxPayload": self.max_http_buffer_size,
+            },
+            separators=(",", ":"),
+        )
+
+    # -- polling -------------------------------------------------------------------------------------------------
+
+    async def _http(
+        self, scope: Scope, receive: Receive, send: Send, query: dict[str, str], headers: dict[str, str]
+    ) -> None:
+        async def answer(status: int, text: str, content_type: str = "text/plain; charset=UTF-8") -> None:
+            body = text.encode()
+            start = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
+            start += [(b"cache-control", b"no-store"), *(self._cors(headers) if status != 403 else [])]
+            await send({"type": "http.response.start", "status": status, "headers": start})
+            await send({"type": "http.response.body", "body": body})
+
+        method = scope["method"]
+        if method == "OPTIONS":
+            allowed = self._origin_allowed(headers)
+            await answer(204 if allowed else 403, "")
+            return
+        refused = self._refusal(scope, query, headers, "polling")
+        if refused is None and method not in ("GET", "POST"):
+            refused = 400, "bad handshake method"
+        if refused is None and "sid" not in query and method != "GET":
+            refused = 400, "bad handshake method"
+        if refused is not None:
+            await answer(refused[0], json.dumps({"message": refused[1]}), "application/json")
+        elif "sid" not in query:
+            session = await self._open(scope)
+            await answer(200, self._handshake(session, ["websocket"]))
+        elif method == "GET":
+            await answer(*await self._poll(self.sockets[query["sid"]], receive))
+        else:
+            await answer(*await self._post(self.sockets[query["sid"]], receive))
+
+    async def _poll(self, session: EngineSession, receive: Receive) -> tuple[int, str]:
+        if session.upgraded:
+            return 400, "session has been upgraded"
+        if session.polling:
+            await session.end(self.reason.TRANSPORT_ERROR)
+            return 400, "overlapping polls"
+        if session.upgrading:
+            return 200, NOOP
+        session.polling = True
+        try:
+            packets = await self._take_or_leave(session, receive)
+        finally:
+            session.polling = False
+        if packets is None:  # whoever polled is gone: what it should have got cannot be told apart from lost
+            await session.end(self.reason.TRANSPORT_CLOSE)
+            return 400, "gone"
+        body = encode_payload(packets or [NOOP])
+        session.taken()
+        if session.said_all():
+            session.finish()
+        return 200, body
+
+    async def _take_or_leave(self, session: EngineSession, receive: Receive) -> list[Packet] | None:
+        """The packets to answer a poll with; None if the client went away while it waited."""
+
+        async def left() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        take, leave = asyncio.ensure_future(session.take()), asyncio.ensure_future(left())
+        try:
+            await asyncio.wait({take, leave}, return_when=asyncio.FIRST_COMPLETED)
+            return take.result() if take.done() else None
+        finally:
+            for task in (take, leave):
+                task.cancel()
+
+    async def _post(self, session: EngineSession, receive: Receive) -> tuple[int, str]:
+        if session.upgraded:
+            return 400, "session has been upgraded"
+        chunks, size, more = [], 0, True
+        while more:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                return 400, "gone"
+            chunks.append(event.get("body", b""))
+            size += len(chunks[-1])
+            more = event.get("more_body", False)
+            if size > self.max_http_buffer_size:
+                await session.end(self.reason.TRANSPORT_ERROR)
+                return 413, "payload too large"
+        try:
+            for packet in decode_payload(b"".join(chunks)):
+                await session.receive_packet(packet)
+                if session.closing:
+                    break
+        except ProtocolError as error:
+            await self.broken(session, error)
+            return 400, "bad payload"
+        return 200, "ok"
+
+    async def broken(self, session: EngineSession, error: ProtocolError) -> None:
+        """The client broke the protocol."""
+        logger.info("session %s broke the protocol: %s", session.sid, error)
+        await session.end(self.reason.TRANSPORT_ERROR)
+
+    # -- WebSocket -----------------------------------------------------------------------------------------------
+
+    async def _websocket(
+        self, scope: Scope, receive: Receive, send: Send, query: dict[str, str], headers: dict[str, str]
+    ) -> None:
+        await receive()  # websocket.connect
+        refused = self._refusal(scope, query, headers, "websocket")
+        session = self.session_of(query["sid"]) if refused is None and "sid" in query else None
+        if session is not None and (session.upgraded or session.upgrading):
+            refused = 400, "session has been upgraded"
+        if refused is not None:
+            await _refuse_websocket(scope, send, *refused)
+            return
+        await send({"type": "websocket.accept"})
+        if session is None:
+            session = await self._open(scope)
+            session.upgraded = True
+            await _send_packet(send, self._handshake(session, []))
+        elif not await self._upgrade(session, receive, send):
+            await send({"type": "websocket.close"})
+            return
+        session.task = asyncio.current_task()
+        reader = asyncio.ensure_future(self._read(session, receive))
+        try:
+            while packets := await session.take():
+                for packet in packets:
+                    await _send_packet(send, packet)
+                session.taken()
+            await send({"type": "websocket.close"})
+        except asyncio.CancelledError:
+            if not session.closed:
+                raise
+        except (OSError, RuntimeError):
+            pass  # the client is gone; the reader says so
+        finally:
+            reader.cancel()
+            session.task = None
+            await session.end(self.reason.TRANSPORT_CLOSE)
+            session.finish()
+
+    async def _upgrade(self, session: EngineSession, receive: Receive, send: Send) -> bool:
+        """Move a polling session to this WebSocket (protocol, "Upgrade"). What is queued goes out on it."""
+        try:
+            if await _receive_packet(receive) != PING + "probe":
+                return False
+            session.upgrading = True
+            await _send_packet(send, PONG + "probe")
+            session.nudge_poll()
+            if await _receive_packet(receive) != UPGRADE or session.closing:
+                return False
+            session.upgraded = True
+            return True
+        except WebSocketClosed:
+            return False
+        finally:
+            session.upgrading = False
+
+    async def _read(self, session: EngineSession, receive: Receive) -> None:
+        try:
+            while True:
+                await session.receive_packet(await _receive_packet(receive))
+        except WebSocketClosed:
+            await session.end(self.reason.TRANSPORT_CLOSE)
+        except ProtocolError as error:
+            await self.broken(session, error)
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+async def _send_packet(send: Send, packet: Packet) -> None:
+    if isinstance(packet, str):
+        await send({"type": "websocket.send", "text": packet})
+    else:
+        await send({"type": "websocket.send", "bytes": packet})
+
+
+async def _receive_packet(receive: Receive) -> Packet:
+    event = await receive()
+    if event["type"] != "websocket.receive":
+        raise WebSocketClosed
+    text = event.get("text")
+    return text if text is not None else event["bytes"]  # type: ignore[no-any-return]
+
+
+async def _refuse_websocket(scope: Scope, send: Send, status: int, text: str) -> None:
+    if "websocket.http.response" in scope.get("extensions", {}):
+        body = json.dumps({"message": text}).encode()
+        head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "websocket.http.response.start", "status": status, "headers": head})
+        await send({"type": "websocket.http.response.body", "body": body})
+    else:
+        await send({"type": "websocket.close", "code": 1008, "reason": text})
