@@ -13,6 +13,7 @@ import uvicorn
 from server.app import Application
 from server.gateways.socketio import MAX_PAYLOAD
 
+BACKLOG = 4096
 DURABILITY = {
     "full": "an acknowledged message survives a crash of the machine",
     "normal": "an acknowledged message survives a crash of the process, not of the machine",
@@ -24,6 +25,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: Application, host: str, port: int) -> None:
         self._app = app
+        self.listening = asyncio.Event()
         super().__init__(
             uvicorn.Config(
                 app,
@@ -39,7 +41,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 log_config=None,
                 server_header=False,
-                backlog=4096,
+                backlog=BACKLOG,
             )
         )
 
@@ -66,11 +68,9 @@ class Server(uvicorn.Server):
         await self._app.node.drain()
         await super().shutdown(sockets)
 
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where it listens, once it has started."""
-        name = self.servers[0].sockets[0].getsockname()
-        return str(name[0]), int(name[1])
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
 
 
 def banner(app: Application, host: str, port: int) -> str:
@@ -91,18 +91,15 @@ async def run(app: Application) -> None:
     settings = app.node.settings
     await app.node.start()
     try:
-        server = Server(app, settings.host, settings.port)
-        config = server.config
-        if not config.loaded:
-            config.load()
-        with socket.create_server(
-            (settings.host, settings.port),
-            family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET,
-            backlog=config.backlog,
-            reuse_port=False,
-        ) as listening:
+        with listen(settings.host, settings.port) as listening:
             host, port = listening.getsockname()[:2]
             print(banner(app, str(host), int(port)), flush=True)
-            await server.serve([listening])
+            await Server(app, settings.host, settings.port).serve([listening])
     finally:
         await app.node.stop()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 
 from db.schema import migrate
 from tests.db import postgresql
+from tests.support.node import RunningNode, running_node
 
 _no_postgresql = pytest.StashKey[str]()
 
@@ -67,3 +68,10 @@ def postgresql_server(pytestconfig: pytest.Config) -> Iterator[str]:
             pytestconfig.stash[_no_postgresql] = str(reason)
             pytest.skip(str(reason))
         yield url
+
+
+@pytest.fixture
+async def server(database_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
+    """A running node, on SQLite and on PostgreSQL."""
+    async with running_node(database_url, tmp_path) as node:
+        yield node

@@ -62,7 +62,7 @@ def known_messages(conn: Connection, wanted: Sequence[tuple[int, str]]) -> set[t
                 select(entries.c.room_id, entries.c.message_id).where(
                     entries.c.message_id.in_([message_id for _, message_id in chunk])
                 )
-            ).tuples()
+            )
         )
     return found
 
@@ -110,9 +110,11 @@ def spans(conn: Connection, user_key: int, wanted: Sequence[Span]) -> list[Entry
     """The entries of several rooms at once, by room and seq; nothing of a room that the user is not in."""
     found: list[EntryRow] = []
     for chunk in chunked(wanted, 200):
-        span = values(
-            column("room_key", BigInteger), column("low", BigInteger), column("high", BigInteger), name="span"
-        ).data(list(chunk))
+        span = (
+            values(column("room_key", BigInteger), column("low", BigInteger), column("high", BigInteger))
+            .data([tuple(one) for one in chunk])
+            .cte("span")
+        )
         statement = (
             select_entries()
             .join(

@@ -92,7 +92,7 @@ def lock(conn: Connection, keys: Sequence[int]) -> dict[int, RoomRow]:
 def heads(conn: Connection, keys: Sequence[int]) -> dict[int, int]:
     found: dict[int, int] = {}
     for chunk in chunked(keys):
-        found.update(conn.execute(select(rooms.c.id, rooms.c.last_seq).where(rooms.c.id.in_(chunk))).tuples())
+        found.update(conn.execute(select(rooms.c.id, rooms.c.last_seq).where(rooms.c.id.in_(chunk))))
     return found
 
 
@@ -105,13 +105,13 @@ def standings(conn: Connection, pairs: Sequence[tuple[int, int]], now: int) -> d
                 tuple_(bans.c.room_id, bans.c.user_id).in_(chunk),
                 or_(bans.c.expires_at.is_(None), bans.c.expires_at > now),
             )
-        ).tuples():
+        ):
             found[room, user] = Standing(None, True)
         for room, user, role in conn.execute(
             select(members.c.room_id, members.c.user_id, members.c.role).where(
                 tuple_(members.c.room_id, members.c.user_id).in_(chunk)
             )
-        ).tuples():
+        ):
             found[room, user] = Standing(role, False)
     return found
 
@@ -303,9 +303,7 @@ def member_usernames(conn: Connection, room_key: int) -> dict[int, str]:
             select(users.c.id, users.c.username)
             .join_from(members, users, users.c.id == members.c.user_id)
             .where(members.c.room_id == room_key)
-        )
-        .tuples()
-        .all()
+        ).all()
     )
 
 
@@ -332,7 +330,7 @@ def no_longer_in(conn: Connection, user_key: int, device_key: int) -> list[tuple
         .outerjoin(members, and_(members.c.room_id == cursors.c.room_id, members.c.user_id == user_key))
         .where(cursors.c.device_id == device_key, members.c.user_id.is_(None))
     )
-    return [(int(key), str(room_id)) for key, room_id in conn.execute(statement).tuples()]
+    return [(int(key), str(room_id)) for key, room_id in conn.execute(statement)]
 
 
 def forget_cursors(conn: Connection, device_key: int, room_keys: Sequence[int]) -> None:

@@ -49,81 +49,81 @@ class CatchUp:
 
     def start(self, connection: Connection, brought: Mapping[str, int]) -> None:
         """Begin the replay of a connection that was just accepted; `brought` are the client's own cursors."""
-        connection.replay = self._spawn(self._arrive(connection, brought))
+        connection.replay = self._spawn(connection, self._arrive(connection, brought))
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
+    def _spawn(self, connection: Connection, work: Coroutine[None, None, int | None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._guard(connection, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _catch_up_with(self, connection: Connection, room_key: int) -> None:
-        self._spawn(self._follow(connection, room_key))
-
-    async def _follow(self, connection: Connection, room_key: int) -> None:
+    async def _guard(self, connection: Connection, work: Coroutine[None, None, int | None]) -> None:
+        """A replay that fails must not leave a connection that looks alive and has a gap."""
         try:
-            await self._replay(connection, [room_key])
-        except StoreUnavailable:
+            await work
+        except Exception as error:
+            known = isinstance(error, StoreUnavailable)
+            logger.error("a replay failed: %s", error, exc_info=None if known else error)
             connection.link.close(CloseReason.SHUTDOWN)  # it comes back and gets everything then
+
+    def _catch_up_with(self, connection: Connection, room_key: int) -> None:
+        self._spawn(connection, self._replay(connection, [room_key]))
 
     async def _arrive(self, connection: Connection, brought: Mapping[str, int]) -> None:
         hub, device_key = self._hub, connection.device_key
         user_key, since = connection.principal.user_key, connection.seen_at
-        try:
-            mine, gone, read = await self._db.read(
-                lambda conn: (
-                    rooms.of_device(conn, user_key, device_key),
-                    rooms.no_longer_in(conn, user_key, device_key),
-                    [] if since is None else log.receipts_since(conn, user_key, since),
-                )
+        mine, gone, read = await self._db.read(
+            lambda conn: (
+                rooms.of_device(conn, user_key, device_key),
+                rooms.no_longer_in(conn, user_key, device_key),
+                [] if since is None else log.receipts_since(conn, user_key, since),
             )
-            if connection.has_ended():
-                return
-            reset: dict[int, RoomRow] = {}
-            confirmed: dict[int, int] = {}
-            behind: list[int] = []
-            unheard: list[int] = []
-            for room, joined_seq, cursor in mine:
-                known = max(self._cursors.known(device_key, room.key), -1 if cursor is None else cursor)
-                if known < 0:
-                    unheard.append(room.key)
-                    known = joined_seq
-                position = brought.get(room.room_id, known)
-                if position > room.last_seq:
-                    reset[room.key], position = room, room.last_seq
-                elif room.room_id in brought:
-                    confirmed[room.key] = position
-                if not hub.attach(connection, room, position):
-                    behind.append(room.key)
-            for notice in connection.deferred or ():
-                hub.apply(connection, notice)
-            connection.deferred = None
-            self._cursors.advance(connection, confirmed)
-            mine_ids = {room.room_id for room, _, _ in mine}
-            # The same answer for a room that was left and for one that never was: an id tells a stranger nothing.
-            for room_id in dict.fromkeys([room_id for _, room_id in gone] + sorted(brought.keys() - mine_ids)):
-                connection.emit("room_removed", {"room_id": room_id, "reason": "gone"})
-            if unheard:
-                await self._tell_added(connection, unheard)
-            if reset or gone:
-                await self._mend_cursors(device_key, reset, [key for key, _ in gone])
-            replayed = await self._replay(connection, behind)
-            for row in read:
-                connection.emit("receipt", receipt(row))
-            connection.emit(
-                "ready",
-                {
-                    "username": connection.principal.username,
-                    "device": connection.device,
-                    "replayed": replayed,
-                    "reset": sorted(room.room_id for room in reset.values()),
-                    "token_expires_at": timestamp(connection.principal.expires_at),
-                },
-            )
-        except StoreUnavailable:
-            connection.link.close(CloseReason.SHUTDOWN)  # it comes back and gets everything then
-        finally:
-            connection.deferred = None
+        )
+        if connection.has_ended():
+            return
+        reset: dict[int, RoomRow] = {}
+        confirmed: dict[int, int] = {}
+        behind: list[int] = []
+        unheard: list[int] = []
+        for room, joined_seq, cursor in mine:
+            known = max(self._cursors.known(device_key, room.key), -1 if cursor is None else cursor)
+            if known < 0 and room.room_id in brought:
+                known = joined_seq
+            elif known < 0:
+                unheard.append(room.key)
+                known = joined_seq
+            position = brought.get(room.room_id, known)
+            if position > room.last_seq:
+                reset[room.key], position = room, room.last_seq
+            elif room.room_id in brought:
+                confirmed[room.key] = position
+            if not hub.attach(connection, room, position):
+                behind.append(room.key)
+        for notice in connection.deferred or ():
+            hub.apply(connection, notice)
+        connection.deferred = None
+        self._cursors.advance(connection, confirmed)
+        mine_ids = {room.room_id for room, _, _ in mine}
+        # The same answer for a room that was left and for one that never was: an id tells a stranger nothing.
+        for room_id in dict.fromkeys([room_id for _, room_id in gone] + sorted(brought.keys() - mine_ids)):
+            connection.emit("room_removed", {"room_id": room_id, "reason": "gone"})
+        if unheard:
+            await self._tell_added(connection, unheard)
+        if reset or gone:
+            await self._mend_cursors(device_key, reset, [key for key, _ in gone])
+        replayed = await self._replay(connection, behind)
+        for row in read:
+            connection.emit("receipt", receipt(row))
+        connection.emit(
+            "ready",
+            {
+                "username": connection.principal.username,
+                "device": connection.device,
+                "replayed": replayed,
+                "reset": sorted(room.room_id for room in reset.values()),
+                "token_expires_at": timestamp(connection.principal.expires_at),
+            },
+        )
 
     async def _tell_added(self, connection: Connection, room_keys: Sequence[int]) -> None:
         """Tell a device of the rooms that its user joined while it was away."""

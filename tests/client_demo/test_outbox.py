@@ -1,0 +1,146 @@
+"""Messages leave in order and take effect once, whatever becomes of the answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client_demo.errors import Offline, Refused
+from client_demo.outbox import Outbox
+from client_demo.store import Store, Unsent
+from server.contract.errors import Error, ErrorCode
+
+ROOM = {"topic_name": "noticias"}
+
+
+class Log:
+    """The server's promise in small: appends once per `client_id`. `faults` decide what happens to each question."""
+
+    def __init__(self, *faults: Exception | None, lose_the_answer: bool = False) -> None:
+        self.faults = list(faults)
+        self.lose_the_answer = lose_the_answer
+        self.asked = 0
+        self.contents: dict[str, str] = {}
+        self.reached = asyncio.Event()
+        self.until = 0
+
+    async def ask(self, action: str, payload: dict[str, Any]) -> dict[str, Any]:
+        assert action == "message"
+        self.asked += 1
+        fault = self.faults.pop(0) if self.faults else None
+        if fault is None or self.lose_the_answer:
+            self.contents.setdefault(payload["client_id"], payload["content"])
+        if fault is not None:
+            raise fault
+        if len(self.contents) >= self.until:
+            self.reached.set()
+        return {}
+
+
+def refused(code: ErrorCode, **details: Any) -> Refused:
+    return Refused(Error(code=code, message="no", retryable=code.retryable, details=details))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "omar.sqlite3", "laptop") as store:
+        yield store
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[list[asyncio.Task[None]]]:
+    tasks: list[asyncio.Task[None]] = []
+    yield tasks
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def send_three(store: Store, log: Log, running: list[asyncio.Task[None]]) -> list[tuple[Unsent, Error]]:
+    failed: list[tuple[Unsent, Error]] = []
+    outbox = Outbox(store, log.ask, lambda unsent, error: failed.append((unsent, error)))
+    running.append(asyncio.create_task(outbox.run()))
+    for content in ("one", "two", "three"):
+        outbox.send(ROOM, content)
+    async with asyncio.timeout(10):
+        await log.reached.wait()
+    return failed
+
+
+async def test_a_message_is_on_disk_before_it_is_sent(store: Store) -> None:
+    seen: list[int] = []
+
+    async def ask(action: str, payload: dict[str, Any]) -> dict[str, Any]:
+        seen.append(store.unsent())
+        raise asyncio.CancelledError
+
+    outbox = Outbox(store, ask, lambda *_: None)
+    outbox.send(ROOM, "hola")
+    with pytest.raises(asyncio.CancelledError):
+        await outbox.run()
+    assert seen == [1]
+    assert store.unsent() == 1
+
+
+async def test_what_one_process_left_the_next_one_sends(store: Store, running: list[asyncio.Task[None]]) -> None:
+    store.enqueue(ROOM, "zero")
+    log = Log()
+    log.until = 4
+    await send_three(store, log, running)
+    assert list(log.contents.values()) == ["zero", "one", "two", "three"]
+    assert store.unsent() == 0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Offline("lost"),
+        refused(ErrorCode.UNAVAILABLE),
+        refused(ErrorCode.RATE_LIMITED, retry_after=0),
+        refused(ErrorCode.TOKEN_EXPIRED),
+    ],
+    ids=["lost", "unavailable", "rate_limited", "token_expired"],
+)
+async def test_a_message_that_must_wait_is_not_overtaken(
+    store: Store, running: list[asyncio.Task[None]], fault: Exception
+) -> None:
+    log = Log(fault)
+    log.until = 3
+    assert await send_three(store, log, running) == []
+    assert list(log.contents.values()) == ["one", "two", "three"]
+
+
+async def test_a_lost_answer_does_not_make_two_messages(store: Store, running: list[asyncio.Task[None]]) -> None:
+    log = Log(None, Offline("lost"), lose_the_answer=True)
+    log.until = 3
+    await send_three(store, log, running)
+    assert list(log.contents.values()) == ["one", "two", "three"]
+    assert log.asked == 4
+
+
+async def test_a_message_that_is_refused_for_good_is_reported_and_holds_up_nothing(
+    store: Store, running: list[asyncio.Task[None]]
+) -> None:
+    log = Log(refused(ErrorCode.FORBIDDEN))
+    log.until = 2
+    failed = await send_three(store, log, running)
+    assert [(unsent.content, error.code) for unsent, error in failed] == [("one", ErrorCode.FORBIDDEN)]
+    assert list(log.contents.values()) == ["two", "three"]
+
+
+async def test_a_connection_wakes_what_waits_for_one(store: Store, running: list[asyncio.Task[None]]) -> None:
+    log = Log(*[Offline("not connected")] * 8)  # by itself it would wait for minutes
+    log.until = 3
+    outbox = Outbox(store, log.ask, lambda *_: None)
+    running.append(asyncio.create_task(outbox.run()))
+    for content in ("one", "two", "three"):
+        outbox.send(ROOM, content)
+    async with asyncio.timeout(10):
+        while not log.reached.is_set():
+            outbox.wake()
+            await asyncio.sleep(0)
+    assert list(log.contents.values()) == ["one", "two", "three"]

@@ -1,0 +1,63 @@
+"""What others write cannot take over the terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from client_demo import render
+from server.contract.models import Message
+
+NASTY = [
+    "\x1b[2J\x1b]0;pwned\x07gone",  # clears the screen, sets the title
+    "\x9b31mred",  # the same introducer in one byte
+    "abc\u202edcba",  # reads backwards
+    "line\roverwritten",
+    "a\u2066b\u2029c",
+]
+
+
+def message(content: str, sender: str = "diego") -> Message:
+    return Message(
+        id="m1",
+        room_id="r1",
+        topic_name="noticias",
+        seq=1,
+        sender=sender,
+        content=content,
+        created_at="2026-01-31T09:30:00.250Z",
+    )
+
+
+def drawn(content: str) -> str:
+    out = io.StringIO()
+    Console(file=out, force_terminal=True, color_system=None, width=60).print(
+        render.message(message(content), "omar", "#noticias")
+    )
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("content", NASTY)
+def test_no_control_character_of_a_message_reaches_the_terminal(content: str) -> None:
+    for shown in (drawn(content), render.plain(message(content), "#noticias"), render.as_json(message(content))):
+        assert not set(shown) & set("\x1b\x07\x9b\u202e\r\u2066\u2029")
+
+
+@pytest.mark.parametrize("content", [*NASTY, "día ☂ 👩\u200d🔧", "\ud800"])
+def test_json_holds_what_was_written_to_the_letter(content: str) -> None:
+    line = render.as_json(message(content))
+    assert "\n" not in line
+    assert json.loads(line)["content"] == content
+
+
+def test_lines_and_emoji_of_a_message_are_kept() -> None:
+    shown = drawn("uno\ndos 👩\u200d🔧")
+    assert "uno" in shown.splitlines()[0]
+    assert "dos 👩\u200d🔧" in shown.splitlines()[1]
+
+
+def test_markup_in_a_message_is_text() -> None:
+    assert "[bold]no[/bold]" in drawn("[bold]no[/bold]")

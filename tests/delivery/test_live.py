@@ -1,0 +1,20 @@
+"""Live fan-out."""
+
+from __future__ import annotations
+
+from tests.support.client import connected
+from tests.support.node import RunningNode
+
+
+async def test_every_member_gets_a_rooms_messages_in_seq_order(server: RunningNode) -> None:
+    tokens = {name: await server.register(name) for name in ("omar", "diego")}
+    async with connected(server.url, tokens["omar"]) as omar, connected(server.url, tokens["diego"]) as diego:
+        room = await omar.ask("create", topic_name="noticias")
+        await diego.ask("subscribe", topic_name="noticias")
+        sent = [omar.send("message", {"room_id": room["room_id"], "content": str(n)}) for n in range(100)]
+        acknowledged = [(await one)["data"]["seq"] for one in sent]
+        assert acknowledged == list(range(1, 101))
+        for client in (omar, diego):
+            await client.until(lambda client=client: len(client.of("message")) == 100)
+            assert [m["seq"] for m in client.of("message")] == acknowledged
+            assert client.contents() == [str(n) for n in range(100)]

@@ -1,0 +1,134 @@
+"""A stock python-socketio client that holds every answer and event against the contract."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import socketio
+
+import server.actions
+from server.contract.errors import Error
+from server.contract.events import EVENTS
+from server.dispatch import Registry
+
+DEADLINE_S = 10.0
+REGISTRY = Registry(server.actions)
+
+
+class Refused(Exception):
+    """An action was answered with an error."""
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        super().__init__(f"{error['code']}: {error['message']}")
+        self.code: str = error["code"]
+        self.details: Mapping[str, Any] = error["details"]
+        self.error = error
+
+
+class Client:
+    """One connection. Events are kept in `events`, in the order in which they came."""
+
+    def __init__(self, url: str, token: str | None, **auth: Any) -> None:
+        self.url = url
+        self.auth = {"token": token, **auth} if token is not None else dict(auth)
+        self.sio = socketio.AsyncClient(reconnection=False, handle_sigint=False)
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.closed = asyncio.Event()
+        self.refusal: Any = None
+        self._changed = asyncio.Event()
+        self._taken: dict[int, None] = {}
+        self.sio.on("*", self._event)
+        self.sio.on("disconnect", self._disconnect)
+        self.sio.on("connect_error", self._refused)
+
+    async def connect(self, transports: list[str] | None = None, *, ready: bool = True) -> Client:
+        """Connect, and wait until what was missed has been replayed. Raises socketio's ConnectionError."""
+        await self.sio.connect(
+            self.url, auth=self.auth, transports=transports or ["websocket"], wait_timeout=DEADLINE_S
+        )
+        if ready:
+            await self.event("ready")
+        return self
+
+    async def close(self) -> None:
+        await self.sio.disconnect()
+
+    async def ask(self, action: str, payload: Any = None, /, **fields: Any) -> dict[str, Any]:
+        """Perform an action; returns its data, raises `Refused` for an error."""
+        answer = await self.sio.call(action, fields if payload is None else payload, timeout=DEADLINE_S)
+        found = REGISTRY.get(action)
+        if answer["ok"]:
+            assert set(answer) == {"ok", "data"}, answer
+            if found is not None:
+                found.response.model_validate(answer["data"])
+            data: dict[str, Any] = answer["data"]
+            return data
+        assert set(answer) == {"ok", "error"}, answer
+        assert set(answer["error"]) == {"code", "message", "details", "retryable"}, answer
+        Error.model_validate(answer["error"])
+        raise Refused(answer["error"])
+
+    def send(self, action: str, payload: Mapping[str, Any]) -> asyncio.Future[dict[str, Any]]:
+        """Perform an action without waiting; the future is the whole acknowledgement."""
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+
+        async def start() -> None:
+            await self.sio.emit(action, dict(payload), callback=future.set_result)
+
+        self._sending = asyncio.ensure_future(start())
+        return future
+
+    async def event(
+        self, name: str, where: Callable[[dict[str, Any]], bool] = lambda _: True, deadline: float = DEADLINE_S
+    ) -> dict[str, Any]:
+        """The next event of that name (for which `where` holds) that was not taken yet."""
+        async with asyncio.timeout(deadline):
+            while True:
+                for at, (event, payload) in enumerate(self.events):
+                    if event == name and at not in self._taken and where(payload):
+                        self._taken[at] = None
+                        return payload
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def until(self, condition: Callable[[], bool], deadline: float = DEADLINE_S) -> None:
+        """Wait until something holds of what was received."""
+        async with asyncio.timeout(deadline):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def of(self, name: str) -> list[dict[str, Any]]:
+        """The payloads of all events of that name so far."""
+        return [payload for event, payload in self.events if event == name]
+
+    def contents(self, room_id: str | None = None) -> list[str]:
+        """The contents of all messages so far, in order."""
+        return [m["content"] for m in self.of("message") if room_id in (None, m["room_id"])]
+
+    async def _event(self, event: str, *args: Any) -> None:
+        (payload,) = args
+        EVENTS[event].model_validate(payload)
+        self.events.append((event, payload))
+        self._changed.set()
+
+    async def _disconnect(self, *_: Any) -> None:
+        self.closed.set()
+        self._changed.set()
+
+    async def _refused(self, data: Any = None) -> None:
+        self.refusal = data
+
+
+@asynccontextmanager
+async def connected(url: str, token: str, **auth: Any) -> AsyncIterator[Client]:
+    """A connected client that is up to date."""
+    client = Client(url, token, **auth)
+    await client.connect()
+    try:
+        yield client
+    finally:
+        await client.close()

@@ -1,0 +1,106 @@
+"""A real server on a free port, inside the test's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from server.app import Application, Node, create_app
+from server.serving import Server, listen
+from server.settings import Settings
+
+PASSWORD = "correct horse"
+
+
+class _Server(Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # the signals are pytest's
+
+
+class RunningNode:
+    """A node that serves on `url`; `stop` and `start` keep its address and its data."""
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        self._settings = settings
+        self._options = options
+        self._serving: asyncio.Task[None] | None = None
+        self._socket: socket.socket | None = None
+        self.app: Application
+        self.url = ""
+
+    @property
+    def node(self) -> Node:
+        return self.app.node
+
+    async def start(self) -> None:
+        """Serve; raises what keeps it from starting."""
+        self.app = create_app(self._settings, **self._options)
+        await self.app.node.start()
+        port = int(self.url.rpartition(":")[2]) if self.url else 0
+        self._socket = listen("127.0.0.1", port)
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        server = _Server(self.app, "127.0.0.1", 0)
+        self._server = server
+        self._serving = asyncio.create_task(server.serve([self._socket]))
+        await asyncio.wait_for(server.listening.wait(), 10)
+
+    async def stop(self) -> None:
+        """Stop as on SIGTERM."""
+        if self._serving is not None:
+            self._server.should_exit = True
+            await self._serving
+            self._serving = None
+            await self.app.node.stop()
+        if self._socket is not None:
+            self._socket.close()
+
+    async def register(self, username: str, password: str = PASSWORD) -> str:
+        """Make an account; returns its token."""
+        async with httpx.AsyncClient(base_url=self.url) as http:
+            answer = await http.post("/api/register", json={"username": username, "password": password})
+            assert answer.status_code == 201, answer.text
+            token: str = answer.json()["token"]
+            return token
+
+    async def login(self, username: str, password: str = PASSWORD) -> str:
+        """Sign in; returns the token of a new session."""
+        async with httpx.AsyncClient(base_url=self.url) as http:
+            answer = await http.post("/api/login", json={"username": username, "password": password})
+            assert answer.status_code == 200, answer.text
+            token: str = answer.json()["token"]
+            return token
+
+
+def settings_for(database_url: str, data_dir: Path, **changes: Any) -> Settings:
+    """Settings of a test: nothing from the environment, no rate limits."""
+    return Settings(
+        _env_file=None,
+        **{
+            "database_url": database_url,
+            "data_dir": data_dir,
+            "rate_limits": "off",
+            "secret_key": "a key for tests only, of 32 bytes and more",
+            **changes,
+        },
+    )
+
+
+@asynccontextmanager
+async def running_node(
+    database_url: str, data_dir: Path, *, options: dict[str, Any] | None = None, **changes: Any
+) -> AsyncIterator[RunningNode]:
+    """A running node; `changes` to its settings, `options` of `server.app.Node`."""
+    node = RunningNode(settings_for(database_url, data_dir, **changes), **{"bcrypt_rounds": 4, **(options or {})})
+    await node.start()
+    try:
+        yield node
+    finally:
+        await node.stop()

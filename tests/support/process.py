@@ -1,0 +1,81 @@
+"""A real server process, to be killed and started again on the same data and address."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import httpx
+
+
+class ServerProcess:
+    def __init__(self, data_dir: Path, **environment: str) -> None:
+        self.data_dir = data_dir
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")} | {
+            "TIDINGS_DATA_DIR": str(data_dir),
+            "TIDINGS_RATE_LIMITS": "off",
+            **environment,
+        }
+        self._port = 0
+        self.url = ""
+        self.printed = ""
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Serve, on the port of the time before if there was one; returns when it listens."""
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "server",
+            "serve",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self._port),
+            env=self._environment,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        async with asyncio.timeout(30):
+            while True:
+                line = (await self._process.stdout.readline()).decode()
+                if not line:
+                    raise RuntimeError(f"the server did not start: exit status {await self._process.wait()}")
+                self.printed += line
+                if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+                    self._port = int(found[1])
+                    self.url = found[0]
+                    return
+
+    async def kill(self) -> None:
+        """SIGKILL: no chance to clean up."""
+        await self._signal(signal.SIGKILL)
+
+    async def terminate(self) -> int:
+        """SIGTERM; returns the exit status."""
+        return await self._signal(signal.SIGTERM)
+
+    async def _signal(self, number: int) -> int:
+        process = self._process
+        if process is None:
+            return 0
+        if process.returncode is None:
+            process.send_signal(number)
+        async with asyncio.timeout(30):
+            if process.stdout is not None:
+                self.printed += (await process.stdout.read()).decode()
+            status = await process.wait()
+        self._process = None
+        return status
+
+    async def register(self, username: str, password: str = "correct horse") -> str:
+        async with httpx.AsyncClient(base_url=self.url, timeout=30) as http:
+            answer = await http.post("/api/register", json={"username": username, "password": password})
+            assert answer.status_code == 201, answer.text
+            token: str = answer.json()["token"]
+            return token
