@@ -45,7 +45,7 @@ class Node:
         bcrypt_rounds: int = BCRYPT_ROUNDS,
         engine: dict[str, Any] | None = None,
     ) -> None:
-        """`engine`: options of the Engine.IO transport (`ping_interval` and such, in seconds)."""
+        """`engine`: options of the Socket.IO gateway (`connect_timeout`, `ping_interval`; in s)."""
         self.settings = settings
         self.database = Database(settings.database, settings.durability)
         self.broker: Broker = MemoryBroker() if broker is None else broker

@@ -150,8 +150,10 @@ class SocketIOGateway(socketio.AsyncServer):  # type: ignore[misc]
         *,
         cors_origins: list[str],
         per_address: int,
+        connect_timeout: float = CONNECT_TIMEOUT_S,
         **engine: Any,
     ) -> None:
+        """`connect_timeout`: seconds within which a session has to connect to the namespace."""
         super().__init__(
             async_mode="asgi",
             serializer=Packet,
@@ -164,6 +166,7 @@ class SocketIOGateway(socketio.AsyncServer):  # type: ignore[misc]
         self._dispatcher = dispatcher
         self._catch_up = catch_up
         self._clients: dict[str, _Client] = {}
+        self._connect_timeout = connect_timeout
 
     def _engineio_server_class(self) -> type[EngineServer]:
         return EngineServer
@@ -185,7 +188,7 @@ class SocketIOGateway(socketio.AsyncServer):  # type: ignore[misc]
     def _expect_connect(self, client: _Client) -> None:
         """A session that does not connect to the namespace in time is closed."""
         client.timeout = asyncio.get_running_loop().call_later(
-            CONNECT_TIMEOUT_S, lambda: self.eio.spawn(client.session.end("connect timeout", politely=True))
+            self._connect_timeout, lambda: self.eio.spawn(client.session.end("connect timeout", politely=True))
         )
 
     async def _handle_eio_message(self, eio_sid: str, data: str | bytes) -> None:
