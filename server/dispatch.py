@@ -110,9 +110,10 @@ class Registry:
             for value in vars(importlib.import_module(module.name)).values():
                 found = getattr(value, "__action__", None)
                 if isinstance(found, Action) and found not in self.actions:
-                    self._add(found)
+                    self.add(found)
 
-    def _add(self, found: Action) -> None:
+    def add(self, found: Action) -> None:
+        """Register one action more. Raises `ValueError` if a name of it is taken."""
         self.actions.append(found)
         for name in (found.name, *found.also):
             if name in self._by_name:
