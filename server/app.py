@@ -25,7 +25,7 @@ from server.delivery.hub import Hub
 from server.delivery.journal import Journal
 from server.delivery.typing import Typists
 from server.dispatch import Dispatcher, Registry
-from server.gateways import openapi, rest
+from server.gateways import docs, openapi, rest
 from server.gateways.socketio import SocketIOGateway
 from server.settings import Settings, SettingsError
 from server.transport.server import MAX_HALF_OPEN, Receive, Send
@@ -147,7 +147,7 @@ def create_app(settings: Settings | None = None, **options: Any) -> Application:
         finally:
             await node.stop()
 
-    web = FastAPI(title="Tidings", version=__version__, lifespan=lifespan, redoc_url=None)
+    web = FastAPI(title="Tidings", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     described = openapi.document(node.dispatcher.registry)
     web.openapi = lambda: described  # type: ignore[method-assign]
     if node.settings.cors_origins:
@@ -158,6 +158,7 @@ def create_app(settings: Settings | None = None, **options: Any) -> Application:
             allow_headers=["authorization", "content-type", "idempotency-key"],
         )
     rest.install(web, node.dispatcher, node.parts)
+    docs.install(web)
 
     @web.get("/", include_in_schema=False)
     async def front() -> RedirectResponse:
