@@ -12,6 +12,7 @@ import uvicorn
 
 from server.app import Application
 from server.gateways.socketio import MAX_PAYLOAD
+from server.transport.direct import DirectWebSocket
 
 BACKLOG = 4096
 DURABILITY = {
@@ -32,7 +33,7 @@ class Server(uvicorn.Server):
                 host=host,
                 port=port,
                 lifespan="off",  # `run` starts and stops the node
-                ws="websockets-sansio",
+                ws=DirectWebSocket,
                 ws_max_size=MAX_PAYLOAD,
                 ws_per_message_deflate=False,  # it holds memory per connection
                 ws_ping_interval=None,  # Engine.IO has a heartbeat of its own

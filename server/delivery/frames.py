@@ -34,16 +34,20 @@ class Codec(Protocol):
     def encode(self, event: str, payload: Any) -> tuple[Any, int]:
         """The event as this codec's packet, and its size on the wire in bytes."""
 
+    def frames(self, packets: Any) -> bytes:
+        """Such packets as consecutive WebSocket frames, in one buffer."""
+
 
 class Batch:
     """Events in order, for one or many connections; packets are made once per codec."""
 
-    __slots__ = ("_packets", "events", "transient")
+    __slots__ = ("_frames", "_packets", "events", "transient")
 
     def __init__(self, events: list[tuple[str, Any]], *, transient: bool = False) -> None:
         self.events = events
         self.transient = transient
         self._packets: dict[Codec, tuple[list[Any], int]] = {}
+        self._frames: dict[Codec, bytes] = {}
 
     def packets(self, codec: Codec) -> tuple[list[Any], int]:
         """The packets, and their size together in bytes."""
@@ -54,6 +58,13 @@ class Batch:
                 [packet for packet, _ in encoded],
                 sum(size for _, size in encoded),
             )
+        return made
+
+    def frames(self, codec: Codec) -> bytes:
+        """The packets as WebSocket frames in one buffer, for every connection the same."""
+        made = self._frames.get(codec)
+        if made is None:
+            made = self._frames[codec] = codec.frames(self.packets(codec)[0])
         return made
 
 

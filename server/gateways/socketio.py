@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -27,6 +28,7 @@ from server.delivery.frames import Batch, Codec
 from server.dispatch import Answer, Dispatcher, payload_of
 from server.gateways.inbox import Inbox
 from server.gateways.sessions import open_device
+from server.transport.frames import packet_frames
 from server.transport.server import EngineServer
 from server.transport.session import EngineSession, ProtocolError
 
@@ -72,6 +74,9 @@ class TextCodec:
         body = orjson.dumps(payload)
         return f'42["{event}",{body.decode()}]', len(body) + len(event) + 8
 
+    def frames(self, packets: Sequence[str]) -> bytes:
+        return packet_frames(packets)
+
 
 TEXT = TextCodec()
 
@@ -87,13 +92,19 @@ class SocketIOLink:
         self._stop = stop
 
     def write(self, batch: Batch) -> None:
-        packets, size = batch.packets(self.codec)
         session = self._session
-        if batch.transient and session.buffered > self._server.max_buffered // 2:
+        if batch.transient and not session.has_room(self._server.max_buffered // 2):
             return
-        if not session.put(packets, size) and not batch.transient:
-            # Not now: whoever writes is going through the connections of a room.
-            asyncio.get_running_loop().call_soon(self.close, CloseReason.SLOW_CONSUMER)
+        if session.wire is not None:
+            sent = session.put_frames(batch.frames(self.codec))
+        else:
+            sent = session.put(*batch.packets(self.codec))
+        if not sent and not batch.transient:
+            self.overflow()
+
+    def overflow(self) -> None:
+        """The client does not read. Not closed now: whoever writes is going through the connections of a room."""
+        asyncio.get_running_loop().call_soon(self.close, CloseReason.SLOW_CONSUMER)
 
     async def drain(self) -> None:
         await self._session.drain()
@@ -106,13 +117,23 @@ class SocketIOLink:
         # A stock client comes back by itself, unless the server disconnects its namespace.
         last = [closing] if reason.reconnect else [closing, f"4{sio.DISCONNECT}"]
         self._session.seal(last, drop=reason is CloseReason.SLOW_CONSUMER)
-        self._server.spawn(self._session.end(reason, politely=True))
+        self._session.end(reason, politely=True)
 
 
 class _Client:
     """What the gateway knows of one Engine.IO session."""
 
-    __slots__ = ("address", "connecting", "connection", "inbox", "partial", "partial_bytes", "session", "timeout")
+    __slots__ = (
+        "address",
+        "connecting",
+        "connection",
+        "inbox",
+        "link",
+        "partial",
+        "partial_bytes",
+        "session",
+        "timeout",
+    )
 
     def __init__(self, session: EngineSession, address: str) -> None:
         self.session = session
@@ -120,6 +141,7 @@ class _Client:
         self.connecting: asyncio.Task[None] | None = None
         self.connection: Connection | None = None
         self.inbox: Inbox | None = None
+        self.link: SocketIOLink
         self.timeout: asyncio.TimerHandle | None = None
         self.partial: Packet | None = None
         self.partial_bytes = 0
@@ -167,6 +189,7 @@ class SocketIOGateway(socketio.AsyncServer):  # type: ignore[misc]
         self._catch_up = catch_up
         self._clients: dict[str, _Client] = {}
         self._connect_timeout = connect_timeout
+        self.eio.listener = self
 
     def _engineio_server_class(self) -> type[EngineServer]:
         return EngineServer
@@ -180,19 +203,18 @@ class SocketIOGateway(socketio.AsyncServer):  # type: ignore[misc]
 
     # -- called by the transport ---------------------------------------------------------------------------------
 
-    async def _handle_eio_connect(self, eio_sid: str, environ: Mapping[str, Any]) -> None:
-        client = _Client(self.eio.sockets[eio_sid], environ["address"])
-        self._clients[eio_sid] = client
+    def opened(self, session: EngineSession, address: str) -> None:
+        client = self._clients[session.sid] = _Client(session, address)
         self._expect_connect(client)
 
     def _expect_connect(self, client: _Client) -> None:
         """A session that does not connect to the namespace in time is closed."""
         client.timeout = asyncio.get_running_loop().call_later(
-            self._connect_timeout, lambda: self.eio.spawn(client.session.end("connect timeout", politely=True))
+            self._connect_timeout, partial(client.session.end, "connect timeout", politely=True)
         )
 
-    async def _handle_eio_message(self, eio_sid: str, data: str | bytes) -> None:
-        client = self._clients.get(eio_sid)
+    def message(self, session: EngineSession, data: str | bytes) -> None:
+        client = self._clients.get(session.sid)
         if client is None:
             return
         try:
@@ -200,14 +222,13 @@ class SocketIOGateway(socketio.AsyncServer):  # type: ignore[misc]
             if packet is not None:
                 self._receive(client, packet)
         except (ValueError, TypeError, LookupError, RecursionError, AttributeError) as error:
-            if client.connection is not None:
-                client.connection.link.close(CloseReason.PROTOCOL_ERROR)
-                logger.info("protocol error: %s", error)
-            else:
+            if client.connection is None:
                 raise ProtocolError(str(error)) from error
+            logger.info("protocol error: %s", error)
+            client.connection.link.close(CloseReason.PROTOCOL_ERROR)
 
-    async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
-        client = self._clients.pop(eio_sid, None)
+    def ended(self, session: EngineSession, reason: str) -> None:
+        client = self._clients.pop(session.sid, None)
         if client is not None:
             if client.timeout is not None:
                 client.timeout.cancel()
@@ -262,11 +283,13 @@ class SocketIOGateway(socketio.AsyncServer):  # type: ignore[misc]
         if not isinstance(packet.data, list) or not packet.data:
             raise ValueError("an event is a non-empty array")
         name, *args = packet.data
+        link = client.link
 
         def reply(answer: Answer) -> None:
             if packet.id is not None:
                 body = orjson.dumps([answer.wire()])
-                client.session.put([f"43{packet.id}{body.decode()}"], len(body) + 24)
+                if not client.session.put([f"43{packet.id}{body.decode()}"], len(body) + 24):
+                    link.overflow()
 
         try:
             raw = payload_of(args)
@@ -296,7 +319,7 @@ class SocketIOGateway(socketio.AsyncServer):  # type: ignore[misc]
             if client.session.closing:
                 self._parts.hub.remove(connection)
                 return
-            client.connection, client.inbox = connection, inbox
+            client.connection, client.inbox, client.link = connection, inbox, link
             client.session.heartbeat = _CursorHeartbeat(connection, self._parts)
             if client.timeout is not None:
                 client.timeout.cancel()

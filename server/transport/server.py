@@ -9,12 +9,14 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from engineio import AsyncServer
 
+from server.transport.direct import DirectWebSocket, offered
+from server.transport.frames import packet_frame
 from server.transport.session import (
     NOOP,
     OPEN,
@@ -39,6 +41,19 @@ MAX_HALF_OPEN = 1000
 """Sessions without a Socket.IO connection, all together."""
 
 
+class Listener(Protocol):
+    """Who the sessions belong to."""
+
+    def opened(self, session: EngineSession, address: str) -> None:
+        """A session has begun."""
+
+    def message(self, session: EngineSession, data: Packet) -> None:
+        """A message has come in. Raises `ProtocolError`."""
+
+    def ended(self, session: EngineSession, reason: str) -> None:
+        """The session is over; nothing that it sends from now on arrives for sure."""
+
+
 class WebSocketClosed(Exception):
     """The client has closed the WebSocket."""
 
@@ -59,18 +74,9 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         """Sessions that have not authenticated yet: sid -> address."""
         options |= {"monitor_clients": False, "async_handlers": False}
         super().__init__(*args, **options)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self.listener: Listener
 
     # -- what sessions ask for -----------------------------------------------------------------------------------
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def received(self, sid: str, data: Packet) -> None:
-        """A message has come in. Raises `ProtocolError`."""
-        await self.handlers["message"](sid, data)
 
     def authenticated(self, sid: str) -> None:
         """The session no longer counts as half open."""
@@ -79,10 +85,6 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             self._half_open_from[address] -= 1
             if not self._half_open_from[address]:
                 del self._half_open_from[address]
-
-    async def ended(self, sid: str, reason: str) -> None:
-        self.authenticated(sid)
-        await self.handlers["disconnect"](sid, reason)
 
     def forget(self, session: EngineSession) -> None:
         self.sockets.pop(session.sid, None)
@@ -97,8 +99,8 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
 
     async def end_all(self, reason: str) -> None:
         """End every session, politely, and wait until all are gone or the linger time is over."""
-        sessions = list(self.sockets.values())
-        await asyncio.gather(*(session.end(reason, politely=True) for session in sessions))
+        for session in list(self.sockets.values()):
+            session.end(reason, politely=True)
         try:
             await asyncio.wait_for(self._empty.wait(), self.linger)
         except TimeoutError:
@@ -154,13 +156,13 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
                 return 503, "too many connections without authentication"
         return None
 
-    async def _open(self, scope: Scope) -> EngineSession:
+    def _open(self, scope: Scope) -> EngineSession:
         session = EngineSession(self, self.generate_id())
         self.sockets[session.sid] = session
         self._empty.clear()
         self.half_open[session.sid] = _address(scope)
         self._half_open_from[_address(scope)] += 1
-        await self.handlers["connect"](session.sid, {"address": _address(scope)})
+        self.listener.opened(session, _address(scope))
         session.start_heartbeat()
         return session
 
@@ -201,7 +203,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         if refused is not None:
             await answer(refused[0], json.dumps({"message": refused[1]}), "application/json")
         elif "sid" not in query:
-            session = await self._open(scope)
+            session = self._open(scope)
             await answer(200, self._handshake(session, ["websocket"]))
         elif method == "GET":
             await answer(*await self._poll(self.sockets[query["sid"]], receive))
@@ -212,7 +214,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         if session.upgraded:
             return 400, "session has been upgraded"
         if session.polling:
-            await session.end(self.reason.TRANSPORT_ERROR)
+            session.end(self.reason.TRANSPORT_ERROR)
             return 400, "overlapping polls"
         if session.upgrading:
             return 200, NOOP
@@ -222,7 +224,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         finally:
             session.polling = False
         if packets is None:  # whoever polled is gone: what it should have got cannot be told apart from lost
-            await session.end(self.reason.TRANSPORT_CLOSE)
+            session.end(self.reason.TRANSPORT_CLOSE)
             return 400, "gone"
         body = encode_payload(packets or [NOOP])
         session.taken()
@@ -257,22 +259,22 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             size += len(chunks[-1])
             more = event.get("more_body", False)
             if size > self.max_http_buffer_size:
-                await session.end(self.reason.TRANSPORT_ERROR)
+                session.end(self.reason.TRANSPORT_ERROR)
                 return 413, "payload too large"
         try:
             for packet in decode_payload(b"".join(chunks)):
-                await session.receive_packet(packet)
+                session.receive_packet(packet)
                 if session.closing:
                     break
         except ProtocolError as error:
-            await self.broken(session, error)
+            self.broken(session, error)
             return 400, "bad payload"
         return 200, "ok"
 
-    async def broken(self, session: EngineSession, error: ProtocolError) -> None:
+    def broken(self, session: EngineSession, error: ProtocolError) -> None:
         """The client broke the protocol."""
         logger.info("session %s broke the protocol: %s", session.sid, error)
-        await session.end(self.reason.TRANSPORT_ERROR)
+        session.end(self.reason.TRANSPORT_ERROR)
 
     # -- WebSocket -----------------------------------------------------------------------------------------------
 
@@ -288,10 +290,18 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             await _refuse_websocket(scope, send, *refused)
             return
         await send({"type": "websocket.accept"})
+        wire = offered(scope)
         if session is None:
-            session = await self._open(scope)
+            session = self._open(scope)
             session.upgraded = True
+            if wire is not None:
+                session.put([self._handshake(session, [])], 0)
+                session.bind(wire)
+                return
             await _send_packet(send, self._handshake(session, []))
+        elif wire is not None:
+            Probe(self, session, wire)
+            return
         elif not await self._upgrade(session, receive, send):
             await send({"type": "websocket.close"})
             return
@@ -311,7 +321,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         finally:
             reader.cancel()
             session.task = None
-            await session.end(self.reason.TRANSPORT_CLOSE)
+            session.end(self.reason.TRANSPORT_CLOSE)
             session.finish()
 
     async def _upgrade(self, session: EngineSession, receive: Receive, send: Send) -> bool:
@@ -334,16 +344,46 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
     async def _read(self, session: EngineSession, receive: Receive) -> None:
         try:
             while True:
-                await session.receive_packet(await _receive_packet(receive))
+                session.receive_packet(await _receive_packet(receive))
         except WebSocketClosed:
-            await session.end(self.reason.TRANSPORT_CLOSE)
+            session.end(self.reason.TRANSPORT_CLOSE)
         except ProtocolError as error:
-            await self.broken(session, error)
+            self.broken(session, error)
 
 
 def _address(scope: Scope) -> str:
     client = scope.get("client")
     return str(client[0]) if client else ""
+
+
+class Probe:
+    """An upgrade under way, on a WebSocket that was taken over (protocol, "Upgrade")."""
+
+    def __init__(self, server: EngineServer, session: EngineSession, wire: DirectWebSocket) -> None:
+        self._session = session
+        self._wire = wire
+        wire.take_over(self, server.max_http_buffer_size)
+
+    def message(self, data: Packet) -> None:
+        session, wire = self._session, self._wire
+        if session.closing or session.upgraded or session.upgrading != (data == UPGRADE):
+            session.upgrading = False
+            wire.close_or_abort()
+        elif data == PING + "probe":
+            session.upgrading = True
+            wire.write(packet_frame(PONG + "probe"))
+            session.nudge_poll()
+        elif data == UPGRADE:
+            session.upgrading = False
+            session.upgraded = True
+            session.bind(wire)
+        else:
+            wire.close_or_abort()
+
+    def writable(self) -> None: ...
+
+    def lost(self) -> None:
+        self._session.upgrading = False
 
 
 async def _send_packet(send: Send, packet: Packet) -> None:

@@ -1,22 +1,21 @@
-"""One Engine.IO session: its queue, its heartbeat and its end, whichever transport carries it.
+"""One Engine.IO session: its way out, its heartbeat and its end, whichever transport carries it.
 
-Protocol: Engine.IO v4 (https://socket.io/docs/v4/engine-io-protocol/). A packet is held as it goes over the wire of
-a WebSocket: text with the type as its first character, or the bytes of a binary message.
+Protocol: Engine.IO v4 (https://socket.io/docs/v4/engine-io-protocol/). A packet is held as it goes over a
+WebSocket: text with the type as its first character, or the bytes of a binary message.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import logging
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-from engineio import packet as engineio_packet
-from engineio.async_socket import AsyncSocket
+from engineio.base_socket import BaseSocket
 
-logger = logging.getLogger("tidings.transport")
+from server.transport import frames
+from server.transport.direct import DirectWebSocket
 
 OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = "0123456"
 SEPARATOR: Final = "\x1e"
@@ -35,66 +34,99 @@ class ProtocolError(Exception):
     """The client has broken the protocol; the session is closed."""
 
 
-class EngineSession(AsyncSocket):  # type: ignore[misc]
-    """Everything goes out through `put`, in that order. What waits is counted in bytes, and bounded."""
+class EngineSession(BaseSocket):  # type: ignore[misc]
+    """Everything goes out by `put`, in that order. What waits is counted in bytes, and bounded.
+
+    It goes to the socket at once where a WebSocket could be taken over (`wire`), and into a queue otherwise:
+    for polling, before the upgrade, and for a WebSocket that is served over ASGI.
+    """
 
     def __init__(self, server: Any, sid: str) -> None:
-        super().__init__(server, sid)
-        self.queue = None  # the base class's has no bound
-        self.closing: bool = False
-        self.closed: bool = False
+        # Not the base class's constructor: its queue has no bound.
+        self.server = server
+        self.sid = sid
         self.connected = True
-        self.heartbeat: Heartbeat | None = None
+        self.upgrading = False
+        self.upgraded = False
+        self.closing = False
+        self.closed = False
+        self.sealed = False
+        """Nothing is sent any more; the session is about to end."""
         self.polling = False
         """A GET of the polling transport is waiting."""
+        self.heartbeat: Heartbeat | None = None
+        self.wire: DirectWebSocket | None = None
+        self.task: asyncio.Task[Any] | None = None
+        """What serves a WebSocket over ASGI; cancelled when the session is over."""
         self._out: deque[Packet] = deque()
         self._out_bytes = 0
         self._under_way = 0
         self._arrival: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.awaiting_pong = False
-        self.task: asyncio.Task[Any] | None = None
-        """What serves the WebSocket; cancelled when the session is over."""
-        self.sealed = False
-        """Nothing is queued any more; the session is about to end."""
+        self._awaiting_pong = False
 
     # -- out -----------------------------------------------------------------------------------------------------
 
     @property
     def buffered(self) -> int:
-        """Bytes that wait for the transport."""
+        """Bytes that wait in this process for the client to read."""
+        if self.wire is not None:
+            return self.wire.buffered()
         return self._out_bytes + self._under_way
 
+    def has_room(self, size: int) -> bool:
+        """Whether so many more bytes may wait. A session that waits for nothing takes anything."""
+        waiting = self.buffered
+        return not waiting or waiting + size <= self.server.max_buffered
+
     def put(self, packets: Sequence[Packet], size: int) -> bool:
-        """Queue packets of so many bytes together; False if there is no room. What comes after the end is dropped."""
+        """Send packets of so many bytes together; False if there is no room. After the end they are dropped."""
         if self.closing or self.sealed:
             return True
-        if self.buffered and self.buffered + size > self.server.max_buffered:
+        wire = self.wire
+        if wire is not None:
+            if wire.full and not self.has_room(size):
+                return False
+            wire.write(frames.packet_frames(packets))
+            return True
+        if not self.has_room(size):
             return False
         self._enqueue(packets, size)
         return True
 
+    def put_frames(self, buffer: bytes) -> bool:
+        """As `put`, for packets that were framed before. Only with a `wire`."""
+        wire = self.wire
+        assert wire is not None
+        if self.closing or self.sealed:
+            return True
+        if wire.full and not self.has_room(len(buffer)):
+            return False
+        wire.write(buffer)
+        return True
+
     def seal(self, last: Sequence[Packet], *, drop: bool = False) -> None:
-        """Queue the last packets there will be; `drop` what waits before them."""
+        """Send the last packets there will be; `drop` what waits in the queue before them."""
         if self.closing or self.sealed:
             return
         self.sealed = True
         if drop:
             self._out.clear()
             self._out_bytes = 0
-        self._enqueue(last, sum(map(len, last)))
+        self._send(last, sum(map(len, last)))
+
+    def _send(self, packets: Sequence[Packet], size: int) -> None:
+        if self.wire is not None:
+            self.wire.write(frames.packet_frames(packets))
+        else:
+            self._enqueue(packets, size)
 
     def _enqueue(self, packets: Sequence[Packet], size: int) -> None:
         self._out.extend(packets)
         self._out_bytes += size
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
-
-    async def send(self, pkt: engineio_packet.Packet) -> None:
-        """Queue one packet of the base library."""
-        encoded = pkt.encode()
-        self.put([encoded], len(encoded))
 
     async def take(self) -> list[Packet]:
         """Wait for packets, then take all there are; none when the session has ended and all is said."""
@@ -114,28 +146,59 @@ class EngineSession(AsyncSocket):  # type: ignore[misc]
     def taken(self) -> None:
         """What `take` gave has been handed to the transport."""
         self._under_way = 0
-        if self._room is not None and not self._room.done() and self.buffered <= self.server.low_water:
-            self._room.set_result(None)
+        if self.buffered <= self.server.low_water:
+            self.writable()
 
     async def drain(self) -> None:
-        """Wait until most of what was queued has been handed to the transport, or the session is over."""
-        while self.buffered > self.server.low_water and not self.closed:
+        """Wait until most of what was sent has left this process, or the session is over."""
+        while not self.closed and self._is_full():
             if self._room is None or self._room.done():
                 self._room = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._room)
 
-    # -- in ------------------------------------------------------------------------------------------------------
+    def _is_full(self) -> bool:
+        return self.wire.full if self.wire is not None else self.buffered > self.server.low_water
 
-    async def receive_packet(self, packet: Packet) -> None:
+    def bind(self, wire: DirectWebSocket) -> None:
+        """Go on over a WebSocket that was taken over; what is queued goes out first."""
+        packets = list(self._out)
+        self._out.clear()
+        self._out_bytes = self._under_way = 0
+        self.wire = wire
+        if packets:
+            wire.write(frames.packet_frames(packets))
+        wire.take_over(self, self.server.max_http_buffer_size)
+
+    # -- in: called by the transports ----------------------------------------------------------------------------
+
+    def message(self, data: Packet) -> None:
+        """A WebSocket message has come in."""
+        if not self.closing:
+            try:
+                self.receive_packet(data)
+            except ProtocolError as error:
+                self.server.broken(self, error)
+
+    def writable(self) -> None:
+        """There is room again."""
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def lost(self) -> None:
+        """The WebSocket is over."""
+        self.end(self.server.reason.TRANSPORT_CLOSE)
+        self.finish()
+
+    def receive_packet(self, packet: Packet) -> None:
         """Take a packet from the client. Raises `ProtocolError`."""
         if isinstance(packet, bytes):
-            await self.server.received(self.sid, packet)
+            self.server.listener.message(self, packet)
         elif packet[:1] == MESSAGE:
-            await self.server.received(self.sid, packet[1:])
+            self.server.listener.message(self, packet[1:])
         elif packet == PONG:
             self._pong()
         elif packet == CLOSE:
-            await self.end(self.server.reason.CLIENT_DISCONNECT)
+            self.end(self.server.reason.CLIENT_DISCONNECT)
         else:
             raise ProtocolError(f"unexpected packet {packet[:16]!r}")
 
@@ -147,37 +210,40 @@ class EngineSession(AsyncSocket):  # type: ignore[misc]
     def _ping(self) -> None:
         if self.heartbeat is not None:
             self.heartbeat.ping_written()
-        self._enqueue([PING], 1)
-        self._timer = asyncio.get_running_loop().call_later(self.server.ping_timeout, self._timed_out)
-        self.awaiting_pong = True
+        self._awaiting_pong = True
+        self._timer = asyncio.get_running_loop().call_later(
+            self.server.ping_timeout, self.end, self.server.reason.PING_TIMEOUT
+        )
+        self._send([PING], 1)
 
     def _pong(self) -> None:
-        if not self.awaiting_pong:
+        if not self._awaiting_pong:
             return
-        self.awaiting_pong = False
+        self._awaiting_pong = False
         if self.heartbeat is not None:
             self.heartbeat.pong_received()
         if self._timer is not None:
             self._timer.cancel()
         self.start_heartbeat()
 
-    def _timed_out(self) -> None:
-        self.server.spawn(self.end(self.server.reason.PING_TIMEOUT))
-
     # -- the end -------------------------------------------------------------------------------------------------
 
-    async def end(self, reason: str, *, politely: bool = False) -> None:
-        """End the session. `politely`: what is queued goes out first, if the client reads it soon."""
+    def end(self, reason: str, *, politely: bool = False) -> None:
+        """End the session. `politely`: what was sent goes out first, if the client reads it soon. Idempotent."""
         if self.closing:
             return
         self.closing = True
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         try:
-            await self.server.ended(self.sid, reason)
+            self.server.listener.ended(self, reason)
         finally:
+            self.server.authenticated(self.sid)
             if politely:
-                if not self.upgraded:
+                if self.wire is not None:
+                    self.wire.end()
+                elif not self.upgraded:
                     self._enqueue([CLOSE], 1)
                 self._wake()
                 self._timer = asyncio.get_running_loop().call_later(self.server.linger, self.finish)
@@ -195,8 +261,12 @@ class EngineSession(AsyncSocket):  # type: ignore[misc]
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         self.server.forget(self)
         self._wake()
+        wire, self.wire = self.wire, None
+        if wire is not None:
+            wire.close_or_abort()
         if self.task is not None:
             self.task.cancel()
 
@@ -207,11 +277,7 @@ class EngineSession(AsyncSocket):  # type: ignore[misc]
 
     def said_all(self) -> bool:
         """The session has ended, and what was queued before has been handed to the transport."""
-        return bool(self.closing and not self._out)
-
-    async def close(self, wait: bool = True, abort: bool = False, reason: str | None = None) -> None:
-        """As the base library ends a session."""
-        await self.end(reason or self.server.reason.SERVER_DISCONNECT, politely=not abort)
+        return self.closing and not self._out
 
 
 def encode_payload(packets: Sequence[Packet]) -> str:

@@ -1,0 +1,200 @@
+"""A WebSocket protocol class for uvicorn (`ws=`) that lets the transport write to the socket itself.
+
+The handshake is uvicorn's own. It then offers itself in the ASGI scope, as the extension `tidings.direct`; an
+application that takes it over gets messages by a call and writes frames to the socket's transport, without a task, a
+queue or an ASGI event in between. An application that does not is served over ASGI as ever.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final, Protocol
+
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
+
+from server.transport import frames
+from server.transport.frames import FrameError, Parser
+
+logger = logging.getLogger("tidings.transport")
+
+EXTENSION: Final = "tidings.direct"
+HIGH_WATER = 256 * 1024
+LOW_WATER = 64 * 1024
+LINGER_S = 5.0
+
+
+class Receiver(Protocol):
+    """Who has taken a WebSocket over."""
+
+    def message(self, data: str | bytes) -> None:
+        """A whole message has come in."""
+
+    def writable(self) -> None:
+        """What was written has gone down to the low-water mark."""
+
+    def lost(self) -> None:
+        """The WebSocket is over."""
+
+
+class DirectWebSocket(WebSocketsSansIOProtocol):
+    """`write`, `buffered`, `end` and `close_or_abort` are for who has taken it over."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._receiver: Receiver = _Nobody()
+        self._parser: Parser | None = None
+        self._early = b""
+        self._over_asgi = False
+        self._connect_received = False
+        self._end_sent = False
+        self.full = False
+        """More is buffered than the high-water mark."""
+
+    # -- taking over ---------------------------------------------------------------------------------------------
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]
+
+    def take_over(self, receiver: Receiver, max_size: int) -> None:
+        """From here on messages (of up to `max_size` bytes) go to the receiver. Call it after the handshake."""
+        self._receiver = receiver
+        if self._parser is not None:
+            return  # from one receiver to the next, maybe between two messages of one read
+        self._parser = Parser(max_size)
+        self.transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        # What only the handshake and ASGI need; there may be many thousands of connections.
+        for name in ("conn", "request", "response", "scope", "queue", "app_state", "frames"):
+            self.__dict__.pop(name, None)
+        early, self._early = self._early, b""
+        if early:
+            self.data_received(early)
+
+    async def run_asgi(self) -> None:
+        try:
+            await self.app(self.scope, self.receive, self.send)
+        except ClientDisconnected:
+            pass
+        except Exception:
+            logger.exception("the application failed")
+            if self._parser is None:
+                self.send_500_response()
+        if self._parser is None:
+            if not self.handshake_complete:
+                self.send_500_response()
+            if self.close_timer is None:
+                self.transport.close()
+
+    async def receive(self) -> Any:
+        if self._connect_received and not self._over_asgi:
+            self._over_asgi = True
+            early, self._early = self._early, b""
+            if early:
+                super().data_received(early)
+        self._connect_received = True
+        return await super().receive()
+
+    # -- called by the event loop --------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        parser = self._parser
+        if parser is None:
+            if self.handshake_initiated and not self._over_asgi:
+                self._early += data  # until it is known who reads
+            else:
+                super().data_received(data)
+            return
+        if self.transport.is_closing():
+            return
+        try:
+            for opcode, payload in parser.feed(data):
+                if opcode == frames.TEXT:
+                    self._receiver.message(payload.decode())
+                elif opcode == frames.BINARY:
+                    self._receiver.message(payload)
+                elif opcode == frames.PING:
+                    self.transport.write(frames.frame(frames.PONG, payload))
+                elif opcode == frames.CLOSE:
+                    self.end(int.from_bytes(payload[:2], "big") if len(payload) >= 2 else frames.NORMAL)
+                    self.close_or_abort()
+                    return
+        except FrameError as error:
+            self._fail(error.code, str(error))
+        except UnicodeDecodeError:
+            self._fail(frames.INVALID_DATA, "not UTF-8")
+
+    def _fail(self, code: int, reason: str) -> None:
+        self.end(code, reason)
+        self.close_or_abort()
+
+    def pause_writing(self) -> None:
+        self.full = True
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        super().resume_writing()
+        self._receiver.writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._parser is None:
+            super().connection_lost(exc)
+            return
+        self.connections.discard(self)
+        self.disconnected = True
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        receiver, self._receiver = self._receiver, _Nobody()
+        receiver.lost()
+
+    def shutdown(self) -> None:
+        if self._parser is None:
+            super().shutdown()
+        else:
+            self.end(frames.RESTART)
+            self.close_or_abort()
+
+    # -- for who has taken it over -------------------------------------------------------------------------------
+
+    def write(self, buffer: bytes) -> None:
+        """Write whole frames; never blocks. Look at `full` and `buffered` first."""
+        if not self._end_sent:
+            self.transport.write(buffer)
+
+    def buffered(self) -> int:
+        """Bytes that wait in this process."""
+        return self.transport.get_write_buffer_size()
+
+    def end(self, code: int = frames.NORMAL, reason: str = "") -> None:
+        """Begin the closing handshake; nothing can be written after it."""
+        if not self._end_sent:
+            self._end_sent = True
+            self.transport.write(frames.close_frame(code, reason))
+
+    def close_or_abort(self) -> None:
+        """Close; what the peer does not read within a few seconds is dropped, much of it at once."""
+        if self.disconnected:
+            return
+        self.end()
+        if self.full:
+            self.transport.abort()
+        else:
+            self.transport.close()
+            self.close_timer = self.loop.call_later(LINGER_S, self.transport.abort)
+
+
+class _Nobody:
+    def message(self, data: str | bytes) -> None: ...
+
+    def writable(self) -> None: ...
+
+    def lost(self) -> None: ...
+
+
+def offered(scope: Any) -> DirectWebSocket | None:
+    """The connection's protocol, if the server under us is one that can be taken over."""
+    found = scope.get("extensions", {}).get(EXTENSION)
+    return found if isinstance(found, DirectWebSocket) else None
