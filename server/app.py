@@ -21,9 +21,9 @@ from server.context import Parts
 from server.delivery.broker import Broker, MemoryBroker
 from server.delivery.catchup import CatchUp
 from server.delivery.cursors import Cursors
-from server.delivery.hub import Hub
+from server.delivery.hub import HEAD_CHECK_S, Hub
 from server.delivery.journal import Journal
-from server.delivery.typing import Typists
+from server.delivery.typing import TYPING_S, Typists
 from server.dispatch import Dispatcher, Registry
 from server.gateways import docs, openapi, rest
 from server.gateways.socketio import SocketIOGateway
@@ -44,16 +44,18 @@ class Node:
         broker: Broker | None = None,
         bcrypt_rounds: int = BCRYPT_ROUNDS,
         engine: dict[str, Any] | None = None,
+        head_check_s: float = HEAD_CHECK_S,
+        typing_s: float = TYPING_S,
     ) -> None:
         """`engine`: options of the Socket.IO gateway (`connect_timeout`, `ping_interval`; in s)."""
         self.settings = settings
         self.database = Database(settings.database, settings.durability)
         self.broker: Broker = MemoryBroker() if broker is None else broker
-        self.hub = Hub(self.database, self.broker)
+        self.hub = Hub(self.database, self.broker, head_check_s=head_check_s)
         self.cursors = Cursors(self.hub.members_of)
         self.journal = Journal(self.database, self.broker, self.hub, self.cursors)
         self.catch_up = CatchUp(self.database, self.hub, self.cursors)
-        self.typists = Typists(self.broker)
+        self.typists = Typists(self.broker, typing_s=typing_s)
         self.auth = Auth(
             self.database,
             self.broker,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, bindparam, column, func, insert, select, tuple_, values
+from sqlalchemy import Select, and_, bindparam, column, func, insert, select, tuple_, values
 from sqlalchemy.engine import Connection
 from sqlalchemy.types import BigInteger
 
 from db.models import cursors, devices, entries, members, read_markers, rooms, users
-from db.queries.rows import EntryRow, chunked, insert_or, select_entries
+from db.queries.rows import ENTRY_BYTES, EntryRow, chunked, content_bytes, insert_or, select_entries
 
 _INSERT_ENTRY = insert(entries)
 
@@ -87,15 +87,20 @@ def messages_after(conn: Connection, room_key: int, after: int, limit: int) -> l
     return [EntryRow(*row) for row in conn.execute(statement)]
 
 
-def after(conn: Connection, room_key: int, seq: int, limit: int) -> list[EntryRow]:
-    """Every kind of entry after a seq, in seq order."""
-    statement = (
-        select_entries()
-        .where(entries.c.room_id == room_key, entries.c.seq > seq)
-        .order_by(entries.c.seq)
-        .limit(limit)
-    )
-    return [EntryRow(*row) for row in conn.execute(statement)]
+def after(conn: Connection, room_key: int, seq: int, limit: int, max_bytes: int) -> list[EntryRow]:
+    """Every kind of entry after a seq, in seq order: no more than `max_bytes` of them, but one at least."""
+    following = (entries.c.room_id == room_key, entries.c.seq > seq)
+    sizes = conn.execute(
+        select(entries.c.seq, content_bytes(conn)).where(*following).order_by(entries.c.seq).limit(limit)
+    ).all()
+    total, upto = 0, seq
+    for at, size in sizes:
+        total += size + ENTRY_BYTES
+        if total > max_bytes and upto > seq:
+            break
+        upto = at
+    statement = select_entries().where(*following, entries.c.seq <= upto).order_by(entries.c.seq)
+    return [EntryRow(*row) for row in conn.execute(statement)] if sizes else []
 
 
 class Span(NamedTuple):
@@ -106,30 +111,56 @@ class Span(NamedTuple):
     upto: int
 
 
-def spans(conn: Connection, user_key: int, wanted: Sequence[Span]) -> list[EntryRow]:
-    """The entries of several rooms at once, by room and seq; nothing of a room that the user is not in."""
+def spans(
+    conn: Connection, user_key: int, wanted: Sequence[Span], max_bytes: int
+) -> tuple[list[Span], list[EntryRow]]:
+    """The entries of several rooms at once, by room and seq; nothing of a room that the user is not in.
+
+    No more than `max_bytes` of them, but one at least. Returns the spans as far as they were read, then the entries.
+    """
+    read: list[Span] = []
     found: list[EntryRow] = []
+    total = 0
     for chunk in chunked(wanted, 200):
-        span = (
-            values(column("room_key", BigInteger), column("low", BigInteger), column("high", BigInteger))
-            .data([tuple(one) for one in chunk])
-            .cte("span")
-        )
-        statement = (
-            select_entries()
-            .join(
-                span,
-                and_(
-                    entries.c.room_id == span.c.room_key,
-                    entries.c.seq > span.c.low,
-                    entries.c.seq <= span.c.high,
-                ),
-            )
-            .join(members, and_(members.c.room_id == span.c.room_key, members.c.user_id == user_key))
-            .order_by(entries.c.room_id, entries.c.seq)
-        )
-        found += [EntryRow(*row) for row in conn.execute(statement)]
-    return found
+        sizes: dict[int, list[tuple[int, int]]] = {}
+        of_span, joined = _join_spans(select(entries.c.room_id, entries.c.seq, content_bytes(conn)), user_key, chunk)
+        for room_key, seq, size in conn.execute(joined.order_by(of_span.c.room_key, entries.c.seq)):
+            sizes.setdefault(room_key, []).append((seq, size))
+        fitting: list[Span] = []
+        full = False
+        for span in chunk:
+            upto = span.after
+            for seq, size in sizes.get(span.room_key, ()):
+                full = total > 0 and total + size + ENTRY_BYTES > max_bytes
+                if full:
+                    break
+                total += size + ENTRY_BYTES
+                upto = seq
+            if not full:
+                fitting.append(span)
+                continue
+            if upto > span.after:
+                fitting.append(span._replace(upto=upto))
+            break
+        if any(span.room_key in sizes for span in fitting):
+            of_span, joined = _join_spans(select_entries(), user_key, fitting)
+            rows = conn.execute(joined.order_by(of_span.c.room_key, entries.c.seq))
+            found += [EntryRow(*row) for row in rows]
+        read += fitting
+        if full:
+            break
+    return read, found
+
+
+def _join_spans(statement: Select[Any], user_key: int, wanted: Sequence[Span]) -> tuple[Any, Select[Any]]:
+    span = (
+        values(column("room_key", BigInteger), column("low", BigInteger), column("high", BigInteger))
+        .data([tuple(one) for one in wanted])
+        .cte("span")
+    )
+    within = and_(entries.c.room_id == span.c.room_key, entries.c.seq > span.c.low, entries.c.seq <= span.c.high)
+    mine = and_(members.c.room_id == span.c.room_key, members.c.user_id == user_key)
+    return span, statement.join(span, within).join(members, mine)
 
 
 def save_cursors(conn: Connection, moved: Mapping[tuple[int, int], int]) -> None:

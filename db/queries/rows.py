@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Select, Table, select
+from sqlalchemy import LargeBinary, Select, Table, cast, func, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection
@@ -104,6 +104,24 @@ def entry_columns(entry: Any = entries, sender: Any = users) -> tuple[Any, ...]:
 
 def select_entries() -> Select[Any]:
     return select(*entry_columns()).join_from(entries, users, users.c.id == entries.c.sender_id)
+
+
+ENTRY_BYTES = 256
+"""What an entry counts for besides its content, where pages are bounded in bytes."""
+
+
+def entry_bytes(entry: EntryRow) -> int:
+    """About what an entry holds in memory and on the wire; never much less."""
+    content = entry.content or ""
+    return ENTRY_BYTES + (len(content) if content.isascii() else 4 * len(content))
+
+
+def content_bytes(conn: Connection) -> Any:
+    """The size of `entry.content` in UTF-8, computed in the database."""
+    content = entries.c.content
+    # PostgreSQL has it without reading a long text; SQLite before 3.43 has no octet_length.
+    size = func.length(cast(content, LargeBinary)) if conn.dialect.name == "sqlite" else func.octet_length(content)
+    return func.coalesce(size, 0)
 
 
 def insert_or(conn: Connection, table: Table) -> Any:

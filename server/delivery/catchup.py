@@ -2,22 +2,24 @@
 
 A connection reads entries after its position in pages and writes them as the transport drains. In the step of the
 event loop in which its position equals the hub's head, it joins the room's live set. Until then the hub writes
-nothing of that room to it, so no lock is needed.
+nothing of that room to it, so no lock is needed. What it holds in memory is bounded in bytes, however much was
+missed, and however large: a page as read, and what the transport has not taken yet.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from sqlalchemy.engine import Connection as Transaction
 
 from db.engine import Database, StoreUnavailable
 from db.queries import log, rooms
 from db.queries.log import Span
-from db.queries.rows import EntryRow, RoomRow
+from db.queries.rows import EntryRow, RoomRow, chunked, entry_bytes
 from server.contract.errors import CloseReason
 from server.contract.models import timestamp
 from server.delivery.broker import Joined
@@ -30,7 +32,14 @@ from server.delivery.views import receipt
 logger = logging.getLogger("tidings.catchup")
 
 PAGE = 500
-"""Entries read and written at once; also how far a replay may be ahead of its transport."""
+"""Entries read at once, at most."""
+FIRST_PAGE = 100
+PAGE_BYTES = 512 * 1024
+"""Bytes read at once, at most, if more than one entry."""
+WRITE_BYTES = 128 * 1024
+"""Bytes written before the transport is waited for."""
+TELL = 50
+"""Rooms that a device is told of at once."""
 
 
 class CatchUp:
@@ -86,12 +95,16 @@ class CatchUp:
         behind: list[int] = []
         unheard: list[int] = []
         for room, joined_seq, cursor in mine:
-            known = max(self._cursors.known(device_key, room.key), -1 if cursor is None else cursor)
-            if known < 0 and room.room_id in brought:
+            # What was confirmed since the rows were read may be past them; it is no sign of another log.
+            confirmed_here = min(self._cursors.known(device_key, room.key), room.last_seq)
+            known = max(confirmed_here, -1 if cursor is None else cursor)
+            if known < 0:
                 known = joined_seq
-            elif known < 0:
-                unheard.append(room.key)
-                known = joined_seq
+                if room.room_id not in brought:
+                    unheard.append(room.key)
+                    connection.untold.add(room.key)
+                    hub.attach(connection, room, known, live=False)
+                    continue
             position = brought.get(room.room_id, known)
             if position > room.last_seq:
                 reset[room.key], position = room, room.last_seq
@@ -105,15 +118,13 @@ class CatchUp:
         self._cursors.advance(connection, confirmed)
         mine_ids = {room.room_id for room, _, _ in mine}
         # The same answer for a room that was left and for one that never was: an id tells a stranger nothing.
-        for room_id in dict.fromkeys([room_id for _, room_id in gone] + sorted(brought.keys() - mine_ids)):
-            connection.emit("room_removed", {"room_id": room_id, "reason": "gone"})
-        if unheard:
-            await self._tell_added(connection, unheard)
+        lost = dict.fromkeys([room_id for _, room_id in gone] + sorted(brought.keys() - mine_ids))
+        await self._emit(connection, (("room_removed", {"room_id": room_id, "reason": "gone"}) for room_id in lost))
+        behind += await self._tell_added(connection, unheard)
         if reset or gone:
             await self._mend_cursors(device_key, reset, [key for key, _ in gone])
         replayed = await self._replay(connection, behind)
-        for row in read:
-            connection.emit("receipt", receipt(row))
+        await self._emit(connection, (("receipt", receipt(row)) for row in read))
         connection.emit(
             "ready",
             {
@@ -125,15 +136,33 @@ class CatchUp:
             },
         )
 
-    async def _tell_added(self, connection: Connection, room_keys: Sequence[int]) -> None:
-        """Tell a device of the rooms that its user joined while it was away."""
+    async def _emit(self, connection: Connection, found: Iterable[tuple[str, Any]]) -> None:
+        """Send events to this connection alone, as its transport drains."""
+        for chunk in chunked(found):
+            if connection.has_ended():
+                return
+            connection.link.write(Batch(list(chunk)))
+            await connection.link.drain()
+
+    async def _tell_added(self, connection: Connection, room_keys: Sequence[int]) -> list[int]:
+        """Tell a device of the rooms that its user joined while it was away; returns those with more to read."""
         user_key = connection.principal.user_key
-        found = await self._db.read(lambda conn: rooms.snapshots(conn, user_key, room_keys))
-        for key, snapshot in found.items():
-            if key in connection.rooms:
-                self._hub.tell_added(connection, Joined(user_key, snapshot))
+        behind: list[int] = []
+        for chunk in chunked(room_keys, TELL):
+            found = await self._db.read(partial(rooms.snapshots, user_key=user_key, keys=chunk))
+            for key in chunk:
+                if connection.has_ended():
+                    return []
+                if key not in connection.untold:  # left meanwhile, or come back and been told
+                    continue
+                connection.untold.discard(key)
+                self._hub.tell_added(connection, Joined(user_key, found[key]))
                 # So that the device has a cursor, also of a room without entries.
                 connection.sent(key, connection.rooms[key])
+                if not self._hub.go_live(connection, key):
+                    behind.append(key)
+                await connection.link.drain()
+        return behind
 
     async def _mend_cursors(self, device_key: int, reset: Mapping[int, RoomRow], gone: Sequence[int]) -> None:
         def mend(conn: Transaction) -> None:
@@ -149,41 +178,64 @@ class CatchUp:
     async def _replay(self, connection: Connection, behind: Sequence[int]) -> int:
         """Send what the rooms hold after the connection's positions until it is live in each; returns how many."""
         replayed = 0
-        waiting = list(behind)
+        waiting = dict.fromkeys(behind)
+        limit = FIRST_PAGE
+        user_key = connection.principal.user_key
         while waiting and not connection.has_ended():
-            wanted = self._next_page(connection, waiting)
-            user_key = connection.principal.user_key
+            wanted = self._next_page(connection, waiting, limit)
+            if not wanted:
+                break
+            covered, entries = await self._db.read(
+                partial(log.spans, user_key=user_key, wanted=wanted, max_bytes=PAGE_BYTES)
+            )
+            # What did not fit was measured for nothing: ask for about as much as fits.
+            limit = min(PAGE, 2 * limit) if covered == wanted else min(PAGE, max(8, 2 * len(entries)))
             found: dict[int, list[EntryRow]] = {}
-            for entry in await self._db.read(partial(log.spans, user_key=user_key, wanted=wanted)):
+            for entry in entries:
                 found.setdefault(entry.room_key, []).append(entry)
-            for span in wanted:
-                page = found.get(span.room_key, [])
+            for span in covered:
+                sent = await self._write(connection, found.get(span.room_key, []))
+                replayed += sent
                 if connection.has_ended():
-                    break
-                # Asked again after each wait: the user may have been removed, or have left and come back.
-                if page and connection.rooms.get(span.room_key) == page[0].seq - 1:
-                    name = self._hub.name(span.room_key)
-                    connection.link.write(Batch(events(name, page, user_key)))
-                    connection.sent(span.room_key, page[-1].seq)
-                    replayed += len(page)
-                elif span.upto > span.after:
-                    waiting.remove(span.room_key)
-                    continue
-                if span.room_key not in connection.rooms or self._hub.go_live(connection, span.room_key):
-                    waiting.remove(span.room_key)
+                    return replayed
+                # Nothing, where there should be something: the user has been removed, or another replay has gone on.
+                done = not sent and span.upto > span.after
+                if done or span.room_key not in connection.rooms or self._hub.go_live(connection, span.room_key):
+                    del waiting[span.room_key]
             await connection.link.drain()
         return replayed
 
-    def _next_page(self, connection: Connection, waiting: list[int]) -> list[Span]:
+    async def _write(self, connection: Connection, page: Sequence[EntryRow]) -> int:
+        """Write what follows on the connection's position in the room, as the transport drains; returns how many."""
+        at = 0
+        while at < len(page):
+            upto, size = at, 0
+            while upto < len(page) and size < WRITE_BYTES:
+                size += entry_bytes(page[upto])
+                upto += 1
+            chunk = page[at:upto]
+            room_key = chunk[0].room_key
+            # Asked again after each wait: the user may have been removed, or have left and come back.
+            if connection.has_ended() or connection.rooms.get(room_key) != chunk[0].seq - 1:
+                break
+            name = self._hub.name(room_key)
+            connection.link.write(Batch(events(name, chunk, connection.principal.user_key)))
+            connection.sent(room_key, chunk[-1].seq)
+            at = upto
+            if size >= WRITE_BYTES:
+                await connection.link.drain()
+        return at
+
+    def _next_page(self, connection: Connection, waiting: dict[int, None], limit: int) -> list[Span]:
         """As many rooms as fit a page, each up to the head it has now."""
         wanted: list[Span] = []
-        room_left = PAGE
+        room_left = limit
         for key in list(waiting):
             position = connection.rooms.get(key)
             if position is None:
-                waiting.remove(key)
+                del waiting[key]
                 continue
-            upto = min(self._hub.head(key), position + room_left)
+            upto = max(position, min(self._hub.head(key), position + room_left))
             wanted.append(Span(key, position, upto))
             room_left -= upto - position
             if room_left <= 0:

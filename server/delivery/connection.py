@@ -62,6 +62,7 @@ class Connection:
         "replay",
         "rooms",
         "seen_at",
+        "untold",
     )
 
     def __init__(self, link: Link, principal: Principal, device: str) -> None:
@@ -73,6 +74,8 @@ class Connection:
         self.device_key = 0
         self.seen_at: int | None = None
         self.rooms: dict[int, int] = {}
+        self.untold: set[int] = set()
+        """Rooms that the device is still to be told of: it gets nothing of them before `room_added`."""
         self.closed = False
         self.deferred: list[Joined | Left] | None = []
         self.replay: asyncio.Task[None] | None = None
@@ -97,6 +100,7 @@ class Connection:
     def forget(self, room_key: int) -> None:
         """The user is no longer in the room."""
         self.rooms.pop(room_key, None)
+        self.untold.discard(room_key)
         self._unconfirmed.pop(room_key, None)
         self._under_ping.pop(room_key, None)
 

@@ -39,8 +39,13 @@ from server.delivery.frames import Batch, RoomName, event, events, room_name
 logger = logging.getLogger("tidings.hub")
 
 HEAD_CHECK_S = 15.0
+"""The heads of all rooms are compared with the database so often."""
 CONNECTIONS_PER_DEVICE = 16
 REPAIR_PAGE = 500
+REPAIR_BYTES = 256 * 1024
+"""A repair reads and writes so much at once, and then waits for the connections that keep up."""
+REPAIR_PATIENCE_S = 1.0
+"""Not longer, though: who does not read must not hold up the others."""
 _REMOVALS = (MemberChange.LEFT, MemberChange.KICKED, MemberChange.BANNED)
 
 
@@ -66,10 +71,15 @@ class LiveRoom:
 
 
 class Hub:
-    def __init__(self, database: Database, broker: Broker) -> None:
+    def __init__(self, database: Database, broker: Broker, *, head_check_s: float = HEAD_CHECK_S) -> None:
         self._db = database
         self._broker = broker
+        self._head_check_s = head_check_s
         self._rooms: dict[int, LiveRoom] = {}
+        self._keys: dict[str, int] = {}
+        """room_id -> key, of the rooms in `_rooms`."""
+        self._fresh: list[int] = []
+        """Rooms whose head may have moved between being read and the first subscription to their channel."""
         self._users: dict[int, set[Connection]] = {}
         self._checker: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -139,18 +149,29 @@ class Hub:
 
     # -- rooms ---------------------------------------------------------------------------------------------------
 
-    def attach(self, connection: Connection, room: RoomRow, position: int) -> bool:
-        """Let a connection have a room from `position` on; True if it is live, False if it has to catch up."""
+    def attach(self, connection: Connection, room: RoomRow, position: int, *, live: bool = True) -> bool:
+        """Let a connection have a room from `position` on; True if it is live, False if it has to catch up.
+
+        With `live=False` it gets no entries before `go_live`.
+        """
         live_room = self._rooms.get(room.key)
         if live_room is None:
             live_room = self._rooms[room.key] = LiveRoom(room_name(room), room.last_seq, room.members)
+            self._keys[room.room_id] = room.key
             self._broker.subscribe(RoomChannel(room.key))
+            if not self._fresh:
+                asyncio.get_running_loop().call_soon(self._suspect_fresh)
+            self._fresh.append(room.key)
         if connection not in live_room.attached:
             live_room.attached.add(connection)
             user_key = connection.principal.user_key
             live_room.users[user_key] = live_room.users.get(user_key, 0) + 1
         connection.rooms[room.key] = position
-        return self.go_live(connection, room.key)
+        return live and self.go_live(connection, room.key)
+
+    def key(self, room_id: str) -> int | None:
+        """The key of a room that some connection here is attached to."""
+        return self._keys.get(room_id)
 
     def name(self, room_key: int) -> RoomName:
         """Of a room that a connection is attached to."""
@@ -188,7 +209,7 @@ class Hub:
         if not live_room.attached:
             if live_room.repairing is not None:
                 live_room.repairing.cancel()
-            del self._rooms[room_key]
+            del self._rooms[room_key], self._keys[live_room.name.room_id]
             self._broker.unsubscribe(RoomChannel(room_key))
 
     def online_in(self, room_key: int) -> int:
@@ -259,7 +280,7 @@ class Hub:
             return
         batch = Batch([(notice.event, notice.payload)], transient=True)
         for connection in live_room.attached:
-            if connection.id != notice.except_connection:
+            if connection.id != notice.except_connection and notice.room_key not in connection.untold:
                 connection.link.write(batch)
 
     def _appended(self, notice: Appended) -> None:
@@ -321,6 +342,10 @@ class Hub:
 
     # -- repair --------------------------------------------------------------------------------------------------
 
+    def _suspect_fresh(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        self.suspect(fresh)
+
     def suspect(self, room_keys: Iterable[int]) -> None:
         """Something may have been committed to these rooms that was not published: look soon."""
         known = [key for key in room_keys if key in self._rooms]
@@ -337,10 +362,17 @@ class Hub:
         key = live_room.name.key
         try:
             while live_room.head < live_room.seen:
-                missed = await self._db.read(partial(log.after, room_key=key, seq=live_room.head, limit=REPAIR_PAGE))
+                missed = await self._db.read(
+                    partial(log.after, room_key=key, seq=live_room.head, limit=REPAIR_PAGE, max_bytes=REPAIR_BYTES)
+                )
                 if not missed:
                     live_room.seen = live_room.head
                 self._deliver(live_room, missed)
+                if live_room.head < live_room.seen and live_room.live:
+                    draining = [asyncio.ensure_future(connection.link.drain()) for connection in live_room.live]
+                    _, late = await asyncio.wait(draining, timeout=REPAIR_PATIENCE_S)
+                    for task in late:
+                        task.cancel()
         except StoreUnavailable:
             logger.warning("room %s: cannot read what was missed; will look again", live_room.name.room_id)
         finally:
@@ -348,7 +380,7 @@ class Hub:
 
     async def _check_heads_forever(self) -> None:
         while True:
-            await asyncio.sleep(HEAD_CHECK_S)
+            await asyncio.sleep(self._head_check_s)
             await self._check_heads(list(self._rooms))
 
     async def _check_heads(self, room_keys: Sequence[int]) -> None:

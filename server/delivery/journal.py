@@ -32,6 +32,8 @@ logger = logging.getLogger("tidings.journal")
 T = TypeVar("T")
 
 MAX_BATCH = 1000
+MAX_BATCH_BYTES = 512 * 1024
+"""What one batch publishes to a room has to fit into the queue of a connection that keeps up."""
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
 CURSOR_INTERVAL_S = 1.0
 """Cursors that no batch takes along are written so often."""
@@ -95,11 +97,21 @@ class Journal:
                     except TimeoutError:
                         if not self._cursors:
                             continue
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
-            self._queued_bytes -= sum(operation.size for operation, _ in batch)
+            batch = self._next_batch()
             written = await self._write_batch(batch)
             if not written and not batch and self._closing:
                 break  # cursors may be lost: it costs a repeat
+
+    def _next_batch(self) -> list[tuple[Operation[Any], asyncio.Future[Any]]]:
+        batch: list[tuple[Operation[Any], asyncio.Future[Any]]] = []
+        size = 0
+        while self._queue and len(batch) < MAX_BATCH:
+            size += self._queue[0][0].size
+            if batch and size > MAX_BATCH_BYTES:
+                break
+            self._queued_bytes -= self._queue[0][0].size
+            batch.append(self._queue.popleft())
+        return batch
 
     async def _write_batch(self, batch: Sequence[tuple[Operation[Any], asyncio.Future[Any]]]) -> bool:
         operations = [operation for operation, _ in batch]

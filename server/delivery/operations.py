@@ -192,7 +192,7 @@ class Send(Operation[Message]):
 
     @property
     def size(self) -> int:
-        return 512 + 4 * len(self.content)
+        return 512 + (len(self.content) if self.content.isascii() else 4 * len(self.content))
 
     def apply(self, work: Work) -> Message:
         assert self.room_key is not None

@@ -8,11 +8,13 @@ from server.delivery.broker import Broker, RoomChannel, Transient
 from server.delivery.connection import Connection
 
 TYPING_S = 6.0
+"""Typing ends by itself after so long."""
 
 
 class Typists:
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, *, typing_s: float = TYPING_S) -> None:
         self._broker = broker
+        self._typing_s = typing_s
         self._until: dict[Connection, dict[int, tuple[str, asyncio.TimerHandle]]] = {}
 
     def stop(self) -> None:
@@ -21,13 +23,15 @@ class Typists:
                 timer.cancel()
 
     def set(self, connection: Connection, room_key: int, room_id: str, typing: bool) -> None:
-        """Tell the room's other connections; without a word for 6 s it ends."""
+        """Tell the room's other connections; without a word for `typing_s` it ends."""
         rooms = self._until.setdefault(connection, {})
         before = rooms.pop(room_key, None)
         if before is not None:
             before[1].cancel()
         if typing:
-            timer = asyncio.get_running_loop().call_later(TYPING_S, self.set, connection, room_key, room_id, False)
+            timer = asyncio.get_running_loop().call_later(
+                self._typing_s, self.set, connection, room_key, room_id, False
+            )
             rooms[room_key] = (room_id, timer)
         if not rooms:
             del self._until[connection]
