@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy.engine import Connection as Transaction
@@ -40,6 +41,16 @@ class Directory:
         self._db = database
         self._known: OrderedDict[tuple[int | None, str, str], int] = OrderedDict()
 
+    async def topic(self, name: str) -> int:
+        """Look a topic's name up. Raises `not_found`."""
+        key = self._get((None, "name", name))
+        if key is None:
+            room = await self._db.read(partial(rooms.find, name_key=names.name_key(name.strip())))
+            if room is None:
+                raise not_found()
+            key = self._keep((None, "name", name), room.key)
+        return key
+
     async def find(self, principal: Principal, room_id: str | None, topic: str | None, user: str | None) -> Found:
         """Look a reference up. Says nothing about whether the caller may know. Raises `not_found`."""
         # A name may mean a direct conversation, which depends on who asks; an id does not.
@@ -50,16 +61,25 @@ class Directory:
             ref = (principal.user_key, "topic", topic)
         else:
             ref = (principal.user_key, "user", user or "")
-        key = self._known.get(ref)
+        key = self._get(ref)
         if key is not None:
-            self._known.move_to_end(ref)
             return Found(key)
         found = await self._db.read(lambda conn: _look_up(conn, principal, room_id, topic, user))
         if found.room_key is not None:
-            self._known[ref] = found.room_key
-            if len(self._known) > KNOWN:
-                self._known.popitem(last=False)
+            self._keep(ref, found.room_key)
         return found
+
+    def _get(self, ref: tuple[int | None, str, str]) -> int | None:
+        key = self._known.get(ref)
+        if key is not None:
+            self._known.move_to_end(ref)
+        return key
+
+    def _keep(self, ref: tuple[int | None, str, str], key: int) -> int:
+        self._known[ref] = key
+        if len(self._known) > KNOWN:
+            self._known.popitem(last=False)
+        return key
 
 
 def _look_up(
@@ -101,10 +121,12 @@ class Access:
         return await self._directory.find(self._principal, ref.room_id, ref.topic_name, ref.username)
 
     async def room_key(self, *, room_id: str | None = None, topic_name: str | None = None) -> int:
-        """As `find`, for a reference that can only mean a room."""
-        found = await self._directory.find(self._principal, room_id, topic_name, None)
-        if found.room_key is None:
-            raise not_found()
+        """As `find`, for a reference that can only mean a room: a name means a topic, never a user."""
+        if room_id is None:
+            assert topic_name is not None
+            return await self._directory.topic(topic_name)
+        found = await self._directory.find(self._principal, room_id, None, None)
+        assert found.room_key is not None
         return found.room_key
 
     async def room(self, ref: RoomRef, need: Permission, query: Callable[[Transaction, RoomRow], T]) -> T:

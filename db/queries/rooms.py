@@ -256,16 +256,29 @@ def snapshot(conn: Connection, user_key: int, room_key: int) -> Snapshot:
     return snapshots(conn, user_key, [room_key])[room_key]
 
 
+def find_visible(conn: Connection, user_key: int, room_id: str) -> int | None:
+    """The key of a room, if the user may see it."""
+    own = select(members.c.room_id).where(members.c.user_id == user_key)
+    statement = select(rooms.c.id).where(
+        rooms.c.room_id == room_id, or_(rooms.c.is_private.is_(False), rooms.c.id.in_(own))
+    )
+    key = conn.execute(statement).scalar()
+    return None if key is None else int(key)
+
+
 def visible(
     conn: Connection,
     user_key: int,
     *,
     kind: str | None,
     member: bool | None,
-    after: str | None,
+    after: int | None,
     limit: int,
 ) -> list[Snapshot]:
-    """A page of the rooms that a user may see: their own, and public topics. In the order they were made."""
+    """A page of the rooms that a user may see: their own, and public topics. In the order they were made.
+
+    `after` is the key of the last room of the page before.
+    """
     own = select(members.c.room_id).where(members.c.user_id == user_key)
     if member is True:
         where: list[Any] = [rooms.c.id.in_(own)]
@@ -276,8 +289,7 @@ def visible(
     if kind is not None:
         where.append(rooms.c.kind == kind)
     if after is not None:
-        # An id that names no room (any more) ends the listing; ids are opaque, so it tells nothing.
-        where.append(rooms.c.id > select(rooms.c.id).where(rooms.c.room_id == after).scalar_subquery())
+        where.append(rooms.c.id > after)
     statement = _select_snapshots(user_key).where(*where).order_by(rooms.c.id).limit(limit)
     return [_snapshot(row) for row in conn.execute(statement)]
 

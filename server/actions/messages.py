@@ -10,7 +10,7 @@ from db.queries import log
 from db.queries.rows import EntryRow, RoomRow
 from server.context import Context
 from server.contract.actions import Delivered, GetHistory, Read, SendMessage, Typing
-from server.contract.errors import ActionError, invalid, not_found
+from server.contract.errors import invalid, not_found
 from server.contract.models import Empty, History, Message, Unread
 from server.contract.permissions import Permission
 from server.delivery.frames import message as wire_message
@@ -62,10 +62,13 @@ async def typing(ctx: Context, req: Typing) -> Empty:
     """Tell the others in a room that the caller is typing, or no longer is. Ends by itself after 6 s."""
     connection = ctx.live()
     found = await ctx.access.find(req)
-    if found.room_key is None or found.room_key not in connection.rooms:
-        raise not_found()
-    room = ctx.hub.name(found.room_key)
-    ctx.parts.typists.set(connection, found.room_key, room.room_id, req.typing)
+    if found.room_key is None:
+        raise not_found("conversation")
+    if found.room_key in connection.rooms:
+        room_id = ctx.hub.name(found.room_key).room_id
+    else:  # no member, or a connection that has just been opened
+        room_id = await ctx.access.room(req, Permission.READ, lambda _, room: room.room_id)
+    ctx.parts.typists.set(connection, found.room_key, room_id, req.typing)
     return Empty()
 
 
@@ -78,12 +81,11 @@ async def delivered(ctx: Context, req: Delivered) -> Empty:
     connection = ctx.live()
     moved: dict[int, int] = {}
     for room_id, seq in req.cursors.items():
-        try:
-            key = await ctx.access.room_key(room_id=room_id)
-        except ActionError:
-            continue
-        if key in connection.rooms:
-            head = ctx.hub.head(key)
+        key = ctx.hub.key(room_id)
+        position = None if key is None else connection.rooms.get(key)
+        if key is not None and position is not None:
+            # A replay may have read what is committed but not published yet.
+            head = max(position, ctx.hub.head(key))
             if seq > head:
                 raise invalid(f"cursors.{room_id}", f"the room's log ends at {head}")
             moved[key] = seq

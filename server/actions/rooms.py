@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqlalchemy.engine import Connection as Transaction
+
 from db.queries import rooms
 from db.queries.rooms import Snapshot
 from server import names
@@ -60,8 +62,8 @@ async def unsubscribe(ctx: Context, req: Unsubscribe) -> Empty:
 @action("invite", http="POST /api/invitations", status=201)
 async def invite(ctx: Context, req: Invite) -> Room:
     """Make another user a member of a private topic or a group that the caller is in; at once."""
+    user = await ctx.parts.auth.user(req.username)  # before the room: whether there is one is not told by this error
     key = await ctx.access.room_key(room_id=req.room_id, topic_name=req.topic_name)
-    user = await ctx.parts.auth.user(req.username)
     await ctx.journal.write(Join(ctx.principal, key, user.key, user.username, Permission.INVITE))
     me = ctx.principal.user_key
     return _view(ctx, await ctx.db.read(lambda conn: rooms.snapshot(conn, me, key)))
@@ -71,9 +73,14 @@ async def invite(ctx: Context, req: Invite) -> Room:
 async def get_rooms(ctx: Context, req: GetRooms) -> Rooms:
     """All rooms that the caller may see: their own, and public topics. In the order in which they were made."""
     me = ctx.principal.user_key
-    found = await ctx.db.read(
-        lambda conn: rooms.visible(conn, me, kind=req.kind, member=req.member, after=req.after, limit=req.limit + 1)
-    )
+
+    def load(conn: Transaction) -> list[Snapshot]:
+        after = None if req.after is None else rooms.find_visible(conn, me, req.after)
+        if req.after is not None and after is None:
+            raise not_found()
+        return rooms.visible(conn, me, kind=req.kind, member=req.member, after=after, limit=req.limit + 1)
+
+    found = await ctx.db.read(load)
     page = found[: req.limit]
     return Rooms(
         rooms=[_view(ctx, snapshot) for snapshot in page],
