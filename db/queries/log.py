@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, and_, bindparam, column, func, insert, select, tuple_, values
+from sqlalchemy import Select, and_, bindparam, func, insert, select
 from sqlalchemy.engine import Connection
-from sqlalchemy.types import BigInteger
 
 from db.models import cursors, devices, entries, members, read_markers, rooms, users
-from db.queries.rows import ENTRY_BYTES, EntryRow, chunked, content_bytes, insert_or, select_entries
+from db.queries.rows import ENTRY_BYTES, EntryRow, chunked, content_bytes, insert_or, relation, select_entries
 
-_INSERT_ENTRY = insert(entries)
+_COLUMNS = (
+    "room_id, seq, kind, message_id, sender_id, client_id, content, reply_to, body, messages, created_at, "
+    "edited_at, deleted"
+)
+_INSERT_IN_SQLITE = f"INSERT INTO entry ({_COLUMNS}) VALUES ({', '.join('?' * 13)})"
 
 
 def add(conn: Connection, new: Sequence[EntryRow]) -> None:
+    if conn.dialect.name == "sqlite":  # on the path of every message: without the detour over dictionaries
+        conn.exec_driver_sql(_INSERT_IN_SQLITE, [(*entry[:5], *entry[6:]) for entry in new])
+        return
     conn.execute(
-        _INSERT_ENTRY,
+        insert(entries),
         [
             {
                 "room_id": entry.room_key,
@@ -41,16 +47,17 @@ def add(conn: Connection, new: Sequence[EntryRow]) -> None:
 
 def sent(conn: Connection, claims: Sequence[tuple[int, int, str]]) -> dict[tuple[int, int, str], EntryRow]:
     """What was appended before under these (room, sender, client_id)."""
-    found: dict[tuple[int, int, str], EntryRow] = {}
-    for chunk in chunked(claims):
-        statement = select_entries().where(
-            tuple_(entries.c.room_id, entries.c.sender_id, entries.c.client_id).in_(chunk)
-        )
-        for row in conn.execute(statement):
-            entry = EntryRow(*row)
-            assert entry.client_id is not None
-            found[entry.room_key, entry.sender_key, entry.client_id] = entry
-    return found
+    claim = relation(conn, "claim", claims, room_key=int, sender_key=int, client_id=str)
+    statement = select_entries().join(
+        claim,
+        and_(
+            entries.c.room_id == claim.c.room_key,
+            entries.c.sender_id == claim.c.sender_key,
+            entries.c.client_id == claim.c.client_id,
+        ),
+    )
+    rows = [EntryRow(*row) for row in conn.execute(statement)]
+    return {(row.room_key, row.sender_key, row.client_id or ""): row for row in rows}
 
 
 def known_messages(conn: Connection, wanted: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
@@ -123,7 +130,9 @@ def spans(
     total = 0
     for chunk in chunked(wanted, 200):
         sizes: dict[int, list[tuple[int, int]]] = {}
-        of_span, joined = _join_spans(select(entries.c.room_id, entries.c.seq, content_bytes(conn)), user_key, chunk)
+        of_span, joined = _join_spans(
+            conn, select(entries.c.room_id, entries.c.seq, content_bytes(conn)), user_key, chunk
+        )
         for room_key, seq, size in conn.execute(joined.order_by(of_span.c.room_key, entries.c.seq)):
             sizes.setdefault(room_key, []).append((seq, size))
         fitting: list[Span] = []
@@ -143,7 +152,7 @@ def spans(
                 fitting.append(span._replace(upto=upto))
             break
         if any(span.room_key in sizes for span in fitting):
-            of_span, joined = _join_spans(select_entries(), user_key, fitting)
+            of_span, joined = _join_spans(conn, select_entries(), user_key, fitting)
             rows = conn.execute(joined.order_by(of_span.c.room_key, entries.c.seq))
             found += [EntryRow(*row) for row in rows]
         read += fitting
@@ -152,12 +161,10 @@ def spans(
     return read, found
 
 
-def _join_spans(statement: Select[Any], user_key: int, wanted: Sequence[Span]) -> tuple[Any, Select[Any]]:
-    span = (
-        values(column("room_key", BigInteger), column("low", BigInteger), column("high", BigInteger))
-        .data([tuple(one) for one in wanted])
-        .cte("span")
-    )
+def _join_spans(
+    conn: Connection, statement: Select[Any], user_key: int, wanted: Sequence[Span]
+) -> tuple[Any, Select[Any]]:
+    span = relation(conn, "span", wanted, room_key=int, low=int, high=int)
     within = and_(entries.c.room_id == span.c.room_key, entries.c.seq > span.c.low, entries.c.seq <= span.c.high)
     mine = and_(members.c.room_id == span.c.room_key, members.c.user_id == user_key)
     return span, statement.join(span, within).join(members, mine)
@@ -248,42 +255,43 @@ class ReceiptRow(NamedTuple):
 
 def receipts(conn: Connection, pairs: Iterable[tuple[int, int]]) -> list[ReceiptRow]:
     """How far users, as (room, user), have received and read; nothing for who is not a member."""
-    return _receipts(conn, [tuple_(members.c.room_id, members.c.user_id).in_(chunk) for chunk in chunked(pairs)])
+    pair = relation(conn, "pair", pairs, room_key=int, user_key=int)
+    within = and_(members.c.room_id == pair.c.room_key, members.c.user_id == pair.c.user_key)
+    return _receipts(conn, _SELECT_RECEIPTS.join(pair, within))
 
 
 def receipts_since(conn: Connection, user_key: int, since: int) -> list[ReceiptRow]:
     """The user's own receipts in the rooms whose read marker moved at or after a time (ms)."""
-    return _receipts(conn, [and_(members.c.user_id == user_key, read_markers.c.updated_at >= since)])
+    moved = and_(members.c.user_id == user_key, read_markers.c.updated_at >= since)
+    return _receipts(conn, _SELECT_RECEIPTS.where(moved))
 
 
-def _receipts(conn: Connection, conditions: Sequence[Any]) -> list[ReceiptRow]:
-    found: list[ReceiptRow] = []
-    furthest = (
-        select(func.max(cursors.c.seq))
-        .join_from(devices, cursors, cursors.c.device_id == devices.c.id)
-        .where(devices.c.user_id == members.c.user_id, cursors.c.room_id == members.c.room_id)
-        .correlate(members)
-        .scalar_subquery()
+def _receipts(conn: Connection, statement: Select[Any]) -> list[ReceiptRow]:
+    return [ReceiptRow(*row) for row in conn.execute(statement)]
+
+
+_FURTHEST = (
+    select(func.max(cursors.c.seq))
+    .join_from(devices, cursors, cursors.c.device_id == devices.c.id)
+    .where(devices.c.user_id == members.c.user_id, cursors.c.room_id == members.c.room_id)
+    .correlate(members)
+    .scalar_subquery()
+)
+_SELECT_RECEIPTS = (
+    select(
+        rooms.c.id,
+        rooms.c.room_id,
+        rooms.c.members,
+        users.c.id,
+        users.c.username,
+        func.coalesce(_FURTHEST, members.c.joined_seq),
+        func.coalesce(read_markers.c.seq, 0),
     )
-    for condition in conditions:
-        statement = (
-            select(
-                rooms.c.id,
-                rooms.c.room_id,
-                rooms.c.members,
-                users.c.id,
-                users.c.username,
-                func.coalesce(furthest, members.c.joined_seq),
-                func.coalesce(read_markers.c.seq, 0),
-            )
-            .select_from(members)
-            .join(rooms, rooms.c.id == members.c.room_id)
-            .join(users, users.c.id == members.c.user_id)
-            .outerjoin(
-                read_markers,
-                and_(read_markers.c.room_id == members.c.room_id, read_markers.c.user_id == members.c.user_id),
-            )
-            .where(condition)
-        )
-        found += [ReceiptRow(*row) for row in conn.execute(statement)]
-    return found
+    .select_from(members)
+    .join(rooms, rooms.c.id == members.c.room_id)
+    .join(users, users.c.id == members.c.user_id)
+    .outerjoin(
+        read_markers,
+        and_(read_markers.c.room_id == members.c.room_id, read_markers.c.user_id == members.c.user_id),
+    )
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, and_, bindparam, case, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import Select, and_, bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.engine import Connection
 
 from db.models import bans, cursors, entries, members, read_markers, rooms, users
@@ -16,6 +16,7 @@ from db.queries.rows import (
     chunked,
     entry_columns,
     insert_or,
+    relation,
 )
 
 _ROOM_WIDTH = len(ROOM_COLUMNS)
@@ -92,27 +93,30 @@ def lock(conn: Connection, keys: Sequence[int]) -> dict[int, RoomRow]:
 def heads(conn: Connection, keys: Sequence[int]) -> dict[int, int]:
     found: dict[int, int] = {}
     for chunk in chunked(keys):
-        found.update(conn.execute(select(rooms.c.id, rooms.c.last_seq).where(rooms.c.id.in_(chunk))))
+        found.update(conn.execute(select(rooms.c.id, rooms.c.last_seq).where(rooms.c.id.in_(chunk))).all())
     return found
 
 
 def standings(conn: Connection, pairs: Sequence[tuple[int, int]], now: int) -> dict[tuple[int, int], Standing]:
     """Roles and bans for (room, user) pairs; a pair that is missing has neither."""
-    found: dict[tuple[int, int], Standing] = {}
-    for chunk in chunked(pairs):
-        for room, user in conn.execute(
-            select(bans.c.room_id, bans.c.user_id).where(
-                tuple_(bans.c.room_id, bans.c.user_id).in_(chunk),
-                or_(bans.c.expires_at.is_(None), bans.c.expires_at > now),
-            )
-        ):
-            found[room, user] = Standing(None, True)
+    pair = relation(conn, "pair", pairs, room_key=int, user_key=int)
+    within = and_(members.c.room_id == pair.c.room_key, members.c.user_id == pair.c.user_key)
+    found = {
+        (room, user): Standing(role, False)
         for room, user, role in conn.execute(
-            select(members.c.room_id, members.c.user_id, members.c.role).where(
-                tuple_(members.c.room_id, members.c.user_id).in_(chunk)
-            )
-        ):
-            found[room, user] = Standing(role, False)
+            select(members.c.room_id, members.c.user_id, members.c.role).join_from(pair, members, within)
+        )
+    }
+    outside = [one for one in pairs if one not in found]
+    if outside:
+        pair = relation(conn, "pair", outside, room_key=int, user_key=int)
+        within = and_(bans.c.room_id == pair.c.room_key, bans.c.user_id == pair.c.user_key)
+        banned = (
+            select(bans.c.room_id, bans.c.user_id)
+            .join_from(pair, bans, within)
+            .where(or_(bans.c.expires_at.is_(None), bans.c.expires_at > now))
+        )
+        found.update({(room, user): Standing(None, True) for room, user in conn.execute(banned)})
     return found
 
 

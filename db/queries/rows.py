@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import LargeBinary, Select, Table, cast, func, select
+from sqlalchemy import CTE, BigInteger, LargeBinary, Select, Table, Text, bindparam, cast, func, select, text
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection
@@ -127,6 +128,30 @@ def content_bytes(conn: Connection) -> Any:
 def insert_or(conn: Connection, table: Table) -> Any:
     """An INSERT that knows `on_conflict_do_nothing` and `on_conflict_do_update`, in the connection's dialect."""
     return sqlite_insert(table) if conn.dialect.name == "sqlite" else postgresql_insert(table)
+
+
+def relation(conn: Connection, name: str, rows: Iterable[Sequence[Any]], **columns: type[int] | type[str]) -> CTE:
+    """Values to join a table with, as one parameter: the statement's text does not depend on how many there are.
+
+    Both databases look each row up in the table's index this way; SQLite scans the table for
+    `(a, b) IN (VALUES …)`.
+    """
+    sqlite = conn.dialect.name == "sqlite"
+    shown = []
+    for at, (column_name, kind) in enumerate(columns.items()):
+        cast_to = "BIGINT" if kind is int else "TEXT"
+        value = f"json_extract(value, '$[{at}]')" if sqlite else f"CAST(value ->> {at} AS {cast_to})"
+        shown.append(f"{value} AS {column_name}")
+    source = f"json_each(:{name}_rows)" if sqlite else f"jsonb_array_elements(CAST(:{name}_rows AS jsonb))"
+    typed: dict[str, Any] = {
+        column_name: BigInteger() if kind is int else Text() for column_name, kind in columns.items()
+    }
+    return (
+        text(f"SELECT {', '.join(shown)} FROM {source}")
+        .bindparams(bindparam(f"{name}_rows", json.dumps([list(row) for row in rows]), Text()))
+        .columns(**typed)
+        .cte(name)
+    )
 
 
 def chunked(items: Iterable[T], size: int = 400) -> Iterator[Sequence[T]]:
