@@ -92,7 +92,7 @@ def lock(conn: Connection, keys: Sequence[int]) -> dict[int, RoomRow]:
 def heads(conn: Connection, keys: Sequence[int]) -> dict[int, int]:
     found: dict[int, int] = {}
     for chunk in chunked(keys):
-        found.update(conn.execute(select(rooms.c.id, rooms.c.last_seq).where(rooms.c.id.in_(chunk))))
+        found.update(conn.execute(select(rooms.c.id, rooms.c.last_seq).where(rooms.c.id.in_(chunk))).all())
     return found
 
 
