@@ -23,6 +23,7 @@ from server.delivery.catchup import CatchUp
 from server.delivery.cursors import Cursors
 from server.delivery.hub import HEAD_CHECK_S, Hub
 from server.delivery.journal import Journal
+from server.delivery.sessions import SESSION_CHECK_S, SessionCheck
 from server.delivery.typing import TYPING_S, Typists
 from server.dispatch import Dispatcher, Registry
 from server.gateways import docs, openapi, rest
@@ -43,6 +44,7 @@ class Node:
         *,
         broker: Broker | None = None,
         bcrypt_rounds: int = BCRYPT_ROUNDS,
+        session_check_s: float = SESSION_CHECK_S,
         engine: dict[str, Any] | None = None,
         head_check_s: float = HEAD_CHECK_S,
         typing_s: float = TYPING_S,
@@ -56,6 +58,7 @@ class Node:
         self.journal = Journal(self.database, self.broker, self.hub, self.cursors)
         self.catch_up = CatchUp(self.database, self.hub, self.cursors)
         self.typists = Typists(self.broker, typing_s=typing_s)
+        self.sessions = SessionCheck(self.database, self.hub, session_check_s)
         self.auth = Auth(
             self.database,
             self.broker,
@@ -102,6 +105,8 @@ class Node:
             await self.journal.start()
             stack.push_async_callback(self.journal.stop)
             stack.callback(self.typists.stop)
+            await self.sessions.start()
+            stack.push_async_callback(self.sessions.stop)
             stack.push_async_callback(self.catch_up.stop)
             stack.push_async_callback(self.drain)
             self._stack = stack.pop_all()

@@ -29,6 +29,7 @@ ALGORITHM = "HS256"
 BCRYPT_ROUNDS = 12
 PASSWORD_BYTES = (8, 72)
 """bcrypt looks at 72 bytes at most; a longer password is refused, never cut."""
+WRONG_PASSWORD = "wrong username or password"
 HASHES_WAITING = 64
 """How many password checks may wait before the next is told to come back later."""
 
@@ -190,15 +191,26 @@ class Auth:
         found = await self._db.read(lambda conn: users.by_username(conn, username or ""))
         good = await self.passwords.matches(password, found.password_hash if found else None)
         if not good or found is None or found.disabled:
-            raise unauthenticated("wrong username or password")
+            raise unauthenticated(WRONG_PASSWORD)
         token, expires_at = await self.sign_in(found)
         return token, expires_at, found
 
-    async def sign_in(self, user: UserRow, minutes: int | None = None) -> tuple[str, int]:
-        """Begin a session: its token and the token's expiry (ms)."""
+    async def sign_in(self, user: UserRow, life_ms: int | None = None) -> tuple[str, int]:
+        """Begin a session: its token and the token's expiry (ms).
+
+        Raises `unauthenticated` if the user was disabled or got another password since `user` was read: whoever
+        withdraws the sessions of a user withdraws this one, too, or it does not begin.
+        """
         sid, now = secrets.token_urlsafe(18), now_ms()
-        expires_at = self._expiry(now, minutes)
-        await self._db.write(lambda conn: users.add_session(conn, sid, user.key, now, expires_at))
+        expires_at = self._expiry(now, life_ms)
+
+        def begin(conn: Transaction) -> None:
+            same = users.lock(conn, user.username)
+            if same is None or same.disabled or same.password_hash != user.password_hash:
+                raise unauthenticated(WRONG_PASSWORD)
+            users.add_session(conn, sid, user.key, now, expires_at)
+
+        await self._db.write(begin)
         return self._tokens.make(user.username, sid, now, expires_at), expires_at
 
     async def refresh(self, principal: Principal) -> tuple[str, int]:
@@ -208,10 +220,9 @@ class Auth:
         await self._db.write(lambda conn: users.extend_session(conn, principal.session_key, expires_at))
         return self._tokens.make(principal.username, principal.sid, now, expires_at), expires_at
 
-    def _expiry(self, now: int, minutes: int | None) -> int:
+    def _expiry(self, now: int, life_ms: int | None) -> int:
         """In whole seconds, as a token counts."""
-        life = self._token_ms if minutes is None else minutes * 60_000
-        return (now + life) // 1000 * 1000
+        return (now + (self._token_ms if life_ms is None else life_ms)) // 1000 * 1000
 
     async def authenticate(self, token: str) -> Principal:
         """Who a token speaks for. Raises `unauthenticated`, `token_expired` or `token_revoked`."""

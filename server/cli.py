@@ -8,10 +8,10 @@ import getpass
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from sqlalchemy.exc import ArgumentError
 
 from db.engine import Database, StoreUnavailable
 from db.queries import users
@@ -22,7 +22,7 @@ from server.auth import Auth, now_ms
 from server.contract.errors import ActionError
 from server.delivery.broker import MemoryBroker
 from server.serving import run
-from server.settings import Settings, SettingsError
+from server.settings import MAX_TOKEN_MINUTES, Settings, SettingsError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
 
     token = commands.add_parser("token", help="print a token; makes the user if need be")
     token.add_argument("username")
-    token.add_argument("--minutes", type=int, help="how long it is valid (TIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES)")
+    token.add_argument("--minutes", type=_minutes, help="how long it is valid (TIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES)")
 
     user = commands.add_parser("user", help="add, disable or re-password a user")
     user_commands = user.add_subparsers(dest="user_command", required=True, metavar="COMMAND")
@@ -57,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _minutes(text: str) -> int:
+    if not 1 <= (minutes := int(text)) <= MAX_TOKEN_MINUTES:
+        raise argparse.ArgumentTypeError(f"from 1 to {MAX_TOKEN_MINUTES}")
+    return minutes
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = _parser().parse_args(argv)
@@ -66,17 +72,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = {name: getattr(args, name, None) for name in ("host", "port")}
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        _check_database_url(settings)
         status: int = _COMMANDS[args.command](settings, args)
         return status
     except ValidationError as error:
         for problem in error.errors():
-            where = "_".join(["TIDINGS", *map(str, problem["loc"])]).upper()
-            print(f"tidings: {where}: {problem['msg'].removeprefix('Value error, ')}", file=sys.stderr)
-    except (SettingsError, StoreUnavailable, SchemaUnknown, ActionError, OSError) as error:
-        print(f"tidings: {error}", file=sys.stderr)
+            where = "_".join(["TIDINGS", *map(str, problem["loc"])]).upper() + ": " if problem["loc"] else ""
+            _complain(where + problem["msg"].removeprefix("Value error, "))
+    except StoreUnavailable as error:
+        _complain(f"the database cannot be used now: {error}")
+    except (SettingsError, SchemaUnknown, ActionError, OSError) as error:
+        _complain(str(error))
     except KeyboardInterrupt:
         return 130
     return 1
+
+
+def _complain(why: str) -> None:
+    print(f"tidings: {why}", file=sys.stderr)
+
+
+def _check_database_url(settings: Settings) -> None:
+    try:
+        Database(settings.database)
+    except (ValueError, ArgumentError) as error:
+        raise SettingsError(f"TIDINGS_DATABASE_URL: {error}") from None
 
 
 def _serve(settings: Settings, args: argparse.Namespace) -> int:
@@ -110,7 +130,7 @@ def _token(settings: Settings, args: argparse.Namespace) -> int:
         assert user is not None
         if user.disabled:
             raise SettingsError(f"{username} is disabled")
-        token, _ = await auth.sign_in(user, args.minutes)
+        token, _ = await auth.sign_in(user, None if args.minutes is None else args.minutes * 60_000)
         print(token)
 
     return _with_database(settings, make)
@@ -127,11 +147,12 @@ def _user(settings: Settings, args: argparse.Namespace) -> int:
         hashed = await auth.passwords.hash(_read_password(args)) if args.user_command == "passwd" else None
 
         def write(conn: Any) -> None:
-            users.revoke_sessions_of(conn, user.key, now_ms())
+            # First the user, which a login that is under way looks at: what it began is withdrawn below.
             if hashed is None:
                 users.set_disabled(conn, user.key, True)
             else:
                 users.set_password(conn, user.key, hashed)
+            users.revoke_sessions_of(conn, user.key, now_ms())
 
         await database.write(write)
         print(f"{username} {'disabled' if hashed is None else 'has a new password'}; sessions withdrawn")
@@ -167,7 +188,7 @@ def _with_database(settings: Settings, work: Callable[[Database, Auth], Awaitabl
 
     if settings.database.startswith("sqlite"):
         settings.prepare_data_dir()
-        if not Path(settings.data_dir / "tidings.db").exists() or pending(settings.database):
+        if pending(settings.database):
             migrate(settings.database)
     elif pending(settings.database):
         raise SettingsError("the database needs migrations: run `tidings migrate`")

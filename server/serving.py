@@ -6,15 +6,22 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO
 
 import uvicorn
 
 from server.app import Application
 from server.gateways.socketio import MAX_PAYLOAD
+from server.settings import SettingsError
 from server.transport.direct import DirectWebSocket
 
 BACKLOG = 4096
+LOCK_PATIENCE_S = 10.0
 DURABILITY = {
     "full": "an acknowledged message survives a crash of the machine",
     "normal": "an acknowledged message survives a crash of the process, not of the machine",
@@ -26,6 +33,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: Application, host: str, port: int) -> None:
         self._app = app
+        self.starting: asyncio.Task[object] | None = None
+        """The task to cancel if told to stop before there is anything to drain."""
         self.listening = asyncio.Event()
         super().__init__(
             uvicorn.Config(
@@ -48,12 +57,16 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop on SIGTERM and SIGINT, with exit status 0; a second one stops without waiting."""
+        yield  # `stopped_by_signals` has them, from before the first line that is printed
+
+    @contextlib.contextmanager
+    def stopped_by_signals(self) -> Iterator[None]:
+        """Stop on SIGTERM and SIGINT, with exit status 0; a second SIGINT stops without waiting."""
         loop = asyncio.get_running_loop()
         stopping = (signal.SIGTERM, signal.SIGINT)
         try:
             for number in stopping:
-                loop.add_signal_handler(number, self.handle_exit, number, None)
+                loop.add_signal_handler(number, self._told_to_stop, number)
         except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
             yield
             return
@@ -62,6 +75,11 @@ class Server(uvicorn.Server):
         finally:
             for number in stopping:
                 loop.remove_signal_handler(number)
+
+    def _told_to_stop(self, number: int) -> None:
+        if self.starting is not None and not self.should_exit:
+            self.starting.cancel()
+        self.handle_exit(number, None)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in self.servers:
@@ -89,18 +107,78 @@ def banner(app: Application, host: str, port: int) -> str:
 
 async def run(app: Application) -> None:
     """Serve until SIGTERM or SIGINT. Raises `SettingsError`, `StoreUnavailable` or `OSError` if it cannot start."""
-    settings = app.node.settings
-    await app.node.start()
-    try:
-        with listen(settings.host, settings.port) as listening:
-            host, port = listening.getsockname()[:2]
-            print(banner(app, str(host), int(port)), flush=True)
-            await Server(app, settings.host, settings.port).serve([listening])
-    finally:
-        await app.node.stop()
+    settings, node = app.node.settings, app.node
+    server = Server(app, settings.host, settings.port)
+    with server.stopped_by_signals():
+        server.starting = asyncio.current_task()
+        try:
+            async with AsyncExitStack() as stack:
+                if node.database.is_sqlite:
+                    settings.prepare_data_dir()
+                    await stack.enter_async_context(only_server(Path(node.database.url.database or "")))
+                await node.start()
+                stack.push_async_callback(node.stop)
+                listening = stack.enter_context(listen(settings.host, settings.port))
+                server.starting = None
+                host, port = listening.getsockname()[:2]
+                print(banner(app, str(host), int(port)), flush=True)
+                await server.serve([listening])
+        except asyncio.CancelledError:
+            if not server.should_exit:
+                raise
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes a free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+@asynccontextmanager
+async def only_server(database: Path, patience_s: float = LOCK_PATIENCE_S) -> AsyncIterator[None]:
+    """Be the only server on a SQLite file, or raise `SettingsError`.
+
+    Two would each believe that what they publish is all there is, and both would checkpoint. One that is started
+    before the one before it has ended (a restart) waits for it. The lock is the operating system's: it ends with the
+    process, however that ends. The command line's other commands do not take it, they may work beside a server.
+    """
+    with _open_lock(database) as file:
+        deadline = time.monotonic() + patience_s
+        told = False
+        while not _lock(file.fileno()):
+            if time.monotonic() >= deadline:
+                raise SettingsError(f"another server is running on {database}: end it first")
+            if not told:
+                told = True
+                waiting = f"waiting for it to end, {patience_s:g} s at most"
+                print(f"tidings: another server is running on {database}; {waiting}", file=sys.stderr, flush=True)
+            await asyncio.sleep(0.05)
+        yield
+
+
+def _open_lock(database: Path) -> BinaryIO:
+    """The lock's file, beside the database, whichever way to it the settings name."""
+    path = database.resolve()
+    return path.with_name(f"{path.name}.lock").open("ab")
+
+
+def _lock(descriptor: int) -> bool:
+    """Take an exclusive lock on a file; False if another process has it. It ends when the file is closed."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+    else:
+        import fcntl
+
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True

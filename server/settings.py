@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import os
 import secrets
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +13,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SECRET_KEY_BYTES = 32
+MAX_TOKEN_MINUTES = 10 * 366 * 24 * 60
 
 
 class SettingsError(Exception):
@@ -35,7 +38,7 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="Signs the tokens; empty: generated once, in the data directory. 32 bytes or more",
     )
-    access_token_expire_minutes: int = Field(default=1440, ge=1, description="Life of a token")
+    access_token_expire_minutes: int = Field(default=1440, ge=1, le=MAX_TOKEN_MINUTES, description="Life of a token")
     cors_origins: Annotated[list[str], NoDecode] = Field(
         default_factory=list, description="Comma-separated origins, or `*`; empty: same origin only"
     )
@@ -82,17 +85,26 @@ class Settings(BaseSettings):
             return given
         self.prepare_data_dir()
         path = self.data_dir / "secret_key"
-        made = self.data_dir / f".secret_key.{secrets.token_hex(8)}"
         if not path.exists():
-            made.touch(mode=0o600)
-            made.write_text(secrets.token_hex(SECRET_KEY_BYTES))
-            try:
-                path.hardlink_to(made)  # whoever of two is first wins, whole
-            except FileExistsError:
-                pass
-            finally:
-                made.unlink()
-        return path.read_text().strip().encode()
+            _make_key(path)
+        key = path.read_bytes().strip()
+        if len(key) < SECRET_KEY_BYTES:
+            raise SettingsError(f"{path} holds no key of at least {SECRET_KEY_BYTES} bytes; remove it for a new one")
+        return key
+
+
+def _make_key(path: Path) -> None:
+    """Put a new key into a file that is there whole or not at all; of two who do so at once, the first wins."""
+    made = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_hex(SECRET_KEY_BYTES).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(made)
+    finally:
+        made.unlink(missing_ok=True)
 
 
 def is_loopback(host: str) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from sqlalchemy import case, func, insert, literal, select, update
 from sqlalchemy.engine import Connection
 
 from db.models import cursors, devices, members, names, sessions, users
-from db.queries.rows import USER_COLUMNS, UserRow, insert_or
+from db.queries.rows import USER_COLUMNS, UserRow, chunked, insert_or
 
 
 class SessionRow(NamedTuple):
@@ -25,6 +26,12 @@ class SessionRow(NamedTuple):
 
 def by_username(conn: Connection, username: str) -> UserRow | None:
     row = conn.execute(select(*USER_COLUMNS).where(users.c.username == username)).first()
+    return None if row is None else UserRow(*row)
+
+
+def lock(conn: Connection, username: str) -> UserRow | None:
+    """A user as they are now; nobody else changes them before this transaction ends."""
+    row = conn.execute(select(*USER_COLUMNS).where(users.c.username == username).with_for_update(read=True)).first()
     return None if row is None else UserRow(*row)
 
 
@@ -91,6 +98,20 @@ def session(conn: Connection, sid: str) -> SessionRow | None:
         .where(sessions.c.sid == sid)
     ).first()
     return None if row is None else SessionRow(*row)
+
+
+def still_good(conn: Connection, session_keys: Collection[int]) -> set[int]:
+    """Which of these sessions have not been withdrawn, nor their users disabled."""
+    good: set[int] = set()
+    for chunk in chunked(session_keys, 10_000):
+        good.update(
+            conn.scalars(
+                select(sessions.c.id)
+                .join_from(sessions, users, users.c.id == sessions.c.user_id)
+                .where(sessions.c.id.in_(chunk), sessions.c.revoked_at.is_(None), users.c.disabled.is_(False))
+            )
+        )
+    return good
 
 
 def extend_session(conn: Connection, session_key: int, expires_at: int) -> None:

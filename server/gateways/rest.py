@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from db.engine import Database, StoreUnavailable
 from server.auth import Auth, unauthenticated
@@ -25,6 +26,7 @@ from server.dispatch import Action, Dispatcher
 
 MAX_BODY = 16 * MAX_CONTENT
 PROBLEM = "application/problem+json"
+READY_TIMEOUT_S = 5.0
 _STATUS_CODES = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.NOT_FOUND, 413: ErrorCode.TOO_LARGE}
 
 
@@ -70,6 +72,8 @@ def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[
         try:
             caller = None if action.anonymous else await bearer(request, parts.auth)
             raw, strict = await _payload(request)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
         except Exception as error:
             return problem(dispatcher.describe(error, action.name))
         context = Context(parts, caller, address=request.client.host if request.client else "")
@@ -116,10 +120,24 @@ async def _payload(request: Request) -> tuple[dict[str, Any], bool]:
             if key in raw:
                 raise invalid(key, "given twice")
             raw[key] = value
-    return raw | request.path_params, strict
+    for key, value in request.path_params.items():
+        if key in raw:
+            raise invalid(key, "given twice: it is in the path")
+        raw[key] = value
+    return raw, strict
 
 
 def _add_health(router: APIRouter, database: Database, journal: Journal) -> None:
+    probing: asyncio.Task[None] | None = None
+
+    async def probe() -> None:
+        """However many ask, and however long the store hangs: one write at a time."""
+        nonlocal probing
+        if probing is None or probing.done():
+            probing = asyncio.create_task(database.probe())
+            probing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait_for(asyncio.shield(probing), READY_TIMEOUT_S)
+
     @router.get("/health/live", include_in_schema=False)
     async def live() -> dict[str, str]:
         """The process answers."""
@@ -131,7 +149,7 @@ def _add_health(router: APIRouter, database: Database, journal: Journal) -> None
         try:
             if not journal.alive:
                 raise StoreUnavailable("the journal has stopped")
-            await asyncio.wait_for(database.probe(), 5)
+            await probe()
         except (StoreUnavailable, TimeoutError):
             error = ActionError(ErrorCode.UNAVAILABLE, "the store cannot be written to now")
             return problem(error.error)

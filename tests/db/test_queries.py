@@ -1,0 +1,21 @@
+"""What the query functions promise on SQLite and on PostgreSQL alike."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, update
+
+from db import models
+from db.engine import Database
+from db.queries import rooms
+from tests.db.rows import add_room
+
+
+async def test_the_heads_of_rooms_are_found_by_key(database: Database) -> None:
+    def fill(conn: Connection) -> None:
+        for number in (1, 2, 3):
+            add_room(conn, number)
+        conn.execute(update(models.rooms).where(models.rooms.c.id == 2).values(last_seq=7))
+
+    await database.write(fill)
+    assert await database.read(lambda conn: rooms.heads(conn, [1, 2, 4])) == {1: 0, 2: 7}
+    assert await database.read(lambda conn: rooms.heads(conn, [])) == {}

@@ -1,0 +1,331 @@
+"""Who may import whom: the layers of the server, and what may be used in which, kept by reading the source."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = ("server", "db", "client_demo")
+
+ALLOWED: dict[str, set[str]] = {
+    "server": set(),
+    "server.contract": set(),
+    "server.settings": set(),
+    "server.names": {"server.contract"},
+    "server.transport": {"server.contract"},
+    "server.dispatch": {"server.contract"},
+    "server.delivery": {"db", "server.contract"},
+    "server.auth": {"db", "server.contract", "server.names", "server.delivery"},
+    "server.access": {"db", "server.contract", "server.names", "server.delivery", "server.auth"},
+    "server.context": {"db.engine", "server.access", "server.auth", "server.contract", "server.delivery"},
+    "server.actions": {
+        "db.queries",
+        "server.access",
+        "server.context",
+        "server.contract",
+        "server.delivery",
+        "server.dispatch",
+        "server.names",
+    },
+    "server.gateways": {
+        "db.engine",
+        "db.queries.users",
+        "server.__version__",
+        "server.auth",
+        "server.context",
+        "server.contract",
+        "server.delivery.catchup",
+        "server.delivery.connection",
+        "server.delivery.frames",
+        "server.delivery.journal",
+        "server.dispatch",
+        "server.transport",
+    },
+    "server.app": {
+        "db",
+        "server.__version__",
+        "server.access",
+        "server.actions",
+        "server.auth",
+        "server.context",
+        "server.delivery",
+        "server.dispatch",
+        "server.gateways",
+        "server.settings",
+        "server.transport",
+    },
+    "server.serving": {"server.app", "server.gateways", "server.settings", "server.transport"},
+    "server.cli": {
+        "db",
+        "server.__version__",
+        "server.app",
+        "server.auth",
+        "server.contract",
+        "server.delivery.broker",
+        "server.names",
+        "server.serving",
+        "server.settings",
+    },
+    "server.__main__": {"server.cli"},
+    "db": set(),
+    "client_demo": {"server.contract"},
+}
+"""Each layer, and the layers (or parts of them) that it may import; itself always. The longest name counts."""
+
+ONLY_IN: dict[str, set[str]] = {
+    "socketio": {"server.gateways.socketio", "server.transport", "client_demo"},
+    "engineio": {"server.gateways.socketio", "server.transport", "client_demo"},
+    "fastapi": {"server.app", "server.gateways"},
+    "starlette": {"server.app", "server.gateways", "server.transport"},
+    "pydantic_settings": {"server.settings"},
+    "os.environ": {"server.settings", "client_demo"},
+    "os.environb": {"server.settings", "client_demo"},
+    "os.getenv": {"server.settings", "client_demo"},
+    "os.getenvb": {"server.settings", "client_demo"},
+    # Raw look-ups of rooms: they say nothing about who may know of the room.
+    "db.queries.rooms.find": {"server.access", "server.delivery"},
+    "db.queries.rooms.find_direct": {"server.access", "server.delivery"},
+    "db.queries.rooms.by_key": {"server.access", "server.delivery"},
+    "db.queries.rooms.lock": {"server.access", "server.delivery"},
+}
+"""What may be imported, or named by way of an import, in these modules alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """`importer` uses `target` (a module, or a name in one) at a line; `early`: while it is itself imported."""
+
+    importer: str
+    target: str
+    line: int
+    early: bool
+    imported: bool
+
+    def __str__(self) -> str:
+        return f"{self.importer}:{self.line} {self.target}"
+
+
+def within(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Every module of ours, by its dotted name."""
+    found: dict[str, Path] = {}
+    for package in OURS:
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def uses(name: str, path: Path) -> Iterator[Use]:
+    """What a module imports, and the dotted names that it spells from its imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    known: dict[str, str] = {}
+    for node, early in _walk(tree, early=True):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                known[alias.asname or alias.name.partition(".")[0]] = (
+                    alias.name if alias.asname else alias.name.partition(".")[0]
+                )
+                yield Use(name, alias.name, node.lineno, early, True)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            for alias in node.names:
+                target = f"{base}.{alias.name}"
+                known[alias.asname or alias.name] = target
+                yield Use(name, target, node.lineno, early, True)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and (spelled := _spelled(node, known)):
+            yield Use(name, spelled, node.lineno, False, False)
+
+
+def _walk(node: ast.AST, early: bool) -> Iterator[tuple[ast.AST, bool]]:
+    for child in ast.iter_child_nodes(node):
+        inner = early and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            for statement in child.body:
+                yield statement, False
+                yield from _walk(statement, False)
+            for statement in child.orelse:
+                yield statement, inner
+                yield from _walk(statement, inner)
+            continue
+        yield child, inner
+        yield from _walk(child, inner)
+
+
+def _spelled(node: ast.expr, known: Mapping[str, str]) -> str | None:
+    if isinstance(node, ast.Name):
+        return known.get(node.id)
+    if isinstance(node, ast.Attribute) and (base := _spelled(node.value, known)):
+        return f"{base}.{node.attr}"
+    return None
+
+
+def layer(name: str) -> str | None:
+    return max((known for known in ALLOWED if within(name, known)), key=len, default=None)
+
+
+def violations(root: Path) -> list[str]:
+    """Everything under `root` that breaks a rule, in words."""
+    found = modules(root)
+    wrong: list[str] = []
+    edges: dict[str, set[str]] = {name: set() for name in found}
+    for name, path in found.items():
+        own = layer(name)
+        if own is None or (own == "server" and name != "server"):
+            wrong.append(f"{name}: no rule for it; add it to ALLOWED")
+            continue
+        for use in uses(name, path):
+            for thing, where in ONLY_IN.items():
+                if within(use.target, thing) and not any(within(name, place) for place in where):
+                    wrong.append(f"{use}: only in {', '.join(sorted(where))}")
+            if not use.imported or not any(within(use.target, ours) for ours in OURS):
+                continue
+            module = use.target if use.target in found else use.target.rpartition(".")[0]
+            if module not in found:
+                module = use.target
+            if use.early and module != name:
+                edges[name].add(module)
+            mine = own != "server" and within(module, own)
+            if not mine and not any(within(use.target, allowed) for allowed in ALLOWED[own]):
+                wrong.append(f"{use}: not for {own}")
+    wrong += [f"import cycle: {' -> '.join(cycle)}" for cycle in cycles(edges)]
+    between: dict[str, set[str]] = {known: set() for known in ALLOWED}
+    for name, targets in edges.items():
+        between[layer(name) or ""] |= {
+            above for target in targets if (above := layer(target)) != layer(name) and above
+        }
+    wrong += [f"cycle of layers: {' -> '.join(cycle)}" for cycle in cycles(between)]
+    return wrong
+
+
+def cycles(edges: Mapping[str, set[str]]) -> list[list[str]]:
+    """One cycle for each way back that a depth-first walk meets."""
+    found: list[list[str]] = []
+    done: set[str] = set()
+
+    def visit(name: str, path: Sequence[str]) -> None:
+        if name in path:
+            found.append([*path[path.index(name) :], name])
+        elif name not in done:
+            for target in sorted(edges.get(name, ())):
+                visit(target, [*path, name])
+            done.add(name)
+
+    for name in sorted(edges):
+        visit(name, [])
+    return found
+
+
+def test_every_module_imports_only_what_its_layer_may() -> None:
+    found = modules(ROOT)
+    assert {"server.app", "server.contract", "server.delivery.hub", "db.queries.rooms"} <= found.keys()
+    assert violations(ROOT) == []
+
+
+def test_the_layers_themselves_have_an_order() -> None:
+    edges = {name: {above for part in parts if (above := layer(part))} - {name} for name, parts in ALLOWED.items()}
+    assert cycles(edges) == []
+
+
+GOOD = {
+    "server/__init__.py": "__version__ = '1'",
+    "server/contract/__init__.py": "",
+    "server/contract/errors.py": "import enum",
+    "server/contract/models.py": "from server.contract.errors import Error",
+    "server/settings.py": "import os\nfrom pydantic_settings import BaseSettings\nhome = os.environ['HOME']",
+    "server/access.py": "from db.queries import rooms\ndef load(conn): return rooms.find(conn)",
+    "server/delivery/__init__.py": "",
+    "server/delivery/hub.py": "from db.queries import rooms\ndef lock(conn): return rooms.lock(conn)",
+    "server/dispatch.py": "from server.contract.errors import Error",
+    "server/actions/__init__.py": "",
+    "server/actions/rooms.py": "from db.queries import rooms\nfrom server.dispatch import action\nx = rooms.visible",
+    "server/gateways/__init__.py": "",
+    "server/gateways/socketio.py": "import socketio\nfrom server.transport import server",
+    "server/gateways/rest.py": "import fastapi\nfrom server import __version__",
+    "server/transport/__init__.py": "",
+    "server/transport/server.py": "from engineio import AsyncServer",
+    "server/app.py": "from fastapi import FastAPI\nimport server.actions",
+    "db/__init__.py": "",
+    "db/engine.py": "",
+    "db/queries/__init__.py": "",
+    "db/queries/rooms.py": "import db.engine",
+    "client_demo/__init__.py": "",
+    "client_demo/client.py": "import os, socketio\nfrom server.contract.models import Message\nx = os.environ",
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name, source in GOOD.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    return tmp_path
+
+
+def test_a_tree_that_keeps_the_rules_has_no_violations(tree: Path) -> None:
+    assert violations(tree) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "said"),
+    [
+        ("server/contract/errors.py", "from server.dispatch import action", "not for server.contract"),
+        ("server/contract/errors.py", "from server import dispatch", "not for server.contract"),
+        ("server/contract/errors.py", "from .. import dispatch", "not for server.contract"),
+        ("server/contract/errors.py", "from ..dispatch import action", "not for server.contract"),
+        ("server/contract/errors.py", "import db", "not for server.contract"),
+        ("server/contract/errors.py", "def late():\n    import server.dispatch", "not for server.contract"),
+        ("db/engine.py", "from server.contract.errors import Error", "not for db"),
+        ("db/queries/rooms.py", "import server", "not for db"),
+        ("client_demo/client.py", "from server.dispatch import Registry", "not for client_demo"),
+        ("client_demo/client.py", "from db import engine", "not for client_demo"),
+        ("server/delivery/hub.py", "from server.actions import rooms", "not for server.delivery"),
+        ("server/delivery/hub.py", "from server.context import Context", "not for server.delivery"),
+        ("server/gateways/rest.py", "from server.actions import rooms", "not for server.gateways"),
+        ("server/gateways/rest.py", "from server.delivery.hub import Hub", "not for server.gateways"),
+        ("server/gateways/rest.py", "from db.queries import rooms", "not for server.gateways"),
+        ("server/transport/server.py", "from server.dispatch import Registry", "not for server.transport"),
+        ("server/actions/rooms.py", "from server.gateways import rest", "not for server.actions"),
+        ("server/actions/rooms.py", "from db.engine import Database", "not for server.actions"),
+        ("server/actions/rooms.py", "import socketio", "only in"),
+        ("server/delivery/hub.py", "def late():\n    from engineio import packet", "only in"),
+        ("server/gateways/rest.py", "import socketio.packet", "only in"),
+        ("server/dispatch.py", "from fastapi import Request", "only in"),
+        ("server/dispatch.py", "import os\nx = os.environ['A']", "only in"),
+        ("server/dispatch.py", "import os as system\nx = system.getenv('A')", "only in"),
+        ("db/engine.py", "from os import environ", "only in"),
+        ("server/app.py", "from pydantic_settings import BaseSettings", "only in"),
+        ("server/actions/rooms.py", "from db.queries import rooms as r\ndef f(c): return r.by_key(c, 1)", "only in"),
+        ("server/actions/rooms.py", "from db.queries.rooms import find", "only in"),
+        ("server/actions/rooms.py", "import db.queries.rooms\nx = db.queries.rooms.find_direct", "only in"),
+        ("server/new.py", "", "no rule"),
+        ("server/contract/errors.py", "from server.contract import models", "import cycle"),
+        ("db/engine.py", "from db.queries.rooms import find", "import cycle"),
+    ],
+)
+def test_a_planted_violation_is_found(tree: Path, path: str, source: str, said: str) -> None:
+    (tree / path).write_text(source)
+    found = violations(tree)
+    assert any(said in line for line in found), found
+
+
+def test_an_import_for_the_type_checker_alone_is_no_cycle_but_keeps_to_its_layer(tree: Path) -> None:
+    errors = tree / "server/contract/errors.py"
+    errors.write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from server.contract import models")
+    assert violations(tree) == []
+    errors.write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from server.app import create_app")
+    assert any("not for server.contract" in line for line in violations(tree))
