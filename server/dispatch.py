@@ -71,9 +71,11 @@ def action(
     status: int = 200,
     live: bool = True,
     anonymous: bool = False,
+    response: type[View] | None = None,
 ) -> Callable[[H], H]:
     """Register a function as an action. Its annotations name the payload's model and the answer's.
 
+    `response`: the answer's model, for a function that returns the wire's dictionary itself (the path of a message).
     A function that appends is annotated as returning a future of its answer: it has taken effect, in order, when it
     returns, and is answered after the commit.
     """
@@ -81,13 +83,13 @@ def action(
     def register(handler: H) -> H:
         hints = get_type_hints(handler)
         _context, request = list(inspect.signature(handler).parameters)
-        response = hints["return"]
-        appends = get_origin(response) is asyncio.Future
+        returns = hints["return"]
+        appends = get_origin(returns) is asyncio.Future
         handler.__action__ = Action(  # type: ignore[attr-defined]
             name=name,
             handler=handler,
             request=hints[request],
-            response=get_args(response)[0] if appends else response,
+            response=response or (get_args(returns)[0] if appends else returns),
             also=also,
             http=http,
             status=status,

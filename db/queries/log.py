@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import Select, and_, bindparam, func, insert, select
@@ -170,23 +171,31 @@ def _join_spans(
     return span, statement.join(span, within).join(members, mine)
 
 
-def save_cursors(conn: Connection, moved: Mapping[tuple[int, int], int]) -> None:
-    """Move cursors, (device, room) -> seq, forwards only."""
-    statement = insert_or(conn, cursors).values(
+@cache
+def _save_cursors(dialect: str) -> Any:
+    statement = insert_or(dialect, cursors).values(
         device_id=bindparam("device"), room_id=bindparam("room"), seq=bindparam("to")
     )
-    further = statement.excluded.seq > cursors.c.seq
+    return statement.on_conflict_do_update(
+        index_elements=["device_id", "room_id"],
+        set_={"seq": statement.excluded.seq},
+        where=statement.excluded.seq > cursors.c.seq,
+    )
+
+
+def save_cursors(conn: Connection, moved: Mapping[tuple[int, int], int]) -> None:
+    """Move cursors, (device, room) -> seq, forwards only."""
     conn.execute(
-        statement.on_conflict_do_update(
-            index_elements=["device_id", "room_id"], set_={"seq": statement.excluded.seq}, where=further
-        ),
+        _save_cursors(conn.dialect.name),
         [{"device": device, "room": room, "to": to} for (device, room), to in sorted(moved.items())],
     )
 
 
 def reset_cursors(conn: Connection, device_key: int, to: Mapping[int, int]) -> None:
     """Set cursors, room -> seq, also backwards: the log they pointed into is not the one there is."""
-    statement = insert_or(conn, cursors).values(device_id=device_key, room_id=bindparam("room"), seq=bindparam("to"))
+    statement = insert_or(conn.dialect.name, cursors).values(
+        device_id=device_key, room_id=bindparam("room"), seq=bindparam("to")
+    )
     conn.execute(
         statement.on_conflict_do_update(
             index_elements=["device_id", "room_id"], set_={"seq": statement.excluded.seq}
@@ -217,27 +226,29 @@ def marker(conn: Connection, room_key: int, user_key: int) -> MarkerRow:
     return MarkerRow(0, 0) if row is None else MarkerRow(*row)
 
 
-def save_markers(conn: Connection, moved: Mapping[tuple[int, int], MarkerRow], now: int) -> None:
-    """Move read markers, (room, user) -> marker, forwards only."""
-    statement = insert_or(conn, read_markers).values(
+@cache
+def _save_markers(dialect: str) -> Any:
+    statement = insert_or(dialect, read_markers).values(
         room_id=bindparam("room"),
         user_id=bindparam("user"),
         seq=bindparam("to"),
         messages=bindparam("count"),
-        updated_at=now,
+        updated_at=bindparam("now"),
     )
+    new = statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=["room_id", "user_id"],
+        set_={"seq": new.seq, "messages": new.messages, "updated_at": new.updated_at},
+        where=new.seq > read_markers.c.seq,
+    )
+
+
+def save_markers(conn: Connection, moved: Mapping[tuple[int, int], MarkerRow], now: int) -> None:
+    """Move read markers, (room, user) -> marker, forwards only."""
     conn.execute(
-        statement.on_conflict_do_update(
-            index_elements=["room_id", "user_id"],
-            set_={
-                "seq": statement.excluded.seq,
-                "messages": statement.excluded.messages,
-                "updated_at": statement.excluded.updated_at,
-            },
-            where=statement.excluded.seq > read_markers.c.seq,
-        ),
+        _save_markers(conn.dialect.name),
         [
-            {"room": room, "user": user, "to": moved_to.seq, "count": moved_to.messages}
+            {"room": room, "user": user, "to": moved_to.seq, "count": moved_to.messages, "now": now}
             for (room, user), moved_to in sorted(moved.items())
         ],
     )

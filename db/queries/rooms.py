@@ -127,7 +127,7 @@ def standing(conn: Connection, room_key: int, user_key: int, now: int) -> Standi
 def insert_room(conn: Connection, **values: Any) -> int | None:
     """Make a room; None if its topic name or its pair of users has one already."""
     key = conn.execute(
-        insert_or(conn, rooms).values(**values).on_conflict_do_nothing().returning(rooms.c.id)
+        insert_or(conn.dialect.name, rooms).values(**values).on_conflict_do_nothing().returning(rooms.c.id)
     ).scalar()
     return None if key is None else int(key)
 

@@ -125,9 +125,9 @@ def content_bytes(conn: Connection) -> Any:
     return func.coalesce(size, 0)
 
 
-def insert_or(conn: Connection, table: Table) -> Any:
-    """An INSERT that knows `on_conflict_do_nothing` and `on_conflict_do_update`, in the connection's dialect."""
-    return sqlite_insert(table) if conn.dialect.name == "sqlite" else postgresql_insert(table)
+def insert_or(dialect: str, table: Table) -> Any:
+    """An INSERT that knows `on_conflict_do_nothing` and `on_conflict_do_update`, in a dialect."""
+    return sqlite_insert(table) if dialect == "sqlite" else postgresql_insert(table)
 
 
 def relation(conn: Connection, name: str, rows: Iterable[Sequence[Any]], **columns: type[int] | type[str]) -> CTE:

@@ -38,7 +38,7 @@ def lock(conn: Connection, username: str) -> UserRow | None:
 def claim_name(conn: Connection, key: str, kind: str) -> bool:
     """Take a name for a user or a topic; False if the other kind holds it, or another topic."""
     taken = conn.execute(
-        insert_or(conn, names).values(key=key, kind=kind).on_conflict_do_nothing().returning(names.c.key)
+        insert_or(conn.dialect.name, names).values(key=key, kind=kind).on_conflict_do_nothing().returning(names.c.key)
     ).first()
     if taken is not None:
         return True
@@ -51,7 +51,7 @@ def add(conn: Connection, username: str, name_key: str, password_hash: str | Non
     if not claim_name(conn, name_key, "user"):
         return None
     key = conn.execute(
-        insert_or(conn, users)
+        insert_or(conn.dialect.name, users)
         .values(username=username, password_hash=password_hash, created_at=now, disabled=False)
         .on_conflict_do_nothing()
         .returning(users.c.id)
@@ -149,7 +149,7 @@ def device(conn: Connection, user_key: int, name: str) -> DeviceRow | None:
 def add_device(conn: Connection, user_key: int, name: str, now: int) -> DeviceRow:
     """Name a device for the first time: it starts, room by room, where the user's furthest device is."""
     key = conn.execute(
-        insert_or(conn, devices)
+        insert_or(conn.dialect.name, devices)
         .values(user_id=user_key, name=name, created_at=now)
         .on_conflict_do_nothing()
         .returning(devices.c.id)

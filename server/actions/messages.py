@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from sqlalchemy.engine import Connection as Transaction
 
@@ -19,8 +20,8 @@ from server.delivery.operations import MarkRead, OpenDirect, Send
 from server.dispatch import action
 
 
-@action("message", http="POST /api/messages", status=201)
-async def message(ctx: Context, req: SendMessage) -> asyncio.Future[Message]:
+@action("message", http="POST /api/messages", status=201, response=Message)
+async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, Any]]:
     """Send a message to a topic, a conversation or a user; answered when it is durable.
 
     With a `client_id` it takes effect once, however often it is sent. The first message to a user makes the

@@ -21,7 +21,7 @@ from db.queries.rooms import Snapshot, Standing
 from db.queries.rows import EntryRow, RoomRow
 from server.contract.errors import ActionError, ErrorCode, invalid, not_found
 from server.contract.events import MemberChange
-from server.contract.models import Message, Role, RoomKind
+from server.contract.models import Role, RoomKind
 from server.contract.permissions import Permission, refusal
 from server.delivery.broker import (
     Appended,
@@ -36,8 +36,8 @@ from server.delivery.broker import (
 )
 from server.delivery.connection import Principal
 from server.delivery.cursors import RECEIPT_MEMBERS
-from server.delivery.frames import room_name
-from server.delivery.views import message_view, receipt
+from server.delivery.frames import message, room_name
+from server.delivery.views import receipt
 
 T = TypeVar("T")
 MEMBER_EVENTS_UP_TO = 200
@@ -183,8 +183,8 @@ class Operation(ABC, Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Send(Operation[Message]):
-    """Append a message, once per `client_id`."""
+class Send(Operation[dict[str, Any]]):
+    """Append a message, once per `client_id`; answers with it as its sender gets it."""
 
     content: str
     client_id: str | None = None
@@ -194,13 +194,13 @@ class Send(Operation[Message]):
     def size(self) -> int:
         return 512 + (len(self.content) if self.content.isascii() else 4 * len(self.content))
 
-    def apply(self, work: Work) -> Message:
+    def apply(self, work: Work) -> dict[str, Any]:
         assert self.room_key is not None
         room = work.room(self.room_key)
         if self.client_id is not None:
             before = work.sent.get((self.room_key, self.actor.user_key, self.client_id))
             if before is not None:
-                return message_view(room_name(room.row), before)
+                return message(room_name(room.row), before, to_sender=True)
         work.check(room, self.actor.user_key, Permission.SEND)
         if self.reply_to is not None and (self.room_key, self.reply_to) not in work.known_messages:
             raise invalid("reply_to", "no such message in this room")
@@ -217,7 +217,7 @@ class Send(Operation[Message]):
         if self.client_id is not None:
             work.sent[self.room_key, self.actor.user_key, self.client_id] = entry
         work.markers[self.room_key, self.actor.user_key] = MarkerRow(entry.seq, entry.messages)
-        return message_view(room_name(room.row), entry)
+        return message(room_name(room.row), entry, to_sender=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,8 @@ from typing import Any
 
 from db.queries.log import ReceiptRow
 from db.queries.rooms import Snapshot
-from db.queries.rows import EntryRow
-from server.contract.models import Message, Room
-from server.delivery.frames import RoomName, message, room_name
+from server.contract.models import Room
+from server.delivery.frames import message, room_name
 
 
 def room(snapshot: Snapshot, user_key: int, online: int) -> Room:
@@ -32,11 +31,6 @@ def room(snapshot: Snapshot, user_key: int, online: int) -> Room:
             else message(room_name(row), last, to_sender=last.sender_key == user_key),
         }
     )
-
-
-def message_view(name: RoomName, entry: EntryRow) -> Message:
-    """A message as its sender gets it."""
-    return Message.model_construct(**message(name, entry, to_sender=True))
 
 
 def receipt(row: ReceiptRow) -> dict[str, Any]:
