@@ -80,8 +80,9 @@ class Node:
             self.parts,
             self.dispatcher,
             self.catch_up,
-            cors_origins=settings.cors_origins,
-            per_address=HALF_OPEN_PER_ADDRESS if settings.limited else MAX_HALF_OPEN,
+            parser=settings.parser,
+            cors_allowed_origins=settings.cors_origins,
+            max_half_open_per_address=HALF_OPEN_PER_ADDRESS if settings.limited else MAX_HALF_OPEN,
             **(engine or {}),
         )
         self._stack = AsyncExitStack()
@@ -133,7 +134,7 @@ class Application:
         if scope["type"] in ("http", "websocket"):
             path: str = scope["path"]
             if path == SOCKETIO_PATH or path.startswith(SOCKETIO_PATH + "/"):
-                await self.node.socketio.eio.handle_request(scope, receive, send)
+                await self.node.socketio.server.eio.handle_request(scope, receive, send)
                 return
             if scope["type"] == "websocket":
                 await receive()

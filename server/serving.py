@@ -16,9 +16,9 @@ from typing import BinaryIO
 import uvicorn
 
 from server.app import Application
-from server.gateways.socketio import MAX_PAYLOAD
 from server.settings import SettingsError
 from server.transport.direct import DirectWebSocket
+from server.transport.protocol import MAX_PAYLOAD
 
 BACKLOG = 4096
 LOCK_PATIENCE_S = 10.0

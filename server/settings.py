@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     rate_limits: Literal["on", "off"] = Field(
         default="on", description="`off` lifts every rate limit and per-address cap"
     )
+    parser: Literal["json", "msgpack"] = Field(
+        default="json", description="`msgpack`: clients use `socket.io-msgpack-parser`; all of them, or none"
+    )
     dev_tokens: bool = Field(default=False, description="Serves `GET /token?username=`; only on a loopback host")
 
     @field_validator("cors_origins", mode="before")

@@ -28,7 +28,9 @@ class Principal:
 class Link(Protocol):
     """A gateway's end of one connection. Everything goes out in the order of the calls."""
 
-    codec: Codec
+    @property
+    def codec(self) -> Codec:
+        """How events are encoded for it."""
 
     def write(self, batch: Batch) -> None:
         """Queue a batch; never blocks. A queue that overflows closes the connection as a slow consumer."""

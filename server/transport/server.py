@@ -18,6 +18,7 @@ from engineio import AsyncServer
 from server.transport.direct import DirectWebSocket, offered
 from server.transport.frames import packet_frame
 from server.transport.session import (
+    CLOSE,
     NOOP,
     OPEN,
     PING,
@@ -93,9 +94,11 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             self._empty.set()
 
     def session_of(self, sid: str) -> EngineSession | None:
-        """The session with that id, unless it has ended."""
-        found = self.sockets.get(sid)
-        return None if found is None or found.closing else found
+        """The session with that id, unless it has ended and nothing waits for the client's next poll."""
+        found: EngineSession | None = self.sockets.get(sid)
+        if found is not None:
+            found.check_timeout()
+        return None if found is None or found.said_all() else found
 
     async def end_all(self, reason: str) -> None:
         """End every session, politely, and wait until all are gone or the linger time is over."""
@@ -214,7 +217,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         if session.upgraded:
             return 400, "session has been upgraded"
         if session.polling:
-            session.end(self.reason.TRANSPORT_ERROR)
+            session.end(self.reason.TRANSPORT_ERROR, last=CLOSE)
             return 400, "overlapping polls"
         if session.upgrading:
             return 200, NOOP
@@ -248,8 +251,8 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
                 task.cancel()
 
     async def _post(self, session: EngineSession, receive: Receive) -> tuple[int, str]:
-        if session.upgraded:
-            return 400, "session has been upgraded"
+        if session.upgraded or session.closing:
+            return 400, "session has been upgraded" if session.upgraded else "session id unknown"
         chunks, size, more = [], 0, True
         while more:
             event = await receive()
@@ -264,7 +267,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         try:
             for packet in decode_payload(b"".join(chunks)):
                 session.receive_packet(packet)
-                if session.closing:
+                if session.has_ended():
                     break
         except ProtocolError as error:
             self.broken(session, error)
@@ -283,13 +286,14 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
     ) -> None:
         await receive()  # websocket.connect
         refused = self._refusal(scope, query, headers, "websocket")
-        session = self.session_of(query["sid"]) if refused is None and "sid" in query else None
-        if session is not None and (session.upgraded or session.upgrading):
-            refused = 400, "session has been upgraded"
         if refused is not None:
             await _refuse_websocket(scope, send, *refused)
             return
+        session = self.session_of(query["sid"]) if "sid" in query else None
         await send({"type": "websocket.accept"})
+        if session is not None and (session.upgraded or session.upgrading or session.closing):
+            await send({"type": "websocket.close"})
+            return
         wire = offered(scope)
         if session is None:
             session = self._open(scope)

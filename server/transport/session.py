@@ -65,6 +65,7 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
         self._room: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._awaiting_pong = False
+        self._ping_due = 0.0
 
     # -- out -----------------------------------------------------------------------------------------------------
 
@@ -205,16 +206,23 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
     # -- heartbeat -----------------------------------------------------------------------------------------------
 
     def start_heartbeat(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self.server.ping_interval, self._ping)
+        loop = asyncio.get_running_loop()
+        self._ping_due = loop.time() + self.server.ping_interval
+        self._timer = loop.call_at(self._ping_due, self._ping)
 
     def _ping(self) -> None:
         if self.heartbeat is not None:
             self.heartbeat.ping_written()
         self._awaiting_pong = True
-        self._timer = asyncio.get_running_loop().call_later(
-            self.server.ping_timeout, self.end, self.server.reason.PING_TIMEOUT
-        )
+        timed_out = self.server.reason.PING_TIMEOUT
+        deadline = self._ping_due + self.server.ping_timeout
+        self._timer = asyncio.get_running_loop().call_at(deadline, self.end, timed_out)
         self._send([PING], 1)
+
+    def check_timeout(self) -> None:
+        """End the session if its PONG is overdue, however late the event loop is."""
+        if asyncio.get_running_loop().time() >= self._ping_due + self.server.ping_timeout:
+            self.end(self.server.reason.PING_TIMEOUT)
 
     def _pong(self) -> None:
         if not self._awaiting_pong:
@@ -228,8 +236,11 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def end(self, reason: str, *, politely: bool = False) -> None:
-        """End the session. `politely`: what was sent goes out first, if the client reads it soon. Idempotent."""
+    def end(self, reason: str, *, politely: bool = False, last: Packet = NOOP) -> None:
+        """End the session. `politely`: what was sent goes out first, if the client reads it soon. Idempotent.
+
+        Otherwise a waiting poll is answered with `last`.
+        """
         if self.closing:
             return
         self.closing = True
@@ -251,8 +262,12 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
                 self._out.clear()
                 self._out_bytes = 0
                 if self.polling:
-                    self._enqueue([NOOP], 1)
+                    self._enqueue([last], 1)
                 self.finish()
+
+    def has_ended(self) -> bool:
+        """Whether the session takes no more packets; ask again after each."""
+        return self.closing
 
     def finish(self) -> None:
         """Nothing more will be read or written. Idempotent."""

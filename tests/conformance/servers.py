@@ -1,0 +1,106 @@
+"""The servers that the protocols' official suites expect, on the real transport."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from server.transport.direct import DirectWebSocket
+from server.transport.protocol import NamespaceSocket, SocketIOServer
+from server.transport.server import EngineServer, Receive, Scope, Send
+from server.transport.session import EngineSession
+
+TRANSPORT: dict[str, Any] = {
+    "ping_interval": 0.3,
+    "ping_timeout": 0.2,
+    "max_http_buffer_size": 1_000_000,
+    "cors_allowed_origins": "*",
+}
+CONNECT_TIMEOUT_S = 1.0
+
+
+class Echo:
+    """Engine.IO: every message comes back."""
+
+    def opened(self, session: EngineSession, address: str) -> None: ...
+
+    def message(self, session: EngineSession, data: str | bytes) -> None:
+        session.put(["4" + data if isinstance(data, str) else data], len(data))
+
+    def ended(self, session: EngineSession, reason: str) -> None: ...
+
+
+class Namespaces:
+    """Socket.IO: what the suite expects of `/` and `/custom`."""
+
+    def connect(self, client: NamespaceSocket[None], auth: Any) -> None:
+        client.accept()
+        client.emit("auth", auth or {})
+
+    def event(self, client: NamespaceSocket[None], data: list[Any], ack_id: int | None) -> None:
+        if data[0] == "message":
+            client.emit("message-back", *data[1:])
+        elif data[0] == "message-with-ack" and ack_id is not None:
+            client.acknowledge(ack_id, data[1:])
+
+    def disconnected(self, client: NamespaceSocket[None]) -> None: ...
+
+    def broken(self, client: NamespaceSocket[None]) -> None:
+        client.session.end("protocol error", politely=True)
+
+
+def engineio() -> tuple[str, EngineServer]:
+    server = EngineServer(async_mode="asgi", **TRANSPORT)
+    server.listener = Echo()
+    return "/engine.io/", server
+
+
+def socketio(**options: Any) -> tuple[str, EngineServer]:
+    server: SocketIOServer[None] = SocketIOServer(
+        Namespaces(), namespaces=("/", "/custom"), connect_timeout=CONNECT_TIMEOUT_S, **{**TRANSPORT, **options}
+    )
+    return "/socket.io/", server.eio
+
+
+APPLICATIONS: dict[str, Callable[[], tuple[str, EngineServer]]] = {"engineio": engineio, "socketio": socketio}
+
+
+def application(path: str, engine: EngineServer) -> Any:
+    """An ASGI application with nothing but the transport on its path."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == path:
+            await engine.handle_request(scope, receive, send)
+        elif scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
+def configure(app: Any, **options: Any) -> uvicorn.Config:
+    """uvicorn as Tidings runs it."""
+    return uvicorn.Config(
+        app,
+        **{
+            "lifespan": "off",
+            "ws": DirectWebSocket,
+            "ws_per_message_deflate": False,
+            "ws_ping_interval": None,
+            "log_config": None,
+            "access_log": False,
+            **options,
+        },
+    )
+
+
+async def serve(protocol: str, host: str, port: int) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    server = uvicorn.Server(configure(application(*APPLICATIONS[protocol]())))
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    with socket.create_server((host, port), family=family) as listening:
+        print(f"{protocol} on http://{host}:{listening.getsockname()[1]}", flush=True)
+        await server.serve([listening])
