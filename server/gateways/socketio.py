@@ -248,7 +248,7 @@ class SocketIOGateway(socketio.AsyncServer):  # type: ignore[misc]
                 return None
             packet, client.partial = client.partial, None
             return packet
-        if not isinstance(data, str) or not data[:1].isdigit():
+        if not isinstance(data, str) or not "0" <= data[:1] <= "6":
             raise ValueError("not a Socket.IO packet")
         packet = Packet(encoded_packet=data)
         if packet.packet_type in (sio.BINARY_EVENT, sio.BINARY_ACK):
