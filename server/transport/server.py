@@ -93,9 +93,9 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             self._empty.set()
 
     def session_of(self, sid: str) -> EngineSession | None:
-        """The session with that id, unless it has ended."""
+        """The session with that id, unless it has ended and nothing waits for the client's next poll."""
         found = self.sockets.get(sid)
-        return None if found is None or found.closing else found
+        return None if found is None or found.said_all() else found
 
     async def end_all(self, reason: str) -> None:
         """End every session, politely, and wait until all are gone or the linger time is over."""
