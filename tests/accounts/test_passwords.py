@@ -24,38 +24,37 @@ async def _login(http: httpx.AsyncClient, username: str, password: str = PASSWOR
     return await http.post("/api/login", json={"username": username, "password": password})
 
 
-@pytest.mark.parametrize(
-    ("password", "fits"),
-    [
-        ("x" * 7, False),
-        ("x" * 8, True),
-        ("ñ" * 3, False),  # 6 bytes
-        ("ñ" * 4, True),
-        ("😀", False),
-        ("😀😀", True),
-        ("x" * 72, True),
-        ("x" * 73, False),
-        ("ñ" * 36, True),
-        ("ñ" * 36 + "x", False),
-        ("😀" * 18, True),
-        ("😀" * 18 + "!", False),
-        ("long" * 100_000, False),
-        ("nul\0nul\0", False),
-        ("        ", True),
-    ],
-)
-async def test_a_password_has_8_to_72_bytes_in_utf_8(lite: RunningNode, password: str, fits: bool) -> None:
+PASSWORDS = {
+    "x" * 7: False,
+    "x" * 8: True,
+    "ñ" * 3: False,  # 6 bytes
+    "ñ" * 4: True,
+    "😀": False,
+    "😀😀": True,
+    "x" * 72: True,
+    "x" * 73: False,
+    "ñ" * 36: True,
+    "ñ" * 36 + "x": False,
+    "😀" * 18: True,
+    "😀" * 18 + "!": False,
+    "long" * 10_000: False,
+    "nul\0nul\0": False,
+    "        ": True,
+}
+
+
+async def test_a_password_has_8_to_72_bytes_in_utf_8(lite: RunningNode) -> None:
     async with httpx.AsyncClient(base_url=lite.url) as http:
-        made = await http.post("/api/register", json={"username": "omar", "password": password})
-        if fits:
-            assert made.status_code == 201
-            assert (await _login(http, "omar", password)).status_code == 200
-        elif len(password) > 1000:
-            assert made.json()["code"] == "too_large"
-        else:
-            assert (made.status_code, made.json()["code"]) == (422, "invalid")
+        for number, (password, fits) in enumerate(PASSWORDS.items()):
+            name = f"user{number}"
+            made = await http.post("/api/register", json={"username": name, "password": password})
+            if fits:
+                assert made.status_code == 201, password
+                assert (await _login(http, name, password)).status_code == 200, password
+                continue
+            assert (made.status_code, made.json()["code"]) == (422, "invalid"), password
             assert made.json()["details"]["fields"].keys() == {"password"}
-            assert (await _login(http, "omar", password)).status_code == 401
+            assert (await _login(http, name, password)).status_code == 401, password
 
 
 async def test_a_password_is_compared_to_its_last_byte_and_never_cut(lite: RunningNode) -> None:

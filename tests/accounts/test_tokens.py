@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import json
 import time
@@ -127,17 +126,15 @@ async def test_every_token_that_is_not_as_issued_is_refused(lite: RunningNode, c
     assert got == dict.fromkeys(TAMPERED, "unauthenticated") | {"as issued": "ok"}
 
 
-@pytest.mark.parametrize(
-    "name", ["alg none", "alg HS512", "another key", "no sid", "not a token", "not ASCII", "long"]
-)
 async def test_a_connection_with_a_bad_token_is_refused_with_the_same_error(
-    lite: RunningNode, claims: Claims, name: str
+    lite: RunningNode, claims: Claims
 ) -> None:
-    client = Client(lite.url, TAMPERED[name](claims))
-    with pytest.raises(socketio.exceptions.ConnectionError):
-        await client.connect()
-    assert client.refusal["data"]["code"] == "unauthenticated"
-    await client.close()
+    for name in ("alg none", "alg HS512", "another key", "no sid", "not a token", "not ASCII", "long"):
+        client = Client(lite.url, TAMPERED[name](claims))
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            await client.connect()
+        assert client.refusal["data"]["code"] == "unauthenticated", name
+        await client.close()
 
 
 async def test_expired_withdrawn_and_wrong_tokens_are_told_apart(
@@ -158,12 +155,12 @@ async def test_expired_withdrawn_and_wrong_tokens_are_told_apart(
     assert await _code(http, Tokens(b"another key of 32 bytes and more").make("omar", "x", 0, 0)) == "unauthenticated"
 
 
-@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic b21hcjpvbWFy", "{token}", "Token {token}"])
-async def test_only_a_bearer_token_is_taken(lite: RunningNode, header: str | None) -> None:
+async def test_only_a_bearer_token_is_taken(lite: RunningNode) -> None:
     token = await lite.register("omar")
-    headers = {} if header is None else {"Authorization": header.format(token=token)}
-    async with httpx.AsyncClient(base_url=lite.url) as http:
-        answer = await http.get(f"/api/me?token={token}", headers=headers, cookies={"token": token})
-        assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+    async with httpx.AsyncClient(base_url=lite.url, cookies={"token": token}) as http:
+        for header in (None, "", "Bearer", "Basic b21hcjpvbWFy", token, f"Token {token}"):
+            headers = {} if header is None else {"Authorization": header}
+            answer = await http.get(f"/api/me?token={token}", headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), header
         ok = await http.get("/api/me", headers={"Authorization": f"bEARER {token}"})  # RFC 9110: of any case
         assert ok.status_code == 200
