@@ -277,7 +277,9 @@ def _plain(result: object) -> object:
 
 
 def _printable(name: object) -> str:
-    return (name if isinstance(name, str) else type(name).__name__)[:64]
+    """What can be told of a name: JSON can hold a lone surrogate, an answer cannot."""
+    shown = (name if isinstance(name, str) else type(name).__name__)[:64]
+    return shown.encode("utf-8", "replace").decode()
 
 
 def payload_of(args: list[Any] | tuple[Any, ...]) -> object:

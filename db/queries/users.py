@@ -103,7 +103,7 @@ def session(conn: Connection, sid: str) -> SessionRow | None:
 def still_good(conn: Connection, session_keys: Collection[int]) -> set[int]:
     """Which of these sessions have not been withdrawn, nor their users disabled."""
     good: set[int] = set()
-    for chunk in chunked(session_keys, 10_000):
+    for chunk in chunked(session_keys, 1000):
         good.update(
             conn.scalars(
                 select(sessions.c.id)

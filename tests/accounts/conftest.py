@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.node import RunningNode, running_node
+
+
+@pytest.fixture
+async def http(server: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of `server`."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+async def lite(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
+    """A running node on SQLite alone, for what no database has a part in."""
+    async with running_node(sqlite_url, tmp_path) as node:
+        yield node

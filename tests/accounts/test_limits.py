@@ -1,0 +1,86 @@
+"""Limits on logins and registrations: per account, per address, and never on who is signed in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.client import connected
+from tests.support.node import PASSWORD, RunningNode, running_node
+
+
+@pytest.fixture
+async def node(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
+    async with running_node(sqlite_url, tmp_path, rate_limits="on") as node:
+        yield node
+
+
+@pytest.fixture
+async def http(node: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=node.url) as client:
+        yield client
+
+
+async def _login(http: httpx.AsyncClient, username: str, password: str = PASSWORD) -> httpx.Response:
+    return await http.post("/api/login", json={"username": username, "password": password})
+
+
+def _is_limited(answer: httpx.Response) -> None:
+    assert (answer.status_code, answer.json()["code"]) == (429, "rate_limited")
+    assert answer.json()["retryable"] is True
+    assert 1 <= answer.json()["details"]["retry_after"] <= 60
+    assert answer.headers["Retry-After"] == str(answer.json()["details"]["retry_after"])
+
+
+async def test_attempts_on_one_account_are_limited_and_whoever_is_signed_in_stays_so(
+    node: RunningNode, http: httpx.AsyncClient
+) -> None:
+    token = await node.register("omar")
+    await node.register("diego")
+    headers = {"Authorization": f"Bearer {token}"}
+    async with connected(node.url, token) as omar:
+        for attempt in range(10):  # however the name is cased
+            answer = await _login(http, "omar" if attempt % 2 else "OMAR", "wrong password")
+            assert answer.status_code == 401
+        _is_limited(await _login(http, "omar", "wrong password"))
+        _is_limited(await _login(http, "omar"))
+
+        assert (await omar.ask("create", topic_name="noticias"))["topic_name"] == "noticias"
+        assert (await http.get("/api/me", headers=headers)).status_code == 200
+        refreshed = await http.post("/api/refresh", headers=headers)
+        assert refreshed.status_code == 200
+        assert not omar.closed.is_set()
+    async with connected(node.url, refreshed.json()["token"]) as again:
+        assert (await again.ask("get_profile", username="omar"))["online"] is True
+    assert (await _login(http, "diego")).status_code == 200
+
+
+async def test_attempts_from_one_address_are_limited_whatever_account_they_try(
+    node: RunningNode, http: httpx.AsyncClient
+) -> None:
+    token = await node.register("omar")
+    for attempt in range(30):
+        assert (await _login(http, f"nobody{attempt}")).status_code == 401
+    _is_limited(await _login(http, "one-more"))
+    _is_limited(await _login(http, "omar"))
+    assert (await http.get("/api/me", headers={"Authorization": f"Bearer {token}"})).status_code == 200
+
+
+async def test_registrations_from_one_address_are_limited(http: httpx.AsyncClient) -> None:
+    async def register(username: str) -> httpx.Response:
+        return await http.post("/api/register", json={"username": username, "password": PASSWORD})
+
+    made = [await register(f"user{number}") for number in range(20)]
+    assert {answer.status_code for answer in made} == {201}
+    _is_limited(await register("one-more"))
+    assert (await _login(http, "user0")).status_code == 200  # a limit of its own
+    assert (await _login(http, "one-more")).status_code == 401
+
+
+async def test_switched_off_there_are_none(lite: RunningNode) -> None:
+    await lite.register("omar")
+    async with httpx.AsyncClient(base_url=lite.url) as http:
+        assert {(await _login(http, "omar")).status_code for _ in range(35)} == {200}

@@ -1,0 +1,159 @@
+"""Usernames: PRECIS UsernameCaseMapped (RFC 8265), and the one namespace that users and topics share."""
+
+from __future__ import annotations
+
+import asyncio
+import unicodedata
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server import names
+from server.contract.errors import ActionError, ErrorCode
+from tests.support.client import connected
+from tests.support.node import PASSWORD, RunningNode
+
+
+async def _register(http: httpx.AsyncClient, username: str, password: str = PASSWORD) -> httpx.Response:
+    return await http.post("/api/register", json={"username": username, "password": password})
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("Omar", "omar"),
+        ("ＯＭＡＲ", "omar"),  # fullwidth
+        ("ÉLODIE", "élodie"),
+        ("e\u0301lodie", "élodie"),  # decomposed
+        ("ВЛАДИМИР", "владимир"),
+        ("ﾀﾞｲｺﾞ", "ダイゴ"),  # halfwidth
+        ("山田", "山田"),
+        ("سارة", "سارة"),
+        ("a.b-c_d", "a.b-c_d"),
+        ("x", "x"),
+        ("x" * 32, "x" * 32),
+        ("é" * 32, "é" * 32),
+        ("e\u0301" * 32, "é" * 32),  # 32 once it is composed
+    ],
+)
+def test_a_username_is_kept_in_its_mapped_form(typed: str, kept: str) -> None:
+    assert names.username(typed) == kept
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "",
+        " ",
+        "two words",
+        " omar",
+        "omar\n",
+        "tab\tbed",
+        "nul\0",
+        "del\x7f",
+        "\u202eevil",  # right-to-left override
+        "a\u200eb",  # left-to-right mark
+        "a\u2066b",
+        "zero\u200bwidth",
+        "join\u200dher",
+        "soft\u00adhyphen",
+        "no\u00a0break",
+        "wide\u3000space",
+        "line\u2028end",
+        "henry\u2163",  # a number form that NFKC would take apart
+        "ﬁne",  # a ligature
+        "omar😀",
+        "♥",
+        "a\u0661سb",  # letters of both directions (RFC 5893)
+        "1سارة",
+        "\ue000",
+        "\ud800",
+        "x" * 33,
+    ],
+)
+def test_what_the_profile_refuses_is_invalid(typed: str) -> None:
+    with pytest.raises(ActionError) as refused:
+        names.username(typed)
+    assert refused.value.code is ErrorCode.INVALID
+    assert refused.value.error.details["fields"].keys() == {"username"}
+    assert names.try_username(typed) is None
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_username_or_invalid_and_a_kept_one_maps_to_itself(typed: str) -> None:
+    try:
+        kept = names.username(typed)
+    except ActionError as error:
+        if error.code is not ErrorCode.INVALID:
+            raise
+        return
+    assert 1 <= len(kept) <= 32
+    assert names.username(kept) == kept
+    assert unicodedata.is_normalized("NFC", kept)
+    assert not any(char.isspace() or unicodedata.category(char)[0] in "CZ" for char in kept)
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_a_topic_name_or_invalid_and_a_kept_one_is_kept(typed: str) -> None:
+    try:
+        kept = names.topic_name(typed)
+    except ActionError as error:
+        if error.code is not ErrorCode.INVALID:
+            raise
+        return
+    assert names.topic_name(kept) == kept
+    assert names.name_key(kept) == names.name_key(names.name_key(kept))
+
+
+async def test_an_account_is_the_same_one_however_its_name_is_cased_or_wide(http: httpx.AsyncClient) -> None:
+    made = await _register(http, "OMAR")
+    assert made.status_code == 201
+    assert made.json()["user"]["username"] == "omar"
+    for typed in ("omar", "Omar", "ＯＭＡＲ"):
+        again = await _register(http, typed)
+        assert again.status_code == 409
+        assert again.json()["code"] == "conflict"
+        login = await http.post("/api/login", json={"username": typed, "password": PASSWORD})
+        assert login.status_code == 200
+        assert login.json()["user"]["username"] == "omar"
+        headers = {"Authorization": f"Bearer {login.json()['token']}"}
+        profile = await http.get(f"/api/users/{typed}", headers=headers)
+        assert profile.json()["username"] == "omar"
+
+
+async def test_a_user_cannot_take_a_topics_name_nor_a_topic_a_users(
+    server: RunningNode, http: httpx.AsyncClient
+) -> None:
+    async with connected(server.url, await server.register("omar")) as omar:
+        await omar.ask("create", topic_name="Noticias")
+        await omar.ask("create", topic_name="Straße")
+    headers = {"Authorization": f"Bearer {await server.login('omar')}"}
+    for name in ("noticias", "NOTICIAS", "ｎｏｔｉｃｉａｓ", "strasse"):
+        taken = await _register(http, name)
+        assert (taken.status_code, taken.json()["code"]) == (409, "conflict"), name
+    for name in ("omar", "OMAR", " Omar ", "ｏｍａｒ"):
+        taken = await http.post("/api/topics", json={"topic_name": name}, headers=headers)
+        assert (taken.status_code, taken.json()["code"]) == (409, "conflict"), name
+    assert (await _register(http, "noticia")).status_code == 201
+
+
+async def test_of_all_who_take_a_name_at_once_exactly_one_gets_it(
+    server: RunningNode, http: httpx.AsyncClient
+) -> None:
+    headers = {"Authorization": f"Bearer {await server.register('omar')}"}
+
+    async def create(name: str) -> httpx.Response:
+        return await http.post("/api/topics", json={"topic_name": name}, headers=headers)
+
+    for turn in range(6):
+        name = f"name{turn}"
+        takers = [_register(http, name), create(name.title()), _register(http, name.upper()), create(name)]
+        answers = await asyncio.gather(*(takers if turn % 2 else reversed(takers)))
+        assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
+        # Whoever got it has it: it is a user or a topic, not both and not neither.
+        is_user = (await http.get(f"/api/users/{name}", headers=headers)).status_code == 200
+        rooms = (await http.get("/api/rooms", headers=headers)).json()["rooms"]
+        is_topic = any((room["topic_name"] or "").lower() == name for room in rooms)
+        assert is_user != is_topic

@@ -1,0 +1,196 @@
+"""Passwords: their bounds, and what may be learned from how a login fails."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import bcrypt
+import httpx
+import pytest
+
+import server.auth
+from db.queries import users
+from server.auth import HASHES_WAITING
+from tests.support.client import connected
+from tests.support.node import PASSWORD, RunningNode, running_node
+
+ROUNDS = 4
+
+
+async def _login(http: httpx.AsyncClient, username: str, password: str = PASSWORD) -> httpx.Response:
+    return await http.post("/api/login", json={"username": username, "password": password})
+
+
+PASSWORDS = {
+    "x" * 7: False,
+    "x" * 8: True,
+    "ñ" * 3: False,  # 6 bytes
+    "ñ" * 4: True,
+    "😀": False,
+    "😀😀": True,
+    "x" * 72: True,
+    "x" * 73: False,
+    "ñ" * 36: True,
+    "ñ" * 36 + "x": False,
+    "😀" * 18: True,
+    "😀" * 18 + "!": False,
+    "long" * 10_000: False,
+    "nul\0nul\0": False,
+    "        ": True,
+}
+
+
+async def test_a_password_has_8_to_72_bytes_in_utf_8(lite: RunningNode) -> None:
+    async with httpx.AsyncClient(base_url=lite.url) as http:
+        for number, (password, fits) in enumerate(PASSWORDS.items()):
+            name = f"user{number}"
+            made = await http.post("/api/register", json={"username": name, "password": password})
+            if fits:
+                assert made.status_code == 201, password
+                assert (await _login(http, name, password)).status_code == 200, password
+                continue
+            assert (made.status_code, made.json()["code"]) == (422, "invalid"), password
+            assert made.json()["details"]["fields"].keys() == {"password"}
+            assert (await _login(http, name, password)).status_code == 401, password
+
+
+async def test_a_password_is_compared_to_its_last_byte_and_never_cut(lite: RunningNode) -> None:
+    await lite.register("omar", "x" * 71 + "y")
+    async with httpx.AsyncClient(base_url=lite.url) as http:
+        assert (await _login(http, "omar", "x" * 71 + "y")).status_code == 200
+        for wrong in ("x" * 72, "x" * 71, "x" * 71 + "yz", "x" * 71 + "y\0", "X" * 71 + "y"):
+            assert (await _login(http, "omar", wrong)).status_code == 401, wrong
+
+
+async def test_every_login_that_fails_gets_the_same_answer_after_the_same_work(
+    server: RunningNode, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await server.register("omar")
+    await server.register("eve")
+    database = server.node.database
+    await database.write(lambda conn: users.add(conn, "memoor", "memoor", None, 1))  # has no password
+    eve = await server.node.auth.user("eve")
+    await database.write(lambda conn: users.set_disabled(conn, eve.key, True))
+    work: list[bytes] = []
+    check = bcrypt.checkpw
+
+    def counted(password: bytes, hashed: bytes) -> bool:
+        work.append(hashed[:7])  # the algorithm and its cost
+        return check(password, hashed)
+
+    monkeypatch.setattr(server_bcrypt(), "checkpw", counted)
+    bodies = set()
+    for username, password in (
+        ("omar", "wrong password"),
+        ("nobody", PASSWORD),
+        ("not a name", PASSWORD),
+        ("x" * 200, PASSWORD),
+        ("omar", "x" * 73),
+        ("omar", ""),
+        ("omar", "nul\0"),
+        ("memoor", PASSWORD),
+        ("eve", PASSWORD),
+        ("eve", "wrong password"),
+    ):
+        work.clear()
+        answer = await _login(http, username, password)
+        assert answer.status_code == 401, username
+        assert work == [f"$2b${ROUNDS:02}$".encode()], (username, password)
+        bodies.add(answer.content)
+    assert len(bodies) == 1
+    assert (await _login(http, "omar")).status_code == 200
+
+
+def server_bcrypt() -> object:
+    return server.auth.bcrypt  # type: ignore[attr-defined]
+
+
+class Gate:
+    """Holds every password check until it is opened."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self.entered = threading.Event()
+        self._check = bcrypt.checkpw
+
+    def open(self) -> None:
+        self._open.set()
+
+    def checkpw(self, password: bytes, hashed: bytes) -> bool:
+        self.entered.set()
+        self._open.wait(20)
+        return self._check(password, hashed)
+
+    async def reached(self) -> None:
+        """At least one check is under way."""
+        assert await asyncio.to_thread(self.entered.wait, 10)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate()
+    monkeypatch.setattr(server_bcrypt(), "checkpw", gate.checkpw)
+    yield gate
+    gate.open()
+
+
+async def test_live_connections_are_served_while_passwords_are_checked(lite: RunningNode, gate: Gate) -> None:
+    async with (
+        connected(lite.url, await lite.register("omar")) as omar,
+        httpx.AsyncClient(base_url=lite.url, timeout=30) as http,
+    ):
+        logins = [asyncio.create_task(_login(http, "omar")) for _ in range(10)]
+        await gate.reached()
+        await omar.ask("create", topic_name="noticias")
+        sent = await omar.ask("message", topic_name="noticias", content="meanwhile")
+        assert sent["seq"] == 1
+        assert not any(login.done() for login in logins)
+        gate.open()
+        assert [answer.status_code for answer in await asyncio.gather(*logins)] == [200] * 10
+
+
+async def test_more_logins_than_the_queue_holds_are_told_to_come_back(lite: RunningNode, gate: Gate) -> None:
+    await lite.register("omar")
+    limits = httpx.Limits(max_connections=HASHES_WAITING + 8)
+    async with httpx.AsyncClient(base_url=lite.url, timeout=30, limits=limits) as http:
+        logins = {asyncio.create_task(_login(http, "omar")) for _ in range(HASHES_WAITING + 5)}
+        refused: set[asyncio.Task[httpx.Response]] = set()
+        while len(refused) < 5:
+            done, _ = await asyncio.wait(logins - refused, return_when=asyncio.FIRST_COMPLETED, timeout=20)
+            assert done, "nobody was refused"
+            refused |= done
+        for login in refused:
+            answer = login.result()
+            assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+            assert answer.json()["retryable"] is True
+        assert len(refused) == 5
+        gate.open()
+        let_in = await asyncio.gather(*(logins - refused))
+        assert [answer.status_code for answer in let_in] == [200] * HASHES_WAITING
+        assert (await _login(http, "omar")).status_code == 200
+
+
+async def test_a_login_under_way_when_the_password_changes_does_not_begin_a_session(
+    database_url: str, tmp_path: Path, gate: Gate
+) -> None:
+    async with (
+        running_node(database_url, tmp_path) as node,
+        httpx.AsyncClient(base_url=node.url, timeout=30) as http,
+    ):
+        await node.register("omar")
+        user = await node.node.auth.user("omar")
+        login = asyncio.create_task(_login(http, "omar"))
+        await gate.reached()
+        fresh = await node.node.auth.passwords.hash("another password")
+
+        def change(conn: object) -> None:
+            users.set_password(conn, user.key, fresh)  # type: ignore[arg-type]
+            users.revoke_sessions_of(conn, user.key, 1)  # type: ignore[arg-type]
+
+        await node.node.database.write(change)
+        gate.open()
+        assert (await login).status_code == 401
+        assert (await _login(http, "omar", "another password")).status_code == 200

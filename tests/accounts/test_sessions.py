@@ -1,0 +1,245 @@
+"""Sessions: they begin with a login, outlive tokens by refresh, and end everywhere when they are withdrawn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import socketio
+
+from db.queries import users
+from server.auth import now_ms
+from tests.support.client import Client, Refused, connected
+from tests.support.node import PASSWORD, RunningNode, running_node
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def _refusal(url: str, token: str) -> str:
+    """The code with which a connection is refused."""
+    client = Client(url, token)
+    with pytest.raises(socketio.exceptions.ConnectionError):
+        await client.connect()
+    await client.close()
+    code: str = client.refusal["data"]["code"]
+    return code
+
+
+async def _closed(client: Client, reason: str, *, within_s: float = 10) -> None:
+    """The connection is told why, and closes; and a stock client does not come back by itself."""
+    async with asyncio.timeout(within_s):
+        assert await client.event("closing") == {"reason": reason, "reconnect": False}
+        await client.closed.wait()
+
+
+async def test_register_login_me_refresh_and_logout_over_http(server: RunningNode, http: httpx.AsyncClient) -> None:
+    registered = await http.post("/api/register", json={"username": "Omar", "password": PASSWORD})
+    assert registered.status_code == 201
+    assert registered.json().keys() == {"token", "expires_at", "user"}
+    profile = registered.json()["user"]
+    assert profile.keys() == {"username", "online", "last_seen", "created_at"}
+    assert (profile["username"], profile["online"], profile["last_seen"]) == ("omar", False, None)
+
+    login = await http.post("/api/login", json={"username": "omar", "password": PASSWORD})
+    assert login.status_code == 200
+    assert login.json()["user"] == profile
+    headers = _bearer(login.json()["token"])
+    me = await http.get("/api/me", headers=headers)
+    assert (me.status_code, me.json()) == (200, profile)
+
+    refreshed = await http.post("/api/refresh", headers=headers)
+    assert refreshed.status_code == 200
+    assert refreshed.json()["user"] == profile
+    fresh = _bearer(refreshed.json()["token"])
+    assert (await http.get("/api/me", headers=headers)).status_code == 200  # the old one is good until its exp
+    assert (await http.get("/api/me", headers=fresh)).status_code == 200
+
+    gone = await http.post("/api/logout", headers=fresh)
+    assert (gone.status_code, gone.content) == (204, b"")
+    for token in (headers, fresh):  # of the same session, both
+        for method, path in (("GET", "/api/me"), ("POST", "/api/refresh"), ("POST", "/api/logout")):
+            answer = await http.request(method, path, headers=token)
+            assert (answer.status_code, answer.json()["code"]) == (401, "token_revoked")
+    assert (await http.get("/api/me", headers=_bearer(registered.json()["token"]))).status_code == 200
+
+
+async def test_a_profile_tells_who_is_online_and_since_when_not(server: RunningNode, http: httpx.AsyncClient) -> None:
+    headers = _bearer(await server.register("omar"))
+    token = await server.register("diego")
+    async with connected(server.url, token):
+        assert (await http.get("/api/users/diego", headers=headers)).json()["online"] is True
+    async with asyncio.timeout(10):
+        while (profile := (await http.get("/api/users/diego", headers=headers)).json())["last_seen"] is None:
+            pass  # each look is a round trip; it is written behind the closing of the connection
+    assert profile["online"] is False
+    for unknown in ("nobody", "two words", "x" * 100, "%E2%80%AE"):
+        answer = await http.get(f"/api/users/{unknown}", headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert (await http.get("/api/users/omar")).status_code == 401
+
+
+@pytest.mark.parametrize("how", ["rest", "live"])
+async def test_logging_out_closes_the_sessions_connections_and_no_others(
+    server: RunningNode, http: httpx.AsyncClient, how: str
+) -> None:
+    token, other = await server.register("omar"), await server.login("omar")
+    diego = await server.register("diego")
+    async with (
+        connected(server.url, token, device="laptop") as first,
+        connected(server.url, token, device="phone") as second,
+        connected(server.url, other, device="tablet") as third,
+        connected(server.url, diego) as fourth,
+    ):
+        room = await third.ask("create", topic_name="noticias")
+        await first.event("room_added")
+        if how == "rest":
+            assert (await http.post("/api/logout", headers=_bearer(token))).status_code == 204
+        else:
+            assert await first.ask("logout") == {}
+        await asyncio.gather(*(_closed(client, "token_revoked", within_s=1) for client in (first, second)))
+        assert await _refusal(server.url, token) == "token_revoked"
+
+        await third.ask("message", room_id=room["room_id"], content="still here")
+        await third.event("message")
+        await fourth.ask("get_rooms")
+        assert not third.closed.is_set()
+        assert not fourth.closed.is_set()
+        assert first.of("message") == second.of("message") == []
+
+
+async def _short(server: RunningNode, username: str, seconds: int) -> str:
+    """A token that is good for between one second less and that many."""
+    auth = server.node.auth
+    token, _ = await auth.sign_in(await auth.user(username), seconds * 1000)
+    return token
+
+
+async def test_a_connection_closes_when_its_token_expires_unless_a_fresh_one_is_brought(server: RunningNode) -> None:
+    fresh = await server.register("omar")
+    token = await _short(server, "omar", 3)
+    async with connected(server.url, token, device="laptop") as left, connected(server.url, token) as kept:
+        brought = await kept.ask("authenticate", token=fresh)
+        assert brought.keys() == {"token_expires_at"}
+        assert brought["token_expires_at"] > left.of("ready")[0]["token_expires_at"]
+        await _closed(left, "token_expired")
+        assert await _refusal(server.url, token) == "token_expired"
+        # It has outlived its first token, on this connection.
+        await kept.ask("create", topic_name="noticias")
+        assert not kept.closed.is_set()
+        assert kept.of("closing") == []
+
+
+async def test_a_refreshed_token_keeps_a_connection_open(server: RunningNode, http: httpx.AsyncClient) -> None:
+    await server.register("omar")
+    token = await _short(server, "omar", 3)
+    async with connected(server.url, token, device="laptop") as left, connected(server.url, token) as kept:
+        refreshed = await http.post("/api/refresh", headers=_bearer(token))
+        answer = await kept.ask("authenticate", token=refreshed.json()["token"])
+        assert answer["token_expires_at"] == refreshed.json()["expires_at"]
+        await _closed(left, "token_expired")
+        await kept.ask("get_rooms")
+
+
+async def test_a_shorter_token_closes_the_connection_sooner(lite: RunningNode) -> None:
+    async with connected(lite.url, await lite.register("omar")) as omar:
+        await omar.ask("authenticate", token=await _short(lite, "omar", 2))
+        await _closed(omar, "token_expired")
+
+
+async def test_authenticate_refuses_other_users_and_bad_tokens_and_changes_nothing(
+    server: RunningNode, http: httpx.AsyncClient
+) -> None:
+    token, diego = await server.register("omar"), await server.register("diego")
+    withdrawn = await server.login("omar")
+    await http.post("/api/logout", headers=_bearer(withdrawn))
+    async with connected(server.url, token) as omar:
+        for bad, code in (
+            (diego, "forbidden"),
+            (withdrawn, "token_revoked"),
+            (await _short(server, "omar", -1), "token_expired"),
+            ("nonsense", "unauthenticated"),
+            ("", "invalid"),
+            (None, "invalid"),
+        ):
+            with pytest.raises(Refused) as refused:
+                await omar.ask("authenticate", token=bad)
+            assert refused.value.code == code
+        room = await omar.ask("create", topic_name="noticias")
+        sent = await omar.ask("message", room_id=room["room_id"], content="as myself")
+        assert sent["sender"] == "omar"
+        assert not omar.closed.is_set()
+
+
+async def test_a_connection_belongs_to_the_session_whose_token_it_brought_last(
+    server: RunningNode, http: httpx.AsyncClient
+) -> None:
+    first, second = await server.register("omar"), await server.login("omar")
+    async with connected(server.url, first) as omar:
+        await omar.ask("authenticate", token=second)
+        await http.post("/api/logout", headers=_bearer(first))
+        await omar.ask("get_rooms")
+        assert not omar.closed.is_set()
+        await http.post("/api/logout", headers=_bearer(second))
+        await _closed(omar, "token_revoked", within_s=1)
+
+
+@pytest.fixture
+async def watchful(database_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
+    """A node that looks for withdrawn sessions every 50 ms."""
+    async with running_node(database_url, tmp_path, options={"session_check_s": 0.05}) as node:
+        yield node
+
+
+async def test_a_session_withdrawn_in_the_database_alone_loses_its_connections(watchful: RunningNode) -> None:
+    """As another process does it: this node is told nothing."""
+    token, other = await watchful.register("omar"), await watchful.login("omar")
+    principal = await watchful.node.auth.authenticate(token)
+    async with connected(watchful.url, token) as gone, connected(watchful.url, other, device="phone") as kept:
+        await watchful.node.database.write(
+            lambda conn: users.revoke_session(conn, principal.session_key, now_ms()),
+        )
+        await _closed(gone, "token_revoked", within_s=5)
+        assert await _refusal(watchful.url, token) == "token_revoked"
+        await kept.ask("get_rooms")
+        assert not kept.closed.is_set()
+
+
+async def test_a_user_disabled_in_the_database_alone_is_shut_out_of_everything(watchful: RunningNode) -> None:
+    token, other = await watchful.register("omar"), await watchful.login("omar")
+    diego = await watchful.register("diego")
+    user = await watchful.node.auth.user("omar")
+    async with (
+        connected(watchful.url, token) as first,
+        connected(watchful.url, other, device="phone") as second,
+        connected(watchful.url, diego) as bystander,
+    ):
+        await watchful.node.database.write(lambda conn: users.set_disabled(conn, user.key, True))
+        await asyncio.gather(*(_closed(client, "token_revoked", within_s=5) for client in (first, second)))
+        assert await _refusal(watchful.url, token) == "token_revoked"
+        async with httpx.AsyncClient(base_url=watchful.url) as http:
+            for path in ("/api/refresh", "/api/logout"):
+                answer = await http.post(path, headers=_bearer(token))
+                assert (answer.status_code, answer.json()["code"]) == (401, "token_revoked")
+            login = await http.post("/api/login", json={"username": "omar", "password": PASSWORD})
+            assert (login.status_code, login.json()["code"]) == (401, "unauthenticated")
+            taken = await http.post("/api/register", json={"username": "omar", "password": PASSWORD})
+            assert taken.status_code == 409
+        await bystander.ask("get_rooms")
+        assert not bystander.closed.is_set()
+
+
+async def test_what_a_node_forgets_when_it_restarts_sessions_are_not(server: RunningNode) -> None:
+    token, withdrawn = await server.register("omar"), await server.login("omar")
+    async with connected(server.url, withdrawn) as omar:
+        await omar.ask("logout")
+        await _closed(omar, "token_revoked")
+    await server.stop()
+    await server.start()
+    async with connected(server.url, token) as omar:
+        await omar.ask("get_rooms")
+    assert await _refusal(server.url, withdrawn) == "token_revoked"

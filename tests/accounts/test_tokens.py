@@ -1,0 +1,166 @@
+"""Tokens: what is in them, and which are let in."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+import socketio
+
+from server.auth import Tokens
+from tests.support.client import Client
+from tests.support.node import RunningNode
+
+KEY = "a key for tests only, of 32 bytes and more"
+DAY_S = 24 * 60 * 60
+Claims = dict[str, Any]
+
+
+def _signed(claims: Claims, algorithm: str = "HS256", key: str = KEY) -> str:
+    return jwt.encode(claims, key, algorithm)
+
+
+def _forged(claims: Claims, header: dict[str, Any], digest: str | None = "sha256") -> str:
+    """A token as an attacker makes it, with a header and a signature of their choice."""
+
+    def part(raw: bytes) -> bytes:
+        return base64.urlsafe_b64encode(raw).rstrip(b"=")
+
+    body = part(json.dumps(header).encode()) + b"." + part(json.dumps(claims).encode())
+    signature = hmac.new(KEY.encode(), body, digest).digest() if digest else b""
+    return (body + b"." + part(signature)).decode()
+
+
+async def _code(http: httpx.AsyncClient, token: str) -> str:
+    """How a token is answered: over REST."""
+    answer = await http.get("/api/me", headers={"Authorization": f"Bearer {token}"})
+    if answer.status_code == 200:
+        return "ok"
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    code: str = answer.json()["code"]
+    return code
+
+
+async def test_a_token_has_exactly_the_claims_of_the_contract(lite: RunningNode) -> None:
+    token = await lite.register("Omar")
+    again = await lite.login("omar")
+    claims = jwt.decode(token, KEY, ["HS256"], audience="tidings")
+    assert claims.keys() == {"sub", "sid", "iat", "exp", "iss", "aud"}
+    assert claims["sub"] == "omar"
+    assert claims["iss"] == claims["aud"] == "tidings"
+    assert claims["exp"] - claims["iat"] in (DAY_S, DAY_S - 1)  # a whole second each
+    assert abs(claims["iat"] - time.time()) < 30
+    assert isinstance(claims["sid"], str)
+    assert claims["sid"] != jwt.decode(again, KEY, ["HS256"], audience="tidings")["sid"]
+    assert jwt.get_unverified_header(token)["alg"] == "HS256"
+
+
+async def test_the_expiry_that_is_answered_is_the_tokens(lite: RunningNode) -> None:
+    await lite.register("omar")
+    async with httpx.AsyncClient(base_url=lite.url) as http:
+        login = (await http.post("/api/login", json={"username": "omar", "password": "correct horse"})).json()
+    exp = jwt.decode(login["token"], KEY, ["HS256"], audience="tidings")["exp"]
+    assert login["expires_at"] == time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(exp))
+
+
+TAMPERED: dict[str, Callable[[Claims], str]] = {
+    "as issued": _signed,
+    "alg none": lambda claims: _forged(claims, {"alg": "none", "typ": "JWT"}, digest=None),
+    "alg None": lambda claims: _forged(claims, {"alg": "None", "typ": "JWT"}, digest=None),
+    "alg none, signed": lambda claims: _forged(claims, {"alg": "none", "typ": "JWT"}),
+    "alg HS512": lambda claims: _forged(claims, {"alg": "HS512", "typ": "JWT"}, digest="sha512"),
+    "alg HS384": lambda claims: _forged(claims, {"alg": "HS384", "typ": "JWT"}, digest="sha384"),
+    "alg RS256 with the secret": lambda claims: _forged(claims, {"alg": "RS256", "typ": "JWT"}),
+    "no alg": lambda claims: _forged(claims, {"typ": "JWT"}),
+    "alg of another type": lambda claims: _forged(claims, {"alg": ["HS256"], "typ": "JWT"}),
+    "HS256 without a signature": lambda claims: _forged(claims, {"alg": "HS256", "typ": "JWT"}, digest=None),
+    "another key": lambda claims: _signed(claims, key="another key for tests, of 32 bytes and more"),
+    "another key, offered in the header": lambda claims: jwt.encode(
+        claims, "x" * 32, "HS256", headers={"jwk": {"kty": "oct", "k": "eHh4"}, "kid": "../../dev/null"}
+    ),
+    **{
+        f"no {claim}": lambda claims, claim=claim: _signed({k: v for k, v in claims.items() if k != claim})
+        for claim in ("sub", "sid", "iat", "exp", "iss", "aud")
+    },
+    "another issuer": lambda claims: _signed({**claims, "iss": "someone"}),
+    "another audience": lambda claims: _signed({**claims, "aud": "someone"}),
+    "another user's name": lambda claims: _signed({**claims, "sub": "diego"}),
+    "nobody's name": lambda claims: _signed({**claims, "sub": "nobody"}),
+    "no session's id": lambda claims: _signed({**claims, "sid": "x"}),
+    "a number for a session": lambda claims: _signed({**claims, "sid": 1}),
+    "a list for a session": lambda claims: _signed({**claims, "sid": [claims["sid"]]}),
+    "a text for exp": lambda claims: _signed({**claims, "exp": "never"}),
+    "null for exp": lambda claims: _signed({**claims, "exp": None}),
+    "infinity for exp": lambda claims: _signed({**claims, "exp": float("inf")}),
+    "iat to come": lambda claims: _signed({**claims, "iat": claims["iat"] + 3600}),
+    "nbf to come": lambda claims: _signed({**claims, "nbf": claims["iat"] + 3600}),
+    "empty": lambda _: "x",
+    "not a token": lambda _: "a.b.c",
+    "not ASCII": lambda claims: _signed(claims)[:-1] + "\u00e9",
+    "cut": lambda claims: _signed(claims)[:-2],
+    "long": lambda claims: _signed(claims) + "A" * 5000,
+}
+
+
+@pytest.fixture
+async def claims(lite: RunningNode) -> Claims:
+    await lite.register("diego")
+    return jwt.decode(await lite.register("omar"), KEY, ["HS256"], audience="tidings")
+
+
+async def test_every_token_that_is_not_as_issued_is_refused(lite: RunningNode, claims: Claims) -> None:
+    got: dict[str, str] = {}
+    async with httpx.AsyncClient(base_url=lite.url) as http:
+        for name, tamper in TAMPERED.items():
+            token = tamper(dict(claims)).encode("latin-1")
+            answer = await http.get("/api/me", headers={b"Authorization": b"Bearer " + token})
+            got[name] = "ok" if answer.status_code == 200 else answer.json()["code"]
+    assert got == dict.fromkeys(TAMPERED, "unauthenticated") | {"as issued": "ok"}
+
+
+async def test_a_connection_with_a_bad_token_is_refused_with_the_same_error(
+    lite: RunningNode, claims: Claims
+) -> None:
+    for name in ("alg none", "alg HS512", "another key", "no sid", "not a token", "not ASCII", "long"):
+        client = Client(lite.url, TAMPERED[name](claims))
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            await client.connect()
+        assert client.refusal["data"]["code"] == "unauthenticated", name
+        await client.close()
+
+
+async def test_expired_withdrawn_and_wrong_tokens_are_told_apart(
+    server: RunningNode, http: httpx.AsyncClient
+) -> None:
+    auth = server.node.auth
+    token = await server.register("omar")
+    user = await auth.user("omar")
+    expired, _ = await auth.sign_in(user, -1000)
+    withdrawn = await server.login("omar")
+    answer = await http.post("/api/logout", headers={"Authorization": f"Bearer {withdrawn}"})
+    assert answer.status_code == 204
+    assert await _code(http, token) == "ok"
+    assert await _code(http, expired) == "token_expired"
+    assert await _code(http, withdrawn) == "token_revoked"
+    assert await _code(http, "wrong") == "unauthenticated"
+    # An expired token that was tampered with is not confirmed to have been one.
+    assert await _code(http, Tokens(b"another key of 32 bytes and more").make("omar", "x", 0, 0)) == "unauthenticated"
+
+
+async def test_only_a_bearer_token_is_taken(lite: RunningNode) -> None:
+    token = await lite.register("omar")
+    async with httpx.AsyncClient(base_url=lite.url, cookies={"token": token}) as http:
+        for header in (None, "", "Bearer", "Basic b21hcjpvbWFy", token, f"Token {token}"):
+            headers = {} if header is None else {"Authorization": header}
+            answer = await http.get(f"/api/me?token={token}", headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), header
+        ok = await http.get("/api/me", headers={"Authorization": f"bEARER {token}"})  # RFC 9110: of any case
+        assert ok.status_code == 200

@@ -1,0 +1,558 @@
+"""A server under load that is killed again and again; what its clients saw becomes a `History`.
+
+The clients are stock ones. A kill waits for the n-th thing of a kind to happen (a message handed over, acknowledged,
+received, replayed, a client let in) and then strikes within the same step of the event loop, so that it meets
+commits, answers, replays and handshakes that are under way. What happens when is up to the machine; what is done is
+up to the seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+import socketio
+
+from tests.crash.checker import Ack, Connection, Entry, History, Reception, Send
+from tests.support.process import ServerProcess
+
+IN_FLIGHT = 8
+"""Messages that one sender has under way."""
+SENDERS = [f"sender{n}" for n in range(8)]
+READERS = [f"reader{n}" for n in range(4)]
+STRANGER = "stranger"
+PUBLIC, PRIVATE = 8, 6
+DIRECT = [
+    ("sender0", "sender1"),
+    ("sender2", "sender3"),
+    ("sender4", "sender5"),
+    ("sender6", "sender7"),
+    ("sender2", "reader0"),
+    ("sender5", "reader2"),
+]
+MOMENTS = {
+    "sent": (4, 300),
+    "acknowledged": (5, 300),
+    "received": (5, 900),
+    "replayed": (3, 300),
+    "let in": (2, 12),
+}
+"""What a kill may wait for: how often one of the kind is chosen, and the largest n."""
+DELIVERED_EVERY = 25
+DEADLINE_S = 15.0
+
+
+class Victim(ServerProcess):
+    def strike(self) -> None:
+        """SIGKILL, now."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGKILL)
+
+    async def gone(self) -> None:
+        """Wait for the end after a strike."""
+        process, self._process = self._process, None
+        assert process is not None
+        async with asyncio.timeout(DEADLINE_S):
+            await process.wait()
+
+
+@dataclass
+class Recorded:
+    history: History
+    kills: int
+    in_flight: list[int]
+    """How many messages were sent and not acknowledged, at each kill."""
+    seen: Counter[str]
+    """How much was seen of what."""
+
+    def __str__(self) -> str:
+        return f"{self.kills} kills, {sum(self.in_flight)} messages in flight at them; {dict(self.seen)}"
+
+
+@dataclass(eq=False)
+class Device:
+    user: str
+    name: str
+    exact: bool
+    """It brings its cursors."""
+    transports: list[str] = field(default_factory=lambda: ["websocket"])
+    reports: bool = False
+    """It tells now and then what it has received (`delivered`)."""
+    reached: dict[str, int] = field(default_factory=dict)
+
+    def note(self, room: str, seq: int) -> None:
+        self.reached[room] = max(seq, self.reached.get(room, 0))
+
+
+class Life:
+    """The server from one start to the kill after it."""
+
+    def __init__(self) -> None:
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class Link:
+    """One connection of a device. Its receptions are in the order in which they came."""
+
+    def __init__(self, load: Load, device: Device, brought: Mapping[str, int] | None) -> None:
+        self._load = load
+        self.device = device
+        self.brought = brought
+        self.received: list[Reception] = []
+        self.joined: list[Entry] = []
+        self.reset: list[str] = []
+        self.at_end = False
+        loop = asyncio.get_running_loop()
+        self.let_in: asyncio.Future[None] = loop.create_future()
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.enough: asyncio.Future[None] = loop.create_future()
+        """Done when `enough_after` entries have come."""
+        self.enough_after: int | None = None
+        self.lost: asyncio.Future[Any] = loop.create_future()
+        self._reports: set[asyncio.Task[None]] = set()
+        self._ws: aiohttp.ClientWebSocketResponse | None = None
+        self._http = aiohttp.ClientSession()
+        self.sio = socketio.AsyncClient(reconnection=False, handle_sigint=False, http_session=self._http)
+        self.sio.on("*", self._take)
+        self.sio.on("connect", self._connected)
+        self.sio.on("connect_error", self._refused)
+
+    async def open(self) -> bool:
+        """Whether the client was let in before the server's life was over. Anything else is a failure."""
+        load, life = self._load, self._load.life
+        auth: dict[str, Any] = {"token": load.tokens[self.device.user], "device": self.device.name}
+        if self.brought is not None:
+            auth["cursors"] = dict(self.brought)
+        opening = asyncio.ensure_future(
+            self.sio.connect(load.server.url, auth=auth, transports=self.device.transports, wait=False)
+        )
+        async with asyncio.timeout(DEADLINE_S):
+            await asyncio.wait({opening, life.over}, return_when=asyncio.FIRST_COMPLETED)
+            if not opening.done():
+                opening.cancel()
+            (problem,) = await asyncio.gather(opening, return_exceptions=True)
+            if problem is not None and not life.over.done():
+                raise AssertionError(f"{self.device} could not connect: {problem!r}")
+            if self.sio.eio.read_loop_task is None:
+                await self.end()
+                return False
+            self.lost, self._ws = self.sio.eio.read_loop_task, self.sio.eio.ws
+            await asyncio.wait({self.let_in, self.lost}, return_when=asyncio.FIRST_COMPLETED)
+        if self.let_in.done():
+            load.observe("let in")
+            return True
+        assert life.over.done(), f"{self.device} was not let in"
+        await self.end()
+        return False
+
+    async def end(self, *, politely: bool = False) -> None:
+        """Close, or take note that it is closed: afterwards nothing more is received."""
+        if politely and self.sio.connected:
+            async with asyncio.timeout(DEADLINE_S):
+                await self.sio.disconnect()
+        eio = self.sio.eio
+        if self._ws is None:
+            await self._http.close()
+        elif (connection := self._ws.get_extra_info("socket")) is not None:
+            with contextlib.suppress(OSError):  # it was closed already
+                connection.shutdown(socket.SHUT_RDWR)
+        tasks = {task for task in (eio.read_loop_task, eio.write_loop_task, *self._reports) if task is not None}
+        if tasks:
+            _, hanging = await asyncio.wait(tasks, timeout=DEADLINE_S)
+            assert not hanging, f"{self.device} does not end: {hanging}"
+        if self._ws is not None:
+            await self._ws.close()  # the library leaves it open
+        await self._http.close()
+        if eio.http is not None and eio.http is not self._http:
+            await eio.http.close()  # the library opens another one if it must write after the end
+
+    async def ask(self, action: str, **fields: Any) -> dict[str, Any]:
+        answer = await self.sio.call(action, fields, timeout=DEADLINE_S)
+        assert answer["ok"], f"{action} {fields}: {answer}"
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def record(self) -> Connection:
+        return Connection(
+            self.device.user,
+            self.device.name,
+            self.brought,
+            tuple(self.received),
+            tuple(self.reset),
+            self.at_end,
+        )
+
+    def _connected(self) -> None:
+        self.let_in.done() or self.let_in.set_result(None)
+
+    def _refused(self, *data: Any) -> None:
+        if not self._load.life.over.done():
+            self._load.fail(f"{self.device} was refused: {data}")
+
+    def _take(self, event: str, payload: dict[str, Any]) -> None:
+        if event == "message":
+            self._entry(Reception(payload["room_id"], payload["seq"], payload["id"]))
+        elif event == "member" and payload["seq"] is not None:
+            one = Reception(payload["room_id"], payload["seq"], None)
+            self.joined.append(Entry(*one, sender="", client_id=None, joined=payload["username"]))
+            self._entry(one)
+        elif event == "ready":
+            self.reset += payload["reset"]
+            self.ready.done() or self.ready.set_result(None)
+        elif event == "closing":
+            self._load.seen[f"closed: {payload['reason']}"] += 1
+
+    def _entry(self, one: Reception) -> None:
+        self.received.append(one)
+        self.device.note(one.room, one.seq)
+        if self.enough_after is not None and len(self.received) >= self.enough_after:
+            self.enough.done() or self.enough.set_result(None)
+        if self.device.reports and len(self.received) % DELIVERED_EVERY == 0:
+            task = asyncio.create_task(self._report())
+            self._reports.add(task)
+            task.add_done_callback(self._reports.discard)
+        self._load.observe("received" if self.ready.done() else "replayed")
+
+    async def _report(self) -> None:
+        def answered(answer: dict[str, Any]) -> None:
+            self._load.seen["delivered"] += 1
+            if not answer["ok"]:
+                self._load.fail(f"delivered: {answer}")
+
+        if self.sio.namespaces:
+            await self.sio.emit("delivered", {"cursors": self.device.reached}, callback=answered)
+
+
+class Load:
+    def __init__(self, server: Victim, rng: Random) -> None:
+        self.server = server
+        self.tokens: dict[str, str] = {}
+        self.life = Life()
+        self.seen: Counter[str] = Counter()
+        self.finishing = asyncio.Event()
+        self._rng = rng
+        self._up = asyncio.Event()
+        self._awaited: str | None = None
+        self._countdown = 0
+        self._in_flight: list[int] = []
+        self._kills = 0
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._ticket = itertools.count()
+        self._links: list[Link] = []
+        self._sends: list[Send] = []
+        self._acks: list[Ack] = []
+        self._topics: dict[str, list[str]] = {}
+        """room_id -> members, its owner first"""
+        self._senders: list[Sender] = []
+        self._devices: list[Device] = []
+
+    # -- what happens --------------------------------------------------------------------------------------------
+
+    def observe(self, what: str) -> None:
+        self.seen[what] += 1
+        if what == "acknowledged":
+            while self._waiting and self._waiting[0][0] <= self.seen[what]:
+                _wake(heapq.heappop(self._waiting)[2])
+        if what == self._awaited:
+            self._countdown -= 1
+            if self._countdown == 0:
+                self._strike()
+
+    def fail(self, why: str) -> None:
+        """What no kill explains."""
+        if not self._failed.done():
+            self._failed.set_exception(AssertionError(why))
+
+    def later(self, acknowledgements: int) -> asyncio.Future[None]:
+        """Done after so many more of them, or when the load comes to its end."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (self.seen["acknowledged"] + acknowledgements, next(self._ticket), future))
+        return future
+
+    def _strike(self) -> None:
+        self.server.strike()
+        self._awaited = None
+        self._kills += 1
+        self._in_flight.append(sum(len(sender.pending) for sender in self._senders))
+        self._up.clear()
+        self.life.over.set_result(None)
+
+    async def connect(self, device: Device, brought: Mapping[str, int] | None = None) -> Link | None:
+        """A connection of a device, as soon as there is a server; None if it was killed first."""
+        await self._up.wait()
+        link = Link(self, device, brought or (dict(device.reached) if device.exact else None))
+        self._links.append(link)
+        return link if await link.open() else None
+
+    # -- from beginning to end -----------------------------------------------------------------------------------
+
+    async def run(self, kills: int) -> Recorded:
+        await self.server.start()
+        self._up.set()
+        try:
+            doing = asyncio.create_task(self._all(kills))
+            await asyncio.wait({doing, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                doing.cancel()
+                await asyncio.wait({doing})
+                self._failed.result()
+            history = doing.result()
+            if self._failed.done():
+                self._failed.result()
+        finally:
+            await self.server.kill()
+            await asyncio.gather(*(link.end() for link in self._links))
+        return Recorded(history, self._kills, self._in_flight, self.seen)
+
+    async def _all(self, kills: int) -> History:
+        await self._prepare()
+        async with asyncio.TaskGroup() as group:
+            for sender in self._senders:
+                group.create_task(sender.run())
+            for device in self._devices[len(self._senders) :]:
+                group.create_task(self._come_and_go(device, Random(self._rng.random())))
+            for what in self._rng.choices(list(MOMENTS), [weight for weight, _ in MOMENTS.values()], k=kills - 1):
+                await self._kill_at(what, self._rng.randint(1, MOMENTS[what][1]))
+            self.finishing.set()
+            while self._waiting:
+                _wake(self._waiting.pop()[2])
+            for sender in self._senders:
+                sender.wake()
+            # The last kill comes with the last acknowledgement: nothing repairs afterwards what it undid.
+            await self._kill_at("all acknowledged", 1)
+        return await self._read_back()
+
+    async def _kill_at(self, what: str, count: int) -> None:
+        self._awaited, self._countdown = what, count
+        await self.life.over
+        await self.server.gone()
+        await self.server.start()
+        self.life = Life()
+        self._up.set()
+
+    async def _prepare(self) -> None:
+        """Accounts, devices and topics. The direct conversations come into being under load."""
+        rng, users = self._rng, [*SENDERS, *READERS, STRANGER]
+        tokens = await asyncio.gather(*(self.server.register(user) for user in users))
+        self.tokens = dict(zip(users, tokens, strict=True))
+        upgraded = ["polling", "websocket"]
+        self._devices = [
+            *(Device(user, "phone", exact=n % 2 == 0, reports=True) for n, user in enumerate(SENDERS)),
+            Device("reader0", "phone", exact=True),
+            Device("reader1", "phone", exact=True, transports=upgraded),
+            Device("reader2", "phone", exact=False, reports=True, transports=upgraded),
+            Device("reader3", "phone", exact=False),
+            Device("sender0", "tablet", exact=True, transports=["websocket"]),
+            Device("sender1", "tablet", exact=False, reports=True),
+            Device(STRANGER, "phone", exact=False),
+        ]
+        self._devices[3].transports = upgraded
+        # A device that comes for the first time begins where its user is: let them all come before anything is said.
+        first = [await self.connect(device) for device in self._devices]
+        links = {link.device.user: link for link in first if link is not None}
+        for n in range(PUBLIC + PRIVATE):
+            private = n >= PUBLIC
+            members = [*rng.sample(SENDERS, rng.randint(2, 4)), *rng.sample(READERS, rng.randint(0, 2))]
+            if n < len(SENDERS):  # everybody has something to say somewhere
+                members = [SENDERS[n], *(user for user in members if user != SENDERS[n])]
+            owner, name = links[members[0]], f"{'private' if private else 'public'} {n}"
+            room: str = (await owner.ask("create", topic_name=name, is_private=private))["room_id"]
+            self._topics[room] = members
+            for user in members[1:]:
+                if private:
+                    await owner.ask("invite", room_id=room, username=user)
+                else:
+                    await links[user].ask("subscribe", topic_name=name)
+        for link in first:
+            assert link is not None
+            await link.end(politely=True)
+        for device in self._devices[: len(SENDERS)]:
+            self._senders.append(Sender(self, device, self._targets(device.user), Random(rng.random())))
+
+    def _targets(self, user: str) -> list[tuple[str, dict[str, str]]]:
+        """Where a user can send: the room as it is called here, and the reference to it."""
+        topics = [(room, {"room_id": room}) for room, members in self._topics.items() if user in members]
+        direct = [("+".join(pair), {"username": pair[1 - pair.index(user)]}) for pair in DIRECT if user in pair]
+        return topics + direct
+
+    async def _come_and_go(self, device: Device, rng: Random) -> None:
+        while not self.finishing.is_set():
+            link = await self.connect(device)
+            if link is None:
+                continue
+            link.enough_after = rng.randint(1, 600)
+            ending = asyncio.create_task(self.finishing.wait())
+            await asyncio.wait({link.enough, link.lost, ending}, return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
+            lost = link.lost.done()
+            await link.end(politely=not lost and rng.random() < 0.5)
+            if not lost and not self.finishing.is_set():
+                await self.later(rng.randint(1, 200))
+
+    # -- what is sent --------------------------------------------------------------------------------------------
+
+    def sends(self, send: Send) -> None:
+        self._sends.append(send)
+
+    def acknowledged(self, ack: Ack) -> None:
+        self._acks.append(ack)
+        self.observe("acknowledged")
+        if self.finishing.is_set() and all(sender.done for sender in self._senders):
+            self.observe("all acknowledged")
+
+    # -- afterwards ----------------------------------------------------------------------------------------------
+
+    async def _read_back(self) -> History:
+        """Let every device come once more; then read the log, and hear it again from its beginning."""
+        direct: dict[str, str] = {}
+        owned: dict[str, list[str]] = {}
+        for room, members in self._topics.items():
+            owned.setdefault(members[0], []).append(room)
+        heads: dict[str, int] = {}
+        log: list[Entry] = []
+        for device in self._devices:
+            link = await self._come_to_the_end(device)
+            if device.name == "phone":
+                for room in (await link.ask("get_rooms", member=True))["rooms"]:
+                    heads[room["room_id"]] = room["last_seq"]
+                    if room["kind"] == "direct":
+                        pair = (device.user, room["title"])
+                        if pair in DIRECT:
+                            direct["+".join(pair)] = room["room_id"]
+                            owned.setdefault(device.user, []).append(room["room_id"])
+            await link.end(politely=True)
+        members = {room: frozenset(users) for room, users in self._topics.items()}
+        members |= {direct["+".join(pair)]: frozenset(pair) for pair in DIRECT}
+        for user, rooms in owned.items():
+            mine = {room: 0 if room in rooms else heads[room] for room in members if user in members[room]}
+            link = await self._come_to_the_end(Device(user, "auditor", exact=True), mine)
+            for room in rooms:
+                joined = [entry for entry in link.joined if entry.room == room]
+                log += heapq.merge(await _history(link, room), joined, key=lambda entry: entry.seq)
+            await link.end(politely=True)
+        return History(
+            members=members,
+            heads=heads,
+            sends=[send._replace(room=direct.get(send.room, send.room)) for send in self._sends],
+            acks=self._acks,
+            connections=[link.record() for link in self._links],
+            log=log,
+        )
+
+    async def _come_to_the_end(self, device: Device, brought: Mapping[str, int] | None = None) -> Link:
+        link = await self.connect(device, brought)
+        assert link is not None
+        async with asyncio.timeout(DEADLINE_S):
+            await asyncio.wait({link.ready, link.lost}, return_when=asyncio.FIRST_COMPLETED)
+        assert link.ready.done(), f"{device} lost its connection"
+        link.at_end = True
+        return link
+
+
+class Sender:
+    """Keeps messages in flight, sends again what was not acknowledged when its connection was lost."""
+
+    def __init__(
+        self, load: Load, device: Device, targets: Sequence[tuple[str, dict[str, str]]], rng: Random
+    ) -> None:
+        self._load = load
+        self._device = device
+        self._targets = targets
+        self._rng = rng
+        self._changed = asyncio.Event()
+        self._numbers = itertools.count(1)
+        self._farewell = False
+        self.pending: dict[str, dict[str, str]] = {}
+        """client_id -> payload of what is not acknowledged, in the order in which it was sent first"""
+
+    @property
+    def done(self) -> bool:
+        return self._farewell and not self.pending
+
+    def wake(self) -> None:
+        self._changed.set()
+
+    async def run(self) -> None:
+        while not self.done:
+            link = await self._load.connect(self._device)
+            if link is None:
+                continue
+            link.lost.add_done_callback(lambda _: self.wake())
+            try:
+                for payload in list(self.pending.values()):
+                    await self._emit(link, payload)
+                while not link.lost.done() and not self.done:
+                    self._changed.clear()
+                    while len(self.pending) < IN_FLIGHT and not self._farewell:
+                        self._farewell = self._load.finishing.is_set()  # one more, so that each ends with a message
+                        await self._send(link)
+                    await self._changed.wait()
+            except socketio.exceptions.BadNamespaceError:
+                pass  # what the library raises when the connection is lost
+            if not link.lost.done() and not self.done:
+                await asyncio.wait({link.lost}, timeout=DEADLINE_S)
+            await link.end()
+
+    async def _send(self, link: Link) -> None:
+        room, ref = self._rng.choice(self._targets)
+        client_id = f"{self._device.user}-{next(self._numbers)}"
+        payload = {**ref, "content": client_id, "client_id": client_id}
+        self._load.sends(Send(self._device.user, room, client_id))
+        self.pending[client_id] = payload
+        await self._emit(link, payload)
+        # An impatient client: sends again what is still under way. Nothing is sent again once it was acknowledged
+        # and the connection was lost, for that would put back what a crash has undone.
+        if self._rng.random() < 0.05:
+            await self._emit(link, payload)
+
+    async def _emit(self, link: Link, payload: dict[str, str]) -> None:
+        await link.sio.emit("message", payload, callback=self._answered(payload["client_id"]))
+        self._load.observe("sent")
+
+    def _answered(self, client_id: str) -> Callable[[dict[str, Any]], None]:
+        def take(answer: dict[str, Any]) -> None:
+            if not answer["ok"]:
+                self._load.fail(f"{client_id} was refused: {answer}")
+                return
+            data = answer["data"]
+            self.pending.pop(client_id, None)
+            self.wake()
+            self._load.acknowledged(Ack(self._device.user, client_id, data["room_id"], data["seq"], data["id"]))
+
+        return take
+
+
+async def _history(link: Link, room: str) -> list[Entry]:
+    found: list[Entry] = []
+    while True:
+        page = await link.ask("history", room_id=room, after=found[-1].seq if found else 0, limit=200)
+        found += [Entry(room, m["seq"], m["id"], m["sender"], m["content"]) for m in page["messages"]]
+        if not page["has_more"]:
+            return found
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def record(data_dir: Path, seed: int, kills: int, **environment: str) -> Recorded:
+    """Kill a server so many times under load; returns what was seen. Raises what no kill explains."""
+    try:
+        return await Load(Victim(data_dir, **environment), Random(seed)).run(kills)
+    except BaseException as error:
+        error.add_note(f"TIDINGS_CRASH_SEED={seed}")
+        raise

@@ -1,0 +1,253 @@
+"""What the tests of delivery share: a reader that can stop reading, a log filled quickly, a store in trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import secrets
+import socket
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import httpx
+from sqlalchemy import text
+from sqlalchemy.engine import Connection as Transaction
+from sqlalchemy.engine import make_url
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from db.engine import Database
+from db.queries import log, rooms, users
+from db.queries.rows import EntryRow
+from server.delivery.connection import Principal
+from tests.support.client import DEADLINE_S, Client
+from tests.support.node import RunningNode
+
+_HEAD = re.compile(r"^4(\d)(\d*)")
+
+
+class Reader:
+    """A connection that reads and answers PINGs only when it is told to.
+
+    What it has not read is held up in small buffers: a reader that pauses is felt by the server soon.
+    """
+
+    def __init__(self, ws: ClientConnection) -> None:
+        self._ws = ws
+        self._asked = 0
+        self.events: list[tuple[str, Any]] = []
+        self.frames: list[str] = []
+
+    async def next(self) -> str:
+        """Read one frame; events in it are kept in `events`. Raises `ConnectionClosed`."""
+        frame = await asyncio.wait_for(self._ws.recv(), DEADLINE_S)
+        assert isinstance(frame, str)
+        self.frames.append(frame)
+        if frame.startswith("42"):
+            name, payload = json.loads(frame[2:])
+            self.events.append((name, payload))
+        return frame
+
+    async def until_event(self, name: str) -> Any:
+        while True:
+            if (await self.next()).startswith(f'42["{name}",'):
+                return self.events[-1][1]
+
+    async def until_ping(self) -> None:
+        """Read up to a PING, without answering it."""
+        while await self.next() != "2":
+            pass
+
+    async def pong(self) -> None:
+        await self._ws.send("3")
+
+    async def ask(self, action: str, **fields: Any) -> Any:
+        """Perform an action, reading everything up to its answer: what is in `events` then, came before it."""
+        self._asked += 1
+        await self._ws.send(f"42{self._asked}" + json.dumps([action, fields]))
+        while True:
+            frame = await self.next()
+            if frame == "2":
+                await self.pong()
+            elif frame.startswith(f"43{self._asked}["):
+                return json.loads(frame[len(f"43{self._asked}") :])[0]
+
+    async def until_closed(self) -> None:
+        """Read until the server closes."""
+        try:
+            while True:
+                if await self.next() == "2":
+                    await self.pong()
+        except ConnectionClosed:
+            pass
+
+    async def close(self) -> None:
+        await self._ws.close()
+
+    def seqs(self, room_id: str) -> list[int]:
+        """seqs of all entries of the room so far."""
+        return [p["seq"] for n, p in self.events if n in ("message", "member") and p["room_id"] == room_id]
+
+
+@asynccontextmanager
+async def reader(url: str, token: str, *, ready: bool = True, **auth: Any) -> AsyncIterator[Reader]:
+    where = urlsplit(url)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, (where.hostname, where.port))
+    async with connect(
+        f"ws://{where.netloc}/socket.io/?EIO=4&transport=websocket",
+        sock=sock,
+        max_queue=4,
+        max_size=None,
+        compression=None,
+        ping_interval=None,
+        close_timeout=0.1,
+    ) as ws:
+        one = Reader(ws)
+        await ws.send("40" + json.dumps({"token": token, **auth}))
+        while not (await one.next()).startswith("40"):
+            pass
+        if ready:
+            await one.until_event("ready")
+        yield one
+
+
+def rest(url: str, token: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+
+async def make_topic(url: str, token: str, name: str, *members: str, is_private: bool = False) -> str:
+    """A topic of the token's user; `members` are tokens that subscribe. No connection is needed; returns room_id."""
+    async with rest(url, token) as http:
+        answer = await http.post("/api/topics", json={"topic_name": name, "is_private": is_private})
+        assert answer.status_code == 201, answer.text
+    for other in members:
+        async with rest(url, other) as http:
+            joined = await http.post("/api/subscriptions", json={"topic_name": name})
+            assert joined.status_code == 201, joined.text
+    room_id: str = answer.json()["room_id"]
+    return room_id
+
+
+async def fill(database: Database, room_id: str, sender: str, contents: Iterable[str]) -> None:
+    """Append messages straight to the log of a room that nobody is connected to."""
+
+    def append(conn: Transaction) -> None:
+        room, user = rooms.find(conn, room_id=room_id), users.by_username(conn, sender)
+        assert room is not None
+        assert user is not None
+        entries = [
+            EntryRow(
+                room_key=room.key,
+                seq=room.last_seq + n,
+                kind="message",
+                message_id=secrets.token_hex(16),
+                sender_key=user.key,
+                sender=sender,
+                client_id=None,
+                content=content,
+                reply_to=None,
+                body=None,
+                messages=room.messages + n,
+                created_at=1_700_000_000_000 + n,
+                edited_at=None,
+                deleted=False,
+            )
+            for n, content in enumerate(contents, 1)
+        ]
+        log.add(conn, entries)
+        last = entries[-1]
+        rooms.save_heads(conn, [room._replace(last_seq=last.seq, messages=last.messages, last_message_seq=last.seq)])
+
+    await database.write(append)
+
+
+def principal(node: RunningNode, username: str) -> Principal:
+    """Of a user who is connected."""
+    return next(c.principal for c in node.node.hub.connections if c.principal.username == username)
+
+
+@asynccontextmanager
+async def store_held(url: str) -> AsyncIterator[None]:
+    """As long as this holds, no transaction that appends can commit: somebody else has the lock it needs."""
+    if url.startswith("sqlite"):
+        conn = sqlite3.connect(make_url(url).database or "", isolation_level=None)
+        conn.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            conn.rollback()
+            conn.close()
+    else:
+        other = await asyncpg.connect(make_url(url).set(drivername="postgresql").render_as_string(False))
+        try:
+            async with other.transaction():
+                await other.execute("LOCK TABLE entry IN SHARE ROW EXCLUSIVE MODE")
+                yield
+        finally:
+            await other.close()
+
+
+async def stored(url: str, room_id: str) -> list[str]:
+    """The contents of a room's messages as another process finds them in the database."""
+    query = "SELECT content FROM entry JOIN room ON room.id = entry.room_id WHERE room.room_id = {} ORDER BY seq"
+    if url.startswith("sqlite"):
+        conn = sqlite3.connect(make_url(url).database or "")
+        try:
+            return [content for (content,) in conn.execute(query.format("?"), (room_id,))]
+        finally:
+            conn.close()
+    other = await asyncpg.connect(make_url(url).set(drivername="postgresql").render_as_string(False))
+    try:
+        return [row["content"] for row in await other.fetch(query.format("$1"), room_id)]
+    finally:
+        await other.close()
+
+
+async def break_store(database: Database) -> Callable[[], Any]:
+    """From now on a commit with a long message fails for want of space; call what is returned to mend it."""
+    if database.is_sqlite:
+
+        def full(conn: Transaction) -> None:
+            (pages,) = conn.exec_driver_sql("PRAGMA page_count").one()
+            conn.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+
+        await database.write(full)
+
+        async def mend() -> None:
+            pass  # the limit was of the connection, which was given up when it failed
+
+        return mend
+
+    def trigger(conn: Transaction) -> None:
+        conn.execute(
+            text(
+                "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; END $$"
+            )
+        )
+        conn.execute(
+            text(
+                "CREATE CONSTRAINT TRIGGER full_disk AFTER INSERT ON entry DEFERRABLE INITIALLY DEFERRED"
+                " FOR EACH ROW EXECUTE FUNCTION full_disk()"
+            )
+        )
+
+    await database.write(trigger)
+
+    async def drop() -> None:
+        await database.write(lambda conn: conn.execute(text("DROP TRIGGER full_disk ON entry")))
+
+    return drop
+
+
+def seqs(client: Client, room_id: str) -> list[int]:
+    """seqs of all entries of the room so far."""
+    return [p["seq"] for n, p in client.events if n in ("message", "member") and p["room_id"] == room_id]

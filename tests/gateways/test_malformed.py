@@ -1,0 +1,331 @@
+"""What is not Socket.IO, or not an action, ends as documented: no traceback, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import struct
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from websockets.exceptions import ConnectionClosed
+
+from tests.gateways.raw import Raw, closing_of, dumps, entered, opened, polling
+from tests.support.node import RunningNode
+
+BROKEN = {
+    "deep nesting": "42" + "[" * 100_000,
+    "deep nesting, closed": "42" + "[" * 100_000 + "]" * 100_000,
+    "deep objects": '42["message",' + '{"a":' * 50_000 + "1" + "}" * 50_001 + "]",
+    "no event": "42[]",
+    "null event": "42null",
+    "object event": "42{}",
+    "number event": "421",
+    "text event": '42"message"',
+    "nothing": "42",
+    "not JSON": "42[message]",
+    "half an event": '42["message",{"content":"a',
+    "two events": '42["get_rooms"]["get_rooms"]',
+    "not a number": '42["message",{"content":NaN}]',
+    "an id without end": "42" + "1" * 101 + '["get_rooms"]',
+    "an integer without end": '42["read",{"seq":' + "9" * 5000 + "}]",
+    "packet type 7": '47["message",{}]',
+    "packet type 9": "49",
+    "packet type of another script": '4٣["message",{}]',
+    "packet type that is only like a digit": '4²["message",{}]',
+    "no packet type": "4",
+    "letters": "4hello",
+    "connect error from a client": '44{"message":"no"}',
+    "a second connect": '40{"token":"x"}',
+    "an event of another namespace": '42/admin,["get_rooms"]',
+    "attachments announced in an event without binary": '451-["get_rooms"',
+    "no attachments in a binary event": '450-["get_rooms"]',
+    "too many attachments": '45999-["get_rooms",{"_placeholder":true,"num":0}]',
+    "attachments beyond counting": '4599999999999999-["get_rooms"]',
+    "an Engine.IO OPEN": '0{"sid":"x"}',
+    "an Engine.IO PING": "2",
+    "an Engine.IO UPGRADE": "5",
+    "an Engine.IO type that is none": "8",
+    "an empty frame": "",
+    "binary where none is due": b"\x00\x01\x02",
+    "an empty binary frame": b"",
+}
+
+
+async def test_a_broken_packet_ends_its_own_connection_and_no_other(gateway: RunningNode) -> None:
+    token = await gateway.register("omar")
+    async with entered(gateway.url, token) as bystander:
+        for what, broken in BROKEN.items():
+            async with entered(gateway.url, token) as raw:
+                await raw.send(broken)
+                came = await raw.until_closed()
+            if isinstance(broken, bytes) or broken.startswith("4"):
+                assert closing_of(came) == {"reason": "protocol_error", "reconnect": False}, what
+                assert came[-1] == "41", f"{what}: a stock client must not come back with the same bytes"
+            await bystander.is_alive()
+
+
+async def test_a_broken_packet_before_the_connect_ends_the_session(gateway: RunningNode) -> None:
+    for broken in BROKEN.values():
+        if broken != BROKEN["a second connect"]:
+            async with opened(gateway.url) as raw:
+                await raw.send(broken)
+                await raw.until_closed()
+    assert not gateway.node.socketio.eio.sockets
+
+
+NOWHERE: dict[str, object] = {
+    "beyond the attachments": 1,
+    "a text": "0",
+    "nothing": None,
+    "a fraction": 0.5,
+    "a list": [0],
+}
+
+
+async def test_a_placeholder_that_points_nowhere_is_a_protocol_error(gateway: RunningNode) -> None:
+    token = await gateway.register("omar")
+    for what, number in NOWHERE.items():
+        async with entered(gateway.url, token) as raw:
+            event = ["message", {"content": {"_placeholder": True, "num": number}}]
+            await raw.send("451-1" + dumps(event), b"bytes")
+            assert closing_of(await raw.until_closed())["reason"] == "protocol_error", what
+
+
+async def test_a_text_where_an_attachment_is_due_is_a_protocol_error(gateway: RunningNode) -> None:
+    async with entered(gateway.url, await gateway.register("omar")) as raw:
+        await raw.send("451-1" + dumps(["message", {"content": {"_placeholder": True, "num": 0}}]), '42["get_rooms"]')
+        assert closing_of(await raw.until_closed())["reason"] == "protocol_error"
+
+
+async def test_binary_in_an_action_is_an_invalid_field_and_the_connection_stays(gateway: RunningNode) -> None:
+    async with entered(gateway.url, await gateway.register("omar")) as raw:
+        event = dumps(["message", {"topic_name": "x", "content": {"_placeholder": True, "num": 0}}])
+        await raw.send("451-77" + event, b"\x00\xff")
+        (answer,) = await raw.until("4377")
+        assert answer["error"]["code"] == "invalid"
+        assert "content" in answer["error"]["details"]["fields"]
+        await raw.is_alive()
+
+
+async def test_binary_as_the_name_of_an_action_is_answered(gateway: RunningNode) -> None:
+    async with entered(gateway.url, await gateway.register("omar")) as raw:
+        await raw.send("451-7" + dumps([{"_placeholder": True, "num": 0}]), b"message")
+        (answer,) = await raw.until("437")
+        assert answer["error"]["code"] == "unknown_action"
+        await raw.is_alive()
+
+
+async def test_acknowledgements_that_nobody_asked_for_are_ignored(gateway: RunningNode) -> None:
+    async with entered(gateway.url, await gateway.register("omar")) as raw:
+        await raw.send("431[]", '43["x"]', "43", '461-9[{"_placeholder":true,"num":0}]', b"x")
+        await raw.is_alive()
+
+
+async def test_text_that_is_not_utf_8_ends_the_websocket(gateway: RunningNode) -> None:
+    token = await gateway.register("omar")
+    async with entered(gateway.url, token) as bystander:
+        async with entered(gateway.url, token) as raw:
+            await raw.socket.send(b'42["message",{"content":"\xff\xfe"}]', text=True)
+            await raw.until_closed()
+            assert raw.socket.close_code == 1007  # RFC 6455, 7.4.1
+        await bystander.is_alive()
+
+
+async def test_a_connection_cut_in_the_middle_of_a_frame_is_gone(gateway: RunningNode) -> None:
+    token = await gateway.register("omar")
+    async with entered(gateway.url, token) as bystander:
+        async with entered(gateway.url, token) as raw:
+            # A masked text frame of 1,000 bytes, of which four come.
+            raw.socket.transport.write(b"\x81\xfe" + struct.pack("!H", 1000) + b"mask" + b"half")
+            await bystander.is_alive()
+            raw.socket.transport.abort()
+            await asyncio.wait_for(raw.socket.wait_closed(), 5)
+        await bystander.is_alive()
+
+
+async def test_a_frame_over_the_limit_ends_the_websocket(gateway: RunningNode) -> None:
+    token = await gateway.register("omar")
+    async with entered(gateway.url, token) as bystander:
+        async with entered(gateway.url, token) as raw:
+            with contextlib.suppress(ConnectionClosed):
+                await raw.send('42["message",{"content":"' + "x" * 1_100_000 + '"}]')
+            await raw.until_closed()
+            assert raw.socket.close_code == 1009  # RFC 6455, 7.4.1
+        await bystander.is_alive()
+
+
+TEXTS = {
+    "a lone high surrogate": r"\ud800",
+    "a lone low surrogate": r"\udc00x",
+    "surrogates in the wrong order": r"\udc00\ud800",
+    "U+0000": r"\u0000",
+    "U+0000 between letters": r"a\u0000b",
+}
+
+
+async def test_text_that_no_store_can_hold_is_refused_in_every_field(server: RunningNode) -> None:
+    token = await server.register("omar")
+    async with entered(server.url, token) as raw:
+        await raw.ask("create", {"topic_name": "noticias"})
+        for what, text in TEXTS.items():
+            for event in (
+                f'["message",{{"topic_name":"noticias","content":"{text}"}}]',
+                f'["message",{{"topic_name":"noticias","content":"x","client_id":"{text}"}}]',
+                f'["message",{{"topic_name":"noticias","content":"x","reply_to":"{text}"}}]',
+                f'["message",{{"topic_name":"{text}","content":"x"}}]',
+                f'["message",{{"room_id":"{text}","content":"x"}}]',
+                f'["message",{{"username":"{text}","content":"x"}}]',
+                f'["create",{{"topic_name":"{text}"}}]',
+                f'["delivered",{{"cursors":{{"{text}":1}}}}]',
+                f'["get_profile",{{"username":"{text}"}}]',
+                f'["get_rooms",{{"{text}":1}}]',
+                f'["get_rooms",{{"after":"{text}"}}]',
+                f'["connect_to_room",{{"roomName":"{text}"}}]',
+            ):
+                answer = await raw.ask_text(event)
+                assert answer["ok"] is False, (what, event)
+                assert answer["error"]["code"] == "invalid", (what, event, answer)
+            answer = await raw.ask_text(f'["authenticate",{{"token":"{text}"}}]')
+            assert answer["error"]["code"] in ("invalid", "unauthenticated"), what
+            assert (await raw.ask_text(f'["{text}",{{}}]'))["error"]["code"] == "unknown_action", what
+    async with opened(server.url) as raw:
+        for what, text in TEXTS.items():
+            assert (await raw.knock(f'{{"token":"{text}"}}'))["code"] == "unauthenticated", what
+            for auth in (f'"device":"{text}"', f'"cursors":{{"{text}":1}}'):
+                assert (await raw.knock(f'{{"token":"{token}",{auth}}}'))["code"] == "invalid", (what, auth)
+        await raw.enter(token)
+
+
+async def test_content_of_every_script_and_plane_comes_back_as_it_went(server: RunningNode) -> None:
+    text = 'ñ العربية 漢字 👩\u200d👩\u200d👧 𝕏 \u2028\u2029\ufeff\u200b \x01\x1e\x7f \\ " \U0001f600'
+    async with entered(server.url, await server.register("omar")) as raw:
+        await raw.ask("create", {"topic_name": "noticias"})
+        answer = await raw.ask("message", {"topic_name": "noticias", "content": text})
+        assert answer["data"]["content"] == text
+        page = await raw.ask("history", {"topic_name": "noticias"})
+        assert [m["content"] for m in page["data"]["messages"]] == [text]
+    async with polling(server.url) as session:  # where U+001E separates packets
+        token = await server.login("omar")
+        await session.post("40" + dumps({"token": token, "device": "new", "cursors": {}}))
+        await session.until('42["ready",')
+        await session.post("421" + dumps(["history", {"topic_name": "noticias"}]))
+        (answer,) = json.loads((await session.until("431[")).removeprefix("431"))
+        assert [m["content"] for m in answer["data"]["messages"]] == [text]
+
+
+BODIES = {
+    "not UTF-8": b'42["get_rooms",{"a":"\xff"}]',
+    "not base64": b"b!!!",
+    "base64 that is not ASCII": "bñ".encode(),
+    "nothing": b"",
+    "only separators": b"\x1e\x1e",
+    "a packet of no type": b"x",
+}
+
+
+async def test_a_polling_body_that_cannot_be_read_is_a_400_and_the_end(gateway: RunningNode) -> None:
+    token = await gateway.register("omar")
+    for what, body in BODIES.items():
+        async with polling(gateway.url, token) as session:
+            assert (await session.http.post(session.address, content=body)).status_code == 400, what
+            assert (await session.http.get(session.address)).status_code == 400, what
+    assert not gateway.node.socketio.eio.sockets
+
+
+async def test_a_protocol_error_on_polling_says_closing_and_ends(gateway: RunningNode) -> None:
+    async with polling(gateway.url, await gateway.register("omar")) as session:
+        await session.post("42[]")
+        packets = await session.poll()
+        assert closing_of(list(packets)) == {"reason": "protocol_error", "reconnect": False}
+        assert packets[-2:] == ["41", "1"]
+        assert (await session.http.get(session.address)).status_code == 400
+
+
+async def test_a_polling_body_over_the_limit_is_refused(gateway: RunningNode) -> None:
+    async with polling(gateway.url, await gateway.register("omar")) as session:
+        answer = await session.http.post(session.address, content=b"4" * 1_100_000)
+        assert answer.status_code == 413
+    assert not gateway.node.socketio.eio.sockets
+
+
+QUERIES = {
+    "no transport": "EIO=4",
+    "another transport": "EIO=4&transport=carrier-pigeon",
+    "the other transport": "EIO=4&transport=websocket",
+    "no version": "transport=polling",
+    "an old version": "EIO=3&transport=polling",
+    "an unknown sid": "EIO=4&transport=polling&sid=nobody",
+    "an empty query": "",
+    "percent signs": "EIO=4&transport=%ff%00&sid=%zz",
+}
+
+
+async def test_a_request_that_opens_nothing_is_a_400(gateway: RunningNode) -> None:
+    async with httpx.AsyncClient(base_url=gateway.url) as http:
+        for what, query in QUERIES.items():
+            for method in ("GET", "POST", "PUT", "DELETE"):
+                answer = await http.request(method, f"/socket.io/?{query}")
+                assert answer.status_code == 400, (what, method)
+    assert not gateway.node.socketio.eio.sockets
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+_names = st.sampled_from(["message", "create", "history", "connect", "disconnect", "delivered", "get_rooms"])
+_field = st.sampled_from(["topic_name", "room_id", "username", "content", "limit", "cursors", "_placeholder", "num"])
+_events = st.tuples(_names | _json, _json | st.dictionaries(_field, _json, max_size=4)).map(lambda e: dumps(list(e)))
+_frames = st.one_of(
+    st.builds("42{}{}".format, st.integers(0, 99) | st.just(""), _events),
+    st.builds("4{}{}".format, st.sampled_from("0123456789"), st.text(max_size=20)),
+    st.builds("45{}-{}{}".format, st.integers(0, 3), st.integers(0, 9) | st.just(""), _events),
+    st.builds("4{}{}".format, st.sampled_from("23456"), _json.map(dumps)),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    st.sampled_from([value for value in BROKEN.values() if len(value) < 100]),
+    st.binary(max_size=20),
+)
+
+
+def _encodable(frame: str | bytes) -> str | bytes:
+    return frame if isinstance(frame, bytes) else frame.encode("utf-8", "replace").decode()
+
+
+@pytest.fixture
+async def omars(gateway: RunningNode) -> AsyncIterator[tuple[str, str, Raw]]:
+    """The node's address, omar's token, and a connection of his that nothing may disturb."""
+    token = await gateway.register("omar")
+    async with entered(gateway.url, token) as bystander:
+        yield gateway.url, token, bystander
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(frames=st.lists(_frames.map(_encodable), min_size=1, max_size=6), connect=st.booleans(), post=st.booleans())
+async def test_no_bytes_from_one_client_disturb_the_server(
+    omars: tuple[str, str, Raw],
+    caplog: pytest.LogCaptureFixture,
+    frames: list[str | bytes],
+    connect: bool,
+    post: bool,
+) -> None:
+    url, token, bystander = omars
+    caplog.clear()
+    if post:
+        async with polling(url, token if connect else None) as session:
+            packets = ["b" + base64.b64encode(f).decode() if isinstance(f, bytes) else f for f in frames]
+            assert (await session.post(*packets)).status_code in (200, 400)
+            await session.post("1")
+    else:
+        async with entered(url, token) if connect else opened(url) as raw:
+            with contextlib.suppress(ConnectionClosed):
+                await raw.send(*frames, "1")
+            await raw.until_closed()
+    await bystander.is_alive()
+    assert [record.getMessage() for record in caplog.records if record.exc_info or record.levelname == "ERROR"] == []
