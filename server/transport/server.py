@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from engineio import AsyncServer
 
@@ -124,7 +124,8 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         allowed = self.cors_allowed_origins
         if origin is None or allowed == "*" or (allowed and "*" in allowed):
             return True
-        return urlsplit(origin).netloc == headers.get("host") or (bool(allowed) and origin in allowed)
+        host = origin.partition("://")[2]  # an origin has nothing after its host and port (RFC 6454, 6.2)
+        return host == headers.get("host") or (bool(allowed) and origin in allowed)
 
     def _cors(self, headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
         origin = headers.get("origin")
