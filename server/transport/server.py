@@ -37,6 +37,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_BUFFERED = 1024 * 1024
+POLL_PACKETS = 16
+"""Packets in one answer to a poll: python-engineio's client takes no more, and closes if there are."""
 MAX_HALF_OPEN = 1000
 """Sessions without a Socket.IO connection, all together."""
 
@@ -240,7 +242,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             while (await receive())["type"] != "http.disconnect":
                 pass
 
-        take, leave = asyncio.ensure_future(session.take()), asyncio.ensure_future(left())
+        take, leave = asyncio.ensure_future(session.take(POLL_PACKETS)), asyncio.ensure_future(left())
         try:
             await asyncio.wait({take, leave}, return_when=asyncio.FIRST_COMPLETED)
             return take.result() if take.done() else None
