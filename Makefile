@@ -55,6 +55,10 @@ fmt: $(STAMP) ## Format, and mend what the linter can
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+.PHONY: docs
+docs: $(STAMP) ## Make the generated parts of the documents again
+	$(BIN)/python -m docs.generate
+
 .PHONY: lock
 lock: $(UV) ## Make the lock files again (UPGRADE=1: with the newest versions)
 	$(LOCK) --all-extras --output-file requirements.lock pyproject.toml

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from engineio import AsyncServer
 
@@ -38,6 +38,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_BUFFERED = 1024 * 1024
+POLL_PACKETS = 16
+"""Packets in one answer to a poll: python-engineio's client takes no more, and closes if there are."""
 MAX_HALF_OPEN = 1000
 """Sessions without a Socket.IO connection, all together."""
 
@@ -127,7 +129,8 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         allowed = self.cors_allowed_origins
         if origin is None or allowed == "*" or (allowed and "*" in allowed):
             return True
-        return urlsplit(origin).netloc == headers.get("host") or (bool(allowed) and origin in allowed)
+        host = origin.partition("://")[2]  # an origin has nothing after its host and port (RFC 6454, 6.2)
+        return host == headers.get("host") or (bool(allowed) and origin in allowed)
 
     def _cors(self, headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
         origin = headers.get("origin")
@@ -242,7 +245,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             while (await receive())["type"] != "http.disconnect":
                 pass
 
-        take, leave = asyncio.ensure_future(session.take()), asyncio.ensure_future(left())
+        take, leave = asyncio.ensure_future(session.take(POLL_PACKETS)), asyncio.ensure_future(left())
         try:
             await asyncio.wait({take, leave}, return_when=asyncio.FIRST_COMPLETED)
             return take.result() if take.done() else None

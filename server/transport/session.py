@@ -129,14 +129,19 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
 
-    async def take(self) -> list[Packet]:
-        """Wait for packets, then take all there are; none when the session has ended and all is said."""
+    async def take(self, at_most: int | None = None) -> list[Packet]:
+        """Wait for packets, then take what there is, or so many; none when the session has ended and all is said."""
         while not self._out and not self.closing:
             self._arrival = asyncio.get_running_loop().create_future()
             await self._arrival
-        packets = list(self._out)
-        self._out.clear()
-        self._under_way, self._out_bytes = self._out_bytes, 0
+        if at_most is not None and len(self._out) > at_most:
+            packets = [self._out.popleft() for _ in range(at_most)]
+            self._under_way = min(sum(map(len, packets)), self._out_bytes)
+        else:
+            packets = list(self._out)
+            self._out.clear()
+            self._under_way = self._out_bytes
+        self._out_bytes -= self._under_way
         return packets
 
     def nudge_poll(self) -> None:

@@ -33,7 +33,6 @@ class Raw:
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
         self.packets: list[str | bytes] = []
-        self.pings = 0
         self._asked = 0
 
     async def send(self, *packets: str | bytes) -> None:
@@ -46,11 +45,17 @@ class Raw:
             while True:
                 packet = await self.socket.recv()
                 if packet == "2":
-                    self.pings += 1
                     await self.socket.send("3")
                     continue
                 self.packets.append(packet)
                 return packet
+
+    async def ping(self) -> None:
+        """Wait for a PING, and answer it; other packets are dropped."""
+        async with asyncio.timeout(DEADLINE_S):
+            while await self.socket.recv() != "2":
+                pass
+            await self.socket.send("3")
 
     async def until(self, prefix: str) -> Any:
         """The data of the next Socket.IO packet that begins with `prefix`."""

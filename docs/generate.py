@@ -1,0 +1,443 @@
+"""Makes the parts of the documents that must not go stale: `python -m docs.generate`, or `make docs`.
+
+A part stands between two markers, `<!-- generated: name -->` and `<!-- /generated -->`, in README.md or in a page
+of docs/. It is made from the code: the registry of actions, the contract's models, the settings. With `--check`
+nothing is written; the exit status says whether something is stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import AliasChoices, BaseModel, SecretStr, TypeAdapter
+from pydantic.fields import FieldInfo
+
+import server.actions
+from server import app, auth
+from server.contract import actions, events, models
+from server.contract.errors import CloseReason, Error, ErrorCode
+from server.contract.models import Role, RoomKind
+from server.contract.permissions import WITHOUT, Permission, refusal
+from server.delivery import cursors, hub, operations, typing
+from server.dispatch import Action, Registry
+from server.gateways import inbox, rest, socketio
+from server.settings import Settings
+from server.transport import server as transport
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+_PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
+
+_NAMES: Final[dict[str, tuple[Any, str]]] = {
+    "username": (
+        actions.Username,
+        "string, 1–32 characters in its mapped form (PRECIS UsernameCaseMapped, RFC 8265), in which it is kept and"
+        " compared; no whitespace, control or direction characters",
+    ),
+    "topic_name": (
+        actions.TopicName,
+        "string, 1–64 characters after NFC and trimming; no control or direction characters; compared by case-folded"
+        " NFKC",
+    ),
+    "id": (actions.Id, ""),
+    "client_id": (
+        actions.ClientId,
+        "string, 1–64 characters, chosen by the sender, unique per room: however often sent, it takes effect once",
+    ),
+    "content": (actions.Content, ""),
+    "device": (actions.DeviceName, ""),
+    "seq": (actions.Seq, ""),
+    "timestamp": (models.Timestamp, "string, ISO 8601 in UTC with milliseconds: `2026-01-31T09:30:00.250Z`"),
+}
+"""The contract's named types, and what to say of them where their schema does not."""
+
+_TIMESTAMP: Final = TypeAdapter(models.Timestamp).json_schema()
+
+_OWN_ERRORS: Final[dict[str, dict[ErrorCode, str]]] = {
+    "register": {
+        ErrorCode.CONFLICT: "the name is taken, by a user or a topic",
+        ErrorCode.RATE_LIMITED: "too many registrations from this address",
+    },
+    "login": {
+        ErrorCode.UNAUTHENTICATED: "wrong username or password, whichever it is",
+        ErrorCode.RATE_LIMITED: "too many attempts, on this account or from this address",
+    },
+    "create": {ErrorCode.CONFLICT: "the name is taken, by a topic (also one you may not see) or a user"},
+    "subscribe": {
+        ErrorCode.NOT_FOUND: "no such topic, or a private one",
+        ErrorCode.CONFLICT: "already a member",
+    },
+    "connect_to_room": {ErrorCode.NOT_FOUND: "no such topic, or a private one that you are not in"},
+    "unsubscribe": {ErrorCode.FORBIDDEN: "not a member of the public topic; or a direct conversation"},
+    "invite": {
+        ErrorCode.NOT_FOUND: "no such user; no such room, or a private one that you are not in",
+        ErrorCode.FORBIDDEN: "the room is a public topic or a direct conversation; the invited is banned from it",
+        ErrorCode.CONFLICT: "the invited is a member already",
+    },
+    "message": {
+        ErrorCode.INVALID: "`reply_to` names no message of the room",
+        ErrorCode.NOT_FOUND: "no such room or user, or a private room that you are not in",
+        ErrorCode.FORBIDDEN: "not a member of the public topic",
+    },
+    "read": {ErrorCode.INVALID: "`seq` is beyond the end of the log"},
+    "delivered": {ErrorCode.INVALID: "a cursor is beyond the end of the log"},
+    "get_rooms": {ErrorCode.NOT_FOUND: "`after` names no room that you may see"},
+    "get_profile": {ErrorCode.NOT_FOUND: "no such user"},
+    "authenticate": {
+        ErrorCode.UNAUTHENTICATED: "the token is not one of ours",
+        ErrorCode.TOKEN_EXPIRED: "the token has expired",
+        ErrorCode.TOKEN_REVOKED: "the token's session was withdrawn",
+        ErrorCode.FORBIDDEN: "the token is of another user",
+    },
+}
+"""What an action is refused for, beyond what follows from the shape of its payload."""
+
+_KINDS: Final[Sequence[tuple[str, RoomKind, bool]]] = (
+    ("public topic", RoomKind.TOPIC, False),
+    ("private topic", RoomKind.TOPIC, True),
+    ("group", RoomKind.GROUP, True),
+    ("direct conversation", RoomKind.DIRECT, True),
+)
+
+
+def registry() -> Registry:
+    return Registry(server.actions)
+
+
+# -- types -----------------------------------------------------------------------------------------------------------
+
+
+def type_of(hint: Any) -> str:
+    """A type as the tables name it: a named type, a JSON type with its limits, or a model with a link."""
+    for name, (known, _) in _NAMES.items():
+        if hint == known:
+            return name
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(type_of(one) for one in get_args(hint)))
+    if origin is Annotated:
+        return _limited(hint)
+    if origin is Literal:
+        return " or ".join(f"`{one}`" for one in get_args(hint))
+    if origin is list:
+        return f"[{type_of(get_args(hint)[0])}]"
+    if origin is dict:
+        key, value = get_args(hint)
+        return "object" if value is Any else f"{{{type_of(key)}: {type_of(value)}}}"
+    if hint is type(None):
+        return "null"
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return " or ".join(f"`{one}`" for one in hint)
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return _link(hint)
+    return {str: "string", int: "integer", bool: "boolean"}[hint]
+
+
+def _link(model: type[BaseModel]) -> str:
+    return f"[{model.__name__}](#{model.__name__.lower()})"
+
+
+def _limited(hint: Any) -> str:
+    schema = TypeAdapter(hint).json_schema()
+    kind = schema["type"]
+    low, high = (
+        (schema.get("minimum"), schema.get("maximum"))
+        if kind == "integer"
+        else (schema.get("minLength"), schema.get("maxLength"))
+    )
+    unit = " characters" if kind == "string" else ""
+    if low is None and high is None:
+        return str(kind)
+    if high is None:
+        return f"{kind}, {low} or more"
+    return f"{kind}, {low or 0:,}–{high:,}{unit}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def _fields(model: type[BaseModel]) -> list[tuple[str, FieldInfo, str]]:
+    hints = get_type_hints(model, include_extras=True)
+    return [(name, info, type_of(_without_null(hints[name], info))) for name, info in model.model_fields.items()]
+
+
+def _without_null(hint: Any, info: FieldInfo) -> Any:
+    """`null` is how a field says that it was not given: the default tells so already."""
+    if info.is_required() or info.default is not None:
+        return hint
+    kept = tuple(one for one in get_args(hint) if one is not type(None))
+    return kept[0] if len(kept) == 1 and get_origin(hint) in (Union, types.UnionType) else hint
+
+
+def _also(info: FieldInfo) -> str:
+    if not isinstance(info.validation_alias, AliasChoices):
+        return ""
+    others = [f"`{name}`" for name in info.validation_alias.choices[1:]]
+    return f"also named {', '.join(others)}"
+
+
+def _bounds(info: FieldInfo) -> str:
+    """How many a field may hold; the length of a text is its type's."""
+    if get_origin(info.annotation) not in (dict, list):
+        return ""
+    most = [limit for part in info.metadata if (limit := getattr(part, "max_length", None))]
+    return f"at most {most[0]:,}" if most else ""
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "required"
+    default = info.get_default(call_default_factory=True)
+    if default is None:
+        return ""
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def _says(*parts: str | None) -> str:
+    return "; ".join(part for part in parts if part)
+
+
+# -- parts of docs/protocol.md ---------------------------------------------------------------------------------------
+
+
+def named_types() -> str:
+    return _table(
+        ["type", "is"],
+        [[name, says or _limited(hint)] for name, (hint, says) in _NAMES.items()],
+    )
+
+
+def action_list() -> str:
+    rows = []
+    for found in registry():
+        names = [f"[`{found.name}`](#{found.name}-action)", *(f"`{name}`" for name in found.also)]
+        route = f"`{found.http}`" if found.http else ""
+        rows.append([" ".join(names), found.summary, route, "yes" if found.live else "no"])
+    return _table(["action", "does", "REST", "live"], rows)
+
+
+def action_details() -> str:
+    return "\n".join(_action(found) for found in registry())
+
+
+def _action(found: Action) -> str:
+    parts = [f"### {found.name} (action)\n", f"{found.description}\n"]
+    if found.also:
+        parts.append("Also named " + ", ".join(f"`{name}`" for name in found.also) + ".\n")
+    fields = _fields(found.request)
+    if fields:
+        rows = [
+            [f"`{name}`", kind, _default(info), _says(_also(info), info.description, _bounds(info))]
+            for name, info, kind in fields
+        ]
+        parts.append(_table(["payload", "type", "default", ""], rows))
+        if issubclass(found.request, actions.RoomRef):
+            parts.append("Exactly one of `room_id`, `topic_name` and `username`.\n")
+        elif issubclass(found.request, actions.SubjectInRoom):
+            parts.append("Exactly one of `room_id` and `topic_name`; `username` is the user it is about.\n")
+    else:
+        parts.append("No payload.\n")
+    answers = "`{}`" if found.response is models.Empty else _link(found.response)
+    parts.append(f"Answers {answers}.{' Not over a live connection.' if not found.live else ''}\n")
+    if found.http:
+        body = " without a body" if found.status == 204 else ""
+        token = "; needs no token" if found.anonymous else ""
+        parts.append(f"REST: `{found.http}` → {found.status}{body}{token}.\n")
+    if errors := errors_of(found):
+        parts.append(_table(["error", "when"], [[f"`{code}`", why] for code, why in errors.items()]))
+    return "\n".join(parts)
+
+
+def errors_of(found: Action) -> dict[ErrorCode, str]:
+    """Why an action may be refused, beyond what holds for every action."""
+    fields, own = found.request.model_fields, dict(_OWN_ERRORS.get(found.name, {}))
+    why: dict[ErrorCode, str] = {}
+    if issubclass(found.request, actions.RoomRef):
+        why[ErrorCode.INVALID] = "the other user of the conversation is yourself"
+        why[ErrorCode.NOT_FOUND] = "no such room or user, or a private room that you are not in"
+        why[ErrorCode.FORBIDDEN] = "not a member of the public topic"
+    if "content" in fields:
+        why[ErrorCode.TOO_LARGE] = f"`content` has more than {actions.MAX_CONTENT:,} characters"
+    if ErrorCode.INVALID in why and ErrorCode.INVALID in own:
+        own[ErrorCode.INVALID] = f"{why[ErrorCode.INVALID]}; {own[ErrorCode.INVALID]}"
+    why |= own
+    return {code: why[code] for code in ErrorCode if code in why}
+
+
+def event_list() -> str:
+    rows = []
+    for name, model in events.EVENTS.items():
+        fields = ", ".join(f"`{field}`" for field in model.model_fields)
+        payload = _link(model) if model is models.Message else f"{_link(model)}: {fields}"
+        rows.append([f"`{name}`", payload])
+    return _table(["event", "payload"], rows)
+
+
+def model_list() -> str:
+    wanted: dict[type[BaseModel], None] = dict.fromkeys(events.EVENTS.values())
+    wanted |= dict.fromkeys(found.response for found in registry())
+    for model in list(wanted):
+        _collect(model, wanted)
+    wanted.pop(models.Empty, None)
+    wanted[Error] = None
+    return "\n".join(_model(model) for model in sorted(wanted, key=lambda one: one.__name__))
+
+
+def _collect(hint: Any, into: dict[type[BaseModel], None]) -> None:
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        into[hint] = None
+        for inner in get_type_hints(hint).values():
+            _collect(inner, into)
+    for inner in get_args(hint):
+        _collect(inner, into)
+
+
+def _model(model: type[BaseModel]) -> str:
+    hints = get_type_hints(model, include_extras=True)
+    rows = [[f"`{name}`", type_of(hints[name]), _means(info)] for name, info in model.model_fields.items()]
+    says = "" if model.__doc__ is None else f"{' '.join(model.__doc__.split())}\n\n"
+    return f"### {model.__name__}\n\n{says}{_table(['field', 'type', ''], rows)}"
+
+
+def _means(info: FieldInfo) -> str:
+    """What a field says of itself; that a timestamp is one, its type says."""
+    return "" if info.description in (None, _TIMESTAMP.get("description")) else str(info.description)
+
+
+def error_codes() -> str:
+    return _table(
+        ["code", "HTTP", "retryable", "when"],
+        [[f"`{code}`", str(code.http_status), "yes" if code.retryable else "no", code.meaning] for code in ErrorCode],
+    )
+
+
+def close_reasons() -> str:
+    meaning: Mapping[CloseReason, str] = {
+        CloseReason.SLOW_CONSUMER: "you do not read, and what waits for you has reached its limit",
+        CloseReason.TOKEN_EXPIRED: "the token's `exp` has come: get a fresh token, then connect",
+        CloseReason.TOKEN_REVOKED: "the session was withdrawn: sign in again",
+        CloseReason.SHUTDOWN: "the server stops, or could not finish the replay",
+        CloseReason.REPLACED: "the same device has opened too many newer connections",
+        CloseReason.PROTOCOL_ERROR: "a packet that is not Socket.IO",
+    }
+    return _table(
+        ["reason", "reconnect", "why"],
+        [[f"`{reason}`", "yes" if reason.reconnect else "no", meaning[reason]] for reason in CloseReason],
+    )
+
+
+def permissions() -> str:
+    needs = list(Permission)
+    rows: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for title, kind, is_private in _KINDS:
+        assert (kind, is_private) in WITHOUT
+        for role in (None, *reversed(Role)):
+            if kind is RoomKind.DIRECT and role not in (None, Role.MEMBER):
+                continue  # both are members
+            cells = tuple(_may(kind, is_private, role, False, need) for need in needs)
+            rows.setdefault((title, cells), []).append("not a member" if role is None else str(role))
+        if not is_private:
+            cells = tuple(_may(kind, is_private, None, True, need) for need in needs)
+            rows.setdefault((title, cells), []).append("banned")
+    return _table(
+        ["room", "you are", *(f"{need}" for need in needs)],
+        [[title, ", ".join(who), *cells] for (title, cells), who in rows.items()],
+    )
+
+
+def _may(kind: RoomKind, is_private: bool, role: Role | None, banned: bool, need: Permission) -> str:
+    refused = refusal(kind, is_private, role, banned, need)
+    return "yes" if refused is None else f"`{refused.code}`"
+
+
+def limits() -> str:
+    return _table(
+        ["limit", "value", "beyond it"],
+        [
+            ["one packet or polling body", f"{socketio.MAX_PAYLOAD:,} bytes", "the connection is closed"],
+            ["a REST body", f"{rest.MAX_BODY:,} bytes", "`too_large`"],
+            ["`content`", f"{actions.MAX_CONTENT:,} characters", "`too_large`"],
+            ["rooms in one `cursors`", f"{actions.MAX_CURSORS:,}", "`invalid`"],
+            ["actions of a connection without an answer", f"{inbox.MAX_IN_FLIGHT:,}", "`rate_limited`"],
+            ["waiting for a client that does not read", f"{transport.MAX_BUFFERED:,} bytes", "`slow_consumer`"],
+            ["from opening to CONNECT", f"{socketio.CONNECT_TIMEOUT_S:g} s", "the connection is closed"],
+            [
+                "connections without authentication",
+                f"{transport.MAX_HALF_OPEN:,}; {app.HALF_OPEN_PER_ADDRESS:,} per address",
+                "HTTP 503",
+            ],
+            ["connections of one device", f"{hub.CONNECTIONS_PER_DEVICE}", "the oldest is closed: `replaced`"],
+            ["registrations from one address", str(auth.REGISTRATIONS_PER_ADDRESS), "`rate_limited`"],
+            ["logins from one address", str(auth.LOGINS_PER_ADDRESS), "`rate_limited`"],
+            ["logins to one account", str(auth.LOGINS_PER_ACCOUNT), "`rate_limited`"],
+            ["`typing` without a word", f"{typing.TYPING_S:g} s", "it ends by itself"],
+            ["members of a public topic", f"{operations.MEMBER_EVENTS_UP_TO}", "no `member` events"],
+            ["members of a room", f"{cursors.RECEIPT_MEMBERS}", "no `receipt` events of others"],
+        ],
+    )
+
+
+# -- parts of README.md ----------------------------------------------------------------------------------------------
+
+
+def settings() -> str:
+    rows = []
+    for name, info in Settings.model_fields.items():
+        default = info.get_default(call_default_factory=True)
+        if isinstance(default, SecretStr):
+            default = default.get_secret_value()
+        if isinstance(default, bool):
+            default = str(default).lower()
+        shown = "" if default in ("", []) else f"`{default}`"
+        rows.append([f"`{Settings.model_config['env_prefix']}{name.upper()}`", shown, info.description or ""])
+    return _table(["setting", "default", ""], rows)
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+PARTS: Final[dict[str, Callable[[], str]]] = {
+    "action_details": action_details,
+    "action_list": action_list,
+    "close_reasons": close_reasons,
+    "error_codes": error_codes,
+    "event_list": event_list,
+    "limits": limits,
+    "model_list": model_list,
+    "named_types": named_types,
+    "permissions": permissions,
+    "settings": settings,
+}
+
+
+def pages() -> list[Path]:
+    """The documents that may hold generated parts."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def render(text: str) -> str:
+    """A page with its generated parts made again. Raises `KeyError` for a part that nothing makes."""
+    return _PART.sub(lambda part: f"{part[1]}{PARTS[part[2]]()}{part[3]}", text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m docs.generate", description="Make the generated parts again.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if something is stale")
+    check: bool = parser.parse_args(arguments).check
+    stale = [page for page in pages() if page.read_text("utf-8") != render(page.read_text("utf-8"))]
+    for page in stale:
+        print(f"{page.relative_to(ROOT)}: {'stale; run make docs' if check else 'made again'}")
+        if not check:
+            page.write_text(render(page.read_text("utf-8")), "utf-8")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,299 @@
+"""Who gets in, who is refused and how, and who is not waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from server.gateways.socketio import CONNECT_TIMEOUT_S
+from tests.gateways.raw import ENGINE, dumps, entered, opened, polling
+from tests.support.client import Client
+from tests.support.node import RunningNode, running_node, settings_for
+
+# -- tokens -----------------------------------------------------------------------------------------------------
+
+
+def signed(claims: dict[str, Any], key: str | None = None, algorithm: str = "HS256") -> str:
+    """A token with the node's own key, unless another is given."""
+    own = settings_for("sqlite://", Path()).secret_key.get_secret_value()
+    return jwt.encode(claims, own if key is None else key, algorithm=algorithm)
+
+
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
+async def test_a_wrong_token_is_refused_with_the_code_that_says_what_is_wrong(gateway: RunningNode) -> None:
+    good = await gateway.register("omar")
+    claims = jwt.decode(good, options={"verify_signature": False})
+    head, body, signature = good.split(".")
+    revoked = await gateway.login("omar")
+    async with entered(gateway.url, revoked) as raw:
+        await raw.send('42["logout"]')
+        await raw.until_closed()
+    wrong: dict[str, tuple[Any, str]] = {
+        "no auth at all": (None, "unauthenticated"),
+        "no token": ({}, "unauthenticated"),
+        "null": ({"token": None}, "unauthenticated"),
+        "a number": ({"token": 7}, "unauthenticated"),
+        "a list": ({"token": [good]}, "unauthenticated"),
+        "auth that is a text": (good, "unauthenticated"),
+        "auth that is a list": ([good], "unauthenticated"),
+        "empty": ({"token": ""}, "unauthenticated"),
+        "garbage": ({"token": "garbage"}, "unauthenticated"),
+        "dots": ({"token": ".."}, "unauthenticated"),
+        "not ASCII": ({"token": "ñ.ñ.ñ"}, "unauthenticated"),
+        "too long": ({"token": good + "x" * 5000}, "unauthenticated"),
+        "another signature": ({"token": f"{head}.{body}.{signature[::-1]}"}, "unauthenticated"),
+        "no signature": ({"token": f"{head}.{body}."}, "unauthenticated"),
+        "another key": ({"token": signed(claims, "x" * 32)}, "unauthenticated"),
+        "another algorithm": ({"token": signed(claims, algorithm="HS512")}, "unauthenticated"),
+        "no algorithm": ({"token": signed(claims, "", algorithm="none")}, "unauthenticated"),
+        "another audience": ({"token": signed({**claims, "aud": "others"})}, "unauthenticated"),
+        "another issuer": ({"token": signed({**claims, "iss": "others"})}, "unauthenticated"),
+        "another user": ({"token": signed({**claims, "sub": "diego"})}, "unauthenticated"),
+        "an unknown session": ({"token": signed({**claims, "sid": "unknown"})}, "unauthenticated"),
+        "not yet issued": ({"token": signed({**claims, "iat": claims["iat"] + 3600})}, "unauthenticated"),
+        "expired": ({"token": signed({**claims, "exp": int(time.time()) - 1})}, "token_expired"),
+        "withdrawn": ({"token": revoked}, "token_revoked"),
+    }
+    for claim in ("sub", "sid", "iat", "exp", "iss", "aud"):
+        rest = {name: value for name, value in claims.items() if name != claim}
+        wrong[f"without {claim}"] = {"token": signed(rest)}, "unauthenticated"
+    for claim in ("sub", "sid"):
+        wrong[f"{claim} is a number"] = {"token": signed({**claims, claim: 1})}, "unauthenticated"
+    async with opened(gateway.url) as raw:
+        for what, (auth, code) in wrong.items():
+            error = await raw.knock("" if auth is None else dumps(auth))
+            assert (error["code"], error["retryable"]) == (code, False), what
+        await raw.enter(good)  # the same session is still good for a good token
+
+
+async def test_auth_of_the_wrong_shape_is_invalid_and_names_the_field(gateway: RunningNode) -> None:
+    token = await gateway.register("omar")
+    async with opened(gateway.url) as raw:
+        for auth, field in (
+            ({"device": 7}, "device"),
+            ({"device": ""}, "device"),
+            ({"device": "x" * 65}, "device"),
+            ({"cursors": []}, "cursors"),
+            ({"cursors": {"room": "1"}}, "cursors.room"),
+            ({"cursors": {"room": -1}}, "cursors.room"),
+            ({"cursors": {"room": 2**53}}, "cursors.room"),
+            ({"cursors": {"room": 1.5}}, "cursors.room"),
+            ({"cursors": {str(n): 1 for n in range(10_001)}}, "cursors"),
+        ):
+            error = await raw.knock(dumps({"token": token, **auth}))
+            assert error["code"] == "invalid", auth
+            assert field in error["details"]["fields"], (auth, error)
+        await raw.enter(token, of_the_clients_own="is no business of the server")
+
+
+async def test_a_stock_client_gets_the_error_object_as_the_refusals_data(gateway: RunningNode) -> None:
+    client = Client(gateway.url, "garbage")
+    with pytest.raises(Exception, match="One or more namespaces failed to connect"):
+        await client.connect()
+    assert client.refusal["data"]["code"] == "unauthenticated"
+
+
+async def test_an_unknown_namespace_is_refused_and_the_session_goes_on(gateway: RunningNode) -> None:
+    token = await gateway.register("omar")
+    async with opened(gateway.url) as raw:
+        for packet, name in (("40/admin,", "/admin"), ("40/admin?x=1,{}", "/admin"), ("40/ñ", "/ñ")):
+            await raw.send(packet)
+            assert await raw.receive() == f"44{name}," + '{"message":"Invalid namespace"}'
+        await raw.enter(token)
+        await raw.send("40/admin,")
+        assert await raw.receive() == '44/admin,{"message":"Invalid namespace"}'
+        await raw.is_alive()
+
+
+async def test_who_leaves_the_namespace_can_come_back_in_the_same_session(gateway: RunningNode) -> None:
+    async with entered(gateway.url, await gateway.register("omar")) as raw:
+        await raw.send("41")
+        await raw.enter(await gateway.login("omar"))
+        await raw.is_alive()
+
+
+# -- time and number --------------------------------------------------------------------------------------------
+
+
+async def test_who_answers_pings_but_never_connects_is_closed(
+    quiet_log: None, sqlite_url: str, tmp_path: Path
+) -> None:
+    assert CONNECT_TIMEOUT_S == 10
+    options = {"engine": {"connect_timeout": 0.4, "ping_interval": 0.1, "ping_timeout": 5}}
+    async with running_node(sqlite_url, tmp_path, options=options) as node:
+        token = await node.register("omar")
+        async with (
+            entered(node.url, token) as in_time,
+            opened(node.url) as silent,
+            opened(node.url) as refused,
+            entered(node.url, token) as left,
+            polling(node.url) as polled,
+        ):
+            await silent.ping()
+            await refused.knock('{"token":"garbage"}')
+            await left.send("41")
+            await refused.until_closed()
+            await silent.until_closed()
+            await left.until_closed()
+            await polled.until("1")
+            await in_time.is_alive()
+            assert len(node.node.socketio.eio.sockets) == 1
+
+
+async def _handshakes(url: str, number: int) -> int:
+    """Begin so many polling sessions and leave them; returns how many were let in."""
+    request = f"GET {ENGINE}polling HTTP/1.1\r\nHost: {url.removeprefix('http://')}\r\n"
+    reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+    writer.write((f"{request}\r\n" * (number - 1) + f"{request}Connection: close\r\n\r\n").encode())
+    answers = await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    await writer.wait_closed()
+    assert answers.count(b"HTTP/1.1 ") == number
+    return answers.count(b"HTTP/1.1 200 ")
+
+
+async def test_abandoned_handshakes_leave_nothing(quiet_log: None, sqlite_url: str, tmp_path: Path) -> None:
+    options = {"engine": {"connect_timeout": 0.5, "linger": 0.1}}
+    async with running_node(sqlite_url, tmp_path, options=options) as node:
+        assert await _handshakes(node.url, 300) == 300
+        eio = node.node.socketio.eio
+        await asyncio.wait_for(eio._empty.wait(), 10)
+        assert not eio.sockets
+        assert not eio.half_open
+        assert not node.node.socketio._clients
+        async with entered(node.url, await node.register("omar")) as raw:
+            await raw.is_alive()
+
+
+async def _refused(url: str, **headers: str) -> None:
+    """A handshake is refused, on both transports, and says why."""
+    async with httpx.AsyncClient(base_url=url) as http:
+        answer = await http.get(ENGINE + "polling")
+        assert answer.status_code == 503
+        assert answer.json() == {"message": "too many connections without authentication"}
+    with pytest.raises(InvalidStatus) as refusal:
+        async with opened(url, **headers):
+            pass
+    assert refusal.value.response.status_code == 503
+    assert json.loads(refusal.value.response.body) == answer.json()
+
+
+async def test_connections_without_authentication_are_capped_and_the_others_are_not(
+    quiet_log: None, sqlite_url: str, tmp_path: Path
+) -> None:
+    async with (
+        running_node(sqlite_url, tmp_path, options={"engine": {"max_half_open": 3}}) as node,
+        AsyncExitStack() as stack,
+    ):
+        token = await node.register("omar")
+        raws = [await stack.enter_async_context(opened(node.url)) for _ in range(2)]
+        await stack.enter_async_context(polling(node.url))
+        await _refused(node.url)
+        await raws[0].enter(token)  # counts no more
+        raws.append(await stack.enter_async_context(opened(node.url)))
+        await _refused(node.url)
+        await raws[1].send("1")  # nor does who is gone
+        await raws[1].until_closed()
+        for _ in range(3):
+            await stack.enter_async_context(entered(node.url, token))
+        await raws[0].is_alive()
+
+
+async def test_one_address_cannot_take_all_the_connections_without_authentication(
+    quiet_log: None, sqlite_url: str, tmp_path: Path
+) -> None:
+    async with running_node(sqlite_url, tmp_path, rate_limits="on") as node:
+        token = await node.register("omar")
+        async with entered(node.url, token) as inside:
+            assert await _handshakes(node.url, 200) == 200
+            await _refused(node.url)
+            await inside.is_alive()
+            neighbour = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
+            async with httpx.AsyncClient(base_url=node.url, transport=neighbour) as other:
+                assert (await other.get(ENGINE + "polling")).status_code == 200
+        node.node.socketio.eio.linger = 0.1  # nobody polls those sessions to their end
+
+
+# -- origins ----------------------------------------------------------------------------------------------------
+
+FOREIGN = (
+    "https://evil.example",
+    "http://127.0.0.1",
+    "http://127.0.0.1:1",
+    "null",
+    "",
+    "http://[",
+    "http://[::1",
+    "not a url",
+    "http://ñ.example",
+)
+
+
+async def _open_with(url: str, headers: dict[str, str]) -> tuple[int, int, httpx.Headers]:
+    """What a handshake with these headers gets: status on polling, status on WebSocket, polling's headers."""
+    async with httpx.AsyncClient(base_url=url) as http:
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        answer = await http.get(ENGINE + "polling", headers=raw)
+        if answer.status_code == 200:
+            sid = json.loads(answer.text[1:])["sid"]
+            await http.post(f"{ENGINE}polling&sid={sid}", content="1", headers=raw)
+    try:
+        async with opened(url, **headers):
+            return answer.status_code, 101, answer.headers
+    except InvalidStatus as refusal:
+        return answer.status_code, refusal.response.status_code, answer.headers
+
+
+async def test_a_browser_on_a_foreign_page_is_refused(gateway: RunningNode) -> None:
+    for origin in FOREIGN:
+        polled, upgraded, headers = await _open_with(gateway.url, {"Origin": origin})
+        assert (polled, upgraded) == (403, 403), origin
+        assert "access-control-allow-origin" not in headers, origin
+    forged = {"Origin": "https://evil.example", "X-Forwarded-Host": "evil.example"}
+    assert (await _open_with(gateway.url, forged))[:2] == (403, 403)
+    assert not gateway.node.socketio.eio.sockets
+
+
+async def test_a_foreign_page_cannot_use_a_session_that_is_open(gateway: RunningNode) -> None:
+    async with polling(gateway.url, await gateway.register("omar")) as session:
+        foreign = {"Origin": "https://evil.example"}
+        for method in ("GET", "POST", "OPTIONS"):
+            answer = await session.http.request(method, session.address, headers=foreign, content="41")
+            assert answer.status_code == 403, method
+        await session.post('421["get_rooms",{}]')
+        assert '"ok":true' in await session.until("431")
+
+
+async def test_the_servers_own_pages_and_programs_without_origin_are_let_in(gateway: RunningNode) -> None:
+    polled, upgraded, headers = await _open_with(gateway.url, {"Origin": gateway.url})
+    assert (polled, upgraded) == (200, 101)
+    assert headers["access-control-allow-origin"] == gateway.url
+    assert (await _open_with(gateway.url, {}))[:2] == (200, 101)
+
+
+async def test_the_origins_of_the_settings_are_let_in_and_no_others(
+    quiet_log: None, sqlite_url: str, tmp_path: Path
+) -> None:
+    friends = ["https://chat.example", "http://localhost:5173"]
+    async with running_node(sqlite_url, tmp_path, cors_origins=friends) as node:
+        for origin in (*friends, node.url):
+            polled, upgraded, headers = await _open_with(node.url, {"Origin": origin})
+            assert (polled, upgraded) == (200, 101), origin
+            assert headers["access-control-allow-origin"] == origin
+            assert "origin" in headers["vary"].lower()
+        for origin in (*FOREIGN, "http://chat.example", "https://chat.example:444", "https://chat.example.evil"):
+            assert (await _open_with(node.url, {"Origin": origin}))[:2] == (403, 403), origin
+        async with httpx.AsyncClient(base_url=node.url) as http:
+            preflight = await http.options(ENGINE + "polling", headers={"Origin": friends[0]})
+        assert preflight.status_code == 204
+        assert preflight.headers["access-control-allow-origin"] == friends[0]
+        assert "POST" in preflight.headers["access-control-allow-methods"]

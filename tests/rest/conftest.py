@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.node import RunningNode, running_node
+
+
+@pytest.fixture
+async def lite(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
+    """A running node on SQLite alone, for what no database has a part in."""
+    async with running_node(sqlite_url, tmp_path) as node:
+        yield node
+
+
+@pytest.fixture
+async def http(lite: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
+    """Omar's client of `lite`."""
+    headers = {"Authorization": f"Bearer {await lite.register('omar')}"}
+    async with httpx.AsyncClient(base_url=lite.url, headers=headers, timeout=20) as client:
+        yield client

@@ -1,0 +1,150 @@
+"""Every action with a route works over REST as over a live connection, and reaches who is connected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from tests.rest.problems import problem
+from tests.support.client import REGISTRY, Client, Refused, connected
+from tests.support.node import PASSWORD, RunningNode
+
+
+class Caller:
+    """Asks actions over REST, by the registry's routes, and holds the answers against the contract."""
+
+    asked: set[str]
+
+    def __init__(self, http: httpx.AsyncClient, token: str | None) -> None:
+        self.asked = set()
+        self._http = http
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+
+    async def raw(self, name: str, **fields: Any) -> httpx.Response:
+        action = REGISTRY.get(name)
+        assert action is not None
+        assert action.http is not None, f"{name} has no route"
+        method, path = action.http.split(" ", 1)
+        for field in list(fields):
+            if f"{{{field}}}" in path:
+                path = path.replace(f"{{{field}}}", str(fields.pop(field)))
+        if method in ("GET", "DELETE"):
+            return await self._http.request(method, path, params=fields, headers=self._headers)
+        return await self._http.request(method, path, json=fields, headers=self._headers)
+
+    async def ask(self, name: str, **fields: Any) -> Any:
+        action = REGISTRY.get(name)
+        assert action is not None
+        answer = await self.raw(name, **fields)
+        assert answer.status_code == action.status, answer.text
+        self.asked.add(name)
+        if action.status == 204:
+            assert answer.content == b""
+            return None
+        assert answer.headers["Content-Type"] == "application/json"
+        action.response.model_validate(answer.json())
+        return answer.json()
+
+
+async def test_every_action_with_a_route_works_over_it_and_reaches_live_connections(server: RunningNode) -> None:
+    async with httpx.AsyncClient(base_url=server.url, timeout=20) as http:
+        anyone = Caller(http, None)
+        diego = await anyone.ask("register", username="diego", password=PASSWORD)
+        await anyone.ask("register", username="omar", password=PASSWORD)
+        omar = Caller(http, (await anyone.ask("login", username="omar", password=PASSWORD))["token"])
+        async with connected(server.url, diego["token"]) as live:
+            public = await omar.ask("create", topic_name="noticias")
+            private = await omar.ask("create", topic_name="secreto", is_private=True)
+            other = Caller(http, diego["token"])
+            await other.ask("subscribe", topic_name="noticias")
+            await omar.ask("invite", room_id=private["room_id"], username="diego")
+            added = [(await live.event("room_added"))["room"]["topic_name"] for _ in range(2)]
+            assert added == ["noticias", "secreto"]
+
+            sent = await omar.ask("message", topic_name="noticias", content="over REST", client_id="once")
+            again = await omar.ask("message", topic_name="noticias", content="over REST", client_id="once")
+            assert again == sent
+            direct = await omar.ask("message", username="diego", content="just you", reply_to=None)
+            got = [await live.event("message") for _ in range(2)]
+            assert [message["id"] for message in got] == [sent["id"], direct["id"]]
+            assert got[0] == sent | {"client_id": None}  # which goes to its sender only
+
+            history = await other.ask("history", topic_name="noticias", limit=10)
+            assert [message["id"] for message in history["messages"]] == [sent["id"]]
+            assert (await other.ask("read", room_id=public["room_id"], seq=sent["seq"])) == {"unread": 0}
+            rooms = await omar.ask("get_rooms", kind="topic", member="true", limit="1")
+            assert [room["topic_name"] for room in rooms["rooms"]] == ["noticias"]
+            rooms = await omar.ask("get_rooms", after=rooms["next"])
+            assert [room["kind"] for room in rooms["rooms"]] == ["topic", "direct"]
+            members = await omar.ask("get_members", topic_name="noticias")
+            assert [(one["username"], one["online"]) for one in members["members"]] == [
+                ("diego", True),
+                ("omar", False),
+            ]
+            entered = await omar.ask("connect_to_room", roomName="noticias")
+            assert entered["usernames"] == ["diego"]
+            assert (await omar.ask("get_profile", username="diego"))["online"] is True
+            assert (await omar.ask("me"))["username"] == "omar"
+
+            await other.ask("unsubscribe", topic_name="noticias")
+            assert (await live.event("room_removed"))["room_id"] == public["room_id"]
+            await omar.ask("message", topic_name="noticias", content="after you left")
+            await omar.ask("message", room_id=private["room_id"], content="the barrier")
+            await live.until(lambda: "the barrier" in live.contents())
+            assert "after you left" not in live.contents()
+
+            await omar.ask("refresh")
+            await omar.ask("logout")
+            problem(await omar.raw("me"), "token_revoked")
+            routed = {action.name for action in REGISTRY if action.http is not None}
+            assert anyone.asked | omar.asked | other.asked == routed
+
+
+async def test_a_payload_is_judged_the_same_over_rest_and_over_a_live_connection(lite: RunningNode) -> None:
+    token = await lite.register("omar")
+    async with connected(lite.url, token) as live, httpx.AsyncClient(base_url=lite.url) as http:
+        rest = Caller(http, token)
+        await live.ask("create", topic_name="noticias")
+        cases: list[tuple[str, dict[str, Any]]] = [
+            ("message", {}),
+            ("message", {"topic_name": "noticias"}),
+            ("message", {"topic_name": "noticias", "content": ""}),
+            ("message", {"topic_name": "noticias", "content": 7}),
+            ("message", {"topic_name": "noticias", "content": None}),
+            ("message", {"topic_name": "noticias", "content": "x", "client-id": "typo"}),
+            ("message", {"topic_name": "noticias", "content": "x", "username": "diego"}),
+            ("message", {"topic_name": "noticias", "content": "nul\0"}),
+            ("message", {"topic_name": "noticias", "content": "x" * 16_385}),
+            ("message", {"topic_name": "noticias", "content": "x", "client_id": "x" * 65}),
+            ("message", {"topic_name": "noticias", "content": "x", "reply_to": "nothing"}),
+            ("message", {"topic_name": "nowhere", "content": "x"}),
+            ("message", {"topic_name": ["noticias"], "content": "x"}),
+            ("create", {"topic_name": "noticias"}),
+            ("create", {"topic_name": "x", "is_private": "true"}),
+            ("create", {"topic_name": "x", "is_private": 1}),
+            ("create", {"topic_name": "\u202e"}),
+            ("read", {"topic_name": "noticias", "seq": -1}),
+            ("read", {"topic_name": "noticias", "seq": 2**53}),
+            ("read", {"topic_name": "noticias", "seq": 1.5}),
+            ("read", {"topic_name": "noticias", "seq": "1"}),
+            ("read", {"topic_name": "noticias", "seq": True}),
+            ("read", {"topic_name": "noticias", "seq": 9}),
+            ("subscribe", {"topic_name": "noticias"}),
+            ("invite", {"topic_name": "noticias", "username": "omar"}),
+            ("invite", {"topic_name": "noticias", "username": "nobody"}),
+            ("connect_to_room", {"roomName": "nowhere"}),
+            ("get_profile", {"username": "nobody"}),
+        ]
+        for name, fields in cases:
+            error = await _refusal(live, name, fields)
+            details = problem(await rest.raw(name, **fields), error["code"])
+            assert details == error["details"], (name, fields)
+
+
+async def _refusal(live: Client, name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    try:
+        await live.ask(name, fields)
+    except Refused as refused:
+        return dict(refused.error)
+    raise AssertionError(f"{name} {fields} was not refused")

@@ -1,0 +1,236 @@
+"""REST as HTTP: what is not a good request is answered as a problem, whatever is wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.gateways import rest
+from server.gateways.rest import MAX_BODY
+from tests.db import postgresql
+from tests.rest.problems import problem
+from tests.support.client import REGISTRY
+from tests.support.node import RunningNode, running_node
+
+
+async def test_unknown_paths_and_methods_are_problems(http: httpx.AsyncClient) -> None:
+    for path in ("/nowhere", "/api", "/api/nowhere", "/api/users", "/api/users/a/b", "/docs/assets/x.js", "/health"):
+        problem(await http.get(path), "not_found", 404)
+        problem(await http.post(path, json={}), "not_found", 404)
+    for method, path, allowed in (
+        ("GET", "/api/login", "POST"),
+        ("DELETE", "/api/me", "GET"),
+        ("PATCH", "/api/topics", "POST"),
+        ("POST", "/health/live", "GET"),
+        ("PUT", "/openapi.json", "GET"),
+    ):
+        answer = await http.request(method, path)
+        problem(answer, "not_found", 405)
+        assert allowed in answer.headers["Allow"].split(", ")
+
+
+NOT_OBJECTS = [
+    b"{",
+    b"topic_name=noticias",
+    b'{"topic_name": "noticias",}',
+    b"{'topic_name': 'noticias'}",
+    b'{"topic_name": NaN}',
+    b'{"topic_name": "\xff\xfe"}',
+    b'{"topic_name": "\\ud800"}',
+    b'"noticias"',
+    b"[]",
+    b'[{"topic_name": "noticias"}]',
+    b"null",
+    b"1",
+    b"[" * 100_000,
+    b'{"a":' * 40_000,
+    b"\x00",
+]
+
+
+async def test_a_body_that_is_not_a_json_object_is_invalid(
+    http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    for body in NOT_OBJECTS:
+        details = problem(await http.post("/api/topics", content=body), "invalid")
+        assert details["fields"].keys() == {"body"}, body[:40]
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert (await http.get("/api/rooms")).json()["rooms"] == []
+
+
+async def test_an_empty_body_is_an_empty_payload(http: httpx.AsyncClient) -> None:
+    assert (await http.post("/api/refresh")).status_code == 200
+    assert (await http.post("/api/refresh", json={})).status_code == 200
+    assert "topic_name" in problem(await http.post("/api/topics"), "invalid")["fields"]
+    assert problem(await http.post("/api/refresh", json={"x": 1}), "invalid")["fields"].keys() == {"x"}
+
+
+async def test_a_body_over_the_limit_is_too_large_with_and_without_a_length(http: httpx.AsyncClient) -> None:
+    fits = {"topic_name": "noticias", "is_private": False}
+    padded = json.dumps(fits).encode().ljust(MAX_BODY)
+    assert (await http.post("/api/topics", content=padded)).status_code == 201
+    assert problem(await http.post("/api/topics", content=padded + b" "), "too_large") == {"limit": MAX_BODY}
+
+    async def pieces() -> object:
+        for _ in range(5):
+            yield b" " * (MAX_BODY // 4)
+
+    answer = await http.post("/api/topics", content=pieces())  # type: ignore[arg-type]
+    assert problem(answer, "too_large") == {"limit": MAX_BODY}
+    # Content that is within the body's limit, and over its own.
+    long = {"topic_name": "noticias", "content": "é" * 16_385}
+    assert problem(await http.post("/api/messages", json=long), "too_large") == {"limit": 16_384}
+
+
+async def test_a_query_string_is_converted_to_the_types_of_the_payload(http: httpx.AsyncClient) -> None:
+    await http.post("/api/topics", json={"topic_name": "noticias"})
+    for number in range(3):
+        sent = await http.post("/api/messages", json={"topic_name": "noticias", "content": str(number)})
+        assert sent.status_code == 201
+    answer = await http.get("/api/messages", params={"topic_name": "noticias", "limit": "2", "before": "3"})
+    assert [message["content"] for message in answer.json()["messages"]] == ["0", "1"]
+    mine = await http.get("/api/rooms?member=true&kind=topic&limit=5")
+    assert len(mine.json()["rooms"]) == 1
+    assert (await http.get("/api/rooms?member=false")).json()["rooms"] == []
+
+
+BAD_QUERIES = [
+    ("limit=many", "limit"),
+    ("limit=", "limit"),
+    ("limit=0", "limit"),
+    ("limit=501", "limit"),
+    ("limit=1.5", "limit"),
+    ("member=perhaps", "member"),
+    ("kind=rooms", "kind"),
+    ("unknown=1", "unknown"),
+    ("limit=1&limit=1", "limit"),
+    ("limit=1&limit=2", "limit"),
+    ("unknown", "unknown"),
+    ("after=%00", "after"),
+    ("token=x", "token"),
+]
+
+
+async def test_a_bad_query_string_is_invalid_and_names_the_parameter(http: httpx.AsyncClient) -> None:
+    for query, field in BAD_QUERIES:
+        details = problem(await http.get(f"/api/rooms?{query}"), "invalid")
+        assert details["fields"].keys() == {field}, query
+
+
+async def test_what_stands_in_the_path_cannot_be_given_again(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/api/users/omar")).status_code == 200
+    details = problem(await http.get("/api/users/omar?username=diego"), "invalid")
+    assert details["fields"].keys() == {"username"}
+
+
+async def test_paths_are_decoded_once_and_bad_ones_name_nobody(lite: RunningNode, http: httpx.AsyncClient) -> None:
+    await lite.register("ダイゴ")
+    assert (await http.get("/api/users/%E3%83%80%E3%82%A4%E3%82%B4")).json()["username"] == "ダイゴ"
+    for path in ("%25", "%FF", "%E2%80%AE", "..%2f..", "omar%20"):
+        answer = await http.get(f"/api/users/{path}")
+        problem(answer, "not_found", 404)
+    problem(await http.get("/api/users/%00"), "invalid")
+
+
+async def test_nobody_gets_in_without_a_token_where_one_is_due(lite: RunningNode) -> None:
+    async with httpx.AsyncClient(base_url=lite.url) as anyone:
+        for action in REGISTRY:
+            if action.http is None:
+                continue
+            method, path = action.http.split(" ", 1)
+            answer = await anyone.request(method, path.replace("{username}", "omar"))
+            problem(answer, "invalid" if action.anonymous else "unauthenticated")
+        # Who may not know is told the same of a body that is wrong.
+        problem(await anyone.post("/api/topics", content=b"{"), "unauthenticated")
+
+
+async def test_a_caller_who_goes_away_in_the_middle_of_a_body_is_no_fault(
+    lite: RunningNode, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tidings")
+    host, port = lite.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    token = http.headers["Authorization"]
+    writer.write(
+        f"POST /api/topics HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nContent-Length: 100\r\n"
+        "Expect: 100-continue\r\n\r\n".encode()
+    )
+    assert b"100" in await asyncio.wait_for(reader.readline(), 10)  # it waits for the body now
+    writer.write(b'{"topic')
+    writer.close()
+    await writer.wait_closed()
+    await lite.stop()  # waits for the request to end
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_health_says_whether_the_process_answers_and_whether_it_can_write(
+    lite: RunningNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest, "READY_TIMEOUT_S", 0.2)
+    async with httpx.AsyncClient(base_url=lite.url, timeout=20) as http:
+        for path in ("/health/live", "/health/ready"):
+            answer = await http.get(path)
+            assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        other = sqlite3.connect(tmp_path / "tidings.sqlite3", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        answers = await asyncio.gather(*(http.get("/health/ready") for _ in range(5)))
+        for answer in answers:
+            problem(answer, "unavailable", 503)
+        assert (await http.get("/health/live")).status_code == 200
+        other.execute("ROLLBACK")
+        other.close()
+        monkeypatch.setattr(rest, "READY_TIMEOUT_S", 10)
+        assert (await http.get("/health/ready")).status_code == 200
+
+
+async def test_health_notices_a_database_that_takes_no_writes(
+    postgresql_url: str, postgresql_server: str, tmp_path: Path
+) -> None:
+    name = postgresql_url.partition("?")[0].rpartition("/")[2]
+
+    async def let(read_only: str) -> None:
+        await asyncio.to_thread(
+            postgresql.execute,
+            postgresql_server,
+            f"ALTER DATABASE {name} SET default_transaction_read_only = {read_only}",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+        )
+
+    async with (
+        running_node(postgresql_url, tmp_path) as node,
+        httpx.AsyncClient(base_url=node.url, timeout=20) as http,
+    ):
+        token = await node.register("omar")
+        await let("on")
+        async with asyncio.timeout(10):
+            while (answer := await http.get("/health/ready")).status_code == 200:
+                pass
+        problem(answer, "unavailable", 503)
+        refused = await http.post(
+            "/api/topics", json={"topic_name": "noticias"}, headers={"Authorization": f"Bearer {token}"}
+        )
+        problem(refused, "unavailable", 503)
+        await let("off")
+        async with asyncio.timeout(10):
+            while (answer := await http.get("/health/ready")).status_code != 200:
+                problem(answer, "unavailable", 503)
+
+
+async def test_other_origins_are_let_in_only_if_the_settings_say_so(sqlite_url: str, tmp_path: Path) -> None:
+    origin = "https://chat.example"
+    preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    for cors_origins, allowed in (([], None), ([origin], origin), (["https://other.example"], None)):
+        async with (
+            running_node(sqlite_url, tmp_path, cors_origins=cors_origins) as node,
+            httpx.AsyncClient(base_url=node.url) as http,
+        ):
+            answer = await http.options("/api/login", headers=preflight)
+            assert answer.headers.get("Access-Control-Allow-Origin") == allowed
+            answer = await http.get("/health/live", headers={"Origin": origin})
+            assert answer.headers.get("Access-Control-Allow-Origin") == allowed
