@@ -134,7 +134,7 @@ class Application:
         if scope["type"] in ("http", "websocket"):
             path: str = scope["path"]
             if path == SOCKETIO_PATH or path.startswith(SOCKETIO_PATH + "/"):
-                await self.node.socketio.server.eio.handle_request(scope, receive, send)
+                await self.node.socketio.eio.handle_request(scope, receive, send)
                 return
             if scope["type"] == "websocket":
                 await receive()

@@ -114,12 +114,18 @@ class SocketIOGateway:
         self._catch_up = catch_up
         self.server: SocketIOServer[_Client] = SocketIOServer(self, codec=CODECS[parser](), **transport)
 
+    @property
+    def eio(self) -> EngineServer:
+        """The Engine.IO server underneath."""
+        engine: EngineServer = self.server.eio
+        return engine
+
     async def stop(self) -> None:
         """Tell every connection that the server goes away, and close it."""
         for socket in self.server.sockets:
             if socket.data is not None and socket.data.connection is not None:
                 socket.data.connection.link.close(CloseReason.SHUTDOWN)
-        await self.server.eio.end_all(CloseReason.SHUTDOWN)
+        await self.eio.end_all(CloseReason.SHUTDOWN)
 
     # -- called by the transport ---------------------------------------------------------------------------------
 
@@ -161,7 +167,7 @@ class SocketIOGateway:
         try:
             auth = _read_auth(data)
             principal = await self._parts.auth.authenticate(auth.token)
-            client.link = link = SocketIOLink(socket.session, self.server.eio, self.server.codec)
+            client.link = link = SocketIOLink(socket.session, self.eio, self.server.codec)
             opened = connection = Connection(link, principal, auth.device)
             address = socket.peer.address
             client.inbox = link.inbox = Inbox(

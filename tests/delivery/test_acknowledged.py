@@ -181,7 +181,7 @@ async def test_an_append_that_fails_unexpectedly_fails_alone_in_its_batch(
             journal.hand_over(Send(me, key, "after")),
         ]
         before, again, poisoned, unknown, after = await asyncio.gather(*futures, return_exceptions=True)
-        assert (before.seq, again.seq, after.seq) == (1, 1, 2)  # type: ignore[union-attr]
+        assert [one["seq"] for one in (before, again, after)] == [1, 1, 2]  # type: ignore[index]
         assert not isinstance(poisoned, ActionError)
         assert isinstance(poisoned, Exception)
         assert isinstance(unknown, ActionError)

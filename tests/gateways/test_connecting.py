@@ -14,7 +14,7 @@ import jwt
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from server.gateways.socketio import CONNECT_TIMEOUT_S
+from server.transport.protocol import CONNECT_TIMEOUT_S
 from tests.gateways.raw import ENGINE, dumps, entered, opened, polling
 from tests.support.client import Client
 from tests.support.node import RunningNode, running_node, settings_for
