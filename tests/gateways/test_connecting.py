@@ -169,7 +169,7 @@ async def test_abandoned_handshakes_leave_nothing(quiet_log: None, sqlite_url: s
         await asyncio.wait_for(eio._empty.wait(), 10)
         assert not eio.sockets
         assert not eio.half_open
-        assert not node.node.socketio._clients
+        assert not node.node.socketio.server._peers
         async with entered(node.url, await node.register("omar")) as raw:
             await raw.is_alive()
 
