@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -27,4 +28,5 @@ async def process(tmp_path: Path) -> AsyncIterator[ServerProcess]:
 @pytest.fixture
 async def tokens(process: ServerProcess) -> dict[str, str]:
     """The tokens of omar, diego, satoshi and memoor, by name."""
-    return {name: await process.register(name) for name in NAMES}
+    made = await asyncio.gather(*(process.register(name) for name in NAMES))
+    return dict(zip(NAMES, made, strict=True))
