@@ -11,6 +11,7 @@ UPGRADE ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 NODE_TESTS := tests/js/node_modules/.installed
+PEERS := bench/peers/node_modules/.installed
 
 # The machine's Node.js if it is recent enough and has npm, otherwise the one that comes with the dev dependencies.
 NODE_OK = node -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)' 2>/dev/null && command -v npm >/dev/null
@@ -40,8 +41,17 @@ run: $(STAMP) ## Start a server on http://127.0.0.1:8000
 	$(BIN)/tidings serve
 
 .PHONY: test
-test: $(STAMP) $(NODE_TESTS) ## Run the tests
+test: $(STAMP) $(NODE_TESTS) $(PEERS) ## Run the tests
 	@echo pytest; $(WITH_NODE) $(BIN)/python -m pytest
+
+# The peers run on the Node.js of the dev dependencies, not on the machine's: so all measure the same one.
+$(PEERS): bench/peers/package-lock.json bench/peers/package.json $(STAMP)
+	@echo npm ci --prefix bench/peers; PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix bench/peers --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+.PHONY: bench
+bench: $(STAMP) $(PEERS) ## Measure the server beside others (ARGS="--only fanout-4 --rounds 1")
+	$(BIN)/python -m bench $(ARGS)
 
 .PHONY: check
 check: $(STAMP) ## Lint, check the formatting, the types and who imports whom
@@ -74,5 +84,5 @@ LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-ha
 
 .PHONY: clean
 clean: ## Remove what the other targets made (never the data directory)
-	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist tests/js/node_modules
+	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist tests/js/node_modules bench/peers/node_modules
 	find server db client_demo tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -8,57 +8,73 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
-PASSWORD = "correct horse"
+from tests.support.node import PASSWORD, RunningNode, running_node
+from tests.support.process import ServerProcess
+
 DEADLINE = 30.0
 
 
-class Server:
-    """`tidings serve` as a process that can be killed and comes back on the same port with the same data."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._process: subprocess.Popen[str] | None = None
-        self._port = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
-
-    def start(self) -> None:
-        environment = {**os.environ, "TIDINGS_DATA_DIR": str(self._directory), "TIDINGS_RATE_LIMITS": "off"}
-        command = [sys.executable, "-m", "server", "serve", "--host", "127.0.0.1", "--port", str(self._port)]
-        self._process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert self._process.stdout is not None
-        said: list[str] = []
-        for line in self._process.stdout:
-            said.append(line)
-            if address := re.search(r"http://127\.0\.0\.1:(\d+)", line):
-                self._port = int(address[1])
-                return
-        raise AssertionError("the server did not start:\n" + "".join(said))
-
-    def kill(self) -> None:
-        """As a power cut would: nothing is said, nothing is flushed."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+Server = RunningNode | ServerProcess
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "server")
-    server.start()
-    yield server
-    server.kill()
+async def server(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Server]:
+    """A server, in the test's own process: quick. Where it has to be killed, a module has another."""
+    async with running_node(sqlite_url, tmp_path) as node:
+        yield node
+
+
+class People:
+    """Users who do over REST what a test needs done before, or besides, what it is about."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+        self._tokens: dict[str, str] = {}
+
+    async def ask(self, user: str, method: str, path: str, **body: Any) -> dict[str, Any]:
+        if user not in self._tokens:
+            who = {"username": user, "password": PASSWORD}
+            made = await self._http.post("/api/register", json=who)
+            if made.status_code == 409:
+                made = await self._http.post("/api/login", json=who)
+            self._tokens[user] = made.json()["token"]
+        answer = await self._http.request(
+            method,
+            path,
+            headers={"Authorization": f"Bearer {self._tokens[user]}"},
+            **({"params": body} if method == "GET" else {"json": body}),
+        )
+        assert answer.is_success, answer.text
+        data: dict[str, Any] = answer.json()
+        return data
+
+    async def topic(self, name: str, owner: str, *members: str) -> None:
+        await self.ask(owner, "POST", "/api/topics", topic_name=name)
+        for member in members:
+            await self.ask(member, "POST", "/api/subscriptions", topic_name=name)
+
+    async def say(self, user: str, room: str, *contents: str) -> None:
+        for content in contents:
+            await self.ask(user, "POST", "/api/messages", topic_name=room, content=content)
+
+    async def said(self, user: str, room: str) -> list[str]:
+        """All that is in a room."""
+        page = await self.ask(user, "GET", "/api/messages", topic_name=room, limit=200)
+        return [message["content"] for message in page["messages"]]
+
+
+@pytest.fixture
+async def people(server: Server) -> AsyncIterator[People]:
+    async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE) as http:
+        yield People(http)
 
 
 class Cli:
@@ -67,6 +83,7 @@ class Cli:
     def __init__(self, server: Server, state: Path) -> None:
         self._server = server
         self._state = state
+        self._started: list[asyncio.subprocess.Process] = []
 
     def command(self, user: str, *arguments: str) -> list[str]:
         return [
@@ -76,7 +93,7 @@ class Cli:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "TIDINGS_PASSWORD": PASSWORD, "PYTHONWARNINGS": "error", "PROMPT_TOOLKIT_NO_CPR": "1"}
+        return {**os.environ, "TIDINGS_PASSWORD": PASSWORD, "PYTHONWARNINGS": "error"}
 
     async def start(self, user: str, *arguments: str, stdin: str = "") -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
@@ -86,6 +103,7 @@ class Cli:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        self._started.append(process)
         assert process.stdin is not None
         process.stdin.write(stdin.encode())
         process.stdin.close()
@@ -103,10 +121,18 @@ class Cli:
         assert (status, err) == (0, "")
         return out
 
+    async def end(self) -> None:
+        for process in self._started:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
 
 @pytest.fixture
-def cli(server: Server, tmp_path: Path) -> Cli:
-    return Cli(server, tmp_path / "state")
+async def cli(server: Server, tmp_path: Path) -> AsyncIterator[Cli]:
+    cli = Cli(server, tmp_path / "state")
+    yield cli
+    await cli.end()
 
 
 class Terminal:
@@ -146,6 +172,8 @@ class Terminal:
         if not read:
             asyncio.get_running_loop().remove_reader(self._master)
         self._raw += read
+        for _ in range(read.count(b"\x1b[6n")):  # where is the cursor? The status bar waits for the answer
+            self.keys("\x1b[20;1R")
         self._changed.set()
 
     @property

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
-
-from tests.client_demo.conftest import Cli, Server, Terminals
+from tests.client_demo.conftest import Cli, Terminals
 
 AT = r"\d\d:\d\d "
 
@@ -62,45 +59,6 @@ async def test_who_was_away_gets_what_was_said(terminals: Terminals, cli: Cli) -
     await diego.sees("#noticias ›")  # the room that was open
 
 
-async def test_what_is_typed_while_the_server_is_dead_arrives_once(
-    terminals: Terminals, cli: Cli, server: Server
-) -> None:
-    omar = terminals.open("omar")
-    await omar.sees("/help says")
-    omar.type("/create noticias")
-    await omar.sees("#noticias is yours")
-    for n in range(5):
-        omar.type(f"antes {n}")  # some of these are under way when the server dies
-    server.kill()
-    await omar.sees("trying again")
-    for n in range(5):
-        omar.type(f"durante {n}")
-    await omar.sees("waits to be sent: durante 4")
-    server.start()
-    await omar.sees(AT + "omar +durante 4")
-    wanted = [f"antes {n}" for n in range(5)] + [f"durante {n}" for n in range(5)]
-    history = await cli("omar", "history", "noticias", "--json")
-    assert [json.loads(line)["content"] for line in history.splitlines()] == wanted
-    assert re.findall(AT + r"omar +((?:antes|durante) \d)", omar.text) == wanted
-
-
-async def test_what_was_not_sent_is_sent_by_the_next_start(terminals: Terminals, cli: Cli, server: Server) -> None:
-    omar = terminals.open("omar")
-    await omar.sees("/help says")
-    omar.type("/create noticias")
-    await omar.sees("#noticias is yours")
-    server.kill()
-    await omar.sees("trying again")
-    omar.type("para luego")
-    await omar.sees("waits to be sent: para luego")
-    omar.kill()
-    server.start()
-    omar = terminals.open("omar")
-    await omar.sees(AT + "(#noticias )?omar +para luego")
-    history = await cli("omar", "history", "noticias", "--json")
-    assert [json.loads(line)["content"] for line in history.splitlines()] == ["para luego"]
-
-
 async def test_who_types_is_shown_to_the_others(terminals: Terminals) -> None:
     omar, diego = terminals.open("omar"), terminals.open("diego")
     await omar.sees("/help says")
@@ -132,7 +90,7 @@ async def test_one_device_is_used_by_one_process(terminals: Terminals) -> None:
     await again.sees("another process receives as device 'terminal'")
 
 
-async def test_a_user_is_registered_only_after_being_asked(terminals: Terminals, cli: Cli, server: Server) -> None:
+async def test_a_user_is_registered_only_after_being_asked(terminals: Terminals, cli: Cli) -> None:
     command = [part for part in cli.command("omar") if part != "--register"]
     environment = {name: value for name, value in cli.environment.items() if name != "TIDINGS_PASSWORD"}
     omar = terminals.start(command, environment)

@@ -8,7 +8,7 @@ import re
 import secrets
 import socket
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -91,7 +91,7 @@ class Reader:
 
     def seqs(self, room_id: str) -> list[int]:
         """seqs of all entries of the room so far."""
-        return [p["seq"] for n, p in self.events if n in ("message", "member") and p["room_id"] == room_id]
+        return [p["seq"] for n, p in self.events if p.get("seq") and p["room_id"] == room_id]
 
 
 @asynccontextmanager
@@ -136,35 +136,39 @@ async def make_topic(url: str, token: str, name: str, *members: str, is_private:
     return room_id
 
 
-async def fill(database: Database, room_id: str, sender: str, contents: Iterable[str]) -> None:
-    """Append messages straight to the log of a room that nobody is connected to."""
+async def fill(database: Database, sender: str, contents: Mapping[str, Sequence[str]]) -> None:
+    """Append messages, room_id -> contents, straight to the logs of rooms that nobody is connected to."""
 
     def append(conn: Transaction) -> None:
-        room, user = rooms.find(conn, room_id=room_id), users.by_username(conn, sender)
-        assert room is not None
+        user = users.by_username(conn, sender)
         assert user is not None
-        entries = [
-            EntryRow(
-                room_key=room.key,
-                seq=room.last_seq + n,
-                kind="message",
-                message_id=secrets.token_hex(16),
-                sender_key=user.key,
-                sender=sender,
-                client_id=None,
-                content=content,
-                reply_to=None,
-                body=None,
-                messages=room.messages + n,
-                created_at=1_700_000_000_000 + n,
-                edited_at=None,
-                deleted=False,
-            )
-            for n, content in enumerate(contents, 1)
-        ]
+        entries, heads = [], []
+        for room_id, new in contents.items():
+            room = rooms.find(conn, room_id=room_id)
+            assert room is not None
+            for n, content in enumerate(new, 1):
+                entries.append(
+                    EntryRow(
+                        room_key=room.key,
+                        seq=room.last_seq + n,
+                        kind="message",
+                        message_id=secrets.token_hex(16),
+                        sender_key=user.key,
+                        sender=sender,
+                        client_id=None,
+                        content=content,
+                        reply_to=None,
+                        body=None,
+                        messages=room.messages + n,
+                        created_at=1_700_000_000_000 + n,
+                        edited_at=None,
+                        deleted=False,
+                    )
+                )
+            last = entries[-1]
+            heads.append(room._replace(last_seq=last.seq, messages=last.messages, last_message_seq=last.seq))
         log.add(conn, entries)
-        last = entries[-1]
-        rooms.save_heads(conn, [room._replace(last_seq=last.seq, messages=last.messages, last_message_seq=last.seq)])
+        rooms.save_heads(conn, heads)
 
     await database.write(append)
 
@@ -250,4 +254,4 @@ async def break_store(database: Database) -> Callable[[], Any]:
 
 def seqs(client: Client, room_id: str) -> list[int]:
     """seqs of all entries of the room so far."""
-    return [p["seq"] for n, p in client.events if n in ("message", "member") and p["room_id"] == room_id]
+    return [p["seq"] for n, p in client.events if p.get("seq") and p["room_id"] == room_id]

@@ -98,8 +98,8 @@ async def test_a_cursor_that_the_log_does_not_know_is_reset(server: RunningNode)
     second = await make_topic(server.url, other, "otras", token)
     async with connected(server.url, token, device="phone", cursors={room_id: 0, second: 0}):
         pass
-    await fill(server.node.database, room_id, "diego", ["1", "2"])
-    await fill(server.node.database, second, "diego", ["a"])
+    await fill(server.node.database, "diego", {room_id: ["1", "2"]})
+    await fill(server.node.database, "diego", {second: ["a"]})
     async with connected(server.url, token, device="phone", cursors={room_id: 9, second: 0}) as phone:
         ready = phone.events[-1][1]
         assert (ready["reset"], ready["replayed"], phone.contents()) == ([room_id], 1, ["a"])
@@ -185,7 +185,7 @@ async def test_a_device_is_told_of_rooms_that_came_and_went_while_it_was_away(se
     foreign = await make_topic(server.url, other, "secreta", is_private=True)
     joined = await make_topic(server.url, other, "joined", token)
     empty = await make_topic(server.url, other, "empty", token)
-    await fill(server.node.database, joined, "diego", ["1", "2"])
+    await fill(server.node.database, "diego", {joined: ["1", "2"]})
     async with connected(server.url, token, device="pc") as pc:
         await pc.ask("unsubscribe", room_id=left)
     unknown = {foreign: 3, "nonsense": 3}

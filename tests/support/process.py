@@ -25,6 +25,11 @@ class ServerProcess:
         self.printed = ""
         self._process: asyncio.subprocess.Process | None = None
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
     async def start(self) -> None:
         """Serve, on the port of the time before if there was one; returns when it listens."""
         self._process = await asyncio.create_subprocess_exec(

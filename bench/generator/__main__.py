@@ -1,0 +1,159 @@
+"""One generator process.
+
+Commands come as lines of JSON on standard input, each is answered by one on standard output. Between them it goes on
+serving its connections: heartbeats are answered. It ends when its input does.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import sys
+import time
+from typing import Any
+
+from bench.cpu import cpu_seconds
+from bench.generator.engine import Engine, EngineError
+
+IDLE_S = 0.05
+DRAIN_S = 30.0
+
+
+class Generator:
+    def __init__(self, drain: float = DRAIN_S) -> None:
+        """`drain`: seconds in which the last answers and deliveries have to come."""
+        self._drain = drain
+        self.engine: Engine | None = None
+        self._rooms: list[list[int]] = []
+        """room -> the connections in it"""
+        self._slots: list[tuple[int, int, int]] = []
+        """(slot, its room, its sender); room -1: its action is not a message"""
+        self._connections: list[int] = []
+        self._windows: dict[int, int] = {}
+
+    def handle(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        return getattr(self, f"do_{command}")(**arguments)
+
+    def do_open(self, port: int, auths: list[str], rooms: list[list[int]], at_once: int, timeout: float) -> Any:
+        """Open the connections; `rooms` are the numbers of the connections in each."""
+        self.engine = engine = Engine(port)
+        self._connections = [engine.add(auth) for auth in auths]
+        self._rooms = rooms
+        began = time.perf_counter()
+        engine.open(at_once, timeout)
+        return {"seconds": time.perf_counter() - began}
+
+    def do_senders(self, senders: list[dict[str, Any]], sampled: list[int]) -> Any:
+        """Each with its `connection`, `window` and `slots`: [room, before, after, content]."""
+        engine = self._engine
+        for sender in senders:
+            connection = sender["connection"]
+            self._windows[connection] = sender["window"]
+            engine.sender(connection, sender["window"])
+            for room, before, after, content in sender["slots"]:
+                self._slots.append((engine.slot(connection, before, after, content), room, connection))
+        for connection in sampled:
+            engine.sample(connection)
+        return {}
+
+    def do_measure(self, pid: int, warmup: float, seconds: float, only: list[int] | None = None) -> Any:
+        """Send for so long and say what came of it; `only`: the connections that send this time."""
+        engine = self._engine
+        for connection, window in self._windows.items():
+            engine.window(connection, window if only is None or connection in only else 0)
+        engine.sending(True)
+        engine.run(warmup)
+        engine.recording(True)
+        own, cpu, before, began = (
+            time.process_time(),
+            cpu_seconds(pid),
+            engine.counters.snapshot(),
+            time.perf_counter(),
+        )
+        engine.run(seconds)
+        elapsed = time.perf_counter() - began
+        after, cpu, own = engine.counters.snapshot(), cpu_seconds(pid) - cpu, time.process_time() - own
+        engine.recording(False)
+        engine.sending(False)
+        self._settle()
+        made = {name: after[name] - before[name] for name in after}
+        return {
+            **made,
+            "seconds": elapsed,
+            "cpu": cpu,
+            "generator_cpu": own,
+            "p50": engine.latency(0.5),
+            "p99": engine.latency(0.99),
+            "ack_p50": engine.ack_latency(0.5),
+            "ack_p99": engine.ack_latency(0.99),
+        }
+
+    def do_reopen(self, auth: str, expected: int, pid: int, timeout: float) -> Any:
+        """One more connection, that has to get so many messages before it is ready; it is closed then."""
+        engine = self._engine
+        own, cpu, before = time.process_time(), cpu_seconds(pid), engine.counters.snapshot()
+        connection = engine.add(auth)
+        engine.open(1, timeout)
+        cpu, own = cpu_seconds(pid) - cpu, time.process_time() - own
+        received = engine.received(connection)
+        if received != expected:
+            raise EngineError(f"{received} messages came before `ready` where {expected} were due")
+        engine.close_connection(connection)
+        size = engine.counters.bytes - before["bytes"]
+        return {"seconds": engine.opened_in(connection), "cpu": cpu, "generator_cpu": own, "bytes": size}
+
+    def do_idle(self, seconds: float) -> Any:
+        self._engine.run(seconds)
+        return {}
+
+    @property
+    def _engine(self) -> Engine:
+        assert self.engine is not None, "open first"
+        return self.engine
+
+    def _settle(self) -> None:
+        """Wait for the answers and the last deliveries; what was acknowledged must have come, exactly once."""
+        engine = self._engine
+        until = time.perf_counter() + self._drain
+        while engine.counters.in_flight and time.perf_counter() < until:
+            engine.run(0.02)
+        if engine.counters.in_flight:
+            raise EngineError(f"{engine.counters.in_flight} actions were not answered in {self._drain:g} s")
+        if engine.counters.refused:
+            raise EngineError(f"{engine.counters.refused} actions were refused, the first: {engine.refusal}")
+        due = dict.fromkeys(self._connections, 0)
+        for slot, room, _ in self._slots:
+            if room >= 0:
+                for connection in self._rooms[room]:
+                    due[connection] += engine.acked(slot)
+        while time.perf_counter() < until and any(engine.received(c) < n for c, n in due.items()):
+            engine.run(0.02)
+        for connection, count in due.items():
+            received = engine.received(connection)
+            if received != count:
+                raise EngineError(f"connection {connection} got {received} messages where {count} were acknowledged")
+
+
+def main() -> None:
+    generator = Generator()
+    while True:
+        waiting, _, _ = select.select([sys.stdin], [], [], 0 if generator.engine else None)
+        if waiting:
+            line = sys.stdin.readline()
+            if not line:
+                return
+            request = json.loads(line)
+            try:
+                answer = generator.handle(request.pop("command"), request)
+            except EngineError as error:
+                answer = {"error": str(error)}
+            print(json.dumps(answer), flush=True)
+        elif generator.engine:
+            try:
+                generator.engine.run(IDLE_S)
+            except EngineError:
+                select.select([sys.stdin], [], [])  # the next command is told
+
+
+if __name__ == "__main__":
+    main()

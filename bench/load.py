@@ -1,0 +1,110 @@
+"""The harness's end of a generator process."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from bench.cpu import cores
+from bench.servers import ROOT, Server, on_core, room_id
+
+CONTENT = 100
+"""Characters of a message's content."""
+SAMPLED = 8
+"""Connections whose messages are looked into, for latency and order."""
+ANSWER_S = 240.0
+
+
+class LoadFailed(Exception):
+    """The generator saw something that makes the measurement worthless; the message says what."""
+
+
+def message_to(room: int) -> list[Any]:
+    """A slot that sends messages to a room."""
+    return [room, f'["message",{{"room_id":"{room_id(room)}","content":"', '"}]', CONTENT]
+
+
+def history_of(room: int, before: int, limit: int = 50) -> list[Any]:
+    """A slot that asks for a page of a room."""
+    return [-1, f'["history",{{"room_id":"{room_id(room)}","before":{before},"limit":{limit}}}]', "", 0]
+
+
+def sender(connection: int, window: int, slots: Sequence[list[Any]]) -> dict[str, Any]:
+    return {"connection": connection, "window": window, "slots": list(slots)}
+
+
+class Load:
+    """A generator process on the other core, with a connection for each user of the server's world."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        with on_core(cores()[1]):
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bench.generator"],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+
+    def open(self, *, users: int | None = None, at_once: int = 32) -> dict[str, Any]:
+        """Connect every user, or only so many."""
+        server = self.server
+        online = range(server.world.users if users is None else users)
+        return self._ask(
+            "open",
+            port=server.port,
+            auths=[server.auth(user) for user in online],
+            rooms=[[user for user in room if user in online] for room in server.world.rooms],
+            at_once=at_once,
+            timeout=180.0,
+        )
+
+    def senders(self, senders: Sequence[dict[str, Any]]) -> None:
+        users = self.server.world.users
+        step = max(1, users // SAMPLED)
+        self._ask("senders", senders=list(senders), sampled=list(range(0, users, step))[:SAMPLED])
+
+    def measure(self, warmup: float, seconds: float, only: Sequence[int] | None = None) -> dict[str, Any]:
+        """Let the senders (or only some) send; what came of it."""
+        made = self._ask("measure", pid=self.server.pid, warmup=warmup, seconds=seconds, only=only)
+        if not made["acks"]:
+            raise LoadFailed("nothing was acknowledged: measure for longer")
+        if not made["cpu"]:
+            raise LoadFailed(f"{self.server.name} used no CPU: that process is not the one that answered")
+        return made
+
+    def reopen(self, auth: str, expected: int) -> dict[str, Any]:
+        """Connect once more, get so many messages, and leave."""
+        return self._ask("reopen", auth=auth, expected=expected, pid=self.server.pid, timeout=60.0)
+
+    def idle(self, seconds: float) -> None:
+        self._ask("idle", seconds=seconds)
+
+    def close(self) -> None:
+        process = self._process
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        process.kill()
+        process.wait()
+
+    def _ask(self, command: str, **arguments: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"command": command, **arguments}).encode() + b"\n")
+        self._process.stdin.flush()
+        until = time.monotonic() + ANSWER_S
+        waiting, _, _ = select.select([self._process.stdout], [], [], max(0.0, until - time.monotonic()))
+        line = self._process.stdout.readline() if waiting else b""
+        if not line:
+            raise LoadFailed(f"no answer from the generator; the server says:\n{self.server.logged()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise LoadFailed(f"{self.server.name}: {answer['error']}\n{self.server.logged()}")
+        return answer

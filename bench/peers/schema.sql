@@ -1,0 +1,8 @@
+CREATE TABLE room (id INTEGER PRIMARY KEY, room_id TEXT NOT NULL UNIQUE, last_seq INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE member (
+    username TEXT NOT NULL, room_key INTEGER NOT NULL REFERENCES room (id), PRIMARY KEY (username, room_key)
+) WITHOUT ROWID;
+CREATE TABLE message (
+    room_key INTEGER NOT NULL REFERENCES room (id), seq INTEGER NOT NULL, id TEXT NOT NULL, sender TEXT NOT NULL,
+    content TEXT NOT NULL, created_at INTEGER NOT NULL, PRIMARY KEY (room_key, seq)
+) WITHOUT ROWID;

@@ -1,0 +1,91 @@
+"""Where the server's time goes: py-spy attached to Tidings while a scenario runs.
+
+Writes a flame graph and a listing of the functions with the most samples of their own, and of all beneath them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.generator.engine import CACHE
+from bench.scenarios import Plan, Scenario, Sending
+from bench.servers import Tidings
+
+LOCK = Path(__file__).with_name("profile.lock")
+RATE = 500
+SHOWN = 40
+
+
+def py_spy() -> str:
+    """The py-spy on the path, or one of our own, installed when first asked for."""
+    found = shutil.which("py-spy") or shutil.which("py-spy", path=str(Path(sys.executable).parent))
+    if found:
+        return found
+    tools = CACHE / "tools"
+    made = tools / "bin" / "py-spy"
+    if not made.exists():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--require-hashes", "--target", tools, "--upgrade", "-r", LOCK], check=True)
+    return str(made)
+
+
+def run(console: Console, chosen: Sequence[Scenario], plan: Plan, directory: Path) -> int:
+    """Profile the chosen scenarios that send; others have nothing to attach to."""
+    spy = py_spy()
+    out = CACHE / "profile"
+    out.mkdir(parents=True, exist_ok=True)
+    for scenario in chosen:
+        if not isinstance(scenario, Sending):
+            console.print(f"{scenario.key}: only the scenarios that send are profiled")
+            continue
+        with ExitStack() as stack:
+            server, load = scenario.prepared(plan, directory / scenario.key, Tidings, stack)
+            load.measure(0.0, plan.warmup)
+            for form, suffix in (("flamegraph", "svg"), ("raw", "txt")):
+                target = out / f"{scenario.key}.{suffix}"
+                spying = [spy, "record", "--native", "--nonblocking", "--rate", str(RATE), "--format", form]
+                spying += ["--duration", str(max(1, int(plan.seconds))), "--output", str(target)]
+                recording = subprocess.Popen(
+                    [*spying, "--pid", str(server.pid)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                )
+                stack.callback(recording.kill)
+                made = load.measure(1.0, plan.seconds)
+                _, complaint = recording.communicate(timeout=60)
+                if recording.returncode:
+                    console.print(f"[red]py-spy: {complaint.decode()}", highlight=False)
+                    return 1
+        top = listing((out / f"{scenario.key}.txt").read_text())
+        rate, cpu = made["messages"] / made["seconds"], made["cpu"] * 1e6 / made["messages"]
+        head = f"{scenario.title}: {rate:,.0f} deliveries/s, {cpu:.2f} µs CPU each while it was watched\n\n"
+        (out / f"{scenario.key}.top.txt").write_text(head + top)
+        console.print(head + top, highlight=False, markup=False)
+        console.print(f"flame graph: {out / scenario.key}.svg")
+    return 0
+
+
+def listing(raw: str) -> str:
+    """Functions by their own share of the samples; `raw`: py-spy's folded stacks."""
+    own: Counter[str] = Counter()
+    beneath: Counter[str] = Counter()
+    total = 0
+    for line in raw.splitlines():
+        stack, _, count = line.rpartition(" ")
+        calls = stack.split(";")
+        total += int(count)
+        own[calls[-1]] += int(count)
+        for call in set(calls):
+            beneath[call] += int(count)
+    lines = ["  own   all  function"]
+    lines += [f"{n / total:5.1%} {beneath[call] / total:5.1%}  {call}" for call, n in own.most_common(SHOWN)]
+    return "\n".join(lines)

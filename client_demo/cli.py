@@ -1,0 +1,168 @@
+"""The command line: `python -m client_demo --user omar`, and the same with a command for scripts."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from client_demo import render, scripts
+from client_demo.account import Account, whose
+from client_demo.errors import ClientError, Refused
+from client_demo.rooms import title
+from client_demo.store import Store, default_directory, state_path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done; 1 refused, unreachable or timed out, with the reason on stderr; 2 a wrong command line."""
+    args = _parser().parse_args(arguments)
+    try:
+        return asyncio.run(_run(args))
+    except Refused as why:
+        print(render.visible(f"{why.code}: {why.error.message}"), file=sys.stderr)
+    except ClientError as why:
+        print(render.visible(str(why)), file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has had enough: `tail noticias | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m client_demo",
+        description="A terminal client for Tidings. Without a command: chat.",
+        epilog="The password is taken from --password, from TIDINGS_PASSWORD, or asked for. A ROOM is a topic, a"
+        " user (for the direct conversation), or a room_id.",
+    )
+    parser.add_argument("--server", default="http://127.0.0.1:8000", type=_server, help="default: %(default)s")
+    parser.add_argument("--user")
+    parser.add_argument("--password", help="others on this machine can see it while the client runs")
+    parser.add_argument("--token", help="sign in with a token instead of a password")
+    parser.add_argument("--register", action="store_true", help="make the user if there is none")
+    parser.add_argument("--device", default="terminal", help="default: %(default)s; one at a time receives as it")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="default: the state directory of the user")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands, for scripts")
+
+    send = commands.add_parser("send", help="send a message and wait for the acknowledgement")
+    send.add_argument("room", metavar="ROOM")
+    send.add_argument("text", metavar="TEXT", help="- reads it from standard input")
+    send.add_argument("--client-id", help="sent twice with the same, it takes effect once")
+    send.add_argument("--timeout", type=float, default=30, help="seconds to keep trying; default: %(default)s")
+    send.add_argument("--json", action="store_true", help="print the message as the server has it")
+
+    tail = commands.add_parser("tail", help="print pending messages, then those that come; joins the topic")
+    tail.add_argument("room", metavar="ROOM")
+    tail.add_argument("--json", action="store_true", help="one JSON object per message")
+    tail.add_argument("--count", type=int, metavar="N", help="end after N messages")
+    tail.add_argument("--timeout", type=float, metavar="S", help="end after S seconds; status 1 if N are not reached")
+
+    rooms = commands.add_parser("rooms", help="list your rooms")
+    rooms.add_argument("--all", action="store_true", help="also the public topics that you are not in")
+    rooms.add_argument("--json", action="store_true")
+
+    history = commands.add_parser("history", help="the newest messages of a room")
+    history.add_argument("room", metavar="ROOM")
+    history.add_argument("--limit", type=int, default=50, help="1–200; default: %(default)s")
+    history.add_argument("--json", action="store_true")
+
+    create = commands.add_parser("create", help="make a topic")
+    create.add_argument("topic", metavar="TOPIC")
+    create.add_argument("--private", action="store_true", help="only the invited may enter")
+
+    join = commands.add_parser("join", help="become a member of a topic")
+    join.add_argument("topic", metavar="TOPIC")
+
+    invite = commands.add_parser("invite", help="bring a user into a private topic")
+    invite.add_argument("room", metavar="ROOM")
+    invite.add_argument("invited", metavar="USER")
+    return parser
+
+
+def _server(url: str) -> str:
+    url = url.rstrip("/") if "://" in url else f"http://{url.rstrip('/')}"
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError("give it as http://host:port")
+    return url
+
+
+async def _run(args: argparse.Namespace) -> int:
+    user = args.user
+    if args.token:
+        user = await whose(args.server, args.token)
+    if not user:
+        _usage("--user is needed (or --token)")
+    device = args.device if args.command != "tail" else _tail_device(args.device)
+    path = state_path(args.state or default_directory(), args.server, user, args.device)
+    with Store(path, device) as store:
+        if args.token:
+            store.put(token=args.token, expires_at=None)
+        account = Account(args.server, store, user, args.password or os.environ.get("TIDINGS_PASSWORD"))
+        try:
+            await account.sign_in(lambda: _may_register(args, user), lambda: _ask_password(user))
+            return await _command(args, account, store, device)
+        finally:
+            await account.close()
+
+
+def _tail_device(device: str) -> str:
+    """Tails are a device of their own: they have their own places in the rooms, and take nothing from the chat."""
+    name = f"{device} tail"
+    return name if len(name) <= 64 else f"{hashlib.sha256(name.encode()).hexdigest()[:32]} tail"
+
+
+async def _command(args: argparse.Namespace, account: Account, store: Store, device: str) -> int:
+    match args.command:
+        case None:
+            from client_demo.chat import Chat  # the screen's libraries are only loaded when there is one
+
+            with store.receiving():
+                await Chat(account, store, device).run()
+        case "send":
+            text = sys.stdin.read().removesuffix("\n") if args.text == "-" else args.text
+            message = await scripts.send(account, args.room, text, client_id=args.client_id, timeout=args.timeout)
+            if args.json:
+                print(render.as_json(message))
+        case "tail":
+            tail = scripts.Tail(args.room, as_json=args.json, count=args.count)
+            return 0 if await tail.run(account, store, device, args.timeout) else 1
+        case "rooms":
+            scripts.print_rooms(await scripts.rooms(account, everything=args.all), as_json=args.json)
+        case "history":
+            found = await scripts.history(account, args.room, limit=args.limit)
+            scripts.print_messages(found, args.room, as_json=args.json)
+        case "create":
+            print(title(await scripts.create(account, args.topic, private=args.private)))
+        case "join":
+            print(title(await scripts.join(account, args.topic)))
+        case "invite":
+            print(title(await scripts.invite(account, args.room, args.invited)))
+    return 0
+
+
+async def _ask_password(user: str) -> str | None:
+    if not sys.stdin.isatty():
+        return None
+    return await asyncio.to_thread(getpass.getpass, f"Password of {user}: ")
+
+
+async def _may_register(args: argparse.Namespace, user: str) -> bool:
+    if args.register or not sys.stdin.isatty():
+        return bool(args.register)
+    question = f"Wrong password, or there is no {user} yet. Register {user} with this password? [y/N] "
+    return (await asyncio.to_thread(input, question)).strip().casefold() in ("y", "yes", "s", "sí", "si")
+
+
+def _usage(problem: str) -> NoReturn:
+    print(f"python -m client_demo: {problem}", file=sys.stderr)
+    raise SystemExit(2)

@@ -1,0 +1,95 @@
+"""The server is killed without a word and comes back on the same data: nothing is lost, nothing happens twice."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.client_demo.conftest import DEADLINE, Cli, People, Terminals
+from tests.client_demo.test_chat import AT
+from tests.client_demo.test_scripts import line_of
+from tests.support.process import ServerProcess
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
+    """A server in a process of its own."""
+    server = ServerProcess(tmp_path / "server")
+    await server.start()
+    yield server
+    await server.kill()
+
+
+async def test_a_tail_outlives_the_server(cli: Cli, people: People, server: ServerProcess) -> None:
+    await people.topic("noticias", "omar", "diego")
+    await people.say("omar", "noticias", "one")
+    tail = await cli.start("diego", "tail", "noticias", "--json", "--count", "3")
+    assert (await line_of(tail))["content"] == "one"
+    await server.kill()
+    await server.start()
+    await people.say("omar", "noticias", "two")
+    assert (await line_of(tail))["content"] == "two"
+    await people.say("omar", "noticias", "three")
+    assert (await line_of(tail))["content"] == "three"
+    assert await tail.wait() == 0
+
+
+async def test_a_send_waits_for_a_server_that_comes_back(cli: Cli, people: People, server: ServerProcess) -> None:
+    await people.topic("noticias", "omar")
+    await cli("omar", "rooms")
+    await server.kill()
+    send = await cli.start("omar", "send", "noticias", "hola")
+    await server.start()
+    async with asyncio.timeout(DEADLINE):
+        assert await send.wait() == 0
+    assert await people.said("omar", "noticias") == ["hola"]
+
+
+async def test_without_a_server_it_says_so(cli: Cli, server: ServerProcess) -> None:
+    await server.kill()
+    status, _, err = await cli.run("omar", "send", "noticias", "hola", "--timeout", "1")
+    assert status == 1
+    assert err.startswith(f"cannot reach {server.url}")
+
+
+async def test_what_is_typed_while_the_server_is_dead_arrives_once(
+    terminals: Terminals, people: People, server: ServerProcess
+) -> None:
+    omar = terminals.open("omar")
+    await omar.sees("/help says")
+    omar.type("/create noticias")
+    await omar.sees("#noticias is yours")
+    for n in range(5):
+        omar.type(f"antes {n}")  # some of these are under way when the server dies
+    await server.kill()
+    await omar.sees("trying again")
+    for n in range(5):
+        omar.type(f"durante {n}")
+    await omar.sees("waits to be sent: durante 4")
+    await server.start()
+    await omar.sees(AT + "omar +durante 4")
+    wanted = [f"antes {n}" for n in range(5)] + [f"durante {n}" for n in range(5)]
+    assert await people.said("omar", "noticias") == wanted
+    assert re.findall(AT + r"omar +((?:antes|durante) \d)", omar.text) == wanted
+
+
+async def test_what_was_not_sent_is_sent_by_the_next_start(
+    terminals: Terminals, people: People, server: ServerProcess
+) -> None:
+    omar = terminals.open("omar")
+    await omar.sees("/help says")
+    omar.type("/create noticias")
+    await omar.sees("#noticias is yours")
+    await server.kill()
+    await omar.sees("trying again")
+    omar.type("para luego")
+    await omar.sees("waits to be sent: para luego")
+    omar.kill()
+    await server.start()
+    omar = terminals.open("omar")
+    await omar.sees(AT + "(#noticias )?omar +para luego")
+    assert await people.said("omar", "noticias") == ["para luego"]

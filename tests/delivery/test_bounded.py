@@ -1,0 +1,195 @@
+"""Away for long: everything comes, in bounded memory, and nobody else waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from pathlib import Path
+
+import psutil
+from sqlalchemy import insert, select
+from sqlalchemy.engine import Connection as Transaction
+
+from db import models
+from db.engine import Database
+from db.queries import log, rooms
+from db.queries.log import Span
+from db.queries.rows import entry_bytes
+from tests.delivery.support import fill, make_topic, reader
+from tests.support.client import connected
+from tests.support.node import RunningNode
+from tests.support.process import ServerProcess
+
+MB = 1024 * 1024
+
+
+async def test_ten_thousand_messages_are_replayed_in_bounded_memory_while_others_are_served(
+    database_url: str, tmp_path: Path
+) -> None:
+    server = ServerProcess(tmp_path, TIDINGS_DATABASE_URL=database_url)
+    await server.start()
+    try:
+        token, other = await server.register("omar"), await server.register("diego")
+        room_id = await make_topic(server.url, other, "noticias", token)
+        small = await make_topic(server.url, other, "otras", token)
+        database = Database(database_url, checkpoints=False)
+        await database.start()
+        try:
+            for _ in range(10):
+                await fill(database, "diego", {room_id: ["x" * 4000] * 1000})  # 40 MB
+        finally:
+            await database.stop()
+        process = psutil.Process(server.pid)
+        async with connected(server.url, other, cursors={room_id: 10_000, small: 0}) as diego:
+            before = process.memory_info().rss
+            async with reader(server.url, token, ready=False, cursors={room_id: 0, small: 0}) as slow:
+                most, slowest = 0, 0.0
+                while not slow.events or slow.events[-1][0] != "ready":
+                    began = time.monotonic()
+                    await diego.ask("message", room_id=small, content="served")
+                    slowest = max(slowest, time.monotonic() - began)
+                    for _ in range(500):
+                        if await slow.next() == "2":
+                            await slow.pong()
+                        if slow.events and slow.events[-1][0] == "ready":
+                            break
+                    slow.frames.clear()
+                    most = max(most, process.memory_info().rss)
+                assert slow.seqs(room_id) == list(range(1, 10_001))
+                assert slow.events[-1][1]["replayed"] >= 10_000
+                assert most - before < 25 * MB
+                assert slowest < 5
+    finally:
+        await server.terminate()
+
+
+async def test_a_thousand_rooms_with_one_message_each_are_replayed(server: RunningNode) -> None:
+    token, other = await server.register("omar"), await server.register("diego")
+    async with connected(server.url, token, device="phone"):
+        pass
+    room_ids = await many_rooms(server, 1000)
+    async with connected(server.url, other) as diego:
+        async with connected(server.url, token, device="phone", cursors={}) as phone:
+            # Also rooms that the device was never told of, each with a long message.
+            assert [event["room"]["room_id"] for event in phone.of("room_added")] == room_ids
+            assert sorted(m["room_id"] for m in phone.of("message")) == sorted(room_ids)
+            assert phone.events[-1][1]["replayed"] == 1000
+            assert (await phone.ask("get_profile", username="diego"))["online"]
+        async with connected(server.url, token, device="phone", cursors=dict.fromkeys(room_ids, 0)) as phone:
+            assert [m["room_id"] for m in phone.of("message")] == room_ids
+            await diego.ask("message", room_id=room_ids[7], content="live")
+            await phone.until(lambda: phone.contents(room_ids[7]) == ["y" * 3000, "live"])
+
+
+async def many_rooms(server: RunningNode, count: int) -> list[str]:
+    """Topics of diego and omar with one message each."""
+    diego, omar = [await server.node.auth.user(name) for name in ("diego", "omar")]
+
+    def make(conn: Transaction) -> list[str]:
+        room_ids = [f"{n:024x}" for n in range(count)]
+        new = [{"room_id": one, "kind": "topic", "is_private": False, "topic_name": one} for one in room_ids]
+        conn.execute(
+            insert(models.rooms),
+            [one | {"name_key": one["room_id"], "members": 2, "created_at": 0} for one in new],
+        )
+        keys = dict(conn.execute(select(models.rooms.c.room_id, models.rooms.c.id)).all())
+        conn.execute(
+            insert(models.members),
+            [
+                {"room_id": keys[one], "user_id": user.key, "role": "member", "joined_at": 0, "joined_seq": 0}
+                for one in room_ids
+                for user in (diego, omar)
+            ],
+        )
+        return room_ids
+
+    room_ids = await server.node.database.write(make)
+    await fill(server.node.database, "diego", {room_id: ["y" * 3000] for room_id in room_ids})
+    return room_ids
+
+
+async def test_a_replay_of_the_longest_messages_fits_the_connection(server: RunningNode) -> None:
+    """64 KB each in UTF-8: a page of so many entries must not overflow the queue of a reader that keeps up."""
+    token, other = await server.register("omar"), await server.register("diego")
+    room_id = await make_topic(server.url, other, "noticias", token)
+    await fill(server.node.database, "diego", {room_id: ["1"] * 300 + ["🦉" * 16_384] * 100})
+    async with connected(server.url, token, cursors={room_id: 0}) as omar:
+        assert [m["seq"] for m in omar.of("message")] == list(range(1, 401))
+
+
+async def test_a_batch_of_the_longest_messages_fits_the_connection(server: RunningNode) -> None:
+    tokens = [await server.register(name) for name in ("omar", "diego")]
+    room_id = await make_topic(server.url, tokens[0], "noticias", tokens[1])
+    async with connected(server.url, tokens[0]) as omar, connected(server.url, tokens[1]) as diego:
+        sent = [omar.send("message", {"room_id": room_id, "content": "🦉" * 16_384}) for _ in range(60)]
+        assert all(answer["ok"] for answer in await asyncio.gather(*sent))
+        for client in (omar, diego):
+            await client.until(lambda client=client: len(client.of("message")) == 60)
+            assert [m["seq"] for m in client.of("message")] == list(range(1, 61))
+
+
+async def test_a_page_is_bounded_in_bytes_and_misses_nothing(server: RunningNode) -> None:
+    token, other = await server.register("omar"), await server.register("diego")
+    first = await make_topic(server.url, other, "first", token)
+    second = await make_topic(server.url, other, "second", token)
+    foreign = await make_topic(server.url, other, "foreign")
+    database = server.node.database
+    for n, room_id in enumerate((first, foreign, second)):
+        await fill(database, "diego", {room_id: ["é" * (1000 * k * (n + 1)) for k in (1, 3, 16)]})
+    omar = await server.node.auth.user("omar")
+    keys = [
+        (await database.read(lambda conn, r=r: rooms.find(conn, room_id=r))).key for r in (first, foreign, second)
+    ]
+    wanted = [Span(key, 0, 3) for key in keys]
+    got: list[tuple[int, int]] = []
+    while wanted:
+        covered, entries = await database.read(lambda conn, wanted=wanted: log.spans(conn, omar.key, wanted, 10_000))
+        assert covered
+        assert len(entries) <= 1 or sum(map(entry_bytes, entries)) <= 2 * 10_000
+        got += [(entry.room_key, entry.seq) for entry in entries]
+        upto = {span.room_key: span.upto for span in covered}
+        wanted = [span._replace(after=upto.get(span.room_key, span.after)) for span in wanted]
+        wanted = [span for span in wanted if span.after < span.upto]
+    assert sorted(got) == [(key, seq) for key in sorted((keys[0], keys[2])) for seq in (1, 2, 3)]
+    seq = 0
+    while page := await database.read(partial(log.after, room_key=keys[2], seq=seq, limit=2, max_bytes=10_000)):
+        assert [entry.seq for entry in page] in ([seq + 1], [seq + 1, seq + 2])
+        seq = page[-1].seq
+    assert seq == 3
+
+
+async def test_who_does_not_read_is_closed_and_loses_nothing_and_slows_nobody(server: RunningNode) -> None:
+    token, other = await server.register("omar"), await server.register("diego")
+    room_id = await make_topic(server.url, other, "noticias", token)
+    async with (
+        connected(server.url, other) as diego,
+        connected(server.url, token, device="good") as good,
+        reader(server.url, token, device="slow") as slow,
+    ):
+        total = 0
+        while "slow" in {connection.device for connection in server.node.hub.connections}:
+            sent = [diego.send("message", {"room_id": room_id, "content": "x" * 16_000}) for _ in range(50)]
+            assert all(answer["ok"] for answer in await asyncio.gather(*sent))
+            total += 50
+            await good.until(lambda total=total: len(good.of("message")) == total)
+            assert total < 4000
+        await slow.until_closed()
+        got = slow.seqs(room_id)
+        assert got == list(range(1, len(got) + 1))
+        assert len(got) < total
+        assert [m["seq"] for m in good.of("message")] == list(range(1, total + 1))
+    async with connected(server.url, token, device="slow", cursors={room_id: len(got)}) as back:
+        assert [m["seq"] for m in back.of("message")] == list(range(len(got) + 1, total + 1))
+
+
+async def test_many_cursors_of_rooms_that_are_not_there_are_answered_at_once(server: RunningNode) -> None:
+    token = await server.register("omar")
+    room_id = await make_topic(server.url, token, "noticias")
+    nonsense = {f"{n:064}": 1 for n in range(9_999)}
+    async with reader(server.url, token, cursors=nonsense | {room_id: 0}) as omar:
+        removed = [payload["room_id"] for name, payload in omar.events if name == "room_removed"]
+        assert removed == sorted(nonsense)
+        began = time.monotonic()
+        assert await omar.ask("delivered", cursors=nonsense) == {"ok": True, "data": {}}
+        assert time.monotonic() - began < 2

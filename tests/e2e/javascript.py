@@ -1,0 +1,63 @@
+"""Runs the scripts of `tests/js`: Node.js with the official socket.io-client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "js"
+DEADLINE_S = 50
+
+
+def _node() -> str:
+    """Node.js from the PATH, or the one of the dev dependencies; skips the test if there is none (CI: fails)."""
+    beside = Path(sys.executable).with_name("node")
+    found = shutil.which("node") or (str(beside) if beside.exists() else None)
+    if found is not None and (SCRIPTS / "node_modules" / "socket.io-client").is_dir():
+        return found
+    missing = "Node.js" if found is None else "socket.io-client; `npm ci --prefix tests/js` or `make test` gets it"
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must test the JavaScript client: no {missing}", pytrace=False)
+    pytest.skip(f"no {missing}")
+
+
+async def run(script: str, given: Mapping[str, Any], can: Mapping[str, Callable[[], Awaitable[Any]]]) -> None:
+    """Run a script to its end; it fails the test by its exit status. `can`: what it may ask to have done."""
+    process = await asyncio.create_subprocess_exec(
+        _node(),
+        str(SCRIPTS / script),
+        json.dumps(given),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    complaints = asyncio.create_task(process.stderr.read())
+    finished = None
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            async for line in process.stdout:
+                said = json.loads(line)
+                if "please" in said:
+                    await can[said["please"]]()
+                    process.stdin.write(b"done\n")
+                finished = said.get("finished")
+            status = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        process.stdin.close()
+        stderr = (await complaints).decode()
+    assert status == 0, stderr
+    assert finished == Path(script).stem, "the script did not come to its end"

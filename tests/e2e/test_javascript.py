@@ -1,0 +1,33 @@
+"""The official socket.io-client under Node.js against a real server."""
+
+from __future__ import annotations
+
+import time
+
+import jwt
+
+from tests.e2e.conftest import SECRET
+from tests.e2e.javascript import run
+from tests.support.process import ServerProcess
+
+
+async def test_omar_diego_satoshi_and_memoor_in_javascript(process: ServerProcess, tokens: dict[str, str]) -> None:
+    claims = jwt.decode(tokens["satoshi"], options={"verify_signature": False})
+    expired = jwt.encode({**claims, "exp": int(time.time()) - 1}, SECRET, algorithm="HS256")
+    await run("story.mjs", {"url": process.url, "tokens": tokens, "expired": expired}, {})
+
+
+async def test_a_stock_client_stays_through_a_restart_and_a_crash_without_loss_or_repeat(
+    process: ServerProcess, tokens: dict[str, str]
+) -> None:
+    async def terminate() -> None:
+        assert await process.terminate() == 0
+
+    can = {"terminate": terminate, "kill": process.kill, "start": process.start}
+    await run("restart.mjs", {"url": process.url, "tokens": tokens}, can)
+
+
+async def test_every_transport_and_the_upgrade_lose_repeat_and_reorder_nothing(
+    process: ServerProcess, tokens: dict[str, str]
+) -> None:
+    await run("transports.mjs", {"url": process.url, "tokens": tokens}, {})
