@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, and_, bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.engine import Connection
 
-from db.models import bans, cursors, entries, members, read_markers, rooms, users
+from db.models import bans, cursors, devices, entries, members, read_markers, rooms, users
 from db.queries.rows import (
     ROOM_COLUMNS,
     EntryRow,
@@ -353,3 +353,9 @@ def forget_cursors(conn: Connection, device_key: int, room_keys: Sequence[int]) 
     """Drop a device's cursors of rooms that its user has left."""
     for chunk in chunked(room_keys):
         conn.execute(delete(cursors).where(cursors.c.device_id == device_key, cursors.c.room_id.in_(chunk)))
+
+
+def forget_cursors_of_user(conn: Connection, room_key: int, user_key: int) -> None:
+    """Drop the cursors of all of a user's devices in a room."""
+    theirs = select(devices.c.id).where(devices.c.user_id == user_key)
+    conn.execute(delete(cursors).where(cursors.c.device_id.in_(theirs), cursors.c.room_id == room_key))

@@ -32,6 +32,8 @@ async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, An
     room_key = found.room_key
     if room_key is None:
         assert found.user_key is not None
+        if req.reply_to is not None:  # before anything is made: what is refused leaves nothing behind
+            raise invalid("reply_to", "no such message in this room")
         room_key = await ctx.journal.write(OpenDirect(me, None, found.user_key))
     return ctx.journal.hand_over(Send(me, room_key, req.content, req.client_id, req.reply_to))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from server.contract.models import RoomKind
 
@@ -39,6 +39,11 @@ DeviceName = Annotated[str, StringConstraints(min_length=1, max_length=64, patte
 Seq = Annotated[int, Field(ge=0, le=2**53 - 1)]
 Limit200 = Annotated[int, Field(ge=1, le=200)]
 Limit500 = Annotated[int, Field(ge=1, le=500)]
+
+
+def _kind(value: object) -> object:
+    """A kind is a text on the wire; strict validation would take nothing but the enum's own members."""
+    return RoomKind(value) if isinstance(value, str) and value in list(RoomKind) else value
 
 
 class Payload(BaseModel):
@@ -131,7 +136,7 @@ class Read(RoomRef):
 
 
 class GetRooms(Payload):
-    kind: RoomKind | None = None
+    kind: Annotated[RoomKind, BeforeValidator(_kind)] | None = None
     member: bool | None = Field(default=None, description="Only rooms that the caller is in, or only others")
     after: Id | None = Field(default=None, description="`next` of the page before")
     limit: Limit500 = 100

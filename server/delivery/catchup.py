@@ -81,11 +81,10 @@ class CatchUp:
     async def _arrive(self, connection: Connection, brought: Mapping[str, int]) -> None:
         hub, device_key = self._hub, connection.device_key
         user_key, since = connection.principal.user_key, connection.seen_at
-        mine, gone, read = await self._db.read(
+        mine, gone = await self._db.read(
             lambda conn: (
                 rooms.of_device(conn, user_key, device_key),
                 rooms.no_longer_in(conn, user_key, device_key),
-                [] if since is None else log.receipts_since(conn, user_key, since),
             )
         )
         if connection.has_ended():
@@ -119,11 +118,17 @@ class CatchUp:
         mine_ids = {room.room_id for room, _, _ in mine}
         # The same answer for a room that was left and for one that never was: an id tells a stranger nothing.
         lost = dict.fromkeys([room_id for _, room_id in gone] + sorted(brought.keys() - mine_ids))
-        await self._emit(connection, (("room_removed", {"room_id": room_id, "reason": "gone"}) for room_id in lost))
+        # One that the user has come back to since the rows were read is not lost.
+        removed = (room_id for room_id in lost if hub.key(room_id) not in connection.rooms)
+        await self._emit(connection, (("room_removed", {"room_id": one, "reason": "gone"}) for one in removed))
         behind += await self._tell_added(connection, unheard)
         if reset or gone:
-            await self._mend_cursors(device_key, reset, [key for key, _ in gone])
+            await self._mend_cursors(device_key, reset, [key for key, _ in gone if key not in connection.rooms])
         replayed = await self._replay(connection, behind)
+        # Read now, when the connection hears of what moves from here on.
+        read = (
+            [] if since is None else await self._db.read(partial(log.receipts_since, user_key=user_key, since=since))
+        )
         await self._emit(connection, (("receipt", receipt(row)) for row in read))
         connection.emit(
             "ready",

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from sqlalchemy.engine import Connection as Transaction
 
 from db.queries import log, users
-from db.queries.log import ReceiptRow
 from server.delivery.connection import Connection
 
 RECEIPT_MEMBERS = 50
@@ -80,10 +79,9 @@ class Cursors:
         self._moved.ended = kept.ended | self._moved.ended
 
 
-def save(conn: Transaction, moved: Moved) -> list[ReceiptRow]:
-    """Write what has moved; returns the receipts to send."""
+def save(conn: Transaction, moved: Moved) -> None:
+    """Write what has moved."""
     if moved.cursors:
         log.save_cursors(conn, moved.cursors)
     for (user_key, device_key), when in sorted(moved.ended.items()):
         users.touch(conn, user_key, device_key or None, when)
-    return log.receipts(conn, sorted(moved.receipts)) if moved.receipts else []

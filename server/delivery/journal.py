@@ -166,6 +166,8 @@ def commit(
     """The journal's transaction: apply the operations in order; returns their outcomes and what to publish."""
     work = Work(conn, now=time.time_ns() // 1_000_000)
     _load(work, operations)
+    if moved:
+        save(conn, moved)  # before a new membership ends the cursors of an earlier one
     outcomes: list[Outcome] = []
     for operation in operations:
         try:
@@ -173,7 +175,7 @@ def commit(
         except ActionError as error:
             outcomes.append((False, error))
     notices = work.finish()
-    for row in save(conn, moved) if moved else ():
+    for row in log.receipts(conn, sorted(moved.receipts)) if moved.receipts else ():
         if row.members <= RECEIPT_MEMBERS:
             notices.append((RoomChannel(row.room_key), Transient(row.room_key, "receipt", receipt(row))))
     return outcomes, notices

@@ -246,6 +246,8 @@ class Join(Operation[Snapshot]):
         _tell_members(work, room, self.actor, self.username, MemberChange.JOINED, role)
         work.save()
         rooms.add_member(work.conn, room.row, self.user_key, role, work.now)
+        # Of an earlier membership: with a cursor, a device that was away would not be told of the new one.
+        rooms.forget_cursors_of_user(work.conn, self.room_key, self.user_key)
         work.standings[self.room_key, self.user_key] = Standing(role, False)
         snapshot = rooms.snapshot(work.conn, self.user_key, self.room_key)
         work.publish(UserChannel(self.user_key), Joined(self.user_key, snapshot))

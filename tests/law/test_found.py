@@ -1,0 +1,56 @@
+"""What the law's test has found once, each by itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.client import Refused, connected
+from tests.support.node import RunningNode
+
+
+@pytest.mark.parametrize("is_private", [False, True], ids=["public", "private"])
+async def test_a_device_is_told_of_a_room_that_its_user_came_back_to_while_it_was_away(
+    server: RunningNode, is_private: bool
+) -> None:
+    ana, ben = await server.register("ana"), await server.register("ben")
+    async with connected(server.url, ana) as host, connected(server.url, ben, device="laptop") as laptop:
+        room = await host.ask("create", topic_name="plaza", is_private=is_private)
+
+        async def enter() -> None:
+            if is_private:
+                await host.ask("invite", topic_name="plaza", username="ben")
+            else:
+                await laptop.ask("subscribe", topic_name="plaza")
+
+        async with connected(server.url, ben, device="phone") as phone:
+            await enter()
+            await host.ask("message", topic_name="plaza", content="hola")
+            heard = await phone.event("message")
+            await phone.ask("delivered", cursors={room["room_id"]: heard["seq"]})
+            await laptop.ask("unsubscribe", topic_name="plaza")
+            await phone.event("room_removed")
+        await enter()
+        async with connected(server.url, ben, device="phone", cursors={}) as phone:
+            (added,) = phone.of("room_added")
+            assert added["room"]["room_id"] == room["room_id"]
+            assert phone.of("message") == []
+
+
+async def test_a_first_message_that_is_refused_makes_no_conversation(server: RunningNode) -> None:
+    ana = await server.register("ana")
+    await server.register("ben")
+    async with connected(server.url, ana) as client:
+        with pytest.raises(Refused, match="invalid"):
+            await client.ask("message", username="ben", content="hola", reply_to="0" * 32)
+        assert (await client.ask("get_rooms"))["rooms"] == []
+        assert client.of("room_added") == []
+
+
+async def test_rooms_can_be_listed_by_kind(server: RunningNode) -> None:
+    ana = await server.register("ana")
+    async with connected(server.url, ana) as client:
+        room = await client.ask("create", topic_name="plaza")
+        assert (await client.ask("get_rooms", kind="topic"))["rooms"] == [room]
+        assert (await client.ask("get_rooms", kind="direct"))["rooms"] == []
+        with pytest.raises(Refused, match="invalid"):
+            await client.ask("get_rooms", kind="plaza")
