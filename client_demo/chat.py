@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,6 +56,7 @@ class Chat:
         self._store = store
         self._why_offline = "connecting…"
         self._greeted = False
+        self._entering = ""
         self._day = ""
         self._typists: dict[tuple[str, str], float] = {}
         self._last_sent: dict[str, int] = {}
@@ -107,7 +108,7 @@ class Chat:
         except Refused as why:
             self.screen.print(render.note(str(why), "red"))
         except ClientError as why:
-            self.screen.print(render.note(f"{why}: try again when you are connected", "yellow"))
+            self.screen.print(render.note(str(why), "yellow"))
 
     def send(self, room: RoomRef, content: str) -> None:
         self.client.outbox.send(room, content)
@@ -141,6 +142,15 @@ class Chat:
         task.add_done_callback(self._tasks.discard)
 
     # Where we are
+
+    @contextlib.contextmanager
+    def entering(self, topic: str) -> Iterator[None]:
+        """While the user enters a topic, its `room_added` is no news."""
+        self._entering = topic.casefold()
+        try:
+            yield
+        finally:
+            self._entering = ""
 
     def enter(self, room: Room) -> None:
         """Make a room the current one."""
@@ -220,7 +230,11 @@ class Chat:
         if current and current.room_id is None and room.kind is RoomKind.DIRECT:
             if room.title == current.ref.get("username"):
                 self.enter(room)
-        elif room.kind is not RoomKind.DIRECT and (current is None or current.room_id != room.room_id):
+        elif (
+            self._greeted
+            and room.kind is not RoomKind.DIRECT
+            and self._entering != (room.topic_name or "").casefold()
+        ):
             self.screen.print(render.note(f"you are in {title(room)} now: /open {room.topic_name or room.room_id}"))
 
     def _show_removed(self, removed: RoomRemoved) -> None:
@@ -240,6 +254,7 @@ class Chat:
         if ready.replayed:
             self.screen.print(render.note(f"↑ {ready.replayed} while you were away"))
         if self._greeted:
+            self.screen.print(render.note("connected again"))
             return
         self._greeted = True
         self.screen.print(render.rooms(self.client.rooms), render.note("/help says what you can do here."))
@@ -268,11 +283,11 @@ class Chat:
             ("class:bar.good" if online else "class:bar.bad", " ● " if online else " ○ "),
             ("", self.account.username),
         ]
-        if not online:
-            parts.append(("class:bar.bad", f"  {self._why_offline or 'not connected'}"))
         waiting = self._store.unsent()
         if waiting:
             parts.append(("class:bar.bad", f"  {_messages(waiting)} to send"))
+        if not online:
+            parts.append(("class:bar.bad", f"  {self._why_offline or 'not connected'}"))
         room_id = self.current.room_id if self.current else None
         typists = [
             who for (room, who), until in self._typists.items() if room == room_id and until > time.monotonic()

@@ -69,7 +69,9 @@ async def rooms(chat: Chat, which: str) -> None:
 
 @command("join", "TOPIC", "enter a topic, becoming a member if need be")
 async def join(chat: Chat, topic: str) -> None:
-    data = await chat.client.ask("connect_to_room", {"topic_name": topic.removeprefix("#")})
+    topic = topic.removeprefix("#")
+    with chat.entering(topic):
+        data = await chat.client.ask("connect_to_room", {"topic_name": topic})
     entered = ConnectedRoom.model_validate(data, extra="ignore")
     chat.enter(entered.room)
     chat.screen.print(render.note(f"{title(entered.room)}: {', '.join(entered.usernames) or 'nobody'} online"))
@@ -80,7 +82,8 @@ async def join(chat: Chat, topic: str) -> None:
 async def create(chat: Chat, rest: str) -> None:
     words = rest.split()
     name = " ".join(word for word in words if word != "--private")
-    data = await chat.client.ask("create", {"topic_name": name, "is_private": "--private" in words})
+    with chat.entering(name):
+        data = await chat.client.ask("create", {"topic_name": name, "is_private": "--private" in words})
     room = Room.model_validate(data, extra="ignore")
     chat.enter(room)
     how = "/invite others" if room.is_private else "anybody may join"
@@ -90,8 +93,9 @@ async def create(chat: Chat, rest: str) -> None:
 @command("invite", "USER", "bring somebody into this private room")
 async def invite(chat: Chat, username: str) -> None:
     current = _current(chat)
+    if "username" in current.ref:
+        raise _mistake("a conversation is between two; /create a private topic for more")
     await chat.client.ask("invite", {**current.ref, "username": username.removeprefix("@")})
-    chat.screen.print(render.note(f"{username.removeprefix('@')} is in {current.title} now"))
 
 
 @command("leave", "", "leave this room for good")

@@ -14,7 +14,7 @@ async def test_two_people_meet_in_a_private_topic(terminals: Terminals) -> None:
     omar.type("/create planes --private")
     await omar.sees("#planes is yours")
     omar.type("/invite diego")
-    await omar.sees("diego is in #planes now")
+    await omar.sees("diego joined #planes")
     await diego.sees("you are in #planes now")
     omar.type("¿vamos al cine?")
     await omar.sees(AT + r"omar +¿vamos al cine\?")
