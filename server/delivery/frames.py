@@ -6,7 +6,7 @@ travel as one `Batch`, so that a transport can write them at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -31,40 +31,64 @@ def room_name(room: RoomRow) -> RoomName:
 class Codec(Protocol):
     """How a kind of connection writes an event. One instance per kind: it is the key of the shared encodings."""
 
-    def encode(self, event: str, payload: Any) -> tuple[Any, int]:
-        """The event as this codec's packet, and its size on the wire in bytes."""
+    def encode(self, event: str, payload: Any) -> bytes:
+        """The event as one message of this codec."""
 
-    def frames(self, packets: Any) -> bytes:
-        """Such packets as consecutive WebSocket frames, in one buffer."""
+    def packet(self, message: bytes) -> Any:
+        """Such a message as a gateway queues it."""
+
+    def frame(self, message: bytes) -> bytes:
+        """Such a message as a WebSocket frame."""
 
 
 class Batch:
-    """Events in order, for one or many connections; packets are made once per codec."""
+    """Events in order, for one or many connections; each is encoded once per codec."""
 
-    __slots__ = ("_frames", "_packets", "events", "transient")
+    __slots__ = ("_common", "_frames", "_messages", "_own", "events", "transient")
 
-    def __init__(self, events: list[tuple[str, Any]], *, transient: bool = False) -> None:
+    def __init__(
+        self,
+        events: Sequence[tuple[str, Any]],
+        *,
+        transient: bool = False,
+        common: Batch | None = None,
+        own: Mapping[int, tuple[str, Any]] | None = None,
+    ) -> None:
+        """`common` and `own`: as that batch, but for the events at some places."""
         self.events = events
         self.transient = transient
-        self._packets: dict[Codec, tuple[list[Any], int]] = {}
+        self._common = common
+        self._own = own or {}
+        self._messages: dict[Codec, list[bytes]] = {}
         self._frames: dict[Codec, bytes] = {}
 
-    def packets(self, codec: Codec) -> tuple[list[Any], int]:
-        """The packets, and their size together in bytes."""
-        made = self._packets.get(codec)
+    def but(self, own: Mapping[int, tuple[str, Any]]) -> Batch:
+        """This batch with other events at some places; what is the same is not encoded again."""
+        return Batch(self.events, common=self, own=own)
+
+    def messages(self, codec: Codec) -> list[bytes]:
+        """The events as messages of a codec."""
+        made = self._messages.get(codec)
         if made is None:
-            encoded = [codec.encode(event, payload) for event, payload in self.events]
-            made = self._packets[codec] = (
-                [packet for packet, _ in encoded],
-                sum(size for _, size in encoded),
-            )
+            if self._common is None:
+                made = [codec.encode(event, payload) for event, payload in self.events]
+            else:
+                made = list(self._common.messages(codec))
+                for at, (event, payload) in self._own.items():
+                    made[at] = codec.encode(event, payload)
+            self._messages[codec] = made
         return made
 
+    def packets(self, codec: Codec) -> tuple[list[Any], int]:
+        """The messages as a gateway queues them, and their size together in bytes."""
+        messages = self.messages(codec)
+        return [codec.packet(message) for message in messages], sum(map(len, messages))
+
     def frames(self, codec: Codec) -> bytes:
-        """The packets as WebSocket frames in one buffer, for every connection the same."""
+        """The messages as WebSocket frames in one buffer, for every connection the same."""
         made = self._frames.get(codec)
         if made is None:
-            made = self._frames[codec] = codec.frames(self.packets(codec)[0])
+            made = self._frames[codec] = b"".join(map(codec.frame, self.messages(codec)))
         return made
 
 

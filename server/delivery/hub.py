@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import orjson
 
@@ -318,13 +319,14 @@ class Hub:
         head = live_room.head = entries[-1].seq
         room_key = live_room.name.key
         batch = Batch([event(live_room.name, entry) for entry in entries])
-        senders = {entry.sender_key for entry in entries if entry.client_id is not None}
+        # `client_id` goes to its sender only.
+        own: dict[int, dict[int, tuple[str, Any]]] = {}
+        for at, entry in enumerate(entries):
+            if entry.client_id is not None and entry.sender_key in live_room.users:
+                own.setdefault(entry.sender_key, {})[at] = event(live_room.name, entry, to_sender=True)
+        batches = {user_key: batch.but(events_of) for user_key, events_of in own.items()}
         for connection in live_room.live:
-            user_key = connection.principal.user_key
-            if user_key in senders:  # `client_id` goes to its sender only
-                connection.link.write(Batch(events(live_room.name, entries, user_key)))
-            else:
-                connection.link.write(batch)
+            connection.link.write(batches.get(connection.principal.user_key, batch))
             connection.sent(room_key, head)
         if live_room.ahead:
             self._overtaken(live_room, entries)

@@ -50,8 +50,12 @@ class SocketIOLink:
 
     def answer(self, ack_id: int, answer: Answer) -> None:
         """Acknowledge an action."""
-        packet, size = self.codec.answer(ack_id, answer.wire())
-        if not self._session.put([packet], size):
+        message, session = self.codec.answer(ack_id, answer.wire()), self._session
+        if session.wire is not None:
+            sent = session.put_frames(self.codec.frame(message))
+        else:
+            sent = session.put([self.codec.packet(message)], len(message))
+        if not sent:
             self._overflow()
 
     def _overflow(self) -> None:
@@ -66,7 +70,8 @@ class SocketIOLink:
             return
         if self.inbox is not None:
             self.inbox.stop()
-        last = [self.codec.encode("closing", {"reason": reason, "reconnect": reason.reconnect})[0]]
+        closing = self.codec.encode("closing", {"reason": reason, "reconnect": reason.reconnect})
+        last = [self.codec.packet(closing)]
         if not reason.reconnect:
             # A stock client comes back by itself, unless the server disconnects its namespace.
             last += self.codec.packets(self.codec.packet_class(DISCONNECT, namespace="/"))

@@ -21,7 +21,7 @@ import socketio
 from socketio import packet as sio
 from socketio.msgpack_packet import MsgPackPacket
 
-from server.transport.frames import packet_frames
+from server.transport.frames import BINARY, TEXT, frame
 from server.transport.server import EngineServer
 from server.transport.session import EngineSession, ProtocolError
 
@@ -66,17 +66,20 @@ class Codec(Protocol):
 
     packet_class: type[Any]
 
-    def encode(self, event: str, payload: Any) -> tuple[str | bytes, int]:
-        """An event with one argument, to the namespace `/`, as an Engine.IO message, and its size in bytes."""
+    def encode(self, event: str, payload: Any) -> bytes:
+        """An event with one argument, to the namespace `/`, as an Engine.IO message."""
 
-    def answer(self, ack_id: int, payload: Any) -> tuple[str | bytes, int]:
-        """An acknowledgement with one argument, to the namespace `/`."""
+    def answer(self, ack_id: int, payload: Any) -> bytes:
+        """An acknowledgement with one argument, to the namespace `/`, as an Engine.IO message."""
+
+    def packet(self, message: bytes) -> str | bytes:
+        """Such a message as an Engine.IO packet."""
+
+    def frame(self, message: bytes) -> bytes:
+        """Such a message as a WebSocket frame."""
 
     def packets(self, packet: Any) -> list[str | bytes]:
-        """Any packet as Engine.IO messages."""
-
-    def frames(self, packets: Sequence[str | bytes]) -> bytes:
-        """Such messages as consecutive WebSocket frames, in one buffer."""
+        """Any packet as Engine.IO packets."""
 
 
 class TextCodec:
@@ -84,21 +87,22 @@ class TextCodec:
 
     packet_class = TextPacket
 
-    def encode(self, event: str, payload: Any) -> tuple[str, int]:
-        body = orjson.dumps(payload)
-        return f'42["{event}",{body.decode()}]', len(body) + len(event) + 8
+    def encode(self, event: str, payload: Any) -> bytes:
+        return b'42["%b",%b]' % (event.encode(), orjson.dumps(payload))
 
-    def answer(self, ack_id: int, payload: Any) -> tuple[str, int]:
-        body = orjson.dumps(payload)
-        return f"43{ack_id}[{body.decode()}]", len(body) + 24
+    def answer(self, ack_id: int, payload: Any) -> bytes:
+        return b"43%d[%b]" % (ack_id, orjson.dumps(payload))
+
+    def packet(self, message: bytes) -> str:
+        return message.decode()
+
+    def frame(self, message: bytes) -> bytes:
+        return frame(TEXT, message)
 
     def packets(self, packet: Any) -> list[str | bytes]:
         encoded = packet.encode()
         parts = encoded if isinstance(encoded, list) else [encoded]
         return ["4" + part if isinstance(part, str) else part for part in parts]
-
-    def frames(self, packets: Sequence[str | bytes]) -> bytes:
-        return packet_frames(packets)
 
 
 class MsgpackCodec:
@@ -106,21 +110,24 @@ class MsgpackCodec:
 
     packet_class = MsgPackPacket
 
-    def encode(self, event: str, payload: Any) -> tuple[bytes, int]:
+    def encode(self, event: str, payload: Any) -> bytes:
         return self._one(sio.EVENT, [event, payload], None)
 
-    def answer(self, ack_id: int, payload: Any) -> tuple[bytes, int]:
+    def answer(self, ack_id: int, payload: Any) -> bytes:
         return self._one(sio.ACK, [payload], ack_id)
 
-    def _one(self, kind: int, data: Any, ack_id: int | None) -> tuple[bytes, int]:
+    def _one(self, kind: int, data: Any, ack_id: int | None) -> bytes:
         encoded: bytes = MsgPackPacket(kind, data=data, namespace="/", id=ack_id).encode()
-        return encoded, len(encoded)
+        return encoded
+
+    def packet(self, message: bytes) -> bytes:
+        return message
+
+    def frame(self, message: bytes) -> bytes:
+        return frame(BINARY, message)
 
     def packets(self, packet: Any) -> list[str | bytes]:
         return [packet.encode()]
-
-    def frames(self, packets: Sequence[str | bytes]) -> bytes:
-        return packet_frames(packets)
 
 
 D = TypeVar("D")
