@@ -81,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows, failed = _run(console, chosen, plan, Path(directory))
     signal.setitimer(signal.ITIMER_REAL, 0)
     if rows:
-        report.show(console, rows, plan)
         (CACHE / "last.json").write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
+        report.show(console, rows, plan)
         output = args.output
         if output is None and chosen == list(SCENARIOS) and not failed and args.scale == 1:
             output = Path(__file__).with_name("RESULTS.md")

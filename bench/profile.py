@@ -20,7 +20,8 @@ from bench.scenarios import Plan, Scenario, Sending
 from bench.servers import Tidings
 
 LOCK = Path(__file__).with_name("profile.lock")
-RATE = 500
+RATE = 200
+"""Samples a second; the server stands still while each is taken, so its figures are lower than in the table."""
 SHOWN = 40
 
 
@@ -51,7 +52,7 @@ def run(console: Console, chosen: Sequence[Scenario], plan: Plan, directory: Pat
             load.measure(0.0, plan.warmup)
             for form, suffix in (("flamegraph", "svg"), ("raw", "txt")):
                 target = out / f"{scenario.key}.{suffix}"
-                spying = [spy, "record", "--native", "--nonblocking", "--rate", str(RATE), "--format", form]
+                spying = [spy, "record", "--native", "--threads", "--rate", str(RATE), "--format", form]
                 spying += ["--duration", str(max(1, int(plan.seconds))), "--output", str(target)]
                 recording = subprocess.Popen(
                     [*spying, "--pid", str(server.pid)],
@@ -75,17 +76,24 @@ def run(console: Console, chosen: Sequence[Scenario], plan: Plan, directory: Pat
 
 
 def listing(raw: str) -> str:
-    """Functions by their own share of the samples; `raw`: py-spy's folded stacks."""
+    """Functions of the event loop's thread by their own share of its samples; `raw`: py-spy's folded stacks.
+
+    Threads that wait for work are sampled too, and would drown the others; the flame graph shows them all, apart.
+    """
     own: Counter[str] = Counter()
     beneath: Counter[str] = Counter()
     total = 0
     for line in raw.splitlines():
         stack, _, count = line.rpartition(" ")
-        calls = stack.split(";")
+        thread, *calls = stack.split(";")
+        if "MainThread" not in thread or not calls:
+            continue
         total += int(count)
         own[calls[-1]] += int(count)
         for call in set(calls):
             beneath[call] += int(count)
     lines = ["  own   all  function"]
-    lines += [f"{n / total:5.1%} {beneath[call] / total:5.1%}  {call}" for call, n in own.most_common(SHOWN)]
+    lines += [
+        f"{n / max(1, total):5.1%} {beneath[call] / max(1, total):5.1%}  {call}" for call, n in own.most_common(SHOWN)
+    ]
     return "\n".join(lines)

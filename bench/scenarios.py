@@ -268,7 +268,8 @@ class CatchUp(Scenario):
         return [Row(self.key, title, "messages/s", peer, ours, target, self.target, True)]
 
     def _round(self, load: Load, auth: str, pending: int, seconds: float) -> dict[str, Any]:
-        took, cpu, generator = [], 0.0, 0.0
+        took: list[float] = []
+        cpu = generator = 0.0
         while sum(took) < seconds:
             once = load.reopen(auth, pending)
             took.append(once["seconds"])

@@ -19,7 +19,7 @@ import socketio
 import uvicorn
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlmodel import Field, SQLModel, select, update
+from sqlmodel import Field, SQLModel, col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 
@@ -91,7 +91,7 @@ async def message(sid: str, data: dict[str, Any]) -> dict[str, Any]:
     now = time.time_ns() // 1_000_000
     async with writing, AsyncSession(engine) as session:
         taken = await session.exec(
-            update(Room).where(Room.id == key).values(last_seq=Room.last_seq + 1).returning(Room.last_seq)
+            update(Room).where(Room.id == key).values(last_seq=Room.last_seq + 1).returning(col(Room.last_seq))
         )
         row = Message(
             room_key=key,
