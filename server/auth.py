@@ -156,9 +156,13 @@ class Auth:
         self.passwords = Passwords(bcrypt_rounds)
 
     async def start(self, key: bytes) -> None:
-        """`key` signs the tokens."""
-        self._tokens = Tokens(key)
+        """`key` signs the tokens. Until then there is no `login`."""
+        self.sign_with(key)
         await self.passwords.start()
+
+    def sign_with(self, key: bytes) -> None:
+        """As `start`, for a process that lets nobody log in."""
+        self._tokens = Tokens(key)
 
     def stop(self) -> None:
         self.passwords.stop()

@@ -17,11 +17,9 @@ from db.engine import Database, StoreUnavailable
 from db.queries import users
 from db.schema import SchemaUnknown, migrate, pending
 from server import __version__, names
-from server.app import create_app
 from server.auth import Auth, now_ms
 from server.contract.errors import ActionError
 from server.delivery.broker import MemoryBroker
-from server.serving import run
 from server.settings import MAX_TOKEN_MINUTES, Settings, SettingsError
 
 
@@ -102,6 +100,9 @@ def _check_database_url(settings: Settings) -> None:
 def _serve(settings: Settings, args: argparse.Namespace) -> int:
     if args.workers != 1:
         raise SettingsError("more than one worker is more than one node: that needs TIDINGS_REDIS_URL and a broker")
+    from server.app import create_app
+    from server.serving import run
+
     try:
         import uvloop
 
@@ -180,7 +181,7 @@ def _with_database(settings: Settings, work: Callable[[Database, Auth], Awaitabl
         auth = Auth(database, MemoryBroker(), token_minutes=settings.access_token_expire_minutes, limited=False)
         await database.start()
         try:
-            await auth.start(settings.signing_key())
+            auth.sign_with(settings.signing_key())
             await work(database, auth)
         finally:
             auth.stop()

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from server.cli import main
+from tests.db import postgresql
+
+DEADLINE_S = 30
+
+
+class Command:
+    """A `tidings` process; what it prints is read as it comes."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.out = ""
+        self.err = ""
+        self.url = ""
+
+    async def until(self, stream: str, pattern: str) -> re.Match[str]:
+        """Read `out` or `err` until the pattern is in it."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                text: str = getattr(self, stream)
+                if found := re.search(pattern, text):
+                    return found
+                reader = self.process.stdout if stream == "out" else self.process.stderr
+                assert reader is not None
+                line = (await reader.readline()).decode()
+                assert line, f"it ended before it printed {pattern}:\n{self.out}{self.err}"
+                setattr(self, stream, text + line)
+
+    async def listening(self) -> Command:
+        """Wait until it serves; notes its `url`, and that all of what it says first is there."""
+        self.url = (await self.until("out", r"http://\S+"))[0]
+        await self.until("out", r"durability  .*\n")
+        return self
+
+    async def end(self, number: signal.Signals | None = None) -> int:
+        """Wait for its end, after a signal if one is given; returns the exit status."""
+        if number is not None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(DEADLINE_S):
+            out, err = await self.process.communicate()
+        self.out += out.decode()
+        self.err += err.decode()
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+
+Start = Callable[..., Awaitable[Command]]
+
+
+@pytest.fixture
+async def tidings(tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts `tidings` in a process of its own, in `tmp_path`; `environment` adds to what it gets."""
+    running: list[Command] = []
+
+    async def start(*args: str, **environment: str) -> Command:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "server",
+            *args,
+            cwd=tmp_path,
+            env=inherited | {"TIDINGS_RATE_LIMITS": "off", **environment},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        command = Command(process)
+        running.append(command)
+        return command
+
+    yield start
+    for command in running:
+        if command.process.returncode is None:
+            command.process.kill()
+            await command.end()
+
+
+@pytest.fixture
+async def serve(tidings: Start) -> Start:
+    """Starts `tidings serve` on a free port; returns when it listens."""
+
+    async def start(*args: str, **environment: str) -> Command:
+        return await (await tidings("serve", "--port", "0", *args, **environment)).listening()
+
+    return start
+
+
+@pytest.fixture
+def empty_postgresql_url(postgresql_server: str) -> Iterator[str]:
+    """A PostgreSQL database without a table."""
+    with postgresql.database(postgresql_server) as url:
+        yield url
+
+
+@dataclass
+class Done:
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Awaitable[Done]]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Runs a command of `tidings` to its end, in `tmp_path`: as `tidings` does, without the wait for its imports."""
+    monkeypatch.chdir(tmp_path)
+    loggers = [logging.getLogger(name) for name in ("alembic", "uvicorn", "asyncio")]
+    levels = [logger.level for logger in loggers]
+
+    async def run(*args: str, stdin: str = "", status: int = 0, **environment: str) -> Done:
+        out, err = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
+            patched.setattr(sys, "stdin", io.StringIO(stdin))
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            done = await asyncio.to_thread(main, args)
+        assert done == status, out.getvalue() + err.getvalue()
+        if status:
+            assert out.getvalue() == ""
+            assert err.getvalue().startswith("tidings: ")
+            assert err.getvalue().count("\n") == 1, err.getvalue()
+        else:
+            assert err.getvalue() == ""
+        return Done(done, out.getvalue(), err.getvalue())
+
+    yield run
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)

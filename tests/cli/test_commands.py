@@ -1,0 +1,104 @@
+"""`tidings token`, `user` and `migrate`, also beside a server that runs on the same data."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from db.schema import pending
+from server.cli import main
+from tests.cli.conftest import Run, Start
+from tests.support.client import connected
+from tests.support.node import PASSWORD, running_node
+
+
+async def _login(url: str, username: str, password: str) -> int:
+    async with httpx.AsyncClient(base_url=url, timeout=20) as http:
+        return (await http.post("/api/login", json={"username": username, "password": password})).status_code
+
+
+async def test_beside_a_running_server_they_take_effect_within_seconds(serve: Start, command: Run) -> None:
+    server = await serve()
+    first = (await command("token", "Omar")).out.strip()
+    again = (await command("token", "omar", "--minutes", "5")).out.strip()
+    await command("user", "add", "diego", "--password-stdin", stdin=f"{PASSWORD}\n")
+    assert await _login(server.url, "diego", PASSWORD) == 200
+    diego = (await command("token", "diego")).out.strip()
+    async with (
+        connected(server.url, first) as omar,
+        connected(server.url, again, device="phone") as phone,
+        connected(server.url, diego) as other,
+    ):
+        claims = json.loads(base64.urlsafe_b64decode(again.split(".")[1] + "=="))
+        assert claims["exp"] - claims["iat"] in (299, 300)
+        await omar.ask("create", topic_name="noticias")
+
+        await command("user", "disable", "OMAR")
+        for client in (omar, phone):
+            assert await client.event("closing") == {"reason": "token_revoked", "reconnect": False}
+        assert "disabled" in (await command("token", "omar", status=1)).err
+        await command("user", "disable", "omar")  # again: no harm
+
+        await command("user", "passwd", "diego", stdin="another password\n")
+        assert await other.event("closing") == {"reason": "token_revoked", "reconnect": False}
+        assert await _login(server.url, "diego", PASSWORD) == 401
+        assert await _login(server.url, "diego", "another password") == 200
+
+
+async def test_without_a_server_they_make_what_they_need(command: Run, tmp_path: Path) -> None:
+    token = (await command("token", "omar")).out.strip()
+    url = f"sqlite:///{tmp_path / 'data' / 'tidings.db'}"
+    assert pending(url) == []
+    assert "up to date" in (await command("migrate")).out
+    # A server on the same directory takes the token: the key is the one it finds there.
+    async with (
+        running_node(url, tmp_path / "data", secret_key=SecretStr("")) as node,
+        connected(node.url, token) as omar,
+    ):
+        await omar.ask("get_rooms")
+
+
+async def test_started_at_once_they_migrate_once_and_make_one_key(tidings: Start, tmp_path: Path) -> None:
+    commands = [await tidings("migrate"), await tidings("migrate"), await tidings("token", "omar")]
+    assert [await one.end() for one in commands] == [0, 0, 0]
+    assert [one.err for one in commands] == ["", "", ""]
+    assert sum("applied 0001" in one.out for one in commands) <= 1
+    token = commands[2].out.strip()
+    url = f"sqlite:///{tmp_path / 'data' / 'tidings.db'}"
+    async with (
+        running_node(url, tmp_path / "data", secret_key=SecretStr("")) as node,
+        connected(node.url, token) as omar,
+    ):
+        await omar.ask("get_rooms")
+
+
+async def test_what_they_cannot_do_is_one_clear_line(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    await command("user", "add", "omar", stdin=f"{PASSWORD}\n")
+    for args, stdin, said in (
+        (("user", "add", "Omar"), PASSWORD, "taken"),
+        (("user", "add", "diego"), "short", "8–72 bytes"),
+        (("user", "passwd", "omar"), "x" * 73, "8–72 bytes"),
+        (("user", "disable", "nobody"), "", "no such user"),
+        (("user", "passwd", "two words"), PASSWORD, "username"),
+        (("token", "two words"), "", "username"),
+    ):
+        assert said in (await command(*args, stdin=f"{stdin}\n", status=1)).err
+    for minutes in ("0", "-1", "99999999999", "many"):
+        with pytest.raises(SystemExit) as ended:
+            main(["token", "omar", "--minutes", minutes])
+        assert ended.value.code == 2
+        assert "--minutes" in capsys.readouterr().err
+
+
+async def test_on_postgresql_they_want_it_migrated_first(command: Run, empty_postgresql_url: str) -> None:
+    where = {"TIDINGS_DATABASE_URL": empty_postgresql_url}
+    assert "tidings migrate" in (await command("token", "omar", status=1, **where)).err
+    assert (await command("migrate", **where)).out.startswith("applied 0001")
+    assert len((await command("token", "omar", **where)).out.strip().split(".")) == 3
+    await command("user", "disable", "omar", **where)
+    assert "disabled" in (await command("token", "omar", status=1, **where)).err

@@ -1,0 +1,225 @@
+"""`tidings serve`: what it says, how it stops, and why it does not start."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import socket
+import sqlite3
+import stat
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from db.schema import pending
+from server.app import create_app
+from server.serving import banner, only_server
+from server.settings import Settings, SettingsError
+from tests.cli.conftest import Command, Run, Start
+from tests.support.client import connected
+from tests.support.node import PASSWORD
+
+
+async def _token(command: Run, username: str) -> str:
+    return (await command("token", username)).out.strip()
+
+
+def _contents(database: Path) -> list[str]:
+    """What the log of the one room holds, in order."""
+    with sqlite3.connect(database) as conn:
+        rows = conn.execute("SELECT seq, content FROM entry ORDER BY seq").fetchall()
+    conn.close()
+    assert [seq for seq, _ in rows] == list(range(1, len(rows) + 1))
+    return [content for _, content in rows]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+async def test_told_to_stop_it_finishes_what_is_in_flight_and_says_goodbye(
+    serve: Start, command: Run, tmp_path: Path, number: signal.Signals
+) -> None:
+    tokens = [await _token(command, name) for name in ("omar", "diego")]
+    server = await serve()
+    async with connected(server.url, tokens[0]) as omar, connected(server.url, tokens[1]) as diego:
+        await omar.ask("create", topic_name="noticias")
+        await diego.ask("subscribe", topic_name="noticias")
+        sent = [omar.send("message", {"topic_name": "noticias", "content": str(n)}) for n in range(300)]
+        await sent[0]
+        status = await server.end(number)
+        for client in (omar, diego):
+            assert await client.event("closing") == {"reason": "shutdown", "reconnect": True}
+            await client.closed.wait()
+    assert status == 0
+    assert server.err == ""
+    # What is in the log was acknowledged, and what was acknowledged is in the log.
+    answers = [answer.result() for answer in sent if answer.done()]
+    acknowledged = [answer["data"]["content"] for answer in answers if answer["ok"]]
+    assert {answer["error"]["code"] for answer in answers if not answer["ok"]} <= {"unavailable"}
+    log = _contents(tmp_path / "data" / "tidings.db")
+    assert log == acknowledged
+    assert log == [str(n) for n in range(len(log))]
+
+
+async def test_a_login_that_is_under_way_is_answered_before_it_stops(serve: Start, command: Run) -> None:
+    await command("user", "add", "omar", stdin=f"{PASSWORD}\n")
+    server = await serve()
+    body = f'{{"username": "omar", "password": "{PASSWORD}"}}'.encode()
+    host, port = server.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /api/login HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    writer.write(head.encode())
+    assert b"100" in await asyncio.wait_for(reader.readline(), 10)  # it has begun to read the payload
+    await reader.readline()
+    writer.write(body)
+    await writer.drain()
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        await http.get("/health/live")  # a round trip later than the body
+    status, answer = await asyncio.gather(server.end(signal.SIGTERM), asyncio.wait_for(reader.read(), 20))
+    writer.close()
+    await writer.wait_closed()
+    assert status == 0
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+    assert server.err == ""
+
+
+async def test_it_says_where_it_listens_where_the_data_is_and_how_durable_it_is(serve: Start, tmp_path: Path) -> None:
+    data = tmp_path / "elsewhere"
+    server = await serve(TIDINGS_DATA_DIR=str(data), TIDINGS_DURABILITY="normal")
+    async with httpx.AsyncClient(base_url=server.url, timeout=20) as http:
+        assert (await http.get("/health/ready")).status_code == 200
+    lines = server.out.splitlines()
+    assert re.fullmatch(r"Tidings listening on http://127\.0\.0\.1:\d+", lines[0])
+    assert lines[1].split() == ["data", str(data / "tidings.db")]
+    assert lines[2].split(maxsplit=1) == [
+        "durability",
+        "normal: an acknowledged message survives a crash of the process, not of the machine",
+    ]
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    assert stat.S_IMODE((data / "secret_key").stat().st_mode) == 0o600
+    assert {path.name for path in data.iterdir() if not path.name.startswith("tidings.db")} == {"secret_key"}
+
+
+def test_it_tells_of_postgresql_without_the_password(tmp_path: Path) -> None:
+    url = "postgresql+asyncpg://omar:top-secret@db.example:5433/chat"
+    settings = Settings(_env_file=None, database_url=url, data_dir=tmp_path, secret_key=SecretStr("k" * 32))
+    said = banner(create_app(settings), "::1", 8000)
+    assert "http://[::1]:8000\n" in said
+    assert "db.example:5433/chat" in said
+    assert "full: an acknowledged message survives a crash of the machine" in said
+    assert "top-secret" not in said
+
+
+async def test_killed_and_started_again_it_serves_the_same_data_under_the_same_key(
+    serve: Start, tmp_path: Path
+) -> None:
+    server = await serve()
+    async with httpx.AsyncClient(base_url=server.url, timeout=20) as http:
+        made = await http.post("/api/register", json={"username": "omar", "password": PASSWORD})
+    key = (tmp_path / "data" / "secret_key").read_bytes()
+    assert await server.end(signal.SIGKILL) == -signal.SIGKILL
+    server = await serve()
+    assert server.err == ""  # no lock was left behind to wait for
+    assert (tmp_path / "data" / "secret_key").read_bytes() == key
+    async with connected(server.url, made.json()["token"]) as omar:
+        await omar.ask("create", topic_name="noticias")
+        await omar.ask("message", topic_name="noticias", content="still here")
+    assert await server.end(signal.SIGTERM) == 0
+    assert not (tmp_path / "data" / "tidings.db-wal").exists()  # the log of WAL mode has come home
+    assert _contents(tmp_path / "data" / "tidings.db") == ["still here"]
+
+
+async def test_what_keeps_it_from_starting_is_one_clear_line(tidings: Start, postgresql_server: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket() as closed:
+        port = str(taken.getsockname()[1])
+        closed.bind(("127.0.0.1", 0))  # bound, so nobody else's; not listening
+        nobody = f"postgresql://x@127.0.0.1:{closed.getsockname()[1]}/x"
+        cases: list[tuple[dict[str, str], list[str]]] = [
+            ({"TIDINGS_PORT": port}, [f"cannot listen on 127.0.0.1:{port}", "in use"]),
+            ({"TIDINGS_SECRET_KEY": "short"}, ["TIDINGS_SECRET_KEY", "32 bytes"]),
+            ({"TIDINGS_DATABASE_URL": nobody}, ["the database cannot be used", "Connect call failed"]),
+            ({"TIDINGS_DATABASE_URL": postgresql_server}, ["tidings migrate"]),
+            ({"TIDINGS_DATA_DIR": "/dev/null/data"}, ["/dev/null"]),
+        ]
+        commands = [
+            await tidings("serve", **({"TIDINGS_PORT": "0", "TIDINGS_DATA_DIR": f"data{number}"} | environment))
+            for number, (environment, _) in enumerate(cases)
+        ]
+        for command, (_, said) in zip(commands, cases, strict=True):
+            await _failed(command, *said)
+
+
+async def _failed(command: Command, *said: str) -> None:
+    """It ends with status 1, and one line that says why."""
+    assert await command.end() == 1, command.out
+    assert command.out == ""
+    assert command.err.count("\n") == 1, command.err
+    assert command.err.startswith("tidings: ")
+    for text in said:
+        assert text in command.err
+
+
+async def test_settings_that_cannot_be_are_one_clear_line_whatever_the_command(command: Run) -> None:
+    for name, value, said in (
+        ("TIDINGS_PORT", "65536", "65535"),
+        ("TIDINGS_DURABILITY", "some", "'full' or 'normal'"),
+        ("TIDINGS_DATABASE_URL", "mysql://x/y", "not mysql"),
+        ("TIDINGS_DATABASE_URL", "nonsense", "URL"),
+        ("TIDINGS_DATABASE_URL", "sqlite://", "SQLite"),
+    ):
+        done = await command("migrate", status=1, **{name: value})
+        assert done.err.startswith(f"tidings: {name}: ")
+        assert said in done.err
+    world = {"TIDINGS_HOST": "0.0.0.0", "TIDINGS_DEV_TOKENS": "true"}
+    done = await command("migrate", status=1, **world)
+    assert done.err.startswith("tidings: TIDINGS_DEV_TOKENS ")
+    assert "0.0.0.0" in done.err
+    assert "TIDINGS_REDIS_URL" in (await command("serve", "--workers", "2", status=1)).err
+
+
+async def test_of_two_started_at_once_on_a_fresh_directory_one_serves_and_the_other_takes_over(
+    tidings: Start, tmp_path: Path
+) -> None:
+    both = [await tidings("serve", "--port", "0") for _ in range(2)]
+    serving = [asyncio.create_task(one.listening()) for one in both]
+    done, _ = await asyncio.wait(serving, return_when=asyncio.FIRST_COMPLETED)
+    first = next(iter(done)).result()
+    second = both[both[0] is first]
+    await second.until("err", r"another server is running on .*waiting for it to end, 10 s at most")
+    assert second.out == ""
+    async with httpx.AsyncClient(base_url=first.url, timeout=20) as http:
+        made = await http.post("/api/register", json={"username": "omar", "password": PASSWORD})
+    assert await first.end(signal.SIGTERM) == 0
+    await asyncio.wait_for(asyncio.gather(*serving), 30)
+    async with connected(second.url, made.json()["token"]) as omar:  # the same data, the same key
+        await omar.ask("get_rooms")
+    assert pending(f"sqlite:///{tmp_path / 'data' / 'tidings.db'}") == []
+    assert await second.end(signal.SIGINT) == 0
+
+
+async def test_told_to_stop_while_it_waits_for_another_it_stops(tidings: Start, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    async with only_server(tmp_path / "data" / "tidings.db"):
+        waiting = [await tidings("serve", "--port", "0") for _ in range(2)]
+        for command, number in zip(waiting, (signal.SIGTERM, signal.SIGINT), strict=True):
+            await command.until("err", "another server")
+            assert await command.end(number) == 0
+            assert "Traceback" not in command.err
+
+
+async def test_a_second_server_on_a_file_gives_up_after_its_patience_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database, link = tmp_path / "tidings.db", tmp_path / "link.db"
+    link.symlink_to(database)
+    async with only_server(database):
+        for name in (database, link, tmp_path / "." / "tidings.db"):
+            with pytest.raises(SettingsError, match="another server is running on"):
+                async with only_server(name, patience_s=0.1):
+                    pytest.fail("two servers on one file")
+            assert capsys.readouterr().err.count("waiting for it to end, 0.1 s at most") == 1
+        async with only_server(tmp_path / "other.db", patience_s=0):
+            pass
+    async with only_server(database, patience_s=0):
+        pass

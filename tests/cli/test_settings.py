@@ -1,0 +1,142 @@
+"""Settings: their names and defaults as in the contract, and where they come from."""
+
+from __future__ import annotations
+
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from server.settings import Settings, SettingsError
+
+DEFAULTS: dict[str, Any] = {
+    "TIDINGS_HOST": "127.0.0.1",
+    "TIDINGS_PORT": 8000,
+    "TIDINGS_DATA_DIR": Path("data"),
+    "TIDINGS_DATABASE_URL": "",
+    "TIDINGS_REDIS_URL": "",
+    "TIDINGS_SECRET_KEY": SecretStr(""),
+    "TIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES": 1440,
+    "TIDINGS_CORS_ORIGINS": [],
+    "TIDINGS_ECHO_UPSTREAM": "",
+    "TIDINGS_DURABILITY": "full",
+    "TIDINGS_RATE_LIMITS": "on",
+    "TIDINGS_DEV_TOKENS": False,
+}
+"""The contract's table, whole."""
+
+OTHERS: dict[str, tuple[str, Any]] = {
+    "TIDINGS_HOST": ("::1", "::1"),
+    "TIDINGS_PORT": ("1234", 1234),
+    "TIDINGS_DATA_DIR": ("elsewhere", Path("elsewhere")),
+    "TIDINGS_DATABASE_URL": ("postgresql+asyncpg://h/d", "postgresql+asyncpg://h/d"),
+    "TIDINGS_REDIS_URL": ("redis://h", "redis://h"),
+    "TIDINGS_SECRET_KEY": ("k" * 32, SecretStr("k" * 32)),
+    "TIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES": ("5", 5),
+    "TIDINGS_CORS_ORIGINS": ("https://a.example, https://b.example", ["https://a.example", "https://b.example"]),
+    "TIDINGS_ECHO_UPSTREAM": ("wss://h", "wss://h"),
+    "TIDINGS_DURABILITY": ("normal", "normal"),
+    "TIDINGS_RATE_LIMITS": ("off", "off"),
+    "TIDINGS_DEV_TOKENS": ("true", True),
+}
+
+
+def _field(name: str) -> str:
+    return name.removeprefix("TIDINGS_").lower()
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty directory and an environment without our names."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith("TIDINGS_"):
+            monkeypatch.delenv(name)
+
+
+def test_every_name_of_the_contracts_table_exists_with_its_default() -> None:
+    settings = Settings()
+    assert {name: getattr(settings, _field(name)) for name in DEFAULTS} == DEFAULTS
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_each_is_read_from_a_dotenv_file_and_the_environment_wins(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    raw, value = OTHERS[name]
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(f'{name}="{raw}"\nANOTHER_PROGRAMS=setting\n')
+    assert getattr(Settings(), _field(name)) == value
+    dotenv.write_text(f"{name}=nonsense or not\n")
+    monkeypatch.setenv(name, raw)
+    assert getattr(Settings(), _field(name)) == value
+    dotenv.unlink()
+    assert getattr(Settings(), _field(name)) == value
+
+
+def test_sqlite_is_in_the_data_directory_unless_a_database_is_named(tmp_path: Path) -> None:
+    assert Settings().database == f"sqlite+aiosqlite:///{tmp_path / 'data' / 'tidings.db'}"
+    assert Settings(data_dir=Path("/elsewhere")).database == "sqlite+aiosqlite:////elsewhere/tidings.db"
+    assert Settings(database_url="postgresql+asyncpg://h/d").database == "postgresql+asyncpg://h/d"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TIDINGS_PORT", "-1"),
+        ("TIDINGS_PORT", "65536"),
+        ("TIDINGS_PORT", "http"),
+        ("TIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES", "0"),
+        ("TIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES", "99999999999"),
+        ("TIDINGS_DURABILITY", "off"),
+        ("TIDINGS_RATE_LIMITS", "maybe"),
+        ("TIDINGS_DEV_TOKENS", "maybe"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    assert refused.value.errors()[0]["loc"] == (_field(name),)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
+def test_dev_tokens_are_served_at_home(host: str) -> None:
+    assert Settings(dev_tokens=True, host=host).dev_tokens is True
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.com", "", "localhost.example.com"])
+def test_dev_tokens_are_never_served_to_the_world(host: str) -> None:
+    with pytest.raises(ValidationError, match="TIDINGS_DEV_TOKENS"):
+        Settings(dev_tokens=True, host=host)
+
+
+def test_a_key_is_made_once_readable_by_its_owner_alone_also_when_many_start_at_once(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "new" / "data")
+    with ThreadPoolExecutor(16) as threads:
+        keys = set(threads.map(lambda _: Settings(data_dir=settings.data_dir).signing_key(), range(64)))
+    assert len(keys) == 1
+    assert len(keys.pop()) >= 32
+    (key,) = settings.data_dir.iterdir()  # and no left-overs
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert Settings(data_dir=tmp_path / "other").signing_key() != settings.signing_key()
+
+
+@pytest.mark.parametrize("left", [b"", b"\n", b"short", b"x" * 31])
+def test_a_key_file_without_a_whole_key_is_refused_not_signed_with(tmp_path: Path, left: bytes) -> None:
+    (tmp_path / "secret_key").write_bytes(left)
+    with pytest.raises(SettingsError, match="secret_key"):
+        Settings(data_dir=tmp_path).signing_key()
+
+
+def test_a_given_key_has_32_bytes_or_more_and_is_not_written_down(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="32 bytes"):
+        Settings(secret_key=SecretStr("x" * 31), data_dir=tmp_path).signing_key()
+    assert Settings(secret_key=SecretStr("é" * 16), data_dir=tmp_path).signing_key() == ("é" * 16).encode()
+    assert list(tmp_path.iterdir()) == []
+    assert "x" * 32 not in repr(Settings(secret_key=SecretStr("x" * 32)))
