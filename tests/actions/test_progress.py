@@ -1,0 +1,189 @@
+"""How far messages have got: unread counts, receipts, typing."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event, insert, update
+from sqlalchemy.engine import Connection as Transaction
+
+from db import models
+from tests.actions.conftest import People, code
+from tests.support.client import connected
+from tests.support.node import RunningNode, running_node
+
+
+async def test_read_moves_forwards_and_counts_what_is_left(people: People) -> None:
+    omar, diego = people.omar, people.diego
+    room_id = (await omar.ask("create", topic_name="secreta", is_private=True))["room_id"]
+    await omar.ask("invite", room_id=room_id, username="diego")  # seq 1, no message
+    for n in range(4):
+        await omar.ask("message", room_id=room_id, content=str(n))  # seqs 2 to 5
+
+    async def view() -> tuple[int, int]:
+        (room,) = (await diego.ask("get_rooms"))["rooms"]
+        return room["read_seq"], room["unread"]
+
+    assert await view() == (1, 4)
+    assert await diego.ask("read", room_id=room_id, seq=3) == {"unread": 2}
+    assert await view() == (3, 2)
+    assert await diego.ask("read", topic_name="secreta", seq=2) == {"unread": 2}  # forwards only
+    assert await view() == (3, 2)
+    assert await code(diego, "read", room_id=room_id, seq=6) == "invalid"
+    assert await code(diego, "read", room_id=room_id, seq=-1) == "invalid"
+    assert await code(diego, "read", room_id="none", seq=1) == "not_found"
+    await diego.ask("message", room_id=room_id, content="answer")  # who writes has read
+    assert await view() == (6, 0)
+    assert await diego.ask("read", room_id=room_id, seq=6) == {"unread": 0}
+    assert (await omar.ask("get_rooms"))["rooms"][0]["unread"] == 1
+
+
+async def test_counting_the_unread_costs_the_same_however_many_there_are(server: RunningNode) -> None:
+    """Counts are differences of numbers that are kept: no statement counts entries."""
+    token, other = await server.register("omar"), await server.register("diego")
+    async with connected(server.url, token) as omar, connected(server.url, other) as diego:
+        room_id = (await omar.ask("create", topic_name="noticias"))["room_id"]
+        await diego.ask("subscribe", topic_name="noticias")
+        sent = [omar.send("message", {"room_id": room_id, "content": "x"}) for _ in range(300)]
+        await asyncio.gather(*sent)
+        statements: list[str] = []
+
+        def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            statements.append(statement.lower())
+
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            assert await diego.ask("read", room_id=room_id, seq=100) == {"unread": 200}
+            (room,) = (await diego.ask("get_rooms"))["rooms"]
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
+        assert room["unread"] == 200
+        assert statements
+        assert not [one for one in statements if "count(" in one]
+
+
+async def test_receipts_tell_how_far_a_member_has_received_and_read(people: People) -> None:
+    omar, diego = people.omar, people.diego
+    room_id = (await omar.ask("create", topic_name="noticias"))["room_id"]
+    await diego.ask("subscribe", topic_name="noticias")
+    async with connected(people.server.url, people.tokens["diego"], device="phone") as phone:
+        for n in range(3):
+            await omar.ask("message", room_id=room_id, content=str(n))
+        await diego.ask("delivered", cursors={room_id: 2})
+        for client in (omar, diego, phone):  # the user's own devices, too
+            receipt = await client.event("receipt", lambda r: r["delivered_seq"] == 2)
+            assert receipt == {"room_id": room_id, "username": "diego", "delivered_seq": 2, "read_seq": 0}
+        await diego.ask("read", room_id=room_id, seq=3)
+        for client in (omar, diego, phone):
+            receipt = await client.event("receipt", lambda r: r["read_seq"] == 3)
+            assert (receipt["username"], receipt["delivered_seq"]) == ("diego", 2)
+        await diego.ask("read", room_id=room_id, seq=1)  # tells nothing
+        await diego.ask("delivered", cursors={room_id: 3})
+        receipt = await omar.event("receipt", lambda r: r["delivered_seq"] == 3)
+        assert receipt["read_seq"] == 3
+        assert len(omar.of("receipt")) == 3
+    assert people.satoshi.of("receipt") == []
+
+
+async def crowd(server: RunningNode, room_id: str, size: int) -> None:
+    """Fill a room up to so many members with users who never connect."""
+
+    def add(conn: Transaction) -> None:
+        room = conn.execute(models.rooms.select().where(models.rooms.c.room_id == room_id)).one()
+        for n in range(size - room.members):
+            key = conn.execute(
+                insert(models.users)
+                .values(username=f"crowd{n}", created_at=0, disabled=False)
+                .returning(models.users.c.id)
+            ).scalar_one()
+            conn.execute(
+                insert(models.members).values(room_id=room.id, user_id=key, role="member", joined_at=0, joined_seq=0)
+            )
+        conn.execute(update(models.rooms).where(models.rooms.c.room_id == room_id).values(members=size))
+
+    await server.node.database.write(add)
+
+
+@pytest.mark.parametrize(("members", "told"), [(50, True), (51, False)])
+async def test_receipts_go_to_rooms_of_up_to_50_members(people: People, members: int, *, told: bool) -> None:
+    omar, diego = people.omar, people.diego
+    room_id = (await omar.ask("create", topic_name="noticias"))["room_id"]
+    await diego.ask("subscribe", topic_name="noticias")
+    await crowd(people.server, room_id, members)
+    await omar.ask("message", room_id=room_id, content="x")
+    await diego.event("message")
+    await diego.ask("delivered", cursors={room_id: 1})
+    await diego.ask("read", room_id=room_id, seq=1)
+    assert (await diego.event("receipt", lambda r: r["read_seq"] == 1))["room_id"] == room_id  # one's own, always
+    if told:
+        await omar.event("receipt", lambda r: r["delivered_seq"] == 1 and r["read_seq"] == 1)
+    else:
+        await omar.ask("message", room_id=room_id, content="y")
+        await omar.event("message", lambda m: m["content"] == "y")
+        assert omar.of("receipt") == []
+
+
+@pytest.mark.parametrize(("members", "told"), [(200, True), (201, False)])
+async def test_public_topics_of_up_to_200_members_tell_who_comes_and_goes(
+    people: People, members: int, *, told: bool
+) -> None:
+    room_id = (await people.omar.ask("create", topic_name="noticias"))["room_id"]
+    await crowd(people.server, room_id, members - 1)
+    await people.diego.ask("subscribe", topic_name="noticias")
+    if told:
+        assert (await people.omar.event("member"))["seq"] is None
+    sent = await people.omar.ask("message", room_id=room_id, content="x")
+    assert sent["seq"] == 1  # who comes and goes is no entry
+    await people.omar.event("message")
+    assert len(people.omar.of("member")) == told
+
+
+async def test_private_topics_log_who_comes_and_goes_whatever_their_size(people: People) -> None:
+    room_id = (await people.omar.ask("create", topic_name="secreta", is_private=True))["room_id"]
+    await crowd(people.server, room_id, 300)
+    await people.omar.ask("invite", room_id=room_id, username="diego")
+    assert (await people.omar.event("member"))["seq"] == 1
+
+
+async def test_typing_is_told_to_the_others_and_ends_when_it_is_said(people: People) -> None:
+    omar, diego = people.omar, people.diego
+    room_id = (await omar.ask("create", topic_name="noticias"))["room_id"]
+    await diego.ask("subscribe", topic_name="noticias")
+    async with connected(people.server.url, people.tokens["omar"], device="phone") as phone:
+        assert await omar.ask("typing", topic_name="noticias") == {}
+        await omar.ask("typing", room_id=room_id, typing=False)
+        await omar.ask("typing", room_id=room_id, typing=False)  # was not
+        await omar.ask("message", room_id=room_id, content="x")
+        for client in (diego, phone):
+            await client.event("message")
+            assert [one["typing"] for one in client.of("typing")] == [True, False]
+            assert client.of("typing")[0] == {"room_id": room_id, "username": "omar", "typing": True}
+    assert omar.of("typing") == []
+    assert people.satoshi.of("typing") == []
+    assert await code(people.satoshi, "typing", room_id=room_id) == "forbidden"
+
+
+async def test_typing_ends_with_the_connection(people: People) -> None:
+    omar, diego = people.omar, people.diego
+    await omar.ask("message", username="diego", content="x")
+    await omar.ask("typing", username="diego")
+    await diego.event("typing", lambda one: one["typing"] is True)
+    await omar.close()
+    await diego.event("typing", lambda one: one["typing"] is False, deadline=5)
+
+
+async def test_typing_ends_by_itself(database_url: str, tmp_path: Path) -> None:
+    async with running_node(database_url, tmp_path, options={"typing_s": 0.1}) as server:
+        tokens = [await server.register(name) for name in ("omar", "diego")]
+        async with connected(server.url, tokens[0]) as omar, connected(server.url, tokens[1]) as diego:
+            await omar.ask("message", username="diego", content="x")
+            await omar.ask("typing", username="diego")
+            await diego.event("typing", lambda one: one["typing"] is True)
+            await diego.event("typing", lambda one: one["typing"] is False)
+
+
+async def test_typing_ends_after_6_s_unless_configured_otherwise(server: RunningNode) -> None:
+    assert server.node.typists._typing_s == 6

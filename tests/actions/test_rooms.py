@@ -1,0 +1,305 @@
+"""Topics: made, entered, left, handed over, listed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.actions.conftest import People, code
+from tests.support.client import Refused, connected
+
+
+async def test_create_makes_the_caller_the_owner(people: People) -> None:
+    room = await people.omar.ask("create", topic_name="  Noticias ")
+    assert room == {
+        "room_id": room["room_id"],
+        "kind": "topic",
+        "topic_name": "Noticias",
+        "title": None,
+        "is_private": False,
+        "role": "owner",
+        "members": 1,
+        "online": room["online"],
+        "last_seq": 0,
+        "read_seq": 0,
+        "unread": 0,
+        "last_message": None,
+    }
+    assert (await people.omar.event("room_added"))["room"]["room_id"] == room["room_id"]
+
+
+async def test_a_name_that_is_taken_is_a_conflict_whoever_has_it(people: People) -> None:
+    await people.omar.ask("create", topic_name="noticias", is_private=True)
+    for name in ("noticias", "NOTICIAS", "ｎoticias", "diego", "DIEGO"):
+        assert await code(people.diego, "create", topic_name=name) == "conflict"
+
+
+async def test_a_bad_topic_name_is_invalid(people: People) -> None:
+    for name in ("", "   ", "a" * 65, "a\u202eb", "a\nb", "\u200d", "\ud800", 7, None):
+        assert await code(people.omar, "create", topic_name=name) == "invalid"
+
+
+async def test_two_that_create_one_name_at_once_make_one_topic(people: People) -> None:
+    asked = [client.send("create", {"topic_name": "noticias"}) for client in (people.omar, people.diego) * 3]
+    answers = await asyncio.gather(*asked)
+    assert sum(answer["ok"] for answer in answers) == 1
+    assert {answer["error"]["code"] for answer in answers if not answer["ok"]} == {"conflict"}
+
+
+async def test_anybody_may_subscribe_to_a_public_topic_once(people: People) -> None:
+    room = await people.omar.ask("create", topic_name="noticias")
+    await people.omar.ask("message", room_id=room["room_id"], content="before")
+    joined = await people.diego.ask("subscribe", topic_name="NOTICIAS")
+    assert (joined["role"], joined["members"], joined["unread"], joined["last_seq"]) == ("member", 2, 0, 1)
+    assert joined["last_message"]["content"] == "before"
+    assert (await people.diego.event("room_added"))["room"]["room_id"] == room["room_id"]
+    member = await people.omar.event("member")
+    assert member == {
+        "room_id": room["room_id"],
+        "seq": None,
+        "username": "diego",
+        "change": "joined",
+        "role": "member",
+    }
+    for action in ("subscribe", "suscribe"):
+        assert await code(people.diego, action, topic_name="noticias") == "conflict"
+        assert await code(people.diego, action, topic_name="none") == "not_found"
+    assert (await people.satoshi.ask("suscribe", topic_name="noticias"))["members"] == 3
+    assert people.diego.of("message") == []  # what was before is in the history
+    assert [m["content"] for m in (await people.diego.ask("history", topic_name="noticias"))["messages"]] == [
+        "before"
+    ]
+
+
+async def test_a_topic_name_that_is_a_username_is_no_topic_to_enter(people: People) -> None:
+    await people.omar.ask("message", topic_name="diego", content="hola")
+    for action in ("subscribe", "connect_to_room"):
+        for name in ("diego", "omar", "satoshi"):
+            assert await code(people.omar, action, topic_name=name) == "not_found"
+    assert await code(people.omar, "invite", topic_name="diego", username="satoshi") == "not_found"
+
+
+async def test_any_member_invites_into_a_private_topic_and_the_invited_is_in_at_once(people: People) -> None:
+    omar, diego, satoshi = people.omar, people.diego, people.satoshi
+    room = await omar.ask("create", topic_name="secreta", is_private=True)
+    room_id = room["room_id"]
+    assert (await omar.ask("invite", room_id=room_id, username="DIEGO"))["members"] == 2
+    added = (await diego.event("room_added"))["room"]
+    assert (added["room_id"], added["role"], added["is_private"], added["last_seq"]) == (room_id, "member", True, 1)
+    assert (await diego.ask("invite", topic_name="secreta", username="satoshi"))["members"] == 3
+    await satoshi.event("room_added")
+    for client in (omar, diego):
+        seen = await client.event("member", lambda m: m["username"] == "satoshi")
+        assert (seen["seq"], seen["change"], seen["role"]) == (2, "joined", "member")
+    sent = await satoshi.ask("message", room_id=room_id, content="hola")
+    assert sent["seq"] == 3
+    for client in (omar, diego, satoshi):
+        await client.event("message", lambda m: m["id"] == sent["id"])
+    assert await code(omar, "invite", room_id=room_id, username="diego") == "conflict"
+    assert await code(omar, "invite", room_id=room_id, username="omar") == "conflict"
+    assert await code(omar, "invite", room_id=room_id, username="nobody") == "not_found"
+    assert await code(omar, "invite", room_id=room_id) == "invalid"
+    assert await code(omar, "invite", username="diego") == "invalid"
+
+
+async def test_nobody_invites_into_a_public_topic_or_a_direct_conversation(people: People) -> None:
+    await people.omar.ask("create", topic_name="noticias")
+    assert await code(people.omar, "invite", topic_name="noticias", username="diego") == "forbidden"
+    direct = await people.omar.ask("message", username="diego", content="hola")
+    assert await code(people.omar, "invite", room_id=direct["room_id"], username="satoshi") == "forbidden"
+    assert await code(people.omar, "unsubscribe", room_id=direct["room_id"]) == "forbidden"
+
+
+async def test_who_leaves_is_out_and_may_come_back(people: People) -> None:
+    omar, diego = people.omar, people.diego
+    room_id = (await omar.ask("create", topic_name="noticias"))["room_id"]
+    await diego.ask("subscribe", topic_name="noticias")
+    assert await diego.ask("unsubscribe", topic_name="noticias") == {}
+    assert await diego.event("room_removed") == {"room_id": room_id, "reason": "left"}
+    left = await omar.event("member", lambda m: m["change"] == "left")
+    assert (left["username"], left["role"]) == ("diego", None)
+    assert await code(diego, "unsubscribe", room_id=room_id) == "forbidden"
+    assert await code(diego, "unsubscribe", room_id="none") == "not_found"
+    await omar.ask("message", room_id=room_id, content="meanwhile")
+    back = await diego.ask("subscribe", topic_name="noticias")
+    assert (back["members"], back["unread"], back["read_seq"]) == (2, 0, 1)
+    await omar.ask("message", room_id=room_id, content="after")
+    assert (await diego.event("message"))["content"] == "after"
+
+
+async def test_an_owner_that_leaves_hands_over_to_the_longest_standing_member(people: People) -> None:
+    omar, diego, satoshi = people.omar, people.diego, people.satoshi
+    room_id = (await omar.ask("create", topic_name="secreta", is_private=True))["room_id"]
+    await omar.ask("invite", room_id=room_id, username="satoshi")
+    await omar.ask("invite", room_id=room_id, username="diego")
+    await omar.ask("unsubscribe", room_id=room_id)
+    role = await diego.event("member", lambda m: m["change"] == "role")
+    assert (role["username"], role["role"], role["seq"]) == ("satoshi", "owner", 4)
+    members = (await diego.ask("get_members", room_id=room_id))["members"]
+    assert {member["username"]: member["role"] for member in members} == {"satoshi": "owner", "diego": "member"}
+    await satoshi.ask("unsubscribe", room_id=room_id)
+    await diego.ask("unsubscribe", room_id=room_id)  # the last one out
+    assert await code(diego, "history", room_id=room_id) == "not_found"
+
+
+async def test_who_comes_to_a_public_topic_that_all_have_left_owns_it(people: People) -> None:
+    await people.omar.ask("create", topic_name="noticias")
+    await people.omar.ask("unsubscribe", topic_name="noticias")
+    assert (await people.diego.ask("subscribe", topic_name="noticias"))["role"] == "owner"
+    assert (await people.omar.ask("subscribe", topic_name="noticias"))["role"] == "member"
+
+
+async def test_get_rooms_lists_what_the_caller_may_see_in_pages(people: People) -> None:
+    omar, diego = people.omar, people.diego
+    public = [(await omar.ask("create", topic_name=f"public{n}"))["room_id"] for n in range(5)]
+    private = (await omar.ask("create", topic_name="private", is_private=True))["room_id"]
+    direct = (await omar.ask("message", username="diego", content="hola"))["room_id"]
+    await diego.ask("subscribe", topic_name="public3")
+
+    async def listed(**fields: object) -> list[str]:
+        answer = await diego.ask("get_rooms", **fields)
+        assert answer["next"] is None
+        return [room["room_id"] for room in answer["rooms"]]
+
+    assert await listed() == [*public, direct]
+    assert await listed(member=True) == [public[3], direct]
+    assert await listed(member=False) == public[:3] + public[4:]
+    assert await listed(kind="topic") == public
+    assert await listed(kind="direct") == [direct]
+    assert await listed(kind="group") == []
+    assert await listed(kind="direct", member=False) == []
+    assert private in [room["room_id"] for room in (await omar.ask("get_rooms"))["rooms"]]
+    assert (await people.satoshi.ask("get_rooms", kind="direct"))["rooms"] == []
+
+    pages, after = [], None
+    while True:
+        page = await diego.ask("get_rooms", limit=2, **({"after": after} if after else {}))
+        pages += [room["room_id"] for room in page["rooms"]]
+        assert len(page["rooms"]) <= 2
+        after = page["next"]
+        if after is None:
+            break
+    assert pages == [*public, direct]
+    (room,) = (await diego.ask("get_rooms", kind="direct"))["rooms"]
+    assert (room["title"], room["unread"], room["members"], room["role"]) == ("omar", 1, 2, "member")
+    outside = (await diego.ask("get_rooms", member=False))["rooms"][0]
+    assert (outside["role"], outside["unread"], outside["last_message"]) == (None, 0, None)
+    for bad in ({"limit": 0}, {"limit": 501}, {"kind": "nonsense"}, {"member": 1}, {"unknown": 1}):
+        assert await code(diego, "get_rooms", **bad) == "invalid"
+
+
+async def test_connect_to_room_subscribes_if_need_be_and_tells_who_is_online(people: People) -> None:
+    room = await people.omar.ask("create", topic_name="noticias")
+    entered = await people.diego.ask("connect_to_room", roomName="noticias")
+    assert (entered["roomName"], entered["usernames"]) == ("noticias", ["diego", "omar"])
+    assert (entered["room"]["room_id"], entered["room"]["role"]) == (room["room_id"], "member")
+    again = await people.diego.ask("connect_to_room", topic_name="noticias")
+    assert again["room"]["members"] == 2
+    assert len(people.diego.of("room_added")) == 1
+    await people.omar.close()
+    while (await people.diego.ask("get_profile", username="omar"))["online"]:
+        pass
+    assert (await people.diego.ask("connect_to_room", topic_name="noticias"))["usernames"] == ["diego"]
+    assert await code(people.diego, "connect_to_room", topic_name="none") == "not_found"
+
+
+async def test_get_members_tells_who_is_there_in_pages(people: People) -> None:
+    omar, diego = people.omar, people.diego
+    room_id = (await omar.ask("create", topic_name="noticias"))["room_id"]
+    await diego.ask("subscribe", topic_name="noticias")
+    await people.satoshi.ask("subscribe", topic_name="noticias")
+    await people.satoshi.close()
+    while (await diego.ask("get_profile", username="satoshi"))["online"]:
+        pass
+    first = await diego.ask("get_members", topic_name="noticias", limit=2)
+    assert [(m["username"], m["role"], m["online"]) for m in first["members"]] == [
+        ("diego", "member", True),
+        ("omar", "owner", True),
+    ]
+    second = await diego.ask("get_members", room_id=room_id, limit=2, after=first["next"])
+    assert [(m["username"], m["online"]) for m in second["members"]] == [("satoshi", False)]
+    assert second["next"] is None
+    assert await code(diego, "get_members", room_id=room_id, limit=501) == "invalid"
+    direct = await omar.ask("message", username="diego", content="hola")
+    members = (await diego.ask("get_members", username="omar"))["members"]
+    assert [m["username"] for m in members] == ["diego", "omar"]
+    assert direct["topic_name"] is None
+
+
+async def test_get_profile(people: People) -> None:
+    profile = await people.omar.ask("get_profile", username="DIEGO")
+    assert (profile["username"], profile["online"]) == ("diego", True)
+    assert await code(people.omar, "get_profile", username="nobody") == "not_found"
+    assert await code(people.omar, "get_profile", username="a b") == "not_found"
+
+
+IN_A_ROOM: list[tuple[str, dict[str, object]]] = [
+    ("history", {}),
+    ("read", {"seq": 0}),
+    ("typing", {}),
+    ("message", {"content": "x"}),
+    ("get_members", {}),
+    ("unsubscribe", {}),
+]
+
+
+async def test_a_room_reference_is_exactly_one(people: People) -> None:
+    room_id = (await people.omar.ask("create", topic_name="noticias"))["room_id"]
+    for action, more in IN_A_ROOM:
+        assert await code(people.omar, action, **more) == "invalid"
+        assert await code(people.omar, action, room_id=room_id, topic_name="noticias", **more) == "invalid"
+
+
+async def test_who_is_not_in_a_public_topic_is_forbidden_what_members_do(people: People) -> None:
+    await people.omar.ask("create", topic_name="noticias")
+    for action, more in IN_A_ROOM:
+        assert await code(people.diego, action, topic_name="noticias", **more) == "forbidden"
+
+
+async def test_a_stranger_cannot_tell_a_private_room_from_none(people: People) -> None:
+    """By no action and no detail of its answer, except that its name cannot be taken."""
+    room_id = (await people.omar.ask("create", topic_name="secreta", is_private=True))["room_id"]
+    message_id = (await people.omar.ask("message", room_id=room_id, content="x"))["id"]
+    direct = (await people.omar.ask("message", username="diego", content="x"))["room_id"]
+    await people.omar.ask("create", topic_name="later")
+    refs = [("room_id", room_id, "none"), ("room_id", direct, "none"), ("topic_name", "secreta", "none")]
+
+    async def answer(action: str, **fields: object) -> dict[str, object]:
+        return dict(await people.satoshi.sio.call(action, fields, timeout=10))
+
+    for action, more in [
+        ("history", {}),
+        ("history", {"before": 5}),
+        ("read", {"seq": 0}),
+        ("read", {"seq": 99}),
+        ("typing", {}),
+        ("message", {"content": "x"}),
+        ("message", {"content": "x", "client_id": "1", "reply_to": message_id}),
+        ("get_members", {}),
+        ("get_members", {"after": "a b"}),
+        ("unsubscribe", {}),
+        ("invite", {"username": "satoshi"}),
+        ("invite", {"username": "omar"}),
+        ("invite", {"username": "nobody"}),
+        ("invite", {"username": "a b"}),
+    ]:
+        for ref, there, nowhere in refs:
+            found = await answer(action, **{ref: there}, **more)
+            assert found == await answer(action, **{ref: nowhere}, **more), (action, more, ref)
+            assert found["ok"] is False
+    for action in ("subscribe", "connect_to_room"):
+        assert await answer(action, topic_name="secreta") == await answer(action, topic_name="none")
+    for there in (room_id, direct):
+        assert await answer("delivered", cursors={there: 1}) == await answer("delivered", cursors={"none": 1})
+        assert await answer("get_rooms", after=there) == await answer("get_rooms", after="none")
+    token = people.tokens["satoshi"]
+    async with connected(people.server.url, token, device="new", cursors={room_id: 1, direct: 9, "none": 1}) as new:
+        assert [name for name, _ in new.events] == ["room_removed"] * 3 + ["ready"]
+        assert {event["reason"] for event in new.of("room_removed")} == {"gone"}
+    assert {room["room_id"] for room in (await people.satoshi.ask("get_rooms"))["rooms"]}.isdisjoint(
+        {room_id, direct}
+    )
+    assert people.satoshi.events[1:] == []
+    with pytest.raises(Refused):
+        await people.omar.ask("message", room_id=room_id, content="x", reply_to="none")
