@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         """The database URL in effect."""
-        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir.absolute() / 'tidings.db'}"
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'tidings.db'}"
 
     @property
     def limited(self) -> bool:

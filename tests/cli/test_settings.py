@@ -80,8 +80,8 @@ def test_each_is_read_from_a_dotenv_file_and_the_environment_wins(
 
 
 def test_sqlite_is_in_the_data_directory_unless_a_database_is_named(tmp_path: Path) -> None:
-    assert Settings().database == f"sqlite+aiosqlite:///{tmp_path / 'data' / 'tidings.db'}"
-    assert Settings(data_dir=Path("/elsewhere")).database == "sqlite+aiosqlite:////elsewhere/tidings.db"
+    assert Settings().database == f"sqlite:///{tmp_path / 'data' / 'tidings.db'}"
+    assert Settings(data_dir=Path("/elsewhere")).database == "sqlite:////elsewhere/tidings.db"
     assert Settings(database_url="postgresql+asyncpg://h/d").database == "postgresql+asyncpg://h/d"
 
 

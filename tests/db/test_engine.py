@@ -118,9 +118,15 @@ async def test_cancelling_the_caller_does_not_interrupt_the_commit(database: Dat
 
 
 async def test_a_read_sees_one_snapshot_whatever_is_committed_meanwhile(database: Database) -> None:
+    loop = asyncio.get_running_loop()
+
     def query(conn: Connection) -> tuple[int, int]:
         before = count_rooms(conn)
-        await_only(database.write(lambda other: add_room(other, 1)))
+        other = database.write(lambda other: add_room(other, 1))
+        if database.is_sqlite:  # in a thread of its own
+            asyncio.run_coroutine_threadsafe(other, loop).result()
+        else:
+            await_only(other)
         return before, count_rooms(conn)
 
     assert await database.read(query) == (0, 0)
@@ -136,11 +142,12 @@ async def test_a_read_cannot_write(database: Database) -> None:
 
 async def test_reads_that_are_cancelled_do_not_use_up_the_connections(database: Database) -> None:
     slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT max(i) FROM n"
+    loop = asyncio.get_running_loop()
     for _ in range(25):
         begun = asyncio.Event()
 
         def query(conn: Connection, begun: asyncio.Event = begun) -> None:
-            begun.set()
+            loop.call_soon_threadsafe(begun.set)
             conn.execute(text(slow))
 
         caller = asyncio.create_task(database.read(query))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import resource
 import sqlite3
 import subprocess
@@ -36,9 +37,11 @@ async def test_the_writer_syncs_each_commit_checks_references_and_checkpoints(sq
 
 async def test_no_reader_can_write_or_checkpoint(sqlite: Database) -> None:
     pids: set[int] = set()
+    together = threading.Barrier(READERS)
 
     def query(conn: Connection) -> dict[str, Any]:
         pids.add(id(conn.connection.dbapi_connection))
+        together.wait(10)
         return pragmas(READER)(conn)
 
     assert await asyncio.gather(*(sqlite.read(query) for _ in range(READERS))) == [READER] * READERS
