@@ -10,7 +10,7 @@ from sqlalchemy import Select, and_, bindparam, func, insert, select
 from sqlalchemy.engine import Connection
 
 from db.models import cursors, devices, entries, members, read_markers, rooms, users
-from db.queries.rows import ENTRY_BYTES, EntryRow, chunked, content_bytes, insert_or, relation, select_entries
+from db.queries.rows import EntryRow, chunked, insert_or, relation, select_entries, up_to_bytes, values_of
 
 _COLUMNS = (
     "room_id, seq, kind, message_id, sender_id, client_id, content, reply_to, body, messages, created_at, "
@@ -46,69 +46,70 @@ def add(conn: Connection, new: Sequence[EntryRow]) -> None:
     )
 
 
+@cache
+def _select_sent(dialect: str) -> Select[Any]:
+    claim = relation(dialect, "claims", room_key=int, sender_key=int, client_id=str)
+    same = and_(
+        entries.c.room_id == claim.c.room_key,
+        entries.c.sender_id == claim.c.sender_key,
+        entries.c.client_id == claim.c.client_id,
+    )
+    return select_entries().join(claim, same)
+
+
 def sent(conn: Connection, claims: Sequence[tuple[int, int, str]]) -> dict[tuple[int, int, str], EntryRow]:
     """What was appended before under these (room, sender, client_id)."""
-    claim = relation(conn, "claim", claims, room_key=int, sender_key=int, client_id=str)
-    statement = select_entries().join(
-        claim,
-        and_(
-            entries.c.room_id == claim.c.room_key,
-            entries.c.sender_id == claim.c.sender_key,
-            entries.c.client_id == claim.c.client_id,
-        ),
-    )
-    rows = [EntryRow(*row) for row in conn.execute(statement)]
+    found = conn.execute(_select_sent(conn.dialect.name), {"claims": values_of(claims)})
+    rows = [EntryRow(*row) for row in found]
     return {(row.room_key, row.sender_key, row.client_id or ""): row for row in rows}
+
+
+_KNOWN_MESSAGES = select(entries.c.room_id, entries.c.message_id).where(
+    entries.c.message_id.in_(bindparam("ids", expanding=True))
+)
 
 
 def known_messages(conn: Connection, wanted: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
     """Those of the (room, message_id) pairs that exist."""
     found: set[tuple[int, str]] = set()
     for chunk in chunked(wanted):
-        found.update(
-            conn.execute(
-                select(entries.c.room_id, entries.c.message_id).where(
-                    entries.c.message_id.in_([message_id for _, message_id in chunk])
-                )
-            )
-        )
+        found.update(conn.execute(_KNOWN_MESSAGES, {"ids": [message_id for _, message_id in chunk]}))
     return found
+
+
+_MESSAGES = select_entries().where(entries.c.room_id == bindparam("room"), entries.c.kind == "message")
+_NEWEST = _MESSAGES.order_by(entries.c.seq.desc()).limit(bindparam("limit"))
+_BEFORE = _NEWEST.where(entries.c.seq < bindparam("seq"))
+_AFTER = _MESSAGES.where(entries.c.seq > bindparam("seq")).order_by(entries.c.seq).limit(bindparam("limit"))
 
 
 def messages_before(conn: Connection, room_key: int, before: int | None, limit: int) -> list[EntryRow]:
     """The newest `limit` messages (before a seq), in seq order."""
-    statement = select_entries().where(entries.c.room_id == room_key, entries.c.kind == "message")
-    if before is not None:
-        statement = statement.where(entries.c.seq < before)
-    rows = conn.execute(statement.order_by(entries.c.seq.desc()).limit(limit)).all()
-    return [EntryRow(*row) for row in reversed(rows)]
+    asked = {"room": room_key, "limit": limit}
+    rows = conn.execute(_NEWEST, asked) if before is None else conn.execute(_BEFORE, asked | {"seq": before})
+    return [EntryRow(*row) for row in reversed(rows.all())]
 
 
 def messages_after(conn: Connection, room_key: int, after: int, limit: int) -> list[EntryRow]:
     """The oldest `limit` messages after a seq, in seq order."""
-    statement = (
-        select_entries()
-        .where(entries.c.room_id == room_key, entries.c.kind == "message", entries.c.seq > after)
-        .order_by(entries.c.seq)
-        .limit(limit)
-    )
-    return [EntryRow(*row) for row in conn.execute(statement)]
+    rows = conn.execute(_AFTER, {"room": room_key, "seq": after, "limit": limit})
+    return [EntryRow(*row) for row in rows]
+
+
+_FOLLOWING = (
+    select_entries()
+    .where(entries.c.room_id == bindparam("room"), entries.c.seq > bindparam("seq"))
+    .order_by(entries.c.seq)
+    .limit(bindparam("limit"))
+)
+_IN_STEPS = {"yield_per": 64}
 
 
 def after(conn: Connection, room_key: int, seq: int, limit: int, max_bytes: int) -> list[EntryRow]:
     """Every kind of entry after a seq, in seq order: no more than `max_bytes` of them, but one at least."""
-    following = (entries.c.room_id == room_key, entries.c.seq > seq)
-    sizes = conn.execute(
-        select(entries.c.seq, content_bytes(conn)).where(*following).order_by(entries.c.seq).limit(limit)
-    ).all()
-    total, upto = 0, seq
-    for at, size in sizes:
-        total += size + ENTRY_BYTES
-        if total > max_bytes and upto > seq:
-            break
-        upto = at
-    statement = select_entries().where(*following, entries.c.seq <= upto).order_by(entries.c.seq)
-    return [EntryRow(*row) for row in conn.execute(statement)] if sizes else []
+    asked = {"room": room_key, "seq": seq, "limit": limit}
+    with conn.execute(_FOLLOWING, asked, execution_options=_IN_STEPS) as rows:
+        return up_to_bytes(rows, max_bytes)[0]
 
 
 class Span(NamedTuple):
@@ -119,6 +120,14 @@ class Span(NamedTuple):
     upto: int
 
 
+@cache
+def _select_spans(dialect: str) -> Select[Any]:
+    span = relation(dialect, "spans", room_key=int, low=int, high=int)
+    within = and_(entries.c.room_id == span.c.room_key, entries.c.seq > span.c.low, entries.c.seq <= span.c.high)
+    mine = and_(members.c.room_id == span.c.room_key, members.c.user_id == bindparam("user"))
+    return select_entries().join(span, within).join(members, mine).order_by(entries.c.room_id, entries.c.seq)
+
+
 def spans(
     conn: Connection, user_key: int, wanted: Sequence[Span], max_bytes: int
 ) -> tuple[list[Span], list[EntryRow]]:
@@ -126,49 +135,16 @@ def spans(
 
     No more than `max_bytes` of them, but one at least. Returns the spans as far as they were read, then the entries.
     """
-    read: list[Span] = []
-    found: list[EntryRow] = []
-    total = 0
-    for chunk in chunked(wanted, 200):
-        sizes: dict[int, list[tuple[int, int]]] = {}
-        of_span, joined = _join_spans(
-            conn, select(entries.c.room_id, entries.c.seq, content_bytes(conn)), user_key, chunk
-        )
-        for room_key, seq, size in conn.execute(joined.order_by(of_span.c.room_key, entries.c.seq)):
-            sizes.setdefault(room_key, []).append((seq, size))
-        fitting: list[Span] = []
-        full = False
-        for span in chunk:
-            upto = span.after
-            for seq, size in sizes.get(span.room_key, ()):
-                full = total > 0 and total + size + ENTRY_BYTES > max_bytes
-                if full:
-                    break
-                total += size + ENTRY_BYTES
-                upto = seq
-            if not full:
-                fitting.append(span)
-                continue
-            if upto > span.after:
-                fitting.append(span._replace(upto=upto))
-            break
-        if any(span.room_key in sizes for span in fitting):
-            of_span, joined = _join_spans(conn, select_entries(), user_key, fitting)
-            rows = conn.execute(joined.order_by(of_span.c.room_key, entries.c.seq))
-            found += [EntryRow(*row) for row in rows]
-        read += fitting
-        if full:
-            break
+    asked = {"user": user_key, "spans": values_of(wanted)}
+    with conn.execute(_select_spans(conn.dialect.name), asked, execution_options=_IN_STEPS) as rows:
+        found, more = up_to_bytes(rows, max_bytes)
+    if not more:
+        return list(wanted), found
+    last = found[-1]
+    read = [span for span in sorted(wanted) if span.room_key <= last.room_key]
+    if read[-1].room_key == last.room_key:
+        read[-1] = read[-1]._replace(upto=last.seq)
     return read, found
-
-
-def _join_spans(
-    conn: Connection, statement: Select[Any], user_key: int, wanted: Sequence[Span]
-) -> tuple[Any, Select[Any]]:
-    span = relation(conn, "span", wanted, room_key=int, low=int, high=int)
-    within = and_(entries.c.room_id == span.c.room_key, entries.c.seq > span.c.low, entries.c.seq <= span.c.high)
-    mine = and_(members.c.room_id == span.c.room_key, members.c.user_id == user_key)
-    return span, statement.join(span, within).join(members, mine)
 
 
 @cache
@@ -209,20 +185,22 @@ class MarkerRow(NamedTuple):
     messages: int
 
 
+_MESSAGES_UPTO = select(entries.c.messages).where(
+    entries.c.room_id == bindparam("room"), entries.c.seq == bindparam("seq")
+)
+_MARKER = select(read_markers.c.seq, read_markers.c.messages).where(
+    read_markers.c.room_id == bindparam("room"), read_markers.c.user_id == bindparam("user")
+)
+
+
 def messages_upto(conn: Connection, room_key: int, seq: int) -> int:
     """How many messages the log holds up to a seq: one look-up, not a count."""
-    found = conn.execute(
-        select(entries.c.messages).where(entries.c.room_id == room_key, entries.c.seq == seq)
-    ).scalar()
+    found = conn.execute(_MESSAGES_UPTO, {"room": room_key, "seq": seq}).scalar()
     return 0 if found is None else int(found)
 
 
 def marker(conn: Connection, room_key: int, user_key: int) -> MarkerRow:
-    row = conn.execute(
-        select(read_markers.c.seq, read_markers.c.messages).where(
-            read_markers.c.room_id == room_key, read_markers.c.user_id == user_key
-        )
-    ).first()
+    row = conn.execute(_MARKER, {"room": room_key, "user": user_key}).first()
     return MarkerRow(0, 0) if row is None else MarkerRow(*row)
 
 
@@ -264,23 +242,6 @@ class ReceiptRow(NamedTuple):
     read_seq: int
 
 
-def receipts(conn: Connection, pairs: Iterable[tuple[int, int]]) -> list[ReceiptRow]:
-    """How far users, as (room, user), have received and read; nothing for who is not a member."""
-    pair = relation(conn, "pair", pairs, room_key=int, user_key=int)
-    within = and_(members.c.room_id == pair.c.room_key, members.c.user_id == pair.c.user_key)
-    return _receipts(conn, _SELECT_RECEIPTS.join(pair, within))
-
-
-def receipts_since(conn: Connection, user_key: int, since: int) -> list[ReceiptRow]:
-    """The user's own receipts in the rooms whose read marker moved at or after a time (ms)."""
-    moved = and_(members.c.user_id == user_key, read_markers.c.updated_at >= since)
-    return _receipts(conn, _SELECT_RECEIPTS.where(moved))
-
-
-def _receipts(conn: Connection, statement: Select[Any]) -> list[ReceiptRow]:
-    return [ReceiptRow(*row) for row in conn.execute(statement)]
-
-
 _FURTHEST = (
     select(func.max(cursors.c.seq))
     .join_from(devices, cursors, cursors.c.device_id == devices.c.id)
@@ -306,3 +267,26 @@ _SELECT_RECEIPTS = (
         and_(read_markers.c.room_id == members.c.room_id, read_markers.c.user_id == members.c.user_id),
     )
 )
+
+
+@cache
+def _select_receipts(dialect: str) -> Select[Any]:
+    pair = relation(dialect, "pairs", room_key=int, user_key=int)
+    within = and_(members.c.room_id == pair.c.room_key, members.c.user_id == pair.c.user_key)
+    return _SELECT_RECEIPTS.join(pair, within)
+
+
+_RECEIPTS_SINCE = _SELECT_RECEIPTS.where(
+    members.c.user_id == bindparam("user"), read_markers.c.updated_at >= bindparam("since")
+)
+
+
+def receipts(conn: Connection, pairs: Iterable[tuple[int, int]]) -> list[ReceiptRow]:
+    """How far users, as (room, user), have received and read; nothing for who is not a member."""
+    rows = conn.execute(_select_receipts(conn.dialect.name), {"pairs": values_of(pairs)})
+    return [ReceiptRow(*row) for row in rows]
+
+
+def receipts_since(conn: Connection, user_key: int, since: int) -> list[ReceiptRow]:
+    """The user's own receipts in the rooms whose read marker moved at or after a time (ms)."""
+    return [ReceiptRow(*row) for row in conn.execute(_RECEIPTS_SINCE, {"user": user_key, "since": since})]

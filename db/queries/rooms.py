@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, and_, bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy import BigInteger, Select, and_, bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.engine import Connection
 
 from db.models import bans, cursors, devices, entries, members, read_markers, rooms, users
@@ -17,6 +18,7 @@ from db.queries.rows import (
     entry_columns,
     insert_or,
     relation,
+    values_of,
 )
 
 _ROOM_WIDTH = len(ROOM_COLUMNS)
@@ -60,15 +62,23 @@ class MemberRoom(NamedTuple):
     cursor: int | None
 
 
-def find(conn: Connection, *, room_id: str | None = None, name_key: str | None = None) -> RoomRow | None:
-    where = rooms.c.room_id == room_id if room_id is not None else rooms.c.name_key == name_key
-    row = conn.execute(select(*ROOM_COLUMNS).where(where)).first()
+_BY_ROOM_ID = select(*ROOM_COLUMNS).where(rooms.c.room_id == bindparam("value"))
+_BY_NAME_KEY = select(*ROOM_COLUMNS).where(rooms.c.name_key == bindparam("value"))
+_BY_KEY = select(*ROOM_COLUMNS).where(rooms.c.id == bindparam("value"))
+_BY_DIRECT_KEY = select(*ROOM_COLUMNS).where(rooms.c.direct_key == bindparam("value"))
+
+
+def _one(conn: Connection, statement: Select[Any], value: int | str | None) -> RoomRow | None:
+    row = conn.execute(statement, {"value": value}).first()
     return None if row is None else RoomRow(*row)
+
+
+def find(conn: Connection, *, room_id: str | None = None, name_key: str | None = None) -> RoomRow | None:
+    return _one(conn, _BY_ROOM_ID, room_id) if room_id is not None else _one(conn, _BY_NAME_KEY, name_key)
 
 
 def by_key(conn: Connection, key: int) -> RoomRow | None:
-    row = conn.execute(select(*ROOM_COLUMNS).where(rooms.c.id == key)).first()
-    return None if row is None else RoomRow(*row)
+    return _one(conn, _BY_KEY, key)
 
 
 def direct_key(a: int, b: int) -> str:
@@ -76,16 +86,19 @@ def direct_key(a: int, b: int) -> str:
 
 
 def find_direct(conn: Connection, a: int, b: int) -> RoomRow | None:
-    row = conn.execute(select(*ROOM_COLUMNS).where(rooms.c.direct_key == direct_key(a, b))).first()
-    return None if row is None else RoomRow(*row)
+    return _one(conn, _BY_DIRECT_KEY, direct_key(a, b))
+
+
+_SOME = rooms.c.id.in_(bindparam("keys", expanding=True))
+_LOCK = select(*ROOM_COLUMNS).where(_SOME).order_by(rooms.c.id).with_for_update()
+_HEADS = select(rooms.c.id, rooms.c.last_seq).where(_SOME)
 
 
 def lock(conn: Connection, keys: Sequence[int]) -> dict[int, RoomRow]:
     """The rooms with their heads, locked in key order until the end of the transaction."""
     found = {}
     for chunk in chunked(sorted(keys)):
-        statement = select(*ROOM_COLUMNS).where(rooms.c.id.in_(chunk)).order_by(rooms.c.id).with_for_update()
-        for row in conn.execute(statement):
+        for row in conn.execute(_LOCK, {"keys": chunk}):
             found[row[0]] = RoomRow(*row)
     return found
 
@@ -93,30 +106,37 @@ def lock(conn: Connection, keys: Sequence[int]) -> dict[int, RoomRow]:
 def heads(conn: Connection, keys: Sequence[int]) -> dict[int, int]:
     found: dict[int, int] = {}
     for chunk in chunked(keys):
-        found.update(conn.execute(select(rooms.c.id, rooms.c.last_seq).where(rooms.c.id.in_(chunk))).all())
+        found.update(conn.execute(_HEADS, {"keys": chunk}).all())
     return found
+
+
+@cache
+def _select_roles(dialect: str) -> Select[Any]:
+    pair = relation(dialect, "pairs", room_key=int, user_key=int)
+    within = and_(members.c.room_id == pair.c.room_key, members.c.user_id == pair.c.user_key)
+    return select(members.c.room_id, members.c.user_id, members.c.role).join_from(pair, members, within)
+
+
+@cache
+def _select_banned(dialect: str) -> Select[Any]:
+    pair = relation(dialect, "pairs", room_key=int, user_key=int)
+    within = and_(bans.c.room_id == pair.c.room_key, bans.c.user_id == pair.c.user_key)
+    return (
+        select(bans.c.room_id, bans.c.user_id)
+        .join_from(pair, bans, within)
+        .where(or_(bans.c.expires_at.is_(None), bans.c.expires_at > bindparam("now")))
+    )
 
 
 def standings(conn: Connection, pairs: Sequence[tuple[int, int]], now: int) -> dict[tuple[int, int], Standing]:
     """Roles and bans for (room, user) pairs; a pair that is missing has neither."""
-    pair = relation(conn, "pair", pairs, room_key=int, user_key=int)
-    within = and_(members.c.room_id == pair.c.room_key, members.c.user_id == pair.c.user_key)
-    found = {
-        (room, user): Standing(role, False)
-        for room, user, role in conn.execute(
-            select(members.c.room_id, members.c.user_id, members.c.role).join_from(pair, members, within)
-        )
-    }
+    dialect = conn.dialect.name
+    roles = conn.execute(_select_roles(dialect), {"pairs": values_of(pairs)})
+    found = {(room, user): Standing(role, False) for room, user, role in roles}
     outside = [one for one in pairs if one not in found]
     if outside:
-        pair = relation(conn, "pair", outside, room_key=int, user_key=int)
-        within = and_(bans.c.room_id == pair.c.room_key, bans.c.user_id == pair.c.user_key)
-        banned = (
-            select(bans.c.room_id, bans.c.user_id)
-            .join_from(pair, bans, within)
-            .where(or_(bans.c.expires_at.is_(None), bans.c.expires_at > now))
-        )
-        found.update({(room, user): Standing(None, True) for room, user in conn.execute(banned)})
+        banned = conn.execute(_select_banned(dialect), {"pairs": values_of(outside), "now": now})
+        found.update({(room, user): Standing(None, True) for room, user in banned})
     return found
 
 
@@ -199,7 +219,10 @@ def successor(conn: Connection, room_key: int) -> tuple[int, str] | None:
     return None if row is None else (int(row[0]), str(row[1]))
 
 
-def _select_snapshots(user_key: int) -> Select[Any]:
+@cache
+def _select_snapshots() -> Select[Any]:
+    """For the user `me`."""
+    me: Any = bindparam("me", type_=BigInteger())
     sender, other = users.alias("sender"), users.alias("other")
     theirs = members.alias("theirs")
     mine, last = members.alias("mine"), entries.alias("last")
@@ -214,8 +237,8 @@ def _select_snapshots(user_key: int) -> Select[Any]:
             *entry_columns(last, sender),
         )
         .select_from(rooms)
-        .outerjoin(mine, and_(mine.c.room_id == rooms.c.id, mine.c.user_id == user_key))
-        .outerjoin(read_markers, and_(read_markers.c.room_id == rooms.c.id, read_markers.c.user_id == user_key))
+        .outerjoin(mine, and_(mine.c.room_id == rooms.c.id, mine.c.user_id == me))
+        .outerjoin(read_markers, and_(read_markers.c.room_id == rooms.c.id, read_markers.c.user_id == me))
         .outerjoin(
             last,
             and_(
@@ -227,7 +250,7 @@ def _select_snapshots(user_key: int) -> Select[Any]:
         .outerjoin(sender, sender.c.id == last.c.sender_id)
         .outerjoin(
             theirs,
-            and_(rooms.c.kind == "direct", theirs.c.room_id == rooms.c.id, theirs.c.user_id != user_key),
+            and_(rooms.c.kind == "direct", theirs.c.room_id == rooms.c.id, theirs.c.user_id != me),
         )
         .outerjoin(other, other.c.id == theirs.c.user_id)
     )
@@ -247,11 +270,16 @@ def _snapshot(row: Any) -> Snapshot:
     )
 
 
+@cache
+def _snapshots_of() -> Select[Any]:
+    return _select_snapshots().where(_SOME)
+
+
 def snapshots(conn: Connection, user_key: int, keys: Sequence[int]) -> dict[int, Snapshot]:
     """Rooms as a user sees them, by key; rooms that they are not in included."""
     found: dict[int, Snapshot] = {}
     for chunk in chunked(keys):
-        for row in conn.execute(_select_snapshots(user_key).where(rooms.c.id.in_(chunk))):
+        for row in conn.execute(_snapshots_of(), {"me": user_key, "keys": chunk}):
             found[row[0]] = _snapshot(row)
     return found
 
@@ -283,19 +311,24 @@ def visible(
 
     `after` is the key of the last room of the page before.
     """
-    own = select(members.c.room_id).where(members.c.user_id == user_key)
+    statement = _select_visible(kind is not None, member)
+    asked = {"me": user_key, "kind": kind or "", "after": after or 0, "limit": limit}
+    return [_snapshot(row) for row in conn.execute(statement, asked)]
+
+
+@cache
+def _select_visible(one_kind: bool, member: bool | None) -> Select[Any]:
+    own = select(members.c.room_id).where(members.c.user_id == bindparam("me", type_=BigInteger()))
     if member is True:
         where: list[Any] = [rooms.c.id.in_(own)]
     elif member is False:
         where = [rooms.c.is_private.is_(False), rooms.c.id.not_in(own)]
     else:
         where = [or_(rooms.c.is_private.is_(False), rooms.c.id.in_(own))]
-    if kind is not None:
-        where.append(rooms.c.kind == kind)
-    if after is not None:
-        where.append(rooms.c.id > after)
-    statement = _select_snapshots(user_key).where(*where).order_by(rooms.c.id).limit(limit)
-    return [_snapshot(row) for row in conn.execute(statement)]
+    if one_kind:
+        where.append(rooms.c.kind == bindparam("kind"))
+    where.append(rooms.c.id > bindparam("after"))
+    return _select_snapshots().where(*where).order_by(rooms.c.id).limit(bindparam("limit"))
 
 
 def list_members(conn: Connection, room_key: int, after: str | None, limit: int) -> list[MemberRow]:
@@ -323,30 +356,35 @@ def member_usernames(conn: Connection, room_key: int) -> dict[int, str]:
     )
 
 
+_OF_DEVICE = (
+    select(*ROOM_COLUMNS, members.c.joined_seq, cursors.c.seq)
+    .join_from(members, rooms, rooms.c.id == members.c.room_id)
+    .outerjoin(cursors, and_(cursors.c.room_id == rooms.c.id, cursors.c.device_id == bindparam("device")))
+    .where(members.c.user_id == bindparam("user"))
+    .order_by(rooms.c.id)
+)
+
+
 def of_device(conn: Connection, user_key: int, device_key: int) -> list[MemberRoom]:
     """Every room of the user, with the device's cursor."""
-    statement = (
-        select(*ROOM_COLUMNS, members.c.joined_seq, cursors.c.seq)
-        .join_from(members, rooms, rooms.c.id == members.c.room_id)
-        .outerjoin(cursors, and_(cursors.c.room_id == rooms.c.id, cursors.c.device_id == device_key))
-        .where(members.c.user_id == user_key)
-        .order_by(rooms.c.id)
-    )
     return [
         MemberRoom(RoomRow(*row[:_ROOM_WIDTH]), row[_ROOM_WIDTH], row[_ROOM_WIDTH + 1])
-        for row in conn.execute(statement)
+        for row in conn.execute(_OF_DEVICE, {"user": user_key, "device": device_key})
     ]
+
+
+_NO_LONGER_IN = (
+    select(rooms.c.id, rooms.c.room_id)
+    .join_from(cursors, rooms, rooms.c.id == cursors.c.room_id)
+    .outerjoin(members, and_(members.c.room_id == cursors.c.room_id, members.c.user_id == bindparam("user")))
+    .where(cursors.c.device_id == bindparam("device"), members.c.user_id.is_(None))
+)
 
 
 def no_longer_in(conn: Connection, user_key: int, device_key: int) -> list[tuple[int, str]]:
     """Rooms (key, room_id) that the device has a cursor of, though its user is not in them any more."""
-    statement = (
-        select(rooms.c.id, rooms.c.room_id)
-        .join_from(cursors, rooms, rooms.c.id == cursors.c.room_id)
-        .outerjoin(members, and_(members.c.room_id == cursors.c.room_id, members.c.user_id == user_key))
-        .where(cursors.c.device_id == device_key, members.c.user_id.is_(None))
-    )
-    return [(int(key), str(room_id)) for key, room_id in conn.execute(statement)]
+    found = conn.execute(_NO_LONGER_IN, {"user": user_key, "device": device_key})
+    return [(int(key), str(room_id)) for key, room_id in found]
 
 
 def forget_cursors(conn: Connection, device_key: int, room_keys: Sequence[int]) -> None:

@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import CTE, BigInteger, LargeBinary, Select, Table, Text, bindparam, cast, func, select, text
+from sqlalchemy import CTE, BigInteger, Select, Table, Text, bindparam, select, text
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.engine import Connection
 
 from db.models import entries, rooms, users
 
@@ -103,6 +102,19 @@ def entry_columns(entry: Any = entries, sender: Any = users) -> tuple[Any, ...]:
     )
 
 
+def up_to_bytes(rows: Iterable[Any], max_bytes: int) -> tuple[list[EntryRow], bool]:
+    """Entries from a result, no more than `max_bytes` of them but one at least; and whether there were more."""
+    found: list[EntryRow] = []
+    total = 0
+    for row in rows:
+        entry = EntryRow(*row)
+        total += entry_bytes(entry)
+        if found and total > max_bytes:
+            return found, True
+        found.append(entry)
+    return found, False
+
+
 def select_entries() -> Select[Any]:
     return select(*entry_columns()).join_from(entries, users, users.c.id == entries.c.sender_id)
 
@@ -117,41 +129,34 @@ def entry_bytes(entry: EntryRow) -> int:
     return ENTRY_BYTES + (len(content) if content.isascii() else 4 * len(content))
 
 
-def content_bytes(conn: Connection) -> Any:
-    """The size of `entry.content` in UTF-8, computed in the database."""
-    content = entries.c.content
-    # PostgreSQL has it without reading a long text; SQLite before 3.43 has no octet_length.
-    size = func.length(cast(content, LargeBinary)) if conn.dialect.name == "sqlite" else func.octet_length(content)
-    return func.coalesce(size, 0)
-
-
 def insert_or(dialect: str, table: Table) -> Any:
     """An INSERT that knows `on_conflict_do_nothing` and `on_conflict_do_update`, in a dialect."""
     return sqlite_insert(table) if dialect == "sqlite" else postgresql_insert(table)
 
 
-def relation(conn: Connection, name: str, rows: Iterable[Sequence[Any]], **columns: type[int] | type[str]) -> CTE:
-    """Values to join a table with, as one parameter: the statement's text does not depend on how many there are.
+def relation(dialect: str, name: str, **columns: type[int] | type[str]) -> CTE:
+    """Values to join a table with, as one parameter, `name` (see `values_of`): the statement can be built once.
 
     Both databases look each row up in the table's index this way; SQLite scans the table for
     `(a, b) IN (VALUES …)`.
     """
-    sqlite = conn.dialect.name == "sqlite"
+    sqlite = dialect == "sqlite"
     shown = []
     for at, (column_name, kind) in enumerate(columns.items()):
         cast_to = "BIGINT" if kind is int else "TEXT"
         value = f"json_extract(value, '$[{at}]')" if sqlite else f"CAST(value ->> {at} AS {cast_to})"
         shown.append(f"{value} AS {column_name}")
-    source = f"json_each(:{name}_rows)" if sqlite else f"jsonb_array_elements(CAST(:{name}_rows AS jsonb))"
+    source = f"json_each(:{name})" if sqlite else f"jsonb_array_elements(CAST(:{name} AS jsonb))"
     typed: dict[str, Any] = {
         column_name: BigInteger() if kind is int else Text() for column_name, kind in columns.items()
     }
-    return (
-        text(f"SELECT {', '.join(shown)} FROM {source}")
-        .bindparams(bindparam(f"{name}_rows", json.dumps([list(row) for row in rows]), Text()))
-        .columns(**typed)
-        .cte(name)
-    )
+    values = text(f"SELECT {', '.join(shown)} FROM {source}").bindparams(bindparam(name, type_=Text()))
+    return values.columns(**typed).cte(f"{name}_given")
+
+
+def values_of(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as the parameter of a `relation`."""
+    return json.dumps([list(row) for row in rows])
 
 
 def chunked(items: Iterable[T], size: int = 400) -> Iterator[Sequence[T]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import case, func, insert, literal, select, update
+from sqlalchemy import BigInteger, bindparam, case, func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from db.models import cursors, devices, members, names, sessions, users
@@ -83,34 +84,42 @@ def add_session(conn: Connection, sid: str, user_key: int, now: int, expires_at:
     return int(result.scalar_one())
 
 
+_SESSION = (
+    select(
+        sessions.c.id,
+        sessions.c.sid,
+        sessions.c.expires_at,
+        sessions.c.revoked_at,
+        users.c.id,
+        users.c.username,
+        users.c.disabled,
+    )
+    .join_from(sessions, users, users.c.id == sessions.c.user_id)
+    .where(sessions.c.sid == bindparam("sid"))
+)
+
+
 def session(conn: Connection, sid: str) -> SessionRow | None:
-    row = conn.execute(
-        select(
-            sessions.c.id,
-            sessions.c.sid,
-            sessions.c.expires_at,
-            sessions.c.revoked_at,
-            users.c.id,
-            users.c.username,
-            users.c.disabled,
-        )
-        .join_from(sessions, users, users.c.id == sessions.c.user_id)
-        .where(sessions.c.sid == sid)
-    ).first()
+    row = conn.execute(_SESSION, {"sid": sid}).first()
     return None if row is None else SessionRow(*row)
+
+
+_STILL_GOOD = (
+    select(sessions.c.id)
+    .join_from(sessions, users, users.c.id == sessions.c.user_id)
+    .where(
+        sessions.c.id.in_(bindparam("keys", expanding=True)),
+        sessions.c.revoked_at.is_(None),
+        users.c.disabled.is_(False),
+    )
+)
 
 
 def still_good(conn: Connection, session_keys: Collection[int]) -> set[int]:
     """Which of these sessions have not been withdrawn, nor their users disabled."""
     good: set[int] = set()
     for chunk in chunked(session_keys, 1000):
-        good.update(
-            conn.scalars(
-                select(sessions.c.id)
-                .join_from(sessions, users, users.c.id == sessions.c.user_id)
-                .where(sessions.c.id.in_(chunk), sessions.c.revoked_at.is_(None), users.c.disabled.is_(False))
-            )
-        )
+        good.update(conn.scalars(_STILL_GOOD, {"keys": chunk}))
     return good
 
 
@@ -139,42 +148,50 @@ class DeviceRow(NamedTuple):
     seen_at: int | None
 
 
+_DEVICE = select(devices.c.id, devices.c.seen_at).where(
+    devices.c.user_id == bindparam("user"), devices.c.name == bindparam("name")
+)
+
+
 def device(conn: Connection, user_key: int, name: str) -> DeviceRow | None:
-    row = conn.execute(
-        select(devices.c.id, devices.c.seen_at).where(devices.c.user_id == user_key, devices.c.name == name)
-    ).first()
+    row = conn.execute(_DEVICE, {"user": user_key, "name": name}).first()
     return None if row is None else DeviceRow(*row)
+
+
+@cache
+def _insert_device(dialect: str) -> Any:
+    statement = insert_or(dialect, devices).values(
+        user_id=bindparam("user"), name=bindparam("device_name"), created_at=bindparam("now")
+    )
+    return statement.on_conflict_do_nothing().returning(devices.c.id)
+
+
+@cache
+def _insert_first_cursors() -> Any:
+    user: Any = bindparam("user", type_=BigInteger())
+    furthest = (
+        select(cursors.c.room_id, func.max(cursors.c.seq).label("seq"))
+        .join_from(cursors, devices, devices.c.id == cursors.c.device_id)
+        .where(devices.c.user_id == user)
+        .group_by(cursors.c.room_id)
+        .subquery()
+    )
+    start = case((furthest.c.seq > members.c.joined_seq, furthest.c.seq), else_=members.c.joined_seq)
+    of_rooms = (
+        select(bindparam("device", type_=BigInteger()), members.c.room_id, start)
+        .join_from(members, furthest, furthest.c.room_id == members.c.room_id, isouter=True)
+        .where(members.c.user_id == user)
+    )
+    return insert(cursors).from_select(["device_id", "room_id", "seq"], of_rooms)
 
 
 def add_device(conn: Connection, user_key: int, name: str, now: int) -> DeviceRow:
     """Name a device for the first time: it starts, room by room, where the user's furthest device is."""
-    key = conn.execute(
-        insert_or(conn.dialect.name, devices)
-        .values(user_id=user_key, name=name, created_at=now)
-        .on_conflict_do_nothing()
-        .returning(devices.c.id)
-    ).scalar()
+    new = {"user": user_key, "device_name": name, "now": now}
+    key = conn.execute(_insert_device(conn.dialect.name), new).scalar()
     if key is None:  # named twice at once
         found = device(conn, user_key, name)
         assert found is not None
         return found
-    furthest = (
-        select(cursors.c.room_id, func.max(cursors.c.seq).label("seq"))
-        .join_from(cursors, devices, devices.c.id == cursors.c.device_id)
-        .where(devices.c.user_id == user_key)
-        .group_by(cursors.c.room_id)
-        .subquery()
-    )
-    conn.execute(
-        insert(cursors).from_select(
-            ["device_id", "room_id", "seq"],
-            select(
-                literal(int(key)),
-                members.c.room_id,
-                case((furthest.c.seq > members.c.joined_seq, furthest.c.seq), else_=members.c.joined_seq),
-            )
-            .join_from(members, furthest, furthest.c.room_id == members.c.room_id, isouter=True)
-            .where(members.c.user_id == user_key),
-        )
-    )
+    conn.execute(_insert_first_cursors(), {"user": user_key, "device": int(key)})
     return DeviceRow(int(key), None)
