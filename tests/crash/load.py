@@ -53,6 +53,8 @@ MOMENTS = {
 }
 """What a kill may wait for: how often one of the kind is chosen, and the largest n."""
 DELIVERED_EVERY = 25
+SLOW_DISK = Path(__file__).with_name("slow_disk")
+"""On the server's PYTHONPATH, so that its commits take a while."""
 DEADLINE_S = 30.0
 
 
@@ -557,7 +559,8 @@ async def record(data_dir: Path, seed: int, kills: int, **environment: str) -> R
         # What the client library leaves open when a connection ends in the middle of a handshake or a poll.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
-            return await Load(Victim(data_dir, **environment), Random(seed)).run(kills)
+            path = os.pathsep.join(filter(None, [str(SLOW_DISK), os.environ.get("PYTHONPATH")]))
+            return await Load(Victim(data_dir, PYTHONPATH=path, **environment), Random(seed)).run(kills)
         except BaseException as error:
             error.add_note(f"TIDINGS_CRASH_SEED={seed}")
             raise

@@ -173,15 +173,27 @@ async def test_health_says_whether_the_process_answers_and_whether_it_can_write(
     lite: RunningNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rest, "READY_TIMEOUT_S", 0.2)
+    probes = 0
+    database = lite.node.database
+    probe = database.probe
+
+    async def counted() -> None:
+        nonlocal probes
+        probes += 1
+        await probe()
+
+    monkeypatch.setattr(database, "probe", counted)
     async with httpx.AsyncClient(base_url=lite.url, timeout=20) as http:
         for path in ("/health/live", "/health/ready"):
             answer = await http.get(path)
             assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
         other = sqlite3.connect(tmp_path / "tidings.sqlite3", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
+        probes = 0
         answers = await asyncio.gather(*(http.get("/health/ready") for _ in range(5)))
         for answer in answers:
             problem(answer, "unavailable", 503)
+        assert probes == 1  # however many ask, they do not queue up behind a store that hangs
         assert (await http.get("/health/live")).status_code == 200
         other.execute("ROLLBACK")
         other.close()

@@ -1,0 +1,214 @@
+"""WebSocket frames, sans I/O: the parser against the `websockets` library's own, however the stream is cut."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, pairwise
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+from websockets.uri import parse_uri
+
+from server.transport import frames
+from server.transport.frames import FrameError, Message, Parser
+
+LIMIT = 70_000
+"""Bytes of a message: some lengths beyond what two bytes can say."""
+
+Outcome = tuple[list[tuple[int, bytes]], int | None]
+"""The messages, and the close code with which the connection fails after them, if it does."""
+
+
+def ours(chunks: Iterable[bytes], limit: int = LIMIT) -> Outcome:
+    parser = Parser(limit)
+    came: list[tuple[int, bytes]] = []
+    try:
+        for chunk in chunks:
+            for opcode, data in parser.feed(chunk):
+                came.append((opcode, bytes(data)))
+    except FrameError as error:
+        return came, error.code
+    return came, None
+
+
+def theirs(stream: bytes, limit: int = LIMIT) -> Outcome:
+    """The same by the library: its frames, the fragments joined."""
+    protocol = ServerProtocol(state=OPEN, max_size=limit)
+    protocol.receive_data(stream)
+    came: list[tuple[int, bytes]] = []
+    begun: list[Frame] = []
+    for event in protocol.events_received():
+        assert isinstance(event, Frame)
+        if event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            begun.append(event)
+            if event.fin:
+                came.append((int(begun[0].opcode), b"".join(bytes(frame.data) for frame in begun)))
+                begun = []
+        else:
+            came.append((int(event.opcode), bytes(event.data)))
+    failed = protocol.parser_exc is not None
+    return came, protocol.close_sent.code if failed and protocol.close_sent else None
+
+
+def sent(*parts: Frame) -> bytes:
+    """Frames as a client of the library sends them: masked."""
+    return b"".join(part.serialize(mask=True) for part in parts)
+
+
+def cut(stream: bytes, at: Sequence[int]) -> Iterator[bytes]:
+    """The stream in pieces, cut at these places."""
+    edges = [0, *sorted(place % (len(stream) + 1) for place in at), len(stream)]
+    return (stream[begin:end] for begin, end in pairwise(edges))
+
+
+_sizes = st.integers(0, 300) | st.sampled_from([125, 126, 127, 65_535, 65_536, LIMIT])
+_payloads = st.builds(lambda size, seed: random.Random(seed).randbytes(size), _sizes, st.integers(0, 9))
+_controls = st.builds(Frame, st.sampled_from([Opcode.PING, Opcode.PONG]), st.binary(max_size=125))
+
+
+@st.composite
+def _messages(draw: st.DrawFn) -> list[Frame]:
+    """A message in one or more frames, control frames in between."""
+    opcode, payload = draw(st.sampled_from([Opcode.TEXT, Opcode.BINARY])), draw(_payloads)
+    cuts = draw(st.lists(st.integers(0, LIMIT), max_size=3))
+    pieces = list(cut(payload, cuts))
+    made = []
+    for at, piece in enumerate(pieces):
+        made.append(Frame(opcode if at == 0 else Opcode.CONT, piece, fin=at == len(pieces) - 1))
+        made += draw(st.lists(_controls, max_size=1))
+    return made
+
+
+_closes = st.one_of(
+    st.just(b""),
+    st.builds(
+        lambda code, reason: code.to_bytes(2, "big") + reason,
+        st.integers(0, 5001) | st.sampled_from([999, 1000, 1004, 1005, 1006, 1007, 1014, 1015, 1016, 2999, 3000]),
+        st.sampled_from([b"", b"bye", "adiós".encode(), b"\xff"]),
+    ),
+    st.binary(min_size=1, max_size=1),
+).map(lambda payload: [Frame(Opcode.CLOSE, payload)])
+
+
+def masked(head: int, payload: bytes = b"", *, size: bytes | None = None, mask_bit: bool = True) -> bytes:
+    """A frame of our own making, with whatever is wrong with it; all its mask's bytes are zero."""
+    length = bytes((len(payload) | (0x80 if mask_bit else 0),)) if size is None else size
+    return bytes((head,)) + length + (bytes(4) if mask_bit else b"") + payload
+
+
+FAULTS: dict[str, tuple[bytes, int]] = {
+    "not masked": (masked(0x81, b"hello", mask_bit=False), 1002),
+    "reserved bit 1": (masked(0xC1, b"x"), 1002),
+    "reserved bit 2": (masked(0xA1, b"x"), 1002),
+    "reserved bit 3": (masked(0x91, b"x"), 1002),
+    "an opcode that is not one": (masked(0x83, b"x"), 1002),
+    "a control opcode that is not one": (masked(0x8B, b"x"), 1002),
+    "a fragmented ping": (masked(0x09, b"x"), 1002),
+    "a fragmented close": (masked(0x08, b"\x03\xe8"), 1002),
+    "a long ping": (masked(0x89, bytes(126), size=b"\xfe\x00\x7e"), 1002),
+    "a continuation of nothing": (masked(0x80, b"x"), 1002),
+    "a message within a message": (masked(0x01, b"x") + masked(0x81, b"y"), 1002),
+    "a message too big": (masked(0x82, size=b"\xff" + (LIMIT + 1).to_bytes(8, "big")) + bytes(4), 1009),
+    "a message beyond counting": (masked(0x82, size=b"\xff" + b"\xff" * 8) + bytes(4), 1009),
+    "fragments too big together": (
+        masked(0x02, bytes(LIMIT), size=b"\xff" + LIMIT.to_bytes(8, "big")) + masked(0x80, b"x"),
+        1009,
+    ),
+}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    parts=st.lists(_messages() | _controls.map(lambda frame: [frame]), max_size=4),
+    end=st.just([]) | _closes,
+    fault=st.none() | st.sampled_from(sorted(FAULTS)),
+    at=st.lists(st.integers(0, 200_000), max_size=6),
+)
+@example(parts=[[Frame(Opcode.TEXT, b"before")]], end=[], fault="not masked", at=[])
+def test_every_cut_of_a_stream_gives_what_the_oracle_reads_from_the_whole(
+    parts: list[list[Frame]], end: list[Frame], fault: str | None, at: list[int]
+) -> None:
+    whole = sent(*chain(*parts), *end) + (FAULTS[fault][0] if fault and not end else b"")
+    expected = theirs(whole)
+    assert ours([whole]) == expected
+    assert ours(cut(whole, at)) == expected
+
+
+@settings(max_examples=25, deadline=None)
+@given(parts=st.lists(_messages(), min_size=1, max_size=2), fault=st.none() | st.sampled_from(sorted(FAULTS)))
+def test_a_stream_that_comes_byte_by_byte_gives_the_same(parts: list[list[Frame]], fault: str | None) -> None:
+    small = [frame for frame in chain(*parts) if len(frame.data) <= 300]
+    whole = sent(*small) + (FAULTS[fault][0][:600] if fault else b"")
+    assert ours(whole[at : at + 1] for at in range(len(whole))) == ours([whole])
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broken_frame_fails_the_connection_with_its_code_after_what_came_before(fault: str) -> None:
+    stream, code = FAULTS[fault]
+    before = sent(Frame(Opcode.TEXT, b"before"))
+    assert theirs(before + stream) == ([(frames.TEXT, b"before")], code)
+    assert ours([before + stream]) == ([(frames.TEXT, b"before")], code)
+    assert ours([before, stream]) == ([(frames.TEXT, b"before")], code)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"\x03", b"\x00\x00", b"\x03\xe7", b"\x03\xed", b"\x03\xee", b"\x03\xf7", b"\x13\x88"]
+)
+def test_a_close_code_that_may_not_be_sent_is_a_protocol_error(payload: bytes) -> None:
+    assert ours([masked(0x88, payload)]) == theirs(masked(0x88, payload)) == ([], 1002)
+
+
+def test_a_close_reason_that_is_not_utf_8_is_invalid_data() -> None:
+    stream = masked(0x88, b"\x03\xe8\xff")
+    assert ours([stream]) == theirs(stream) == ([], 1007)
+
+
+def test_a_control_frame_in_a_message_is_no_part_of_its_size() -> None:
+    stream = masked(0x02, bytes(100)) + masked(0x89, bytes(100)) + masked(0x80, bytes(20))
+    assert ours([stream], limit=120) == ([(frames.PING, bytes(100)), (frames.BINARY, bytes(120))], None)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    messages=st.lists(st.text(max_size=200) | _payloads, max_size=5), at=st.lists(st.integers(0, 200_000), max_size=6)
+)
+def test_what_we_write_the_librarys_client_reads(messages: list[str | bytes], at: list[int]) -> None:
+    client = ClientProtocol(parse_uri("ws://localhost/"), state=OPEN, max_size=None)
+    for chunk in cut(frames.packet_frames(messages) + frames.close_frame(1001, "ñ" * 100), at):
+        client.receive_data(chunk)
+    assert client.parser_exc is None
+    *came, close = client.events_received()
+    read = [bytes(frame.data) for frame in came if isinstance(frame, Frame)]
+    assert read == [message.encode() if isinstance(message, str) else message for message in messages]
+    assert client.close_rcvd is not None
+    assert (client.close_rcvd.code, close.opcode) == (1001, Opcode.CLOSE)
+
+
+def test_a_message_costs_about_the_same_in_one_piece_and_in_many() -> None:
+    """Or one client, who sends a long message in small segments, takes the time of all the others."""
+    size = 1_000_000
+    stream = sent(Frame(Opcode.BINARY, bytes(size)))
+    began = time.process_time()
+    parser = Parser(size)
+    came: list[Message] = []
+    for at in range(0, len(stream), 50):
+        came += parser.feed(stream[at : at + 50])
+    assert len(came) == 1
+    assert time.process_time() - began < 0.5  # 20,000 pieces; copying what came before each would be 10 GB
+
+
+def test_fragments_of_nothing_take_no_memory() -> None:
+    parser = Parser(100)
+    assert not list(parser.feed(masked(0x01)))
+    assert not list(parser.feed(masked(0x00) * 10_000))
+    kept = parser._fragments
+    assert kept is not None
+    assert len(kept) == 0
+    assert list(parser.feed(masked(0x80, b"end"))) == [Message(frames.TEXT, b"end")]
