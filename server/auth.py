@@ -230,13 +230,25 @@ class Auth:
 
     async def authenticate(self, token: str) -> Principal:
         """Who a token speaks for. Raises `unauthenticated`, `token_expired` or `token_revoked`."""
+        speaks_for = self.reader(token)
+        return await self._db.read(speaks_for)
+
+    def reader(self, token: str) -> Callable[[Transaction], Principal]:
+        """Read a token; returns the query that finds who it speaks for, to be run with others in one transaction.
+
+        Both raise as `authenticate`.
+        """
         username, sid, expires_at = self._tokens.read(token)
-        session = await self._db.read(lambda conn: users.session(conn, sid))
-        if session is None or session.username != username:
-            raise unauthenticated()
-        if session.revoked_at is not None or session.disabled:
-            raise ActionError(ErrorCode.TOKEN_REVOKED, "the token was withdrawn")
-        return Principal(session.user_key, username, session.key, sid, expires_at)
+
+        def speaks_for(conn: Transaction) -> Principal:
+            session = users.session(conn, sid)
+            if session is None or session.username != username:
+                raise unauthenticated()
+            if session.revoked_at is not None or session.disabled:
+                raise ActionError(ErrorCode.TOKEN_REVOKED, "the token was withdrawn")
+            return Principal(session.user_key, username, session.key, sid, expires_at)
+
+        return speaks_for
 
     async def user(self, raw_name: str) -> UserRow:
         """A user by name. Raises `not_found`."""

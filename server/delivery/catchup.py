@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy.engine import Connection as Transaction
 
 from db.engine import Database, StoreUnavailable
-from db.queries import log, rooms
+from db.queries import log, rooms, users
 from db.queries.log import Span
 from db.queries.rows import EntryRow, RoomRow, chunked, entry_bytes
 from server.contract.errors import CloseReason
@@ -81,13 +81,18 @@ class CatchUp:
     async def _arrive(self, connection: Connection, brought: Mapping[str, int]) -> None:
         hub, device_key = self._hub, connection.device_key
         user_key, since = connection.principal.user_key, connection.seen_at
-        mine, gone = await self._db.read(
+        session_key = connection.principal.session_key
+        good, mine, gone = await self._db.read(
             lambda conn: (
+                users.still_good(conn, [session_key]),
                 rooms.of_device(conn, user_key, device_key),
                 rooms.no_longer_in(conn, user_key, device_key),
             )
         )
         if connection.has_ended():
+            return
+        if not good:  # withdrawn between the token's being read and the connection's being registered
+            connection.link.close(CloseReason.TOKEN_REVOKED)
             return
         reset: dict[int, RoomRow] = {}
         confirmed: dict[int, int] = {}

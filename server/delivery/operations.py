@@ -19,6 +19,7 @@ from db.queries import log, rooms, users
 from db.queries.log import MarkerRow
 from db.queries.rooms import Snapshot, Standing
 from db.queries.rows import EntryRow, RoomRow
+from db.queries.users import DeviceRow
 from server.contract.errors import ActionError, ErrorCode, invalid, not_found
 from server.contract.events import MemberChange
 from server.contract.models import Role, RoomKind
@@ -325,6 +326,17 @@ class CreateTopic(Operation[Snapshot]):
         )
         assert key is not None, "the name was claimed"
         return _begin(work, key, {owner: Role.OWNER})[owner]
+
+
+@dataclass(frozen=True, slots=True)
+class NameDevice(Operation[DeviceRow]):
+    """Name a device of the actor for the first time."""
+
+    name: str
+
+    def apply(self, work: Work) -> DeviceRow:
+        work.save()
+        return users.add_device(work.conn, self.actor.user_key, self.name, work.now)
 
 
 @dataclass(frozen=True, slots=True)

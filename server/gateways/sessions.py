@@ -6,28 +6,28 @@ from sqlalchemy.engine import Connection as Transaction
 
 from db.queries import users
 from db.queries.users import DeviceRow
-from server.auth import now_ms
 from server.context import Parts
-from server.contract.errors import ActionError, ErrorCode
-from server.delivery.connection import Connection
+from server.contract.actions import ConnectAuth
+from server.delivery.connection import Connection, Link, Principal
+from server.delivery.operations import NameDevice
 
 
-async def open_device(parts: Parts, connection: Connection) -> None:
-    """Register a connection and find its device, naming it if need be.
+async def open_connection(parts: Parts, link: Link, auth: ConnectAuth) -> Connection:
+    """Authenticate a client, find its device (naming it if need be), and register the connection with the hub.
 
-    The session is looked at again after the registration: had it been withdrawn before, the notice would have been
-    missed. Raises `token_revoked`.
+    Raises `unauthenticated`, `token_expired` or `token_revoked`. A session that is withdrawn meanwhile is noticed by
+    the catch-up, which looks at it again after the registration.
     """
-    parts.hub.add(connection)
-    principal, name = connection.principal, connection.device
+    speaks_for = parts.auth.reader(auth.token)
 
-    def load(conn: Transaction) -> DeviceRow | None:
-        session = users.session(conn, principal.sid)
-        if session is None or session.revoked_at is not None or session.disabled:
-            raise ActionError(ErrorCode.TOKEN_REVOKED, "the token was withdrawn")
-        return users.device(conn, principal.user_key, name)
+    def load(conn: Transaction) -> tuple[Principal, DeviceRow | None]:
+        principal = speaks_for(conn)
+        return principal, users.device(conn, principal.user_key, auth.device)
 
-    device = await parts.db.read(load)
+    principal, device = await parts.db.read(load)
     if device is None:
-        device = await parts.db.write(lambda conn: users.add_device(conn, principal.user_key, name, now_ms()))
+        device = await parts.journal.write(NameDevice(principal, None, auth.device))
+    connection = Connection(link, principal, auth.device)
     connection.device_key, connection.seen_at = device.key, device.seen_at
+    parts.hub.add(connection)
+    return connection

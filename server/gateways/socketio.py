@@ -18,7 +18,7 @@ from server.delivery.connection import Connection
 from server.delivery.frames import Batch
 from server.dispatch import Answer, Dispatcher, payload_of
 from server.gateways.inbox import Inbox
-from server.gateways.sessions import open_device
+from server.gateways.sessions import open_connection
 from server.transport.protocol import DISCONNECT, Codec, MsgpackCodec, NamespaceSocket, SocketIOServer, TextCodec
 from server.transport.server import EngineServer
 from server.transport.session import EngineSession
@@ -171,14 +171,12 @@ class SocketIOGateway:
         connection: Connection | None = None
         try:
             auth = _read_auth(data)
-            principal = await self._parts.auth.authenticate(auth.token)
             client.link = link = SocketIOLink(socket.session, self.eio, self.server.codec)
-            opened = connection = Connection(link, principal, auth.device)
+            opened = connection = await open_connection(self._parts, link, auth)
             address = socket.peer.address
             client.inbox = link.inbox = Inbox(
                 self._dispatcher, lambda: Context(self._parts, opened.principal, opened, address)
             )
-            await open_device(self._parts, connection)
             if socket.session.closing or socket.session.sealed:
                 self._parts.hub.remove(connection)
                 return
