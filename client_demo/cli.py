@@ -124,7 +124,7 @@ def _tail_device(device: str) -> str:
 async def _command(args: argparse.Namespace, account: Account, store: Store, device: str) -> int:
     match args.command:
         case None:
-            from client_demo.chat import Chat  # the screen's libraries are only loaded when there is one
+            from client_demo.chat import Chat  # what it needs takes a while to import, and `send` has no use for it
 
             with store.receiving():
                 await Chat(account, store, device).run()
@@ -134,7 +134,9 @@ async def _command(args: argparse.Namespace, account: Account, store: Store, dev
             if args.json:
                 print(render.as_json(message))
         case "tail":
-            tail = scripts.Tail(args.room, as_json=args.json, count=args.count)
+            from client_demo.tail import Tail
+
+            tail = Tail(args.room, as_json=args.json, count=args.count)
             return 0 if await tail.run(account, store, device, args.timeout) else 1
         case "rooms":
             scripts.print_rooms(await scripts.rooms(account, everything=args.all), as_json=args.json)

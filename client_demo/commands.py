@@ -10,13 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from client_demo import render
-from client_demo.errors import Refused
+from client_demo.errors import ClientError, Refused
 from client_demo.rooms import all_rooms, title
-from server.contract.errors import Error, ErrorCode
+from server.contract.errors import ErrorCode
 from server.contract.models import ConnectedRoom, History, Members, Profile, Room
 
 if TYPE_CHECKING:
     from client_demo.chat import Chat, Current
+
+
+class Mistake(ClientError):
+    """What was typed cannot be done."""
+
 
 Do = Callable[["Chat", str], Awaitable[None]]
 
@@ -45,19 +50,15 @@ async def run(chat: Chat, line: str) -> None:
     name, _, rest = line.removeprefix("/").partition(" ")
     found = _COMMANDS.get(name.casefold())
     if found is None:
-        raise _mistake(f"there is no /{name}; /help lists the commands")
+        raise Mistake(f"there is no /{name}; /help lists the commands")
     if found.arguments and not found.arguments.startswith("[") and not rest.strip():
-        raise _mistake(f"/{found.name} {found.arguments}: {found.summary}")
+        raise Mistake(f"/{found.name} {found.arguments}: {found.summary}")
     await found.do(chat, rest.strip())
-
-
-def _mistake(message: str) -> Refused:
-    return Refused(Error(code=ErrorCode.INVALID, message=message))
 
 
 def _current(chat: Chat) -> Current:
     if chat.current is None:
-        raise _mistake("no room is open")
+        raise Mistake("no room is open")
     return chat.current
 
 
@@ -94,7 +95,7 @@ async def create(chat: Chat, rest: str) -> None:
 async def invite(chat: Chat, username: str) -> None:
     current = _current(chat)
     if "username" in current.ref:
-        raise _mistake("a conversation is between two; /create a private topic for more")
+        raise Mistake("a conversation is between two; /create a private topic for more")
     await chat.client.ask("invite", {**current.ref, "username": username.removeprefix("@")})
 
 
@@ -119,7 +120,7 @@ async def open_room(chat: Chat, name: str) -> None:
     except Refused as why:
         if why.code not in (ErrorCode.NOT_FOUND, ErrorCode.INVALID):
             raise
-        raise _mistake(f"no room of yours and no user is called {name}; /join enters a topic") from None
+        raise Mistake(f"no room of yours and no user is called {name}; /join enters a topic") from None
     username = Profile.model_validate(profile, extra="ignore").username
     chat.enter_conversation(username)
     chat.screen.print(render.note(f"nothing said to {username} yet"))
@@ -137,7 +138,7 @@ async def _recent(chat: Chat, room: Room, limit: int = 20) -> None:
 async def msg(chat: Chat, rest: str) -> None:
     username, _, text = rest.partition(" ")
     if not text.strip():
-        raise _mistake("/msg USER TEXT")
+        raise Mistake("/msg USER TEXT")
     chat.send({"username": username.removeprefix("@")}, text.strip())
 
 
@@ -153,7 +154,7 @@ async def members(chat: Chat, _: str) -> None:
 @command("history", "[N]", "the last N messages of this room (20)")
 async def history(chat: Chat, count: str) -> None:
     if count and not (count.isascii() and count.isdigit() and 1 <= int(count) <= 200):
-        raise _mistake("/history N, with N from 1 to 200")
+        raise Mistake("/history N, with N from 1 to 200")
     data = await chat.client.ask("history", {**_current(chat).ref, "limit": int(count or 20)})
     chat.screen.print(render.heading(_current(chat).title))
     chat.show_history(History.model_validate(data, extra="ignore").messages)

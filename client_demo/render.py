@@ -63,7 +63,8 @@ def clock(timestamp: str) -> str:
 
 
 def day(timestamp: str) -> str:
-    return f"{_local(timestamp):%A, %-d %B %Y}"
+    when = _local(timestamp)
+    return f"{when:%A}, {when.day} {when:%B %Y}"
 
 
 def _local(timestamp: str) -> datetime:
@@ -118,12 +119,12 @@ def member(change: MemberChanged, room: str) -> Text:
 
 def rooms(found: Iterable[Room]) -> RenderableType:
     """The table of rooms: those with something unread first."""
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), expand=True)
     table.add_column("room", no_wrap=True)
     table.add_column("new", justify="right")
     table.add_column("online", justify="right")
     table.add_column("", no_wrap=True)
-    table.add_column("last", no_wrap=True, overflow="ellipsis", style="dim")
+    table.add_column("last", no_wrap=True, overflow="ellipsis", style="dim", ratio=1)
     for room in sorted(found, key=lambda room: (room.unread == 0, title(room).casefold())):
         kind = room.kind.value if room.topic_name is None else "private" if room.is_private else ""
         last = room.last_message
@@ -132,7 +133,7 @@ def rooms(found: Iterable[Room]) -> RenderableType:
             Text(str(room.unread) if room.unread else "", style="bold green"),
             Text(f"{room.online}/{room.members}"),
             Text("not joined" if room.role is None else kind, style="dim"),
-            Text(f"{visible(last.sender)}: {visible(last.content)}" if last else ""),
+            Text(f"{visible(last.sender)}: {visible(' '.join(last.content.split()))}" if last else ""),
         )
     return table if table.row_count else note("No rooms yet: /join a topic, or /create one.")
 
@@ -140,7 +141,7 @@ def rooms(found: Iterable[Room]) -> RenderableType:
 def members(found: Iterable[Member], me: str) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for who in found:
-        seen = "online" if who.online else f"last seen {_local(who.last_seen):%-d %b %H:%M}" if who.last_seen else ""
+        seen = "online" if who.online else f"last seen {_local(who.last_seen):%d %b %H:%M}" if who.last_seen else ""
         role = "" if who.role.value == "member" else who.role.value
         table.add_row(
             Text("●" if who.online else "○", style="green" if who.online else "dim"),

@@ -1,10 +1,8 @@
-"""What scripts use: one question over REST, or a stream of messages on standard output."""
+"""What scripts use for one question and one answer: REST."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
 import time
 import uuid
 from typing import Any, Final
@@ -13,16 +11,14 @@ from rich.console import Console
 
 from client_demo import render
 from client_demo.account import Account
-from client_demo.client import Client
-from client_demo.connection import Event
-from client_demo.errors import ClientError, Offline, Refused
-from client_demo.rooms import all_rooms, title
-from client_demo.store import Store
+from client_demo.errors import Offline, Refused
+from client_demo.rooms import all_rooms
 from server.contract.errors import ErrorCode
-from server.contract.events import RoomAdded, RoomRemoved
-from server.contract.models import ConnectedRoom, History, Message, Profile, Room, RoomKind
+from server.contract.models import ConnectedRoom, History, Message, Room
 
-_UNKNOWN: Final = (ErrorCode.NOT_FOUND, ErrorCode.INVALID)
+UNKNOWN: Final = (ErrorCode.NOT_FOUND, ErrorCode.INVALID)
+"""What the server answers when a name names nothing, or cannot be one."""
+
 _AGAIN_AFTER: Final = 0.5
 
 
@@ -78,96 +74,7 @@ async def _about(account: Account, room: str, action: str, payload: dict[str, An
         try:
             return await account.ask(action, {"room_id": room, **payload})
         except Refused as by_id:
-            raise (why if by_id.code in _UNKNOWN else by_id) from None
-
-
-class _Enough(Exception):
-    """As many as were asked for are printed; the entry at hand is not taken."""
-
-
-class Tail:
-    """Prints the messages of one room: first what is pending for this device, then what comes.
-
-    A message is printed and flushed before the cursor moves past it, so the next tail goes on with the one after.
-    """
-
-    def __init__(self, room: str, *, as_json: bool, count: int | None) -> None:
-        self._room = room
-        self._as_json = as_json
-        self._left = count
-        self._wanted: str | None = None
-        self._title = room
-        self._enough = asyncio.Event()
-
-    async def run(self, account: Account, store: Store, device: str, timeout: float | None) -> bool:
-        """True when `count` messages are printed, or when no count was given and the time is out."""
-        client = Client(account, store, device, self._show, _say, lambda *_: None, self._wants)
-        if self._left == 0:
-            return True
-        await self._resolve(account)
-        with store.receiving(self._wanted or self._room):
-            return await self._print(client, timeout)
-
-    async def _print(self, client: Client, timeout: float | None) -> bool:
-        running = asyncio.create_task(client.run())
-        enough = asyncio.create_task(self._enough.wait())
-        try:
-            await asyncio.wait([running, enough], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            if client.is_open:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(2):
-                        await client.tell_markers()
-            if running.done() and not self._enough.is_set():
-                running.result()
-        finally:
-            for task in (running, enough):
-                task.cancel()
-            await asyncio.gather(running, enough, return_exceptions=True)
-        return self._enough.is_set() or self._left is None
-
-    async def _resolve(self, account: Account) -> None:
-        """Find the room; become a member of the topic if need be; or wait for the conversation to begin."""
-        name = self._room.casefold()
-        for room in await all_rooms(account.ask, member=True):
-            if name in {n.casefold() for n in (room.topic_name, room.title) if n} or room.room_id == self._room:
-                self._found(room)
-                return
-        try:
-            self._found(await join(account, self._room))
-        except Refused as why:
-            if why.code not in _UNKNOWN:
-                raise
-            try:
-                data = await account.ask("get_profile", {"username": self._room})
-            except Refused:
-                raise why from None
-            self._room = Profile.model_validate(data, extra="ignore").username
-
-    def _found(self, room: Room) -> None:
-        self._wanted, self._title = room.room_id, title(room)
-
-    def _wants(self, room_id: str) -> bool:
-        return room_id == self._wanted
-
-    def _show(self, event: Event) -> None:
-        match event.data:
-            case Message(room_id=self._wanted) as message:
-                if self._left == 0:
-                    raise _Enough
-                print(render.as_json(message) if self._as_json else render.plain(message, self._title), flush=True)
-                if self._left is not None:
-                    self._left -= 1
-                    if self._left == 0:
-                        self._enough.set()
-            case RoomAdded(room=room) if self._wanted is None:
-                if room.kind is RoomKind.DIRECT and room.title == self._room:
-                    self._found(room)
-            case RoomRemoved(room_id=self._wanted) as removed:
-                raise ClientError(f"no longer in {self._title}: {removed.reason}")
-
-
-def _say(why: str) -> None:
-    print(f"{why}: trying again", file=sys.stderr)
+            raise (why if by_id.code in UNKNOWN else by_id) from None
 
 
 def print_rooms(found: list[Room], *, as_json: bool) -> None:
@@ -180,8 +87,5 @@ def print_rooms(found: list[Room], *, as_json: bool) -> None:
 
 def print_messages(found: list[Message], room: str, *, as_json: bool) -> None:
     for message in found:
-        print(
-            render.as_json(message)
-            if as_json
-            else render.plain(message, f"#{room}" if message.topic_name else f"@{room}")
-        )
+        where = f"@{room}" if message.topic_name is None else f"#{message.topic_name}"
+        print(render.as_json(message) if as_json else render.plain(message, where))

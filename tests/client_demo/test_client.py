@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -26,10 +27,12 @@ from tests.support.node import RunningNode, running_node
 class Device:
     """A running client and what it was shown."""
 
-    def __init__(self, server: RunningNode, store: Store, password: str | None, room: str | None) -> None:
+    def __init__(
+        self, server: RunningNode, store: Store, password: str | None, room: str | None, url: str | None = None
+    ) -> None:
         self.server = server
         self.shown: list[Event] = []
-        self.account = Account(server.url, store, "diego", password)
+        self.account = Account(url or server.url, store, "diego", password)
         self.client = Client(
             self.account,
             store,
@@ -71,9 +74,14 @@ class Device:
 
 @asynccontextmanager
 async def device(
-    server: RunningNode, store: Store, *, password: str | None = PASSWORD, room: str | None = None
+    server: RunningNode,
+    store: Store,
+    *,
+    password: str | None = PASSWORD,
+    room: str | None = None,
+    url: str | None = None,
 ) -> AsyncIterator[Device]:
-    made = Device(server, store, password, room)
+    made = Device(server, store, password, room, url)
 
     async def yes() -> bool:
         return True
@@ -91,6 +99,40 @@ async def device(
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await made.account.close()
+
+
+class Network:
+    """A way to the server on which answers can get lost: what goes there arrives, what comes back does not."""
+
+    def __init__(self, server: RunningNode) -> None:
+        self._port = int(server.url.rpartition(":")[2])
+        self._pipes: set[asyncio.StreamWriter] = set()
+        self.loses_answers = False
+
+    async def __aenter__(self) -> Network:
+        self._listener = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        for writer in self._pipes:
+            writer.close()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._pipes |= {writer, there_writer}
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(self._pipe(reader, there_writer), self._pipe(there_reader, writer, answers=True))
+
+    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: bool = False) -> None:
+        while data := await reader.read(65536):
+            if not (answers and self.loses_answers):
+                writer.write(data)
+        writer.close()
 
 
 def token_until(server: RunningNode, sid: str, seconds: int) -> str:
@@ -212,6 +254,24 @@ async def test_what_is_sent_takes_effect_once_and_in_order_however_often_the_con
         await diego.until(lambda: diego.contents()[-1:] == wanted[-1:])
         assert diego.contents() == wanted
     assert await people.said("omar", "noticias") == wanted
+
+
+async def test_a_message_whose_answer_was_lost_is_one_message(
+    server: RunningNode, people: People, store: Store
+) -> None:
+    await people.topic("noticias", "omar", "diego")
+    async with Network(server) as network, device(server, store, url=network.url) as diego:
+        network.loses_answers = True
+        diego.client.outbox.send({"topic_name": "noticias"}, "one")
+        diego.client.outbox.send({"topic_name": "noticias"}, "two")
+        async with asyncio.timeout(DEADLINE):
+            while not await people.said("omar", "noticias"):
+                pass
+        network.loses_answers = False
+        network.cut()
+        await diego.until(lambda: len(diego.contents()) == 2)
+        assert diego.contents() == ["one", "two"]
+        assert await people.said("omar", "noticias") == ["one", "two"]
 
 
 async def test_what_reached_the_machine_but_was_not_taken_is_got_by_the_next_run(

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 
@@ -275,14 +275,17 @@ async def test_a_request_that_opens_nothing_is_a_400(gateway: RunningNode) -> No
     assert not gateway.node.socketio.eio.sockets
 
 
+_text = st.text(st.characters() | st.sampled_from("\x00\ud800\udc00"), max_size=8)  # lone surrogates as well
 _json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats() | _text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3),
     max_leaves=8,
 )
 _names = st.sampled_from(["message", "create", "history", "connect", "disconnect", "delivered", "get_rooms"])
 _field = st.sampled_from(["topic_name", "room_id", "username", "content", "limit", "cursors", "_placeholder", "num"])
-_events = st.tuples(_names | _json, _json | st.dictionaries(_field, _json, max_size=4)).map(lambda e: dumps(list(e)))
+_events = st.tuples(_names | _text | _json, _json | st.dictionaries(_field, _json, max_size=4)).map(
+    lambda e: dumps(list(e))
+)
 _frames = st.one_of(
     st.builds("42{}{}".format, st.integers(0, 99) | st.just(""), _events),
     st.builds("4{}{}".format, st.sampled_from("0123456789"), st.text(max_size=20)),
@@ -306,7 +309,12 @@ async def omars(gateway: RunningNode) -> AsyncIterator[tuple[str, str, Raw]]:
         yield gateway.url, token, bystander
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a network is too slow to shrink over; examples are small
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(frames=st.lists(_frames.map(_encodable), min_size=1, max_size=6), connect=st.booleans(), post=st.booleans())
 async def test_no_bytes_from_one_client_disturb_the_server(
     omars: tuple[str, str, Raw],

@@ -81,12 +81,13 @@ await stranger.ready();
 // A logout closes the session's connections for good.
 const attempts = [];
 satoshi.socket.io.on("reconnect_attempt", (number) => attempts.push(number));
-const left = once(satoshi.socket, "disconnect");
+const left = Promise.all([once(satoshi.socket, "disconnect"), once(stranger.socket, "disconnect")]);
 await satoshi.ask("logout");
-assert.equal((await left)[0], "io server disconnect");
-assert.deepEqual(satoshi.of("closing"), [{ reason: "token_revoked", reconnect: false }]);
-assert.equal(satoshi.socket.active, false);
-await once(stranger.socket, "disconnect");
+for (const [reason] of await left) assert.equal(reason, "io server disconnect");
+for (const client of [satoshi, stranger]) {
+  assert.deepEqual(client.of("closing"), [{ reason: "token_revoked", reconnect: false }]);
+  assert.equal(client.socket.active, false);
+}
 await omar.ask("get_rooms");
 assert.deepEqual(attempts, []);
 const refusal = once(satoshi.socket, "connect_error");
