@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "server.auth": {"db", "server.contract", "server.names", "server.delivery"},
     "server.access": {"db", "server.contract", "server.names", "server.delivery", "server.auth"},
     "server.context": {"db.engine", "server.access", "server.auth", "server.contract", "server.delivery"},
+    "server.opening": {"db.queries.users", "server.context", "server.contract", "server.delivery"},
     "server.actions": {
         "db.queries",
         "server.access",
@@ -34,7 +35,6 @@ ALLOWED: dict[str, set[str]] = {
     },
     "server.gateways": {
         "db.engine",
-        "db.queries.users",
         "server.__version__",
         "server.auth",
         "server.context",
@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
         "server.delivery.frames",
         "server.delivery.journal",
         "server.dispatch",
+        "server.opening",
         "server.transport",
     },
     "server.app": {

@@ -18,7 +18,7 @@ from server.delivery.connection import Connection
 from server.delivery.frames import Batch
 from server.dispatch import Answer, Dispatcher, payload_of
 from server.gateways.inbox import Inbox
-from server.gateways.sessions import open_connection
+from server.opening import open_connection
 from server.transport.protocol import DISCONNECT, Codec, MsgpackCodec, NamespaceSocket, SocketIOServer, TextCodec
 from server.transport.server import EngineServer
 from server.transport.session import EngineSession

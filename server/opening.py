@@ -1,4 +1,4 @@
-"""What every live gateway does when a connection opens."""
+"""How a live connection opens, whichever gateway it comes by."""
 
 from __future__ import annotations
 
