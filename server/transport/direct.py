@@ -89,13 +89,23 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
                 self.transport.close()
 
     async def receive(self) -> Any:
-        if self._connect_received and not self._over_asgi:
+        if self._connect_received:
+            self._read_over_asgi()
+        self._connect_received = True
+        return await super().receive()
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] in ("websocket.send", "websocket.close"):
+            self._read_over_asgi()
+
+    def _read_over_asgi(self) -> None:
+        """The application has not taken the WebSocket over: what comes in is uvicorn's."""
+        if not self._over_asgi:
             self._over_asgi = True
             early, self._early = self._early, b""
             if early:
                 super().data_received(early)
-        self._connect_received = True
-        return await super().receive()
 
     # -- called by the event loop --------------------------------------------------------------------------------
 
@@ -116,7 +126,9 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
                 elif opcode == frames.BINARY:
                     self._receiver.message(payload)
                 elif opcode == frames.PING:
-                    self.transport.write(frames.frame(frames.PONG, payload))
+                    # Who does not read gets no more of them, or its PINGs would fill this process.
+                    if not self.full:
+                        self.write(frames.frame(frames.PONG, payload))
                 elif opcode == frames.CLOSE:
                     self.end(int.from_bytes(payload[:2], "big") if len(payload) >= 2 else frames.NORMAL)
                     self.close_or_abort()

@@ -10,6 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
@@ -42,6 +43,8 @@ POLL_PACKETS = 16
 """Packets in one answer to a poll: python-engineio's client takes no more, and closes if there are."""
 MAX_HALF_OPEN = 1000
 """Sessions without a Socket.IO connection, all together."""
+UPGRADE_TIMEOUT_S = 10.0
+"""A WebSocket that is to take a polling session over has done so by then, or is closed."""
 
 
 class Listener(Protocol):
@@ -68,6 +71,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         self.max_buffered: int = options.pop("max_buffered", MAX_BUFFERED)
         self.low_water = self.max_buffered // 4
         self.linger: float = options.pop("linger", 5.0)
+        self.upgrade_timeout: float = options.pop("upgrade_timeout", UPGRADE_TIMEOUT_S)
         self.max_half_open: int = options.pop("max_half_open", MAX_HALF_OPEN)
         self.max_half_open_per_address: int = options.pop("max_half_open_per_address", MAX_HALF_OPEN)
         self._half_open_from: Counter[str] = Counter()
@@ -294,7 +298,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             return
         session = self.session_of(query["sid"]) if "sid" in query else None
         await send({"type": "websocket.accept"})
-        if session is not None and (session.upgraded or session.upgrading or session.closing):
+        if session is not None and (session.upgraded or session.probe is not None or session.closing):
             await send({"type": "websocket.close"})
             return
         wire = offered(scope)
@@ -334,18 +338,21 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
     async def _upgrade(self, session: EngineSession, receive: Receive, send: Send) -> bool:
         """Move a polling session to this WebSocket (protocol, "Upgrade"). What is queued goes out on it."""
         try:
-            if await _receive_packet(receive) != PING + "probe":
-                return False
-            session.upgrading = True
-            await _send_packet(send, PONG + "probe")
-            session.nudge_poll()
-            if await _receive_packet(receive) != UPGRADE or session.closing:
-                return False
-            session.upgraded = True
-            return True
-        except WebSocketClosed:
+            async with asyncio.timeout(self.upgrade_timeout) as limit:
+                session.probe = partial(limit.reschedule, 0)
+                if await _receive_packet(receive) != PING + "probe":
+                    return False
+                session.upgrading = True
+                await _send_packet(send, PONG + "probe")
+                session.nudge_poll()
+                if await _receive_packet(receive) != UPGRADE or session.closing:
+                    return False
+                session.upgraded = True
+                return True
+        except (WebSocketClosed, TimeoutError):
             return False
         finally:
+            session.probe = None
             session.upgrading = False
 
     async def _read(self, session: EngineSession, receive: Receive) -> None:
@@ -369,28 +376,42 @@ class Probe:
     def __init__(self, server: EngineServer, session: EngineSession, wire: DirectWebSocket) -> None:
         self._session = session
         self._wire = wire
+        self._over = False
+        self._timer = asyncio.get_running_loop().call_later(server.upgrade_timeout, self._give_up)
+        session.probe = self._give_up
         wire.take_over(self, server.max_http_buffer_size)
 
     def message(self, data: Packet) -> None:
         session, wire = self._session, self._wire
-        if session.closing or session.upgraded or session.upgrading != (data == UPGRADE):
-            session.upgrading = False
-            wire.close_or_abort()
-        elif data == PING + "probe":
+        if self._over:
+            return
+        if data == PING + "probe" and not session.upgrading:
             session.upgrading = True
             wire.write(packet_frame(PONG + "probe"))
             session.nudge_poll()
-        elif data == UPGRADE:
-            session.upgrading = False
+        elif data == UPGRADE and session.upgrading:
+            self._end()
             session.upgraded = True
             session.bind(wire)
         else:
-            wire.close_or_abort()
+            self._give_up()
 
     def writable(self) -> None: ...
 
     def lost(self) -> None:
-        self._session.upgrading = False
+        self._end()
+
+    def _give_up(self) -> None:
+        """The session goes on polling, or has ended."""
+        self._end()
+        self._wire.close_or_abort()
+
+    def _end(self) -> None:
+        if not self._over:
+            self._over = True
+            self._timer.cancel()
+            self._session.probe = None
+            self._session.upgrading = False
 
 
 async def _send_packet(send: Send, packet: Packet) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from engineio.base_socket import BaseSocket
@@ -48,6 +48,8 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
         self.connected = True
         self.upgrading = False
         self.upgraded = False
+        self.probe: Callable[[], None] | None = None
+        """Closes the WebSocket that is about to take a polling session over."""
         self.closing = False
         self.closed = False
         self.sealed = False
@@ -252,6 +254,8 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self.probe is not None:
+            self.probe()
         try:
             self.server.listener.ended(self, reason)
         finally:

@@ -52,20 +52,22 @@ class Namespaces:
         client.session.end("protocol error", politely=True)
 
 
-def engineio() -> tuple[str, EngineServer]:
-    server = EngineServer(async_mode="asgi", **TRANSPORT)
+def engineio(**options: Any) -> tuple[str, EngineServer]:
+    server = EngineServer(async_mode="asgi", **{**TRANSPORT, **options})
     server.listener = Echo()
     return "/engine.io/", server
 
 
 def socketio(**options: Any) -> tuple[str, EngineServer]:
     server: SocketIOServer[None] = SocketIOServer(
-        Namespaces(), namespaces=("/", "/custom"), connect_timeout=CONNECT_TIMEOUT_S, **{**TRANSPORT, **options}
+        Namespaces(),
+        namespaces=("/", "/custom"),
+        **{"connect_timeout": CONNECT_TIMEOUT_S, **TRANSPORT, **options},
     )
     return "/socket.io/", server.eio
 
 
-APPLICATIONS: dict[str, Callable[[], tuple[str, EngineServer]]] = {"engineio": engineio, "socketio": socketio}
+APPLICATIONS: dict[str, Callable[..., tuple[str, EngineServer]]] = {"engineio": engineio, "socketio": socketio}
 
 
 def application(path: str, engine: EngineServer) -> Any:

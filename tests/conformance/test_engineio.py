@@ -1,0 +1,346 @@
+"""Engine.IO v4, point by point, over polling and WebSocket. `docs/conformance.md` lists the points."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.conformance.conftest import Starting
+from tests.conformance.wire import Endpoint, eventually, handshake, received, until_closed
+
+# -- handshake ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_handshake_announces_times_in_milliseconds_also_below_a_second(engineio_with: Starting) -> None:
+    announced = {"pingInterval": 300, "pingTimeout": 200, "maxPayload": 1_000_000}
+    async with engineio_with(ping_interval=0.3, ping_timeout=0.2) as server:
+        answer = await server.request("GET", EIO="4", transport="polling")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "text/plain; charset=UTF-8"
+        said = handshake(answer.text)
+        assert {**said, "sid": ""} == {"sid": "", "upgrades": ["websocket"], **announced}
+        async with server.websocket() as socket:
+            other = handshake(await received(socket))
+            assert {**other, "sid": ""} == {"sid": "", "upgrades": [], **announced}
+            assert len({said["sid"], other["sid"]}) == 2
+
+
+WRONG = {
+    "no transport": {"EIO": "4"},
+    "an unknown transport": {"EIO": "4", "transport": "abc"},
+    "no version": {"transport": "{}"},
+    "an unknown version": {"EIO": "abc", "transport": "{}"},
+    "an old version": {"EIO": "3", "transport": "{}"},
+    "an unknown session": {"EIO": "4", "transport": "{}", "sid": "nobody"},
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+async def test_a_request_without_a_known_transport_version_and_session_is_refused(
+    engineio: Endpoint, what: str
+) -> None:
+    for transport in ("polling", "websocket"):
+        query = {name: value.format(transport) for name, value in WRONG[what].items()}
+        for method in ("GET", "POST"):
+            assert (await engineio.request(method, **query)).status_code == 400
+        with pytest.raises(InvalidStatus) as refusal:
+            async with engineio.websocket(query=query):
+                pass
+        assert refusal.value.response.status_code == 400
+    assert not engineio.engine.sockets
+
+
+async def test_the_other_transports_request_is_refused(engineio: Endpoint) -> None:
+    assert (await engineio.request("GET", EIO="4", transport="websocket")).status_code == 400
+    with pytest.raises(InvalidStatus):
+        async with engineio.websocket(query={"EIO": "4", "transport": "polling"}):
+            pass
+    assert not engineio.engine.sockets
+
+
+async def test_methods_that_are_not_of_the_protocol_are_refused(engineio: Endpoint) -> None:
+    sid = await engineio.open()
+    for method in ("PUT", "DELETE", "PATCH"):
+        assert (await engineio.request(method, EIO="4", transport="polling")).status_code == 400
+        assert (await engineio.request(method, EIO="4", transport="polling", sid=sid)).status_code == 400
+    assert (await engineio.request("POST", EIO="4", transport="polling")).status_code == 400
+    assert list(engineio.engine.sockets) == [sid]
+    assert (await engineio.post(sid, "4still here")).text == "ok"
+    assert (await engineio.poll(sid)).text == "4still here"
+
+
+async def test_browsers_of_every_origin_may_come_where_the_settings_say_so(engineio: Endpoint) -> None:
+    origin = {"Origin": "https://chat.example"}
+    for method in ("OPTIONS", "GET"):
+        answer = await engineio.http.request(method, engineio.address(), headers=origin)
+        assert answer.status_code in (200, 204)
+        assert answer.headers["access-control-allow-origin"] in ("*", "https://chat.example")
+
+
+# -- messages ----------------------------------------------------------------------------------------------------
+
+
+async def test_packets_are_sent_and_received_by_polling(engineio: Endpoint) -> None:
+    sid = await engineio.open()
+    for packets in (
+        ["4hello"],
+        ["4test1", "4test2", "4test3"],
+        ["4ñ 漢字 🦉", "bAQIDBA==", "4"],
+        ["4" + "x" * 100_000],
+    ):
+        posted = await engineio.post(sid, *packets)
+        assert (posted.status_code, posted.text) == (200, "ok")
+        assert await engineio.packets(sid, len(packets)) == packets
+
+
+async def test_no_packet_of_a_long_payload_is_dropped(engineio: Endpoint) -> None:
+    sid = await engineio.open()
+    packets = [f"4{n}" for n in range(100)]
+    assert (await engineio.post(sid, *packets)).text == "ok"
+    came: list[str] = []
+    while len(came) < 100:
+        came += (await engineio.poll(sid)).text.split("\x1e")
+    assert came == packets
+
+
+async def test_packets_are_sent_and_received_by_websocket(engineio: Endpoint) -> None:
+    async with engineio.session() as socket:
+        for packet in ("4hello", "4ñ 漢字 🦉", b"\x01\x02\x03\x04", "4", "4" + "x" * 100_000, b"\x00" * 100_000):
+            await socket.send(packet)
+            assert await received(socket) == packet
+
+
+BODIES = {
+    "a packet of no type": b"abc",
+    "nothing": b"",
+    "an empty packet": b"4a\x1e\x1e4b",
+    "not UTF-8": b"4\xff",
+    "not base64": b"b!",
+    "a PING": b"2",
+    "an OPEN": b"0{}",
+    "an UPGRADE": b"5",
+}
+
+
+@pytest.mark.parametrize("what", BODIES)
+async def test_an_invalid_payload_is_a_400_and_closes_the_session(engineio: Endpoint, what: str) -> None:
+    sid = await engineio.open()
+    answer = await engineio.http.post(engineio.address(sid=sid), content=BODIES[what])
+    assert answer.status_code == 400
+    assert await engineio.is_gone(sid)
+
+
+@pytest.mark.parametrize("packet", ["abc", "", "0{}", "2", "5", "7", "8", "3probe"])
+async def test_an_invalid_packet_closes_the_websocket(engineio: Endpoint, packet: str) -> None:
+    async with engineio.session() as socket:
+        await socket.send(packet)
+        assert await until_closed(socket) == []
+    await eventually(lambda: not engineio.engine.sockets)
+
+
+async def test_a_payload_over_the_limit_is_refused_and_closes_the_session(engineio: Endpoint) -> None:
+    sid = await engineio.open()
+    assert (await engineio.post(sid, "4" * 1_000_000)).status_code == 200
+    assert (await engineio.post(sid, "4" * 1_000_001)).status_code == 413
+    assert await engineio.is_gone(sid)
+
+
+# -- polling -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_second_poll_at_the_same_time_closes_the_session(engineio: Endpoint) -> None:
+    sid = await engineio.open()
+    async with engineio.waiting_poll(sid) as first:
+        second = await engineio.poll(sid)
+        assert second.status_code == 400
+        answer = await first
+        assert (answer.status_code, answer.text) == (200, "1")
+    assert await engineio.is_gone(sid)
+
+
+async def test_a_poll_that_is_cancelled_closes_the_session(engineio: Endpoint) -> None:
+    sid = await engineio.open()
+    async with engineio.waiting_poll(sid) as polling:
+        polling.cancel()
+    await eventually(lambda: not engineio.engine.sockets)
+    assert await engineio.is_gone(sid)
+
+
+async def test_a_poll_does_not_hold_up_another_session(engineio: Endpoint) -> None:
+    sid, other = await engineio.open(), await engineio.open()
+    async with engineio.waiting_poll(sid) as first:
+        await engineio.post(other, "4other")
+        assert (await engineio.poll(other)).text == "4other"
+        assert not first.done()
+        await engineio.post(sid, "4mine")
+        assert (await first).text == "4mine"
+
+
+# -- heartbeat ---------------------------------------------------------------------------------------------------
+
+
+async def test_pings_come_in_the_announced_interval_by_polling(engineio_with: Starting) -> None:
+    async with engineio_with(ping_interval=0.1, ping_timeout=5) as server:
+        sid = await server.open()
+        began = time.monotonic()
+        for _ in range(3):
+            assert (await server.poll(sid)).text == "2"
+            assert (await server.post(sid, "3")).text == "ok"
+        assert time.monotonic() - began >= 0.29
+
+
+async def test_pings_come_in_the_announced_interval_by_websocket(engineio_with: Starting) -> None:
+    async with engineio_with(ping_interval=0.1, ping_timeout=5) as server, server.session() as socket:
+        began = time.monotonic()
+        for _ in range(3):
+            assert await asyncio.wait_for(socket.recv(), 5) == "2"
+            await socket.send("3")
+        assert time.monotonic() - began >= 0.29
+
+
+async def test_a_polling_session_answers_400_after_its_ping_timeout(engineio_with: Starting) -> None:
+    async with engineio_with(ping_interval=0.05, ping_timeout=0.05) as server:
+        silent, polls = await server.open(), await server.open()
+        assert (await server.poll(polls)).text == "2"
+        last = await server.poll(polls)  # it goes on polling, without a PONG
+        assert (last.status_code, last.text) == (200, "6")
+        await eventually(lambda: not server.engine.sockets)
+        assert await server.is_gone(polls)
+        assert await server.is_gone(silent)
+
+
+async def test_a_websocket_is_closed_after_its_ping_timeout(engineio_with: Starting) -> None:
+    async with engineio_with(ping_interval=0.05, ping_timeout=0.05) as server, server.session() as socket:
+        assert await asyncio.wait_for(socket.recv(), 5) == "2"
+        with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(socket.recv(), 5)
+        await eventually(lambda: not server.engine.sockets)
+
+
+async def test_pongs_that_answer_nothing_keep_no_session_alive(engineio_with: Starting) -> None:
+    async with engineio_with(ping_interval=0.2, ping_timeout=0.1) as server, server.session() as socket:
+        for _ in range(20):
+            await socket.send("3")
+        assert await asyncio.wait_for(socket.recv(), 5) == "2"
+        with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(socket.recv(), 5)
+
+
+# -- close -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_close_packet_ends_the_waiting_poll_with_a_noop(engineio: Endpoint) -> None:
+    sid = await engineio.open()
+    async with engineio.waiting_poll(sid) as polling:
+        posted = await engineio.post(sid, "1")
+        assert (posted.status_code, posted.text) == (200, "ok")
+        answer = await polling
+        assert (answer.status_code, answer.text) == (200, "6")
+    assert await engineio.is_gone(sid)
+
+
+async def test_packets_behind_a_close_packet_are_not_taken(engineio: Endpoint) -> None:
+    sid = await engineio.open()
+    async with engineio.waiting_poll(sid) as polling:
+        await engineio.post(sid, "1", "4late")
+        assert (await polling).text == "6"
+
+
+async def test_a_close_packet_closes_the_websocket(engineio: Endpoint) -> None:
+    async with engineio.session() as socket:
+        await socket.send("1")
+        assert await until_closed(socket) == []
+    await eventually(lambda: not engineio.engine.sockets)
+
+
+# -- upgrade -----------------------------------------------------------------------------------------------------
+
+
+async def test_an_upgrade_ends_the_waiting_poll_with_a_noop_and_sends_no_other(engineio: Endpoint) -> None:
+    sid = await engineio.open()
+    async with engineio.waiting_poll(sid) as polling, engineio.upgrading(sid) as socket:
+        answer = await polling
+        assert (answer.status_code, answer.text) == (200, "6")
+        await socket.send("5")
+        await socket.send("4hello")
+        assert await received(socket) == "4hello", "nothing came before it"
+
+
+async def test_an_upgrade_loses_nothing_and_keeps_the_order(engineio: Endpoint) -> None:
+    sid = await engineio.open()
+    await engineio.post(sid, "4before")
+    async with engineio.upgrading(sid) as socket:
+        await engineio.post(sid, "4during 1", "4during 2")
+        assert (await engineio.poll(sid)).text == "6"
+        await socket.send("5")
+        await socket.send("4after")
+        assert [await received(socket) for _ in range(4)] == ["4before", "4during 1", "4during 2", "4after"]
+
+
+async def test_requests_of_the_same_session_right_after_the_upgrade_are_refused(engineio: Endpoint) -> None:
+    sid = await engineio.open()
+    async with engineio.upgrading(sid) as socket:
+        await socket.send("5")
+        await eventually(lambda: engineio.engine.sockets[sid].upgraded)
+        assert (await engineio.poll(sid)).status_code == 400
+        assert (await engineio.post(sid, "4late")).status_code == 400
+        async with engineio.websocket(sid) as other:
+            assert await until_closed(other) == []
+            assert other.close_code == 1000
+        await socket.send("4still here")
+        assert await received(socket) == "4still here"
+
+
+async def test_a_probe_that_goes_wrong_leaves_the_polling_session_as_it_was(engineio: Endpoint) -> None:
+    sid = await engineio.open()
+    for wrong in (["4hello"], ["5"], ["2"], ["2probe", "4hello"], ["2probe", "2probe"], [b"2probe"]):
+        async with engineio.websocket(sid) as socket:
+            for packet in wrong:
+                await socket.send(packet)
+            assert await until_closed(socket) == (["3probe"] if wrong[0] == "2probe" else []), wrong
+        await eventually(lambda: not engineio.engine.sockets[sid].upgrading)
+        await engineio.post(sid, "4still here")
+        assert (await engineio.poll(sid)).text == "4still here", wrong
+
+
+async def test_a_probe_that_is_given_up_leaves_the_polling_session_as_it_was(engineio: Endpoint) -> None:
+    sid = await engineio.open()
+    async with engineio.upgrading(sid):
+        pass
+    await eventually(lambda: not engineio.engine.sockets[sid].upgrading)
+    await engineio.post(sid, "4still here")
+    assert (await engineio.poll(sid)).text == "4still here"
+
+
+async def test_of_two_probes_one_may_upgrade(engineio: Endpoint) -> None:
+    sid = await engineio.open()
+    async with engineio.upgrading(sid) as first:
+        async with engineio.websocket(sid) as second:
+            assert await until_closed(second) == []
+        await first.send("5")
+        await first.send("4hello")
+        assert await received(first) == "4hello"
+
+
+async def test_a_probe_that_does_not_go_on_is_closed_and_the_session_polls_on(engineio_with: Starting) -> None:
+    async with engineio_with(upgrade_timeout=0.2) as server:
+        sid = await server.open()
+        async with server.websocket(sid) as silent:
+            assert await until_closed(silent) == []
+        async with server.upgrading(sid) as probed:
+            assert await until_closed(probed) == []
+        assert not server.engine.sockets[sid].upgrading
+        await server.post(sid, "4still here")
+        assert (await server.poll(sid)).text == "4still here"
+
+
+async def test_a_probe_ends_with_its_session(engineio: Endpoint) -> None:
+    for begin in (engineio.websocket, engineio.upgrading):
+        sid = await engineio.open()
+        async with begin(sid) as socket:
+            await eventually(lambda sid=sid: engineio.engine.sockets[sid].probe is not None)
+            await engineio.post(sid, "1")
+            assert await until_closed(socket) == []

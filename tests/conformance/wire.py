@@ -1,0 +1,290 @@
+"""What the conformance tests speak with: HTTP requests, WebSockets, and bytes on a plain connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import uvicorn
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from server.transport.server import EngineServer
+from tests.conformance.servers import APPLICATIONS, application, configure
+
+DEADLINE_S = 10.0
+SEPARATOR = "\x1e"
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # the signals are pytest's
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+@asynccontextmanager
+async def running(app: Any, **options: Any) -> AsyncIterator[int]:
+    """An ASGI application under uvicorn, on a free port; `options` of uvicorn's."""
+    server = _Server(configure(app, host="127.0.0.1", port=0, timeout_graceful_shutdown=1, **options))
+    serving = asyncio.create_task(server.serve())
+    try:
+        await asyncio.wait_for(server.listening.wait(), DEADLINE_S)
+        port: int = server.servers[0].sockets[0].getsockname()[1]
+        yield port
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until something holds of the server, in this event loop."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+class Endpoint:
+    """A server as the official suites expect it. `engine` tells what only it knows: the sessions that it holds."""
+
+    def __init__(self, port: int, path: str, engine: EngineServer, http: httpx.AsyncClient) -> None:
+        self.port = port
+        self.path = path
+        self.engine = engine
+        self.http = http
+
+    def address(self, transport: str = "polling", sid: str | None = None) -> str:
+        return f"{self.path}?EIO=4&transport={transport}" + ("" if sid is None else f"&sid={sid}")
+
+    async def request(self, method: str, **query: str) -> httpx.Response:
+        return await self.http.request(method, self.path, params=query)
+
+    # -- polling -------------------------------------------------------------------------------------------------
+
+    async def open(self) -> str:
+        """Begin a polling session; returns its sid."""
+        answer = await self.http.get(self.address())
+        assert answer.status_code == 200, answer.text
+        return str(handshake(answer.text)["sid"])
+
+    async def poll(self, sid: str) -> httpx.Response:
+        return await self.http.get(self.address(sid=sid))
+
+    async def post(self, sid: str, *packets: str) -> httpx.Response:
+        return await self.http.post(self.address(sid=sid), content=SEPARATOR.join(packets).encode())
+
+    async def packets(self, sid: str, number: int) -> list[str]:
+        """So many packets, without PINGs, which are answered."""
+        came: list[str] = []
+        while len(came) < number:
+            answer = await self.poll(sid)
+            assert answer.status_code == 200, answer.text
+            for packet in answer.text.split(SEPARATOR):
+                if packet == "2":
+                    await self.post(sid, "3")
+                else:
+                    came.append(packet)
+        assert len(came) == number, came
+        return came
+
+    @asynccontextmanager
+    async def waiting_poll(self, sid: str) -> AsyncIterator[asyncio.Task[httpx.Response]]:
+        """A poll that the server holds, for want of anything to answer."""
+        polling = asyncio.create_task(self.poll(sid))
+        await eventually(lambda: self.engine.sockets[sid].polling)
+        try:
+            yield polling
+        finally:
+            polling.cancel()
+            await asyncio.wait([polling])
+
+    async def is_gone(self, sid: str) -> bool:
+        """Whether the session answers neither a poll nor a packet any more."""
+        polled, posted = await self.poll(sid), await self.post(sid, "4")
+        return (polled.status_code, posted.status_code) == (400, 400)
+
+    # -- WebSocket -----------------------------------------------------------------------------------------------
+
+    def websocket(self, sid: str | None = None, query: Mapping[str, str] | None = None) -> connect:
+        """A WebSocket, of a session if there is a `sid`; or with just this query."""
+        address = f"{self.path}?{httpx.QueryParams(dict(query))}" if query else self.address("websocket", sid)
+        return connect(
+            f"ws://127.0.0.1:{self.port}{address}",
+            compression=None,
+            ping_interval=None,
+            max_size=None,
+            proxy=None,
+        )
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[ClientConnection]:
+        """A session on WebSocket, after the handshake."""
+        async with self.websocket() as socket:
+            assert handshake(await received(socket))["upgrades"] == []
+            yield socket
+
+    @asynccontextmanager
+    async def upgrading(self, sid: str) -> AsyncIterator[ClientConnection]:
+        """A WebSocket that has probed, and been answered."""
+        async with self.websocket(sid) as socket:
+            await socket.send("2probe")
+            assert await received(socket) == "3probe"
+            yield socket
+
+
+def handshake(packet: str | bytes) -> dict[str, Any]:
+    """What an OPEN packet says."""
+    assert isinstance(packet, str)
+    assert packet[:1] == "0", packet
+    said: dict[str, Any] = json.loads(packet[1:])
+    return said
+
+
+async def received(socket: ClientConnection) -> str | bytes:
+    """The next message that is not a PING; a PING is answered. Raises `ConnectionClosed`."""
+    async with asyncio.timeout(DEADLINE_S):
+        while (packet := await socket.recv()) == "2":
+            await socket.send("3")
+        return packet
+
+
+async def until_closed(socket: ClientConnection) -> list[str | bytes]:
+    """What comes before the server closes."""
+    came: list[str | bytes] = []
+    try:
+        while True:
+            came.append(await received(socket))
+    except ConnectionClosed:
+        return came
+
+
+@asynccontextmanager
+async def serving(protocol: str, websockets: Any, **options: Any) -> AsyncIterator[Endpoint]:
+    """The server for a protocol's suite; `websockets` is uvicorn's `ws`, `options` are of the transport."""
+    path, engine = APPLICATIONS[protocol](**{"ping_interval": 20, "ping_timeout": 20, **options})
+    async with running(application(path, engine), ws=websockets) as port:
+        limits = httpx.Limits(max_keepalive_connections=0)  # a request that is given up takes its connection along
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S, limits=limits, trust_env=False
+        ) as http:
+            yield Endpoint(port, path, engine, http)
+        for session in list(engine.sockets.values()):
+            session.end("the test is over")
+
+
+class Wire:
+    """A WebSocket whose client is the test: what it sends is sent as it is."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def send_bytewise(self, data: bytes) -> None:
+        """Each byte by itself, and read by the server before the next one is sent."""
+        for at in range(len(data)):
+            await self.send(data[at : at + 1])
+            for _ in range(2):
+                await asyncio.sleep(0)
+
+    async def frame(self) -> tuple[int, bytes]:
+        """The next frame: opcode and payload. It is final, and not masked."""
+        async with asyncio.timeout(DEADLINE_S):
+            first, second = await self._reader.readexactly(2)
+            assert first & 0xF0 == 0x80, first
+            assert not second & 0x80, "a server does not mask"
+            size = second
+            if size > 125:
+                size = int.from_bytes(await self._reader.readexactly(2 if size == 126 else 8), "big")
+            return first & 0x0F, await self._reader.readexactly(size)
+
+    async def echo(self, content: str = "still here") -> None:
+        """The session answers."""
+        await self.send(text(f"4{content}"))
+        assert await self.frame() == (1, f"4{content}".encode())
+
+    async def close_code(self) -> int:
+        """The code of the CLOSE frame that comes next, and after it the end of the connection."""
+        opcode, payload = await self.frame()
+        assert opcode == 8, (opcode, payload)
+        async with asyncio.timeout(DEADLINE_S):
+            assert await self._reader.read() == b""
+        return int.from_bytes(payload[:2], "big")
+
+    async def bytes_until_end(self) -> bytes:
+        async with asyncio.timeout(DEADLINE_S):
+            return await self._reader.read()
+
+    async def head(self) -> bytes:
+        """The answer to the opening handshake."""
+        async with asyncio.timeout(DEADLINE_S):
+            return await self._reader.readuntil(b"\r\n\r\n")
+
+    def abort(self) -> None:
+        self._writer.transport.abort()
+
+
+def upgrade_request(endpoint: Endpoint, sid: str | None = None) -> bytes:
+    return (
+        f"GET {endpoint.address('websocket', sid)} HTTP/1.1\r\nHost: 127.0.0.1:{endpoint.port}\r\n"
+        "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
+
+
+@asynccontextmanager
+async def plain(endpoint: Endpoint) -> AsyncIterator[Wire]:
+    """A TCP connection, and nothing said yet."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
+    try:
+        yield Wire(reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+@asynccontextmanager
+async def wired(endpoint: Endpoint) -> AsyncIterator[Wire]:
+    """A session on such a WebSocket, after both handshakes."""
+    async with plain(endpoint) as wire:
+        await wire.send(upgrade_request(endpoint))
+        assert (await wire.head()).startswith(b"HTTP/1.1 101 ")
+        opcode, packet = await wire.frame()
+        assert opcode == 1
+        handshake(packet.decode())
+        yield wire
+
+
+def frame(head: int, payload: bytes = b"", *, masked: bool = True, size: int | None = None) -> bytes:
+    """A client's frame: `head` is its first byte; `size`, if it announces another one than it has."""
+    length = len(payload) if size is None else size
+    bit = 0x80 if masked else 0
+    if length < 126:
+        said = bytes((bit | length,))
+    elif length < 65_536:
+        said = bytes((bit | 126,)) + length.to_bytes(2, "big")
+    else:
+        said = bytes((bit | 127,)) + length.to_bytes(8, "big")
+    mask = b"\x37\xfa\x21\x3d" if masked else b""
+    data = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload)) if masked else payload
+    return bytes((head,)) + said + mask + data
+
+
+def text(message: str) -> bytes:
+    return frame(0x81, message.encode())
