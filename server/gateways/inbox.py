@@ -16,6 +16,10 @@ from server.dispatch import Answer, Dispatcher
 
 MAX_IN_FLIGHT = 1024
 """Actions of one connection that may wait for their answers; more are refused."""
+MAX_WAITING_BYTES = 4 * 1024 * 1024
+"""Bytes of actions that may wait for their turn; more are refused."""
+MAX_REFUSALS = 8 * MAX_IN_FLIGHT
+"""Answers that may wait for their turn at all; who goes on is closed."""
 
 
 class _Slot:
@@ -31,42 +35,50 @@ class Inbox:
         """`context` makes the surroundings of one action."""
         self._dispatcher = dispatcher
         self._context = context
-        self._waiting: deque[tuple[_Slot, object, object]] = deque()
+        self._waiting: deque[tuple[_Slot, object, object, int]] = deque()
+        self._waiting_bytes = 0
         self._slots: deque[_Slot] = deque()
         self._appending = 0
         self._appended: asyncio.Future[None] | None = None
         self._worker: asyncio.Task[None] | None = None
         self._stopped = False
 
-    def push(self, name: object, raw: object, reply: Callable[[Answer], None]) -> None:
-        """Take an action; `reply` is called once with its answer."""
+    def push(self, name: object, raw: object, size: int, reply: Callable[[Answer], None]) -> bool:
+        """Take an action of so many bytes; `reply` is called once with its answer.
+
+        False: far too many wait; nothing of this client is to be taken any more.
+        """
         if self._stopped:
-            return
+            return True
+        if len(self._slots) >= MAX_IN_FLIGHT or self._waiting_bytes + size > MAX_WAITING_BYTES:
+            busy = ActionError(ErrorCode.RATE_LIMITED, "too many actions in flight", retry_after=1)
+            return self.refuse(busy, reply)
         slot = _Slot(reply)
         self._slots.append(slot)
-        if len(self._slots) > MAX_IN_FLIGHT:
-            busy = ActionError(ErrorCode.RATE_LIMITED, "too many actions in flight", retry_after=1)
-            self._fill(slot, Answer(error=busy.error))
-            return
-        self._waiting.append((slot, name, raw))
+        self._waiting.append((slot, name, raw, size))
+        self._waiting_bytes += size
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
+        return True
 
-    def refuse(self, error: ActionError, reply: Callable[[Answer], None]) -> None:
-        """Answer, in its turn, what cannot be an action."""
+    def refuse(self, error: ActionError, reply: Callable[[Answer], None]) -> bool:
+        """Answer, in its turn, what cannot be an action. False as in `push`."""
         slot = _Slot(reply)
         self._slots.append(slot)
         self._fill(slot, Answer(error=error.error))
+        return len(self._slots) < MAX_REFUSALS
 
     def stop(self) -> None:
         """Start nothing more: the caller's right to act has ended. What has begun goes on."""
         self._stopped = True
         self._waiting.clear()
+        self._waiting_bytes = 0
 
     async def _work(self) -> None:
         try:
             while self._waiting:
-                slot, name, raw = self._waiting.popleft()
+                slot, name, raw, size = self._waiting.popleft()
+                self._waiting_bytes -= size
                 found = self._dispatcher.registry.get(name) if isinstance(name, str) else None
                 if self._appending and not (found is not None and found.appends):
                     self._appended = asyncio.get_running_loop().create_future()

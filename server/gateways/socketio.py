@@ -138,7 +138,7 @@ class SocketIOGateway:
         socket.data = client = _Client()
         client.connecting = asyncio.create_task(self._connect(socket, client, auth))
 
-    def event(self, socket: NamespaceSocket[_Client], data: list[Any], ack_id: int | None) -> None:
+    def event(self, socket: NamespaceSocket[_Client], data: list[Any], ack_id: int | None, size: int) -> None:
         client = socket.data
         assert client is not None
 
@@ -149,9 +149,11 @@ class SocketIOGateway:
         try:
             raw = payload_of(data[1:])
         except ActionError as error:
-            client.inbox.refuse(error, reply)
+            room = client.inbox.refuse(error, reply)
         else:
-            client.inbox.push(data[0], raw, reply)
+            room = client.inbox.push(data[0], raw, size, reply)
+        if not room:
+            client.link.close(CloseReason.PROTOCOL_ERROR)
 
     def disconnected(self, socket: NamespaceSocket[_Client]) -> None:
         socket.session.heartbeat = None

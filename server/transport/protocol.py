@@ -194,8 +194,8 @@ class Listener(Protocol[D]):
     def connect(self, socket: NamespaceSocket[D], auth: Any) -> None:
         """A client asks for a namespace: call `accept` or `refuse`, now or later."""
 
-    def event(self, socket: NamespaceSocket[D], data: list[Any], ack_id: int | None) -> None:
-        """An event, as [name, argument, …]; answer it if it has an `ack_id`."""
+    def event(self, socket: NamespaceSocket[D], data: list[Any], ack_id: int | None, size: int) -> None:
+        """An event of so many bytes, as [name, argument, …]; answer it if it has an `ack_id`."""
 
     def disconnected(self, socket: NamespaceSocket[D]) -> None:
         """A client that asked for the namespace, and was not refused, has left it."""
@@ -260,7 +260,8 @@ class SocketIOServer(socketio.AsyncServer, Generic[D]):  # type: ignore[misc]
         try:
             packet = self._assemble(peer, data)
             if packet is not None:
-                self._receive(peer, packet)
+                self._receive(peer, packet, max(len(data), peer.partial_bytes))
+                peer.partial_bytes = 0
         except (ValueError, TypeError, LookupError, RecursionError, AttributeError) as error:
             logger.info("protocol error: %s", error)
             accepted = [socket for socket in peer.sockets.values() if socket.accepted]
@@ -314,7 +315,7 @@ class SocketIOServer(socketio.AsyncServer, Generic[D]):  # type: ignore[misc]
             raise ValueError("not a Socket.IO packet")
         return packet
 
-    def _receive(self, peer: Peer[D], packet: Any) -> None:
+    def _receive(self, peer: Peer[D], packet: Any, size: int) -> None:
         namespace: str = packet.namespace or "/"
         socket = peer.sockets.get(namespace)
         kind = packet.packet_type
@@ -335,7 +336,7 @@ class SocketIOServer(socketio.AsyncServer, Generic[D]):  # type: ignore[misc]
         if kind in (sio.EVENT, sio.BINARY_EVENT):
             if not isinstance(packet.data, list) or not packet.data:
                 raise ValueError("an event is a non-empty array")
-            self._listener.event(socket, packet.data, packet.id)
+            self._listener.event(socket, packet.data, packet.id, size)
         elif kind == sio.DISCONNECT:
             del peer.sockets[namespace]
             self._listener.disconnected(socket)

@@ -258,8 +258,8 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
                 task.cancel()
 
     async def _post(self, session: EngineSession, receive: Receive) -> tuple[int, str]:
-        if session.upgraded or session.closing:
-            return 400, "session has been upgraded" if session.upgraded else "session id unknown"
+        if session.upgraded:
+            return 400, "session has been upgraded"
         chunks, size, more = [], 0, True
         while more:
             event = await receive()
@@ -271,8 +271,13 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             if size > self.max_http_buffer_size:
                 session.end(self.reason.TRANSPORT_ERROR)
                 return 413, "payload too large"
+        body = b"".join(chunks)
+        if session.closing:
+            if body == CLOSE.encode():  # nobody comes for its last words
+                session.finish()
+            return 400, "session id unknown"
         try:
-            for packet in decode_payload(b"".join(chunks)):
+            for packet in decode_payload(body):
                 session.receive_packet(packet)
                 if session.has_ended():
                     break

@@ -40,7 +40,7 @@ class Namespaces:
         client.accept()
         client.emit("auth", auth or {})
 
-    def event(self, client: NamespaceSocket[None], data: list[Any], ack_id: int | None) -> None:
+    def event(self, client: NamespaceSocket[None], data: list[Any], ack_id: int | None, size: int) -> None:
         if data[0] == "message":
             client.emit("message-back", *data[1:])
         elif data[0] == "message-with-ack" and ack_id is not None:
