@@ -16,7 +16,7 @@ from server.context import Context
 from server.contract.actions import NoPayload
 from server.contract.models import Empty
 from server.dispatch import Handler, action
-from server.gateways.inbox import MAX_IN_FLIGHT
+from server.gateways.inbox import MAX_IN_FLIGHT, MAX_REFUSALS, MAX_WAITING_BYTES
 from tests.gateways.raw import Raw, dumps, entered, opened, polling
 from tests.support.node import RunningNode, running_node
 
@@ -375,3 +375,41 @@ async def test_more_actions_in_flight_than_allowed_are_refused_and_answered_in_o
         }
         assert 1 <= len(refused) <= 100
         await raw.is_alive()
+
+
+async def test_more_bytes_waiting_than_allowed_are_refused_and_the_rest_is_answered(
+    quiet_log: None, sqlite_url: str, tmp_path: Path
+) -> None:
+    async with (
+        with_a_slow_action(sqlite_url, tmp_path) as (node, gate),
+        entered(node.url, await node.register("omar")) as raw,
+    ):
+        big, fitting = "x" * 500_000, MAX_WAITING_BYTES // 500_100
+        total = fitting + 4
+        await raw.send("420" + dumps(["wait"]))
+        for n in range(1, total + 1):
+            await raw.send(f"42{n}" + dumps(["get_profile", {"username": big}]))
+        await (await raw.socket.ping())  # all of it has been read
+        gate.set()
+        answers: dict[int, str] = {}
+        while len(answers) <= total:
+            packet = str(await raw.receive())
+            if packet.startswith("43"):
+                answer = json.loads(packet[packet.index("[") :])[0]
+                answers[int(packet[2 : packet.index("[")])] = "ok" if answer["ok"] else answer["error"]["code"]
+        assert [answers[n] for n in range(1, fitting + 1)] == ["invalid"] * fitting  # read, and found too long
+        assert [answers[n] for n in range(fitting + 1, total + 1)] == ["rate_limited"] * 4
+        await raw.is_alive()
+
+
+async def test_who_goes_on_and_on_past_every_refusal_is_closed(
+    quiet_log: None, sqlite_url: str, tmp_path: Path
+) -> None:
+    async with (
+        with_a_slow_action(sqlite_url, tmp_path) as (node, gate),
+        entered(node.url, await node.register("omar")) as raw,
+    ):
+        await raw.send("420" + dumps(["wait"]))
+        await raw.send(*(f'42{n}["nothing"]' for n in range(1, MAX_REFUSALS + 1)))
+        assert await raw.until('42["closing"') == ["closing", {"reason": "protocol_error", "reconnect": False}]
+        gate.set()
