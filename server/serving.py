@@ -18,7 +18,7 @@ import uvicorn
 
 from server.app import Application
 from server.settings import SettingsError
-from server.transport.direct import DirectWebSocket
+from server.transport.direct import DirectWebSocket, Http
 from server.transport.protocol import MAX_PAYLOAD
 
 BACKLOG = 4096
@@ -43,6 +43,7 @@ class Server(uvicorn.Server):
                 host=host,
                 port=port,
                 lifespan="off",  # `run` starts and stops the node
+                http=Http,
                 ws=DirectWebSocket,
                 ws_max_size=MAX_PAYLOAD,
                 ws_per_message_deflate=False,  # it holds memory per connection

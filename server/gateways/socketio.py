@@ -36,8 +36,11 @@ class SocketIOLink:
         self.inbox: Inbox | None = None
         self._session = session
         self._server = server
+        self._overflowed = False
 
     def write(self, batch: Batch) -> None:
+        if self._overflowed:
+            return
         session = self._session
         if batch.transient and not session.has_room(self._server.max_buffered // 2):
             return
@@ -50,6 +53,8 @@ class SocketIOLink:
 
     def answer(self, ack_id: int, answer: Answer) -> None:
         """Acknowledge an action."""
+        if self._overflowed:
+            return
         message, session = self.codec.answer(ack_id, answer.wire()), self._session
         if session.wire is not None:
             sent = session.put_frames(self.codec.frame(message))
@@ -59,7 +64,11 @@ class SocketIOLink:
             self._overflow()
 
     def _overflow(self) -> None:
-        """The client does not read. Not closed now: whoever writes is going through the connections of a room."""
+        """The client does not read. Not closed now: whoever writes is going through the connections of a room.
+
+        Nothing goes out from here on: after what was dropped, it would leave a gap that no cursor tells of.
+        """
+        self._overflowed = True
         asyncio.get_running_loop().call_soon(self.close, CloseReason.SLOW_CONSUMER)
 
     async def drain(self) -> None:

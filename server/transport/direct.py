@@ -1,4 +1,4 @@
-"""A WebSocket protocol class for uvicorn (`ws=`) that lets the transport write to the socket itself.
+"""Protocol classes for uvicorn (`http=`, `ws=`) that let the transport write to a WebSocket's socket itself.
 
 The handshake is uvicorn's own. It then offers itself in the ASGI scope, as the extension `tidings.direct`; an
 application that takes it over gets messages by a call and writes frames to the socket's transport, without a task, a
@@ -8,8 +8,11 @@ queue or an ASGI event in between. An application that does not is served over A
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any, Final, Protocol
 
+from httptools import HttpParserUpgrade
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
@@ -36,6 +39,26 @@ class Receiver(Protocol):
 
     def lost(self) -> None:
         """The WebSocket is over."""
+
+
+class Http(HttpToolsProtocol):
+    """uvicorn's own, which drops what comes in one read with a request to upgrade, and behind it."""
+
+    def data_received(self, data: bytes) -> None:
+        self._read = data
+        try:
+            super().data_received(data)
+        finally:
+            del self._read
+
+    def handle_websocket_upgrade(self) -> None:
+        upgrade = sys.exception()
+        assert isinstance(upgrade, HttpParserUpgrade)
+        super().handle_websocket_upgrade()
+        behind = self._read[upgrade.args[0] :]
+        protocol = self.transport.get_protocol()
+        if behind and isinstance(protocol, DirectWebSocket):
+            protocol.data_received(behind)
 
 
 class DirectWebSocket(WebSocketsSansIOProtocol):

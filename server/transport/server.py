@@ -363,7 +363,10 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
     async def _read(self, session: EngineSession, receive: Receive) -> None:
         try:
             while True:
-                session.receive_packet(await _receive_packet(receive))
+                packet = await _receive_packet(receive)
+                if len(packet) > self.max_http_buffer_size:
+                    raise ProtocolError("message too big")
+                session.receive_packet(packet)
         except WebSocketClosed:
             session.end(self.reason.TRANSPORT_CLOSE)
         except ProtocolError as error:

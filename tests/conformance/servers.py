@@ -8,7 +8,7 @@ from typing import Any
 
 import uvicorn
 
-from server.transport.direct import DirectWebSocket
+from server.transport.direct import DirectWebSocket, Http
 from server.transport.protocol import NamespaceSocket, SocketIOServer
 from server.transport.server import EngineServer, Receive, Scope, Send
 from server.transport.session import EngineSession
@@ -89,6 +89,7 @@ def configure(app: Any, **options: Any) -> uvicorn.Config:
         app,
         **{
             "lifespan": "off",
+            "http": Http,
             "ws": DirectWebSocket,
             "ws_per_message_deflate": False,
             "ws_ping_interval": None,

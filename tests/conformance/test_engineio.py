@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import pytest
@@ -146,6 +147,16 @@ async def test_a_payload_over_the_limit_is_refused_and_closes_the_session(engine
     assert (await engineio.post(sid, "4" * 1_000_000)).status_code == 200
     assert (await engineio.post(sid, "4" * 1_000_001)).status_code == 413
     assert await engineio.is_gone(sid)
+
+
+async def test_a_message_over_the_limit_closes_the_websocket(engineio: Endpoint) -> None:
+    async with engineio.session() as socket:
+        await socket.send("4" + "x" * 999_999)
+        assert len(await received(socket)) == 1_000_000
+        with contextlib.suppress(ConnectionClosed):
+            await socket.send("4" + "x" * 1_000_000)
+        assert await until_closed(socket) == []
+    await eventually(lambda: not engineio.engine.sockets)
 
 
 # -- polling -----------------------------------------------------------------------------------------------------

@@ -202,6 +202,12 @@ class Wire:
             for _ in range(2):
                 await asyncio.sleep(0)
 
+    async def send_in_two(self, data: bytes, at: int) -> None:
+        for part in (data[:at], data[at:]):
+            await self.send(part)
+            for _ in range(2):
+                await asyncio.sleep(0)
+
     async def frame(self) -> tuple[int, bytes]:
         """The next frame: opcode and payload. It is final, and not masked."""
         async with asyncio.timeout(DEADLINE_S):

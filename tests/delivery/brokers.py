@@ -49,6 +49,19 @@ class DeafBroker(MemoryBroker):
             super().publish(channel, notice)
 
 
+class NotingBroker(MemoryBroker):
+    """Notes what was appended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.appended: list[Appended] = []
+
+    def publish(self, channel: Channel, notice: Notice) -> None:
+        if isinstance(notice, Appended):
+            self.appended.append(notice)
+        super().publish(channel, notice)
+
+
 class Wire:
     """Joins the brokers of several nodes of one process."""
 

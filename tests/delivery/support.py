@@ -24,7 +24,10 @@ from websockets.exceptions import ConnectionClosed
 from db.engine import Database
 from db.queries import log, rooms, users
 from db.queries.rows import EntryRow
+from server.contract.errors import CloseReason
 from server.delivery.connection import Principal
+from server.delivery.frames import Batch
+from server.transport.protocol import TextCodec
 from tests.support.client import DEADLINE_S, Client
 from tests.support.node import RunningNode
 
@@ -255,3 +258,42 @@ async def break_store(database: Database) -> Callable[[], Any]:
 def seqs(client: Client, room_id: str) -> list[int]:
     """seqs of all entries of the room so far."""
     return [p["seq"] for n, p in client.events if p.get("seq") and p["room_id"] == room_id]
+
+
+class RecordingLink:
+    """A connection's way out whose far end reads when it is told to."""
+
+    codec = TextCodec()
+
+    def __init__(self) -> None:
+        self.written: list[tuple[str, Any]] = []
+        self.closed: CloseReason | None = None
+        self.waiting = asyncio.Event()
+        """Somebody waits for the far end to read."""
+        self._reads = asyncio.Event()
+        self._arrived = asyncio.Event()
+
+    def write(self, batch: Batch) -> None:
+        assert self.closed is None
+        self.written += batch.events
+        self._arrived.set()
+
+    async def drain(self) -> None:
+        self._reads.clear()
+        self.waiting.set()
+        await self._reads.wait()
+
+    def close(self, reason: CloseReason) -> None:
+        self.closed = reason
+
+    async def until(self, count: int) -> None:
+        """Wait until so many events were written."""
+        async with asyncio.timeout(DEADLINE_S):
+            while len(self.written) < count:
+                self._arrived.clear()
+                await self._arrived.wait()
+
+    def read(self) -> None:
+        """Read all that was written."""
+        self.waiting.clear()
+        self._reads.set()

@@ -16,9 +16,13 @@ from db.engine import Database
 from db.queries import log, rooms
 from db.queries.log import Span
 from db.queries.rows import entry_bytes
-from tests.delivery.support import fill, make_topic, reader
+from server.delivery.frames import Batch
+from server.delivery.journal import MAX_BATCH_BYTES
+from server.delivery.operations import Send
+from tests.delivery.brokers import NotingBroker
+from tests.delivery.support import fill, make_topic, principal, reader
 from tests.support.client import connected
-from tests.support.node import RunningNode
+from tests.support.node import RunningNode, running_node
 from tests.support.process import ServerProcess
 
 MB = 1024 * 1024
@@ -70,16 +74,22 @@ async def test_a_thousand_rooms_with_one_message_each_are_replayed(server: Runni
         pass
     room_ids = await many_rooms(server, 1000)
     async with connected(server.url, other) as diego:
-        async with connected(server.url, token, device="phone", cursors={}) as phone:
-            # Also rooms that the device was never told of, each with a long message.
-            assert [event["room"]["room_id"] for event in phone.of("room_added")] == room_ids
-            assert sorted(m["room_id"] for m in phone.of("message")) == sorted(room_ids)
-            assert phone.events[-1][1]["replayed"] == 1000
-            assert (await phone.ask("get_profile", username="diego"))["online"]
+        async with reader(server.url, token, ready=False, device="phone", cursors={}) as phone:
+            # The device was never told of these rooms. It does not read while it is, and they do not wait for it.
+            await phone.until_event("room_added")
+            await diego.ask("message", room_id=room_ids[-1], content="live")
+            assert (await phone.until_event("ready"))["replayed"] in (1000, 1001)
+            added = [payload["room"]["room_id"] for name, payload in phone.events if name == "room_added"]
+            assert added == room_ids
+            names = [name for name, payload in phone.events if room_ids[-1] in str(payload)]
+            assert names == ["room_added", "message", "message"]
+            assert all(phone.seqs(room_id) == [1] for room_id in room_ids[:-1])
+            assert phone.seqs(room_ids[-1]) == [1, 2]
         async with connected(server.url, token, device="phone", cursors=dict.fromkeys(room_ids, 0)) as phone:
-            assert [m["room_id"] for m in phone.of("message")] == room_ids
+            assert list(dict.fromkeys(m["room_id"] for m in phone.of("message"))) == room_ids
+            assert len(phone.of("message")) == 1001
             await diego.ask("message", room_id=room_ids[7], content="live")
-            await phone.until(lambda: phone.contents(room_ids[7]) == ["y" * 3000, "live"])
+            await phone.until(lambda: phone.contents(room_ids[7]) == ["y" * 8000, "live"])
 
 
 async def many_rooms(server: RunningNode, count: int) -> list[str]:
@@ -105,7 +115,7 @@ async def many_rooms(server: RunningNode, count: int) -> list[str]:
         return room_ids
 
     room_ids = await server.node.database.write(make)
-    await fill(server.node.database, "diego", {room_id: ["y" * 3000] for room_id in room_ids})
+    await fill(server.node.database, "diego", {room_id: ["y" * 8000] for room_id in room_ids})
     return room_ids
 
 
@@ -118,15 +128,20 @@ async def test_a_replay_of_the_longest_messages_fits_the_connection(server: Runn
         assert [m["seq"] for m in omar.of("message")] == list(range(1, 401))
 
 
-async def test_a_batch_of_the_longest_messages_fits_the_connection(server: RunningNode) -> None:
-    tokens = [await server.register(name) for name in ("omar", "diego")]
-    room_id = await make_topic(server.url, tokens[0], "noticias", tokens[1])
-    async with connected(server.url, tokens[0]) as omar, connected(server.url, tokens[1]) as diego:
-        sent = [omar.send("message", {"room_id": room_id, "content": "🦉" * 16_384}) for _ in range(60)]
-        assert all(answer["ok"] for answer in await asyncio.gather(*sent))
-        for client in (omar, diego):
-            await client.until(lambda client=client: len(client.of("message")) == 60)
-            assert [m["seq"] for m in client.of("message")] == list(range(1, 61))
+async def test_what_one_batch_publishes_fits_the_queue_of_a_connection(database_url: str, tmp_path: Path) -> None:
+    broker = NotingBroker()
+    async with running_node(database_url, tmp_path, options={"broker": broker}) as server:
+        token = await server.register("omar")
+        room_id = await make_topic(server.url, token, "noticias")
+        async with connected(server.url, token) as omar:
+            me, key = principal(server, "omar"), server.node.hub.key(room_id)
+            # All in the queue before the first batch is made of it.
+            contents = ["🦉" * 16_384, "x" * 16_384, "x"] * 20
+            await asyncio.gather(*(server.node.journal.hand_over(Send(me, key, one)) for one in contents))
+            sizes = [sum(map(entry_bytes, notice.entries)) for notice in broker.appended]
+            assert max(sizes) <= MAX_BATCH_BYTES
+            assert min(sizes[:-1]) > MAX_BATCH_BYTES // 2  # and no smaller than need be
+            await omar.until(lambda: omar.contents() == contents)
 
 
 async def test_a_page_is_bounded_in_bytes_and_misses_nothing(server: RunningNode) -> None:
@@ -181,6 +196,20 @@ async def test_who_does_not_read_is_closed_and_loses_nothing_and_slows_nobody(se
         assert [m["seq"] for m in good.of("message")] == list(range(1, total + 1))
     async with connected(server.url, token, device="slow", cursors={room_id: len(got)}) as back:
         assert [m["seq"] for m in back.of("message")] == list(range(len(got) + 1, total + 1))
+
+
+async def test_after_what_did_not_fit_nothing_goes_out(server: RunningNode) -> None:
+    """A gap would be taken for the whole: the reader's cursor would go past what was dropped."""
+    token = await server.register("omar")
+    async with reader(server.url, token) as slow:
+        (connection,) = server.node.hub.connections
+        at = len(slow.events)
+        for n in range(2000):  # in one step of the event loop, the large and the small by turns
+            connection.link.write(Batch([("message", {"n": n, "content": "x" * (100_000 if n % 2 else 10)})]))
+        await slow.until_closed()
+        got = [payload["n"] for name, payload in slow.events[at:] if name == "message"]
+        assert got == list(range(len(got)))
+        assert 0 < len(got) < 2000
 
 
 async def test_many_cursors_of_rooms_that_are_not_there_are_answered_at_once(server: RunningNode) -> None:

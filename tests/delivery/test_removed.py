@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
-from tests.delivery.support import Reader, fill, make_topic, reader, rest, seqs
+from server.contract.errors import ActionError
+from server.delivery.operations import Leave, Send
+from tests.delivery.support import Reader, fill, make_topic, principal, reader, rest, seqs
 from tests.support.client import connected
 from tests.support.node import RunningNode
 
@@ -125,3 +127,34 @@ async def test_leaving_takes_effect_at_its_place_among_messages(server: RunningN
             assert omar.events[-1][0] == "room_removed"
     whole = seqs(diego, room_id)
     assert whole == list(range(1, len(whole) + 1))
+
+
+@pytest.mark.parametrize("is_private", [False, True], ids=["public", "private"])
+async def test_who_leaves_gets_what_stands_before_it_in_the_same_batch(
+    server: RunningNode, *, is_private: bool
+) -> None:
+    token, other = await server.register("omar"), await server.register("diego")
+    room_id = await make_topic(server.url, other, "noticias", is_private=is_private)
+    async with connected(server.url, token) as omar, connected(server.url, other) as diego:
+        if is_private:
+            await diego.ask("invite", room_id=room_id, username="omar")
+        else:
+            await omar.ask("subscribe", topic_name="noticias")
+        await omar.event("room_added")
+        him, her = principal(server, "omar"), principal(server, "diego")
+        key, journal = server.node.hub.key(room_id), server.node.journal
+        # Handed over in one step of the event loop, so they are in one batch.
+        futures = [
+            journal.hand_over(Send(her, key, "1")),
+            journal.hand_over(Send(him, key, "2")),
+            journal.hand_over(Leave(him, key)),
+            journal.hand_over(Send(her, key, "3")),
+            journal.hand_over(Send(him, key, "too late")),
+        ]
+        *_, late = await asyncio.gather(*futures, return_exceptions=True)
+        assert isinstance(late, ActionError)
+        await omar.event("room_removed")
+        await omar.ask("get_rooms")
+        assert omar.contents() == ["1", "2"]
+        assert omar.events[-1][0] == "room_removed"
+        await diego.until(lambda: diego.contents() == ["1", "2", "3"])

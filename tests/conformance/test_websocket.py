@@ -1,0 +1,221 @@
+"""WebSocket frames (RFC 6455) as a server of Engine.IO must take them, however TCP cuts them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from server.transport.direct import DirectWebSocket
+from tests.conformance.wire import (
+    Endpoint,
+    eventually,
+    frame,
+    handshake,
+    plain,
+    serving,
+    text,
+    upgrade_request,
+    wired,
+)
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+
+
+@pytest.fixture
+async def engineio(quiet_log: None) -> AsyncIterator[Endpoint]:
+    """Taken over: over ASGI, the frames are the business of the server under it."""
+    async with serving("engineio", DirectWebSocket) as endpoint:
+        yield endpoint
+
+
+async def test_the_opening_handshake_is_answered_as_the_rfc_says(engineio: Endpoint) -> None:
+    async with plain(engineio) as wire:
+        await wire.send(upgrade_request(engineio))
+        head = (await wire.head()).decode().lower()
+        assert head.startswith("http/1.1 101 ")
+        assert "\r\nsec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n" in head  # section 1.3
+        assert "sec-websocket-extensions" not in head
+
+
+async def test_messages_in_fragments_are_joined_with_control_frames_in_between(engineio: Endpoint) -> None:
+    async with wired(engineio) as wire:
+        whole = "4ñ 漢字 🦉".encode()
+        parts = [whole[at : at + 1] for at in range(len(whole))]  # cut within characters too
+        await wire.send(frame(0x01, parts[0]) + frame(0x89, b"between"))
+        assert await wire.frame() == (PONG, b"between")
+        await wire.send(b"".join(frame(0x00, part) for part in parts[1:-1]) + frame(0x80, parts[-1]))
+        assert await wire.frame() == (TEXT, whole)
+        await wire.send(frame(0x02, b"\x00") + frame(0x00) + frame(0x80, b"\xff"))
+        assert await wire.frame() == (BINARY, b"\x00\xff")
+
+
+async def test_a_ping_is_answered_with_its_payload_and_a_pong_is_not_answered(engineio: Endpoint) -> None:
+    async with wired(engineio) as wire:
+        for payload in (b"", b"hello", bytes(range(125))):
+            await wire.send(frame(0x8A, payload) + frame(0x89, payload))
+            assert await wire.frame() == (PONG, payload)
+        await wire.echo()
+
+
+SIZES = (125, 126, 127, 65_535, 65_536, 1_000_000)
+
+
+async def test_lengths_of_every_width_go_in_and_out(engineio: Endpoint) -> None:
+    async with wired(engineio) as wire:
+        for size in SIZES:
+            await wire.send(frame(0x82, bytes(size)))
+            assert await wire.frame() == (BINARY, bytes(size))
+
+
+BROKEN = {
+    "a frame that is not masked": (frame(0x81, b"4hello", masked=False), 1002),
+    "a ping that is not masked": (frame(0x89, b"", masked=False), 1002),
+    "reserved bit 1": (frame(0xC1, b"4hello"), 1002),
+    "reserved bit 2": (frame(0xA1, b"4hello"), 1002),
+    "reserved bit 3": (frame(0x91, b"4hello"), 1002),
+    "a reserved opcode": (frame(0x83, b"4hello"), 1002),
+    "a reserved control opcode": (frame(0x8B, b"hello"), 1002),
+    "a long ping": (frame(0x89, bytes(126)), 1002),
+    "a ping in fragments": (frame(0x09, b"hello"), 1002),
+    "a continuation of nothing": (frame(0x80, b"4hello"), 1002),
+    "a message within a message": (frame(0x01, b"4hel") + frame(0x81, b"4lo"), 1002),
+    "a close of one byte": (frame(0x88, b"\x03"), 1002),
+    "a close code that is not sent": (frame(0x88, b"\x03\xed"), 1002),
+    "a close reason that is not UTF-8": (frame(0x88, b"\x03\xe8\xff"), 1007),
+    "text that is not UTF-8": (frame(0x81, b"4\xc3\x28"), 1007),
+    "text that ends within a character": (frame(0x81, b"4\xf0\x9f\xa6"), 1007),
+    "fragments that are not UTF-8": (frame(0x01, b"4\xc3") + frame(0x80, b"\x28"), 1007),
+    "surrogates": (frame(0x81, b"4\xed\xa0\x80"), 1007),
+    "a message over the limit": (frame(0x82, size=1_000_001), 1009),
+    "fragments over the limit": (frame(0x02, bytes(600_000)) + frame(0x80, size=400_001), 1009),
+    "a message beyond counting": (b"\x82\xff" + b"\xff" * 8 + b"mask", 1009),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+async def test_a_broken_frame_fails_the_connection_with_its_code(engineio: Endpoint, what: str) -> None:
+    broken, code = BROKEN[what]
+    async with wired(engineio) as wire, wired(engineio) as bystander:
+        await wire.send(text("4before") + broken)
+        assert await wire.frame() == (TEXT, b"4before"), "what came before it was whole"
+        assert await wire.close_code() == code
+        await eventually(lambda: len(engineio.engine.sockets) == 1)
+        await bystander.echo()
+
+
+CLOSES = {
+    "nothing": b"",
+    "normal": b"\x03\xe8",
+    "going away, with a reason": b"\x03\xe9adi\xc3\xb3s",
+    "a code of a library": b"\x0b\xb8",
+    "a code of an application": b"\x13\x87bye",
+}
+
+
+@pytest.mark.parametrize("what", CLOSES)
+async def test_a_close_is_answered_and_ends_the_connection_and_the_session(engineio: Endpoint, what: str) -> None:
+    async with wired(engineio) as wire:
+        await wire.send(frame(0x88, CLOSES[what]) + text("4late"))
+        assert await wire.close_code() == (int.from_bytes(CLOSES[what][:2], "big") or 1000)
+        await eventually(lambda: not engineio.engine.sockets)
+
+
+async def test_a_connection_that_is_cut_ends_the_session(engineio: Endpoint) -> None:
+    for sent in (b"", text("4hello")[:3], frame(0x01, b"4hel"), b"\x82\xff"):
+        async with wired(engineio) as wire:
+            await wire.send(sent)
+            wire.abort()
+            await eventually(lambda: not engineio.engine.sockets)
+
+
+STREAM = (
+    text("4one")
+    + frame(0x89, b"ping")
+    + frame(0x01, b"4frag")
+    + frame(0x8A, b"nobody asked")
+    + frame(0x80, "mented ñ".encode())
+    + frame(0x82, bytes(300))
+    + text("4last")
+)
+ANSWER = [
+    (TEXT, b"4one"),
+    (PONG, b"ping"),
+    (TEXT, "4fragmented ñ".encode()),
+    (BINARY, bytes(300)),
+    (TEXT, b"4last"),
+]
+
+
+async def test_many_frames_in_one_segment_are_taken_in_order(engineio: Endpoint) -> None:
+    async with wired(engineio) as wire:
+        await wire.send(STREAM * 20)
+        pongs_apart = sorted([await wire.frame() for _ in range(20 * len(ANSWER))], key=lambda came: came[0] == PONG)
+        assert pongs_apart == sorted(ANSWER * 20, key=lambda came: came[0] == PONG)
+
+
+async def test_a_frame_in_as_many_segments_as_it_has_bytes_is_taken(engineio: Endpoint) -> None:
+    async with wired(engineio) as wire:
+        await wire.send_bytewise(STREAM)
+        assert [await wire.frame() for _ in ANSWER] == ANSWER
+
+
+async def test_frames_cut_at_every_place_are_taken(engineio: Endpoint) -> None:
+    stream = text("4first") + frame(0x82, bytes(130)) + text("4last")
+    async with wired(engineio) as wire:
+        for at in range(1, len(stream)):
+            await wire.send_in_two(stream, at)
+            assert [await wire.frame() for _ in range(3)] == [
+                (TEXT, b"4first"),
+                (BINARY, bytes(130)),
+                (TEXT, b"4last"),
+            ]
+
+
+@pytest.mark.parametrize("segments", ["one", "two", "bytes"])
+async def test_frames_right_behind_the_opening_handshake_are_taken(engineio: Endpoint, segments: str) -> None:
+    """A client has to wait for the answer (section 4.1); one that does not loses nothing either."""
+    request, behind = upgrade_request(engineio), text("4one") + frame(0x89, b"ping") + text("4two")
+    async with plain(engineio) as wire:
+        if segments == "one":
+            await wire.send(request + behind)
+        elif segments == "two":
+            await wire.send_in_two(request + behind, len(request))
+        else:
+            await wire.send_bytewise(request + behind)
+        assert (await wire.head()).startswith(b"HTTP/1.1 101 ")
+        opcode, packet = await wire.frame()
+        assert (opcode, handshake(packet.decode())["upgrades"]) == (TEXT, [])
+        came = [await wire.frame() for _ in range(3)]
+        assert sorted(came) == [(TEXT, b"4one"), (TEXT, b"4two"), (PONG, b"ping")]
+        assert came.index((TEXT, b"4one")) < came.index((TEXT, b"4two"))
+        await wire.echo()
+
+
+async def test_an_upgrade_right_behind_the_opening_handshake_loses_nothing(engineio: Endpoint) -> None:
+    sid = await engineio.open()
+    await engineio.post(sid, "4before")
+    request = upgrade_request(engineio, sid)
+    async with plain(engineio) as wire:
+        await wire.send_in_two(request + text("2probe") + text("5") + text("4after"), len(request))
+        assert (await wire.head()).startswith(b"HTTP/1.1 101 ")
+        assert [await wire.frame() for _ in range(3)] == [(TEXT, b"3probe"), (TEXT, b"4before"), (TEXT, b"4after")]
+
+
+async def test_a_server_that_closes_waits_for_the_answer(engineio: Endpoint) -> None:
+    """Or what it said before might be lost on the way (section 7.1.1)."""
+    async with wired(engineio) as wire:
+        (session,) = engineio.engine.sockets.values()
+        session.put(["4last words"], 11)
+        session.end("the test says so", politely=True)
+        assert await wire.frame() == (TEXT, b"4last words")
+        opcode, payload = await wire.frame()
+        assert (opcode, payload[:2]) == (CLOSE, b"\x03\xe8")
+        assert sid_is_held(engineio)
+        await wire.send(frame(0x88, payload))
+        assert await wire.bytes_until_end() == b""
+        await eventually(lambda: not sid_is_held(engineio))
+
+
+def sid_is_held(server: Endpoint) -> bool:
+    return bool(server.engine.sockets)
