@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
+from server.serving import listen
 from tests.support.client import Refused, connected
 from tests.support.node import RunningNode
 
@@ -54,3 +57,10 @@ async def test_rooms_can_be_listed_by_kind(server: RunningNode) -> None:
         assert (await client.ask("get_rooms", kind="direct"))["rooms"] == []
         with pytest.raises(Refused, match="invalid"):
             await client.ask("get_rooms", kind="plaza")
+
+
+def test_an_event_behind_an_answer_does_not_wait_for_the_clients_delayed_ack() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
