@@ -42,7 +42,7 @@ run: $(STAMP) ## Start a server on http://127.0.0.1:8000
 
 .PHONY: test
 test: $(STAMP) $(NODE_TESTS) $(PEERS) ## Run the tests
-	@echo pytest; $(WITH_NODE) $(BIN)/python -m pytest
+	@echo pytest; $(WITH_NODE) $(BIN)/python -m pytest -n auto
 
 # The peers run on the Node.js of the dev dependencies, not on the machine's: so all measure the same one.
 $(PEERS): bench/peers/package-lock.json bench/peers/package.json $(STAMP)
