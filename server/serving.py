@@ -149,7 +149,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     # Accepted connections inherit it. asyncio's own loop sets it only on sockets that say they are TCP, which those
-    # of `create_server` do not; without it an event right behind an answer waits for the client's delayed ACK (40 ms).
+    # of `create_server` do not; without it an event right behind an answer waits 40 ms for the client's delayed ACK.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
