@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,32 +21,19 @@ DEADLINE_S = 10.0
 SEPARATOR = "\x1e"
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield  # the signals are pytest's
-
-    async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-
 @asynccontextmanager
 async def running(app: Any, **options: Any) -> AsyncIterator[int]:
     """An ASGI application under uvicorn, on a free port; `options` of uvicorn's."""
-    server = _Server(configure(app, host="127.0.0.1", port=0, timeout_graceful_shutdown=1, **options))
-    serving = asyncio.create_task(server.serve())
+    server = uvicorn.Server(configure(app, host="127.0.0.1", port=0, timeout_graceful_shutdown=1, **options))
+    # What `serve` does, but for the signals, which are pytest's, and the ticks, which are slow to stop.
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    await server.startup()
     try:
-        await asyncio.wait_for(server.listening.wait(), DEADLINE_S)
         port: int = server.servers[0].sockets[0].getsockname()[1]
         yield port
     finally:
-        server.should_exit = True
-        await serving
+        await server.shutdown()
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
