@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy import Engine, event, insert, update
 from sqlalchemy.engine import Connection as Transaction
 
 from db import models
+from server.app import Node
 from tests.actions.conftest import People, code
 from tests.support.client import connected
 from tests.support.node import RunningNode, running_node
@@ -185,5 +187,5 @@ async def test_typing_ends_by_itself(database_url: str, tmp_path: Path) -> None:
             await diego.event("typing", lambda one: one["typing"] is False)
 
 
-async def test_typing_ends_after_6_s_unless_configured_otherwise(server: RunningNode) -> None:
-    assert server.node.typists._typing_s == 6
+def test_typing_ends_after_6_s_unless_configured_otherwise() -> None:
+    assert inspect.signature(Node).parameters["typing_s"].default == 6

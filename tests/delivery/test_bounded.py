@@ -253,3 +253,18 @@ async def test_many_cursors_of_rooms_that_are_not_there_are_answered_at_once(ser
         began = time.monotonic()
         assert await omar.ask("delivered", cursors=nonsense) == {"ok": True, "data": {}}
         assert time.monotonic() - began < 2
+
+
+async def test_readers_that_go_in_mid_replay_leave_nothing_behind(server: RunningNode) -> None:
+    """More of them than the database has connections: a read that is given up gives its connection back."""
+    token, other = await server.register("omar"), await server.register("diego")
+    room_id = await make_topic(server.url, other, "noticias", token)
+    await fill(server.node.database, "diego", {room_id: ["x" * 3000] * 1500})
+    for n in range(30):
+        async with reader(server.url, token, ready=False, cursors={room_id: 0}) as one:
+            for _ in range(n * 3):
+                await one.next()
+    async with reader(server.url, token, cursors={room_id: 0}) as one:
+        assert one.seqs(room_id) == list(range(1, 1501))
+        assert (await one.ask("history", room_id=room_id))["ok"]
+        assert (await one.ask("get_profile", username="omar"))["data"]["online"]
