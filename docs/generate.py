@@ -27,8 +27,9 @@ from server.contract.models import Role, RoomKind
 from server.contract.permissions import WITHOUT, Permission, refusal
 from server.delivery import cursors, hub, operations, typing
 from server.dispatch import Action, Registry
-from server.gateways import inbox, rest, socketio
+from server.gateways import inbox, rest
 from server.settings import Settings
+from server.transport import protocol
 from server.transport import server as transport
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -362,13 +363,17 @@ def limits() -> str:
     return _table(
         ["limit", "value", "beyond it"],
         [
-            ["one packet or polling body", f"{socketio.MAX_PAYLOAD:,} bytes", "the connection is closed"],
+            ["one packet or polling body", f"{protocol.MAX_PAYLOAD:,} bytes", "the connection is closed"],
             ["a REST body", f"{rest.MAX_BODY:,} bytes", "`too_large`"],
             ["`content`", f"{actions.MAX_CONTENT:,} characters", "`too_large`"],
             ["rooms in one `cursors`", f"{actions.MAX_CURSORS:,}", "`invalid`"],
-            ["actions of a connection without an answer", f"{inbox.MAX_IN_FLIGHT:,}", "`rate_limited`"],
+            [
+                "actions of a connection without an answer",
+                f"{inbox.MAX_IN_FLIGHT:,}, {inbox.MAX_WAITING_BYTES:,} bytes",
+                "`rate_limited`",
+            ],
             ["waiting for a client that does not read", f"{transport.MAX_BUFFERED:,} bytes", "`slow_consumer`"],
-            ["from opening to CONNECT", f"{socketio.CONNECT_TIMEOUT_S:g} s", "the connection is closed"],
+            ["from opening to CONNECT", f"{protocol.CONNECT_TIMEOUT_S:g} s", "the connection is closed"],
             [
                 "connections without authentication",
                 f"{transport.MAX_HALF_OPEN:,}; {app.HALF_OPEN_PER_ADDRESS:,} per address",
