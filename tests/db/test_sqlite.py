@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import resource
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
