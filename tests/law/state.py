@@ -1,0 +1,295 @@
+"""A client's state, and how answers and events change it: what every client may do, and all it has to.
+
+Pure: nothing is changed in place, so an earlier state stays what it was. The rules in short:
+
+* Events change the state. Of the answers only those of the three reading actions do (`with_rooms`, `with_members`,
+  `with_history`): what any other action did comes back as events, to the acting connection too, and its answer may be
+  overtaken by events that are newer than it is.
+* What is in a room's log is ordered by `seq`. A Room snapshot counts everything up to its `last_seq`: an entry at or
+  below that goes to the timeline and changes no count. So a snapshot and events may come in any order.
+* What is not in the log (who comes and goes in a public topic; which rooms one is in) has no order against answers:
+  an answer that such an event may have overtaken is dropped, and asked for again.
+* Nothing of `online` or typing is kept here: they are transient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+Message = Mapping[str, Any]
+_GONE = ("left", "kicked", "banned")
+
+
+class Gap(Exception):
+    """An entry came whose predecessor has not: the server must never let it happen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A room that the user is in."""
+
+    room_id: str
+    kind: str
+    topic_name: str | None
+    title: str | None
+    is_private: bool
+    role: str | None
+    members: int
+    last_seq: int
+    read_seq: int
+    unread: int | None
+    """None: not known until `wanted` has been asked for."""
+    last_message: Message | None
+
+    @classmethod
+    def of(cls, snapshot: Mapping[str, Any]) -> Room:
+        """From a Room as the wire has it."""
+        return cls(**{name: snapshot[name] for name in cls.__slots__})
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Messages of a room by seq. From `complete_from` up to the room's `last_seq` none is missing."""
+
+    messages: Mapping[int, Message] = field(default_factory=dict)
+    complete_from: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    me: str
+    rooms: Mapping[str, Room] = field(default_factory=dict)
+    timelines: Mapping[str, Timeline] = field(default_factory=dict)
+    members: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Of the rooms that were opened: username -> role."""
+    cursors: Mapping[str, int] = field(default_factory=dict)
+    """How far each room's log has been received: what to bring at the next connect."""
+    live: bool = False
+    """`ready` has come on this connection."""
+    unlogged: int = 0
+    """How many events came that no log orders; an answer asked for before the last of them is out of date."""
+
+
+# -- connections and events ------------------------------------------------------------------------------------------
+
+
+def reconnecting(state: State) -> State:
+    """A new connection is about to bring `state.cursors`. After its `ready`, ask for the rooms again (and for the
+    members of public topics that are open): what is not in a log was not replayed."""
+    return replace(state, live=False, unlogged=state.unlogged + 1)
+
+
+def apply(state: State, event: str, payload: Mapping[str, Any]) -> State:
+    """The state after an event. Raises `Gap`."""
+    match event:
+        case "message":
+            return _message(_received(state, payload), payload)
+        case "member":
+            return _member(_received(state, payload), payload)
+        case "room_added":
+            return _room_added(state, payload["room"])
+        case "room_removed":
+            return _forget(replace(state, unlogged=state.unlogged + 1), payload["room_id"])
+        case "receipt":
+            return _receipt(state, payload)
+        case "ready":
+            return _ready(state, payload)
+        case _:  # typing, closing
+            return state
+
+
+def _received(state: State, entry: Mapping[str, Any]) -> State:
+    """Note how far a room's log has come. An entry may come again, and none may be left out."""
+    room_id, seq = entry["room_id"], entry["seq"]
+    if seq is None:
+        return state
+    before = state.cursors.get(room_id)
+    if before is not None and seq > before + 1:
+        raise Gap(f"{room_id}: {seq} after {before}")
+    return replace(state, cursors=_put(state.cursors, room_id, max(seq, before or 0)))
+
+
+def _message(state: State, message: Message) -> State:
+    """One's own message moves one's read marker to it, on all devices; another's is unread beyond the marker."""
+    room_id, seq = message["room_id"], message["seq"]
+    state = _merge(state, room_id, [message])
+    room = state.rooms.get(room_id)
+    if room is None or seq <= room.last_seq:
+        return state
+    room = replace(room, last_seq=seq, last_message=message)
+    if message["sender"] == state.me:
+        room = replace(room, read_seq=max(room.read_seq, seq), unread=0)
+    elif seq > room.read_seq and room.unread is not None:
+        room = replace(room, unread=room.unread + 1)
+    return _with_room(state, room)
+
+
+def _member(state: State, event: Mapping[str, Any]) -> State:
+    """With a `seq` it is an entry like any other; without one it counts when it comes.
+
+    Entries that come again after a member list was asked for run up to the head, so the last word on each name is
+    the newest one.
+    """
+    room_id, seq, username, gone = event["room_id"], event["seq"], event["username"], event["change"] in _GONE
+    if seq is None:
+        state = replace(state, unlogged=state.unlogged + 1)
+    listed = state.members.get(room_id)
+    was_there = listed is not None and username in listed
+    if listed is not None:
+        listed = _drop(listed, username) if gone else _put(listed, username, event["role"])
+        state = replace(state, members=_put(state.members, room_id, listed))
+    room = state.rooms.get(room_id)
+    if room is None or (seq is not None and seq <= room.last_seq):
+        return state
+    by = -1 if gone else event["change"] == "joined"
+    if seq is not None:
+        room = replace(room, last_seq=seq, members=room.members + by)
+    elif listed is None or was_there != (not gone):
+        room = replace(room, members=room.members + by)
+    if username == state.me and not gone:
+        room = replace(room, role=event["role"])
+    return _with_room(state, room)
+
+
+def _room_added(state: State, snapshot: Mapping[str, Any]) -> State:
+    """A room of one's own, new or once more: what was held of it before counts no longer.
+
+    Before `ready` the replay may still bring entries up to its `last_seq`, so that is no cursor yet.
+    """
+    room = Room.of(snapshot)
+    state = _forget(replace(state, unlogged=state.unlogged + 1), room.room_id, timeline=False)
+    if state.live:
+        state = replace(state, cursors=_put(state.cursors, room.room_id, room.last_seq))
+    return _complete_from(_with_room(state, room), room.room_id, room.last_seq + 1)
+
+
+def _receipt(state: State, receipt: Mapping[str, Any]) -> State:
+    """One's own read marker moves, forwards only, by another device. (Another's receipt is for ticks.)"""
+    room = state.rooms.get(receipt["room_id"])
+    if receipt["username"] != state.me or room is None or receipt["read_seq"] <= room.read_seq:
+        return state
+    return _with_room(state, _recounted(state, replace(room, read_seq=receipt["read_seq"])))
+
+
+def _ready(state: State, ready: Mapping[str, Any]) -> State:
+    """All that was missed has come: every log is received as far as its room counts. The logs of the rooms in
+    `reset` are not the ones that were held."""
+    for room_id in ready["reset"]:
+        state = _forget(state, room_id)
+    heads = {room.room_id: max(room.last_seq, state.cursors.get(room.room_id, 0)) for room in state.rooms.values()}
+    return replace(state, live=True, cursors={**state.cursors, **heads})
+
+
+# -- answers ---------------------------------------------------------------------------------------------------------
+
+
+def with_rooms(state: State, asked: State, rooms: Sequence[Mapping[str, Any]]) -> State | None:
+    """All of `get_rooms` with `member: true`; `asked` is the state in which it was asked. None: ask again."""
+    if state.unlogged != asked.unlogged:
+        return None
+    answered = {snapshot["room_id"]: Room.of(snapshot) for snapshot in rooms}
+    for room_id in state.rooms.keys() - answered.keys():
+        state = _forget(state, room_id)
+    for room_id, theirs in answered.items():
+        ours = state.rooms.get(room_id)
+        if ours is None or theirs.last_seq > ours.last_seq:
+            state = _complete_from(state, room_id, theirs.last_seq + 1)
+        state = _with_room(state, theirs if ours is None else _newer(state, ours, theirs))
+        if room_id not in state.cursors:
+            state = replace(state, cursors=_put(state.cursors, room_id, theirs.last_seq))
+    return state
+
+
+def _newer(state: State, ours: Room, theirs: Room) -> Room:
+    """What is ordered by the log is taken from whoever knows more of it, the rest from the answer."""
+    log, other = (theirs, ours) if theirs.last_seq >= ours.last_seq else (ours, theirs)
+    unlogged = log if log.is_private else theirs
+    newest = replace(log, role=unlogged.role, members=unlogged.members)
+    if log.read_seq >= other.read_seq:
+        return newest
+    return _recounted(state, replace(newest, read_seq=other.read_seq))
+
+
+def with_members(state: State, asked: State, room_id: str, members: Sequence[Mapping[str, Any]]) -> State | None:
+    """All of `get_members`: opens the room, whose list is kept from here on. None: ask again."""
+    room, before = state.rooms.get(room_id), asked.rooms.get(room_id)
+    if room is None or before is None:
+        return state
+    if state.unlogged != asked.unlogged or room.last_seq != before.last_seq:
+        return None
+    return replace(state, members=_put(state.members, room_id, {one["username"]: one["role"] for one in members}))
+
+
+def wanted(state: State) -> dict[str, int]:
+    """What has to be asked for: room_id -> `before` of a page of `history`, until all that is unread is there."""
+    return {
+        room.room_id: _timeline(state, room.room_id).complete_from
+        for room in state.rooms.values()
+        if room.unread is None
+    }
+
+
+def with_history(state: State, room_id: str, before: int | None, page: Mapping[str, Any]) -> State:
+    """A page of `history`, the newest or before a seq. It may hold what has not come as an event yet."""
+    room = state.rooms.get(room_id)
+    state = _merge(state, room_id, page["messages"])
+    if room is None or (before is not None and before < _timeline(state, room_id).complete_from):
+        return state
+    first = page["messages"][0]["seq"] if page["has_more"] else 1
+    state = _complete_from(state, room_id, min(first, _timeline(state, room_id).complete_from))
+    return state if room.unread is not None else _with_room(state, _recounted(state, room))
+
+
+# -- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _recounted(state: State, room: Room) -> Room:
+    """Count what lies beyond the read marker, if the timeline reaches back that far."""
+    if room.read_seq >= room.last_seq:
+        return replace(room, unread=0)
+    timeline = _timeline(state, room.room_id)
+    if timeline.complete_from > room.read_seq + 1:
+        return replace(room, unread=None)
+    return replace(room, unread=sum(room.read_seq < seq <= room.last_seq for seq in timeline.messages))
+
+
+def _timeline(state: State, room_id: str) -> Timeline:
+    return state.timelines.get(room_id, Timeline())
+
+
+def _merge(state: State, room_id: str, messages: Sequence[Message]) -> State:
+    timeline = _timeline(state, room_id)
+    known = {**timeline.messages, **{message["seq"]: message for message in messages}}
+    return replace(state, timelines=_put(state.timelines, room_id, replace(timeline, messages=known)))
+
+
+def _complete_from(state: State, room_id: str, seq: int) -> State:
+    timeline = replace(_timeline(state, room_id), complete_from=seq)
+    return replace(state, timelines=_put(state.timelines, room_id, timeline))
+
+
+def _with_room(state: State, room: Room) -> State:
+    return replace(state, rooms=_put(state.rooms, room.room_id, room))
+
+
+def _forget(state: State, room_id: str, *, timeline: bool = True) -> State:
+    return replace(
+        state,
+        rooms=_drop(state.rooms, room_id),
+        timelines=_drop(state.timelines, room_id) if timeline else state.timelines,
+        members=_drop(state.members, room_id),
+        cursors=_drop(state.cursors, room_id),
+    )
+
+
+def _put(mapping: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:
+    return MappingProxyType({**mapping, key: value})
+
+
+def _drop(mapping: Mapping[K, V], key: K) -> Mapping[K, V]:
+    return MappingProxyType({k: v for k, v in mapping.items() if k != key})

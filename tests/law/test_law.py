@@ -1,0 +1,60 @@
+"""A client's state after any actions, of anybody, equals what the server then answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test as run_machine
+
+from tests.law.machine import Law
+from tests.support.node import running_node
+
+pytestmark = pytest.mark.timeout(300)  # what fails is run again and again, until it is small
+
+
+@asynccontextmanager
+async def _serving(database_url: str, data_dir: Path) -> AsyncIterator[httpx.AsyncClient]:
+    # One client for all: making one loads the system's certificates, which takes longer than an example's step.
+    async with (
+        running_node(database_url, data_dir, durability="normal") as node,
+        httpx.AsyncClient(base_url=node.url) as http,
+    ):
+        yield http
+
+
+@contextmanager
+def _law(database_url: str, tmp_path: Path) -> Iterator[type[Law]]:
+    with asyncio.Runner() as runner:
+        serving = _serving(database_url, tmp_path)
+        http = runner.run(serving.__aenter__())
+        try:
+            yield type("TheLaw", (Law,), {"http": http, "runner": runner})
+        finally:
+            runner.run(serving.__aexit__(None, None, None))
+
+
+def _settings(examples: int, steps: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def test_a_snapshot_and_the_events_since_make_the_new_snapshot(sqlite_url: str, tmp_path: Path) -> None:
+    with _law(sqlite_url, tmp_path) as law:
+        run_machine(law, settings=_settings(40, 25))
+
+
+def test_so_they_do_on_postgresql(postgresql_url: str, tmp_path: Path) -> None:
+    with _law(postgresql_url, tmp_path) as law:
+        run_machine(law, settings=_settings(8, 25))
