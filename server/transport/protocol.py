@@ -16,6 +16,7 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
+import msgpack  # type: ignore[import-untyped]
 import orjson
 import socketio
 from socketio import packet as sio
@@ -105,10 +106,21 @@ class TextCodec:
         return ["4" + part if isinstance(part, str) else part for part in parts]
 
 
+def _extension(code: int, data: bytes) -> Any:
+    """notepack.io, which the JavaScript parser is made of, writes `undefined` so; in JSON it would be null."""
+    return None if (code, data) == (0, b"\x00") else msgpack.ExtType(code, data)
+
+
+class MsgpackPacket(MsgPackPacket):  # type: ignore[misc]
+    """The packets of `socket.io-msgpack-parser`."""
+
+    ext_hook = staticmethod(_extension)
+
+
 class MsgpackCodec:
     """`socket.io-msgpack-parser`: every packet is one binary message."""
 
-    packet_class = MsgPackPacket
+    packet_class = MsgpackPacket
 
     def encode(self, event: str, payload: Any) -> bytes:
         return self._one(sio.EVENT, [event, payload], None)
@@ -117,7 +129,7 @@ class MsgpackCodec:
         return self._one(sio.ACK, [payload], ack_id)
 
     def _one(self, kind: int, data: Any, ack_id: int | None) -> bytes:
-        encoded: bytes = MsgPackPacket(kind, data=data, namespace="/", id=ack_id).encode()
+        encoded: bytes = MsgpackPacket(kind, data=data, namespace="/", id=ack_id).encode()
         return encoded
 
     def packet(self, message: bytes) -> bytes:
@@ -308,7 +320,7 @@ class SocketIOServer(socketio.AsyncServer, Generic[D]):  # type: ignore[misc]
 
     def _decode_msgpack(self, data: bytes) -> Any:
         try:
-            packet = MsgPackPacket(encoded_packet=data)
+            packet = MsgpackPacket(encoded_packet=data)
         except Exception as error:  # msgpack raises kinds of its own, not all of them ValueErrors
             raise ValueError("undecodable") from error
         if not isinstance(packet.namespace, str) or not isinstance(packet.id, int | None):

@@ -271,6 +271,14 @@ async def test_with_msgpack_every_packet_is_one_binary_message(socketio_with: St
         assert (await told(socket))["data"] == ["message-back", "still here"]
 
 
+async def test_undefined_in_msgpack_is_null_as_in_json(socketio_with: Starting) -> None:
+    async with msgpack_server(socketio_with) as server, msgpack_connected(server) as socket:
+        await ask(socket, EVENT, ["message", msgpack.ExtType(0, b"\x00"), {"a": msgpack.ExtType(0, b"\x00")}])
+        assert (await told(socket))["data"] == ["message-back", None, {"a": None}]
+        await ask(socket, EVENT, ["message", msgpack.ExtType(7, b"\x00")])
+        assert (await told(socket))["data"] == ["message-back", msgpack.ExtType(7, b"\x00")]
+
+
 async def test_msgpack_goes_by_polling_in_base64(socketio_with: Starting) -> None:
     def encoded(kind: int, data: Any, **more: Any) -> str:
         packed: bytes = msgpack.packb({"type": kind, "data": data, "nsp": "/", **more})
