@@ -10,7 +10,7 @@ from sqlalchemy import Select, and_, bindparam, func, insert, select
 from sqlalchemy.engine import Connection
 
 from db.models import cursors, devices, entries, members, read_markers, rooms, users
-from db.queries.rows import EntryRow, chunked, insert_or, relation, select_entries, up_to_bytes, values_of
+from db.queries.rows import EntryRow, chunked, insert_or, relation, select_entries, stepwise, up_to_bytes, values_of
 
 _COLUMNS = (
     "room_id, seq, kind, message_id, sender_id, client_id, content, reply_to, body, messages, created_at, "
@@ -96,19 +96,20 @@ def messages_after(conn: Connection, room_key: int, after: int, limit: int) -> l
     return [EntryRow(*row) for row in rows]
 
 
-_FOLLOWING = (
-    select_entries()
-    .where(entries.c.room_id == bindparam("room"), entries.c.seq > bindparam("seq"))
-    .order_by(entries.c.seq)
-    .limit(bindparam("limit"))
-)
-_IN_STEPS = {"yield_per": 64}
+@cache
+def _select_following(_dialect: str) -> Select[Any]:
+    return (
+        select_entries()
+        .where(entries.c.room_id == bindparam("room"), entries.c.seq > bindparam("seq"))
+        .order_by(entries.c.seq)
+        .limit(bindparam("limit"))
+    )
 
 
 def after(conn: Connection, room_key: int, seq: int, limit: int, max_bytes: int) -> list[EntryRow]:
     """Every kind of entry after a seq, in seq order: no more than `max_bytes` of them, but one at least."""
     asked = {"room": room_key, "seq": seq, "limit": limit}
-    with conn.execute(_FOLLOWING, asked, execution_options=_IN_STEPS) as rows:
+    with stepwise(conn, _select_following, asked) as rows:
         return up_to_bytes(rows, max_bytes)[0]
 
 
@@ -128,6 +129,19 @@ def _select_spans(dialect: str) -> Select[Any]:
     return select_entries().join(span, within).join(members, mine).order_by(entries.c.room_id, entries.c.seq)
 
 
+@cache
+def _select_span(_dialect: str) -> Select[Any]:
+    """As `_select_spans`, for one: the table's own order will do, so nothing is sorted."""
+    mine = and_(members.c.room_id == bindparam("room"), members.c.user_id == bindparam("user"))
+    return (
+        select_entries()
+        .join(members, mine)
+        .where(entries.c.room_id == bindparam("room"), entries.c.seq > bindparam("low"))
+        .where(entries.c.seq <= bindparam("high"))
+        .order_by(entries.c.seq)
+    )
+
+
 def spans(
     conn: Connection, user_key: int, wanted: Sequence[Span], max_bytes: int
 ) -> tuple[list[Span], list[EntryRow]]:
@@ -135,8 +149,13 @@ def spans(
 
     No more than `max_bytes` of them, but one at least. Returns the spans as far as they were read, then the entries.
     """
-    asked = {"user": user_key, "spans": values_of(wanted)}
-    with conn.execute(_select_spans(conn.dialect.name), asked, execution_options=_IN_STEPS) as rows:
+    asked: dict[str, Any]
+    if len(wanted) == 1:
+        room_key, low, high = wanted[0]
+        build, asked = _select_span, {"user": user_key, "room": room_key, "low": low, "high": high}
+    else:
+        build, asked = _select_spans, {"user": user_key, "spans": values_of(wanted)}
+    with stepwise(conn, build, asked) as rows:
         found, more = up_to_bytes(rows, max_bytes)
     if not more:
         return list(wanted), found

@@ -90,7 +90,8 @@ def find_direct(conn: Connection, a: int, b: int) -> RoomRow | None:
 
 
 _SOME = rooms.c.id.in_(bindparam("keys", expanding=True))
-_LOCK = select(*ROOM_COLUMNS).where(_SOME).order_by(rooms.c.id).with_for_update()
+# FOR NO KEY UPDATE: rows that refer to a room may be inserted meanwhile, and do not wait in a circle.
+_LOCK = select(*ROOM_COLUMNS).where(_SOME).order_by(rooms.c.id).with_for_update(key_share=True)
 _HEADS = select(rooms.c.id, rooms.c.last_seq).where(_SOME)
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import CTE, BigInteger, Select, Table, Text, bindparam, select, text
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.engine import Connection
 
 from db.models import entries, rooms, users
 
@@ -102,12 +106,39 @@ def entry_columns(entry: Any = entries, sender: Any = users) -> tuple[Any, ...]:
     )
 
 
+@contextmanager
+def stepwise(
+    conn: Connection, build: Callable[[str], Select[Any]], asked: Mapping[str, Any]
+) -> Iterator[Iterable[tuple[Any, ...]]]:
+    """A result that is read no further than it is looked at.
+
+    From SQLite as its driver has it, booleans as 0 and 1: SQLAlchemy's rows cost as much as all else of a replay.
+    """
+    if conn.dialect.name != "sqlite":
+        with conn.execute(build(conn.dialect.name), asked, execution_options={"yield_per": 64}) as result:
+            yield result
+        return
+    sql, names, constants = _in_sqlite(build)
+    cursor = conn.connection.cursor()
+    try:
+        cursor.execute(sql, [asked.get(name, constants[name]) for name in names])
+        yield cursor  # type: ignore[misc]
+    finally:
+        cursor.close()
+
+
+@cache
+def _in_sqlite(build: Callable[[str], Select[Any]]) -> tuple[str, Sequence[str], Mapping[str, Any]]:
+    compiled = build("sqlite").compile(dialect=sqlite_dialect())
+    return compiled.string, compiled.positiontup or (), compiled.params
+
+
 def up_to_bytes(rows: Iterable[Any], max_bytes: int) -> tuple[list[EntryRow], bool]:
     """Entries from a result, no more than `max_bytes` of them but one at least; and whether there were more."""
     found: list[EntryRow] = []
     total = 0
     for row in rows:
-        entry = EntryRow(*row)
+        entry = EntryRow._make(row)
         total += entry_bytes(entry)
         if found and total > max_bytes:
             return found, True

@@ -103,7 +103,7 @@ def message(room: RoomName, entry: EntryRow, *, to_sender: bool) -> dict[str, An
         "content": "" if entry.deleted else entry.content,
         "created_at": timestamp(entry.created_at),
         "edited_at": None if entry.edited_at is None else timestamp(entry.edited_at),
-        "deleted": entry.deleted,
+        "deleted": bool(entry.deleted),
         "client_id": entry.client_id if to_sender else None,
         "reply_to": entry.reply_to,
         "reactions": {},
