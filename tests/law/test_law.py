@@ -15,6 +15,11 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 from tests.law.machine import Law
 from tests.support.node import running_node
 
+BENS_PHONE, CLEOS_PHONE = 2, 4
+"""Among the devices with which an example begins."""
+OTHER, OWN = False, True
+"""By whom: any user's device, or another device of the same user."""
+
 pytestmark = pytest.mark.timeout(300)  # what fails is run again and again, until it is small
 
 
@@ -52,9 +57,37 @@ def _settings(examples: int, steps: int) -> settings:
 
 def test_a_snapshot_and_the_events_since_make_the_new_snapshot(sqlite_url: str, tmp_path: Path) -> None:
     with _law(sqlite_url, tmp_path) as law:
-        run_machine(law, settings=_settings(40, 25))
+        run_machine(law, settings=_settings(60, 25))
 
 
 def test_so_they_do_on_postgresql(postgresql_url: str, tmp_path: Path) -> None:
     with _law(postgresql_url, tmp_path) as law:
         run_machine(law, settings=_settings(8, 25))
+
+
+@pytest.mark.parametrize(
+    ("who", "confirmed", "seen", "steps"),
+    [
+        (BENS_PHONE, False, 0, [(OTHER, 0, "send", 0, False), (OWN, 0, "read", 0, False)]),
+        (BENS_PHONE, False, 0, [(OWN, 0, "leave", 0, False)]),
+        (BENS_PHONE, True, 1, [(OWN, 0, "leave", 0, False), (OWN, 0, "join", 0, False)]),
+        (CLEOS_PHONE, False, 0, [(OTHER, 0, "invite", 1, False), (OTHER, 0, "send", 1, False)]),
+    ],
+    ids=["read elsewhere", "lost", "left and come back to", "gained"],
+)
+def test_a_device_that_comes_back_knows_its_rooms_and_markers(
+    sqlite_url: str,
+    tmp_path: Path,
+    who: int,
+    confirmed: bool,
+    seen: int,
+    steps: list[tuple[bool, int, str, int, bool]],
+) -> None:
+    """Examples that must be among those above, by chance or not."""
+    with _law(sqlite_url, tmp_path) as law:
+        example = law()
+        example.begin()
+        try:
+            example.be_away(who=who, confirmed=confirmed, steps=steps, seen=seen, how="cursors")
+        finally:
+            example.teardown()

@@ -1,0 +1,153 @@
+"""Under another ASGI server than its own, Tidings works over the ordinary path: nothing is taken over."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import warnings
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.client import DEADLINE_S, Client
+
+SERVERS = ("granian", "hypercorn", "uvicorn, websockets", "uvicorn, websockets-sansio", "uvicorn, wsproto")
+WAYS = {"websocket": ["websocket"], "polling": ["polling"], "upgrade": ["polling", "websocket"]}
+
+
+class Process:
+    """What it says is kept in `said`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
+        self._process = process
+        self._reading = asyncio.create_task(self._read())
+        self.url = url
+        self.said = ""
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            self.said += line.decode()
+
+    async def register(self, username: str) -> str:
+        async with httpx.AsyncClient(base_url=self.url, timeout=DEADLINE_S) as http:
+            answer = await http.post("/api/register", json={"username": username, "password": "correct horse"})
+            assert answer.status_code == 201, answer.text
+            token: str = answer.json()["token"]
+            return token
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    async def ended(self) -> None:
+        async with asyncio.timeout(20):
+            await self._reading
+            await self._process.wait()
+
+
+@asynccontextmanager
+async def process(server: str, data_dir: Path) -> AsyncIterator[Process]:
+    own = {"TIDINGS_DATA_DIR": str(data_dir), "TIDINGS_RATE_LIMITS": "off", "PYTHONUNBUFFERED": "1"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
+    started = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.transport.serve",
+        server,
+        env=inherited | own,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        assert started.stdout is not None
+        async with asyncio.timeout(30):
+            url = (await started.stdout.readline()).decode().strip()
+            await _ready(url)
+        yield Process(started, url)
+    finally:
+        if started.returncode is None:
+            os.killpg(started.pid, signal.SIGKILL)
+            await started.wait()
+
+
+async def _ready(url: str) -> None:
+    async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_S) as http:
+        while True:
+            try:
+                if (await http.get("/health/ready")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)  # it does not listen yet
+
+
+@asynccontextmanager
+async def client(server: Process, token: str, way: str, **auth: object) -> AsyncIterator[Client]:
+    one = Client(server.url, token, **auth)
+    try:
+        await one.connect(WAYS[way])
+        assert one.sio.transport() == ("polling" if way == "polling" else "websocket")
+        yield one
+    finally:
+        with warnings.catch_warnings():
+            # The library closes its HTTP session without reading the answer to its last request.
+            warnings.simplefilter("ignore", ResourceWarning)
+            await one.close()
+            gc.collect()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_messages_are_sent_received_in_order_and_replayed_over_every_transport(
+    server: str, tmp_path: Path
+) -> None:
+    async with process(server, tmp_path) as running, AsyncExitStack() as stack:
+        omar, diego = await running.register("omar"), await running.register("diego")
+        sender = await stack.enter_async_context(client(running, omar, "websocket"))
+        room_id = (await sender.ask("create", topic_name="noticias"))["room_id"]
+        head = 0
+
+        async def send(one: Client, contents: Sequence[str]) -> list[int]:
+            """Send them all at once; returns their seqs."""
+            sent = [one.send("message", {"room_id": room_id, "content": content}) for content in contents]
+            answers = await asyncio.gather(*sent)
+            assert all(answer["ok"] for answer in answers)
+            return [answer["data"]["seq"] for answer in answers]
+
+        def seqs(one: Client) -> list[int]:
+            return [message["seq"] for message in one.of("message")]
+
+        for way in WAYS:
+            async with client(running, diego, way, device=way) as member:
+                await member.ask("connect_to_room", topic_name="noticias")
+                before = len(seqs(member))
+                numbers = [f"{n} ñ" for n in range(50)]
+                of_sender, of_member = await asyncio.gather(send(sender, numbers), send(member, numbers[:20]))
+                assert of_sender == sorted(of_sender), way
+                assert of_member == sorted(of_member), way
+                assert sorted(of_sender + of_member) == list(range(head + 1, head + 71))
+                head += 70
+                await sender.until(lambda head=head: len(seqs(sender)) == head)
+                await member.until(lambda member=member, before=before: len(seqs(member)) == before + 70)
+                assert seqs(sender) == list(range(1, head + 1)), way
+                assert seqs(member) == list(range(head - 69 - before, head + 1)), way
+            await send(sender, ["x" * 10_000] * 40)
+            async with client(running, diego, way, device=way, cursors={room_id: head}) as back:
+                assert seqs(back) == list(range(head + 1, head + 41)), way
+                assert back.of("ready")[0]["replayed"] == 40
+            head += 40
+            await sender.until(lambda head=head: len(seqs(sender)) == head)
+        assert "Traceback" not in running.said, running.said
+        # None of them lets an application speak before it cuts the connections: a client sees that they end.
+        upgraded = await stack.enter_async_context(client(running, diego, "upgrade"))
+        running.terminate()
+        for one in (sender, upgraded):
+            await asyncio.wait_for(one.closed.wait(), DEADLINE_S)
+        await running.ended()
+        assert (tmp_path / "tidings.db").exists()
+        assert not (tmp_path / "tidings.db-wal").exists(), "the database was not closed"
