@@ -213,26 +213,29 @@ class Database:
         a savepoint, `conn.begin_nested()`. If it catches one outside a savepoint, all is rolled back and this
         raises `RuntimeError` (PostgreSQL has rolled back by then, yet answers COMMIT as if it had committed).
         """
-        running = asyncio.ensure_future(self._write(change))
+        running: asyncio.Future[T]
+        if self.is_sqlite:
+            assert self._thread is not None, "not started"
+            running = asyncio.get_running_loop().run_in_executor(self._thread, self._transact, change)
+        else:
+            running = asyncio.ensure_future(self._write_postgresql(change))
         self._writes.add(running)
         running.add_done_callback(self._writes.discard)
-        return await asyncio.shield(running)
+        try:
+            return await asyncio.shield(running)
+        except Exception as error:
+            if away := unavailable(error):
+                raise away from error
+            raise
 
     async def probe(self) -> None:
         """Show that the database can be written to. Raises `StoreUnavailable`."""
         await self.write(_probe)
 
-    async def _write(self, change: Callable[[Connection], T]) -> T:
-        try:
-            if self.is_sqlite:
-                return await self._in_writer_thread(self._transact, change)
-            assert self._async is not None, "not started"
-            async with self._async.begin() as conn:
-                return await conn.run_sync(_run, change)
-        except Exception as error:
-            if away := unavailable(error):
-                raise away from error
-            raise
+    async def _write_postgresql(self, change: Callable[[Connection], T]) -> T:
+        assert self._async is not None, "not started"
+        async with self._async.begin() as conn:
+            return await conn.run_sync(_run, change)
 
     def _transact(self, change: Callable[[Connection], T]) -> T:
         """One transaction. After a failure of the store: on a new connection, and only after a probe."""
