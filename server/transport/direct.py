@@ -8,7 +8,10 @@ queue or an ASGI event in between. An application that does not is served over A
 from __future__ import annotations
 
 import logging
+import socket
+import struct
 import sys
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from httptools import HttpParserUpgrade
@@ -26,6 +29,7 @@ EXTENSION: Final = "tidings.direct"
 HIGH_WATER = 256 * 1024
 LOW_WATER = 64 * 1024
 LINGER_S = 5.0
+_NO_LINGER: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 class Receiver(Protocol):
@@ -215,10 +219,18 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
             return
         self.end()
         if self.full:
-            self.transport.abort()
+            self._abort()
         else:
             self.transport.close()
-            self.close_timer = self.loop.call_later(LINGER_S, self.transport.abort)
+            self.close_timer = self.loop.call_later(LINGER_S, self._abort)
+
+    def _abort(self) -> None:
+        """Close, and drop what the peer has not read in the kernel too: there it is megabytes, kept for minutes."""
+        if self.disconnected:
+            return
+        with suppress(OSError):
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.transport.abort()
 
 
 class _Nobody:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -241,9 +242,14 @@ def upgrade_request(endpoint: Endpoint, sid: str | None = None) -> bytes:
 
 
 @asynccontextmanager
-async def plain(endpoint: Endpoint) -> AsyncIterator[Wire]:
-    """A TCP connection, and nothing said yet."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", endpoint.port)
+async def plain(endpoint: Endpoint, receive_buffer: int = 0) -> AsyncIterator[Wire]:
+    """A TCP connection, and nothing said yet. `receive_buffer`: its kernel's, in bytes; 0: as it comes."""
+    sock = socket.socket()
+    if receive_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", endpoint.port))
+    reader, writer = await asyncio.open_connection(sock=sock)
     try:
         yield Wire(reader, writer)
     finally:
@@ -253,9 +259,9 @@ async def plain(endpoint: Endpoint) -> AsyncIterator[Wire]:
 
 
 @asynccontextmanager
-async def wired(endpoint: Endpoint) -> AsyncIterator[Wire]:
+async def wired(endpoint: Endpoint, receive_buffer: int = 0) -> AsyncIterator[Wire]:
     """A session on such a WebSocket, after both handshakes."""
-    async with plain(endpoint) as wire:
+    async with plain(endpoint, receive_buffer) as wire:
         await wire.send(upgrade_request(endpoint))
         assert (await wire.head()).startswith(b"HTTP/1.1 101 ")
         opcode, packet = await wire.frame()

@@ -1,0 +1,314 @@
+"""Who does not read is bounded in bytes, told why, closed in seconds, and loses nothing: over every way out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from bench.servers import Tidings
+from bench.slow_consumers import Plan, measure, world
+from server.app import Node, create_app
+from server.transport.direct import HIGH_WATER, DirectWebSocket
+from server.transport.server import MAX_BUFFERED
+from server.transport.session import SEPARATOR, EngineSession
+from tests.conformance.wire import frame, running, serving, wired
+from tests.support.client import DEADLINE_S, Client, connected
+from tests.support.node import PASSWORD, settings_for
+
+WAYS: dict[str, Any] = {
+    "taken over": DirectWebSocket,
+    "over ASGI": "websockets-sansio",
+    "polling": DirectWebSocket,
+}
+BATCH = 20
+LONG = "x" * 16_000
+
+
+class World:
+    """A node, and in one topic: diego, who writes and reads, and omar, whose client reads when it is told to."""
+
+    def __init__(self, url: str, node: Node, tokens: dict[str, str]) -> None:
+        self.url = url
+        self.node = node
+        self.tokens = tokens
+        self.room_id = ""
+        self.sent = 0
+        self.diego: Client
+
+    @property
+    def session(self) -> EngineSession | None:
+        """Omar's, as long as the server holds it."""
+        sessions = [
+            socket.session
+            for socket in self.node.socketio.server.sockets
+            if socket.data is not None
+            and socket.data.connection is not None
+            and socket.data.connection.principal.username == "omar"
+        ]
+        return sessions[0] if sessions else None
+
+    async def send(self, content: str = LONG, number: int = BATCH) -> None:
+        """Messages of diego, all at once; returns when he has got them all."""
+        sent = [self.diego.send("message", {"room_id": self.room_id, "content": content}) for _ in range(number)]
+        assert all(answer["ok"] for answer in await asyncio.gather(*sent))
+        self.sent += number
+        await self.diego.until(lambda: len(self.diego.of("message")) == self.sent)
+
+    async def send_until(self, buffered: int) -> EngineSession:
+        """Send until so many bytes wait for omar in the server."""
+        while True:
+            session = self.session
+            assert session is not None, "closed too early"
+            if session.buffered >= buffered:
+                return session
+            await self.send(number=2)
+
+
+@asynccontextmanager
+async def a_world(way: str, sqlite_url: str, data_dir: Path) -> AsyncIterator[World]:
+    app = create_app(settings_for(sqlite_url, data_dir), bcrypt_rounds=4, engine={"linger": 1.0})
+    async with running(app, ws=WAYS[way], lifespan="on") as port:
+        url = f"http://127.0.0.1:{port}"
+        tokens = {}
+        async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_S) as http:
+            for name in ("diego", "omar"):
+                answer = await http.post("/api/register", json={"username": name, "password": PASSWORD})
+                tokens[name] = answer.json()["token"]
+            made = World(url, app.node, tokens)
+            bearer = {name: {"Authorization": f"Bearer {token}"} for name, token in tokens.items()}
+            room = await http.post("/api/topics", json={"topic_name": "noticias"}, headers=bearer["diego"])
+            made.room_id = room.json()["room_id"]
+            await http.post("/api/subscriptions", json={"topic_name": "noticias"}, headers=bearer["omar"])
+        async with connected(url, tokens["diego"]) as made.diego:
+            yield made
+
+
+class Omar:
+    """His client. Packets are kept in `packets`, without PINGs, which are answered."""
+
+    def __init__(self) -> None:
+        self.packets: list[str] = []
+
+    async def say(self, packet: str) -> None:
+        raise NotImplementedError
+
+    async def read(self) -> bool:
+        """Read what comes next; False when the server has closed."""
+        raise NotImplementedError
+
+    async def until(self, prefix: str) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not any(packet.startswith(prefix) for packet in self.packets):
+                assert await self.read(), "closed"
+
+    async def until_closed(self) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while await self.read():
+                pass
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        events = [json.loads(packet[2:]) for packet in self.packets if packet.startswith("42[")]
+        return [payload for name, payload in events if name == event]
+
+
+class OverWebSocket(Omar):
+    def __init__(self, ws: ClientConnection) -> None:
+        super().__init__()
+        self._ws = ws
+
+    async def say(self, packet: str) -> None:
+        await self._ws.send(packet)
+
+    async def read(self) -> bool:
+        try:
+            packet = await self._ws.recv()
+        except ConnectionClosed:
+            return False
+        assert isinstance(packet, str)
+        if packet == "2":
+            await self._ws.send("3")
+        else:
+            self.packets.append(packet)
+        return True
+
+
+class OverPolling(Omar):
+    def __init__(self, http: httpx.AsyncClient, address: str) -> None:
+        super().__init__()
+        self._http = http
+        self._address = address
+
+    async def say(self, packet: str) -> None:
+        assert (await self._http.post(self._address, content=packet)).text == "ok"
+
+    async def read(self) -> bool:
+        answer = await self._http.get(self._address)
+        if answer.status_code != 200:
+            return False
+        packets = answer.text.split(SEPARATOR)
+        if "2" in packets:
+            await self.say("3")
+        self.packets += [packet for packet in packets if packet not in ("2", "1")]
+        return True
+
+
+@asynccontextmanager
+async def omar(way: str, world: World, **auth: Any) -> AsyncIterator[Omar]:
+    """Omar's client, up to date; from there on it reads when it is told to."""
+    made: Omar
+    async with httpx.AsyncClient(base_url=world.url, timeout=DEADLINE_S) as http:
+        if way == "polling":
+            address = "/socket.io/?EIO=4&transport=polling"
+            opened = json.loads((await http.get(address)).text[1:])
+            made = OverPolling(http, f"{address}&sid={opened['sid']}")
+            yield await _entered(made, world, auth)
+            return
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", int(world.url.rpartition(":")[2])))
+        async with connect(
+            world.url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket",
+            sock=sock,
+            max_queue=4,
+            max_size=None,
+            compression=None,
+            ping_interval=None,
+            close_timeout=0.1,
+        ) as ws:
+            made = OverWebSocket(ws)
+            yield await _entered(made, world, auth)
+
+
+async def _entered(made: Omar, world: World, auth: dict[str, Any]) -> Omar:
+    await made.say("40" + json.dumps({"token": world.tokens["omar"], **auth}))
+    await made.until('42["ready",')
+    return made
+
+
+def seqs(one: Omar) -> list[int]:
+    return [message["seq"] for message in one.of("message")]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_who_does_not_read_is_told_closed_and_resumes_without_loss(
+    way: str, sqlite_url: str, tmp_path: Path
+) -> None:
+    async with a_world(way, sqlite_url, tmp_path) as world:
+        async with omar(way, world) as slow:
+            session, most = world.session, 0
+            assert session is not None
+            while world.session is not None:
+                await world.send()
+                most = max(most, session.buffered)
+                assert world.sent < 2000
+            # A batch is written whole to who has read most of what was before.
+            assert most <= MAX_BUFFERED + BATCH * 2 * len(LONG)
+            assert most > MAX_BUFFERED // 2
+            began = time.monotonic()
+            await slow.until_closed()
+            assert time.monotonic() - began < 5
+            assert slow.of("closing") == [{"reason": "slow_consumer", "reconnect": True}]
+            assert slow.packets[-1].startswith('42["closing",')
+            got = seqs(slow)
+            assert got == list(range(1, len(got) + 1))
+            assert len(got) < world.sent
+        async with omar(way, world, cursors={world.room_id: len(got)}) as back:
+            assert got + seqs(back) == list(range(1, world.sent + 1))
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_who_never_reads_is_gone_in_seconds(way: str, sqlite_url: str, tmp_path: Path) -> None:
+    async with a_world(way, sqlite_url, tmp_path) as world, omar(way, world):
+        session = world.session
+        assert session is not None
+        while world.session is not None:
+            await world.send()
+        async with asyncio.timeout(5):  # the linger time is one
+            while session.sid in world.node.socketio.eio.sockets:
+                await world.diego.ask("get_rooms")
+        if session.wire is not None:
+            assert session.wire.disconnected
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_transient_events_are_dropped_first(way: str, sqlite_url: str, tmp_path: Path) -> None:
+    async with a_world(way, sqlite_url, tmp_path) as world, omar(way, world) as slow:
+        await world.diego.ask("typing", room_id=world.room_id, typing=True)
+        await slow.until('42["typing",')
+        await world.send_until(MAX_BUFFERED * 6 // 10)
+        before = world.session
+        assert before is not None
+        waiting = before.buffered
+        for typing in (False, True, False):
+            await world.diego.ask("typing", room_id=world.room_id, typing=typing)
+        assert before.buffered <= waiting
+        await world.send("after", 1)
+        while seqs(slow)[-1:] != [world.sent]:
+            assert await slow.read()
+        assert seqs(slow) == list(range(1, world.sent + 1)), "no message was dropped with them"
+        assert len(slow.of("typing")) == 1
+        await world.diego.ask("typing", room_id=world.room_id, typing=True)
+        slow.packets.clear()
+        await slow.until('42["typing",')
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_acknowledgements_that_are_not_read_count_too(way: str, sqlite_url: str, tmp_path: Path) -> None:
+    async with a_world(way, sqlite_url, tmp_path) as world:
+        await world.send(number=25)  # a page of 400 KB
+        async with omar(way, world) as slow:
+            session, asked, most = world.session, 0, 0
+            assert session is not None
+            while world.session is not None:
+                asked += 1
+                assert asked < 100
+                await slow.say(f'42{asked}["history",' + json.dumps({"room_id": world.room_id}) + "]")
+                await world.diego.ask("get_rooms")
+                most = max(most, session.buffered)
+            assert most <= MAX_BUFFERED + HIGH_WATER
+            await slow.until_closed()
+            assert [closing["reason"] for closing in slow.of("closing")] == ["slow_consumer"]
+            answered = [packet.partition("[")[0] for packet in slow.packets if packet.startswith("43")]
+            assert answered == [f"43{n}" for n in range(1, len(answered) + 1)]
+            assert len(answered) < asked
+
+
+async def test_pongs_that_are_not_read_are_bounded_and_the_session_goes_on() -> None:
+    async with serving("engineio", DirectWebSocket) as server, wired(server, receive_buffer=65_536) as wire:
+        (session,) = server.engine.sockets.values()
+        pings = frame(0x89, bytes(125)) * 1000
+        most = 0
+        for _ in range(200):  # 25 MB of answers
+            await wire.send(pings)
+            most = max(most, session.buffered)
+        assert HIGH_WATER <= most <= HIGH_WATER + 2 * len(pings)
+        await wire.send(frame(0x81, b"4still here"))
+        while await wire.frame() != (1, b"4still here"):
+            pass
+
+
+def test_many_that_never_read_cost_little_and_nobody_else(tmp_path: Path) -> None:
+    """`python -m bench.slow_consumers` is the same in full: 100 connections, for a minute."""
+    plan = Plan(slow=20, members=3, rate=1500, seconds=3, without=0.1, receive_buffer=4096)
+    server = Tidings(world(plan), tmp_path)
+    server.start()
+    try:
+        result = asyncio.run(measure(plan, server))
+    finally:
+        server.stop()
+    assert len(result.closed_after) == plan.slow
+    assert result.during.growth < plan.slow * 2e6
+    assert len(result.during.latencies) == plan.members * plan.rate * plan.seconds, "the others got everything"
+    assert result.resumed == list(result.missed), "and so does who comes back"
