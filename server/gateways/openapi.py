@@ -37,7 +37,7 @@ def document(registry: Registry) -> dict[str, Any]:
         "info": {
             "title": "Tidings",
             "version": __version__,
-            "description": "A message server where an acknowledged message arrives. Live connections: docs/protocol.md.",
+            "description": "A message server where an acknowledged message arrives. Live: docs/protocol.md.",
         },
         "paths": paths,
         "components": {
