@@ -28,6 +28,7 @@ from bench.generator.engine import CACHE
 from bench.servers import Server, Tidings, World, on_core, room_id
 
 SAMPLE_S = 0.1
+WINDOW_S = 5
 DEADLINE_S = 60.0
 CLOSED_S = 15.0
 """A connection that was told to go is gone by then."""
@@ -59,15 +60,31 @@ class Plan:
 
 @dataclass(slots=True)
 class Phase:
-    """Of one phase: latencies in ms, from the time at which a message was due, of every member together."""
+    """Of one phase: latencies in ms, from the time at which a message was due."""
 
-    latencies: list[float]
+    members: list[list[float]]
+    """Each member's, in the order of the messages."""
     growth: int
     """The most bytes that the process had more than before."""
 
+    @property
+    def latencies(self) -> list[float]:
+        return [latency for member in self.members for latency in member]
+
     def quantile(self, share: float) -> float:
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        return quantile(self.latencies, share)
+
+    def by_window(self, messages: int, share: float) -> list[float]:
+        """The quantile of so many messages after another, and so on."""
+        starts = range(0, max(map(len, self.members)), messages)
+        return [
+            quantile([one for member in self.members for one in member[at : at + messages]], share) for at in starts
+        ]
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 @dataclass(slots=True)
@@ -258,7 +275,7 @@ async def phase(
             most = max(most, resident(pid))
     if sender.refused:
         raise RuntimeError(f"{sender.refused} messages were refused")
-    return Phase([latency for one in members for latency in one.latencies], most - base)
+    return Phase([list(one.latencies) for one in members], most - base)
 
 
 async def measure(plan: Plan, server: Server) -> Result:
@@ -323,6 +340,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{name:8} p50 {one.quantile(0.5):6.2f} ms   p99 {one.quantile(0.99):6.2f} ms   "
             f"the process grew by {one.growth / 1e6:6.1f} MB"
         )
+        windows = " ".join(f"{p99:.1f}" for p99 in one.by_window(int(plan.rate * WINDOW_S), 0.99))
+        print(f"         p99 of every {WINDOW_S} s: {windows}")
     closed, missed = result.closed_after, result.missed
     print(f"p99 with slow connections over p99 without: {result.p99_ratio:.2f}")
     if closed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
@@ -266,7 +267,9 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
                 elif not self.upgraded:
                     self._enqueue([CLOSE], 1)
                 self._wake()
-                self._timer = asyncio.get_running_loop().call_later(self.server.linger, self.finish)
+                # Many that are ended in one step are not finished in one: freeing what the kernel holds takes time.
+                patience = self.server.linger * random.uniform(0.5, 1)
+                self._timer = asyncio.get_running_loop().call_later(patience, self.finish)
             else:
                 self._out.clear()
                 self._out_bytes = 0
