@@ -43,7 +43,9 @@ for (const [device, transports] of [
   const back = await new Client(given.tokens.diego, { parser, transports, auth: auth({ [room_id]: last }) }).ready();
   assert.deepEqual(back.contents(room_id), [device]);
   assert.equal(back.of("ready")[0].replayed, 1);
-  assert.equal(back.socket.io.engine.transport.name, device === "poller" ? "polling" : "websocket");
+  const { engine } = back.socket.io;
+  if (device === "both" && engine.transport.name === "polling") await once(engine, "upgrade");
+  assert.equal(engine.transport.name, device === "poller" ? "polling" : "websocket");
   back.close();
 }
 
