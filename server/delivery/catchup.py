@@ -198,7 +198,7 @@ class CatchUp:
             covered, entries = await self._db.read(
                 partial(log.spans, user_key=user_key, wanted=wanted, max_bytes=PAGE_BYTES)
             )
-            # What did not fit was measured for nothing: ask for about as much as fits.
+            # Large entries fill a page soon: ask for about as many as fit.
             limit = min(PAGE, 2 * limit) if covered == wanted else min(PAGE, max(8, 2 * len(entries)))
             found: dict[int, list[EntryRow]] = {}
             for entry in entries:

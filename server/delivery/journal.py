@@ -2,7 +2,7 @@
 
 Changes queue up while a commit is under way; the next transaction takes all of them. What holds:
 
-* a change is answered after its commit, and published after it is answered;
+* a change is answered and published after its commit; an append is answered first, then published;
 * changes take effect in the order in which they were handed over, and a room's entries are published in seq order;
 * a bad change fails alone: if a batch cannot be written, each of its changes is tried by itself;
 * once handed over, a change is not interrupted by whoever waits for it going away.

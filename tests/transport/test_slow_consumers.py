@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -94,18 +95,18 @@ async def a_world(way: str, sqlite_url: str, data_dir: Path) -> AsyncIterator[Wo
             yield made
 
 
-class Omar:
+class Omar(ABC):
     """His client. Packets are kept in `packets`, without PINGs, which are answered."""
 
     def __init__(self) -> None:
         self.packets: list[str] = []
 
-    async def say(self, packet: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def say(self, packet: str) -> None: ...
 
+    @abstractmethod
     async def read(self) -> bool:
         """Read what comes next; False when the server has closed."""
-        raise NotImplementedError
 
     async def until(self, prefix: str) -> None:
         async with asyncio.timeout(DEADLINE_S):
