@@ -60,45 +60,6 @@ _NAMES: Final[dict[str, tuple[Any, str]]] = {
 
 _TIMESTAMP: Final = TypeAdapter(models.Timestamp).json_schema()
 
-_OWN_ERRORS: Final[dict[str, dict[ErrorCode, str]]] = {
-    "register": {
-        ErrorCode.CONFLICT: "the name is taken, by a user or a topic",
-        ErrorCode.RATE_LIMITED: "too many registrations from this address",
-    },
-    "login": {
-        ErrorCode.UNAUTHENTICATED: "wrong username or password, whichever it is",
-        ErrorCode.RATE_LIMITED: "too many attempts, on this account or from this address",
-    },
-    "create": {ErrorCode.CONFLICT: "the name is taken, by a topic (also one you may not see) or a user"},
-    "subscribe": {
-        ErrorCode.NOT_FOUND: "no such topic, or a private one",
-        ErrorCode.CONFLICT: "already a member",
-    },
-    "connect_to_room": {ErrorCode.NOT_FOUND: "no such topic, or a private one that you are not in"},
-    "unsubscribe": {ErrorCode.FORBIDDEN: "not a member of the public topic; or a direct conversation"},
-    "invite": {
-        ErrorCode.NOT_FOUND: "no such user; no such room, or a private one that you are not in",
-        ErrorCode.FORBIDDEN: "the room is a public topic or a direct conversation; the invited is banned from it",
-        ErrorCode.CONFLICT: "the invited is a member already",
-    },
-    "message": {
-        ErrorCode.INVALID: "`reply_to` names no message of the room",
-        ErrorCode.NOT_FOUND: "no such room or user, or a private room that you are not in",
-        ErrorCode.FORBIDDEN: "not a member of the public topic",
-    },
-    "read": {ErrorCode.INVALID: "`seq` is beyond the end of the log"},
-    "delivered": {ErrorCode.INVALID: "a cursor is beyond the end of the log"},
-    "get_rooms": {ErrorCode.NOT_FOUND: "`after` names no room that you may see"},
-    "get_profile": {ErrorCode.NOT_FOUND: "no such user"},
-    "authenticate": {
-        ErrorCode.UNAUTHENTICATED: "the token is not one of ours",
-        ErrorCode.TOKEN_EXPIRED: "the token has expired",
-        ErrorCode.TOKEN_REVOKED: "the token's session was withdrawn",
-        ErrorCode.FORBIDDEN: "the token is of another user",
-    },
-}
-"""What an action is refused for, beyond what follows from the shape of its payload."""
-
 _KINDS: Final[Sequence[tuple[str, RoomKind, bool]]] = (
     ("public topic", RoomKind.TOPIC, False),
     ("private topic", RoomKind.TOPIC, True),
@@ -252,25 +213,9 @@ def _action(found: Action) -> str:
         body = " without a body" if found.status == 204 else ""
         token = "; needs no token" if found.anonymous else ""
         parts.append(f"REST: `{found.http}` → {found.status}{body}{token}.\n")
-    if errors := errors_of(found):
+    if errors := found.refusals:
         parts.append(_table(["error", "when"], [[f"`{code}`", why] for code, why in errors.items()]))
     return "\n".join(parts)
-
-
-def errors_of(found: Action) -> dict[ErrorCode, str]:
-    """Why an action may be refused, beyond what holds for every action."""
-    fields, own = found.request.model_fields, dict(_OWN_ERRORS.get(found.name, {}))
-    why: dict[ErrorCode, str] = {}
-    if issubclass(found.request, actions.RoomRef):
-        why[ErrorCode.INVALID] = "the other user of the conversation is yourself"
-        why[ErrorCode.NOT_FOUND] = "no such room or user, or a private room that you are not in"
-        why[ErrorCode.FORBIDDEN] = "not a member of the public topic"
-    if "content" in fields:
-        why[ErrorCode.TOO_LARGE] = f"`content` has more than {actions.MAX_CONTENT:,} characters"
-    if ErrorCode.INVALID in why and ErrorCode.INVALID in own:
-        own[ErrorCode.INVALID] = f"{why[ErrorCode.INVALID]}; {own[ErrorCode.INVALID]}"
-    why |= own
-    return {code: why[code] for code in ErrorCode if code in why}
 
 
 def event_list() -> str:

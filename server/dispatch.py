@@ -24,7 +24,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
-from server.contract.actions import Payload
+from server.contract.actions import MAX_CONTENT, Payload, RoomRef
 from server.contract.errors import ActionError, Error, ErrorCode
 from server.contract.models import View
 
@@ -53,6 +53,24 @@ class Action:
     """It can be asked over a live connection."""
     anonymous: bool
     """It needs no token."""
+    errors: Mapping[ErrorCode, str]
+    """What it is refused for, beyond what follows from the shape of its payload."""
+
+    @property
+    def refusals(self) -> dict[ErrorCode, str]:
+        """When it is refused, by code, in the order of the codes; without what holds for every action."""
+        why: dict[ErrorCode, str] = {}
+        if issubclass(self.request, RoomRef):
+            why[ErrorCode.INVALID] = "the other user of the conversation is yourself"
+            why[ErrorCode.NOT_FOUND] = "no such room or user, or a private room that you are not in"
+            why[ErrorCode.FORBIDDEN] = "not a member of the public topic"
+        if "content" in self.request.model_fields:
+            why[ErrorCode.TOO_LARGE] = f"`content` has more than {MAX_CONTENT:,} characters"
+        own = dict(self.errors)
+        if ErrorCode.INVALID in why and ErrorCode.INVALID in own:
+            own[ErrorCode.INVALID] = f"{why[ErrorCode.INVALID]}; {own[ErrorCode.INVALID]}"
+        why |= own
+        return {code: why[code] for code in ErrorCode if code in why}
 
     @property
     def summary(self) -> str:
@@ -72,10 +90,13 @@ def action(
     live: bool = True,
     anonymous: bool = False,
     response: type[View] | None = None,
+    errors: Mapping[ErrorCode, str] | None = None,
 ) -> Callable[[H], H]:
     """Register a function as an action. Its annotations name the payload's model and the answer's.
 
     `response`: the answer's model, for a function that returns the wire's dictionary itself (the path of a message).
+    `errors`: when it is refused, by code, beyond what follows from its payload (`Action.refusals`); it goes into the
+    documents.
     A function that appends is annotated as returning a future of its answer: it has taken effect, in order, when it
     returns, and is answered after the commit.
     """
@@ -96,6 +117,7 @@ def action(
             appends=appends,
             live=live,
             anonymous=anonymous,
+            errors=errors or {},
         )
         return handler
 

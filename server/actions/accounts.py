@@ -19,14 +19,33 @@ async def _profile(ctx: Context, username: str) -> Profile:
     )
 
 
-@action("register", http="POST /api/register", status=201, live=False, anonymous=True)
+@action(
+    "register",
+    http="POST /api/register",
+    status=201,
+    live=False,
+    anonymous=True,
+    errors={
+        ErrorCode.CONFLICT: "the name is taken, by a user or a topic",
+        ErrorCode.RATE_LIMITED: "too many registrations from this address",
+    },
+)
 async def register(ctx: Context, req: Register) -> Credentials:
     """Make an account and sign it in."""
     token, expires_at, user = await ctx.auth.register(req.username, req.password, ctx.address)
     return Credentials(token=token, expires_at=timestamp(expires_at), user=await _profile(ctx, user.username))
 
 
-@action("login", http="POST /api/login", live=False, anonymous=True)
+@action(
+    "login",
+    http="POST /api/login",
+    live=False,
+    anonymous=True,
+    errors={
+        ErrorCode.UNAUTHENTICATED: "wrong username or password, whichever it is",
+        ErrorCode.RATE_LIMITED: "too many attempts, on this account or from this address",
+    },
+)
 async def login(ctx: Context, req: Login) -> Credentials:
     """Sign in by password: a token of a new session."""
     token, expires_at, user = await ctx.auth.login(req.username, req.password, ctx.address)
@@ -48,13 +67,25 @@ async def me(ctx: Context, req: NoPayload) -> Profile:
     return await _profile(ctx, ctx.principal.username)
 
 
-@action("get_profile", http="GET /api/users/{username}")
+@action(
+    "get_profile",
+    http="GET /api/users/{username}",
+    errors={ErrorCode.NOT_FOUND: "no such user"},
+)
 async def get_profile(ctx: Context, req: GetProfile) -> Profile:
     """A user's profile."""
     return await _profile(ctx, req.username)
 
 
-@action("authenticate")
+@action(
+    "authenticate",
+    errors={
+        ErrorCode.UNAUTHENTICATED: "the token is not one of ours",
+        ErrorCode.TOKEN_EXPIRED: "the token has expired",
+        ErrorCode.TOKEN_REVOKED: "the token's session was withdrawn",
+        ErrorCode.FORBIDDEN: "the token is of another user",
+    },
+)
 async def authenticate(ctx: Context, req: Authenticate) -> Authenticated:
     """Bring a fresh token on a live connection, which else would close when its token expires."""
     principal = await ctx.auth.authenticate(req.token)

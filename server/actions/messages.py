@@ -11,7 +11,7 @@ from db.queries import log
 from db.queries.rows import EntryRow, RoomRow
 from server.context import Context
 from server.contract.actions import Delivered, GetHistory, Read, SendMessage, Typing
-from server.contract.errors import invalid, not_found
+from server.contract.errors import ErrorCode, invalid, not_found
 from server.contract.models import Empty, History, Message, Unread
 from server.contract.permissions import Permission
 from server.delivery.frames import message as wire_message
@@ -20,7 +20,17 @@ from server.delivery.operations import MarkRead, OpenDirect, Send
 from server.dispatch import action
 
 
-@action("message", http="POST /api/messages", status=201, response=Message)
+@action(
+    "message",
+    http="POST /api/messages",
+    status=201,
+    response=Message,
+    errors={
+        ErrorCode.INVALID: "`reply_to` names no message of the room",
+        ErrorCode.NOT_FOUND: "no such room or user, or a private room that you are not in",
+        ErrorCode.FORBIDDEN: "not a member of the public topic",
+    },
+)
 async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, Any]]:
     """Send a message to a topic, a conversation or a user; answered when it is durable.
 
@@ -75,7 +85,10 @@ async def typing(ctx: Context, req: Typing) -> Empty:
     return Empty()
 
 
-@action("delivered")
+@action(
+    "delivered",
+    errors={ErrorCode.INVALID: "a cursor is beyond the end of the log"},
+)
 async def delivered(ctx: Context, req: Delivered) -> Empty:
     """Move this device's cursors: it has received each of these rooms up to that seq.
 
@@ -96,7 +109,11 @@ async def delivered(ctx: Context, req: Delivered) -> Empty:
     return Empty()
 
 
-@action("read", http="POST /api/read")
+@action(
+    "read",
+    http="POST /api/read",
+    errors={ErrorCode.INVALID: "`seq` is beyond the end of the log"},
+)
 async def read(ctx: Context, req: Read) -> Unread:
     """Move the caller's read marker of a room, forwards only; answers with what is left unread."""
     found = await ctx.access.find(req)

@@ -29,7 +29,12 @@ def _view(ctx: Context, snapshot: Snapshot) -> Room:
     return views.room(snapshot, ctx.principal.user_key, ctx.hub.online_in(snapshot.room.key))
 
 
-@action("create", http="POST /api/topics", status=201)
+@action(
+    "create",
+    http="POST /api/topics",
+    status=201,
+    errors={ErrorCode.CONFLICT: "the name is taken, by a topic (also one you may not see) or a user"},
+)
 async def create(ctx: Context, req: Create) -> Room:
     """Make a topic, public or private; the caller is its owner."""
     name = names.topic_name(req.topic_name)
@@ -37,7 +42,16 @@ async def create(ctx: Context, req: Create) -> Room:
     return _view(ctx, await ctx.journal.write(CreateTopic(ctx.principal, None, name, key, req.is_private)))
 
 
-@action("subscribe", also=("suscribe",), http="POST /api/subscriptions", status=201)
+@action(
+    "subscribe",
+    also=("suscribe",),
+    http="POST /api/subscriptions",
+    status=201,
+    errors={
+        ErrorCode.NOT_FOUND: "no such topic, or a private one",
+        ErrorCode.CONFLICT: "already a member",
+    },
+)
 async def subscribe(ctx: Context, req: Subscribe) -> Room:
     """Become a member of a public topic."""
     key = await ctx.access.room_key(topic_name=req.topic_name)
@@ -49,7 +63,11 @@ def _join(ctx: Context, room_key: int) -> Join:
     return Join(me, room_key, me.user_key, me.username, Permission.JOIN)
 
 
-@action("unsubscribe", http="DELETE /api/subscriptions")
+@action(
+    "unsubscribe",
+    http="DELETE /api/subscriptions",
+    errors={ErrorCode.FORBIDDEN: "not a member of the public topic; or a direct conversation"},
+)
 async def unsubscribe(ctx: Context, req: Unsubscribe) -> Empty:
     """Leave a topic or a group. An owner's place goes to the longest-standing moderator, else member."""
     found = await ctx.access.find(req)
@@ -59,7 +77,16 @@ async def unsubscribe(ctx: Context, req: Unsubscribe) -> Empty:
     return Empty()
 
 
-@action("invite", http="POST /api/invitations", status=201)
+@action(
+    "invite",
+    http="POST /api/invitations",
+    status=201,
+    errors={
+        ErrorCode.NOT_FOUND: "no such user; no such room, or a private one that you are not in",
+        ErrorCode.FORBIDDEN: "the room is a public topic or a direct conversation; the invited is banned from it",
+        ErrorCode.CONFLICT: "the invited is a member already",
+    },
+)
 async def invite(ctx: Context, req: Invite) -> Room:
     """Make another user a member of a private topic or a group that the caller is in; at once."""
     user = await ctx.parts.auth.user(req.username)  # before the room: whether there is one is not told by this error
@@ -69,7 +96,11 @@ async def invite(ctx: Context, req: Invite) -> Room:
     return _view(ctx, await ctx.db.read(lambda conn: rooms.snapshot(conn, me, key)))
 
 
-@action("get_rooms", http="GET /api/rooms")
+@action(
+    "get_rooms",
+    http="GET /api/rooms",
+    errors={ErrorCode.NOT_FOUND: "`after` names no room that you may see"},
+)
 async def get_rooms(ctx: Context, req: GetRooms) -> Rooms:
     """All rooms that the caller may see: their own, and public topics. In the order in which they were made."""
     me = ctx.principal.user_key
@@ -88,7 +119,11 @@ async def get_rooms(ctx: Context, req: GetRooms) -> Rooms:
     )
 
 
-@action("connect_to_room", http="POST /api/rooms/connect")
+@action(
+    "connect_to_room",
+    http="POST /api/rooms/connect",
+    errors={ErrorCode.NOT_FOUND: "no such topic, or a private one that you are not in"},
+)
 async def connect_to_room(ctx: Context, req: ConnectToRoom) -> ConnectedRoom:
     """Enter a topic, becoming a member if need be; answers with the members who are online."""
     key, me = await ctx.access.room_key(topic_name=req.topic_name), ctx.principal.user_key

@@ -98,7 +98,7 @@ async def test_every_refusal_that_is_documented_happens(sqlite_url: str, tmp_pat
                         assert await _refusal(diego, action, payload) == code, (action, payload)
         over_http = await _over_http(node)
     seen = {action: set(refusals) for action, refusals in asked.items()} | over_http
-    documented = {action.name: set(generate.errors_of(action)) for action in generate.registry()}
+    documented = {action.name: set(action.refusals) for action in generate.registry()}
     assert seen == {action: codes for action, codes in documented.items() if codes}
 
 
