@@ -50,6 +50,20 @@ class User(Base, table=True):
     created_at: int = _ms()
     last_seen: int | None = _ms(default=None)
     disabled: bool = False
+    admin: bool = False
+
+
+class Block(Base, table=True):
+    """A user who wants to hear nothing from another."""
+
+    __table_args__: ClassVar[Any] = (
+        Index("ix_block_blocked_user", "blocked_id", "user_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+    user_id: int = _key(foreign_key="user.id", primary_key=True)
+    blocked_id: int = _key(foreign_key="user.id", primary_key=True)
+    created_at: int = _ms()
 
 
 class Session(Base, table=True):
@@ -61,6 +75,7 @@ class Session(Base, table=True):
     created_at: int = _ms()
     expires_at: int = _ms()
     revoked_at: int | None = _ms(default=None)
+    user_agent: str | None = None
 
 
 class Device(Base, table=True):
@@ -74,7 +89,10 @@ class Device(Base, table=True):
 
 
 class Room(Base, table=True):
-    """A log and its head. `last_seq` and `messages` are changed only with the entries they count."""
+    """A log and its head. `last_seq` and `messages` are changed only with the entries they count.
+
+    A private room without members is nobody's any more, whether all have left or it was deleted: it is cleared away.
+    """
 
     id: int | None = _key(default=None, primary_key=True)
     room_id: str = Field(unique=True)
@@ -84,6 +102,7 @@ class Room(Base, table=True):
     title: str | None = None
     direct_key: str | None = Field(default=None, unique=True, description="smaller:larger user id, if direct")
     name_key: str | None = Field(default=None, unique=True)
+    first_seq: int = _ms(default=1, description="The oldest entry that retention has left; last_seq + 1 if none")
     last_seq: int = _ms(default=0)
     messages: int = _ms(default=0, description="Message entries up to last_seq")
     last_message_seq: int = _ms(default=0, description="0: no message yet")
@@ -102,6 +121,8 @@ class Member(Base, table=True):
     role: str
     joined_at: int = _ms()
     joined_seq: int = _ms(description="The room's head when the user became a member: cursors start here")
+    muted_until: int | None = _ms(default=None, description="As in `mute`, kept here so that sending need not look")
+    blocked: bool = Field(default=False, description="In a direct conversation: the other has blocked this member")
 
 
 class Ban(Base, table=True):
@@ -111,6 +132,27 @@ class Ban(Base, table=True):
     user_id: int = _key(foreign_key="user.id", primary_key=True)
     created_at: int = _ms()
     expires_at: int | None = _ms(default=None)
+
+
+class Mute(Base, table=True):
+    """Who may not speak in a room; it outlives leaving and coming back."""
+
+    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    user_id: int = _key(foreign_key="user.id", primary_key=True)
+    expires_at: int = _ms()
+
+
+class InvitationLink(Base, table=True):
+    __tablename__: ClassVar[Any] = "invitation_link"
+
+    code: str = Field(primary_key=True)
+    room_id: int = _key(foreign_key="room.id", index=True)
+    user_id: int = _key(foreign_key="user.id", description="Who made it")
+    created_at: int = _ms()
+    expires_at: int | None = _ms(default=None)
+    uses_left: int | None = _ms(default=None)
 
 
 class Entry(Base, table=True):
@@ -131,7 +173,7 @@ class Entry(Base, table=True):
 
     room_id: int = _key(foreign_key="room.id", primary_key=True)
     seq: int = _ms(primary_key=True)
-    kind: str = Field(description="message, member")
+    kind: str = Field(description="message, edit, delete, reaction, member, title")
     message_id: str | None = Field(
         default=None,
         unique=True,
@@ -141,11 +183,15 @@ class Entry(Base, table=True):
     client_id: str | None = None
     content: str | None = Field(default=None, sa_type=Text)
     reply_to: str | None = Field(default=None, description="message_id of a message in the same room")
-    body: str | None = Field(default=None, sa_type=Text, description="JSON: what other kinds of entry carry")
+    body: str | None = Field(
+        default=None, sa_type=Text, description="JSON: whom a message mentions; what other kinds of entry carry"
+    )
     messages: int = _ms(description="Message entries of the room up to this one: unread counts are differences")
     created_at: int = _ms()
     edited_at: int | None = _ms(default=None)
     deleted: bool = False
+    target_seq: int | None = _ms(default=None, description="The message that is edited, deleted or reacted to")
+    reactions: str | None = Field(default=None, sa_type=Text, description="JSON, of a message: emoji -> usernames")
 
 
 class Cursor(Base, table=True):
@@ -178,11 +224,14 @@ def _table(model: type[Base]) -> Table:
 
 names = _table(Name)
 users = _table(User)
+blocks = _table(Block)
 sessions = _table(Session)
 devices = _table(Device)
 rooms = _table(Room)
 members = _table(Member)
 bans = _table(Ban)
+mutes = _table(Mute)
+invitation_links = _table(InvitationLink)
 entries = _table(Entry)
 cursors = _table(Cursor)
 read_markers = _table(ReadMarker)

@@ -6,22 +6,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, and_, bindparam, func, insert, select
+from sqlalchemy import Select, and_, bindparam, func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from db.models import cursors, devices, entries, members, read_markers, rooms, users
-from db.queries.rows import EntryRow, chunked, insert_or, relation, select_entries, stepwise, up_to_bytes, values_of
+from db.queries.rows import EntryRow, chunked, entry_bytes, insert_or, relation, select_entries, stepwise, up_to_bytes, values_of
 
 _COLUMNS = (
     "room_id, seq, kind, message_id, sender_id, client_id, content, reply_to, body, messages, created_at, "
-    "edited_at, deleted"
+    "edited_at, deleted, target_seq, reactions"
 )
-_INSERT_IN_SQLITE = f"INSERT INTO entry ({_COLUMNS}) VALUES ({', '.join('?' * 13)})"
+_INSERT_IN_SQLITE = f"INSERT INTO entry ({_COLUMNS}) VALUES ({', '.join('?' * 15)})"
 
 
 def add(conn: Connection, new: Sequence[EntryRow]) -> None:
     if conn.dialect.name == "sqlite":  # on the path of every message: without the detour over dictionaries
-        conn.exec_driver_sql(_INSERT_IN_SQLITE, [(*entry[:5], *entry[6:]) for entry in new])
+        conn.exec_driver_sql(_INSERT_IN_SQLITE, [(*entry[:5], *entry[6:16]) for entry in new])
         return
     conn.execute(
         insert(entries),
@@ -40,6 +40,8 @@ def add(conn: Connection, new: Sequence[EntryRow]) -> None:
                 "created_at": entry.created_at,
                 "edited_at": entry.edited_at,
                 "deleted": entry.deleted,
+                "target_seq": entry.target_seq,
+                "reactions": entry.reactions,
             }
             for entry in new
         ],
@@ -77,6 +79,77 @@ def known_messages(conn: Connection, wanted: Sequence[tuple[int, str]]) -> set[t
     return found
 
 
+@cache
+def _select_at(dialect: str) -> Select[Any]:
+    place = relation(dialect, "places", room_key=int, seq=int)
+    return select_entries().join(place, and_(entries.c.room_id == place.c.room_key, entries.c.seq == place.c.seq))
+
+
+def at(conn: Connection, places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], EntryRow]:
+    """The entries at some (room, seq)."""
+    rows = conn.execute(_select_at(conn.dialect.name), {"places": values_of(places)})
+    return {(row[0], row[1]): EntryRow(*row) for row in rows}
+
+
+def with_targets(conn: Connection, found: Sequence[EntryRow]) -> list[EntryRow]:
+    """Give the entries that changed a message that message as it is now."""
+    places = {(entry.room_key, entry.target_seq) for entry in found if entry.target_seq is not None}
+    if not places:
+        return list(found)
+    known = {(entry.room_key, entry.seq): entry for entry in found if entry.kind == "message"}
+    elsewhere = [place for place in places if place not in known]
+    if elsewhere:
+        known |= at(conn, elsewhere)
+    return [
+        entry
+        if entry.target_seq is None
+        else entry._replace(target=known.get((entry.room_key, entry.target_seq)))
+        for entry in found
+    ]
+
+
+_MESSAGE_OF_MEMBER = (
+    select_entries()
+    .join(members, and_(members.c.room_id == entries.c.room_id, members.c.user_id == bindparam("user")))
+    .where(entries.c.message_id == bindparam("message_id"))
+)
+
+
+def message_of_member(conn: Connection, user_key: int, message_id: str) -> EntryRow | None:
+    """A message of a room that the user is in. One look-up, whether there is no such message or no such member."""
+    row = conn.execute(_MESSAGE_OF_MEMBER, {"user": user_key, "message_id": message_id}).first()
+    return None if row is None else EntryRow(*row)
+
+
+_CHANGE = (
+    update(entries)
+    .where(entries.c.room_id == bindparam("at_room"), entries.c.seq == bindparam("at_seq"))
+    .values(
+        content=bindparam("new_content"),
+        body=bindparam("new_body"),
+        edited_at=bindparam("new_edited_at"),
+        deleted=bindparam("new_deleted"),
+        reactions=bindparam("new_reactions"),
+    )
+)
+
+
+def change(conn: Connection, message: EntryRow) -> None:
+    """Write a message as it is now; what it said before is gone."""
+    conn.execute(
+        _CHANGE,
+        {
+            "at_room": message.room_key,
+            "at_seq": message.seq,
+            "new_content": message.content,
+            "new_body": message.body,
+            "new_edited_at": message.edited_at,
+            "new_deleted": message.deleted,
+            "new_reactions": message.reactions,
+        },
+    )
+
+
 _MESSAGES = select_entries().where(entries.c.room_id == bindparam("room"), entries.c.kind == "message")
 _NEWEST = _MESSAGES.order_by(entries.c.seq.desc()).limit(bindparam("limit"))
 _BEFORE = _NEWEST.where(entries.c.seq < bindparam("seq"))
@@ -110,7 +183,23 @@ def after(conn: Connection, room_key: int, seq: int, limit: int, max_bytes: int)
     """Every kind of entry after a seq, in seq order: no more than `max_bytes` of them, but one at least."""
     asked = {"room": room_key, "seq": seq, "limit": limit}
     with stepwise(conn, _select_following, asked) as rows:
-        return up_to_bytes(rows, max_bytes)[0]
+        found, _ = up_to_bytes(rows, max_bytes)
+    return _within(conn, found, max_bytes)[0]
+
+
+def _within(conn: Connection, found: list[EntryRow], max_bytes: int) -> tuple[list[EntryRow], bool]:
+    """Give entries their targets, up to `max_bytes` but one entry at least; and whether there were more."""
+    if all(entry.target_seq is None for entry in found):
+        return found, False
+    whole: list[EntryRow] = []
+    total = 0
+    for some in chunked(found, 50):
+        for entry in with_targets(conn, some):
+            total += entry_bytes(entry)
+            if whole and total > max_bytes:
+                return whole, True
+            whole.append(entry)
+    return whole, False
 
 
 class Span(NamedTuple):
@@ -157,7 +246,8 @@ def spans(
         build, asked = _select_spans, {"user": user_key, "spans": values_of(wanted)}
     with stepwise(conn, build, asked) as rows:
         found, more = up_to_bytes(rows, max_bytes)
-    if not more:
+    found, cut = _within(conn, found, max_bytes)
+    if not more and not cut:
         return list(wanted), found
     last = found[-1]
     read = [span for span in sorted(wanted) if span.room_key <= last.room_key]

@@ -9,7 +9,19 @@ from typing import Any, NamedTuple
 from sqlalchemy import BigInteger, Select, and_, bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.engine import Connection
 
-from db.models import bans, cursors, devices, entries, members, read_markers, rooms, users
+from db.models import (
+    bans,
+    cursors,
+    devices,
+    entries,
+    invitation_links,
+    members,
+    mutes,
+    names,
+    read_markers,
+    rooms,
+    users,
+)
 from db.queries.rows import (
     ROOM_COLUMNS,
     EntryRow,
@@ -29,6 +41,9 @@ class Standing(NamedTuple):
 
     role: str | None
     banned: bool
+    muted_until: int | None = None
+    """ms since the epoch; may have passed."""
+    blocked: bool = False
 
 
 class Snapshot(NamedTuple):
@@ -115,7 +130,8 @@ def heads(conn: Connection, keys: Sequence[int]) -> dict[int, int]:
 def _select_roles(dialect: str) -> Select[Any]:
     pair = relation(dialect, "pairs", room_key=int, user_key=int)
     within = and_(members.c.room_id == pair.c.room_key, members.c.user_id == pair.c.user_key)
-    return select(members.c.room_id, members.c.user_id, members.c.role).join_from(pair, members, within)
+    member = (members.c.room_id, members.c.user_id, members.c.role, members.c.muted_until, members.c.blocked)
+    return select(*member).join_from(pair, members, within)
 
 
 @cache
@@ -133,7 +149,10 @@ def standings(conn: Connection, pairs: Sequence[tuple[int, int]], now: int) -> d
     """Roles and bans for (room, user) pairs; a pair that is missing has neither."""
     dialect = conn.dialect.name
     roles = conn.execute(_select_roles(dialect), {"pairs": values_of(pairs)})
-    found = {(room, user): Standing(role, False) for room, user, role in roles}
+    found = {
+        (room, user): Standing(role, False, muted_until, bool(blocked))
+        for room, user, role, muted_until, blocked in roles
+    }
     outside = [one for one in pairs if one not in found]
     if outside:
         banned = conn.execute(_select_banned(dialect), {"pairs": values_of(outside), "now": now})
@@ -181,10 +200,30 @@ def save_heads(conn: Connection, changed: Sequence[RoomRow]) -> None:
     )
 
 
-def add_member(conn: Connection, room: RoomRow, user_key: int, role: str, now: int, *, read: bool = True) -> None:
+def add_member(
+    conn: Connection,
+    room: RoomRow,
+    user_key: int,
+    role: str,
+    now: int,
+    *,
+    read: bool = True,
+    blocked: bool = False,
+) -> None:
     """Make a user a member at the room's head; all before it counts as read, unless `read` is False."""
+    muted = select(mutes.c.expires_at).where(
+        mutes.c.room_id == room.key, mutes.c.user_id == user_key, mutes.c.expires_at > now
+    )
     conn.execute(
-        insert(members).values(room_id=room.key, user_id=user_key, role=role, joined_at=now, joined_seq=room.last_seq)
+        insert(members).values(
+            room_id=room.key,
+            user_id=user_key,
+            role=role,
+            joined_at=now,
+            joined_seq=room.last_seq,
+            muted_until=conn.execute(muted).scalar(),
+            blocked=blocked,
+        )
     )
     conn.execute(
         insert(read_markers).values(
@@ -205,6 +244,135 @@ def remove_member(conn: Connection, room_key: int, user_key: int) -> None:
 def set_role(conn: Connection, room_key: int, user_key: int, role: str) -> None:
     conn.execute(
         update(members).where(members.c.room_id == room_key, members.c.user_id == user_key).values(role=role)
+    )
+
+
+def set_title(conn: Connection, room_key: int, title: str) -> None:
+    conn.execute(update(rooms).where(rooms.c.id == room_key).values(title=title))
+
+
+def add_ban(conn: Connection, room_key: int, user_key: int, now: int, expires_at: int | None) -> None:
+    """Ban a user; whoever is banned already, from now on until then."""
+    statement = insert_or(conn.dialect.name, bans).values(
+        room_id=room_key, user_id=user_key, created_at=now, expires_at=expires_at
+    )
+    new = statement.excluded
+    conn.execute(
+        statement.on_conflict_do_update(
+            index_elements=["room_id", "user_id"],
+            set_={"created_at": new.created_at, "expires_at": new.expires_at},
+        )
+    )
+
+
+def remove_ban(conn: Connection, room_key: int, user_key: int) -> None:
+    conn.execute(delete(bans).where(bans.c.room_id == room_key, bans.c.user_id == user_key))
+
+
+class BanRow(NamedTuple):
+    username: str
+    created_at: int
+    expires_at: int | None
+
+
+def list_bans(conn: Connection, room_key: int, now: int, after: str | None, limit: int) -> list[BanRow]:
+    """A page of those who are banned now, by username."""
+    statement = (
+        select(users.c.username, bans.c.created_at, bans.c.expires_at)
+        .join_from(bans, users, users.c.id == bans.c.user_id)
+        .where(bans.c.room_id == room_key, or_(bans.c.expires_at.is_(None), bans.c.expires_at > now))
+        .order_by(users.c.username)
+        .limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(users.c.username > after)
+    return [BanRow(*row) for row in conn.execute(statement)]
+
+
+def set_mute(conn: Connection, room_key: int, user_key: int, expires_at: int | None) -> None:
+    """Let a user speak no more until then; None: again."""
+    conn.execute(delete(mutes).where(mutes.c.room_id == room_key, mutes.c.user_id == user_key))
+    if expires_at is not None:
+        conn.execute(insert(mutes).values(room_id=room_key, user_id=user_key, expires_at=expires_at))
+    conn.execute(
+        update(members)
+        .where(members.c.room_id == room_key, members.c.user_id == user_key)
+        .values(muted_until=expires_at)
+    )
+
+
+class LinkRow(NamedTuple):
+    room_key: int
+    room_id: str
+    expires_at: int | None
+    uses_left: int | None
+
+
+_LINK = (
+    select(invitation_links.c.room_id, rooms.c.room_id, invitation_links.c.expires_at, invitation_links.c.uses_left)
+    .join_from(invitation_links, rooms, rooms.c.id == invitation_links.c.room_id)
+    .where(invitation_links.c.code == bindparam("code"))
+)
+
+
+def link(conn: Connection, code: str, now: int) -> LinkRow | None:
+    """An invitation link that is still good."""
+    row = conn.execute(_LINK, {"code": code}).first()
+    if row is None:
+        return None
+    found = LinkRow(*row)
+    expired = found.expires_at is not None and found.expires_at <= now
+    return None if expired or found.uses_left == 0 else found
+
+
+def add_link(
+    conn: Connection,
+    code: str,
+    room_key: int,
+    user_key: int,
+    now: int,
+    *,
+    expires_at: int | None,
+    uses: int | None,
+) -> None:
+    conn.execute(
+        insert(invitation_links).values(
+            code=code, room_id=room_key, user_id=user_key, created_at=now, expires_at=expires_at, uses_left=uses
+        )
+    )
+
+
+def use_link(conn: Connection, code: str) -> None:
+    """Count one more who came by a link."""
+    conn.execute(
+        update(invitation_links)
+        .where(invitation_links.c.code == code, invitation_links.c.uses_left.is_not(None))
+        .values(uses_left=invitation_links.c.uses_left - 1)
+    )
+
+
+def remove_link(conn: Connection, code: str) -> None:
+    conn.execute(delete(invitation_links).where(invitation_links.c.code == code))
+
+
+def member_by_name(conn: Connection, wanted: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
+    """Those of the (room, username) pairs who are members."""
+    found: set[tuple[int, str]] = set()
+    for chunk in chunked(wanted):
+        found.update(
+            (int(room), str(name))
+            for room, name in conn.execute(_select_named(conn.dialect.name), {"pairs": values_of(chunk)})
+        )
+    return found
+
+
+@cache
+def _select_named(dialect: str) -> Select[Any]:
+    pair = relation(dialect, "pairs", room_key=int, username=str)
+    return (
+        select(pair.c.room_key, users.c.username)
+        .join_from(pair, users, users.c.username == pair.c.username)
+        .join(members, and_(members.c.room_id == pair.c.room_key, members.c.user_id == users.c.id))
     )
 
 
@@ -398,3 +566,33 @@ def forget_cursors_of_user(conn: Connection, room_key: int, user_key: int) -> No
     """Drop the cursors of all of a user's devices in a room."""
     theirs = select(devices.c.id).where(devices.c.user_id == user_key)
     conn.execute(delete(cursors).where(cursors.c.device_id.in_(theirs), cursors.c.room_id == room_key))
+
+
+# -- the topics' management ---------------------------------------------------------------------------------------------
+
+
+class TopicRow(NamedTuple):
+    room: RoomRow
+    created_at: int
+
+
+def topics(conn: Connection, after: int, limit: int) -> list[TopicRow]:
+    """A page of all topics, private ones too, in the order they were made. `after`: key of the last one before."""
+    statement = (
+        select(*ROOM_COLUMNS, rooms.c.created_at)
+        .where(rooms.c.kind == "topic", rooms.c.name_key.is_not(None), rooms.c.id > after)
+        .order_by(rooms.c.id)
+        .limit(limit)
+    )
+    return [TopicRow(RoomRow(*row[:_ROOM_WIDTH]), row[_ROOM_WIDTH]) for row in conn.execute(statement)]
+
+
+def delete_topic(conn: Connection, room_key: int) -> list[int]:
+    """Take a topic's name and members from it; returns who they were. What is left is cleared away later."""
+    name_key = conn.execute(select(rooms.c.name_key).where(rooms.c.id == room_key)).scalar_one()
+    were = list(conn.scalars(select(members.c.user_id).where(members.c.room_id == room_key)))
+    for table in (members, read_markers, invitation_links):
+        conn.execute(delete(table).where(table.c.room_id == room_key))
+    conn.execute(update(rooms).where(rooms.c.id == room_key).values(name_key=None, is_private=True))
+    conn.execute(delete(names).where(names.c.key == name_key))
+    return were

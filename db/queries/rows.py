@@ -26,6 +26,7 @@ class UserRow(NamedTuple):
     created_at: int
     last_seen: int | None
     disabled: bool
+    admin: bool
 
 
 class RoomRow(NamedTuple):
@@ -38,6 +39,7 @@ class RoomRow(NamedTuple):
     topic_name: str | None
     title: str | None
     direct_key: str | None
+    first_seq: int
     last_seq: int
     messages: int
     last_message_seq: int
@@ -61,6 +63,10 @@ class EntryRow(NamedTuple):
     created_at: int
     edited_at: int | None
     deleted: bool
+    target_seq: int | None = None
+    reactions: str | None = None
+    target: EntryRow | None = None
+    """The message that this entry changed, as it is now: see `log.with_targets`. None: retention has taken it."""
 
 
 USER_COLUMNS = (
@@ -70,6 +76,7 @@ USER_COLUMNS = (
     users.c.created_at,
     users.c.last_seen,
     users.c.disabled,
+    users.c.admin,
 )
 ROOM_COLUMNS = (
     rooms.c.id,
@@ -79,6 +86,7 @@ ROOM_COLUMNS = (
     rooms.c.topic_name,
     rooms.c.title,
     rooms.c.direct_key,
+    rooms.c.first_seq,
     rooms.c.last_seq,
     rooms.c.messages,
     rooms.c.last_message_seq,
@@ -103,6 +111,8 @@ def entry_columns(entry: Any = entries, sender: Any = users) -> tuple[Any, ...]:
         entry.c.created_at,
         entry.c.edited_at,
         entry.c.deleted,
+        entry.c.target_seq,
+        entry.c.reactions,
     )
 
 
@@ -156,8 +166,11 @@ ENTRY_BYTES = 256
 
 def entry_bytes(entry: EntryRow) -> int:
     """About what an entry holds in memory and on the wire; never much less."""
+    if entry.target is not None:
+        return ENTRY_BYTES + entry_bytes(entry.target)
     content = entry.content or ""
-    return ENTRY_BYTES + (len(content) if content.isascii() else 4 * len(content))
+    size = ENTRY_BYTES + (len(content) if content.isascii() else 4 * len(content))
+    return size if entry.reactions is None else size + len(entry.reactions)
 
 
 def insert_or(dialect: str, table: Table) -> Any:

@@ -6,10 +6,10 @@ from collections.abc import Collection
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, bindparam, case, func, insert, select, update
+from sqlalchemy import BigInteger, bindparam, case, delete, func, insert, select, update
 from sqlalchemy.engine import Connection
 
-from db.models import cursors, devices, members, names, sessions, users
+from db.models import blocks, cursors, devices, members, names, sessions, users
 from db.queries.rows import USER_COLUMNS, UserRow, chunked, insert_or
 
 
@@ -23,6 +23,7 @@ class SessionRow(NamedTuple):
     user_key: int
     username: str
     disabled: bool
+    admin: bool
 
 
 def by_username(conn: Connection, username: str) -> UserRow | None:
@@ -53,7 +54,7 @@ def add(conn: Connection, username: str, name_key: str, password_hash: str | Non
         return None
     key = conn.execute(
         insert_or(conn.dialect.name, users)
-        .values(username=username, password_hash=password_hash, created_at=now, disabled=False)
+        .values(username=username, password_hash=password_hash, created_at=now, disabled=False, admin=False)
         .on_conflict_do_nothing()
         .returning(users.c.id)
     ).scalar()
@@ -68,6 +69,26 @@ def set_disabled(conn: Connection, user_key: int, disabled: bool) -> None:
     conn.execute(update(users).where(users.c.id == user_key).values(disabled=disabled))
 
 
+def set_admin(conn: Connection, user_key: int, admin: bool) -> None:
+    conn.execute(update(users).where(users.c.id == user_key).values(admin=admin))
+
+
+def page(conn: Connection, after: str | None, limit: int) -> list[UserRow]:
+    """All users, by username."""
+    statement = select(*USER_COLUMNS).order_by(users.c.username).limit(limit)
+    if after is not None:
+        statement = statement.where(users.c.username > after)
+    return [UserRow(*row) for row in conn.execute(statement)]
+
+
+def by_usernames(conn: Connection, wanted: Collection[str]) -> dict[str, UserRow]:
+    found: dict[str, UserRow] = {}
+    for chunk in chunked(wanted):
+        for row in conn.execute(select(*USER_COLUMNS).where(users.c.username.in_(chunk))):
+            found[row[1]] = UserRow(*row)
+    return found
+
+
 def touch(conn: Connection, user_key: int, device_key: int | None, now: int) -> None:
     """Note that a connection of the user, on that device, has just ended."""
     conn.execute(update(users).where(users.c.id == user_key).values(last_seen=now))
@@ -75,10 +96,12 @@ def touch(conn: Connection, user_key: int, device_key: int | None, now: int) -> 
         conn.execute(update(devices).where(devices.c.id == device_key).values(seen_at=now))
 
 
-def add_session(conn: Connection, sid: str, user_key: int, now: int, expires_at: int) -> int:
+def add_session(
+    conn: Connection, sid: str, user_key: int, now: int, expires_at: int, user_agent: str | None = None
+) -> int:
     result = conn.execute(
         insert(sessions)
-        .values(sid=sid, user_id=user_key, created_at=now, expires_at=expires_at)
+        .values(sid=sid, user_id=user_key, created_at=now, expires_at=expires_at, user_agent=user_agent)
         .returning(sessions.c.id)
     )
     return int(result.scalar_one())
@@ -93,6 +116,7 @@ _SESSION = (
         users.c.id,
         users.c.username,
         users.c.disabled,
+        users.c.admin,
     )
     .join_from(sessions, users, users.c.id == sessions.c.user_id)
     .where(sessions.c.sid == bindparam("sid"))
@@ -137,10 +161,62 @@ def revoke_session(conn: Connection, session_key: int, now: int) -> None:
     )
 
 
-def revoke_sessions_of(conn: Connection, user_key: int, now: int) -> None:
-    conn.execute(
-        update(sessions).where(sessions.c.user_id == user_key, sessions.c.revoked_at.is_(None)).values(revoked_at=now)
+def revoke_sessions_of(conn: Connection, user_key: int, now: int, *, but: int | None = None) -> list[int]:
+    """Withdraw all sessions of a user, or all but one; returns which."""
+    statement = update(sessions).where(sessions.c.user_id == user_key, sessions.c.revoked_at.is_(None))
+    if but is not None:
+        statement = statement.where(sessions.c.id != but)
+    return list(conn.scalars(statement.values(revoked_at=now).returning(sessions.c.id)))
+
+
+class LoginRow(NamedTuple):
+    key: int
+    sid: str
+    created_at: int
+    expires_at: int
+    user_agent: str | None
+
+
+def sessions_of(conn: Connection, user_key: int, now: int) -> list[LoginRow]:
+    """The user's sessions that are still good, newest first."""
+    statement = (
+        select(sessions.c.id, sessions.c.sid, sessions.c.created_at, sessions.c.expires_at, sessions.c.user_agent)
+        .where(sessions.c.user_id == user_key, sessions.c.revoked_at.is_(None), sessions.c.expires_at > now)
+        .order_by(sessions.c.id.desc())
     )
+    return [LoginRow(*row) for row in conn.execute(statement)]
+
+
+def block(conn: Connection, user_key: int, other_key: int, now: int) -> None:
+    """`user` wants to hear nothing from `other`. Idempotent."""
+    conn.execute(
+        insert_or(conn.dialect.name, blocks)
+        .values(user_id=user_key, blocked_id=other_key, created_at=now)
+        .on_conflict_do_nothing()
+    )
+
+
+def unblock(conn: Connection, user_key: int, other_key: int) -> None:
+    conn.execute(delete(blocks).where(blocks.c.user_id == user_key, blocks.c.blocked_id == other_key))
+
+
+def blocked_by(conn: Connection, user_key: int) -> list[str]:
+    """Whom a user has blocked, by username."""
+    statement = (
+        select(users.c.username)
+        .join_from(blocks, users, users.c.id == blocks.c.blocked_id)
+        .where(blocks.c.user_id == user_key)
+        .order_by(users.c.username)
+    )
+    return list(conn.scalars(statement))
+
+
+_BLOCKERS = select(blocks.c.user_id).where(blocks.c.blocked_id == bindparam("user"))
+
+
+def blockers_of(conn: Connection, user_key: int) -> set[int]:
+    """Who has blocked a user."""
+    return set(conn.scalars(_BLOCKERS, {"user": user_key}))
 
 
 class DeviceRow(NamedTuple):

@@ -49,6 +49,15 @@ class MemberChanged(View):
     role: Role | None = Field(description="The role after the change; null once gone")
 
 
+class RoomChanged(View):
+    """A group has another title."""
+
+    room_id: str
+    seq: int
+    username: str = Field(description="Who changed it")
+    title: str
+
+
 class RoomAdded(View):
     room: Room
 
@@ -87,10 +96,15 @@ class Closing(View):
 EVENTS: Final[dict[str, type[View]]] = {
     "ready": Ready,
     "message": Message,
+    "message_edited": MessageChanged,
+    "message_deleted": MessageChanged,
+    "reaction": MessageChanged,
     "member": MemberChanged,
     "room_added": RoomAdded,
     "room_removed": RoomRemoved,
+    "room_changed": RoomChanged,
     "typing": TypingNow,
+    "presence": Presence,
     "receipt": Receipt,
     "closing": Closing,
 }

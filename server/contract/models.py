@@ -103,6 +103,118 @@ class Empty(View):
     """`{}`: done, nothing to tell."""
 
 
+class Session(View):
+    """One login of the caller."""
+
+    session_id: str
+    created_at: Timestamp
+    expires_at: Timestamp
+    current: bool = Field(description="The one that asks")
+    user_agent: str | None = Field(description="What the client called itself when it signed in")
+
+
+class Sessions(View):
+    sessions: list[Session] = Field(description="Newest first; those that are still good")
+
+
+class InvitationLink(View):
+    code: str
+    room_id: str
+    expires_at: Timestamp | None = Field(description="null: never")
+    uses_left: int | None = Field(description="null: any number")
+
+
+class Ban(View):
+    username: str
+    created_at: Timestamp
+    expires_at: Timestamp | None = Field(description="null: for ever")
+
+
+class Bans(View):
+    bans: list[Ban]
+    next: str | None = Field(description="Give it as `after` for the next page; null: this was the last")
+
+
+class Usernames(View):
+    usernames: list[str]
+
+
+class Snippet(View):
+    text: str
+    match: bool = Field(description="Whether it is what was searched for")
+
+
+class Found(View):
+    """Answer of `search`."""
+
+    messages: list[Message] = Field(description="Newest first")
+    snippets: dict[str, list[Snippet]] = Field(description="Message id -> its part around the match")
+    next: str | None = Field(description="Give it as `before` for the next page; null: this was the last")
+
+
+class Echo(View):
+    content: str
+
+
+class Direction(StrEnum):
+    SENT = "sent"
+    RECEIVED = "received"
+
+
+class EchoEntry(View):
+    direction: Direction = Field(description="`sent` by the caller, or `received` as the answer")
+    content: str
+    created_at: Timestamp
+
+
+class EchoHistory(View):
+    entries: list[EchoEntry] = Field(description="In order")
+    next: str | None = Field(description="Give it as `before` for the page of older ones; null: there are none")
+
+
+class PendingRoom(View):
+    room_id: str
+    topic_name: str | None
+    cursor: int = Field(description="seq up to which the device has received the room's log")
+    last_seq: int
+    pending: int = Field(description="Entries that the device still misses")
+
+
+class Pending(View):
+    rooms: list[PendingRoom] = Field(description="Only rooms of which something is pending")
+    next: str | None = Field(description="Give it as `after` for the next page; null: this was the last")
+
+
+class AdminUser(View):
+    username: str
+    online: bool
+    last_seen: Timestamp | None
+    created_at: Timestamp
+    disabled: bool
+    admin: bool
+
+
+class AdminUsers(View):
+    users: list[AdminUser]
+    next: str | None = Field(description="Give it as `after` for the next page; null: this was the last")
+
+
+class AdminTopic(View):
+    room_id: str
+    topic_name: str
+    is_private: bool
+    members: int
+    online: int
+    entries: int = Field(description="How many its log holds")
+    messages: int = Field(description="How many messages were sent to it")
+    created_at: Timestamp
+
+
+class AdminTopics(View):
+    topics: list[AdminTopic]
+    next: str | None = Field(description="Give it as `after` for the next page; null: this was the last")
+
+
 class History(View):
     messages: list[Message] = Field(description="In seq order")
     has_more: bool = Field(description="More in the direction that was asked for")

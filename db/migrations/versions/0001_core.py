@@ -26,9 +26,21 @@ def upgrade() -> None:
         _number("created_at", nullable=False),
         _number("last_seen"),
         sa.Column("disabled", sa.Boolean(), nullable=False),
+        sa.Column("admin", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_user"),
         sa.UniqueConstraint("username", name="uq_user_username"),
     )
+    op.create_table(
+        "block",
+        _key("user_id"),
+        _key("blocked_id"),
+        _number("created_at", nullable=False),
+        sa.PrimaryKeyConstraint("user_id", "blocked_id", name="pk_block"),
+        _refers("block", "user_id", "user"),
+        _refers("block", "blocked_id", "user"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_block_blocked_user", "block", ["blocked_id", "user_id"])
     op.create_table(
         "session",
         _key("id"),
@@ -37,6 +49,7 @@ def upgrade() -> None:
         _number("created_at", nullable=False),
         _number("expires_at", nullable=False),
         _number("revoked_at"),
+        _text("user_agent"),
         sa.PrimaryKeyConstraint("id", name="pk_session"),
         sa.UniqueConstraint("sid", name="uq_session_sid"),
         _refers("session", "user_id", "user"),
@@ -63,6 +76,7 @@ def upgrade() -> None:
         _text("title"),
         _text("direct_key"),
         _text("name_key"),
+        _number("first_seq", nullable=False),
         _number("last_seq", nullable=False),
         _number("messages", nullable=False),
         _number("last_message_seq", nullable=False),
@@ -80,6 +94,8 @@ def upgrade() -> None:
         _text("role", nullable=False),
         _number("joined_at", nullable=False),
         _number("joined_seq", nullable=False),
+        _number("muted_until"),
+        sa.Column("blocked", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("room_id", "user_id", name="pk_member"),
         _refers("member", "room_id", "room"),
         _refers("member", "user_id", "user"),
@@ -98,6 +114,29 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "mute",
+        _key("room_id"),
+        _key("user_id"),
+        _number("expires_at", nullable=False),
+        sa.PrimaryKeyConstraint("room_id", "user_id", name="pk_mute"),
+        _refers("mute", "room_id", "room"),
+        _refers("mute", "user_id", "user"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "invitation_link",
+        _text("code", nullable=False),
+        _key("room_id"),
+        _key("user_id"),
+        _number("created_at", nullable=False),
+        _number("expires_at"),
+        _number("uses_left"),
+        sa.PrimaryKeyConstraint("code", name="pk_invitation_link"),
+        _refers("invitation_link", "room_id", "room"),
+        _refers("invitation_link", "user_id", "user"),
+    )
+    op.create_index("ix_invitation_link_room_id", "invitation_link", ["room_id"])
+    op.create_table(
         "entry",
         _key("room_id"),
         _number("seq", nullable=False),
@@ -112,6 +151,8 @@ def upgrade() -> None:
         _number("created_at", nullable=False),
         _number("edited_at"),
         sa.Column("deleted", sa.Boolean(), nullable=False),
+        _number("target_seq"),
+        sa.Column("reactions", sa.Text()),
         sa.PrimaryKeyConstraint("room_id", "seq", name="pk_entry"),
         sa.UniqueConstraint("message_id", name="uq_entry_message_id"),
         _refers("entry", "room_id", "room"),
