@@ -10,7 +10,17 @@ from sqlalchemy import Select, and_, bindparam, func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from db.models import cursors, devices, entries, members, read_markers, rooms, users
-from db.queries.rows import EntryRow, chunked, entry_bytes, insert_or, relation, select_entries, stepwise, up_to_bytes, values_of
+from db.queries.rows import (
+    EntryRow,
+    chunked,
+    entry_bytes,
+    insert_or,
+    relation,
+    select_entries,
+    stepwise,
+    up_to_bytes,
+    values_of,
+)
 
 _COLUMNS = (
     "room_id, seq, kind, message_id, sender_id, client_id, content, reply_to, body, messages, created_at, "
@@ -101,9 +111,7 @@ def with_targets(conn: Connection, found: Sequence[EntryRow]) -> list[EntryRow]:
     if elsewhere:
         known |= at(conn, elsewhere)
     return [
-        entry
-        if entry.target_seq is None
-        else entry._replace(target=known.get((entry.room_key, entry.target_seq)))
+        entry if entry.target_seq is None else entry._replace(target=known.get((entry.room_key, entry.target_seq)))
         for entry in found
     ]
 

@@ -18,6 +18,7 @@ MAX_GROUP = 256
 MAX_SECONDS = 10 * 366 * 24 * 3600
 
 _NO_NUL = r"^[^\x00]*$"  # PostgreSQL cannot hold U+0000 in a text
+_VISIBLE = r"^[^\s\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]+$"
 
 Username = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_NO_NUL), Field(examples=["omar"])]
 """A username as typed; its length and characters are judged in mapped form (RFC 8265)."""
@@ -46,7 +47,7 @@ Limit500 = Annotated[int, Field(ge=1, le=500)]
 
 Emoji = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=32, pattern=r"^[^\s\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]+$"),
+    StringConstraints(min_length=1, max_length=32, pattern=_VISIBLE),
     Field(examples=["👍"], description="An emoji, or a short name of one; no whitespace or control characters"),
 ]
 Title = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_NO_NUL, strip_whitespace=True)]
@@ -243,7 +244,8 @@ class BlockUser(Payload):
 
 class Search(Payload):
     query: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_NO_NUL)] = Field(
-        description='Words, all of which are in the message; `"a phrase"`; `begin*`', examples=['"good morning" lunch*']
+        description='Words, all of which are in the message; `"a phrase"`; `begin*`',
+        examples=['"good morning" lunch*'],
     )
     room_id: Id | None = Field(default=None, description="Only in this room")
     topic_name: TopicName | None = Field(default=None, description="Only in this topic")
