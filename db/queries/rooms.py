@@ -568,7 +568,7 @@ def forget_cursors_of_user(conn: Connection, room_key: int, user_key: int) -> No
     conn.execute(delete(cursors).where(cursors.c.device_id.in_(theirs), cursors.c.room_id == room_key))
 
 
-# -- the topics' management ---------------------------------------------------------------------------------------------
+# -- management ------------------------------------------------------------------------------------------------------
 
 
 class TopicRow(NamedTuple):

@@ -22,7 +22,7 @@ from db.schema import SchemaUnknown, migrate, pending
 
 T = TypeVar("T")
 
-WITHOUT_ROWID = {"ban", "cursor", "entry", "member", "read_marker"}
+WITHOUT_ROWID = {"ban", "block", "cursor", "entry", "member", "mute", "read_marker"}
 
 
 async def run(url: str, function: Callable[[Connection], T]) -> T:
