@@ -25,7 +25,7 @@ from server.contract import actions, events, models
 from server.contract.errors import CloseReason, Error, ErrorCode
 from server.contract.models import Role, RoomKind
 from server.contract.permissions import WITHOUT, Permission, refusal
-from server.delivery import cursors, hub, operations, typing
+from server.delivery import cursors, hub, membership, typing
 from server.dispatch import Action, Registry
 from server.gateways import inbox, rest
 from server.settings import Settings
@@ -329,7 +329,7 @@ def limits() -> str:
             ["logins from one address", str(auth.LOGINS_PER_ADDRESS), "`rate_limited`"],
             ["logins to one account", str(auth.LOGINS_PER_ACCOUNT), "`rate_limited`"],
             ["`typing` without a word", f"{typing.TYPING_S:g} s", "it ends by itself"],
-            ["members of a public topic", f"{operations.MEMBER_EVENTS_UP_TO}", "no `member` events"],
+            ["members of a public topic", f"{membership.MEMBER_EVENTS_UP_TO}", "no `member` events"],
             ["members of a room", f"{cursors.RECEIPT_MEMBERS}", "no `receipt` events of others"],
         ],
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +13,9 @@ from typing import TypeVar
 from sqlalchemy.engine import Connection as Transaction
 
 from db.engine import Database
-from db.queries import rooms, users
-from db.queries.rows import RoomRow
+from db.queries import log, rooms, users
+from db.queries.rooms import LinkRow
+from db.queries.rows import EntryRow, RoomRow
 from server import names
 from server.auth import now_ms
 from server.contract.actions import RoomRef
@@ -24,6 +27,7 @@ from server.delivery.connection import Principal
 T = TypeVar("T")
 KNOWN = 50_000
 """How many references the directory keeps."""
+NAMES_KEPT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +39,14 @@ class Found:
 
 
 class Directory:
-    """Which room a reference names. Names and ids never change hands, so what was found may be kept."""
+    """Which room a reference names. Ids never change hands, so what was found may be kept.
+
+    A topic's name does when an administrator deletes the topic: it is kept for `NAMES_KEPT_S`.
+    """
 
     def __init__(self, database: Database) -> None:
         self._db = database
-        self._known: OrderedDict[tuple[int | None, str, str], int] = OrderedDict()
+        self._known: OrderedDict[tuple[int | None, str, str], tuple[int, float]] = OrderedDict()
 
     async def topic(self, name: str) -> int:
         """Look a topic's name up. Raises `not_found`."""
@@ -69,14 +76,24 @@ class Directory:
             self._keep(ref, found.room_key)
         return found
 
+    def forget(self, room_key: int) -> None:
+        """The room is no more: its name may be another's soon."""
+        for ref in [ref for ref, (key, _) in self._known.items() if key == room_key]:
+            del self._known[ref]
+
     def _get(self, ref: tuple[int | None, str, str]) -> int | None:
-        key = self._known.get(ref)
-        if key is not None:
-            self._known.move_to_end(ref)
+        known = self._known.get(ref)
+        if known is None:
+            return None
+        key, until = known
+        if until < time.monotonic():
+            del self._known[ref]
+            return None
+        self._known.move_to_end(ref)
         return key
 
     def _keep(self, ref: tuple[int | None, str, str], key: int) -> int:
-        self._known[ref] = key
+        self._known[ref] = (key, math.inf if ref[1] == "id" else time.monotonic() + NAMES_KEPT_S)
         if len(self._known) > KNOWN:
             self._known.popitem(last=False)
         return key
@@ -120,6 +137,20 @@ class Access:
         """
         return await self._directory.find(self._principal, ref.room_id, ref.topic_name, ref.username)
 
+    async def existing(self, ref: RoomRef) -> int:
+        """As `find`, for a change of a room that there must be. Raises `not_found`."""
+        found = await self.find(ref)
+        if found.room_key is None:
+            raise not_found("conversation")
+        return found.room_key
+
+    async def link(self, code: str) -> LinkRow:
+        """An invitation link that is still good. Raises `not_found`."""
+        found = await self._db.read(lambda conn: rooms.link(conn, code, now_ms()))
+        if found is None:
+            raise not_found("invitation link")
+        return found
+
     async def room_key(self, *, room_id: str | None = None, topic_name: str | None = None) -> int:
         """As `find`, for a reference that can only mean a room: a name means a topic, never a user."""
         if room_id is None:
@@ -129,22 +160,39 @@ class Access:
         assert found.room_key is not None
         return found.room_key
 
+    async def message(self, message_id: str) -> EntryRow:
+        """A message of a room that the caller is in, for a change that the journal will judge within its transaction.
+
+        Raises `not_found`, whether there is no such message or it is not for the caller to know.
+        """
+        me = self._principal.user_key
+        found = await self._db.read(lambda conn: log.message_of_member(conn, me, message_id))
+        if found is None:
+            raise not_found("message")
+        return found
+
     async def room(self, ref: RoomRef, need: Permission, query: Callable[[Transaction, RoomRow], T]) -> T:
         """Load the room, check that the caller may do that in it, and query it: all in one snapshot.
 
         Raises `not_found` or `forbidden`.
         """
-        found = await self.find(ref)
-        if found.room_key is None:
-            raise not_found("conversation")
-        key, user_key = found.room_key, self._principal.user_key
+        key, user_key = await self.existing(ref), self._principal.user_key
 
         def load(conn: Transaction) -> T:
             room, standing = rooms.by_key(conn, key), rooms.standing(conn, key, user_key, now_ms())
             if room is None:
                 raise not_found()
             role = Role(standing.role) if standing.role else None
-            refused = refusal(RoomKind(room.kind), room.is_private, role, standing.banned, need)
+            muted = standing.muted_until is not None and standing.muted_until > now_ms()
+            refused = refusal(
+                RoomKind(room.kind),
+                room.is_private,
+                role,
+                standing.banned,
+                need,
+                muted_until=standing.muted_until if muted else None,
+                blocked=standing.blocked,
+            )
             if refused is not None:
                 raise refused
             return query(conn, room)

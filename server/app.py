@@ -23,6 +23,7 @@ from server.delivery.catchup import CatchUp
 from server.delivery.cursors import Cursors
 from server.delivery.hub import HEAD_CHECK_S, Hub
 from server.delivery.journal import Journal
+from server.delivery.presence import PRESENCE_S, Presence
 from server.delivery.sessions import SESSION_CHECK_S, SessionCheck
 from server.delivery.typing import TYPING_S, Typists
 from server.dispatch import Dispatcher, Registry
@@ -48,6 +49,7 @@ class Node:
         engine: dict[str, Any] | None = None,
         head_check_s: float = HEAD_CHECK_S,
         typing_s: float = TYPING_S,
+        presence_s: float = PRESENCE_S,
     ) -> None:
         """`engine`: options of the Socket.IO gateway (`connect_timeout`, `ping_interval`; in s)."""
         self.settings = settings
@@ -56,8 +58,10 @@ class Node:
         self.hub = Hub(self.database, self.broker, head_check_s=head_check_s)
         self.cursors = Cursors(self.hub.members_of)
         self.journal = Journal(self.database, self.broker, self.hub, self.cursors)
-        self.catch_up = CatchUp(self.database, self.hub, self.cursors)
+        self.presence = Presence(self.database, self.broker, self.hub, presence_s=presence_s)
+        self.catch_up = CatchUp(self.database, self.hub, self.cursors, self.presence)
         self.typists = Typists(self.broker, typing_s=typing_s)
+        self.hub.left = self.typists.end
         self.sessions = SessionCheck(self.database, self.hub, session_check_s)
         self.auth = Auth(
             self.database,
@@ -106,6 +110,7 @@ class Node:
             await self.journal.start()
             stack.push_async_callback(self.journal.stop)
             stack.callback(self.typists.stop)
+            stack.push_async_callback(self.presence.stop)
             await self.sessions.start()
             stack.push_async_callback(self.sessions.stop)
             stack.push_async_callback(self.catch_up.stop)

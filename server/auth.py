@@ -20,7 +20,7 @@ from db.engine import Database
 from db.queries import users
 from db.queries.rows import UserRow
 from server import names
-from server.contract.errors import ActionError, CloseReason, ErrorCode, invalid
+from server.contract.errors import ActionError, CloseReason, ErrorCode, invalid, not_found
 from server.delivery.broker import Broker, UserChannel, Withdrawn
 from server.delivery.connection import Principal
 
@@ -167,7 +167,9 @@ class Auth:
     def stop(self) -> None:
         self.passwords.stop()
 
-    async def register(self, raw_name: str, password: str, address: str) -> tuple[str, int, UserRow]:
+    async def register(
+        self, raw_name: str, password: str, address: str, agent: str | None = None
+    ) -> tuple[str, int, UserRow]:
         """Make an account and sign it in: token, its expiry (ms), user."""
         username = names.username(raw_name)
         await self._limit(REGISTRATIONS_PER_ADDRESS, "register", address)
@@ -181,10 +183,12 @@ class Auth:
         made = await self._db.write(make)
         if made is None:
             raise ActionError(ErrorCode.CONFLICT, "the name is taken")
-        token, expires_at = await self.sign_in(made)
+        token, expires_at = await self.sign_in(made, agent=agent)
         return token, expires_at, made
 
-    async def login(self, raw_name: str, password: str, address: str) -> tuple[str, int, UserRow]:
+    async def login(
+        self, raw_name: str, password: str, address: str, agent: str | None = None
+    ) -> tuple[str, int, UserRow]:
         """Sign in by password. An unknown user and a wrong password get the same answer after the same time.
 
         The limits count attempts, not tokens: whoever is signed in stays so, however many attempts others make.
@@ -196,10 +200,12 @@ class Auth:
         good = await self.passwords.matches(password, found.password_hash if found else None)
         if not good or found is None or found.disabled:
             raise unauthenticated(WRONG_PASSWORD)
-        token, expires_at = await self.sign_in(found)
+        token, expires_at = await self.sign_in(found, agent=agent)
         return token, expires_at, found
 
-    async def sign_in(self, user: UserRow, life_ms: int | None = None) -> tuple[str, int]:
+    async def sign_in(
+        self, user: UserRow, life_ms: int | None = None, *, agent: str | None = None
+    ) -> tuple[str, int]:
         """Begin a session: its token and the token's expiry (ms).
 
         Raises `unauthenticated` if the user was disabled or got another password since `user` was read: whoever
@@ -212,7 +218,7 @@ class Auth:
             same = users.lock(conn, user.username)
             if same is None or same.disabled or same.password_hash != user.password_hash:
                 raise unauthenticated(WRONG_PASSWORD)
-            users.add_session(conn, sid, user.key, now, expires_at)
+            users.add_session(conn, sid, user.key, now, expires_at, agent)
 
         await self._db.write(begin)
         return self._tokens.make(user.username, sid, now, expires_at), expires_at
@@ -246,7 +252,7 @@ class Auth:
                 raise unauthenticated()
             if session.revoked_at is not None or session.disabled:
                 raise ActionError(ErrorCode.TOKEN_REVOKED, "the token was withdrawn")
-            return Principal(session.user_key, username, session.key, sid, expires_at)
+            return Principal(session.user_key, username, session.key, sid, expires_at, session.admin)
 
         return speaks_for
 
@@ -257,6 +263,57 @@ class Auth:
         if found is None:
             raise ActionError(ErrorCode.NOT_FOUND, "no such user")
         return found
+
+    async def check_password(self, principal: Principal, password: str, address: str) -> UserRow:
+        """The caller, who has given their password once more. Raises `forbidden`; attempts count as logins do."""
+        await self._limit(LOGINS_PER_ADDRESS, "login", address)
+        await self._limit(LOGINS_PER_ACCOUNT, "login", principal.username)
+        user = await self.user(principal.username)
+        if not await self.passwords.matches(password, user.password_hash):
+            raise ActionError(ErrorCode.FORBIDDEN, "wrong password")
+        return user
+
+    async def change_password(self, principal: Principal, user: UserRow, new: str) -> list[Withdrawn]:
+        """Give the user another password, and withdraw all sessions but the caller's own."""
+        hashed, now = await self.passwords.hash(new), now_ms()
+
+        def change(conn: Transaction) -> list[int]:
+            same = users.lock(conn, user.username)
+            if same is None or same.password_hash != user.password_hash:
+                raise ActionError(ErrorCode.CONFLICT, "the password was changed meanwhile")
+            users.set_password(conn, user.key, hashed)
+            return users.revoke_sessions_of(conn, user.key, now, but=principal.session_key)
+
+        withdrawn = await self._db.write(change)
+        return [Withdrawn(user.key, session_key, CloseReason.TOKEN_REVOKED) for session_key in withdrawn]
+
+    async def set_disabled(self, user: UserRow, disabled: bool) -> list[Withdrawn]:
+        """Let a user in no more, and withdraw their sessions; or let them in again."""
+        now = now_ms()
+
+        def change(conn: Transaction) -> None:
+            users.set_disabled(conn, user.key, disabled)
+            if disabled:
+                users.revoke_sessions_of(conn, user.key, now)
+
+        await self._db.write(change)
+        return [Withdrawn(user.key, None, CloseReason.TOKEN_REVOKED)] if disabled else []
+
+    async def revoke(self, principal: Principal, sid: str) -> Withdrawn:
+        """Withdraw one of the caller's own sessions. Raises `not_found`."""
+        now = now_ms()
+
+        def revoke(conn: Transaction) -> int | None:
+            for session in users.sessions_of(conn, principal.user_key, now):
+                if session.sid == sid:
+                    users.revoke_session(conn, session.key, now)
+                    return session.key
+            return None
+
+        session_key = await self._db.write(revoke)
+        if session_key is None:
+            raise not_found("session")
+        return Withdrawn(principal.user_key, session_key, CloseReason.TOKEN_REVOKED)
 
     async def logout(self, principal: Principal) -> Withdrawn:
         """Withdraw the session; publish the notice with `withdraw` to close its connections."""

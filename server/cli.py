@@ -39,16 +39,19 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("username")
     token.add_argument("--minutes", type=_minutes, help="how long it is valid (TIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES)")
 
-    user = commands.add_parser("user", help="add, disable or re-password a user")
+    user = commands.add_parser("user", help="add, disable, enable, re-password a user, or make one an administrator")
     user_commands = user.add_subparsers(dest="user_command", required=True, metavar="COMMAND")
     for name, help_text in (
         ("add", "make a user"),
         ("disable", "withdraw a user's sessions and let them in no more"),
+        ("enable", "let a disabled user in again"),
+        ("admin", "make a user an administrator"),
+        ("no-admin", "take that back"),
         ("passwd", "set a user's password and withdraw their sessions"),
     ):
         command = user_commands.add_parser(name, help=help_text)
         command.add_argument("username")
-        if name != "disable":
+        if name in ("add", "passwd"):
             command.add_argument("--password-stdin", action="store_true", help="read it from standard input")
 
     commands.add_parser("migrate", help="bring the database to this version's tables")
@@ -145,18 +148,24 @@ def _user(settings: Settings, args: argparse.Namespace) -> int:
             print(f"{username} added")
             return
         user = await auth.user(username)
-        hashed = await auth.passwords.hash(_read_password(args)) if args.user_command == "passwd" else None
+        if args.user_command in ("admin", "no-admin"):
+            admin = args.user_command == "admin"
+            await database.write(lambda conn: users.set_admin(conn, user.key, admin))
+            print(f"{username} is {'an' if admin else 'no'} administrator")
+        elif args.user_command in ("disable", "enable"):
+            disabled = args.user_command == "disable"
+            await auth.set_disabled(user, disabled)
+            print(f"{username} {'disabled; sessions withdrawn' if disabled else 'enabled'}")
+        else:
+            hashed = await auth.passwords.hash(_read_password(args))
 
-        def write(conn: Any) -> None:
-            # First the user, which a login that is under way looks at: what it began is withdrawn below.
-            if hashed is None:
-                users.set_disabled(conn, user.key, True)
-            else:
+            def write(conn: Any) -> None:
+                # First the user, which a login that is under way looks at: what it began is withdrawn below.
                 users.set_password(conn, user.key, hashed)
-            users.revoke_sessions_of(conn, user.key, now_ms())
+                users.revoke_sessions_of(conn, user.key, now_ms())
 
-        await database.write(write)
-        print(f"{username} {'disabled' if hashed is None else 'has a new password'}; sessions withdrawn")
+            await database.write(write)
+            print(f"{username} has a new password; sessions withdrawn")
 
     return _with_database(settings, change)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from db.engine import Database
+from db.queries import users
 from server.access import Access, Directory
-from server.auth import Auth, unauthenticated
+from server.auth import Auth, now_ms, unauthenticated
+from server.contract.errors import ActionError, ErrorCode
+from server.contract.models import timestamp
 from server.delivery.connection import Connection, Principal
 from server.delivery.cursors import Cursors
 from server.delivery.hub import Hub
@@ -36,6 +40,8 @@ class Context:
     caller: Principal | None
     connection: Connection | None = None
     address: str = ""
+    agent: str | None = None
+    """What the client calls itself (`User-Agent`)."""
     afterwards: list[Callable[[], None]] = field(default_factory=list)
     """To be called once the answer is on its way."""
 
@@ -49,6 +55,11 @@ class Context:
     @property
     def access(self) -> Access:
         return Access(self.parts.db, self.parts.directory, self.principal)
+
+    @property
+    def now(self) -> int:
+        """ms since the epoch."""
+        return now_ms()
 
     @property
     def db(self) -> Database:
@@ -65,6 +76,30 @@ class Context:
     @property
     def hub(self) -> Hub:
         return self.parts.hub
+
+    @property
+    def admin(self) -> Principal:
+        """Who asks, an administrator. Raises `forbidden`."""
+        if not self.principal.admin:
+            raise ActionError(ErrorCode.FORBIDDEN, "for administrators only")
+        return self.principal
+
+    async def presence(self, users_seen: Mapping[int, int | None]) -> dict[int, tuple[bool, str | None]]:
+        """Of users, with when they were last seen: whether they are online, and since when not, as the wire has it.
+
+        Who has blocked the caller looks as if they had never been here.
+        """
+        online = await self.hub.online(users_seen)
+        hidden: set[int] = set()
+        if self.caller is not None:
+            hidden = await self.db.read(partial(users.blockers_of, user_key=self.caller.user_key))
+        return {
+            key: (
+                key in online and key not in hidden,
+                None if seen is None or key in online or key in hidden else timestamp(seen),
+            )
+            for key, seen in users_seen.items()
+        }
 
     def live(self) -> Connection:
         """The live connection, for an action that has no meaning without one."""

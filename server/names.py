@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from precis_i18n import get_profile
@@ -60,3 +61,38 @@ def name_key(name: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", name).casefold()
     return unicodedata.normalize("NFKC", folded.translate(_IGNORED)).strip()
+
+
+MAX_MENTIONS = 50
+_CODE = re.compile(
+    r"^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)"  # a fenced block
+    r"|(?<!`)(`+)(?!`).+?(?<!`)\2(?!`)",  # a span
+    re.DOTALL | re.MULTILINE,
+)
+_MENTION = re.compile(r"(?<![^\s(\[{<\"'“‘«¿¡,;:/*_~|>-])@([^\s@]{1,64})")
+_AFTER_A_NAME = ".,;:!?…'\"”’»)]}>*_~|/-"
+
+
+def mentions(content: str) -> tuple[str, ...]:
+    """Usernames that a message may mention: what follows an `@` at the beginning of a word, outside of code.
+
+    Code is what CommonMark takes for a code span or a fenced code block. A username may end in punctuation, and so
+    may a sentence: of "@ana." both "ana." and "ana" are returned. Whether they are members is not known here.
+    """
+    if "@" not in content:
+        return ()
+    found: dict[str, None] = {}
+    for match in _MENTION.finditer(_CODE.sub(" ", content) if "`" in content or "~~~" in content else content):
+        raw = match[1]
+        if (owner := try_username(re.split("['’]", raw)[0])) is not None:  # @ana's
+            found[owner] = None
+        while raw:
+            name = try_username(raw)
+            if name is not None:
+                found[name] = None
+            if raw[-1] not in _AFTER_A_NAME:
+                break
+            raw = raw[:-1]
+        if len(found) >= MAX_MENTIONS:
+            break
+    return tuple(found)

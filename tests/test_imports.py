@@ -22,7 +22,14 @@ ALLOWED: dict[str, set[str]] = {
     "server.delivery": {"db", "server.contract"},
     "server.auth": {"db", "server.contract", "server.names", "server.delivery"},
     "server.access": {"db", "server.contract", "server.names", "server.delivery", "server.auth"},
-    "server.context": {"db.engine", "server.access", "server.auth", "server.contract", "server.delivery"},
+    "server.context": {
+        "db.engine",
+        "db.queries.users",
+        "server.access",
+        "server.auth",
+        "server.contract",
+        "server.delivery",
+    },
     "server.opening": {"db.queries.users", "server.context", "server.contract", "server.delivery"},
     "server.actions": {
         "db.queries",

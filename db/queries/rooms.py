@@ -27,6 +27,7 @@ from db.queries.rows import (
     EntryRow,
     RoomRow,
     chunked,
+    direct_key,
     entry_columns,
     insert_or,
     relation,
@@ -96,10 +97,6 @@ def by_key(conn: Connection, key: int) -> RoomRow | None:
     return _one(conn, _BY_KEY, key)
 
 
-def direct_key(a: int, b: int) -> str:
-    return f"{min(a, b)}:{max(a, b)}"
-
-
 def find_direct(conn: Connection, a: int, b: int) -> RoomRow | None:
     return _one(conn, _BY_DIRECT_KEY, direct_key(a, b))
 
@@ -112,10 +109,10 @@ _HEADS = select(rooms.c.id, rooms.c.last_seq).where(_SOME)
 
 def lock(conn: Connection, keys: Sequence[int]) -> dict[int, RoomRow]:
     """The rooms with their heads, locked in key order until the end of the transaction."""
-    found = {}
+    found: dict[int, RoomRow] = {}
     for chunk in chunked(sorted(keys)):
         for row in conn.execute(_LOCK, {"keys": chunk}):
-            found[row[0]] = RoomRow(*row)
+            found[row[0]] = RoomRow._make(row)
     return found
 
 
@@ -209,11 +206,15 @@ def add_member(
     *,
     read: bool = True,
     blocked: bool = False,
-) -> None:
-    """Make a user a member at the room's head; all before it counts as read, unless `read` is False."""
+) -> int | None:
+    """Make a user a member at the room's head; all before it counts as read, unless `read` is False.
+
+    Returns until when (ms) they are muted, if they are.
+    """
     muted = select(mutes.c.expires_at).where(
         mutes.c.room_id == room.key, mutes.c.user_id == user_key, mutes.c.expires_at > now
     )
+    muted_until = conn.execute(muted).scalar()
     conn.execute(
         insert(members).values(
             room_id=room.key,
@@ -221,7 +222,7 @@ def add_member(
             role=role,
             joined_at=now,
             joined_seq=room.last_seq,
-            muted_until=conn.execute(muted).scalar(),
+            muted_until=muted_until,
             blocked=blocked,
         )
     )
@@ -234,6 +235,7 @@ def add_member(
             updated_at=now,
         )
     )
+    return muted_until
 
 
 def remove_member(conn: Connection, room_key: int, user_key: int) -> None:
@@ -576,11 +578,12 @@ class TopicRow(NamedTuple):
     created_at: int
 
 
-def topics(conn: Connection, after: int, limit: int) -> list[TopicRow]:
-    """A page of all topics, private ones too, in the order they were made. `after`: key of the last one before."""
+def topics(conn: Connection, after: str | None, limit: int) -> list[TopicRow]:
+    """A page of all topics, private ones too, in the order they were made. `after`: room_id of the last one."""
+    before = select(rooms.c.id).where(rooms.c.room_id == after).scalar_subquery()
     statement = (
         select(*ROOM_COLUMNS, rooms.c.created_at)
-        .where(rooms.c.kind == "topic", rooms.c.name_key.is_not(None), rooms.c.id > after)
+        .where(rooms.c.kind == "topic", rooms.c.name_key.is_not(None), rooms.c.id > func.coalesce(before, 0))
         .order_by(rooms.c.id)
         .limit(limit)
     )

@@ -203,6 +203,11 @@ def values_of(rows: Iterable[Sequence[Any]]) -> str:
     return json.dumps([list(row) for row in rows])
 
 
+def direct_key(a: int, b: int) -> str:
+    """What the direct conversation of two users is found by."""
+    return f"{min(a, b)}:{max(a, b)}"
+
+
 def chunked(items: Iterable[T], size: int = 400) -> Iterator[Sequence[T]]:
     """Cut what goes into one statement: both databases bound the number of its parameters (32,766)."""
     chunk: list[T] = []

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import BigInteger, bindparam, case, delete, func, insert, select, update
 from sqlalchemy.engine import Connection
 
-from db.models import blocks, cursors, devices, members, names, sessions, users
-from db.queries.rows import USER_COLUMNS, UserRow, chunked, insert_or
+from db.models import blocks, cursors, devices, members, names, rooms, sessions, users
+from db.queries.rows import USER_COLUMNS, UserRow, chunked, direct_key, insert_or
 
 
 class SessionRow(NamedTuple):
@@ -194,10 +194,21 @@ def block(conn: Connection, user_key: int, other_key: int, now: int) -> None:
         .values(user_id=user_key, blocked_id=other_key, created_at=now)
         .on_conflict_do_nothing()
     )
+    _mark_blocked(conn, user_key, other_key, True)
 
 
-def unblock(conn: Connection, user_key: int, other_key: int) -> None:
+def unblock(conn: Connection, user_key: int, other_key: int, _now: int) -> None:
+    """Take it back. Idempotent."""
     conn.execute(delete(blocks).where(blocks.c.user_id == user_key, blocks.c.blocked_id == other_key))
+    _mark_blocked(conn, user_key, other_key, False)
+
+
+def _mark_blocked(conn: Connection, user_key: int, other_key: int, blocked: bool) -> None:
+    """Note it where sending looks: at the other's membership in the direct conversation."""
+    direct = select(rooms.c.id).where(rooms.c.direct_key == direct_key(user_key, other_key))
+    conn.execute(
+        update(members).where(members.c.room_id.in_(direct), members.c.user_id == other_key).values(blocked=blocked)
+    )
 
 
 def blocked_by(conn: Connection, user_key: int) -> list[str]:
@@ -209,6 +220,20 @@ def blocked_by(conn: Connection, user_key: int) -> list[str]:
         .order_by(users.c.username)
     )
     return list(conn.scalars(statement))
+
+
+_BLOCKED = select(blocks.c.user_id, blocks.c.blocked_id).where(
+    blocks.c.user_id.in_(bindparam("users", expanding=True))
+)
+
+
+def blocked_of(conn: Connection, user_keys: Collection[int]) -> dict[int, set[int]]:
+    """Whom these users have blocked."""
+    found: dict[int, set[int]] = {}
+    for chunk in chunked(user_keys, 1000):
+        for user_key, blocked_key in conn.execute(_BLOCKED, {"users": chunk}):
+            found.setdefault(user_key, set()).add(blocked_key)
+    return found
 
 
 _BLOCKERS = select(blocks.c.user_id).where(blocks.c.blocked_id == bindparam("user"))

@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from sqlalchemy.engine import Connection as Transaction
+
+from db.queries import users
 from server.context import Context
-from server.contract.actions import Authenticate, GetProfile, Login, NoPayload, Register
-from server.contract.errors import ActionError, ErrorCode
-from server.contract.models import Authenticated, Credentials, Empty, Profile, timestamp
+from server.contract.actions import (
+    Authenticate,
+    BlockUser,
+    ChangePassword,
+    Deactivate,
+    GetProfile,
+    Login,
+    NoPayload,
+    Register,
+    RevokeSession,
+)
+from server.contract.errors import ActionError, ErrorCode, invalid
+from server.contract.models import (
+    Authenticated,
+    Credentials,
+    Empty,
+    Profile,
+    Session,
+    Sessions,
+    Usernames,
+    timestamp,
+)
+from server.delivery.broker import Withdrawn
 from server.dispatch import action
 
 
 async def _profile(ctx: Context, username: str) -> Profile:
     user = await ctx.auth.user(username)
-    return Profile(
-        username=user.username,
-        online=bool(await ctx.hub.online([user.key])),
-        last_seen=None if user.last_seen is None else timestamp(user.last_seen),
-        created_at=timestamp(user.created_at),
-    )
+    online, last_seen = (await ctx.presence({user.key: user.last_seen}))[user.key]
+    return Profile(username=user.username, online=online, last_seen=last_seen, created_at=timestamp(user.created_at))
+
+
+_WRONG_PASSWORD = {
+    ErrorCode.FORBIDDEN: "wrong password",
+    ErrorCode.RATE_LIMITED: "too many attempts, on this account or from this address",
+}
 
 
 @action(
@@ -32,7 +60,7 @@ async def _profile(ctx: Context, username: str) -> Profile:
 )
 async def register(ctx: Context, req: Register) -> Credentials:
     """Make an account and sign it in."""
-    token, expires_at, user = await ctx.auth.register(req.username, req.password, ctx.address)
+    token, expires_at, user = await ctx.auth.register(req.username, req.password, ctx.address, ctx.agent)
     return Credentials(token=token, expires_at=timestamp(expires_at), user=await _profile(ctx, user.username))
 
 
@@ -48,7 +76,7 @@ async def register(ctx: Context, req: Register) -> Credentials:
 )
 async def login(ctx: Context, req: Login) -> Credentials:
     """Sign in by password: a token of a new session."""
-    token, expires_at, user = await ctx.auth.login(req.username, req.password, ctx.address)
+    token, expires_at, user = await ctx.auth.login(req.username, req.password, ctx.address, ctx.agent)
     return Credentials(token=token, expires_at=timestamp(expires_at), user=await _profile(ctx, user.username))
 
 
@@ -100,6 +128,89 @@ async def authenticate(ctx: Context, req: Authenticate) -> Authenticated:
 @action("logout", http="POST /api/logout", status=204)
 async def logout(ctx: Context, req: NoPayload) -> Empty:
     """Withdraw the session: its tokens are void, its connections close."""
-    notice = await ctx.auth.logout(ctx.principal)
-    ctx.afterwards.append(lambda: ctx.auth.withdraw(notice))
+    _withdraw(ctx, [await ctx.auth.logout(ctx.principal)])
     return Empty()
+
+
+@action(
+    "change_password",
+    http="POST /api/me/password",
+    errors={**_WRONG_PASSWORD, ErrorCode.CONFLICT: "it was changed by another request meanwhile"},
+)
+async def change_password(ctx: Context, req: ChangePassword) -> Empty:
+    """Take another password; every other session of the caller is withdrawn."""
+    user = await ctx.auth.check_password(ctx.principal, req.password, ctx.address)
+    _withdraw(ctx, await ctx.auth.change_password(ctx.principal, user, req.new_password))
+    return Empty()
+
+
+@action("deactivate", http="POST /api/me/deactivate", errors=_WRONG_PASSWORD)
+async def deactivate(ctx: Context, req: Deactivate) -> Empty:
+    """Close one's account: nobody can sign in to it, until an administrator enables it. What was sent stays."""
+    user = await ctx.auth.check_password(ctx.principal, req.password, ctx.address)
+    _withdraw(ctx, await ctx.auth.set_disabled(user, True))
+    return Empty()
+
+
+@action("get_sessions", http="GET /api/sessions")
+async def get_sessions(ctx: Context, req: NoPayload) -> Sessions:
+    """The caller's sessions that are still good, newest first."""
+    me, now = ctx.principal, ctx.now
+    found = await ctx.db.read(lambda conn: users.sessions_of(conn, me.user_key, now))
+    return Sessions(
+        sessions=[
+            Session(
+                session_id=session.sid,
+                created_at=timestamp(session.created_at),
+                expires_at=timestamp(session.expires_at),
+                current=session.key == me.session_key,
+                user_agent=session.user_agent,
+            )
+            for session in found
+        ]
+    )
+
+
+@action(
+    "revoke_session",
+    http="DELETE /api/sessions/{session_id}",
+    errors={ErrorCode.NOT_FOUND: "the caller has no such session"},
+)
+async def revoke_session(ctx: Context, req: RevokeSession) -> Empty:
+    """Withdraw one of the caller's sessions: its tokens are void, its connections close."""
+    _withdraw(ctx, [await ctx.auth.revoke(ctx.principal, req.session_id)])
+    return Empty()
+
+
+@action("block", http="POST /api/blocks", errors={ErrorCode.NOT_FOUND: "no such user"})
+async def block(ctx: Context, req: BlockUser) -> Empty:
+    """Take no direct messages and no invitations from a user, and hide one's presence from them."""
+    await _block(ctx, req.username, users.block)
+    return Empty()
+
+
+@action("unblock", http="DELETE /api/blocks", errors={ErrorCode.NOT_FOUND: "no such user"})
+async def unblock(ctx: Context, req: BlockUser) -> Empty:
+    """Take a block back."""
+    await _block(ctx, req.username, users.unblock)
+    return Empty()
+
+
+async def _block(ctx: Context, username: str, change: Callable[[Transaction, int, int, int], None]) -> None:
+    me, other, now = ctx.principal, await ctx.auth.user(username), ctx.now
+    if other.key == me.user_key:
+        raise invalid("username", "that is yourself")
+    await ctx.db.write(lambda conn: change(conn, me.user_key, other.key, now))
+
+
+@action("get_blocks", http="GET /api/blocks")
+async def get_blocks(ctx: Context, req: NoPayload) -> Usernames:
+    """Whom the caller has blocked."""
+    me = ctx.principal.user_key
+    return Usernames(usernames=await ctx.db.read(lambda conn: users.blocked_by(conn, me)))
+
+
+def _withdraw(ctx: Context, notices: Iterable[Withdrawn]) -> None:
+    """Close the connections of withdrawn sessions once the answer is on its way."""
+    for notice in notices:
+        ctx.afterwards.append(partial(ctx.auth.withdraw, notice))

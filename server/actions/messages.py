@@ -8,15 +8,18 @@ from typing import Any
 from sqlalchemy.engine import Connection as Transaction
 
 from db.queries import log
-from db.queries.rows import EntryRow, RoomRow
+from db.queries.rows import EntryRow, RoomRow, entry_bytes
+from server import names
 from server.context import Context
-from server.contract.actions import Delivered, GetHistory, Read, SendMessage, Typing
-from server.contract.errors import ErrorCode, invalid, not_found
+from server.contract.actions import Delete, Delivered, Edit, GetHistory, React, Read, SendMessage, Typing
+from server.contract.errors import ErrorCode, invalid
 from server.contract.models import Empty, History, Message, Unread
 from server.contract.permissions import Permission
+from server.delivery import operations
 from server.delivery.frames import message as wire_message
 from server.delivery.frames import room_name
-from server.delivery.operations import MarkRead, OpenDirect, Send
+from server.delivery.membership import OpenDirect
+from server.delivery.operations import MarkRead, Send
 from server.dispatch import action
 
 
@@ -45,7 +48,69 @@ async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, An
         if req.reply_to is not None:  # before anything is made: what is refused leaves nothing behind
             raise invalid("reply_to", "no such message in this room")
         room_key = await ctx.journal.write(OpenDirect(me, None, found.user_key))
-    return ctx.journal.hand_over(Send(me, room_key, req.content, req.client_id, req.reply_to))
+    return ctx.journal.hand_over(
+        Send(me, room_key, req.content, req.client_id, req.reply_to, names.mentions(req.content))
+    )
+
+
+_NO_SUCH_MESSAGE = "no such message, or one of a room that you are not in; it was deleted"
+
+
+@action(
+    "edit",
+    http="PATCH /api/messages/{message_id}",
+    response=Message,
+    errors={
+        ErrorCode.NOT_FOUND: _NO_SUCH_MESSAGE,
+        ErrorCode.FORBIDDEN: "the message is somebody else's; muted",
+    },
+)
+async def edit(ctx: Context, req: Edit) -> asyncio.Future[dict[str, Any]]:
+    """Replace the content of one's own message; whom it mentions is found anew."""
+    found = await ctx.access.message(req.message_id)
+    return ctx.journal.hand_over(
+        operations.Edit(
+            ctx.principal,
+            found.room_key,
+            found.seq,
+            entry_bytes(found) + len(req.content),
+            req.content,
+            names.mentions(req.content),
+        )
+    )
+
+
+@action(
+    "delete",
+    http="DELETE /api/messages/{message_id}",
+    response=Empty,
+    errors={
+        ErrorCode.NOT_FOUND: "no such message, or one of a room that you are not in",
+        ErrorCode.FORBIDDEN: "the message is somebody else's, and you do not moderate the room",
+    },
+)
+async def delete(ctx: Context, req: Delete) -> asyncio.Future[dict[str, Any]]:
+    """Delete one's own message, or as a moderator anybody's: its content is gone, a tombstone stays in its place."""
+    found = await ctx.access.message(req.message_id)
+    return ctx.journal.hand_over(operations.Delete(ctx.principal, found.room_key, found.seq, entry_bytes(found)))
+
+
+@action(
+    "react",
+    http="POST /api/messages/{message_id}/reactions",
+    response=Message,
+    errors={
+        ErrorCode.NOT_FOUND: _NO_SUCH_MESSAGE,
+        ErrorCode.FORBIDDEN: "muted; or blocked by the other in a direct conversation",
+        ErrorCode.TOO_LARGE: f"more than {operations.MAX_EMOJIS} emojis or {operations.MAX_REACTIONS:,} reactions",
+    },
+)
+async def react(ctx: Context, req: React) -> asyncio.Future[dict[str, Any]]:
+    """Put an emoji on a message, or take one's own off. Each is there once, however often it is put."""
+    found = await ctx.access.message(req.message_id)
+    return ctx.journal.hand_over(
+        operations.React(ctx.principal, found.room_key, found.seq, entry_bytes(found), req.emoji, req.remove)
+    )
 
 
 @action("history", http="GET /api/messages")
@@ -73,15 +138,15 @@ async def history(ctx: Context, req: GetHistory) -> History:
 @action("typing")
 async def typing(ctx: Context, req: Typing) -> Empty:
     """Tell the others in a room that the caller is typing, or no longer is. Ends by itself after 6 s."""
-    connection = ctx.live()
-    found = await ctx.access.find(req)
-    if found.room_key is None:
-        raise not_found("conversation")
-    if found.room_key in connection.rooms:
-        room_id = ctx.hub.name(found.room_key).room_id
-    else:  # no member, or a connection that has just been opened
-        room_id = await ctx.access.room(req, Permission.READ, lambda _, room: room.room_id)
-    ctx.parts.typists.set(connection, found.room_key, room_id, req.typing)
+    connection, typists = ctx.live(), ctx.parts.typists
+    key = await ctx.access.existing(req)
+    if req.typing and typists.goes_on(connection, key):
+        return Empty()
+    if not req.typing and typists.end(connection, key):
+        return Empty()
+    room_id = await ctx.access.room(req, Permission.TYPE, lambda _, room: room.room_id)
+    if req.typing and key in connection.rooms:  # it may have been removed meanwhile
+        typists.begin(connection, key, room_id)
     return Empty()
 
 
@@ -116,7 +181,5 @@ async def delivered(ctx: Context, req: Delivered) -> Empty:
 )
 async def read(ctx: Context, req: Read) -> Unread:
     """Move the caller's read marker of a room, forwards only; answers with what is left unread."""
-    found = await ctx.access.find(req)
-    if found.room_key is None:
-        raise not_found("conversation")
-    return Unread(unread=await ctx.journal.write(MarkRead(ctx.principal, found.room_key, req.seq)))
+    key = await ctx.access.existing(req)
+    return Unread(unread=await ctx.journal.write(MarkRead(ctx.principal, key, req.seq)))

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy.engine import Connection as Transaction
 
-from db.queries import rooms
+from db.queries import rooms, users
 from db.queries.rooms import Snapshot
+from db.queries.rows import UserRow
 from server import names
 from server.context import Context
+from server.contract import actions
 from server.contract.actions import (
+    MAX_GROUP,
     ConnectToRoom,
     Create,
+    CreateConversation,
+    CreateInvitationLink,
     GetMembers,
     GetRooms,
+    InvitationCode,
     Invite,
     Subscribe,
     Unsubscribe,
 )
-from server.contract.errors import ActionError, ErrorCode, not_found
-from server.contract.models import ConnectedRoom, Empty, Member, Members, Role, Room, Rooms, timestamp
+from server.contract.errors import ActionError, ErrorCode, invalid, not_found
+from server.contract.models import ConnectedRoom, Empty, InvitationLink, Member, Members, Role, Room, Rooms, timestamp
 from server.contract.permissions import Permission
 from server.delivery import views
-from server.delivery.operations import CreateTopic, Join, Leave
+from server.delivery.membership import (
+    CreateGroup,
+    CreateLink,
+    CreateTopic,
+    DeleteLink,
+    Join,
+    JoinByLink,
+    Leave,
+    OpenDirect,
+    SetTitle,
+)
 from server.dispatch import action
 
 
@@ -70,10 +88,7 @@ def _join(ctx: Context, room_key: int) -> Join:
 )
 async def unsubscribe(ctx: Context, req: Unsubscribe) -> Empty:
     """Leave a topic or a group. An owner's place goes to the longest-standing moderator, else member."""
-    found = await ctx.access.find(req)
-    if found.room_key is None:
-        raise not_found("conversation")
-    await ctx.journal.write(Leave(ctx.principal, found.room_key))
+    await ctx.journal.write(Leave(ctx.principal, await ctx.access.existing(req)))
     return Empty()
 
 
@@ -91,9 +106,109 @@ async def invite(ctx: Context, req: Invite) -> Room:
     """Make another user a member of a private topic or a group that the caller is in; at once."""
     user = await ctx.parts.auth.user(req.username)  # before the room: whether there is one is not told by this error
     key = await ctx.access.room_key(room_id=req.room_id, topic_name=req.topic_name)
+    await _refuse_if_blocked(ctx, [user])
     await ctx.journal.write(Join(ctx.principal, key, user.key, user.username, Permission.INVITE))
     me = ctx.principal.user_key
     return _view(ctx, await ctx.db.read(lambda conn: rooms.snapshot(conn, me, key)))
+
+
+async def _refuse_if_blocked(ctx: Context, invited: Iterable[UserRow]) -> None:
+    me = ctx.principal.user_key
+    blockers = await ctx.db.read(lambda conn: users.blockers_of(conn, me))
+    for user in invited:
+        if user.key in blockers:
+            raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} does not take invitations from you")
+
+
+@action(
+    "create_conversation",
+    http="POST /api/conversations",
+    status=201,
+    errors={
+        ErrorCode.NOT_FOUND: "no such user",
+        ErrorCode.INVALID: "nobody but yourself",
+        ErrorCode.FORBIDDEN: "one of them has blocked you",
+    },
+)
+async def create_conversation(ctx: Context, req: CreateConversation) -> Room:
+    """Begin a conversation. With one other and no title it is direct, of which there is one for each two users."""
+    me = ctx.principal
+    wanted = {name: names.try_username(name.strip()) for name in req.usernames}
+    found = await ctx.db.read(
+        lambda conn: users.by_usernames(conn, [name for name in wanted.values() if name is not None])
+    )
+    for raw, name in wanted.items():
+        if name not in found:
+            raise ActionError(ErrorCode.NOT_FOUND, "no such user", username=raw[:64])
+    others = [user for user in found.values() if user.key != me.user_key]
+    if not others:
+        raise invalid("usernames", "nobody but yourself")
+    if len(others) == 1 and req.title is None:
+        key = await ctx.journal.write(OpenDirect(me, None, others[0].key))
+        return _view(ctx, await ctx.db.read(lambda conn: rooms.snapshot(conn, me.user_key, key)))
+    await _refuse_if_blocked(ctx, others)
+    keys = tuple(sorted(user.key for user in others))
+    return _view(ctx, await ctx.journal.write(CreateGroup(me, None, keys, req.title)))
+
+
+@action(
+    "set_title",
+    http="PUT /api/title",
+    errors={ErrorCode.FORBIDDEN: "not a group; or you do not moderate it"},
+)
+async def set_title(ctx: Context, req: actions.SetTitle) -> Room:
+    """Give a group another title."""
+    return _view(ctx, await ctx.journal.write(SetTitle(ctx.principal, await ctx.access.existing(req), req.title)))
+
+
+@action(
+    "create_invitation_link",
+    http="POST /api/invitation-links",
+    status=201,
+    errors={ErrorCode.FORBIDDEN: "the room is a public topic or a direct conversation"},
+)
+async def create_invitation_link(ctx: Context, req: CreateInvitationLink) -> InvitationLink:
+    """Make a code by which whoever has it may become a member of a private topic or a group."""
+    key = await ctx.access.existing(req)
+    expires_at = None if req.expires_in is None else ctx.now + req.expires_in * 1000
+    code = await ctx.journal.write(CreateLink(ctx.principal, key, expires_at, req.uses))
+    return InvitationLink(
+        code=code,
+        room_id=await ctx.access.room(req, Permission.READ, lambda _, room: room.room_id),
+        expires_at=None if expires_at is None else timestamp(expires_at),
+        uses_left=req.uses,
+    )
+
+
+_NO_SUCH_LINK = "no such link; it has expired or is used up"
+
+
+@action(
+    "join_by_link",
+    http="POST /api/invitation-links/{code}",
+    errors={
+        ErrorCode.NOT_FOUND: _NO_SUCH_LINK,
+        ErrorCode.FORBIDDEN: "banned from the room",
+        ErrorCode.CONFLICT: "already a member",
+        ErrorCode.TOO_LARGE: f"the group has {MAX_GROUP} members",
+    },
+)
+async def join_by_link(ctx: Context, req: InvitationCode) -> Room:
+    """Become a member by an invitation link."""
+    link = await ctx.access.link(req.code)
+    return _view(ctx, await ctx.journal.write(JoinByLink(ctx.principal, link.room_key, req.code)))
+
+
+@action(
+    "delete_invitation_link",
+    http="DELETE /api/invitation-links/{code}",
+    errors={ErrorCode.NOT_FOUND: f"{_NO_SUCH_LINK}; or the room is not yours"},
+)
+async def delete_invitation_link(ctx: Context, req: InvitationCode) -> Empty:
+    """Make an invitation link void; any member may who may invite."""
+    link = await ctx.access.link(req.code)
+    await ctx.journal.write(DeleteLink(ctx.principal, link.room_key, req.code))
+    return Empty()
 
 
 @action(
@@ -135,10 +250,10 @@ async def connect_to_room(ctx: Context, req: ConnectToRoom) -> ConnectedRoom:
     snapshot, members = await ctx.db.read(
         lambda conn: (rooms.snapshot(conn, me, key), rooms.member_usernames(conn, key))
     )
-    online = await ctx.hub.online(members)
+    presence = await ctx.presence(dict.fromkeys(members))
     return ConnectedRoom(
         roomName=snapshot.room.topic_name or "",
-        usernames=sorted(members[user_key] for user_key in online),
+        usernames=sorted(members[user_key] for user_key, (online, _) in presence.items() if online),
         room=_view(ctx, snapshot),
     )
 
@@ -153,14 +268,14 @@ async def get_members(ctx: Context, req: GetMembers) -> Members:
         lambda conn, room: rooms.list_members(conn, room.key, after, req.limit + 1),
     )
     page = found[: req.limit]
-    online = await ctx.hub.online([member.user_key for member in page])
+    presence = await ctx.presence({member.user_key: member.last_seen for member in page})
     return Members(
         members=[
             Member(
                 username=member.username,
                 role=Role(member.role),
-                online=member.user_key in online,
-                last_seen=None if member.last_seen is None else timestamp(member.last_seen),
+                online=presence[member.user_key][0],
+                last_seen=presence[member.user_key][1],
             )
             for member in page
         ],

@@ -89,7 +89,7 @@ class Member(View):
     username: str
     role: Role
     online: bool
-    last_seen: Timestamp | None = Field(description="null: never connected")
+    last_seen: Timestamp | None = Field(description="null: online, or never connected")
 
 
 class Profile(View):

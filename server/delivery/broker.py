@@ -81,6 +81,24 @@ class Personal:
 
 
 @dataclass(frozen=True, slots=True)
+class PresenceChanged:
+    """Members of a room have come online, or gone; to the members who are online, at most once."""
+
+    room_key: int
+    changes: Sequence[Change]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One user's presence now."""
+
+    user_key: int
+    payload: dict[str, Any]
+    hidden_from: frozenset[int]
+    """Users who are not to know."""
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawn:
     """A session (or, with None, every session of the user) was withdrawn."""
 
@@ -89,7 +107,7 @@ class Withdrawn:
     reason: CloseReason
 
 
-Notice = Appended | Transient | Joined | Left | Personal | Withdrawn
+Notice = Appended | Transient | Joined | Left | Personal | PresenceChanged | Withdrawn
 
 
 class Broker(Protocol):

@@ -27,6 +27,7 @@ from server.delivery.connection import Connection
 from server.delivery.cursors import Cursors
 from server.delivery.frames import Batch, events
 from server.delivery.hub import Hub
+from server.delivery.presence import Presence
 from server.delivery.views import receipt
 
 logger = logging.getLogger("tidings.catchup")
@@ -43,10 +44,11 @@ TELL = 50
 
 
 class CatchUp:
-    def __init__(self, database: Database, hub: Hub, cursors: Cursors) -> None:
+    def __init__(self, database: Database, hub: Hub, cursors: Cursors, presence: Presence) -> None:
         self._db = database
         self._hub = hub
         self._cursors = cursors
+        self._presence = presence
         self._tasks: set[asyncio.Task[None]] = set()
         hub.catch_up = self._catch_up_with
 
@@ -119,6 +121,7 @@ class CatchUp:
         for notice in connection.deferred or ():
             hub.apply(connection, notice)
         connection.deferred = None
+        self._presence.came(connection)
         self._cursors.advance(connection, confirmed)
         mine_ids = {room.room_id for room, _, _ in mine}
         # The same answer for a room that was left and for one that never was: an id tells a stranger nothing.

@@ -23,6 +23,7 @@ class Principal:
     sid: str
     expires_at: int
     """`exp` of the token that was shown, ms since the epoch."""
+    admin: bool = False
 
 
 class Link(Protocol):

@@ -106,18 +106,53 @@ def message(room: RoomName, entry: EntryRow, *, to_sender: bool) -> dict[str, An
         "deleted": bool(entry.deleted),
         "client_id": entry.client_id if to_sender else None,
         "reply_to": entry.reply_to,
+        "reactions": orjson.loads(entry.reactions) if entry.reactions else {},
+        "mentions": orjson.loads(entry.body) if entry.body else [],
+    }
+
+
+def _gone(room: RoomName, entry: EntryRow) -> dict[str, Any]:
+    """What can be said of a message that retention has taken before the change of it that `entry` is."""
+    body = orjson.loads(entry.body or "{}")
+    return {
+        "id": body["id"],
+        "room_id": room.room_id,
+        "topic_name": room.topic_name,
+        "seq": entry.target_seq,
+        "sender": body["sender"],
+        "content": "",
+        "created_at": timestamp(body["created_at"]),
+        "edited_at": None,
+        "deleted": True,
+        "client_id": None,
+        "reply_to": None,
         "reactions": {},
         "mentions": [],
     }
 
 
+def said_by(entry: EntryRow) -> EntryRow:
+    """The message that an entry is, or that it changes; an entry without one is its own."""
+    return entry if entry.target is None else entry.target
+
+
+_CHANGES = {"edit": "message_edited", "delete": "message_deleted", "reaction": "reaction"}
+
+
 def event(room: RoomName, entry: EntryRow, *, to_sender: bool = False) -> tuple[str, dict[str, Any]]:
-    """The event that tells of an entry."""
+    """The event that tells of an entry. `to_sender`: to who sent the message that it is about."""
     if entry.kind == "message":
         return "message", message(room, entry, to_sender=to_sender)
+    change = _CHANGES.get(entry.kind)
+    if change is not None:
+        now = _gone(room, entry) if entry.target is None else message(room, entry.target, to_sender=to_sender)
+        return change, {"room_id": room.room_id, "seq": entry.seq, "message": now}
+    if entry.kind == "title":
+        changed = {"room_id": room.room_id, "seq": entry.seq, "username": entry.sender}
+        return "room_changed", {**changed, **orjson.loads(entry.body or "{}")}
     return "member", {"room_id": room.room_id, "seq": entry.seq, **orjson.loads(entry.body or "{}")}
 
 
 def events(room: RoomName, entries: Iterable[EntryRow], user_key: int) -> list[tuple[str, Any]]:
     """The events of some entries as one user gets them."""
-    return [event(room, entry, to_sender=entry.sender_key == user_key) for entry in entries]
+    return [event(room, entry, to_sender=said_by(entry).sender_key == user_key) for entry in entries]

@@ -25,23 +25,27 @@ from server.delivery import views
 from server.delivery.broker import (
     Appended,
     Broker,
+    Change,
     Joined,
     Left,
     Notice,
     Personal,
+    PresenceChanged,
     RoomChannel,
     Transient,
     UserChannel,
     Withdrawn,
 )
 from server.delivery.connection import Connection
-from server.delivery.frames import Batch, RoomName, event, events, room_name
+from server.delivery.frames import Batch, RoomName, event, events, room_name, said_by
 
 logger = logging.getLogger("tidings.hub")
 
 HEAD_CHECK_S = 15.0
 """The heads of all rooms are compared with the database so often."""
 CONNECTIONS_PER_DEVICE = 16
+PRESENCE_MEMBERS = 200
+"""Presence goes to conversations and rooms of up to so many members."""
 REPAIR_PAGE = 500
 REPAIR_BYTES = 256 * 1024
 """A repair reads and writes so much at once, and then waits for the connections that keep up."""
@@ -86,6 +90,11 @@ class Hub:
         self._background: set[asyncio.Task[None]] = set()
         self.catch_up: Callable[[Connection, int], None] = lambda connection, room_key: None
         """Called for a connection that joins a room behind its head; set by the catch-up."""
+        self.left: Callable[[Connection, int], object] = lambda connection, room_key: None
+        """Called for a connection whose user is no longer in a room."""
+        self.went: Callable[[Connection, Sequence[int]], None] = lambda connection, room_keys: None
+        """Called for the last connection of a user, with the rooms that it was in, when it has ended."""
+        self._presence: dict[Connection, dict[int, Change]] = {}
 
     async def start(self) -> None:
         await self._broker.start(self.receive)
@@ -127,14 +136,18 @@ class Hub:
             connection.expiry.cancel()
         if connection.replay is not None:
             connection.replay.cancel()
-        for room_key in list(connection.rooms):
-            self.detach(connection, room_key)
+        was_in = list(connection.rooms)
         user_key = connection.principal.user_key
         group = self._users.get(user_key)
+        last = group is not None and group == {connection}
+        if last:
+            self.went(connection, was_in)
+        for room_key in was_in:
+            self.detach(connection, room_key)
         if group is None or connection not in group:
             return
         group.discard(connection)
-        if not group:
+        if last:
             del self._users[user_key]
             self._broker.unsubscribe(UserChannel(user_key))
             self._broker.online(user_key, False)
@@ -218,6 +231,11 @@ class Hub:
         live_room = self._rooms.get(room_key)
         return 0 if live_room is None else len(live_room.users)
 
+    def shows_presence(self, room_key: int) -> bool:
+        """Whether members are told who of them is online: in conversations, and rooms that are not too large."""
+        live_room = self._rooms.get(room_key)
+        return live_room is not None and (live_room.name.topic_name is None or live_room.members <= PRESENCE_MEMBERS)
+
     def members_of(self, room_key: int) -> int | None:
         """How many members a room has; None if nobody of it is connected here."""
         live_room = self._rooms.get(room_key)
@@ -242,6 +260,8 @@ class Hub:
                         connection.deferred.append(notice)
                     else:
                         self.apply(connection, notice)
+            case PresenceChanged():
+                self._presence_changed(notice)
             case Personal():
                 batch = Batch([(notice.event, notice.payload)])
                 for connection in self._users.get(notice.user_key, ()):
@@ -254,6 +274,7 @@ class Hub:
     def apply(self, connection: Connection, notice: Joined | Left) -> None:
         """A membership of the connection's user has begun or ended."""
         if isinstance(notice, Left):
+            self.left(connection, notice.room_key)
             self.detach(connection, notice.room_key)
             connection.emit("room_removed", {"room_id": notice.room_id, "reason": notice.reason})
             return
@@ -283,6 +304,35 @@ class Hub:
         for connection in live_room.attached:
             if connection.id != notice.except_connection and notice.room_key not in connection.untold:
                 connection.link.write(batch)
+
+    def _presence_changed(self, notice: PresenceChanged) -> None:
+        """Collect what the rooms say in this step of the event loop: who shares several is told once."""
+        live_room = self._rooms.get(notice.room_key)
+        if live_room is None:
+            return
+        if not self._presence:
+            asyncio.get_running_loop().call_soon(self._tell_presence)
+        for connection in live_room.attached:
+            if notice.room_key in connection.untold:
+                continue
+            viewer = connection.principal.user_key
+            changes = {
+                change.user_key: change
+                for change in notice.changes
+                if change.user_key != viewer and viewer not in change.hidden_from
+            }
+            if changes:
+                self._presence.setdefault(connection, {}).update(changes)
+
+    def _tell_presence(self) -> None:
+        presence, self._presence = self._presence, {}
+        batches: dict[tuple[int, ...], Batch] = {}
+        for connection, changes in presence.items():
+            batch = batches.get(same := tuple(sorted(changes)))
+            if batch is None:
+                told = [("presence", changes[user_key].payload) for user_key in same]
+                batch = batches[same] = Batch(told, transient=True)
+            connection.link.write(batch)
 
     def _appended(self, notice: Appended) -> None:
         live_room = self._rooms.get(notice.room_key)
@@ -322,8 +372,9 @@ class Hub:
         # `client_id` goes to its sender only.
         own: dict[int, dict[int, tuple[str, Any]]] = {}
         for at, entry in enumerate(entries):
-            if entry.client_id is not None and entry.sender_key in live_room.users:
-                own.setdefault(entry.sender_key, {})[at] = event(live_room.name, entry, to_sender=True)
+            said = said_by(entry)
+            if said.client_id is not None and said.sender_key in live_room.users:
+                own.setdefault(said.sender_key, {})[at] = event(live_room.name, entry, to_sender=True)
         batches = {user_key: batch.but(events_of) for user_key, events_of in own.items()}
         for connection in live_room.live:
             connection.link.write(batches.get(connection.principal.user_key, batch))

@@ -25,7 +25,7 @@ from server.contract.errors import ActionError, ErrorCode
 from server.delivery.broker import Broker, Channel, Notice, RoomChannel, Transient
 from server.delivery.cursors import RECEIPT_MEMBERS, Cursors, Moved, save
 from server.delivery.hub import Hub
-from server.delivery.operations import Operation, RoomLog, Send, Work
+from server.delivery.operations import Edit, Operation, RoomLog, Send, Work
 from server.delivery.views import receipt
 
 logger = logging.getLogger("tidings.journal")
@@ -195,6 +195,12 @@ def _load(work: Work, operations: Sequence[Operation[Any]]) -> None:
     }
     work.standings = rooms.standings(work.conn, list(pairs), work.now)
     sends = [operation for operation in operations if isinstance(operation, Send)]
+    written: list[Send | Edit] = [*sends, *(one for one in operations if isinstance(one, Edit))]
+    named = {
+        (one.room_key, name) for one in written if one.mentions and one.room_key is not None for name in one.mentions
+    }
+    if named:
+        work.named = rooms.member_by_name(work.conn, list(named))
     claims = {
         (send.room_key, send.actor.user_key, send.client_id)
         for send in sends

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -17,18 +18,15 @@ from sqlalchemy.engine import Connection
 
 from db.queries import log, rooms, users
 from db.queries.log import MarkerRow
-from db.queries.rooms import Snapshot, Standing
+from db.queries.rooms import Standing
 from db.queries.rows import EntryRow, RoomRow
 from db.queries.users import DeviceRow
 from server.contract.errors import ActionError, ErrorCode, invalid, not_found
-from server.contract.events import MemberChange
 from server.contract.models import Role, RoomKind
 from server.contract.permissions import Permission, refusal
 from server.delivery.broker import (
     Appended,
     Channel,
-    Joined,
-    Left,
     Notice,
     Personal,
     RoomChannel,
@@ -41,13 +39,7 @@ from server.delivery.frames import message, room_name
 from server.delivery.views import receipt
 
 T = TypeVar("T")
-MEMBER_EVENTS_UP_TO = 200
-"""Public topics tell who comes and goes only while they have no more members than this."""
-_NOBODY = Standing(None, False)
-
-
-def new_room_id() -> str:
-    return secrets.token_hex(12)
+NOBODY = Standing(None, False)
 
 
 def new_message_id(now: int) -> str:
@@ -83,6 +75,8 @@ class RoomLog:
             created_at=now,
             edited_at=None,
             deleted=False,
+            target_seq=fields.get("target_seq"),
+            target=fields.get("target"),
         )
         self.row = row._replace(
             last_seq=seq,
@@ -109,6 +103,8 @@ class Work:
     standings: dict[tuple[int, int], Standing] = field(default_factory=dict)
     sent: dict[tuple[int, int, str], EntryRow] = field(default_factory=dict)
     known_messages: set[tuple[int, str]] = field(default_factory=set)
+    named: set[tuple[int, str]] = field(default_factory=set)
+    """Members (room, username), of those whom messages may mention."""
     markers: dict[tuple[int, int], MarkerRow] = field(default_factory=dict)
     notices: list[tuple[Channel, Notice]] = field(default_factory=list)
 
@@ -120,17 +116,25 @@ class Work:
 
     def check(self, room: RoomLog, user_key: int, need: Permission) -> Standing:
         """Judge a user by the permission table, as things stand at this place of the log. Raises `ActionError`."""
-        standing = self.standings.get((room.row.key, user_key), _NOBODY)
+        standing = self.standings.get((room.row.key, user_key), NOBODY)
+        muted_until = standing.muted_until
         refused = refusal(
             RoomKind(room.row.kind),
             room.row.is_private,
             Role(standing.role) if standing.role else None,
             standing.banned,
             need,
+            muted_until=muted_until if muted_until is not None and muted_until > self.now else None,
+            blocked=standing.blocked,
         )
         if refused is not None:
             raise refused
         return standing
+
+    def mentioned(self, room: RoomLog, names: Sequence[str]) -> str | None:
+        """The members among some usernames, as a message keeps them."""
+        found = [name for name in names if (room.row.key, name) in self.named]
+        return orjson.dumps(found).decode() if found else None
 
     def save(self) -> None:
         """Write what was appended and what has moved."""
@@ -190,6 +194,8 @@ class Send(Operation[dict[str, Any]]):
     content: str
     client_id: str | None = None
     reply_to: str | None = None
+    mentions: tuple[str, ...] = ()
+    """Usernames that it may mention, if they are members."""
 
     @property
     def size(self) -> int:
@@ -214,6 +220,7 @@ class Send(Operation[dict[str, Any]]):
             client_id=self.client_id,
             content=self.content,
             reply_to=self.reply_to,
+            body=work.mentioned(room, self.mentions) if self.mentions else None,
         )
         if self.client_id is not None:
             work.sent[self.room_key, self.actor.user_key, self.client_id] = entry
@@ -221,111 +228,111 @@ class Send(Operation[dict[str, Any]]):
         return message(room_name(room.row), entry, to_sender=True)
 
 
+MAX_EMOJIS = 64
+"""Different emojis on one message, at most."""
+MAX_REACTIONS = 2000
+"""Reactions to one message, at most: each of its events carries all of them."""
+
+
 @dataclass(frozen=True, slots=True)
-class Join(Operation[Snapshot]):
-    """Make a user a member: oneself of a public topic, or somebody else by invitation."""
+class Change(Operation[T]):
+    """Change a message that was sent before, for everybody: those who were away find it changed, and are told."""
 
-    user_key: int
-    username: str
-    need: Permission
+    seq: int
+    held: int
+    """Bytes of the message, nearly."""
 
-    def users(self) -> list[int]:
-        return [self.actor.user_key, self.user_key]
+    @property
+    def size(self) -> int:
+        return 512 + self.held
 
-    def apply(self, work: Work) -> Snapshot:
+    def message(self, work: Work, need: Permission) -> tuple[RoomLog, EntryRow]:
+        """The message as it is now. Raises `not_found` if retention has taken it, or `ActionError` as `check`."""
         assert self.room_key is not None
         room = work.room(self.room_key)
-        work.check(room, self.actor.user_key, self.need)
-        theirs = work.standings.get((self.room_key, self.user_key), _NOBODY)
-        if theirs.role is not None:
-            raise ActionError(ErrorCode.CONFLICT, f"{self.username} is already a member")
-        if theirs.banned:
-            raise ActionError(ErrorCode.FORBIDDEN, f"{self.username} is banned from this room")
-        # Who comes to a topic that everybody has left takes it over.
-        role = Role.OWNER if room.row.kind == RoomKind.TOPIC and room.row.members == 0 else Role.MEMBER
-        room.resize(+1)
-        _tell_members(work, room, self.actor, self.username, MemberChange.JOINED, role)
+        work.check(room, self.actor.user_key, need)
         work.save()
-        rooms.add_member(work.conn, room.row, self.user_key, role, work.now)
-        # Of an earlier membership: with a cursor, a device that was away would not be told of the new one.
-        rooms.forget_cursors_of_user(work.conn, self.room_key, self.user_key)
-        work.standings[self.room_key, self.user_key] = Standing(role, False)
-        snapshot = rooms.snapshot(work.conn, self.user_key, self.room_key)
-        work.publish(UserChannel(self.user_key), Joined(self.user_key, snapshot))
-        return snapshot
+        found = log.at(work.conn, [(self.room_key, self.seq)]).get((self.room_key, self.seq))
+        if found is None:
+            raise not_found("message")
+        return room, found
+
+    def write(self, work: Work, room: RoomLog, kind: str, new: EntryRow, **body: Any) -> None:
+        """Store the message as it is now, and append the entry that tells of it."""
+        log.change(work.conn, new)
+        # What can still be said of the message when retention has taken it.
+        body |= {"id": new.message_id, "sender": new.sender, "created_at": new.created_at}
+        told = orjson.dumps(body).decode()
+        room.append(kind, self.actor, work.now, target=new, target_seq=new.seq, body=told)
+
+    def wire(self, room: RoomLog, entry: EntryRow) -> dict[str, Any]:
+        return message(room_name(room.row), entry, to_sender=entry.sender_key == self.actor.user_key)
 
 
 @dataclass(frozen=True, slots=True)
-class Leave(Operation[None]):
-    """Leave a room. An owner's place goes to the longest-standing moderator, else member."""
+class Edit(Change[dict[str, Any]]):
+    """Replace the content of one's own message; answers with the message. The same content again is no change."""
 
-    def apply(self, work: Work) -> None:
-        assert self.room_key is not None
-        room = work.room(self.room_key)
-        standing = work.check(room, self.actor.user_key, Permission.LEAVE)
-        work.save()
-        rooms.remove_member(work.conn, self.room_key, self.actor.user_key)
-        work.standings[self.room_key, self.actor.user_key] = _NOBODY
-        work.publish_entries(room)
-        work.publish(
-            UserChannel(self.actor.user_key),
-            Left(self.actor.user_key, self.room_key, room.row.room_id, MemberChange.LEFT),
-        )
-        room.resize(-1)
-        _tell_members(work, room, self.actor, self.actor.username, MemberChange.LEFT, None)
-        if standing.role == Role.OWNER:
-            heir = rooms.successor(work.conn, self.room_key)
-            if heir is not None:
-                rooms.set_role(work.conn, self.room_key, heir[0], Role.OWNER)
-                work.standings[self.room_key, heir[0]] = Standing(Role.OWNER, False)
-                _tell_members(work, room, self.actor, heir[1], MemberChange.ROLE, Role.OWNER)
+    content: str
+    mentions: tuple[str, ...] = ()
 
-
-def _tell_members(
-    work: Work, room: RoomLog, actor: Principal, username: str, change: MemberChange, role: Role | None
-) -> None:
-    """Private rooms and conversations log who comes and goes; public topics only tell who is there."""
-    body = {"username": username, "change": change, "role": role}
-    if room.row.is_private:
-        room.append("member", actor, work.now, body=orjson.dumps(body).decode())
-        work.publish_entries(room)
-    else:
-        work.publish_entries(room)
-        payload = {"room_id": room.row.room_id, "seq": None, **body}
-        work.publish(
-            RoomChannel(room.row.key),
-            Transient(
-                room.row.key,
-                "member",
-                payload,
-                up_to_members=MEMBER_EVENTS_UP_TO,
-                members=room.row.members,
-            ),
-        )
+    def apply(self, work: Work) -> dict[str, Any]:
+        room, before = self.message(work, Permission.EDIT)
+        if before.deleted:
+            raise not_found("message")
+        if before.sender_key != self.actor.user_key:
+            raise ActionError(ErrorCode.FORBIDDEN, "only who wrote a message may edit it")
+        if before.content == self.content:
+            return self.wire(room, before)
+        body = work.mentioned(room, self.mentions)
+        after = before._replace(content=self.content, body=body, edited_at=work.now)
+        self.write(work, room, "edit", after)
+        return self.wire(room, after)
 
 
 @dataclass(frozen=True, slots=True)
-class CreateTopic(Operation[Snapshot]):
-    topic_name: str
-    name_key: str
-    is_private: bool
+class Delete(Change[dict[str, Any]]):
+    """Leave a tombstone in a message's place; its content is gone. Deleting it again is no change."""
 
-    def apply(self, work: Work) -> Snapshot:
-        conn, now, owner = work.conn, work.now, self.actor.user_key
-        if not users.claim_name(conn, self.name_key, "topic"):
-            raise ActionError(ErrorCode.CONFLICT, "the name is taken")
-        key = rooms.insert_room(
-            conn,
-            room_id=new_room_id(),
-            kind=RoomKind.TOPIC,
-            is_private=self.is_private,
-            topic_name=self.topic_name,
-            name_key=self.name_key,
-            members=1,
-            created_at=now,
-        )
-        assert key is not None, "the name was claimed"
-        return _begin(work, key, {owner: Role.OWNER})[owner]
+    def apply(self, work: Work) -> dict[str, Any]:
+        room, before = self.message(work, Permission.DELETE)
+        if before.sender_key != self.actor.user_key:
+            work.check(room, self.actor.user_key, Permission.DELETE_ANY)
+        if not before.deleted:
+            after = before._replace(content=None, body=None, reactions=None, deleted=True)
+            self.write(work, room, "delete", after)
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class React(Change[dict[str, Any]]):
+    """Put an emoji on a message, or take it off; answers with the message. Doing it again is no change."""
+
+    emoji: str
+    remove: bool
+
+    def apply(self, work: Work) -> dict[str, Any]:
+        room, before = self.message(work, Permission.REACT)
+        if before.deleted:
+            raise not_found("message")
+        me = self.actor.username
+        reactions: dict[str, list[str]] = orjson.loads(before.reactions) if before.reactions else {}
+        users_of = reactions.get(self.emoji, [])
+        if (me in users_of) is not self.remove:
+            return self.wire(room, before)
+        if self.remove:
+            users_of.remove(me)
+            if not users_of:
+                del reactions[self.emoji]
+        else:
+            if self.emoji not in reactions and len(reactions) >= MAX_EMOJIS:
+                raise ActionError(ErrorCode.TOO_LARGE, "too many different emojis", limit=MAX_EMOJIS)
+            if sum(map(len, reactions.values())) >= MAX_REACTIONS:
+                raise ActionError(ErrorCode.TOO_LARGE, "too many reactions", limit=MAX_REACTIONS)
+            reactions[self.emoji] = [*users_of, me]
+        after = before._replace(reactions=orjson.dumps(reactions).decode() if reactions else None)
+        self.write(work, room, "reaction", after, emoji=self.emoji, remove=self.remove)
+        return self.wire(room, after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,42 +344,6 @@ class NameDevice(Operation[DeviceRow]):
     def apply(self, work: Work) -> DeviceRow:
         work.save()
         return users.add_device(work.conn, self.actor.user_key, self.name, work.now)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenDirect(Operation[int]):
-    """The key of the one direct conversation of two users; made if need be."""
-
-    other_key: int
-
-    def apply(self, work: Work) -> int:
-        pair = (self.actor.user_key, self.other_key)
-        key = rooms.insert_room(
-            work.conn,
-            room_id=new_room_id(),
-            kind=RoomKind.DIRECT,
-            is_private=True,
-            direct_key=rooms.direct_key(*pair),
-            members=2,
-            created_at=work.now,
-        )
-        if key is None:  # the other was quicker
-            found = rooms.find_direct(work.conn, *pair)
-            assert found is not None
-            return found.key
-        _begin(work, key, dict.fromkeys(pair, Role.MEMBER))
-        return key
-
-
-def _begin(work: Work, room_key: int, members: dict[int, Role]) -> dict[int, Snapshot]:
-    """Fill a new room with its first members: they are its beginning, not entries of its log."""
-    row = rooms.lock(work.conn, [room_key])[room_key]
-    for user_key, role in members.items():
-        rooms.add_member(work.conn, row, user_key, role, work.now)
-    snapshots = {user_key: rooms.snapshot(work.conn, user_key, room_key) for user_key in members}
-    for user_key, snapshot in snapshots.items():
-        work.publish(UserChannel(user_key), Joined(user_key, snapshot))
-    return snapshots
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[
             return Response(status_code=400)  # nobody reads it
         except Exception as error:
             return problem(dispatcher.describe(error, action.name))
-        context = Context(parts, caller, address=request.client.host if request.client else "")
+        context = Context(parts, caller, address=request.client.host if request.client else "", agent=_agent(request))
         answer = await dispatcher.execute(action.name, raw, context, strict=strict, gateway="rest")
         for callback in context.afterwards:
             callback()
@@ -87,6 +87,12 @@ def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[
         return Response(orjson.dumps(answer.data), action.status, media_type="application/json")
 
     return endpoint
+
+
+def _agent(request: Request) -> str | None:
+    """The client's `User-Agent`, as far as it is worth showing."""
+    shown = "".join(char for char in request.headers.get("user-agent", "") if char.isprintable())[:200]
+    return shown or None
 
 
 async def bearer(request: Request, auth: Auth) -> Principal:

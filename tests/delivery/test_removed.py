@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from server.contract.errors import ActionError
-from server.delivery.operations import Leave, Send
+from server.delivery.membership import Leave
+from server.delivery.operations import Send
 from tests.delivery.support import Reader, fill, make_topic, principal, reader, rest, seqs
 from tests.support.client import connected
 from tests.support.node import RunningNode
