@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, and_, bindparam, func, insert, select, update
+import orjson
+from sqlalchemy import Select, Text, and_, bindparam, case, cast, func, insert, not_, null, or_, select, update
 from sqlalchemy.engine import Connection
 
 from db.models import cursors, devices, entries, members, read_markers, rooms, users
@@ -14,6 +17,7 @@ from db.queries.rows import (
     EntryRow,
     chunked,
     entry_bytes,
+    entry_columns,
     insert_or,
     relation,
     select_entries,
@@ -191,23 +195,23 @@ def after(conn: Connection, room_key: int, seq: int, limit: int, max_bytes: int)
     """Every kind of entry after a seq, in seq order: no more than `max_bytes` of them, but one at least."""
     asked = {"room": room_key, "seq": seq, "limit": limit}
     with stepwise(conn, _select_following, asked) as rows:
-        found, _ = up_to_bytes(rows, max_bytes)
-    return _within(conn, found, max_bytes)[0]
+        found = up_to_bytes(rows, max_bytes)
+    return _within(conn, found, max_bytes)
 
 
-def _within(conn: Connection, found: list[EntryRow], max_bytes: int) -> tuple[list[EntryRow], bool]:
-    """Give entries their targets, up to `max_bytes` but one entry at least; and whether there were more."""
+def _within(conn: Connection, found: list[EntryRow], max_bytes: int) -> list[EntryRow]:
+    """Give entries their targets, up to `max_bytes` but one entry at least."""
     if all(entry.target_seq is None for entry in found):
-        return found, False
+        return found
     whole: list[EntryRow] = []
     total = 0
     for some in chunked(found, 50):
         for entry in with_targets(conn, some):
             total += entry_bytes(entry)
             if whole and total > max_bytes:
-                return whole, True
+                return whole
             whole.append(entry)
-    return whole, False
+    return whole
 
 
 class Span(NamedTuple):
@@ -218,20 +222,76 @@ class Span(NamedTuple):
     upto: int
 
 
+class MissedRow(NamedTuple):
+    """An `EntryRow` with the columns in front that every message needs, and the others together in `rest`.
+
+    Most messages need no others, and each column of a row costs time: ten thousand of them are read for a device that
+    was away for long.
+    """
+
+    room_key: int
+    seq: int
+    message_id: str | None
+    sender: str
+    content: str | None
+    created_at: int
+    rest: str | None
+    """None for a plain message: not edited, not deleted, no answer, no `client_id` that is the reader's own.
+    Otherwise a JSON array of the others, for `entry_of`."""
+
+
+_ALL = dict(zip(EntryRow._fields[:-1], entry_columns(), strict=True))  # the last one, the target, is no column
+_REST = tuple(name for name in _ALL if name not in MissedRow._fields)
+_AS_ENTRY = itemgetter(*((*MissedRow._fields[:-1], *_REST, "target").index(name) for name in EntryRow._fields))
+_PLAIN = and_(
+    entries.c.kind == "message",
+    not_(entries.c.deleted),
+    or_(entries.c.client_id.is_(None), entries.c.sender_id != bindparam("user")),
+    # Whatever else an entry may come to hold is not plain.
+    *(
+        _ALL[name].is_(None)
+        for name in _REST
+        if name not in ("kind", "deleted", "client_id", "sender_key", "messages")
+    ),
+)
+
+
+def _select_missed(dialect: str) -> Select[Any]:
+    together = func.json_array if dialect == "sqlite" else func.json_build_array
+    target, sender = entries.alias("target"), users.alias("target_sender")
+    changed = (
+        select(cast(together(*entry_columns(target, sender)), Text))
+        .join_from(target, sender, sender.c.id == target.c.sender_id)
+        .where(target.c.room_id == entries.c.room_id, target.c.seq == entries.c.target_seq)
+        .correlate(entries)
+        .scalar_subquery()
+    )
+    rest = case((_PLAIN, null()), else_=cast(together(*(_ALL[name] for name in _REST), changed), Text))
+    columns = [_ALL[name] for name in MissedRow._fields[:-1]]
+    return select(*columns, rest).join_from(entries, users, users.c.id == entries.c.sender_id)
+
+
+def entry_of(missed: MissedRow) -> EntryRow:
+    """Of a row that is not plain; with the message that it changed."""
+    *rest, changed = orjson.loads(missed.rest or "[]")
+    target = None if changed is None else EntryRow._make((*orjson.loads(changed), None))
+    return EntryRow._make(_AS_ENTRY((*missed[:-1], *rest, target)))
+
+
 @cache
 def _select_spans(dialect: str) -> Select[Any]:
     span = relation(dialect, "spans", room_key=int, low=int, high=int)
     within = and_(entries.c.room_id == span.c.room_key, entries.c.seq > span.c.low, entries.c.seq <= span.c.high)
     mine = and_(members.c.room_id == span.c.room_key, members.c.user_id == bindparam("user"))
-    return select_entries().join(span, within).join(members, mine).order_by(entries.c.room_id, entries.c.seq)
+    return _select_missed(dialect).join(span, within).join(members, mine).order_by(entries.c.room_id, entries.c.seq)
 
 
 @cache
-def _select_span(_dialect: str) -> Select[Any]:
+def _select_span(dialect: str) -> Select[Any]:
     """As `_select_spans`, for one: the table's own order will do, so nothing is sorted."""
     mine = and_(members.c.room_id == bindparam("room"), members.c.user_id == bindparam("user"))
     return (
-        select_entries()
+        _select_missed(dialect)
         .join(members, mine)
         .where(entries.c.room_id == bindparam("room"), entries.c.seq > bindparam("low"))
         .where(entries.c.seq <= bindparam("high"))
@@ -239,12 +299,11 @@ def _select_span(_dialect: str) -> Select[Any]:
     )
 
 
-def spans(
-    conn: Connection, user_key: int, wanted: Sequence[Span], max_bytes: int
-) -> tuple[list[Span], list[EntryRow]]:
+@contextmanager
+def missed(conn: Connection, user_key: int, wanted: Sequence[Span]) -> Iterator[Iterable[Sequence[Any]]]:
     """The entries of several rooms at once, by room and seq; nothing of a room that the user is not in.
 
-    No more than `max_bytes` of them, but one at least. Returns the spans as far as they were read, then the entries.
+    Each as the fields of a `MissedRow`, read no further than it is looked at.
     """
     asked: dict[str, Any]
     if len(wanted) == 1:
@@ -253,15 +312,15 @@ def spans(
     else:
         build, asked = _select_spans, {"user": user_key, "spans": values_of(wanted)}
     with stepwise(conn, build, asked) as rows:
-        found, more = up_to_bytes(rows, max_bytes)
-    found, cut = _within(conn, found, max_bytes)
-    if not more and not cut:
-        return list(wanted), found
-    last = found[-1]
-    read = [span for span in sorted(wanted) if span.room_key <= last.room_key]
-    if read[-1].room_key == last.room_key:
-        read[-1] = read[-1]._replace(upto=last.seq)
-    return read, found
+        yield rows
+
+
+def read_up_to(wanted: Iterable[Span], room_key: int, seq: int) -> list[Span]:
+    """What has been read of the spans when reading what was `missed` has come to an entry."""
+    read = [span for span in sorted(wanted) if span.room_key <= room_key]
+    if read[-1].room_key == room_key:
+        read[-1] = read[-1]._replace(upto=seq)
+    return read
 
 
 @cache

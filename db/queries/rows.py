@@ -143,17 +143,17 @@ def _in_sqlite(build: Callable[[str], Select[Any]]) -> tuple[str, Sequence[str],
     return compiled.string, compiled.positiontup or (), compiled.params
 
 
-def up_to_bytes(rows: Iterable[Any], max_bytes: int) -> tuple[list[EntryRow], bool]:
-    """Entries from a result, no more than `max_bytes` of them but one at least; and whether there were more."""
+def up_to_bytes(rows: Iterable[Any], max_bytes: int) -> list[EntryRow]:
+    """Entries from a result, no more than `max_bytes` of them but one at least."""
     found: list[EntryRow] = []
     total = 0
     for row in rows:
         entry = EntryRow._make(row)
         total += entry_bytes(entry)
         if found and total > max_bytes:
-            return found, True
+            break
         found.append(entry)
-    return found, False
+    return found
 
 
 def select_entries() -> Select[Any]:

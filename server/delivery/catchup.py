@@ -12,35 +12,62 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection as Transaction
 
 from db.engine import Database, StoreUnavailable
 from db.queries import log, rooms, users
 from db.queries.log import Span
-from db.queries.rows import EntryRow, RoomRow, chunked, entry_bytes
+from db.queries.rows import RoomRow, chunked
 from server.contract.errors import CloseReason
 from server.contract.models import timestamp
 from server.delivery.broker import Joined
 from server.delivery.connection import Connection
 from server.delivery.cursors import Cursors
-from server.delivery.frames import Batch, events
+from server.delivery.frames import Batch, Chunk, Codec, RoomName, chunks
 from server.delivery.hub import Hub
 from server.delivery.presence import Presence
 from server.delivery.views import receipt
 
 logger = logging.getLogger("tidings.catchup")
 
-PAGE = 500
+PAGE = 1000
 """Entries read at once, at most."""
 FIRST_PAGE = 100
 PAGE_BYTES = 512 * 1024
-"""Bytes read at once, at most, if more than one entry."""
+"""Bytes read at once: no entry more, when there are so many."""
 WRITE_BYTES = 128 * 1024
 """Bytes written before the transport is waited for."""
 TELL = 50
 """Rooms that a device is told of at once."""
+
+
+class Page(NamedTuple):
+    covered: list[Span]
+    """The spans that were asked for, as far as they were read"""
+    chunks: list[Chunk]
+
+    @property
+    def entries(self) -> int:
+        return sum(len(chunk.messages) for chunk in self.chunks)
+
+
+def read_page(
+    conn: Transaction,
+    user_key: int,
+    wanted: list[Span],
+    names: Mapping[int, RoomName],
+    codec: Codec,
+    max_bytes: int = PAGE_BYTES,
+) -> Page:
+    """A page of what a user missed, encoded. On SQLite that is done where it is read: the event loop is free.
+
+    It ends with the entry with which it is `max_bytes` long, or more.
+    """
+    with log.missed(conn, user_key, wanted) as rows:
+        found, more = chunks(codec, names, rows, user_key, chunk_bytes=WRITE_BYTES, max_bytes=max_bytes)
+    return Page(log.read_up_to(wanted, found[-1].room_key, found[-1].last) if more else wanted, found)
 
 
 class CatchUp:
@@ -198,15 +225,16 @@ class CatchUp:
             wanted = self._next_page(connection, waiting, limit)
             if not wanted:
                 break
-            covered, entries = await self._db.read(
-                partial(log.spans, user_key=user_key, wanted=wanted, max_bytes=PAGE_BYTES)
+            names = {span.room_key: self._hub.name(span.room_key) for span in wanted}
+            page = await self._db.read(
+                partial(read_page, user_key=user_key, wanted=wanted, names=names, codec=connection.link.codec)
             )
             # Large entries fill a page soon: ask for about as many as fit.
-            limit = min(PAGE, 2 * limit) if covered == wanted else min(PAGE, max(8, 2 * len(entries)))
-            found: dict[int, list[EntryRow]] = {}
-            for entry in entries:
-                found.setdefault(entry.room_key, []).append(entry)
-            for span in covered:
+            limit = min(PAGE, 2 * limit) if page.covered == wanted else min(PAGE, max(8, 2 * page.entries))
+            found: dict[int, list[Chunk]] = {}
+            for chunk in page.chunks:
+                found.setdefault(chunk.room_key, []).append(chunk)
+            for span in page.covered:
                 sent = await self._write(connection, found.get(span.room_key, []))
                 replayed += sent
                 if connection.has_ended():
@@ -218,26 +246,19 @@ class CatchUp:
             await connection.link.drain()
         return replayed
 
-    async def _write(self, connection: Connection, page: Sequence[EntryRow]) -> int:
+    async def _write(self, connection: Connection, found: Sequence[Chunk]) -> int:
         """Write what follows on the connection's position in the room, as the transport drains; returns how many."""
-        at = 0
-        while at < len(page):
-            upto, size = at, 0
-            while upto < len(page) and size < WRITE_BYTES:
-                size += entry_bytes(page[upto])
-                upto += 1
-            chunk = page[at:upto]
-            room_key = chunk[0].room_key
+        written = 0
+        for chunk in found:
             # Asked again after each wait: the user may have been removed, or have left and come back.
-            if connection.has_ended() or connection.rooms.get(room_key) != chunk[0].seq - 1:
+            if connection.has_ended() or connection.rooms.get(chunk.room_key) != chunk.first - 1:
                 break
-            name = self._hub.name(room_key)
-            connection.link.write(Batch(events(name, chunk, connection.principal.user_key)))
-            connection.sent(room_key, chunk[-1].seq)
-            at = upto
-            if size >= WRITE_BYTES:
+            connection.link.write(Batch.encoded(connection.link.codec, chunk.messages))
+            connection.sent(chunk.room_key, chunk.last)
+            written += len(chunk.messages)
+            if chunk.size >= WRITE_BYTES:
                 await connection.link.drain()
-        return at
+        return written
 
     def _next_page(self, connection: Connection, waiting: dict[int, None], limit: int) -> list[Span]:
         """As many rooms as fit a page, each up to the head it has now."""

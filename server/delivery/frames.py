@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
+from db.queries.log import MissedRow, entry_of
 from db.queries.rows import EntryRow, RoomRow
 from server.contract.models import timestamp
 
@@ -34,11 +35,14 @@ class Codec(Protocol):
     def encode(self, event: str, payload: Any) -> bytes:
         """The event as one message of this codec."""
 
+    def value(self, value: Any) -> bytes:
+        """A value as it stands in a payload: the encoding of a whole is made of those of its parts."""
+
     def packet(self, message: bytes) -> Any:
         """Such a message as a gateway queues it."""
 
-    def frame(self, message: bytes) -> bytes:
-        """Such a message as a WebSocket frame."""
+    def frames(self, messages: Iterable[bytes]) -> bytes:
+        """Such messages as WebSocket frames in one buffer."""
 
 
 class Batch:
@@ -61,6 +65,13 @@ class Batch:
         self._own = own or {}
         self._messages: dict[Codec, list[bytes]] = {}
         self._frames: dict[Codec, bytes] = {}
+
+    @classmethod
+    def encoded(cls, codec: Codec, messages: list[bytes]) -> Batch:
+        """Events that are encoded already, for connections that speak this codec."""
+        batch = cls(())
+        batch._messages[codec] = messages
+        return batch
 
     def but(self, own: Mapping[int, tuple[str, Any]]) -> Batch:
         """This batch with other events at some places; what is the same is not encoded again."""
@@ -88,7 +99,7 @@ class Batch:
         """The messages as WebSocket frames in one buffer, for every connection the same."""
         made = self._frames.get(codec)
         if made is None:
-            made = self._frames[codec] = b"".join(map(codec.frame, self.messages(codec)))
+            made = self._frames[codec] = codec.frames(self.messages(codec))
         return made
 
 
@@ -156,3 +167,110 @@ def event(room: RoomName, entry: EntryRow, *, to_sender: bool = False) -> tuple[
 def events(room: RoomName, entries: Iterable[EntryRow], user_key: int) -> list[tuple[str, Any]]:
     """The events of some entries as one user gets them."""
     return [event(room, entry, to_sender=said_by(entry).sender_key == user_key) for entry in entries]
+
+
+# -- many entries for one connection ---------------------------------------------------------------------------------
+
+_SAMPLE_ROOM = RoomName(0, "<room_id>", "<topic_name>", False)
+_SAMPLE = EntryRow(0, 271828182, "message", "<id>", 0, "<sender>", None, "<content>", None, None, 0, 0, None, False)
+_VARYING = ("id", "room_id", "topic_name", "seq", "sender", "content", "created_at")
+"""What differs between plain messages, in the order in which it goes over the wire."""
+_HOUR_MS = 3_600_000
+_SECONDS = [b"%02d:%02d." % divmod(second, 60) for second in range(3600)]
+"""Of an hour, as they stand in a `timestamp`."""
+_MILLIS = [b"%03d" % ms for ms in range(1000)]
+
+
+def _between(codec: Codec) -> Sequence[bytes]:
+    """What a codec writes of every plain message before, between and after what varies."""
+    sample = message(_SAMPLE_ROOM, _SAMPLE, to_sender=False)
+    pieces, rest = [], codec.encode("message", sample)
+    for name in _VARYING:
+        piece, found, rest = rest.partition(codec.value(sample[name]))
+        if not found:
+            raise AssertionError(f"{name} is not where it was expected in a message")
+        pieces.append(piece)
+    return (*pieces, rest)
+
+
+def _mould(
+    codec: Codec, between: Sequence[bytes], room: RoomName, sender: str
+) -> tuple[bytes, bytes, bytes, bytes, bytes]:
+    """A plain message of a room and a sender, without its id, seq, content and time."""
+    first, to_room, to_topic, to_seq, to_sender, to_content, to_time, last = between
+    value = codec.value
+    of_room = b"".join((to_room, value(room.room_id), to_topic, value(room.topic_name), to_seq))
+    return first, of_room, b"".join((to_sender, value(sender), to_content)), to_time, last
+
+
+class Chunk(NamedTuple):
+    """Consecutive entries of a room, encoded."""
+
+    room_key: int
+    first: int
+    last: int
+    """seq of the last one"""
+    size: int
+    """bytes"""
+    messages: list[bytes]
+
+
+def chunks(
+    codec: Codec,
+    names: Mapping[int, RoomName],
+    rows: Iterable[Sequence[Any]],
+    user_key: int,
+    *,
+    chunk_bytes: int,
+    max_bytes: int,
+) -> tuple[list[Chunk], bool]:
+    """The events of entries, as one user gets them, encoded and cut into chunks of about so many bytes.
+
+    `rows` are the fields of `MissedRow`s, by room and seq; `names` are their rooms'. They are read until there are
+    `max_bytes`; returns whether that was before their end.
+
+    Plain messages are put together from pieces of what `message` gives; everything else is encoded as everywhere.
+    One loop, without a call for each plain one that is not C's.
+    """
+    made: list[Chunk] = []
+    total = size = first = last = 0
+    room_key = -1
+    messages: list[bytes] = []
+    moulds: dict[str, tuple[bytes, bytes, bytes, bytes, bytes]] = {}
+    hour, date, zone = -1, b"", b""
+    value, between, seconds, millis = codec.value, _between(codec), _SECONDS, _MILLIS
+    limit = min(chunk_bytes, max_bytes)
+    for row in rows:
+        key, seq, message_id, sender, content, created_at, rest = row
+        if key != room_key or size >= limit:
+            if messages:
+                made.append(Chunk(room_key, first, last, size, messages))
+                total += size
+                if total >= max_bytes:
+                    return made, True
+                limit = min(chunk_bytes, max_bytes - total)
+            if key != room_key:
+                room_key, moulds = key, {}
+            messages, size, first = [], 0, seq
+        if rest is None:
+            mould = moulds.get(sender)
+            if mould is None:
+                mould = moulds[sender] = _mould(codec, between, names[key], sender)
+            told_hour, ms = divmod(created_at, _HOUR_MS)
+            if told_hour != hour:
+                hour = told_hour
+                date, _, zone = value(timestamp(hour * _HOUR_MS)).rpartition(_SECONDS[0] + _MILLIS[0])
+            s, ms = divmod(ms, 1000)
+            a, b, c, d, e = mould
+            encoded = b"".join(
+                (a, value(message_id), b, value(seq), c, value(content), d, date, seconds[s], millis[ms], zone, e)
+            )
+        else:
+            entry = entry_of(MissedRow._make(row))
+            encoded = codec.encode(*event(names[key], entry, to_sender=said_by(entry).sender_key == user_key))
+        messages.append(encoded)
+        size += len(encoded)
+        last = seq
+    if messages:
+        made.append(Chunk(room_key, first, last, size, messages))
+    return made, False

@@ -39,12 +39,28 @@ class Message(NamedTuple):
 
 def frame(opcode: int, payload: bytes) -> bytes:
     """A whole message in one unmasked frame."""
-    size = len(payload)
+    return _head(opcode, len(payload)) + payload
+
+
+def joined(opcode: int, payloads: Iterable[bytes]) -> bytes:
+    """Whole messages as consecutive unmasked frames, in one buffer."""
+    parts: list[bytes] = []
+    middling = ((0x80 | opcode) << 8 | 126) << 16
+    for payload in payloads:
+        size = len(payload)
+        # The most common kind of head, without a call.
+        parts.append((middling | size).to_bytes(4, "big") if 126 <= size < 65536 else _head(opcode, size))
+        parts.append(payload)
+    return b"".join(parts)
+
+
+def _head(opcode: int, size: int) -> bytes:
+    """What stands before a payload of so many bytes."""
     if size < 126:
-        return bytes((0x80 | opcode, size)) + payload
+        return bytes((0x80 | opcode, size))
     if size < 65536:
-        return bytes((0x80 | opcode, 126, size >> 8, size & 0xFF)) + payload
-    return bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big") + payload
+        return bytes((0x80 | opcode, 126, size >> 8, size & 0xFF))
+    return bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big")
 
 
 def packet_frame(packet: str | bytes) -> bytes:

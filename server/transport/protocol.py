@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -22,7 +22,7 @@ import socketio
 from socketio import packet as sio
 from socketio.msgpack_packet import MsgPackPacket
 
-from server.transport.frames import BINARY, TEXT, frame
+from server.transport.frames import BINARY, TEXT, frame, joined
 from server.transport.server import EngineServer
 from server.transport.session import EngineSession, ProtocolError
 
@@ -76,8 +76,14 @@ class Codec(Protocol):
     def packet(self, message: bytes) -> str | bytes:
         """Such a message as an Engine.IO packet."""
 
+    def value(self, value: Any) -> bytes:
+        """A value as it stands in the argument of an event."""
+
     def frame(self, message: bytes) -> bytes:
         """Such a message as a WebSocket frame."""
+
+    def frames(self, messages: Iterable[bytes]) -> bytes:
+        """Such messages as WebSocket frames in one buffer."""
 
     def packets(self, packet: Any) -> list[str | bytes]:
         """Any packet as Engine.IO packets."""
@@ -87,6 +93,7 @@ class TextCodec:
     """The default parser."""
 
     packet_class = TextPacket
+    value = staticmethod(orjson.dumps)
 
     def encode(self, event: str, payload: Any) -> bytes:
         return b'42["%b",%b]' % (event.encode(), orjson.dumps(payload))
@@ -99,6 +106,9 @@ class TextCodec:
 
     def frame(self, message: bytes) -> bytes:
         return frame(TEXT, message)
+
+    def frames(self, messages: Iterable[bytes]) -> bytes:
+        return joined(TEXT, messages)
 
     def packets(self, packet: Any) -> list[str | bytes]:
         encoded = packet.encode()
@@ -121,6 +131,7 @@ class MsgpackCodec:
     """`socket.io-msgpack-parser`: every packet is one binary message."""
 
     packet_class = MsgpackPacket
+    value = staticmethod(msgpack.packb)
 
     def encode(self, event: str, payload: Any) -> bytes:
         return self._one(sio.EVENT, [event, payload], None)
@@ -137,6 +148,9 @@ class MsgpackCodec:
 
     def frame(self, message: bytes) -> bytes:
         return frame(BINARY, message)
+
+    def frames(self, messages: Iterable[bytes]) -> bytes:
+        return joined(BINARY, messages)
 
     def packets(self, packet: Any) -> list[str | bytes]:
         return [packet.encode()]

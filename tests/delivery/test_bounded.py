@@ -16,11 +16,12 @@ from db.engine import Database
 from db.queries import log, rooms, users
 from db.queries.log import Span
 from db.queries.rows import entry_bytes
-from server.delivery.catchup import PAGE_BYTES, WRITE_BYTES
+from server.delivery.catchup import PAGE_BYTES, WRITE_BYTES, read_page
 from server.delivery.connection import Connection
-from server.delivery.frames import Batch
+from server.delivery.frames import Batch, RoomName
 from server.delivery.journal import MAX_BATCH_BYTES
 from server.delivery.operations import Send
+from server.transport.protocol import TextCodec
 from tests.delivery.brokers import NotingBroker
 from tests.delivery.support import RecordingLink, fill, make_topic, principal, reader
 from tests.support.client import connected
@@ -187,13 +188,19 @@ async def test_a_page_is_bounded_in_bytes_and_misses_nothing(server: RunningNode
     keys = [
         (await database.read(lambda conn, r=r: rooms.find(conn, room_id=r))).key for r in (first, foreign, second)
     ]
+    names = {key: RoomName(key, str(key), None, False) for key in keys}
     wanted = [Span(key, 0, 3) for key in keys]
     got: list[tuple[int, int]] = []
     while wanted:
-        covered, entries = await database.read(lambda conn, wanted=wanted: log.spans(conn, omar.key, wanted, 10_000))
+        covered, found = await database.read(
+            partial(read_page, user_key=omar.key, wanted=wanted, names=names, codec=TextCodec(), max_bytes=10_000)
+        )
         assert covered
-        assert len(entries) <= 1 or sum(map(entry_bytes, entries)) <= 2 * 10_000
-        got += [(entry.room_key, entry.seq) for entry in entries]
+        messages = [message for chunk in found for message in chunk.messages]
+        assert sum(map(len, messages[:-1])) < 10_000
+        for chunk in found:
+            assert len(chunk.messages) == chunk.last - chunk.first + 1
+            got += [(chunk.room_key, seq) for seq in range(chunk.first, chunk.last + 1)]
         upto = {span.room_key: span.upto for span in covered}
         wanted = [span._replace(after=upto.get(span.room_key, span.after)) for span in wanted]
         wanted = [span for span in wanted if span.after < span.upto]

@@ -191,6 +191,12 @@ def test_what_we_write_the_librarys_client_reads(messages: list[str | bytes], at
     assert (client.close_rcvd.code, close.opcode) == (1001, Opcode.CLOSE)
 
 
+@pytest.mark.parametrize("opcode", [frames.TEXT, frames.BINARY])
+def test_messages_written_together_are_those_written_one_by_one(opcode: int) -> None:
+    messages = [b"x" * size for size in (0, 1, 125, 126, 127, 255, 256, 65_535, 65_536, 70_000, 3)]
+    assert frames.joined(opcode, messages) == b"".join(frames.frame(opcode, message) for message in messages)
+
+
 def test_a_message_costs_about_the_same_in_one_piece_and_in_many() -> None:
     """Or one client, who sends a long message in small segments, takes the time of all the others."""
     size = 1_000_000

@@ -1,0 +1,129 @@
+"""What a device missed is written as it would have been, had the device been there."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import msgpack
+import orjson
+import pytest
+from sqlalchemy.engine import Connection as Transaction
+
+from db.queries import log, rooms, users
+from db.queries.log import Span
+from db.queries.rows import EntryRow
+from server.contract.events import EVENTS
+from server.delivery.catchup import read_page
+from server.delivery.frames import Codec, RoomName, event
+from server.transport.protocol import MsgpackCodec, TextCodec
+from tests.delivery.support import make_topic
+from tests.support.node import RunningNode
+
+CONTENTS = [
+    "plain",
+    "",
+    '"quotes" and \\ and </script>',
+    "línea\nnueva\t\x01\x7f",
+    "🦉" * 3,
+    "\u2028",
+    "x" * 70_000,
+    "{}%d%b",
+]
+BODY = '{"change":"role","username":"omar","role":"moderator"}'
+
+
+def entries_of(room_key: int, senders: dict[str, int], after: int) -> list[EntryRow]:
+    """Of every kind, in turn from each of the senders."""
+    plain: dict[str, Any] = {
+        "kind": "message",
+        "content": "plain",
+        "client_id": None,
+        "reply_to": None,
+        "body": None,
+        "edited_at": None,
+        "deleted": False,
+    }
+    kinds: list[dict[str, Any]] = [
+        *({"content": content} for content in CONTENTS),
+        {"client_id": "mine-1"},
+        {"reply_to": "the-first"},
+        {"edited_at": 1_700_000_000_007},
+        {"deleted": True},
+        {"deleted": True, "content": None},
+        {"kind": "member", "content": None, "body": BODY},
+        {"client_id": "mine-2", "reply_to": "the-first", "edited_at": 1_700_000_000_000, "content": 'é"'},
+        {},
+    ]
+    times = [1_700_000_000_000, 1_700_000_000_000, 1_700_000_000_999, 1_699_999_999_050, 1_767_225_599_999, 0]
+    made = []
+    for kind in kinds:
+        for sender, key in senders.items():
+            n = len(made)
+            seq = after + n + 1
+            given = plain | kind
+            is_message = given["kind"] == "message"
+            client_id = given["client_id"] and f"{given['client_id']}-{sender}"
+            message_id = f"{room_key}-{seq}" if is_message else None
+            given |= {"client_id": client_id, "message_id": message_id}
+            at = times[n % len(times)]
+            made.append(
+                EntryRow(
+                    room_key=room_key, seq=seq, sender_key=key, sender=sender, messages=seq, created_at=at, **given
+                )
+            )
+    return made
+
+
+@pytest.mark.parametrize("codec", [TextCodec(), MsgpackCodec()], ids=["json", "msgpack"])
+async def test_what_was_missed_is_what_would_have_come(server: RunningNode, codec: Codec) -> None:
+    token, other = await server.register("omar"), await server.register("diego")
+    room_ids = [await make_topic(server.url, token, name, other) for name in ("noticias", 'a "b"')]
+    database = server.node.database
+    written: dict[int, list[EntryRow]] = {}
+    keys: dict[str, int] = {}
+
+    def fill(conn: Transaction) -> None:
+        for name in ("omar", "diego"):
+            user = users.by_username(conn, name)
+            assert user is not None
+            keys[name] = user.key
+        for room_id in room_ids:
+            room = rooms.find(conn, room_id=room_id)
+            assert room is not None
+            written[room.key] = entries_of(room.key, keys, room.last_seq)
+            log.add(conn, written[room.key])
+
+    await database.write(fill)
+    # The second as if it were a conversation, which has no name.
+    names = {
+        key: RoomName(key, room_id, topic, False)
+        for key, room_id, topic in zip(written, room_ids, ["noticias", None], strict=True)
+    }
+    spans = [Span(key, found[0].seq - 1, found[-1].seq) for key, found in written.items()]
+    for wanted in (spans[:1], spans[1:], spans):
+        for me in keys.values():
+            page = await database.read(
+                partial(read_page, user_key=me, wanted=wanted, names=names, codec=codec, max_bytes=10_000_000)
+            )
+            assert page.covered == wanted
+            got = [message for chunk in page.chunks for message in chunk.messages]
+            entries = [entry for span in wanted for entry in written[span.room_key]]
+            places = [(one.room_key, seq) for one in page.chunks for seq in range(one.first, one.last + 1)]
+            assert places == [(entry.room_key, entry.seq) for entry in entries]
+            told = [event(names[one.room_key], one, to_sender=one.sender_key == me) for one in entries]
+            assert got == [codec.encode(name, payload) for name, payload in told]
+            for message, (name, _) in zip(got, told, strict=True):
+                _, payload = decoded(message)
+                assert EVENTS[name].model_validate(payload).model_dump(mode="json") == payload
+            mine = [decoded(message)[1].get("client_id") for message in got]
+            shown = [one.client_id if one.sender_key == me else None for one in entries]
+            assert mine == shown
+
+
+def decoded(message: bytes) -> list[Any]:
+    if message.startswith(b"42"):
+        found: list[Any] = orjson.loads(message[2:])
+    else:
+        found = msgpack.unpackb(message)["data"]
+    return found
