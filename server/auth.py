@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import secrets
 import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import bcrypt
 import jwt
+import orjson
 from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
@@ -19,6 +22,8 @@ from sqlalchemy.engine import Connection as Transaction
 from db.engine import Database
 from db.queries import users
 from db.queries.rows import UserRow
+from db.queries.users import DeviceRow, SessionRow
+from db.together import Together
 from server import names
 from server.contract.errors import ActionError, CloseReason, ErrorCode, invalid
 from server.delivery.broker import Broker, UserChannel, Withdrawn
@@ -26,6 +31,8 @@ from server.delivery.connection import Principal
 
 ISSUER = AUDIENCE = "tidings"
 ALGORITHM = "HS256"
+_HEADER = urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=").decode()
+_CLAIMS = {"sub", "sid", "iat", "exp", "iss", "aud"}
 BCRYPT_ROUNDS = 12
 PASSWORD_BYTES = (8, 72)
 """bcrypt looks at 72 bytes at most; a longer password is refused, never cut."""
@@ -113,6 +120,32 @@ class Tokens:
 
     def read(self, token: str) -> tuple[str, str, int]:
         """Username, sid and `exp` (ms) of a token. Raises `unauthenticated` or `token_expired`."""
+        return self._read_own(token) or self._read_any(token)
+
+    def _read_own(self, token: str) -> tuple[str, str, int] | None:
+        """Of a good token as `make` writes it, at a fifth of the library's cost; None leaves it to the library."""
+        signed, _, signature = token.rpartition(".")
+        header, _, payload = signed.partition(".")
+        if header != _HEADER or not self._key or not token.isascii():
+            return None
+        expected = urlsafe_b64encode(hmac.digest(self._key, signed.encode(), "sha256")).rstrip(b"=")
+        if not hmac.compare_digest(expected, signature.encode()):
+            return None
+        # The payload is as somebody with the key wrote it.
+        try:
+            claims = orjson.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        except ValueError:
+            return None
+        if type(claims) is not dict or claims.keys() != _CLAIMS:
+            return None
+        sub, sid, iat, exp = claims["sub"], claims["sid"], claims["iat"], claims["exp"]
+        if not (type(sub) is type(sid) is str and type(iat) is type(exp) is int):
+            return None
+        if claims["iss"] != ISSUER or claims["aud"] != AUDIENCE or not iat <= time.time() < exp:
+            return None
+        return sub, sid, exp * 1000
+
+    def _read_any(self, token: str) -> tuple[str, str, int]:
         try:
             claims = jwt.decode(
                 token,
@@ -136,6 +169,14 @@ def unauthenticated(message: str = "no valid token") -> ActionError:
     return ActionError(ErrorCode.UNAUTHENTICATED, message)
 
 
+def _principal(session: SessionRow | None, username: str, expires_at: int) -> Principal:
+    if session is None or session.username != username:
+        raise unauthenticated()
+    if session.revoked_at is not None or session.disabled:
+        raise ActionError(ErrorCode.TOKEN_REVOKED, "the token was withdrawn")
+    return Principal(session.user_key, username, session.key, session.sid, expires_at)
+
+
 class Auth:
     """Accounts and sessions."""
 
@@ -151,6 +192,7 @@ class Auth:
         self._db = database
         self._broker = broker
         self._tokens = Tokens(b"")
+        self._arrivals = Together(database, users.arrivals)
         self._token_ms = token_minutes * 60_000
         self._limiter = MovingWindowRateLimiter(MemoryStorage()) if limited else None
         self.passwords = Passwords(bcrypt_rounds)
@@ -230,25 +272,15 @@ class Auth:
 
     async def authenticate(self, token: str) -> Principal:
         """Who a token speaks for. Raises `unauthenticated`, `token_expired` or `token_revoked`."""
-        speaks_for = self.reader(token)
-        return await self._db.read(speaks_for)
-
-    def reader(self, token: str) -> Callable[[Transaction], Principal]:
-        """Read a token; returns the query that finds who it speaks for, to be run with others in one transaction.
-
-        Both raise as `authenticate`.
-        """
         username, sid, expires_at = self._tokens.read(token)
+        return _principal(await self._db.read(lambda conn: users.session(conn, sid)), username, expires_at)
 
-        def speaks_for(conn: Transaction) -> Principal:
-            session = users.session(conn, sid)
-            if session is None or session.username != username:
-                raise unauthenticated()
-            if session.revoked_at is not None or session.disabled:
-                raise ActionError(ErrorCode.TOKEN_REVOKED, "the token was withdrawn")
-            return Principal(session.user_key, username, session.key, sid, expires_at)
-
-        return speaks_for
+    async def arrive(self, token: str, device: str) -> tuple[Principal, DeviceRow | None]:
+        """As `authenticate`, and the user's device of that name, None if it is new. One read for all who come at once."""
+        username, sid, expires_at = self._tokens.read(token)
+        found = await self._arrivals.read((sid, device))
+        principal = _principal(None if found is None else found.session, username, expires_at)
+        return principal, None if found is None else found.device
 
     async def user(self, raw_name: str) -> UserRow:
         """A user by name. Raises `not_found`."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, bindparam, case, func, insert, select, update
+from sqlalchemy import BigInteger, Select, and_, bindparam, case, func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from db.models import cursors, devices, members, names, sessions, users
-from db.queries.rows import USER_COLUMNS, UserRow, chunked, insert_or
+from db.queries.rows import USER_COLUMNS, UserRow, chunked, insert_or, relation, stepwise, values_of
 
 
 class SessionRow(NamedTuple):
@@ -84,16 +84,17 @@ def add_session(conn: Connection, sid: str, user_key: int, now: int, expires_at:
     return int(result.scalar_one())
 
 
+_SESSION_COLUMNS = (
+    sessions.c.id,
+    sessions.c.sid,
+    sessions.c.expires_at,
+    sessions.c.revoked_at,
+    users.c.id,
+    users.c.username,
+    users.c.disabled,
+)
 _SESSION = (
-    select(
-        sessions.c.id,
-        sessions.c.sid,
-        sessions.c.expires_at,
-        sessions.c.revoked_at,
-        users.c.id,
-        users.c.username,
-        users.c.disabled,
-    )
+    select(*_SESSION_COLUMNS)
     .join_from(sessions, users, users.c.id == sessions.c.user_id)
     .where(sessions.c.sid == bindparam("sid"))
 )
@@ -102,6 +103,40 @@ _SESSION = (
 def session(conn: Connection, sid: str) -> SessionRow | None:
     row = conn.execute(_SESSION, {"sid": sid}).first()
     return None if row is None else SessionRow(*row)
+
+
+class DeviceRow(NamedTuple):
+    key: int
+    seen_at: int | None
+
+
+class ArrivalRow(NamedTuple):
+    """A session with its user, and the device that came with it, if it is known."""
+
+    session: SessionRow
+    device: DeviceRow | None
+
+
+@cache
+def _select_arrivals(dialect: str) -> Select[Any]:
+    asked = relation(dialect, "asked", at=int, sid=str, device=str)
+    return (
+        select(asked.c.at, *_SESSION_COLUMNS, devices.c.id, devices.c.seen_at)
+        .join_from(asked, sessions, sessions.c.sid == asked.c.sid)
+        .join(users, users.c.id == sessions.c.user_id)
+        .outerjoin(devices, and_(devices.c.user_id == users.c.id, devices.c.name == asked.c.device))
+    )
+
+
+def arrivals(conn: Connection, asked: Sequence[tuple[str, str]]) -> list[ArrivalRow | None]:
+    """For each (sid, device's name): the session, None if there is none."""
+    found: list[ArrivalRow | None] = [None] * len(asked)
+    values = values_of((at, sid, name) for at, (sid, name) in enumerate(asked))
+    with stepwise(conn, _select_arrivals, {"asked": values}) as rows:
+        for at, *session_row, device_key, seen_at in rows:
+            known = None if device_key is None else DeviceRow(device_key, seen_at)
+            found[at] = ArrivalRow(SessionRow(*session_row), known)
+    return found
 
 
 _STILL_GOOD = (
@@ -141,11 +176,6 @@ def revoke_sessions_of(conn: Connection, user_key: int, now: int) -> None:
     conn.execute(
         update(sessions).where(sessions.c.user_id == user_key, sessions.c.revoked_at.is_(None)).values(revoked_at=now)
     )
-
-
-class DeviceRow(NamedTuple):
-    key: int
-    seen_at: int | None
 
 
 _DEVICE = select(devices.c.id, devices.c.seen_at).where(
