@@ -13,14 +13,12 @@ from db.engine import Database, StoreUnavailable
 A = TypeVar("A")
 R = TypeVar("R")
 
-AT_MOST = 64
+AT_MOST = 32
 """Asked in one transaction: what one of them waits for the others is bounded."""
-AT_ONCE = 2
-"""Transactions at a time: one that is slow does not hold up all who come after it."""
 
 
 class Together(Generic[A, R]):
-    """One kind of read. While transactions are under way, who asks waits, and the next takes all who wait.
+    """One kind of read. While a transaction is under way, who asks waits, and the next takes all who wait.
 
     A read never begins before it is asked for, so it sees whatever was committed until then.
     """
@@ -30,22 +28,23 @@ class Together(Generic[A, R]):
         self._db = database
         self._query = query
         self._waiting: list[tuple[A, asyncio.Future[R]]] = []
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: asyncio.Task[None] | None = None
 
     async def read(self, asked: A) -> R:
         """Ask. Raises as `Database.read`."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((asked, future))
-        if len(self._running) < min(AT_ONCE, len(self._waiting)):
-            task = asyncio.create_task(self._run())
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
         return await future
 
     async def _run(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting[:AT_MOST], self._waiting[AT_MOST:]
-            await self._answer([(asked, future) for asked, future in batch if not future.done()])
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:AT_MOST], self._waiting[AT_MOST:]
+                await self._answer([(asked, future) for asked, future in batch if not future.done()])
+        finally:
+            self._running = None
 
     async def _answer(self, batch: Sequence[tuple[A, asyncio.Future[R]]]) -> None:
         if not batch:

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Select, and_, bindparam, case, func, insert, 
 from sqlalchemy.engine import Connection
 
 from db.models import cursors, devices, members, names, sessions, users
-from db.queries.rows import USER_COLUMNS, UserRow, chunked, insert_or, relation, stepwise, values_of
+from db.queries.rows import USER_COLUMNS, UserRow, insert_or, relation, stepwise, values_of
 
 
 class SessionRow(NamedTuple):
@@ -139,23 +139,21 @@ def arrivals(conn: Connection, asked: Sequence[tuple[str, str]]) -> list[Arrival
     return found
 
 
-_STILL_GOOD = (
-    select(sessions.c.id)
-    .join_from(sessions, users, users.c.id == sessions.c.user_id)
-    .where(
-        sessions.c.id.in_(bindparam("keys", expanding=True)),
-        sessions.c.revoked_at.is_(None),
-        users.c.disabled.is_(False),
+@cache
+def _select_still_good(dialect: str) -> Select[Any]:
+    asked = relation(dialect, "asked", key=int)
+    return (
+        select(sessions.c.id)
+        .join_from(asked, sessions, sessions.c.id == asked.c.key)
+        .join(users, users.c.id == sessions.c.user_id)
+        .where(sessions.c.revoked_at.is_(None), users.c.disabled.is_(False))
     )
-)
 
 
 def still_good(conn: Connection, session_keys: Collection[int]) -> set[int]:
     """Which of these sessions have not been withdrawn, nor their users disabled."""
-    good: set[int] = set()
-    for chunk in chunked(session_keys, 1000):
-        good.update(conn.scalars(_STILL_GOOD, {"keys": chunk}))
-    return good
+    with stepwise(conn, _select_still_good, {"asked": values_of((key,) for key in session_keys)}) as rows:
+        return {key for (key,) in rows}
 
 
 def extend_session(conn: Connection, session_key: int, expires_at: int) -> None:

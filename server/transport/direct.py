@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from httptools import HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.utils import ClientDisconnected, get_remote_addr
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
@@ -138,15 +138,16 @@ class Http(HttpToolsProtocol):
             return False
         if self.parser.get_http_version() != "1.1":
             return False
-        client = get_remote_addr(self.transport)
+        peer = self.transport.get_extra_info("peername")
         path, _, query_string = self.url.partition(b"?")
-        opened = asked(Opening(path, query_string, headers, client[0] if client else ""))
+        opened = asked(Opening(path, query_string, headers, peer[0] if isinstance(peer, tuple) else ""))
         if opened is None:
             return False
         first, take = opened
         wire = Wire(self.transport, self.connections, behind)
         self.connections.discard(self)
         self.transport.set_protocol(wire)
+        self.parser = None  # type: ignore[assignment]  # they hold each other, until the collector comes
         more = [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
         self.transport.write(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -9,8 +9,8 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import lru_cache, partial
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
@@ -149,7 +149,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         ]
 
     def _refusal(
-        self, address: str, query: dict[str, str], headers: dict[str, str], transport: str
+        self, address: str, query: Mapping[str, str], headers: dict[str, str], transport: str
     ) -> tuple[int, str] | None:
         """Status and text for a request that cannot be served, whatever its session; codes as Node's server."""
         if not self._origin_allowed(headers):
@@ -194,7 +194,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
     # -- polling -------------------------------------------------------------------------------------------------
 
     async def _http(
-        self, scope: Scope, receive: Receive, send: Send, query: dict[str, str], headers: dict[str, str]
+        self, scope: Scope, receive: Receive, send: Send, query: Mapping[str, str], headers: dict[str, str]
     ) -> None:
         async def answer(status: int, text: str, content_type: str = "text/plain; charset=UTF-8") -> None:
             body = text.encode()
@@ -307,7 +307,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         return packet_frame(self._handshake(session, [])), session.bind
 
     async def _websocket(
-        self, scope: Scope, receive: Receive, send: Send, query: dict[str, str], headers: dict[str, str]
+        self, scope: Scope, receive: Receive, send: Send, query: Mapping[str, str], headers: dict[str, str]
     ) -> None:
         await receive()  # websocket.connect
         refused = self._refusal(_address(scope), query, headers, "websocket")
@@ -386,7 +386,8 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             self.broken(session, error)
 
 
-def _query(query_string: bytes) -> dict[str, str]:
+@lru_cache(maxsize=16)
+def _query(query_string: bytes) -> Mapping[str, str]:
     """The first value of each."""
     return {key: value[0] for key, value in parse_qs(query_string.decode("latin-1")).items()}
 
