@@ -15,6 +15,7 @@ import pytest
 import socketio
 
 from server.auth import Tokens
+from server.contract.errors import ActionError
 from tests.support.client import Client
 from tests.support.node import RunningNode
 
@@ -27,14 +28,14 @@ def _signed(claims: Claims, algorithm: str = "HS256", key: str = KEY) -> str:
     return jwt.encode(claims, key, algorithm)
 
 
-def _forged(claims: Claims, header: dict[str, Any], digest: str | None = "sha256") -> str:
+def _forged(claims: Claims, header: dict[str, Any], digest: str | None = "sha256", key: bytes = KEY.encode()) -> str:
     """A token as an attacker makes it, with a header and a signature of their choice."""
 
     def part(raw: bytes) -> bytes:
         return base64.urlsafe_b64encode(raw).rstrip(b"=")
 
-    body = part(json.dumps(header).encode()) + b"." + part(json.dumps(claims).encode())
-    signature = hmac.new(KEY.encode(), body, digest).digest() if digest else b""
+    body = part(json.dumps(header, separators=(",", ":")).encode()) + b"." + part(json.dumps(claims).encode())
+    signature = hmac.new(key, body, digest).digest() if digest else b""
     return (body + b"." + part(signature)).decode()
 
 
@@ -124,6 +125,22 @@ async def test_every_token_that_is_not_as_issued_is_refused(lite: RunningNode, c
             answer = await http.get("/api/me", headers={b"Authorization": b"Bearer " + token})
             got[name] = "ok" if answer.status_code == 200 else answer.json()["code"]
     assert got == dict.fromkeys(TAMPERED, "unauthenticated") | {"as issued": "ok"}
+
+
+async def test_the_short_way_reads_no_token_that_the_library_refuses(claims: Claims) -> None:
+    tokens = Tokens(KEY.encode())
+    now = int(time.time())
+    expired = {**claims, "iat": now - 20, "exp": now - 10}
+    for name, tamper in {**TAMPERED, "expired": lambda _: _signed(expired)}.items():
+        token = tamper(dict(claims))
+        try:
+            slowly = tokens._read_any(token)
+        except ActionError:
+            assert tokens._read_own(token) is None, name
+        else:
+            assert tokens._read_own(token) in (slowly, None), name
+    assert tokens._read_own(_signed(claims)) == (claims["sub"], claims["sid"], claims["exp"] * 1000)
+    assert Tokens(b"")._read_own(_forged(claims, {"alg": "HS256", "typ": "JWT"}, key=b"")) is None
 
 
 async def test_a_connection_with_a_bad_token_is_refused_with_the_same_error(
