@@ -131,7 +131,7 @@ class Http(HttpToolsProtocol):
         asked = getattr(self.config.app, "open_websocket", None)
         if asked is None or self.root_path or self.ws_protocol_class is not DirectWebSocket:
             return False
-        if self.cycle is not None and not self.cycle.response_complete:
+        if not getattr(self.cycle, "response_complete", True):
             return False
         headers = dict(self.headers)
         accept = accept_key(headers)
