@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -30,9 +30,11 @@ from server.dispatch import Dispatcher, Registry
 from server.gateways import docs, openapi, rest
 from server.gateways.socketio import SocketIOGateway
 from server.settings import Settings, SettingsError
+from server.transport.direct import Opening, Wire
 from server.transport.server import MAX_HALF_OPEN, Receive, Send
 
 SOCKETIO_PATH = "/socket.io"
+_DIRECT_PATHS = (b"/socket.io/", b"/socket.io")
 HALF_OPEN_PER_ADDRESS = 200
 
 
@@ -134,6 +136,10 @@ class Application:
     def __init__(self, node: Node, web: FastAPI) -> None:
         self.node = node
         self.web = web
+
+    def open_websocket(self, opening: Opening) -> tuple[bytes, Callable[[Wire], None]] | None:
+        """As `transport.direct.Opens`: under uvicorn with our protocol classes."""
+        return self.node.socketio.eio.open_websocket(opening) if opening.path in _DIRECT_PATHS else None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):

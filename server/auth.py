@@ -19,6 +19,8 @@ from sqlalchemy.engine import Connection as Transaction
 from db.engine import Database
 from db.queries import users
 from db.queries.rows import UserRow
+from db.queries.users import DeviceRow, SessionRow
+from db.together import Together
 from server import names
 from server.contract.errors import ActionError, CloseReason, ErrorCode, invalid, not_found
 from server.delivery.broker import Broker, UserChannel, Withdrawn
@@ -136,6 +138,14 @@ def unauthenticated(message: str = "no valid token") -> ActionError:
     return ActionError(ErrorCode.UNAUTHENTICATED, message)
 
 
+def _principal(session: SessionRow | None, username: str, expires_at: int) -> Principal:
+    if session is None or session.username != username:
+        raise unauthenticated()
+    if session.revoked_at is not None or session.disabled:
+        raise ActionError(ErrorCode.TOKEN_REVOKED, "the token was withdrawn")
+    return Principal(session.user_key, username, session.key, session.sid, expires_at, bool(session.admin))
+
+
 class Auth:
     """Accounts and sessions."""
 
@@ -151,6 +161,7 @@ class Auth:
         self._db = database
         self._broker = broker
         self._tokens = Tokens(b"")
+        self._arrivals = Together(database, users.arrivals)
         self._token_ms = token_minutes * 60_000
         self._limiter = MovingWindowRateLimiter(MemoryStorage()) if limited else None
         self.passwords = Passwords(bcrypt_rounds)
@@ -236,25 +247,15 @@ class Auth:
 
     async def authenticate(self, token: str) -> Principal:
         """Who a token speaks for. Raises `unauthenticated`, `token_expired` or `token_revoked`."""
-        speaks_for = self.reader(token)
-        return await self._db.read(speaks_for)
-
-    def reader(self, token: str) -> Callable[[Transaction], Principal]:
-        """Read a token; returns the query that finds who it speaks for, to be run with others in one transaction.
-
-        Both raise as `authenticate`.
-        """
         username, sid, expires_at = self._tokens.read(token)
+        return _principal(await self._db.read(lambda conn: users.session(conn, sid)), username, expires_at)
 
-        def speaks_for(conn: Transaction) -> Principal:
-            session = users.session(conn, sid)
-            if session is None or session.username != username:
-                raise unauthenticated()
-            if session.revoked_at is not None or session.disabled:
-                raise ActionError(ErrorCode.TOKEN_REVOKED, "the token was withdrawn")
-            return Principal(session.user_key, username, session.key, sid, expires_at, session.admin)
-
-        return speaks_for
+    async def arrive(self, token: str, device: str) -> tuple[Principal, DeviceRow | None]:
+        """As `authenticate`, and the user's device of that name, None if it is new. Who come at once share a read."""
+        username, sid, expires_at = self._tokens.read(token)
+        found = await self._arrivals.read((sid, device))
+        principal = _principal(None if found is None else found.session, username, expires_at)
+        return principal, None if found is None else found.device
 
     async def user(self, raw_name: str) -> UserRow:
         """A user by name. Raises `not_found`."""

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy.engine import Connection as Transaction
-
-from db.queries import users
-from db.queries.users import DeviceRow
 from server.context import Parts
 from server.contract.actions import ConnectAuth
-from server.delivery.connection import Connection, Link, Principal
+from server.delivery.connection import Connection, Link
 from server.delivery.operations import NameDevice
 
 
@@ -18,13 +14,7 @@ async def open_connection(parts: Parts, link: Link, auth: ConnectAuth) -> Connec
     Raises `unauthenticated`, `token_expired` or `token_revoked`. A session that is withdrawn meanwhile is noticed by
     the catch-up, which looks at it again after the registration.
     """
-    speaks_for = parts.auth.reader(auth.token)
-
-    def load(conn: Transaction) -> tuple[Principal, DeviceRow | None]:
-        principal = speaks_for(conn)
-        return principal, users.device(conn, principal.user_key, auth.device)
-
-    principal, device = await parts.db.read(load)
+    principal, device = await parts.auth.arrive(auth.token, auth.device)
     if device is None:
         device = await parts.journal.write(NameDevice(principal, None, auth.device))
     connection = Connection(link, principal, auth.device)

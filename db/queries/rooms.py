@@ -31,6 +31,7 @@ from db.queries.rows import (
     entry_columns,
     insert_or,
     relation,
+    stepwise,
     values_of,
 )
 
@@ -82,6 +83,12 @@ _BY_ROOM_ID = select(*ROOM_COLUMNS).where(rooms.c.room_id == bindparam("value"))
 _BY_NAME_KEY = select(*ROOM_COLUMNS).where(rooms.c.name_key == bindparam("value"))
 _BY_KEY = select(*ROOM_COLUMNS).where(rooms.c.id == bindparam("value"))
 _BY_DIRECT_KEY = select(*ROOM_COLUMNS).where(rooms.c.direct_key == bindparam("value"))
+
+
+def _room(row: Sequence[Any]) -> RoomRow:
+    """From a result that is read `stepwise`."""
+    key, room_id, kind, is_private, *rest = row
+    return RoomRow(key, room_id, kind, bool(is_private), *rest)
 
 
 def _one(conn: Connection, statement: Select[Any], value: int | str | None) -> RoomRow | None:
@@ -527,35 +534,50 @@ def member_usernames(conn: Connection, room_key: int) -> dict[int, str]:
     )
 
 
-_OF_DEVICE = (
-    select(*ROOM_COLUMNS, members.c.joined_seq, cursors.c.seq)
-    .join_from(members, rooms, rooms.c.id == members.c.room_id)
-    .outerjoin(cursors, and_(cursors.c.room_id == rooms.c.id, cursors.c.device_id == bindparam("device")))
-    .where(members.c.user_id == bindparam("user"))
-    .order_by(rooms.c.id)
-)
+class Standpoint(NamedTuple):
+    """What a device is in, and what it has a cursor of."""
 
-
-def of_device(conn: Connection, user_key: int, device_key: int) -> list[MemberRoom]:
+    mine: list[MemberRoom]
     """Every room of the user, with the device's cursor."""
-    return [
-        MemberRoom(RoomRow(*row[:_ROOM_WIDTH]), row[_ROOM_WIDTH], row[_ROOM_WIDTH + 1])
-        for row in conn.execute(_OF_DEVICE, {"user": user_key, "device": device_key})
-    ]
-
-
-_NO_LONGER_IN = (
-    select(rooms.c.id, rooms.c.room_id)
-    .join_from(cursors, rooms, rooms.c.id == cursors.c.room_id)
-    .outerjoin(members, and_(members.c.room_id == cursors.c.room_id, members.c.user_id == bindparam("user")))
-    .where(cursors.c.device_id == bindparam("device"), members.c.user_id.is_(None))
-)
-
-
-def no_longer_in(conn: Connection, user_key: int, device_key: int) -> list[tuple[int, str]]:
+    gone: list[tuple[int, str]]
     """Rooms (key, room_id) that the device has a cursor of, though its user is not in them any more."""
-    found = conn.execute(_NO_LONGER_IN, {"user": user_key, "device": device_key})
-    return [(int(key), str(room_id)) for key, room_id in found]
+
+
+@cache
+def _select_mine(dialect: str) -> Select[Any]:
+    asked = relation(dialect, "asked", at=int, user_key=int, device_key=int)
+    return (
+        select(asked.c.at, members.c.joined_seq, cursors.c.seq, *ROOM_COLUMNS)
+        .join_from(asked, members, members.c.user_id == asked.c.user_key)
+        .join(rooms, rooms.c.id == members.c.room_id)
+        .outerjoin(cursors, and_(cursors.c.room_id == rooms.c.id, cursors.c.device_id == asked.c.device_key))
+        .order_by(asked.c.at, rooms.c.id)
+    )
+
+
+@cache
+def _select_gone(dialect: str) -> Select[Any]:
+    asked = relation(dialect, "asked", at=int, user_key=int, device_key=int)
+    return (
+        select(asked.c.at, rooms.c.id, rooms.c.room_id)
+        .join_from(asked, cursors, cursors.c.device_id == asked.c.device_key)
+        .join(rooms, rooms.c.id == cursors.c.room_id)
+        .outerjoin(members, and_(members.c.room_id == cursors.c.room_id, members.c.user_id == asked.c.user_key))
+        .where(members.c.user_id.is_(None))
+    )
+
+
+def standpoints(conn: Connection, asked: Sequence[tuple[int, int]]) -> list[Standpoint]:
+    """For each (user, device), where it is."""
+    found = [Standpoint([], []) for _ in asked]
+    values = {"asked": values_of((at, *one) for at, one in enumerate(asked))}
+    with stepwise(conn, _select_mine, values) as rows:
+        for at, joined_seq, cursor, *room in rows:
+            found[at].mine.append(MemberRoom(_room(room), joined_seq, cursor))
+    with stepwise(conn, _select_gone, values) as rows:
+        for at, key, room_id in rows:
+            found[at].gone.append((key, room_id))
+    return found
 
 
 def forget_cursors(conn: Connection, device_key: int, room_keys: Sequence[int]) -> None:

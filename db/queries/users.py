@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, bindparam, case, delete, func, insert, select, update
+from sqlalchemy import BigInteger, Select, and_, bindparam, case, delete, func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from db.models import blocks, cursors, devices, members, names, rooms, sessions, users
-from db.queries.rows import USER_COLUMNS, UserRow, chunked, direct_key, insert_or
+from db.queries.rows import (
+    USER_COLUMNS,
+    UserRow,
+    chunked,
+    direct_key,
+    insert_or,
+    relation,
+    stepwise,
+    values_of,
+)
 
 
 class SessionRow(NamedTuple):
@@ -107,17 +116,18 @@ def add_session(
     return int(result.scalar_one())
 
 
+_SESSION_COLUMNS = (
+    sessions.c.id,
+    sessions.c.sid,
+    sessions.c.expires_at,
+    sessions.c.revoked_at,
+    users.c.id,
+    users.c.username,
+    users.c.disabled,
+    users.c.admin,
+)
 _SESSION = (
-    select(
-        sessions.c.id,
-        sessions.c.sid,
-        sessions.c.expires_at,
-        sessions.c.revoked_at,
-        users.c.id,
-        users.c.username,
-        users.c.disabled,
-        users.c.admin,
-    )
+    select(*_SESSION_COLUMNS)
     .join_from(sessions, users, users.c.id == sessions.c.user_id)
     .where(sessions.c.sid == bindparam("sid"))
 )
@@ -128,23 +138,55 @@ def session(conn: Connection, sid: str) -> SessionRow | None:
     return None if row is None else SessionRow(*row)
 
 
-_STILL_GOOD = (
-    select(sessions.c.id)
-    .join_from(sessions, users, users.c.id == sessions.c.user_id)
-    .where(
-        sessions.c.id.in_(bindparam("keys", expanding=True)),
-        sessions.c.revoked_at.is_(None),
-        users.c.disabled.is_(False),
+class DeviceRow(NamedTuple):
+    key: int
+    seen_at: int | None
+
+
+class ArrivalRow(NamedTuple):
+    """A session with its user, and the device that came with it, if it is known."""
+
+    session: SessionRow
+    device: DeviceRow | None
+
+
+@cache
+def _select_arrivals(dialect: str) -> Select[Any]:
+    asked = relation(dialect, "asked", at=int, sid=str, device=str)
+    return (
+        select(asked.c.at, *_SESSION_COLUMNS, devices.c.id, devices.c.seen_at)
+        .join_from(asked, sessions, sessions.c.sid == asked.c.sid)
+        .join(users, users.c.id == sessions.c.user_id)
+        .outerjoin(devices, and_(devices.c.user_id == users.c.id, devices.c.name == asked.c.device))
     )
-)
+
+
+def arrivals(conn: Connection, asked: Sequence[tuple[str, str]]) -> list[ArrivalRow | None]:
+    """For each (sid, device's name): the session, None if there is none."""
+    found: list[ArrivalRow | None] = [None] * len(asked)
+    values = values_of((at, sid, name) for at, (sid, name) in enumerate(asked))
+    with stepwise(conn, _select_arrivals, {"asked": values}) as rows:
+        for at, *session_row, device_key, seen_at in rows:
+            known = None if device_key is None else DeviceRow(device_key, seen_at)
+            found[at] = ArrivalRow(SessionRow(*session_row), known)
+    return found
+
+
+@cache
+def _select_still_good(dialect: str) -> Select[Any]:
+    asked = relation(dialect, "asked", key=int)
+    return (
+        select(sessions.c.id)
+        .join_from(asked, sessions, sessions.c.id == asked.c.key)
+        .join(users, users.c.id == sessions.c.user_id)
+        .where(sessions.c.revoked_at.is_(None), users.c.disabled.is_(False))
+    )
 
 
 def still_good(conn: Connection, session_keys: Collection[int]) -> set[int]:
     """Which of these sessions have not been withdrawn, nor their users disabled."""
-    good: set[int] = set()
-    for chunk in chunked(session_keys, 1000):
-        good.update(conn.scalars(_STILL_GOOD, {"keys": chunk}))
-    return good
+    with stepwise(conn, _select_still_good, {"asked": values_of((key,) for key in session_keys)}) as rows:
+        return {key for (key,) in rows}
 
 
 def extend_session(conn: Connection, session_key: int, expires_at: int) -> None:
@@ -242,11 +284,6 @@ _BLOCKERS = select(blocks.c.user_id).where(blocks.c.blocked_id == bindparam("use
 def blockers_of(conn: Connection, user_key: int) -> set[int]:
     """Who has blocked a user."""
     return set(conn.scalars(_BLOCKERS, {"user": user_key}))
-
-
-class DeviceRow(NamedTuple):
-    key: int
-    seen_at: int | None
 
 
 _DEVICE = select(devices.c.id, devices.c.seen_at).where(

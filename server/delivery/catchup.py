@@ -19,7 +19,9 @@ from sqlalchemy.engine import Connection as Transaction
 from db.engine import Database, StoreUnavailable
 from db.queries import log, rooms, users
 from db.queries.log import Span
+from db.queries.rooms import Standpoint
 from db.queries.rows import RoomRow, chunked
+from db.together import Together
 from server.contract.errors import CloseReason
 from server.contract.models import timestamp
 from server.delivery.broker import Joined
@@ -76,6 +78,7 @@ class CatchUp:
         self._hub = hub
         self._cursors = cursors
         self._presence = presence
+        self._arrivals = Together(database, _arrivals)
         self._tasks: set[asyncio.Task[None]] = set()
         hub.catch_up = self._catch_up_with
 
@@ -110,14 +113,7 @@ class CatchUp:
     async def _arrive(self, connection: Connection, brought: Mapping[str, int]) -> None:
         hub, device_key = self._hub, connection.device_key
         user_key, since = connection.principal.user_key, connection.seen_at
-        session_key = connection.principal.session_key
-        good, mine, gone = await self._db.read(
-            lambda conn: (
-                users.still_good(conn, [session_key]),
-                rooms.of_device(conn, user_key, device_key),
-                rooms.no_longer_in(conn, user_key, device_key),
-            )
-        )
+        good, (mine, gone) = await self._arrivals.read((connection.principal.session_key, user_key, device_key))
         if connection.has_ended():
             return
         if not good:  # withdrawn between the token's being read and the connection's being registered
@@ -275,3 +271,10 @@ class CatchUp:
             if room_left <= 0:
                 break
         return wanted
+
+
+def _arrivals(conn: Transaction, asked: Sequence[tuple[int, int, int]]) -> list[tuple[bool, Standpoint]]:
+    """For each (session, user, device): whether the session is still good, and where the device is."""
+    good = users.still_good(conn, [session_key for session_key, _, _ in asked])
+    standpoints = rooms.standpoints(conn, [(user_key, device_key) for _, user_key, device_key in asked])
+    return [(one[0] in good, standpoint) for one, standpoint in zip(asked, standpoints, strict=True)]

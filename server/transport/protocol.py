@@ -73,6 +73,9 @@ class Codec(Protocol):
     def answer(self, ack_id: int, payload: Any) -> bytes:
         """An acknowledgement with one argument, to the namespace `/`, as an Engine.IO message."""
 
+    def accept(self, sid: str) -> bytes:
+        """That the client is in the namespace `/`, as an Engine.IO message."""
+
     def packet(self, message: bytes) -> str | bytes:
         """Such a message as an Engine.IO packet."""
 
@@ -100,6 +103,9 @@ class TextCodec:
 
     def answer(self, ack_id: int, payload: Any) -> bytes:
         return b"43%d[%b]" % (ack_id, orjson.dumps(payload))
+
+    def accept(self, sid: str) -> bytes:
+        return b'40{"sid":"%b"}' % sid.encode()
 
     def packet(self, message: bytes) -> str:
         return message.decode()
@@ -138,6 +144,9 @@ class MsgpackCodec:
 
     def answer(self, ack_id: int, payload: Any) -> bytes:
         return self._one(sio.ACK, [payload], ack_id)
+
+    def accept(self, sid: str) -> bytes:
+        return self._one(sio.CONNECT, {"sid": sid}, None)
 
     def _one(self, kind: int, data: Any, ack_id: int | None) -> bytes:
         encoded: bytes = MsgpackPacket(kind, data=data, namespace="/", id=ack_id).encode()
@@ -179,7 +188,12 @@ class NamespaceSocket(Generic[D]):
         """The client is in."""
         self.accepted = True
         self.peer.server.accepted(self.peer)
-        self.send(sio.CONNECT, {"sid": self.sid})
+        if self.namespace == "/":
+            codec = self.peer.server.codec
+            message = codec.accept(self.sid)
+            self.session.put([codec.packet(message)], len(message))
+        else:
+            self.send(sio.CONNECT, {"sid": self.sid})
 
     def refuse(self, error: dict[str, Any]) -> None:
         """The client stays out of the namespace: `connect_error`."""

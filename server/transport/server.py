@@ -9,14 +9,15 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import lru_cache, partial
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
+import orjson
 from engineio import AsyncServer
 
-from server.transport.direct import DirectWebSocket, offered
+from server.transport.direct import Opening, Wire, take_over
 from server.transport.frames import packet_frame
 from server.transport.session import (
     CLOSE,
@@ -120,7 +121,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
 
     async def handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI request on the Engine.IO path."""
-        query = {key: value[0] for key, value in parse_qs(scope.get("query_string", b"").decode("latin-1")).items()}
+        query = _query(scope.get("query_string", b""))
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send, query, headers)
@@ -148,7 +149,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         ]
 
     def _refusal(
-        self, scope: Scope, query: dict[str, str], headers: dict[str, str], transport: str
+        self, address: str, query: Mapping[str, str], headers: dict[str, str], transport: str
     ) -> tuple[int, str] | None:
         """Status and text for a request that cannot be served, whatever its session; codes as Node's server."""
         if not self._origin_allowed(headers):
@@ -161,37 +162,39 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         if sid is not None and self.session_of(sid) is None:
             return 400, "session id unknown"
         if sid is None:
-            from_there = self._half_open_from[_address(scope)]
+            from_there = self._half_open_from[address]
             if len(self.half_open) >= self.max_half_open or from_there >= self.max_half_open_per_address:
                 return 503, "too many connections without authentication"
         return None
 
-    def _open(self, scope: Scope) -> EngineSession:
+    def _open(self, address: str) -> EngineSession:
         session = EngineSession(self, self.generate_id())
         self.sockets[session.sid] = session
         self._empty.clear()
-        self.half_open[session.sid] = _address(scope)
-        self._half_open_from[_address(scope)] += 1
-        self.listener.opened(session, _address(scope))
+        self.half_open[session.sid] = address
+        self._half_open_from[address] += 1
+        self.listener.opened(session, address)
         session.start_heartbeat()
         return session
 
     def _handshake(self, session: EngineSession, upgrades: list[str]) -> str:
-        return OPEN + json.dumps(
-            {
-                "sid": session.sid,
-                "upgrades": upgrades,
-                "pingInterval": round(self.ping_interval * 1000),
-                "pingTimeout": round(self.ping_timeout * 1000),
-                "maxPayload": self.max_http_buffer_size,
-            },
-            separators=(",", ":"),
+        return (
+            OPEN
+            + orjson.dumps(
+                {
+                    "sid": session.sid,
+                    "upgrades": upgrades,
+                    "pingInterval": round(self.ping_interval * 1000),
+                    "pingTimeout": round(self.ping_timeout * 1000),
+                    "maxPayload": self.max_http_buffer_size,
+                }
+            ).decode()
         )
 
     # -- polling -------------------------------------------------------------------------------------------------
 
     async def _http(
-        self, scope: Scope, receive: Receive, send: Send, query: dict[str, str], headers: dict[str, str]
+        self, scope: Scope, receive: Receive, send: Send, query: Mapping[str, str], headers: dict[str, str]
     ) -> None:
         async def answer(status: int, text: str, content_type: str = "text/plain; charset=UTF-8") -> None:
             body = text.encode()
@@ -205,7 +208,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             allowed = self._origin_allowed(headers)
             await answer(204 if allowed else 403, "")
             return
-        refused = self._refusal(scope, query, headers, "polling")
+        refused = self._refusal(_address(scope), query, headers, "polling")
         if refused is None and method not in ("GET", "POST"):
             refused = 400, "bad handshake method"
         if refused is None and "sid" not in query and method != "GET":
@@ -213,7 +216,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         if refused is not None:
             await answer(refused[0], json.dumps({"message": refused[1]}), "application/json")
         elif "sid" not in query:
-            session = self._open(scope)
+            session = self._open(_address(scope))
             await answer(200, self._handshake(session, ["websocket"]))
         elif method == "GET":
             await answer(*await self._poll(self.sockets[query["sid"]], receive))
@@ -293,11 +296,21 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
 
     # -- WebSocket -----------------------------------------------------------------------------------------------
 
+    def open_websocket(self, opening: Opening) -> tuple[bytes, Callable[[Wire], None]] | None:
+        """Open a session, as `transport.direct.Opens`. Upgrades and refusals are left to `handle_request`."""
+        query = _query(opening.query_string)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in opening.headers.items()}
+        if "sid" in query or self._refusal(opening.address, query, headers, "websocket") is not None:
+            return None
+        session = self._open(opening.address)
+        session.upgraded = True
+        return packet_frame(self._handshake(session, [])), session.bind
+
     async def _websocket(
-        self, scope: Scope, receive: Receive, send: Send, query: dict[str, str], headers: dict[str, str]
+        self, scope: Scope, receive: Receive, send: Send, query: Mapping[str, str], headers: dict[str, str]
     ) -> None:
         await receive()  # websocket.connect
-        refused = self._refusal(scope, query, headers, "websocket")
+        refused = self._refusal(_address(scope), query, headers, "websocket")
         if refused is not None:
             await _refuse_websocket(scope, send, *refused)
             return
@@ -306,9 +319,9 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         if session is not None and (session.upgraded or session.probe is not None or session.closing):
             await send({"type": "websocket.close"})
             return
-        wire = offered(scope)
+        wire = take_over(scope)
         if session is None:
-            session = self._open(scope)
+            session = self._open(_address(scope))
             session.upgraded = True
             if wire is not None:
                 session.put([self._handshake(session, [])], 0)
@@ -373,6 +386,12 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             self.broken(session, error)
 
 
+@lru_cache(maxsize=16)
+def _query(query_string: bytes) -> Mapping[str, str]:
+    """The first value of each."""
+    return {key: value[0] for key, value in parse_qs(query_string.decode("latin-1")).items()}
+
+
 def _address(scope: Scope) -> str:
     client = scope.get("client")
     return str(client[0]) if client else ""
@@ -381,7 +400,7 @@ def _address(scope: Scope) -> str:
 class Probe:
     """An upgrade under way, on a WebSocket that was taken over (protocol, "Upgrade")."""
 
-    def __init__(self, server: EngineServer, session: EngineSession, wire: DirectWebSocket) -> None:
+    def __init__(self, server: EngineServer, session: EngineSession, wire: Wire) -> None:
         self._session = session
         self._wire = wire
         self._over = False

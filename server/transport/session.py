@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from engineio.base_socket import BaseSocket
 
 from server.transport import frames
-from server.transport.direct import DirectWebSocket
+from server.transport.direct import Wire
 
 OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = "0123456"
 SEPARATOR: Final = "\x1e"
@@ -58,7 +58,7 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
         self.polling = False
         """A GET of the polling transport is waiting."""
         self.heartbeat: Heartbeat | None = None
-        self.wire: DirectWebSocket | None = None
+        self.wire: Wire | None = None
         self.task: asyncio.Task[Any] | None = None
         """What serves a WebSocket over ASGI; cancelled when the session is over."""
         self._out: deque[Packet] = deque()
@@ -168,7 +168,7 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
     def _is_full(self) -> bool:
         return self.wire.full if self.wire is not None else self.buffered > self.server.low_water
 
-    def bind(self, wire: DirectWebSocket) -> None:
+    def bind(self, wire: Wire) -> None:
         """Go on over a WebSocket that was taken over; what is queued goes out first."""
         packets = list(self._out)
         self._out.clear()

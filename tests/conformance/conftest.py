@@ -12,10 +12,15 @@ from typing import Any
 import pytest
 
 from server.transport.direct import DirectWebSocket
+from tests.conformance.servers import Application, DirectApplication
 from tests.conformance.wire import Endpoint, serving
 
-WAYS: dict[str, Any] = {"direct": DirectWebSocket, "asgi": "websockets-sansio"}
-"""Taken over from uvicorn, as Tidings serves, and over ASGI, as under any other server."""
+WAYS: dict[str, tuple[Any, type[Application]]] = {
+    "direct": (DirectWebSocket, DirectApplication),
+    "taken over": (DirectWebSocket, Application),
+    "asgi": ("websockets-sansio", Application),
+}
+"""Opened here, as Tidings serves; taken over from uvicorn; and over ASGI, as under any other server."""
 
 HANDSHAKE_REFUSED = "ASGI callable returned without completing handshake."
 """What uvicorn's own protocol says when an application answers a handshake with an HTTP response, as ASGI has it."""
@@ -26,7 +31,7 @@ Starting = Callable[..., AbstractAsyncContextManager[Endpoint]]
 @pytest.fixture(params=WAYS)
 def engineio_with(request: pytest.FixtureRequest, quiet_log: None) -> Starting:
     """Starts the Engine.IO server with options of the transport."""
-    return partial(serving, "engineio", WAYS[request.param])
+    return partial(serving, "engineio", *WAYS[request.param])
 
 
 @pytest.fixture
@@ -38,7 +43,7 @@ async def engineio(engineio_with: Starting) -> AsyncIterator[Endpoint]:
 @pytest.fixture(params=WAYS)
 def socketio_with(request: pytest.FixtureRequest, quiet_log: None) -> Starting:
     """Starts the Socket.IO server with options of the transport."""
-    return partial(serving, "socketio", WAYS[request.param])
+    return partial(serving, "socketio", *WAYS[request.param])
 
 
 @pytest.fixture

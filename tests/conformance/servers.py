@@ -8,7 +8,7 @@ from typing import Any
 
 import uvicorn
 
-from server.transport.direct import DirectWebSocket, Http
+from server.transport.direct import DirectWebSocket, Http, Opening, Wire
 from server.transport.protocol import NamespaceSocket, SocketIOServer
 from server.transport.server import EngineServer, Receive, Scope, Send
 from server.transport.session import EngineSession
@@ -70,17 +70,26 @@ def socketio(**options: Any) -> tuple[str, EngineServer]:
 APPLICATIONS: dict[str, Callable[..., tuple[str, EngineServer]]] = {"engineio": engineio, "socketio": socketio}
 
 
-def application(path: str, engine: EngineServer) -> Any:
+class Application:
     """An ASGI application with nothing but the transport on its path."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == path:
-            await engine.handle_request(scope, receive, send)
+    def __init__(self, path: str, engine: EngineServer) -> None:
+        self.path = path
+        self.engine = engine
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == self.path:
+            await self.engine.handle_request(scope, receive, send)
         elif scope["type"] == "http":
             await send({"type": "http.response.start", "status": 404, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
-    return app
+
+class DirectApplication(Application):
+    """Opens WebSockets without ASGI, too, as Tidings does."""
+
+    def open_websocket(self, opening: Opening) -> tuple[bytes, Callable[[Wire], None]] | None:
+        return self.engine.open_websocket(opening) if opening.path == self.path.encode() else None
 
 
 def configure(app: Any, **options: Any) -> uvicorn.Config:
@@ -102,7 +111,7 @@ def configure(app: Any, **options: Any) -> uvicorn.Config:
 
 async def serve(protocol: str, host: str, port: int) -> None:
     """Serve until SIGINT or SIGTERM."""
-    server = uvicorn.Server(configure(application(*APPLICATIONS[protocol]())))
+    server = uvicorn.Server(configure(DirectApplication(*APPLICATIONS[protocol]())))
     family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     with socket.create_server((host, port), family=family) as listening:
         print(f"{protocol} on http://{host}:{listening.getsockname()[1]}", flush=True)

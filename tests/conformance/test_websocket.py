@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from server.transport.direct import DirectWebSocket
+from tests.conformance.servers import Application, DirectApplication
 from tests.conformance.wire import (
     Endpoint,
     eventually,
@@ -22,10 +23,10 @@ from tests.conformance.wire import (
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 
-@pytest.fixture
-async def engineio(quiet_log: None) -> AsyncIterator[Endpoint]:
-    """Taken over: over ASGI, the frames are the business of the server under it."""
-    async with serving("engineio", DirectWebSocket) as endpoint:
+@pytest.fixture(params=[DirectApplication, Application], ids=["direct", "taken over"])
+async def engineio(request: pytest.FixtureRequest, quiet_log: None) -> AsyncIterator[Endpoint]:
+    """Not over ASGI, where the frames are the business of the server under it."""
+    async with serving("engineio", DirectWebSocket, request.param) as endpoint:
         yield endpoint
 
 
@@ -36,6 +37,72 @@ async def test_the_opening_handshake_is_answered_as_the_rfc_says(engineio: Endpo
         assert head.startswith("http/1.1 101 ")
         assert "\r\nsec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n" in head  # section 1.3
         assert "sec-websocket-extensions" not in head
+
+
+NOT_AN_OPENING = {
+    "no key": ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "", 400),
+    "a short key": ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZQ==", 400),
+    "a key that is not Base64": ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j*Q==", 400),
+    "two keys": ("Upgrade: websocket", "Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", 400),
+    "no version": ("Sec-WebSocket-Version: 13\r\n", "", 400),
+    "another version": ("Version: 13", "Version: 8", 400),
+    "a foreign page's": ("Upgrade: websocket", "Upgrade: websocket\r\nOrigin: http://elsewhere.example", 403),
+    "another protocol's": ("EIO=4", "EIO=3", 400),
+    "of a session that is unknown": ("EIO=4", "EIO=4&sid=none", 400),
+}
+
+
+@pytest.mark.parametrize("what", NOT_AN_OPENING)
+async def test_an_opening_handshake_that_is_wrong_is_refused_and_opens_nothing(what: str, quiet_log: None) -> None:
+    found, put, status = NOT_AN_OPENING[what]
+    for application in (DirectApplication, Application):
+        async with serving("engineio", DirectWebSocket, application, cors_allowed_origins=[]) as endpoint:
+            request = upgrade_request(endpoint).decode()
+            assert found in request
+            async with plain(endpoint) as wire:
+                await wire.send(request.replace(found, put).encode())
+                assert (await wire.head()).split()[1] == str(status).encode(), application
+            assert not endpoint.engine.sockets
+
+
+RIGHT_OPENINGS = {
+    "names and tokens in another case": (
+        "Connection: Upgrade\r\nUpgrade: websocket",
+        "CONNECTION: x, UPGRADE\r\nuPgRaDe: WebSocket",
+    ),
+    "more headers": ("Upgrade: websocket", "Upgrade: websocket" + "".join(f"\r\nX-{n}: {n}" for n in range(100))),
+    "a header twice": ("Upgrade: websocket", "Upgrade: websocket\r\nCookie: a=1\r\nCookie: b=2"),
+    "extensions and protocols offered": (
+        "Upgrade: websocket",
+        "Upgrade: websocket\r\nSec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Protocol: a, b",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", RIGHT_OPENINGS)
+async def test_an_unusual_opening_handshake_is_answered(engineio: Endpoint, what: str) -> None:
+    found, put = RIGHT_OPENINGS[what]
+    async with plain(engineio) as wire:
+        await wire.send(upgrade_request(engineio).decode().replace(found, put).encode())
+        head = (await wire.head()).decode().lower()
+        assert head.startswith("http/1.1 101 ")
+        assert "sec-websocket-extensions" not in head
+        assert "sec-websocket-protocol" not in head
+        kind, opened = await wire.frame()
+        assert kind == TEXT
+        assert handshake(opened.decode())["upgrades"] == []
+
+
+async def test_the_address_is_the_one_that_a_proxy_names(engineio: Endpoint) -> None:
+    request = upgrade_request(engineio)
+    proxied = request.replace(b"Upgrade: websocket", b"Upgrade: websocket\r\nX-Forwarded-For: 192.0.2.7")
+    for sent, address in ((request, "127.0.0.1"), (proxied, "192.0.2.7")):
+        async with plain(engineio) as wire:
+            await wire.send(sent)
+            assert (await wire.head()).startswith(b"HTTP/1.1 101 ")
+            await wire.frame()
+            assert list(engineio.engine.half_open.values()) == [address]
+        await eventually(lambda: not engineio.engine.half_open)
 
 
 async def test_messages_in_fragments_are_joined_with_control_frames_in_between(engineio: Endpoint) -> None:

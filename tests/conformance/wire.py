@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from server.transport.server import EngineServer
-from tests.conformance.servers import APPLICATIONS, application, configure
+from tests.conformance.servers import APPLICATIONS, Application, DirectApplication, configure
 
 DEADLINE_S = 10.0
 SEPARATOR = "\x1e"
@@ -159,7 +159,9 @@ async def until_closed(socket: ClientConnection) -> list[str | bytes]:
 
 
 @asynccontextmanager
-async def serving(protocol: str, websockets: Any, **options: Any) -> AsyncIterator[Endpoint]:
+async def serving(
+    protocol: str, websockets: Any, application: type[Application] = DirectApplication, **options: Any
+) -> AsyncIterator[Endpoint]:
     """The server for a protocol's suite; `websockets` is uvicorn's `ws`, `options` are of the transport."""
     path, engine = APPLICATIONS[protocol](**{"ping_interval": 20, "ping_timeout": 20, **options})
     async with running(application(path, engine), ws=websockets) as port:

@@ -1,0 +1,111 @@
+"""Reads that go together: each sees what was committed before it was asked, and answers for itself alone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+from sqlalchemy import Connection, insert
+
+from db import models
+from db.engine import Database
+from db.queries import rooms, users
+from db.queries.rows import RoomRow
+from db.queries.users import DeviceRow
+from db.together import AT_MOST, Together
+from tests.db.rows import add_room, add_user, count_rooms
+
+
+async def test_those_who_ask_at_once_share_a_transaction(database: Database) -> None:
+    sizes: list[int] = []
+
+    def query(_: Connection, asked: Sequence[int]) -> list[int]:
+        sizes.append(len(asked))
+        return [-one for one in asked]
+
+    together = Together(database, query)
+    count = 2 * AT_MOST + 1
+    assert await asyncio.gather(*map(together.read, range(count))) == [-n for n in range(count)]
+    assert sizes == [AT_MOST, AT_MOST, 1]
+    assert await together.read(7) == -7
+
+
+async def test_who_asks_while_a_transaction_is_under_way_sees_what_was_committed_until_then(sqlite: Database) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def query(conn: Connection, asked: Sequence[str]) -> list[int]:
+        found = count_rooms(conn)
+        if "first" in asked:
+            begun.set()
+            assert go_on.wait(10)
+        return [found] * len(asked)
+
+    together = Together(sqlite, query)
+    first = asyncio.create_task(together.read("first"))
+    try:
+        assert await asyncio.to_thread(begun.wait, 10)
+        await sqlite.write(lambda conn: add_room(conn, 1))
+        second = asyncio.create_task(together.read("second"))
+        await asyncio.sleep(0)
+    finally:
+        go_on.set()
+    assert (await first, await second) == (0, 1)
+
+
+async def test_a_bad_one_fails_alone_and_one_that_is_given_up_holds_up_nobody(database: Database) -> None:
+    def query(_: Connection, asked: Sequence[int]) -> list[int]:
+        return [10 // one for one in asked]
+
+    together = Together(database, query)
+    good, bad, given_up, other = (asyncio.create_task(together.read(n)) for n in (1, 0, 2, 5))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    assert (await good, await other) == (10, 2)
+    with pytest.raises(ZeroDivisionError):
+        await bad
+
+
+async def test_a_devices_rooms_cursors_and_session_are_found_for_many_at_once(database: Database) -> None:
+    def fill(conn: Connection) -> None:
+        add_user(conn)
+        conn.execute(insert(models.users).values(id=2, username="diego", created_at=0, disabled=True))
+        for number in (1, 2, 3):
+            add_room(conn, number)
+        for key, user in ((1, 1), (2, 1), (3, 2)):
+            conn.execute(
+                insert(models.sessions).values(id=key, sid=f"s{key}", user_id=user, created_at=0, expires_at=9)
+            )
+            conn.execute(insert(models.devices).values(id=key, user_id=user, name=f"d{key}", created_at=0))
+        users.revoke_session(conn, 2, 5)
+        for room, user in ((1, 1), (2, 1), (1, 2)):
+            member = {"role": "member", "joined_at": 0, "joined_seq": 4}
+            conn.execute(insert(models.members).values(room_id=room, user_id=user, **member))
+        for device, room in ((1, 2), (1, 3), (3, 1)):
+            conn.execute(insert(models.cursors).values(device_id=device, room_id=room, seq=7))
+
+    await database.write(fill)
+    asked = [("s1", "d1"), ("none", "d1"), ("s3", "d1"), ("s2", "d2")]
+    first, nobody, third, second = await database.read(lambda conn: users.arrivals(conn, asked))
+    assert nobody is None
+    assert first is not None
+    assert (first.session.username, first.session.disabled, first.device) == ("ana", False, DeviceRow(1, None))
+    assert third is not None
+    assert (third.session.username, bool(third.session.disabled), third.device) == ("diego", True, None)
+    assert second is not None
+    assert (second.session.revoked_at, second.device) == (5, DeviceRow(2, None))
+    assert await database.read(lambda conn: users.still_good(conn, [1, 2, 3, 4])) == {1}
+    assert await database.read(lambda conn: users.still_good(conn, [])) == set()
+
+    own, other, third_device, nothing = await database.read(
+        lambda conn: rooms.standpoints(conn, [(1, 1), (1, 2), (2, 3), (9, 9)])
+    )
+    assert [(room.room.key, room.joined_seq, room.cursor) for room in own.mine] == [(1, 4, None), (2, 4, 7)]
+    assert own.gone == [(3, "r3")]
+    assert [(room.room.key, room.cursor) for room in other.mine] == [(1, None), (2, None)]
+    assert other.gone == []
+    assert [(room.room.key, room.cursor) for room in third_device.mine] == [(1, 7)]
+    assert nothing == ([], [])
+    assert own.mine[0].room == RoomRow(1, "r1", "group", True, None, None, None, 0, 0, 0, 0)
+    assert own.mine[0].room.is_private is True
