@@ -28,6 +28,7 @@ from server.contract.permissions import WITHOUT, Permission, refusal
 from server.delivery import cursors, hub, operations, typing
 from server.dispatch import Action, Registry
 from server.gateways import inbox, rest
+from server.limits import Limit, rate
 from server.settings import Settings
 from server.transport import protocol
 from server.transport import server as transport
@@ -305,6 +306,10 @@ def _may(kind: RoomKind, is_private: bool, role: Role | None, banned: bool, need
 
 
 def limits() -> str:
+    """With the rates as they are unless the operator says otherwise."""
+    default = {name: str(info.default) for name, info in Settings.model_fields.items()}
+    per_account = rate(default["limit_logins"])
+    kinds = {kind: [f"`{one.name}`" for one in registry() if one.limit is kind] for kind in Limit}
     return _table(
         ["limit", "value", "beyond it"],
         [
@@ -325,9 +330,20 @@ def limits() -> str:
                 "HTTP 503",
             ],
             ["connections of one device", f"{hub.CONNECTIONS_PER_DEVICE}", "the oldest is closed: `replaced`"],
-            ["registrations from one address", str(auth.REGISTRATIONS_PER_ADDRESS), "`rate_limited`"],
-            ["logins from one address", str(auth.LOGINS_PER_ADDRESS), "`rate_limited`"],
-            ["logins to one account", str(auth.LOGINS_PER_ACCOUNT), "`rate_limited`"],
+            *(
+                [f"{kind}: {', '.join(names)}", f"{default[f'limit_{kind}']} by a user", "`rate_limited`"]
+                for kind, names in kinds.items()
+                if names
+            ),
+            ["registrations from one address", default["limit_registrations"], "`rate_limited`"],
+            [
+                "logins from one address",
+                default["limit_logins"].replace(
+                    str(per_account.amount), str(auth.LOGINS_OF_AN_ADDRESS * per_account.amount)
+                ),
+                "`rate_limited`",
+            ],
+            ["logins to one account", default["limit_logins"], "`rate_limited`"],
             ["`typing` without a word", f"{typing.TYPING_S:g} s", "it ends by itself"],
             ["members of a public topic", f"{operations.MEMBER_EVENTS_UP_TO}", "no `member` events"],
             ["members of a room", f"{cursors.RECEIPT_MEMBERS}", "no `receipt` events of others"],

@@ -28,6 +28,7 @@ from server.delivery.typing import TYPING_S, Typists
 from server.dispatch import Dispatcher, Registry
 from server.gateways import docs, openapi, rest
 from server.gateways.socketio import SocketIOGateway
+from server.limits import Limits
 from server.settings import Settings, SettingsError
 from server.transport.server import MAX_HALF_OPEN, Receive, Send
 
@@ -63,7 +64,8 @@ class Node:
             self.database,
             self.broker,
             token_minutes=settings.access_token_expire_minutes,
-            limited=settings.limited,
+            logins=settings.limit_logins if settings.limited else None,
+            registrations=settings.limit_registrations,
             bcrypt_rounds=bcrypt_rounds,
         )
         self.parts = Parts(
@@ -75,7 +77,11 @@ class Node:
             self.cursors,
             self.typists,
         )
-        self.dispatcher = Dispatcher(Registry(server.actions), unavailable=(StoreUnavailable,))
+        self.dispatcher = Dispatcher(
+            Registry(server.actions),
+            unavailable=(StoreUnavailable,),
+            limits=Limits(settings.limits) if settings.limited else None,
+        )
         self.socketio = SocketIOGateway(
             self.parts,
             self.dispatcher,

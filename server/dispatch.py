@@ -27,6 +27,7 @@ from pydantic import BaseModel, ValidationError
 from server.contract.actions import MAX_CONTENT, Payload, RoomRef
 from server.contract.errors import ActionError, Error, ErrorCode
 from server.contract.models import View
+from server.limits import Limit, Limits
 
 logger = logging.getLogger("tidings.dispatch")
 Handler = Callable[[Any, Any], Awaitable[Any]]
@@ -53,6 +54,8 @@ class Action:
     """It can be asked over a live connection."""
     anonymous: bool
     """It needs no token."""
+    limit: Limit | None
+    """What it counts as; None: it is not limited here."""
     errors: Mapping[ErrorCode, str]
     """What it is refused for, beyond what follows from the shape of its payload."""
 
@@ -89,6 +92,7 @@ def action(
     status: int = 200,
     live: bool = True,
     anonymous: bool = False,
+    limit: Limit | None = None,
     response: type[View] | None = None,
     errors: Mapping[ErrorCode, str] | None = None,
 ) -> Callable[[H], H]:
@@ -118,6 +122,7 @@ def action(
             live=live,
             anonymous=anonymous,
             errors=errors or {},
+            limit=limit,
         )
         return handler
 
@@ -188,10 +193,13 @@ class Pending:
 
 
 class Dispatcher:
-    def __init__(self, registry: Registry, unavailable: tuple[type[Exception], ...]) -> None:
+    def __init__(
+        self, registry: Registry, unavailable: tuple[type[Exception], ...], limits: Limits | None = None
+    ) -> None:
         """`unavailable`: exceptions which mean that the store or a peer cannot be reached now."""
         self.registry = registry
         self._unavailable = unavailable
+        self._limits = limits
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -230,6 +238,11 @@ class Dispatcher:
         self._idle.clear()
         pending = False
         try:
+            if self._limits is not None and found.limit is not None:
+                connection = context.connection
+                self._limits.take(
+                    found.limit, context.principal.user_key, None if connection is None else connection.id
+                )
             request = found.request.model_validate({} if raw is None else raw, strict=strict)
             result = await found.handler(context, request)
             if isinstance(result, asyncio.Future):

@@ -7,6 +7,7 @@ from server.contract.actions import Authenticate, GetProfile, Login, NoPayload, 
 from server.contract.errors import ActionError, ErrorCode
 from server.contract.models import Authenticated, Credentials, Empty, Profile, timestamp
 from server.dispatch import action
+from server.limits import Limit
 
 
 async def _profile(ctx: Context, username: str) -> Profile:
@@ -52,7 +53,7 @@ async def login(ctx: Context, req: Login) -> Credentials:
     return Credentials(token=token, expires_at=timestamp(expires_at), user=await _profile(ctx, user.username))
 
 
-@action("refresh", http="POST /api/refresh", live=False)
+@action("refresh", http="POST /api/refresh", live=False, limit=Limit.READS)
 async def refresh(ctx: Context, req: NoPayload) -> Credentials:
     """A fresh token of the same session."""
     token, expires_at = await ctx.auth.refresh(ctx.principal)
@@ -61,7 +62,7 @@ async def refresh(ctx: Context, req: NoPayload) -> Credentials:
     )
 
 
-@action("me", http="GET /api/me", live=False)
+@action("me", http="GET /api/me", live=False, limit=Limit.READS)
 async def me(ctx: Context, req: NoPayload) -> Profile:
     """The caller's own profile."""
     return await _profile(ctx, ctx.principal.username)
@@ -70,6 +71,7 @@ async def me(ctx: Context, req: NoPayload) -> Profile:
 @action(
     "get_profile",
     http="GET /api/users/{username}",
+    limit=Limit.READS,
     errors={ErrorCode.NOT_FOUND: "no such user"},
 )
 async def get_profile(ctx: Context, req: GetProfile) -> Profile:
@@ -79,6 +81,7 @@ async def get_profile(ctx: Context, req: GetProfile) -> Profile:
 
 @action(
     "authenticate",
+    limit=Limit.READS,
     errors={
         ErrorCode.UNAUTHENTICATED: "the token is not one of ours",
         ErrorCode.TOKEN_EXPIRED: "the token has expired",

@@ -18,6 +18,7 @@ from server.delivery.frames import message as wire_message
 from server.delivery.frames import room_name
 from server.delivery.operations import MarkRead, OpenDirect, Send
 from server.dispatch import action
+from server.limits import Limit
 
 
 @action(
@@ -25,6 +26,7 @@ from server.dispatch import action
     http="POST /api/messages",
     status=201,
     response=Message,
+    limit=Limit.SENDS,
     errors={
         ErrorCode.INVALID: "`reply_to` names no message of the room",
         ErrorCode.NOT_FOUND: "no such room or user, or a private room that you are not in",
@@ -48,7 +50,7 @@ async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, An
     return ctx.journal.hand_over(Send(me, room_key, req.content, req.client_id, req.reply_to))
 
 
-@action("history", http="GET /api/messages")
+@action("history", http="GET /api/messages", limit=Limit.READS)
 async def history(ctx: Context, req: GetHistory) -> History:
     """A page of a room's messages: the newest, those before a seq, or those after one."""
 
@@ -87,6 +89,7 @@ async def typing(ctx: Context, req: Typing) -> Empty:
 
 @action(
     "delivered",
+    limit=Limit.READS,
     errors={ErrorCode.INVALID: "a cursor is beyond the end of the log"},
 )
 async def delivered(ctx: Context, req: Delivered) -> Empty:
@@ -112,6 +115,7 @@ async def delivered(ctx: Context, req: Delivered) -> Empty:
 @action(
     "read",
     http="POST /api/read",
+    limit=Limit.READS,
     errors={ErrorCode.INVALID: "`seq` is beyond the end of the log"},
 )
 async def read(ctx: Context, req: Read) -> Unread:

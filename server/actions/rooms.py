@@ -23,6 +23,7 @@ from server.contract.permissions import Permission
 from server.delivery import views
 from server.delivery.operations import CreateTopic, Join, Leave
 from server.dispatch import action
+from server.limits import Limit
 
 
 def _view(ctx: Context, snapshot: Snapshot) -> Room:
@@ -33,6 +34,7 @@ def _view(ctx: Context, snapshot: Snapshot) -> Room:
     "create",
     http="POST /api/topics",
     status=201,
+    limit=Limit.JOINS,
     errors={ErrorCode.CONFLICT: "the name is taken, by a topic (also one you may not see) or a user"},
 )
 async def create(ctx: Context, req: Create) -> Room:
@@ -47,6 +49,7 @@ async def create(ctx: Context, req: Create) -> Room:
     also=("suscribe",),
     http="POST /api/subscriptions",
     status=201,
+    limit=Limit.JOINS,
     errors={
         ErrorCode.NOT_FOUND: "no such topic, or a private one",
         ErrorCode.CONFLICT: "already a member",
@@ -66,6 +69,7 @@ def _join(ctx: Context, room_key: int) -> Join:
 @action(
     "unsubscribe",
     http="DELETE /api/subscriptions",
+    limit=Limit.JOINS,
     errors={ErrorCode.FORBIDDEN: "not a member of the public topic; or a direct conversation"},
 )
 async def unsubscribe(ctx: Context, req: Unsubscribe) -> Empty:
@@ -81,6 +85,7 @@ async def unsubscribe(ctx: Context, req: Unsubscribe) -> Empty:
     "invite",
     http="POST /api/invitations",
     status=201,
+    limit=Limit.JOINS,
     errors={
         ErrorCode.NOT_FOUND: "no such user; no such room, or a private one that you are not in",
         ErrorCode.FORBIDDEN: "the room is a public topic or a direct conversation; the invited is banned from it",
@@ -99,6 +104,7 @@ async def invite(ctx: Context, req: Invite) -> Room:
 @action(
     "get_rooms",
     http="GET /api/rooms",
+    limit=Limit.READS,
     errors={ErrorCode.NOT_FOUND: "`after` names no room that you may see"},
 )
 async def get_rooms(ctx: Context, req: GetRooms) -> Rooms:
@@ -122,6 +128,7 @@ async def get_rooms(ctx: Context, req: GetRooms) -> Rooms:
 @action(
     "connect_to_room",
     http="POST /api/rooms/connect",
+    limit=Limit.JOINS,
     errors={ErrorCode.NOT_FOUND: "no such topic, or a private one that you are not in"},
 )
 async def connect_to_room(ctx: Context, req: ConnectToRoom) -> ConnectedRoom:
@@ -143,7 +150,7 @@ async def connect_to_room(ctx: Context, req: ConnectToRoom) -> ConnectedRoom:
     )
 
 
-@action("get_members", http="GET /api/members")
+@action("get_members", http="GET /api/members", limit=Limit.READS)
 async def get_members(ctx: Context, req: GetMembers) -> Members:
     """The members of a room that the caller is in, by username."""
     after = None if req.after is None else names.username(req.after)
