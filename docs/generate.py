@@ -1,8 +1,9 @@
 """Makes the parts of the documents that must not go stale: `python -m docs.generate`, or `make docs`.
 
 A part stands between two markers, `<!-- generated: name -->` and `<!-- /generated -->`, in README.md or in a page
-of docs/. It is made from the code: the registry of actions, the contract's models, the settings. With `--check`
-nothing is written; the exit status says whether something is stale.
+of docs/. It is made from the code: the registry of actions, the contract's models, the settings. The TypeScript
+types of the contract are made with them (`docs.typescript`). With `--check` nothing is written; the exit status says
+whether something is stale.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pydantic import AliasChoices, BaseModel, SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 
 import server.actions
+from docs import typescript
 from server import app, auth
 from server.contract import actions, events, models
 from server.contract.errors import CloseReason, Error, ErrorCode
@@ -34,6 +36,7 @@ from server.transport import protocol
 from server.transport import server as transport
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+TYPES: Final = ROOT / "web/src/contract.gen.ts"
 _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 
 _NAMES: Final[dict[str, tuple[Any, str]]] = {
@@ -393,15 +396,25 @@ def render(text: str) -> str:
     return _PART.sub(lambda part: f"{part[1]}{PARTS[part[2]]()}{part[3]}", text)
 
 
+def is_stale(path: Path) -> bool:
+    """Whether a page, or the file of the types, is not as it would be made now."""
+    return not path.exists() or path.read_text("utf-8") != _made(path)
+
+
+def _made(path: Path) -> str:
+    return typescript.render(registry()) if path == TYPES else render(path.read_text("utf-8"))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m docs.generate", description="Make the generated parts again.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if something is stale")
     check: bool = parser.parse_args(arguments).check
-    stale = [page for page in pages() if page.read_text("utf-8") != render(page.read_text("utf-8"))]
-    for page in stale:
-        print(f"{page.relative_to(ROOT)}: {'stale; run make docs' if check else 'made again'}")
+    stale = [path for path in (*pages(), TYPES) if is_stale(path)]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)}: {'stale; run make docs' if check else 'made again'}")
         if not check:
-            page.write_text(render(page.read_text("utf-8")), "utf-8")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(_made(path), "utf-8")
     return 1 if check and stale else 0
 
 

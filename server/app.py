@@ -26,7 +26,7 @@ from server.delivery.journal import Journal
 from server.delivery.sessions import SESSION_CHECK_S, SessionCheck
 from server.delivery.typing import TYPING_S, Typists
 from server.dispatch import Dispatcher, Registry
-from server.gateways import docs, openapi, rest
+from server.gateways import asyncapi, docs, openapi, rest
 from server.gateways.socketio import SocketIOGateway
 from server.limits import Limits
 from server.settings import Settings, SettingsError
@@ -173,6 +173,7 @@ def create_app(settings: Settings | None = None, **options: Any) -> Application:
         )
     rest.install(web, node.dispatcher, node.parts)
     docs.install(web)
+    asyncapi.install(web, node.dispatcher.registry)
 
     @web.get("/", include_in_schema=False)
     async def front() -> RedirectResponse:

@@ -76,6 +76,11 @@ class Action:
         return {code: why[code] for code in ErrorCode if code in why}
 
     @property
+    def noun(self) -> str:
+        """What it is about: the module that it stands in."""
+        return self.handler.__module__.rpartition(".")[2]
+
+    @property
     def summary(self) -> str:
         return (inspect.getdoc(self.handler) or "").partition("\n")[0]
 
