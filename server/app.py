@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, MutableMapping
+from collections import Counter
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -29,6 +30,7 @@ from server.dispatch import Dispatcher, Registry
 from server.gateways import asyncapi, docs, openapi, rest
 from server.gateways.socketio import SocketIOGateway
 from server.limits import Limits
+from server.metrics import Metrics
 from server.settings import Settings, SettingsError
 from server.transport.server import MAX_HALF_OPEN, Receive, Send
 
@@ -77,9 +79,12 @@ class Node:
             self.cursors,
             self.typists,
         )
+        registry = Registry(server.actions)
+        self.metrics = Metrics(action.name for action in registry)
         self.dispatcher = Dispatcher(
-            Registry(server.actions),
+            registry,
             unavailable=(StoreUnavailable,),
+            metrics=self.metrics,
             limits=Limits(settings.limits) if settings.limited else None,
         )
         self.socketio = SocketIOGateway(
@@ -91,8 +96,37 @@ class Node:
             max_half_open_per_address=HALF_OPEN_PER_ADDRESS if settings.limited else MAX_HALF_OPEN,
             **(engine or {}),
         )
+        self._watch()
         self._stack = AsyncExitStack()
         self._drained = False
+
+    def _watch(self) -> None:
+        """Have the parts tell, or be asked, what `/metrics` shows of them."""
+        hub, journal, metrics = self.hub, self.journal, self.metrics
+        hub.opened = lambda connection: metrics.opened(connection.link.gateway)
+        hub.ended = lambda connection: metrics.closed(connection.link.reason)
+        journal.committed = metrics.committed
+        metrics.gauges(
+            "tidings_connections", "Live connections", ("gateway", "transport"), lambda: _by_transport(hub)
+        )
+        metrics.gauge(
+            "tidings_connections_queued_bytes",
+            "What waits in this process for clients to read",
+            lambda: sum(connection.link.buffered for connection in hub.connections),
+        )
+        metrics.gauge(
+            "tidings_connections_half_open",
+            "Connections without authentication",
+            lambda: len(self.socketio.eio.half_open),
+        )
+        metrics.gauge("tidings_online_users", "Users with a live connection here", lambda: hub.users)
+        metrics.gauge("tidings_live_rooms", "Rooms with a live connection here", lambda: hub.live_rooms)
+        metrics.gauge("tidings_journal_queue_changes", "Changes that wait for a commit", lambda: journal.waiting)
+        metrics.gauge("tidings_journal_queue_bytes", "Their size", lambda: journal.waiting_bytes)
+        metrics.gauge("tidings_bcrypt_waiting", "Passwords looked at or waiting", lambda: self.auth.passwords.waiting)
+        metrics.counter(
+            "tidings_replayed_entries", "Entries sent to who had missed them", lambda: self.catch_up.replayed
+        )
 
     async def start(self) -> None:
         """Open the database and start the parts. Raises `StoreUnavailable` or `SettingsError`."""
@@ -127,6 +161,12 @@ class Node:
 
     async def stop(self) -> None:
         await self._stack.aclose()
+
+
+def _by_transport(hub: Hub) -> dict[Sequence[str], float]:
+    found: Counter[Sequence[str]] = Counter({("socketio", "polling"): 0, ("socketio", "websocket"): 0})
+    found.update((connection.link.gateway, connection.link.transport) for connection in hub.connections)
+    return dict(found)
 
 
 class Application:
@@ -171,7 +211,7 @@ def create_app(settings: Settings | None = None, **options: Any) -> Application:
             allow_methods=["*"],
             allow_headers=["authorization", "content-type", "idempotency-key"],
         )
-    rest.install(web, node.dispatcher, node.parts)
+    rest.install(web, node.dispatcher, node.parts, node.metrics)
     docs.install(web)
     asyncapi.install(web, node.dispatcher.registry)
 

@@ -51,6 +51,11 @@ class Passwords:
         self._waiting = 0
         self._nobody = b""
 
+    @property
+    def waiting(self) -> int:
+        """Passwords that are being looked at, or wait for it."""
+        return self._waiting
+
     async def start(self) -> None:
         # Checked against when there is no such user, so that it takes the same time.
         self._nobody = (await self.hash(secrets.token_hex(16))).encode()

@@ -17,6 +17,7 @@ import inspect
 import logging
 import pkgutil
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -28,6 +29,7 @@ from server.contract.actions import MAX_CONTENT, Payload, RoomRef
 from server.contract.errors import ActionError, Error, ErrorCode
 from server.contract.models import View
 from server.limits import Limit, Limits
+from server.metrics import UNKNOWN, Metrics
 
 logger = logging.getLogger("tidings.dispatch")
 Handler = Callable[[Any, Any], Awaitable[Any]]
@@ -199,10 +201,15 @@ class Pending:
 
 class Dispatcher:
     def __init__(
-        self, registry: Registry, unavailable: tuple[type[Exception], ...], limits: Limits | None = None
+        self,
+        registry: Registry,
+        unavailable: tuple[type[Exception], ...],
+        metrics: Metrics,
+        limits: Limits | None = None,
     ) -> None:
         """`unavailable`: exceptions which mean that the store or a peer cannot be reached now."""
         self.registry = registry
+        self._metrics = metrics
         self._unavailable = unavailable
         self._limits = limits
         self._running = 0
@@ -234,11 +241,14 @@ class Dispatcher:
         `context` is handed to the action's function. `strict`: no conversion between JSON types (query strings,
         which have but one type, are read with False).
         """
+        started = time.perf_counter()
         found = self.registry.get(name) if isinstance(name, str) else None
         if found is None or (gateway == "live" and not found.live):
-            return Answer(error=_error(ErrorCode.UNKNOWN_ACTION, "no such action", action=_printable(name)))
+            answer = Answer(error=_error(ErrorCode.UNKNOWN_ACTION, "no such action", action=_printable(name)))
+            return self._answered(answer, None, started)
         if self._closing:
-            return Answer(error=_error(ErrorCode.UNAVAILABLE, "the server is shutting down"))
+            answer = Answer(error=_error(ErrorCode.UNAVAILABLE, "the server is shutting down"))
+            return self._answered(answer, found, started)
         self._running += 1
         self._idle.clear()
         pending = False
@@ -252,15 +262,16 @@ class Dispatcher:
             result = await found.handler(context, request)
             if isinstance(result, asyncio.Future):
                 pending = True
-                return self._follow(result, name)
-            return Answer(data=_plain(result))
+                return self._follow(result, found, started)
+            answer = Answer(data=_plain(result))
         except Exception as error:
-            return Answer(error=self.describe(error, name))
+            answer = Answer(error=self.describe(error, name))
         finally:
             if not pending:
                 self._done()
+        return self._answered(answer, found, started)
 
-    def _follow(self, result: asyncio.Future[Any], name: object) -> Pending:
+    def _follow(self, result: asyncio.Future[Any], found: Action, started: float) -> Pending:
         pending = Pending()
 
         def finish(done: asyncio.Future[Any]) -> None:
@@ -268,13 +279,19 @@ class Dispatcher:
             if done.cancelled():
                 answer = Answer(error=_error(ErrorCode.UNAVAILABLE, "the server is shutting down"))
             elif (error := done.exception()) is not None:
-                answer = Answer(error=self.describe(error, name))
+                answer = Answer(error=self.describe(error, found.name))
             else:
                 answer = Answer(data=_plain(done.result()))
-            pending.come(answer)
+            pending.come(self._answered(answer, found, started))
 
         result.add_done_callback(finish)
         return pending
+
+    def _answered(self, answer: Answer, found: Action | None, started: float) -> Answer:
+        """Tell of an action that was answered; None: of one that there is not."""
+        code = None if answer.error is None else answer.error.code
+        self._metrics.acted(UNKNOWN if found is None else found.name, code, time.perf_counter() - started)
+        return answer
 
     def _done(self) -> None:
         self._running -= 1

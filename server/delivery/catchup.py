@@ -48,6 +48,8 @@ class CatchUp:
         self._hub = hub
         self._cursors = cursors
         self._tasks: set[asyncio.Task[None]] = set()
+        self.replayed = 0
+        """Entries sent so far to connections that were behind."""
         hub.catch_up = self._catch_up_with
 
     async def stop(self) -> None:
@@ -231,6 +233,7 @@ class CatchUp:
             name = self._hub.name(room_key)
             connection.link.write(Batch(events(name, chunk, connection.principal.user_key)))
             connection.sent(room_key, chunk[-1].seq)
+            self.replayed += len(chunk)
             at = upto
             if size >= WRITE_BYTES:
                 await connection.link.drain()

@@ -24,6 +24,7 @@ from server.contract.errors import ActionError, Error, ErrorCode, invalid
 from server.delivery.connection import Principal
 from server.delivery.journal import Journal
 from server.dispatch import Action, Dispatcher
+from server.metrics import CONTENT_TYPE, Metrics
 
 MAX_BODY = 16 * MAX_CONTENT
 PROBLEM = "application/problem+json"
@@ -56,8 +57,8 @@ def problem_details(error: Error, status: int) -> dict[str, Any]:
     }
 
 
-def install(app: FastAPI, dispatcher: Dispatcher, parts: Parts) -> None:
-    """Add the routes of the registry, the health checks and the error answers to the application."""
+def install(app: FastAPI, dispatcher: Dispatcher, parts: Parts, metrics: Metrics) -> None:
+    """Add the routes of the registry, the health checks, the metrics and the error answers to the application."""
     router = APIRouter()
     for action in dispatcher.registry:
         if action.http is not None:
@@ -70,6 +71,7 @@ def install(app: FastAPI, dispatcher: Dispatcher, parts: Parts) -> None:
                 include_in_schema=False,  # server.gateways.openapi describes the registry itself
             )
     _add_health(router, parts.db, parts.journal)
+    _add_metrics(router, metrics)
     app.include_router(router)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(Exception, _crash(dispatcher))
@@ -178,6 +180,12 @@ def _add_health(router: APIRouter, database: Database, journal: Journal) -> None
             error = ActionError(ErrorCode.UNAVAILABLE, "the store cannot be written to now")
             return problem(error.error)
         return Response(b'{"status":"ok"}', media_type="application/json")
+
+
+def _add_metrics(router: APIRouter, metrics: Metrics) -> None:
+    @router.get("/metrics", include_in_schema=False)
+    async def exposition() -> Response:
+        return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
