@@ -66,7 +66,7 @@ fmt: $(STAMP) ## Format, and mend what the linter can
 	$(BIN)/ruff format .
 
 .PHONY: docs
-docs: $(STAMP) ## Make the generated parts of the documents again
+docs: $(STAMP) ## Make the generated parts of the documents, and the TypeScript types, again
 	$(BIN)/python -m docs.generate
 
 .PHONY: lock

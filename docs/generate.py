@@ -1,8 +1,9 @@
 """Makes the parts of the documents that must not go stale: `python -m docs.generate`, or `make docs`.
 
 A part stands between two markers, `<!-- generated: name -->` and `<!-- /generated -->`, in README.md or in a page
-of docs/. It is made from the code: the registry of actions, the contract's models, the settings. With `--check`
-nothing is written; the exit status says whether something is stale.
+of docs/. It is made from the code: the registry of actions, the contract's models, the settings. The TypeScript
+types of the contract are made with them (`docs.typescript`). With `--check` nothing is written; the exit status says
+whether something is stale.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pydantic import AliasChoices, BaseModel, SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 
 import server.actions
+from docs import typescript
 from server import app, auth
 from server.contract import actions, events, models
 from server.contract.errors import CloseReason, Error, ErrorCode
@@ -28,11 +30,13 @@ from server.contract.permissions import WITHOUT, Permission, refusal
 from server.delivery import cursors, hub, membership, typing
 from server.dispatch import Action, Registry
 from server.gateways import inbox, rest
+from server.limits import Limit, rate
 from server.settings import Settings
 from server.transport import protocol
 from server.transport import server as transport
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+TYPES: Final = ROOT / "web/src/contract.gen.ts"
 _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 
 _NAMES: Final[dict[str, tuple[Any, str]]] = {
@@ -305,6 +309,10 @@ def _may(kind: RoomKind, is_private: bool, role: Role | None, banned: bool, need
 
 
 def limits() -> str:
+    """With the rates as they are unless the operator says otherwise."""
+    default = {name: str(info.default) for name, info in Settings.model_fields.items()}
+    per_account = rate(default["limit_logins"])
+    kinds = {kind: [f"`{one.name}`" for one in registry() if one.limit is kind] for kind in Limit}
     return _table(
         ["limit", "value", "beyond it"],
         [
@@ -325,9 +333,20 @@ def limits() -> str:
                 "HTTP 503",
             ],
             ["connections of one device", f"{hub.CONNECTIONS_PER_DEVICE}", "the oldest is closed: `replaced`"],
-            ["registrations from one address", str(auth.REGISTRATIONS_PER_ADDRESS), "`rate_limited`"],
-            ["logins from one address", str(auth.LOGINS_PER_ADDRESS), "`rate_limited`"],
-            ["logins to one account", str(auth.LOGINS_PER_ACCOUNT), "`rate_limited`"],
+            *(
+                [f"{kind}: {', '.join(names)}", f"{default[f'limit_{kind}']} by a user", "`rate_limited`"]
+                for kind, names in kinds.items()
+                if names
+            ),
+            ["registrations from one address", default["limit_registrations"], "`rate_limited`"],
+            [
+                "logins from one address",
+                default["limit_logins"].replace(
+                    str(per_account.amount), str(auth.LOGINS_OF_AN_ADDRESS * per_account.amount)
+                ),
+                "`rate_limited`",
+            ],
+            ["logins to one account", default["limit_logins"], "`rate_limited`"],
             ["`typing` without a word", f"{typing.TYPING_S:g} s", "it ends by itself"],
             ["members of a public topic", f"{membership.MEMBER_EVENTS_UP_TO}", "no `member` events"],
             ["members of a room", f"{cursors.RECEIPT_MEMBERS}", "no `receipt` events of others"],
@@ -377,15 +396,25 @@ def render(text: str) -> str:
     return _PART.sub(lambda part: f"{part[1]}{PARTS[part[2]]()}{part[3]}", text)
 
 
+def is_stale(path: Path) -> bool:
+    """Whether a page, or the file of the types, is not as it would be made now."""
+    return not path.exists() or path.read_text("utf-8") != _made(path)
+
+
+def _made(path: Path) -> str:
+    return typescript.render(registry()) if path == TYPES else render(path.read_text("utf-8"))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m docs.generate", description="Make the generated parts again.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if something is stale")
     check: bool = parser.parse_args(arguments).check
-    stale = [page for page in pages() if page.read_text("utf-8") != render(page.read_text("utf-8"))]
-    for page in stale:
-        print(f"{page.relative_to(ROOT)}: {'stale; run make docs' if check else 'made again'}")
+    stale = [path for path in (*pages(), TYPES) if is_stale(path)]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)}: {'stale; run make docs' if check else 'made again'}")
         if not check:
-            page.write_text(render(page.read_text("utf-8")), "utf-8")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(_made(path), "utf-8")
     return 1 if check and stale else 0
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, MutableMapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -27,8 +28,10 @@ from server.delivery.presence import PRESENCE_S, Presence
 from server.delivery.sessions import SESSION_CHECK_S, SessionCheck
 from server.delivery.typing import TYPING_S, Typists
 from server.dispatch import Dispatcher, Registry
-from server.gateways import docs, openapi, rest
+from server.gateways import asyncapi, docs, openapi, rest
 from server.gateways.socketio import SocketIOGateway
+from server.limits import Limits
+from server.metrics import Metrics
 from server.settings import Settings, SettingsError
 from server.transport.direct import Opening, Wire
 from server.transport.server import MAX_HALF_OPEN, Receive, Send
@@ -69,7 +72,8 @@ class Node:
             self.database,
             self.broker,
             token_minutes=settings.access_token_expire_minutes,
-            limited=settings.limited,
+            logins=settings.limit_logins if settings.limited else None,
+            registrations=settings.limit_registrations,
             bcrypt_rounds=bcrypt_rounds,
         )
         self.parts = Parts(
@@ -81,7 +85,14 @@ class Node:
             self.cursors,
             self.typists,
         )
-        self.dispatcher = Dispatcher(Registry(server.actions), unavailable=(StoreUnavailable,))
+        registry = Registry(server.actions)
+        self.metrics = Metrics(action.name for action in registry)
+        self.dispatcher = Dispatcher(
+            registry,
+            unavailable=(StoreUnavailable,),
+            metrics=self.metrics,
+            limits=Limits(settings.limits) if settings.limited else None,
+        )
         self.socketio = SocketIOGateway(
             self.parts,
             self.dispatcher,
@@ -91,8 +102,37 @@ class Node:
             max_half_open_per_address=HALF_OPEN_PER_ADDRESS if settings.limited else MAX_HALF_OPEN,
             **(engine or {}),
         )
+        self._watch()
         self._stack = AsyncExitStack()
         self._drained = False
+
+    def _watch(self) -> None:
+        """Have the parts tell, or be asked, what `/metrics` shows of them."""
+        hub, journal, metrics = self.hub, self.journal, self.metrics
+        hub.opened = lambda connection: metrics.opened(connection.link.gateway)
+        hub.ended = lambda connection: metrics.closed(connection.link.reason)
+        journal.committed = metrics.committed
+        metrics.gauges(
+            "tidings_connections", "Live connections", ("gateway", "transport"), lambda: _by_transport(hub)
+        )
+        metrics.gauge(
+            "tidings_connections_queued_bytes",
+            "What waits in this process for clients to read",
+            lambda: sum(connection.link.buffered for connection in hub.connections),
+        )
+        metrics.gauge(
+            "tidings_connections_half_open",
+            "Connections without authentication",
+            lambda: len(self.socketio.eio.half_open),
+        )
+        metrics.gauge("tidings_online_users", "Users with a live connection here", lambda: hub.users)
+        metrics.gauge("tidings_live_rooms", "Rooms with a live connection here", lambda: hub.live_rooms)
+        metrics.gauge("tidings_journal_queue_changes", "Changes that wait for a commit", lambda: journal.waiting)
+        metrics.gauge("tidings_journal_queue_bytes", "Their size", lambda: journal.waiting_bytes)
+        metrics.gauge("tidings_bcrypt_waiting", "Passwords looked at or waiting", lambda: self.auth.passwords.waiting)
+        metrics.counter(
+            "tidings_replayed_entries", "Entries sent to who had missed them", lambda: self.catch_up.replayed
+        )
 
     async def start(self) -> None:
         """Open the database and start the parts. Raises `StoreUnavailable` or `SettingsError`."""
@@ -128,6 +168,12 @@ class Node:
 
     async def stop(self) -> None:
         await self._stack.aclose()
+
+
+def _by_transport(hub: Hub) -> dict[Sequence[str], float]:
+    found: Counter[Sequence[str]] = Counter({("socketio", "polling"): 0, ("socketio", "websocket"): 0})
+    found.update((connection.link.gateway, connection.link.transport) for connection in hub.connections)
+    return dict(found)
 
 
 class Application:
@@ -176,8 +222,9 @@ def create_app(settings: Settings | None = None, **options: Any) -> Application:
             allow_methods=["*"],
             allow_headers=["authorization", "content-type", "idempotency-key"],
         )
-    rest.install(web, node.dispatcher, node.parts)
+    rest.install(web, node.dispatcher, node.parts, node.metrics)
     docs.install(web)
+    asyncapi.install(web, node.dispatcher.registry)
 
     @web.get("/", include_in_schema=False)
     async def front() -> RedirectResponse:

@@ -11,7 +11,7 @@ from typing import Any
 
 import bcrypt
 import jwt
-from limits import RateLimitItem, parse
+from limits import RateLimitItem
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from sqlalchemy.engine import Connection as Transaction
@@ -25,6 +25,7 @@ from server import names
 from server.contract.errors import ActionError, CloseReason, ErrorCode, invalid, not_found
 from server.delivery.broker import Broker, UserChannel, Withdrawn
 from server.delivery.connection import Principal
+from server.limits import rate
 
 ISSUER = AUDIENCE = "tidings"
 ALGORITHM = "HS256"
@@ -35,9 +36,8 @@ WRONG_PASSWORD = "wrong username or password"
 HASHES_WAITING = 64
 """How many password checks may wait before the next is told to come back later."""
 
-LOGINS_PER_ACCOUNT = parse("10/minute")
-LOGINS_PER_ADDRESS = parse("30/minute")
-REGISTRATIONS_PER_ADDRESS = parse("20/minute")
+LOGINS_OF_AN_ADDRESS = 3
+"""So many times as many attempts may come from one address as on one account."""
 
 
 def now_ms() -> int:
@@ -52,6 +52,11 @@ class Passwords:
         self._threads = ThreadPoolExecutor(2, "tidings-bcrypt")
         self._waiting = 0
         self._nobody = b""
+
+    @property
+    def waiting(self) -> int:
+        """Passwords that are being looked at, or wait for it."""
+        return self._waiting
 
     async def start(self) -> None:
         # Checked against when there is no such user, so that it takes the same time.
@@ -155,15 +160,21 @@ class Auth:
         broker: Broker,
         *,
         token_minutes: int,
-        limited: bool,
+        logins: str | None = None,
+        registrations: str = "20/minute",
         bcrypt_rounds: int = BCRYPT_ROUNDS,
     ) -> None:
+        """`logins`: the rate of attempts on one account; None: none is limited, registrations neither."""
         self._db = database
         self._broker = broker
         self._tokens = Tokens(b"")
         self._arrivals = Together(database, users.arrivals)
         self._token_ms = token_minutes * 60_000
-        self._limiter = MovingWindowRateLimiter(MemoryStorage()) if limited else None
+        self._limiter = None if logins is None else MovingWindowRateLimiter(MemoryStorage())
+        per_account = rate(logins or "1/minute")
+        self._per_account = per_account
+        self._per_address = type(per_account)(LOGINS_OF_AN_ADDRESS * per_account.amount, per_account.multiples)
+        self._registrations = rate(registrations)
         self.passwords = Passwords(bcrypt_rounds)
 
     async def start(self, key: bytes) -> None:
@@ -183,7 +194,7 @@ class Auth:
     ) -> tuple[str, int, UserRow]:
         """Make an account and sign it in: token, its expiry (ms), user."""
         username = names.username(raw_name)
-        await self._limit(REGISTRATIONS_PER_ADDRESS, "register", address)
+        await self._limit(self._registrations, "register", address)
         hashed = await self.passwords.hash(password)
         now = now_ms()
 
@@ -205,8 +216,8 @@ class Auth:
         The limits count attempts, not tokens: whoever is signed in stays so, however many attempts others make.
         """
         username = names.try_username(raw_name)
-        await self._limit(LOGINS_PER_ADDRESS, "login", address)
-        await self._limit(LOGINS_PER_ACCOUNT, "login", f"{username or raw_name[:64]}")
+        await self._limit(self._per_address, "login", address)
+        await self._limit(self._per_account, "login", f"{username or raw_name[:64]}")
         found = await self._db.read(lambda conn: users.by_username(conn, username or ""))
         good = await self.passwords.matches(password, found.password_hash if found else None)
         if not good or found is None or found.disabled:
@@ -267,8 +278,8 @@ class Auth:
 
     async def check_password(self, principal: Principal, password: str, address: str) -> UserRow:
         """The caller, who has given their password once more. Raises `forbidden`; attempts count as logins do."""
-        await self._limit(LOGINS_PER_ADDRESS, "login", address)
-        await self._limit(LOGINS_PER_ACCOUNT, "login", principal.username)
+        await self._limit(self._per_address, "login", address)
+        await self._limit(self._per_account, "login", principal.username)
         user = await self.user(principal.username)
         if not await self.passwords.matches(password, user.password_hash):
             raise ActionError(ErrorCode.FORBIDDEN, "wrong password")

@@ -187,7 +187,7 @@ def _with_database(settings: Settings, work: Callable[[Database, Auth], Awaitabl
 
     async def go() -> None:
         database = Database(settings.database, settings.durability, checkpoints=False)
-        auth = Auth(database, MemoryBroker(), token_minutes=settings.access_token_expire_minutes, limited=False)
+        auth = Auth(database, MemoryBroker(), token_minutes=settings.access_token_expire_minutes)
         await database.start()
         try:
             auth.sign_with(settings.signing_key())

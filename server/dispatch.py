@@ -17,6 +17,7 @@ import inspect
 import logging
 import pkgutil
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -27,6 +28,8 @@ from pydantic import BaseModel, ValidationError
 from server.contract.actions import MAX_CONTENT, Payload, RoomRef
 from server.contract.errors import ActionError, Error, ErrorCode
 from server.contract.models import View
+from server.limits import Limit, Limits
+from server.metrics import UNKNOWN, Metrics
 
 logger = logging.getLogger("tidings.dispatch")
 Handler = Callable[[Any, Any], Awaitable[Any]]
@@ -53,6 +56,8 @@ class Action:
     """It can be asked over a live connection."""
     anonymous: bool
     """It needs no token."""
+    limit: Limit | None
+    """What it counts as; None: it is not limited here."""
     errors: Mapping[ErrorCode, str]
     """What it is refused for, beyond what follows from the shape of its payload."""
 
@@ -73,6 +78,11 @@ class Action:
         return {code: why[code] for code in ErrorCode if code in why}
 
     @property
+    def noun(self) -> str:
+        """What it is about: the module that it stands in."""
+        return self.handler.__module__.rpartition(".")[2]
+
+    @property
     def summary(self) -> str:
         return (inspect.getdoc(self.handler) or "").partition("\n")[0]
 
@@ -89,6 +99,7 @@ def action(
     status: int = 200,
     live: bool = True,
     anonymous: bool = False,
+    limit: Limit | None = None,
     response: type[View] | None = None,
     errors: Mapping[ErrorCode, str] | None = None,
 ) -> Callable[[H], H]:
@@ -118,6 +129,7 @@ def action(
             live=live,
             anonymous=anonymous,
             errors=errors or {},
+            limit=limit,
         )
         return handler
 
@@ -188,10 +200,18 @@ class Pending:
 
 
 class Dispatcher:
-    def __init__(self, registry: Registry, unavailable: tuple[type[Exception], ...]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        unavailable: tuple[type[Exception], ...],
+        metrics: Metrics,
+        limits: Limits | None = None,
+    ) -> None:
         """`unavailable`: exceptions which mean that the store or a peer cannot be reached now."""
         self.registry = registry
+        self._metrics = metrics
         self._unavailable = unavailable
+        self._limits = limits
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -221,28 +241,37 @@ class Dispatcher:
         `context` is handed to the action's function. `strict`: no conversion between JSON types (query strings,
         which have but one type, are read with False).
         """
+        started = time.perf_counter()
         found = self.registry.get(name) if isinstance(name, str) else None
         if found is None or (gateway == "live" and not found.live):
-            return Answer(error=_error(ErrorCode.UNKNOWN_ACTION, "no such action", action=_printable(name)))
+            answer = Answer(error=_error(ErrorCode.UNKNOWN_ACTION, "no such action", action=_printable(name)))
+            return self._answered(answer, None, started)
         if self._closing:
-            return Answer(error=_error(ErrorCode.UNAVAILABLE, "the server is shutting down"))
+            answer = Answer(error=_error(ErrorCode.UNAVAILABLE, "the server is shutting down"))
+            return self._answered(answer, found, started)
         self._running += 1
         self._idle.clear()
         pending = False
         try:
+            if self._limits is not None and found.limit is not None:
+                connection = context.connection
+                self._limits.take(
+                    found.limit, context.principal.user_key, None if connection is None else connection.id
+                )
             request = found.request.model_validate({} if raw is None else raw, strict=strict)
             result = await found.handler(context, request)
             if isinstance(result, asyncio.Future):
                 pending = True
-                return self._follow(result, name)
-            return Answer(data=_plain(result))
+                return self._follow(result, found, started)
+            answer = Answer(data=_plain(result))
         except Exception as error:
-            return Answer(error=self.describe(error, name))
+            answer = Answer(error=self.describe(error, name))
         finally:
             if not pending:
                 self._done()
+        return self._answered(answer, found, started)
 
-    def _follow(self, result: asyncio.Future[Any], name: object) -> Pending:
+    def _follow(self, result: asyncio.Future[Any], found: Action, started: float) -> Pending:
         pending = Pending()
 
         def finish(done: asyncio.Future[Any]) -> None:
@@ -250,13 +279,19 @@ class Dispatcher:
             if done.cancelled():
                 answer = Answer(error=_error(ErrorCode.UNAVAILABLE, "the server is shutting down"))
             elif (error := done.exception()) is not None:
-                answer = Answer(error=self.describe(error, name))
+                answer = Answer(error=self.describe(error, found.name))
             else:
                 answer = Answer(data=_plain(done.result()))
-            pending.come(answer)
+            pending.come(self._answered(answer, found, started))
 
         result.add_done_callback(finish)
         return pending
+
+    def _answered(self, answer: Answer, found: Action | None, started: float) -> Answer:
+        """Tell of an action that was answered; None: of one that there is not."""
+        code = None if answer.error is None else answer.error.code
+        self._metrics.acted(UNKNOWN if found is None else found.name, code, time.perf_counter() - started)
+        return answer
 
     def _done(self) -> None:
         self._running -= 1

@@ -9,11 +9,22 @@ import secrets
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from server.limits import Limit, rate
 
 SECRET_KEY_BYTES = 32
 MAX_TOKEN_MINUTES = 10 * 366 * 24 * 60
+
+
+def _rate(text: str) -> str:
+    rate(text)
+    return text
+
+
+Rate = Annotated[str, AfterValidator(_rate)]
+"""How often something may be done: "6000/minute"."""
 
 
 class SettingsError(Exception):
@@ -51,6 +62,20 @@ class Settings(BaseSettings):
     rate_limits: Literal["on", "off"] = Field(
         default="on", description="`off` lifts every rate limit and per-address cap"
     )
+    limit_sends: Rate = Field(
+        default="6000/minute", description="What a user may send (messages, edits …); a connection half of it"
+    )
+    limit_joins: Rate = Field(
+        default="3000/minute", description="Changes of rooms and who is in them; a connection half of it"
+    )
+    limit_reads: Rate = Field(
+        default="6000/minute", description="History, lists, profiles, markers; a connection half of it"
+    )
+    limit_searches: Rate = Field(default="300/minute", description="Searches; a connection half of it")
+    limit_logins: Rate = Field(
+        default="10/minute", description="Attempts to sign in to one account; from one address three times as many"
+    )
+    limit_registrations: Rate = Field(default="20/minute", description="Accounts made from one address")
     parser: Literal["json", "msgpack"] = Field(
         default="json", description="`msgpack`: clients use `socket.io-msgpack-parser`; all of them, or none"
     )
@@ -75,6 +100,16 @@ class Settings(BaseSettings):
     @property
     def limited(self) -> bool:
         return self.rate_limits == "on"
+
+    @property
+    def limits(self) -> dict[Limit, str]:
+        """The rates of the kinds of actions."""
+        return {
+            Limit.SENDS: self.limit_sends,
+            Limit.JOINS: self.limit_joins,
+            Limit.READS: self.limit_reads,
+            Limit.SEARCHES: self.limit_searches,
+        }
 
     def prepare_data_dir(self) -> None:
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

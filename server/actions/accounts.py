@@ -33,6 +33,7 @@ from server.contract.models import (
 )
 from server.delivery.broker import Withdrawn
 from server.dispatch import action
+from server.limits import Limit
 
 
 async def _profile(ctx: Context, username: str) -> Profile:
@@ -80,7 +81,7 @@ async def login(ctx: Context, req: Login) -> Credentials:
     return Credentials(token=token, expires_at=timestamp(expires_at), user=await _profile(ctx, user.username))
 
 
-@action("refresh", http="POST /api/refresh", live=False)
+@action("refresh", http="POST /api/refresh", live=False, limit=Limit.READS)
 async def refresh(ctx: Context, req: NoPayload) -> Credentials:
     """A fresh token of the same session."""
     token, expires_at = await ctx.auth.refresh(ctx.principal)
@@ -89,7 +90,7 @@ async def refresh(ctx: Context, req: NoPayload) -> Credentials:
     )
 
 
-@action("me", http="GET /api/me", live=False)
+@action("me", http="GET /api/me", live=False, limit=Limit.READS)
 async def me(ctx: Context, req: NoPayload) -> Profile:
     """The caller's own profile."""
     return await _profile(ctx, ctx.principal.username)
@@ -98,6 +99,7 @@ async def me(ctx: Context, req: NoPayload) -> Profile:
 @action(
     "get_profile",
     http="GET /api/users/{username}",
+    limit=Limit.READS,
     errors={ErrorCode.NOT_FOUND: "no such user"},
 )
 async def get_profile(ctx: Context, req: GetProfile) -> Profile:
@@ -107,6 +109,7 @@ async def get_profile(ctx: Context, req: GetProfile) -> Profile:
 
 @action(
     "authenticate",
+    limit=Limit.READS,
     errors={
         ErrorCode.UNAUTHENTICATED: "the token is not one of ours",
         ErrorCode.TOKEN_EXPIRED: "the token has expired",
@@ -135,6 +138,7 @@ async def logout(ctx: Context, req: NoPayload) -> Empty:
 @action(
     "change_password",
     http="POST /api/me/password",
+    limit=Limit.READS,
     errors={**_WRONG_PASSWORD, ErrorCode.CONFLICT: "it was changed by another request meanwhile"},
 )
 async def change_password(ctx: Context, req: ChangePassword) -> Empty:
@@ -144,7 +148,7 @@ async def change_password(ctx: Context, req: ChangePassword) -> Empty:
     return Empty()
 
 
-@action("deactivate", http="POST /api/me/deactivate", errors=_WRONG_PASSWORD)
+@action("deactivate", http="POST /api/me/deactivate", limit=Limit.READS, errors=_WRONG_PASSWORD)
 async def deactivate(ctx: Context, req: Deactivate) -> Empty:
     """Close one's account: nobody can sign in to it, until an administrator enables it. What was sent stays."""
     user = await ctx.auth.check_password(ctx.principal, req.password, ctx.address)
@@ -152,7 +156,7 @@ async def deactivate(ctx: Context, req: Deactivate) -> Empty:
     return Empty()
 
 
-@action("get_sessions", http="GET /api/sessions")
+@action("get_sessions", http="GET /api/sessions", limit=Limit.READS)
 async def get_sessions(ctx: Context, req: NoPayload) -> Sessions:
     """The caller's sessions that are still good, newest first."""
     me, now = ctx.principal, ctx.now
@@ -174,6 +178,7 @@ async def get_sessions(ctx: Context, req: NoPayload) -> Sessions:
 @action(
     "revoke_session",
     http="DELETE /api/sessions/{session_id}",
+    limit=Limit.READS,
     errors={ErrorCode.NOT_FOUND: "the caller has no such session"},
 )
 async def revoke_session(ctx: Context, req: RevokeSession) -> Empty:
@@ -182,14 +187,14 @@ async def revoke_session(ctx: Context, req: RevokeSession) -> Empty:
     return Empty()
 
 
-@action("block", http="POST /api/blocks", errors={ErrorCode.NOT_FOUND: "no such user"})
+@action("block", http="POST /api/blocks", limit=Limit.JOINS, errors={ErrorCode.NOT_FOUND: "no such user"})
 async def block(ctx: Context, req: BlockUser) -> Empty:
     """Take no direct messages and no invitations from a user, and hide one's presence from them."""
     await _block(ctx, req.username, users.block)
     return Empty()
 
 
-@action("unblock", http="DELETE /api/blocks", errors={ErrorCode.NOT_FOUND: "no such user"})
+@action("unblock", http="DELETE /api/blocks", limit=Limit.JOINS, errors={ErrorCode.NOT_FOUND: "no such user"})
 async def unblock(ctx: Context, req: BlockUser) -> Empty:
     """Take a block back."""
     await _block(ctx, req.username, users.unblock)
@@ -203,7 +208,7 @@ async def _block(ctx: Context, username: str, change: Callable[[Transaction, int
     await ctx.db.write(lambda conn: change(conn, me.user_key, other.key, now))
 
 
-@action("get_blocks", http="GET /api/blocks")
+@action("get_blocks", http="GET /api/blocks", limit=Limit.READS)
 async def get_blocks(ctx: Context, req: NoPayload) -> Usernames:
     """Whom the caller has blocked."""
     me = ctx.principal.user_key

@@ -12,11 +12,12 @@ from server.contract.errors import ActionError, ErrorCode
 from server.contract.models import AdminTopic, AdminTopics, AdminUser, AdminUsers, Empty, timestamp
 from server.delivery.membership import DeleteTopic
 from server.dispatch import action
+from server.limits import Limit
 
 _FORBIDDEN = {ErrorCode.FORBIDDEN: "you are no administrator"}
 
 
-@action("admin_get_users", http="GET /api/admin/users", live=False, errors=_FORBIDDEN)
+@action("admin_get_users", http="GET /api/admin/users", live=False, limit=Limit.READS, errors=_FORBIDDEN)
 async def admin_get_users(ctx: Context, req: AdminGetUsers) -> AdminUsers:
     """All users, by username."""
     _ = ctx.admin
@@ -43,6 +44,7 @@ async def admin_get_users(ctx: Context, req: AdminGetUsers) -> AdminUsers:
 @action(
     "admin_disable_user",
     http="POST /api/admin/users/{username}/disable",
+    limit=Limit.READS,
     live=False,
     errors={**_FORBIDDEN, ErrorCode.NOT_FOUND: "no such user", ErrorCode.CONFLICT: "it is yourself"},
 )
@@ -59,6 +61,7 @@ async def admin_disable_user(ctx: Context, req: AdminUserRef) -> Empty:
 @action(
     "admin_enable_user",
     http="POST /api/admin/users/{username}/enable",
+    limit=Limit.READS,
     live=False,
     errors={**_FORBIDDEN, ErrorCode.NOT_FOUND: "no such user"},
 )
@@ -72,6 +75,7 @@ async def admin_enable_user(ctx: Context, req: AdminUserRef) -> Empty:
 @action(
     "admin_get_topics",
     http="GET /api/admin/topics",
+    limit=Limit.READS,
     live=False,
     errors=_FORBIDDEN,
 )
@@ -102,6 +106,7 @@ async def admin_get_topics(ctx: Context, req: AdminGetTopics) -> AdminTopics:
 @action(
     "admin_delete_topic",
     http="DELETE /api/admin/topics/{room_id}",
+    limit=Limit.READS,
     live=False,
     errors={**_FORBIDDEN, ErrorCode.NOT_FOUND: "no such topic"},
 )

@@ -21,6 +21,7 @@ from server.delivery.frames import room_name
 from server.delivery.membership import OpenDirect
 from server.delivery.operations import MarkRead, Send
 from server.dispatch import action
+from server.limits import Limit
 
 
 @action(
@@ -28,6 +29,7 @@ from server.dispatch import action
     http="POST /api/messages",
     status=201,
     response=Message,
+    limit=Limit.SENDS,
     errors={
         ErrorCode.INVALID: "`reply_to` names no message of the room",
         ErrorCode.NOT_FOUND: "no such room or user, or a private room that you are not in",
@@ -59,6 +61,7 @@ _NO_SUCH_MESSAGE = "no such message, or one of a room that you are not in; it wa
 @action(
     "edit",
     http="PATCH /api/messages/{message_id}",
+    limit=Limit.SENDS,
     response=Message,
     errors={
         ErrorCode.NOT_FOUND: _NO_SUCH_MESSAGE,
@@ -83,6 +86,7 @@ async def edit(ctx: Context, req: Edit) -> asyncio.Future[dict[str, Any]]:
 @action(
     "delete",
     http="DELETE /api/messages/{message_id}",
+    limit=Limit.SENDS,
     response=Empty,
     errors={
         ErrorCode.NOT_FOUND: "no such message, or one of a room that you are not in",
@@ -98,6 +102,7 @@ async def delete(ctx: Context, req: Delete) -> asyncio.Future[dict[str, Any]]:
 @action(
     "react",
     http="POST /api/messages/{message_id}/reactions",
+    limit=Limit.SENDS,
     response=Message,
     errors={
         ErrorCode.NOT_FOUND: _NO_SUCH_MESSAGE,
@@ -113,7 +118,7 @@ async def react(ctx: Context, req: React) -> asyncio.Future[dict[str, Any]]:
     )
 
 
-@action("history", http="GET /api/messages")
+@action("history", http="GET /api/messages", limit=Limit.READS)
 async def history(ctx: Context, req: GetHistory) -> History:
     """A page of a room's messages: the newest, those before a seq, or those after one."""
 
@@ -152,6 +157,7 @@ async def typing(ctx: Context, req: Typing) -> Empty:
 
 @action(
     "delivered",
+    limit=Limit.READS,
     errors={ErrorCode.INVALID: "a cursor is beyond the end of the log"},
 )
 async def delivered(ctx: Context, req: Delivered) -> Empty:
@@ -177,6 +183,7 @@ async def delivered(ctx: Context, req: Delivered) -> Empty:
 @action(
     "read",
     http="POST /api/read",
+    limit=Limit.READS,
     errors={ErrorCode.INVALID: "`seq` is beyond the end of the log"},
 )
 async def read(ctx: Context, req: Read) -> Unread:

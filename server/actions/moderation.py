@@ -16,6 +16,7 @@ from server.contract.models import Bans, Empty, timestamp
 from server.contract.permissions import Permission
 from server.delivery.membership import Ban, Kick, Mute, SetRole, Unban
 from server.dispatch import action
+from server.limits import Limit
 
 _NOT_FOUND = "no such user, or none in the room; no such room, or a private one that you are not in"
 _FORBIDDEN = "you do not moderate the room, or not that user; a direct conversation"
@@ -27,7 +28,7 @@ async def _subject(ctx: Context, req: SubjectInRoom) -> tuple[int, UserRow]:
     return await ctx.access.room_key(room_id=req.room_id, topic_name=req.topic_name), user
 
 
-@action("kick", http="POST /api/kicks", errors=_ERRORS)
+@action("kick", http="POST /api/kicks", limit=Limit.JOINS, errors=_ERRORS)
 async def kick(ctx: Context, req: actions.Kick) -> Empty:
     """Remove a member, who may come back."""
     key, user = await _subject(ctx, req)
@@ -35,7 +36,7 @@ async def kick(ctx: Context, req: actions.Kick) -> Empty:
     return Empty()
 
 
-@action("ban", http="POST /api/bans", errors=_ERRORS)
+@action("ban", http="POST /api/bans", limit=Limit.JOINS, errors=_ERRORS)
 async def ban(ctx: Context, req: actions.BanUser) -> Empty:
     """Remove a user and do not let them come back, by whichever way; also one who is not a member."""
     key, user = await _subject(ctx, req)
@@ -43,7 +44,7 @@ async def ban(ctx: Context, req: actions.BanUser) -> Empty:
     return Empty()
 
 
-@action("unban", http="DELETE /api/bans", errors=_ERRORS)
+@action("unban", http="DELETE /api/bans", limit=Limit.JOINS, errors=_ERRORS)
 async def unban(ctx: Context, req: actions.Unban) -> Empty:
     """Let a banned user come back."""
     key, user = await _subject(ctx, req)
@@ -51,7 +52,9 @@ async def unban(ctx: Context, req: actions.Unban) -> Empty:
     return Empty()
 
 
-@action("get_bans", http="GET /api/bans", errors={ErrorCode.FORBIDDEN: "you do not moderate the room"})
+@action(
+    "get_bans", http="GET /api/bans", limit=Limit.READS, errors={ErrorCode.FORBIDDEN: "you do not moderate the room"}
+)
 async def get_bans(ctx: Context, req: actions.GetBans) -> Bans:
     """Who is banned from a room that the caller moderates, by username."""
     after = None if req.after is None else names.username(req.after)
@@ -74,7 +77,7 @@ async def get_bans(ctx: Context, req: actions.GetBans) -> Bans:
     )
 
 
-@action("mute", http="POST /api/mutes", errors=_ERRORS)
+@action("mute", http="POST /api/mutes", limit=Limit.JOINS, errors=_ERRORS)
 async def mute(ctx: Context, req: actions.Mute) -> Empty:
     """Let a member not send, edit, react or type for a while; leaving and coming back does not end it."""
     key, user = await _subject(ctx, req)
@@ -82,7 +85,7 @@ async def mute(ctx: Context, req: actions.Mute) -> Empty:
     return Empty()
 
 
-@action("set_role", http="PUT /api/roles", errors=_ERRORS)
+@action("set_role", http="PUT /api/roles", limit=Limit.JOINS, errors=_ERRORS)
 async def set_role(ctx: Context, req: actions.SetRole) -> Empty:
     """Give a member another role, not above one's own. An owner may hand the room over, and moderates it then."""
     key, user = await _subject(ctx, req)

@@ -41,6 +41,7 @@ from server.delivery.membership import (
     SetTitle,
 )
 from server.dispatch import action
+from server.limits import Limit
 
 
 def _view(ctx: Context, snapshot: Snapshot) -> Room:
@@ -51,6 +52,7 @@ def _view(ctx: Context, snapshot: Snapshot) -> Room:
     "create",
     http="POST /api/topics",
     status=201,
+    limit=Limit.JOINS,
     errors={ErrorCode.CONFLICT: "the name is taken, by a topic (also one you may not see) or a user"},
 )
 async def create(ctx: Context, req: Create) -> Room:
@@ -65,6 +67,7 @@ async def create(ctx: Context, req: Create) -> Room:
     also=("suscribe",),
     http="POST /api/subscriptions",
     status=201,
+    limit=Limit.JOINS,
     errors={
         ErrorCode.NOT_FOUND: "no such topic, or a private one",
         ErrorCode.CONFLICT: "already a member",
@@ -84,6 +87,7 @@ def _join(ctx: Context, room_key: int) -> Join:
 @action(
     "unsubscribe",
     http="DELETE /api/subscriptions",
+    limit=Limit.JOINS,
     errors={ErrorCode.FORBIDDEN: "not a member of the public topic; or a direct conversation"},
 )
 async def unsubscribe(ctx: Context, req: Unsubscribe) -> Empty:
@@ -96,6 +100,7 @@ async def unsubscribe(ctx: Context, req: Unsubscribe) -> Empty:
     "invite",
     http="POST /api/invitations",
     status=201,
+    limit=Limit.JOINS,
     errors={
         ErrorCode.NOT_FOUND: "no such user; no such room, or a private one that you are not in",
         ErrorCode.FORBIDDEN: "the room is a public topic or a direct conversation; the invited is banned from it",
@@ -123,6 +128,7 @@ async def _refuse_if_blocked(ctx: Context, invited: Iterable[UserRow]) -> None:
 @action(
     "create_conversation",
     http="POST /api/conversations",
+    limit=Limit.JOINS,
     status=201,
     errors={
         ErrorCode.NOT_FOUND: "no such user",
@@ -154,6 +160,7 @@ async def create_conversation(ctx: Context, req: CreateConversation) -> Room:
 @action(
     "set_title",
     http="PUT /api/title",
+    limit=Limit.SENDS,
     errors={ErrorCode.FORBIDDEN: "not a group; or you do not moderate it"},
 )
 async def set_title(ctx: Context, req: actions.SetTitle) -> Room:
@@ -164,6 +171,7 @@ async def set_title(ctx: Context, req: actions.SetTitle) -> Room:
 @action(
     "create_invitation_link",
     http="POST /api/invitation-links",
+    limit=Limit.JOINS,
     status=201,
     errors={ErrorCode.FORBIDDEN: "the room is a public topic or a direct conversation"},
 )
@@ -186,6 +194,7 @@ _NO_SUCH_LINK = "no such link; it has expired or is used up"
 @action(
     "join_by_link",
     http="POST /api/invitation-links/{code}",
+    limit=Limit.JOINS,
     errors={
         ErrorCode.NOT_FOUND: _NO_SUCH_LINK,
         ErrorCode.FORBIDDEN: "banned from the room",
@@ -202,6 +211,7 @@ async def join_by_link(ctx: Context, req: InvitationCode) -> Room:
 @action(
     "delete_invitation_link",
     http="DELETE /api/invitation-links/{code}",
+    limit=Limit.JOINS,
     errors={ErrorCode.NOT_FOUND: f"{_NO_SUCH_LINK}; or the room is not yours"},
 )
 async def delete_invitation_link(ctx: Context, req: InvitationCode) -> Empty:
@@ -214,6 +224,7 @@ async def delete_invitation_link(ctx: Context, req: InvitationCode) -> Empty:
 @action(
     "get_rooms",
     http="GET /api/rooms",
+    limit=Limit.READS,
     errors={ErrorCode.NOT_FOUND: "`after` names no room that you may see"},
 )
 async def get_rooms(ctx: Context, req: GetRooms) -> Rooms:
@@ -237,6 +248,7 @@ async def get_rooms(ctx: Context, req: GetRooms) -> Rooms:
 @action(
     "connect_to_room",
     http="POST /api/rooms/connect",
+    limit=Limit.JOINS,
     errors={ErrorCode.NOT_FOUND: "no such topic, or a private one that you are not in"},
 )
 async def connect_to_room(ctx: Context, req: ConnectToRoom) -> ConnectedRoom:
@@ -258,7 +270,7 @@ async def connect_to_room(ctx: Context, req: ConnectToRoom) -> ConnectedRoom:
     )
 
 
-@action("get_members", http="GET /api/members")
+@action("get_members", http="GET /api/members", limit=Limit.READS)
 async def get_members(ctx: Context, req: GetMembers) -> Members:
     """The members of a room that the caller is in, by username."""
     after = None if req.after is None else names.username(req.after)

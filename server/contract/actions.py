@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 
 from server.contract.models import Role, RoomKind
 
@@ -73,8 +82,16 @@ class NoPayload(Payload):
     """Nothing, `null` or `{}`."""
 
 
+def _exactly_one_of(*names: str) -> ConfigDict:
+    """The rule as JSON Schema; `null` is as good as left out."""
+    rule: list[JsonValue] = [{"required": [name], "properties": {name: {"type": "string"}}} for name in names]
+    return ConfigDict(json_schema_extra={"oneOf": rule})
+
+
 class RoomRef(Payload):
     """A room reference: exactly one of the three."""
+
+    model_config = _exactly_one_of("room_id", "topic_name", "username")
 
     room_id: Id | None = None
     topic_name: TopicName | None = Field(
@@ -91,6 +108,8 @@ class RoomRef(Payload):
 
 class SubjectInRoom(Payload):
     """A room and a user it is about: here `username` is that user, so the room is one of the other two."""
+
+    model_config = _exactly_one_of("room_id", "topic_name")
 
     room_id: Id | None = None
     topic_name: TopicName | None = None
@@ -122,7 +141,7 @@ class Invite(SubjectInRoom):
 
 class SendMessage(RoomRef):
     content: Content
-    client_id: ClientId | None = None
+    client_id: ClientId | None = Field(default=None, examples=["4f0c6a52-hola-1"])
     reply_to: Id | None = Field(default=None, description="`id` of a message in the same room")
 
 
@@ -331,5 +350,12 @@ class ConnectAuth(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     token: str = Field(min_length=1, max_length=4096)
-    device: DeviceName = "default"
-    cursors: dict[Id, Seq] = Field(default_factory=dict, max_length=MAX_CURSORS)
+    device: DeviceName = Field(
+        default="default", examples=["laptop"], description="This installation of the client; each gets everything"
+    )
+    cursors: dict[Id, Seq] = Field(
+        default_factory=dict,
+        max_length=MAX_CURSORS,
+        examples=[{"Zm3kQ9vT2xLw": 41}],
+        description="room_id -> seq up to which this device holds the room's log",
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class ErrorCode(StrEnum):
@@ -76,6 +76,8 @@ _MEANING = {
 
 class Error(BaseModel):
     """The error object of every answer, in every gateway."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
     code: ErrorCode
     message: str = Field(description="For people; may change. Programs go by `code`.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from server.contract.errors import CloseReason
 from server.contract.models import Message, Role, Room, Timestamp, View
@@ -41,6 +41,8 @@ class MemberChange(StrEnum):
 
 class MemberChanged(View):
     """Who came, went or changed role; without `seq` in public topics, which do not log it."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)  # `seq` may be left out
 
     room_id: str
     seq: int | None = None

@@ -33,7 +33,7 @@ def _to_the_second(seconds: int) -> str:
 class View(BaseModel):
     """Base of everything the server sends."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_serialization_defaults_required=True)
 
 
 class RoomKind(StrEnum):
@@ -73,7 +73,9 @@ class Room(View):
     kind: RoomKind
     topic_name: str | None = None
     title: str | None = Field(
-        default=None, description="A group's title; in a direct conversation the other's username"
+        default=None,
+        description="A group's title; in a direct conversation the other's username",
+        examples=[None],
     )
     is_private: bool
     role: Role | None = Field(description="null: not a member")

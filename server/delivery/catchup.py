@@ -80,6 +80,8 @@ class CatchUp:
         self._presence = presence
         self._arrivals = Together(database, _arrivals)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.replayed = 0
+        """Entries sent so far to connections that were behind."""
         hub.catch_up = self._catch_up_with
 
     async def stop(self) -> None:
@@ -252,6 +254,7 @@ class CatchUp:
             connection.link.write(Batch.encoded(connection.link.codec, chunk.messages))
             connection.sent(chunk.room_key, chunk.last)
             written += len(chunk.messages)
+            self.replayed += len(chunk.messages)
             if chunk.size >= WRITE_BYTES:
                 await connection.link.drain()
         return written

@@ -30,6 +30,22 @@ class Link(Protocol):
     """A gateway's end of one connection. Everything goes out in the order of the calls."""
 
     @property
+    def gateway(self) -> str:
+        """By which gateway it came: "socketio", "websocket"."""
+
+    @property
+    def transport(self) -> str:
+        """What carries it now: "polling", "websocket"."""
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that wait in this process for the client to read."""
+
+    @property
+    def reason(self) -> str:
+        """Why it has ended: a `CloseReason`, or what the transport says."""
+
+    @property
     def codec(self) -> Codec:
         """How events are encoded for it."""
 

@@ -95,6 +95,9 @@ class Hub:
         self.went: Callable[[Connection, Sequence[int]], None] = lambda connection, room_keys: None
         """Called for the last connection of a user, with the rooms that it was in, when it has ended."""
         self._presence: dict[Connection, dict[int, Change]] = {}
+        self.opened: Callable[[Connection], None] = lambda connection: None
+        self.ended: Callable[[Connection], None] = lambda connection: None
+        """Called once for each connection, when it has been registered, and when it is gone; for who keeps count."""
 
     async def start(self) -> None:
         await self._broker.start(self.receive)
@@ -114,6 +117,16 @@ class Hub:
     def connections(self) -> list[Connection]:
         return [connection for group in self._users.values() for connection in group]
 
+    @property
+    def users(self) -> int:
+        """How many users have a connection here."""
+        return len(self._users)
+
+    @property
+    def live_rooms(self) -> int:
+        """How many rooms have a connection here."""
+        return len(self._rooms)
+
     def add(self, connection: Connection) -> None:
         """Register a connection with its user: from here on it hears of memberships and withdrawn sessions."""
         user_key = connection.principal.user_key
@@ -123,6 +136,7 @@ class Hub:
             self._broker.subscribe(UserChannel(user_key))
             self._broker.online(user_key, True)
         group.add(connection)
+        self.opened(connection)
         self.expire_at(connection)
         same_device = [other for other in group if other.device == connection.device]
         if len(same_device) > CONNECTIONS_PER_DEVICE:
@@ -147,6 +161,7 @@ class Hub:
         if group is None or connection not in group:
             return
         group.discard(connection)
+        self.ended(connection)
         if last:
             del self._users[user_key]
             self._broker.unsubscribe(UserChannel(user_key))

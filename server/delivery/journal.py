@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection
@@ -53,6 +53,8 @@ class Journal:
         self._wake = asyncio.Event()
         self._closing = False
         self._writer: asyncio.Task[None] | None = None
+        self.committed: Callable[[int, float], None] = lambda changes, seconds: None
+        """Called after each commit with the number of its changes, and its time; for who keeps count."""
 
     async def start(self) -> None:
         self._writer = asyncio.create_task(self._run(), name="journal")
@@ -67,6 +69,15 @@ class Journal:
     @property
     def alive(self) -> bool:
         return self._writer is not None and not self._writer.done()
+
+    @property
+    def waiting(self) -> int:
+        """Changes that wait for the next commit."""
+        return len(self._queue)
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._queued_bytes
 
     def hand_over(self, operation: Operation[T]) -> asyncio.Future[T]:
         """Queue a change; its place in the order is taken now. The future gives its result, or `ActionError`.
@@ -116,6 +127,7 @@ class Journal:
     async def _write_batch(self, batch: Sequence[tuple[Operation[Any], asyncio.Future[Any]]]) -> bool:
         operations = [operation for operation, _ in batch]
         moved = self._cursors.take()
+        started = time.perf_counter()
         try:
             outcomes, notices = await self._db.write(lambda conn: commit(conn, operations, moved))
         except StoreUnavailable as error:
@@ -140,6 +152,7 @@ class Journal:
                 return True
         else:
             self._cursors.written()
+            self.committed(len(batch), time.perf_counter() - started)
         for (_, future), (succeeded, result) in zip(batch, outcomes, strict=True):
             if future.cancelled():
                 continue

@@ -7,6 +7,7 @@ Errors are problem details (RFC 9457) with the contract's `code`.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,33 +24,41 @@ from server.contract.errors import ActionError, Error, ErrorCode, invalid
 from server.delivery.connection import Principal
 from server.delivery.journal import Journal
 from server.dispatch import Action, Dispatcher
+from server.metrics import CONTENT_TYPE, Metrics
 
 MAX_BODY = 16 * MAX_CONTENT
 PROBLEM = "application/problem+json"
 READY_TIMEOUT_S = 5.0
+IDEMPOTENCY_KEY = "Idempotency-Key"
+"""The header that stands for `client_id`: what other HTTP interfaces call it."""
+KEY_PATTERN = r"^[\x21-\x7e]{1,64}$"
 _STATUS_CODES = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.NOT_FOUND, 413: ErrorCode.TOO_LARGE}
 
 
 def problem(error: Error, status: int | None = None) -> Response:
     """An error as problem details (RFC 9457)."""
     status = error.code.http_status if status is None else status
-    body = {
+    headers = {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if "retry_after" in error.details:
+        headers["Retry-After"] = str(error.details["retry_after"])
+    return Response(orjson.dumps(problem_details(error, status)), status, headers, PROBLEM)
+
+
+def problem_details(error: Error, status: int) -> dict[str, Any]:
+    """The members of problem details, and those of the contract's error."""
+    return {
         "type": f"urn:tidings:error:{error.code}",
         "title": error.code.meaning,
         "status": status,
         "detail": error.message,
         **error.model_dump(mode="json", exclude={"message"}),
     }
-    headers = {}
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if "retry_after" in error.details:
-        headers["Retry-After"] = str(error.details["retry_after"])
-    return Response(orjson.dumps(body), status, headers, PROBLEM)
 
 
-def install(app: FastAPI, dispatcher: Dispatcher, parts: Parts) -> None:
-    """Add the routes of the registry, the health checks and the error answers to the application."""
+def install(app: FastAPI, dispatcher: Dispatcher, parts: Parts, metrics: Metrics) -> None:
+    """Add the routes of the registry, the health checks, the metrics and the error answers to the application."""
     router = APIRouter()
     for action in dispatcher.registry:
         if action.http is not None:
@@ -62,6 +71,7 @@ def install(app: FastAPI, dispatcher: Dispatcher, parts: Parts) -> None:
                 include_in_schema=False,  # server.gateways.openapi describes the registry itself
             )
     _add_health(router, parts.db, parts.journal)
+    _add_metrics(router, metrics)
     app.include_router(router)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(Exception, _crash(dispatcher))
@@ -72,6 +82,8 @@ def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[
         try:
             caller = None if action.anonymous else await bearer(request, parts.auth)
             raw, strict = await _payload(request)
+            if "client_id" in action.request.model_fields:
+                _take_idempotency_key(request, raw)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except Exception as error:
@@ -133,6 +145,20 @@ async def _payload(request: Request) -> tuple[dict[str, Any], bool]:
     return raw, strict
 
 
+def _take_idempotency_key(request: Request, raw: dict[str, Any]) -> None:
+    """Put the header where `client_id` stands in the payload. Raises `invalid` if that says something else."""
+    keys = request.headers.getlist(IDEMPOTENCY_KEY)
+    if not keys:
+        return
+    if len(keys) > 1:
+        raise invalid(IDEMPOTENCY_KEY, "given twice")
+    if not re.fullmatch(KEY_PATTERN, keys[0]):
+        raise invalid(IDEMPOTENCY_KEY, "1–64 visible ASCII characters")
+    if raw.get("client_id") not in (None, keys[0]):
+        raise invalid(IDEMPOTENCY_KEY, "another than `client_id`")
+    raw["client_id"] = keys[0]
+
+
 def _add_health(router: APIRouter, database: Database, journal: Journal) -> None:
     probing: asyncio.Task[None] | None = None
 
@@ -160,6 +186,12 @@ def _add_health(router: APIRouter, database: Database, journal: Journal) -> None
             error = ActionError(ErrorCode.UNAVAILABLE, "the store cannot be written to now")
             return problem(error.error)
         return Response(b'{"status":"ok"}', media_type="application/json")
+
+
+def _add_metrics(router: APIRouter, metrics: Metrics) -> None:
+    @router.get("/metrics", include_in_schema=False)
+    async def exposition() -> Response:
+        return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:

@@ -31,12 +31,26 @@ CODECS: dict[str, Callable[[], Codec]] = {"json": TextCodec, "msgpack": MsgpackC
 class SocketIOLink:
     """A connection's way out: a `delivery.connection.Link`."""
 
+    gateway = "socketio"
+
     def __init__(self, session: EngineSession, server: EngineServer, codec: Codec) -> None:
         self.codec = codec
         self.inbox: Inbox | None = None
         self._session = session
         self._server = server
         self._overflowed = False
+
+    @property
+    def transport(self) -> str:
+        return "websocket" if self._session.upgraded else "polling"
+
+    @property
+    def buffered(self) -> int:
+        return self._session.buffered
+
+    @property
+    def reason(self) -> str:
+        return self._session.ended_for.replace(" ", "_") or "left"  # the namespace, not the session
 
     def write(self, batch: Batch) -> None:
         if self._overflowed:

@@ -52,6 +52,8 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
         self.probe: Callable[[], None] | None = None
         """Closes the WebSocket that is about to take a polling session over."""
         self.closing = False
+        self.ended_for = ""
+        """Why, once it is closing."""
         self.closed = False
         self.sealed = False
         """Nothing is sent any more; the session is about to end."""
@@ -252,6 +254,7 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
         if self.closing:
             return
         self.closing = True
+        self.ended_for = reason
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

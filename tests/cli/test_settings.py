@@ -96,6 +96,12 @@ def test_sqlite_is_in_the_data_directory_unless_a_database_is_named(tmp_path: Pa
         ("TIDINGS_DURABILITY", "off"),
         ("TIDINGS_RATE_LIMITS", "maybe"),
         ("TIDINGS_DEV_TOKENS", "maybe"),
+        ("TIDINGS_LIMIT_SENDS", "many"),
+        ("TIDINGS_LIMIT_JOINS", "0/minute"),
+        ("TIDINGS_LIMIT_READS", "-5/minute"),
+        ("TIDINGS_LIMIT_SEARCHES", ""),
+        ("TIDINGS_LIMIT_LOGINS", "5/minute;50/hour"),
+        ("TIDINGS_LIMIT_REGISTRATIONS", "5/fortnight"),
     ],
 )
 def test_a_value_out_of_range_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

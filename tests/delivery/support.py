@@ -264,6 +264,12 @@ class RecordingLink:
     """A connection's way out whose far end reads when it is told to."""
 
     codec = TextCodec()
+    gateway = transport = "recording"
+    buffered = 0
+
+    @property
+    def reason(self) -> str:
+        return str(self.closed)
 
     def __init__(self) -> None:
         self.written: list[tuple[str, Any]] = []

@@ -17,13 +17,13 @@ SCRIPTS = Path(__file__).parents[1] / "js"
 DEADLINE_S = 50
 
 
-def _node() -> str:
-    """Node.js from the PATH, or the one of the dev dependencies; skips the test if there is none (CI: fails)."""
+def node(package: str = "socket.io-client") -> str:
+    """Node.js, from the PATH or the dev dependencies; skips the test if it or a package is missing (CI: fails)."""
     beside = Path(sys.executable).with_name("node")
     found = shutil.which("node") or (str(beside) if beside.exists() else None)
-    if found is not None and (SCRIPTS / "node_modules" / "socket.io-client").is_dir():
+    if found is not None and (SCRIPTS / "node_modules" / package).is_dir():
         return found
-    missing = "Node.js" if found is None else "socket.io-client; `npm ci --prefix tests/js` or `make test` gets it"
+    missing = "Node.js" if found is None else f"{package}; `npm ci --prefix tests/js` or `make test` gets it"
     if os.environ.get("CI"):
         pytest.fail(f"CI must test the JavaScript client: no {missing}", pytrace=False)
     pytest.skip(f"no {missing}")
@@ -32,7 +32,7 @@ def _node() -> str:
 async def run(script: str, given: Mapping[str, Any], can: Mapping[str, Callable[[], Awaitable[Any]]]) -> None:
     """Run a script to its end; it fails the test by its exit status. `can`: what it may ask to have done."""
     process = await asyncio.create_subprocess_exec(
-        _node(),
+        node(),
         str(SCRIPTS / script),
         json.dumps(given),
         stdin=asyncio.subprocess.PIPE,

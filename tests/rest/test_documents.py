@@ -11,9 +11,9 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import server.actions
-from server.contract.errors import ErrorCode
 from server.dispatch import Registry
 from server.gateways import openapi
+from server.gateways.schemas import ALWAYS, errors
 from tests.support.client import REGISTRY
 
 ROUTED = [action for action in REGISTRY if action.http is not None]
@@ -40,32 +40,50 @@ def test_each_route_has_its_payload_its_answer_and_its_errors(document: dict[str
     operation = document["paths"][path][method.lower()]
     assert operation["operationId"] == action.name
     assert operation["summary"]
-    assert ("security" in operation) is not action.anonymous
+    assert operation["security"] == ([] if action.anonymous else [{"bearer": []}])
+    assert operation["tags"] == [action.noun]
+    assert {"name": action.noun} in document["tags"]
 
     fields = set(action.request.model_fields)
     in_path = set(re.findall(r"{(\w+)}", path))
-    parameters = {parameter["name"]: parameter for parameter in operation.get("parameters", [])}
+    parameters = {one["name"]: one for one in operation.get("parameters", []) if one["in"] != "header"}
     assert {name for name, one in parameters.items() if one["in"] == "path"} == in_path
     if method in ("GET", "DELETE"):
         assert parameters.keys() == fields | in_path
         assert "requestBody" not in operation
     elif fields:
-        body = operation["requestBody"]["content"]["application/json"]["schema"]
-        schema = _resolve(document, body)
-        assert len(schema["properties"]) == len(fields)
+        body = operation["requestBody"]["content"]["application/json"]
+        schema = _resolve(document, body["schema"])
+        assert len(schema["properties"]) == len(fields - in_path)
         assert schema["additionalProperties"] is False
+        in_the_path = {name: parameters[name]["example"] for name in in_path}
+        action.request.model_validate(body["example"] | in_the_path, strict=True)
 
     answers = operation["responses"]
     assert (action.status == 204) is ("content" not in answers[str(action.status)])
-    for code in ErrorCode:
-        if code is not ErrorCode.UNKNOWN_ACTION:  # there is no such thing as a route of an unknown action
-            answer = answers[str(code.http_status)]
-            assert f"`{code}`" in answer["description"]
-            schema = _resolve(document, answer["content"]["application/problem+json"]["schema"])
-            assert {"type", "title", "status", "detail", "code"} <= set(schema["required"])
+    if action.status != 204:
+        action.response.model_validate(answers[str(action.status)]["content"]["application/json"]["example"])
+    assert set(ALWAYS) | set(action.refusals) <= set(errors(action))
+    for code, when in errors(action).items():
+        answer = answers[str(code.http_status)]
+        assert f"`{code}`: {when}" in answer["description"]
+        content = answer["content"]["application/problem+json"]
+        schema = _resolve(document, content["schema"])
+        assert set(schema["required"]) == content["examples"][code]["value"].keys()
+        assert content["examples"][code]["value"]["code"] == code
+    assert answers.keys() == {str(action.status)} | {str(code.http_status) for code in errors(action)}
+
+
+def test_what_can_be_said_over_http_only_so_is_in_the_document(document: dict[str, Any]) -> None:
+    message = document["paths"]["/api/messages"]["post"]
+    (key,) = message["parameters"]
+    assert (key["in"], key["name"], key["required"]) == ("header", "Idempotency-Key", False)
+    assert document["servers"] == [{"url": "/", "description": "Where this document is from"}]
 
 
 def _resolve(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" not in schema:
+        return schema
     name = schema["$ref"].removeprefix("#/components/schemas/")
     found: dict[str, Any] = document["components"]["schemas"][name]
     return found

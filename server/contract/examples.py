@@ -1,0 +1,39 @@
+"""What the fields on the wire look like, for the documents: a field's own `examples` come first, then its name's."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+_ROOM = "Zm3kQ9vT2xLw"
+_MESSAGE = "p7RbN4sYc1Hd"
+_TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJvbWFyIn0.bm90LWEtdG9rZW4"
+
+EXAMPLES: Final[dict[str, Any]] = {
+    "client_id": "4f0c6a52-hola-1",
+    "content": "Buenos días",
+    "cursors": {_ROOM: 41},
+    "delivered_seq": 41,
+    "device": "laptop",
+    "id": _MESSAGE,
+    "last_seq": 42,
+    "limit": 50,
+    "mentions": ["diego"],
+    "message_id": _MESSAGE,
+    "next": None,
+    "online": True,
+    "password": "correct horse",
+    "reactions": {"👍": ["diego"]},
+    "read_seq": 41,
+    "reset": [],
+    "roomName": "noticias",
+    "room_id": _ROOM,
+    "sender": "omar",
+    "seq": 42,
+    "title": "Almuerzo",
+    "token": _TOKEN,
+    "topic_name": "noticias",
+    "unread": 1,
+    "username": "diego",
+    "usernames": ["diego", "omar"],
+}
+"""By the field's name. The same word means the same thing everywhere, so it looks the same everywhere."""

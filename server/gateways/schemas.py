@@ -1,0 +1,119 @@
+"""The JSON Schemas of the contract's models, and an example of each: what all documents share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from server.contract.errors import Error, ErrorCode
+from server.contract.examples import EXAMPLES
+from server.dispatch import Action
+
+REF: Final = "#/components/schemas/{model}"
+Schema = dict[str, Any]
+
+ALWAYS: Final = (ErrorCode.INVALID, ErrorCode.RATE_LIMITED, ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL)
+"""What any action may be answered with, beside its own refusals."""
+_TEXT = "…"
+
+
+class Schemas:
+    """The schemas of some models and of all that they are made of."""
+
+    def __init__(self, *, taken: Iterable[type[BaseModel]] = (), given: Iterable[type[BaseModel]] = ()) -> None:
+        """`taken`: models that the server reads; `given`: that it writes, in which every field is present."""
+        wanted: dict[tuple[type[BaseModel], Literal["validation", "serialization"]], None] = {}
+        wanted |= {(model, "validation"): None for model in taken}
+        wanted |= {(model, "serialization"): None for model in given}
+        names, definitions = models_json_schema(list(wanted), ref_template=REF)
+        self.components: dict[str, Schema] = dict(definitions.get("$defs", {}))
+        """By name; they refer to each other as `REF`."""
+        self._refs = {model: schema for (model, _), schema in names.items()}
+
+    def ref(self, model: type[BaseModel]) -> Schema:
+        """How a document refers to a model."""
+        return dict(self._refs[model])
+
+    def of(self, model: type[BaseModel]) -> Schema:
+        """A model's schema itself."""
+        return self.resolve(self._refs[model])
+
+    def resolve(self, schema: Schema) -> Schema:
+        """What a reference refers to; anything else is itself."""
+        return self.components[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+
+    def example(self, schema: Schema, name: str = "") -> Any:
+        """A value of a schema, for a field of that name.
+
+        In an object of which not every field is required, those that are, those with examples of their own, and the
+        `topic_name` of a room reference.
+        """
+        if "examples" in schema:
+            return schema["examples"][0]
+        if name in EXAMPLES:
+            return EXAMPLES[name]
+        schema = self.resolve(schema)
+        if "examples" in schema:
+            return schema["examples"][0]
+        if "const" in schema:
+            return schema["const"]
+        if "enum" in schema:
+            return schema["enum"][0]
+        if "default" in schema:
+            return schema["default"]
+        if "anyOf" in schema:
+            return self.example(schema["anyOf"][0], name)
+        match schema.get("type"):
+            case "object" if "properties" in schema:
+                shown = {*schema.get("required", ()), *({"topic_name"} & set(exactly_one(schema)))}
+                return {
+                    field: self.example(its, field)
+                    for field, its in schema["properties"].items()
+                    if field in shown or "examples" in its
+                }
+            case "array":
+                return [self.example(schema["items"])]
+            case "boolean":
+                return False
+            case "integer":
+                return schema.get("minimum", 1)
+            case "object":
+                return {}
+            case "null":
+                return None
+            case _:
+                return _TEXT
+
+
+def exactly_one(schema: Schema) -> list[str]:
+    """The fields of an object of which exactly one must be given; none: it has no such rule."""
+    return [one["required"][0] for one in schema.get("oneOf", ()) if "required" in one]
+
+
+def errors(action: Action) -> dict[ErrorCode, str]:
+    """Everything that an action may be answered with instead of its data, and when."""
+    general = set(ALWAYS)
+    if not action.anonymous:
+        general |= {ErrorCode.UNAUTHENTICATED, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_REVOKED}
+    if action.request.model_fields:
+        general |= {ErrorCode.TOO_LARGE}
+    own = action.refusals
+    return {
+        code: "; ".join(filter(None, [code.meaning if code in general else "", own.get(code, "")]))
+        for code in ErrorCode
+        if code in general or code in own
+    }
+
+
+def example_error(code: ErrorCode) -> Error:
+    """An error of that code."""
+    details: dict[ErrorCode, dict[str, Any]] = {
+        ErrorCode.INVALID: {"fields": {"topic_name": "Field required"}},
+        ErrorCode.TOO_LARGE: {"limit": 16384},
+        ErrorCode.RATE_LIMITED: {"retry_after": 30},
+        ErrorCode.INTERNAL: {"request_id": "9f86d081884c7d65"},
+    }
+    return Error(code=code, message=code.meaning, details=details.get(code, {}), retryable=code.retryable)

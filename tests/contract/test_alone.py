@@ -1,0 +1,75 @@
+"""The contract can be used alone: by a client, without anything that the server is built on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "server/contract").rglob("*.py")
+)
+
+_REFUSING = """
+import importlib, sys
+
+ALLOWED = {"server", "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in ALLOWED | sys.stdlib_module_names and not top.startswith("_sysconfigdata"):
+            raise ImportError(f"the contract must not need {name}")
+
+sys.meta_path.insert(0, Refuse())
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+ours = {name for name in sys.modules if name.partition(".")[0] in ("server", "db", "client_demo")}
+print(*sorted(ours))
+"""
+
+
+def _imported(*names: str) -> set[str]:
+    """Our modules that are there after an import with nothing but pydantic at hand."""
+    done = subprocess.run(
+        [sys.executable, "-c", _REFUSING, *names], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_each_module_of_the_contract_needs_pydantic_alone(name: str) -> None:
+    assert name in (found := _imported(name))
+    assert found - {"server"} <= set(MODULES)
+
+
+def test_the_package_itself_pulls_in_nothing() -> None:
+    assert _imported("server") == {"server"}
+
+
+@pytest.mark.parametrize("name", ["server.settings", "server.gateways.rest", "db.models"])
+def test_a_module_that_needs_more_is_refused_in_the_same_way(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _REFUSING, name], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert "the contract must not need" in done.stderr
+
+
+def test_the_wheel_says_that_it_is_typed(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        timeout=50,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        names = set(file.namelist())
+    assert {"server/py.typed", "db/py.typed", "client_demo/py.typed", "server/contract/actions.py"} <= names

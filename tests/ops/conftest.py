@@ -1,0 +1,17 @@
+"""What the tests of operations share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.node import RunningNode, running_node
+
+
+@pytest.fixture
+async def node(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
+    """A running node. What it tells of itself does not depend on the database."""
+    async with running_node(sqlite_url, tmp_path) as running:
+        yield running

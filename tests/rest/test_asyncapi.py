@@ -1,0 +1,108 @@
+"""The AsyncAPI document: what goes over a live connection, in both gateways."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections import Counter
+from functools import cache
+from typing import Any
+
+import httpx
+import pytest
+
+from server.contract.actions import ConnectAuth
+from server.contract.events import EVENTS
+from server.gateways import asyncapi
+from tests.e2e.javascript import SCRIPTS, node
+from tests.support.client import REGISTRY
+
+LIVE = [action for action in REGISTRY if action.live]
+BESIDE = {"socketio": ("connect",), "websocket": ("connect", "disconnect")}
+"""The gateways, and what each has beside the actions and events of all."""
+GATEWAYS = tuple(BESIDE)
+INFORMATION = 2
+"""The parser's severities: 0 is an error, 1 a warning."""
+
+
+@cache
+def document() -> dict[str, Any]:
+    return asyncapi.document(REGISTRY)
+
+
+def resolve(reference: dict[str, Any]) -> Any:
+    found: Any = document()
+    for part in reference["$ref"].removeprefix("#/").split("/"):
+        found = found[part]
+    return resolve(found) if "$ref" in found else found
+
+
+def test_the_official_parser_has_nothing_to_complain_of() -> None:
+    judged = subprocess.run(
+        [node("@asyncapi/parser"), SCRIPTS / "asyncapi.mjs"],
+        input=json.dumps(document()),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+    found = json.loads(judged.stdout)
+    assert [one for one in found["diagnostics"] if one["severity"] < INFORMATION] == []
+    assert Counter(found["operations"]) == Counter(document()["operations"].keys())
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+def test_every_live_action_and_every_event_is_there_and_nothing_else(gateway: str) -> None:
+    names = {name for action in LIVE for name in (action.name, *action.also)}
+    expected = {f"{gateway}.{name}" for name in names} | {f"{gateway}.{event}.event" for event in EVENTS}
+    operations = {name for name in document()["operations"] if name.startswith(f"{gateway}.")}
+    assert operations == expected | {f"{gateway}.{name}" for name in BESIDE[gateway]}
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("action", LIVE, ids=lambda action: action.name)
+def test_an_action_has_its_payload_its_answer_and_its_refusals(gateway: str, action: Any) -> None:
+    operation = document()["operations"][f"{gateway}.{action.name}"]
+    assert operation["action"] == "receive"
+    (asked,), (answered,) = operation["messages"], operation["reply"]["messages"]
+    (example,), (answer,) = resolve(asked)["examples"], resolve(answered)["examples"]
+    payload, answer = example["payload"], dict(answer["payload"])
+    if gateway == "websocket":
+        assert (payload["id"], payload["action"]) == (answer.pop("id"), action.name)
+        payload = payload["data"]
+    action.request.model_validate(payload, strict=True)
+    assert answer.keys() == {"ok", "data"}
+    action.response.model_validate(answer["data"])
+    succeeded, failed = resolve(answered)["payload"]["oneOf"]
+    assert (succeeded["properties"]["ok"]["const"], failed["properties"]["ok"]["const"]) == (True, False)
+    assert resolve(failed["properties"]["error"])["title"] == "Error"
+    for code, when in action.refusals.items():
+        assert f"- `{code}`: " in operation["description"]
+        assert when in operation["description"]
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("name", EVENTS)
+def test_an_event_has_an_example_that_is_one(gateway: str, name: str) -> None:
+    operation = document()["operations"][f"{gateway}.{name}.event"]
+    assert operation["action"] == "send"
+    (example,) = resolve(operation["messages"][0])["examples"]
+    payload = example["payload"]
+    if gateway == "websocket":
+        assert payload["event"] == name
+        payload = payload["data"]
+    EVENTS[name].model_validate(payload)
+
+
+def test_connecting_is_described() -> None:
+    auth = resolve(document()["operations"]["socketio.connect"]["messages"][0])
+    ConnectAuth.model_validate(auth["examples"][0]["payload"])
+    for gateway in GATEWAYS:
+        server = document()["servers"][gateway]
+        assert resolve(server["security"][0])["type"]
+
+
+async def test_the_document_is_served(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/asyncapi.json")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json")
+    assert answer.json() == document()

@@ -1,0 +1,410 @@
+// Made by `make docs` from the server's registry of actions and its models. Do not edit.
+
+/** Of these fields exactly one. */
+type ExactlyOne<T> = {
+  [K in keyof T]: { [P in K]: T[P] } & { [P in Exclude<keyof T, K>]?: null };
+}[keyof T];
+
+/** The one argument of every acknowledgement. */
+export type Answer<T> = { ok: true; data: T } | { ok: false; error: ActionError };
+
+export interface Authenticate {
+  token: string;
+}
+
+export interface Authenticated {
+  /** ISO 8601, UTC, milliseconds */
+  token_expires_at: string;
+}
+
+/** Why the server closes a connection; sent in `closing` before it does. */
+export type CloseReason = "slow_consumer" | "token_expired" | "token_revoked" | "shutdown" | "replaced" | "protocol_error";
+
+/** The last event before the server closes a connection. */
+export interface Closing {
+  reason: CloseReason;
+  reconnect: boolean;
+}
+
+/** What a client gives when it connects (Socket.IO `auth`); other fields in it are the client's own. */
+export interface ConnectAuth {
+  token: string;
+  /**
+   * This installation of the client; each gets everything
+   * Default: "default"
+   */
+  device?: string;
+  /** room_id -> seq up to which this device holds the room's log */
+  cursors?: Record<string, number>;
+}
+
+export interface ConnectToRoom {
+  topic_name: string;
+}
+
+/** Answer of `connect_to_room`; `roomName` is spelled as that system documents it. */
+export interface ConnectedRoom {
+  roomName: string;
+  /** Members who are online */
+  usernames: string[];
+  room: Room;
+}
+
+export interface Create {
+  topic_name: string;
+  /** Default: false */
+  is_private?: boolean;
+}
+
+/** Answer of `register`, `login` and `refresh`. */
+export interface Credentials {
+  token: string;
+  /** ISO 8601, UTC, milliseconds */
+  expires_at: string;
+  user: Profile;
+}
+
+export interface Delivered {
+  /** room_id -> seq up to which this device has received everything */
+  cursors: Record<string, number>;
+}
+
+/** `{}`: done, nothing to tell. */
+export type Empty = Record<string, never>;
+
+/** The error object of every answer, in every gateway. */
+export interface ActionError {
+  code: ErrorCode;
+  /** For people; may change. Programs go by `code`. */
+  message: string;
+  details: Record<string, unknown>;
+  /** The same request may succeed later without a change. */
+  retryable: boolean;
+}
+
+/** Stable codes; `http_status` is their status in REST answers (RFC 9457 problem details). */
+export type ErrorCode = "invalid" | "unknown_action" | "unauthenticated" | "token_expired" | "token_revoked" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+
+export type GetHistory = RoomRef & {
+  /** Only messages with a smaller seq */
+  before?: number | null;
+  /** Only messages with a larger seq */
+  after?: number | null;
+  /** Default: 50 */
+  limit?: number;
+};
+
+export type GetMembers = RoomRef & {
+  /** `next` of the page before */
+  after?: string | null;
+  /** Default: 100 */
+  limit?: number;
+};
+
+export interface GetProfile {
+  username: string;
+}
+
+export interface GetRooms {
+  kind?: RoomKind | null;
+  /** Only rooms that the caller is in, or only others */
+  member?: boolean | null;
+  /** `next` of the page before */
+  after?: string | null;
+  /** Default: 100 */
+  limit?: number;
+}
+
+export interface History {
+  /** In seq order */
+  messages: Message[];
+  /** More in the direction that was asked for */
+  has_more: boolean;
+}
+
+export type Invite = SubjectInRoom;
+
+export interface Login {
+  username: string;
+  password: string;
+}
+
+export interface Member {
+  username: string;
+  role: Role;
+  online: boolean;
+  /** null: never connected */
+  last_seen: string | null;
+}
+
+export type MemberChange = "joined" | "left" | "kicked" | "banned" | "role";
+
+/** Who came, went or changed role; without `seq` in public topics, which do not log it. */
+export interface MemberChanged {
+  room_id: string;
+  seq?: number | null;
+  username: string;
+  change: MemberChange;
+  /** The role after the change; null once gone */
+  role: Role | null;
+}
+
+export interface Members {
+  members: Member[];
+  /** Give it as `after` for the next page; null: this was the last */
+  next: string | null;
+}
+
+/** One message of a room's log, in its present state. */
+export interface Message {
+  id: string;
+  room_id: string;
+  topic_name: string | null;
+  /** Position of the message in its room's log */
+  seq: number;
+  sender: string;
+  /** Empty when `deleted` */
+  content: string;
+  /** ISO 8601, UTC, milliseconds */
+  created_at: string;
+  edited_at: string | null;
+  deleted: boolean;
+  /** What the sender gave; goes to the sender only */
+  client_id: string | null;
+  /** `id` of the message this one answers */
+  reply_to: string | null;
+  /** emoji -> usernames */
+  reactions: Record<string, string[]>;
+  /** Usernames of mentioned members */
+  mentions: string[];
+}
+
+/** Nothing, `null` or `{}`. */
+export type NoPayload = Record<string, never>;
+
+export interface Profile {
+  username: string;
+  online: boolean;
+  last_seen: string | null;
+  /** ISO 8601, UTC, milliseconds */
+  created_at: string;
+}
+
+export type Read = RoomRef & {
+  seq: number;
+};
+
+/** What the device missed has been replayed; from here on events are live. */
+export interface Ready {
+  username: string;
+  device: string;
+  /** Entries sent from the log before this event */
+  replayed: number;
+  /** Rooms whose cursor the log does not know or no longer reaches: ask `history` */
+  reset: string[];
+  /** ISO 8601, UTC, milliseconds */
+  token_expires_at: string;
+}
+
+export interface Receipt {
+  room_id: string;
+  username: string;
+  delivered_seq: number;
+  read_seq: number;
+}
+
+export interface Register {
+  username: string;
+  /** 8–72 bytes in UTF-8 */
+  password: string;
+}
+
+export type Role = "owner" | "moderator" | "member";
+
+/** A room as the caller sees it: `role`, `read_seq` and `unread` are the caller's own. */
+export interface Room {
+  room_id: string;
+  kind: RoomKind;
+  topic_name: string | null;
+  /** A group's title; in a direct conversation the other's username */
+  title: string | null;
+  is_private: boolean;
+  /** null: not a member */
+  role: Role | null;
+  members: number;
+  online: number;
+  /** seq of the newest entry; 0 in an empty room */
+  last_seq: number;
+  /** How far the caller has read; 0 if not a member */
+  read_seq: number;
+  /** Messages after `read_seq` */
+  unread: number;
+  last_message: Message | null;
+}
+
+export interface RoomAdded {
+  room: Room;
+}
+
+export type RoomKind = "topic" | "direct" | "group";
+
+/** A room reference: exactly one of the three. */
+export type RoomRef = ExactlyOne<{
+  room_id: string;
+  /** A topic; or, if no topic has that name, the user of that name */
+  topic_name: string;
+  /** The direct conversation with that user */
+  username: string;
+}>;
+
+export interface RoomRemoved {
+  room_id: string;
+  /** left, kicked, banned, deleted, or gone (noticed at a reconnect) */
+  reason: string;
+}
+
+export interface Rooms {
+  rooms: Room[];
+  /** Give it as `after` for the next page; null: this was the last */
+  next: string | null;
+}
+
+export type SendMessage = RoomRef & {
+  content: string;
+  client_id?: string | null;
+  /** `id` of a message in the same room */
+  reply_to?: string | null;
+};
+
+/** A room and a user it is about: here `username` is that user, so the room is one of the other two. */
+export type SubjectInRoom = ExactlyOne<{
+  room_id: string;
+  topic_name: string;
+}> & {
+  username: string;
+};
+
+export interface Subscribe {
+  topic_name: string;
+}
+
+export type Typing = RoomRef & {
+  /** Default: true */
+  typing?: boolean;
+};
+
+export interface TypingNow {
+  room_id: string;
+  username: string;
+  typing: boolean;
+}
+
+export interface Unread {
+  unread: number;
+}
+
+export type Unsubscribe = RoomRef;
+
+/** Every action: what it takes, and what it answers. */
+export interface Actions {
+  /** Make an account and sign it in. */
+  register: { request: Register; response: Credentials };
+  /** Sign in by password: a token of a new session. */
+  login: { request: Login; response: Credentials };
+  /** A fresh token of the same session. */
+  refresh: { request: NoPayload; response: Credentials };
+  /** The caller's own profile. */
+  me: { request: NoPayload; response: Profile };
+  /** A user's profile. */
+  get_profile: { request: GetProfile; response: Profile };
+  /** Bring a fresh token on a live connection, which else would close when its token expires. */
+  authenticate: { request: Authenticate; response: Authenticated };
+  /** Withdraw the session: its tokens are void, its connections close. */
+  logout: { request: NoPayload; response: Empty };
+  /** Send a message to a topic, a conversation or a user; answered when it is durable. */
+  message: { request: SendMessage; response: Message };
+  /** A page of a room's messages: the newest, those before a seq, or those after one. */
+  history: { request: GetHistory; response: History };
+  /** Tell the others in a room that the caller is typing, or no longer is. Ends by itself after 6 s. */
+  typing: { request: Typing; response: Empty };
+  /** Move this device's cursors: it has received each of these rooms up to that seq. */
+  delivered: { request: Delivered; response: Empty };
+  /** Move the caller's read marker of a room, forwards only; answers with what is left unread. */
+  read: { request: Read; response: Unread };
+  /** Make a topic, public or private; the caller is its owner. */
+  create: { request: Create; response: Room };
+  /** Become a member of a public topic. */
+  subscribe: { request: Subscribe; response: Room };
+  /** Become a member of a public topic. */
+  suscribe: { request: Subscribe; response: Room };
+  /** Leave a topic or a group. An owner's place goes to the longest-standing moderator, else member. */
+  unsubscribe: { request: Unsubscribe; response: Empty };
+  /** Make another user a member of a private topic or a group that the caller is in; at once. */
+  invite: { request: Invite; response: Room };
+  /** All rooms that the caller may see: their own, and public topics. In the order in which they were made. */
+  get_rooms: { request: GetRooms; response: Rooms };
+  /** Enter a topic, becoming a member if need be; answers with the members who are online. */
+  connect_to_room: { request: ConnectToRoom; response: ConnectedRoom };
+  /** The members of a room that the caller is in, by username. */
+  get_members: { request: GetMembers; response: Members };
+}
+
+/** Every event, and what it carries. */
+export interface Events {
+  ready: Ready;
+  message: Message;
+  member: MemberChanged;
+  room_added: RoomAdded;
+  room_removed: RoomRemoved;
+  typing: TypingNow;
+  receipt: Receipt;
+  closing: Closing;
+}
+
+/** For `Socket<ServerToClientEvents, ClientToServerEvents>` of socket.io-client. */
+export interface ServerToClientEvents {
+  ready: (event: Ready) => void;
+  message: (event: Message) => void;
+  member: (event: MemberChanged) => void;
+  room_added: (event: RoomAdded) => void;
+  room_removed: (event: RoomRemoved) => void;
+  typing: (event: TypingNow) => void;
+  receipt: (event: Receipt) => void;
+  closing: (event: Closing) => void;
+}
+
+/** The actions of a live connection; each is acknowledged. */
+export interface ClientToServerEvents {
+  /** A user's profile. */
+  get_profile: (request: GetProfile, answer: (answer: Answer<Profile>) => void) => void;
+  /** Bring a fresh token on a live connection, which else would close when its token expires. */
+  authenticate: (request: Authenticate, answer: (answer: Answer<Authenticated>) => void) => void;
+  /** Withdraw the session: its tokens are void, its connections close. */
+  logout: (request: NoPayload, answer: (answer: Answer<Empty>) => void) => void;
+  /** Send a message to a topic, a conversation or a user; answered when it is durable. */
+  message: (request: SendMessage, answer: (answer: Answer<Message>) => void) => void;
+  /** A page of a room's messages: the newest, those before a seq, or those after one. */
+  history: (request: GetHistory, answer: (answer: Answer<History>) => void) => void;
+  /** Tell the others in a room that the caller is typing, or no longer is. Ends by itself after 6 s. */
+  typing: (request: Typing, answer: (answer: Answer<Empty>) => void) => void;
+  /** Move this device's cursors: it has received each of these rooms up to that seq. */
+  delivered: (request: Delivered, answer: (answer: Answer<Empty>) => void) => void;
+  /** Move the caller's read marker of a room, forwards only; answers with what is left unread. */
+  read: (request: Read, answer: (answer: Answer<Unread>) => void) => void;
+  /** Make a topic, public or private; the caller is its owner. */
+  create: (request: Create, answer: (answer: Answer<Room>) => void) => void;
+  /** Become a member of a public topic. */
+  subscribe: (request: Subscribe, answer: (answer: Answer<Room>) => void) => void;
+  /** Become a member of a public topic. */
+  suscribe: (request: Subscribe, answer: (answer: Answer<Room>) => void) => void;
+  /** Leave a topic or a group. An owner's place goes to the longest-standing moderator, else member. */
+  unsubscribe: (request: Unsubscribe, answer: (answer: Answer<Empty>) => void) => void;
+  /** Make another user a member of a private topic or a group that the caller is in; at once. */
+  invite: (request: Invite, answer: (answer: Answer<Room>) => void) => void;
+  /** All rooms that the caller may see: their own, and public topics. In the order in which they were made. */
+  get_rooms: (request: GetRooms, answer: (answer: Answer<Rooms>) => void) => void;
+  /** Enter a topic, becoming a member if need be; answers with the members who are online. */
+  connect_to_room: (request: ConnectToRoom, answer: (answer: Answer<ConnectedRoom>) => void) => void;
+  /** The members of a room that the caller is in, by username. */
+  get_members: (request: GetMembers, answer: (answer: Answer<Members>) => void) => void;
+}
