@@ -9,8 +9,20 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, and_, bindparam, func, insert, select
 from sqlalchemy.engine import Connection
 
+from db.engine import on_driver
 from db.models import cursors, devices, entries, members, read_markers, rooms, users
-from db.queries.rows import EntryRow, chunked, insert_or, relation, select_entries, stepwise, up_to_bytes, values_of
+from db.queries.rows import (
+    EntryRow,
+    change,
+    chunked,
+    fetch,
+    insert_or,
+    relation,
+    select_entries,
+    stepwise,
+    up_to_bytes,
+    values_of,
+)
 
 _COLUMNS = (
     "room_id, seq, kind, message_id, sender_id, client_id, content, reply_to, body, messages, created_at, "
@@ -21,7 +33,7 @@ _INSERT_IN_SQLITE = f"INSERT INTO entry ({_COLUMNS}) VALUES ({', '.join('?' * 13
 
 def add(conn: Connection, new: Sequence[EntryRow]) -> None:
     if conn.dialect.name == "sqlite":  # on the path of every message: without the detour over dictionaries
-        conn.exec_driver_sql(_INSERT_IN_SQLITE, [(*entry[:5], *entry[6:]) for entry in new])
+        on_driver(conn, _INSERT_IN_SQLITE, [(*entry[:5], *entry[6:]) for entry in new], many=True)
         return
     conn.execute(
         insert(entries),
@@ -59,8 +71,7 @@ def _select_sent(dialect: str) -> Select[Any]:
 
 def sent(conn: Connection, claims: Sequence[tuple[int, int, str]]) -> dict[tuple[int, int, str], EntryRow]:
     """What was appended before under these (room, sender, client_id)."""
-    found = conn.execute(_select_sent(conn.dialect.name), {"claims": values_of(claims)})
-    rows = [EntryRow(*row) for row in found]
+    rows = [EntryRow._make(row) for row in fetch(conn, _select_sent, {"claims": values_of(claims)})]
     return {(row.room_key, row.sender_key, row.client_id or ""): row for row in rows}
 
 
@@ -180,8 +191,9 @@ def _save_cursors(dialect: str) -> Any:
 
 def save_cursors(conn: Connection, moved: Mapping[tuple[int, int], int]) -> None:
     """Move cursors, (device, room) -> seq, forwards only."""
-    conn.execute(
-        _save_cursors(conn.dialect.name),
+    change(
+        conn,
+        _save_cursors,
         [{"device": device, "room": room, "to": to} for (device, room), to in sorted(moved.items())],
     )
 
@@ -242,8 +254,9 @@ def _save_markers(dialect: str) -> Any:
 
 def save_markers(conn: Connection, moved: Mapping[tuple[int, int], MarkerRow], now: int) -> None:
     """Move read markers, (room, user) -> marker, forwards only."""
-    conn.execute(
-        _save_markers(conn.dialect.name),
+    change(
+        conn,
+        _save_markers,
         [
             {"room": room, "user": user, "to": moved_to.seq, "count": moved_to.messages, "now": now}
             for (room, user), moved_to in sorted(moved.items())
