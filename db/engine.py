@@ -4,8 +4,9 @@ Query functions are plain synchronous functions of a SQLAlchemy connection; `rea
 whole, in one transaction:
 
 * PostgreSQL: over asyncpg. Reads see one snapshot (REPEATABLE READ, READ ONLY).
-* SQLite, writes: one connection in one thread, the only one that writes and checkpoints (which is what keeps
-  clear of the WAL-reset bug of SQLite 3.7.0–3.51.2).
+* SQLite, writes: one connection, the only one that writes and checkpoints (which is what keeps clear of the WAL-reset
+  bug of SQLite 3.7.0–3.51.2), in a thread of its own. A brief transaction that would have the thread for itself runs
+  in the event loop's instead, while the disk is quick.
 * SQLite, reads: in a few threads, on connections that cannot write or checkpoint. They see one snapshot, too.
 
 A transaction on SQLite costs one hop to a thread; a driver that hops for each call (aiosqlite) costs four for each
@@ -16,7 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
@@ -34,6 +36,10 @@ BUSY_TIMEOUT_MS = 10_000  # for a lock of another process (SQLite) or transactio
 CONNECT_TIMEOUT_S = 10
 COMMAND_TIMEOUT_S = 30  # for an answer of PostgreSQL: a host that went silent does not hold its callers
 READERS = 4
+QUICK_S = 0.002
+"""While transactions take longer than this on average, none runs in the event loop's thread."""
+RECENT = 16
+"""How many transactions the average looks back, about: one of 50 ms keeps the loop free of the next dozen or two."""
 
 # What says that the store is in no state to serve, as opposed to a statement being wrong: primary result
 # codes of SQLite (sqlite.org/rescode.html), SQLSTATEs and classes of them (PostgreSQL's manual, appendix A).
@@ -68,7 +74,9 @@ _POSTGRESQL_AWAY = (
 # In a read, these say that the query function tries to write.
 _WROTE = (sqlite3.SQLITE_READONLY, "25006")
 
+# In a connection's `info`.
 _FAILED = "tidings.failed"
+_AT_ONCE = "tidings.at_once"
 
 
 class StoreUnavailable(Exception):
@@ -78,11 +86,24 @@ class StoreUnavailable(Exception):
     """
 
 
+class _NotAtOnce(Exception):
+    """The transaction cannot begin now: another process is writing, or something is wrong."""
+
+
 class Database:
     """Call `start` before and `stop` after use; the constructor does no I/O."""
 
-    def __init__(self, url: str, durability: Durability = "full", *, checkpoints: bool = True) -> None:
+    def __init__(
+        self,
+        url: str,
+        durability: Durability = "full",
+        *,
+        checkpoints: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`checkpoints=False` for a second process on the same SQLite file (the command line's).
+
+        `clock`: seconds, by which transactions are timed.
 
         Raises `ValueError` for a URL of neither a SQLite file nor PostgreSQL.
         """
@@ -96,8 +117,11 @@ class Database:
             raise ValueError("a SQLite database is a file here: several connections share it")
         self._checkpoints = checkpoints
         self._suspect = False
+        self._clock = clock
+        self._recently = 2 * QUICK_S  # so the first ones run in the thread
         self._async: AsyncEngine | None = None
         self._writer: Engine | None = None
+        self._writing: Connection | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._readers: Engine | None = None
         self._reader_threads: ThreadPoolExecutor | None = None
@@ -177,7 +201,7 @@ class Database:
             if self._thread is not None:
                 # The last connection to close checkpoints, so the writer's is the last.
                 if writer is not None:
-                    await self._in_writer_thread(writer.dispose)
+                    await self._in_writer_thread(self._close_writer, writer)
                 self._thread.shutdown()
                 self._thread = None
 
@@ -202,7 +226,7 @@ class Database:
         with self._readers.connect() as conn:
             return query(conn)
 
-    async def write(self, change: Callable[[Connection], T]) -> T:
+    async def write(self, change: Callable[[Connection], T], *, brief: bool = False) -> T:
         """Run a function in one write transaction and commit it, durably as configured.
 
         Cancelling the caller does not interrupt the transaction. Raises what the function raises (the
@@ -212,7 +236,19 @@ class Database:
         A function that means to go on after an error of the database (a repeated key) runs the statement in
         a savepoint, `conn.begin_nested()`. If it catches one outside a savepoint, all is rolled back and this
         raises `RuntimeError` (PostgreSQL has rolled back by then, yet answers COMMIT as if it had committed).
+
+        `brief`: the function takes well under a millisecond, and nothing else is about to be written. On SQLite it
+        may run, and commit, in the event loop's thread while the disk is quick (see `_may_commit_here`).
         """
+        if brief and self._may_commit_here():
+            try:
+                return self._transact(change, at_once=True)
+            except _NotAtOnce:
+                pass  # so it waits in the thread
+            except Exception as error:
+                if away := unavailable(error):
+                    raise away from error
+                raise
         running: asyncio.Future[T]
         if self.is_sqlite:
             assert self._thread is not None, "not started"
@@ -237,18 +273,39 @@ class Database:
         async with self._async.begin() as conn:
             return await conn.run_sync(_run, change)
 
-    def _transact(self, change: Callable[[Connection], T]) -> T:
-        """One transaction. After a failure of the store: on a new connection, and only after a probe."""
+    def _may_commit_here(self) -> bool:
+        """Whether the next transaction may run in the event loop's thread, and save two switches between threads.
+
+        Only if no other is under way, and the recent ones took no more than `QUICK_S` on average. So one slow commit
+        may hold the loop up, but not the next: they are in the thread until it is made up for by quick ones.
+        """
+        return self.is_sqlite and not self._writes and not self._suspect and self._recently <= QUICK_S
+
+    def _transact(self, change: Callable[[Connection], T], at_once: bool = False) -> T:
+        """One transaction, timed. `at_once`: it raises `_NotAtOnce` instead of waiting for another process's lock."""
+        began = self._clock()
+        try:
+            return self._transact_now(change, at_once)
+        finally:
+            self._recently += (self._clock() - began - self._recently) / RECENT
+
+    def _transact_now(self, change: Callable[[Connection], T], at_once: bool) -> T:
+        """After a failure of the store: on a new connection, and only after a probe."""
         assert self._writer is not None, "not started"
-        if self._suspect:
-            with self._writer.connect() as conn:
+        conn = self._writing
+        if conn is None:
+            conn = self._writing = self._writer.connect()
+        try:
+            if self._suspect:
                 _commit(conn, _probe)
-            self._suspect = False
-        with self._writer.connect() as conn:
-            try:
-                return _commit(conn, change)
-            finally:
-                self._suspect = conn.invalidated
+                self._suspect = False
+            if at_once:
+                conn.info[_AT_ONCE] = True
+            return _commit(conn, change)
+        finally:
+            if conn.invalidated:
+                self._suspect, self._writing = True, None
+                conn.close()
 
     async def _in_writer_thread(self, function: Callable[..., T], *args: Any) -> T:
         assert self._thread is not None, "not started"
@@ -256,7 +313,13 @@ class Database:
 
     def _open_writer(self) -> None:
         assert self._writer is not None
-        self._writer.connect().close()
+        self._writing = self._writer.connect()
+
+    def _close_writer(self, writer: Engine) -> None:
+        if self._writing is not None:
+            self._writing.close()
+            self._writing = None
+        writer.dispose()
 
     def _prepare_writer(self, dbapi: Any, _record: Any) -> None:
         _prepare(
@@ -307,7 +370,37 @@ def _begin(conn: Connection) -> None:
 
 def _begin_immediate(conn: Connection) -> None:
     # A deferred transaction that reads before it writes fails at once with SQLITE_BUSY_SNAPSHOT.
-    conn.exec_driver_sql("BEGIN IMMEDIATE")
+    if not conn.info.pop(_AT_ONCE, False):
+        on_driver(conn, "BEGIN IMMEDIATE")
+        return
+    on_driver(conn, "PRAGMA busy_timeout=0")
+    try:
+        _driver(conn).execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        raise _NotAtOnce from error
+    finally:
+        on_driver(conn, f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+
+
+def _driver(conn: Connection) -> sqlite3.Connection:
+    driver = conn.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
+
+
+def on_driver(conn: Connection, sql: str, parameters: Sequence[Any] = (), *, many: bool = False) -> list[Any]:
+    """Run a statement on SQLite's driver as it is, and return its rows (booleans as 0 and 1).
+
+    For the path of every message: SQLAlchemy's part costs several times as much as SQLite's there. `many`: once for
+    each of the parameters. Raises `sqlite3.Error`; it counts for the transaction as an error of SQLAlchemy's does.
+    """
+    driver = _driver(conn)
+    try:
+        return (driver.executemany if many else driver.execute)(sql, parameters).fetchall()
+    except sqlite3.Error as error:
+        if _note(conn, error):
+            conn.invalidate(error)
+        raise
 
 
 def _refuse_closed(_dbapi: Any, record: Any, _proxy: Any) -> None:
@@ -317,15 +410,22 @@ def _refuse_closed(_dbapi: Any, record: Any, _proxy: Any) -> None:
 
 
 def _note_error(context: ExceptionContext) -> None:
-    """A transaction that the database has given up must not go on, even if the function catches the error."""
     conn = context.connection
-    if conn is None or conn.invalidated:
-        return
+    if conn is not None and _note(conn, context.original_exception):
+        context.is_disconnect = True
+
+
+def _note(conn: Connection, error: BaseException) -> bool:
+    """A transaction that the database has given up must not go on, even if the function catches the error.
+
+    Returns whether the connection must not be used any more: SQLite may have rolled back by itself (a full disk), and
+    each later statement would commit on its own.
+    """
+    if conn.invalidated:
+        return False
     if not conn.in_nested_transaction():
         conn.info[_FAILED] = True
-    if conn.dialect.name == "sqlite" and _is_away(context.original_exception):
-        # SQLite may have rolled back by itself (a full disk): each later statement would commit on its own.
-        context.is_disconnect = True
+    return conn.dialect.name == "sqlite" and _is_away(error)
 
 
 def _commit(conn: Connection, change: Callable[[Connection], T]) -> T:

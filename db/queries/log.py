@@ -12,12 +12,15 @@ import orjson
 from sqlalchemy import Select, Text, and_, bindparam, case, cast, func, insert, not_, null, or_, select, update
 from sqlalchemy.engine import Connection
 
+from db.engine import on_driver
 from db.models import cursors, devices, entries, members, read_markers, rooms, users
 from db.queries.rows import (
     EntryRow,
+    change,
     chunked,
     entry_bytes,
     entry_columns,
+    fetch,
     insert_or,
     relation,
     select_entries,
@@ -35,7 +38,7 @@ _INSERT_IN_SQLITE = f"INSERT INTO entry ({_COLUMNS}) VALUES ({', '.join('?' * 15
 
 def add(conn: Connection, new: Sequence[EntryRow]) -> None:
     if conn.dialect.name == "sqlite":  # on the path of every message: without the detour over dictionaries
-        conn.exec_driver_sql(_INSERT_IN_SQLITE, [(*entry[:5], *entry[6:16]) for entry in new])
+        on_driver(conn, _INSERT_IN_SQLITE, [(*entry[:5], *entry[6:16]) for entry in new], many=True)
         return
     conn.execute(
         insert(entries),
@@ -75,8 +78,7 @@ def _select_sent(dialect: str) -> Select[Any]:
 
 def sent(conn: Connection, claims: Sequence[tuple[int, int, str]]) -> dict[tuple[int, int, str], EntryRow]:
     """What was appended before under these (room, sender, client_id)."""
-    found = conn.execute(_select_sent(conn.dialect.name), {"claims": values_of(claims)})
-    rows = [EntryRow(*row) for row in found]
+    rows = [EntryRow._make(row) for row in fetch(conn, _select_sent, {"claims": values_of(claims)})]
     return {(row.room_key, row.sender_key, row.client_id or ""): row for row in rows}
 
 
@@ -133,7 +135,7 @@ def message_of_member(conn: Connection, user_key: int, message_id: str) -> Entry
     return None if row is None else EntryRow(*row)
 
 
-_CHANGE = (
+_REWRITE = (
     update(entries)
     .where(entries.c.room_id == bindparam("at_room"), entries.c.seq == bindparam("at_seq"))
     .values(
@@ -146,10 +148,10 @@ _CHANGE = (
 )
 
 
-def change(conn: Connection, message: EntryRow) -> None:
+def rewrite(conn: Connection, message: EntryRow) -> None:
     """Write a message as it is now; what it said before is gone."""
     conn.execute(
-        _CHANGE,
+        _REWRITE,
         {
             "at_room": message.room_key,
             "at_seq": message.seq,
@@ -337,8 +339,9 @@ def _save_cursors(dialect: str) -> Any:
 
 def save_cursors(conn: Connection, moved: Mapping[tuple[int, int], int]) -> None:
     """Move cursors, (device, room) -> seq, forwards only."""
-    conn.execute(
-        _save_cursors(conn.dialect.name),
+    change(
+        conn,
+        _save_cursors,
         [{"device": device, "room": room, "to": to} for (device, room), to in sorted(moved.items())],
     )
 
@@ -399,8 +402,9 @@ def _save_markers(dialect: str) -> Any:
 
 def save_markers(conn: Connection, moved: Mapping[tuple[int, int], MarkerRow], now: int) -> None:
     """Move read markers, (room, user) -> marker, forwards only."""
-    conn.execute(
-        _save_markers(conn.dialect.name),
+    change(
+        conn,
+        _save_markers,
         [
             {"room": room, "user": user, "to": moved_to.seq, "count": moved_to.messages, "now": now}
             for (room, user), moved_to in sorted(moved.items())

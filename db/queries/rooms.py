@@ -26,9 +26,11 @@ from db.queries.rows import (
     ROOM_COLUMNS,
     EntryRow,
     RoomRow,
+    change,
     chunked,
     direct_key,
     entry_columns,
+    fetch,
     insert_or,
     relation,
     stepwise,
@@ -109,18 +111,21 @@ def find_direct(conn: Connection, a: int, b: int) -> RoomRow | None:
 
 
 _SOME = rooms.c.id.in_(bindparam("keys", expanding=True))
-# FOR NO KEY UPDATE: rows that refer to a room may be inserted meanwhile, and do not wait in a circle.
-_LOCK = select(*ROOM_COLUMNS).where(_SOME).order_by(rooms.c.id).with_for_update(key_share=True)
 _HEADS = select(rooms.c.id, rooms.c.last_seq).where(_SOME)
+
+
+@cache
+def _select_locked(dialect: str) -> Select[Any]:
+    given = relation(dialect, "keys", room_key=int)
+    # FOR NO KEY UPDATE: rows that refer to a room may be inserted meanwhile, and do not wait in a circle.
+    some = select(*ROOM_COLUMNS).where(rooms.c.id.in_(select(given.c.room_key)))
+    return some.order_by(rooms.c.id).with_for_update(key_share=True)
 
 
 def lock(conn: Connection, keys: Sequence[int]) -> dict[int, RoomRow]:
     """The rooms with their heads, locked in key order until the end of the transaction."""
-    found: dict[int, RoomRow] = {}
-    for chunk in chunked(sorted(keys)):
-        for row in conn.execute(_LOCK, {"keys": chunk}):
-            found[row[0]] = RoomRow._make(row)
-    return found
+    found = fetch(conn, _select_locked, {"keys": values_of((key,) for key in keys)})
+    return {(room := RoomRow(*row)).key: room._replace(is_private=bool(room.is_private)) for row in found}
 
 
 def heads(conn: Connection, keys: Sequence[int]) -> dict[int, int]:
@@ -151,15 +156,14 @@ def _select_banned(dialect: str) -> Select[Any]:
 
 def standings(conn: Connection, pairs: Sequence[tuple[int, int]], now: int) -> dict[tuple[int, int], Standing]:
     """Roles and bans for (room, user) pairs; a pair that is missing has neither."""
-    dialect = conn.dialect.name
-    roles = conn.execute(_select_roles(dialect), {"pairs": values_of(pairs)})
+    roles = fetch(conn, _select_roles, {"pairs": values_of(pairs)})
     found = {
         (room, user): Standing(role, False, muted_until, bool(blocked))
         for room, user, role, muted_until, blocked in roles
     }
     outside = [one for one in pairs if one not in found]
     if outside:
-        banned = conn.execute(_select_banned(dialect), {"pairs": values_of(outside), "now": now})
+        banned = fetch(conn, _select_banned, {"pairs": values_of(outside), "now": now})
         found.update({(room, user): Standing(None, True) for room, user in banned})
     return found
 
@@ -176,21 +180,24 @@ def insert_room(conn: Connection, **values: Any) -> int | None:
     return None if key is None else int(key)
 
 
-_SAVE_HEAD = (
-    update(rooms)
-    .where(rooms.c.id == bindparam("key"))
-    .values(
-        last_seq=bindparam("head"),
-        messages=bindparam("count"),
-        last_message_seq=bindparam("newest"),
-        members=bindparam("size"),
+@cache
+def _save_head(_dialect: str) -> Any:
+    return (
+        update(rooms)
+        .where(rooms.c.id == bindparam("key"))
+        .values(
+            last_seq=bindparam("head"),
+            messages=bindparam("count"),
+            last_message_seq=bindparam("newest"),
+            members=bindparam("size"),
+        )
     )
-)
 
 
 def save_heads(conn: Connection, changed: Sequence[RoomRow]) -> None:
-    conn.execute(
-        _SAVE_HEAD,
+    change(
+        conn,
+        _save_head,
         [
             {
                 "key": room.key,

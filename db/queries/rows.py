@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
+import orjson
 from sqlalchemy import CTE, BigInteger, Select, Table, Text, bindparam, select, text
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection
 
+from db.engine import on_driver
 from db.models import entries, rooms, users
 
 T = TypeVar("T")
@@ -137,8 +138,25 @@ def stepwise(
         cursor.close()
 
 
+def fetch(conn: Connection, build: Callable[[str], Any], asked: Mapping[str, Any]) -> Sequence[Any]:
+    """The rows of a statement on the path of every message; as with `stepwise`, SQLite's booleans are 0 and 1."""
+    if conn.dialect.name != "sqlite":
+        return conn.execute(build(conn.dialect.name), asked).all()
+    sql, names, constants = _in_sqlite(build)
+    return on_driver(conn, sql, [asked.get(name, constants[name]) for name in names])
+
+
+def change(conn: Connection, build: Callable[[str], Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Run a statement on the path of every message once for each row of parameters (all of them)."""
+    if conn.dialect.name != "sqlite":
+        conn.execute(build(conn.dialect.name), rows)
+        return
+    sql, names, _ = _in_sqlite(build)
+    on_driver(conn, sql, [[row[name] for name in names] for row in rows], many=True)
+
+
 @cache
-def _in_sqlite(build: Callable[[str], Select[Any]]) -> tuple[str, Sequence[str], Mapping[str, Any]]:
+def _in_sqlite(build: Callable[[str], Any]) -> tuple[str, Sequence[str], Mapping[str, Any]]:
     compiled = build("sqlite").compile(dialect=sqlite_dialect())
     return compiled.string, compiled.positiontup or (), compiled.params
 
@@ -200,7 +218,7 @@ def relation(dialect: str, name: str, **columns: type[int] | type[str]) -> CTE:
 
 def values_of(rows: Iterable[Sequence[Any]]) -> str:
     """Rows as the parameter of a `relation`."""
-    return json.dumps([list(row) for row in rows])
+    return orjson.dumps([list(row) for row in rows]).decode()
 
 
 def direct_key(a: int, b: int) -> str:

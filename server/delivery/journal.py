@@ -55,13 +55,17 @@ class Journal:
         self._writer: asyncio.Task[None] | None = None
         self.committed: Callable[[int, float], None] = lambda changes, seconds: None
         """Called after each commit with the number of its changes, and its time; for who keeps count."""
+        self._ticker: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
+        self._tick()
         self._writer = asyncio.create_task(self._run(), name="journal")
 
     async def stop(self) -> None:
         """Refuse new changes, write what is queued, and the cursors."""
         self._closing = True
+        if self._ticker is not None:
+            self._ticker.cancel()
         self._wake.set()
         if self._writer is not None:
             await self._writer
@@ -98,18 +102,22 @@ class Journal:
         """Make a change and wait until it is durable."""
         return await asyncio.shield(self.hand_over(operation))
 
+    def _tick(self) -> None:
+        """Have cursors written that no batch has taken along."""
+        if self._cursors:
+            self._wake.set()
+        self._ticker = asyncio.get_running_loop().call_later(CURSOR_INTERVAL_S, self._tick)
+
     async def _run(self) -> None:
         while not (self._closing and not self._queue and not self._cursors):
             if not self._queue:
                 self._wake.clear()
                 if not self._closing:
-                    try:
-                        await asyncio.wait_for(self._wake.wait(), CURSOR_INTERVAL_S)
-                    except TimeoutError:
-                        if not self._cursors:
-                            continue
+                    await self._wake.wait()
             batch = self._next_batch()
-            written = await self._write_batch(batch)
+            # Nobody to wait for, and nobody who waits: then the way to the acknowledgement may be the shortest.
+            brief = len(batch) == 1 and not self._queue and isinstance(batch[0][0], Send)
+            written = await self._write_batch(batch, brief=brief)
             if not written and not batch and self._closing:
                 break  # cursors may be lost: it costs a repeat
 
@@ -124,12 +132,16 @@ class Journal:
             batch.append(self._queue.popleft())
         return batch
 
-    async def _write_batch(self, batch: Sequence[tuple[Operation[Any], asyncio.Future[Any]]]) -> bool:
+    async def _write_batch(
+        self, batch: Sequence[tuple[Operation[Any], asyncio.Future[Any]]], *, brief: bool = False
+    ) -> bool:
         operations = [operation for operation, _ in batch]
         moved = self._cursors.take()
         started = time.perf_counter()
         try:
-            outcomes, notices = await self._db.write(lambda conn: commit(conn, operations, moved))
+            outcomes, notices = await self._db.write(
+                lambda conn: commit(conn, operations, moved), brief=brief and not moved
+            )
         except StoreUnavailable as error:
             self._cursors.failed()
             if batch:

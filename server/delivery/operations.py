@@ -259,7 +259,7 @@ class Change(Operation[T]):
 
     def write(self, work: Work, room: RoomLog, kind: str, new: EntryRow, **body: Any) -> None:
         """Store the message as it is now, and append the entry that tells of it."""
-        log.change(work.conn, new)
+        log.rewrite(work.conn, new)
         # What can still be said of the message when retention has taken it.
         body |= {"id": new.message_id, "sender": new.sender, "created_at": new.created_at}
         told = orjson.dumps(body).decode()

@@ -6,14 +6,15 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
-from db.engine import READERS, Database, StoreUnavailable
+from db.engine import QUICK_S, READERS, RECENT, Database, StoreUnavailable, on_driver
 from tests.db.rows import add_entries, add_room, add_user, count_entries, count_rooms
 
 WRITER = {
@@ -93,6 +94,137 @@ async def test_a_log_is_read_by_its_primary_key(sqlite: Database) -> None:
     plan = "EXPLAIN QUERY PLAN SELECT * FROM entry WHERE room_id = 1 AND seq > 5 AND seq <= 9 ORDER BY seq LIMIT 4"
     steps = await sqlite.read(lambda conn: [row.detail for row in conn.execute(text(plan))])
     assert steps == ["SEARCH entry USING PRIMARY KEY (room_id=? AND seq>? AND seq<?)"]
+
+
+class Disk:
+    """A clock, and transactions that take so long by it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def change(self, took: float) -> Callable[[Connection], int]:
+        """Returns the thread that it ran in."""
+
+        def change(conn: Connection) -> int:
+            add_room(conn, 1000 + count_rooms(conn))
+            self.now += took
+            return threading.get_ident()
+
+        return change
+
+
+@pytest.fixture
+async def timed(sqlite_url: str) -> AsyncIterator[tuple[Database, Disk]]:
+    """A database that has found its disk to be quick."""
+    disk = Disk()
+    database = Database(sqlite_url, clock=disk)
+    await database.start()
+    for _ in range(RECENT):
+        await database.write(disk.change(0.0))
+    yield database, disk
+    await database.stop()
+
+
+async def test_a_brief_write_on_a_quick_disk_needs_no_other_thread(timed: tuple[Database, Disk]) -> None:
+    database, disk = timed
+    loops = threading.get_ident()
+    assert await database.write(disk.change(QUICK_S), brief=True) == loops
+    assert await database.write(disk.change(0.0)) != loops
+    assert await database.read(count_rooms) == RECENT + 2
+
+
+async def test_one_slow_commit_keeps_the_next_ones_out_of_the_event_loop(timed: tuple[Database, Disk]) -> None:
+    database, disk = timed
+    loops = threading.get_ident()
+    assert await database.write(disk.change(0.05), brief=True) == loops
+    for took in [0.05] * RECENT + [0.0] * RECENT:  # a disk that stays slow holds nobody up again
+        assert await database.write(disk.change(took), brief=True) != loops
+    for _ in range(4 * RECENT):
+        await database.write(disk.change(0.0))
+    assert await database.write(disk.change(0.0), brief=True) == loops
+
+
+async def test_a_disk_that_was_never_seen_is_not_tried_in_the_event_loop(sqlite_url: str) -> None:
+    disk = Disk()
+    database = Database(sqlite_url, clock=disk)
+    await database.start()
+    assert await database.write(disk.change(0.0), brief=True) != threading.get_ident()
+    await database.stop()
+
+
+async def test_a_brief_write_waits_for_another_process_in_the_thread(timed: tuple[Database, Disk]) -> None:
+    database, disk = timed
+    other = sqlite3.connect(database.url.database or "", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = asyncio.create_task(database.write(disk.change(0.0), brief=True))
+    assert await database.read(count_rooms) == RECENT  # the event loop has time for this
+    assert not waiting.done()
+    other.execute("COMMIT")
+    other.close()
+    assert await waiting != threading.get_ident()
+    assert await database.write(pragmas(WRITER)) == WRITER
+
+
+async def test_a_brief_write_waits_for_the_one_under_way(timed: tuple[Database, Disk]) -> None:
+    database, disk = timed
+    brief_asked = threading.Event()
+
+    def change(conn: Connection) -> None:
+        assert brief_asked.wait(10)
+        add_room(conn, 100)
+
+    first = asyncio.create_task(database.write(change))
+    second = asyncio.create_task(database.write(lambda conn: (count_rooms(conn), disk.change(0.0)), brief=True))
+    asyncio.get_running_loop().call_soon(brief_asked.set)
+    assert (await second)[0] == RECENT + 1
+    await first
+
+
+async def test_a_brief_write_fails_as_any_other_and_leaves_nothing_half_written(timed: tuple[Database, Disk]) -> None:
+    database, disk = timed
+    await database.write(lambda conn: (add_user(conn), add_room(conn, 1)))
+    with pytest.raises(IntegrityError):
+        await database.write(lambda conn: (add_room(conn, 2), add_room(conn, 1)), brief=True)
+    with pytest.raises(StoreUnavailable, match="full"):
+        await database.write(fill, brief=True)
+    assert await database.write(disk.change(0.0), brief=True) != threading.get_ident()  # after a probe
+    assert await database.read(count_rooms) == RECENT + 2
+    assert await database.read(count_entries) == 0
+    assert await database.write(pragmas(WRITER)) == WRITER
+
+
+@pytest.mark.parametrize("brief", [False, True])
+async def test_a_function_that_hides_an_error_of_the_driver_is_rolled_back(
+    timed: tuple[Database, Disk], brief: bool
+) -> None:
+    database, _ = timed
+
+    def change(conn: Connection) -> None:
+        add_room(conn, 100)
+        with suppress(sqlite3.IntegrityError):
+            on_driver(conn, "INSERT INTO room SELECT * FROM room WHERE id = ?", [1000])
+
+    with pytest.raises(RuntimeError, match="savepoint"):
+        await database.write(change, brief=brief)
+    assert await database.read(count_rooms) == RECENT
+
+
+async def test_a_function_that_hides_a_full_disk_from_the_driver_cannot_write_half(sqlite: Database) -> None:
+    def change(conn: Connection) -> None:
+        add_room(conn, 1)
+        pages = conn.exec_driver_sql("PRAGMA page_count").scalar_one()
+        conn.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+        with suppress(sqlite3.OperationalError):
+            on_driver(conn, "CREATE TABLE big AS SELECT zeroblob(100000)")
+        add_room(conn, 2)
+
+    with pytest.raises(StoreUnavailable):
+        await sqlite.write(change)
+    assert await sqlite.read(count_rooms) == 0
+    await sqlite.write(lambda conn: add_room(conn, 1))
 
 
 def fill(conn: Connection) -> None:
