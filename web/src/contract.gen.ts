@@ -8,6 +8,64 @@ type ExactlyOne<T> = {
 /** The one argument of every acknowledgement. */
 export type Answer<T> = { ok: true; data: T } | { ok: false; error: ActionError };
 
+export interface AdminGetTopics {
+  /** `next` of the page before */
+  after?: string | null;
+  /** Default: 100 */
+  limit?: number;
+}
+
+export interface AdminGetUsers {
+  /** `next` of the page before */
+  after?: string | null;
+  /** Default: 100 */
+  limit?: number;
+}
+
+export interface AdminRoomRef {
+  room_id: string;
+}
+
+export interface AdminTopic {
+  room_id: string;
+  topic_name: string;
+  is_private: boolean;
+  members: number;
+  online: number;
+  /** How many its log holds */
+  entries: number;
+  /** How many messages were sent to it */
+  messages: number;
+  /** ISO 8601, UTC, milliseconds */
+  created_at: string;
+}
+
+export interface AdminTopics {
+  topics: AdminTopic[];
+  /** Give it as `after` for the next page; null: this was the last */
+  next: string | null;
+}
+
+export interface AdminUser {
+  username: string;
+  online: boolean;
+  last_seen: string | null;
+  /** ISO 8601, UTC, milliseconds */
+  created_at: string;
+  disabled: boolean;
+  admin: boolean;
+}
+
+export interface AdminUserRef {
+  username: string;
+}
+
+export interface AdminUsers {
+  users: AdminUser[];
+  /** Give it as `after` for the next page; null: this was the last */
+  next: string | null;
+}
+
 export interface Authenticate {
   token: string;
 }
@@ -15,6 +73,36 @@ export interface Authenticate {
 export interface Authenticated {
   /** ISO 8601, UTC, milliseconds */
   token_expires_at: string;
+}
+
+export interface Ban {
+  username: string;
+  /** ISO 8601, UTC, milliseconds */
+  created_at: string;
+  /** null: for ever */
+  expires_at: string | null;
+}
+
+export type BanUser = SubjectInRoom & {
+  /** Seconds; not given: for ever */
+  duration?: number | null;
+};
+
+export interface Bans {
+  bans: Ban[];
+  /** Give it as `after` for the next page; null: this was the last */
+  next: string | null;
+}
+
+export interface BlockUser {
+  username: string;
+}
+
+export interface ChangePassword {
+  /** The present one */
+  password: string;
+  /** 8–72 bytes in UTF-8 */
+  new_password: string;
 }
 
 /** Why the server closes a connection; sent in `closing` before it does. */
@@ -56,6 +144,22 @@ export interface Create {
   is_private?: boolean;
 }
 
+export interface CreateConversation {
+  /** The others. One, and no title: the direct conversation */
+  usernames: string[];
+  title?: string | null;
+}
+
+export type CreateInvitationLink = RoomRef & {
+  /**
+   * Seconds; null: never
+   * Default: 604800
+   */
+  expires_in?: number | null;
+  /** How many may come by it; null: any number */
+  uses?: number | null;
+};
+
 /** Answer of `register`, `login` and `refresh`. */
 export interface Credentials {
   token: string;
@@ -64,9 +168,22 @@ export interface Credentials {
   user: Profile;
 }
 
+export interface Deactivate {
+  password: string;
+}
+
+export interface Delete {
+  message_id: string;
+}
+
 export interface Delivered {
   /** room_id -> seq up to which this device has received everything */
   cursors: Record<string, number>;
+}
+
+export interface Edit {
+  message_id: string;
+  content: string;
 }
 
 /** `{}`: done, nothing to tell. */
@@ -84,6 +201,13 @@ export interface ActionError {
 
 /** Stable codes; `http_status` is their status in REST answers (RFC 9457 problem details). */
 export type ErrorCode = "invalid" | "unknown_action" | "unauthenticated" | "token_expired" | "token_revoked" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
+
+export type GetBans = RoomRef & {
+  /** `next` of the page before */
+  after?: string | null;
+  /** Default: 100 */
+  limit?: number;
+};
 
 export type GetHistory = RoomRef & {
   /** Only messages with a smaller seq */
@@ -122,7 +246,22 @@ export interface History {
   has_more: boolean;
 }
 
+export interface InvitationCode {
+  code: string;
+}
+
+export interface InvitationLink {
+  code: string;
+  room_id: string;
+  /** null: never */
+  expires_at: string | null;
+  /** null: any number */
+  uses_left: number | null;
+}
+
 export type Invite = SubjectInRoom;
+
+export type Kick = SubjectInRoom;
 
 export interface Login {
   username: string;
@@ -133,7 +272,7 @@ export interface Member {
   username: string;
   role: Role;
   online: boolean;
-  /** null: never connected */
+  /** null: online, or never connected */
   last_seen: string | null;
 }
 
@@ -179,8 +318,29 @@ export interface Message {
   mentions: string[];
 }
 
+/** `seq` is the position of the change; `message` is the message as it is now. */
+export interface MessageChanged {
+  room_id: string;
+  seq: number;
+  message: Message;
+}
+
+export type Mute = SubjectInRoom & {
+  /**
+   * Seconds; 0: may speak again at once
+   * Default: 3600
+   */
+  duration?: number;
+};
+
 /** Nothing, `null` or `{}`. */
 export type NoPayload = Record<string, never>;
+
+export interface Presence {
+  username: string;
+  online: boolean;
+  last_seen: string | null;
+}
 
 export interface Profile {
   username: string;
@@ -188,6 +348,14 @@ export interface Profile {
   last_seen: string | null;
   /** ISO 8601, UTC, milliseconds */
   created_at: string;
+}
+
+export interface React {
+  message_id: string;
+  /** An emoji, or a short name of one; no whitespace or control characters */
+  emoji: string;
+  /** Default: false */
+  remove?: boolean;
 }
 
 export type Read = RoomRef & {
@@ -219,6 +387,10 @@ export interface Register {
   password: string;
 }
 
+export interface RevokeSession {
+  session_id: string;
+}
+
 export type Role = "owner" | "moderator" | "member";
 
 /** A room as the caller sees it: `role`, `read_seq` and `unread` are the caller's own. */
@@ -244,6 +416,15 @@ export interface Room {
 
 export interface RoomAdded {
   room: Room;
+}
+
+/** A group has another title. */
+export interface RoomChanged {
+  room_id: string;
+  seq: number;
+  /** Who changed it */
+  username: string;
+  title: string;
 }
 
 export type RoomKind = "topic" | "direct" | "group";
@@ -276,6 +457,33 @@ export type SendMessage = RoomRef & {
   reply_to?: string | null;
 };
 
+/** One login of the caller. */
+export interface Session {
+  session_id: string;
+  /** ISO 8601, UTC, milliseconds */
+  created_at: string;
+  /** ISO 8601, UTC, milliseconds */
+  expires_at: string;
+  /** The one that asks */
+  current: boolean;
+  /** What the client called itself when it signed in */
+  user_agent: string | null;
+}
+
+export interface Sessions {
+  /** Newest first; those that are still good */
+  sessions: Session[];
+}
+
+export type SetRole = SubjectInRoom & {
+  /** `owner` hands the room over: who was the owner is a moderator then */
+  role: Role;
+};
+
+export type SetTitle = RoomRef & {
+  title: string;
+};
+
 /** A room and a user it is about: here `username` is that user, so the room is one of the other two. */
 export type SubjectInRoom = ExactlyOne<{
   room_id: string;
@@ -299,11 +507,17 @@ export interface TypingNow {
   typing: boolean;
 }
 
+export type Unban = SubjectInRoom;
+
 export interface Unread {
   unread: number;
 }
 
 export type Unsubscribe = RoomRef;
+
+export interface Usernames {
+  usernames: string[];
+}
 
 /** Every action: what it takes, and what it answers. */
 export interface Actions {
@@ -321,8 +535,38 @@ export interface Actions {
   authenticate: { request: Authenticate; response: Authenticated };
   /** Withdraw the session: its tokens are void, its connections close. */
   logout: { request: NoPayload; response: Empty };
+  /** Take another password; every other session of the caller is withdrawn. */
+  change_password: { request: ChangePassword; response: Empty };
+  /** Close one's account: nobody can sign in to it, until an administrator enables it. What was sent stays. */
+  deactivate: { request: Deactivate; response: Empty };
+  /** The caller's sessions that are still good, newest first. */
+  get_sessions: { request: NoPayload; response: Sessions };
+  /** Withdraw one of the caller's sessions: its tokens are void, its connections close. */
+  revoke_session: { request: RevokeSession; response: Empty };
+  /** Take no direct messages and no invitations from a user, and hide one's presence from them. */
+  block: { request: BlockUser; response: Empty };
+  /** Take a block back. */
+  unblock: { request: BlockUser; response: Empty };
+  /** Whom the caller has blocked. */
+  get_blocks: { request: NoPayload; response: Usernames };
+  /** All users, by username. */
+  admin_get_users: { request: AdminGetUsers; response: AdminUsers };
+  /** Withdraw a user's sessions and let them in no more. */
+  admin_disable_user: { request: AdminUserRef; response: Empty };
+  /** Let a disabled user sign in again. */
+  admin_enable_user: { request: AdminUserRef; response: Empty };
+  /** All topics, private ones too, with the size of their logs; in the order in which they were made. */
+  admin_get_topics: { request: AdminGetTopics; response: AdminTopics };
+  /** Delete a topic with its log; its members are told, and its name is free. */
+  admin_delete_topic: { request: AdminRoomRef; response: Empty };
   /** Send a message to a topic, a conversation or a user; answered when it is durable. */
   message: { request: SendMessage; response: Message };
+  /** Replace the content of one's own message; whom it mentions is found anew. */
+  edit: { request: Edit; response: Message };
+  /** Delete one's own message, or as a moderator anybody's: its content is gone, a tombstone stays in its place. */
+  delete: { request: Delete; response: Empty };
+  /** Put an emoji on a message, or take one's own off. Each is there once, however often it is put. */
+  react: { request: React; response: Message };
   /** A page of a room's messages: the newest, those before a seq, or those after one. */
   history: { request: GetHistory; response: History };
   /** Tell the others in a room that the caller is typing, or no longer is. Ends by itself after 6 s. */
@@ -331,6 +575,18 @@ export interface Actions {
   delivered: { request: Delivered; response: Empty };
   /** Move the caller's read marker of a room, forwards only; answers with what is left unread. */
   read: { request: Read; response: Unread };
+  /** Remove a member, who may come back. */
+  kick: { request: Kick; response: Empty };
+  /** Remove a user and do not let them come back, by whichever way; also one who is not a member. */
+  ban: { request: BanUser; response: Empty };
+  /** Let a banned user come back. */
+  unban: { request: Unban; response: Empty };
+  /** Who is banned from a room that the caller moderates, by username. */
+  get_bans: { request: GetBans; response: Bans };
+  /** Let a member not send, edit, react or type for a while; leaving and coming back does not end it. */
+  mute: { request: Mute; response: Empty };
+  /** Give a member another role, not above one's own. An owner may hand the room over, and moderates it then. */
+  set_role: { request: SetRole; response: Empty };
   /** Make a topic, public or private; the caller is its owner. */
   create: { request: Create; response: Room };
   /** Become a member of a public topic. */
@@ -341,6 +597,16 @@ export interface Actions {
   unsubscribe: { request: Unsubscribe; response: Empty };
   /** Make another user a member of a private topic or a group that the caller is in; at once. */
   invite: { request: Invite; response: Room };
+  /** Begin a conversation. With one other and no title it is direct, of which there is one for each two users. */
+  create_conversation: { request: CreateConversation; response: Room };
+  /** Give a group another title. */
+  set_title: { request: SetTitle; response: Room };
+  /** Make a code by which whoever has it may become a member of a private topic or a group. */
+  create_invitation_link: { request: CreateInvitationLink; response: InvitationLink };
+  /** Become a member by an invitation link. */
+  join_by_link: { request: InvitationCode; response: Room };
+  /** Make an invitation link void; any member may who may invite. */
+  delete_invitation_link: { request: InvitationCode; response: Empty };
   /** All rooms that the caller may see: their own, and public topics. In the order in which they were made. */
   get_rooms: { request: GetRooms; response: Rooms };
   /** Enter a topic, becoming a member if need be; answers with the members who are online. */
@@ -353,10 +619,15 @@ export interface Actions {
 export interface Events {
   ready: Ready;
   message: Message;
+  message_edited: MessageChanged;
+  message_deleted: MessageChanged;
+  reaction: MessageChanged;
   member: MemberChanged;
   room_added: RoomAdded;
   room_removed: RoomRemoved;
+  room_changed: RoomChanged;
   typing: TypingNow;
+  presence: Presence;
   receipt: Receipt;
   closing: Closing;
 }
@@ -365,10 +636,15 @@ export interface Events {
 export interface ServerToClientEvents {
   ready: (event: Ready) => void;
   message: (event: Message) => void;
+  message_edited: (event: MessageChanged) => void;
+  message_deleted: (event: MessageChanged) => void;
+  reaction: (event: MessageChanged) => void;
   member: (event: MemberChanged) => void;
   room_added: (event: RoomAdded) => void;
   room_removed: (event: RoomRemoved) => void;
+  room_changed: (event: RoomChanged) => void;
   typing: (event: TypingNow) => void;
+  presence: (event: Presence) => void;
   receipt: (event: Receipt) => void;
   closing: (event: Closing) => void;
 }
@@ -381,8 +657,28 @@ export interface ClientToServerEvents {
   authenticate: (request: Authenticate, answer: (answer: Answer<Authenticated>) => void) => void;
   /** Withdraw the session: its tokens are void, its connections close. */
   logout: (request: NoPayload, answer: (answer: Answer<Empty>) => void) => void;
+  /** Take another password; every other session of the caller is withdrawn. */
+  change_password: (request: ChangePassword, answer: (answer: Answer<Empty>) => void) => void;
+  /** Close one's account: nobody can sign in to it, until an administrator enables it. What was sent stays. */
+  deactivate: (request: Deactivate, answer: (answer: Answer<Empty>) => void) => void;
+  /** The caller's sessions that are still good, newest first. */
+  get_sessions: (request: NoPayload, answer: (answer: Answer<Sessions>) => void) => void;
+  /** Withdraw one of the caller's sessions: its tokens are void, its connections close. */
+  revoke_session: (request: RevokeSession, answer: (answer: Answer<Empty>) => void) => void;
+  /** Take no direct messages and no invitations from a user, and hide one's presence from them. */
+  block: (request: BlockUser, answer: (answer: Answer<Empty>) => void) => void;
+  /** Take a block back. */
+  unblock: (request: BlockUser, answer: (answer: Answer<Empty>) => void) => void;
+  /** Whom the caller has blocked. */
+  get_blocks: (request: NoPayload, answer: (answer: Answer<Usernames>) => void) => void;
   /** Send a message to a topic, a conversation or a user; answered when it is durable. */
   message: (request: SendMessage, answer: (answer: Answer<Message>) => void) => void;
+  /** Replace the content of one's own message; whom it mentions is found anew. */
+  edit: (request: Edit, answer: (answer: Answer<Message>) => void) => void;
+  /** Delete one's own message, or as a moderator anybody's: its content is gone, a tombstone stays in its place. */
+  delete: (request: Delete, answer: (answer: Answer<Empty>) => void) => void;
+  /** Put an emoji on a message, or take one's own off. Each is there once, however often it is put. */
+  react: (request: React, answer: (answer: Answer<Message>) => void) => void;
   /** A page of a room's messages: the newest, those before a seq, or those after one. */
   history: (request: GetHistory, answer: (answer: Answer<History>) => void) => void;
   /** Tell the others in a room that the caller is typing, or no longer is. Ends by itself after 6 s. */
@@ -391,6 +687,18 @@ export interface ClientToServerEvents {
   delivered: (request: Delivered, answer: (answer: Answer<Empty>) => void) => void;
   /** Move the caller's read marker of a room, forwards only; answers with what is left unread. */
   read: (request: Read, answer: (answer: Answer<Unread>) => void) => void;
+  /** Remove a member, who may come back. */
+  kick: (request: Kick, answer: (answer: Answer<Empty>) => void) => void;
+  /** Remove a user and do not let them come back, by whichever way; also one who is not a member. */
+  ban: (request: BanUser, answer: (answer: Answer<Empty>) => void) => void;
+  /** Let a banned user come back. */
+  unban: (request: Unban, answer: (answer: Answer<Empty>) => void) => void;
+  /** Who is banned from a room that the caller moderates, by username. */
+  get_bans: (request: GetBans, answer: (answer: Answer<Bans>) => void) => void;
+  /** Let a member not send, edit, react or type for a while; leaving and coming back does not end it. */
+  mute: (request: Mute, answer: (answer: Answer<Empty>) => void) => void;
+  /** Give a member another role, not above one's own. An owner may hand the room over, and moderates it then. */
+  set_role: (request: SetRole, answer: (answer: Answer<Empty>) => void) => void;
   /** Make a topic, public or private; the caller is its owner. */
   create: (request: Create, answer: (answer: Answer<Room>) => void) => void;
   /** Become a member of a public topic. */
@@ -401,6 +709,16 @@ export interface ClientToServerEvents {
   unsubscribe: (request: Unsubscribe, answer: (answer: Answer<Empty>) => void) => void;
   /** Make another user a member of a private topic or a group that the caller is in; at once. */
   invite: (request: Invite, answer: (answer: Answer<Room>) => void) => void;
+  /** Begin a conversation. With one other and no title it is direct, of which there is one for each two users. */
+  create_conversation: (request: CreateConversation, answer: (answer: Answer<Room>) => void) => void;
+  /** Give a group another title. */
+  set_title: (request: SetTitle, answer: (answer: Answer<Room>) => void) => void;
+  /** Make a code by which whoever has it may become a member of a private topic or a group. */
+  create_invitation_link: (request: CreateInvitationLink, answer: (answer: Answer<InvitationLink>) => void) => void;
+  /** Become a member by an invitation link. */
+  join_by_link: (request: InvitationCode, answer: (answer: Answer<Room>) => void) => void;
+  /** Make an invitation link void; any member may who may invite. */
+  delete_invitation_link: (request: InvitationCode, answer: (answer: Answer<Empty>) => void) => void;
   /** All rooms that the caller may see: their own, and public topics. In the order in which they were made. */
   get_rooms: (request: GetRooms, answer: (answer: Answer<Rooms>) => void) => void;
   /** Enter a topic, becoming a member if need be; answers with the members who are online. */
