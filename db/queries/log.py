@@ -78,7 +78,7 @@ def _select_sent(dialect: str) -> Select[Any]:
 
 def sent(conn: Connection, claims: Sequence[tuple[int, int, str]]) -> dict[tuple[int, int, str], EntryRow]:
     """What was appended before under these (room, sender, client_id)."""
-    rows = [EntryRow._make(row) for row in fetch(conn, _select_sent, {"claims": values_of(claims)})]
+    rows = [EntryRow(*row) for row in fetch(conn, _select_sent, {"claims": values_of(claims)})]
     return {(row.room_key, row.sender_key, row.client_id or ""): row for row in rows}
 
 
@@ -276,7 +276,9 @@ def _select_missed(dialect: str) -> Select[Any]:
 def entry_of(missed: MissedRow) -> EntryRow:
     """Of a row that is not plain; with the message that it changed."""
     *rest, changed = orjson.loads(missed.rest or "[]")
-    target = None if changed is None else EntryRow._make((*orjson.loads(changed), None))
+    if isinstance(changed, str):  # SQLite knows that it is JSON already
+        changed = orjson.loads(changed)
+    target = None if changed is None else EntryRow(*changed)
     return EntryRow._make(_AS_ENTRY((*missed[:-1], *rest, target)))
 
 

@@ -166,7 +166,7 @@ def up_to_bytes(rows: Iterable[Any], max_bytes: int) -> list[EntryRow]:
     found: list[EntryRow] = []
     total = 0
     for row in rows:
-        entry = EntryRow._make(row)
+        entry = EntryRow(*row)
         total += entry_bytes(entry)
         if found and total > max_bytes:
             break

@@ -1,0 +1,186 @@
+"""Edits, deletions, reactions and mentions: entries of the log like the messages they change."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+
+from tests.actions.conftest import People, code
+from tests.support.client import Refused, connected
+
+
+async def _room(people: People) -> str:
+    room = await people.omar.ask("create", topic_name="noticias")
+    await people.diego.ask("subscribe", topic_name="noticias")
+    room_id: str = room["room_id"]
+    return room_id
+
+
+async def test_an_edit_replaces_the_content_everywhere_and_is_an_entry_of_its_own(people: People) -> None:
+    room_id = await _room(people)
+    sent = await people.omar.ask("message", room_id=room_id, content="uno", client_id="c1")
+    edited = await people.omar.ask("edit", message_id=sent["id"], content="dos")
+    assert edited == sent | {"content": "dos", "edited_at": edited["edited_at"]}
+    assert edited["edited_at"] is not None
+    told = await people.diego.event("message_edited")
+    assert told == {"room_id": room_id, "seq": 2, "message": edited | {"client_id": None}}
+    assert await people.omar.event("message_edited") == {"room_id": room_id, "seq": 2, "message": edited}
+    history = await people.diego.ask("history", room_id=room_id)
+    assert history["messages"] == [edited | {"client_id": None}]
+    again = await people.omar.ask("message", room_id=room_id, content="uno", client_id="c1")
+    assert again == edited, "the retry gets the message that there is"
+
+
+async def test_the_same_content_again_is_no_change(people: People) -> None:
+    room_id = await _room(people)
+    sent = await people.omar.ask("message", room_id=room_id, content="uno")
+    assert await people.omar.ask("edit", message_id=sent["id"], content="uno") == sent
+    (room,) = (await people.omar.ask("get_rooms"))["rooms"]
+    assert room["last_seq"] == 1
+
+
+async def test_only_who_wrote_a_message_edits_it(people: People) -> None:
+    room_id = await _room(people)
+    sent = await people.diego.ask("message", room_id=room_id, content="uno")
+    assert await code(people.omar, "edit", message_id=sent["id"], content="dos") == "forbidden"
+    assert await code(people.satoshi, "edit", message_id=sent["id"], content="dos") == "not_found"
+    assert await code(people.omar, "edit", message_id="none", content="dos") == "not_found"
+
+
+async def test_a_deleted_message_leaves_a_tombstone_and_its_content_is_nowhere(people: People) -> None:
+    room_id = await _room(people)
+    sent = await people.omar.ask("message", room_id=room_id, content="xyzzy-secret @diego", client_id="c1")
+    await people.diego.ask("react", message_id=sent["id"], emoji="👍")
+    assert await people.omar.ask("delete", message_id=sent["id"]) == {}
+    told = (await people.diego.event("message_deleted"))["message"]
+    gone = sent | {"content": "", "deleted": True, "mentions": [], "reactions": {}, "client_id": None}
+    assert told == gone
+    assert (await people.diego.ask("history", room_id=room_id))["messages"] == [gone]
+    assert await people.omar.ask("delete", message_id=sent["id"]) == {}, "again is no change"
+    assert await code(people.omar, "edit", message_id=sent["id"], content="back") == "not_found"
+    assert await code(people.omar, "react", message_id=sent["id"], emoji="👍") == "not_found"
+    assert (await people.omar.ask("message", room_id=room_id, content="x", client_id="c1"))["deleted"]
+
+    def everything(conn: Connection) -> str:
+        return str(conn.execute(text("SELECT * FROM entry")).all())
+
+    assert "xyzzy" not in await people.server.node.database.read(everything)
+
+
+async def test_a_moderator_deletes_what_others_wrote_and_a_member_does_not(people: People) -> None:
+    room_id = await _room(people)
+    by_omar = await people.omar.ask("message", room_id=room_id, content="uno")
+    by_diego = await people.diego.ask("message", room_id=room_id, content="dos")
+    assert await code(people.diego, "delete", message_id=by_omar["id"]) == "forbidden"
+    assert await people.omar.ask("delete", message_id=by_diego["id"]) == {}
+
+
+async def test_a_reaction_is_there_once_until_it_is_taken_off(people: People) -> None:
+    room_id = await _room(people)
+    sent = await people.omar.ask("message", room_id=room_id, content="uno", client_id="c1")
+    for _ in range(2):
+        answer = await people.diego.ask("react", message_id=sent["id"], emoji="👍")
+        assert answer["reactions"] == {"👍": ["diego"]}
+        assert answer["client_id"] is None
+    await people.omar.ask("react", message_id=sent["id"], emoji="👍")
+    told = await people.omar.event("reaction", lambda e: e["message"]["reactions"] == {"👍": ["diego", "omar"]})
+    assert told["seq"] == 3
+    assert told["message"]["client_id"] == "c1", "it goes to who sent the message"
+    for _ in range(2):
+        await people.diego.ask("react", message_id=sent["id"], emoji="👍", remove=True)
+    left = await people.omar.ask("react", message_id=sent["id"], emoji="👍", remove=True)
+    assert left["reactions"] == {}
+    assert [e["seq"] for e in people.diego.of("reaction")] == [2, 3, 4, 5]
+    for bad in ("", "a b", "x" * 33, "\n", "\u202e"):
+        assert await code(people.omar, "react", message_id=sent["id"], emoji=bad) == "invalid"
+
+
+async def test_reactions_to_one_message_are_bounded(people: People) -> None:
+    room_id = await _room(people)
+    sent = await people.omar.ask("message", room_id=room_id, content="uno")
+    for at in range(64):
+        await people.omar.ask("react", message_id=sent["id"], emoji=f"e{at}")
+    with pytest.raises(Refused) as refused:
+        await people.omar.ask("react", message_id=sent["id"], emoji="one-more")
+    assert (refused.value.code, refused.value.details) == ("too_large", {"limit": 64})
+
+
+async def test_whoever_was_away_converges_by_replay(people: People) -> None:
+    room_id = await _room(people)
+    first = await people.omar.ask("message", room_id=room_id, content="uno")
+    second = await people.omar.ask("message", room_id=room_id, content="dos")
+    await people.diego.event("message", lambda m: m["content"] == "dos")
+    await people.diego.close()
+    await people.omar.ask("edit", message_id=first["id"], content="uno!")
+    third = await people.omar.ask("message", room_id=room_id, content="tres")
+    await people.omar.ask("react", message_id=third["id"], emoji="🎉")
+    await people.omar.ask("delete", message_id=second["id"])
+    async with connected(people.server.url, people.tokens["diego"], cursors={room_id: 2}) as diego:
+        held = {m["id"]: m for m in (first, second)}
+        for name, payload in diego.events:
+            if name == "message":
+                held[payload["id"]] = payload
+            elif name in ("message_edited", "message_deleted", "reaction"):
+                held[payload["message"]["id"]] = payload["message"]
+        fresh = (await diego.ask("history", room_id=room_id))["messages"]
+        assert sorted(held.values(), key=lambda m: m["seq"]) == fresh
+        seqs = [p["seq"] for n, p in diego.events if n in _OF_THE_LOG]
+        assert seqs == [3, 4, 5, 6]
+
+
+_OF_THE_LOG = ("message", "message_edited", "message_deleted", "reaction", "member")
+
+
+@pytest.mark.parametrize(
+    ("content", "mentions"),
+    [
+        ("hola @diego", ["diego"]),
+        ("@Diego, @omar.", ["diego", "omar"]),
+        ("@satoshi is no member", []),
+        ("mail@diego", []),
+        ("`@diego` and ``a ` @diego``", []),
+        ("```\n@diego\n```", []),
+        ("~~~ py\n@diego", []),
+        ("`unclosed @diego", ["diego"]),
+        ("(@diego's)", ["diego"]),
+    ],
+)
+async def test_mentions_are_of_members_outside_of_code(people: People, content: str, mentions: list[str]) -> None:
+    room_id = await _room(people)
+    sent = await people.omar.ask("message", room_id=room_id, content=content)
+    assert sorted(sent["mentions"]) == mentions
+    assert (await people.diego.event("message")) == sent
+
+
+async def test_an_edit_mentions_anew(people: People) -> None:
+    room_id = await _room(people)
+    sent = await people.omar.ask("message", room_id=room_id, content="@diego")
+    assert (await people.omar.ask("edit", message_id=sent["id"], content="@omar"))["mentions"] == ["omar"]
+
+
+async def test_changes_of_one_connection_take_effect_in_their_order(people: People) -> None:
+    room_id = await _room(people)
+    sent = await people.omar.ask("message", room_id=room_id, content="0")
+    answers = [people.omar.send("edit", {"message_id": sent["id"], "content": str(n)}) for n in range(1, 30)]
+    contents = [(await answer)["data"]["content"] for answer in answers]
+    assert contents == [str(n) for n in range(1, 30)]
+    await people.diego.event("message_edited", lambda e: e["message"]["content"] == "29")
+    assert [e["seq"] for e in people.diego.of("message_edited")] == list(range(2, 31))
+
+
+async def test_typing_is_passed_on_at_most_every_few_seconds(people: People) -> None:
+    room_id = await _room(people)
+    for _ in range(20):
+        await people.omar.ask("typing", room_id=room_id)
+    await people.omar.ask("typing", room_id=room_id, typing=False)
+    await people.diego.event("typing", lambda e: not e["typing"])
+    assert [e["typing"] for e in people.diego.of("typing")] == [True, False]
+
+
+async def test_who_leaves_no_longer_types(people: People) -> None:
+    room_id = await _room(people)
+    await people.diego.ask("typing", room_id=room_id)
+    await people.diego.ask("unsubscribe", room_id=room_id)
+    await people.omar.event("typing", lambda e: e["typing"])
+    await people.omar.event("typing", lambda e: not e["typing"], deadline=3)
