@@ -1,0 +1,190 @@
+"""Roles: what owners and moderators do to others, and who may not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.actions.conftest import People, code
+from tests.support.client import Refused, connected
+
+
+async def _room(people: People, *, private: bool) -> dict[str, str]:
+    """Omar's; diego and satoshi are members."""
+    room = await people.omar.ask("create", topic_name="sala", is_private=private)
+    for name, client in (("diego", people.diego), ("satoshi", people.satoshi)):
+        if private:
+            await people.omar.ask("invite", room_id=room["room_id"], username=name)
+        else:
+            await client.ask("subscribe", topic_name="sala")
+        await client.event("room_added")
+    return {"room_id": room["room_id"]}
+
+
+@pytest.mark.parametrize("private", [False, True])
+async def test_who_is_kicked_gets_nothing_more_and_may_come_back(people: People, private: bool) -> None:
+    ref = await _room(people, private=private)
+    await people.omar.ask("kick", **ref, username="diego")
+    assert await people.diego.event("room_removed") == {**ref, "reason": "kicked"}
+    told = await people.satoshi.event("member", lambda e: e["change"] == "kicked")
+    assert (told["username"], told["role"], told["seq"] is None) == ("diego", None, not private)
+    await people.omar.ask("message", **ref, content="sin diego")
+    await people.satoshi.event("message")
+    assert people.diego.contents() == []
+    expected = "not_found" if private else "forbidden"
+    assert await code(people.diego, "message", **ref, content="x") == expected
+    assert await code(people.omar, "kick", **ref, username="diego") == "not_found"
+    if private:
+        await people.satoshi.ask("invite", **ref, username="diego")
+    else:
+        await people.diego.ask("subscribe", topic_name="sala")
+
+
+@pytest.mark.parametrize("private", [False, True])
+async def test_who_is_banned_comes_back_by_no_way_until_unbanned(people: People, private: bool) -> None:
+    ref = await _room(people, private=private)
+    await people.omar.ask("ban", **ref, username="diego")
+    assert await people.diego.event("room_removed") == {**ref, "reason": "banned"}
+    barred = "not_found" if private else "forbidden"
+    assert await code(people.diego, "subscribe", topic_name="sala") == barred
+    assert await code(people.diego, "connect_to_room", topic_name="sala") == barred
+    assert await code(people.diego, "message", **ref, content="x") == barred
+    if private:
+        assert await code(people.satoshi, "invite", **ref, username="diego") == "forbidden"
+        link = await people.satoshi.ask("create_invitation_link", **ref)
+        assert await code(people.diego, "join_by_link", code=link["code"]) == "forbidden"
+    bans = (await people.omar.ask("get_bans", **ref))["bans"]
+    assert [(one["username"], one["expires_at"]) for one in bans] == [("diego", None)]
+    assert await code(people.satoshi, "get_bans", **ref) == "forbidden"
+    await people.omar.ask("unban", **ref, username="diego")
+    assert await code(people.omar, "unban", **ref, username="diego") == "not_found"
+    if private:
+        await people.diego.ask("join_by_link", code=link["code"])
+    else:
+        await people.diego.ask("subscribe", topic_name="sala")
+
+
+async def test_a_ban_for_a_time_ends_by_itself(people: People) -> None:
+    ref = await _room(people, private=False)
+    await people.omar.ask("ban", **ref, username="diego", duration=1)
+    assert await code(people.diego, "subscribe", topic_name="sala") == "forbidden"
+    async with asyncio.timeout(10):
+        answer: dict[str, Any] = {"ok": False}
+        while not answer["ok"]:
+            answer = await people.diego.send("subscribe", {"topic_name": "sala"})
+            assert answer["ok"] or answer["error"]["code"] == "forbidden"
+
+
+async def test_who_is_muted_may_not_speak_until_then_nor_by_leaving_and_coming_back(people: People) -> None:
+    ref = await _room(people, private=False)
+    sent = await people.diego.ask("message", **ref, content="antes")
+    await people.omar.ask("mute", **ref, username="diego", duration=600)
+    with pytest.raises(Refused) as refused:
+        await people.diego.ask("message", **ref, content="x")
+    assert refused.value.code == "forbidden"
+    assert refused.value.details["muted_until"] > sent["created_at"]
+    await people.diego.ask("unsubscribe", **ref)
+    await people.diego.ask("subscribe", topic_name="sala")
+    for action, fields in [
+        ("message", {**ref, "content": "x"}),
+        ("edit", {"message_id": sent["id"], "content": "x"}),
+        ("react", {"message_id": sent["id"], "emoji": "👍"}),
+        ("typing", ref),
+    ]:
+        assert await code(people.diego, action, **fields) == "forbidden", action
+    await people.diego.ask("delete", message_id=sent["id"])
+    await people.omar.ask("mute", **ref, username="diego", duration=0)
+    await people.diego.ask("message", **ref, content="y")
+
+
+async def test_one_acts_only_on_who_stands_below_oneself(people: People) -> None:
+    ref = await _room(people, private=True)
+    for action in ("kick", "ban", "mute", "set_role"):
+        fields = {**ref, **({"role": "member"} if action == "set_role" else {})}
+        assert await code(people.diego, action, **fields, username="satoshi") == "forbidden", action
+        assert await code(people.omar, action, **fields, username="omar") == "invalid", action
+    await people.omar.ask("set_role", **ref, username="diego", role="moderator")
+    assert (await people.diego.event("member", lambda e: e["change"] == "role"))["role"] == "moderator"
+    await people.diego.ask("set_role", **ref, username="satoshi", role="moderator")
+    for action in ("kick", "ban", "mute"):
+        assert await code(people.diego, action, **ref, username="omar") == "forbidden", action
+        assert await code(people.diego, action, **ref, username="satoshi") == "forbidden", action
+    assert await code(people.diego, "set_role", **ref, username="satoshi", role="member") == "forbidden"
+    await people.omar.ask("set_role", **ref, username="satoshi", role="member")
+    assert await code(people.diego, "set_role", **ref, username="satoshi", role="owner") == "forbidden"
+    await people.diego.ask("mute", **ref, username="satoshi")
+
+
+async def test_an_owner_hands_the_room_over_and_moderates_it_then(people: People) -> None:
+    ref = await _room(people, private=True)
+    await people.omar.ask("set_role", **ref, username="diego", role="owner")
+    members = (await people.satoshi.ask("get_members", **ref))["members"]
+    assert {m["username"]: m["role"] for m in members} == {
+        "diego": "owner",
+        "omar": "moderator",
+        "satoshi": "member",
+    }
+    assert await code(people.omar, "kick", **ref, username="diego") == "forbidden"
+
+
+async def test_in_a_direct_conversation_nobody_moderates(people: People) -> None:
+    room = await people.omar.ask("create_conversation", usernames=["diego"])
+    for action in ("kick", "ban", "mute", "unban"):
+        assert await code(people.omar, action, room_id=room["room_id"], username="diego") == "forbidden"
+
+
+async def test_a_blocked_user_sends_no_direct_messages_and_invites_to_nothing(people: People) -> None:
+    room = await people.omar.ask("create_conversation", usernames=["diego"])
+    await people.diego.ask("block", username="omar")
+    assert (await people.diego.ask("get_blocks"))["usernames"] == ["omar"]
+    ref = {"room_id": room["room_id"]}
+    for action, fields in [
+        ("message", {**ref, "content": "x"}),
+        ("message", {"username": "diego", "content": "x"}),
+        ("typing", ref),
+        ("create_conversation", {"usernames": ["diego", "satoshi"]}),
+    ]:
+        assert await code(people.omar, action, **fields) == "forbidden", (action, fields)
+    await people.diego.ask("message", **ref, content="yo sí")
+    await people.diego.ask("unblock", username="omar")
+    await people.omar.ask("message", **ref, content="x")
+
+
+async def test_a_blocked_user_begins_no_conversation_and_leaves_nothing_behind(people: People) -> None:
+    await people.diego.ask("block", username="omar")
+    assert await code(people.omar, "message", username="diego", content="x") == "forbidden"
+    assert await code(people.omar, "create_conversation", usernames=["diego"]) == "forbidden"
+    assert (await people.omar.ask("get_rooms"))["rooms"] == []
+    await people.diego.ask("message", username="omar", content="hola")
+    assert await code(people.omar, "message", username="diego", content="x") == "forbidden"
+
+
+async def test_presence_is_told_to_who_shares_a_room_and_not_to_who_is_blocked(people: People) -> None:
+    await _room(people, private=False)
+    await people.omar.ask("block", username="satoshi")
+    token = await people.server.register("memoor")
+    async with connected(people.server.url, token) as memoor:
+        await memoor.ask("subscribe", topic_name="sala")
+    async with connected(people.server.url, token):
+        await people.diego.event("presence", lambda e: e["username"] == "memoor" and e["online"])
+    told = await people.diego.event("presence", lambda e: e["username"] == "memoor" and not e["online"])
+    assert told["last_seen"] is not None
+    second = await people.server.login("omar")
+    await people.omar.close()
+    told = await people.diego.event("presence", lambda e: e["username"] == "omar" and not e["online"])
+    assert (await people.satoshi.ask("get_profile", username="omar"))["last_seen"] is None
+    async with connected(people.server.url, second) as omar:
+        back = await people.diego.event("presence", lambda e: e["username"] == "omar" and e["online"])
+        assert back["last_seen"] is None
+        async with connected(people.server.url, second, device="dos"):
+            pass
+        assert (await people.diego.ask("get_profile", username="omar"))["online"]
+        assert not (await people.satoshi.ask("get_profile", username="omar"))["online"]
+        members = (await people.satoshi.ask("get_members", topic_name="sala"))["members"]
+        assert not next(m for m in members if m["username"] == "omar")["online"]
+        await omar.ask("message", topic_name="sala", content="fin")
+        await people.satoshi.event("message")
+    assert [e for e in people.satoshi.of("presence") if e["username"] == "omar"] == []
+    assert [e["online"] for e in people.diego.of("presence") if e["username"] == "omar"][:2] == [False, True]
