@@ -32,8 +32,7 @@ from server.dispatch import Action, Registry
 from server.gateways import inbox, rest
 from server.limits import Limit, rate
 from server.settings import Settings
-from server.transport import protocol
-from server.transport import server as transport
+from server.transport import admission, outlet, protocol
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 TYPES: Final = ROOT / "web/src/contract.gen.ts"
@@ -325,11 +324,11 @@ def limits() -> str:
                 f"{inbox.MAX_IN_FLIGHT:,}, {inbox.MAX_WAITING_BYTES:,} bytes",
                 "`rate_limited`",
             ],
-            ["waiting for a client that does not read", f"{transport.MAX_BUFFERED:,} bytes", "`slow_consumer`"],
+            ["waiting for a client that does not read", f"{outlet.MAX_BUFFERED:,} bytes", "`slow_consumer`"],
             ["from opening to CONNECT", f"{protocol.CONNECT_TIMEOUT_S:g} s", "the connection is closed"],
             [
                 "connections without authentication",
-                f"{transport.MAX_HALF_OPEN:,}; {app.HALF_OPEN_PER_ADDRESS:,} per address",
+                f"{admission.MAX_HALF_OPEN:,}; {app.HALF_OPEN_PER_ADDRESS:,} per address",
                 "HTTP 503",
             ],
             ["connections of one device", f"{hub.CONNECTIONS_PER_DEVICE}", "the oldest is closed: `replaced`"],
