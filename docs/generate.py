@@ -29,7 +29,7 @@ from server.contract.models import Role, RoomKind
 from server.contract.permissions import WITHOUT, Permission, refusal
 from server.delivery import cursors, hub, operations, typing
 from server.dispatch import Action, Registry
-from server.gateways import inbox, rest
+from server.gateways import inbox, rest, websocket
 from server.limits import Limit, rate
 from server.settings import Settings
 from server.transport import admission, outlet, protocol
@@ -275,11 +275,14 @@ def close_reasons() -> str:
         CloseReason.TOKEN_REVOKED: "the session was withdrawn: sign in again",
         CloseReason.SHUTDOWN: "the server stops, or could not finish the replay",
         CloseReason.REPLACED: "the same device has opened too many newer connections",
-        CloseReason.PROTOCOL_ERROR: "a packet that is not Socket.IO",
+        CloseReason.PROTOCOL_ERROR: "a packet that is not Socket.IO; over `/ws`, a frame that is too large",
     }
     return _table(
-        ["reason", "reconnect", "why"],
-        [[f"`{reason}`", "yes" if reason.reconnect else "no", meaning[reason]] for reason in CloseReason],
+        ["reason", "reconnect", "why", "close code on `/ws`"],
+        [
+            [f"`{reason}`", "yes" if reason.reconnect else "no", meaning[reason], str(websocket.CLOSE_CODES[reason])]
+            for reason in CloseReason
+        ],
     )
 
 
@@ -325,7 +328,16 @@ def limits() -> str:
                 "`rate_limited`",
             ],
             ["waiting for a client that does not read", f"{outlet.MAX_BUFFERED:,} bytes", "`slow_consumer`"],
-            ["from opening to CONNECT", f"{protocol.CONNECT_TIMEOUT_S:g} s", "the connection is closed"],
+            [
+                "from opening to CONNECT, or `authenticate`",
+                f"{protocol.CONNECT_TIMEOUT_S:g} s",
+                "the connection is closed",
+            ],
+            [
+                "`/ws`: requests before the token is found good",
+                f"{websocket.MAX_EARLY:,}, {websocket.MAX_EARLY_BYTES:,} bytes",
+                "`rate_limited`, the connection is closed",
+            ],
             [
                 "connections without authentication",
                 f"{admission.MAX_HALF_OPEN:,}; {app.HALF_OPEN_PER_ADDRESS:,} per address",
