@@ -29,11 +29,10 @@ from server.contract.models import Role, RoomKind
 from server.contract.permissions import WITHOUT, Permission, refusal
 from server.delivery import cursors, hub, membership, typing
 from server.dispatch import Action, Registry
-from server.gateways import inbox, rest
+from server.gateways import inbox, rest, websocket
 from server.limits import Limit, rate
 from server.settings import Settings
-from server.transport import protocol
-from server.transport import server as transport
+from server.transport import admission, outlet, protocol
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 TYPES: Final = ROOT / "web/src/contract.gen.ts"
@@ -276,11 +275,14 @@ def close_reasons() -> str:
         CloseReason.TOKEN_REVOKED: "the session was withdrawn: sign in again",
         CloseReason.SHUTDOWN: "the server stops, or could not finish the replay",
         CloseReason.REPLACED: "the same device has opened too many newer connections",
-        CloseReason.PROTOCOL_ERROR: "a packet that is not Socket.IO",
+        CloseReason.PROTOCOL_ERROR: "a packet that is not Socket.IO; over `/ws`, a frame that is too large",
     }
     return _table(
-        ["reason", "reconnect", "why"],
-        [[f"`{reason}`", "yes" if reason.reconnect else "no", meaning[reason]] for reason in CloseReason],
+        ["reason", "reconnect", "why", "close code on `/ws`"],
+        [
+            [f"`{reason}`", "yes" if reason.reconnect else "no", meaning[reason], str(websocket.CLOSE_CODES[reason])]
+            for reason in CloseReason
+        ],
     )
 
 
@@ -325,11 +327,20 @@ def limits() -> str:
                 f"{inbox.MAX_IN_FLIGHT:,}, {inbox.MAX_WAITING_BYTES:,} bytes",
                 "`rate_limited`",
             ],
-            ["waiting for a client that does not read", f"{transport.MAX_BUFFERED:,} bytes", "`slow_consumer`"],
-            ["from opening to CONNECT", f"{protocol.CONNECT_TIMEOUT_S:g} s", "the connection is closed"],
+            ["waiting for a client that does not read", f"{outlet.MAX_BUFFERED:,} bytes", "`slow_consumer`"],
+            [
+                "from opening to CONNECT, or `authenticate`",
+                f"{protocol.CONNECT_TIMEOUT_S:g} s",
+                "the connection is closed",
+            ],
+            [
+                "`/ws`: requests before the token is found good",
+                f"{websocket.MAX_EARLY:,}, {websocket.MAX_EARLY_BYTES:,} bytes",
+                "`rate_limited`, the connection is closed",
+            ],
             [
                 "connections without authentication",
-                f"{transport.MAX_HALF_OPEN:,}; {app.HALF_OPEN_PER_ADDRESS:,} per address",
+                f"{admission.MAX_HALF_OPEN:,}; {app.HALF_OPEN_PER_ADDRESS:,} per address",
                 "HTTP 503",
             ],
             ["connections of one device", f"{hub.CONNECTIONS_PER_DEVICE}", "the oldest is closed: `replaced`"],

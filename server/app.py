@@ -30,13 +30,16 @@ from server.delivery.typing import TYPING_S, Typists
 from server.dispatch import Dispatcher, Registry
 from server.gateways import asyncapi, docs, openapi, rest
 from server.gateways.socketio import SocketIOGateway
+from server.gateways.websocket import WebSocketGateway
 from server.limits import Limits
 from server.metrics import Metrics
 from server.settings import Settings, SettingsError
+from server.transport.admission import MAX_HALF_OPEN
 from server.transport.direct import Opening, Wire
-from server.transport.server import MAX_HALF_OPEN, Receive, Send
+from server.transport.outlet import Receive, Send
 
 SOCKETIO_PATH = "/socket.io"
+WEBSOCKET_PATH = "/ws"
 _DIRECT_PATHS = (b"/socket.io/", b"/socket.io")
 HALF_OPEN_PER_ADDRESS = 200
 
@@ -52,11 +55,12 @@ class Node:
         bcrypt_rounds: int = BCRYPT_ROUNDS,
         session_check_s: float = SESSION_CHECK_S,
         engine: dict[str, Any] | None = None,
+        websocket: dict[str, Any] | None = None,
         head_check_s: float = HEAD_CHECK_S,
         typing_s: float = TYPING_S,
         presence_s: float = PRESENCE_S,
     ) -> None:
-        """`engine`: options of the Socket.IO gateway (`connect_timeout`, `ping_interval`; in s)."""
+        """`engine`, `websocket`: options of those gateways (`connect_timeout`, `ping_interval`; in s)."""
         self.settings = settings
         self.database = Database(settings.database, settings.durability)
         self.broker: Broker = MemoryBroker() if broker is None else broker
@@ -101,6 +105,14 @@ class Node:
             cors_allowed_origins=settings.cors_origins,
             max_half_open_per_address=HALF_OPEN_PER_ADDRESS if settings.limited else MAX_HALF_OPEN,
             **(engine or {}),
+        )
+        self.websocket = WebSocketGateway(
+            self.parts,
+            self.dispatcher,
+            self.catch_up,
+            self.socketio.eio.half_open,
+            cors_allowed_origins=settings.cors_origins,
+            **(websocket or {}),
         )
         self._watch()
         self._stack = AsyncExitStack()
@@ -164,20 +176,21 @@ class Node:
         if not self._drained:
             self._drained = True
             await self.dispatcher.drain()
-            await self.socketio.stop()
+            await asyncio.gather(self.socketio.stop(), self.websocket.stop())
 
     async def stop(self) -> None:
         await self._stack.aclose()
 
 
 def _by_transport(hub: Hub) -> dict[Sequence[str], float]:
-    found: Counter[Sequence[str]] = Counter({("socketio", "polling"): 0, ("socketio", "websocket"): 0})
+    ways = ("socketio", "polling"), ("socketio", "websocket"), ("websocket", "websocket")
+    found: Counter[Sequence[str]] = Counter(dict.fromkeys(ways, 0))
     found.update((connection.link.gateway, connection.link.transport) for connection in hub.connections)
     return dict(found)
 
 
 class Application:
-    """The ASGI application: Socket.IO on its path, everything else to FastAPI, whose lifespan runs the node."""
+    """The ASGI application: live connections on their paths, the rest to FastAPI, whose lifespan runs the node."""
 
     def __init__(self, node: Node, web: FastAPI) -> None:
         self.node = node
@@ -194,6 +207,9 @@ class Application:
                 await self.node.socketio.eio.handle_request(scope, receive, send)
                 return
             if scope["type"] == "websocket":
+                if path == WEBSOCKET_PATH:
+                    await self.node.websocket.server.handle_request(scope, receive, send)
+                    return
                 await receive()
                 await send({"type": "websocket.close", "code": 1008})
                 return

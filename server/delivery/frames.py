@@ -41,6 +41,9 @@ class Codec(Protocol):
     def packet(self, message: bytes) -> Any:
         """Such a message as a gateway queues it."""
 
+    def frame(self, message: bytes) -> bytes:
+        """Such a message as a WebSocket frame."""
+
     def frames(self, messages: Iterable[bytes]) -> bytes:
         """Such messages as WebSocket frames in one buffer."""
 

@@ -63,9 +63,13 @@ class Inbox:
 
     def refuse(self, error: ActionError, reply: Callable[[Answer], None]) -> bool:
         """Answer, in its turn, what cannot be an action. False as in `push`."""
+        return self.answer(Answer(error=error.error), reply)
+
+    def answer(self, answer: Answer, reply: Callable[[Answer], None]) -> bool:
+        """Give an answer that is known already, in its turn. False as in `push`."""
         slot = _Slot(reply)
         self._slots.append(slot)
-        self._fill(slot, Answer(error=error.error))
+        self._fill(slot, answer)
         return len(self._slots) < MAX_REFUSALS
 
     def stop(self) -> None:

@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 
 from db.engine import Database, StoreUnavailable
 from server.auth import Auth, unauthenticated
@@ -59,20 +60,18 @@ def problem_details(error: Error, status: int) -> dict[str, Any]:
 
 def install(app: FastAPI, dispatcher: Dispatcher, parts: Parts, metrics: Metrics) -> None:
     """Add the routes of the registry, the health checks, the metrics and the error answers to the application."""
-    router = APIRouter()
     for action in dispatcher.registry:
         if action.http is not None:
             method, path = action.http.split(" ", 1)
-            router.add_api_route(
+            app.add_api_route(
                 path,
                 _endpoint(action, dispatcher, parts),
                 methods=[method],
                 name=action.name,
                 include_in_schema=False,  # server.gateways.openapi describes the registry itself
             )
-    _add_health(router, parts.db, parts.journal)
-    _add_metrics(router, metrics)
-    app.include_router(router)
+    _add_health(app, parts.db, parts.journal)
+    _add_metrics(app, metrics)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(Exception, _crash(dispatcher))
 
@@ -159,7 +158,7 @@ def _take_idempotency_key(request: Request, raw: dict[str, Any]) -> None:
     raw["client_id"] = keys[0]
 
 
-def _add_health(router: APIRouter, database: Database, journal: Journal) -> None:
+def _add_health(app: FastAPI, database: Database, journal: Journal) -> None:
     probing: asyncio.Task[None] | None = None
 
     async def probe() -> None:
@@ -170,12 +169,12 @@ def _add_health(router: APIRouter, database: Database, journal: Journal) -> None
             probing.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.wait_for(asyncio.shield(probing), READY_TIMEOUT_S)
 
-    @router.get("/health/live", include_in_schema=False)
+    @app.get("/health/live", include_in_schema=False)
     async def live() -> dict[str, str]:
         """The process answers."""
         return {"status": "ok"}
 
-    @router.get("/health/ready", include_in_schema=False)
+    @app.get("/health/ready", include_in_schema=False)
     async def ready() -> Response:
         """The database can be written to, and the journal runs."""
         try:
@@ -188,8 +187,8 @@ def _add_health(router: APIRouter, database: Database, journal: Journal) -> None
         return Response(b'{"status":"ok"}', media_type="application/json")
 
 
-def _add_metrics(router: APIRouter, metrics: Metrics) -> None:
-    @router.get("/metrics", include_in_schema=False)
+def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
+    @app.get("/metrics", include_in_schema=False)
     async def exposition() -> Response:
         return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
 
@@ -199,6 +198,10 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     code = _STATUS_CODES.get(error.status_code, ErrorCode.INVALID)
     response = problem(Error(code=code, message=str(error.detail)), error.status_code)
     response.headers.update(error.headers or {})
+    if error.status_code == 405:  # several routes may share the path; the error knows of one
+        known = [route for route in request.app.routes if isinstance(route, Route)]
+        here = [route for route in known if route.matches(request.scope)[0] is not Match.NONE]
+        response.headers["Allow"] = ", ".join(sorted(method for route in here for method in route.methods or ()))
     return response
 
 

@@ -54,6 +54,12 @@ class Receiver(Protocol):
     def writable(self) -> None:
         """What was written has gone down to the low-water mark."""
 
+    def pong(self, payload: bytes) -> None:
+        """A PONG has come in."""
+
+    def failing(self, code: int) -> None:
+        """The peer broke the protocol: what is written now goes out before the closing handshake with this code."""
+
     def lost(self) -> None:
         """The WebSocket is over."""
 
@@ -298,6 +304,8 @@ class Wire(asyncio.Protocol):
                     # Who does not read gets no more of them, or its PINGs would fill this process.
                     if not self.full:
                         self.write(frames.frame(frames.PONG, payload))
+                elif opcode == frames.PONG:
+                    self._receiver.pong(payload)
                 elif opcode == frames.CLOSE:
                     self.end(int.from_bytes(payload[:2], "big") if len(payload) >= 2 else frames.NORMAL)
                     self.close_or_abort()
@@ -308,6 +316,7 @@ class Wire(asyncio.Protocol):
             self._fail(frames.INVALID_DATA, "not UTF-8")
 
     def _fail(self, code: int, reason: str) -> None:
+        self._receiver.failing(code)
         self.end(code, reason)
         self.close_or_abort()
 
@@ -348,11 +357,11 @@ class Wire(asyncio.Protocol):
             self._end_sent = True
             self.transport.write(frames.close_frame(code, reason))
 
-    def close_or_abort(self) -> None:
+    def close_or_abort(self, code: int = frames.NORMAL) -> None:
         """Close; what the peer does not read within a few seconds is dropped, much of it at once."""
         if self._lost:
             return
-        self.end()
+        self.end(code)
         if self.full:
             self._abort()
         else:
@@ -372,6 +381,10 @@ class _Nobody:
     def message(self, data: str | bytes) -> None: ...
 
     def writable(self) -> None: ...
+
+    def pong(self, payload: bytes) -> None: ...
+
+    def failing(self, code: int) -> None: ...
 
     def lost(self) -> None: ...
 

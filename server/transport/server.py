@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, Protocol
 from urllib.parse import parse_qs
@@ -17,8 +16,27 @@ from urllib.parse import parse_qs
 import orjson
 from engineio import AsyncServer
 
+from server.transport.admission import (
+    MAX_HALF_OPEN,
+    HalfOpen,
+    address_of,
+    headers_of,
+    origin_allowed,
+    refuse_websocket,
+)
 from server.transport.direct import Opening, Wire, take_over
 from server.transport.frames import packet_frame
+from server.transport.outlet import (
+    LINGER_S,
+    MAX_BUFFERED,
+    Packet,
+    Receive,
+    Scope,
+    Send,
+    WebSocketClosed,
+    receive_packet,
+    send_packet,
+)
 from server.transport.session import (
     CLOSE,
     NOOP,
@@ -27,7 +45,6 @@ from server.transport.session import (
     PONG,
     UPGRADE,
     EngineSession,
-    Packet,
     ProtocolError,
     decode_payload,
     encode_payload,
@@ -35,15 +52,8 @@ from server.transport.session import (
 
 logger = logging.getLogger("tidings.transport")
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-MAX_BUFFERED = 1024 * 1024
 POLL_PACKETS = 16
 """Packets in one answer to a poll: python-engineio's client takes no more, and closes if there are."""
-MAX_HALF_OPEN = 1000
-"""Sessions without a Socket.IO connection, all together."""
 UPGRADE_TIMEOUT_S = 10.0
 """A WebSocket that is to take a polling session over has done so by then, or is closed."""
 
@@ -61,25 +71,19 @@ class Listener(Protocol):
         """The session is over; nothing that it sends from now on arrives for sure."""
 
 
-class WebSocketClosed(Exception):
-    """The client has closed the WebSocket."""
-
-
 class EngineServer(AsyncServer):  # type: ignore[misc]
     """python-engineio's server with sessions of our own. `max_half_open` bounds those not authenticated yet."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.max_buffered: int = options.pop("max_buffered", MAX_BUFFERED)
         self.low_water = self.max_buffered // 4
-        self.linger: float = options.pop("linger", 5.0)
+        self.linger: float = options.pop("linger", LINGER_S)
         self.upgrade_timeout: float = options.pop("upgrade_timeout", UPGRADE_TIMEOUT_S)
-        self.max_half_open: int = options.pop("max_half_open", MAX_HALF_OPEN)
-        self.max_half_open_per_address: int = options.pop("max_half_open_per_address", MAX_HALF_OPEN)
-        self._half_open_from: Counter[str] = Counter()
+        self.half_open = HalfOpen(
+            options.pop("max_half_open", MAX_HALF_OPEN), options.pop("max_half_open_per_address", MAX_HALF_OPEN)
+        )
         self._empty = asyncio.Event()
         self._empty.set()
-        self.half_open: dict[str, str] = {}
-        """Sessions that have not authenticated yet: sid -> address."""
         options |= {"monitor_clients": False, "async_handlers": False}
         super().__init__(*args, **options)
         self.listener: Listener
@@ -88,11 +92,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
 
     def authenticated(self, sid: str) -> None:
         """The session no longer counts as half open."""
-        address = self.half_open.pop(sid, None)
-        if address is not None:
-            self._half_open_from[address] -= 1
-            if not self._half_open_from[address]:
-                del self._half_open_from[address]
+        self.half_open.remove(sid)
 
     def forget(self, session: EngineSession) -> None:
         self.sockets.pop(session.sid, None)
@@ -122,20 +122,14 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
     async def handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI request on the Engine.IO path."""
         query = _query(scope.get("query_string", b""))
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = headers_of(scope)
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send, query, headers)
         else:
             await self._http(scope, receive, send, query, headers)
 
     def _origin_allowed(self, headers: dict[str, str]) -> bool:
-        """Browsers name their origin; it must be this host's, or one of those allowed."""
-        origin = headers.get("origin")
-        allowed = self.cors_allowed_origins
-        if origin is None or allowed == "*" or (allowed and "*" in allowed):
-            return True
-        host = origin.partition("://")[2]  # an origin has nothing after its host and port (RFC 6454, 6.2)
-        return host == headers.get("host") or (bool(allowed) and origin in allowed)
+        return origin_allowed(headers, self.cors_allowed_origins)
 
     def _cors(self, headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
         origin = headers.get("origin")
@@ -161,18 +155,15 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         sid = query.get("sid")
         if sid is not None and self.session_of(sid) is None:
             return 400, "session id unknown"
-        if sid is None:
-            from_there = self._half_open_from[address]
-            if len(self.half_open) >= self.max_half_open or from_there >= self.max_half_open_per_address:
-                return 503, "too many connections without authentication"
+        if sid is None and self.half_open.is_full(address):
+            return 503, "too many connections without authentication"
         return None
 
     def _open(self, address: str) -> EngineSession:
         session = EngineSession(self, self.generate_id())
         self.sockets[session.sid] = session
         self._empty.clear()
-        self.half_open[session.sid] = address
-        self._half_open_from[address] += 1
+        self.half_open.add(session.sid, address)
         self.listener.opened(session, address)
         session.start_heartbeat()
         return session
@@ -208,7 +199,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             allowed = self._origin_allowed(headers)
             await answer(204 if allowed else 403, "")
             return
-        refused = self._refusal(_address(scope), query, headers, "polling")
+        refused = self._refusal(address_of(scope), query, headers, "polling")
         if refused is None and method not in ("GET", "POST"):
             refused = 400, "bad handshake method"
         if refused is None and "sid" not in query and method != "GET":
@@ -216,7 +207,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         if refused is not None:
             await answer(refused[0], json.dumps({"message": refused[1]}), "application/json")
         elif "sid" not in query:
-            session = self._open(_address(scope))
+            session = self._open(address_of(scope))
             await answer(200, self._handshake(session, ["websocket"]))
         elif method == "GET":
             await answer(*await self._poll(self.sockets[query["sid"]], receive))
@@ -310,9 +301,9 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         self, scope: Scope, receive: Receive, send: Send, query: Mapping[str, str], headers: dict[str, str]
     ) -> None:
         await receive()  # websocket.connect
-        refused = self._refusal(_address(scope), query, headers, "websocket")
+        refused = self._refusal(address_of(scope), query, headers, "websocket")
         if refused is not None:
-            await _refuse_websocket(scope, send, *refused)
+            await refuse_websocket(scope, send, *refused)
             return
         session = self.session_of(query["sid"]) if "sid" in query else None
         await send({"type": "websocket.accept"})
@@ -321,49 +312,32 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             return
         wire = take_over(scope)
         if session is None:
-            session = self._open(_address(scope))
+            session = self._open(address_of(scope))
             session.upgraded = True
             if wire is not None:
                 session.put([self._handshake(session, [])], 0)
                 session.bind(wire)
                 return
-            await _send_packet(send, self._handshake(session, []))
+            await send_packet(send, self._handshake(session, []))
         elif wire is not None:
             Probe(self, session, wire)
             return
         elif not await self._upgrade(session, receive, send):
             await send({"type": "websocket.close"})
             return
-        session.task = asyncio.current_task()
-        reader = asyncio.ensure_future(self._read(session, receive))
-        try:
-            while packets := await session.take():
-                for packet in packets:
-                    await _send_packet(send, packet)
-                session.taken()
-            await send({"type": "websocket.close"})
-        except asyncio.CancelledError:
-            if not session.closed:
-                raise
-        except (OSError, RuntimeError):
-            pass  # the client is gone; the reader says so
-        finally:
-            reader.cancel()
-            session.task = None
-            session.end(self.reason.TRANSPORT_CLOSE)
-            session.finish()
+        await session.serve(receive, send)
 
     async def _upgrade(self, session: EngineSession, receive: Receive, send: Send) -> bool:
         """Move a polling session to this WebSocket (protocol, "Upgrade"). What is queued goes out on it."""
         try:
             async with asyncio.timeout(self.upgrade_timeout) as limit:
                 session.probe = partial(limit.reschedule, 0)
-                if await _receive_packet(receive) != PING + "probe":
+                if await receive_packet(receive) != PING + "probe":
                     return False
                 session.upgrading = True
-                await _send_packet(send, PONG + "probe")
+                await send_packet(send, PONG + "probe")
                 session.nudge_poll()
-                if await _receive_packet(receive) != UPGRADE or session.closing:
+                if await receive_packet(receive) != UPGRADE or session.closing:
                     return False
                 session.upgraded = True
                 return True
@@ -373,28 +347,11 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             session.probe = None
             session.upgrading = False
 
-    async def _read(self, session: EngineSession, receive: Receive) -> None:
-        try:
-            while True:
-                packet = await _receive_packet(receive)
-                if len(packet) > self.max_http_buffer_size:
-                    raise ProtocolError("message too big")
-                session.receive_packet(packet)
-        except WebSocketClosed:
-            session.end(self.reason.TRANSPORT_CLOSE)
-        except ProtocolError as error:
-            self.broken(session, error)
-
 
 @lru_cache(maxsize=16)
 def _query(query_string: bytes) -> Mapping[str, str]:
     """The first value of each."""
     return {key: value[0] for key, value in parse_qs(query_string.decode("latin-1")).items()}
-
-
-def _address(scope: Scope) -> str:
-    client = scope.get("client")
-    return str(client[0]) if client else ""
 
 
 class Probe:
@@ -425,6 +382,10 @@ class Probe:
 
     def writable(self) -> None: ...
 
+    def pong(self, payload: bytes) -> None: ...
+
+    def failing(self, code: int) -> None: ...
+
     def lost(self) -> None:
         self._end()
 
@@ -439,28 +400,3 @@ class Probe:
             self._timer.cancel()
             self._session.probe = None
             self._session.upgrading = False
-
-
-async def _send_packet(send: Send, packet: Packet) -> None:
-    if isinstance(packet, str):
-        await send({"type": "websocket.send", "text": packet})
-    else:
-        await send({"type": "websocket.send", "bytes": packet})
-
-
-async def _receive_packet(receive: Receive) -> Packet:
-    event = await receive()
-    if event["type"] != "websocket.receive":
-        raise WebSocketClosed
-    text = event.get("text")
-    return text if text is not None else event["bytes"]  # type: ignore[no-any-return]
-
-
-async def _refuse_websocket(scope: Scope, send: Send, status: int, text: str) -> None:
-    if "websocket.http.response" in scope.get("extensions", {}):
-        body = json.dumps({"message": text}).encode()
-        head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "websocket.http.response.start", "status": status, "headers": head})
-        await send({"type": "websocket.http.response.body", "body": body})
-    else:
-        await send({"type": "websocket.close", "code": 1008, "reason": text})

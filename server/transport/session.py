@@ -8,42 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import random
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from engineio.base_socket import BaseSocket
 
-from server.transport import frames
-from server.transport.direct import Wire
+from server.transport.outlet import Heartbeat, Outlet, Packet
 
 OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = "0123456"
 SEPARATOR: Final = "\x1e"
-Packet = str | bytes
-
-
-class Heartbeat(Protocol):
-    """Told of the heartbeat, in the order of what is written and read."""
-
-    def ping_written(self) -> None: ...
-
-    def pong_received(self) -> None: ...
 
 
 class ProtocolError(Exception):
     """The client has broken the protocol; the session is closed."""
 
 
-class EngineSession(BaseSocket):  # type: ignore[misc]
-    """Everything goes out by `put`, in that order. What waits is counted in bytes, and bounded.
-
-    It goes to the socket at once where a WebSocket could be taken over (`wire`), and into a queue otherwise:
-    for polling, before the upgrade, and for a WebSocket that is served over ASGI.
-    """
+class EngineSession(Outlet, BaseSocket):  # type: ignore[misc]
+    """Its queue is also for polling, and for the time before the upgrade."""
 
     def __init__(self, server: Any, sid: str) -> None:
-        # Not the base class's constructor: its queue has no bound.
+        # Not `BaseSocket`'s constructor: its queue has no bound.
+        super().__init__()
         self.server = server
         self.sid = sid
         self.connected = True
@@ -51,134 +36,16 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
         self.upgraded = False
         self.probe: Callable[[], None] | None = None
         """Closes the WebSocket that is about to take a polling session over."""
-        self.closing = False
-        self.ended_for = ""
-        """Why, once it is closing."""
-        self.closed = False
-        self.sealed = False
-        """Nothing is sent any more; the session is about to end."""
         self.polling = False
         """A GET of the polling transport is waiting."""
         self.heartbeat: Heartbeat | None = None
-        self.wire: Wire | None = None
-        self.task: asyncio.Task[Any] | None = None
-        """What serves a WebSocket over ASGI; cancelled when the session is over."""
-        self._out: deque[Packet] = deque()
-        self._out_bytes = 0
-        self._under_way = 0
-        self._arrival: asyncio.Future[None] | None = None
-        self._room: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._awaiting_pong = False
         self._ping_due = 0.0
-
-    # -- out -----------------------------------------------------------------------------------------------------
-
-    @property
-    def buffered(self) -> int:
-        """Bytes that wait in this process for the client to read."""
-        if self.wire is not None:
-            return self.wire.buffered()
-        return self._out_bytes + self._under_way
-
-    def has_room(self, size: int) -> bool:
-        """Whether so many more bytes may wait. A session that waits for nothing takes anything."""
-        waiting = self.buffered
-        return not waiting or waiting + size <= self.server.max_buffered
-
-    def put(self, packets: Sequence[Packet], size: int) -> bool:
-        """Send packets of so many bytes together; False if there is no room. After the end they are dropped."""
-        if self.closing or self.sealed:
-            return True
-        wire = self.wire
-        if wire is not None:
-            if wire.full and not self.has_room(size):
-                return False
-            wire.write(frames.packet_frames(packets))
-            return True
-        if not self.has_room(size):
-            return False
-        self._enqueue(packets, size)
-        return True
-
-    def put_frames(self, buffer: bytes) -> bool:
-        """As `put`, for packets that were framed before. Only with a `wire`."""
-        wire = self.wire
-        assert wire is not None
-        if self.closing or self.sealed:
-            return True
-        if wire.full and not self.has_room(len(buffer)):
-            return False
-        wire.write(buffer)
-        return True
-
-    def seal(self, last: Sequence[Packet], *, drop: bool = False) -> None:
-        """Send the last packets there will be; `drop` what waits in the queue before them."""
-        if self.closing or self.sealed:
-            return
-        self.sealed = True
-        if drop:
-            self._out.clear()
-            self._out_bytes = 0
-        self._send(last, sum(map(len, last)))
-
-    def _send(self, packets: Sequence[Packet], size: int) -> None:
-        if self.wire is not None:
-            self.wire.write(frames.packet_frames(packets))
-        else:
-            self._enqueue(packets, size)
-
-    def _enqueue(self, packets: Sequence[Packet], size: int) -> None:
-        self._out.extend(packets)
-        self._out_bytes += size
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
-
-    async def take(self, at_most: int | None = None) -> list[Packet]:
-        """Wait for packets, then take what there is, or so many; none when the session has ended and all is said."""
-        while not self._out and not self.closing:
-            self._arrival = asyncio.get_running_loop().create_future()
-            await self._arrival
-        if at_most is not None and len(self._out) > at_most:
-            packets = [self._out.popleft() for _ in range(at_most)]
-            self._under_way = min(sum(map(len, packets)), self._out_bytes)
-        else:
-            packets = list(self._out)
-            self._out.clear()
-            self._under_way = self._out_bytes
-        self._out_bytes -= self._under_way
-        return packets
 
     def nudge_poll(self) -> None:
         """End a waiting poll, so that the client can go on with its upgrade."""
         if self.polling and not self._out:
             self._enqueue([NOOP], 1)
-
-    def taken(self) -> None:
-        """What `take` gave has been handed to the transport."""
-        self._under_way = 0
-        if self.buffered <= self.server.low_water:
-            self.writable()
-
-    async def drain(self) -> None:
-        """Wait until most of what was sent has left this process, or the session is over."""
-        while not self.closed and self._is_full():
-            if self._room is None or self._room.done():
-                self._room = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._room)
-
-    def _is_full(self) -> bool:
-        return self.wire.full if self.wire is not None else self.buffered > self.server.low_water
-
-    def bind(self, wire: Wire) -> None:
-        """Go on over a WebSocket that was taken over; what is queued goes out first."""
-        packets = list(self._out)
-        self._out.clear()
-        self._out_bytes = self._under_way = 0
-        self.wire = wire
-        if packets:
-            wire.write(frames.packet_frames(packets))
-        wire.take_over(self, self.server.max_http_buffer_size)
 
     # -- in: called by the transports ----------------------------------------------------------------------------
 
@@ -189,11 +56,6 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
                 self.receive_packet(data)
             except ProtocolError as error:
                 self.server.broken(self, error)
-
-    def writable(self) -> None:
-        """There is room again."""
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
 
     def lost(self) -> None:
         """The WebSocket is over."""
@@ -240,8 +102,7 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
         self._awaiting_pong = False
         if self.heartbeat is not None:
             self.heartbeat.pong_received()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._cancel_timer()
         self.start_heartbeat()
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -255,9 +116,7 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
             return
         self.closing = True
         self.ended_for = reason
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel_timer()
         if self.probe is not None:
             self.probe()
         try:
@@ -265,17 +124,11 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
         finally:
             self.server.authenticated(self.sid)
             if politely:
-                if self.wire is not None:
-                    self.wire.end()
-                elif not self.upgraded:
+                if self.wire is None and not self.upgraded:
                     self._enqueue([CLOSE], 1)
-                self._wake()
-                # Many that are ended in one step are not finished in one: freeing what the kernel holds takes time.
-                patience = self.server.linger * random.uniform(0.5, 1)
-                self._timer = asyncio.get_running_loop().call_later(patience, self.finish)
+                self._linger()
             else:
-                self._out.clear()
-                self._out_bytes = 0
+                self._drop()
                 if self.polling:
                     self._enqueue([last], 1)
                 self.finish()
@@ -283,31 +136,6 @@ class EngineSession(BaseSocket):  # type: ignore[misc]
     def has_ended(self) -> bool:
         """Whether the session takes no more packets; ask again after each."""
         return self.closing
-
-    def finish(self) -> None:
-        """Nothing more will be read or written. Idempotent."""
-        if self.closed:
-            return
-        self.closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self.server.forget(self)
-        self._wake()
-        wire, self.wire = self.wire, None
-        if wire is not None:
-            wire.close_or_abort()
-        if self.task is not None:
-            self.task.cancel()
-
-    def _wake(self) -> None:
-        for waiting in (self._arrival, self._room):
-            if waiting is not None and not waiting.done():
-                waiting.set_result(None)
-
-    def said_all(self) -> bool:
-        """The session has ended, and what was queued before has been handed to the transport."""
-        return self.closing and not self._out
 
 
 def encode_payload(packets: Sequence[Packet]) -> str:

@@ -19,7 +19,9 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection as Transaction
 from sqlalchemy.engine import make_url
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 
 from db.engine import Database
 from db.queries import log, rooms, users
@@ -72,13 +74,16 @@ class Reader:
     async def ask(self, action: str, **fields: Any) -> Any:
         """Perform an action, reading everything up to its answer: what is in `events` then, came before it."""
         self._asked += 1
-        await self._ws.send(f"42{self._asked}" + json.dumps([action, fields]))
+        await self._send(action, fields)
         while True:
             frame = await self.next()
             if frame == "2":
                 await self.pong()
             elif frame.startswith(f"43{self._asked}["):
                 return json.loads(frame[len(f"43{self._asked}") :])[0]
+
+    async def _send(self, action: str, fields: Mapping[str, Any]) -> None:
+        await self._ws.send(f"42{self._asked}" + json.dumps([action, fields]))
 
     async def until_closed(self) -> None:
         """Read until the server closes."""
@@ -99,24 +104,78 @@ class Reader:
 
 @asynccontextmanager
 async def reader(url: str, token: str, *, ready: bool = True, **auth: Any) -> AsyncIterator[Reader]:
+    async with _small_socket(url, "/socket.io/?EIO=4&transport=websocket") as ws:
+        one = Reader(ws)
+        await ws.send("40" + json.dumps({"token": token, **auth}))
+        while not (await one.next()).startswith("40"):
+            pass
+        if ready:
+            await one.until_event("ready")
+        yield one
+
+
+@asynccontextmanager
+async def _small_socket(url: str, path: str, **options: Any) -> AsyncIterator[ClientConnection]:
+    """A WebSocket with small buffers."""
     where = urlsplit(url)
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     sock.setblocking(False)
     await asyncio.get_running_loop().sock_connect(sock, (where.hostname, where.port))
     async with connect(
-        f"ws://{where.netloc}/socket.io/?EIO=4&transport=websocket",
+        f"ws://{where.netloc}{path}",
         sock=sock,
         max_queue=4,
         max_size=None,
         compression=None,
         ping_interval=None,
         close_timeout=0.1,
+        **options,
     ) as ws:
-        one = Reader(ws)
-        await ws.send("40" + json.dumps({"token": token, **auth}))
-        while not (await one.next()).startswith("40"):
-            pass
+        yield ws
+
+
+class _Held(ClientProtocol):
+    """A client's end that does not answer PINGs by itself: it reads them as a text."""
+
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.PING:
+            frame = Frame(Opcode.TEXT, json.dumps({"ping": bytes(frame.data).hex()}).encode())
+        super().recv_frame(frame)
+
+
+def _held(protocol: ClientProtocol, **options: Any) -> ClientConnection:
+    protocol.__class__ = _Held
+    return ClientConnection(protocol, **options)
+
+
+class PlainReader(Reader):
+    """As `Reader`, over a plain WebSocket; `frames` are told in the words of Socket.IO."""
+
+    async def next(self) -> str:
+        raw = json.loads(await asyncio.wait_for(self._ws.recv(), DEADLINE_S))
+        if "ping" in raw:
+            self._ping, frame = raw["ping"], "2"
+        elif "event" in raw:
+            self.events.append((raw["event"], raw["data"]))
+            frame = "42" + json.dumps([raw["event"], raw["data"]], separators=(",", ":"))
+        else:
+            frame = f"43{raw.pop('id')}" + json.dumps([raw])
+        self.frames.append(frame)
+        return frame
+
+    async def pong(self) -> None:
+        await self._ws.pong(bytes.fromhex(self._ping))
+
+    async def _send(self, action: str, fields: Mapping[str, Any]) -> None:
+        await self._ws.send(json.dumps({"id": self._asked, "action": action, "data": fields}))
+
+
+@asynccontextmanager
+async def plain_reader(url: str, token: str, *, ready: bool = True, **auth: Any) -> AsyncIterator[PlainReader]:
+    async with _small_socket(url, "/ws", create_connection=_held) as ws:
+        one = PlainReader(ws)
+        assert (await one.ask("authenticate", token=token, **auth))["ok"]
         if ready:
             await one.until_event("ready")
         yield one

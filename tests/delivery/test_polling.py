@@ -11,6 +11,8 @@ from typing import Any
 from tests.support.client import Client, connected
 from tests.support.node import RunningNode
 
+ONLY_SOCKETIO = True
+
 
 async def test_a_stock_client_that_polls_gets_all_that_it_missed(server: RunningNode) -> None:
     """python-engineio drops a payload of more than 16 packets, and the connection with it."""

@@ -12,7 +12,8 @@ from tests.delivery.support import fill, make_topic, reader, rest, seqs
 from tests.support.client import Client, Refused, connected
 from tests.support.node import RunningNode, running_node
 
-HEARTBEAT = {"engine": {"ping_interval": 0.2, "ping_timeout": 10}}
+OFTEN = {"ping_interval": 0.2, "ping_timeout": 10}
+HEARTBEAT = {"engine": OFTEN, "websocket": OFTEN}
 
 
 @pytest.mark.parametrize("brings_cursors", [True, False])
@@ -39,7 +40,7 @@ async def test_a_replay_joins_the_live_stream_without_a_gap_or_a_repeat(
     got: list[int] = []
     for visit in range(4):
         auth = {"cursors": {room_id: got[-1] if got else 0}} if brings_cursors else {}
-        phone = await Client(server.url, mine, device="phone", **auth).connect(["websocket"])
+        phone = await Client(server.url, mine, device="phone", **auth).connect()
         here = len(seqs(phone, room_id))
         await phone.until(lambda phone=phone, here=here: len(seqs(phone, room_id)) > here + 40)
         if visit == 3:

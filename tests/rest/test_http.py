@@ -29,10 +29,12 @@ async def test_unknown_paths_and_methods_are_problems(http: httpx.AsyncClient) -
         ("PATCH", "/api/topics", "POST"),
         ("POST", "/health/live", "GET"),
         ("PUT", "/openapi.json", "GET"),
+        ("PUT", "/api/messages", "GET, POST"),
+        ("OPTIONS", "/api/subscriptions", "DELETE, POST"),
     ):
         answer = await http.request(method, path)
         problem(answer, "not_found", 405)
-        assert allowed in answer.headers["Allow"].split(", ")
+        assert set(allowed.split(", ")) <= set(answer.headers["Allow"].split(", "))
 
 
 NOT_OBJECTS = [

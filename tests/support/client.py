@@ -1,13 +1,18 @@
-"""A stock python-socketio client that holds every answer and event against the contract."""
+"""Clients that hold every answer and event against the contract: python-socketio's, and a plain WebSocket."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import socketio
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 import server.actions
 from server.contract.errors import Error
@@ -28,37 +33,31 @@ class Refused(Exception):
         self.error = error
 
 
-class Client:
+class LiveClient(ABC):
     """One connection. Events are kept in `events`, in the order in which they came."""
 
     def __init__(self, url: str, token: str | None, **auth: Any) -> None:
         self.url = url
         self.auth = {"token": token, **auth} if token is not None else dict(auth)
-        self.sio = socketio.AsyncClient(reconnection=False, handle_sigint=False)
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.closed = asyncio.Event()
-        self.refusal: Any = None
         self._changed = asyncio.Event()
         self._taken: dict[int, None] = {}
-        self.sio.on("*", self._event)
-        self.sio.on("disconnect", self._disconnect)
-        self.sio.on("connect_error", self._refused)
 
-    async def connect(self, transports: list[str] | None = None, *, ready: bool = True) -> Client:
-        """Connect, and wait until what was missed has been replayed. Raises socketio's ConnectionError."""
-        await self.sio.connect(
-            self.url, auth=self.auth, transports=transports or ["websocket"], wait_timeout=DEADLINE_S
-        )
-        if ready:
-            await self.event("ready")
-        return self
+    @abstractmethod
+    async def close(self) -> None: ...
 
-    async def close(self) -> None:
-        await self.sio.disconnect()
+    @abstractmethod
+    def send(self, action: str, payload: Mapping[str, Any]) -> asyncio.Future[dict[str, Any]]:
+        """Perform an action without waiting; the future is the whole acknowledgement."""
+
+    @abstractmethod
+    async def call(self, action: str, payload: Any) -> dict[str, Any]:
+        """Perform an action; returns the whole acknowledgement."""
 
     async def ask(self, action: str, payload: Any = None, /, **fields: Any) -> dict[str, Any]:
         """Perform an action; returns its data, raises `Refused` for an error."""
-        answer = await self.sio.call(action, fields if payload is None else payload, timeout=DEADLINE_S)
+        answer = await self.call(action, fields if payload is None else payload)
         found = REGISTRY.get(action)
         if answer["ok"]:
             assert set(answer) == {"ok", "data"}, answer
@@ -70,16 +69,6 @@ class Client:
         assert set(answer["error"]) == {"code", "message", "details", "retryable"}, answer
         Error.model_validate(answer["error"])
         raise Refused(answer["error"])
-
-    def send(self, action: str, payload: Mapping[str, Any]) -> asyncio.Future[dict[str, Any]]:
-        """Perform an action without waiting; the future is the whole acknowledgement."""
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-
-        async def start() -> None:
-            await self.sio.emit(action, dict(payload), callback=future.set_result)
-
-        self._sending = asyncio.ensure_future(start())
-        return future
 
     async def event(
         self, name: str, where: Callable[[dict[str, Any]], bool] = lambda _: True, deadline: float = DEADLINE_S
@@ -119,14 +108,118 @@ class Client:
         self.closed.set()
         self._changed.set()
 
+
+class Client(LiveClient):
+    """A stock python-socketio client."""
+
+    def __init__(self, url: str, token: str | None, **auth: Any) -> None:
+        super().__init__(url, token, **auth)
+        self.sio = socketio.AsyncClient(reconnection=False, handle_sigint=False)
+        self.refusal: Any = None
+        self.sio.on("*", self._event)
+        self.sio.on("disconnect", self._disconnect)
+        self.sio.on("connect_error", self._refused)
+
+    async def connect(self, transports: list[str] | None = None, *, ready: bool = True) -> Client:
+        """Connect, and wait until what was missed has been replayed. Raises socketio's ConnectionError."""
+        await self.sio.connect(
+            self.url, auth=self.auth, transports=transports or ["websocket"], wait_timeout=DEADLINE_S
+        )
+        if ready:
+            await self.event("ready")
+        return self
+
+    async def close(self) -> None:
+        await self.sio.disconnect()
+
+    async def call(self, action: str, payload: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = await self.sio.call(action, payload, timeout=DEADLINE_S)
+        return answer
+
+    def send(self, action: str, payload: Mapping[str, Any]) -> asyncio.Future[dict[str, Any]]:
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+
+        async def start() -> None:
+            await self.sio.emit(action, dict(payload), callback=future.set_result)
+
+        self._sending = asyncio.ensure_future(start())
+        return future
+
     async def _refused(self, data: Any = None) -> None:
         self.refusal = data
+
+
+class PlainClient(LiveClient):
+    """JSON over a plain WebSocket, at `/ws`."""
+
+    def __init__(self, url: str, token: str | None, **auth: Any) -> None:
+        super().__init__(url, token, **auth)
+        self.socket: ClientConnection
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._asked = 0
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def connect(self, *, ready: bool = True) -> PlainClient:
+        """As `Client.connect`. Raises `Refused`."""
+        self.socket = await connect(
+            self.url.replace("http", "ws", 1) + "/ws", compression=None, ping_interval=None, max_size=None, proxy=None
+        )
+        self._reading = asyncio.create_task(self._read())
+        await self.ask("authenticate", self.auth)
+        if ready:
+            await self.event("ready")
+        return self
+
+    async def close(self) -> None:
+        await self.socket.close()
+        await self._reading
+
+    async def call(self, action: str, payload: Any) -> dict[str, Any]:
+        return await asyncio.wait_for(self.send(action, payload), DEADLINE_S)
+
+    def send(self, action: str, payload: Any) -> asyncio.Future[dict[str, Any]]:
+        self._asked += 1
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._answers[self._asked] = future
+        frame = json.dumps({"id": self._asked, "action": action, "data": payload})
+        sending = asyncio.ensure_future(self._send(frame))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+        return future
+
+    async def _send(self, frame: str) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            await self.socket.send(frame)
+
+    async def _read(self) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                frame = json.loads(await self.socket.recv())
+                if "event" in frame:
+                    assert set(frame) == {"event", "data"}, frame
+                    await self._event(frame["event"], frame["data"])
+                else:
+                    answered = self._answers.pop(frame.pop("id"))
+                    if not answered.cancelled():
+                        answered.set_result(frame)
+        await self._disconnect()
 
 
 @asynccontextmanager
 async def connected(url: str, token: str, **auth: Any) -> AsyncIterator[Client]:
     """A connected client that is up to date."""
     client = Client(url, token, **auth)
+    await client.connect()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def plainly_connected(url: str, token: str, **auth: Any) -> AsyncIterator[PlainClient]:
+    """As `connected`, over a plain WebSocket."""
+    client = PlainClient(url, token, **auth)
     await client.connect()
     try:
         yield client

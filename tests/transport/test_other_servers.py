@@ -15,10 +15,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.client import DEADLINE_S, Client
+from tests.support.client import DEADLINE_S, Client, LiveClient, plainly_connected
 
 SERVERS = ("granian", "hypercorn", "uvicorn, websockets", "uvicorn, websockets-sansio", "uvicorn, wsproto")
 WAYS = {"websocket": ["websocket"], "polling": ["polling"], "upgrade": ["polling", "websocket"]}
+PLAIN = "plain WebSocket"
 
 
 class Process:
@@ -88,7 +89,11 @@ async def _ready(url: str) -> None:
 
 
 @asynccontextmanager
-async def client(server: Process, token: str, way: str, **auth: object) -> AsyncIterator[Client]:
+async def client(server: Process, token: str, way: str, **auth: object) -> AsyncIterator[LiveClient]:
+    if way == PLAIN:
+        async with plainly_connected(server.url, token, **auth) as plain:
+            yield plain
+        return
     one = Client(server.url, token, **auth)
     try:
         await one.connect(WAYS[way])
@@ -112,17 +117,17 @@ async def test_messages_are_sent_received_in_order_and_replayed_over_every_trans
         room_id = (await sender.ask("create", topic_name="noticias"))["room_id"]
         head = 0
 
-        async def send(one: Client, contents: Sequence[str]) -> list[int]:
+        async def send(one: LiveClient, contents: Sequence[str]) -> list[int]:
             """Send them all at once; returns their seqs."""
             sent = [one.send("message", {"room_id": room_id, "content": content}) for content in contents]
             answers = await asyncio.gather(*sent)
             assert all(answer["ok"] for answer in answers)
             return [answer["data"]["seq"] for answer in answers]
 
-        def seqs(one: Client) -> list[int]:
+        def seqs(one: LiveClient) -> list[int]:
             return [message["seq"] for message in one.of("message")]
 
-        for way in WAYS:
+        for way in (*WAYS, PLAIN):
             async with client(running, diego, way, device=way) as member:
                 await member.ask("connect_to_room", topic_name="noticias")
                 before = len(seqs(member))
@@ -145,8 +150,9 @@ async def test_messages_are_sent_received_in_order_and_replayed_over_every_trans
         assert "Traceback" not in running.said, running.said
         # None of them lets an application speak before it cuts the connections: a client sees that they end.
         upgraded = await stack.enter_async_context(client(running, diego, "upgrade"))
+        plain = await stack.enter_async_context(client(running, diego, PLAIN))
         running.terminate()
-        for one in (sender, upgraded):
+        for one in (sender, upgraded, plain):
             await asyncio.wait_for(one.closed.wait(), DEADLINE_S)
         await running.ended()
         assert (tmp_path / "tidings.db").exists()

@@ -21,8 +21,8 @@ from bench.servers import Tidings
 from bench.slow_consumers import Plan, measure, world
 from server.app import Node, create_app
 from server.transport.direct import HIGH_WATER, DirectWebSocket
-from server.transport.server import MAX_BUFFERED
-from server.transport.session import SEPARATOR, EngineSession
+from server.transport.outlet import MAX_BUFFERED, Outlet
+from server.transport.session import SEPARATOR
 from tests.conformance.wire import frame, running, serving, wired
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import PASSWORD, settings_for
@@ -31,7 +31,10 @@ WAYS: dict[str, Any] = {
     "taken over": DirectWebSocket,
     "over ASGI": "websockets-sansio",
     "polling": DirectWebSocket,
+    "plain, taken over": DirectWebSocket,
+    "plain, over ASGI": "websockets-sansio",
 }
+LINGER = {"linger": 1.0}
 BATCH = 20
 LONG = "x" * 16_000
 
@@ -48,16 +51,17 @@ class World:
         self.diego: Client
 
     @property
-    def session(self) -> EngineSession | None:
+    def session(self) -> Outlet | None:
         """Omar's, as long as the server holds it."""
-        sessions = [
-            socket.session
-            for socket in self.node.socketio.server.sockets
-            if socket.data is not None
-            and socket.data.connection is not None
-            and socket.data.connection.principal.username == "omar"
+        held: list[tuple[Outlet, Any]] = [
+            *((socket.session, socket.data) for socket in self.node.socketio.server.sockets),
+            *((session, session.data) for session in self.node.websocket.server.sessions if not session.closing),
         ]
-        return sessions[0] if sessions else None
+        for session, client in held:
+            connection = None if client is None else client.connection
+            if connection is not None and connection.principal.username == "omar":
+                return session
+        return None
 
     async def send(self, content: str = LONG, number: int = BATCH) -> None:
         """Messages of diego, all at once; returns when he has got them all."""
@@ -66,7 +70,7 @@ class World:
         self.sent += number
         await self.diego.until(lambda: len(self.diego.of("message")) == self.sent)
 
-    async def send_until(self, buffered: int) -> EngineSession:
+    async def send_until(self, buffered: int) -> Outlet:
         """Send until so many bytes wait for omar in the server."""
         while True:
             session = self.session
@@ -78,7 +82,7 @@ class World:
 
 @asynccontextmanager
 async def a_world(way: str, sqlite_url: str, data_dir: Path) -> AsyncIterator[World]:
-    app = create_app(settings_for(sqlite_url, data_dir), bcrypt_rounds=4, engine={"linger": 1.0})
+    app = create_app(settings_for(sqlite_url, data_dir), bcrypt_rounds=4, engine=LINGER, websocket=LINGER)
     async with running(app, ws=WAYS[way], lifespan="on") as port:
         url = f"http://127.0.0.1:{port}"
         tokens = {}
@@ -144,6 +148,37 @@ class OverWebSocket(Omar):
         return True
 
 
+class OverPlain(Omar):
+    """On `/ws`; what is said and read is put in the words of Socket.IO."""
+
+    def __init__(self, ws: ClientConnection) -> None:
+        super().__init__()
+        self._ws = ws
+
+    async def say(self, packet: str) -> None:
+        if packet.startswith("40"):
+            frame = {"action": "authenticate", "data": json.loads(packet[2:])}
+        else:
+            head, _, event = packet.partition("[")
+            action, data = json.loads("[" + event)
+            frame = {"id": int(head[2:]), "action": action, "data": data}
+        await self._ws.send(json.dumps(frame))
+
+    async def read(self) -> bool:
+        try:
+            frame = json.loads(await self._ws.recv())
+        except ConnectionClosed:
+            return False
+        if "event" in frame:
+            packet = "42" + json.dumps([frame["event"], frame["data"]], separators=(",", ":"))
+        elif "id" in frame:
+            packet = f"43{frame.pop('id')}" + json.dumps([frame])
+        else:
+            packet = "40" + json.dumps(frame)
+        self.packets.append(packet)
+        return True
+
+
 class OverPolling(Omar):
     def __init__(self, http: httpx.AsyncClient, address: str) -> None:
         super().__init__()
@@ -175,12 +210,14 @@ async def omar(way: str, world: World, **auth: Any) -> AsyncIterator[Omar]:
             made = OverPolling(http, f"{address}&sid={opened['sid']}")
             yield await _entered(made, world, auth)
             return
+        plain = way.startswith("plain")
+        path = "/ws" if plain else "/socket.io/?EIO=4&transport=websocket"
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", int(world.url.rpartition(":")[2])))
         async with connect(
-            world.url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket",
+            world.url.replace("http", "ws", 1) + path,
             sock=sock,
             max_queue=4,
             max_size=None,
@@ -188,7 +225,7 @@ async def omar(way: str, world: World, **auth: Any) -> AsyncIterator[Omar]:
             ping_interval=None,
             close_timeout=0.1,
         ) as ws:
-            made = OverWebSocket(ws)
+            made = OverPlain(ws) if plain else OverWebSocket(ws)
             yield await _entered(made, world, auth)
 
 
@@ -237,7 +274,7 @@ async def test_who_never_reads_is_gone_in_seconds(way: str, sqlite_url: str, tmp
         while world.session is not None:
             await world.send()
         async with asyncio.timeout(5):  # the linger time is one
-            while session.sid in world.node.socketio.eio.sockets:
+            while not session.closed:
                 await world.diego.ask("get_rooms")
         if session.wire is not None:
             assert session.wire.disconnected

@@ -1,0 +1,278 @@
+"""What a session over a socket is made of, whichever protocol it speaks: its way out, its heartbeat and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, Protocol
+
+from server.transport import frames
+from server.transport.direct import Wire
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Packet = str | bytes
+"""A WebSocket message: text or binary."""
+
+MAX_BUFFERED = 1024 * 1024
+LINGER_S = 5.0
+
+
+class Heartbeat(Protocol):
+    """Told of the heartbeat, in the order of what is written and read."""
+
+    def ping_written(self) -> None: ...
+
+    def pong_received(self) -> None: ...
+
+
+class WebSocketClosed(Exception):
+    """The client has closed the WebSocket."""
+
+
+class Outlet:
+    """Everything goes out by `put`, in that order. What waits is counted in bytes, and bounded.
+
+    It goes to the socket at once where a WebSocket could be taken over (`wire`), and into a queue otherwise. A
+    `transport.direct.Receiver`; how a session ends is its subclass's.
+    """
+
+    server: Any
+    """Has the bounds: `max_buffered` and `low_water` in bytes, `max_http_buffer_size` of a message, `linger` in s."""
+
+    def __init__(self) -> None:
+        self.closing = False
+        self.ended_for = ""
+        """Why, once it is closing."""
+        self.closed = False
+        self.sealed = False
+        """Nothing is sent any more; the session is about to end."""
+        self.wire: Wire | None = None
+        self.task: asyncio.Task[Any] | None = None
+        """What serves a WebSocket over ASGI; cancelled when the session is over."""
+        self.close_code = frames.NORMAL
+        self._out: deque[Packet] = deque()
+        self._out_bytes = 0
+        self._under_way = 0
+        self._arrival: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- out -----------------------------------------------------------------------------------------------------
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that wait in this process for the client to read."""
+        if self.wire is not None:
+            return self.wire.buffered()
+        return self._out_bytes + self._under_way
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many more bytes may wait. A session that waits for nothing takes anything."""
+        waiting = self.buffered
+        return not waiting or bool(waiting + size <= self.server.max_buffered)
+
+    def put(self, packets: Sequence[Packet], size: int) -> bool:
+        """Send packets of so many bytes together; False if there is no room. After the end they are dropped."""
+        if self.closing or self.sealed:
+            return True
+        wire = self.wire
+        if wire is not None:
+            if wire.full and not self.has_room(size):
+                return False
+            wire.write(frames.packet_frames(packets))
+            return True
+        if not self.has_room(size):
+            return False
+        self._enqueue(packets, size)
+        return True
+
+    def put_frames(self, buffer: bytes) -> bool:
+        """As `put`, for packets that were framed before. Only with a `wire`."""
+        wire = self.wire
+        assert wire is not None
+        if self.closing or self.sealed:
+            return True
+        if wire.full and not self.has_room(len(buffer)):
+            return False
+        wire.write(buffer)
+        return True
+
+    def seal(self, last: Sequence[Packet], *, drop: bool = False) -> None:
+        """Send the last packets there will be; `drop` what waits in the queue before them."""
+        if self.closing or self.sealed:
+            return
+        self.sealed = True
+        if drop:
+            self._drop()
+        self._send(last, sum(map(len, last)))
+
+    def _send(self, packets: Sequence[Packet], size: int) -> None:
+        if self.wire is not None:
+            self.wire.write(frames.packet_frames(packets))
+        else:
+            self._enqueue(packets, size)
+
+    def _enqueue(self, packets: Sequence[Packet], size: int) -> None:
+        self._out.extend(packets)
+        self._out_bytes += size
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    def _drop(self) -> None:
+        self._out.clear()
+        self._out_bytes = 0
+
+    async def take(self, at_most: int | None = None) -> list[Packet]:
+        """Wait for packets, then take what there is, or so many; none when the session has ended and all is said."""
+        while not self._out and not self.closing:
+            self._arrival = asyncio.get_running_loop().create_future()
+            await self._arrival
+        if at_most is not None and len(self._out) > at_most:
+            packets = [self._out.popleft() for _ in range(at_most)]
+            self._under_way = min(sum(map(len, packets)), self._out_bytes)
+        else:
+            packets = list(self._out)
+            self._out.clear()
+            self._under_way = self._out_bytes
+        self._out_bytes -= self._under_way
+        return packets
+
+    def taken(self) -> None:
+        """What `take` gave has been handed to the transport."""
+        self._under_way = 0
+        if self.buffered <= self.server.low_water:
+            self.writable()
+
+    async def drain(self) -> None:
+        """Wait until most of what was sent has left this process, or the session is over."""
+        while not self.closed and self._is_full():
+            if self._room is None or self._room.done():
+                self._room = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._room)
+
+    def _is_full(self) -> bool:
+        return self.wire.full if self.wire is not None else bool(self.buffered > self.server.low_water)
+
+    # -- WebSocket -----------------------------------------------------------------------------------------------
+
+    def bind(self, wire: Wire) -> None:
+        """Go on over a WebSocket that was taken over; what is queued goes out first."""
+        packets = list(self._out)
+        self._out.clear()
+        self._out_bytes = self._under_way = 0
+        self.wire = wire
+        if packets:
+            wire.write(frames.packet_frames(packets))
+        wire.take_over(self, self.server.max_http_buffer_size)
+
+    async def serve(self, receive: Receive, send: Send) -> None:
+        """Go on over a WebSocket that ASGI has accepted, to its end."""
+        self.task = asyncio.current_task()
+        reader = asyncio.ensure_future(self._read(receive))
+        try:
+            while packets := await self.take():
+                for packet in packets:
+                    await send_packet(send, packet)
+                self.taken()
+            await send({"type": "websocket.close", "code": self.close_code})
+        except asyncio.CancelledError:
+            if not self.closed:
+                raise
+        except (OSError, RuntimeError):
+            pass  # the client is gone; the reader says so
+        finally:
+            reader.cancel()
+            self.task = None
+            self.lost()
+
+    async def _read(self, receive: Receive) -> None:
+        try:
+            while True:
+                packet = await receive_packet(receive)
+                if len(packet) > self.server.max_http_buffer_size:
+                    self.close_code = frames.TOO_BIG
+                    self.failing(frames.TOO_BIG)
+                    if not self.closing:
+                        self.lost()
+                    return
+                self.message(packet)
+        except WebSocketClosed:
+            self.lost()
+
+    def writable(self) -> None:
+        """There is room again."""
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def message(self, data: Packet) -> None:
+        """A WebSocket message has come in."""
+        raise NotImplementedError
+
+    def pong(self, payload: bytes) -> None:
+        """A PONG of the WebSocket protocol has come in."""
+
+    def failing(self, code: int) -> None:
+        """The client broke the WebSocket protocol, and the WebSocket is about to be closed with this code."""
+
+    def lost(self) -> None:
+        """The WebSocket is over."""
+        raise NotImplementedError
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _linger(self) -> None:
+        """Let what was sent go out, if the client reads it soon; then finish."""
+        if self.wire is not None:
+            self.wire.end(self.close_code)
+        self._wake()
+        # Many that are ended in one step are not finished in one: freeing what the kernel holds takes time.
+        patience = self.server.linger * random.uniform(0.5, 1)
+        self._timer = asyncio.get_running_loop().call_later(patience, self.finish)
+
+    def finish(self) -> None:
+        """Nothing more will be read or written. Idempotent."""
+        if self.closed:
+            return
+        self.closed = True
+        self._cancel_timer()
+        self.server.forget(self)
+        self._wake()
+        wire, self.wire = self.wire, None
+        if wire is not None:
+            wire.close_or_abort(self.close_code)
+        if self.task is not None:
+            self.task.cancel()
+
+    def _wake(self) -> None:
+        for waiting in (self._arrival, self._room):
+            if waiting is not None and not waiting.done():
+                waiting.set_result(None)
+
+    def said_all(self) -> bool:
+        """The session has ended, and what was queued before has been handed to the transport."""
+        return self.closing and not self._out
+
+
+async def send_packet(send: Send, packet: Packet) -> None:
+    if isinstance(packet, str):
+        await send({"type": "websocket.send", "text": packet})
+    else:
+        await send({"type": "websocket.send", "bytes": packet})
+
+
+async def receive_packet(receive: Receive) -> Packet:
+    """The next message. Raises `WebSocketClosed`."""
+    event = await receive()
+    if event["type"] != "websocket.receive":
+        raise WebSocketClosed
+    text = event.get("text")
+    return text if text is not None else event["bytes"]  # type: ignore[no-any-return]
