@@ -349,14 +349,13 @@ async def test_a_pong_that_answers_no_ping_of_the_servers_moves_no_cursor(
     async with running_node(sqlite_url, tmp_path, options=options) as node:
         tokens = [await node.register(name) for name in ("omar", "diego")]
         room_id = await make_topic(node.url, tokens[0], "noticias", tokens[1])
-        async with plainly_connected(node.url, tokens[0]) as omar:
-            async with plain_reader(node.url, tokens[1]) as diego:
-                await omar.ask("message", room_id=room_id, content="1")
-                await diego.until_event("message")
-                await diego.until_ping()
-                await diego.pong(b"12345678")
-                await diego.pong(b"")
-                assert (await diego.ask("get_rooms"))["ok"]  # they have been read
+        async with plainly_connected(node.url, tokens[0]) as omar, plain_reader(node.url, tokens[1]) as diego:
+            await omar.ask("message", room_id=room_id, content="1")
+            await diego.until_event("message")
+            await diego.until_ping()
+            await diego.pong(b"12345678")
+            await diego.pong(b"")
+            assert (await diego.ask("get_rooms"))["ok"]  # they have been read
         async with entered(node.url, tokens[1]) as back:
             assert back.contents() == ["1"]
 
