@@ -36,6 +36,10 @@ class Context:
     caller: Principal | None
     connection: Connection | None = None
     address: str = ""
+    request_id: str = ""
+    """Of an HTTP request."""
+    room: str | None = None
+    """The room that it was about, if that is known; noted for the log."""
     afterwards: list[Callable[[], None]] = field(default_factory=list)
     """To be called once the answer is on its way."""
 
