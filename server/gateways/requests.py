@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from server.logs import Logs
-from server.transport.server import Receive, Scope, Send
+from server.transport.outlet import Receive, Scope, Send
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 NOTE: Final = "tidings.note"

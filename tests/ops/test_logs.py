@@ -246,6 +246,12 @@ async def test_no_secret_gets_into_the_log_whatever_clients_do_with_it(sqlite_ur
             with contextlib.suppress(WebSocketException):
                 async with connect(node.url.replace("http", "ws", 1) + path, proxy=None) as socket:
                     await asyncio.wait_for(socket.recv(), DEADLINE_S)
+        async with connect(node.url.replace("http", "ws", 1) + f"/ws?token={token}", proxy=None) as socket:
+            for data in ({**room, "content": SECRET}, {**room, "content": SECRET, SECRET: 1}):
+                await socket.send(json.dumps({"id": SECRET, "action": "message", "data": data}))
+            await socket.send(SECRET)
+            await log.one("action", gateway="websocket", outcome="ok")
+            await log.one("action", gateway="websocket", outcome="invalid")
         async with httpx.AsyncClient(base_url=node.url) as http:
             for username, password in (("omar", SECRET), (SECRET, PASSWORD), ("omar", SECRET + "x")):
                 await http.post("/api/login", json={"username": username, "password": password})
@@ -258,7 +264,7 @@ async def test_no_secret_gets_into_the_log_whatever_clients_do_with_it(sqlite_ur
             await http.post("/api/fail", json={**room, "content": SECRET}, headers=bearer)
             await http.get("/api/me", headers=bearer | {"X-Request-Id": "end"})
         await log.one("request", request_id="end")
-        assert len(log.of("action")) == 15
+        assert len(log.of("action")) == 17
         assert len(log.of("request")) == 11  # with the registration, without the method that is none
         for secret in (SECRET, SECRET.upper(), SECRET[:6], token, token.split(".")[1], token.split(".")[2]):
             assert secret not in log.text, [line for line in log.text.splitlines() if secret in line]
