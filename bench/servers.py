@@ -188,6 +188,7 @@ class Tidings(Server):
             "TIDINGS_DATA_DIR": str(self.directory),
             "TIDINGS_SECRET_KEY": SECRET,
             "TIDINGS_RATE_LIMITS": "off",
+            "TIDINGS_LOG_LEVEL": "warning",
             "TIDINGS_DURABILITY": "full",
         }
 

@@ -144,6 +144,7 @@ class Database:
         self._thread = ThreadPoolExecutor(1, "tidings-db-writer")
         self._writer = create_engine(
             self.url.set(drivername="sqlite+pysqlite"),
+            hide_parameters=True,
             poolclass=StaticPool,
             connect_args={"check_same_thread": False},
             pool_reset_on_return=None,
@@ -154,6 +155,7 @@ class Database:
         self._reader_threads = ThreadPoolExecutor(READERS, "tidings-db-reader")
         self._readers = create_engine(
             self.url.set(drivername="sqlite+pysqlite"),
+            hide_parameters=True,
             poolclass=QueuePool,
             pool_size=READERS,
             max_overflow=0,
@@ -169,6 +171,7 @@ class Database:
         settings = {"synchronous_commit": commit, "lock_timeout": str(BUSY_TIMEOUT_MS)}
         self._async = create_async_engine(
             self.url.set(drivername="postgresql+asyncpg"),
+            hide_parameters=True,
             pool_size=10,
             max_overflow=10,
             pool_timeout=30,

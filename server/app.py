@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,6 +22,7 @@ from server.auth import BCRYPT_ROUNDS, Auth
 from server.context import Parts
 from server.delivery.broker import Broker, MemoryBroker
 from server.delivery.catchup import CatchUp
+from server.delivery.connection import Connection
 from server.delivery.cursors import Cursors
 from server.delivery.hub import HEAD_CHECK_S, Hub
 from server.delivery.journal import Journal
@@ -29,9 +31,11 @@ from server.delivery.sessions import SESSION_CHECK_S, SessionCheck
 from server.delivery.typing import TYPING_S, Typists
 from server.dispatch import Dispatcher, Registry
 from server.gateways import asyncapi, docs, openapi, rest
+from server.gateways.requests import Requests
 from server.gateways.socketio import SocketIOGateway
 from server.gateways.websocket import WebSocketGateway
 from server.limits import Limits
+from server.logs import Logs
 from server.metrics import Metrics
 from server.settings import Settings, SettingsError
 from server.transport.admission import MAX_HALF_OPEN
@@ -52,6 +56,7 @@ class Node:
         settings: Settings,
         *,
         broker: Broker | None = None,
+        logs: Logs | None = None,
         bcrypt_rounds: int = BCRYPT_ROUNDS,
         session_check_s: float = SESSION_CHECK_S,
         engine: dict[str, Any] | None = None,
@@ -62,6 +67,7 @@ class Node:
     ) -> None:
         """`engine`, `websocket`: options of those gateways (`connect_timeout`, `ping_interval`; in s)."""
         self.settings = settings
+        self.logs = Logs(settings.log_level) if logs is None else logs
         self.database = Database(settings.database, settings.durability)
         self.broker: Broker = MemoryBroker() if broker is None else broker
         self.hub = Hub(self.database, self.broker, head_check_s=head_check_s)
@@ -95,6 +101,7 @@ class Node:
             registry,
             unavailable=(StoreUnavailable,),
             metrics=self.metrics,
+            logs=self.logs,
             limits=Limits(settings.limits) if settings.limited else None,
         )
         self.socketio = SocketIOGateway(
@@ -121,8 +128,7 @@ class Node:
     def _watch(self) -> None:
         """Have the parts tell, or be asked, what `/metrics` shows of them."""
         hub, journal, metrics = self.hub, self.journal, self.metrics
-        hub.opened = lambda connection: metrics.opened(connection.link.gateway)
-        hub.ended = lambda connection: metrics.closed(connection.link.reason)
+        hub.opened, hub.ended = self._opened, self._ended
         journal.committed = metrics.committed
         metrics.gauges(
             "tidings_connections", "Live connections", ("gateway", "transport"), lambda: _by_transport(hub)
@@ -145,6 +151,31 @@ class Node:
         metrics.counter(
             "tidings_replayed_entries", "Entries sent to who had missed them", lambda: self.catch_up.replayed
         )
+
+    def _opened(self, connection: Connection) -> None:
+        self.metrics.opened(connection.link.gateway)
+        if self.logs.on:
+            self.logs.info(
+                "connection opened",
+                connection=connection.id,
+                user=connection.principal.username,
+                device=connection.device_key,
+                gateway=connection.link.gateway,
+                transport=connection.link.transport,
+            )
+
+    def _ended(self, connection: Connection) -> None:
+        self.metrics.closed(connection.link.reason)
+        if self.logs.on:
+            self.logs.info(
+                "connection closed",
+                connection=connection.id,
+                user=connection.principal.username,
+                device=connection.device_key,
+                gateway=connection.link.gateway,
+                reason=connection.link.reason,
+                duration_s=round(time.monotonic() - connection.opened_at, 3),
+            )
 
     async def start(self) -> None:
         """Open the database and start the parts. Raises `StoreUnavailable` or `SettingsError`."""
@@ -180,6 +211,7 @@ class Node:
 
     async def stop(self) -> None:
         await self._stack.aclose()
+        self.logs.flush()
 
 
 def _by_transport(hub: Hub) -> dict[Sequence[str], float]:
@@ -195,6 +227,7 @@ class Application:
     def __init__(self, node: Node, web: FastAPI) -> None:
         self.node = node
         self.web = web
+        self._requests = Requests(web, node.logs)
 
     def open_websocket(self, opening: Opening) -> tuple[bytes, Callable[[Wire], None]] | None:
         """As `transport.direct.Opens`: under uvicorn with our protocol classes."""
@@ -213,7 +246,7 @@ class Application:
                 await receive()
                 await send({"type": "websocket.close", "code": 1008})
                 return
-        await self.web(scope, receive, send)
+        await self._requests(scope, receive, send)
 
 
 def create_app(settings: Settings | None = None, **options: Any) -> Application:
@@ -236,7 +269,8 @@ def create_app(settings: Settings | None = None, **options: Any) -> Application:
             CORSMiddleware,
             allow_origins=node.settings.cors_origins,
             allow_methods=["*"],
-            allow_headers=["authorization", "content-type", "idempotency-key"],
+            allow_headers=["authorization", "content-type", "idempotency-key", "x-request-id"],
+            expose_headers=["x-request-id"],
         )
     rest.install(web, node.dispatcher, node.parts, node.metrics)
     docs.install(web)

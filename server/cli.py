@@ -67,9 +67,7 @@ def _minutes(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
-    for chatty in ("alembic", "uvicorn", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
     given = {name: getattr(args, name, None) for name in ("host", "port")}
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
@@ -104,8 +102,11 @@ def _serve(settings: Settings, args: argparse.Namespace) -> int:
     if args.workers != 1:
         raise SettingsError("more than one worker is more than one node: that needs TIDINGS_REDIS_URL and a broker")
     from server.app import create_app
+    from server.logs import Logs
     from server.serving import run
 
+    logs = Logs(settings.log_level)
+    logs.take_over()
     try:
         import uvloop
 
@@ -113,7 +114,7 @@ def _serve(settings: Settings, args: argparse.Namespace) -> int:
     except ImportError:
         new_loop = None
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(run(create_app(settings)))
+        runner.run(run(create_app(settings, logs=logs)))
     return 0
 
 

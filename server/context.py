@@ -42,6 +42,10 @@ class Context:
     address: str = ""
     agent: str | None = None
     """What the client calls itself (`User-Agent`)."""
+    request_id: str = ""
+    """Of an HTTP request."""
+    room: str | None = None
+    """The room that it was about, if that is known; noted for the log."""
     afterwards: list[Callable[[], None]] = field(default_factory=list)
     """To be called once the answer is on its way."""
 

@@ -29,6 +29,7 @@ from server.contract.actions import MAX_CONTENT, Payload, RoomRef
 from server.contract.errors import ActionError, Error, ErrorCode
 from server.contract.models import View
 from server.limits import Limit, Limits
+from server.logs import Logs
 from server.metrics import UNKNOWN, Metrics
 
 logger = logging.getLogger("tidings.dispatch")
@@ -205,11 +206,13 @@ class Dispatcher:
         registry: Registry,
         unavailable: tuple[type[Exception], ...],
         metrics: Metrics,
+        logs: Logs,
         limits: Limits | None = None,
     ) -> None:
         """`unavailable`: exceptions which mean that the store or a peer cannot be reached now."""
         self.registry = registry
         self._metrics = metrics
+        self._logs = logs
         self._unavailable = unavailable
         self._limits = limits
         self._running = 0
@@ -245,13 +248,14 @@ class Dispatcher:
         found = self.registry.get(name) if isinstance(name, str) else None
         if found is None or (gateway == "live" and not found.live):
             answer = Answer(error=_error(ErrorCode.UNKNOWN_ACTION, "no such action", action=_printable(name)))
-            return self._answered(answer, None, started)
+            return self._answered(answer, None, None, context, started)
         if self._closing:
             answer = Answer(error=_error(ErrorCode.UNAVAILABLE, "the server is shutting down"))
-            return self._answered(answer, found, started)
+            return self._answered(answer, found, None, context, started)
         self._running += 1
         self._idle.clear()
         pending = False
+        request: Payload | None = None
         try:
             if self._limits is not None and found.limit is not None:
                 connection = context.connection
@@ -262,16 +266,18 @@ class Dispatcher:
             result = await found.handler(context, request)
             if isinstance(result, asyncio.Future):
                 pending = True
-                return self._follow(result, found, started)
+                return self._follow(result, found, request, context, started)
             answer = Answer(data=_plain(result))
         except Exception as error:
-            answer = Answer(error=self.describe(error, name))
+            answer = Answer(error=self.describe(error, found.name, context.request_id))
         finally:
             if not pending:
                 self._done()
-        return self._answered(answer, found, started)
+        return self._answered(answer, found, request, context, started)
 
-    def _follow(self, result: asyncio.Future[Any], found: Action, started: float) -> Pending:
+    def _follow(
+        self, result: asyncio.Future[Any], found: Action, request: Payload, context: Any, started: float
+    ) -> Pending:
         pending = Pending()
 
         def finish(done: asyncio.Future[Any]) -> None:
@@ -279,27 +285,50 @@ class Dispatcher:
             if done.cancelled():
                 answer = Answer(error=_error(ErrorCode.UNAVAILABLE, "the server is shutting down"))
             elif (error := done.exception()) is not None:
-                answer = Answer(error=self.describe(error, found.name))
+                answer = Answer(error=self.describe(error, found.name, context.request_id))
             else:
                 answer = Answer(data=_plain(done.result()))
-            pending.come(self._answered(answer, found, started))
+            pending.come(self._answered(answer, found, request, context, started))
 
         result.add_done_callback(finish)
         return pending
 
-    def _answered(self, answer: Answer, found: Action | None, started: float) -> Answer:
-        """Tell of an action that was answered; None: of one that there is not."""
+    def _answered(
+        self, answer: Answer, found: Action | None, request: Payload | None, context: Any, started: float
+    ) -> Answer:
+        """Tell of an action that was answered; None: of one that there is not, of a payload that is none."""
+        name = UNKNOWN if found is None else found.name
         code = None if answer.error is None else answer.error.code
-        self._metrics.acted(UNKNOWN if found is None else found.name, code, time.perf_counter() - started)
+        spent = time.perf_counter() - started
+        self._metrics.acted(name, code, spent)
+        if self._logs.on:
+            context.room = _room(answer, request)
+            if context.connection is not None:
+                self._tell(name, answer, context, spent)
         return answer
+
+    def _tell(self, name: str, answer: Answer, context: Any, spent: float) -> None:
+        """One line for an action over a live connection."""
+        connection, error = context.connection, answer.error
+        self._logs.info(
+            "action",
+            request_id=(error and error.details.get("request_id")) or self._logs.request_id(),
+            user=connection.principal.username,
+            connection=connection.id,
+            gateway=connection.link.gateway,
+            action=name,
+            room=context.room,
+            outcome="ok" if error is None else error.code,
+            duration_ms=round(spent * 1000, 3),
+        )
 
     def _done(self) -> None:
         self._running -= 1
         if not self._running:
             self._idle.set()
 
-    def describe(self, error: BaseException, name: object) -> Error:
-        """Turn any failure into the one kind of error that clients get."""
+    def describe(self, error: BaseException, name: str, request_id: str = "") -> Error:
+        """Turn any failure into the one kind of error that clients get. `request_id`: if there is one already."""
         if isinstance(error, ActionError):
             return error.error
         if isinstance(error, ValidationError):
@@ -307,8 +336,8 @@ class Dispatcher:
         if isinstance(error, self._unavailable):
             logger.warning("%s: unavailable: %s", name, error)
             return _error(ErrorCode.UNAVAILABLE, "the store cannot be reached now")
-        request_id = secrets.token_hex(8)
-        logger.error("%s failed, request_id=%s", name, request_id, exc_info=error)
+        request_id = request_id or secrets.token_hex(8)
+        logger.error("%s failed, request_id=%s", name, request_id, exc_info=error, extra={"request_id": request_id})
         return _error(ErrorCode.INTERNAL, "a fault of the server", request_id=request_id)
 
 
@@ -327,6 +356,21 @@ def _invalid(error: ValidationError) -> Error:
             return _error(ErrorCode.TOO_LARGE, f"content has more than {limit} characters", limit=limit)
     summary = "; ".join(f"{where}: {why}" for where, why in fields.items())
     return _error(ErrorCode.INVALID, summary, fields=fields)
+
+
+_EXISTS = (ErrorCode.FORBIDDEN, ErrorCode.CONFLICT)
+"""Answers which say that what was named is there: so its name is not just anything that a client wrote."""
+
+
+def _room(answer: Answer, request: Payload | None) -> str | None:
+    """The room that an action was about, for the log: its id, or else its name; None if there is no such room."""
+    if answer.error is None:
+        data = answer.data
+        if isinstance(data, dict) and (room_id := data.get("room_id")):
+            return str(room_id)
+    elif answer.error.code not in _EXISTS:
+        return None
+    return getattr(request, "room_id", None) or getattr(request, "topic_name", None)
 
 
 def _plain(result: object) -> object:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator, model_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.limits import Limit, rate
+from server.logs import Level
 
 SECRET_KEY_BYTES = 32
 MAX_TOKEN_MINUTES = 10 * 366 * 24 * 60
@@ -76,6 +77,9 @@ class Settings(BaseSettings):
         default="10/minute", description="Attempts to sign in to one account; from one address three times as many"
     )
     limit_registrations: Rate = Field(default="20/minute", description="Accounts made from one address")
+    log_level: Level = Field(
+        default="info", description="`debug`, `info`, `warning` or `error`; above `info`, actions make no line"
+    )
     parser: Literal["json", "msgpack"] = Field(
         default="json", description="`msgpack`: clients use `socket.io-msgpack-parser`; all of them, or none"
     )

@@ -24,7 +24,8 @@ from server.contract.actions import MAX_CONTENT
 from server.contract.errors import ActionError, Error, ErrorCode, invalid
 from server.delivery.connection import Principal
 from server.delivery.journal import Journal
-from server.dispatch import Action, Dispatcher
+from server.dispatch import Action, Answer, Dispatcher
+from server.gateways.requests import NOTE, Note
 from server.metrics import CONTENT_TYPE, Metrics
 
 MAX_BODY = 16 * MAX_CONTENT
@@ -78,6 +79,8 @@ def install(app: FastAPI, dispatcher: Dispatcher, parts: Parts, metrics: Metrics
 
 def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
+        note: Note = request.scope[NOTE]
+        note.action = action.name
         try:
             caller = None if action.anonymous else await bearer(request, parts.auth)
             raw, strict = await _payload(request)
@@ -86,11 +89,16 @@ def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except Exception as error:
-            return problem(dispatcher.describe(error, action.name))
-        context = Context(parts, caller, address=request.client.host if request.client else "", agent=_agent(request))
+            refused = dispatcher.describe(error, action.name, note.request_id)
+            note.outcome = refused.code
+            return problem(refused)
+        address = request.client.host if request.client else ""
+        context = Context(parts, caller, address=address, agent=_agent(request), request_id=note.request_id)
         answer = await dispatcher.execute(action.name, raw, context, strict=strict, gateway="rest")
         for callback in context.afterwards:
             callback()
+        note.user = _signed_in(answer) if caller is None else caller.username
+        note.room, note.outcome = context.room, "ok" if answer.error is None else answer.error.code
         if answer.error is not None:
             return problem(answer.error)
         if action.status == 204:
@@ -98,6 +106,12 @@ def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[
         return Response(orjson.dumps(answer.data), action.status, media_type="application/json")
 
     return endpoint
+
+
+def _signed_in(answer: Answer) -> str | None:
+    """Who has just got a token."""
+    user = answer.data.get("user") if answer.error is None else None
+    return None if user is None else str(user["username"])
 
 
 def _agent(request: Request) -> str | None:
@@ -207,6 +221,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 
 def _crash(dispatcher: Dispatcher) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def crash(request: Request, error: Exception) -> Response:
-        return problem(dispatcher.describe(error, request.url.path))
+        note: Note = request.scope[NOTE]
+        return problem(dispatcher.describe(error, "a request", note.request_id))
 
     return crash

@@ -24,6 +24,10 @@ class HalfOpen:
     def __len__(self) -> int:
         return len(self._addresses)
 
+    def addresses(self) -> list[str]:
+        """Where they come from."""
+        return list(self._addresses.values())
+
     def is_full(self, address: str) -> bool:
         """Whether there may be no more of them, or no more from there."""
         return len(self._addresses) >= self._most or self._from[address] >= self._most_per_address

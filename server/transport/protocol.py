@@ -303,10 +303,10 @@ class SocketIOServer(socketio.AsyncServer, Generic[D]):  # type: ignore[misc]
                 self._receive(peer, packet, max(len(data), peer.partial_bytes))
                 peer.partial_bytes = 0
         except (ValueError, TypeError, LookupError, RecursionError, AttributeError) as error:
-            logger.info("protocol error: %s", error)
+            logger.info("a client broke the protocol: %s", type(error).__name__)  # its text may quote the packet
             accepted = [socket for socket in peer.sockets.values() if socket.accepted]
             if not accepted:
-                raise ProtocolError(str(error)) from error
+                raise ProtocolError(type(error).__name__) from error
             for socket in accepted:
                 self._listener.broken(socket)
 

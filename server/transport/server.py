@@ -282,7 +282,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
 
     def broken(self, session: EngineSession, error: ProtocolError) -> None:
         """The client broke the protocol."""
-        logger.info("session %s broke the protocol: %s", session.sid, error)
+        logger.info("a client broke the protocol: %s", error)  # the id of a session is all it takes to use it
         session.end(self.reason.TRANSPORT_ERROR)
 
     # -- WebSocket -----------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ class EngineSession(Outlet, BaseSocket):  # type: ignore[misc]
         elif packet == CLOSE:
             self.end(self.server.reason.CLIENT_DISCONNECT)
         else:
-            raise ProtocolError(f"unexpected packet {packet[:16]!r}")
+            raise ProtocolError(f"unexpected packet of type {packet[:1]!r}")
 
     # -- heartbeat -----------------------------------------------------------------------------------------------
 

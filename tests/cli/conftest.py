@@ -76,7 +76,7 @@ async def tidings(tmp_path: Path) -> AsyncIterator[Start]:
             "server",
             *args,
             cwd=tmp_path,
-            env=inherited | {"TIDINGS_RATE_LIMITS": "off", **environment},
+            env=inherited | {"TIDINGS_RATE_LIMITS": "off", "TIDINGS_LOG_LEVEL": "warning", **environment},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

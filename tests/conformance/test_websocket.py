@@ -101,7 +101,7 @@ async def test_the_address_is_the_one_that_a_proxy_names(engineio: Endpoint) -> 
             await wire.send(sent)
             assert (await wire.head()).startswith(b"HTTP/1.1 101 ")
             await wire.frame()
-            assert list(engineio.engine.half_open.values()) == [address]
+            assert engineio.engine.half_open.addresses() == [address]
         await eventually(lambda: not engineio.engine.half_open)
 
 

@@ -164,8 +164,9 @@ class PlainReader(Reader):
         self.frames.append(frame)
         return frame
 
-    async def pong(self) -> None:
-        await self._ws.pong(bytes.fromhex(self._ping))
+    async def pong(self, payload: bytes | None = None) -> None:
+        """Answer the last PING; or with what was not in it."""
+        await self._ws.pong(bytes.fromhex(self._ping) if payload is None else payload)
 
     async def _send(self, action: str, fields: Mapping[str, Any]) -> None:
         await self._ws.send(json.dumps({"id": self._asked, "action": action, "data": fields}))

@@ -18,6 +18,7 @@ from websockets.exceptions import InvalidStatus
 from server.gateways.inbox import MAX_IN_FLIGHT
 from server.gateways.websocket import MAX_ID, MAX_NUMBER
 from server.transport.websocket import MAX_MESSAGE
+from tests.delivery.support import make_topic, plain_reader
 from tests.gateways.plain import Plain, entered, plain
 from tests.gateways.raw import entered as entered_by_socketio
 from tests.support.client import DEADLINE_S, connected, plainly_connected
@@ -344,19 +345,19 @@ async def _silent(url: str, token: str) -> asyncio.StreamWriter:
 async def test_a_pong_that_answers_no_ping_of_the_servers_moves_no_cursor(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
-    async with running_node(sqlite_url, tmp_path) as node:
+    options = {"websocket": {"ping_interval": 0.2, "ping_timeout": 10}}
+    async with running_node(sqlite_url, tmp_path, options=options) as node:
         tokens = [await node.register(name) for name in ("omar", "diego")]
-        async with plainly_connected(node.url, tokens[0]) as omar:
-            await omar.ask("create", topic_name="noticias")
-            async with entered(node.url, tokens[1]) as diego:
-                await diego.ask("connect_to_room", topic_name="noticias")
-                await omar.ask("message", topic_name="noticias", content="1")
-                await diego.event("message")
-                await diego.socket.pong(b"12345678")
-                await diego.socket.pong()
-                await diego.is_alive()
-            async with entered(node.url, tokens[1]) as diego:
-                assert diego.contents() == ["1"]
+        room_id = await make_topic(node.url, tokens[0], "noticias", tokens[1])
+        async with plainly_connected(node.url, tokens[0]) as omar, plain_reader(node.url, tokens[1]) as diego:
+            await omar.ask("message", room_id=room_id, content="1")
+            await diego.until_event("message")
+            await diego.until_ping()
+            await diego.pong(b"12345678")
+            await diego.pong(b"")
+            assert (await diego.ask("get_rooms"))["ok"]  # they have been read
+        async with entered(node.url, tokens[1]) as back:
+            assert back.contents() == ["1"]
 
 
 # -- paths and origins ------------------------------------------------------------------------------------------

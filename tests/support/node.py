@@ -87,6 +87,7 @@ def settings_for(database_url: str, data_dir: Path, **changes: Any) -> Settings:
             "database_url": database_url,
             "data_dir": data_dir,
             "rate_limits": "off",
+            "log_level": "warning",
             "secret_key": "a key for tests only, of 32 bytes and more",
             **changes,
         },

@@ -18,6 +18,7 @@ class ServerProcess:
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")} | {
             "TIDINGS_DATA_DIR": str(data_dir),
             "TIDINGS_RATE_LIMITS": "off",
+            "TIDINGS_LOG_LEVEL": "warning",
             **environment,
         }
         self._port = 0

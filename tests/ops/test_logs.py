@@ -1,0 +1,335 @@
+"""The log: a line for each request and action, made of what is safe to tell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
+
+from server.context import Context
+from server.contract.actions import SendMessage
+from server.contract.models import Empty
+from server.dispatch import action
+from server.logs import Level, Logs
+from server.settings import Settings
+from tests.gateways.raw import entered, opened
+from tests.support.client import DEADLINE_S, Refused, connected
+from tests.support.node import PASSWORD, RunningNode, running_node
+
+SECRET = "Sesame7431"
+
+
+class Log:
+    """What was written."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self._written = asyncio.Event()
+
+    def write(self, lines: bytes) -> None:
+        self.writes.append(lines)
+        self._written.set()
+
+    @property
+    def text(self) -> str:
+        return b"".join(self.writes).decode()
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text.splitlines()]
+
+    def of(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["event"] == event and fields.items() <= line.items()]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Lines wait a moment to be written together."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():
+                self._written.clear()
+                await self._written.wait()
+
+    async def one(self, event: str, **fields: Any) -> dict[str, Any]:
+        await self.until(lambda: self.of(event, **fields))
+        (line,) = self.of(event, **fields)
+        return line
+
+
+@pytest.fixture
+def standard_library() -> Iterator[None]:
+    """Gives the standard library's logging back as it was."""
+    root, ours = logging.getLogger(), logging.getLogger("tidings")
+    kept = root.handlers[:], root.level, ours.level
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:], level, our_level = kept
+    root.setLevel(level)
+    ours.setLevel(our_level)
+
+
+@asynccontextmanager
+async def logged(
+    sqlite_url: str, data_dir: Path, level: Level = "info", **changes: Any
+) -> AsyncIterator[tuple[RunningNode, Log]]:
+    log = Log()
+    logs = Logs(level, write=log.write)
+    logs.take_over()
+    async with running_node(sqlite_url, data_dir, options={"logs": logs}, **changes) as node:
+        yield node, log
+
+
+@action("fail", http="POST /api/fail")
+async def fail(ctx: Context, req: SendMessage) -> Empty:
+    """Fails as a programmer's mistake does, quoting what it was given."""
+    try:
+        raise KeyError(req.content)
+    except KeyError as error:
+        raise ValueError(f"no such thing: {req.content}") from error
+
+
+pytestmark = pytest.mark.usefixtures("standard_library")
+
+
+async def test_each_action_over_a_live_connection_has_one_line(sqlite_url: str, tmp_path: Path) -> None:
+    async with logged(sqlite_url, tmp_path) as (node, log):
+        async with connected(node.url, await node.register("omar"), device="laptop") as omar:
+            room = await omar.ask("create", topic_name="noticias")
+            await omar.ask("message", topic_name="noticias", content="hola")
+            with pytest.raises(Refused):
+                await omar.ask("message", topic_name="nothing", content="hola")
+            with pytest.raises(Refused):
+                await omar.ask("made up")
+        sent = await log.one("action", action="message", outcome="ok")
+        opened_line = await log.one("connection opened")
+        assert sent == {
+            "event": "action",
+            "level": "info",
+            "timestamp": sent["timestamp"],
+            "request_id": sent["request_id"],
+            "user": "omar",
+            "connection": opened_line["connection"],
+            "gateway": "socketio",
+            "action": "message",
+            "room": room["room_id"],
+            "outcome": "ok",
+            "duration_ms": sent["duration_ms"],
+        }
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", sent["timestamp"])
+        assert 0 < sent["duration_ms"] < DEADLINE_S * 1000
+        assert (await log.one("action", action="message", outcome="not_found"))["room"] is None
+        await log.one("action", action="unknown", outcome="unknown_action")
+        assert len({line["request_id"] for line in log.of("action")}) == len(log.of("action")) == 4
+        assert (opened_line["user"], opened_line["transport"]) == ("omar", "websocket")
+        closed = await log.one("connection closed")
+        assert closed["connection"] == opened_line["connection"]
+        assert closed["reason"]
+        assert closed["duration_s"] > 0
+
+
+async def test_the_reason_of_a_close_is_told(sqlite_url: str, tmp_path: Path) -> None:
+    async with logged(sqlite_url, tmp_path) as (node, log), connected(node.url, await node.register("omar")) as omar:
+        await omar.ask("logout")
+        await log.one("connection closed", user="omar", reason="token_revoked")
+
+
+async def test_each_http_request_has_one_line_and_its_answer_the_lines_id(sqlite_url: str, tmp_path: Path) -> None:
+    async with logged(sqlite_url, tmp_path) as (node, log), httpx.AsyncClient(base_url=node.url) as http:
+        token = await node.register("omar")
+        http.headers["Authorization"] = f"Bearer {token}"
+        made = await http.post("/api/topics", json={"topic_name": "noticias"})
+        line = await log.one("request", request_id=made.headers["X-Request-Id"])
+        assert {name: line[name] for name in ("method", "route", "action", "user", "status", "outcome", "room")} == {
+            "method": "POST",
+            "route": "/api/topics",
+            "action": "create",
+            "user": "omar",
+            "status": 201,
+            "outcome": "ok",
+            "room": made.json()["room_id"],
+        }
+        own = await http.get("/api/me", headers={"X-Request-Id": "from-the-proxy_1"})
+        assert own.headers.get_list("X-Request-Id") == ["from-the-proxy_1"]
+        await log.one("request", request_id="from-the-proxy_1", action="me")
+        for insane in ("x" * 65, "two words", 'quo"te', token, ""):
+            answer = await http.get("/api/me", headers={"X-Request-Id": insane})
+            assert answer.headers["X-Request-Id"] != insane
+        lost = await http.get("/api/nothing")
+        assert (await log.one("request", request_id=lost.headers["X-Request-Id"]))["status"] == 404
+        nobody = await http.get("/api/me", headers={"Authorization": "Bearer nonsense"})
+        line = await log.one("request", request_id=nobody.headers["X-Request-Id"])
+        assert (line["outcome"], line["status"], line["user"]) == ("unauthenticated", 401, None)
+        assert (await log.one("request", action="register", outcome="ok"))["user"] == "omar"
+        assert not log.of("action"), "a request is no action of a connection"
+        live = await http.get("/health/live")
+        scraped = await http.get("/metrics")
+        assert live.headers["X-Request-Id"] != scraped.headers["X-Request-Id"]
+        await http.get("/api/me", headers={"X-Request-Id": "last"})
+        await log.one("request", request_id="last")
+        assert not [line for line in log.of("request") if line["route"] in ("/health/live", "/metrics")]
+
+
+async def test_a_fault_is_found_by_the_id_that_the_client_was_told(sqlite_url: str, tmp_path: Path) -> None:
+    async with logged(sqlite_url, tmp_path) as (node, log):
+        node.node.dispatcher.registry.add(fail.__action__)  # type: ignore[attr-defined]
+        token = await node.register("omar")
+        payload = {"topic_name": "noticias", "content": SECRET}
+        async with connected(node.url, token) as omar:
+            with pytest.raises(Refused) as refused:
+                await omar.ask("fail", payload)
+        request_id = refused.value.details["request_id"]
+        await log.one("action", action="fail", outcome="internal", request_id=request_id)
+        (error,) = [line for line in log.lines if line["level"] == "error"]
+        log.writes.clear()
+
+        async def broken(_token: str) -> None:
+            raise LookupError(SECRET)
+
+        node.node.auth.authenticate = broken  # type: ignore[method-assign, assignment]
+        async with httpx.AsyncClient(base_url=node.url) as http:
+            answer = await http.get("/api/me", headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == 500
+        assert answer.json()["details"]["request_id"] == answer.headers["X-Request-Id"]
+        await log.one("request", outcome="internal", request_id=answer.headers["X-Request-Id"])
+        (line,) = [line for line in log.lines if line["level"] == "error"]
+        assert line["request_id"] == answer.headers["X-Request-Id"]
+        assert error["request_id"] == request_id
+        assert error["exception"] == ["ValueError", "KeyError"]
+        assert any(__file__ in frame and frame.endswith(" fail") for frame in error["at"])
+        assert SECRET not in log.text
+
+
+async def test_no_secret_gets_into_the_log_whatever_clients_do_with_it(sqlite_url: str, tmp_path: Path) -> None:
+    """At the level that tells most. A client may put a password, a token or a message anywhere."""
+    async with logged(sqlite_url, tmp_path, "debug") as (node, log):
+        node.node.dispatcher.registry.add(fail.__action__)  # type: ignore[attr-defined]
+        token = await node.register("omar", SECRET)
+        bearer = {"Authorization": f"Bearer {token}"}
+        async with connected(node.url, token, device=SECRET) as omar:
+            await omar.ask("create", topic_name="noticias")
+            await omar.ask("message", topic_name="noticias", content=SECRET, client_id=SECRET)
+            room = {"topic_name": "noticias"}
+            for name, wrong in (
+                ("message", {**room, "content": SECRET, SECRET: SECRET}),
+                ("message", {**room, "content": SECRET * 2000}),
+                ("message", {**room, "content": SECRET, "reply_to": SECRET}),
+                ("message", {**room, "content": [SECRET]}),
+                ("message", {"topic_name": SECRET, "content": SECRET}),
+                ("message", {"room_id": SECRET, "content": SECRET}),
+                ("message", {"username": SECRET, "content": SECRET}),
+                ("history", {"room_id": SECRET}),
+                ("get_profile", {"username": SECRET}),
+                ("authenticate", {"token": SECRET}),
+                ("authenticate", {"token": token, "password": SECRET}),
+                (SECRET, {SECRET: SECRET}),
+                ("fail", {**room, "content": SECRET}),
+            ):
+                with pytest.raises(Refused):
+                    await omar.ask(name, wrong)
+        for packet in (SECRET, f"4{SECRET}", f"42{SECRET}", f'42["message",{SECRET}]', f"5{SECRET}", f'41["{SECRET}'):
+            async with entered(node.url, token) as raw:
+                await raw.send(packet)
+                await raw.until_closed()
+        async with opened(node.url) as raw:
+            await raw.send(f'40{{"token":"{SECRET}","device":["{SECRET}"]}}')
+            await raw.until("44")
+        for path in (f"/socket.io/?EIO=4&transport=websocket&token={token}&sid={SECRET}", f"/ws?token={token}-x"):
+            with contextlib.suppress(WebSocketException):
+                async with connect(node.url.replace("http", "ws", 1) + path, proxy=None) as socket:
+                    await asyncio.wait_for(socket.recv(), DEADLINE_S)
+        async with connect(node.url.replace("http", "ws", 1) + f"/ws?token={token}", proxy=None) as socket:
+            for data in ({**room, "content": SECRET}, {**room, "content": SECRET, SECRET: 1}):
+                await socket.send(json.dumps({"id": SECRET, "action": "message", "data": data}))
+            await socket.send(SECRET)
+            await log.one("action", gateway="websocket", outcome="ok")
+            await log.one("action", gateway="websocket", outcome="invalid")
+        async with httpx.AsyncClient(base_url=node.url) as http:
+            for username, password in (("omar", SECRET), (SECRET, PASSWORD), ("omar", SECRET + "x")):
+                await http.post("/api/login", json={"username": username, "password": password})
+            await http.post("/api/login", json={"username": "omar", "password": SECRET, SECRET: SECRET})
+            await http.post("/api/login", content=SECRET)
+            await http.get(f"/api/me?token={token}&{SECRET}={SECRET}", headers=bearer)
+            await http.get(f"/api/{SECRET}?token={token}", headers={"Authorization": f"Bearer {SECRET}"})
+            await http.get(f"/api/users/{SECRET}", headers=bearer)
+            await http.request(SECRET.upper(), "/api/me", headers=bearer)
+            await http.post("/api/fail", json={**room, "content": SECRET}, headers=bearer)
+            await http.get("/api/me", headers=bearer | {"X-Request-Id": "end"})
+        await log.one("request", request_id="end")
+        assert len(log.of("action")) == 17
+        assert len(log.of("request")) == 11  # with the registration, without the method that is none
+        for secret in (SECRET, SECRET.upper(), SECRET[:6], token, token.split(".")[1], token.split(".")[2]):
+            assert secret not in log.text, [line for line in log.text.splitlines() if secret in line]
+
+
+@pytest.mark.parametrize("level", ["warning", "error"])
+async def test_above_info_there_is_no_line_for_what_goes_well(sqlite_url: str, tmp_path: Path, level: Level) -> None:
+    async with logged(sqlite_url, tmp_path, level) as (node, log):
+        async with connected(node.url, await node.register("omar")) as omar:
+            await omar.ask("create", topic_name="noticias")
+        logging.getLogger("tidings.hub").warning("something is up")
+        logging.getLogger("tidings.hub").error("something is wrong")
+        assert [line["event"] for line in log.lines][-1] == "something is wrong"
+        assert len(log.lines) == (2 if level == "warning" else 1)
+
+
+async def test_what_libraries_say_is_a_line_like_the_others_but_not_their_small_talk() -> None:
+    log = Log()
+    Logs("debug", write=log.write).take_over()
+    for name in ("uvicorn.error", "sqlalchemy.engine", "websockets.server", "asyncio"):
+        logging.getLogger(name).info("WebSocket /ws?token=%s", SECRET)
+        logging.getLogger(name).debug("INSERT %s", SECRET)
+        try:
+            raise FileNotFoundError(2, "No such file", "/nowhere")
+        except OSError:
+            logging.getLogger(name).exception("broken\nfuture: %r", SECRET)
+    assert [line["logger"] for line in log.lines] == [
+        "uvicorn.error",
+        "sqlalchemy.engine",
+        "websockets.server",
+        "asyncio",
+    ]
+    for line in log.lines:
+        assert (line["event"], line["level"]) == ("broken", "error")
+        assert line["exception"] == ["FileNotFoundError: [Errno 2] No such file: '/nowhere'"]
+    assert SECRET not in log.text
+
+
+async def test_lines_of_one_moment_are_written_together_and_what_is_urgent_at_once() -> None:
+    log = Log()
+    logs = Logs("info", write=log.write)
+    for n in range(100):
+        logs.info("action", n=n)
+    assert log.writes == []
+    await log.until(lambda: log.writes)
+    assert len(log.writes) == 1
+    logs.info("action", n=100)
+    logs.take_over()
+    logging.getLogger("tidings.x").error("now")
+    assert len(log.writes) == 2
+    assert [line.get("n") for line in log.lines] == [*range(101), None]
+
+
+def test_for_people_a_line_is_no_json() -> None:
+    log = Log()
+    logs = Logs("info", write=log.write, pretty=True)
+    logs.info("action", user="omar", action="message")
+    logs.flush()
+    assert "user" in log.text
+    assert "omar" in log.text
+    assert not log.text.startswith("{")
+
+
+def test_the_level_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings(_env_file=None).log_level == "info"
+    monkeypatch.setenv("TIDINGS_LOG_LEVEL", "loud")
+    with pytest.raises(ValueError, match="log_level"):
+        Settings(_env_file=None)
