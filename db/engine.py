@@ -332,6 +332,7 @@ class Database:
                 "journal_mode": "wal",
                 "synchronous": {"full": 2, "normal": 1}[self.durability],
                 "foreign_keys": 1,
+                "secure_delete": 1,  # what is deleted is gone from the file, too
                 "wal_autocheckpoint": 1000 if self._checkpoints else 0,
                 "cache_size": -65536,
             },

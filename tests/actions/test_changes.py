@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from tests.actions.conftest import People, code
 from tests.support.client import Refused, connected
+from tests.support.node import running_node
 
 
 async def _room(people: People) -> str:
@@ -66,6 +69,23 @@ async def test_a_deleted_message_leaves_a_tombstone_and_its_content_is_nowhere(p
         return str(conn.execute(text("SELECT * FROM entry")).all())
 
     assert "xyzzy" not in await people.server.node.database.read(everything)
+
+
+def _files_with(folder: Path, content: bytes) -> list[str]:
+    return [path.name for path in folder.rglob("*") if path.is_file() and content in path.read_bytes()]
+
+
+async def test_what_was_deleted_or_replaced_is_not_in_the_file_either(sqlite_url: str, tmp_path: Path) -> None:
+    async with running_node(sqlite_url, tmp_path) as node, connected(node.url, await node.register("omar")) as omar:
+        await omar.ask("create", topic_name="noticias")
+        for n in range(40):
+            await omar.ask("message", topic_name="noticias", content=f"filler {n} " + "x" * 500)
+        deleted = await omar.ask("message", topic_name="noticias", content="xyzzy-deleted " * 300)
+        edited = await omar.ask("message", topic_name="noticias", content="xyzzy-edited " * 300)
+        await omar.ask("delete", message_id=deleted["id"])
+        await omar.ask("edit", message_id=edited["id"], content="short")
+    assert _files_with(tmp_path, b"filler 7")
+    assert _files_with(tmp_path, b"xyzzy") == []
 
 
 async def test_a_moderator_deletes_what_others_wrote_and_a_member_does_not(people: People) -> None:

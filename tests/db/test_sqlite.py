@@ -22,6 +22,7 @@ WRITER = {
     "synchronous": 2,
     "foreign_keys": 1,
     "busy_timeout": 10_000,
+    "secure_delete": 1,
     "wal_autocheckpoint": 1000,
     "query_only": 0,
 }
