@@ -74,6 +74,8 @@ _POSTGRESQL_AWAY = (
 # In a read, these say that the query function tries to write.
 _WROTE = (sqlite3.SQLITE_READONLY, "25006")
 
+_SYNCHRONOUS: Mapping[Durability, int] = {"full": 2, "normal": 1}
+
 # In a connection's `info`.
 _FAILED = "tidings.failed"
 _AT_ONCE = "tidings.at_once"
@@ -229,7 +231,7 @@ class Database:
         with self._readers.connect() as conn:
             return query(conn)
 
-    async def write(self, change: Callable[[Connection], T], *, brief: bool = False) -> T:
+    async def write(self, change: Callable[[Connection], T], *, brief: bool = False, lazy: bool = False) -> T:
         """Run a function in one write transaction and commit it, durably as configured.
 
         Cancelling the caller does not interrupt the transaction. Raises what the function raises (the
@@ -242,6 +244,9 @@ class Database:
 
         `brief`: the function takes well under a millisecond, and nothing else is about to be written. On SQLite it
         may run, and commit, in the event loop's thread while the disk is quick (see `_may_commit_here`).
+
+        `lazy`: do not wait for the disk, for what can be made again. A crash of the machine may lose it, but not
+        without all that was written after it.
         """
         if brief and self._may_commit_here():
             try:
@@ -255,9 +260,9 @@ class Database:
         running: asyncio.Future[T]
         if self.is_sqlite:
             assert self._thread is not None, "not started"
-            running = asyncio.get_running_loop().run_in_executor(self._thread, self._transact, change)
+            running = asyncio.get_running_loop().run_in_executor(self._thread, self._transact, change, False, lazy)
         else:
-            running = asyncio.ensure_future(self._write_postgresql(change))
+            running = asyncio.ensure_future(self._write_postgresql(change, lazy))
         self._writes.add(running)
         running.add_done_callback(self._writes.discard)
         try:
@@ -271,9 +276,11 @@ class Database:
         """Show that the database can be written to. Raises `StoreUnavailable`."""
         await self.write(_probe)
 
-    async def _write_postgresql(self, change: Callable[[Connection], T]) -> T:
+    async def _write_postgresql(self, change: Callable[[Connection], T], lazy: bool) -> T:
         assert self._async is not None, "not started"
         async with self._async.begin() as conn:
+            if lazy:
+                await conn.exec_driver_sql("SET LOCAL synchronous_commit TO off")
             return await conn.run_sync(_run, change)
 
     def _may_commit_here(self) -> bool:
@@ -284,15 +291,17 @@ class Database:
         """
         return self.is_sqlite and not self._writes and not self._suspect and self._recently <= QUICK_S
 
-    def _transact(self, change: Callable[[Connection], T], at_once: bool = False) -> T:
+    def _transact(self, change: Callable[[Connection], T], at_once: bool = False, lazy: bool = False) -> T:
         """One transaction, timed. `at_once`: it raises `_NotAtOnce` instead of waiting for another process's lock."""
+        if lazy:  # it says nothing of the disk
+            return self._transact_now(change, at_once, _SYNCHRONOUS["normal"])
         began = self._clock()
         try:
-            return self._transact_now(change, at_once)
+            return self._transact_now(change, at_once, _SYNCHRONOUS[self.durability])
         finally:
             self._recently += (self._clock() - began - self._recently) / RECENT
 
-    def _transact_now(self, change: Callable[[Connection], T], at_once: bool) -> T:
+    def _transact_now(self, change: Callable[[Connection], T], at_once: bool, synchronous: int) -> T:
         """After a failure of the store: on a new connection, and only after a probe."""
         assert self._writer is not None, "not started"
         conn = self._writing
@@ -302,6 +311,8 @@ class Database:
             if self._suspect:
                 _commit(conn, _probe)
                 self._suspect = False
+            # Each time, whatever it was: nothing is less durable than it should be for what was written before it.
+            on_driver(conn, f"PRAGMA synchronous={synchronous}")
             if at_once:
                 conn.info[_AT_ONCE] = True
             return _commit(conn, change)
@@ -330,7 +341,7 @@ class Database:
             {
                 "busy_timeout": BUSY_TIMEOUT_MS,
                 "journal_mode": "wal",
-                "synchronous": {"full": 2, "normal": 1}[self.durability],
+                "synchronous": _SYNCHRONOUS[self.durability],
                 "foreign_keys": 1,
                 "secure_delete": 1,  # what is deleted is gone from the file, too
                 "wal_autocheckpoint": 1000 if self._checkpoints else 0,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy import DDL, BigInteger, Index, Integer, MetaData, Table, Text, event, text
 from sqlmodel import Field, SQLModel
 
 metadata = MetaData(
@@ -217,6 +217,31 @@ class ReadMarker(Base, table=True):
     updated_at: int = _ms()
 
 
+class ConsumerCursor(Base, table=True):
+    """How far a consumer inside the server has followed a room's log. No row: it has not begun."""
+
+    __tablename__: ClassVar[Any] = "consumer_cursor"
+    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    consumer: str = Field(primary_key=True)
+    seq: int = _ms()
+
+
+class SearchDocument(Base, table=True):
+    """A message that search knows; ids are in the order in which it came to know them. Its words are elsewhere.
+
+    They are in `search_words` (see below), or nowhere if the message was deleted.
+    """
+
+    __tablename__: ClassVar[Any] = "search_document"
+    __table_args__: ClassVar[Any] = (Index("uq_search_document_room_seq", "room_id", "seq", unique=True),)
+
+    id: int | None = _key(default=None, primary_key=True)
+    room_id: int = _key(foreign_key="room.id")
+    seq: int = _ms()
+
+
 def _table(model: type[Base]) -> Table:
     table: Table = model.__table__  # type: ignore[attr-defined]
     return table
@@ -235,3 +260,31 @@ invitation_links = _table(InvitationLink)
 entries = _table(Entry)
 cursors = _table(Cursor)
 read_markers = _table(ReadMarker)
+consumer_cursors = _table(ConsumerCursor)
+search_documents = _table(SearchDocument)
+
+# What each database has in its own way, beside the models.
+# `search_words`: by the id of a document, its words, folded and separated by spaces (db/queries/words.py). FTS5's
+# tokenizer "ascii" leaves all but ASCII alone, so it takes no word apart. Nothing is ranked: no sizes are kept.
+# `search_removed`: removals whose words FTS5 may still hold (see `db.queries.search.purge`).
+_BEYOND = {
+    "sqlite": (
+        "CREATE VIRTUAL TABLE search_words USING fts5(words, tokenize='ascii', columnsize=0)",
+        "CREATE TABLE search_removed (id INTEGER PRIMARY KEY)",
+    ),
+    "postgresql": (
+        "CREATE TABLE search_words (id BIGINT CONSTRAINT pk_search_words PRIMARY KEY, words TSVECTOR NOT NULL)",
+        "CREATE INDEX ix_search_words_words ON search_words USING gin (words)",
+    ),
+}
+_ddl: Any = DDL
+for _dialect, _statements in _BEYOND.items():
+    for _statement in _statements:
+        event.listen(metadata, "after_create", _ddl(_statement).execute_if(dialect=_dialect))
+event.listen(metadata, "before_drop", _ddl("DROP TABLE search_words"))
+event.listen(metadata, "before_drop", _ddl("DROP TABLE search_removed").execute_if(dialect="sqlite"))
+
+
+def in_models(_object: Any, name: str | None, kind: str, _reflected: bool, _compare_to: Any) -> bool:
+    """Whether the models speak of it: for Alembic, when it compares them with a database."""
+    return not (kind == "table" and name is not None and name.startswith(("search_words", "search_removed")))

@@ -25,6 +25,7 @@ from server.delivery.catchup import CatchUp
 from server.delivery.connection import Connection
 from server.delivery.cursors import Cursors
 from server.delivery.hub import HEAD_CHECK_S, Hub
+from server.delivery.indexer import Indexer
 from server.delivery.journal import Journal
 from server.delivery.presence import PRESENCE_S, Presence
 from server.delivery.sessions import SESSION_CHECK_S, SessionCheck
@@ -73,6 +74,8 @@ class Node:
         self.hub = Hub(self.database, self.broker, head_check_s=head_check_s)
         self.cursors = Cursors(self.hub.members_of)
         self.journal = Journal(self.database, self.broker, self.hub, self.cursors)
+        self.indexer = Indexer(self.database)
+        self.journal.appended = self.indexer.appended
         self.presence = Presence(self.database, self.broker, self.hub, presence_s=presence_s)
         self.catch_up = CatchUp(self.database, self.hub, self.cursors, self.presence)
         self.typists = Typists(self.broker, typing_s=typing_s)
@@ -194,6 +197,8 @@ class Node:
             stack.push_async_callback(self.hub.stop)
             await self.journal.start()
             stack.push_async_callback(self.journal.stop)
+            await self.indexer.start()
+            stack.push_async_callback(self.indexer.stop)
             stack.callback(self.typists.stop)
             stack.push_async_callback(self.presence.stop)
             await self.sessions.start()

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from alembic import context
 from sqlmodel import AutoString
 
-from db.models import metadata
+from db.models import in_models, metadata
 
 
 def _render(kind: str, item: Any, _context: Any) -> str | Literal[False]:
@@ -17,5 +17,6 @@ context.configure(
     target_metadata=metadata,
     render_as_batch=True,  # SQLite alters a table by copying it; does nothing to PostgreSQL
     render_item=_render,
+    include_object=in_models,
 )
 context.run_migrations()

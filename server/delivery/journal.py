@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection
@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection
 from db.engine import Database, StoreUnavailable
 from db.queries import log, rooms
 from server.contract.errors import ActionError, ErrorCode
-from server.delivery.broker import Broker, Channel, Notice, RoomChannel, Transient
+from server.delivery.broker import Appended, Broker, Channel, Notice, RoomChannel, Transient
 from server.delivery.cursors import RECEIPT_MEMBERS, Cursors, Moved, save
 from server.delivery.hub import Hub
 from server.delivery.operations import Edit, Operation, RoomLog, Send, Work
@@ -56,6 +56,8 @@ class Journal:
         self.committed: Callable[[int, float], None] = lambda changes, seconds: None
         """Called after each commit with the number of its changes, and its time; for who keeps count."""
         self._ticker: asyncio.TimerHandle | None = None
+        self.appended: Callable[[Iterable[int]], None] = lambda room_keys: None
+        """Called with the rooms that have new entries, after their publication; for who follows the logs."""
 
     async def start(self) -> None:
         self._tick()
@@ -183,6 +185,7 @@ class Journal:
                 self._broker.publish(channel, notice)
             except Exception:
                 logger.exception("a notice could not be delivered")
+        self.appended({notice.room_key for _, notice in notices if isinstance(notice, Appended)})
 
 
 def commit(

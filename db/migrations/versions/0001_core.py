@@ -189,6 +189,32 @@ def upgrade() -> None:
         _refers("read_marker", "user_id", "user"),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "consumer_cursor",
+        _key("room_id"),
+        _text("consumer", nullable=False),
+        _number("seq", nullable=False),
+        sa.PrimaryKeyConstraint("room_id", "consumer", name="pk_consumer_cursor"),
+        _refers("consumer_cursor", "room_id", "room"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "search_document",
+        _key("id"),
+        _key("room_id"),
+        _number("seq", nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_search_document"),
+        _refers("search_document", "room_id", "room"),
+    )
+    op.create_index("uq_search_document_room_seq", "search_document", ["room_id", "seq"], unique=True)
+    if op.get_bind().dialect.name == "sqlite":
+        op.execute("CREATE VIRTUAL TABLE search_words USING fts5(words, tokenize='ascii', columnsize=0)")
+        op.execute("CREATE TABLE search_removed (id INTEGER PRIMARY KEY)")
+    else:
+        op.execute(
+            "CREATE TABLE search_words (id BIGINT CONSTRAINT pk_search_words PRIMARY KEY, words TSVECTOR NOT NULL)"
+        )
+        op.execute("CREATE INDEX ix_search_words_words ON search_words USING gin (words)")
 
 
 def _key(name: str) -> sa.Column[Any]:

@@ -1,0 +1,199 @@
+"""Words: what of a text is searched, what a query asks for, and what of a message is shown around a match.
+
+All of it is made here and none of it by the databases, so that both find the same. A word is a run of letters, digits
+and marks (Unicode categories L, N and M), folded: case, diacritics and compatibility forms make no difference. In
+scripts that put no spaces between words (Chinese, Japanese, Thai …) and in Hangul each character is a word: a run of
+them in a query is a phrase.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+MAX_WORD = 64
+"""Characters of a word that count; what is beyond makes no difference."""
+MAX_WORDS = 16_383
+"""Words of a text that are searched: PostgreSQL counts positions so far."""
+WINDOW = 160
+"""Characters that are shown of a message."""
+_LEAD = 40
+"""Of these, before the first match."""
+_KNOWN = 20_000
+
+# Without spaces between words: Thai to Lao, Myanmar, Hangul, Khmer, then CJK and its extensions.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3031-\u30ff"
+    "\u3100-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U0001b000-\U0001b16f"
+    "\U00020000-\U0003ffff]"
+)
+# Marks that only colour a letter: accents, Hebrew and Arabic points, variation selectors. Vowel signs stay.
+_DIACRITIC = re.compile(
+    "[\u0300-\u036f\u0483-\u0489\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u08d3-\u08ff\u1ab0-\u1aff"
+    "\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f\U000e0100-\U000e01ef]"
+)
+# Nothing to be seen of them within a word: soft hyphen, joiners, Arabic tatweel.
+_INVISIBLE = "\u00ad\u034f\u0640\u200c\u200d\u2060"
+
+
+class _Characters(dict[int, str]):
+    """What becomes of a character, by its code point: filled as they are met, and never large."""
+
+    def __init__(self, make: Callable[[str], str]) -> None:
+        self._make = make
+
+    def __missing__(self, code: int) -> str:
+        if len(self) >= _KNOWN:
+            self.clear()
+        made = self[code] = self._make(chr(code))
+        return made
+
+
+def _fold(char: str) -> str:
+    """Lower-case letters for a letter, a space for what is in no word, "" for what only colours the one before."""
+    if char in _INVISIBLE or _DIACRITIC.match(char):
+        return ""
+    if _UNSPACED.match(char):
+        return f" {char} " if unicodedata.category(char)[0] in "LNM" else " "
+    bare = "".join(c for c in unicodedata.normalize("NFKD", char.casefold()) if not _DIACRITIC.match(c))
+    return "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in bare) or " "
+
+
+def _kind(char: str) -> str:
+    """A character's part in a word: `w` of a longer one, `c` one by itself, `m` of the one before, or ` ` none."""
+    folded = unicodedata.normalize("NFKC", char).translate(_folded)
+    if not folded:
+        return "m"
+    if folded.isspace():
+        return " "
+    return "c" if " " in folded else "w"
+
+
+_folded = _Characters(_fold)
+_kinds = _Characters(_kind)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, folded, in order."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return [word[:MAX_WORD] for word in text.translate(_folded).split()[:MAX_WORDS]]
+
+
+class Phrase(NamedTuple):
+    """Words that stand one behind the other; of the last, only how it begins, if `prefix`."""
+
+    words: tuple[str, ...]
+    prefix: bool
+
+    def ends_at(self, text: Sequence[str], end: int) -> bool:
+        """Whether these are the words before the place `end` of a text."""
+        start = end - len(self.words)
+        if start < 0 or not self._last(text[end - 1]):
+            return False
+        return len(self.words) == 1 or tuple(text[start : end - 1]) == self.words[:-1]
+
+    def _last(self, word: str) -> bool:
+        return word.startswith(self.words[-1]) if self.prefix else word == self.words[-1]
+
+
+Query = tuple[Phrase, ...]
+"""All of these have to be there; never empty."""
+
+_PART = re.compile(r'"(?P<quoted>[^"]*)"?(?P<star>\*?)|(?P<plain>[^\s"]+)')
+
+
+def parse(query: str) -> Query:
+    """What a query asks for: words, `begin*`, `"a phrase"`. Punctuation within a word makes a phrase of its parts.
+
+    Any text is a query; one without a word is empty.
+    """
+    phrases: dict[Phrase, None] = {}
+    for part in _PART.finditer(unicodedata.normalize("NFKC", query)):
+        plain = part["plain"]
+        text = part["quoted"] if plain is None else plain.rstrip("*")
+        found = tuple(words(text))
+        if found:
+            star = part["star"] if plain is None else plain[len(text) :]
+            phrases[Phrase(found, bool(star) and bool(words(text[-1])))] = None
+    return tuple(phrases)
+
+
+def matches(query: Query, text: str) -> bool:
+    """Whether all that is asked for is in a text."""
+    found = words(text)
+    ends = range(1, len(found) + 1)
+    return all(any(phrase.ends_at(found, end) for end in ends) for phrase in query)
+
+
+def snippet(query: Query, text: str) -> list[tuple[str, bool]]:
+    """A text around the first match in it, as (part, whether it is a match); the parts together are one window.
+
+    The text is shown as it was written, `…` where it goes on. Without a match, its beginning.
+    """
+    text = unicodedata.normalize("NFC", text)
+    matched = _matched(query, text)
+    first = matched[0][0] if matched else 0
+    start = _cut(text, first - _LEAD, first) if first > _LEAD else 0
+    end = min(len(text), start + WINDOW)
+    parts: list[tuple[str, bool]] = [("…", False)] if start else []
+    at = start
+    for low, high in matched:
+        if low >= end:
+            break
+        if low > at:
+            parts.append((text[at:low], False))
+        parts.append((text[low : min(high, end)], True))
+        at = min(high, end)
+    if at < end:
+        parts.append((text[at:end], False))
+    if end < len(text):
+        parts.append(("…", False))
+    return _joined(parts)
+
+
+def _matched(query: Query, text: str) -> list[tuple[int, int]]:
+    """Where matches are in a text, in order and apart; no further than a window reaches from the first."""
+    found: list[str] = []
+    places: list[tuple[int, int]] = []
+    matched: list[tuple[int, int]] = []
+    for word, place in _placed(text):
+        if matched and place[0] >= matched[0][0] + WINDOW:
+            break
+        found.append(word)
+        places.append(place)
+        for phrase in query:
+            if phrase.ends_at(found, len(found)):
+                low = places[-len(phrase.words)][0]
+                while matched and matched[-1][1] >= low:
+                    low = min(low, matched.pop()[0])
+                matched.append((low, place[1]))
+    return matched
+
+
+_CELL = re.compile("cm*|w[wm]*")
+
+
+def _placed(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The words of a text with where they are in it."""
+    for cell in _CELL.finditer(text.translate(_kinds)):
+        for word in words(text[cell.start() : cell.end()]):
+            yield word, cell.span()
+
+
+def _cut(text: str, start: int, before: int) -> int:
+    """Where to begin showing a text: at a word's beginning, if there is one near."""
+    space = text.find(" ", start, before)
+    return start if space < 0 else space + 1
+
+
+def _joined(parts: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
+    joined: list[tuple[str, bool]] = []
+    for part, is_match in parts:
+        if joined and joined[-1][1] == is_match:
+            joined[-1] = (joined[-1][0] + part, is_match)
+        else:
+            joined.append((part, is_match))
+    return joined
