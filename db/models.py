@@ -266,15 +266,16 @@ search_documents = _table(SearchDocument)
 # What each database has in its own way, beside the models.
 # `search_words`: by the id of a document, its words, folded and separated by spaces (db/queries/words.py). FTS5's
 # tokenizer "ascii" leaves all but ASCII alone, so it takes no word apart. Nothing is ranked: no sizes are kept.
-# `search_removed`: removals whose words FTS5 may still hold (see `db.queries.search.purge`).
+# `search_removed`: removals whose words FTS5 may still hold (see `db.queries.search.to_purge`).
 _BEYOND = {
     "sqlite": (
         "CREATE VIRTUAL TABLE search_words USING fts5(words, tokenize='ascii', columnsize=0)",
+        "INSERT INTO search_words (search_words, rank) VALUES ('automerge', 0)",  # see `db.queries.search.merge`
         "CREATE TABLE search_removed (id INTEGER PRIMARY KEY)",
     ),
     "postgresql": (
         "CREATE TABLE search_words (id BIGINT CONSTRAINT pk_search_words PRIMARY KEY, words TSVECTOR NOT NULL)",
-        "CREATE INDEX ix_search_words_words ON search_words USING gin (words)",
+        "CREATE INDEX ix_search_words_words ON search_words USING gin (words) WITH (gin_pending_list_limit = 256)",
     ),
 }
 _ddl: Any = DDL

@@ -11,17 +11,21 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Select, and_, bindparam, delete, or_, select, text
+from sqlalchemy import Select, and_, bindparam, delete, func, or_, select, text
 from sqlalchemy.engine import Connection
 
-from db.models import entries, members, rooms, search_documents, users
+from db.models import entries, members, search_documents
 from db.queries import consumers
 from db.queries.rows import ROOM_COLUMNS, EntryRow, RoomRow, entry_columns, relation, stepwise, values_of
 from db.queries.words import Phrase, Query, matches, words
 
 CONSUMER = "search"
-ROOMS_IN_QUERY = 256
+ROOMS_IN_QUERY = 64
 """For who is in no more rooms, the index is asked for these alone; else what is not theirs is passed over."""
+NEWEST = 2_000
+"""PostgreSQL: so many of the newest messages are looked through before its index is asked, which gives all matches at
+once, in no order. A common word is found among the newest, and of a rare one there are few."""
+_BATCH = 1000
 _END = 2**63 - 1
 
 # -- reading the logs ------------------------------------------------------------------------------------------------
@@ -48,8 +52,9 @@ class Step(NamedTuple):
 
 @cache
 def _select_changes(dialect: str) -> Select[Any]:
-    span = relation(dialect, "spans", room_key=int, low=int, high=int)
-    within = and_(entries.c.room_id == span.c.room_key, entries.c.seq > span.c.low, entries.c.seq <= span.c.high)
+    # Each place by itself: for a span PostgreSQL reckons with a part of the whole table, and reads all of it.
+    place = relation(dialect, "places", room_key=int, seq=int)
+    there = and_(entries.c.room_id == place.c.room_key, entries.c.seq == place.c.seq)
     target = entries.alias("target")
     changed = and_(
         target.c.room_id == entries.c.room_id,
@@ -68,7 +73,7 @@ def _select_changes(dialect: str) -> Select[Any]:
             target.c.content,
             target.c.deleted,
         )
-        .join_from(span, entries, within)
+        .join_from(place, entries, there)
         .outerjoin(target, changed)
         .order_by(entries.c.room_id, entries.c.seq)
     )
@@ -78,18 +83,19 @@ def read_step(conn: Connection, room_keys: Iterable[int], limit: int, max_bytes:
     """What the next entries of some rooms ask for: no more than `limit`, nor `max_bytes` but one at least."""
     found = consumers.places(conn, CONSUMER, room_keys)
     moves: dict[int, tuple[int, int]] = {}
+    asked: list[tuple[int, int]] = []
     for place in found:
         low = max(place.seq, place.first_seq - 1)
         high = min(place.last_seq, low + limit)
         if high > place.seq:
             moves[place.room_key] = place.seq, high
+            asked += [(place.room_key, seq) for seq in range(low + 1, high + 1)]
             limit -= high - low
     added: dict[tuple[int, int], tuple[int, Document]] = {}
     changed: dict[tuple[int, int], Document] = {}
     latest: dict[int, int] = {}
     size = 0
-    spans = values_of((key, low, high) for key, (low, high) in moves.items())
-    with stepwise(conn, _select_changes, {"spans": spans}) as rows:
+    with stepwise(conn, _select_changes, {"places": values_of(asked)}) as rows:
         for key, seq, kind, created_at, content, deleted, target, new_content, now_deleted in rows:
             size += len(content or new_content or "")
             if size > max_bytes and (added or changed):
@@ -209,30 +215,36 @@ def remove(conn: Connection, room_key: int, upto_seq: int) -> None:
     conn.execute(delete(search_documents).where(gone))
 
 
-# -- purging (SQLite) ------------------------------------------------------------------------------------------------
+# -- merging and purging (SQLite) ------------------------------------------------------------------------------------
 
 
 def to_purge(conn: Connection) -> int:
     """How far the list of removals goes whose words may still be in the files of the index; 0: there are none.
 
-    FTS5 only notes a removal; the words go when the part of the index that holds them is written anew. PostgreSQL's
-    vacuum sees to that by itself.
+    FTS5 only notes a removal; the words go when the part of the index that holds them is written anew. In PostgreSQL
+    its vacuum sees to that.
     """
     if conn.dialect.name != "sqlite":
         return 0
     return int(conn.exec_driver_sql("SELECT coalesce(max(id), 0) FROM search_removed").scalar_one())
 
 
-def purge(conn: Connection, upto: int, pages: int, *, first: bool) -> bool:
-    """Write some pages of the index anew; False when all is done that the first call began, and noted as done."""
+def merge(conn: Connection, pages: int, *, whole: bool = False) -> bool:
+    """Write some pages of the index anew, as many small parts make a larger one. False if there was nothing to do.
+
+    FTS5 would do so by itself, but much at a time, while others wait for the writer. `whole` begins to make all parts
+    one; the calls after it go on with that.
+    """
     before = _changes(conn)
     conn.exec_driver_sql(
-        "INSERT INTO search_words (search_words, rank) VALUES ('merge', ?)", (-pages if first else pages,)
+        "INSERT INTO search_words (search_words, rank) VALUES ('merge', ?)", (-pages if whole else pages,)
     )
-    if _changes(conn) - before > 1:
-        return True
+    return _changes(conn) - before > 1
+
+
+def purged(conn: Connection, upto: int) -> None:
+    """All parts of the index have been written anew since the list of removals went that far."""
     conn.exec_driver_sql("DELETE FROM search_removed WHERE id <= ?", (upto,))
-    return False
 
 
 def _changes(conn: Connection) -> int:
@@ -263,33 +275,30 @@ def document(conn: Connection, message_id: str) -> int | None:
     return conn.execute(_DOCUMENT, {"message_id": message_id}).scalar()
 
 
-@cache
-def _select_found(dialect: str) -> Select[Any]:
-    if dialect == "sqlite":
-        key, match = "search_words.rowid", "search_words MATCH :match"
-    else:
-        key, match = "search_words.id", "search_words.words @@ CAST(:match AS tsquery)"
-    # CROSS JOIN: SQLite begins with the words, newest first, and goes no further than to fill the page.
-    found = (
-        text(
-            f"SELECT {key} AS id, d.room_id AS room_id, d.seq AS seq FROM search_words CROSS JOIN search_document d"
-            " CROSS JOIN member m CROSS JOIN entry e"
-            f" WHERE {match} AND {key} < :before AND d.id = {key} AND m.room_id = d.room_id AND m.user_id = :me"
-            f" AND e.room_id = d.room_id AND e.seq = d.seq AND NOT e.deleted ORDER BY {key} DESC LIMIT :limit"
-        )
-        .columns(id=BigInteger, room_id=BigInteger, seq=BigInteger)
-        .subquery("found")
-    )
-    place = and_(entries.c.room_id == found.c.room_id, entries.c.seq == found.c.seq)
-    return (
-        select(found.c.id, *ROOM_COLUMNS, *entry_columns())
-        .join_from(found, entries, place)
-        .join(rooms, rooms.c.id == found.c.room_id)
-        .join(users, users.c.id == entries.c.sender_id)
-        .order_by(found.c.id.desc())
-    )
-
-
+_HITS = {
+    "sqlite": text(
+        "SELECT rowid FROM search_words WHERE search_words MATCH :match AND rowid < :before"
+        " ORDER BY rowid DESC LIMIT :batch"
+    ),
+    "postgresql": text(
+        "WITH hit AS MATERIALIZED"
+        " (SELECT id FROM search_words WHERE words @@ CAST(:match AS tsquery) AND id < :before)"
+        " SELECT id FROM hit ORDER BY id DESC LIMIT :batch"
+    ),
+    "newest": text(
+        "SELECT id FROM search_words WHERE id >= :low AND id < :before AND words @@ CAST(:match AS tsquery)"
+        " ORDER BY id DESC LIMIT :batch"
+    ),
+}
+# CROSS JOIN: SQLite joins in this order, and looks up what the hits lead to.
+_COLUMNS = ", ".join(f'"{column.table.name}".{column.name}' for column in (*ROOM_COLUMNS, *entry_columns()))
+_FOUND = text(
+    f"SELECT {_COLUMNS} FROM search_document d CROSS JOIN member CROSS JOIN entry CROSS JOIN room"
+    ' CROSS JOIN "user" WHERE d.id IN :hits AND member.room_id = d.room_id AND member.user_id = :me'
+    " AND entry.room_id = d.room_id AND entry.seq = d.seq AND NOT entry.deleted"
+    ' AND room.id = d.room_id AND "user".id = entry.sender_id ORDER BY d.id DESC'
+).bindparams(bindparam("hits", expanding=True))
+_NEWEST = select(func.max(search_documents.c.id)).where(search_documents.c.id < bindparam("before"))
 _ROOMS = select(members.c.room_id).where(members.c.user_id == bindparam("me")).limit(ROOMS_IN_QUERY + 1)
 
 
@@ -303,23 +312,31 @@ def find(
     """
     dialect = conn.dialect.name
     own = [room_key] if room_key is not None else list(conn.scalars(_ROOMS, {"me": user_key}))
-    match = _match(dialect, query, own if len(own) <= ROOMS_IN_QUERY else ())
-    before = _END if before is None else before
+    if not own:
+        return []
+    among = own if len(own) <= ROOMS_IN_QUERY else ()
+    match = _match(dialect, query, among)
+    before, low, how, batch = before or _END, 0, dialect, limit
+    if dialect == "postgresql":
+        newest = conn.execute(_NEWEST, {"before": before}).scalar() or 0
+        low, how = max(0, newest - NEWEST), "newest"
     found: list[FoundRow] = []
-    while own and len(found) < limit:
-        asked = {"match": match, "before": before, "me": user_key, "limit": limit}
-        rows = conn.execute(_select_found(dialect), asked).all()
-        for row in rows:
-            one = FoundRow(RoomRow(*row[1:_ENTRY_AT]), EntryRow(*row[_ENTRY_AT:]))
+    while len(found) < limit:
+        hits = list(conn.scalars(_HITS[how], {"match": match, "before": before, "low": low, "batch": batch}))
+        for row in conn.execute(_FOUND, {"hits": hits, "me": user_key}) if hits else ():
+            one = FoundRow(RoomRow(*row[:_ENTRY_AT]), EntryRow(*row[_ENTRY_AT:]))
             if one.entry.edited_at is None or matches(query, one.entry.content or ""):
                 found.append(one)
-        if len(rows) < limit:
+        if len(hits) == batch:
+            before, batch = hits[-1], min(2 * batch, _BATCH)
+        elif low:
+            before, low, how = low, 0, dialect
+        else:
             break
-        before = rows[-1][0]
     return found[:limit]
 
 
-_ENTRY_AT = 1 + len(ROOM_COLUMNS)
+_ENTRY_AT = len(ROOM_COLUMNS)
 
 
 def _match(dialect: str, query: Query, room_keys: Sequence[int]) -> str:

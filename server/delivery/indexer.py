@@ -35,10 +35,10 @@ PURGE_S = 60.0
 """Words of what was deleted or edited are purged so often at most (SQLite)."""
 REST = 2.0
 """After a step it rests so many times as long as the step took, its wait for the writer included."""
-_STEP_ENTRIES = 200
-_STEP_BYTES = 64 * 1024
+_STEP_ENTRIES = 100
+_STEP_BYTES = 32 * 1024
 _STEP_ROOMS = 64
-_PURGE_PAGES = 32
+_MERGE_PAGES = 16
 _PURGE_REST = 20.0
 """Purging takes no more than one part in so many of the time."""
 _PAGE = 1000
@@ -52,6 +52,8 @@ class Indexer:
         """Rooms that may have entries after the cursor, in the order in which they will be looked at."""
         self._next_check = 0.0
         self._next_purge = 0.0 if database.is_sqlite else math.inf
+        self._merging = False
+        """Whether parts of the index are to be merged (SQLite)."""
         self._purging = 0
         """How far the list of removals is being purged; 0: it is not."""
         self._purge_took = 0.0
@@ -100,7 +102,7 @@ class Indexer:
             self._done.set()
             self._done = asyncio.Event()
             await self._pause(rest)
-            if not self._behind and not self._purging:
+            if not self._behind and not self._merging:
                 self._wake.clear()
                 await self._wait(self._wake, min(self._next_check, self._next_purge) - time.monotonic())
                 await self._pause(DELAY_S)
@@ -115,13 +117,16 @@ class Indexer:
                 await asyncio.wait_for(event.wait(), seconds)
 
     async def _do(self) -> None:
-        """One small thing: a step, or a part of a purge."""
+        """One small thing after the other."""
         if time.monotonic() >= self._next_check:
             await self._check()
         if self._behind:
             await self._step(list(islice(self._behind, _STEP_ROOMS)))
-        elif self._purging or time.monotonic() >= self._next_purge:
-            await self._purge()
+            self._merging = self._db.is_sqlite
+        elif not self._merging and time.monotonic() >= self._next_purge:
+            await self._begin_purge()
+        if self._merging:
+            await self._merge()
 
     async def _check(self) -> None:
         """Compare the heads of all rooms with the cursors."""
@@ -153,21 +158,22 @@ class Indexer:
             return
         self._behind.update(dict.fromkeys(step.unread | (step.moves.keys() - moved)))
 
-    async def _purge(self) -> None:
+    async def _merge(self) -> None:
         began = time.monotonic()
-        upto = self._purging or await self._db.read(search.to_purge)
+        self._merging = await self._db.write(lambda conn: search.merge(conn, _MERGE_PAGES), lazy=True)
+        if upto := self._purging:
+            self._purge_took += time.monotonic() - began
+            if not self._merging:
+                await self._db.write(lambda conn: search.purged(conn, upto), lazy=True)
+                self._next_purge = time.monotonic() + max(PURGE_S, _PURGE_REST * self._purge_took)
+                self._purging, self._purge_took = 0, 0.0
+
+    async def _begin_purge(self) -> None:
+        upto = await self._db.read(search.to_purge)
         if upto:
-            first = not self._purging
-            more = await self._db.write(
-                lambda conn: search.purge(conn, upto, _PURGE_PAGES, first=first), lazy=True
-            )
-            now = time.monotonic()
-            self._purge_took += now - began
-            if more:
-                self._purging = upto
-                return
-        self._next_purge = time.monotonic() + max(PURGE_S, _PURGE_REST * self._purge_took)
-        self._purging, self._purge_took = 0, 0.0
+            await self._db.write(lambda conn: search.merge(conn, _MERGE_PAGES, whole=True), lazy=True)
+            self._purging, self._merging = upto, True
+        self._next_purge = time.monotonic() + PURGE_S
 
 
 def _is_behind(conn: Transaction) -> bool:

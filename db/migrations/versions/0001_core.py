@@ -209,12 +209,15 @@ def upgrade() -> None:
     op.create_index("uq_search_document_room_seq", "search_document", ["room_id", "seq"], unique=True)
     if op.get_bind().dialect.name == "sqlite":
         op.execute("CREATE VIRTUAL TABLE search_words USING fts5(words, tokenize='ascii', columnsize=0)")
+        op.execute("INSERT INTO search_words (search_words, rank) VALUES ('automerge', 0)")
         op.execute("CREATE TABLE search_removed (id INTEGER PRIMARY KEY)")
     else:
         op.execute(
             "CREATE TABLE search_words (id BIGINT CONSTRAINT pk_search_words PRIMARY KEY, words TSVECTOR NOT NULL)"
         )
-        op.execute("CREATE INDEX ix_search_words_words ON search_words USING gin (words)")
+        op.execute(
+            "CREATE INDEX ix_search_words_words ON search_words USING gin (words) WITH (gin_pending_list_limit = 256)"
+        )
 
 
 def _key(name: str) -> sa.Column[Any]:

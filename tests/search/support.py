@@ -1,0 +1,129 @@
+"""What the tests of the search share: asking, waiting for the index, and holding it against the logs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, text
+
+from db.engine import Database
+from db.models import entries, members, rooms, users
+from db.queries import log
+from db.queries.rows import EntryRow
+from db.queries.words import words
+from server.delivery.indexer import Indexer
+from tests.support.client import DEADLINE_S, Client
+
+
+async def found(client: Client, query: str, **fields: Any) -> list[str]:
+    """The contents of what is found, newest first."""
+    answer = await client.ask("search", query=query, **fields)
+    assert set(answer["snippets"]) == {message["id"] for message in answer["messages"]}
+    return [message["content"] for message in answer["messages"]]
+
+
+async def caught_up(indexer: Indexer) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        await indexer.caught_up()
+
+
+async def index_all(database: Database) -> None:
+    """Bring the index to the logs' heads, as a server does that starts."""
+    indexer = Indexer(database)
+    await indexer.start()
+    try:
+        await caught_up(indexer)
+    finally:
+        await indexer.stop()
+
+
+def fill(conn: Connection, contents: dict[int, list[str]]) -> None:
+    """Rooms with logs of messages, room -> contents; user 1 is in all of them. Each is 1 ms after the other."""
+    conn.execute(insert(users).values(id=1, username="ana", created_at=0, disabled=False, admin=False))
+    clock = 0
+    for room_key, said in contents.items():
+        head = len(said)
+        conn.execute(
+            insert(rooms).values(
+                id=room_key,
+                room_id=f"r{room_key}",
+                kind="group",
+                is_private=True,
+                first_seq=1,
+                last_seq=head,
+                messages=head,
+                last_message_seq=head,
+                members=1,
+                created_at=0,
+            )
+        )
+        conn.execute(
+            insert(members).values(
+                room_id=room_key, user_id=1, role="owner", joined_at=0, joined_seq=0, blocked=False
+            )
+        )
+        new = []
+        for seq, content in enumerate(said, 1):
+            clock += 1
+            message = EntryRow(
+                room_key,
+                seq,
+                "message",
+                f"{room_key}-{seq}",
+                1,
+                "ana",
+                None,
+                content,
+                None,
+                None,
+                seq,
+                clock,
+                None,
+                False,
+            )
+            new.append(message)
+        log.add(conn, new)
+
+
+def change(conn: Connection, room_key: int, seq: int, content: str | None) -> None:
+    """Edit a message, or delete it (None): an entry at the room's head."""
+    message = log.at(conn, [(room_key, seq)])[room_key, seq]
+    if message.deleted:  # for good
+        return
+    deleted = content is None
+    log.change(conn, message._replace(content=content, deleted=deleted, edited_at=None if deleted else 1))
+    head = conn.execute(select(rooms.c.last_seq).where(rooms.c.id == room_key)).scalar_one() + 1
+    kind = "delete" if deleted else "edit"
+    entry = EntryRow(
+        room_key, head, kind, None, 1, "ana", None, None, None, None, message.messages, 0, None, False, seq
+    )
+    log.add(conn, [entry])
+    conn.execute(rooms.update().where(rooms.c.id == room_key).values(last_seq=head))
+
+
+def indexed(conn: Connection) -> dict[tuple[int, int], list[str]]:
+    """The words of every message that search knows, as the database keeps them: room and seq -> words, sorted."""
+    column = "words" if conn.dialect.name == "sqlite" else "array_to_string(tsvector_to_array(words), ' ')"
+    key = "search_words.rowid" if conn.dialect.name == "sqlite" else "search_words.id"
+    rows = conn.execute(
+        text(f"SELECT d.room_id, d.seq, {column} FROM search_document d JOIN search_words ON {key} = d.id")
+    ).all()
+    if conn.dialect.name == "sqlite":
+        conn.exec_driver_sql("INSERT INTO search_words (search_words) VALUES ('integrity-check')")
+    return {(room_key, seq): sorted(set(kept.split())) for room_key, seq, kept in rows}
+
+
+def wanted(conn: Connection) -> dict[tuple[int, int], list[str]]:
+    """As `indexed`, from the logs."""
+    messages = select(entries.c.room_id, entries.c.seq, entries.c.content).where(
+        entries.c.kind == "message", entries.c.deleted.is_(False)
+    )
+    return {
+        (room_key, seq): sorted({f"¶{room_key}", *words(content)})
+        for room_key, seq, content in conn.execute(messages)
+    }
+
+
+def assert_index_is_of_the_logs(conn: Connection) -> None:
+    assert indexed(conn) == wanted(conn)

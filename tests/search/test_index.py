@@ -1,0 +1,273 @@
+"""The index follows the logs exactly, whatever interrupts it, and forgets what is to be forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, func, select
+
+from db.engine import Database
+from db.models import rooms, search_documents
+from db.queries import consumers, search
+from db.queries.words import parse
+from server.delivery.indexer import Indexer
+from tests.search.support import assert_index_is_of_the_logs, caught_up, change, fill, index_all
+from tests.support.client import DEADLINE_S
+
+LOGS = {room_key: [f"alpha w{room_key} n{n}" for n in range(1, 31)] for room_key in (1, 2, 3)}
+
+
+def contents(conn: Connection, query: str, **fields: Any) -> list[str]:
+    asked: dict[str, Any] = {"room_key": None, "before": None, "limit": 1000, **fields}
+    return [row.entry.content or "" for row in search.find(conn, 1, parse(query), **asked)]
+
+
+def steps(conn: Connection, limit: int = 200) -> int:
+    """Index all, within one transaction; returns in how many steps."""
+    for count in range(1000):
+        step = search.read_step(conn, [1, 2, 3], limit, 10_000)
+        if not step.moves:
+            return count
+        search.write_step(conn, step)
+    raise AssertionError("no end")
+
+
+async def test_the_index_is_of_the_logs_after_any_changes_in_steps_of_any_size(database: Database) -> None:
+    await database.write(lambda conn: fill(conn, LOGS))
+    chance = random.Random(7)
+
+    def disturb(conn: Connection) -> None:
+        for _ in range(10):
+            room_key, seq = chance.randint(1, 3), chance.randint(1, 30)
+            change(conn, room_key, seq, chance.choice([None, f"beta {chance.random()}", "…", "alpha"]))
+        for _ in range(chance.randint(0, 4)):
+            step = search.read_step(conn, [1, 2, 3], chance.randint(1, 9), chance.choice([1, 100, 10_000]))
+            search.write_step(conn, step)
+
+    for _ in range(8):
+        await database.write(disturb)
+    await index_all(database)
+    await database.write(assert_index_is_of_the_logs)
+    assert await database.read(lambda conn: consumers.behind(conn, search.CONSUMER, 0, 9)) == []
+
+
+async def test_what_was_sent_later_is_found_first_also_among_rooms(database: Database) -> None:
+    logs = {room_key: LOGS[room_key][:5] for room_key in (2, 1, 3)}
+    await database.write(lambda conn: (fill(conn, logs), steps(conn)))
+    sent = [content for said in logs.values() for content in said]
+    assert await database.read(lambda conn: contents(conn, "alpha")) == sent[::-1]
+
+
+_KILLED = """
+import asyncio, os, signal, sys
+from db.engine import Database
+from db.queries import search
+from server.delivery import indexer
+
+indexer._STEP_ENTRIES = 7
+write, written = search.write_step, 0
+
+def write_and_die(conn, step):
+    global written
+    moved = write(conn, step)
+    written += 1
+    if written == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return moved
+
+async def main():
+    database = Database(sys.argv[1])
+    await database.start()
+    search.write_step = write_and_die
+    running = indexer.Indexer(database)
+    await running.start()
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_an_indexer_that_is_killed_within_a_step_is_continued_exactly(database: Database) -> None:
+    await database.write(lambda conn: fill(conn, LOGS))
+    known = select(func.count()).select_from(search_documents)
+    url = database.url.render_as_string(hide_password=False)
+    for deaths in (1, 2):
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", _KILLED, url)
+        assert await asyncio.wait_for(process.wait(), DEADLINE_S * 2) == -signal.SIGKILL
+        assert await database.read(lambda conn: conn.execute(known).scalar_one()) == 21 * deaths
+    await index_all(database)
+    assert await database.read(lambda conn: conn.execute(known).scalar_one()) == 90
+    await database.write(assert_index_is_of_the_logs)
+
+
+async def test_two_indexers_of_the_same_logs_do_everything_once(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.delivery.indexer._STEP_ENTRIES", 5)
+    other = Database(database_url) if not database.is_sqlite else database
+    if other is not database:
+        await other.start()
+    await database.write(lambda conn: fill(conn, LOGS))
+    indexers = [Indexer(database), Indexer(other)]
+    for indexer in indexers:
+        await indexer.start()
+    await asyncio.gather(*map(caught_up, indexers))
+    for indexer in indexers:
+        await indexer.stop()
+    if other is not database:
+        await other.stop()
+    await database.write(assert_index_is_of_the_logs)
+
+
+async def test_a_step_that_was_overtaken_changes_nothing(database: Database) -> None:
+    await database.write(lambda conn: fill(conn, LOGS))
+    stale = await database.read(lambda conn: search.read_step(conn, [1, 2], 40, 10_000))
+    assert stale.moves == {1: (0, 30), 2: (0, 10)}
+    ahead = await database.read(lambda conn: search.read_step(conn, [1], 7, 10_000))
+    assert await database.write(lambda conn: search.write_step(conn, ahead)) == {1}
+    assert await database.write(lambda conn: search.write_step(conn, stale)) == {2}
+    await index_all(database)
+    await database.write(assert_index_is_of_the_logs)
+
+
+async def test_a_room_that_cannot_be_indexed_does_not_hold_up_the_others(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await database.write(lambda conn: fill(conn, LOGS))
+    write = search.write_step
+
+    def broken(conn: Connection, step: search.Step) -> set[int]:
+        if 2 in step.moves:
+            raise ValueError("room 2 is broken")
+        return write(conn, step)
+
+    monkeypatch.setattr(search, "write_step", broken)
+    indexer = Indexer(database)
+    await indexer.start()
+    async with asyncio.timeout(DEADLINE_S):
+        while await database.read(lambda conn: consumers.behind(conn, search.CONSUMER, 0, 9)) != [2]:
+            await indexer._done.wait()
+    monkeypatch.undo()
+    await caught_up(indexer)
+    await indexer.stop()
+    await database.write(assert_index_is_of_the_logs)
+
+
+async def test_what_retention_takes_is_not_found_and_not_indexed_again(database: Database) -> None:
+    def take(conn: Connection, room_key: int, upto: int) -> None:
+        conn.exec_driver_sql(f"DELETE FROM entry WHERE room_id = {room_key} AND seq <= {upto}")
+        conn.execute(rooms.update().where(rooms.c.id == room_key).values(first_seq=upto + 1))
+        search.remove(conn, room_key, upto)
+
+    await database.write(lambda conn: fill(conn, LOGS))
+    await database.write(lambda conn: take(conn, 1, 20))  # before it is indexed
+    behind = await database.read(lambda conn: search.read_step(conn, [2], 10, 10_000))
+    await database.write(lambda conn: take(conn, 2, 20))  # while it is
+    assert await database.write(lambda conn: search.write_step(conn, behind)) == set()
+    await index_all(database)
+    await database.write(lambda conn: (change(conn, 1, 25, None), take(conn, 1, 26)))  # and after
+    await index_all(database)
+    await database.write(assert_index_is_of_the_logs)
+    left = await database.read(lambda conn: contents(conn, "alpha"))
+    assert sorted(left) == sorted([*LOGS[1][26:], *LOGS[2][20:], *LOGS[3]])
+    await database.write(lambda conn: (search.remove(conn, 3, 2**53), consumers.forget(conn, 3)))
+    assert await database.read(lambda conn: contents(conn, "w3")) == []
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(said=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=400))
+async def test_any_content_can_be_indexed_and_is_found_by_its_words(database: Database, said: str) -> None:
+    class _Undo(Exception):
+        pass
+
+    def write(conn: Connection) -> None:
+        fill(conn, {1: [said]})
+        steps(conn)
+        assert_index_is_of_the_logs(conn)
+        for word in parse(said)[:5]:
+            found = search.find(conn, 1, (word,), room_key=None, before=None, limit=2)
+            assert len(found) == 1, word
+        raise _Undo
+
+    with pytest.raises(_Undo):
+        await database.write(write)
+
+
+@pytest.mark.parametrize("one", ["の", "ﷺ", "x", "x ", "ß1 ", "\U0001f989", "a\u0301", "'", "\\ "])
+async def test_the_longest_messages_can_be_indexed(database: Database, one: str) -> None:
+    said = (one * 16_384)[:16_384]
+    await database.write(lambda conn: fill(conn, {1: [said]}))
+    await index_all(database)
+    await database.write(assert_index_is_of_the_logs)
+
+
+def _raw(conn: Connection) -> bytes:
+    blocks = conn.exec_driver_sql("SELECT block FROM search_words_data").scalars()
+    texts = conn.exec_driver_sql("SELECT c0 FROM search_words_content").scalars()
+    return b"".join(blocks) + "".join(texts).encode()
+
+
+async def test_words_of_what_was_deleted_or_edited_are_purged_from_the_files_of_sqlite(sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    await database.start()
+    # FTS5 writes of a word only what it does not share with the one before it.
+    secrets = [b"yzzyplugh", b"uuxfrotz", b"rueeaten"]
+    logs = {1: [f"alpha {n}" for n in range(300)] + ["xyzzyplugh", "quuxfrotz", "grueeaten"]}
+    await database.write(lambda conn: fill(conn, logs))
+    await index_all(database)
+    raw = await database.read(_raw)
+    assert [secret in raw for secret in secrets] == [True] * 3
+
+    def forget(conn: Connection) -> None:
+        change(conn, 1, 301, None)
+        change(conn, 1, 302, "harmless")
+        search.remove(conn, 1, 1)
+        steps(conn)
+
+    await database.write(forget)
+    raw = await database.read(_raw)
+    assert [secret in raw for secret in secrets] == [True] * 3  # as FTS5 leaves it
+    await index_all(database)
+    raw = await database.read(_raw)
+    assert [secret in raw for secret in secrets] == [False, False, True]
+    assert await database.read(search.to_purge) == 0
+    assert await database.read(lambda conn: contents(conn, "alpha", limit=2)) == ["alpha 299", "alpha 298"]
+    await database.stop()
+
+
+async def test_a_purge_goes_on_while_messages_are_indexed(sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    await database.start()
+    chance = random.Random(3)
+    said = [" ".join(f"w{chance.randint(0, 5000)}" for _ in range(12)) for _ in range(3000)]
+    await database.write(lambda conn: fill(conn, {1: ["xyzzyplugh", *said[:2500]], 2: said[2500:]}))
+    await database.write(steps)
+
+    def between(conn: Connection, first: bool) -> bool:
+        search.write_step(conn, search.read_step(conn, [2], 5, 10_000))
+        return search.merge(conn, 1, whole=first)
+
+    def lag(conn: Connection) -> None:  # room 2 is yet to be indexed
+        search.remove(conn, 2, 500)
+        conn.exec_driver_sql("UPDATE consumer_cursor SET seq = 0 WHERE room_id = 2")
+        change(conn, 1, 1, None)
+        search.write_step(conn, search.read_step(conn, [1], 5, 10_000))
+
+    await database.write(lag)
+    count = 1
+    more = await database.write(lambda conn: between(conn, True))
+    while more and count < 2000:
+        more = await database.write(lambda conn: between(conn, False))
+        count += 1
+    assert 10 < count < 2000
+    assert b"yzzyplugh" not in await database.read(_raw)
+    await index_all(database)
+    await database.write(assert_index_is_of_the_logs)
+    await database.stop()

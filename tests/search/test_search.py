@@ -1,0 +1,244 @@
+"""Searching: what is found, by whom, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from db.queries import search
+from server.delivery.indexer import Indexer
+from tests.actions.conftest import People, code
+from tests.search.support import caught_up, found
+from tests.support.client import DEADLINE_S, Client, Refused, connected
+from tests.support.node import RunningNode
+
+SAID = [
+    "¡Buenos días, señor!",
+    "Η Ὀδύσσεια του Ομήρου",
+    "Вечером ёлка горит",
+    "मुझे हिन्दी पसंद है",
+    "我在東京的大學工作",
+    "明日はアパートで会いましょう",
+    "내일 학교에서 만나자",
+    "Good morning, lunchtime is at noon",
+    "morning good",
+]
+
+
+async def say(client: Client, *contents: str, **room: Any) -> list[dict[str, Any]]:
+    return [await client.ask("message", content=content, **room) for content in contents]
+
+
+async def test_messages_are_found_by_words_beginnings_and_phrases_of_any_script(people: People) -> None:
+    await people.omar.ask("create", topic_name="noticias")
+    await say(people.omar, *SAID, topic_name="noticias")
+    await caught_up(people.server.node.indexer)
+    cases = {
+        "dias SENOR": [0],
+        "DI\u0301AS": [0],
+        "seño*": [0],
+        "οδυσσεια": [1],
+        "ΟΜΉΡΟΥ": [1],
+        "елка вечером": [2],
+        "ВЕЧЕР*": [2],
+        "हिन्दी": [3],
+        "हिन*": [3],
+        "हन": [],
+        "東京": [4],
+        "京東": [],
+        "大學 東京*": [4],
+        "アパート": [5],
+        "はアパ": [5],
+        "学校": [],
+        "학교": [6],
+        "교학": [],
+        "good morning": [8, 7],
+        '"good morning"': [7],
+        '"morning good"': [8],
+        '"Morning: LUNCH"*': [7],
+        "lunch*": [7],
+        "lunch": [],
+        "good noon": [7],
+        "good midnight": [],
+        "(good) AND* -- 'morning'": [],
+        "good; morning,": [8, 7],
+    }
+    for query, expected in cases.items():
+        assert await found(people.omar, query) == [SAID[n] for n in expected], query
+        assert await found(people.omar, query, topic_name="noticias") == [SAID[n] for n in expected], query
+
+
+async def test_the_answer_is_the_message_and_its_part_around_the_match(people: People) -> None:
+    await people.omar.ask("create", topic_name="noticias")
+    await people.diego.ask("subscribe", topic_name="noticias")
+    (sent,) = await say(people.omar, "Buenos días a todos", topic_name="noticias", client_id="one")
+    await caught_up(people.server.node.indexer)
+    snippets = {
+        sent["id"]: [
+            {"text": "Buenos ", "match": False},
+            {"text": "días", "match": True},
+            {"text": " a todos", "match": False},
+        ]
+    }
+    for client, message in ((people.omar, sent), (people.diego, sent | {"client_id": None})):
+        answer = await client.ask("search", query="DIAS")
+        assert answer == {"messages": [message], "snippets": snippets, "next": None}
+
+
+async def test_only_rooms_that_one_is_in_are_searched(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    omar, diego, satoshi = people.omar, people.diego, people.satoshi
+    for name, private in (("abierto", False), ("secreto", True)):
+        await omar.ask("create", topic_name=name, is_private=private)
+        await say(omar, f"needle in {name}", topic_name=name)
+    room_id = (await say(omar, "needle just for you", username="diego"))[0]["room_id"]
+    await caught_up(people.server.node.indexer)
+    everything = ["needle just for you", "needle in secreto", "needle in abierto"]
+    for rooms_in_query in (256, 1):  # and for who is in more rooms than can be asked for
+        monkeypatch.setattr(search, "ROOMS_IN_QUERY", rooms_in_query)
+        assert await found(omar, "needle") == everything
+        assert await found(omar, "needle", topic_name="secreto") == ["needle in secreto"]
+        assert await found(omar, "needle", username="diego") == ["needle just for you"]
+        assert await found(diego, "needle") == ["needle just for you"]
+        assert await found(diego, "needle", topic_name="omar") == ["needle just for you"]
+        assert await found(satoshi, "needle") == []
+        assert await code(satoshi, "search", query="needle", topic_name="secreto") == "not_found"
+        assert await code(satoshi, "search", query="needle", room_id=room_id) == "not_found"
+        assert await code(satoshi, "search", query="needle", topic_name="nowhere") == "not_found"
+        assert await code(satoshi, "search", query="needle", username="omar") == "not_found"
+        assert await code(satoshi, "search", query="needle", topic_name="abierto") == "forbidden"
+
+
+async def test_who_is_no_longer_in_a_room_finds_nothing_of_it(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await people.omar.ask("create", topic_name="secreto", is_private=True)
+    await people.omar.ask("invite", room_id=room["room_id"], username="diego")
+    await people.diego.ask("create", topic_name="otro")
+    await say(people.omar, "needle", room_id=room["room_id"])
+    await caught_up(people.server.node.indexer)
+    assert await found(people.diego, "needle") == ["needle"]
+    await people.omar.ask("kick", room_id=room["room_id"], username="diego")
+    for rooms_in_query in (256, 0):
+        monkeypatch.setattr(search, "ROOMS_IN_QUERY", rooms_in_query)
+        assert await found(people.diego, "needle") == []
+        assert await code(people.diego, "search", query="needle", room_id=room["room_id"]) == "not_found"
+
+
+async def test_an_edited_message_is_found_by_what_it_says_now_and_a_deleted_one_not_at_all(people: People) -> None:
+    await people.omar.ask("create", topic_name="noticias")
+    edited, deleted, kept = await say(people.omar, "alpha common", "alpha gone", "alpha kept", topic_name="noticias")
+    indexer = people.server.node.indexer
+    await caught_up(indexer)
+    await indexer.stop()  # so that what follows is not in the index: it may lag, the answer may not
+    await people.omar.ask("edit", message_id=edited["id"], content="beta common")
+    await people.omar.ask("delete", message_id=deleted["id"])
+    assert await found(people.omar, "alpha", limit=1) == ["alpha kept"]
+    assert await found(people.omar, "alpha") == ["alpha kept"]
+    assert await found(people.omar, "gone") == []
+    assert await found(people.omar, "common") == ["beta common"]
+    later = Indexer(people.server.node.database)
+    await later.start()
+    await caught_up(later)
+    await later.stop()
+    assert await found(people.omar, "alpha") == [kept["content"]]
+    assert await found(people.omar, "gone") == []
+    assert await found(people.omar, "beta") == ["beta common"]
+
+
+async def test_pages_hold_together_while_messages_arrive_and_go(people: People) -> None:
+    await people.omar.ask("create", topic_name="noticias")
+    sent = await say(people.omar, *(f"needle {n}" for n in range(10)), topic_name="noticias")
+    indexer = people.server.node.indexer
+    await caught_up(indexer)
+    got: list[str] = []
+    page = await people.omar.ask("search", query="needle", limit=3)
+    while True:
+        got += [message["content"] for message in page["messages"]]
+        if page["next"] is None:
+            break
+        assert page["next"] == page["messages"][-1]["id"]
+        if len(got) == 3:
+            await people.omar.ask("delete", message_id=page["next"])  # the page's own end
+            await people.omar.ask("delete", message_id=sent[5]["id"])
+            await people.omar.ask("edit", message_id=sent[4]["id"], content="needle 4, edited")
+        await say(people.omar, "needle meanwhile", topic_name="noticias")
+        await caught_up(indexer)
+        page = await people.omar.ask("search", query="needle", limit=3, before=page["next"])
+    assert got == [
+        "needle 9",
+        "needle 8",
+        "needle 7",
+        "needle 6",
+        "needle 4, edited",
+        *(f"needle {n}" for n in (3, 2, 1, 0)),
+    ]
+    assert await code(people.omar, "search", query="needle", before="nothing") == "not_found"
+
+
+async def test_a_query_needs_a_word_and_at_most_one_room(people: People) -> None:
+    for query in ("", " ", "*", '""', "!? … 👍", "\u0301", "x" * 257, "a\0b", None, 7):
+        with pytest.raises(Refused) as refused:
+            await people.omar.ask("search", query=query)
+        assert (refused.value.code, list(refused.value.details["fields"])) == ("invalid", ["query"]), query
+    for bad in ({"limit": 0}, {"limit": 101}, {"topic_name": "a", "username": "b"}, {"before": ""}):
+        assert await code(people.omar, "search", query="x", **bad) == "invalid"
+
+
+@pytest.fixture
+async def standing(server: RunningNode) -> AsyncIterator[tuple[RunningNode, Client]]:
+    """Omar, with a message."""
+    async with connected(server.url, await server.register("omar")) as omar:
+        await omar.ask("create", topic_name="noticias")
+        await omar.ask("message", topic_name="noticias", content="needle")
+        yield server, omar
+
+
+_hostile = st.lists(
+    st.sampled_from(
+        ['"', "'", "*", "\\", " ", "(", ")", ":", "&", "|", "!", "<->", "-", "^", "+", "{", "}", ",", "%", "_"]
+    )
+    | st.sampled_from(
+        ["AND", "OR", "NOT", "NEAR(", "words", "room", "¶1", "a", "東", "\u0301", "ﷺ", "\u200d", "x:*", "1"]
+    )
+    | st.text(max_size=8),
+    min_size=1,
+    max_size=40,
+).map("".join)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(query=_hostile.map(lambda query: query[:256]))
+async def test_whatever_is_asked_for_is_answered_or_invalid(standing: tuple[RunningNode, Client], query: str) -> None:
+    _, omar = standing
+    for room in ({}, {"topic_name": "noticias"}):
+        answer = await omar.sio.call("search", {"query": query, **room}, timeout=DEADLINE_S)
+        assert answer["ok"] or answer["error"]["code"] == "invalid", answer
+
+
+async def test_sending_does_not_wait_for_the_index(people: People) -> None:
+    indexer = people.server.node.indexer
+    await indexer.stop()
+    await people.omar.ask("create", topic_name="noticias")
+    await say(people.omar, "needle", topic_name="noticias")
+    assert (await people.omar.event("message"))["content"] == "needle"
+    assert await found(people.omar, "needle") == []
+    later = Indexer(people.server.node.database)
+    await later.start()
+    await caught_up(later)
+    await later.stop()
+    assert await found(people.omar, "needle") == ["needle"]
+
+
+async def test_the_journal_tells_the_index_of_what_it_committed(
+    standing: tuple[RunningNode, Client],
+) -> None:
+    server, omar = standing
+    told: list[set[int]] = []
+    server.node.journal.appended = lambda room_keys: told.append(set(room_keys))
+    await omar.ask("message", topic_name="noticias", content="hay")
+    await omar.event("message", lambda message: message["content"] == "hay")
+    assert [len(room_keys) for room_keys in told if room_keys] == [1]
