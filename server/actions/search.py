@@ -18,9 +18,10 @@ from server.contract.permissions import Permission
 from server.delivery.frames import message as wire_message
 from server.delivery.frames import room_name
 from server.dispatch import action
+from server.limits import Limit
 
 
-@action("search", http="GET /api/search")
+@action("search", http="GET /api/search", limit=Limit.SEARCHES)
 async def search(ctx: Context, req: Search) -> Found:
     """The messages in which all the words are: of the caller's rooms, or of one of them; newest first.
 

@@ -57,6 +57,15 @@ async def test_normal_durability_does_not_sync_each_commit(sqlite_url: str) -> N
     await database.stop()
 
 
+async def test_what_is_written_lazily_does_not_wait_for_the_disk_and_all_else_does(sqlite: Database) -> None:
+    level = {"synchronous": 0}
+    assert await sqlite.write(pragmas(level), lazy=True) == {"synchronous": 1}
+    assert await sqlite.write(pragmas(level)) == {"synchronous": 2}
+    with pytest.raises(ZeroDivisionError):
+        await sqlite.write(lambda conn: 1 // 0, lazy=True)
+    assert await sqlite.write(pragmas(level), brief=True) == {"synchronous": 2}
+
+
 async def test_a_second_process_never_checkpoints(sqlite_url: str) -> None:
     database = Database(sqlite_url, checkpoints=False)
     await database.start()

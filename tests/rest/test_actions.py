@@ -86,6 +86,9 @@ async def test_every_action_with_a_route_works_over_it_and_reaches_live_connecti
             assert entered["usernames"] == ["diego"]
             assert (await omar.ask("get_profile", username="diego"))["online"] is True
             assert (await omar.ask("me"))["username"] == "omar"
+            await server.node.indexer.caught_up()
+            found = await other.ask("search", query="REST", topic_name="noticias", limit=1)
+            assert [message["id"] for message in found["messages"]] == [sent["id"]]
 
             await other.ask("unsubscribe", topic_name="noticias")
             assert (await live.event("room_removed"))["room_id"] == public["room_id"]

@@ -202,6 +202,16 @@ export interface ActionError {
 /** Stable codes; `http_status` is their status in REST answers (RFC 9457 problem details). */
 export type ErrorCode = "invalid" | "unknown_action" | "unauthenticated" | "token_expired" | "token_revoked" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
 
+/** Answer of `search`. */
+export interface Found {
+  /** Newest first */
+  messages: Message[];
+  /** Message id -> its part around the match */
+  snippets: Record<string, Snippet[]>;
+  /** Give it as `before` for the next page; null: this was the last */
+  next: string | null;
+}
+
 export type GetBans = RoomRef & {
   /** `next` of the page before */
   after?: string | null;
@@ -450,6 +460,21 @@ export interface Rooms {
   next: string | null;
 }
 
+export interface Search {
+  /** Words, all of which are in the message; `"a phrase"`; `begin*` */
+  query: string;
+  /** Only in this room */
+  room_id?: string | null;
+  /** Only in this topic */
+  topic_name?: string | null;
+  /** Only in the direct conversation with that user */
+  username?: string | null;
+  /** `next` of the page before */
+  before?: string | null;
+  /** Default: 20 */
+  limit?: number;
+}
+
 export type SendMessage = RoomRef & {
   content: string;
   client_id?: string | null;
@@ -483,6 +508,12 @@ export type SetRole = SubjectInRoom & {
 export type SetTitle = RoomRef & {
   title: string;
 };
+
+export interface Snippet {
+  text: string;
+  /** Whether it is what was searched for */
+  match: boolean;
+}
 
 /** A room and a user it is about: here `username` is that user, so the room is one of the other two. */
 export type SubjectInRoom = ExactlyOne<{
@@ -613,6 +644,8 @@ export interface Actions {
   connect_to_room: { request: ConnectToRoom; response: ConnectedRoom };
   /** The members of a room that the caller is in, by username. */
   get_members: { request: GetMembers; response: Members };
+  /** The messages in which all the words are: of the caller's rooms, or of one of them; newest first. */
+  search: { request: Search; response: Found };
 }
 
 /** Every event, and what it carries. */
@@ -725,4 +758,6 @@ export interface ClientToServerEvents {
   connect_to_room: (request: ConnectToRoom, answer: (answer: Answer<ConnectedRoom>) => void) => void;
   /** The members of a room that the caller is in, by username. */
   get_members: (request: GetMembers, answer: (answer: Answer<Members>) => void) => void;
+  /** The messages in which all the words are: of the caller's rooms, or of one of them; newest first. */
+  search: (request: Search, answer: (answer: Answer<Found>) => void) => void;
 }
