@@ -92,7 +92,7 @@ def change(conn: Connection, room_key: int, seq: int, content: str | None) -> No
     if message.deleted:  # for good
         return
     deleted = content is None
-    log.change(conn, message._replace(content=content, deleted=deleted, edited_at=None if deleted else 1))
+    log.rewrite(conn, message._replace(content=content, deleted=deleted, edited_at=None if deleted else 1))
     head = conn.execute(select(rooms.c.last_seq).where(rooms.c.id == room_key)).scalar_one() + 1
     kind = "delete" if deleted else "edit"
     entry = EntryRow(
