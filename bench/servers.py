@@ -201,7 +201,7 @@ class Tidings(Server):
         with _filling(path) as db:
             db.executemany("INSERT INTO name (key, kind) VALUES (?, 'user')", ((username(u),) for u in everyone))
             db.executemany(
-                "INSERT INTO user (id, username, created_at, disabled) VALUES (?, ?, ?, 0)",
+                "INSERT INTO user (id, username, created_at, disabled, admin) VALUES (?, ?, ?, 0, 0)",
                 ((u + 1, username(u), now) for u in everyone),
             )
             db.executemany(
@@ -217,15 +217,15 @@ class Tidings(Server):
                 away = range(world.users, world.users + world.offline.get(room, 0))
                 entries = world.entries.get(room, 0)
                 db.execute(
-                    "INSERT INTO room (id, room_id, kind, is_private, topic_name, name_key, last_seq, messages,"
-                    " last_message_seq, members, created_at) VALUES (?, ?, 'topic', 0, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO room (id, room_id, kind, is_private, topic_name, name_key, first_seq, last_seq, messages,"
+                    " last_message_seq, members, created_at) VALUES (?, ?, 'topic', 0, ?, ?, 1, ?, ?, ?, ?, ?)",
                     (room + 1, room_id(room), topic, topic, *[entries] * 3, len(online) + len(away), now),
                 )
                 db.execute("INSERT INTO name (key, kind) VALUES (?, 'topic')", (topic,))
                 members = [*online, *away]
                 db.executemany(
-                    "INSERT INTO member (room_id, user_id, role, joined_at, joined_seq)"
-                    " VALUES (?, ?, 'member', ?, 0)",
+                    "INSERT INTO member (room_id, user_id, role, joined_at, joined_seq, blocked)"
+                    " VALUES (?, ?, 'member', ?, 0, 0)",
                     ((room + 1, u + 1, now) for u in members),
                 )
                 db.executemany(

@@ -12,7 +12,7 @@ from db.queries.rows import RoomRow
 from db.queries.search import FoundRow
 from server.context import Context
 from server.contract.actions import RoomRef, Search
-from server.contract.errors import invalid, not_found
+from server.contract.errors import ErrorCode, invalid, not_found
 from server.contract.models import Found, Message, Snippet
 from server.contract.permissions import Permission
 from server.delivery.frames import message as wire_message
@@ -21,7 +21,16 @@ from server.dispatch import action
 from server.limits import Limit
 
 
-@action("search", http="GET /api/search", limit=Limit.SEARCHES)
+@action(
+    "search",
+    http="GET /api/search",
+    limit=Limit.SEARCHES,
+    errors={
+        ErrorCode.INVALID: "there is no word in the query; the other user of the conversation is yourself",
+        ErrorCode.NOT_FOUND: "no such room or user, or a private room that you are not in; no message `before`",
+        ErrorCode.FORBIDDEN: "not a member of the public topic",
+    },
+)
 async def search(ctx: Context, req: Search) -> Found:
     """The messages in which all the words are: of the caller's rooms, or of one of them; newest first.
 

@@ -56,6 +56,11 @@ LIVE: dict[str, dict[ErrorCode, list[dict[str, Any]]]] = {
         ErrorCode.NOT_FOUND: [SECRETO, NOBODY],
         ErrorCode.FORBIDDEN: [NOTICIAS],
     },
+    "search": {
+        ErrorCode.INVALID: [{"query": "?!"}, MYSELF | {"query": "x"}],
+        ErrorCode.NOT_FOUND: [SECRETO | {"query": "x"}, NOBODY | {"query": "x"}, {"query": "x", "before": "none"}],
+        ErrorCode.FORBIDDEN: [NOTICIAS | {"query": "x"}],
+    },
     "get_members": {
         ErrorCode.INVALID: [MYSELF],
         ErrorCode.NOT_FOUND: [SECRETO, NOBODY],
