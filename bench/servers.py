@@ -217,8 +217,9 @@ class Tidings(Server):
                 away = range(world.users, world.users + world.offline.get(room, 0))
                 entries = world.entries.get(room, 0)
                 db.execute(
-                    "INSERT INTO room (id, room_id, kind, is_private, topic_name, name_key, first_seq, last_seq, messages,"
-                    " last_message_seq, members, created_at) VALUES (?, ?, 'topic', 0, ?, ?, 1, ?, ?, ?, ?, ?)",
+                    "INSERT INTO room (id, room_id, kind, is_private, topic_name, name_key, first_seq, last_seq,"
+                    " messages, last_message_seq, members, created_at)"
+                    " VALUES (?, ?, 'topic', 0, ?, ?, 1, ?, ?, ?, ?, ?)",
                     (room + 1, room_id(room), topic, topic, *[entries] * 3, len(online) + len(away), now),
                 )
                 db.execute("INSERT INTO name (key, kind) VALUES (?, 'topic')", (topic,))
