@@ -32,6 +32,7 @@ from server.delivery.sessions import SESSION_CHECK_S, SessionCheck
 from server.delivery.typing import TYPING_S, Typists
 from server.dispatch import Dispatcher, Registry
 from server.gateways import asyncapi, docs, openapi, rest
+from server.gateways.dialects.mount import Dialects
 from server.gateways.requests import Requests
 from server.gateways.socketio import SocketIOGateway
 from server.gateways.websocket import WebSocketGateway
@@ -66,7 +67,10 @@ class Node:
         typing_s: float = TYPING_S,
         presence_s: float = PRESENCE_S,
     ) -> None:
-        """`engine`, `websocket`: options of those gateways (`connect_timeout`, `ping_interval`; in s)."""
+        """`engine`, `websocket`: options of those gateways (`connect_timeout`, `ping_interval`; in s).
+
+        `websocket` is also the dialects'.
+        """
         self.settings = settings
         self.logs = Logs(settings.log_level) if logs is None else logs
         self.database = Database(settings.database, settings.durability)
@@ -121,6 +125,15 @@ class Node:
             self.dispatcher,
             self.catch_up,
             self.socketio.eio.half_open,
+            cors_allowed_origins=settings.cors_origins,
+            **(websocket or {}),
+        )
+        self.dialects = Dialects(
+            self.parts,
+            self.dispatcher,
+            self.catch_up,
+            self.socketio.eio.half_open,
+            dev_tokens=settings.dev_tokens,
             cors_allowed_origins=settings.cors_origins,
             **(websocket or {}),
         )
@@ -212,7 +225,7 @@ class Node:
         if not self._drained:
             self._drained = True
             await self.dispatcher.drain()
-            await asyncio.gather(self.socketio.stop(), self.websocket.stop())
+            await asyncio.gather(self.socketio.stop(), self.websocket.stop(), self.dialects.stop())
 
     async def stop(self) -> None:
         await self._stack.aclose()
@@ -248,6 +261,10 @@ class Application:
                 if path == WEBSOCKET_PATH:
                     await self.node.websocket.server.handle_request(scope, receive, send)
                     return
+                dialect = self.node.dialects.find(path)
+                if dialect is not None:
+                    await dialect.server.handle_request(scope, receive, send)
+                    return
                 await receive()
                 await send({"type": "websocket.close", "code": 1008})
                 return
@@ -279,6 +296,7 @@ def create_app(settings: Settings | None = None, **options: Any) -> Application:
         )
     rest.install(web, node.dispatcher, node.parts, node.metrics)
     docs.install(web)
+    node.dialects.install(web)
     asyncapi.install(web, node.dispatcher.registry)
 
     @web.get("/", include_in_schema=False)

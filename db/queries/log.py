@@ -274,8 +274,13 @@ def _select_missed(dialect: str) -> Select[Any]:
 
 
 def entry_of(missed: MissedRow) -> EntryRow:
-    """Of a row that is not plain; with the message that it changed."""
-    *rest, changed = orjson.loads(missed.rest or "[]")
+    """Of any row; of one that is not plain, with the message that it changed."""
+    if missed.rest is None:
+        room_key, seq, message_id, sender, content, created_at, _ = missed
+        return EntryRow(
+            room_key, seq, "message", message_id, 0, sender, None, content, None, None, 0, created_at, None, False
+        )
+    *rest, changed = orjson.loads(missed.rest)
     if isinstance(changed, str):  # SQLite knows that it is JSON already
         changed = orjson.loads(changed)
     target = None if changed is None else EntryRow(*changed)

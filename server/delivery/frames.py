@@ -32,6 +32,9 @@ def room_name(room: RoomRow) -> RoomName:
 class Codec(Protocol):
     """How a kind of connection writes an event. One instance per kind: it is the key of the shared encodings."""
 
+    plain: bool
+    """Whether an event's payload goes over the wire as it is; otherwise `encode` may also give nothing."""
+
     def encode(self, event: str, payload: Any) -> bytes:
         """The event as one message of this codec."""
 
@@ -96,7 +99,7 @@ class Batch:
     def packets(self, codec: Codec) -> tuple[list[Any], int]:
         """The messages as a gateway queues them, and their size together in bytes."""
         messages = self.messages(codec)
-        return [codec.packet(message) for message in messages], sum(map(len, messages))
+        return [codec.packet(message) for message in messages if message], sum(map(len, messages))
 
     def frames(self, codec: Codec) -> bytes:
         """The messages as WebSocket frames in one buffer, for every connection the same."""
@@ -241,7 +244,8 @@ def chunks(
     messages: list[bytes] = []
     moulds: dict[str, tuple[bytes, bytes, bytes, bytes, bytes]] = {}
     hour, date, zone = -1, b"", b""
-    value, between, seconds, millis = codec.value, _between(codec), _SECONDS, _MILLIS
+    value, seconds, millis = codec.value, _SECONDS, _MILLIS
+    between = _between(codec) if codec.plain else None
     limit = min(chunk_bytes, max_bytes)
     for row in rows:
         key, seq, message_id, sender, content, created_at, rest = row
@@ -255,7 +259,7 @@ def chunks(
             if key != room_key:
                 room_key, moulds = key, {}
             messages, size, first = [], 0, seq
-        if rest is None:
+        if rest is None and between is not None:
             mould = moulds.get(sender)
             if mould is None:
                 mould = moulds[sender] = _mould(codec, between, names[key], sender)

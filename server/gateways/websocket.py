@@ -53,6 +53,8 @@ Id = str | int | float | None
 class JsonCodec:
     """A `delivery.frames.Codec`: one JSON object per text frame."""
 
+    plain = True
+
     def encode(self, event: str, payload: Any) -> bytes:
         return b'{"event":"%b","data":%b}' % (event.encode(), orjson.dumps(payload))
 

@@ -66,6 +66,7 @@ class Codec(Protocol):
     """One way to put packets on the wire; the whole server speaks one."""
 
     packet_class: type[Any]
+    plain: bool
 
     def encode(self, event: str, payload: Any) -> bytes:
         """An event with one argument, to the namespace `/`, as an Engine.IO message."""
@@ -94,6 +95,8 @@ class Codec(Protocol):
 
 class TextCodec:
     """The default parser."""
+
+    plain = True
 
     packet_class = TextPacket
     value = staticmethod(orjson.dumps)
@@ -137,6 +140,7 @@ class MsgpackCodec:
     """`socket.io-msgpack-parser`: every packet is one binary message."""
 
     packet_class = MsgpackPacket
+    plain = True
     value = staticmethod(msgpack.packb)
 
     def encode(self, event: str, payload: Any) -> bytes:

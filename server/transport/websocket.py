@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
@@ -45,6 +45,8 @@ class WebSocketSession(Outlet):
         self.sid = secrets.token_urlsafe(15)
         self.address = address
         """The client's."""
+        self.path = ""
+        """Of the address that it opened."""
         self.data: Any = None
         """The listener's."""
         self._heartbeat: Heartbeat | None = None
@@ -72,6 +74,25 @@ class WebSocketSession(Outlet):
         self.finish()
 
     # -- heartbeat -----------------------------------------------------------------------------------------------
+
+    def put(self, packets: Sequence[Packet], size: int) -> bool:
+        self._ping_soon()
+        return super().put(packets, size)
+
+    def put_frames(self, buffer: bytes) -> bool:
+        self._ping_soon()
+        return super().put_frames(buffer)
+
+    def _ping_soon(self) -> None:
+        """Unless a PING is under way, or soon to be."""
+        soon = self.server.ping_soon
+        if soon is None or self._expected is not None or self._heartbeat is None or self.wire is None:
+            return
+        due = asyncio.get_running_loop().time() + soon
+        if not self.closing and due < self._ping_due:
+            self._cancel_timer()
+            self._ping_due = due
+            self._timer = asyncio.get_running_loop().call_at(due, self._ping)
 
     def _wait_to_ping(self) -> None:
         if self.wire is not None and not self.closing:
@@ -132,8 +153,16 @@ class WebSocketServer:
         ping_timeout: float = PING_TIMEOUT_S,
         max_buffered: int = MAX_BUFFERED,
         linger: float = LINGER_S,
+        ping_soon: float | None = None,
+        admit: Callable[[Scope], Awaitable[tuple[int, str] | None]] | None = None,
     ) -> None:
-        """`half_open` counts the sessions of every way in; times are in seconds, `max_buffered` is in bytes."""
+        """`half_open` counts the sessions of every way in; times are in seconds, `max_buffered` is in bytes.
+
+        `ping_soon`: what was written is followed by a PING after so long, instead of at the next interval.
+        `admit`: asked before the handshake is answered; the status and text of a refusal, or None.
+        """
+        self.ping_soon = ping_soon
+        self._admit = admit
         self.listener = listener
         self.half_open = half_open
         self.ping_interval = ping_interval
@@ -152,12 +181,15 @@ class WebSocketServer:
         """An ASGI request to open a WebSocket."""
         await receive()  # websocket.connect
         refused = self._refusal(scope)
+        if refused is None and self._admit is not None:
+            refused = await self._admit(scope)
         if refused is not None:
             await refuse_websocket(scope, send, *refused)
             return
         await send({"type": "websocket.accept"})
         query = {key: value[0] for key, value in parse_qs(_query(scope), keep_blank_values=True).items()}
         session = WebSocketSession(self, address_of(scope))
+        session.path = scope["path"]
         self.sessions.add(session)
         self._empty.clear()
         self.half_open.add(session.sid, session.address)
