@@ -17,6 +17,7 @@ from server.delivery.cursors import Cursors
 from server.delivery.hub import Hub
 from server.delivery.journal import Journal
 from server.delivery.typing import Typists
+from server.echo import EchoChannel
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Parts:
     hub: Hub
     cursors: Cursors
     typists: Typists
+    echo: EchoChannel
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -82,6 +83,7 @@ class Connection:
         "rooms",
         "seen_at",
         "untold",
+        "when_closed",
     )
 
     def __init__(self, link: Link, principal: Principal, device: str) -> None:
@@ -96,6 +98,8 @@ class Connection:
         self.untold: set[int] = set()
         """Rooms that the device is still to be told of: it gets nothing of them before `room_added`."""
         self.closed = False
+        self.when_closed: list[Callable[[Connection], None]] = []
+        """Called once, when the connection is gone."""
         self.deferred: list[Joined | Left] | None = []
         self.replay: asyncio.Task[None] | None = None
         self.expiry: asyncio.TimerHandle | None = None

@@ -1,0 +1,219 @@
+"""The echo channel as a proxy: its upstream dies, is silent, says too much, and no client is left waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.server import ServerConnection
+
+from tests.delivery.support import rest
+from tests.echo.test_echo import said, whole
+from tests.echo.upstream import EchoServer, echo_server, echoes, is_silent
+from tests.support.client import Client, Refused, connected
+from tests.support.node import RunningNode, running_node
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[EchoServer]:
+    async with echo_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def proxy(upstream: EchoServer, sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
+    """A node whose echo channel is a proxy to `upstream`, of little patience."""
+    options = {"echo": {"answer_s": 1.0, "idle_s": 0.2}}
+    async with running_node(sqlite_url, tmp_path, options=options, echo_upstream=upstream.url) as node:
+        yield node
+
+
+@pytest.fixture
+async def omar(proxy: RunningNode) -> AsyncIterator[Client]:
+    async with connected(proxy.url, await proxy.register("omar")) as client:
+        yield client
+
+
+async def refusal(client: Client, content: str) -> Refused:
+    with pytest.raises(Refused) as refused:
+        await client.ask("echo", content=content)
+    return refused.value
+
+
+async def test_what_the_upstream_answers_comes_back_and_is_kept(upstream: EchoServer, omar: Client) -> None:
+    async def shouts(ws: ServerConnection, content: str) -> None:
+        await ws.send(content.upper())
+
+    upstream.behaviour = shouts
+    assert await omar.ask("echo", content="hola") == {"content": "HOLA"}
+    assert await omar.ask("echo", content="adiós") == {"content": "ADIÓS"}
+    assert await whole(omar) == [("sent", "hola"), ("received", "HOLA"), ("sent", "adiós"), ("received", "ADIÓS")]
+    assert upstream.accepted == 1
+
+
+async def test_answers_come_in_the_order_of_asking(upstream: EchoServer, omar: Client) -> None:
+    asked = [omar.send("echo", {"content": str(n)}) for n in range(100)]
+    answers = await asyncio.gather(*asked)
+    assert [answer["data"]["content"] for answer in answers] == [str(n) for n in range(100)]
+    assert upstream.heard == [str(n) for n in range(100)]
+    log = await whole(omar)
+    assert [content for direction, content in log if direction == "received"] == upstream.heard
+
+
+async def test_a_greeting_is_no_answer_and_is_kept(upstream: EchoServer, omar: Client) -> None:
+    upstream.greeting = "Request served by 4338e324"
+    assert await omar.ask("echo", content="hola") == {"content": "hola"}
+    assert sorted(await whole(omar)) == [
+        ("received", "Request served by 4338e324"),
+        ("received", "hola"),
+        ("sent", "hola"),
+    ]
+
+
+async def test_what_the_upstream_says_unasked_is_kept(upstream: EchoServer, omar: Client) -> None:
+    await omar.ask("echo", content="hola")
+    (ws,) = upstream.clients
+    await ws.send("psst")
+    await asyncio.wait_for(await ws.ping(), 5)  # it has been read
+    assert await omar.ask("echo", content="ya") == {"content": "ya"}
+    assert await whole(omar) == [
+        ("sent", "hola"),
+        ("received", "hola"),
+        ("received", "psst"),
+        ("sent", "ya"),
+        ("received", "ya"),
+    ]
+
+
+async def test_a_silent_upstream_is_unavailable_and_its_late_answer_is_nobodys(
+    upstream: EchoServer, omar: Client
+) -> None:
+    upstream.behaviour = is_silent
+    refused = await refusal(omar, "one")
+    assert (refused.code, refused.error["retryable"]) == ("unavailable", True)
+    upstream.behaviour = echoes
+    assert await omar.ask("echo", content="two") == {"content": "two"}
+    assert await whole(omar) == [("sent", "one"), ("sent", "two"), ("received", "two")]
+    assert upstream.accepted == 2  # "one" may still come by the first connection: it is gone
+    await upstream.until(lambda: len(upstream.clients) == 1)
+
+
+async def test_a_dead_upstream_is_unavailable_and_is_found_when_it_comes_back(
+    upstream: EchoServer, omar: Client
+) -> None:
+    assert await omar.ask("echo", content="one") == {"content": "one"}
+    await upstream.stop()
+    assert (await refusal(omar, "two")).code == "unavailable"
+    await upstream.start()
+    assert await omar.ask("echo", content="three") == {"content": "three"}
+    assert ("sent", "two") in await whole(omar)
+
+
+async def test_an_upstream_that_dies_answers_none_of_those_who_wait(upstream: EchoServer, omar: Client) -> None:
+    upstream.behaviour = is_silent
+    asked = [omar.send("echo", {"content": str(n)}) for n in range(3)]
+    await upstream.until(lambda: len(upstream.heard) == 3)
+    await upstream.clients[0].close()
+    assert [answer["error"]["code"] for answer in await asyncio.gather(*asked)] == ["unavailable"] * 3
+
+
+@pytest.mark.parametrize(
+    "content", ["x" * 16_385, "x" * 100_000, b"\xff\xfe", "\0"], ids=["large", "huge", "binary", "NUL"]
+)
+async def test_an_answer_that_is_no_content_is_unavailable_and_not_kept(
+    upstream: EchoServer, omar: Client, content: str | bytes
+) -> None:
+    async def bad(ws: ServerConnection, _: str) -> None:
+        await ws.send(content)
+
+    upstream.behaviour = bad
+    assert (await refusal(omar, "one")).code == "unavailable"
+    upstream.behaviour = echoes
+    assert await omar.ask("echo", content="two") == {"content": "two"}
+    assert await whole(omar) == [("sent", "one"), ("sent", "two"), ("received", "two")]
+
+
+async def test_what_waits_for_the_upstream_is_bounded(
+    upstream: EchoServer, omar: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.echo.MAX_WAITING", 8)
+    upstream.behaviour = is_silent
+    asked = [omar.send("echo", {"content": str(n)}) for n in range(10)]
+    codes = [answer["error"]["code"] for answer in await asyncio.gather(*asked)]
+    assert codes == ["unavailable"] * 8 + ["rate_limited"] * 2
+
+
+async def test_a_silent_upstream_of_one_client_holds_up_no_other(
+    upstream: EchoServer, proxy: RunningNode, omar: Client
+) -> None:
+    async def not_omar(ws: ServerConnection, content: str) -> None:
+        if content != "omar":
+            await ws.send(content)
+
+    upstream.behaviour = not_omar
+    waiting = omar.send("echo", {"content": "omar"})
+    async with connected(proxy.url, await proxy.register("diego")) as diego:
+        assert await diego.ask("echo", content="diego") == {"content": "diego"}
+        assert not waiting.done()
+    assert (await waiting)["error"]["code"] == "unavailable"
+
+
+async def test_the_connection_to_the_upstream_ends_with_the_clients(
+    upstream: EchoServer, proxy: RunningNode, omar: Client
+) -> None:
+    async with connected(proxy.url, await proxy.login("omar")) as other:
+        await other.ask("echo", content="x")
+        await omar.ask("echo", content="y")
+        assert len(upstream.clients) == 2  # each live connection has its own
+    await upstream.until(lambda: len(upstream.clients) == 1)
+    await omar.close()
+    await upstream.until(lambda: not upstream.clients)
+
+
+async def test_callers_of_rest_have_one_for_each_user_until_it_is_idle(
+    upstream: EchoServer, proxy: RunningNode
+) -> None:
+    token = await proxy.register("diego")
+    async with rest(proxy.url, token) as http:
+        for n in range(3):
+            answer = await http.post("/api/echo", json={"content": str(n)})
+            assert answer.json() == {"content": str(n)}
+        assert upstream.accepted == 1
+        await upstream.until(lambda: not upstream.clients)
+        assert (await http.post("/api/echo", json={"content": "3"})).json() == {"content": "3"}
+        assert upstream.accepted == 2
+        upstream.behaviour = is_silent
+        answer = await http.post("/api/echo", json={"content": "4"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        page = (await http.get("/api/echo")).json()
+    assert said(page)[-1] == ("sent", "4")
+
+
+async def test_a_node_that_stops_answers_who_waits_and_hangs_up(
+    upstream: EchoServer, proxy: RunningNode, omar: Client
+) -> None:
+    upstream.behaviour = is_silent
+    waiting = omar.send("echo", {"content": "x"})
+    await upstream.until(lambda: upstream.heard == ["x"])
+    async with asyncio.timeout(10):
+        await proxy.stop()
+        await upstream.until(lambda: not upstream.clients)
+    assert (await waiting)["error"]["code"] == "unavailable"
+
+
+async def test_there_are_never_more_connections_than_a_bound(
+    upstream: EchoServer, proxy: RunningNode, omar: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.echo.MAX_UPSTREAMS", 1)
+    await omar.ask("echo", content="x")
+    async with connected(proxy.url, await proxy.register("diego")) as diego:
+        assert await diego.ask("echo", content="y") == {"content": "y"}  # omar's had nothing to do
+        await upstream.until(lambda: len(upstream.clients) == 1)
+        upstream.behaviour = is_silent
+        waiting = diego.send("echo", {"content": "z"})
+        await upstream.until(lambda: "z" in upstream.heard)
+        assert (await refusal(omar, "w")).code == "unavailable"
+        assert not waiting.done()
+        await waiting
