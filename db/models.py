@@ -103,6 +103,7 @@ class Room(Base, table=True):
     direct_key: str | None = Field(default=None, unique=True, description="smaller:larger user id, if direct")
     name_key: str | None = Field(default=None, unique=True)
     first_seq: int = _ms(default=1, description="The oldest entry that retention has left; last_seq + 1 if none")
+    first_messages: int = _ms(default=0, description="Message entries before first_seq, which retention has taken")
     last_seq: int = _ms(default=0)
     messages: int = _ms(default=0, description="Message entries up to last_seq")
     last_message_seq: int = _ms(default=0, description="0: no message yet")
@@ -197,11 +198,28 @@ class Entry(Base, table=True):
 class Cursor(Base, table=True):
     """How far a device has received a room's log. No row: not told of the room yet."""
 
-    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+    __table_args__: ClassVar[Any] = (
+        Index("ix_cursor_room", "room_id"),  # for clearing a room away
+        {"sqlite_with_rowid": False},
+    )
 
     device_id: int = _key(foreign_key="device.id", primary_key=True)
     room_id: int = _key(foreign_key="room.id", primary_key=True)
     seq: int = _ms()
+
+
+class EchoEntry(Base, table=True):
+    """What a user said on the echo channel, and what came back."""
+
+    __tablename__: ClassVar[Any] = "echo_entry"
+    __table_args__: ClassVar[Any] = (Index("ix_echo_entry_user", "user_id", "id"),)
+
+    id: int | None = _key(default=None, primary_key=True)
+    entry_id: str = Field(unique=True, description="As `entry.message_id`")
+    user_id: int = _key(foreign_key="user.id")
+    direction: str = Field(description="sent or received")
+    content: str = Field(sa_type=Text)
+    created_at: int = _ms()
 
 
 class ReadMarker(Base, table=True):
@@ -260,6 +278,7 @@ invitation_links = _table(InvitationLink)
 entries = _table(Entry)
 cursors = _table(Cursor)
 read_markers = _table(ReadMarker)
+echo_entries = _table(EchoEntry)
 consumer_cursors = _table(ConsumerCursor)
 search_documents = _table(SearchDocument)
 

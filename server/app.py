@@ -20,6 +20,7 @@ from server import __version__
 from server.access import Directory
 from server.auth import BCRYPT_ROUNDS, Auth
 from server.context import Parts
+from server.contract.models import RoomKind
 from server.delivery.broker import Broker, MemoryBroker
 from server.delivery.catchup import CatchUp
 from server.delivery.connection import Connection
@@ -28,9 +29,11 @@ from server.delivery.hub import HEAD_CHECK_S, Hub
 from server.delivery.indexer import Indexer
 from server.delivery.journal import Journal
 from server.delivery.presence import PRESENCE_S, Presence
+from server.delivery.retention import RETENTION_S, Retention
 from server.delivery.sessions import SESSION_CHECK_S, SessionCheck
 from server.delivery.typing import TYPING_S, Typists
 from server.dispatch import Dispatcher, Registry
+from server.echo import EchoChannel
 from server.gateways import asyncapi, docs, openapi, rest
 from server.gateways.dialects.mount import Dialects
 from server.gateways.requests import Requests
@@ -66,10 +69,12 @@ class Node:
         head_check_s: float = HEAD_CHECK_S,
         typing_s: float = TYPING_S,
         presence_s: float = PRESENCE_S,
+        echo: dict[str, float] | None = None,
+        retention_s: float = RETENTION_S,
     ) -> None:
         """`engine`, `websocket`: options of those gateways (`connect_timeout`, `ping_interval`; in s).
 
-        `websocket` is also the dialects'.
+        `websocket` is also the dialects'. `echo`: options of the echo channel (`answer_s`, `idle_s`).
         """
         self.settings = settings
         self.logs = Logs(settings.log_level) if logs is None else logs
@@ -84,6 +89,16 @@ class Node:
         self.catch_up = CatchUp(self.database, self.hub, self.cursors, self.presence)
         self.typists = Typists(self.broker, typing_s=typing_s)
         self.hub.left = self.typists.end
+        self.echo = EchoChannel(self.journal, settings.echo_upstream, **(echo or {}))
+        self.retention = Retention(
+            self.database,
+            {
+                RoomKind.TOPIC: settings.retention_topic_days,
+                RoomKind.DIRECT: settings.retention_direct_days,
+                RoomKind.GROUP: settings.retention_group_days,
+            },
+            retention_s,
+        )
         self.sessions = SessionCheck(self.database, self.hub, session_check_s)
         self.auth = Auth(
             self.database,
@@ -101,6 +116,7 @@ class Node:
             self.hub,
             self.cursors,
             self.typists,
+            self.echo,
         )
         registry = Registry(server.actions)
         self.metrics = Metrics(action.name for action in registry)
@@ -216,6 +232,8 @@ class Node:
             stack.push_async_callback(self.presence.stop)
             await self.sessions.start()
             stack.push_async_callback(self.sessions.stop)
+            await self.retention.start()
+            stack.push_async_callback(self.retention.stop)
             stack.push_async_callback(self.catch_up.stop)
             stack.push_async_callback(self.drain)
             self._stack = stack.pop_all()
@@ -224,6 +242,7 @@ class Node:
         """Refuse new work, finish what is in flight, tell the connections and close them. Idempotent."""
         if not self._drained:
             self._drained = True
+            await self.echo.stop()
             await self.dispatcher.drain()
             await asyncio.gather(self.socketio.stop(), self.websocket.stop(), self.dialects.stop())
 

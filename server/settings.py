@@ -8,6 +8,7 @@ import os
 import secrets
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -17,6 +18,7 @@ from server.logs import Level
 
 SECRET_KEY_BYTES = 32
 MAX_TOKEN_MINUTES = 10 * 366 * 24 * 60
+MAX_RETENTION_DAYS = 100 * 366
 
 
 def _rate(text: str) -> str:
@@ -57,6 +59,13 @@ class Settings(BaseSettings):
     echo_upstream: str = Field(
         default="", description="A `ws://` or `wss://` echo server; set, the echo channel is a proxy to it"
     )
+    retention_topic_days: int = Field(
+        default=0, ge=0, le=MAX_RETENTION_DAYS, description="Messages of topics are kept so many days; 0: for ever"
+    )
+    retention_direct_days: int = Field(
+        default=0, ge=0, le=MAX_RETENTION_DAYS, description="The same for direct conversations"
+    )
+    retention_group_days: int = Field(default=0, ge=0, le=MAX_RETENTION_DAYS, description="The same for groups")
     durability: Literal["full", "normal"] = Field(
         default="full", description="`normal` survives a crash of the process, not of the machine"
     )
@@ -89,6 +98,19 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("echo_upstream")
+    @classmethod
+    def _a_websocket(cls, value: str) -> str:
+        if value:
+            try:
+                where = urlsplit(value)
+                good = where.scheme in ("ws", "wss") and bool(where.hostname) and where.port != 0
+            except ValueError:
+                good = False
+            if not good:
+                raise ValueError("give a ws:// or wss:// address")
+        return value
 
     @model_validator(mode="after")
     def _dev_tokens_stay_home(self) -> Settings:

@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "server.delivery": {"db", "server.contract"},
     "server.auth": {"db", "server.contract", "server.limits", "server.names", "server.delivery"},
     "server.access": {"db", "server.contract", "server.names", "server.delivery", "server.auth"},
+    "server.echo": {"db.queries.echo", "server.contract", "server.delivery"},
     "server.context": {
         "db.engine",
         "db.queries.users",
@@ -32,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
         "server.auth",
         "server.contract",
         "server.delivery",
+        "server.echo",
     },
     "server.opening": {"db.queries.users", "server.context", "server.contract", "server.delivery"},
     "server.actions": {
@@ -67,8 +69,10 @@ ALLOWED: dict[str, set[str]] = {
         "server.actions",
         "server.auth",
         "server.context",
+        "server.contract",
         "server.delivery",
         "server.dispatch",
+        "server.echo",
         "server.gateways",
         "server.limits",
         "server.logs",

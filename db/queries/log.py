@@ -16,6 +16,7 @@ from db.engine import on_driver
 from db.models import cursors, devices, entries, members, read_markers, rooms, users
 from db.queries.rows import (
     EntryRow,
+    RoomRow,
     change,
     chunked,
     entry_bytes,
@@ -379,10 +380,10 @@ _MARKER = select(read_markers.c.seq, read_markers.c.messages).where(
 )
 
 
-def messages_upto(conn: Connection, room_key: int, seq: int) -> int:
-    """How many messages the log holds up to a seq: one look-up, not a count."""
-    found = conn.execute(_MESSAGES_UPTO, {"room": room_key, "seq": seq}).scalar()
-    return 0 if found is None else int(found)
+def messages_upto(conn: Connection, room: RoomRow, seq: int) -> int:
+    """How many messages were sent to a room up to a seq: one look-up, not a count."""
+    found = conn.execute(_MESSAGES_UPTO, {"room": room.key, "seq": seq}).scalar()
+    return room.first_messages if found is None else int(found)
 
 
 def marker(conn: Connection, room_key: int, user_key: int) -> MarkerRow:

@@ -63,7 +63,8 @@ class Snapshot(NamedTuple):
 
     @property
     def unread(self) -> int:
-        return self.room.messages - self.read_messages if self.role else 0
+        """Messages after the read marker; not those that retention has taken."""
+        return self.room.messages - max(self.read_messages, self.room.first_messages) if self.role else 0
 
 
 class MemberRow(NamedTuple):

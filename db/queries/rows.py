@@ -45,6 +45,8 @@ class RoomRow(NamedTuple):
     messages: int
     last_message_seq: int
     members: int
+    first_messages: int
+    """Messages before `first_seq`, which retention has taken."""
 
 
 class EntryRow(NamedTuple):
@@ -92,6 +94,7 @@ ROOM_COLUMNS = (
     rooms.c.messages,
     rooms.c.last_message_seq,
     rooms.c.members,
+    rooms.c.first_messages,
 )
 
 

@@ -20,7 +20,7 @@ from db.engine import Database, StoreUnavailable
 from db.queries import log, rooms, users
 from db.queries.log import Span
 from db.queries.rooms import Standpoint
-from db.queries.rows import RoomRow, chunked
+from db.queries.rows import chunked
 from db.together import Together
 from server.contract.errors import CloseReason
 from server.contract.models import timestamp
@@ -121,7 +121,7 @@ class CatchUp:
         if not good:  # withdrawn between the token's being read and the connection's being registered
             connection.link.close(CloseReason.TOKEN_REVOKED)
             return
-        reset: dict[int, RoomRow] = {}
+        reset: dict[int, tuple[str, int]] = {}
         confirmed: dict[int, int] = {}
         behind: list[int] = []
         unheard: list[int] = []
@@ -129,16 +129,18 @@ class CatchUp:
             # What was confirmed since the rows were read may be past them; it is no sign of another log.
             confirmed_here = min(self._cursors.known(device_key, room.key), room.last_seq)
             known = max(confirmed_here, -1 if cursor is None else cursor)
+            before_oldest = room.first_seq - 1
             if known < 0:
-                known = joined_seq
+                known = max(joined_seq, before_oldest)
                 if room.room_id not in brought:
                     unheard.append(room.key)
                     connection.untold.add(room.key)
                     hub.attach(connection, room, known, live=False)
                     continue
             position = brought.get(room.room_id, known)
-            if position > room.last_seq:
-                reset[room.key], position = room, room.last_seq
+            if position > room.last_seq or position < before_oldest:
+                position = min(max(position, before_oldest), room.last_seq)
+                reset[room.key] = room.room_id, position
             elif room.room_id in brought:
                 confirmed[room.key] = position
             if not hub.attach(connection, room, position):
@@ -156,7 +158,8 @@ class CatchUp:
         await self._emit(connection, (("room_removed", {"room_id": one, "reason": "gone"}) for one in removed))
         behind += await self._tell_added(connection, unheard)
         if reset or gone:
-            await self._mend_cursors(device_key, reset, [key for key, _ in gone if key not in connection.rooms])
+            mended = {key: position for key, (_, position) in reset.items()}
+            await self._mend_cursors(device_key, mended, [key for key, _ in gone if key not in connection.rooms])
         replayed = await self._replay(connection, behind)
         # Read now, when the connection hears of what moves from here on.
         read = (
@@ -169,7 +172,7 @@ class CatchUp:
                 "username": connection.principal.username,
                 "device": connection.device,
                 "replayed": replayed,
-                "reset": sorted(room.room_id for room in reset.values()),
+                "reset": sorted(room_id for room_id, _ in reset.values()),
                 "token_expires_at": timestamp(connection.principal.expires_at),
             },
         )
@@ -202,10 +205,10 @@ class CatchUp:
                 await connection.link.drain()
         return behind
 
-    async def _mend_cursors(self, device_key: int, reset: Mapping[int, RoomRow], gone: Sequence[int]) -> None:
+    async def _mend_cursors(self, device_key: int, reset: Mapping[int, int], gone: Sequence[int]) -> None:
         def mend(conn: Transaction) -> None:
             if reset:
-                log.reset_cursors(conn, device_key, {key: room.last_seq for key, room in reset.items()})
+                log.reset_cursors(conn, device_key, reset)
             rooms.forget_cursors(conn, device_key, gone)
 
         try:
@@ -239,10 +242,19 @@ class CatchUp:
                     return replayed
                 # Nothing, where there should be something: the user has been removed, or another replay has gone on.
                 done = not sent and span.upto > span.after
+                if done and await self._out_of_reach(connection, span.room_key):
+                    connection.link.close(CloseReason.SHUTDOWN)  # it comes back, and finds the room in `reset`
+                    return replayed
                 if done or span.room_key not in connection.rooms or self._hub.go_live(connection, span.room_key):
                     del waiting[span.room_key]
             await connection.link.drain()
         return replayed
+
+    async def _out_of_reach(self, connection: Connection, room_key: int) -> bool:
+        """Whether retention has taken, just now, what the connection was to get next."""
+        room = await self._db.read(partial(rooms.by_key, key=room_key))
+        position = connection.rooms.get(room_key)
+        return room is not None and position is not None and position < room.first_seq - 1
 
     async def _write(self, connection: Connection, found: Sequence[Chunk]) -> int:
         """Write what follows on the connection's position in the room, as the transport drains; returns how many."""

@@ -146,6 +146,8 @@ class Hub:
     def remove(self, connection: Connection) -> None:
         """The connection has ended. Idempotent."""
         connection.closed = True
+        while connection.when_closed:
+            connection.when_closed.pop()(connection)
         if connection.expiry is not None:
             connection.expiry.cancel()
         if connection.replay is not None:
@@ -435,6 +437,8 @@ class Hub:
                 )
                 if not missed:
                     live_room.seen = live_room.head
+                elif missed[0].seq > live_room.head + 1:
+                    self._skip(live_room, missed[0].seq - 1)
                 self._deliver(live_room, missed)
                 if live_room.head < live_room.seen and live_room.live:
                     draining = [asyncio.ensure_future(connection.link.drain()) for connection in live_room.live]
@@ -445,6 +449,15 @@ class Hub:
             logger.warning("room %s: cannot read what was missed; will look again", live_room.name.room_id)
         finally:
             live_room.repairing = None
+
+    def _skip(self, live_room: LiveRoom, to: int) -> None:
+        """Retention has taken what was missed: who does not have it comes back, and finds the room in `reset`."""
+        behind = [connection for connection, position in live_room.ahead.items() if position < to]
+        for connection in [*live_room.live, *behind]:
+            connection.link.close(CloseReason.SHUTDOWN)
+            live_room.live.discard(connection)
+            live_room.ahead.pop(connection, None)
+        live_room.head = to
 
     async def _check_heads_forever(self) -> None:
         while True:

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import orjson
 from sqlalchemy.engine import Connection
 
-from db.queries import log, rooms, users
+from db.queries import log, queue, rooms, users
 from db.queries.log import MarkerRow
 from db.queries.rooms import Standing
 from db.queries.rows import EntryRow, RoomRow
@@ -347,6 +347,21 @@ class NameDevice(Operation[DeviceRow]):
 
 
 @dataclass(frozen=True, slots=True)
+class SkipPending(Operation[None]):
+    """Move the cursors of a device of the actor to the heads: of one room, or of all that they are in."""
+
+    device_key: int
+
+    def apply(self, work: Work) -> None:
+        if self.room_key is not None:
+            standing = work.standings.get((self.room_key, self.actor.user_key))
+            if standing is None or standing.role is None:
+                raise not_found()
+        work.save()
+        queue.clear(work.conn, self.actor.user_key, self.device_key, self.room_key)
+
+
+@dataclass(frozen=True, slots=True)
 class MarkRead(Operation[int]):
     """Move the actor's read marker forwards; returns how many messages are left unread."""
 
@@ -362,7 +377,7 @@ class MarkRead(Operation[int]):
         at = (self.room_key, self.actor.user_key)
         marker = log.marker(work.conn, *at)
         if self.seq > marker.seq:
-            marker = MarkerRow(self.seq, log.messages_upto(work.conn, self.room_key, self.seq))
+            marker = MarkerRow(self.seq, log.messages_upto(work.conn, room.row, self.seq))
             log.save_markers(work.conn, {at: marker}, work.now)
             work.publish_entries(room)
             for row in log.receipts(work.conn, [at]):
@@ -370,4 +385,4 @@ class MarkRead(Operation[int]):
                     work.publish(RoomChannel(row.room_key), Transient(row.room_key, "receipt", receipt(row)))
                 else:
                     work.publish(UserChannel(row.user_key), Personal(row.user_key, "receipt", receipt(row)))
-        return room.row.messages - marker.messages
+        return room.row.messages - max(marker.messages, room.row.first_messages)

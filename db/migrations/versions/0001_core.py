@@ -77,6 +77,7 @@ def upgrade() -> None:
         _text("direct_key"),
         _text("name_key"),
         _number("first_seq", nullable=False),
+        _number("first_messages", nullable=False),
         _number("last_seq", nullable=False),
         _number("messages", nullable=False),
         _number("last_message_seq", nullable=False),
@@ -177,6 +178,7 @@ def upgrade() -> None:
         _refers("cursor", "room_id", "room"),
         sqlite_with_rowid=False,
     )
+    op.create_index("ix_cursor_room", "cursor", ["room_id"])
     op.create_table(
         "read_marker",
         _key("room_id"),
@@ -189,6 +191,19 @@ def upgrade() -> None:
         _refers("read_marker", "user_id", "user"),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "echo_entry",
+        _key("id"),
+        _text("entry_id", nullable=False),
+        _key("user_id"),
+        _text("direction", nullable=False),
+        sa.Column("content", sa.Text(), nullable=False),
+        _number("created_at", nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_echo_entry"),
+        sa.UniqueConstraint("entry_id", name="uq_echo_entry_entry_id"),
+        _refers("echo_entry", "user_id", "user"),
+    )
+    op.create_index("ix_echo_entry_user", "echo_entry", ["user_id", "id"])
     op.create_table(
         "consumer_cursor",
         _key("room_id"),

@@ -1,0 +1,93 @@
+"""Taking away what has outlived its time: old entries, and rooms that are nobody's."""
+
+from __future__ import annotations
+
+from sqlalchemy import and_, bindparam, delete, func, select, update
+from sqlalchemy.engine import Connection
+
+from db.models import bans, cursors, devices, entries, invitation_links, mutes, names, read_markers, rooms
+from db.queries.rows import RoomRow
+
+_NEWEST_ROOM = select(func.coalesce(func.max(rooms.c.id), 0))
+_RANGE = and_(rooms.c.id > bindparam("after"), rooms.c.id <= bindparam("upto"))
+_OUTLIVED = (
+    select(rooms.c.id)
+    .join_from(rooms, entries, and_(entries.c.room_id == rooms.c.id, entries.c.seq == rooms.c.first_seq))
+    .where(_RANGE, rooms.c.kind == bindparam("kind"), entries.c.created_at < bindparam("before"))
+    .order_by(rooms.c.id)
+)
+_NOBODYS = select(rooms.c.id).where(_RANGE, rooms.c.is_private, rooms.c.members == 0).order_by(rooms.c.id)
+
+
+def newest_room(conn: Connection) -> int:
+    """The key of the room that was made last; 0 if there is none."""
+    return int(conn.execute(_NEWEST_ROOM).scalar_one())
+
+
+def outlived(conn: Connection, kind: str, before: int, after: int, upto: int) -> list[int]:
+    """The rooms of a kind, `after` < key <= `upto`, whose oldest entry is from before a time (ms)."""
+    asked = {"kind": kind, "before": before, "after": after, "upto": upto}
+    return list(conn.scalars(_OUTLIVED, asked))
+
+
+def nobodys(conn: Connection, after: int, upto: int) -> list[int]:
+    """The private rooms without members, `after` < key <= `upto`."""
+    return list(conn.scalars(_NOBODYS, {"after": after, "upto": upto}))
+
+
+_OLDEST = (
+    select(entries.c.seq, entries.c.created_at, entries.c.messages)
+    .where(entries.c.room_id == bindparam("room"), entries.c.seq >= bindparam("first"))
+    .order_by(entries.c.seq)
+    .limit(bindparam("limit"))
+)
+
+
+def trim(conn: Connection, room: RoomRow, before: int | None, limit: int) -> int:
+    """Take a locked room's oldest entries, no more than `limit`, up to the first that is not from before a time.
+
+    Returns how many. What is left begins at `first_seq`, of which the room knows in the same transaction.
+    """
+    taken = 0
+    last, messages = room.first_seq - 1, room.first_messages
+    for seq, created_at, upto in conn.execute(_OLDEST, {"room": room.key, "first": room.first_seq, "limit": limit}):
+        if before is not None and created_at >= before:
+            break
+        last, messages, taken = seq, upto, taken + 1
+    if taken:
+        conn.execute(delete(entries).where(entries.c.room_id == room.key, entries.c.seq <= last))
+        conn.execute(update(rooms).where(rooms.c.id == room.key).values(first_seq=last + 1, first_messages=messages))
+    return taken
+
+
+def close(conn: Connection, room_key: int) -> None:
+    """Take from a locked room that is nobody's what could bring somebody to it: its name and its links."""
+    conn.execute(delete(invitation_links).where(invitation_links.c.room_id == room_key))
+    name_key = conn.execute(select(rooms.c.name_key).where(rooms.c.id == room_key)).scalar()
+    if name_key is not None:
+        conn.execute(update(rooms).where(rooms.c.id == room_key).values(name_key=None))
+        conn.execute(delete(names).where(names.c.key == name_key))
+
+
+def drop(conn: Connection, room_key: int, unseen_since: int, limit: int) -> bool:
+    """Remove a locked room that is empty; False if something is left to do.
+
+    A device that has a cursor of it is told at its next connect that the room is gone, so the row waits for that;
+    but not for devices that have not been here since a time (ms).
+    """
+    lost = (
+        select(cursors.c.device_id)
+        .join_from(cursors, devices, devices.c.id == cursors.c.device_id)
+        .where(cursors.c.room_id == room_key)
+        .where(func.coalesce(devices.c.seen_at, devices.c.created_at) < unseen_since)
+        .limit(limit)
+    )
+    conn.execute(delete(cursors).where(cursors.c.room_id == room_key, cursors.c.device_id.in_(lost)))
+    told_later = select(cursors.c.device_id).where(cursors.c.room_id == room_key).limit(1)
+    # SQLite would give the greatest key to the next room, and whoever knew this one by its key would mean that one.
+    if conn.execute(told_later).first() is not None or room_key >= newest_room(conn):
+        return False
+    for table in (bans, mutes, read_markers):
+        conn.execute(delete(table).where(table.c.room_id == room_key))
+    conn.execute(delete(rooms).where(rooms.c.id == room_key))
+    return True

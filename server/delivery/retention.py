@@ -1,0 +1,106 @@
+"""Retention: entries that have outlived their time go, and private rooms that are nobody's any more.
+
+In small steps, each a transaction of its own, so that nobody waits long for the store. What holds:
+
+* a room's log is cut at its beginning only, and `room.first_seq` moves in the same transaction;
+* unread counts stay right: they are differences of running counts, and the room knows how many messages it has lost;
+* a device whose cursor is before what is left finds the room in `ready.reset`; one that is being brought up to date
+  in that moment is closed, and comes back to the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from functools import partial
+
+from sqlalchemy.engine import Connection as Transaction
+
+from db.engine import Database, StoreUnavailable
+from db.queries import retention, rooms
+from server.contract.models import RoomKind
+
+logger = logging.getLogger("tidings.retention")
+
+RETENTION_S = 600.0
+"""So often is looked for what has outlived its time."""
+STEP = 500
+"""Entries that one transaction takes away, at most."""
+ROOMS = 1000
+"""Rooms that are looked at in one go."""
+DAY_MS = 24 * 3600 * 1000
+AWAY_DAYS = 30
+"""A device that has not been here for so long is not told of rooms that were cleared away, unless it asks."""
+
+
+class Retention:
+    def __init__(self, database: Database, days: Mapping[RoomKind, int], interval_s: float = RETENTION_S) -> None:
+        """`days` that the entries of a kind of room are kept; 0: for ever."""
+        self._db = database
+        self._days = {kind: kept for kind, kept in days.items() if kept}
+        self._interval_s = interval_s
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="retention")
+
+    async def stop(self) -> None:
+        """End after the step that is under way."""
+        self._stopping.set()
+        if self._task is not None:
+            await self._task
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await asyncio.wait_for(self._stopping.wait(), self._interval_s)
+                return
+            except TimeoutError:
+                pass
+            try:
+                await self.run_once(now_ms())
+            except StoreUnavailable:
+                pass  # the next time will do
+            except Exception:
+                logger.exception("what has outlived its time could not be taken away")
+
+    async def run_once(self, now: int) -> None:
+        """Take away all that has outlived its time at `now`, ms since the epoch."""
+        newest = await self._db.read(retention.newest_room)
+        for after in range(0, newest, ROOMS):
+            upto = after + ROOMS
+            for kind, days in self._days.items():
+                before = now - days * DAY_MS
+                outlived = partial(retention.outlived, kind=kind, before=before, after=after, upto=upto)
+                for key in await self._db.read(outlived):
+                    await self._steps(partial(_trim, room_key=key, before=before))
+            for key in await self._db.read(partial(retention.nobodys, after=after, upto=upto)):
+                await self._steps(partial(_clear_away, room_key=key, unseen_since=now - AWAY_DAYS * DAY_MS))
+
+    async def _steps(self, step: partial[bool]) -> None:
+        """Run a step until it says that there is nothing more to do. Between two, whatever else waits is written."""
+        while not self._stopping.is_set() and await self._db.write(step):
+            pass
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _trim(conn: Transaction, room_key: int, before: int) -> bool:
+    room = rooms.lock(conn, [room_key]).get(room_key)
+    return room is not None and retention.trim(conn, room, before, STEP) == STEP
+
+
+def _clear_away(conn: Transaction, room_key: int, unseen_since: int) -> bool:
+    room = rooms.lock(conn, [room_key]).get(room_key)
+    if room is None or room.members or not room.is_private:  # somebody has come to it
+        return False
+    retention.close(conn, room_key)
+    if retention.trim(conn, room, None, STEP):
+        return True
+    retention.drop(conn, room_key, unseen_since, STEP)
+    return False
