@@ -69,25 +69,29 @@ def close(conn: Connection, room_key: int) -> None:
         conn.execute(delete(names).where(names.c.key == name_key))
 
 
-def drop(conn: Connection, room_key: int, unseen_since: int, limit: int) -> bool:
-    """Remove a locked room that is empty; False if something is left to do.
+def drop(conn: Connection, room: RoomRow, unseen_since: int, limit: int) -> bool:
+    """Remove a locked room that is empty, when nobody is to be told of it any more; True if there is more to do.
 
     A device that has a cursor of it is told at its next connect that the room is gone, so the row waits for that;
-    but not for devices that have not been here since a time (ms).
+    but not for devices that have not been here since a time (ms). It drops no more than `limit` of their cursors.
     """
-    lost = (
+    if room.first_seq <= room.last_seq:
+        return False
+    away = conn.scalars(
         select(cursors.c.device_id)
         .join_from(cursors, devices, devices.c.id == cursors.c.device_id)
-        .where(cursors.c.room_id == room_key)
+        .where(cursors.c.room_id == room.key)
         .where(func.coalesce(devices.c.seen_at, devices.c.created_at) < unseen_since)
         .limit(limit)
-    )
-    conn.execute(delete(cursors).where(cursors.c.room_id == room_key, cursors.c.device_id.in_(lost)))
-    told_later = select(cursors.c.device_id).where(cursors.c.room_id == room_key).limit(1)
+    ).all()
+    if away:
+        conn.execute(delete(cursors).where(cursors.c.room_id == room.key, cursors.c.device_id.in_(away)))
+        return True
+    told_later = select(cursors.c.device_id).where(cursors.c.room_id == room.key).limit(1)
     # SQLite would give the greatest key to the next room, and whoever knew this one by its key would mean that one.
-    if conn.execute(told_later).first() is not None or room_key >= newest_room(conn):
+    if conn.execute(told_later).first() is not None or room.key >= newest_room(conn):
         return False
     for table in (bans, mutes, read_markers):
-        conn.execute(delete(table).where(table.c.room_id == room_key))
-    conn.execute(delete(rooms).where(rooms.c.id == room_key))
-    return True
+        conn.execute(delete(table).where(table.c.room_id == room.key))
+    conn.execute(delete(rooms).where(rooms.c.id == room.key))
+    return False

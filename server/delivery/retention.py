@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection as Transaction
 
 from db.engine import Database, StoreUnavailable
 from db.queries import retention, rooms
+from db.queries.rows import RoomRow
 from server.contract.models import RoomKind
 
 logger = logging.getLogger("tidings.retention")
@@ -41,6 +42,8 @@ class Retention:
         self._db = database
         self._days = {kind: kept for kind, kept in days.items() if kept}
         self._interval_s = interval_s
+        self._nobodys: set[int] = set()
+        """Rooms that were nobody's the last time."""
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -69,6 +72,7 @@ class Retention:
 
     async def run_once(self, now: int) -> None:
         """Take away all that has outlived its time at `now`, ms since the epoch."""
+        before_that, self._nobodys = self._nobodys, set()
         newest = await self._db.read(retention.newest_room)
         for after in range(0, newest, ROOMS):
             upto = after + ROOMS
@@ -78,7 +82,11 @@ class Retention:
                 for key in await self._db.read(outlived):
                     await self._steps(partial(_trim, room_key=key, before=before))
             for key in await self._db.read(partial(retention.nobodys, after=after, upto=upto)):
-                await self._steps(partial(_clear_away, room_key=key, unseen_since=now - AWAY_DAYS * DAY_MS))
+                self._nobodys.add(key)
+                await self._steps(partial(_empty, room_key=key))
+                # Not at once: a cursor that has moved is written a little later, and must find its room.
+                if key in before_that:
+                    await self._steps(partial(_drop, room_key=key, unseen_since=now - AWAY_DAYS * DAY_MS))
 
     async def _steps(self, step: partial[bool]) -> None:
         """Run a step until it says that there is nothing more to do. Between two, whatever else waits is written."""
@@ -95,12 +103,20 @@ def _trim(conn: Transaction, room_key: int, before: int) -> bool:
     return room is not None and retention.trim(conn, room, before, STEP) == STEP
 
 
-def _clear_away(conn: Transaction, room_key: int, unseen_since: int) -> bool:
+def _nobodys(conn: Transaction, room_key: int) -> RoomRow | None:
+    """Lock a room; None if somebody has come to it."""
     room = rooms.lock(conn, [room_key]).get(room_key)
-    if room is None or room.members or not room.is_private:  # somebody has come to it
+    return room if room is not None and room.is_private and not room.members else None
+
+
+def _empty(conn: Transaction, room_key: int) -> bool:
+    room = _nobodys(conn, room_key)
+    if room is None:
         return False
     retention.close(conn, room_key)
-    if retention.trim(conn, room, None, STEP):
-        return True
-    retention.drop(conn, room_key, unseen_since, STEP)
-    return False
+    return retention.trim(conn, room, None, STEP) == STEP
+
+
+def _drop(conn: Transaction, room_key: int, unseen_since: int) -> bool:
+    room = _nobodys(conn, room_key)
+    return room is not None and retention.drop(conn, room, unseen_since, STEP)

@@ -1,0 +1,108 @@
+"""What is pending for a device, and letting it miss that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.actions.conftest import People, code
+from tests.delivery.support import make_topic, reader, rest
+from tests.support.client import Client, connected
+
+
+async def pending(client: Client, **asked: Any) -> dict[str, tuple[int, int, int]]:
+    """room_id -> (cursor, last_seq, pending), page by page."""
+    found: dict[str, tuple[int, int, int]] = {}
+    after = None
+    while True:
+        page = await client.ask("get_pending", {"after": after, "limit": 2, **asked})
+        for room in page["rooms"]:
+            assert room["room_id"] not in found
+            found[room["room_id"]] = (room["cursor"], room["last_seq"], room["pending"])
+        after = page["next"]
+        if after is None:
+            return found
+
+
+async def send(client: Client, room_id: str, count: int) -> None:
+    for n in range(count):
+        await client.ask("message", room_id=room_id, content=str(n))
+
+
+async def test_what_a_device_misses_is_pending_and_no_more(people: People) -> None:
+    omar, diego = people.omar, people.diego
+    url, token = people.server.url, people.tokens["diego"]
+    room_ids = [await make_topic(url, people.tokens["omar"], f"t{n}", token) for n in range(5)]
+    async with connected(url, token, device="phone"):
+        pass
+    for n, room_id in enumerate(room_ids):
+        await send(omar, room_id, n)  # none in the first
+    expected = {room_id: (0, n, n) for n, room_id in enumerate(room_ids) if n}
+    assert await pending(diego, device="phone") == expected
+    await diego.ask("delivered", cursors={room_ids[4]: 4, room_ids[3]: 1})  # not written to the database yet
+    own = {room_ids[1]: (0, 1, 1), room_ids[2]: (0, 2, 2), room_ids[3]: (1, 3, 2)}
+    assert await pending(diego) == own  # of the connection's own device
+    assert await pending(diego, device="phone") == expected
+    assert await pending(omar) == await pending(omar, device="default")
+    assert await pending(people.satoshi) == {}
+    async with rest(url, token) as http:
+        answer = await http.get("/api/pending", params={"device": "phone", "limit": 3})
+        assert [room["room_id"] for room in answer.json()["rooms"]] == room_ids[1:4]
+        assert answer.json()["next"] == room_ids[3]
+
+
+async def test_what_was_cleared_does_not_come_and_what_is_sent_then_does(people: People) -> None:
+    omar, url, token = people.omar, people.server.url, people.tokens["diego"]
+    one = await make_topic(url, people.tokens["omar"], "one", token)
+    two = await make_topic(url, people.tokens["omar"], "two", token)
+    async with connected(url, token, device="phone"):
+        pass
+    await send(omar, one, 3)
+    await send(omar, two, 3)
+    async with rest(url, token) as http:
+        answer = await http.delete("/api/pending", params={"device": "phone", "room_id": one})
+        assert (answer.status_code, answer.json()) == (200, {})
+    assert await pending(people.diego, device="phone") == {two: (0, 3, 3)}
+    async with connected(url, token, device="phone") as phone:
+        assert (phone.contents(one), phone.contents(two)) == ([], ["0", "1", "2"])
+    await send(omar, one, 1)
+    assert await people.diego.ask("clear_pending", device="phone") == {}
+    await omar.ask("message", room_id=two, content="new")
+    async with connected(url, token, device="phone") as phone:
+        assert phone.contents() == ["new"]
+
+
+async def test_a_confirmation_that_comes_later_does_not_move_a_cleared_cursor_back(people: People) -> None:
+    url, token = people.server.url, people.tokens["diego"]
+    room_id = await make_topic(url, people.tokens["omar"], "one", token)
+    async with reader(url, token, device="phone") as phone:
+        await send(people.omar, room_id, 5)
+        await phone.ask("clear_pending")
+        await phone.ask("delivered", cursors={room_id: 2})
+        # Whatever is written now is written after that.
+        await people.omar.ask("message", room_id=room_id, content="new")
+        found = await phone.ask("get_pending")
+        assert [(room["cursor"], room["pending"]) for room in found["data"]["rooms"]] == [(5, 1)]
+
+
+async def test_a_live_connection_misses_nothing_when_its_device_is_cleared(people: People) -> None:
+    omar, diego = people.omar, people.diego
+    room_id = await make_topic(people.server.url, people.tokens["omar"], "one", people.tokens["diego"])
+    sent = [omar.send("message", {"room_id": room_id, "content": str(n)}) for n in range(50)]
+    await diego.ask("clear_pending")
+    for answer in sent:
+        await answer
+    await diego.until(lambda: len(diego.contents(room_id)) == 50)
+    assert diego.contents(room_id) == [str(n) for n in range(50)]
+
+
+async def test_pending_is_of_ones_own_devices_and_rooms_alone(people: People) -> None:
+    room_id = await make_topic(people.server.url, people.tokens["omar"], "one")
+    await send(people.omar, room_id, 1)
+    for action in ("get_pending", "clear_pending"):
+        assert await code(people.diego, action, device="phone") == "not_found"
+    assert await code(people.diego, "clear_pending", room_id=room_id) == "not_found"
+    assert await code(people.diego, "clear_pending", room_id="none") == "not_found"
+    assert await code(people.diego, "get_pending", after="none") == "not_found"
+    token = await people.server.register("nakamoto")
+    async with rest(people.server.url, token) as http:  # who never connected has no device
+        assert (await http.get("/api/pending")).status_code == 404

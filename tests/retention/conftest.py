@@ -1,0 +1,61 @@
+"""A node that keeps topics for ten days, and a clock that is given to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.engine import Connection as Transaction
+
+from db.models import entries, rooms
+from server.delivery.retention import DAY_MS, now_ms
+from tests.support.node import RunningNode, running_node
+
+
+@dataclass
+class Kept:
+    """The node, and what it does about time."""
+
+    server: RunningNode
+
+    async def age(self, room_id: str, upto: int, days: int = 20) -> None:
+        """Let the entries of a room up to a seq be from so many days ago."""
+
+        def change(conn: Transaction) -> None:
+            room = select(rooms.c.id).where(rooms.c.room_id == room_id).scalar_subquery()
+            old = update(entries).where(entries.c.room_id == room, entries.c.seq <= upto)
+            conn.execute(old.values(created_at=now_ms() - days * DAY_MS))
+
+        await self.server.node.database.write(change)
+
+    async def pass_over(self, days: int = 0) -> None:
+        """Take away what has outlived its time, in so many days."""
+        await self.server.node.retention.run_once(now_ms() + days * DAY_MS)
+
+    async def trim(self, room_id: str, upto: int) -> None:
+        await self.age(room_id, upto)
+        await self.pass_over()
+
+    async def stored(self, room_id: str) -> list[int]:
+        """The seqs that a room still has."""
+
+        def read(conn: Transaction) -> list[int]:
+            found = select(entries.c.seq).join_from(entries, rooms, rooms.c.id == entries.c.room_id)
+            return list(conn.scalars(found.where(rooms.c.room_id == room_id).order_by(entries.c.seq)))
+
+        return await self.server.node.database.read(read)
+
+    async def count(self, table: object) -> int:
+        def read(conn: Transaction) -> int:
+            return int(conn.execute(select(func.count()).select_from(table)).scalar_one())  # type: ignore[arg-type]
+
+        return await self.server.node.database.read(read)
+
+
+@pytest.fixture
+async def kept(database_url: str, tmp_path: Path) -> AsyncIterator[Kept]:
+    async with running_node(database_url, tmp_path, retention_topic_days=10) as server:
+        yield Kept(server)

@@ -1,0 +1,257 @@
+"""Entries that have outlived their time go; counts stay right, and no device misses anything without being told."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.app import Node
+from server.delivery import catchup, retention
+from tests.delivery.brokers import DeafBroker
+from tests.delivery.support import fill, make_topic, rest
+from tests.retention.conftest import Kept
+from tests.support.client import Client, Refused, connected
+from tests.support.node import running_node
+
+
+async def topic(kept: Kept, count: int) -> tuple[str, str, str]:
+    """A topic of omar's and diego's with so many messages: its id and their tokens."""
+    omar, diego = await kept.server.register("omar"), await kept.server.register("diego")
+    room_id = await make_topic(kept.server.url, omar, "noticias", diego)
+    if count:
+        await fill(kept.server.node.database, "omar", {room_id: [str(n) for n in range(1, count + 1)]})
+        await kept.age(room_id, count, 0)
+    return room_id, omar, diego
+
+
+async def room_of(client: Client, room_id: str) -> dict[str, Any]:
+    return next(room for room in (await client.ask("get_rooms"))["rooms"] if room["room_id"] == room_id)
+
+
+async def test_what_has_outlived_its_time_goes_and_nothing_else(kept: Kept) -> None:
+    room_id, omar, _ = await topic(kept, 6)
+    await kept.age(room_id, 4, 11)
+    await kept.age(room_id, 2, 9)  # a clock that went back: what is older than it stays, too
+    await kept.pass_over()
+    assert await kept.stored(room_id) == [1, 2, 3, 4, 5, 6]
+    await kept.age(room_id, 4, 11)
+    await kept.pass_over()
+    assert await kept.stored(room_id) == [5, 6]
+    async with connected(kept.server.url, omar) as client:
+        page = await client.ask("history", room_id=room_id)
+        assert ([m["seq"] for m in page["messages"]], page["has_more"]) == ([5, 6], False)
+        sent = await client.ask("message", room_id=room_id, content="next")
+        assert sent["seq"] == 7
+
+
+async def test_everything_can_go_and_the_log_goes_on(kept: Kept) -> None:
+    room_id, omar, _ = await topic(kept, 3)
+    await kept.trim(room_id, 3)
+    assert await kept.stored(room_id) == []
+    async with connected(kept.server.url, omar) as client:
+        room = await room_of(client, room_id)
+        assert (room["last_seq"], room["last_message"], room["unread"]) == (3, None, 0)
+        assert (await client.ask("history", room_id=room_id))["messages"] == []
+        assert (await client.ask("message", room_id=room_id, content="next"))["seq"] == 4
+        await client.event("message", lambda m: m["seq"] == 4)
+    await kept.pass_over(days=1)
+    assert await kept.stored(room_id) == [4]
+
+
+async def test_without_a_setting_everything_stays(database_url: str, tmp_path: Path) -> None:
+    async with running_node(database_url, tmp_path) as server:
+        kept = Kept(server)
+        room_id, _, _ = await topic(kept, 3)
+        await kept.trim(room_id, 3)
+        assert await kept.stored(room_id) == [1, 2, 3]
+
+
+async def test_each_kind_of_room_has_a_time_of_its_own(database_url: str, tmp_path: Path) -> None:
+    async with running_node(database_url, tmp_path, retention_direct_days=10, retention_group_days=30) as server:
+        kept = Kept(server)
+        room_id, omar, _ = await topic(kept, 1)
+        async with connected(server.url, omar) as client:
+            direct = (await client.ask("message", username="diego", content="x"))["room_id"]
+            group = (await client.ask("create_conversation", usernames=["diego"], title="t"))["room_id"]
+            await client.ask("message", room_id=group, content="x")
+        rooms = (room_id, direct, group)
+        for one in rooms:
+            await kept.age(one, 1, 20)
+        await kept.pass_over()
+        assert [await kept.stored(one) for one in rooms] == [[1], [], [1]]
+        await kept.pass_over(days=11)
+        assert [await kept.stored(one) for one in rooms] == [[1], [], []]
+
+
+async def test_unread_counts_messages_that_are_there_and_not_read(kept: Kept) -> None:
+    room_id, omar, diego = await topic(kept, 10)
+    async with connected(kept.server.url, diego) as client:
+        assert await client.ask("read", room_id=room_id, seq=2) == {"unread": 8}
+        await kept.trim(room_id, 4)
+        assert (await room_of(client, room_id))["unread"] == 6
+        assert await client.ask("read", room_id=room_id, seq=3) == {"unread": 6}  # one that is gone
+        assert (await room_of(client, room_id))["unread"] == 6
+        assert await client.ask("read", room_id=room_id, seq=7) == {"unread": 3}
+        await kept.trim(room_id, 10)
+        assert (await room_of(client, room_id))["unread"] == 0
+        async with rest(kept.server.url, omar) as http:
+            await http.post("/api/messages", json={"room_id": room_id, "content": "next"})
+        assert (await room_of(client, room_id))["unread"] == 1
+        assert await client.ask("read", room_id=room_id, seq=9) == {"unread": 1}
+        assert await client.ask("read", room_id=room_id, seq=11) == {"unread": 0}
+
+
+async def test_a_change_of_a_message_that_is_gone_is_replayed_without_it(kept: Kept) -> None:
+    room_id, omar, diego = await topic(kept, 1)
+    async with connected(kept.server.url, diego):
+        pass
+    async with connected(kept.server.url, omar) as client:
+        message = (await client.ask("history", room_id=room_id))["messages"][0]
+        await client.ask("react", message_id=message["id"], emoji="👍")
+        await kept.trim(room_id, 1)
+        with pytest.raises(Refused) as refused:
+            await client.ask("edit", message_id=message["id"], content="new")
+        assert refused.value.code == "not_found"
+    async with connected(kept.server.url, diego) as away:
+        (told,) = away.of("reaction")
+        assert (told["seq"], told["message"]["id"], told["message"]["content"]) == (2, message["id"], "")
+
+
+@pytest.mark.parametrize("brings", [True, False])
+async def test_a_device_behind_what_is_left_finds_the_room_in_reset_and_gets_the_rest(
+    kept: Kept, *, brings: bool
+) -> None:
+    room_id, _, diego = await topic(kept, 0)
+    async with connected(kept.server.url, diego, device="phone"):
+        pass
+    await fill(kept.server.node.database, "omar", {room_id: [str(n) for n in range(1, 11)]})
+    await kept.age(room_id, 10, 0)
+    await kept.trim(room_id, 6)
+    cursors = {"cursors": {room_id: 2}} if brings else {}
+    async with connected(kept.server.url, diego, device="phone", **cursors) as phone:
+        assert phone.contents() == ["7", "8", "9", "10"]
+        assert phone.of("ready")[0]["reset"] == [room_id]
+        await phone.ask("delivered", cursors={room_id: 10})
+    cursors = {"cursors": {room_id: 10}} if brings else {}
+    async with connected(kept.server.url, diego, device="phone", **cursors) as phone:
+        assert (phone.contents(), phone.of("ready")[0]["reset"]) == ([], [])
+
+
+async def test_a_device_at_the_end_of_what_went_is_not_reset(kept: Kept) -> None:
+    room_id, _, diego = await topic(kept, 5)
+    await kept.trim(room_id, 3)
+    async with connected(kept.server.url, diego, device="phone", cursors={room_id: 3}) as phone:
+        assert (phone.contents(), phone.of("ready")[0]["reset"]) == (["4", "5"], [])
+    await kept.trim(room_id, 5)
+    async with connected(kept.server.url, diego, device="phone", cursors={room_id: 5}) as phone:
+        assert (phone.contents(), phone.of("ready")[0]["reset"]) == ([], [])
+
+
+async def test_a_device_that_is_told_of_a_room_for_the_first_time_gets_what_is_left(kept: Kept) -> None:
+    room_id, _, diego = await topic(kept, 0)
+    async with connected(kept.server.url, diego, device="phone"):
+        pass
+    async with rest(kept.server.url, diego) as http:
+        await http.delete("/api/subscriptions", params={"room_id": room_id})
+        await http.post("/api/subscriptions", json={"topic_name": "noticias"})
+    await fill(kept.server.node.database, "omar", {room_id: ["1", "2", "3", "4"]})
+    await kept.age(room_id, 4, 0)
+    await kept.trim(room_id, 2)
+    async with connected(kept.server.url, diego, device="phone") as phone:
+        assert phone.contents() == ["3", "4"]
+        assert phone.of("ready")[0]["reset"] == []
+        assert [one["room"]["room_id"] for one in phone.of("room_added")] == [room_id]
+
+
+@pytest.mark.parametrize("upto", [30, 40], ids=["some left", "none left"])
+async def test_a_replay_that_retention_overtakes_is_closed_and_comes_back_whole(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, upto: int
+) -> None:
+    """It neither hangs nor goes on behind a gap."""
+    room_id, omar, diego = await topic(kept, 0)
+    async with connected(kept.server.url, diego, device="phone"):
+        pass
+    await fill(kept.server.node.database, "omar", {room_id: [str(n) for n in range(1, 41)]})
+    await kept.age(room_id, 40, 0)
+    monkeypatch.setattr(catchup, "FIRST_PAGE", 10)
+    database = kept.server.node.database
+    read, reads = database.read, 0
+
+    async def read_slowly(query: Any) -> Any:
+        nonlocal reads
+        found = await read(query)
+        if getattr(query, "func", None) is not None and "wanted" in query.keywords:
+            reads += 1
+            if reads == 1:
+                await kept.trim(room_id, upto)
+        return found
+
+    monkeypatch.setattr(database, "read", read_slowly)
+    phone = Client(kept.server.url, diego, device="phone")
+    await phone.connect(ready=False)
+    closing = await phone.event("closing")
+    assert closing == {"reason": "shutdown", "reconnect": True}
+    await asyncio.wait_for(phone.closed.wait(), 10)
+    assert phone.contents() == [str(n) for n in range(1, 11)]
+    async with connected(kept.server.url, diego, device="phone", cursors={room_id: 10}) as phone:
+        assert phone.contents() == [str(n) for n in range(upto + 1, 41)]
+        assert phone.of("ready")[0]["reset"] == [room_id]
+        async with rest(kept.server.url, omar) as http:
+            await http.post("/api/messages", json={"room_id": room_id, "content": "live"})
+        await phone.event("message", lambda m: m["content"] == "live")
+
+
+async def test_a_live_connection_whose_lost_notice_is_of_what_went_comes_back(
+    database_url: str, tmp_path: Path
+) -> None:
+    broker = DeafBroker()
+    async with running_node(database_url, tmp_path, options={"broker": broker}, retention_topic_days=10) as server:
+        kept = Kept(server)
+        room_id, omar, diego = await topic(kept, 0)
+        async with connected(server.url, diego, device="phone") as phone, rest(server.url, omar) as http:
+            broker.deaf = True
+            for n in range(4):
+                await http.post("/api/messages", json={"room_id": room_id, "content": str(n)})
+            await kept.trim(room_id, 2)
+            broker.deaf = False
+            await http.post("/api/messages", json={"room_id": room_id, "content": "4"})
+            assert (await phone.event("closing"))["reason"] == "shutdown"
+            assert phone.contents() == []
+        async with connected(server.url, diego, device="phone", cursors={room_id: 0}) as phone:
+            assert phone.contents() == ["2", "3", "4"]
+            assert phone.of("ready")[0]["reset"] == [room_id]
+
+
+async def test_no_transaction_takes_more_than_a_step(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two, whatever else waits is written."""
+    room_id, _, _ = await topic(kept, 25)
+    monkeypatch.setattr(retention, "STEP", 10)
+    write, taken = kept.server.node.database.write, []
+
+    async def counted(change: Any) -> Any:
+        before = len(await kept.stored(room_id))
+        done = await write(change)
+        if getattr(change, "func", None) is not None:
+            taken.append(before - len(await kept.stored(room_id)))
+        return done
+
+    await kept.age(room_id, 25)
+    monkeypatch.setattr(kept.server.node.database, "write", counted)
+    await kept.pass_over()
+    assert taken == [10, 10, 5]
+
+
+async def test_it_happens_by_itself(sqlite_url: str, tmp_path: Path) -> None:
+    options = {"retention_s": 0.05}
+    async with running_node(sqlite_url, tmp_path, options=options, retention_topic_days=10) as server:
+        kept = Kept(server)
+        room_id, _, _ = await topic(kept, 3)
+        await kept.age(room_id, 2)
+        async with asyncio.timeout(10):
+            while await kept.stored(room_id) != [3]:
+                pass
+    assert inspect.signature(Node).parameters["retention_s"].default == retention.RETENTION_S
