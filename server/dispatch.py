@@ -18,7 +18,7 @@ import logging
 import pkgutil
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -33,7 +33,7 @@ from server.logs import Logs
 from server.metrics import UNKNOWN, Metrics
 
 logger = logging.getLogger("tidings.dispatch")
-Handler = Callable[[Any, Any], Awaitable[Any]]
+Handler = Callable[[Any, Any], Any]
 H = TypeVar("H", bound=Handler)
 
 
@@ -51,6 +51,8 @@ class Action:
     """Its REST route, as "METHOD /path/{field}"; None: it is of a live connection only."""
     status: int
     """HTTP status of a REST answer that succeeded."""
+    streams: bool
+    """Its answer is any number of records, one after the other; over REST, as JSON lines."""
     appends: bool
     """It is done once it is in the journal's queue: the next action of the connection may start then."""
     live: bool
@@ -111,6 +113,7 @@ def action(
     documents.
     A function that appends is annotated as returning a future of its answer: it has taken effect, in order, when it
     returns, and is answered after the commit.
+    A function that streams is an async generator of its records; such an action is not asked over a live connection.
     """
 
     def register(handler: H) -> H:
@@ -118,14 +121,16 @@ def action(
         _context, request = list(inspect.signature(handler).parameters)
         returns = hints["return"]
         appends = get_origin(returns) is asyncio.Future
+        streams = get_origin(returns) is AsyncIterator
         handler.__action__ = Action(  # type: ignore[attr-defined]
             name=name,
             handler=handler,
             request=hints[request],
-            response=response or (get_args(returns)[0] if appends else returns),
+            response=response or (get_args(returns)[0] if appends or streams else returns),
             also=also,
             http=http,
             status=status,
+            streams=streams,
             appends=appends,
             live=live,
             anonymous=anonymous,
@@ -263,6 +268,11 @@ class Dispatcher:
                     found.limit, context.principal.user_key, None if connection is None else connection.id
                 )
             request = found.request.model_validate({} if raw is None else raw, strict=strict)
+            if found.streams:
+                records = found.handler(context, request)
+                first = await anext(records)  # what it is refused for is an answer of its own
+                answer = Answer(data=self._stream(first, records, name))
+                return self._answered(answer, found, request, context, started)
             result = await found.handler(context, request)
             if isinstance(result, asyncio.Future):
                 pending = True
@@ -274,6 +284,17 @@ class Dispatcher:
             if not pending:
                 self._done()
         return self._answered(answer, found, request, context, started)
+
+    async def _stream(self, first: object, records: AsyncIterator[object], name: object) -> AsyncIterator[object]:
+        """All records of a stream. What goes wrong after the first is a record of its own, and the last."""
+        yield _plain(first)
+        try:
+            async for record in records:
+                if self._closing:
+                    raise ActionError(ErrorCode.UNAVAILABLE, "the server is shutting down")
+                yield _plain(record)
+        except Exception as error:
+            yield {"type": "error", **self.describe(error, name).model_dump(mode="json")}
 
     def _follow(
         self, result: asyncio.Future[Any], found: Action, request: Payload, context: Any, started: float

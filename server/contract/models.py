@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -172,6 +172,34 @@ class EchoEntry(View):
 class EchoHistory(View):
     entries: list[EchoEntry] = Field(description="In order")
     next: str | None = Field(description="Give it as `before` for the page of older ones; null: there are none")
+
+
+class ExportLine(View):
+    """One record of an export; besides its `type`, it has the fields of what it is a record of.
+
+    `session`, `device`, `cursor` (how far a device has received a room), `room` (one that the caller is in),
+    `read_marker`, `block`, `invitation_link`, `echo`, then `message` and `reaction` (put on a message, or taken off),
+    of every room that the caller ever wrote to. `end` is the last, with `lines`; `error`, if it comes instead, is an
+    [Error](#error).
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: Literal[
+        "profile",
+        "session",
+        "device",
+        "room",
+        "read_marker",
+        "cursor",
+        "block",
+        "invitation_link",
+        "echo",
+        "message",
+        "reaction",
+        "end",
+        "error",
+    ]
 
 
 class PendingRoom(View):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
 from starlette.routing import Match, Route
 
 from db.engine import Database, StoreUnavailable
@@ -30,6 +31,9 @@ from server.metrics import CONTENT_TYPE, Metrics
 
 MAX_BODY = 16 * MAX_CONTENT
 PROBLEM = "application/problem+json"
+JSON_LINES = "application/x-ndjson"
+PIECE = 64 * 1024
+"""Bytes of a stream that go out together."""
 READY_TIMEOUT_S = 5.0
 IDEMPOTENCY_KEY = "Idempotency-Key"
 """The header that stands for `client_id`: what other HTTP interfaces call it."""
@@ -101,6 +105,8 @@ def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[
         note.room, note.outcome = context.room, "ok" if answer.error is None else answer.error.code
         if answer.error is not None:
             return problem(answer.error)
+        if action.streams:
+            return StreamingResponse(_json_lines(answer.data), action.status, media_type=JSON_LINES)
         if action.status == 204:
             return Response(status_code=204)
         return Response(orjson.dumps(answer.data), action.status, media_type="application/json")
@@ -118,6 +124,17 @@ def _agent(request: Request) -> str | None:
     """The client's `User-Agent`, as far as it is worth showing."""
     shown = "".join(char for char in request.headers.get("user-agent", "") if char.isprintable())[:200]
     return shown or None
+
+
+async def _json_lines(records: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+    """The records as JSON lines, in pieces of some size, as the client takes them."""
+    piece = bytearray()
+    async for record in records:
+        piece += orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+        if len(piece) >= PIECE:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece)
 
 
 async def bearer(request: Request, auth: Auth) -> Principal:

@@ -1,0 +1,204 @@
+"""All that is kept of one user, in pages by key: one page is in memory, however much there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import BigInteger, Select, and_, bindparam, or_, select, tuple_
+from sqlalchemy.engine import Connection
+
+from db.models import (
+    blocks,
+    cursors,
+    devices,
+    echo_entries,
+    entries,
+    invitation_links,
+    members,
+    read_markers,
+    rooms,
+    sessions,
+    users,
+)
+from db.queries.rows import stepwise
+
+Key = tuple[int | str, ...]
+
+_ME: Any = bindparam("me", type_=BigInteger())
+_SCANNED = 5000
+"""Entries that a page of what a user wrote looks at, at most."""
+_BYTES = 1024 * 1024
+"""Content in one page, at most, if more than one entry."""
+
+
+class Part(NamedTuple):
+    """One kind of record: what is selected, and the columns that it is ordered and paged by."""
+
+    select: Select[Any]
+    key: Sequence[Any]
+
+
+PARTS: Final[Mapping[str, Part]] = {
+    "profile": Part(select(users.c.username, users.c.created_at, users.c.last_seen).where(users.c.id == _ME), ()),
+    "session": Part(
+        select(
+            sessions.c.sid.label("session_id"),
+            sessions.c.created_at,
+            sessions.c.expires_at,
+            sessions.c.revoked_at,
+            sessions.c.user_agent,
+        ).where(sessions.c.user_id == _ME),
+        (sessions.c.id,),
+    ),
+    "device": Part(
+        select(devices.c.name.label("device"), devices.c.created_at, devices.c.seen_at).where(
+            devices.c.user_id == _ME
+        ),
+        (devices.c.id,),
+    ),
+    "room": Part(
+        select(
+            rooms.c.room_id,
+            rooms.c.kind,
+            rooms.c.topic_name,
+            rooms.c.title,
+            rooms.c.is_private,
+            members.c.role,
+            members.c.joined_at,
+        )
+        .join_from(members, rooms, rooms.c.id == members.c.room_id)
+        .where(members.c.user_id == _ME),
+        (members.c.room_id,),
+    ),
+    "read_marker": Part(
+        select(rooms.c.room_id, read_markers.c.seq, read_markers.c.updated_at)
+        .select_from(members)
+        .join(rooms, rooms.c.id == members.c.room_id)
+        .join(
+            read_markers,
+            and_(read_markers.c.room_id == members.c.room_id, read_markers.c.user_id == members.c.user_id),
+        )
+        .where(members.c.user_id == _ME),
+        (members.c.room_id,),
+    ),
+    "cursor": Part(
+        select(devices.c.name.label("device"), rooms.c.room_id, cursors.c.seq)
+        .join_from(devices, cursors, cursors.c.device_id == devices.c.id)
+        .join(rooms, rooms.c.id == cursors.c.room_id)
+        .where(devices.c.user_id == _ME),
+        (cursors.c.device_id, cursors.c.room_id),
+    ),
+    "block": Part(
+        select(users.c.username, blocks.c.created_at)
+        .join_from(blocks, users, users.c.id == blocks.c.blocked_id)
+        .where(blocks.c.user_id == _ME),
+        (blocks.c.blocked_id,),
+    ),
+    "invitation_link": Part(
+        select(
+            invitation_links.c.code,
+            rooms.c.room_id,
+            invitation_links.c.created_at,
+            invitation_links.c.expires_at,
+            invitation_links.c.uses_left,
+        )
+        .join_from(invitation_links, rooms, rooms.c.id == invitation_links.c.room_id)
+        .where(invitation_links.c.user_id == _ME),
+        (invitation_links.c.code,),
+    ),
+    "echo": Part(
+        select(echo_entries.c.direction, echo_entries.c.content, echo_entries.c.created_at).where(
+            echo_entries.c.user_id == _ME
+        ),
+        (echo_entries.c.id,),
+    ),
+}
+"""Everything but what the user wrote to rooms."""
+
+
+def page(
+    conn: Connection, kind: str, user_key: int, after: Key | None, limit: int
+) -> tuple[list[dict[str, Any]], Key | None]:
+    """A page of one kind of record, and where the next begins; None: this was the last."""
+    part = PARTS[kind]
+    statement = part.select.add_columns(*(column.label(f"_{n}") for n, column in enumerate(part.key)))
+    if after is not None:
+        statement = statement.where(tuple_(*part.key) > tuple_(*after))
+    found = conn.execute(statement.order_by(*part.key).limit(limit), {"me": user_key}).mappings().all()
+    records = [{name: value for name, value in row.items() if not name.startswith("_")} for row in found]
+    if len(found) < limit or not part.key:
+        return records, None
+    return records, tuple(found[-1][f"_{n}"] for n in range(len(part.key)))
+
+
+_PLACE = (entries.c.room_id, entries.c.seq)
+_FROM = tuple_(*_PLACE) > tuple_(bindparam("room", type_=BigInteger()), bindparam("seq", type_=BigInteger()))
+_UPTO = tuple_(*_PLACE) <= tuple_(bindparam("to_room", type_=BigInteger()), bindparam("to_seq", type_=BigInteger()))
+_END = select(*_PLACE).where(_FROM).order_by(*_PLACE).offset(bindparam("skipped")).limit(1)
+
+
+class Written(NamedTuple):
+    """A message of a user, or a reaction (whose `body` says to what)."""
+
+    room_key: int
+    seq: int
+    kind: str
+    room_id: str
+    topic_name: str | None
+    message_id: str | None
+    client_id: str | None
+    content: str | None
+    reply_to: str | None
+    body: str | None
+    created_at: int
+    edited_at: int | None
+    deleted: bool
+
+
+@cache
+def _select_written(_dialect: str) -> Select[Any]:
+    return (
+        select(
+            *_PLACE,
+            entries.c.kind,
+            rooms.c.room_id,
+            rooms.c.topic_name,
+            entries.c.message_id,
+            entries.c.client_id,
+            entries.c.content,
+            entries.c.reply_to,
+            entries.c.body,
+            entries.c.created_at,
+            entries.c.edited_at,
+            entries.c.deleted,
+        )
+        .join_from(entries, rooms, rooms.c.id == entries.c.room_id)
+        .where(_FROM, _UPTO, entries.c.sender_id == bindparam("me"))
+        .where(or_(entries.c.kind == "message", entries.c.kind == "reaction"))
+        .order_by(*_PLACE)
+    )
+
+
+_LAST = (2**62, 0)
+
+
+def written(conn: Connection, user_key: int, after: tuple[int, int]) -> tuple[list[Written], tuple[int, int] | None]:
+    """What a user wrote after a place, (room, seq), and where to go on; None: that was all.
+
+    It goes through the logs of all rooms, a part at a time: there is no index by sender, which every message would
+    have to be put into for the sake of a few exports, and no record of the rooms that a user has left.
+    """
+    asked = {"room": after[0], "seq": after[1]}
+    row = conn.execute(_END, {**asked, "skipped": _SCANNED - 1}).first()
+    end = _LAST if row is None else (row[0], row[1])
+    found: list[Written] = []
+    size = 0
+    with stepwise(conn, _select_written, {"me": user_key, **asked, "to_room": end[0], "to_seq": end[1]}) as rows:
+        for one in map(Written._make, rows):
+            size += len(one.content or "")
+            if found and size > _BYTES:
+                return found, (found[-1].room_key, found[-1].seq)
+            found.append(one)
+    return found, None if end == _LAST else end

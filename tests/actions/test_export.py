@@ -1,0 +1,154 @@
+"""The export: all that is kept of a user, whole, in order, and nothing of anybody else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from db.queries import export as queries
+from server.actions import export as action
+from tests.actions.conftest import People
+from tests.delivery.support import fill, make_topic, rest
+from tests.support.client import connected
+from tests.support.node import RunningNode
+
+
+async def exported(server: RunningNode, token: str) -> list[dict[str, Any]]:
+    async with rest(server.url, token) as http, http.stream("GET", "/api/me/export") as answer:
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"] == "application/x-ndjson"
+        lines = [json.loads(line) async for line in answer.aiter_lines()]
+    assert lines[-1] == {"type": "end", "lines": len(lines) - 1}
+    return lines[:-1]
+
+
+def of(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [{name: value for name, value in line.items() if name != "type"} for line in lines if line["type"] == kind]
+
+
+async def test_it_holds_all_that_is_kept_of_the_caller_and_nothing_of_others(people: People) -> None:
+    omar, diego, server = people.omar, people.diego, people.server
+    room_id = (await omar.ask("create", topic_name="noticias"))["room_id"]
+    await diego.ask("subscribe", topic_name="noticias")
+    first = await omar.ask("message", room_id=room_id, content="one", client_id="c1")
+    theirs = await diego.ask("message", room_id=room_id, content="diego's secret", reply_to=first["id"])
+    await omar.ask("edit", message_id=first["id"], content="one, edited")
+    await omar.ask("react", message_id=theirs["id"], emoji="👍")
+    await omar.ask("react", message_id=theirs["id"], emoji="👍", remove=True)
+    gone = await omar.ask("message", room_id=room_id, content="to be deleted")
+    await omar.ask("delete", message_id=gone["id"])
+    direct = await omar.ask("message", username="diego", content="two")
+    private = (await diego.ask("create", topic_name="secreta", is_private=True))["room_id"]
+    await diego.ask("invite", room_id=private, username="omar")
+    left = await omar.ask("message", room_id=private, content="three")
+    link = await omar.ask("create_invitation_link", room_id=private)
+    await omar.ask("unsubscribe", room_id=private)
+    await omar.ask("block", username="satoshi")
+    await omar.ask("echo", content="four")
+    await omar.ask("delivered", cursors={room_id: 3})
+    await omar.ask("message", room_id=room_id, content="last")  # the cursor is written with it
+    lines = await exported(server, people.tokens["omar"])
+    assert [line["username"] for line in of(lines, "profile")] == ["omar"]
+    assert [line["device"] for line in of(lines, "device")] == ["default"]
+    assert len(of(lines, "session")) == 1
+    assert {line["room_id"]: line["role"] for line in of(lines, "room")} == {
+        room_id: "owner",
+        direct["room_id"]: "member",
+    }
+    assert {"device": "default", "room_id": room_id, "seq": 3} in of(lines, "cursor")
+    assert {line["room_id"] for line in of(lines, "read_marker")} == {room_id, direct["room_id"]}
+    assert [line["username"] for line in of(lines, "block")] == ["satoshi"]
+    assert [line["code"] for line in of(lines, "invitation_link")] == [link["code"]]
+    assert [(line["direction"], line["content"]) for line in of(lines, "echo")] == [
+        ("sent", "four"),
+        ("received", "four"),
+    ]
+    messages = of(lines, "message")
+    assert [(line["room_id"], line["content"], line["deleted"]) for line in messages] == [
+        (room_id, "one, edited", False),
+        (room_id, "", True),
+        (room_id, "last", False),
+        (direct["room_id"], "two", False),
+        (private, "three", False),  # of a room that was left
+    ]
+    assert (messages[0]["id"], messages[0]["client_id"], messages[-1]["id"]) == (first["id"], "c1", left["id"])
+    assert [(line["message_id"], line["emoji"], line["remove"]) for line in of(lines, "reaction")] == [
+        (theirs["id"], "👍", False),
+        (theirs["id"], "👍", True),
+    ]
+    text = json.dumps(lines)
+    for secret in ("diego's secret", people.tokens["omar"], "$2b$"):
+        assert secret not in text
+    assert await exported(server, people.tokens["omar"]) == lines  # the same order again
+
+
+async def test_pages_join_without_a_gap_or_repeat(server: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends a page: the entries that were looked at, their size, or the rooms."""
+    token, other = await server.register("omar"), await server.register("diego")
+    room_ids = [await make_topic(server.url, token, f"t{n}", other) for n in range(4)]
+    database = server.node.database
+    for n in range(6):  # taking turns
+        await fill(database, "diego", {room_id: ["x"] * (n + 1) for room_id in room_ids[:2]})
+        await fill(database, "omar", {room_id: [f"{room_id} {n}"] for room_id in room_ids[:3]})
+    async with connected(server.url, token) as client:
+        for n in range(5):
+            await client.ask("echo", content=str(n))
+    expected = [f"{room_id} {n}" for room_id in room_ids[:3] for n in range(6)]
+    whole = await exported(server, token)
+    assert [line["content"] for line in of(whole, "message")] == expected
+    monkeypatch.setattr(action, "PAGE", 3)
+    for scanned in (1, 2, 3, 7, 1000):
+        monkeypatch.setattr(queries, "_SCANNED", scanned)
+        assert await exported(server, token) == whole
+    monkeypatch.setattr(queries, "_BYTES", 60)
+    assert await exported(server, token) == whole
+
+
+async def test_no_statement_looks_at_more_than_a_page(server: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = await server.register("omar")
+    room_id = await make_topic(server.url, token, "noticias")
+    await fill(server.node.database, "omar", {room_id: ["x"] * 100})
+    monkeypatch.setattr(queries, "_SCANNED", 10)
+    bounds: list[int] = []
+    written = queries.written
+
+    def noted(conn: Any, user_key: int, after: tuple[int, int]) -> Any:
+        found = written(conn, user_key, after)
+        bounds.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(queries, "written", noted)
+    assert len(of(await exported(server, token), "message")) == 100
+    assert max(bounds) == 10
+
+
+async def test_without_a_token_there_is_nothing(server: RunningNode) -> None:
+    async with rest(server.url, "nonsense") as http:
+        answer = await http.get("/api/me/export")
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+
+
+async def test_one_that_breaks_off_says_so_and_has_no_end(
+    server: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await server.register("omar")
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(queries, "written", fails)
+    async with rest(server.url, token) as http:
+        answer = await http.get("/api/me/export")
+        last = json.loads(answer.text.splitlines()[-1])
+        assert (last["type"], last["code"], last["retryable"]) == ("error", "unavailable", True)
+        monkeypatch.setattr(queries, "page", fails)
+        refused = await http.get("/api/me/export")
+        assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+
+
+async def test_it_is_not_asked_over_a_live_connection(people: People) -> None:
+    answer = await asyncio.wait_for(people.omar.send("export", {}), 10)
+    assert answer["error"]["code"] == "unknown_action"
