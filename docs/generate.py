@@ -211,6 +211,8 @@ def _action(found: Action) -> str:
     else:
         parts.append("No payload.\n")
     answers = "`{}`" if found.response is models.Empty else _link(found.response)
+    if found.streams:
+        answers = f"any number of {answers}, as JSON lines"
     parts.append(f"Answers {answers}.{' Not over a live connection.' if not found.live else ''}\n")
     if found.http:
         body = " without a body" if found.status == 204 else ""

@@ -271,7 +271,7 @@ class Dispatcher:
             if found.streams:
                 records = found.handler(context, request)
                 first = await anext(records)  # what it is refused for is an answer of its own
-                answer = Answer(data=self._stream(first, records, name))
+                answer = Answer(data=self._stream(first, records, found.name))
                 return self._answered(answer, found, request, context, started)
             result = await found.handler(context, request)
             if isinstance(result, asyncio.Future):
@@ -285,7 +285,7 @@ class Dispatcher:
                 self._done()
         return self._answered(answer, found, request, context, started)
 
-    async def _stream(self, first: object, records: AsyncIterator[object], name: object) -> AsyncIterator[object]:
+    async def _stream(self, first: object, records: AsyncIterator[object], name: str) -> AsyncIterator[object]:
         """All records of a stream. What goes wrong after the first is a record of its own, and the last."""
         yield _plain(first)
         try:

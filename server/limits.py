@@ -29,6 +29,8 @@ class Limit(StrEnum):
     JOINS = "joins"
     """What makes rooms, and who is in them."""
     SEARCHES = "searches"
+    EXPORTS = "exports"
+    """What goes through everything that there is."""
     READS = "reads"
     """What asks the database, or moves a marker."""
 

@@ -82,6 +82,7 @@ class Settings(BaseSettings):
         default="6000/minute", description="History, lists, profiles, markers; a connection half of it"
     )
     limit_searches: Rate = Field(default="300/minute", description="Searches; a connection half of it")
+    limit_exports: Rate = Field(default="10/hour", description="Exports of all that is kept of a user")
     limit_logins: Rate = Field(
         default="10/minute", description="Attempts to sign in to one account; from one address three times as many"
     )
@@ -135,6 +136,7 @@ class Settings(BaseSettings):
             Limit.JOINS: self.limit_joins,
             Limit.READS: self.limit_reads,
             Limit.SEARCHES: self.limit_searches,
+            Limit.EXPORTS: self.limit_exports,
         }
 
     def prepare_data_dir(self) -> None:

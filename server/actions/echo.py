@@ -12,28 +12,25 @@ from server.contract.actions import EchoContent, GetEchoHistory
 from server.contract.errors import ErrorCode, not_found
 from server.contract.models import Direction, Echo, EchoEntry, EchoHistory, timestamp
 from server.dispatch import action
+from server.limits import Limit
 
 
-@action(
-    "echo",
-    http="POST /api/echo",
-    errors={
-        ErrorCode.RATE_LIMITED: "an echo server is configured, and too much of yours waits for its answers",
-        ErrorCode.UNAVAILABLE: "an echo server is configured, and cannot be reached, does not answer, or answers with"
-        " more than a `content` may hold",
-    },
-)
+@action("echo", http="POST /api/echo", limit=Limit.SENDS)
 async def echo(ctx: Context, req: EchoContent) -> asyncio.Future[Echo]:
     """What is said comes back; both are kept in the caller's echo log before it is answered.
 
-    With `TIDINGS_ECHO_UPSTREAM` it goes to that echo server, and its answer comes back. What was sent is kept also if
-    no answer comes.
+    With `TIDINGS_ECHO_UPSTREAM` it goes to that echo server, and its answer comes back: `unavailable` if the server
+    cannot be reached, does not answer within 10 s, or answers with more than a `content` may hold; `rate_limited` if
+    256 of one client wait for its answers. What was sent is kept all the same.
     """
     return ctx.parts.echo.say(ctx.principal, ctx.connection, req.content)
 
 
 @action(
-    "echo_history", http="GET /api/echo", errors={ErrorCode.NOT_FOUND: "`before` names no entry of your echo log"}
+    "echo_history",
+    http="GET /api/echo",
+    limit=Limit.READS,
+    errors={ErrorCode.NOT_FOUND: "`before` names no entry of your echo log"},
 )
 async def echo_history(ctx: Context, req: GetEchoHistory) -> EchoHistory:
     """A page of the caller's echo log: the newest entries, or those before a page."""

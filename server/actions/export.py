@@ -14,12 +14,13 @@ from server.context import Context
 from server.contract.actions import NoPayload
 from server.contract.models import ExportLine, timestamp
 from server.dispatch import action
+from server.limits import Limit
 
 PAGE = 500
 _TIMES = ("created_at", "edited_at", "expires_at", "joined_at", "last_seen", "revoked_at", "seen_at", "updated_at")
 
 
-@action("export", http="GET /api/me/export", live=False)
+@action("export", http="GET /api/me/export", live=False, limit=Limit.EXPORTS)
 async def export(ctx: Context, req: NoPayload) -> AsyncIterator[ExportLine]:
     """All that is kept of the caller, as JSON lines: one record each, told apart by `type`, always in the same order.
 

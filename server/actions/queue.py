@@ -13,6 +13,7 @@ from server.contract.errors import ErrorCode, not_found
 from server.contract.models import Empty, Pending, PendingRoom
 from server.delivery.operations import SkipPending
 from server.dispatch import action
+from server.limits import Limit
 
 
 async def _device(ctx: Context, name: str | None) -> int:
@@ -29,6 +30,7 @@ async def _device(ctx: Context, name: str | None) -> int:
 @action(
     "get_pending",
     http="GET /api/pending",
+    limit=Limit.READS,
     errors={ErrorCode.NOT_FOUND: "you have no such device; `after` names no room that you may see"},
 )
 async def get_pending(ctx: Context, req: GetPending) -> Pending:
@@ -74,6 +76,7 @@ async def get_pending(ctx: Context, req: GetPending) -> Pending:
 @action(
     "clear_pending",
     http="DELETE /api/pending",
+    limit=Limit.READS,
     errors={ErrorCode.NOT_FOUND: "you have no such device; no such room, or one that you are not in"},
 )
 async def clear_pending(ctx: Context, req: ClearPending) -> Empty:

@@ -9,7 +9,7 @@ from server import __version__
 from server.contract.errors import Error, ErrorCode
 from server.dispatch import Action, Registry
 from server.gateways import schemas
-from server.gateways.rest import IDEMPOTENCY_KEY, KEY_PATTERN, problem_details
+from server.gateways.rest import IDEMPOTENCY_KEY, JSON_LINES, KEY_PATTERN, problem_details
 from server.gateways.schemas import REF, Schema, Schemas
 
 
@@ -150,7 +150,12 @@ def _responses(action: Action, known: Schemas) -> dict[str, Any]:
     succeeded: dict[str, Any] = {"description": "Done"}
     if action.status != 204:
         example = known.example(known.of(action.response))
-        succeeded["content"] = {"application/json": {"schema": known.ref(action.response), "example": example}}
+        succeeded["content"] = {
+            JSON_LINES if action.streams else "application/json": {
+                "schema": known.ref(action.response),
+                "example": example,
+            }
+        }
     answers = {str(action.status): succeeded}
     for code, when in schemas.errors(action).items():
         answer = answers.setdefault(str(code.http_status), _failed(code.http_status))

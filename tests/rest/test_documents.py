@@ -62,7 +62,9 @@ def test_each_route_has_its_payload_its_answer_and_its_errors(document: dict[str
     answers = operation["responses"]
     assert (action.status == 204) is ("content" not in answers[str(action.status)])
     if action.status != 204:
-        action.response.model_validate(answers[str(action.status)]["content"]["application/json"]["example"])
+        (kind,) = answers[str(action.status)]["content"]
+        assert kind == ("application/x-ndjson" if action.streams else "application/json")
+        action.response.model_validate(answers[str(action.status)]["content"][kind]["example"])
     assert set(ALWAYS) | set(action.refusals) <= set(errors(action))
     for code, when in errors(action).items():
         answer = answers[str(code.http_status)]

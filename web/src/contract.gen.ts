@@ -105,6 +105,13 @@ export interface ChangePassword {
   new_password: string;
 }
 
+export interface ClearPending {
+  /** Not given: the connection's own, else `default` */
+  device?: string | null;
+  /** Not given: of every room */
+  room_id?: string | null;
+}
+
 /** Why the server closes a connection; sent in `closing` before it does. */
 export type CloseReason = "slow_consumer" | "token_expired" | "token_revoked" | "shutdown" | "replaced" | "protocol_error";
 
@@ -181,6 +188,31 @@ export interface Delivered {
   cursors: Record<string, number>;
 }
 
+export type Direction = "sent" | "received";
+
+export interface Echo {
+  content: string;
+}
+
+export interface EchoContent {
+  content: string;
+}
+
+export interface EchoEntry {
+  /** `sent` by the caller, or `received` as the answer */
+  direction: Direction;
+  content: string;
+  /** ISO 8601, UTC, milliseconds */
+  created_at: string;
+}
+
+export interface EchoHistory {
+  /** In order */
+  entries: EchoEntry[];
+  /** Give it as `before` for the page of older ones; null: there are none */
+  next: string | null;
+}
+
 export interface Edit {
   message_id: string;
   content: string;
@@ -219,6 +251,13 @@ export type GetBans = RoomRef & {
   limit?: number;
 };
 
+export interface GetEchoHistory {
+  /** `next` of the page before */
+  before?: string | null;
+  /** Default: 50 */
+  limit?: number;
+}
+
 export type GetHistory = RoomRef & {
   /** Only messages with a smaller seq */
   before?: number | null;
@@ -234,6 +273,15 @@ export type GetMembers = RoomRef & {
   /** Default: 100 */
   limit?: number;
 };
+
+export interface GetPending {
+  /** Not given: the connection's own, else `default` */
+  device?: string | null;
+  /** `next` of the page before */
+  after?: string | null;
+  /** Default: 100 */
+  limit?: number;
+}
 
 export interface GetProfile {
   username: string;
@@ -345,6 +393,23 @@ export type Mute = SubjectInRoom & {
 
 /** Nothing, `null` or `{}`. */
 export type NoPayload = Record<string, never>;
+
+export interface Pending {
+  /** Only rooms of which something is pending */
+  rooms: PendingRoom[];
+  /** Give it as `after` for the next page; null: this was the last */
+  next: string | null;
+}
+
+export interface PendingRoom {
+  room_id: string;
+  topic_name: string | null;
+  /** seq up to which the device has received the room's log */
+  cursor: number;
+  last_seq: number;
+  /** Entries that the device still misses */
+  pending: number;
+}
 
 export interface Presence {
   username: string;
@@ -590,6 +655,12 @@ export interface Actions {
   admin_get_topics: { request: AdminGetTopics; response: AdminTopics };
   /** Delete a topic with its log; its members are told, and its name is free. */
   admin_delete_topic: { request: AdminRoomRef; response: Empty };
+  /** What is said comes back; both are kept in the caller's echo log before it is answered. */
+  echo: { request: EchoContent; response: Echo };
+  /** A page of the caller's echo log: the newest entries, or those before a page. */
+  echo_history: { request: GetEchoHistory; response: EchoHistory };
+  /** All that is kept of the caller, as JSON lines: one record each, told apart by `type`, always in the same order. */
+  export: { request: NoPayload; response: ExportLine };
   /** Send a message to a topic, a conversation or a user; answered when it is durable. */
   message: { request: SendMessage; response: Message };
   /** Replace the content of one's own message; whom it mentions is found anew. */
@@ -618,6 +689,10 @@ export interface Actions {
   mute: { request: Mute; response: Empty };
   /** Give a member another role, not above one's own. An owner may hand the room over, and moderates it then. */
   set_role: { request: SetRole; response: Empty };
+  /** What a device of the caller still misses, by room, in the order in which the rooms were made. */
+  get_pending: { request: GetPending; response: Pending };
+  /** Let a device of the caller miss what is pending for it, in all rooms or in one: its cursors move to the heads. */
+  clear_pending: { request: ClearPending; response: Empty };
   /** Make a topic, public or private; the caller is its owner. */
   create: { request: Create; response: Room };
   /** Become a member of a public topic. */
@@ -704,6 +779,10 @@ export interface ClientToServerEvents {
   unblock: (request: BlockUser, answer: (answer: Answer<Empty>) => void) => void;
   /** Whom the caller has blocked. */
   get_blocks: (request: NoPayload, answer: (answer: Answer<Usernames>) => void) => void;
+  /** What is said comes back; both are kept in the caller's echo log before it is answered. */
+  echo: (request: EchoContent, answer: (answer: Answer<Echo>) => void) => void;
+  /** A page of the caller's echo log: the newest entries, or those before a page. */
+  echo_history: (request: GetEchoHistory, answer: (answer: Answer<EchoHistory>) => void) => void;
   /** Send a message to a topic, a conversation or a user; answered when it is durable. */
   message: (request: SendMessage, answer: (answer: Answer<Message>) => void) => void;
   /** Replace the content of one's own message; whom it mentions is found anew. */
@@ -732,6 +811,10 @@ export interface ClientToServerEvents {
   mute: (request: Mute, answer: (answer: Answer<Empty>) => void) => void;
   /** Give a member another role, not above one's own. An owner may hand the room over, and moderates it then. */
   set_role: (request: SetRole, answer: (answer: Answer<Empty>) => void) => void;
+  /** What a device of the caller still misses, by room, in the order in which the rooms were made. */
+  get_pending: (request: GetPending, answer: (answer: Answer<Pending>) => void) => void;
+  /** Let a device of the caller miss what is pending for it, in all rooms or in one: its cursors move to the heads. */
+  clear_pending: (request: ClearPending, answer: (answer: Answer<Empty>) => void) => void;
   /** Make a topic, public or private; the caller is its owner. */
   create: (request: Create, answer: (answer: Answer<Room>) => void) => void;
   /** Become a member of a public topic. */
