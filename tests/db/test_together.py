@@ -107,5 +107,5 @@ async def test_a_devices_rooms_cursors_and_session_are_found_for_many_at_once(da
     assert other.gone == []
     assert [(room.room.key, room.cursor) for room in third_device.mine] == [(1, 7)]
     assert nothing == ([], [])
-    assert own.mine[0].room == RoomRow(1, "r1", "group", True, None, None, None, 0, 0, 0, 0)
+    assert own.mine[0].room == RoomRow(1, "r1", "group", True, None, None, None, 1, 0, 0, 0, 0, 0)
     assert own.mine[0].room.is_private is True

@@ -78,6 +78,10 @@ LIVE: dict[str, dict[ErrorCode, list[dict[str, Any]]]] = {
         ErrorCode.FORBIDDEN: [NOTICIAS | {"seq": 0}],
     },
     "get_profile": {ErrorCode.NOT_FOUND: [NOBODY]},
+    "echo": {ErrorCode.TOO_LARGE: [{"content": LONG}]},
+    "echo_history": {ErrorCode.NOT_FOUND: [{"before": "nothing"}]},
+    "get_pending": {ErrorCode.NOT_FOUND: [{"device": "none"}, {"after": SECRET}]},
+    "clear_pending": {ErrorCode.NOT_FOUND: [{"device": "none"}, {"room_id": SECRET}, {"room_id": "nothing"}]},
 }
 
 

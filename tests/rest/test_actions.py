@@ -97,6 +97,14 @@ async def test_every_action_with_a_route_works_over_it_and_reaches_live_connecti
             await live.until(lambda: "the barrier" in live.contents())
             assert "after you left" not in live.contents()
 
+            assert await omar.ask("echo", content="hola") == {"content": "hola"}
+            assert len((await omar.ask("echo_history", limit="2"))["entries"]) == 2
+            assert (await other.ask("get_pending", limit="1"))["next"] is not None
+            assert await other.ask("clear_pending") == {}
+            assert (await other.ask("get_pending"))["rooms"] == []
+            assert (await omar.raw("export")).status_code == 200
+            omar.asked.add("export")
+
             await omar.ask("refresh")
             await omar.ask("logout")
             problem(await omar.raw("me"), "token_revoked")
