@@ -102,6 +102,14 @@ def test_sqlite_is_in_the_data_directory_unless_a_database_is_named(tmp_path: Pa
         ("TIDINGS_LIMIT_SEARCHES", ""),
         ("TIDINGS_LIMIT_LOGINS", "5/minute;50/hour"),
         ("TIDINGS_LIMIT_REGISTRATIONS", "5/fortnight"),
+        ("TIDINGS_LIMIT_EXPORTS", "0/hour"),
+        ("TIDINGS_RETENTION_TOPIC_DAYS", "-1"),
+        ("TIDINGS_RETENTION_DIRECT_DAYS", "0.5"),
+        ("TIDINGS_RETENTION_GROUP_DAYS", "99999999999"),
+        ("TIDINGS_ECHO_UPSTREAM", "http://echo.example.org"),
+        ("TIDINGS_ECHO_UPSTREAM", "echo.example.org"),
+        ("TIDINGS_ECHO_UPSTREAM", "wss://"),
+        ("TIDINGS_ECHO_UPSTREAM", "ws://echo.example.org:http"),
     ],
 )
 def test_a_value_out_of_range_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
