@@ -6,6 +6,7 @@ from sqlalchemy import and_, bindparam, delete, func, select, update
 from sqlalchemy.engine import Connection
 
 from db.models import bans, cursors, devices, entries, invitation_links, mutes, names, read_markers, rooms
+from db.queries import consumers, search
 from db.queries.rows import RoomRow
 
 _NEWEST_ROOM = select(func.coalesce(func.max(rooms.c.id), 0))
@@ -46,7 +47,8 @@ _OLDEST = (
 def trim(conn: Connection, room: RoomRow, before: int | None, limit: int) -> int:
     """Take a locked room's oldest entries, no more than `limit`, up to the first that is not from before a time.
 
-    Returns how many. What is left begins at `first_seq`, of which the room knows in the same transaction.
+    Returns how many. What is left begins at `first_seq`, of which the room knows in the same transaction, as does the
+    index of their words.
     """
     taken = 0
     last, messages = room.first_seq - 1, room.first_messages
@@ -56,6 +58,7 @@ def trim(conn: Connection, room: RoomRow, before: int | None, limit: int) -> int
         last, messages, taken = seq, upto, taken + 1
     if taken:
         conn.execute(delete(entries).where(entries.c.room_id == room.key, entries.c.seq <= last))
+        search.remove(conn, room.key, last)
         conn.execute(update(rooms).where(rooms.c.id == room.key).values(first_seq=last + 1, first_messages=messages))
     return taken
 
@@ -93,5 +96,6 @@ def drop(conn: Connection, room: RoomRow, unseen_since: int, limit: int) -> bool
         return False
     for table in (bans, mutes, read_markers):
         conn.execute(delete(table).where(table.c.room_id == room.key))
+    consumers.forget(conn, room.key)
     conn.execute(delete(rooms).where(rooms.c.id == room.key))
     return False

@@ -9,14 +9,35 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.engine import Connection as Transaction
 
-from db.models import bans, cursors, entries, invitation_links, mutes, names, read_markers, rooms, users
+from db.models import (
+    bans,
+    consumer_cursors,
+    cursors,
+    entries,
+    invitation_links,
+    mutes,
+    names,
+    read_markers,
+    rooms,
+    search_documents,
+    users,
+)
 from server.delivery import retention
 from tests.delivery.support import fill, rest
 from tests.retention.conftest import Kept
 from tests.support.client import Client, connected
 from tests.support.node import RunningNode, running_node
 
-OF_A_ROOM = (entries, cursors, bans, mutes, read_markers, invitation_links)
+OF_A_ROOM = (
+    entries,
+    cursors,
+    bans,
+    mutes,
+    read_markers,
+    invitation_links,
+    consumer_cursors,
+    search_documents,
+)
 
 
 @pytest.fixture
@@ -73,7 +94,14 @@ async def test_a_room_that_everybody_left_goes_with_all_that_is_of_it(
         monkeypatch.setattr(retention, "STEP", 10)
         await plain.pass_over()
         rest_of_it = await left(server, room_id)
-        assert rest_of_it.keys() == {"room", "cursor", "ban", "mute"}  # until the devices have been told
+        # Until the devices have been told.
+        assert rest_of_it.keys() == {
+            "room",
+            "cursor",
+            "ban",
+            "mute",
+            "consumer_cursor",
+        }
         created = await omar.ask("create", topic_name="secreta")  # the name is free
         assert created["room_id"] != room_id
     for name in ("omar", "diego"):  # each device that was in is told, once

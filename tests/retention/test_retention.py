@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from db.models import search_documents
 from server.app import Node
 from server.delivery import catchup, retention
 from tests.delivery.brokers import DeafBroker
@@ -103,6 +104,19 @@ async def test_unread_counts_messages_that_are_there_and_not_read(kept: Kept) ->
         assert (await room_of(client, room_id))["unread"] == 1
         assert await client.ask("read", room_id=room_id, seq=9) == {"unread": 1}
         assert await client.ask("read", room_id=room_id, seq=11) == {"unread": 0}
+
+
+async def test_what_went_is_found_no_more_and_its_words_are_gone(kept: Kept) -> None:
+    room_id, omar, _ = await topic(kept, 3)
+    async with connected(kept.server.url, omar) as client:
+        for n in range(3):
+            await client.ask("message", room_id=room_id, content=f"palabra {n}")
+        await kept.server.node.indexer.caught_up()
+        assert len((await client.ask("search", query="palabra"))["messages"]) == 3
+        await kept.trim(room_id, 5)
+        found = (await client.ask("search", query="palabra"))["messages"]
+        assert [message["content"] for message in found] == ["palabra 2"]
+    assert await kept.count(search_documents) == 1
 
 
 async def test_a_change_of_a_message_that_is_gone_is_replayed_without_it(kept: Kept) -> None:

@@ -234,6 +234,18 @@ export interface ActionError {
 /** Stable codes; `http_status` is their status in REST answers (RFC 9457 problem details). */
 export type ErrorCode = "invalid" | "unknown_action" | "unauthenticated" | "token_expired" | "token_revoked" | "forbidden" | "not_found" | "conflict" | "too_large" | "rate_limited" | "unavailable" | "internal";
 
+/**
+ * One record of an export; besides its `type`, it has the fields of what it is a record of.
+ *
+ * `session`, `device`, `cursor` (how far a device has received a room), `room` (one that the caller is in),
+ * `read_marker`, `block`, `invitation_link`, `echo`, then `message` and `reaction` (put on a message, or taken off),
+ * of every room that the caller ever wrote to. `end` is the last, with `lines`; `error`, if it comes instead, is an
+ * [Error](#error).
+ */
+export interface ExportLine {
+  type: "profile" | "session" | "device" | "room" | "read_marker" | "cursor" | "block" | "invitation_link" | "echo" | "message" | "reaction" | "end" | "error";
+}
+
 /** Answer of `search`. */
 export interface Found {
   /** Newest first */
