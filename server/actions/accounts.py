@@ -187,14 +187,17 @@ async def revoke_session(ctx: Context, req: RevokeSession) -> Empty:
     return Empty()
 
 
-@action("block", http="POST /api/blocks", limit=Limit.JOINS, errors={ErrorCode.NOT_FOUND: "no such user"})
+_NO_SUCH_USER = {ErrorCode.INVALID: "it is yourself", ErrorCode.NOT_FOUND: "no such user"}
+
+
+@action("block", http="POST /api/blocks", limit=Limit.JOINS, errors=_NO_SUCH_USER)
 async def block(ctx: Context, req: BlockUser) -> Empty:
     """Take no direct messages and no invitations from a user, and hide one's presence from them."""
     await _block(ctx, req.username, users.block)
     return Empty()
 
 
-@action("unblock", http="DELETE /api/blocks", limit=Limit.JOINS, errors={ErrorCode.NOT_FOUND: "no such user"})
+@action("unblock", http="DELETE /api/blocks", limit=Limit.JOINS, errors=_NO_SUCH_USER)
 async def unblock(ctx: Context, req: BlockUser) -> Empty:
     """Take a block back."""
     await _block(ctx, req.username, users.unblock)

@@ -23,6 +23,9 @@ from server.delivery.operations import MarkRead, Send
 from server.dispatch import action
 from server.limits import Limit
 
+_SILENCED = "muted; or blocked by the other in a direct conversation"
+_MAY_NOT_SPEAK = f"not a member of the public topic; {_SILENCED}"
+
 
 @action(
     "message",
@@ -32,8 +35,7 @@ from server.limits import Limit
     limit=Limit.SENDS,
     errors={
         ErrorCode.INVALID: "`reply_to` names no message of the room",
-        ErrorCode.NOT_FOUND: "no such room or user, or a private room that you are not in",
-        ErrorCode.FORBIDDEN: "not a member of the public topic",
+        ErrorCode.FORBIDDEN: _MAY_NOT_SPEAK,
     },
 )
 async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, Any]]:
@@ -65,7 +67,7 @@ _NO_SUCH_MESSAGE = "no such message, or one of a room that you are not in; it wa
     response=Message,
     errors={
         ErrorCode.NOT_FOUND: _NO_SUCH_MESSAGE,
-        ErrorCode.FORBIDDEN: "the message is somebody else's; muted",
+        ErrorCode.FORBIDDEN: f"the message is somebody else's; {_SILENCED}",
     },
 )
 async def edit(ctx: Context, req: Edit) -> asyncio.Future[dict[str, Any]]:
@@ -106,7 +108,7 @@ async def delete(ctx: Context, req: Delete) -> asyncio.Future[dict[str, Any]]:
     response=Message,
     errors={
         ErrorCode.NOT_FOUND: _NO_SUCH_MESSAGE,
-        ErrorCode.FORBIDDEN: "muted; or blocked by the other in a direct conversation",
+        ErrorCode.FORBIDDEN: _SILENCED,
         ErrorCode.TOO_LARGE: f"more than {operations.MAX_EMOJIS} emojis or {operations.MAX_REACTIONS:,} reactions",
     },
 )
@@ -140,7 +142,7 @@ async def history(ctx: Context, req: GetHistory) -> History:
     )
 
 
-@action("typing")
+@action("typing", errors={ErrorCode.FORBIDDEN: _MAY_NOT_SPEAK})
 async def typing(ctx: Context, req: Typing) -> Empty:
     """Tell the others in a room that the caller is typing, or no longer is. Ends by itself after 6 s."""
     connection, typists = ctx.live(), ctx.parts.typists

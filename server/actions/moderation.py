@@ -18,9 +18,12 @@ from server.delivery.membership import Ban, Kick, Mute, SetRole, Unban
 from server.dispatch import action
 from server.limits import Limit
 
-_NOT_FOUND = "no such user, or none in the room; no such room, or a private one that you are not in"
-_FORBIDDEN = "you do not moderate the room, or not that user; a direct conversation"
-_ERRORS = {ErrorCode.NOT_FOUND: _NOT_FOUND, ErrorCode.FORBIDDEN: _FORBIDDEN, ErrorCode.INVALID: "yourself"}
+_NO_ROOM = "no such room, or a private one that you are not in"
+_ERRORS = {
+    ErrorCode.INVALID: "it is yourself",
+    ErrorCode.FORBIDDEN: "you do not moderate the room, or not that user; a direct conversation",
+    ErrorCode.NOT_FOUND: f"no such user, or not a member; {_NO_ROOM}",
+}
 
 
 async def _subject(ctx: Context, req: SubjectInRoom) -> tuple[int, UserRow]:
@@ -36,7 +39,12 @@ async def kick(ctx: Context, req: actions.Kick) -> Empty:
     return Empty()
 
 
-@action("ban", http="POST /api/bans", limit=Limit.JOINS, errors=_ERRORS)
+@action(
+    "ban",
+    http="POST /api/bans",
+    limit=Limit.JOINS,
+    errors={**_ERRORS, ErrorCode.NOT_FOUND: f"no such user; {_NO_ROOM}"},
+)
 async def ban(ctx: Context, req: actions.BanUser) -> Empty:
     """Remove a user and do not let them come back, by whichever way; also one who is not a member."""
     key, user = await _subject(ctx, req)
@@ -44,7 +52,12 @@ async def ban(ctx: Context, req: actions.BanUser) -> Empty:
     return Empty()
 
 
-@action("unban", http="DELETE /api/bans", limit=Limit.JOINS, errors=_ERRORS)
+@action(
+    "unban",
+    http="DELETE /api/bans",
+    limit=Limit.JOINS,
+    errors={**_ERRORS, ErrorCode.NOT_FOUND: f"no such user, or not banned; {_NO_ROOM}"},
+)
 async def unban(ctx: Context, req: actions.Unban) -> Empty:
     """Let a banned user come back."""
     key, user = await _subject(ctx, req)

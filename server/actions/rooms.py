@@ -69,7 +69,8 @@ async def create(ctx: Context, req: Create) -> Room:
     status=201,
     limit=Limit.JOINS,
     errors={
-        ErrorCode.NOT_FOUND: "no such topic, or a private one",
+        ErrorCode.FORBIDDEN: "banned from the topic",
+        ErrorCode.NOT_FOUND: "no such topic, or a private one that you are not in",
         ErrorCode.CONFLICT: "already a member",
     },
 )
@@ -103,8 +104,9 @@ async def unsubscribe(ctx: Context, req: Unsubscribe) -> Empty:
     limit=Limit.JOINS,
     errors={
         ErrorCode.NOT_FOUND: "no such user; no such room, or a private one that you are not in",
-        ErrorCode.FORBIDDEN: "the room is a public topic or a direct conversation; the invited is banned from it",
+        ErrorCode.FORBIDDEN: "a public topic or a direct conversation; the invited is banned, or has blocked you",
         ErrorCode.CONFLICT: "the invited is a member already",
+        ErrorCode.TOO_LARGE: f"the group has {MAX_GROUP} members",
     },
 )
 async def invite(ctx: Context, req: Invite) -> Room:
@@ -212,7 +214,7 @@ async def join_by_link(ctx: Context, req: InvitationCode) -> Room:
     "delete_invitation_link",
     http="DELETE /api/invitation-links/{code}",
     limit=Limit.JOINS,
-    errors={ErrorCode.NOT_FOUND: f"{_NO_SUCH_LINK}; or the room is not yours"},
+    errors={ErrorCode.NOT_FOUND: f"{_NO_SUCH_LINK}; or one of a room that you are not in"},
 )
 async def delete_invitation_link(ctx: Context, req: InvitationCode) -> Empty:
     """Make an invitation link void; any member may who may invite."""
@@ -249,7 +251,10 @@ async def get_rooms(ctx: Context, req: GetRooms) -> Rooms:
     "connect_to_room",
     http="POST /api/rooms/connect",
     limit=Limit.JOINS,
-    errors={ErrorCode.NOT_FOUND: "no such topic, or a private one that you are not in"},
+    errors={
+        ErrorCode.FORBIDDEN: "banned from the topic",
+        ErrorCode.NOT_FOUND: "no such topic, or a private one that you are not in",
+    },
 )
 async def connect_to_room(ctx: Context, req: ConnectToRoom) -> ConnectedRoom:
     """Enter a topic, becoming a member if need be; answers with the members who are online."""

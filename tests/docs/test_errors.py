@@ -2,102 +2,174 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
+from sqlalchemy.engine import Connection
 
+from db.queries import users
 from docs import generate
-from server.contract.actions import MAX_CONTENT
+from server.contract.actions import MAX_CONTENT, MAX_GROUP
 from server.contract.errors import ErrorCode
+from server.delivery.operations import MAX_EMOJIS
 from tests.support.client import Client, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
 
-NOTICIAS, SECRETO = {"topic_name": "noticias"}, {"topic_name": "secreto"}
-NOBODY, MYSELF = {"username": "nobody"}, {"username": "diego"}
-DIRECT, SECRET = "<direct>", "<secreto>"
-"""To be replaced by the ids of the conversation and of `secreto`."""
+NOTICIAS, SECRETO, ABIERTO = {"topic_name": "noticias"}, {"topic_name": "secreto"}, {"topic_name": "abierto"}
+NOBODY, MYSELF, OMAR = {"username": "nobody"}, {"username": "diego"}, {"username": "omar"}
 LONG = "x" * (MAX_CONTENT + 1)
+DIRECT, SECRET, FULL = "<direct>", "<secreto>", "<full>"
+SAID, OWN, GONE, UNSEEN = "<said>", "<own>", "<gone>", "<unseen>"
+CRAMMED, HEARD, UNHEARD, TOLD = "<crammed>", "<heard>", "<unheard>", "<told>"
+INTO_CORRO, INTO_VEDADO, INTO_FULL = "<into corro>", "<into vedado>", "<into full>"
+"""To be replaced by the ids of rooms and messages and the codes of links: see `_furnish`."""
+Refusals = dict[ErrorCode, list[dict[str, Any]]]
 
-# Asked by diego, who is in no topic but `abierto` (public) and `corro` (private), and has a conversation with omar.
-# `noticias` is public, `secreto` is private; omar is in both.
-LIVE: dict[str, dict[ErrorCode, list[dict[str, Any]]]] = {
+# Asked by diego. He owns `abierto` (public) and `corro` (private), is a member of omar's `sala` (public), muted in
+# omar's `callada` and banned from omar's `vedado` and `prohibido` (public); omar's `noticias` and `secreto` he is not
+# in. Omar and he have a conversation; satoshi has blocked him, also in theirs, and is banned from `corro`.
+_REF: Refusals = {
+    ErrorCode.INVALID: [MYSELF],
+    ErrorCode.NOT_FOUND: [SECRETO, NOBODY],
+    ErrorCode.FORBIDDEN: [NOTICIAS],
+}
+
+
+def _of_a_room(also: dict[ErrorCode, list[dict[str, Any]]] | None = None, **fields: Any) -> Refusals:
+    """What every action on a room of one's own is refused for, and what else."""
+    by_all = {code: [payload | fields for payload in payloads] for code, payloads in _REF.items()}
+    return {code: by_all.get(code, []) + (also or {}).get(code, []) for code in by_all | (also or {})}
+
+
+def _of_a_moderator(*, outsiders: bool = False, **fields: Any) -> Refusals:
+    """`outsiders`: it can be done to who is not in the room, too."""
+    corro = {"topic_name": "corro", **fields}
+    return {
+        ErrorCode.INVALID: [corro | MYSELF],
+        ErrorCode.NOT_FOUND: [corro | NOBODY, SECRETO | OMAR | fields] + [corro | OMAR] * (not outsiders),
+        ErrorCode.FORBIDDEN: [
+            NOTICIAS | OMAR | fields,
+            {"topic_name": "sala", "username": "satoshi"} | fields,
+            {"room_id": DIRECT} | OMAR | fields,
+        ],
+    }
+
+
+LIVE: dict[str, Refusals] = {
     "create": {ErrorCode.CONFLICT: [NOTICIAS, SECRETO, {"topic_name": "Omar"}]},
     "subscribe": {
+        ErrorCode.FORBIDDEN: [{"topic_name": "prohibido"}],
+        ErrorCode.NOT_FOUND: [SECRETO, {"topic_name": "nothing"}, {"topic_name": "vedado"}],
+        ErrorCode.CONFLICT: [ABIERTO],
+    },
+    "connect_to_room": {
+        ErrorCode.FORBIDDEN: [{"topic_name": "prohibido"}],
         ErrorCode.NOT_FOUND: [SECRETO, {"topic_name": "nothing"}],
-        ErrorCode.CONFLICT: [{"topic_name": "abierto"}],
     },
-    "connect_to_room": {ErrorCode.NOT_FOUND: [SECRETO, {"topic_name": "nothing"}]},
-    "unsubscribe": {
-        ErrorCode.INVALID: [MYSELF],
-        ErrorCode.NOT_FOUND: [SECRETO, NOBODY],
-        ErrorCode.FORBIDDEN: [NOTICIAS, {"username": "omar"}],
-    },
+    "unsubscribe": _of_a_room({ErrorCode.FORBIDDEN: [OMAR]}),
     "invite": {
-        ErrorCode.NOT_FOUND: [SECRETO | {"username": "omar"}, {"topic_name": "corro", "username": "nobody"}],
+        ErrorCode.NOT_FOUND: [SECRETO | OMAR, {"topic_name": "corro"} | NOBODY],
         ErrorCode.FORBIDDEN: [
-            {"topic_name": "abierto", "username": "satoshi"},
-            {"room_id": DIRECT, "username": "satoshi"},
+            ABIERTO | {"username": "eva"},
+            {"room_id": DIRECT, "username": "eva"},
+            {"topic_name": "corro", "username": "satoshi"},
+            {"room_id": FULL, "username": "satoshi"},
         ],
-        ErrorCode.CONFLICT: [{"topic_name": "corro", "username": "diego"}],
+        ErrorCode.CONFLICT: [{"topic_name": "corro"} | MYSELF],
+        ErrorCode.TOO_LARGE: [{"room_id": FULL, "username": "eva"}],
     },
-    "message": {
-        ErrorCode.INVALID: [
-            MYSELF | {"content": "x"},
-            {"topic_name": "abierto", "content": "x", "reply_to": "none"},
+    "message": _of_a_room(
+        {
+            ErrorCode.INVALID: [ABIERTO | {"content": "x", "reply_to": "none"}],
+            ErrorCode.FORBIDDEN: [
+                {"topic_name": "callada", "content": "x"},
+                {"username": "satoshi", "content": "x"},
+            ],
+            ErrorCode.TOO_LARGE: [ABIERTO | {"content": LONG}],
+        },
+        content="x",
+    ),
+    "edit": {
+        ErrorCode.FORBIDDEN: [
+            {"message_id": SAID, "content": "x"},
+            {"message_id": UNHEARD, "content": "x"},
+            {"message_id": TOLD, "content": "x"},
         ],
-        ErrorCode.NOT_FOUND: [SECRETO | {"content": "x"}, NOBODY | {"content": "x"}],
-        ErrorCode.FORBIDDEN: [NOTICIAS | {"content": "x"}],
-        ErrorCode.TOO_LARGE: [{"topic_name": "abierto", "content": LONG}],
+        ErrorCode.NOT_FOUND: [
+            {"message_id": "none", "content": "x"},
+            {"message_id": UNSEEN, "content": "x"},
+            {"message_id": GONE, "content": "x"},
+        ],
+        ErrorCode.TOO_LARGE: [{"message_id": OWN, "content": LONG}],
     },
-    "history": {
-        ErrorCode.INVALID: [MYSELF],
-        ErrorCode.NOT_FOUND: [SECRETO, NOBODY],
-        ErrorCode.FORBIDDEN: [NOTICIAS],
+    "delete": {
+        ErrorCode.FORBIDDEN: [{"message_id": SAID}],
+        ErrorCode.NOT_FOUND: [{"message_id": "none"}, {"message_id": UNSEEN}],
     },
-    "search": {
-        ErrorCode.INVALID: [{"query": "?!"}, MYSELF | {"query": "x"}],
-        ErrorCode.NOT_FOUND: [SECRETO | {"query": "x"}, NOBODY | {"query": "x"}, {"query": "x", "before": "none"}],
-        ErrorCode.FORBIDDEN: [NOTICIAS | {"query": "x"}],
+    "react": {
+        ErrorCode.FORBIDDEN: [{"message_id": HEARD, "emoji": "👍"}, {"message_id": TOLD, "emoji": "👍"}],
+        ErrorCode.NOT_FOUND: [{"message_id": "none", "emoji": "👍"}, {"message_id": GONE, "emoji": "👍"}],
+        ErrorCode.TOO_LARGE: [{"message_id": CRAMMED, "emoji": "👍"}],
     },
-    "get_members": {
-        ErrorCode.INVALID: [MYSELF],
-        ErrorCode.NOT_FOUND: [SECRETO, NOBODY],
-        ErrorCode.FORBIDDEN: [NOTICIAS],
-    },
-    "typing": {
-        ErrorCode.INVALID: [MYSELF],
-        ErrorCode.NOT_FOUND: [SECRETO, NOBODY],
-        ErrorCode.FORBIDDEN: [NOTICIAS],
-    },
+    "history": _of_a_room(),
+    "search": _of_a_room(
+        {ErrorCode.INVALID: [{"query": "?!"}], ErrorCode.NOT_FOUND: [{"query": "x", "before": "none"}]},
+        query="x",
+    ),
+    "get_members": _of_a_room(),
+    "typing": _of_a_room(
+        {ErrorCode.FORBIDDEN: [{"topic_name": "callada"}, {"username": "satoshi"}]},
+    ),
     "get_rooms": {ErrorCode.NOT_FOUND: [{"after": SECRET}, {"after": "nothing"}]},
-    "read": {
-        ErrorCode.INVALID: [MYSELF | {"seq": 0}, {"topic_name": "abierto", "seq": 1}],
-        ErrorCode.NOT_FOUND: [SECRETO | {"seq": 0}, NOBODY | {"seq": 0}],
-        ErrorCode.FORBIDDEN: [NOTICIAS | {"seq": 0}],
+    "read": _of_a_room({ErrorCode.INVALID: [ABIERTO | {"seq": 1000}]}, seq=0),
+    "kick": _of_a_moderator(),
+    "ban": _of_a_moderator(outsiders=True),
+    "unban": _of_a_moderator(),
+    "mute": _of_a_moderator(),
+    "set_role": _of_a_moderator(role="member"),
+    "get_bans": _of_a_room({ErrorCode.FORBIDDEN: [{"topic_name": "sala"}, OMAR]}),
+    "set_title": _of_a_room(
+        {ErrorCode.FORBIDDEN: [{"topic_name": "corro", "title": "x"}, {"room_id": FULL, "title": "x"}]},
+        title="x",
+    ),
+    "create_conversation": {
+        ErrorCode.INVALID: [{"usernames": ["diego"]}],
+        ErrorCode.NOT_FOUND: [{"usernames": ["omar", "nobody"]}],
+        ErrorCode.FORBIDDEN: [{"usernames": ["ana"]}, {"usernames": ["omar", "satoshi"]}],
     },
+    "create_invitation_link": _of_a_room({ErrorCode.FORBIDDEN: [ABIERTO, OMAR]}),
+    "join_by_link": {
+        ErrorCode.FORBIDDEN: [{"code": INTO_VEDADO}],
+        ErrorCode.NOT_FOUND: [{"code": "none"}],
+        ErrorCode.CONFLICT: [{"code": INTO_CORRO}],
+        ErrorCode.TOO_LARGE: [{"code": INTO_FULL}],
+    },
+    "delete_invitation_link": {ErrorCode.NOT_FOUND: [{"code": "none"}, {"code": INTO_VEDADO}]},
     "get_profile": {ErrorCode.NOT_FOUND: [NOBODY]},
     "echo": {ErrorCode.TOO_LARGE: [{"content": LONG}]},
     "echo_history": {ErrorCode.NOT_FOUND: [{"before": "nothing"}]},
     "get_pending": {ErrorCode.NOT_FOUND: [{"device": "none"}, {"after": SECRET}]},
     "clear_pending": {ErrorCode.NOT_FOUND: [{"device": "none"}, {"room_id": SECRET}, {"room_id": "nothing"}]},
+    "block": {ErrorCode.INVALID: [MYSELF], ErrorCode.NOT_FOUND: [NOBODY]},
+    "unblock": {ErrorCode.INVALID: [MYSELF], ErrorCode.NOT_FOUND: [NOBODY]},
+    "revoke_session": {ErrorCode.NOT_FOUND: [{"session_id": "none"}]},
 }
 
 
 async def test_every_refusal_that_is_documented_happens(sqlite_url: str, tmp_path: Path) -> None:
-    async with running_node(sqlite_url, tmp_path, rate_limits="on") as node:
-        tokens = {name: await node.register(name) for name in ("omar", "diego", "satoshi")}
+    async with running_node(sqlite_url, tmp_path, rate_limits="on", limit_sends="600000/minute") as node:
+        tokens = {name: await node.register(name) for name in ("omar", "diego", "satoshi", "ana", "eva")}
         async with connected(node.url, tokens["omar"]) as omar, connected(node.url, tokens["diego"]) as diego:
-            await omar.ask("create", NOTICIAS)
-            secreto = await omar.ask("create", SECRETO | {"is_private": True})
-            abierto = await diego.ask("create", topic_name="abierto")
-            await diego.ask("create", topic_name="corro", is_private=True)
-            direct = await diego.ask("message", username="omar", content="hola")
-            ids = {DIRECT: direct["room_id"], SECRET: secreto["room_id"]}
+            async with connected(node.url, tokens["satoshi"]) as satoshi, connected(node.url, tokens["ana"]) as ana:
+                ids = await _furnish(node, omar, diego, satoshi, ana)
+            abierto = (await diego.ask("connect_to_room", topic_name="abierto"))["room"]
             asked = {
                 **LIVE,
-                "delivered": {ErrorCode.INVALID: [{"cursors": {abierto["room_id"]: 1}}]},
+                "delivered": {ErrorCode.INVALID: [{"cursors": {abierto["room_id"]: 1000}}]},
                 "authenticate": await _tokens(node, tokens["omar"]),
             }
             for action, refusals in asked.items():
@@ -105,10 +177,55 @@ async def test_every_refusal_that_is_documented_happens(sqlite_url: str, tmp_pat
                     for payload in payloads:
                         payload = {field: ids.get(str(value), value) for field, value in payload.items()}
                         assert await _refusal(diego, action, payload) == code, (action, payload)
-        over_http = await _over_http(node)
+        over_http = await _over_http(node, tokens, ids)
     seen = {action: set(refusals) for action, refusals in asked.items()} | over_http
     documented = {action.name: set(action.refusals) for action in generate.registry()}
     assert seen == {action: codes for action, codes in documented.items() if codes}
+
+
+async def _furnish(node: RunningNode, omar: Client, diego: Client, satoshi: Client, ana: Client) -> dict[str, str]:
+    """Make what `LIVE` asks for; returns what stands for its placeholders."""
+    await omar.ask("create", NOTICIAS)
+    ids = {SECRET: (await omar.ask("create", SECRETO | {"is_private": True}))["room_id"]}
+    ids[UNSEEN] = (await omar.ask("message", SECRETO | {"content": "x"}))["id"]
+    for name in ("sala", "callada", "prohibido"):
+        await omar.ask("create", topic_name=name)
+        await diego.ask("subscribe", topic_name=name)
+    ids[SAID] = (await omar.ask("message", topic_name="sala", content="x"))["id"]
+    ids[GONE] = (await diego.ask("message", topic_name="sala", content="x"))["id"]
+    await diego.ask("delete", message_id=ids[GONE])
+    await satoshi.ask("subscribe", topic_name="sala")
+    ids[HEARD] = (await omar.ask("message", topic_name="callada", content="x"))["id"]
+    ids[UNHEARD] = (await diego.ask("message", topic_name="callada", content="x"))["id"]
+    await omar.ask("mute", topic_name="callada", username="diego")
+    await omar.ask("create", topic_name="vedado", is_private=True)
+    ids[INTO_VEDADO] = (await omar.ask("create_invitation_link", topic_name="vedado"))["code"]
+    for name in ("prohibido", "vedado"):
+        await omar.ask("ban", topic_name=name, username="diego")
+
+    await diego.ask("create", ABIERTO)
+    ids[OWN] = ids[CRAMMED] = (await diego.ask("message", ABIERTO | {"content": "x"}))["id"]
+    for number in range(MAX_EMOJIS):
+        await diego.ask("react", message_id=ids[CRAMMED], emoji=f"e{number}")
+    await diego.ask("create", topic_name="corro", is_private=True)
+    ids[INTO_CORRO] = (await diego.ask("create_invitation_link", topic_name="corro"))["code"]
+    await diego.ask("ban", topic_name="corro", username="satoshi")
+    ids[DIRECT] = (await diego.ask("message", username="omar", content="hola"))["room_id"]
+    ids[TOLD] = (await diego.ask("message", username="satoshi", content="hola"))["id"]
+    for who in (satoshi, ana):
+        await who.ask("block", MYSELF)
+
+    many = [f"user{number}" for number in range(MAX_GROUP - 1)]
+
+    def add_many(conn: Connection) -> None:
+        for name in many:
+            users.add(conn, name, name, None, 0)
+
+    await node.node.database.write(add_many)
+    ids[FULL] = (await omar.ask("create_conversation", usernames=[*many[1:], "diego"]))["room_id"]
+    other = await omar.ask("create_conversation", usernames=many)
+    ids[INTO_FULL] = (await omar.ask("create_invitation_link", room_id=other["room_id"]))["code"]
+    return ids
 
 
 async def _refusal(client: Client, action: str, payload: dict[str, Any]) -> str:
@@ -134,12 +251,35 @@ async def _tokens(node: RunningNode, of_another: str) -> dict[ErrorCode, list[di
     }
 
 
-async def _over_http(node: RunningNode) -> dict[str, set[ErrorCode]]:
-    """The codes that `register` and `login` answer with, until they answer that it was too often."""
-    seen: dict[str, set[ErrorCode]] = {"register": set(), "login": set()}
+async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, str]) -> dict[str, set[ErrorCode]]:
+    """The codes of what is for REST alone; and of what asks for a password, until it was too often."""
+    seen: dict[str, set[ErrorCode]] = defaultdict(set)
     async with httpx.AsyncClient(base_url=node.url) as http:
+
+        async def ask(action: str, path: str, caller: str | None = None, method: str = "POST", **body: str) -> None:
+            headers = {} if caller is None else {"Authorization": f"Bearer {tokens[caller]}"}
+            answer = await http.request(method, path, headers=headers, json=body or None)
+            if not answer.is_success:
+                seen[action].add(ErrorCode(answer.json()["code"]))
+
+        omar = await node.node.auth.user("omar")
+        await node.node.database.write(lambda conn: users.set_admin(conn, omar.key, True))
+        await ask("admin_get_users", "/api/admin/users", "diego", "GET")
+        await ask("admin_get_topics", "/api/admin/topics", "diego", "GET")
+        for caller, user in (("diego", "omar"), ("omar", "omar"), ("omar", "nobody")):
+            await ask("admin_disable_user", f"/api/admin/users/{user}/disable", caller)
+            await ask("admin_enable_user", f"/api/admin/users/{user}/enable", caller)
+        for caller, room in (("diego", ids[SECRET]), ("omar", ids[DIRECT]), ("omar", "none")):
+            await ask("admin_delete_topic", f"/api/admin/topics/{room}", caller, "DELETE")
+
+        for _ in range(11):
+            await ask("change_password", "/api/me/password", "ana", password="wrong", new_password=PASSWORD)
+        for caller in ("satoshi", "ana"):
+            await ask("deactivate", "/api/me/deactivate", caller, password="wrong")
+        change = {"password": PASSWORD, "new_password": "another password"}
+        await asyncio.gather(*(ask("change_password", "/api/me/password", "eva", **change) for _ in range(8)))
+
         for action, password in (("login", "wrong password"), ("register", PASSWORD)):
             for _ in range(40):
-                answer = await http.post(f"/api/{action}", json={"username": "satoshi", "password": password})
-                seen[action].add(ErrorCode(answer.json()["code"]))
-    return seen
+                await ask(action, f"/api/{action}", username="satoshi", password=password)
+    return dict(seen)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
 
+from db.queries import users
 from tests.rest.problems import problem
 from tests.support.client import REGISTRY, Client, Refused, connected
 from tests.support.node import PASSWORD, RunningNode
@@ -104,12 +106,80 @@ async def test_every_action_with_a_route_works_over_it_and_reaches_live_connecti
             assert (await other.ask("get_pending"))["rooms"] == []
             assert (await omar.raw("export")).status_code == 200
             omar.asked.add("export")
-
+            await _changes_a_message(omar, other, live)
+            await _talks_and_moderates(omar, other, live)
             await omar.ask("refresh")
+            await _minds_the_account(omar, anyone)
+            await server.node.database.write(lambda conn: users.set_admin(conn, 1, True))
+            await _administrates(other, private["room_id"])
             await omar.ask("logout")
             problem(await omar.raw("me"), "token_revoked")
+            await other.ask("admin_disable_user", username="omar")
+            problem(await omar.raw("login", username="omar", password="another password"), "unauthenticated")
+            await other.ask("admin_enable_user", username="omar")
+            await anyone.ask("login", username="omar", password="another password")
+            await other.ask("deactivate", password=PASSWORD)
+            await asyncio.wait_for(live.closed.wait(), 10)
             routed = {action.name for action in REGISTRY if action.http is not None}
             assert anyone.asked | omar.asked | other.asked == routed
+
+
+async def _changes_a_message(omar: Caller, diego: Caller, live: Client) -> None:
+    sent = await omar.ask("message", topic_name="secreto", content="uno")
+    edited = await omar.ask("edit", message_id=sent["id"], content="dos")
+    assert (await live.event("message_edited"))["message"] == edited
+    reacted = await diego.ask("react", message_id=sent["id"], emoji="👍")
+    assert reacted["reactions"] == {"👍": ["diego"]}
+    assert (await live.event("reaction"))["message"] == reacted
+    assert await omar.ask("delete", message_id=sent["id"]) == {}
+    assert (await live.event("message_deleted"))["message"]["content"] == ""
+
+
+async def _talks_and_moderates(omar: Caller, diego: Caller, live: Client) -> None:
+    group = await omar.ask("create_conversation", usernames=["diego"], title="uno")
+    ref = {"room_id": group["room_id"]}
+    assert (await omar.ask("set_title", **ref, title="dos"))["title"] == "dos"
+    assert (await live.event("room_changed"))["title"] == "dos"
+    link = await omar.ask("create_invitation_link", **ref)
+    them = {**ref, "username": "diego"}
+    await omar.ask("set_role", **them, role="moderator")
+    await omar.ask("mute", **them, duration=600)
+    problem(await diego.raw("message", **ref, content="x"), "forbidden")
+    await omar.ask("kick", **them)
+    assert await live.event("room_removed", lambda e: e["reason"] == "kicked")
+    assert (await diego.ask("join_by_link", code=link["code"]))["role"] == "member"
+    assert await omar.ask("delete_invitation_link", code=link["code"]) == {}
+    problem(await diego.raw("join_by_link", code=link["code"]), "not_found")
+    await omar.ask("ban", **them)
+    assert [ban["username"] for ban in (await omar.ask("get_bans", **ref, limit=5))["bans"]] == ["diego"]
+    await omar.ask("unban", **them)
+    assert (await omar.ask("get_bans", **ref))["bans"] == []
+
+    await diego.ask("block", username="omar")
+    assert (await diego.ask("get_blocks"))["usernames"] == ["omar"]
+    problem(await omar.raw("message", username="diego", content="x"), "forbidden")
+    await diego.ask("unblock", username="omar")
+    await omar.ask("message", username="diego", content="x")
+
+
+async def _minds_the_account(omar: Caller, anyone: Caller) -> None:
+    await anyone.ask("login", username="omar", password=PASSWORD)
+    sessions = (await omar.ask("get_sessions"))["sessions"]
+    assert [session["current"] for session in sessions] == [False, True, False]
+    assert sessions[0]["user_agent"] == f"python-httpx/{httpx.__version__}"
+    await omar.ask("revoke_session", session_id=sessions[0]["session_id"])
+    assert (await omar.ask("get_sessions"))["sessions"] == sessions[1:]
+    await omar.ask("change_password", password=PASSWORD, new_password="another password")
+    assert (await omar.ask("get_sessions"))["sessions"] == sessions[1:2]
+
+
+async def _administrates(diego: Caller, private_id: str) -> None:
+    users_ = (await diego.ask("admin_get_users", limit=10))["users"]
+    assert [(user["username"], user["admin"]) for user in users_] == [("diego", True), ("omar", False)]
+    topics = (await diego.ask("admin_get_topics"))["topics"]
+    assert [topic["topic_name"] for topic in topics] == ["noticias", "secreto"]
+    await diego.ask("admin_delete_topic", room_id=private_id)
+    problem(await diego.raw("history", room_id=private_id), "not_found")
 
 
 async def test_a_payload_is_judged_the_same_over_rest_and_over_a_live_connection(lite: RunningNode) -> None:
