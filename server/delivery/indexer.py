@@ -102,7 +102,7 @@ class Indexer:
             self._done.set()
             self._done = asyncio.Event()
             await self._pause(rest)
-            if not self._behind and not self._merging:
+            if not self._behind and not self._merging and not self._closing.is_set():
                 self._wake.clear()
                 await self._wait(self._wake, min(self._next_check, self._next_purge) - time.monotonic())
                 await self._pause(DELAY_S)
