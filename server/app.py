@@ -117,6 +117,7 @@ class Node:
             self.cursors,
             self.typists,
             self.echo,
+            self.indexer,
         )
         registry = Registry(server.actions)
         self.metrics = Metrics(action.name for action in registry)

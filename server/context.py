@@ -15,6 +15,7 @@ from server.contract.models import timestamp
 from server.delivery.connection import Connection, Principal
 from server.delivery.cursors import Cursors
 from server.delivery.hub import Hub
+from server.delivery.indexer import Indexer
 from server.delivery.journal import Journal
 from server.delivery.typing import Typists
 from server.echo import EchoChannel
@@ -32,6 +33,7 @@ class Parts:
     cursors: Cursors
     typists: Typists
     echo: EchoChannel
+    indexer: Indexer
 
 
 @dataclass(slots=True)

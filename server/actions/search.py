@@ -34,12 +34,14 @@ from server.limits import Limit
 async def search(ctx: Context, req: Search) -> Found:
     """The messages in which all the words are: of the caller's rooms, or of one of them; newest first.
 
-    Case and diacritics make no difference; punctuation is ignored. A message is found a moment after it was sent.
+    Case and diacritics make no difference; punctuation is ignored. A message is found a moment after it was
+    sent, and mostly at once: who searches waits a little for what is about to be indexed.
     """
     query = words.parse(req.query)
     if not query:
         raise invalid("query", "there is no word in it")
     me = ctx.principal.user_key
+    await ctx.parts.indexer.settle()
 
     def find(conn: Transaction, room: RoomRow | None = None) -> list[FoundRow]:
         before = None if req.before is None else index.document(conn, req.before)

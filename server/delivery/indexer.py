@@ -35,6 +35,8 @@ PURGE_S = 60.0
 """Words of what was deleted or edited are purged so often at most (SQLite)."""
 REST = 2.0
 """After a step it rests so many times as long as the step took, its wait for the writer included."""
+SETTLE_S = 0.25
+"""Who searches waits so long, at most, for what was sent just now."""
 _STEP_ENTRIES = 100
 _STEP_BYTES = 32 * 1024
 _STEP_ROOMS = 64
@@ -52,6 +54,7 @@ class Indexer:
         """Rooms that may have entries after the cursor, in the order in which they will be looked at."""
         self._next_check = 0.0
         self._next_purge = 0.0 if database.is_sqlite else math.inf
+        self._stepping = False
         self._merging = False
         """Whether parts of the index are to be merged (SQLite)."""
         self._purging = 0
@@ -78,6 +81,13 @@ class Indexer:
         self._behind.update(dict.fromkeys(room_keys))
         self._wake.set()
 
+    async def settle(self) -> None:
+        """Wait for what is about to be indexed, but not long: who looks for what they have just sent finds it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                while self._behind or self._stepping:
+                    await self._done.wait()
+
     async def caught_up(self) -> None:
         """Wait until everything that is committed is indexed, and nothing is left to be purged."""
         while await self._db.read(_is_behind):
@@ -99,13 +109,16 @@ class Indexer:
             except Exception:
                 logger.exception("the search index cannot be brought forward")
                 rest = _RETRY_S
-            self._done.set()
-            self._done = asyncio.Event()
+            self._tell()
             await self._pause(rest)
             if not self._behind and not self._merging and not self._closing.is_set():
                 self._wake.clear()
                 await self._wait(self._wake, min(self._next_check, self._next_purge) - time.monotonic())
                 await self._pause(DELAY_S)
+
+    def _tell(self) -> None:
+        self._done.set()
+        self._done = asyncio.Event()
 
     async def _pause(self, seconds: float) -> None:
         await self._wait(self._closing, seconds)
@@ -121,7 +134,12 @@ class Indexer:
         if time.monotonic() >= self._next_check:
             await self._check()
         if self._behind:
-            await self._step(list(islice(self._behind, _STEP_ROOMS)))
+            self._stepping = True
+            try:
+                await self._step(list(islice(self._behind, _STEP_ROOMS)))
+            finally:
+                self._stepping = False
+            self._tell()
             self._merging = self._db.is_sqlite
         elif not self._merging and time.monotonic() >= self._next_purge:
             await self._begin_purge()

@@ -242,3 +242,11 @@ async def test_the_journal_tells_the_index_of_what_it_committed(
     await omar.ask("message", topic_name="noticias", content="hay")
     await omar.event("message", lambda message: message["content"] == "hay")
     assert [len(room_keys) for room_keys in told if room_keys] == [1]
+
+
+async def test_who_searches_right_after_sending_finds_it(people: People) -> None:
+    await people.omar.ask("create", topic_name="noticias")
+    for n in range(5):
+        await people.omar.ask("message", topic_name="noticias", content=f"palabra{n}")
+        found = await people.omar.ask("search", query=f"palabra{n}")
+        assert [m["content"] for m in found["messages"]] == [f"palabra{n}"]
