@@ -217,9 +217,10 @@ class Tidings(Server):
                 away = range(world.users, world.users + world.offline.get(room, 0))
                 entries = world.entries.get(room, 0)
                 db.execute(
-                    "INSERT INTO room (id, room_id, kind, is_private, topic_name, name_key, first_seq, last_seq,"
+                    "INSERT INTO room (id, room_id, kind, is_private, topic_name, name_key, first_seq,"
+                    " first_messages, last_seq,"
                     " messages, last_message_seq, members, created_at)"
-                    " VALUES (?, ?, 'topic', 0, ?, ?, 1, ?, ?, ?, ?, ?)",
+                    " VALUES (?, ?, 'topic', 0, ?, ?, 1, 0, ?, ?, ?, ?, ?)",
                     (room + 1, room_id(room), topic, topic, *[entries] * 3, len(online) + len(away), now),
                 )
                 db.execute("INSERT INTO name (key, kind) VALUES (?, 'topic')", (topic,))
@@ -232,6 +233,11 @@ class Tidings(Server):
                 db.executemany(
                     "INSERT INTO cursor (device_id, room_id, seq) VALUES (?, ?, ?)",
                     ((u + 1, room + 1, entries) for u in members),
+                )
+                # What was prepared counts as indexed for searches, as it would be; what is sent now is indexed meanwhile.
+                db.execute(
+                    "INSERT INTO consumer_cursor (consumer, room_id, seq) VALUES ('search', ?, ?)",
+                    (room + 1, entries),
                 )
                 db.executemany(
                     "INSERT INTO entry (room_id, seq, kind, message_id, sender_id, content, messages, created_at,"
