@@ -234,9 +234,9 @@ class Tidings(Server):
                     "INSERT INTO cursor (device_id, room_id, seq) VALUES (?, ?, ?)",
                     ((u + 1, room + 1, entries) for u in members),
                 )
-                # What was prepared counts as indexed for searches, as it would be; what is sent now is indexed meanwhile.
+                # What was prepared counts as indexed for searches, as it would be. What is sent is indexed meanwhile.
                 db.execute(
-                    "INSERT INTO consumer_cursor (consumer, room_id, seq) VALUES ('search', ?, ?)",
+                    "INSERT INTO consumer_cursor (room_id, consumer, seq) VALUES (?, 'search', ?)",
                     (room + 1, entries),
                 )
                 db.executemany(
