@@ -307,7 +307,13 @@ def permissions() -> str:
     )
 
 
+_BY_MESSAGE: Final = (Permission.EDIT, Permission.DELETE, Permission.DELETE_ANY, Permission.REACT)
+"""What names a message by its id, which who is not in the room is not to know of."""
+
+
 def _may(kind: RoomKind, is_private: bool, role: Role | None, banned: bool, need: Permission) -> str:
+    if role is None and need in _BY_MESSAGE:
+        return f"`{ErrorCode.NOT_FOUND}`"
     refused = refusal(kind, is_private, role, banned, need)
     return "yes" if refused is None else f"`{refused.code}`"
 

@@ -1,0 +1,129 @@
+"""Who may do what, said once more and independently of the server's table: from the contract, in its words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+PUBLIC, PRIVATE, GROUP, DIRECT = ROOMS = ("public topic", "private topic", "group", "direct conversation")
+INSIDE = ("member", "muted", "moderator", "owner")
+OUTSIDE = ("stranger", "removed", "banned", "admin")
+"""Administrators have no rights in rooms; what they do has actions of its own."""
+CALLERS = (*INSIDE, *OUTSIDE)
+
+MEMBERS = {"read", "send", "edit own", "delete own", "react", "type", "leave", "invite"}
+MODERATORS = MEMBERS | {"delete any", "moderate", "set the title", "see bans"}
+MAY = {
+    "member": MEMBERS,
+    "muted": MEMBERS - {"send", "edit own", "react", "type"},
+    "moderator": MODERATORS,
+    "owner": MODERATORS | {"moderate moderators", "hand over"},
+}
+IMPOSSIBLE = {
+    PUBLIC: {"invite", "set the title"},
+    PRIVATE: {"set the title"},
+    GROUP: set(),
+    DIRECT: {"invite", "leave"},
+}
+"""What nobody may do in such a room."""
+
+
+@dataclass(frozen=True)
+class Act:
+    """One thing to ask: an action, its payload with the world's placeholders, and the right that it takes."""
+
+    action: str
+    right: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    by: str = "room_id"
+    """How it names the room: room_id, topic_name, message (own or theirs) or link."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.action} {self.fields or ''} ({self.right})"
+
+
+def _on(action: str, right: str, user: str, **fields: Any) -> Act:
+    return Act(action, right, {"username": user, **fields})
+
+
+# In an order in which a message is deleted last.
+ACTS = (
+    Act("history", "read"),
+    Act("get_members", "read"),
+    Act("read", "read", {"seq": 0}),
+    Act("search", "read", {"query": "hola"}),
+    Act("message", "send", {"content": "x"}),
+    Act("typing", "type"),
+    Act("edit", "edit own", {"content": "y"}, by="own"),
+    Act("edit", "nobody", {"content": "y"}, by="theirs"),
+    Act("react", "react", {"emoji": "👍"}, by="theirs"),
+    Act("delete", "delete own", by="own"),
+    Act("delete", "delete any", by="theirs"),
+    _on("invite", "invite", "guest"),
+    Act("create_invitation_link", "invite"),
+    Act("join_by_link", "join by link", by="link"),
+    Act("delete_invitation_link", "link", by="link"),
+    Act("subscribe", "join", by="topic_name"),
+    Act("connect_to_room", "enter", by="topic_name"),
+    Act("unsubscribe", "leave"),
+    Act("set_title", "set the title", {"title": "x"}),
+    Act("get_bans", "see bans"),
+    *(
+        act
+        for user, right in (("target", "moderate"), ("deputy", "moderate moderators"), ("chief", "nobody"))
+        for act in (
+            _on("kick", right, user),
+            _on("ban", right, user),
+            _on("mute", right, user, duration=60),
+            _on("set_role", right, user, role="member"),
+        )
+    ),
+    _on("ban", "moderate", "guest"),
+    _on("unban", "moderate", "barred"),
+    _on("set_role", "moderate", "target", role="moderator"),
+    _on("set_role", "hand over", "target", role="owner"),
+    Act("clear_pending", "pending"),
+    Act("get_rooms", "see", by="after"),
+    Act("delivered", "anybody", by="cursors"),
+    Act("admin_delete_topic", "administrate"),
+)
+WITHOUT_A_ROOM = {"create"}
+"""Actions with a field that names a room, but a new one."""
+
+
+def exists(act: Act, room: str, caller: str) -> bool:
+    """Whether there is such a cell: names are topics', links private rooms', and an owner has nobody above."""
+    if act.by in ("topic_name",) or act.action == "admin_delete_topic":
+        return room in (PUBLIC, PRIVATE)
+    if act.by == "link":
+        return room in (PRIVATE, GROUP)
+    return not (act.fields.get("username") == "chief" and caller == "owner")
+
+
+def expected(act: Act, room: str, caller: str) -> str:
+    """`ok`, or the code with which it is refused."""
+    if act.right == "anybody":
+        return "ok"
+    if act.right == "administrate":
+        return "ok" if caller == "admin" else "forbidden"
+    if caller in INSIDE:
+        return _inside(act, room, caller)
+    if act.by in ("own", "theirs") or act.right in ("link", "pending"):
+        return "not_found"  # what is named by its own id is not for them to know, wherever it is
+    if act.right == "join by link":
+        return "forbidden" if caller == "banned" else "ok"
+    if room != PUBLIC:
+        return "not_found"
+    if act.right in ("join", "enter"):
+        return "forbidden" if caller == "banned" else "ok"
+    return "ok" if act.right == "see" else "forbidden"
+
+
+def _inside(act: Act, room: str, caller: str) -> str:
+    if act.right in ("join", "join by link"):
+        return "conflict"
+    if act.right in ("see", "enter", "pending", "link"):
+        return "ok"
+    role = "member" if room == DIRECT else caller  # the two are members there, and nobody can mute the other
+    return "ok" if act.right in MAY[role] - IMPOSSIBLE[room] else "forbidden"

@@ -1,0 +1,151 @@
+"""Who may do what: every action on a room, for every kind of caller, in every kind of room, by every door."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from docs import generate
+from server.contract.actions import RoomRef, SubjectInRoom
+from server.contract.permissions import Permission
+from tests.permissions.doors import Door
+from tests.permissions.rights import (
+    ACTS,
+    CALLERS,
+    DIRECT,
+    GROUP,
+    ROOMS,
+    WITHOUT_A_ROOM,
+    Act,
+    exists,
+    expected,
+)
+from tests.permissions.world import World
+from tests.support.client import REGISTRY, connected, plainly_connected
+from tests.support.node import RunningNode, running_node
+
+DOORS = ("Socket.IO", "plain WebSocket", "REST")
+
+
+@pytest.fixture
+async def lite(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
+    async with running_node(sqlite_url, tmp_path, durability="normal") as node:
+        yield node
+
+
+@pytest.mark.timeout(240)
+async def test_who_may_do_what_by_every_door(lite: RunningNode) -> None:
+    await _ask_everything(lite, DOORS)
+
+
+@pytest.mark.timeout(240)
+async def test_who_may_do_what_on_postgresql(postgresql_url: str, tmp_path: Path) -> None:
+    async with running_node(postgresql_url, tmp_path, durability="normal") as node:
+        await _ask_everything(node, DOORS[:1])
+
+
+async def _ask_everything(node: RunningNode, doors: tuple[str, ...]) -> None:
+    world = await World(node).make(len(doors))
+    wrong = []
+    for caller in CALLERS:
+        async with AsyncExitStack() as stack:
+            for number, name in enumerate(doors):
+                door = await _open(stack, node, name, world.tokens[caller])
+                for room in ROOMS:
+                    wrong += await _ask(world, door, number, room, caller)
+    assert not wrong, f"{len(wrong)} cells, of them:\n" + "\n".join(wrong[:40])
+
+
+async def _open(stack: AsyncExitStack, node: RunningNode, name: str, token: str) -> Door:
+    if name == "REST":
+        headers = {"Authorization": f"Bearer {token}"}
+        http = httpx.AsyncClient(base_url=node.url, headers=headers, timeout=20)
+        return Door(name, http=await stack.enter_async_context(http))
+    connect = connected if name == "Socket.IO" else plainly_connected
+    return Door(name, live=await stack.enter_async_context(connect(node.url, token)))
+
+
+async def _ask(world: World, door: Door, number: int, room: str, caller: str) -> list[str]:
+    """Ask every act; what is refused must change nothing, what is done is taken back."""
+    place, wrong = world.places[room, caller], []
+    for act in (act for act in ACTS if exists(act, room, caller) and door.has(act.action)):
+        want = expected(act, room, caller)
+        before, head = await world.kept(place), await world.entries(place)
+        if act.right == "administrate" and want == "ok":
+            continue  # there would be no room to put back: tests/accounts has it
+        error = await door.error(act.action, world.fields(act, room, caller, number))
+        code = "ok" if error is None else error["code"]
+        if code != want:
+            wrong.append(f"{caller}, {room}, {door.name}: {act.label}: {code}, expected {want}")
+        if await world.kept(place) != before:
+            if code != "ok":
+                wrong.append(f"{caller}, {room}, {door.name}: {act.label}: refused, but changed something")
+            await world.put_back(place, before)
+        if code != "ok" and await world.entries(place) != head:
+            wrong.append(f"{caller}, {room}, {door.name}: {act.label}: refused, but in the log")
+    return wrong
+
+
+def test_every_action_that_names_a_room_is_asked() -> None:
+    names = {"room_id", "topic_name", "message_id", "code", "cursors"}
+    about = {
+        found.name
+        for found in REGISTRY
+        if names & set(found.request.model_fields) or issubclass(found.request, (RoomRef, SubjectInRoom))
+    }
+    assert about - WITHOUT_A_ROOM <= {act.action for act in ACTS}
+
+
+STANDING_FOR = {
+    Permission.READ: ("history", "read"),
+    Permission.SEND: ("message", "send"),
+    Permission.EDIT: ("edit", "edit own"),
+    Permission.DELETE: ("delete", "delete own"),
+    Permission.DELETE_ANY: ("delete", "delete any"),
+    Permission.REACT: ("react", "react"),
+    Permission.TYPE: ("typing", "type"),
+    Permission.INVITE: ("invite", "invite"),
+    Permission.JOIN: ("subscribe", "join"),
+    Permission.LEAVE: ("unsubscribe", "leave"),
+    Permission.SET_TITLE: ("set_title", "set the title"),
+    Permission.KICK: ("kick", "moderate"),
+    Permission.BAN: ("ban", "moderate"),
+    Permission.MUTE: ("mute", "moderate"),
+    Permission.SET_ROLE: ("set_role", "moderate"),
+}
+
+
+def test_the_documented_table_is_what_happens() -> None:
+    """docs/protocol.md prints the server's table; what happens is asked above."""
+    page = (generate.ROOT / "docs/protocol.md").read_text("utf-8")
+    lines = page.partition("<!-- generated: permissions -->\n")[2].partition("<!-- /generated -->")[0].splitlines()
+    head, _, *rows = ([cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines)
+    assert head[2:] == [str(need) for need in STANDING_FOR]
+    assert list(STANDING_FOR) == list(Permission)
+    said: dict[tuple[str, str], list[str]] = {}
+    for room, who, *cells in rows:
+        for one in who.split(", "):
+            said[room, "stranger" if one == "not a member" else one] = cells
+    assert {room for room, _ in said} == set(ROOMS)
+    for (room, caller), cells in said.items():
+        for need, cell in zip(STANDING_FOR, cells, strict=True):
+            if need is Permission.JOIN and room in (GROUP, DIRECT):
+                continue  # one comes in by invitation
+            happens = expected(_act(*STANDING_FOR[need]), room, caller)
+            assert ("ok" if cell == "yes" else cell) == happens, (room, caller, need)
+
+
+def _act(action: str, right: str) -> Act:
+    return next(act for act in ACTS if (act.action, act.right) == (action, right))
+
+
+def test_no_cell_is_missing() -> None:
+    cells: list[Any] = [(act, room, caller) for act in ACTS for room in ROOMS for caller in CALLERS]
+    asked = [cell for cell in cells if exists(*cell)]
+    assert {expected(*cell) for cell in asked} == {"ok", "forbidden", "not_found", "conflict"}
+    assert len(asked) > 1000

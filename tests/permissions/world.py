@@ -1,0 +1,179 @@
+"""Every room with every caller in it, made through the journal, and put back as it was after each change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy.engine import Connection
+
+from db.models import bans, invitation_links, members, mutes, read_markers, rooms
+from db.queries import users
+from server.auth import now_ms
+from server.contract.models import Role
+from server.contract.permissions import Permission
+from server.delivery import membership
+from server.delivery.connection import Principal
+from server.delivery.operations import Operation, Send
+from server.names import name_key
+from tests.permissions.rights import CALLERS, DIRECT, GROUP, INSIDE, PRIVATE, PUBLIC, ROOMS, Act
+from tests.support.node import RunningNode
+
+OTHERS = ("chief", "deputy", "target", "barred", "guest")
+WROTE = (*INSIDE, "removed", "banned")
+"""Callers who are or were members, and wrote then."""
+_KEPT: tuple[Table, ...] = (members, bans, mutes, read_markers, invitation_links)
+_OF_ROOM = ("members", "title", "name_key", "topic_name", "is_private")
+
+
+@dataclass
+class Place:
+    """A room of the world, with what acts need that name something in it."""
+
+    key: int
+    room_id: str
+    topic_name: str | None
+    own: list[str] = field(default_factory=list)
+    """Messages of the caller; made up ones, for who never wrote there."""
+    theirs: list[str] = field(default_factory=list)
+    """Messages of target."""
+    links: list[str] = field(default_factory=list)
+
+
+class World:
+    """`places[room, caller]`: for each caller a room of each kind, in which they are what they are called.
+
+    Chief owns it (but for the owner's), deputy moderates it, target is a member, barred is banned, guest is not in
+    it. A direct conversation is the caller's with target, that of a caller outside chief's with target: there,
+    whoever moderates or is muted elsewhere is but one of the two.
+    """
+
+    def __init__(self, node: RunningNode) -> None:
+        self._journal, self._db, self._auth = node.node.journal, node.node.database, node.node.auth
+        self.tokens: dict[str, str] = {}
+        self.who: dict[str, Principal] = {}
+        self.places: dict[tuple[str, str], Place] = {}
+
+    async def make(self, doors: int) -> World:
+        """`doors`: by how many ways each caller will ask; for each there are messages and a link to use up."""
+        await self._db.write(_add_users)
+        for name in (*CALLERS, *OTHERS):
+            self.tokens[name], _ = await self._auth.sign_in(await self._auth.user(name))
+            self.who[name] = await self._auth.authenticate(self.tokens[name])
+        cells = [(room, caller) for room in ROOMS for caller in CALLERS]
+        keys = [_key(made) for made in await self._write(self._create(*cell) for cell in cells)]
+        rows = await self._db.read(lambda conn: conn.execute(select(rooms)).all())
+        row = {row.id: row for row in rows}
+        self.places = {
+            cell: Place(key, row[key].room_id, row[key].topic_name) for cell, key in zip(cells, keys, strict=True)
+        }
+        many = [cell for cell in cells if cell[0] != DIRECT]
+        await self._write(
+            self._join(room, caller, name)
+            for room, caller in many
+            for name in ("deputy", "target", *((caller,) if caller in WROTE and caller != "owner" else ()))
+        )
+        for _ in range(doors):
+            writers = [cell for cell in cells if cell[1] in (WROTE if cell[0] != DIRECT else INSIDE)]
+            own = await self._write(Send(self.who[cell[1]], self.places[cell].key, "hola") for cell in writers)
+            theirs = await self._write(Send(self.who["target"], self.places[cell].key, "hola") for cell in cells)
+            for cell, message in zip(writers, own, strict=True):
+                self.places[cell].own.append(message["id"])
+            for cell, message in zip(cells, theirs, strict=True):
+                self.places[cell].theirs.append(message["id"])
+            linked = [cell for cell in many if cell[0] != PUBLIC]
+            codes = await self._write(
+                membership.CreateLink(self.who["target"], self.places[cell].key, None, None) for cell in linked
+            )
+            for cell, code in zip(linked, codes, strict=True):
+                self.places[cell].links.append(code)
+        await self._write(change for cell in many for change in self._moderate(*cell))
+        return self
+
+    def fields(self, act: Act, room: str, caller: str, door: int) -> dict[str, Any]:
+        """The payload of an act."""
+        place = self.places[room, caller]
+        match act.by:
+            case "own":
+                named = {"message_id": place.own[door] if place.own else "none"}
+            case "theirs":
+                named = {"message_id": place.theirs[door]}
+            case "link":
+                named = {"code": place.links[door]}
+            case "cursors":
+                return {"cursors": {place.room_id: 0}}
+            case by:
+                named = {by: str(place.topic_name) if by == "topic_name" else place.room_id}
+        return {**named, **act.fields}
+
+    async def kept(self, place: Place) -> list[Any]:
+        """All that is stored of a room, but for its log."""
+        return await self._db.read(lambda conn: _read(conn, place.key))
+
+    async def put_back(self, place: Place, kept: list[Any]) -> None:
+        await self._db.write(lambda conn: _put_back(conn, place.key, kept))
+
+    async def entries(self, place: Place) -> int:
+        head = select(rooms.c.last_seq).where(rooms.c.id == place.key)
+        return await self._db.read(lambda conn: int(conn.execute(head).scalar_one()))
+
+    def _create(self, room: str, caller: str) -> Operation[Any]:
+        owner, target = self.who["owner" if caller == "owner" else "chief"], self.who["target"].user_key
+        name = f"{room} {caller}"
+        if room in (PUBLIC, PRIVATE):
+            return membership.CreateTopic(owner, None, name, name_key(name), room == PRIVATE)
+        if room == GROUP:
+            return membership.CreateGroup(owner, None, (), name)
+        return membership.OpenDirect(self.who[caller if caller in INSIDE else "chief"], None, target)
+
+    def _join(self, room: str, caller: str, name: str) -> Operation[Any]:
+        owner = self.who["owner" if caller == "owner" else "chief"]
+        actor, need = (self.who[name], Permission.JOIN) if room == PUBLIC else (owner, Permission.INVITE)
+        return membership.Join(actor, self.places[room, caller].key, self.who[name].user_key, name, need)
+
+    def _moderate(self, room: str, caller: str) -> Iterable[Operation[Any]]:
+        owner, key = self.who["owner" if caller == "owner" else "chief"], self.places[room, caller].key
+        me = (owner, key, self.who[caller].user_key, caller)
+        yield membership.SetRole(owner, key, self.who["deputy"].user_key, "deputy", Role.MODERATOR)
+        yield membership.Ban(owner, key, self.who["barred"].user_key, "barred", None)
+        match caller:
+            case "muted":
+                yield membership.Mute(*me, 3600)
+            case "moderator":
+                yield membership.SetRole(*me, Role.MODERATOR)
+            case "removed":
+                yield membership.Kick(*me)
+            case "banned":
+                yield membership.Ban(*me, None)
+
+    async def _write(self, changes: Iterable[Operation[Any]]) -> list[Any]:
+        return await asyncio.gather(*(self._journal.write(change) for change in changes))
+
+
+def _key(made: Any) -> int:
+    return made if isinstance(made, int) else int(made.room.key)
+
+
+def _add_users(conn: Connection) -> None:
+    for name in (*CALLERS, *OTHERS):
+        key = users.add(conn, name, name_key(name), None, now_ms())
+        assert key is not None
+        if name == "admin":
+            users.set_admin(conn, key, True)
+
+
+def _read(conn: Connection, key: int) -> list[Any]:
+    room = conn.execute(select(*(rooms.c[name] for name in _OF_ROOM)).where(rooms.c.id == key)).mappings().one()
+    of_room = (conn.execute(select(table).where(table.c.room_id == key)).mappings().all() for table in _KEPT)
+    return [dict(room), *([dict(row) for row in rows] for rows in of_room)]
+
+
+def _put_back(conn: Connection, key: int, kept: list[Any]) -> None:
+    conn.execute(update(rooms).where(rooms.c.id == key).values(kept[0]))
+    for table, rows in zip(_KEPT, kept[1:], strict=True):
+        conn.execute(delete(table).where(table.c.room_id == key))
+        if rows:
+            conn.execute(insert(table), rows)
