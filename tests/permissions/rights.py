@@ -79,6 +79,10 @@ ACTS = (
             _on("set_role", right, user, role="member"),
         )
     ),
+    _on("kick", "moderate outsiders", "guest"),
+    _on("mute", "moderate outsiders", "guest", duration=60),
+    _on("set_role", "moderate outsiders", "guest", role="member"),
+    _on("unban", "moderate outsiders", "guest"),
     _on("ban", "moderate", "guest"),
     _on("unban", "moderate", "barred"),
     _on("set_role", "moderate", "target", role="moderator"),
@@ -125,5 +129,7 @@ def _inside(act: Act, room: str, caller: str) -> str:
         return "conflict"
     if act.right in ("see", "enter", "pending", "link"):
         return "ok"
+    if act.right == "moderate outsiders" and caller in ("moderator", "owner") and room != DIRECT:
+        return "not_found"  # they are not in the room, which is no secret to who is
     role = "member" if room == DIRECT else caller  # the two are members there, and nobody can mute the other
     return "ok" if act.right in MAY[role] - IMPOSSIBLE[room] else "forbidden"
