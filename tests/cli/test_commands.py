@@ -50,6 +50,30 @@ async def test_beside_a_running_server_they_take_effect_within_seconds(serve: St
         assert await _login(server.url, "diego", "another password") == 200
 
 
+async def test_they_make_administrators_and_let_the_disabled_in_again(serve: Start, command: Run) -> None:
+    server = await serve()
+    for name in ("omar", "diego"):
+        await command("user", "add", name, "--password-stdin", stdin=f"{PASSWORD}\n")
+    async with httpx.AsyncClient(base_url=server.url, timeout=20) as http:
+        answer = await http.post("/api/login", json={"username": "omar", "password": PASSWORD})
+        http.headers["Authorization"] = f"Bearer {answer.json()['token']}"
+
+        async def listed() -> int:
+            return (await http.get("/api/admin/users")).status_code
+
+        assert await listed() == 403
+        assert "omar is an administrator" in (await command("user", "admin", "OMAR")).out
+        assert await listed() == 200, "with the token of before"
+        assert "omar is no administrator" in (await command("user", "no-admin", "omar")).out
+        assert await listed() == 403
+    await command("user", "disable", "diego")
+    assert await _login(server.url, "diego", PASSWORD) == 401
+    assert "diego enabled" in (await command("user", "enable", "diego")).out
+    assert await _login(server.url, "diego", PASSWORD) == 200
+    for what in ("admin", "no-admin", "enable"):
+        assert "no such user" in (await command("user", what, "nobody", status=1)).err
+
+
 async def test_without_a_server_they_make_what_they_need(command: Run, tmp_path: Path) -> None:
     token = (await command("token", "omar")).out.strip()
     url = f"sqlite:///{tmp_path / 'data' / 'tidings.db'}"

@@ -1,0 +1,124 @@
+"""What administrators do, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from db.queries import users
+from tests.support.client import Refused, connected
+from tests.support.node import PASSWORD, RunningNode
+
+
+@pytest.fixture
+async def admin(server: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
+    """Root's client."""
+    token = await server.register("root")
+    user = await server.node.auth.user("root")
+    await server.node.database.write(lambda conn: users.set_admin(conn, user.key, True))
+    async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {token}"}) as client:
+        yield client
+
+
+async def _pages(http: httpx.AsyncClient, path: str, what: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    after: dict[str, str] = {}
+    for _ in range(20):
+        page = (await http.get(path, params={"limit": "1", **after})).json()
+        assert len(page[what]) <= 1
+        found += page[what]
+        if page["next"] is None:
+            return found
+        after = {"after": page["next"]}
+    raise AssertionError("no end")
+
+
+async def test_they_list_all_users_and_shut_one_out_until_they_let_them_in(
+    server: RunningNode, admin: httpx.AsyncClient
+) -> None:
+    token = await server.register("omar")
+    await server.register("diego")
+    async with connected(server.url, token) as omar:
+        told = await _pages(admin, "/api/admin/users", "users")
+        assert [(user["username"], user["online"], user["disabled"], user["admin"]) for user in told] == [
+            ("diego", False, False, False),
+            ("omar", True, False, False),
+            ("root", False, False, True),
+        ]
+        assert (await admin.post("/api/admin/users/OMAR/disable")).json() == {}
+        assert await omar.event("closing", deadline=2) == {"reason": "token_revoked", "reconnect": False}
+        await asyncio.wait_for(omar.closed.wait(), 2)
+    credentials = {"username": "omar", "password": PASSWORD}
+    assert (await admin.post("/api/login", json=credentials)).status_code == 401
+    told = (await admin.get("/api/admin/users", params={"after": "diego"})).json()["users"]
+    assert told[0]["disabled"] is True
+    assert (await admin.post("/api/admin/users/omar/enable")).json() == {}
+    assert (await admin.post("/api/login", json=credentials)).status_code == 200
+    old = await admin.get("/api/me", headers={"Authorization": f"Bearer {token}"})
+    assert old.json()["code"] == "token_revoked", "what was withdrawn stays so"
+
+
+async def test_a_deleted_topic_is_gone_and_its_name_is_free_at_once(
+    server: RunningNode, admin: httpx.AsyncClient
+) -> None:
+    tokens = {name: await server.register(name) for name in ("omar", "diego", "satoshi")}
+    async with connected(server.url, tokens["omar"]) as omar, connected(server.url, tokens["diego"]) as diego:
+        for private in (False, True):
+            room = await omar.ask("create", topic_name="noticias", is_private=private)
+            if private:
+                await omar.ask("invite", topic_name="noticias", username="diego")
+                await omar.ask("create_invitation_link", topic_name="noticias")
+            else:
+                await diego.ask("subscribe", topic_name="noticias")
+            sent = await diego.ask("message", topic_name="noticias", content="xyzzy")
+            await omar.ask("mute", topic_name="noticias", username="diego")
+            await omar.ask("ban", topic_name="noticias", username="satoshi")
+
+            (told,) = (await admin.get("/api/admin/topics")).json()["topics"]
+            assert (told["topic_name"], told["is_private"], told["members"]) == ("noticias", private, 2)
+            assert (told["online"], told["messages"]) == (2, 1)
+            assert (await admin.delete(f"/api/admin/topics/{room['room_id']}")).json() == {}
+            for client in (omar, diego):
+                gone = {"room_id": room["room_id"], "reason": "deleted"}
+                await client.event("room_removed", lambda e, gone=gone: e == gone)
+                assert (await client.ask("get_rooms"))["rooms"] == []
+                assert (await client.ask("search", query="xyzzy"))["messages"] == []
+                for action, fields in (
+                    ("history", {"room_id": room["room_id"]}),
+                    ("history", {"topic_name": "noticias"}),
+                    ("message", {"room_id": room["room_id"], "content": "x"}),
+                    ("message", {"topic_name": "noticias", "content": "x"}),
+                    ("react", {"message_id": sent["id"], "emoji": "👍"}),
+                    ("delete", {"message_id": sent["id"]}),
+                    ("subscribe", {"topic_name": "noticias"}),
+                ):
+                    with pytest.raises(Refused) as refused:
+                        await client.ask(action, fields)
+                    assert refused.value.code == "not_found", (private, action, fields)
+            again = await admin.delete(f"/api/admin/topics/{room['room_id']}")
+            assert (again.status_code, again.json()["code"]) == (404, "not_found")
+
+            new = await diego.ask("create", topic_name="noticias")
+            assert (new["role"], new["last_seq"], new["members"]) == ("owner", 0, 1)
+            assert new["room_id"] != room["room_id"]
+            await omar.ask("subscribe", topic_name="noticias")
+            assert (await diego.ask("message", topic_name="noticias", content="nuevo"))["seq"] == 1
+            history = (await omar.ask("history", topic_name="noticias"))["messages"]
+            assert [message["content"] for message in history] == ["nuevo"]
+            assert (await omar.event("message", lambda m: m["content"] == "nuevo"))["room_id"] == new["room_id"]
+            assert (await admin.delete(f"/api/admin/topics/{new['room_id']}")).json() == {}
+
+
+async def test_conversations_are_not_theirs_to_delete(server: RunningNode, admin: httpx.AsyncClient) -> None:
+    token = await server.register("omar")
+    await server.register("diego")
+    async with connected(server.url, token) as omar:
+        for fields in ({"usernames": ["diego"]}, {"usernames": ["diego"], "title": "dos"}):
+            room = await omar.ask("create_conversation", **fields)
+            assert (await admin.delete(f"/api/admin/topics/{room['room_id']}")).status_code == 404
+            await omar.ask("message", room_id=room["room_id"], content="still here")
+        assert (await admin.get("/api/admin/topics")).json()["topics"] == []

@@ -1,0 +1,127 @@
+"""What users do with their accounts: another password, their sessions, and an end to it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.client import Client, Refused, connected
+from tests.support.node import PASSWORD, RunningNode, running_node
+
+NEW = "another password"
+
+
+async def _closed(client: Client) -> None:
+    assert await client.event("closing", deadline=2) == {"reason": "token_revoked", "reconnect": False}
+    await asyncio.wait_for(client.closed.wait(), 2)
+
+
+async def _code(client: Client, action: str, **fields: object) -> str:
+    with pytest.raises(Refused) as refused:
+        await client.ask(action, **fields)
+    return refused.value.code
+
+
+async def _status(http: httpx.AsyncClient, token: str) -> int:
+    return (await http.get("/api/me", headers={"Authorization": f"Bearer {token}"})).status_code
+
+
+async def _login(http: httpx.AsyncClient, password: str) -> int:
+    return (await http.post("/api/login", json={"username": "omar", "password": password})).status_code
+
+
+async def test_another_password_withdraws_every_session_but_ones_own(
+    server: RunningNode, http: httpx.AsyncClient
+) -> None:
+    own, other, unused = await server.register("omar"), await server.login("omar"), await server.login("omar")
+    diego = await server.register("diego")
+    async with (
+        connected(server.url, own, device="laptop") as laptop,
+        connected(server.url, own, device="tablet") as tablet,
+        connected(server.url, other, device="phone") as phone,
+        connected(server.url, diego) as bystander,
+    ):
+        assert await _code(laptop, "change_password", password="wrong password", new_password=NEW) == "forbidden"
+        assert await _code(laptop, "change_password", password=PASSWORD, new_password="short") == "invalid"
+        assert await _code(laptop, "change_password", password=PASSWORD, new_password="x" * 73) == "invalid"
+        await phone.ask("get_rooms")
+        assert await laptop.ask("change_password", password=PASSWORD, new_password=NEW) == {}
+        await _closed(phone)
+        for client in (laptop, tablet, bystander):
+            await client.ask("get_rooms")
+            assert not client.closed.is_set()
+    assert [await _status(http, token) for token in (own, other, unused)] == [200, 401, 401]
+    assert (await _login(http, PASSWORD), await _login(http, NEW)) == (401, 200)
+
+
+async def test_guesses_of_ones_own_password_count_as_logins_do(sqlite_url: str, tmp_path: Path) -> None:
+    """Who holds a stolen token is not to try passwords by it."""
+    async with running_node(sqlite_url, tmp_path, rate_limits="on") as node:
+        token = await node.register("omar")
+        async with connected(node.url, token) as omar, httpx.AsyncClient(base_url=node.url) as http:
+            for attempt in range(10):
+                action, fields = ("change_password", {"new_password": NEW}) if attempt % 2 else ("deactivate", {})
+                assert await _code(omar, action, password=f"guess {attempt}", **fields) == "forbidden"
+            assert await _code(omar, "change_password", password=PASSWORD, new_password=NEW) == "rate_limited"
+            assert await _code(omar, "deactivate", password=PASSWORD) == "rate_limited"
+            assert await _login(http, PASSWORD) == 429
+            await omar.ask("get_rooms")
+
+
+async def test_sessions_are_told_apart_and_one_device_withdraws_anothers(
+    server: RunningNode, http: httpx.AsyncClient
+) -> None:
+    first = await server.register("omar")
+    agent = {"User-Agent": "Tidings für Omar\xad/1.0 " + "x" * 300}
+    raw = {name: value.encode("latin-1") for name, value in agent.items()}
+    answer = await http.post("/api/login", json={"username": "omar", "password": PASSWORD}, headers=raw)
+    second = answer.json()["token"]
+    diego = await server.register("diego")
+    async with (
+        connected(server.url, first, device="laptop") as laptop,
+        connected(server.url, second, device="phone") as phone,
+        connected(server.url, diego) as other,
+    ):
+        mine = (await laptop.ask("get_sessions"))["sessions"]
+        assert [session["current"] for session in mine] == [False, True]
+        assert mine[0]["user_agent"].startswith("Tidings für Omar/1.0 xxx")
+        assert len(mine[0]["user_agent"]) <= 200
+        assert mine[1]["user_agent"].startswith("python-httpx/")
+        assert [session["current"] for session in (await phone.ask("get_sessions"))["sessions"]] == [True, False]
+        assert await _code(other, "revoke_session", session_id=mine[0]["session_id"]) == "not_found"
+        await phone.ask("get_rooms")
+
+        assert await laptop.ask("revoke_session", session_id=mine[0]["session_id"]) == {}
+        await _closed(phone)
+        assert [await _status(http, token) for token in (first, second)] == [200, 401]
+        assert (await laptop.ask("get_sessions"))["sessions"] == mine[1:]
+        assert await _code(laptop, "revoke_session", session_id=mine[0]["session_id"]) == "not_found"
+        assert await laptop.ask("revoke_session", session_id=mine[1]["session_id"]) == {}, "also one's own"
+        await _closed(laptop)
+
+
+async def test_a_closed_account_lets_nobody_in_and_what_was_sent_stays(
+    server: RunningNode, http: httpx.AsyncClient
+) -> None:
+    first, second = await server.register("omar"), await server.login("omar")
+    diego = await server.register("diego")
+    async with (
+        connected(server.url, first, device="laptop") as laptop,
+        connected(server.url, second, device="phone") as phone,
+        connected(server.url, diego) as other,
+    ):
+        await laptop.ask("create", topic_name="noticias")
+        await other.ask("subscribe", topic_name="noticias")
+        sent = await laptop.ask("message", topic_name="noticias", content="hola")
+        assert await _code(laptop, "deactivate", password="wrong password") == "forbidden"
+        assert await laptop.ask("deactivate", password=PASSWORD) == {}
+        await asyncio.gather(_closed(laptop), _closed(phone))
+        assert [await _status(http, token) for token in (first, second)] == [401, 401]
+        assert await _login(http, PASSWORD) == 401
+        taken = await http.post("/api/register", json={"username": "omar", "password": PASSWORD})
+        assert taken.status_code == 409
+        (kept,) = (await other.ask("history", topic_name="noticias"))["messages"]
+        assert (kept["id"], kept["sender"], kept["content"]) == (sent["id"], "omar", "hola")
