@@ -245,6 +245,25 @@ class Auth:
         await self._db.write(begin)
         return self._tokens.make(user.username, sid, now, expires_at), expires_at
 
+    async def token_for(self, raw_name: str, life_ms: int | None = None) -> tuple[str, int]:
+        """As `sign_in`, by a name alone: for who has the machine to themselves. Makes the user if need be.
+
+        Raises `invalid`, `conflict` (a topic has that name) or `forbidden` (the user is disabled).
+        """
+        username = names.username(raw_name)
+
+        def find_or_make(conn: Transaction) -> UserRow | None:
+            users.add(conn, username, names.name_key(username), None, now_ms())
+            return users.by_username(conn, username)
+
+        user = await self._db.read(lambda conn: users.by_username(conn, username))
+        user = user or await self._db.write(find_or_make)
+        if user is None:
+            raise ActionError(ErrorCode.CONFLICT, f"the name {username} is taken")
+        if user.disabled:
+            raise ActionError(ErrorCode.FORBIDDEN, f"{username} is disabled")
+        return await self.sign_in(user, life_ms)
+
     async def refresh(self, principal: Principal) -> tuple[str, int]:
         """A fresh token of the same session."""
         now = now_ms()

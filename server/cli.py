@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, help="port to listen on; 0 takes a free one (TIDINGS_PORT)")
     serve.add_argument("--workers", type=int, default=1, help="server processes; more than one needs Redis")
 
-    token = commands.add_parser("token", help="print a token; makes the user if need be")
+    token = commands.add_parser("token", help="print a token, and how to use it; makes the user if need be")
     token.add_argument("username")
     token.add_argument("--minutes", type=_minutes, help="how long it is valid (TIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES)")
 
@@ -127,16 +127,12 @@ def _migrate(settings: Settings, args: argparse.Namespace) -> int:
 
 def _token(settings: Settings, args: argparse.Namespace) -> int:
     async def make(database: Database, auth: Auth) -> None:
-        username = names.username(args.username)
-        user = await database.read(lambda conn: users.by_username(conn, username))
-        if user is None:
-            await _add_user(database, username, None)
-            user = await database.read(lambda conn: users.by_username(conn, username))
-        assert user is not None
-        if user.disabled:
-            raise SettingsError(f"{username} is disabled")
-        token, _ = await auth.sign_in(user, None if args.minutes is None else args.minutes * 60_000)
+        token, _ = await auth.token_for(args.username, None if args.minutes is None else args.minutes * 60_000)
         print(token)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+        where = f"[{host}]" if ":" in host else host
+        # Standard output holds the token alone, for scripts.
+        print(f"wscat -c ws://{where}:{settings.port}/{token}", file=sys.stderr)
 
     return _with_database(settings, make)
 
@@ -171,7 +167,7 @@ def _user(settings: Settings, args: argparse.Namespace) -> int:
     return _with_database(settings, change)
 
 
-async def _add_user(database: Database, username: str, hashed: str | None) -> None:
+async def _add_user(database: Database, username: str, hashed: str) -> None:
     made = await database.write(lambda conn: users.add(conn, username, names.name_key(username), hashed, now_ms()))
     if made is None:
         raise SettingsError(f"the name {username} is taken")

@@ -53,6 +53,11 @@ class WebSocketSession(Outlet):
         self._ping_due = 0.0
         self._expected: bytes | None = None
         """What the PONG of the PING that is under way must hold."""
+        self._written = False
+        """Something was, after the PING that is under way."""
+        self._confirming: Callable[[], None] | None = None
+        self._once_more = False
+        """The PING that is under way was written before `confirm` was called."""
 
     def authenticated(self, heartbeat: Heartbeat) -> None:
         """The session may stay; from here on it has a heartbeat."""
@@ -84,15 +89,33 @@ class WebSocketSession(Outlet):
         return super().put_frames(buffer)
 
     def _ping_soon(self) -> None:
-        """Unless a PING is under way, or soon to be."""
+        """Unless one is to be sooner; while a PING is under way, after its PONG."""
         soon = self.server.ping_soon
-        if soon is None or self._expected is not None or self._heartbeat is None or self.wire is None:
+        if soon is None or self._heartbeat is None or self.wire is None:
+            return
+        if self._expected is not None:
+            self._written = True
             return
         due = asyncio.get_running_loop().time() + soon
         if not self.closing and due < self._ping_due:
             self._cancel_timer()
             self._ping_due = due
             self._timer = asyncio.get_running_loop().call_at(due, self._ping)
+
+    def confirm(self, then: Callable[[], None]) -> None:
+        """Call back when what was written before has arrived; at once where there are no PINGs. For one caller."""
+        if self.wire is None or self._heartbeat is None or self.closing:
+            then()
+            return
+        self._confirming = then
+        self._once_more = self._expected is not None
+        if not self._once_more:
+            self._ping_now()
+
+    def _ping_now(self) -> None:
+        self._cancel_timer()
+        self._ping_due = asyncio.get_running_loop().time()
+        self._ping()
 
     def _wait_to_ping(self) -> None:
         if self.wire is not None and not self.closing:
@@ -104,6 +127,7 @@ class WebSocketSession(Outlet):
         assert self.wire is not None
         assert self._heartbeat is not None
         self._heartbeat.ping_written()
+        self._written = False
         self._expected = secrets.token_bytes(8)
         deadline = self._ping_due + self.server.ping_timeout
         self._timer = asyncio.get_running_loop().call_at(deadline, self.end, "ping timeout", frames.GOING_AWAY)
@@ -117,7 +141,16 @@ class WebSocketSession(Outlet):
         self._cancel_timer()
         if self._heartbeat is not None:
             self._heartbeat.pong_received()
+        if self._once_more:
+            self._once_more = False
+            self._ping_now()
+            return
+        confirmed, self._confirming = self._confirming, None
         self._wait_to_ping()
+        if self._written:
+            self._ping_soon()
+        if confirmed is not None:
+            confirmed()
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -182,7 +215,7 @@ class WebSocketServer:
         await receive()  # websocket.connect
         refused = self._refusal(scope)
         if refused is None and self._admit is not None:
-            refused = await self._admit(scope)
+            refused = await self._admit(scope) or self._refusal(scope)
         if refused is not None:
             await refuse_websocket(scope, send, *refused)
             return

@@ -139,7 +139,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
             assert err.getvalue().startswith("tidings: ")
             assert err.getvalue().count("\n") == 1, err.getvalue()
         else:
-            assert err.getvalue() == ""
+            assert (err.getvalue() != "") == (args[0] == "token"), err.getvalue()
         return Done(done, out.getvalue(), err.getvalue())
 
     yield run

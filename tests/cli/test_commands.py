@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from pathlib import Path
 
 import httpx
+import jwt
 import pytest
 from pydantic import SecretStr
+from websockets.asyncio.client import connect
 
 from db.schema import pending
 from server.cli import main
 from tests.cli.conftest import Run, Start
-from tests.support.client import connected
+from tests.support.client import DEADLINE_S, connected
 from tests.support.node import PASSWORD, running_node
 
 
@@ -87,12 +90,35 @@ async def test_without_a_server_they_make_what_they_need(command: Run, tmp_path:
         await omar.ask("get_rooms")
 
 
+async def test_a_token_is_printed_alone_and_beside_it_how_to_use_it(command: Run, tmp_path: Path) -> None:
+    for where, shown in (
+        ({}, "ws://127.0.0.1:8000/"),
+        ({"TIDINGS_HOST": "localhost", "TIDINGS_PORT": "5000"}, "ws://localhost:5000/"),
+        ({"TIDINGS_HOST": "::1"}, "ws://[::1]:8000/"),
+        ({"TIDINGS_HOST": "0.0.0.0"}, "ws://127.0.0.1:8000/"),
+        ({"TIDINGS_HOST": "::"}, "ws://[::1]:8000/"),
+    ):
+        done = await command("token", "omar", **where)
+        token = done.out.removesuffix("\n")
+        claims = jwt.decode(token, options={"verify_signature": False})
+        assert (claims["sub"], claims["exp"] - claims["iat"]) == ("omar", 24 * 3600)
+        assert done.err == f"wscat -c {shown}{token}\n"
+    async with (
+        running_node(
+            f"sqlite:///{tmp_path / 'data' / 'tidings.db'}", tmp_path / "data", secret_key=SecretStr("")
+        ) as node,
+        connect(node.url.replace("http", "ws") + f"/{token}", proxy=None) as socket,
+    ):
+        await socket.send('{"action": "create", "topic_name": "noticias"}')
+        assert json.loads(await asyncio.wait_for(socket.recv(), DEADLINE_S))["status"] == "ok"
+
+
 async def test_started_at_once_they_migrate_once_and_make_one_key(tidings: Start, tmp_path: Path) -> None:
     commands = [await tidings("migrate"), await tidings("migrate"), await tidings("token", "omar")]
     assert [await one.end() for one in commands] == [0, 0, 0]
-    assert [one.err for one in commands] == ["", "", ""]
-    assert sum("applied 0001" in one.out for one in commands) <= 1
     token = commands[2].out.strip()
+    assert [one.err for one in commands] == ["", "", f"wscat -c ws://127.0.0.1:8000/{token}\n"]
+    assert sum("applied 0001" in one.out for one in commands) <= 1
     url = f"sqlite:///{tmp_path / 'data' / 'tidings.db'}"
     async with (
         running_node(url, tmp_path / "data", secret_key=SecretStr("")) as node,

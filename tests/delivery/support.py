@@ -104,7 +104,7 @@ class Reader:
 
 @asynccontextmanager
 async def reader(url: str, token: str, *, ready: bool = True, **auth: Any) -> AsyncIterator[Reader]:
-    async with _small_socket(url, "/socket.io/?EIO=4&transport=websocket") as ws:
+    async with small_socket(url, "/socket.io/?EIO=4&transport=websocket") as ws:
         one = Reader(ws)
         await ws.send("40" + json.dumps({"token": token, **auth}))
         while not (await one.next()).startswith("40"):
@@ -115,7 +115,7 @@ async def reader(url: str, token: str, *, ready: bool = True, **auth: Any) -> As
 
 
 @asynccontextmanager
-async def _small_socket(url: str, path: str, **options: Any) -> AsyncIterator[ClientConnection]:
+async def small_socket(url: str, path: str, **options: Any) -> AsyncIterator[ClientConnection]:
     """A WebSocket with small buffers."""
     where = urlsplit(url)
     sock = socket.socket()
@@ -144,7 +144,7 @@ class _Held(ClientProtocol):
         super().recv_frame(frame)
 
 
-def _held(protocol: ClientProtocol, **options: Any) -> ClientConnection:
+def held(protocol: ClientProtocol, **options: Any) -> ClientConnection:
     protocol.__class__ = _Held
     return ClientConnection(protocol, **options)
 
@@ -174,7 +174,7 @@ class PlainReader(Reader):
 
 @asynccontextmanager
 async def plain_reader(url: str, token: str, *, ready: bool = True, **auth: Any) -> AsyncIterator[PlainReader]:
-    async with _small_socket(url, "/ws", create_connection=_held) as ws:
+    async with small_socket(url, "/ws", create_connection=held) as ws:
         one = PlainReader(ws)
         assert (await one.ask("authenticate", token=token, **auth))["ok"]
         if ready:

@@ -252,6 +252,13 @@ async def test_no_secret_gets_into_the_log_whatever_clients_do_with_it(sqlite_ur
             await socket.send(SECRET)
             await log.one("action", gateway="websocket", outcome="ok")
             await log.one("action", gateway="websocket", outcome="invalid")
+        with contextlib.suppress(WebSocketException):
+            await connect(node.url.replace("http", "ws", 1) + f"/{token}-x", proxy=None)
+        async with connect(node.url.replace("http", "ws", 1) + f"/{token}", proxy=None) as socket:
+            for content in (SECRET, [SECRET]):
+                await socket.send(json.dumps({"action": "message", **room, "content": content}))
+            await log.one("action", gateway="topics", outcome="ok")
+            await log.one("action", gateway="topics", outcome="invalid")
         async with httpx.AsyncClient(base_url=node.url) as http:
             for username, password in (("omar", SECRET), (SECRET, PASSWORD), ("omar", SECRET + "x")):
                 await http.post("/api/login", json={"username": username, "password": password})
@@ -264,7 +271,7 @@ async def test_no_secret_gets_into_the_log_whatever_clients_do_with_it(sqlite_ur
             await http.post("/api/fail", json={**room, "content": SECRET}, headers=bearer)
             await http.get("/api/me", headers=bearer | {"X-Request-Id": "end"})
         await log.one("request", request_id="end")
-        assert len(log.of("action")) == 17
+        assert len(log.of("action")) == 19
         assert len(log.of("request")) == 11  # with the registration, without the method that is none
         for secret in (SECRET, SECRET.upper(), SECRET[:6], token, token.split(".")[1], token.split(".")[2]):
             assert secret not in log.text, [line for line in log.text.splitlines() if secret in line]

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from server.context import Parts
 from server.delivery.catchup import CatchUp
 from server.dispatch import Dispatcher
+from server.gateways.dialects import topics
 from server.gateways.dialects.speaker import Speaker, SpeakerGateway
 from server.transport.admission import HalfOpen
 from server.transport.websocket import WebSocketSession
@@ -35,6 +36,7 @@ class Dialects:
         self._half_open = half_open
         self._transport = transport
         self._by_path: dict[str, SpeakerGateway] = {}
+        self._topics = self._gateway(topics.Topics, admit=topics.admission(parts.auth, dispatcher))
 
     def _gateway(
         self, speaker: Callable[[SpeakerGateway, WebSocketSession], Speaker], **options: Any
@@ -45,14 +47,16 @@ class Dialects:
 
     def find(self, path: str) -> SpeakerGateway | None:
         """Whose a WebSocket on this path is."""
-        return self._by_path.get(path)
+        found = self._by_path.get(path)
+        return self._topics if found is None and topics.token_in(path) else found
 
     def install(self, web: FastAPI) -> None:
         """Add the dialects' routes."""
+        topics.install(web, self._parts.auth, self._dispatcher, dev_tokens=self._dev_tokens)
 
     @property
     def _gateways(self) -> list[SpeakerGateway]:
-        return list(self._by_path.values())
+        return [*self._by_path.values(), self._topics]
 
     async def stop(self) -> None:
         await asyncio.gather(*(gateway.stop() for gateway in self._gateways))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 import orjson
@@ -16,20 +16,22 @@ import orjson
 from server.auth import now_ms, unauthenticated
 from server.context import Context, Parts
 from server.contract.actions import ConnectAuth
-from server.contract.errors import ActionError, CloseReason, Error
+from server.contract.errors import ActionError, CloseReason, Error, ErrorCode
 from server.contract.models import timestamp
 from server.delivery.catchup import CatchUp
 from server.delivery.connection import Connection
 from server.dispatch import Answer, Dispatcher
 from server.gateways.inbox import Inbox
 from server.gateways.live import CursorHeartbeat, LiveLink, ended
-from server.gateways.websocket import CLOSE_CODES
+from server.gateways.websocket import CLOSE_CODES, MAX_EARLY, MAX_EARLY_BYTES
 from server.opening import open_connection
 from server.transport.admission import HalfOpen
 from server.transport.frames import NORMAL, TEXT, frame, joined
 from server.transport.protocol import CONNECT_TIMEOUT_S
 from server.transport.websocket import WebSocketServer, WebSocketSession
 
+Ask = Callable[[str, object], Awaitable[Any]]
+"""Performs a canonical action with that payload for who signs in; its data. Raises `ActionError`."""
 PING_SOON_S: Final = 0.5
 """What was written is proved to have arrived after so long: these clients bring no cursors."""
 
@@ -96,6 +98,8 @@ class Speaker(ABC):
         self._inbox: Inbox | None = None
         self._timeout: asyncio.TimerHandle | None = None
         self._signing_in: asyncio.Task[None] | None = None
+        self._early: list[str | bytes] = []
+        self._early_bytes = 0
         self.connection: Connection | None = None
         self.opened_at = ""
         """When the connection was authenticated: what was created before had been waiting for it."""
@@ -108,7 +112,7 @@ class Speaker(ABC):
 
     @abstractmethod
     def received(self, data: str | bytes) -> None:
-        """A frame has come in."""
+        """A frame has come in. What comes while it is found out who sends it waits for that."""
 
     @abstractmethod
     def told(self, event: str, payload: Any) -> object | None:
@@ -117,6 +121,9 @@ class Speaker(ABC):
     @abstractmethod
     def refused(self, error: Error) -> None:
         """The client does not get in: say so and `leave`. Also if it gives no token in time."""
+
+    async def prepare(self, ask: Ask) -> None:  # noqa: B027 - most have nothing to learn
+        """Learn what must be known before anything is said to who signs in. What it raises refuses them."""
 
     @abstractmethod
     def arrived(self) -> None:
@@ -158,6 +165,16 @@ class Speaker(ABC):
         if not self._inbox.refuse(error, then):
             self._link.close(CloseReason.PROTOCOL_ERROR)
 
+    def confirmed(self, then: Callable[[], None]) -> None:
+        """Call back when what was said so far is known to have arrived, if that can be known."""
+        self._session.confirm(then)
+
+    def in_turn(self, then: Callable[[], None]) -> None:
+        """Call back when all that was asked before is answered."""
+        assert self._inbox is not None, "not signed in"
+        if not self._inbox.answer(Answer(), lambda _: then()):
+            self._link.close(CloseReason.PROTOCOL_ERROR)
+
     def sign_in(self, token: str) -> None:
         """Begin to; then `arrived` is called, or `refused`."""
         assert self._signing_in is None, "once"
@@ -171,10 +188,21 @@ class Speaker(ABC):
 
     def wait_for_token(self, seconds: float) -> None:
         def too_late() -> None:
-            if self.connection is None:
+            if self.signing_in:
+                self.refused(ActionError(ErrorCode.UNAVAILABLE, "the store cannot be reached now").error)
+            elif self.connection is None:
                 self.refused(unauthenticated("no token in time").error)
 
         self._timeout = asyncio.get_running_loop().call_later(seconds, too_late)
+
+    def take(self, data: str | bytes) -> None:
+        if not self.signing_in:
+            self.received(data)
+            return
+        self._early.append(data)
+        self._early_bytes += len(data)
+        if len(self._early) > MAX_EARLY or self._early_bytes > MAX_EARLY_BYTES:
+            self.refused(ActionError(ErrorCode.RATE_LIMITED, "too many requests before the authentication").error)
 
     def failing(self, code: int) -> None:
         self._link.close(CloseReason.PROTOCOL_ERROR, code)
@@ -183,16 +211,26 @@ class Speaker(ABC):
         self._link.close(CloseReason.SHUTDOWN)
 
     def ended(self) -> None:
+        self._early.clear()
         if self._timeout is not None:
             self._timeout.cancel()
         if self.connection is not None:
             ended(self.parts, self.connection)
+
+    async def _ask_first(self, connection: Connection, action: str, payload: object) -> Any:
+        context = Context(self.parts, connection.principal, address=self._session.address)
+        answer = await self._gateway.dispatcher.execute(action, payload, context)
+        if answer.error is not None:
+            raise ActionError(answer.error.code, answer.error.message, **answer.error.details)
+        return answer.data
 
     async def _sign_in(self, token: str) -> None:
         gateway, session, connection = self._gateway, self._session, None
         try:
             auth = ConnectAuth(token=token, device=self.name)
             opened = connection = await open_connection(gateway.parts, self._link, auth)
+            self.opened_at = timestamp(now_ms())
+            await self.prepare(lambda action, payload: self._ask_first(opened, action, payload))
             if session.closing or session.sealed:
                 gateway.parts.hub.remove(connection)
                 return
@@ -200,12 +238,14 @@ class Speaker(ABC):
                 gateway.dispatcher, lambda: Context(gateway.parts, opened.principal, opened, session.address)
             )
             self.connection = connection
-            self.opened_at = timestamp(now_ms())
             if self._timeout is not None:
                 self._timeout.cancel()
             session.authenticated(CursorHeartbeat(connection, gateway.parts))
             self.arrived()
             gateway.catch_up.start(connection, {})
+            early, self._early = self._early, []
+            for waiting in early:
+                self.received(waiting)
         except Exception as problem:
             if connection is not None:
                 gateway.parts.hub.remove(connection)
@@ -246,7 +286,7 @@ class SpeakerGateway:
         speaker.opened(query)
 
     def message(self, session: WebSocketSession, data: str | bytes) -> None:
-        _of(session).received(data)
+        _of(session).take(data)
 
     def failing(self, session: WebSocketSession, code: int) -> None:
         _of(session).failing(code)
