@@ -19,7 +19,7 @@ WITH_NODE = if ! { $(NODE_OK); }; then PATH="$(CURDIR)/$(BIN):$$PATH"; export PA
 
 .PHONY: help
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(STAMP) ## Make .venv with the locked dependencies and the project, editable
@@ -68,6 +68,10 @@ fmt: $(STAMP) ## Format, and mend what the linter can
 .PHONY: docs
 docs: $(STAMP) ## Make the generated parts of the documents, and the TypeScript types, again
 	$(BIN)/python -m docs.generate
+
+.PHONY: postman
+postman: $(STAMP) $(NODE_TESTS) ## Make a Postman collection of the HTTP routes, in build/
+	@$(WITH_NODE) $(BIN)/python -m docs.postman
 
 .PHONY: lock
 lock: $(UV) ## Make the lock files again (UPGRADE=1: with the newest versions)

@@ -19,6 +19,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "limit": 50,
     "mentions": ["diego"],
     "message_id": _MESSAGE,
+    "new_password": "battery staple",
     "next": None,
     "online": True,
     "password": "correct horse",

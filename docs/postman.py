@@ -1,0 +1,71 @@
+"""Makes a Postman collection of the HTTP routes: `python -m docs.postman`, or `make postman`.
+
+It is converted from the OpenAPI document, which is made from the registry of actions. Register or log in with it, and
+its other requests carry the token.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import server.actions
+from server.dispatch import Registry
+from server.gateways import openapi
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+CONVERTER: Final = ROOT / "tests/js/node_modules/openapi-to-postmanv2/bin/openapi2postmanv2.js"
+COLLECTION: Final = ROOT / "build/tidings.postman_collection.json"
+ADDRESS: Final = "http://127.0.0.1:8000"
+"""What `baseUrl` is at first; a variable of the collection."""
+_OPTIONS: Final = {
+    "folderStrategy": "Tags",
+    "parametersResolution": "Example",
+    "enableOptionalParameters": "false",
+    "includeAuthInfoInExample": "false",
+}
+_KEEP_TOKEN: Final = 'if (pm.response.code < 300) pm.collectionVariables.set("bearerToken", pm.response.json().token);'
+
+
+def collection(node: str = "node") -> dict[str, Any]:
+    """The collection (format 2.1); `node` is Node.js. Raises `CalledProcessError` if it cannot be converted."""
+    described = openapi.document(Registry(server.actions)) | {"servers": [{"url": ADDRESS}]}
+    options = ",".join(f"{name}={value}" for name, value in _OPTIONS.items())
+    with TemporaryDirectory() as directory:
+        source, target = Path(directory, "openapi.json"), Path(directory, "collection.json")
+        source.write_text(json.dumps(described), "utf-8")
+        command = [node, str(CONVERTER), "-s", str(source), "-o", str(target), "-O", options]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+        made: dict[str, Any] = json.loads(target.read_text("utf-8"))
+    made["variable"].append({"key": "bearerToken", "value": ""})
+    for item in (item for folder in made["item"] for item in folder["item"]):
+        method, path = route(item)
+        operation = described["paths"][path][method.lower()]
+        # What the document has an example of is what it takes to be a good request.
+        shown = {parameter["name"] for parameter in operation.get("parameters", ()) if "example" in parameter}
+        for parameter in item["request"]["url"]["query"]:
+            parameter["disabled"] = parameter["key"] not in shown
+        if operation["operationId"] in ("register", "login", "refresh"):
+            item["event"] = [{"listen": "test", "script": {"type": "text/javascript", "exec": [_KEEP_TOKEN]}}]
+    return made
+
+
+def route(item: dict[str, Any]) -> tuple[str, str]:
+    """Method and path of a request of the collection, as OpenAPI writes it."""
+    parts = item["request"]["url"]["path"]
+    path = "".join(f"/{{{part[1:]}}}" if part.startswith(":") else f"/{part}" for part in parts)
+    return item["request"]["method"], path
+
+
+if __name__ == "__main__":
+    try:
+        text = json.dumps(collection(), indent=1, ensure_ascii=False)
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"openapi-to-postmanv2 failed: {error.stdout}{error.stderr}")
+    COLLECTION.parent.mkdir(exist_ok=True)
+    COLLECTION.write_text(text + "\n", "utf-8")
+    print(COLLECTION.relative_to(ROOT))
