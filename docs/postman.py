@@ -28,7 +28,9 @@ _OPTIONS: Final = {
     "enableOptionalParameters": "false",
     "includeAuthInfoInExample": "false",
 }
-_KEEP_TOKEN: Final = 'if (pm.response.code < 300) pm.collectionVariables.set("bearerToken", pm.response.json().token);'
+_KEEP_TOKEN: Final = (
+    'if (pm.response.code < 300) pm.collectionVariables.set("bearerToken", pm.response.json().token);'
+)
 
 
 def collection(node: str = "node") -> dict[str, Any]:

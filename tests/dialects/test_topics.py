@@ -301,6 +301,25 @@ async def test_who_was_not_connected_gets_what_is_pending_when_connected_again(
             assert diego.pushed[0]["pending"]
 
 
+async def test_the_queue_of_pending_messages_is_managed_over_rest(
+    gateway: RunningNode, tokens: dict[str, str]
+) -> None:
+    room_id = await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"])
+    async with talking(gateway.url, tokens["diego"]) as diego:
+        await diego.ask("disconnect")
+    queue = {"params": {"device": "topics"}}
+    async with talking(gateway.url, tokens["omar"]) as omar, rest(gateway.url, tokens["diego"]) as http:
+        for content in ("one", "two"):
+            await omar.ask("message", topic_name="noticias", content=content)
+        (pending,) = (await http.get("/api/pending", **queue)).json()["rooms"]
+        assert (pending["room_id"], pending["pending"]) == (room_id, 2)
+        assert (await http.delete("/api/pending", **queue)).is_success
+        assert (await http.get("/api/pending", **queue)).json()["rooms"] == []
+        await omar.ask("message", topic_name="noticias", content="three")
+    async with talking(gateway.url, tokens["diego"]) as diego:
+        assert await diego.nothing_more() == ["three"]
+
+
 # -- connection and authentication ------------------------------------------------------------------------------
 
 DOCUMENTED = (
