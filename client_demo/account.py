@@ -17,12 +17,39 @@ from server.contract.models import Credentials
 
 _ROUTES: Final = {
     "message": ("POST", "/api/messages"),
+    "edit": ("PATCH", "/api/messages/{message_id}"),
+    "delete": ("DELETE", "/api/messages/{message_id}"),
+    "react": ("POST", "/api/messages/{message_id}/reactions"),
     "history": ("GET", "/api/messages"),
+    "search": ("GET", "/api/search"),
     "create": ("POST", "/api/topics"),
+    "create_conversation": ("POST", "/api/conversations"),
+    "set_title": ("PUT", "/api/title"),
     "invite": ("POST", "/api/invitations"),
+    "create_invitation_link": ("POST", "/api/invitation-links"),
+    "join_by_link": ("POST", "/api/invitation-links/{code}"),
+    "delete_invitation_link": ("DELETE", "/api/invitation-links/{code}"),
     "get_rooms": ("GET", "/api/rooms"),
     "connect_to_room": ("POST", "/api/rooms/connect"),
+    "get_members": ("GET", "/api/members"),
+    "kick": ("POST", "/api/kicks"),
+    "ban": ("POST", "/api/bans"),
+    "unban": ("DELETE", "/api/bans"),
+    "get_bans": ("GET", "/api/bans"),
+    "mute": ("POST", "/api/mutes"),
+    "set_role": ("PUT", "/api/roles"),
     "get_profile": ("GET", "/api/users/{username}"),
+    "block": ("POST", "/api/blocks"),
+    "unblock": ("DELETE", "/api/blocks"),
+    "get_blocks": ("GET", "/api/blocks"),
+    "get_sessions": ("GET", "/api/sessions"),
+    "revoke_session": ("DELETE", "/api/sessions/{session_id}"),
+    "change_password": ("POST", "/api/me/password"),
+    "deactivate": ("POST", "/api/me/deactivate"),
+    "get_pending": ("GET", "/api/pending"),
+    "clear_pending": ("DELETE", "/api/pending"),
+    "echo": ("POST", "/api/echo"),
+    "echo_history": ("GET", "/api/echo"),
 }
 AskPassword = Callable[[], Awaitable[str | None]]
 _SIGN_IN_AGAIN: Final = {ErrorCode.UNAUTHENTICATED, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_REVOKED}
@@ -93,6 +120,10 @@ class Account:
                 raise SignedOut(f"{why.error.message}: sign in again") from None
             await self._present("/api/login")
 
+    def forget_password(self) -> None:
+        """It is no longer the one: the token goes on being renewed, and at its end a person signs in again."""
+        self._password = None
+
     async def _is_valid(self) -> bool:
         try:
             self.username = (await self.request("GET", "/api/me"))["username"]
@@ -124,7 +155,7 @@ class Account:
     ) -> dict[str, Any]:
         """One REST request. Raises `Refused` for a problem document (RFC 9457), `Offline` without an answer."""
         headers = {"Authorization": f"Bearer {self.token}"} if signed else {}
-        params, json = (body, None) if method == "GET" else (None, body)
+        params, json = (body, None) if method in ("GET", "DELETE") else (None, body)
         try:
             answer = await self._http.request(method, path, params=params, json=json, headers=headers)
         except httpx.HTTPError as why:

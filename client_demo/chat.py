@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Coroutine, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from prompt_toolkit.formatted_text import StyleAndTextTuples
+from rich.console import RenderableType
 
-from client_demo import commands, render
+from client_demo import commands, desk, render
 from client_demo.account import Account
 from client_demo.client import Client
 from client_demo.connection import Event
+from client_demo.desk import Mistake
 from client_demo.errors import ClientError, Offline, Refused
+from client_demo.log import Log
 from client_demo.rooms import title
 from client_demo.screen import Screen
 from client_demo.store import RoomRef, Store, Unsent
@@ -27,13 +30,17 @@ from server.contract.events import (
     Ready,
     Receipt,
     RoomAdded,
+    RoomChanged,
     RoomRemoved,
     TypingNow,
 )
-from server.contract.models import Message, Room, RoomKind, View
+from server.contract.models import History, Members, Message, Role, Room, RoomKind, View
 
 _TYPING_EVERY: Final = 3.0
 _TYPING_LASTS: Final = 6.0
+_SHOW_PRESENCE: Final = 5
+"""Of how many others the status bar shows who is there."""
+_EMOJIS: Final = ("👍", "❤️", "😂", "🎉", "👀", "🙏")
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,10 @@ class Chat:
         self._store = store
         self._why_offline = "connecting…"
         self._greeted = False
-        self._entering = ""
+        self._entering: str | None = ""
+        self._log = Log()
+        self._members: dict[str, list[str]] = {}
+        self._online: dict[str, bool] = {}
         self._day = ""
         self._typists: dict[tuple[str, str], float] = {}
         self._last_sent: dict[str, int] = {}
@@ -110,11 +120,80 @@ class Chat:
         except ClientError as why:
             self.screen.print(render.note(str(why), "yellow"))
 
-    def send(self, room: RoomRef, content: str) -> None:
-        self.client.outbox.send(room, content)
+    def send(self, room: RoomRef, content: str, reply_to: str | None = None) -> None:
+        self.client.outbox.send(room, content, reply_to)
         self._said_typing = 0.0
         if not self.client.is_open:
             self.screen.print(render.note(f"waits to be sent: {content}"))
+
+    # What has not been sent yet, and can still be changed
+
+    def waiting(self) -> Unsent | None:
+        """The user's newest message to this room, if it is not acknowledged."""
+        current = self.current
+        if current is None:
+            return None
+        begun = self._store.last_unsent({"username": current.title.removeprefix("@")})
+        return self._store.last_unsent(current.ref) or begun
+
+    def change(self, unsent: Unsent, content: str) -> bool:
+        """Give it another content; False if it has been sent meanwhile."""
+        changed = self._store.change(unsent, content)
+        if changed and not self.client.is_open:
+            self.screen.print(render.note(f"waits to be sent: {content}"))
+        return changed
+
+    def withdraw(self, unsent: Unsent) -> bool:
+        """Do not send it; False if the server may have it."""
+        withdrawn = self._store.withdraw(unsent)
+        if withdrawn:
+            self.screen.print(render.note(f"will not be sent: {unsent.content}"))
+        return withdrawn
+
+    # What a command has at hand (`desk.Desk`)
+
+    async def ask(self, action: str, payload: dict[str, Any]) -> dict[str, Any]:
+        return await self.client.ask(action, payload)
+
+    async def about(self, action: str, **payload: Any) -> dict[str, Any]:
+        if self.current is None:
+            raise Mistake("no room is open")
+        if "username" in payload and "username" in self.current.ref:
+            raise Mistake("a conversation is between two; /new makes a group, /create a topic")
+        return await self.ask(action, {**self.current.ref, **payload})
+
+    async def message(self, which: str, *, mine: bool = False) -> Message:
+        if self.current is None or self.current.room_id is None:
+            raise Mistake("no room is open" if self.current is None else "nothing is said here yet")
+        room_id = self.current.room_id
+
+        async def last() -> Message | None:
+            held = self._log.last(room_id, self.account.username if mine else None)
+            if held is None:
+                await self._look(room_id, limit=100)
+            return held or self._log.last(room_id, self.account.username if mine else None)
+
+        async def at(seq: int) -> Message | None:
+            held = self._log.get(room_id, seq)
+            if held is None:
+                await self._look(room_id, before=seq + 1, limit=1)
+            return held or self._log.get(room_id, seq)
+
+        return await desk.pointed(which, last=last, at=at)
+
+    async def _look(self, room_id: str, **page: int) -> None:
+        data = await self.ask("history", {"room_id": room_id, **page})
+        for message in History.model_validate(data, extra="ignore").messages:
+            self._log.add(message)
+
+    def show(self, *looks: RenderableType, views: Iterable[View] = ()) -> None:
+        self.screen.print(*looks)
+
+    async def secret(self, prompt: str) -> str:
+        return await self.screen.secret(prompt)
+
+    def title_of(self, room_id: str) -> str:
+        return self.client.rooms.title(room_id)
 
     def _typed(self, line: str) -> None:
         """Say that we are typing, at most every few seconds; and that we stopped, if the line was emptied."""
@@ -144,9 +223,9 @@ class Chat:
     # Where we are
 
     @contextlib.contextmanager
-    def entering(self, topic: str) -> Iterator[None]:
-        """While the user enters a topic, its `room_added` is no news."""
-        self._entering = topic.casefold()
+    def entering(self, topic: str | None) -> Iterator[None]:
+        """While the user enters a topic, or any room (None), its `room_added` is no news."""
+        self._entering = None if topic is None else topic.casefold()
         try:
             yield
         finally:
@@ -156,6 +235,14 @@ class Chat:
         """Make a room the current one."""
         self.client.rooms.add(room)
         self._enter(Current({"room_id": room.room_id}, title(room), room.room_id))
+        self.background(self._see_who_is_there(room.room_id))
+
+    async def _see_who_is_there(self, room_id: str) -> None:
+        found = Members.model_validate(await self.ask("get_members", {"room_id": room_id}), extra="ignore").members
+        self._members[room_id] = [who.username for who in found if who.username != self.account.username]
+        self._online |= {who.username: who.online for who in found}
+        self._people.update(self._members[room_id])
+        self.screen.redraw()
 
     def enter_conversation(self, username: str) -> None:
         """Make the conversation with a user the current one, before it exists."""
@@ -172,7 +259,7 @@ class Chat:
     def show_history(self, messages: Iterable[Message]) -> None:
         """Print a page of the current room."""
         for message in messages:
-            self._print_message(message, here=True)
+            self._print_message(self._log.add(message), here=True)
 
     # What happens
 
@@ -182,18 +269,22 @@ class Chat:
                 self._why_offline = ""
             case Message() as message:
                 self._show_message(message)
-            case MessageChanged(message=message):
-                what = {"message_edited": "edited", "message_deleted": "deleted", "reaction": "reaction"}
-                self.screen.print(render.note(f"{what.get(event.name, event.name)}:"))
-                self._print_message(message)
-            case MemberChanged() as change if change.username != self.account.username:
-                self._people.add(change.username)
-                self.screen.print(render.member(change, self.client.rooms.title(change.room_id)))
+            case MessageChanged() as change:
+                before = self._log.change(change)
+                room = "" if self._is_here(change.room_id) else self.title_of(change.room_id)
+                me = self.account.username
+                self.screen.print(render.changed(event.name, before, change.message, me, room))
+            case MemberChanged() as change:
+                self._show_member(change)
+            case RoomChanged() as change:
+                self._show_title(change)
             case RoomAdded(room=room):
                 self._show_added(room)
             case RoomRemoved() as removed:
                 self._show_removed(removed)
             case Ready() as ready:
+                for room_id in ready.reset:
+                    self._log.forget(room_id)
                 self._greet(ready)
             case TypingNow() as typing:
                 until = time.monotonic() + _TYPING_LASTS if typing.typing else 0.0
@@ -206,7 +297,25 @@ class Chat:
                 pass
         self.screen.redraw()
 
+    def _is_here(self, room_id: str) -> bool:
+        return self.current is not None and self.current.room_id == room_id
+
+    def _show_member(self, change: MemberChanged) -> None:
+        if self._is_here(change.room_id):
+            self.background(self._see_who_is_there(change.room_id))
+        if change.username != self.account.username or change.role is not None:
+            self._people.add(change.username)
+            mine = change.username == self.account.username
+            self.screen.print(render.member(change, self.title_of(change.room_id), mine=mine))
+
+    def _show_title(self, change: RoomChanged) -> None:
+        self.screen.print(render.note(f"{change.username} calls this group {change.title} now"))
+        room = self.client.rooms.get(change.room_id)
+        if self.current is not None and room is not None and self._is_here(change.room_id):
+            self.current = replace(self.current, title=title(room))
+
     def _show_message(self, message: Message) -> None:
+        self._log.add(message)
         self._print_message(message)
         self._typists.pop((message.room_id, message.sender), None)
         if message.sender == self.account.username:
@@ -221,9 +330,9 @@ class Chat:
         if today != self._day:
             self._day = today
             self.screen.print(render.heading(today))
-        here = here or (self.current is not None and self.current.room_id == message.room_id)
-        room = "" if here else self.client.rooms.title(message.room_id)
-        self.screen.print(render.message(message, self.account.username, room))
+        room = "" if here or self._is_here(message.room_id) else self.title_of(message.room_id)
+        answers = self._log.find(message.room_id, message.reply_to) if message.reply_to else None
+        self.screen.print(render.message(message, self.account.username, room, answers))
 
     def _show_added(self, room: Room) -> None:
         current = self.current
@@ -233,9 +342,13 @@ class Chat:
         elif (
             self._greeted
             and room.kind is not RoomKind.DIRECT
-            and self._entering != (room.topic_name or "").casefold()
+            and not self._is_here(room.room_id)
+            and self._entering is not None
+            and self._entering != (room.topic_name or room.room_id).casefold()
         ):
-            self.screen.print(render.note(f"you are in {title(room)} now: /open {room.topic_name or room.room_id}"))
+            self.screen.print(
+                render.note(f"you are in {title(room)} now: /open {room.topic_name or room.title or room.room_id}")
+            )
 
     def _show_removed(self, removed: RoomRemoved) -> None:
         if self.client.rooms.get(removed.room_id) is not None:
@@ -245,6 +358,7 @@ class Chat:
             self.leave()
 
     def _show_presence(self, presence: Presence) -> None:
+        self._online[presence.username] = presence.online
         if self.current and self.current.title == f"@{presence.username}":
             self.screen.print(render.note(f"{presence.username} is {'online' if presence.online else 'offline'}"))
 
@@ -292,11 +406,22 @@ class Chat:
         typists = [
             who for (room, who), until in self._typists.items() if room == room_id and until > time.monotonic()
         ]
+        parts += self._who_is_there(room_id) if online and room_id else []
         if typists:
             parts.append(("", f"  {', '.join(typists)} {'is' if len(typists) == 1 else 'are'} typing…"))
         elif room_id and (how_far := self._how_far(room_id)):
             parts.append(("class:bar.quiet", f"  {how_far}"))
         return [(style, render.visible(text)) for style, text in parts]
+
+    def _who_is_there(self, room_id: str) -> list[tuple[str, str]]:
+        others = self._members.get(room_id, [])
+        there = [who for who in others if self._online.get(who)]
+        if len(others) > _SHOW_PRESENCE:
+            return [("", f"  {len(there)} of {len(others)} others are there")]
+        return [
+            ("class:bar.good" if who in there else "class:bar.quiet", f"  {'●' if who in there else '○'} {who}")
+            for who in others
+        ]
 
     def _how_far(self, room_id: str) -> str:
         """Who has got, and who has read, our last message in a room."""
@@ -311,8 +436,18 @@ class Chat:
 
     def _suggest(self, line: str) -> Iterable[str]:
         word = line.rpartition(" ")[2].casefold()
+        words = line.split(" ")
         if " " not in line:
             found: Iterable[str] = (f"/{name}" for name in commands.NAMES)
+            found = found if line.startswith("/") else (f"@{who}" for who in self._people)
+        elif words[0] == "/help":
+            found = commands.NAMES
+        elif words[0] in ("/react", "/unreact"):
+            found = _EMOJIS if len(words) == 3 else ()
+        elif words[0] == "/role" and len(words) == 3:
+            found = list(Role)
+        elif word.startswith("@"):
+            found = (f"@{who}" for who in self._people)
         elif line.startswith("/"):
             topics = {room.topic_name or room.title or "" for room in self.client.rooms}
             found = topics | self._people

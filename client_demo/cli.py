@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from client_demo import render, scripts
 from client_demo.account import Account, whose
+from client_demo.actions import ACTIONS
+from client_demo.desk import run
 from client_demo.errors import ClientError, Refused
 from client_demo.rooms import title
 from client_demo.store import Store, default_directory, state_path
@@ -56,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     send = commands.add_parser("send", help="send a message and wait for the acknowledgement")
     send.add_argument("room", metavar="ROOM")
     send.add_argument("text", metavar="TEXT", help="- reads it from standard input")
+    send.add_argument("--reply-to", metavar="N", help="answer message N of the room; . is the last one")
     send.add_argument("--client-id", help="sent twice with the same, it takes effect once")
     send.add_argument("--timeout", type=float, default=30, help="seconds to keep trying; default: %(default)s")
     send.add_argument("--json", action="store_true", help="print the message as the server has it")
@@ -82,9 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     join = commands.add_parser("join", help="become a member of a topic")
     join.add_argument("topic", metavar="TOPIC")
 
-    invite = commands.add_parser("invite", help="bring a user into a private topic")
-    invite.add_argument("room", metavar="ROOM")
-    invite.add_argument("invited", metavar="USER")
+    for action in ACTIONS.commands.values():
+        one = commands.add_parser(action.name, help=action.summary)
+        one.usage = f"%(prog)s [--json] {'ROOM ' if action.room else ''}{action.arguments}".strip()
+        if action.room:
+            one.add_argument("room", metavar="ROOM")
+        one.add_argument("words", nargs="*", metavar=action.arguments or "-")
+        one.add_argument("--json", action="store_true", help="one JSON object per line")
     return parser
 
 
@@ -130,7 +137,13 @@ async def _command(args: argparse.Namespace, account: Account, store: Store, dev
                 await Chat(account, store, device).run()
         case "send":
             text = sys.stdin.read().removesuffix("\n") if args.text == "-" else args.text
-            message = await scripts.send(account, args.room, text, client_id=args.client_id, timeout=args.timeout)
+            reply_to = None
+            if args.reply_to is not None:
+                room = scripts.Script(account, device, args.room, as_json=False)
+                reply_to = (await room.message(args.reply_to)).id
+            message = await scripts.send(
+                account, args.room, text, client_id=args.client_id, timeout=args.timeout, reply_to=reply_to
+            )
             if args.json:
                 print(render.as_json(message))
         case "tail":
@@ -147,8 +160,12 @@ async def _command(args: argparse.Namespace, account: Account, store: Store, dev
             print(title(await scripts.create(account, args.topic, private=args.private)))
         case "join":
             print(title(await scripts.join(account, args.topic)))
-        case "invite":
-            print(title(await scripts.invite(account, args.room, args.invited)))
+        case name:
+            action, rest = ACTIONS.commands[name], " ".join(args.words)
+            if rest and not action.arguments:
+                _usage(f"{name} takes no more than that")
+            desk = scripts.Script(account, device, args.room if action.room else "", as_json=args.json)
+            await run(action, desk, rest)
     return 0
 
 

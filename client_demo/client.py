@@ -20,7 +20,7 @@ from client_demo.rooms import Rooms
 from client_demo.store import Store, Unsent
 from server.contract.actions import MAX_CURSORS
 from server.contract.errors import CloseReason, Error, ErrorCode
-from server.contract.events import Closing, MemberChanged, MessageChanged, Ready, RoomAdded, RoomRemoved
+from server.contract.events import Closing, MemberChanged, MessageChanged, Ready, RoomAdded, RoomChanged, RoomRemoved
 from server.contract.models import History, Message
 
 _BACKOFF: Final = 0.25
@@ -187,12 +187,14 @@ class Client:
     def _take(self, event: Event) -> None:
         room_id, seq = position(event)
         if not room_id or not seq:
+            self.rooms.apply(event.data, self.account.username)
             self._show(event)
             return
         if not self._wants(room_id):
             return
         with self._store.take(room_id, seq) as new:
             if new:
+                self.rooms.apply(event.data, self.account.username)
                 self._show(event)
         if new:
             self._mark("delivered", room_id, seq)
@@ -246,6 +248,6 @@ class Client:
 def position(event: Event) -> tuple[str | None, int | None]:
     """The room and seq of an entry; (None, None) for what is not in a log."""
     match event.data:
-        case Message() | MessageChanged() | MemberChanged() as entry:
+        case Message() | MessageChanged() | MemberChanged() | RoomChanged() as entry:
             return entry.room_id, entry.seq
     return None, None

@@ -26,16 +26,9 @@ from pydantic import ValidationError
 
 from client_demo.errors import Offline, Refused, read_error
 from server.contract.errors import Error, ErrorCode
-from server.contract.events import EVENTS, Closing, MessageChanged, Presence
+from server.contract.events import EVENTS, Closing
 from server.contract.models import View
 
-_EVENTS: Final[dict[str, type[View]]] = {
-    **EVENTS,
-    "message_edited": MessageChanged,
-    "message_deleted": MessageChanged,
-    "reaction": MessageChanged,
-    "presence": Presence,
-}
 _CANNOT_CONNECT: Final = (
     socketio.exceptions.ConnectionError,
     aiohttp.ClientError,
@@ -160,7 +153,7 @@ class Connection:
 
 def _read_event(name: str, args: tuple[Any, ...]) -> Event | None:
     """The event, or None for one that this client is too old to know."""
-    model = _EVENTS.get(name)
+    model = EVENTS.get(name)
     if model is None or not args:
         return None
     try:

@@ -3,6 +3,9 @@
 A message is on disk before it is sent and until the server has acknowledged it. When the answer is lost, whether the
 message took effect is not known: it is sent again with the same `client_id`, and the server answers with the message
 that it already has. One is in flight at a time, so nothing overtakes a message that has to wait.
+
+A message may be changed while it waits. If it has been tried, the server may have it as it was: then the answer
+tells, and the `edit` goes out before the message counts as sent.
 """
 
 from __future__ import annotations
@@ -30,9 +33,9 @@ class Outbox:
         self._failed = failed
         self._woken = asyncio.Event()
 
-    def send(self, room: RoomRef, content: str) -> None:
+    def send(self, room: RoomRef, content: str, reply_to: str | None = None) -> None:
         """On disk when this returns; on its way when there is a connection."""
-        self._store.enqueue(room, content)
+        self._store.enqueue(room, content, reply_to=reply_to)
         self.wake()
 
     def wake(self) -> None:
@@ -47,8 +50,9 @@ class Outbox:
             if unsent is None:
                 await self._woken.wait()
                 continue
+            self._store.tried(unsent)
             try:
-                await self._ask("message", unsent.payload)
+                await self._send(unsent)
             except Offline:
                 waited = _longer(waited)
                 await self._pause(waited)
@@ -60,11 +64,19 @@ class Outbox:
                     waited = _longer(waited)
                     await self._pause(waited)
                 else:
+                    refused = self._store.get_unsent(unsent.client_id) or unsent
                     self._store.done(unsent)
-                    self._failed(unsent, why.error)
+                    self._failed(refused, why.error)
             else:
                 waited = 0.0
+
+    async def _send(self, unsent: Unsent) -> None:
+        sent = await self._ask("message", unsent.payload)
+        while (wanted := self._store.get_unsent(unsent.client_id)) is not None:
+            if not wanted.edited or wanted.content == sent.get("content"):
                 self._store.done(unsent)
+                return
+            sent = await self._ask("edit", {"message_id": sent["id"], "content": wanted.content})
 
     async def _pause(self, seconds: float) -> None:
         """Wait, or until woken: by a connection, for one."""

@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -21,7 +21,19 @@ from rich.text import Text
 
 from client_demo.rooms import title
 from server.contract.events import MemberChange, MemberChanged
-from server.contract.models import Member, Message, Room, View
+from server.contract.models import (
+    Ban,
+    Direction,
+    EchoEntry,
+    Member,
+    Message,
+    PendingRoom,
+    Profile,
+    Room,
+    Session,
+    Snippet,
+    View,
+)
 
 _COLOURS: Final = (
     "cyan",
@@ -62,6 +74,10 @@ def clock(timestamp: str) -> str:
     return f"{_local(timestamp):%H:%M}"
 
 
+def moment(timestamp: str) -> str:
+    return f"{_local(timestamp):%d %b %H:%M}"
+
+
 def day(timestamp: str) -> str:
     when = _local(timestamp)
     return f"{when:%A}, {when.day} {when:%B %Y}"
@@ -77,23 +93,106 @@ def name(username: str, me: str = "") -> Text:
     return Text(visible(username), style=colour)
 
 
-def message(message: Message, me: str, room: str = "") -> RenderableType:
-    """One message as a row: time, room if it is not the one on screen, sender, text."""
-    text = Text("(deleted)", style="dim italic") if message.deleted else Text(visible(message.content, keep="\n\t"))
-    if f"@{me}".casefold() in message.content.casefold() and message.sender != me:
-        text.stylize("bold")
-    if message.edited_at and not message.deleted:
-        text.append(" (edited)", style="dim")
-    for emoji, who in message.reactions.items():
-        text.append(f"  {visible(emoji)} {len(who)}", style="dim")
-    row = Table.grid(padding=(0, 1))
-    row.add_column(no_wrap=True)
-    head = Text(clock(message.created_at), style="dim")
+def message(message: Message, me: str, room: str = "", answers: Message | None = None) -> RenderableType:
+    """One message: its number, time, sender, text; with the room in place of the number if it is not the one on
+    screen, in which numbers point. `answers` is the message that it answers, if that is known."""
+    calls = me in message.mentions and message.sender != me
+    head = Text(f"{'' if room else message.seq:>3} ", style="bold yellow" if calls else "dim")
+    head.append(clock(message.created_at), style="not bold dim white")
+    if room:
+        head.append(f" {visible(room)}", style="not bold cyan")
+    head.append(" ").append_text(name(message.sender, me))
+    text = Text()
+    if message.reply_to and not message.deleted:
+        text.append_text(_quote(answers, me)).append("\n")
+    text.append_text(_text(message, me))
+    if message.reactions:
+        text.append("\n").append_text(reactions(message))
+    return _row(head, text)
+
+
+_MARKS: Final = {"message_edited": ("✎", "edited"), "message_deleted": ("✗", "deleted"), "reaction": ("", "")}
+
+
+def changed(what: str, before: Message | None, after: Message, me: str, room: str = "") -> RenderableType:
+    """What a change made of a message, which stands further up on the screen."""
+    mark, done = _MARKS.get(what, ("", ""))
+    head = Text(f"{'' if room else after.seq:>3} ", style="dim").append(mark or "·", style="yellow")
     if room:
         head.append(f" {visible(room)}", style="cyan")
-    head.append(" ").append_text(name(message.sender, me))
+    head.append(" ").append_text(name(after.sender, me))
+    if after.deleted:
+        return _row(head, _text(after, me))
+    if what == "reaction":
+        text = _text(after, me, most=40)
+        for emoji, who, on in _moved(before, after):
+            text.append("  ").append_text(name(who, me)).append(f" {'' if on else 'took back '}{visible(emoji)}")
+        return _row(head, text.append("\n").append_text(reactions(after)) if after.reactions else text)
+    return _row(head, _text(after, me) if done else Text())
+
+
+def _row(head: Text, text: Text) -> RenderableType:
+    row = Table.grid(padding=(0, 1))
+    row.add_column(no_wrap=True)
     row.add_row(head, text)
     return row
+
+
+def _text(message: Message, me: str, most: int | None = None) -> Text:
+    """What a message says, on `most` characters of one line if given; who is meant by it is marked."""
+    if message.deleted:
+        return Text("(deleted)", style="dim italic")
+    if most is None:
+        text = Text(visible(message.content, keep="\n\t"))
+    else:
+        text = Text(_short(message.content, most), style="dim")
+    for who in message.mentions:
+        style = "bold black on yellow" if who == me else "bold"
+        text.highlight_regex(re.compile(rf"@{re.escape(visible(who))}(?!\w)", re.IGNORECASE), style)
+    if message.edited_at:
+        text.append(" (edited)", style="dim")
+    return text
+
+
+def _short(content: str, most: int) -> str:
+    line = visible(" ".join(content.split()))
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def _quote(answered: Message | None, me: str) -> Text:
+    quote = Text("↳ ", style="dim")
+    if answered is None:
+        return quote.append("an earlier message")
+    quote.append(f"{answered.seq} ").append_text(name(answered.sender, me)).append(" ")
+    return quote.append("(deleted)" if answered.deleted else _short(answered.content, 50))
+
+
+def reactions(message: Message) -> Text:
+    """Each emoji and who put it; how many, if they are more than three."""
+    shown = (
+        f"{visible(emoji)} {', '.join(map(visible, who)) if len(who) <= 3 else len(who)}"
+        for emoji, who in message.reactions.items()
+    )
+    return Text("  ".join(shown), style="dim")
+
+
+def _moved(before: Message | None, after: Message) -> Iterable[tuple[str, str, bool]]:
+    """Who put (True) or took back (False) which emoji."""
+    if before is None:
+        return
+    for emoji in {**before.reactions, **after.reactions}:
+        was, now = before.reactions.get(emoji, []), after.reactions.get(emoji, [])
+        yield from ((emoji, who, True) for who in now if who not in was)
+        yield from ((emoji, who, False) for who in was if who not in now)
+
+
+def found(message: Message, snippet: Sequence[Snippet], me: str, room: str) -> RenderableType:
+    """One hit of a search: where, when, who, and the part around the match."""
+    head = Text(moment(message.created_at), style="dim").append(f" {visible(room)} {message.seq}", style="cyan")
+    text = Text()
+    for piece in snippet:
+        text.append(visible(" ".join(piece.text.split("\n"))), style="bold yellow" if piece.match else "")
+    return _row(head.append(" ").append_text(name(message.sender, me)), text if snippet else _text(message, me, 80))
 
 
 def plain(message: Message, room: str) -> str:
@@ -111,9 +210,11 @@ def heading(text: str) -> Rule:
     return Rule(Text(visible(text), style="dim"), style="dim", align="left")
 
 
-def member(change: MemberChanged, room: str) -> Text:
+def member(change: MemberChanged, room: str, *, mine: bool = False) -> Text:
     if change.change is MemberChange.ROLE:
-        return note(f"{change.username} is now {change.role or 'gone'} in {room}")
+        return note(f"{'you are' if mine else f'{change.username} is'} {change.role or 'gone'} in {room} now")
+    if mine:
+        return note(f"you {_CHANGES[change.change]} {room}")
     return note(f"{change.username} {_CHANGES[change.change]} {room}")
 
 
@@ -141,12 +242,62 @@ def rooms(found: Iterable[Room]) -> RenderableType:
 def members(found: Iterable[Member], me: str) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for who in found:
-        seen = "online" if who.online else f"last seen {_local(who.last_seen):%d %b %H:%M}" if who.last_seen else ""
         role = "" if who.role.value == "member" else who.role.value
         table.add_row(
-            Text("●" if who.online else "○", style="green" if who.online else "dim"),
-            name(who.username, me),
-            Text(role, style="yellow"),
-            Text(seen, style="dim"),
+            dot(who.online), name(who.username, me), Text(role, style="yellow"), Text(_seen(who), style="dim")
         )
     return table
+
+
+def dot(online: bool) -> Text:
+    return Text("●" if online else "○", style="green" if online else "dim")
+
+
+def _seen(who: Member | Profile) -> str:
+    if who.online:
+        return "online"
+    return f"last seen {moment(who.last_seen)}" if who.last_seen else "not seen yet"
+
+
+def profile(who: Profile, me: str) -> RenderableType:
+    row = dot(who.online).append(" ").append_text(name(who.username, me))
+    return row.append(f"  {_seen(who)}, here since {moment(who.created_at)}", style="not bold dim white")
+
+
+def bans(found: Sequence[Ban], *, more: bool) -> RenderableType:
+    if not found:
+        return note("nobody is banned")
+    table = Table.grid(padding=(0, 2))
+    for ban in found:
+        until = f"until {moment(ban.expires_at)}" if ban.expires_at else "for ever"
+        table.add_row("", name(ban.username), Text(until, style="dim"))
+    if more:
+        table.add_row("", "… and more")
+    return table
+
+
+def sessions(found: Sequence[Session]) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    for number, session in enumerate(found, 1):
+        table.add_row(
+            Text(f"{number:>3}", style="dim"),
+            Text(f"since {moment(session.created_at)}"),
+            Text(f"until {moment(session.expires_at)}", style="dim"),
+            Text(_short(session.user_agent or "", 40), style="dim"),
+            Text("this one" if session.current else "", style="green"),
+        )
+    return table
+
+
+def pending(found: Sequence[tuple[str, PendingRoom]], device: str) -> RenderableType:
+    if not found:
+        return note(f"nothing is pending for {device}")
+    table = Table.grid(padding=(0, 2))
+    for title_, room in found:
+        table.add_row("", Text(visible(title_)), Text(f"{room.pending} of {room.last_seq} to come", style="dim"))
+    return table
+
+
+def echo(entry: EchoEntry) -> Text:
+    arrow = "→" if entry.direction is Direction.SENT else "←"
+    return Text(f"{clock(entry.created_at)} {arrow} ", style="dim").append(visible(entry.content), style="not dim")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from client_demo.outbox import Ask
-from server.contract.models import Room, RoomKind
+from server.contract.events import MemberChange, MemberChanged, MessageChanged, Receipt, RoomChanged
+from server.contract.models import Message, Room, RoomKind, View
 from server.contract.models import Rooms as Page
 
 
@@ -25,6 +26,12 @@ class Rooms:
 
     def remove(self, room_id: str) -> None:
         self._by_id.pop(room_id, None)
+
+    def apply(self, event: View | None, me: str) -> None:
+        """Bring the room that an event is about up to it: `applied`."""
+        room = self._by_id.get(getattr(event, "room_id", ""))
+        if room is not None and event is not None:
+            self._by_id[room.room_id] = applied(room, event, me)
 
     def get(self, room_id: str) -> Room | None:
         return self._by_id.get(room_id)
@@ -49,6 +56,35 @@ def title(room: Room) -> str:
     if room.kind is RoomKind.DIRECT:
         return f"@{room.title or '?'}"
     return room.title or "a group"
+
+
+def applied(room: Room, event: View, me: str) -> Room:
+    """The room after an event; the same one if the snapshot counts it already.
+
+    A snapshot with `last_seq` L holds everything up to L. What has no seq (who comes and goes in a public topic) is
+    counted as it comes; the next snapshot puts it right.
+    """
+    seq = getattr(event, "seq", None)
+    if seq is not None and seq <= room.last_seq:
+        return room
+    now: dict[str, Any] = {} if seq is None else {"last_seq": seq}
+    match event:
+        case Message(sender=sender):
+            now["last_message"] = event
+            now |= {"unread": 0, "read_seq": seq} if sender == me else {"unread": room.unread + 1}
+        case MessageChanged(message=message):
+            if room.last_message is not None and room.last_message.id == message.id:
+                now["last_message"] = message
+        case RoomChanged(title=changed):
+            now["title"] = changed
+        case MemberChanged(change=MemberChange.ROLE, username=username, role=role):
+            now |= {"role": role} if username == me else {}
+        case MemberChanged(change=change, username=username):
+            now["members"] = room.members + (1 if change is MemberChange.JOINED else -1)
+        case Receipt(username=username, read_seq=read_seq) if username == me:
+            now["read_seq"] = max(room.read_seq, read_seq)
+            now |= {"unread": 0} if read_seq >= room.last_seq else {}
+    return room.model_copy(update=now)
 
 
 async def all_rooms(ask: Ask, **only: Any) -> list[Room]:

@@ -70,6 +70,14 @@ class Screen:
                 if not self._session.default_buffer.text:
                     return None
 
+    async def secret(self, prompt: str) -> str:
+        """Something typed that is neither shown nor remembered; empty when the user wants none of it."""
+        session: PromptSession[str] = PromptSession(is_password=True, erase_when_done=True, style=_STYLE)
+        try:
+            return await session.prompt_async([("class:prompt", f"{prompt} › ")])
+        except (EOFError, KeyboardInterrupt):
+            return ""
+
     def print(self, *renderables: RenderableType) -> None:
         """Print above the input line."""
         # Made anew each time, so that it knows the present stdout, and the present width of the terminal.

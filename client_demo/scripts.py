@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import sys
 import time
 import uuid
+from collections.abc import Iterable
 from typing import Any, Final
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from client_demo import render
 from client_demo.account import Account
+from client_demo.desk import Mistake, pointed
 from client_demo.errors import Offline, Refused
-from client_demo.rooms import all_rooms
+from client_demo.rooms import all_rooms, title
 from server.contract.errors import ErrorCode
-from server.contract.models import ConnectedRoom, History, Message, Room
+from server.contract.models import ConnectedRoom, History, Message, Room, View
 
 UNKNOWN: Final = (ErrorCode.NOT_FOUND, ErrorCode.INVALID)
 """What the server answers when a name names nothing, or cannot be one."""
@@ -22,9 +26,13 @@ UNKNOWN: Final = (ErrorCode.NOT_FOUND, ErrorCode.INVALID)
 _AGAIN_AFTER: Final = 0.5
 
 
-async def send(account: Account, room: str, content: str, *, client_id: str | None, timeout: float) -> Message:
+async def send(
+    account: Account, room: str, content: str, *, client_id: str | None, timeout: float, reply_to: str | None = None
+) -> Message:
     """Send, and wait for the acknowledgement. Tries again, with the same `client_id`, until the time is out."""
     payload = {"content": content, "client_id": client_id or str(uuid.uuid4())}
+    if reply_to is not None:
+        payload["reply_to"] = reply_to
     until = time.monotonic() + timeout
     while True:
         try:
@@ -40,8 +48,8 @@ async def send(account: Account, room: str, content: str, *, client_id: str | No
             await asyncio.sleep(wait)
 
 
-async def history(account: Account, room: str, *, limit: int) -> list[Message]:
-    data = await _about(account, room, "history", {"limit": limit})
+async def history(account: Account, room: str, **page: int) -> list[Message]:
+    data = await _about(account, room, "history", page)
     return History.model_validate(data, extra="ignore").messages
 
 
@@ -59,11 +67,6 @@ async def join(account: Account, topic: str) -> Room:
     return ConnectedRoom.model_validate(data, extra="ignore").room
 
 
-async def invite(account: Account, room: str, username: str) -> Room:
-    data = await _about(account, room, "invite", {"username": username})
-    return Room.model_validate(data, extra="ignore")
-
-
 async def _about(account: Account, room: str, action: str, payload: dict[str, Any]) -> dict[str, Any]:
     """Ask about a room given as people give it: a topic or a username, which share one namespace; or a room_id."""
     try:
@@ -75,6 +78,56 @@ async def _about(account: Account, room: str, action: str, payload: dict[str, An
             return await account.ask(action, {"room_id": room, **payload})
         except Refused as by_id:
             raise (why if by_id.code in UNKNOWN else by_id) from None
+
+
+class Script:
+    """What a command has at hand in a script (`desk.Desk`): REST, and the room that was named, if it is about one."""
+
+    def __init__(self, account: Account, device: str, room: str, *, as_json: bool) -> None:
+        self.account = account
+        self.device = device
+        self._room = room
+        self._as_json = as_json
+        self._titles: dict[str, str] = {}
+
+    async def ask(self, action: str, payload: dict[str, Any]) -> dict[str, Any]:
+        data = await self.account.ask(action, payload)
+        if action in ("search", "get_pending"):  # only what these answer names rooms by their ids
+            self._titles = {room.room_id: title(room) for room in await rooms(self.account, everything=False)}
+        return data
+
+    async def about(self, action: str, **payload: Any) -> dict[str, Any]:
+        return await _about(self.account, self._room, action, payload)
+
+    async def message(self, which: str, *, mine: bool = False) -> Message:
+        async def last() -> Message | None:
+            page = await history(self.account, self._room, limit=200)
+            own = (m for m in reversed(page) if not m.deleted and (not mine or m.sender == self.account.username))
+            return next(own, None)
+
+        async def at(seq: int) -> Message | None:
+            page = await history(self.account, self._room, before=seq + 1, limit=1)
+            return page[0] if page and page[0].seq == seq else None
+
+        return await pointed(which, last=last, at=at)
+
+    def show(self, *looks: RenderableType, views: Iterable[View] = ()) -> None:
+        if self._as_json:
+            for view in views:
+                print(render.as_json(view))
+        else:
+            Console(highlight=False).print(*looks, sep="\n", end="\n" if looks else "")
+
+    async def secret(self, prompt: str) -> str:
+        if not sys.stdin.isatty():
+            raise Mistake("a password is typed in a terminal, not piped")
+        return await asyncio.to_thread(getpass.getpass, f"{prompt}: ")
+
+    def enter(self, room: Room) -> None:
+        pass
+
+    def title_of(self, room_id: str) -> str:
+        return self._titles.get(room_id, "?")
 
 
 def print_rooms(found: list[Room], *, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from client_demo.errors import Busy
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE cursor (
@@ -35,6 +35,14 @@ CREATE TABLE outbox (
     content TEXT NOT NULL
 );
 """
+_MIGRATIONS: Final = {
+    1: """
+ALTER TABLE outbox ADD COLUMN reply_to TEXT;
+ALTER TABLE outbox ADD COLUMN tried INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE outbox ADD COLUMN edited INTEGER NOT NULL DEFAULT 0;
+""",
+}
+"""From that version to the next one. What an older client left in its outbox may have been tried."""
 
 RoomRef = dict[str, str]
 """A room reference of the contract: exactly one of `room_id`, `topic_name`, `username`."""
@@ -47,10 +55,14 @@ class Unsent:
     client_id: str
     room: RoomRef
     content: str
+    reply_to: str | None = None
+    edited: bool = False
+    """Its content was changed after it had been tried: the server may have an older one."""
 
     @property
     def payload(self) -> dict[str, Any]:
-        return {**self.room, "content": self.content, "client_id": self.client_id}
+        answers = {"reply_to": self.reply_to} if self.reply_to else {}
+        return {**self.room, "content": self.content, "client_id": self.client_id, **answers}
 
 
 def default_directory() -> Path:
@@ -84,12 +96,12 @@ class Store:
         self._db.execute("PRAGMA synchronous=NORMAL")
         with self._transaction():
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in _SCHEMA.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={_VERSION}")
-            elif version != _VERSION:
+            if version not in (0, *_MIGRATIONS, _VERSION):
                 raise Busy(f"{path} was written by another version of this client ({version})")
+            for step in range(version, _VERSION):
+                for statement in (_MIGRATIONS[step] if step else _SCHEMA).split(";"):
+                    self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version={_VERSION}")
 
     def close(self) -> None:
         self._db.close()
@@ -185,14 +197,16 @@ class Store:
 
     # Sending
 
-    def enqueue(self, room: RoomRef, content: str, client_id: str | None = None) -> Unsent:
+    def enqueue(
+        self, room: RoomRef, content: str, client_id: str | None = None, reply_to: str | None = None
+    ) -> Unsent:
         """Keep a message for sending, after all that were enqueued before it."""
-        unsent = Unsent(client_id or str(uuid.uuid4()), room, content)
+        unsent = Unsent(client_id or str(uuid.uuid4()), room, content, reply_to)
         self._db.execute("PRAGMA synchronous=FULL")
         try:
             self._db.execute(
-                "INSERT INTO outbox (client_id, room, content) VALUES (?, ?, ?)",
-                (unsent.client_id, json.dumps(room), content),
+                "INSERT INTO outbox (client_id, room, content, reply_to, tried) VALUES (?, ?, ?, ?, 0)",
+                (unsent.client_id, json.dumps(room), content, reply_to),
             )
         finally:
             self._db.execute("PRAGMA synchronous=NORMAL")
@@ -200,8 +214,36 @@ class Store:
 
     def next_unsent(self) -> Unsent | None:
         """The oldest message that is not acknowledged."""
-        row = self._db.execute("SELECT client_id, room, content FROM outbox ORDER BY position LIMIT 1").fetchone()
-        return None if row is None else Unsent(row[0], json.loads(row[1]), row[2])
+        return next(self._unsent("ORDER BY position LIMIT 1"), None)
+
+    def get_unsent(self, client_id: str) -> Unsent | None:
+        """That message as it should be now; None if it is sent, or withdrawn."""
+        return next(self._unsent("WHERE client_id = ?", client_id), None)
+
+    def last_unsent(self, room: RoomRef) -> Unsent | None:
+        """The newest message to a room that is not acknowledged."""
+        return next(self._unsent("WHERE room = ? ORDER BY position DESC LIMIT 1", json.dumps(room)), None)
+
+    def _unsent(self, which: str, *values: str) -> Iterator[Unsent]:
+        rows = self._db.execute(f"SELECT client_id, room, content, reply_to, edited FROM outbox {which}", values)
+        for client_id, room, content, reply_to, edited in rows.fetchall():
+            yield Unsent(client_id, json.loads(room), content, reply_to, bool(edited))
+
+    def tried(self, unsent: Unsent) -> None:
+        """It goes out now: from here on the server may have it."""
+        self._db.execute("UPDATE outbox SET tried = 1 WHERE client_id = ? AND NOT tried", (unsent.client_id,))
+
+    def change(self, unsent: Unsent, content: str) -> bool:
+        """Give a message that waits another content; False if it waits no more."""
+        changed = self._db.execute(
+            "UPDATE outbox SET content = ?, edited = tried WHERE client_id = ?", (content, unsent.client_id)
+        )
+        return changed.rowcount == 1
+
+    def withdraw(self, unsent: Unsent) -> bool:
+        """Take back a message that was never tried; False if the server may have it."""
+        gone = self._db.execute("DELETE FROM outbox WHERE client_id = ? AND NOT tried", (unsent.client_id,))
+        return gone.rowcount == 1
 
     def unsent(self) -> int:
         """How many messages wait to be sent."""

@@ -136,7 +136,7 @@ async def test_only_the_invited_find_a_private_topic(cli: Cli) -> None:
     await cli("omar", "create", "secreto", "--private")
     status, _, err = await cli.run("diego", "join", "secreto")
     assert (status, err.partition(":")[0]) == (1, "not_found")
-    assert await cli("omar", "invite", "secreto", "diego") == "#secreto\n"
+    assert await cli("omar", "invite", "secreto", "diego") == ""
     await cli("omar", "send", "secreto", "entre nosotros")
     assert contents(await cli("diego", "history", "secreto", "--json")) == ["entre nosotros"]
 
