@@ -155,9 +155,7 @@ async def kick(desk: Desk, rest: str) -> None:
     await desk.about("kick", username=person(rest))
 
 
-@_command(
-    "ban", "USER [TIME]", "remove somebody, who may not come back; 2h, 7d, or for ever", group=_ORDER, room=True
-)
+@_command("ban", "USER [TIME]", "remove somebody for a time, or for ever", group=_ORDER, room=True)
 async def ban(desk: Desk, rest: str) -> None:
     who, *time = words(rest, "/ban USER [TIME]", 1, 2)
     duration = {"duration": seconds(time[0])} if time else {}
@@ -202,7 +200,7 @@ async def sessions(desk: Desk, _: str) -> None:
     desk.show(render.sessions(found), views=found)
 
 
-@_command("revoke", "N", "sign that one out: its number in /sessions, or its id", group=_ME)
+@_command("revoke", "N", "sign one out, by its number in /sessions", group=_ME)
 async def revoke(desk: Desk, rest: str) -> None:
     found = Sessions.model_validate(await desk.ask("get_sessions", {}), extra="ignore").sessions
     which = rest.removeprefix("#")
@@ -212,7 +210,7 @@ async def revoke(desk: Desk, rest: str) -> None:
     desk.show(render.note("that session is signed out"))
 
 
-@_command("passwd", "", "take another password; signs your other sessions out", group=_ME)
+@_command("passwd", "", "another password; ends your other sessions", group=_ME)
 async def passwd(desk: Desk, _: str) -> None:
     present = await desk.secret("Present password")
     new = await desk.secret("New password")

@@ -303,13 +303,16 @@ class Chat:
     def _show_member(self, change: MemberChanged) -> None:
         if self._is_here(change.room_id):
             self.background(self._see_who_is_there(change.room_id))
+        if change.role is None:
+            self._receipts.get(change.room_id, {}).pop(change.username, None)
         if change.username != self.account.username or change.role is not None:
             self._people.add(change.username)
             mine = change.username == self.account.username
             self.screen.print(render.member(change, self.title_of(change.room_id), mine=mine))
 
     def _show_title(self, change: RoomChanged) -> None:
-        self.screen.print(render.note(f"{change.username} calls this group {change.title} now"))
+        which = "this group" if self._is_here(change.room_id) else "a group of yours"
+        self.screen.print(render.note(f"{change.username} named {which} {change.title}"))
         room = self.client.rooms.get(change.room_id)
         if self.current is not None and room is not None and self._is_here(change.room_id):
             self.current = replace(self.current, title=title(room))

@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     tail = commands.add_parser("tail", help="print pending messages, then those that come; joins the topic")
     tail.add_argument("room", metavar="ROOM")
     tail.add_argument("--json", action="store_true", help="one JSON object per message")
+    tail.add_argument("--changes", action="store_true", help="also edits, deletions and reactions, each by its event")
     tail.add_argument("--count", type=int, metavar="N", help="end after N messages")
     tail.add_argument("--timeout", type=float, metavar="S", help="end after S seconds; status 1 if N are not reached")
 
@@ -149,7 +150,7 @@ async def _command(args: argparse.Namespace, account: Account, store: Store, dev
         case "tail":
             from client_demo.tail import Tail
 
-            tail = Tail(args.room, as_json=args.json, count=args.count)
+            tail = Tail(args.room, as_json=args.json, changes=args.changes, count=args.count)
             return 0 if await tail.run(account, store, device, args.timeout) else 1
         case "rooms":
             scripts.print_rooms(await scripts.rooms(account, everything=args.all), as_json=args.json)

@@ -63,9 +63,11 @@ def visible(text: str, keep: str = "") -> str:
     )
 
 
-def as_json(view: View) -> str:
-    """One line; what a terminal could take for a command is escaped."""
-    line = json.dumps(view.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":"))
+def as_json(view: View, event: str | None = None) -> str:
+    """One line, as `{"event", "data"}` if the event is named; what a terminal could take for a command is escaped."""
+    data = view.model_dump(mode="json")
+    data = data if event is None else {"event": event, "data": data}
+    line = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return _NOT_IN_JSON.sub(lambda char: f"\\u{ord(char[0]):04x}", line)
 
 
@@ -111,13 +113,12 @@ def message(message: Message, me: str, room: str = "", answers: Message | None =
     return _row(head, text)
 
 
-_MARKS: Final = {"message_edited": ("✎", "edited"), "message_deleted": ("✗", "deleted"), "reaction": ("", "")}
+_MARKS: Final = {"message_edited": "✎", "message_deleted": "✗", "reaction": "+"}
 
 
 def changed(what: str, before: Message | None, after: Message, me: str, room: str = "") -> RenderableType:
     """What a change made of a message, which stands further up on the screen."""
-    mark, done = _MARKS.get(what, ("", ""))
-    head = Text(f"{'' if room else after.seq:>3} ", style="dim").append(mark or "·", style="yellow")
+    head = Text(f"{'' if room else after.seq:>3} ", style="dim").append(f"{_MARKS.get(what, '·'):>5}", style="yellow")
     if room:
         head.append(f" {visible(room)}", style="cyan")
     head.append(" ").append_text(name(after.sender, me))
@@ -127,8 +128,10 @@ def changed(what: str, before: Message | None, after: Message, me: str, room: st
         text = _text(after, me, most=40)
         for emoji, who, on in _moved(before, after):
             text.append("  ").append_text(name(who, me)).append(f" {'' if on else 'took back '}{visible(emoji)}")
-        return _row(head, text.append("\n").append_text(reactions(after)) if after.reactions else text)
-    return _row(head, _text(after, me) if done else Text())
+        if sum(map(len, after.reactions.values())) > 1:
+            text.append("\n").append_text(reactions(after))
+        return _row(head, text)
+    return _row(head, _text(after, me))
 
 
 def _row(head: Text, text: Text) -> RenderableType:
@@ -195,9 +198,12 @@ def found(message: Message, snippet: Sequence[Snippet], me: str, room: str) -> R
     return _row(head.append(" ").append_text(name(message.sender, me)), text if snippet else _text(message, me, 80))
 
 
-def plain(message: Message, room: str) -> str:
-    """The same for a pipe."""
+def plain(message: Message, room: str, change: str = "") -> str:
+    """The same for a pipe; with what has become of it, if this is told of a message that came before."""
     text = "(deleted)" if message.deleted else visible(message.content, keep="\n\t")
+    if change:
+        put = " ".join(f"{visible(emoji)} {len(who)}" for emoji, who in message.reactions.items())
+        text = f"{message.seq} {change}: {put if change == 'reaction' else text}"
     return f"{message.created_at} {visible(room)} {visible(message.sender)}: {text}"
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from prompt_toolkit import PromptSession
@@ -50,14 +51,15 @@ class Screen:
             refresh_interval=1.0,
         )
         self._session.default_buffer.on_text_changed += lambda buffer: typed(buffer.text)
-        self._patched = patch_stdout(raw=True)
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Screen:
-        self._patched.__enter__()
+        self._open.enter_context(_no_echo())
+        self._open.enter_context(patch_stdout(raw=True))
         return self
 
     def __exit__(self, *why: Any) -> None:
-        self._patched.__exit__(*why)
+        self._open.close()
 
     async def line(self) -> str | None:
         """The next line; None when the user wants to leave (Ctrl-D, or Ctrl-C on an empty line)."""
@@ -91,6 +93,23 @@ class Screen:
         if app is not None:
             app.invalidate()
         self._session.app.invalidate()
+
+
+@contextlib.contextmanager
+def _no_echo() -> Iterator[None]:
+    """Between two prompts, too, the terminal does not show what is typed: it may be a password."""
+    if sys.platform == "win32" or not sys.stdin.isatty():
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(sys.stdin)
+    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
 
 
 class _Suggestions(Completer):

@@ -14,8 +14,8 @@ from client_demo.errors import ClientError, Refused
 from client_demo.rooms import all_rooms, title
 from client_demo.scripts import UNKNOWN, join
 from client_demo.store import Store
-from server.contract.events import RoomAdded, RoomRemoved
-from server.contract.models import Message, Profile, Room, RoomKind
+from server.contract.events import MessageChanged, RoomAdded, RoomRemoved
+from server.contract.models import Message, Profile, Room, RoomKind, View
 
 
 class _Enough(Exception):
@@ -28,9 +28,10 @@ class Tail:
     A message is printed and flushed before the cursor moves past it, so the next tail goes on with the one after.
     """
 
-    def __init__(self, room: str, *, as_json: bool, count: int | None) -> None:
+    def __init__(self, room: str, *, as_json: bool, changes: bool, count: int | None) -> None:
         self._room = room
         self._as_json = as_json
+        self._changes = changes
         self._left = count
         self._wanted: str | None = None
         self._title = room
@@ -89,18 +90,26 @@ class Tail:
     def _show(self, event: Event) -> None:
         match event.data:
             case Message(room_id=self._wanted) as message:
-                if self._left == 0:
-                    raise _Enough
-                print(render.as_json(message) if self._as_json else render.plain(message, self._title), flush=True)
-                if self._left is not None:
-                    self._left -= 1
-                    if self._left == 0:
-                        self._enough.set()
+                self._print_one(event.name, message, message)
+            case MessageChanged(room_id=self._wanted, message=message) as changed if self._changes:
+                self._print_one(event.name, changed, message)
             case RoomAdded(room=room) if self._wanted is None:
                 if room.kind is RoomKind.DIRECT and room.title == self._room:
                     self._found(room)
             case RoomRemoved(room_id=self._wanted) as removed:
                 raise ClientError(f"no longer in {self._title}: {removed.reason}")
+
+    def _print_one(self, name: str, view: View, message: Message) -> None:
+        if self._left == 0:
+            raise _Enough
+        if self._as_json:
+            print(render.as_json(view, name if self._changes else None), flush=True)
+        else:
+            print(render.plain(message, self._title, name if view is not message else ""), flush=True)
+        if self._left is not None:
+            self._left -= 1
+            if self._left == 0:
+                self._enough.set()
 
 
 def _say(why: str) -> None:

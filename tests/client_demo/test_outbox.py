@@ -144,3 +144,61 @@ async def test_a_connection_wakes_what_waits_for_one(store: Store, running: list
             outbox.wake()
             await asyncio.sleep(0)
     assert list(log.contents.values()) == ["one", "two", "three"]
+
+
+async def test_a_message_changed_before_it_was_tried_is_sent_as_it_is_then(
+    store: Store, running: list[asyncio.Task[None]]
+) -> None:
+    unsent = store.enqueue(ROOM, "zro")
+    assert store.change(unsent, "zero")
+    log = Log()
+    log.until = 4
+    await send_three(store, log, running)
+    assert list(log.contents.values()) == ["zero", "one", "two", "three"]
+
+
+async def test_a_message_changed_while_its_answer_is_lost_is_changed_on_the_server_too(
+    store: Store, running: list[asyncio.Task[None]]
+) -> None:
+    """Sent again with its `client_id`, it is answered as the server has it: as it was."""
+    has: dict[str, str] = {}
+    done = asyncio.Event()
+
+    async def ask(action: str, payload: dict[str, Any]) -> dict[str, Any]:
+        if action == "edit":
+            has[payload["message_id"]] = payload["content"]
+            done.set()
+        elif payload["client_id"] not in has:
+            has[payload["client_id"]] = payload["content"]
+            unsent = store.last_unsent(ROOM)
+            assert unsent is not None
+            assert not store.withdraw(unsent)  # the server may have it
+            assert store.change(unsent, "hello")
+            raise Offline("the answer is lost")
+        return {"id": payload.get("client_id"), "content": has[payload.get("client_id") or payload["message_id"]]}
+
+    outbox = Outbox(store, ask, lambda *_: None)
+    outbox.send(ROOM, "helo")
+    running.append(asyncio.create_task(outbox.run()))
+    async with asyncio.timeout(10):
+        while not done.is_set():
+            outbox.wake()
+            await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert list(has.values()) == ["hello"]
+    assert store.unsent() == 0
+
+
+async def test_a_withdrawn_message_is_not_sent(store: Store, running: list[asyncio.Task[None]]) -> None:
+    assert store.withdraw(store.enqueue(ROOM, "zero"))
+    log = Log()
+    log.until = 3
+    await send_three(store, log, running)
+    assert list(log.contents.values()) == ["one", "two", "three"]
+
+
+async def test_an_answer_keeps_what_it_answers_until_it_is_sent(store: Store) -> None:
+    store.enqueue(ROOM, "yes", reply_to="m1")
+    unsent = store.next_unsent()
+    assert unsent is not None
+    assert unsent.payload["reply_to"] == "m1"

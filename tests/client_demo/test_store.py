@@ -121,3 +121,17 @@ def test_a_state_of_another_version_is_refused_and_left_alone(path: Path) -> Non
         store._db.execute("PRAGMA user_version=99")
     with pytest.raises(Busy, match="another version"):
         Store(path, "laptop")
+
+
+def test_what_the_client_before_this_one_kept_is_taken_over(path: Path) -> None:
+    """Version 1 had no answers and no changes; what waited there may have been tried."""
+    with Store(path, "laptop") as store:
+        store.enqueue({"username": "diego"}, "hola")
+        for column in ("reply_to", "tried", "edited"):
+            store._db.execute(f"ALTER TABLE outbox DROP COLUMN {column}")
+        store._db.execute("PRAGMA user_version=1")
+    with Store(path, "laptop") as store:
+        unsent = store.next_unsent()
+        assert unsent is not None
+        assert unsent.content == "hola"
+        assert not store.withdraw(unsent)
