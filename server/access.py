@@ -25,8 +25,8 @@ from server.contract.permissions import Permission, refusal
 from server.delivery.connection import Principal
 
 T = TypeVar("T")
-KNOWN = 50_000
-"""How many references the directory keeps."""
+KNOWN = 100_000
+"""How many references the directory keeps, of all users together."""
 NAMES_KEPT_S = 30.0
 
 
@@ -36,90 +36,105 @@ class Found:
 
     room_key: int | None
     user_key: int | None = None
+    is_member: bool = False
+
+
+NO_ROOM = 0
+"""The key of no room. What is missing is looked for to the end, as what is private: so it takes the same time."""
 
 
 class Directory:
-    """Which room a reference names. Ids never change hands, so what was found may be kept.
+    """Which room a reference names, for one user.
 
-    A topic's name does when an administrator deletes the topic: it is kept for `NAMES_KEPT_S`.
+    Kept only for members: a stranger pays for the look-up every time, whether there is a private room or none. Ids
+    never change hands; a topic's name does when an administrator deletes it, so names are kept for `NAMES_KEPT_S`.
     """
 
     def __init__(self, database: Database) -> None:
         self._db = database
-        self._known: OrderedDict[tuple[int | None, str, str], tuple[int, float]] = OrderedDict()
+        self._known: OrderedDict[tuple[int, str, str], tuple[int, float]] = OrderedDict()
 
-    async def topic(self, name: str) -> int:
-        """Look a topic's name up. Raises `not_found`."""
-        key = self._get((None, "name", name))
-        if key is None:
-            room = await self._db.read(partial(rooms.find, name_key=names.name_key(name.strip())))
-            if room is None:
-                raise not_found()
-            key = self._keep((None, "name", name), room.key)
-        return key
+    async def topic(self, principal: Principal, name: str) -> int:
+        """As `find`, for a name that can only mean a topic."""
+        return await self._room(principal, ("name", name))
 
     async def find(self, principal: Principal, room_id: str | None, topic: str | None, user: str | None) -> Found:
-        """Look a reference up. Says nothing about whether the caller may know. Raises `not_found`."""
-        # A name may mean a direct conversation, which depends on who asks; an id does not.
-        ref: tuple[int | None, str, str]
+        """Look a reference up; `NO_ROOM` if there is no such room. Says nothing about whether the caller may know.
+
+        Raises `not_found` for a user.
+        """
         if room_id is not None:
-            ref = (None, "id", room_id)
-        elif topic is not None:
-            ref = (principal.user_key, "topic", topic)
-        else:
-            ref = (principal.user_key, "user", user or "")
-        key = self._get(ref)
+            return Found(await self._room(principal, ("id", room_id)))
+        ref = ("topic", topic) if topic is not None else ("user", user or "")
+        key = self._get(principal, ref)
         if key is not None:
             return Found(key)
-        found = await self._db.read(lambda conn: _look_up(conn, principal, room_id, topic, user))
-        if found.room_key is not None:
-            self._keep(ref, found.room_key)
+        found = await self._db.read(partial(_look_up, principal=principal, topic=topic, user=user))
+        if found.is_member and found.room_key is not None:
+            self._keep(principal, ref, found.room_key)
         return found
+
+    async def _room(self, principal: Principal, ref: tuple[str, str]) -> int:
+        key = self._get(principal, ref)
+        if key is None:
+            found = await self._db.read(partial(_look_up_room, principal=principal, ref=ref))
+            key = found.room_key or NO_ROOM
+            if found.is_member:
+                self._keep(principal, ref, key)
+        return key
 
     def forget(self, room_key: int) -> None:
         """The room is no more: its name may be another's soon."""
         for ref in [ref for ref, (key, _) in self._known.items() if key == room_key]:
             del self._known[ref]
 
-    def _get(self, ref: tuple[int | None, str, str]) -> int | None:
-        known = self._known.get(ref)
+    def _get(self, principal: Principal, ref: tuple[str, str]) -> int | None:
+        at = (principal.user_key, *ref)
+        known = self._known.get(at)
         if known is None:
             return None
         key, until = known
         if until < time.monotonic():
-            del self._known[ref]
+            del self._known[at]
             return None
-        self._known.move_to_end(ref)
+        self._known.move_to_end(at)
         return key
 
-    def _keep(self, ref: tuple[int | None, str, str], key: int) -> int:
-        self._known[ref] = (key, math.inf if ref[1] == "id" else time.monotonic() + NAMES_KEPT_S)
+    def _keep(self, principal: Principal, ref: tuple[str, str], key: int) -> None:
+        until = math.inf if ref[0] == "id" else time.monotonic() + NAMES_KEPT_S
+        self._known[principal.user_key, *ref] = (key, until)
         if len(self._known) > KNOWN:
             self._known.popitem(last=False)
-        return key
 
 
-def _look_up(
-    conn: Transaction, principal: Principal, room_id: str | None, topic: str | None, user: str | None
-) -> Found:
-    if room_id is not None:
-        room = rooms.find(conn, room_id=room_id)
-        if room is None:
-            raise not_found()
-        return Found(room.key)
-    if topic is not None:
-        room = rooms.find(conn, name_key=names.name_key(topic.strip()))
-        if room is not None:
-            return Found(room.key)
-        user = topic
-    username = names.try_username((user or "").strip())
+def _look_up_room(conn: Transaction, principal: Principal, ref: tuple[str, str]) -> Found:
+    kind, value = ref
+    if kind == "id":
+        return _found(conn, principal, rooms.find(conn, room_id=value))
+    return _found(conn, principal, rooms.find(conn, name_key=names.name_key(value.strip())))
+
+
+def _found(conn: Transaction, principal: Principal, room: RoomRow | None) -> Found:
+    key = NO_ROOM if room is None else room.key
+    standing = rooms.standing(conn, key, principal.user_key, now_ms())
+    return Found(key, is_member=standing.role is not None)
+
+
+def _look_up(conn: Transaction, principal: Principal, topic: str | None, user: str | None) -> Found:
+    """A topic, or the user of that name."""
+    found = Found(None) if topic is None else _look_up_room(conn, principal, ("name", topic))
+    username = names.try_username(((user if topic is None else topic) or "").strip())
     other = users.by_username(conn, username) if username else None
+    if found.room_key:
+        return found
     if other is None:
-        raise not_found("user" if topic is None else "room")
+        if topic is None:
+            raise not_found("user")
+        return found
     if other.key == principal.user_key:
         raise invalid("username" if topic is None else "topic_name", "that is yourself")
     direct = rooms.find_direct(conn, principal.user_key, other.key)
-    return Found(None if direct is None else direct.key, other.key)
+    return Found(None if direct is None else direct.key, other.key, is_member=direct is not None)
 
 
 class Access:
@@ -155,7 +170,7 @@ class Access:
         """As `find`, for a reference that can only mean a room: a name means a topic, never a user."""
         if room_id is None:
             assert topic_name is not None
-            return await self._directory.topic(topic_name)
+            return await self._directory.topic(self._principal, topic_name)
         found = await self._directory.find(self._principal, room_id, None, None)
         assert found.room_key is not None
         return found.room_key
