@@ -1,81 +1,122 @@
-"""A stranger's question about a private room costs the database what one about no room costs."""
+"""A private room looks to who is not in it as if there were none; and who is nobody gets in by no door."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import jwt
 import pytest
-from sqlalchemy import event
-from sqlalchemy.pool import Pool
+from socketio.exceptions import ConnectionError as SocketIOConnectionError
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
-from tests.support.client import REGISTRY, Refused, connected
-from tests.support.node import running_node
+from db.queries import users
+from tests.permissions.doors import Door, request
+from tests.permissions.rights import ACTS, OUTSIDE, PRIVATE, ROOMS, Act, exists, expected
+from tests.permissions.world import World
+from tests.support.client import REGISTRY, Client, PlainClient, Refused, connected
+from tests.support.node import RunningNode, running_node
 
-MORE: dict[str, dict[str, Any]] = {
-    "message": {"content": "x"},
-    "read": {"seq": 0},
-    "set_title": {"title": "x"},
-    "set_role": {"role": "member"},
-    "search": {"query": "x"},
+MISSING = {
+    "room_id": "0" * 24,
+    "topic_name": "no such topic",
+    "message_id": "0" * 32,
+    "code": "none",
+    "after": "0" * 24,
 }
-WITH_A_USER = {"invite", "kick", "ban", "unban", "mute", "set_role"}
+"""What there is not, by the field that names it."""
 
 
 @pytest.fixture
-def statements() -> Iterator[list[str]]:
-    """Every look-up that SQLite runs, without its values."""
-    seen: list[str] = []
-
-    def trace(sql: str) -> None:
-        if sql.startswith(("SELECT", "WITH")) and "total_changes" not in sql:
-            seen.append(re.sub(r"'[^']*'|\d+", "?", sql))
-
-    def watch(dbapi: Any, _record: Any) -> None:
-        dbapi.set_trace_callback(trace)
-
-    event.listen(Pool, "connect", watch)
-    yield seen
-    event.remove(Pool, "connect", watch)
+async def lite(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
+    async with running_node(sqlite_url, tmp_path, durability="normal") as node:
+        yield node
 
 
-async def test_a_private_room_takes_the_same_statements_as_none(
-    sqlite_url: str, tmp_path: Path, statements: list[str]
-) -> None:
-    async with running_node(sqlite_url, tmp_path, options={"session_check_s": 1000}) as node:
-        omar, diego = await node.register("omar"), await node.register("diego")
-        async with connected(node.url, omar) as owner, connected(node.url, diego) as stranger:
-            room = await owner.ask("create", topic_name="secreto", is_private=True)
-            message = await owner.ask("message", topic_name="secreto", content="x")
-            await node.node.indexer.stop()  # it looks things up when it likes
-            pairs: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
-            for action in REGISTRY:
-                fields = action.request.model_fields
-                more = MORE.get(action.name, {})
-                if not action.live or action.name == "create":
-                    continue
-                if action.name in WITH_A_USER:
-                    more = {**more, "username": "omar"}
-                found = pairs.setdefault(action.name, [])
-                if "message_id" in fields:
-                    extra = {"edit": {"content": "x"}, "react": {"emoji": "x"}}.get(action.name, {})
-                    found.append(({"message_id": message["id"], **extra}, {"message_id": "0" * 32, **extra}))
-                if "room_id" in fields:
-                    found.append(({"room_id": room["room_id"], **more}, {"room_id": "0" * 24, **more}))
-                if "topic_name" in fields:
-                    found.append(({"topic_name": "secreto", **more}, {"topic_name": "nothing", **more}))
-            asked = 0
-            for name, cases in pairs.items():
-                for private, missing in cases:
-                    took = []
-                    for payload in (private, missing):
-                        statements.clear()
-                        with pytest.raises(Refused) as refused:
-                            await stranger.ask(name, payload)
-                        took.append((refused.value.error, sorted(statements)))
-                    assert took[0] == took[1], (name, private)
-                    assert took[0][1], (name, "asked the database")
-                    asked += 1
-            assert asked > 35
+async def test_a_private_room_is_told_from_none_by_nobody_outside_it(lite: RunningNode) -> None:
+    world = await World(lite).make(1)
+    compared = 0
+    for caller in OUTSIDE:
+        async with connected(lite.url, world.tokens[caller]) as live:
+            door = Door("Socket.IO", live=live)
+            for room in ROOMS:
+                for act in (act for act in ACTS if door.has(act.action) and exists(act, room, caller)):
+                    if expected(act, room, caller) != "not_found":
+                        continue
+                    fields = world.fields(act, room, caller, 0)
+                    for given in [fields, *_named_otherwise(act, fields, room, caller)]:
+                        missing = given | {name: MISSING[name] for name in MISSING.keys() & given.keys()}
+                        here, nowhere = await door.error(act.action, given), await door.error(act.action, missing)
+                        assert here == nowhere, (caller, room, act.label, given)
+                        compared += 1
+    assert compared > 200
+
+
+def _named_otherwise(act: Act, fields: dict[str, Any], room: str, caller: str) -> list[dict[str, Any]]:
+    """The same of a private topic by its name."""
+    found = REGISTRY.get(act.action)
+    assert found is not None
+    if room != PRIVATE or "room_id" not in fields or "topic_name" not in found.request.model_fields:
+        return []
+    rest = {name: value for name, value in fields.items() if name != "room_id"}
+    return [{**rest, "topic_name": f"{room} {caller}"}]
+
+
+async def _nobodies(node: RunningNode) -> dict[str, tuple[str | None, str]]:
+    """Who is let in by no door: their token, and the code that they get."""
+    revoked, disabled = await node.register("revoked"), await node.register("disabled")
+    claims = jwt.decode(await node.register("expired"), options={"verify_signature": False})
+    expired = jwt.encode(claims | {"exp": claims["iat"]}, node.node.settings.signing_key(), algorithm="HS256")
+    async with httpx.AsyncClient(base_url=node.url, headers={"Authorization": f"Bearer {revoked}"}) as http:
+        assert (await http.post("/api/logout")).status_code == 204
+    user = await node.node.auth.user("disabled")
+    await node.node.database.write(lambda conn: users.set_disabled(conn, user.key, True))
+    return {
+        "anonymous": (None, "unauthenticated"),
+        "expired": (expired, "token_expired"),
+        "revoked": (revoked, "token_revoked"),
+        "disabled": (disabled, "token_revoked"),
+    }
+
+
+async def test_who_is_nobody_is_refused_when_connecting(lite: RunningNode) -> None:
+    for who, (token, code) in (await _nobodies(lite)).items():
+        # Without a token it is the payload that is wrong, or right but of nobody.
+        codes = {code} if token is not None else {"invalid", "unauthenticated"}
+        client = Client(lite.url, token)
+        with pytest.raises(SocketIOConnectionError):
+            await client.connect()
+        assert client.refusal["data"]["code"] in codes, who
+
+        plain = PlainClient(lite.url, token)
+        with pytest.raises(Refused) as refused:
+            await plain.connect()
+        assert refused.value.code in codes, who
+        await plain.closed.wait()
+        assert plain.socket.close_code == 4401, who
+        if token is None:
+            continue
+        url = lite.url.replace("http", "ws", 1) + f"/ws?token={token}"
+        async with connect(url, proxy=None) as socket:
+            frames: list[str] = []
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    frames.append(str(await socket.recv()))
+        assert [code in frame for frame in frames] == [True], who
+        assert socket.close_code == 4401, who
+
+
+async def test_who_is_nobody_is_refused_by_every_route(lite: RunningNode) -> None:
+    routed = [found for found in REGISTRY if found.http is not None and not found.anonymous]
+    assert len(routed) > 40
+    for who, (token, code) in (await _nobodies(lite)).items():
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(base_url=lite.url, headers=headers, timeout=20) as http:
+            for found in routed:
+                fields = dict.fromkeys(found.request.model_fields, "x")
+                answer = await request(http, found.name, fields)
+                assert (answer.status_code, answer.json()["code"]) == (401, code), (who, found.name)
