@@ -38,8 +38,8 @@ def _admit(work: Work, room: RoomLog, actor: Principal, user_key: int, username:
         raise ActionError(ErrorCode.FORBIDDEN, f"{username} is banned from this room")
     if room.row.kind == RoomKind.GROUP and room.row.members >= MAX_GROUP:
         raise ActionError(ErrorCode.TOO_LARGE, f"a group has {MAX_GROUP} members at most", limit=MAX_GROUP)
-    # Who comes to a topic that everybody has left takes it over.
-    role = Role.OWNER if room.row.kind == RoomKind.TOPIC and room.row.members == 0 else Role.MEMBER
+    # Who comes to a room that everybody has left takes it over.
+    role = Role.OWNER if room.row.members == 0 else Role.MEMBER
     room.resize(+1)
     _tell_members(work, room, actor, username, MemberChange.JOINED, role)
     work.save()
@@ -130,6 +130,10 @@ class Join(Operation[Snapshot]):
         assert self.room_key is not None
         room = work.room(self.room_key)
         work.check(room, self.actor.user_key, self.need)
+        # After it: who may not know of the room is not told anything else, either.
+        invited = self.user_key != self.actor.user_key
+        if invited and self.user_key in users.blockers_of(work.conn, self.actor.user_key):
+            raise ActionError(ErrorCode.FORBIDDEN, f"{self.username} does not take invitations from you")
         return _admit(work, room, self.actor, self.user_key, self.username)
 
 

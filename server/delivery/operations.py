@@ -260,6 +260,10 @@ class Change(Operation[T]):
     def write(self, work: Work, room: RoomLog, kind: str, new: EntryRow, **body: Any) -> None:
         """Store the message as it is now, and append the entry that tells of it."""
         log.rewrite(work.conn, new)
+        if new.client_id is not None:  # what its sender is told if they send it again
+            claim = (new.room_key, new.sender_key, new.client_id)
+            if claim in work.sent:
+                work.sent[claim] = new
         # What can still be said of the message when retention has taken it.
         body |= {"id": new.message_id, "sender": new.sender, "created_at": new.created_at}
         told = orjson.dumps(body).decode()

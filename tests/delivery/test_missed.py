@@ -15,7 +15,7 @@ from db.queries.log import Span
 from db.queries.rows import EntryRow
 from server.contract.events import EVENTS
 from server.delivery.catchup import read_page
-from server.delivery.frames import Codec, RoomName, event
+from server.delivery.frames import Codec, RoomName, event, said_by
 from server.transport.protocol import MsgpackCodec, TextCodec
 from tests.delivery.support import make_topic
 from tests.support.node import RunningNode
@@ -31,6 +31,11 @@ CONTENTS = [
     "{}%d%b",
 ]
 BODY = '{"change":"role","username":"omar","role":"moderator"}'
+
+
+WAS = '{"id":"was","sender":"omar","created_at":1700000000000,"emoji":"👍","remove":false}'
+CLIENT_ID = len(CONTENTS)
+"""Which kind has one."""
 
 
 def entries_of(room_key: int, senders: dict[str, int], after: int) -> list[EntryRow]:
@@ -52,7 +57,15 @@ def entries_of(room_key: int, senders: dict[str, int], after: int) -> list[Entry
         {"deleted": True},
         {"deleted": True, "content": None},
         {"kind": "member", "content": None, "body": BODY},
+        {"kind": "title", "content": None, "body": '{"title":"línea"}'},
         {"client_id": "mine-2", "reply_to": "the-first", "edited_at": 1_700_000_000_000, "content": 'é"'},
+        {"client_id": "mine-3", "reactions": '{"🦉":["omar","diego"]}', "body": '["omar"]'},
+        # Of a plain message, of one with a `client_id`, of a deleted one, of one that is no longer there.
+        *(
+            {"kind": kind, "content": None, "body": WAS, "of": target}
+            for kind in ("edit", "delete", "reaction")
+            for target in (0, CLIENT_ID, CLIENT_ID + 3, 1000)
+        ),
         {},
     ]
     times = [1_700_000_000_000, 1_700_000_000_000, 1_700_000_000_999, 1_699_999_999_050, 1_767_225_599_999, 0]
@@ -67,12 +80,18 @@ def entries_of(room_key: int, senders: dict[str, int], after: int) -> list[Entry
             message_id = f"{room_key}-{seq}" if is_message else None
             given |= {"client_id": client_id, "message_id": message_id}
             at = times[n % len(times)]
+            of = given.pop("of", None)
+            if of is not None:  # a message of the other sender
+                given["target_seq"] = after + 1 + of * len(senders) + (n + 1) % len(senders)
             made.append(
                 EntryRow(
                     room_key=room_key, seq=seq, sender_key=key, sender=sender, messages=seq, created_at=at, **given
                 )
             )
-    return made
+    known = {entry.seq: entry for entry in made}
+    return [
+        entry if entry.target_seq is None else entry._replace(target=known.get(entry.target_seq)) for entry in made
+    ]
 
 
 @pytest.mark.parametrize("codec", [TextCodec(), MsgpackCodec()], ids=["json", "msgpack"])
@@ -111,13 +130,14 @@ async def test_what_was_missed_is_what_would_have_come(server: RunningNode, code
             entries = [entry for span in wanted for entry in written[span.room_key]]
             places = [(one.room_key, seq) for one in page.chunks for seq in range(one.first, one.last + 1)]
             assert places == [(entry.room_key, entry.seq) for entry in entries]
-            told = [event(names[one.room_key], one, to_sender=one.sender_key == me) for one in entries]
+            told = [event(names[one.room_key], one, to_sender=said_by(one).sender_key == me) for one in entries]
             assert got == [codec.encode(name, payload) for name, payload in told]
             for message, (name, _) in zip(got, told, strict=True):
                 _, payload = decoded(message)
                 assert EVENTS[name].model_validate(payload).model_dump(mode="json") == payload
-            mine = [decoded(message)[1].get("client_id") for message in got]
-            shown = [one.client_id if one.sender_key == me else None for one in entries]
+            payloads = [decoded(message)[1] for message in got]
+            mine = [payload.get("message", payload).get("client_id") for payload in payloads]
+            shown = [said_by(one).client_id if said_by(one).sender_key == me else None for one in entries]
             assert mine == shown
 
 

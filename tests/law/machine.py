@@ -6,13 +6,14 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from copy import deepcopy
 from typing import Any, TypeVar
 
 import httpx
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.law.model import Refusal, Room
+from tests.law.model import Link, Message, Refusal, Room, said
 from tests.law.state import State, with_history
 from tests.law.world import PAGE, Device, World
 from tests.support.client import Refused
@@ -27,15 +28,47 @@ users = st.sampled_from([*USERS, "nobody"])
 references = st.tuples(st.sampled_from(["mine", "mine", "mine", "topic_name", "username", "room_id"]), index)
 client_ids = st.sampled_from([None, "first", "second", "third"])
 replies = st.none() | index
-in_a_burst = st.tuples(
-    index, st.sampled_from(["send", "send", "send", "read", "join", "leave", "come", "go"]), index, st.booleans()
+which_message = st.integers(0, 9)
+"""Counted from the newest."""
+CHANGES = ("edit", "edit", "delete", "react", "react")
+at_once = ("send", "send", "send", *CHANGES, "read", "join", "leave", "invite", "kick", "promote", "come", "go")
+in_a_burst = st.tuples(index, st.sampled_from(at_once), index, st.booleans())
+away = (
+    "send",
+    "send",
+    *CHANGES,
+    "read",
+    "read",
+    "join",
+    "leave",
+    "invite",
+    "kick",
+    "ban",
+    "unban",
+    "promote",
+    "title",
 )
-while_away = st.tuples(
-    st.booleans(),
+while_away = st.tuples(st.booleans(), index, st.sampled_from(away), index, st.booleans())
+likely = st.sampled_from([True, True, False])
+"""Whether it is something that may be done."""
+mentioned = st.none() | st.sampled_from(USERS)
+titles = st.sampled_from([None, "t1"])
+emojis = st.sampled_from(["👍", "🎉"])
+a_change = st.tuples(
     index,
-    st.sampled_from(["send", "send", "read", "read", "join", "leave", "invite"]),
+    st.sampled_from(["mine", "mine", "ours", "ours", "all"]),
+    which_message,
+    st.sampled_from(["edit", "edit", "same", "delete", "react", "react", "take off"]),
+    emojis,
+    mentioned,
+)
+a_moderation = st.tuples(
     index,
-    st.booleans(),
+    references,
+    users,
+    likely,
+    st.sampled_from(["kick", "ban", "unban", "mute", "unmute", "set_role", "set_role", "set_role"]),
+    st.sampled_from(["owner", "moderator", "moderator", "member"]),
 )
 
 
@@ -130,6 +163,8 @@ class Law(RuleBasedStateMachine):
             await self._create(ben, TOPICS[1], True)
             await self._join(ben, TOPICS[0], "subscribe")
             await self._invite(ben, ("topic_name", 1), USERS[0])
+            await self._create_conversation(ben, [USERS[0], USERS[2]], None)
+            await self._message(self.device(ben), {"topic_name": self.name(TOPICS[0])}, None, None)
 
         self.run(work())
 
@@ -167,7 +202,8 @@ class Law(RuleBasedStateMachine):
             mine = [one for one in self.world.connected if one.username == device.username and one is not device]
             actors = (mine if by_itself else self.world.connected) or self.world.connected
             room = self.model.rooms[where % len(self.model.rooms)]
-            await self._one(actors[by % len(actors)], what, room, flag)
+            actor = actors[by % len(actors)]
+            await self._one(actor, what, room, flag, self.subject(actor.username, what, room))
 
         async def work() -> None:
             if confirmed:
@@ -241,7 +277,7 @@ class Law(RuleBasedStateMachine):
         )
         if done is not None:
             room_id = done[1]["room_id"]
-            self.model.rooms.append(Room(room_id, "topic", topic_name, is_private, {device.username}))
+            self.model.rooms.append(Room(room_id, "topic", topic_name, is_private, {device.username: "owner"}))
 
     @precondition(lambda self: self.world.connected)
     @rule(who=index, name=topics, action=st.sampled_from(["subscribe", "suscribe", "connect_to_room"]))
@@ -262,11 +298,14 @@ class Law(RuleBasedStateMachine):
         done = await self.ask(device, action, verdict, ref)
         if done is not None:
             room, answer = done
-            room.members.add(device.username)
+            if device.username not in room.members:
+                room.came(device.username)
             view = answer
             if action == "connect_to_room":
                 online = {one.username for one in self.world.connected}
-                assert answer["usernames"] == sorted(online & room.members)
+                assert {name for name in answer["usernames"] if self.shows(name, device)} == {
+                    name for name in online & room.members.keys() if self.shows(name, device)
+                }
                 view = answer["room"]
             assert (view["room_id"], view["members"]) == (room.room_id, len(room.members))
 
@@ -278,7 +317,7 @@ class Law(RuleBasedStateMachine):
             payload = self.ref(device, ref)
             verdict = lambda: self.model.may_leave(device.username, payload)  # noqa: E731
             if (done := await self.ask(device, "unsubscribe", verdict, payload)) is not None:
-                done[0].members.discard(device.username)
+                done[0].gone(device.username)
 
         self.run(work())
 
@@ -299,15 +338,174 @@ class Law(RuleBasedStateMachine):
             {**payload, "username": username},
         )
         if done is not None:
-            done[0].members.add(username)
+            done[0].came(username)
+
+    @precondition(lambda self: self.world.connected)
+    @rule(who=index, others=st.lists(users, min_size=1, max_size=3), title=titles)
+    def create_conversation(self, who: int, others: list[str], title: str | None) -> None:
+        self.run(self._create_conversation(who, others, title))
+
+    async def _create_conversation(self, who: int, others: list[str], title: str | None) -> None:
+        device = self.device(who)
+        usernames = [self.name(user) for user in others]
+        payload = {"usernames": usernames} | ({} if title is None else {"title": title})
+        verdict = lambda: self.model.may_open(device.username, usernames, title)  # noqa: E731
+        done = await self.ask(device, "create_conversation", verdict, payload)
+        if done is None:
+            return
+        found, view = done
+        if found is not None:
+            assert view["room_id"] == found.room_id
+            return
+        kind = "direct" if len({*usernames, device.username}) == 2 and title is None else "group"
+        # All came at once: then it goes by age.
+        roles = {user: "member" for user in self.model.users if user in {*usernames, device.username}}
+        if kind == "group":
+            roles[device.username] = "owner"
+        self.model.rooms.append(Room(view["room_id"], kind, None, True, roles, title=title))
+
+    @precondition(lambda self: self.world.connected)
+    @rule(who=index, ref=references, title=st.sampled_from(["t1", "t2"]))
+    def set_title(self, who: int, ref: tuple[str, int], title: str) -> None:
+        async def work() -> None:
+            device = self.device(who)
+            payload = self.ref(device, ref)
+            verdict = lambda: self.model.may_name(device.username, payload)  # noqa: E731
+            done = await self.ask(device, "set_title", verdict, {**payload, "title": title})
+            if done is not None:
+                done[0].title = title
+                assert done[1]["title"] == title
+
+        self.run(work())
+
+    @precondition(lambda self: self.world.connected)
+    @rule(
+        who=index,
+        ref=references,
+        guest=index,
+        uses=st.sampled_from([None, 1, 2]),
+        then=st.sampled_from(["wait", "use", "use", "use twice", "void", "void"]),
+    )
+    def invitation_link(self, who: int, ref: tuple[str, int], guest: int, uses: int | None, then: str) -> None:
+        """`create_invitation_link`, `join_by_link`, `delete_invitation_link`: of a new link, or an earlier one."""
+
+        async def work() -> None:
+            device = self.device(who)
+            payload = self.ref(device, ref)
+            verdict = lambda: self.model.may_link(device.username, payload)  # noqa: E731
+            done = await self.ask(device, "create_invitation_link", verdict, {**payload, "uses": uses})
+            if done is not None:
+                self.model.links.append(Link(done[1]["code"], done[0], uses))
+            code = self.model.links[-1].code if self.model.links else "none"
+            if then == "void":
+                await self._void(device if guest % 2 else self.device(guest), code)
+            elif then != "wait":
+                await self._use(self.device(guest), code)
+                if then == "use twice":
+                    await self._use(self.device(guest + 2), code)
+            self.unchanged = None
+
+        self.run(work())
+
+    async def _use(self, device: Device, code: str) -> None:
+        done = await self.ask(
+            device, "join_by_link", lambda: self.model.may_use(device.username, code), {"code": code}
+        )
+        if done is not None:
+            link = done[0]
+            link.room.came(device.username)
+            if link.uses is not None:
+                link.uses -= 1
+
+    async def _void(self, device: Device, code: str) -> None:
+        verdict = lambda: self.model.may_void(device.username, code)  # noqa: E731
+        if (done := await self.ask(device, "delete_invitation_link", verdict, {"code": code})) is not None:
+            done[0].uses = 0
+
+    # -- who may do what to whom -----------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.world.connected)
+    @rule(steps=st.lists(a_moderation, min_size=1, max_size=3))
+    def moderate(self, steps: list[tuple[int, tuple[str, int], str, bool, str, str]]) -> None:
+        """`kick`, `ban`, `unban`, `mute`, `set_role`."""
+
+        async def work() -> None:
+            for step in steps:
+                await self._moderate(*self.moderation(*step))
+
+        self.run(work())
+        self.unchanged = self.unchanged if len(steps) == 1 else None
+
+    def moderation(
+        self, who: int, ref: tuple[str, int], user: str, likely: bool, what: str, role: str
+    ) -> tuple[Device, dict[str, Any], str, str, str]:
+        device, username = self.device(who), self.name(user)
+        payload = self.ref(device, ref)
+        if "username" in payload:
+            payload = {"topic_name": payload["username"]}
+        known = [
+            (one, room, subject)
+            for room in self.model.rooms
+            for one in self.world.connected
+            for subject in (sorted(room.banned) if what == "unban" else room.members)
+            if room.members.get(one.username, "member") != "member" and subject != one.username
+        ]
+        if likely and known:
+            device, room, username = known[-1 - (who * 6 + ref[1]) % len(known)]
+            payload = {"room_id": room.room_id}
+        return device, payload, username, what, role
+
+    async def _moderate(
+        self, device: Device, payload: dict[str, Any], username: str, what: str, role: str | None
+    ) -> None:
+        role = role if what == "set_role" else None
+        action, fields = {
+            "set_role": ("set_role", {"role": role}),
+            "mute": ("mute", {"duration": 3600}),
+            "unmute": ("mute", {"duration": 0}),
+        }.get(what, (what, {}))
+        me = device.username
+        verdict = lambda: self.model.may_moderate(me, payload, username, what, role)  # noqa: E731
+        done = await self.ask(device, action, verdict, {**payload, "username": username, **fields})
+        if done is not None:
+            room = done[0]
+            self.model.moderated(me, room, username, what, role)
+            if room.members[me] != "member":
+                bans = (await device.live.ask("get_bans", room_id=room.room_id))["bans"]
+                assert {one["username"] for one in bans} == room.banned
+
+    @precondition(lambda self: self.world.connected)
+    @rule(who=index, user=users, undo=st.booleans())
+    def block(self, who: int, user: str, undo: bool) -> None:
+        """`block`, `unblock`."""
+
+        async def work() -> None:
+            device, username, before = self.device(who), self.name(user), self.states()
+            me = device.username
+            verdict = lambda: self.model.may_block(me, username)  # noqa: E731
+            done = await self.ask(device, "unblock" if undo else "block", verdict, {"username": username})
+            if done is not None:
+                pair = {(me, username)}
+                self.model.blocks = self.model.blocks - pair if undo else self.model.blocks | pair
+                asked = await device.live.ask("get_blocks")
+                assert {(me, one) for one in asked["usernames"]} == {one for one in self.model.blocks if one[0] == me}
+                self.unchanged = before
+
+        self.run(work())
+
+    def shows(self, username: str, device: Device) -> bool:
+        """Whether a user shows the device's user that they are online."""
+        return (username, device.username) not in self.model.blocks
 
     # -- messages --------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.world.connected)
-    @rule(who=index, ref=references, client_id=client_ids, reply=replies)
-    def message(self, who: int, ref: tuple[str, int], client_id: str | None, reply: int | None) -> None:
+    @rule(who=index, ref=references, client_id=client_ids, reply=replies, mention=mentioned)
+    def message(
+        self, who: int, ref: tuple[str, int], client_id: str | None, reply: int | None, mention: str | None
+    ) -> None:
         device = self.device(who)
-        self.run(self._message(device, self.ref(device, ref), client_id, reply))
+        self.run(self._message(device, self.ref(device, ref), client_id, reply, mention))
 
     def to_retry(self) -> list[tuple[Device, Room, str]]:
         return [
@@ -326,11 +524,21 @@ class Law(RuleBasedStateMachine):
         device, room, client_id = known[which % len(known)]
         self.run(self._message(device, {"room_id": room.room_id}, client_id, None))
 
-    async def _message(self, device: Device, ref: dict[str, Any], client_id: str | None, reply: int | None) -> None:
-        payload = {**ref, "content": f"number {next(self.contents)}"}
+    def content(self, mention: str | None = None) -> str:
+        return f"number {next(self.contents)}" + ("" if mention is None else f" @{self.name(mention)}")
+
+    async def _message(
+        self,
+        device: Device,
+        ref: dict[str, Any],
+        client_id: str | None,
+        reply: int | None,
+        mention: str | None = None,
+    ) -> None:
+        payload = {**ref, "content": self.content(mention)}
         reply_to = None
         if reply is not None:
-            known = [message_id for room in self.model.rooms for _, message_id, _ in room.log]
+            known = [message.id for _, message in self.model.messages]
             reply_to = payload["reply_to"] = known[reply] if reply < len(known) else "0" * 32
         if client_id is not None:
             payload["client_id"] = client_id
@@ -346,6 +554,57 @@ class Law(RuleBasedStateMachine):
             else:
                 assert (message["content"], message["reply_to"]) == (payload["content"], reply_to)
             self.model.sent(device.username, ref, message)
+
+    @precondition(lambda self: self.world.connected)
+    @rule(changes=st.lists(a_change, min_size=1, max_size=4))
+    def change(self, changes: list[tuple[int, str, int, str, str, str | None]]) -> None:
+        """`edit`, `delete`, `react`."""
+
+        async def work() -> None:
+            for who, *rest in changes:
+                await self._change(self.device(who), *rest)
+
+        self.run(work())
+        self.unchanged = self.unchanged if len(changes) == 1 else None
+
+    async def _change(
+        self, device: Device, among: str, which: int, what: str, emoji: str, mention: str | None
+    ) -> None:
+        me, before = device.username, self.states()
+        known = [
+            message
+            for room, message in self.model.messages[::-1]
+            if among == "all" or (me in room.members and (among == "ours" or message.sender == me))
+        ]
+        message_id, content = "0" * 32, self.content(mention)
+        if known and (among != "all" or which < len(known)):
+            message = known[which % len(known)]
+            message_id, content = message.id, message.content or content if what == "same" else content
+        asked: dict[str, Any] = {"message_id": message_id}
+        if what in ("edit", "same"):
+            done = await self.ask(
+                device, "edit", lambda: self.model.may_edit(me, message_id), {**asked, "content": content}
+            )
+        elif what == "delete":
+            done = await self.ask(device, "delete", lambda: self.model.may_delete(me, message_id), asked)
+        else:
+            asked |= {"emoji": emoji, "remove": what == "take off"}
+            done = await self.ask(device, "react", lambda: self.model.may_react(me, message_id), asked)
+        if done is None:
+            return
+        (room, message), answer = done
+        was = deepcopy(message.said)
+        match what:
+            case "edit" | "same":
+                self.model.edited(room, message, content)
+            case "delete":
+                self.model.deleted(message)
+            case _:
+                self.model.reacted(me, message, emoji, what == "take off")
+        if what != "delete":
+            assert said(answer) == message.said
+        if was == message.said:
+            self.unchanged = before
 
     @precondition(lambda self: self.world.connected)
     @rule(who=index, ref=references, back=st.integers(-1, 4))
@@ -399,9 +658,8 @@ class Law(RuleBasedStateMachine):
             device = self.device(who)
             payload = self.ref(device, ref)
 
-            verdict = lambda: self.model.entered(device.username, payload)  # noqa: E731
             before = self.states()
-            await self.ask(device, "typing", verdict, {**payload, "typing": typing})
+            await self._typing(device, payload, typing)
             self.unchanged = before
 
         self.run(work())
@@ -421,13 +679,14 @@ class Law(RuleBasedStateMachine):
             if older and payload.get("room_id") in device.state.timelines:
                 before = device.state.timelines[payload["room_id"]].complete_from
             asked = {**payload, "limit": limit} | ({} if before is None else {"before": before})
+            state = device.state
             done = await self.ask(device, "history", verdict, asked)
             if done is not None:
                 room, page = done
-                log = [one for one in room.log if before is None or one[0] < before]
-                assert [message["id"] for message in page["messages"]] == [one for _, one, _ in log[-limit:]]
+                log = [one for one in room.log if before is None or one.seq < before]
+                assert [said(message) for message in page["messages"]] == [one.said for one in log[-limit:]]
                 assert page["has_more"] == (len(log) > limit)
-                device.state = with_history(device.state, room.room_id, before, page)
+                device.state = with_history(device.state, state, room.room_id, before, page) or device.state
 
         self.run(work())
 
@@ -442,7 +701,7 @@ class Law(RuleBasedStateMachine):
             verdict = lambda: self.model.entered(device.username, payload)  # noqa: E731
             done = await self.ask(device, "get_members", verdict, payload)
             if done is not None:
-                assert {one["username"] for one in done[1]["members"]} == done[0].members
+                assert {one["username"] for one in done[1]["members"]} == done[0].members.keys()
                 await device.open(done[0].room_id)
 
         self.run(work())
@@ -468,6 +727,14 @@ class Law(RuleBasedStateMachine):
         self.run(work())
 
     async def _typing(self, device: Device, ref: dict[str, Any], typing: bool) -> None:
+        """But not where it depends on whether the connection was typing already."""
+        try:
+            room = self.model.entered(device.username, ref)
+        except Refusal:
+            pass
+        else:
+            if self.model.silenced(device.username, room):
+                return
         await self.ask(device, "typing", lambda: self.model.entered(device.username, ref), {**ref, "typing": typing})
 
     async def _get_profile(self, device: Device, username: str) -> None:
@@ -478,7 +745,8 @@ class Law(RuleBasedStateMachine):
         done = await self.ask(device, "get_profile", verdict, {"username": username})
         if done is not None:
             assert done[1]["username"] == username
-            assert done[1]["online"] or all(one.username != username for one in self.world.connected)
+            if self.shows(username, device):
+                assert done[1]["online"] or all(one.username != username for one in self.world.connected)
 
     async def _get_rooms(self, device: Device, kind: str | None, member: bool | None) -> None:
         """A caller sees their own rooms, and public topics."""
@@ -526,36 +794,91 @@ class Law(RuleBasedStateMachine):
         for device, what, room, flag in acting:
             if device in moving:
                 continue
-            if what in ("join", "leave"):
-                if (device.username, room) in membership:
+            subject = self.subject(device.username, what, room)
+            if subject is not None:
+                # Which of two came first could not be told.
+                if (subject, room) in membership:
                     continue
-                membership.add((device.username, room))
-            works.append(self._one(device, what, room, flag))
+                membership.add((subject, room))
+                room.unordered = True
+            room.unsure = True
+            works.append(self._one(device, what, room, flag, subject))
         await asyncio.gather(*works)
 
-    async def _one(self, device: Device, what: str, room: Room, flag: bool) -> None:
+    def subject(self, me: str, what: str, room: Room) -> str | None:
+        """Who comes or goes by it."""
+        others = [user for user in self.model.users if user != me]
+        match what:
+            case "join" | "leave":
+                return me
+            case "invite":
+                return next((user for user in others if user not in room.members), others[0])
+            case "kick" | "ban":
+                return next((user for user in others if room.members.get(user, "owner") != "owner"), others[0])
+            case _:
+                return None
+
+    async def _one(self, device: Device, what: str, room: Room, flag: bool, subject: str | None) -> None:
+        """Do something, if it may be done."""
+        with suppress(Refusal):
+            try:
+                await self._do(device, what, room, flag, subject)
+            except Refused as refused:
+                if refused.code not in ("not_found", "forbidden", "conflict", "invalid"):
+                    raise
+
+    async def _do(self, device: Device, what: str, room: Room, flag: bool, subject: str | None) -> None:
         ref: dict[str, Any] = {"room_id": room.room_id}
-        me = device.username
-        try:
-            if what == "send":
+        me, ask = device.username, device.live.ask
+        match what:
+            case "send":
                 if flag:
                     ref = {"username": next(user for user in self.model.users if user != me)}
-                message = await device.live.ask("message", {**ref, "content": f"number {next(self.contents)}"})
+                message = await ask("message", {**ref, "content": self.content()})
                 self.model.sent(me, ref, message)
-            elif what == "read":
-                mine = device.state.rooms.get(room.room_id)
-                await device.live.ask("read", {**ref, "seq": 0 if mine is None else mine.last_seq - flag})
-            elif what == "join" and room.topic_name is not None:
-                await device.live.ask("subscribe", topic_name=room.topic_name)
-                room.members.add(me)
-            elif what == "invite":
-                others = [user for user in self.model.users if user != me]
-                guest = next((user for user in others if user not in room.members), others[0])
-                await device.live.ask("invite", {**ref, "username": guest})
-                room.members.add(guest)
-            elif what == "leave":
-                await device.live.ask("unsubscribe", ref)
-                room.members.discard(me)
-        except Refused as refused:
-            if refused.code not in ("not_found", "forbidden", "conflict", "invalid"):
-                raise
+            case "edit" | "delete" | "react":
+                mine = [one for one in room.log if what == "react" or one.sender == me]
+                if mine:
+                    await self._do_change(device, what, room, mine[-1 - (flag and len(mine) > 1)], flag)
+            case "read":
+                known = device.state.rooms.get(room.room_id)
+                await ask("read", {**ref, "seq": 0 if known is None else known.last_seq - flag})
+            case "join" if room.topic_name is not None:
+                await ask("subscribe", topic_name=room.topic_name)
+                room.came(me)
+            case "leave":
+                await ask("unsubscribe", ref)
+                room.gone(me)
+            case "invite" if subject is not None:
+                await ask("invite", {**ref, "username": subject})
+                room.came(subject)
+            case "kick" | "ban" | "unban" if subject is not None:
+                await ask(what, {**ref, "username": subject})
+                self.model.moderated(me, room, subject, what, None)
+            case "unban" if room.banned:
+                banned = min(room.banned)
+                await ask("unban", {**ref, "username": banned})
+                room.banned.discard(banned)
+            case "promote":
+                other = next((user for user in room.members if user != me), me)
+                role = "moderator" if flag else "owner"
+                await ask("set_role", {**ref, "username": other, "role": role})
+                self.model.moderated(me, room, other, "set_role", role)
+            case "title":
+                title = self.content()
+                await ask("set_title", {**ref, "title": title})
+                room.title = title
+
+    async def _do_change(self, device: Device, what: str, room: Room, message: Message, flag: bool) -> None:
+        me, asked = device.username, {"message_id": message.id}
+        if what == "edit":
+            content = self.content()
+            message.tried.add(content)
+            await device.live.ask("edit", **asked, content=content)
+            self.model.edited(room, message, content)
+        elif what == "delete":
+            await device.live.ask("delete", **asked)
+            self.model.deleted(message)
+        else:
+            await device.live.ask("react", **asked, emoji="👍", remove=flag)
+            self.model.reacted(me, message, "👍", flag)

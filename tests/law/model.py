@@ -1,9 +1,66 @@
-"""What should come of each action: who is in which room, and which refusal is due. The server's independent judge."""
+"""What should come of each action: who is in which room as what, what each message says, and which refusal is due.
+
+The server's independent judge.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+
+RANK = {None: 0, "member": 1, "moderator": 2, "owner": 3}
+
+
+@dataclass(eq=False)
+class Message:
+    id: str
+    seq: int
+    sender: str
+    content: str
+    reply_to: str | None
+    deleted: bool = False
+    edited: bool = False
+    reactions: dict[str, list[str]] = field(default_factory=dict)
+    mentions: list[str] = field(default_factory=list)
+
+    tried: set[str] = field(default_factory=set)
+    """Contents that it may have got when several things were done at once."""
+
+    @property
+    def said(self) -> tuple[Any, ...]:
+        return (
+            self.id,
+            self.seq,
+            self.sender,
+            self.content,
+            self.reply_to,
+            self.deleted,
+            self.edited,
+            self.reactions,
+            self.mentions,
+        )
+
+    def adopt(self, wire: dict[str, Any]) -> None:
+        """Take over what came of it, if it may have come of it."""
+        if wire["deleted"]:
+            self.content, self.deleted, self.edited = "", True, wire["edited_at"] is not None
+            self.reactions, self.mentions = {}, []
+        elif not self.deleted and wire["content"] in self.tried:
+            self.content, self.edited, self.mentions = (
+                wire["content"],
+                wire["edited_at"] is not None,
+                wire["mentions"],
+            )
+        if not self.deleted:
+            self.reactions = wire["reactions"]
+            assert all(names and len(set(names)) == len(names) for names in self.reactions.values())
+        self.tried = set()
+
+
+def said(wire: dict[str, Any]) -> tuple[Any, ...]:
+    """Of a message as the wire has it, what the model knows."""
+    names = ("id", "seq", "sender", "content", "reply_to", "deleted", "edited_at", "reactions", "mentions")
+    return tuple(wire[name] if name != "edited_at" else wire[name] is not None for name in names)
 
 
 @dataclass(eq=False)
@@ -12,11 +69,40 @@ class Room:
     kind: str
     topic_name: str | None
     is_private: bool
-    members: set[str]
-    log: list[tuple[int, str, str]] = field(default_factory=list)
-    """(seq, id, sender) of its messages."""
+    members: dict[str, str]
+    """username -> role, in the order in which they came."""
+    title: str | None = None
+    log: list[Message] = field(default_factory=list)
     claimed: dict[tuple[str, str], str] = field(default_factory=dict)
     """(sender, client_id) -> id of what it made."""
+    banned: set[str] = field(default_factory=set)
+    muted: set[str] = field(default_factory=set)
+    """Also who has left: it outlives that."""
+    unsure: bool = False
+    """Several things were done at once: what came of it is the server's to say."""
+    unordered: bool = False
+    """Who came first is not known, since several came at once."""
+
+    def came(self, username: str) -> None:
+        heir = not self.members and self.kind != "direct"
+        self.members[username] = "owner" if heir else "member"
+
+    def gone(self, username: str) -> None:
+        """An owner's place goes to the longest-standing moderator, else member."""
+        role = self.members.pop(username, None)
+        if role == "owner" and self.members:
+            heir = next(
+                (name for name, role in self.members.items() if role == "moderator"), next(iter(self.members))
+            )
+            self.members[heir] = "owner"
+            self.unsure |= self.unordered
+
+
+@dataclass
+class Link:
+    code: str
+    room: Room
+    uses: int | None
 
 
 class Refusal(Exception):
@@ -31,17 +117,24 @@ class Model:
     def __init__(self, users: list[str]) -> None:
         self.users = users
         self.rooms: list[Room] = []
+        self.links: list[Link] = []
+        self.blocks: set[tuple[str, str]] = set()
+        """(who, whom)"""
 
     def of(self, user: str) -> set[str]:
         """The ids of the rooms that a user is in."""
         return {room.room_id for room in self.rooms if user in room.members}
+
+    @property
+    def messages(self) -> list[tuple[Room, Message]]:
+        return [(room, message) for room in self.rooms for message in room.log]
 
     def topic(self, name: str) -> Room | None:
         return next((room for room in self.rooms if room.topic_name == name), None)
 
     def direct(self, a: str, b: str) -> Room | None:
         pair = {a, b}
-        return next((room for room in self.rooms if room.kind == "direct" and room.members == pair), None)
+        return next((room for room in self.rooms if room.kind == "direct" and room.members.keys() == pair), None)
 
     def find(self, me: str, ref: dict[str, Any]) -> Room | str:
         """What a room reference means: a room, or the user with whom there is no conversation yet."""
@@ -75,6 +168,8 @@ class Model:
             raise Refusal("not_found" if room.is_private else "forbidden")
         return room
 
+    # -- rooms -----------------------------------------------------------------------------------------------------
+
     def may_create(self, name: str) -> None:
         if self.topic(name) is not None or name in self.users:
             raise Refusal("conflict")
@@ -85,6 +180,8 @@ class Model:
             raise Refusal("not_found")
         if me in room.members:
             raise Refusal("conflict")
+        if me in room.banned:
+            raise Refusal("forbidden")
         return room
 
     def may_leave(self, me: str, ref: dict[str, Any]) -> Room:
@@ -97,11 +194,107 @@ class Model:
         room = self.named(ref)
         if username not in self.users or (room.is_private and me not in room.members):
             raise Refusal("not_found")
-        if room.kind == "direct" or not room.is_private:
+        if room.kind == "direct" or not room.is_private or (username, me) in self.blocks:
             raise Refusal("forbidden")
         if username in room.members:
             raise Refusal("conflict")
+        if username in room.banned:
+            raise Refusal("forbidden")
         return room
+
+    def may_open(self, me: str, usernames: list[str], title: str | None) -> Room | None:
+        """The conversation that there is already, or None."""
+        if not set(usernames) <= set(self.users):
+            raise Refusal("not_found")
+        others = set(usernames) - {me}
+        if not others:
+            raise Refusal("invalid")
+        if len(others) == 1 and title is None:
+            (other,) = others
+            if (found := self.direct(me, other)) is not None:
+                return found
+        if any((other, me) in self.blocks for other in others):
+            raise Refusal("forbidden")
+        return None
+
+    def may_name(self, me: str, ref: dict[str, Any]) -> Room:
+        room = self.entered(me, ref)
+        if room.kind != "group" or room.members[me] == "member":
+            raise Refusal("forbidden")
+        return room
+
+    def may_link(self, me: str, ref: dict[str, Any]) -> Room:
+        room = self.entered(me, ref)
+        if room.kind == "direct" or not room.is_private:
+            raise Refusal("forbidden")
+        return room
+
+    def may_use(self, me: str, code: str) -> Link:
+        link = next((one for one in self.links if one.code == code and one.uses != 0), None)
+        if link is None:
+            raise Refusal("not_found")
+        if me in link.room.members:
+            raise Refusal("conflict")
+        if me in link.room.banned:
+            raise Refusal("forbidden")
+        return link
+
+    def may_void(self, me: str, code: str) -> Link:
+        link = next((one for one in self.links if one.code == code and one.uses != 0), None)
+        if link is None or me not in link.room.members:
+            raise Refusal("not_found")
+        return link
+
+    # -- who may do what to whom -----------------------------------------------------------------------------------
+
+    def may_moderate(self, me: str, ref: dict[str, Any], username: str, what: str, role: str | None) -> Room:
+        """`what`: kick, ban, unban, mute, unmute, set_role."""
+        if username not in self.users:
+            raise Refusal("not_found")
+        room = self.named(ref)
+        if me not in room.members:
+            raise Refusal("not_found" if room.is_private else "forbidden")
+        if room.kind == "direct" or room.members[me] == "member":
+            raise Refusal("forbidden")
+        if username == me:
+            raise Refusal("invalid")
+        mine, theirs = RANK[room.members[me]], RANK[room.members.get(username)]
+        if theirs >= mine or RANK[role] > mine:
+            raise Refusal("forbidden")
+        if username not in room.members and what not in ("ban", "unban"):
+            raise Refusal("not_found")
+        if what == "unban" and username not in room.banned:
+            raise Refusal("not_found")
+        return room
+
+    def moderated(self, me: str, room: Room, username: str, what: str, role: str | None) -> None:
+        match what:
+            case "kick":
+                room.gone(username)
+            case "ban":
+                room.gone(username)
+                room.banned.add(username)
+            case "unban":
+                room.banned.discard(username)
+            case "mute":
+                room.muted.add(username)
+            case "unmute":
+                room.muted.discard(username)
+            case "set_role" if role is not None:
+                changed = {username: role} | ({me: "moderator"} if role == "owner" else {})
+                room.members |= {name: role for name, role in changed.items() if name in room.members}
+
+    def may_block(self, me: str, username: str) -> None:
+        if username not in self.users:
+            raise Refusal("not_found")
+        if username == me:
+            raise Refusal("invalid")
+
+    # -- messages --------------------------------------------------------------------------------------------------
+
+    def silenced(self, me: str, room: Room) -> bool:
+        """Muted; or blocked by the other in a direct conversation."""
+        return me in room.muted or (room.kind == "direct" and any((one, me) in self.blocks for one in room.members))
 
     def may_send(self, me: str, ref: dict[str, Any], client_id: str | None, reply_to: str | None) -> str | None:
         """The id of the message that this is a retry of, if it is."""
@@ -109,11 +302,15 @@ class Model:
         if isinstance(room, str):
             if reply_to is not None:
                 raise Refusal("invalid")
+            if (room, me) in self.blocks:
+                raise Refusal("forbidden")
             return None
         if client_id is not None and (before := room.claimed.get((me, client_id))) is not None:
             return before
         self.entered(me, ref)
-        if reply_to is not None and all(reply_to != one for _, one, _ in room.log):
+        if self.silenced(me, room):
+            raise Refusal("forbidden")
+        if reply_to is not None and all(reply_to != one.id for one in room.log):
             raise Refusal("invalid")
         return None
 
@@ -121,11 +318,68 @@ class Model:
         """A message was acknowledged; the first to a user has made the conversation."""
         room = self.find(me, ref)
         if isinstance(room, str):
-            room = Room(message["room_id"], "direct", None, True, {me, room})
+            room = Room(message["room_id"], "direct", None, True, {me: "member", room: "member"})
             self.rooms.append(room)
         assert message["room_id"] == room.room_id
-        if message["id"] not in [one for _, one, _ in room.log]:
-            room.log.append((message["seq"], message["id"], me))
-            room.log.sort()
+        if message["id"] not in [one.id for one in room.log]:
+            content: str = message["content"]
+            mentions = self.mentioned(room, content)
+            room.log.append(
+                Message(message["id"], message["seq"], me, content, message["reply_to"], mentions=mentions)
+            )
+            room.log.sort(key=lambda one: one.seq)
             if message["client_id"] is not None:
                 room.claimed[me, message["client_id"]] = message["id"]
+
+    def mentioned(self, room: Room, content: str) -> list[str]:
+        return [word[1:] for word in content.split() if word.startswith("@") and word[1:] in room.members]
+
+    def of_member(self, me: str, message_id: str) -> tuple[Room, Message]:
+        for room, message in self.messages:
+            if message.id == message_id and me in room.members:
+                return room, message
+        raise Refusal("not_found")
+
+    def may_edit(self, me: str, message_id: str) -> tuple[Room, Message]:
+        room, message = self.of_member(me, message_id)
+        if self.silenced(me, room):
+            raise Refusal("forbidden")
+        if message.deleted:
+            raise Refusal("not_found")
+        if message.sender != me:
+            raise Refusal("forbidden")
+        return room, message
+
+    def may_delete(self, me: str, message_id: str) -> tuple[Room, Message]:
+        room, message = self.of_member(me, message_id)
+        if message.sender != me and (room.kind == "direct" or room.members[me] == "member"):
+            raise Refusal("forbidden")
+        return room, message
+
+    def may_react(self, me: str, message_id: str) -> tuple[Room, Message]:
+        room, message = self.of_member(me, message_id)
+        if self.silenced(me, room):
+            raise Refusal("forbidden")
+        if message.deleted:
+            raise Refusal("not_found")
+        return room, message
+
+    def edited(self, room: Room, message: Message, content: str) -> None:
+        if content != message.content and not message.deleted:
+            message.content, message.edited = content, True
+            message.mentions = self.mentioned(room, content)
+
+    def deleted(self, message: Message) -> None:
+        message.content, message.deleted, message.mentions, message.reactions = "", True, [], {}
+
+    def reacted(self, me: str, message: Message, emoji: str, remove: bool) -> None:
+        if message.deleted:
+            return
+        names = message.reactions.pop(emoji, [])
+        at = names.index(me) if me in names else None
+        if remove and at is not None:
+            names.remove(me)
+        elif not remove and at is None:
+            names = [*names, me]
+        if names:
+            message.reactions[emoji] = names

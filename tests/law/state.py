@@ -89,8 +89,12 @@ def apply(state: State, event: str, payload: Mapping[str, Any]) -> State:
     match event:
         case "message":
             return _message(_received(state, payload), payload)
+        case "message_edited" | "message_deleted" | "reaction":
+            return _changed(_received(state, payload), payload)
         case "member":
             return _member(_received(state, payload), payload)
+        case "room_changed":
+            return _titled(_received(state, payload), payload)
         case "room_added":
             return _room_added(state, payload["room"])
         case "room_removed":
@@ -99,7 +103,7 @@ def apply(state: State, event: str, payload: Mapping[str, Any]) -> State:
             return _receipt(state, payload)
         case "ready":
             return _ready(state, payload)
-        case _:  # typing, closing
+        case _:  # typing, presence, closing
             return state
 
 
@@ -127,6 +131,29 @@ def _message(state: State, message: Message) -> State:
     elif seq > room.read_seq and room.unread is not None:
         room = replace(room, unread=room.unread + 1)
     return _with_room(state, room)
+
+
+def _changed(state: State, change: Mapping[str, Any]) -> State:
+    """A message is another now: an entry of its own, which nobody has to read.
+
+    It comes with the message as it is, which may be newer than the change: then the later changes are still to come,
+    with a message that is as new or newer.
+    """
+    room_id, seq, message = change["room_id"], change["seq"], change["message"]
+    state = _merge(state, room_id, [message])
+    room = state.rooms.get(room_id)
+    if room is None:
+        return state
+    if room.last_message is not None and room.last_message["seq"] == message["seq"] and seq > room.last_seq:
+        room = replace(room, last_message=message)
+    return _with_room(state, replace(room, last_seq=max(seq, room.last_seq)))
+
+
+def _titled(state: State, change: Mapping[str, Any]) -> State:
+    room = state.rooms.get(change["room_id"])
+    if room is None or change["seq"] <= room.last_seq:
+        return state
+    return _with_room(state, replace(room, last_seq=change["seq"], title=change["title"]))
 
 
 def _member(state: State, event: Mapping[str, Any]) -> State:
@@ -162,7 +189,7 @@ def _room_added(state: State, snapshot: Mapping[str, Any]) -> State:
     Before `ready` the replay may still bring entries up to its `last_seq`, so that is no cursor yet.
     """
     room = Room.of(snapshot)
-    state = _forget(replace(state, unlogged=state.unlogged + 1), room.room_id, timeline=False)
+    state = _forget(replace(state, unlogged=state.unlogged + 1), room.room_id)
     if state.live:
         state = replace(state, cursors=_put(state.cursors, room.room_id, room.last_seq))
     return _complete_from(_with_room(state, room), room.room_id, room.last_seq + 1)
@@ -234,10 +261,19 @@ def wanted(state: State) -> dict[str, int]:
     }
 
 
-def with_history(state: State, room_id: str, before: int | None, page: Mapping[str, Any]) -> State:
-    """A page of `history`, the newest or before a seq. It may hold what has not come as an event yet."""
+def with_history(
+    state: State, asked: State, room_id: str, before: int | None, page: Mapping[str, Any]
+) -> State | None:
+    """A page of `history`, the newest or before a seq; it may hold what has not come as an event. None: ask again.
+
+    A message that an event has told of since it was asked for stays as it was told: the page may be older.
+    """
+    if state.unlogged != asked.unlogged:
+        return None
     room = state.rooms.get(room_id)
-    state = _merge(state, room_id, page["messages"])
+    ours, theirs = _timeline(state, room_id).messages, _timeline(asked, room_id).messages
+    new = [one for one in page["messages"] if ours.get(one["seq"]) is theirs.get(one["seq"])]
+    state = _merge(state, room_id, new)
     if room is None or (before is not None and before < _timeline(state, room_id).complete_from):
         return state
     first = page["messages"][0]["seq"] if page["has_more"] else 1
@@ -277,11 +313,11 @@ def _with_room(state: State, room: Room) -> State:
     return replace(state, rooms=_put(state.rooms, room.room_id, room))
 
 
-def _forget(state: State, room_id: str, *, timeline: bool = True) -> State:
+def _forget(state: State, room_id: str) -> State:
     return replace(
         state,
         rooms=_drop(state.rooms, room_id),
-        timelines=_drop(state.timelines, room_id) if timeline else state.timelines,
+        timelines=_drop(state.timelines, room_id),
         members=_drop(state.members, room_id),
         cursors=_drop(state.cursors, room_id),
     )

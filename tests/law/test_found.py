@@ -49,6 +49,30 @@ async def test_a_first_message_that_is_refused_makes_no_conversation(server: Run
         assert client.of("room_added") == []
 
 
+async def test_who_comes_by_a_link_to_a_group_that_all_have_left_owns_it(server: RunningNode) -> None:
+    """Else nobody could ever moderate it again."""
+    ana, ben = await server.register("ana"), await server.register("ben")
+    async with connected(server.url, ana) as host, connected(server.url, ben) as guest:
+        room = await host.ask("create_conversation", usernames=["ben"], title="viaje")
+        link = await host.ask("create_invitation_link", room_id=room["room_id"])
+        await host.ask("unsubscribe", room_id=room["room_id"])
+        await guest.ask("unsubscribe", room_id=room["room_id"])
+        assert (await guest.ask("join_by_link", code=link["code"]))["role"] == "owner"
+
+
+async def test_by_inviting_who_has_blocked_one_nobody_learns_of_a_private_topic(server: RunningNode) -> None:
+    ana, ben = await server.register("ana"), await server.register("ben")
+    await server.register("cleo")
+    async with connected(server.url, ana) as host, connected(server.url, ben) as stranger:
+        await host.ask("create", topic_name="secret", is_private=True)
+        await host.ask("block", username="ben")
+        for topic_name in ("secret", "none"):
+            for username in ("ana", "cleo"):
+                with pytest.raises(Refused) as refused:
+                    await stranger.ask("invite", topic_name=topic_name, username=username)
+                assert refused.value.code == "not_found"
+
+
 async def test_rooms_can_be_listed_by_kind(server: RunningNode) -> None:
     ana = await server.register("ana")
     async with connected(server.url, ana) as client:

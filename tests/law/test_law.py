@@ -20,6 +20,8 @@ BENS_PHONE, CLEOS_PHONE = 2, 4
 OTHER, OWN = False, True
 """By whom: any user's device, or another device of the same user."""
 
+CHANGES = ("edit", "react", "edit", "delete")
+
 pytestmark = pytest.mark.timeout(300)  # what fails is run again and again, until it is small
 
 
@@ -72,8 +74,25 @@ def test_so_they_do_on_postgresql(postgresql_url: str, tmp_path: Path) -> None:
         (BENS_PHONE, False, 0, [(OWN, 0, "leave", 0, False)]),
         (BENS_PHONE, True, 1, [(OWN, 0, "leave", 0, False), (OWN, 0, "join", 0, False)]),
         (CLEOS_PHONE, False, 0, [(OTHER, 0, "invite", 1, False), (OTHER, 0, "send", 1, False)]),
+        (BENS_PHONE, True, 1, [(OWN, 0, "send", 0, False), *((OWN, 0, one, 0, False) for one in CHANGES)]),
+        (CLEOS_PHONE, False, 1, [(OTHER, 2, "send", 2, False), *((OTHER, 2, one, 2, False) for one in CHANGES)]),
+        (CLEOS_PHONE, True, 1, [(OTHER, 2, "title", 2, False), (OTHER, 2, "title", 2, False)]),
+        (CLEOS_PHONE, True, 1, [(OTHER, 2, "promote", 2, True), (OTHER, 2, "promote", 2, False)]),
+        (BENS_PHONE, True, 0, [(OTHER, 0, "kick", 0, False), (OWN, 0, "join", 0, False)]),
+        (BENS_PHONE, True, 0, [(OTHER, 0, one, 0, False) for one in ("ban", "send", "unban")]),
     ],
-    ids=["read elsewhere", "lost", "left and come back to", "gained"],
+    ids=[
+        "read elsewhere",
+        "lost",
+        "left and come back to",
+        "gained",
+        "changed",
+        "changed in a group",
+        "titled",
+        "handed over",
+        "kicked and come back",
+        "banned",
+    ],
 )
 def test_a_device_that_comes_back_knows_its_rooms_and_markers(
     sqlite_url: str,

@@ -1,0 +1,395 @@
+"""Edits, deletions, reactions and removals are entries: delivered in order and once, also to whoever was away."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+import pytest
+from sqlalchemy.engine import Connection as Transaction
+
+from db.engine import Database
+from db.queries import log, rooms, users
+from db.queries.log import Span
+from db.queries.rows import EntryRow, RoomRow, entry_bytes
+from server.contract.errors import ActionError
+from server.delivery.catchup import PAGE_BYTES, WRITE_BYTES, read_page
+from server.delivery.frames import RoomName
+from server.delivery.hub import REPAIR_BYTES, REPAIR_PAGE
+from server.delivery.membership import Ban, Kick
+from server.delivery.operations import Delete, Edit, React, Send
+from server.transport.protocol import TextCodec
+from tests.delivery.brokers import DeafBroker, FaultyBroker
+from tests.delivery.support import fill, make_topic, principal, reader, rest, seqs
+from tests.support.client import Client, LiveClient, connected
+from tests.support.node import RunningNode, running_node
+from tests.support.process import ServerProcess
+
+MB = 1024 * 1024
+CHANGES = ("message_edited", "message_deleted", "reaction")
+
+
+def told(client: LiveClient, room_id: str) -> list[tuple[str, int]]:
+    """The entries of a room so far: event and seq."""
+    return [(name, p["seq"]) for name, p in client.events if p.get("seq") and p["room_id"] == room_id]
+
+
+def held(client: LiveClient, before: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The messages of a client that holds some already, by id."""
+    known = dict(before)
+    for name, payload in client.events:
+        message = payload if name == "message" else payload["message"] if name in CHANGES else None
+        if message is not None:
+            known[message["id"]] = message
+    return known
+
+
+def shown(client: LiveClient) -> set[str]:
+    """Every `client_id` that this client was shown."""
+    found = {m["client_id"] for m in client.of("message")}
+    found |= {p["message"]["client_id"] for name in CHANGES for p in client.of(name)}
+    found |= {p["room"]["last_message"]["client_id"] for p in client.of("room_added") if p["room"]["last_message"]}
+    return found - {None}
+
+
+async def test_a_device_that_comes_back_gets_each_change_exactly_once_wherever_it_was(server: RunningNode) -> None:
+    token, other = await server.register("omar"), await server.register("diego")
+    room_id = await make_topic(server.url, token, "noticias", other, is_private=False)
+    history: list[dict[str, dict[str, Any]]] = [{}]
+    """What a device holds that has received so much of the log."""
+    async with connected(server.url, token) as omar, connected(server.url, other, device="stays") as diego:
+        first, second = [await omar.ask("message", room_id=room_id, content=one) for one in ("uno", "dos")]
+        await omar.ask("edit", message_id=first["id"], content="uno!")
+        await diego.ask("react", message_id=second["id"], emoji="👍")
+        third = await diego.ask("message", room_id=room_id, content="tres", reply_to=first["id"])
+        await omar.ask("edit", message_id=first["id"], content="uno!!")
+        await omar.ask("delete", message_id=second["id"])
+        await omar.ask("react", message_id=third["id"], emoji="👍")
+        await omar.ask("react", message_id=third["id"], emoji="👍", remove=True)
+        await diego.until(lambda: seqs(diego, room_id) == list(range(1, 10)))
+        live = told(diego, room_id)
+        for name, payload in diego.events:
+            if name == "message" or name in CHANGES:
+                message = payload if name == "message" else payload["message"]
+                history.append(history[-1] | {message["id"]: message})
+        fresh = (await diego.ask("history", room_id=room_id))["messages"]
+    assert [name for name, _ in live].count("message") == 3
+    for position in range(10):
+        async with connected(server.url, other, device="phone", cursors={room_id: position}) as phone:
+            assert told(phone, room_id) == live[position:]
+            now = held(phone, history[position])
+            assert sorted(now.values(), key=lambda m: m["seq"]) == fresh
+
+
+async def test_changes_of_one_batch_come_in_their_order_each_as_it_was(server: RunningNode) -> None:
+    token, other = await server.register("omar"), await server.register("diego")
+    room_id = await make_topic(server.url, token, "noticias", other)
+    async with connected(server.url, token) as omar, connected(server.url, other) as diego:
+        sent = await omar.ask("message", room_id=room_id, content="0", client_id="c1")
+        me, key, journal = principal(server, "omar"), server.node.hub.key(room_id), server.node.journal
+        assert key is not None
+        # Handed over in one step of the event loop, so they are in one batch.
+        futures = [
+            journal.hand_over(Edit(me, key, 1, 100, "1")),
+            journal.hand_over(Send(me, key, "next")),
+            journal.hand_over(React(me, key, 1, 100, "👍", False)),
+            journal.hand_over(Edit(me, key, 1, 100, "2")),
+            journal.hand_over(Send(me, key, "again", "c1")),
+            journal.hand_over(Delete(me, key, 1, 100)),
+            journal.hand_over(Send(me, key, "again", "c1")),
+            journal.hand_over(Send(me, key, "last")),
+        ]
+        answers = await asyncio.gather(*futures)
+        for client in (omar, diego):
+            await client.until(lambda c=client: "last" in c.contents())
+            assert [name for name, _ in told(client, room_id)] == [
+                "message",
+                "message_edited",
+                "message",
+                "reaction",
+                "message_edited",
+                "message_deleted",
+                "message",
+            ]
+            assert seqs(client, room_id) == list(range(1, 8))
+            changed = [p["message"] for name, p in client.events if name in CHANGES]
+            assert [m["content"] for m in changed] == ["1", "1", "2", ""]
+            assert [m["reactions"] for m in changed] == [{}, {"👍": ["omar"]}, {"👍": ["omar"]}, {}]
+            assert {m["id"] for m in changed} == {sent["id"]}
+        # Sent again, it is answered with the message as it is at this place of the log.
+        assert [answers[4]["content"], answers[6]["content"], answers[6]["deleted"]] == ["2", "", True]
+
+
+async def test_a_client_id_is_shown_to_its_sender_alone_whoever_changes_the_message(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Live, repaired, replayed, read back; and the sender sees it in all of them."""
+    broker = DeafBroker()
+    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+        token, other = await server.register("omar"), await server.register("diego")
+        room_id = await make_topic(server.url, other, "noticias", token)
+        async with connected(server.url, token) as omar, connected(server.url, other) as diego:
+            sent = [
+                await omar.ask("message", room_id=room_id, content=str(n), client_id=f"mine-{n}") for n in range(4)
+            ]
+
+            async def change(first: dict[str, Any], second: dict[str, Any]) -> None:
+                await omar.ask("edit", message_id=first["id"], content="changed")
+                await diego.ask("react", message_id=first["id"], emoji="👍")
+                await diego.ask("delete", message_id=second["id"])  # the owner's right
+
+            await change(*sent[:2])
+            await diego.until(lambda: seqs(diego, room_id) == list(range(1, 8)))
+            broker.deaf = True
+            await change(*sent[2:])
+            broker.deaf = False
+            await diego.ask("message", room_id=room_id, content="the next notice")
+            for client, mine in ((omar, {f"mine-{n}" for n in range(4)}), (diego, set())):
+                await client.until(lambda c=client: seqs(c, room_id) == list(range(1, 12)))
+                assert shown(client) == mine
+                changes = [p["message"]["client_id"] for name in CHANGES for p in client.of(name)]
+                assert all(changes) is bool(mine)
+        for who, mine in ((token, {f"mine-{n}" for n in range(4)}), (other, set())):
+            async with connected(server.url, who, device="late", cursors={room_id: 0}) as late:
+                assert seqs(late, room_id) == list(range(1, 12))
+                assert shown(late) == mine
+                read = (await late.ask("history", room_id=room_id))["messages"]
+                assert {m["client_id"] for m in read} - {None} == mine
+                (room,) = (await late.ask("get_rooms"))["rooms"]
+                assert room["last_message"]["client_id"] is None
+
+
+async def test_lost_notices_of_changes_are_repaired_in_order_once(database_url: str, tmp_path: Path) -> None:
+    broker = FaultyBroker(2)
+    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 0.05}) as server:
+        tokens = [await server.register(name) for name in ("omar", "diego")]
+        room_id = await make_topic(server.url, tokens[0], "noticias", tokens[1])
+        clients = [await Client(server.url, token).connect() for token in tokens]
+        sent = [await clients[0].ask("message", room_id=room_id, content="x") for _ in range(5)]
+        total = 5
+        for n in range(40):
+            one = sent[n % 5]["id"]
+            answers = await asyncio.gather(
+                clients[0].send("edit", {"message_id": one, "content": str(n)}),
+                clients[1].send("react", {"message_id": one, "emoji": f"e{n % 10}", "remove": n % 20 > 10}),
+                clients[1].send("message", {"room_id": room_id, "content": str(n)}),
+            )
+            assert all(answer["ok"] for answer in answers)
+            total = answers[2]["data"]["seq"]
+        total = (await clients[0].ask("get_rooms"))["rooms"][0]["last_seq"]
+        assert broker.harm > 10
+        for client in clients:
+            await client.until(lambda c=client: seqs(c, room_id)[-1] >= total)
+            assert seqs(client, room_id) == list(range(1, total + 1))
+            fresh = (await client.ask("history", room_id=room_id, limit=200))["messages"]
+            assert sorted(held(client, {}).values(), key=lambda m: m["seq"]) == fresh
+            await client.close()
+
+
+# -- removal ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [Kick, Ban])
+@pytest.mark.parametrize("is_private", [False, True], ids=["public", "private"])
+async def test_who_is_removed_gets_what_stands_before_it_in_the_same_batch(
+    server: RunningNode, *, is_private: bool, how: type
+) -> None:
+    token, other = await server.register("omar"), await server.register("diego")
+    room_id = await make_topic(server.url, other, "noticias", is_private=is_private)
+    async with connected(server.url, token) as omar, connected(server.url, other) as diego:
+        if is_private:
+            await diego.ask("invite", room_id=room_id, username="omar")
+        else:
+            await omar.ask("subscribe", topic_name="noticias")
+        await omar.event("room_added")
+        at = (await diego.ask("message", room_id=room_id, content="0"))["seq"]
+        him, her = principal(server, "omar"), principal(server, "diego")
+        key, journal = server.node.hub.key(room_id), server.node.journal
+        assert key is not None
+        removal = (her, key, him.user_key, "omar")
+        futures = [
+            journal.hand_over(Send(her, key, "1")),
+            journal.hand_over(React(him, key, at, 100, "👍", False)),
+            journal.hand_over(Kick(*removal) if how is Kick else Ban(*removal, None)),
+            journal.hand_over(Edit(her, key, at, 100, "secret")),
+            journal.hand_over(React(him, key, at, 100, "too late", False)),
+            journal.hand_over(Send(her, key, "3")),
+        ]
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        assert [isinstance(one, ActionError) for one in outcomes] == [False] * 4 + [True, False]
+        removed = await omar.event("room_removed")
+        assert removed == {"room_id": room_id, "reason": "kicked" if how is Kick else "banned"}
+        await omar.ask("get_rooms")
+        assert omar.contents() == ["0", "1"]
+        assert [p["seq"] for p in omar.of("reaction")] == [at + 2]
+        assert omar.of("message_edited") == []
+        assert omar.events[-1][0] == "room_removed"
+        await diego.until(lambda: diego.contents() == ["0", "1", "3"])
+        whole = seqs(diego, room_id)
+        assert whole == list(range(1, len(whole) + 1))
+    async with connected(server.url, token, cursors={room_id: 0}) as omar:
+        assert seqs(omar, room_id) == []
+        assert omar.of("room_removed") == [{"room_id": room_id, "reason": "gone"}]
+
+
+@pytest.mark.parametrize("action", ["kicks", "bans"])
+async def test_who_is_removed_in_the_middle_of_a_replay_gets_nothing_after_it(
+    server: RunningNode, action: str
+) -> None:
+    token, other = await server.register("omar"), await server.register("diego")
+    room_id = await make_topic(server.url, other, "noticias", token)
+    await fill(server.node.database, "diego", {room_id: ["x" * 6000] * 3000})
+    async with (
+        reader(server.url, token, ready=False, device="slow", cursors={room_id: 0}) as slow,
+        rest(server.url, other) as http,
+    ):
+        while not slow.seqs(room_id):
+            await slow.next()
+        done = await http.post(f"/api/{action}", json={"room_id": room_id, "username": "omar"})
+        assert done.status_code == 200, done.text
+        await slow.until_event("room_removed")
+        at = len(slow.events)
+        await slow.ask("get_rooms")
+        got = slow.seqs(room_id)
+        assert got == list(range(1, len(got) + 1))
+        assert len(got) < 3000
+        assert [name for name, _ in slow.events[at:] if name != "ready"] == []
+
+
+# -- bounded ---------------------------------------------------------------------------------------------------------
+
+
+async def edited(
+    database: Database, sender: str, room_id: str, contents: list[str], *, all_of: int | None = None
+) -> None:
+    """Append messages, and then an edit of each of them; or so many of the first one."""
+    await fill(database, sender, {room_id: contents})
+
+    def append(conn: Transaction) -> None:
+        user, room = users.by_username(conn, sender), rooms.find(conn, room_id=room_id)
+        assert user is not None
+        assert room is not None
+        first = room.last_seq - len(contents) + 1
+        targets = [first] * all_of if all_of is not None else list(range(first, room.last_seq + 1))
+        body = orjson.dumps({"id": "gone", "sender": sender, "created_at": 0}).decode()
+        new = [
+            EntryRow(
+                room_key=room.key,
+                seq=room.last_seq + n,
+                kind="edit",
+                message_id=None,
+                sender_key=user.key,
+                sender=sender,
+                client_id=None,
+                content=None,
+                reply_to=None,
+                body=body,
+                messages=room.messages,
+                created_at=0,
+                edited_at=None,
+                deleted=False,
+                target_seq=target,
+            )
+            for n, target in enumerate(targets, 1)
+        ]
+        log.add(conn, new)
+        rooms.save_heads(conn, [room._replace(last_seq=new[-1].seq)])
+
+    await database.write(append)
+
+
+async def test_two_thousand_edited_long_messages_are_replayed_in_bounded_memory(
+    database_url: str, tmp_path: Path
+) -> None:
+    server = ServerProcess(tmp_path, TIDINGS_DATABASE_URL=database_url)
+    await server.start()
+    try:
+        token, other = await server.register("omar"), await server.register("diego")
+        room_id = await make_topic(server.url, other, "noticias", token)
+        database = Database(database_url, checkpoints=False)
+        await database.start()
+        try:
+            for _ in range(4):
+                await edited(database, "diego", room_id, ["x" * 16_000] * 500)  # 32 MB, told twice
+        finally:
+            await database.stop()
+        process = psutil.Process(server.pid)
+        async with connected(server.url, other, cursors={room_id: 4000}):
+            before = process.memory_info().rss
+            async with reader(server.url, token, ready=False, cursors={room_id: 0}) as slow:
+                most = 0
+                while not slow.events or slow.events[-1][0] != "ready":
+                    for _ in range(100):
+                        if await slow.next() == "2":
+                            await slow.pong()
+                        if slow.events and slow.events[-1][0] == "ready":
+                            break
+                    slow.frames.clear()
+                    most = max(most, process.memory_info().rss)
+                assert slow.seqs(room_id) == list(range(1, 4001))
+                assert [name for name, _ in slow.events].count("message_edited") == 2000
+                assert most - before < 25 * MB
+    finally:
+        await server.terminate()
+
+
+async def _room(server: RunningNode, room_id: str) -> RoomRow:
+    room = await server.node.database.read(partial(rooms.find, room_id=room_id))
+    assert room is not None
+    return room
+
+
+@pytest.mark.parametrize("all_of", [None, 200], ids=["one each", "all of one"])
+async def test_a_page_of_edits_is_bounded_by_what_they_are_told_with(server: RunningNode, all_of: int | None) -> None:
+    """An edit is short where it is stored, and as long as the message where it is told."""
+    token, other = await server.register("omar"), await server.register("diego")
+    room_id = await make_topic(server.url, other, "noticias", token)
+    database = server.node.database
+    await edited(database, "diego", room_id, ["x" * 16_000] * 200, all_of=all_of)
+    omar, room = await server.node.auth.user("omar"), await _room(server, room_id)
+    names = {room.key: RoomName(room.key, room_id, None, False)}
+    position = 200
+    while position < 400:
+        wanted = [Span(room.key, position, 400)]
+        (covered,), found = await database.read(
+            partial(read_page, user_key=omar.key, wanted=wanted, names=names, codec=TextCodec())
+        )
+        messages = [message for chunk in found for message in chunk.messages]
+        assert sum(map(len, messages[:-1])) < PAGE_BYTES
+        assert all(sum(map(len, chunk.messages[:-1])) < WRITE_BYTES for chunk in found)
+        assert [seq for one in found for seq in range(one.first, one.last + 1)] == list(
+            range(position + 1, covered.upto + 1)
+        )
+        position = covered.upto
+    position = 0
+    while position < 400:
+        page = await database.read(
+            partial(log.after, room_key=room.key, seq=position, limit=REPAIR_PAGE, max_bytes=REPAIR_BYTES)
+        )
+        assert sum(map(entry_bytes, page)) <= REPAIR_BYTES
+        assert [entry.seq for entry in page] == list(range(position + 1, position + 1 + len(page)))
+        assert all((entry.target is not None) is (entry.kind == "edit") for entry in page)
+        position += len(page)
+
+
+async def test_a_page_ends_where_it_is_long_enough_in_whichever_chunk(server: RunningNode) -> None:
+    token, other = await server.register("omar"), await server.register("diego")
+    room_ids = [await make_topic(server.url, other, name, token) for name in ("one", "two", "three")]
+    database, omar = server.node.database, await server.node.auth.user("omar")
+    # Two short rooms, and one that would fill several chunks.
+    await fill(database, "diego", {room_ids[0]: ["x" * 3000], room_ids[1]: ["x" * 3000]})
+    await fill(database, "diego", {room_ids[2]: ["x" * 1000] * 400})
+    found_rooms = [await _room(server, room_id) for room_id in room_ids]
+    names = {room.key: RoomName(room.key, room.room_id, None, False) for room in found_rooms}
+    for max_bytes in (2_000, 5_000, 10_000, WRITE_BYTES + 20_000, 2 * WRITE_BYTES + 20_000):
+        wanted = [Span(room.key, 0, room.last_seq) for room in found_rooms]
+        page = await database.read(
+            partial(read_page, user_key=omar.key, wanted=wanted, names=names, codec=TextCodec(), max_bytes=max_bytes)
+        )
+        sizes = [len(message) for chunk in page.chunks for message in chunk.messages]
+        assert sum(sizes[:-1]) < max_bytes <= sum(sizes)
+        assert page.covered[-1] == Span(page.chunks[-1].room_key, 0, page.chunks[-1].last)
