@@ -6,7 +6,8 @@ knows of crashes, because a crash must not show.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,6 +29,10 @@ class Law(StrEnum):
     UNLIKE = "a stream holds what the log holds"
     FOREIGN = "nothing of a room reaches who is not in it"
     KNOWN = "a cursor that was earned is known"
+    UNDONE = "an acknowledged change is there"
+    HALF = "a change happens wholly and once, or not at all"
+    CAME_BACK = "what was deleted is seen no more"
+    CONVERGED = "what a device holds at the end is what there is"
 
 
 class Send(NamedTuple):
@@ -48,13 +53,34 @@ class Ack(NamedTuple):
     message_id: str
 
 
+class Change(NamedTuple):
+    """Something was asked for that changes what there is, and was not refused."""
+
+    user: str
+    kind: str
+    """edit, delete or reaction of a message; or member."""
+    about: str
+    """The id of the message, or the room."""
+    value: str = ""
+    """The new content, which no other has; the emoji; or who comes or goes, as `Entry.about` has it."""
+    acked: int | None = None
+    """When it was acknowledged, if it was."""
+
+
 class Reception(NamedTuple):
     """An entry arrived on a connection."""
 
     room: str
     seq: int
     message_id: str | None
-    """None: an entry that is no message."""
+    """Of a message."""
+    kind: str = "message"
+    about: str | None = None
+    """Of which message a change tells, by id; or who comes or goes, as `change:username`."""
+    content: str | None = None
+    """What the message said, as it came with this."""
+    reactions: tuple[tuple[str, str], ...] = ()
+    """(emoji, username)"""
 
 
 class Entry(NamedTuple):
@@ -65,8 +91,12 @@ class Entry(NamedTuple):
     message_id: str | None
     sender: str
     client_id: str | None
-    joined: str | None = None
-    """Who became a member by this entry: their stream begins after it."""
+    kind: str = "message"
+    about: str | None = None
+    """As `Reception.about`."""
+    content: str | None = None
+    """What a message says; empty when it was deleted."""
+    reactions: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,12 +112,14 @@ class Connection:
     """Rooms whose cursor the server said it does not know."""
     at_end: bool = False
     """It was caught up when nothing was sent any more: with it the device has everything."""
+    opened: int = 0
+    """When it was begun, on the clock of `Change.acked`."""
 
 
 @dataclass(frozen=True)
 class History:
     members: Mapping[str, frozenset[str]]
-    """room -> who was in it, from before its first message on."""
+    """room -> who has ever been in it. Who came or went is in the log; the others were in it from the beginning."""
     heads: Mapping[str, int]
     """room -> its `last_seq` at the end."""
     sends: Sequence[Send]
@@ -95,6 +127,8 @@ class History:
     connections: Sequence[Connection]
     log: Sequence[Entry]
     """As it was read at the end: each room in the order in which it was given."""
+    changes: Sequence[Change] = ()
+    """In the order in which each user asked for them."""
 
 
 class Violation(NamedTuple):
@@ -108,6 +142,8 @@ def check(history: History) -> list[Violation]:
         *_log(history),
         *_acknowledgements(history),
         *_streams(history),
+        *_changes(history),
+        *_contents(history),
     ]
 
 
@@ -166,7 +202,7 @@ def _acknowledgements(history: History) -> Iterator[Violation]:
 
 def _streams(history: History) -> Iterator[Violation]:
     log = {(entry.room, entry.seq): entry for entry in history.log}
-    begins = {(entry.room, entry.joined): entry.seq for entry in history.log if entry.joined is not None}
+    spans = _memberships(history)
     rooms_of: dict[str, list[str]] = defaultdict(list)
     for room, members in history.members.items():
         for user in members:
@@ -186,27 +222,153 @@ def _streams(history: History) -> Iterator[Violation]:
                 yield Violation(Law.FOREIGN, f"{who} got {stream[0]}")
                 continue
             at = (user, connection.device, room)
-            before = reached.get(at, begins.get((room, user), 0))
+            before = reached.get(at, spans[room, user][0][0])
             if brought is not None:
                 before = brought.get(room, before)
             elif stream[0].seq <= before:
                 before = stream[0].seq - 1  # without cursors it may begin further back
             for reception in stream:
+                begin = _member_since(spans[room, user], reception.seq)
+                if begin is None and not (brought and room in brought):
+                    yield Violation(Law.FOREIGN, f"{who} got {reception} while out of the room")
+                elif begin is not None and before < begin and not (brought and room in brought):
+                    before = begin
                 if reception.seq > before + 1:
                     yield Violation(Law.GAP, f"{who} got {reception} after seq {before}")
                 elif reception.seq <= before:
                     yield Violation(Law.REPEAT, f"{who} got {reception} after seq {before}")
                 before = reception.seq
                 entry = log.get((room, reception.seq))
-                if entry is None or entry.message_id != reception.message_id:
+                if entry is None or _what(entry) != _what(reception):
                     yield Violation(Law.UNLIKE, f"{who} got {reception}, the log has {entry}")
             reached[at] = max(before, reached.get(at, 0))
         for room in rooms_of[user] if connection.at_end else ():
-            end = reached.get((user, connection.device, room), begins.get((room, user), 0))
+            begin, until = spans[room, user][-1]
+            if until != math.inf:
+                continue
+            end = max(begin, reached.get((user, connection.device, room), begin))
             if brought is not None and room not in streams:
                 end = brought.get(room, end)
             if end != history.heads.get(room, 0):
                 yield Violation(Law.GAP, f"{who} ends at {end} of {history.heads.get(room)} in room {room}")
+
+
+def _what(one: Entry | Reception) -> tuple[str, str | None, str | None]:
+    return one.kind, one.message_id, one.about
+
+
+def _memberships(history: History) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    """(room, user) -> between which seqs they were in it."""
+    found: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for entry in history.log:
+        if entry.kind != "member" or entry.about is None:
+            continue
+        change, _, username = entry.about.partition(":")
+        spans = found.setdefault((entry.room, username), [])
+        if change == "joined":
+            spans.append((entry.seq, math.inf))
+        elif change != "role":
+            begin = spans.pop()[0] if spans else 0
+            spans.append((begin, entry.seq))
+    for room, members in history.members.items():
+        for user in members:
+            found.setdefault((room, user), [(0, math.inf)])
+    return found
+
+
+def _member_since(spans: Sequence[tuple[int, float]], seq: int) -> int | None:
+    return next((begin for begin, until in spans if begin < seq < until), None)
+
+
+def _changes(history: History) -> Iterator[Violation]:
+    """What was asked for, against the log, and against what is left of the messages."""
+    told = Counter((entry.kind, entry.about) for entry in history.log if entry.kind != "member")
+    came = Counter((entry.room, entry.about) for entry in history.log if entry.kind == "member")
+    asked: dict[tuple[str, str], list[Change]] = defaultdict(list)
+    passages: dict[tuple[str, str], list[Change]] = defaultdict(list)
+    for change in history.changes:
+        if change.kind == "member":
+            passages[change.about, change.value].append(change)
+        else:
+            asked[change.kind, change.about].append(change)
+    for at, wanted in passages.items():
+        least = sum(change.acked is not None for change in wanted)
+        if came[at] < least:
+            yield Violation(Law.UNDONE, f"{at}: {least} were acknowledged, the log has {came[at]}")
+        elif came[at] > len(wanted):
+            yield Violation(Law.HALF, f"{at}: {len(wanted)} were asked for, the log has {came[at]}")
+    messages = {entry.message_id for entry in history.log if entry.kind == "message"}
+    for (_, about), lost in asked.items():
+        if about not in messages:
+            yield Violation(Law.UNDONE, f"{lost[0]}: there is no such message")
+    for entry in history.log:
+        if entry.kind == "message" and entry.message_id is not None:
+            edits, deletions, reactions = (asked[kind, entry.message_id] for kind in ("edit", "delete", "reaction"))
+            counts = [told[kind, entry.message_id] for kind in ("edit", "delete", "reaction")]
+            yield from _message(entry, edits, deletions, reactions, counts)
+
+
+def _message(
+    entry: Entry,
+    edits: Sequence[Change],
+    deletions: Sequence[Change],
+    reactions: Sequence[Change],
+    counts: Sequence[int],
+) -> Iterator[Violation]:
+    """One message, what was asked of it, and how many edits, deletions and reactions of it the log has."""
+    done = [n for n, change in enumerate(edits) if change.acked is not None]
+    may_be = {change.value for change in edits[done[-1] if done else 0 :]} | (set() if done else {entry.client_id})
+    is_deleted = entry.content == ""
+    if not is_deleted:
+        if any(change.acked is not None for change in deletions):
+            yield Violation(Law.UNDONE, f"{entry} was deleted")
+        if entry.content not in may_be:
+            yield Violation(Law.UNDONE, f"{entry} should say one of {sorted(map(str, may_be))[:5]}")
+        if (entry.content != entry.client_id) is not bool(counts[0]):
+            yield Violation(Law.HALF, f"{entry} was edited {counts[0]} times according to the log")
+    if not len(done) <= counts[0] <= len(edits):
+        yield Violation(Law.HALF, f"{entry}: {counts[0]} edits, {len(done)} to {len(edits)} are due")
+    if counts[1] != is_deleted or (is_deleted and not deletions):
+        yield Violation(Law.HALF, f"{entry} was deleted {counts[1]} times according to the log")
+    present = Counter(entry.reactions)
+    wanted = {(change.value, change.user) for change in reactions}
+    if present and (max(present.values()) > 1 or not present.keys() <= wanted):
+        yield Violation(Law.HALF, f"{entry} has reactions that were not asked for, or twice")
+    for change in reactions:
+        if change.acked is not None and not is_deleted and (change.value, change.user) not in present:
+            yield Violation(Law.UNDONE, f"{change} is not in {entry}")
+    if counts[2] != len(present) if not is_deleted else counts[2] > len(wanted):
+        yield Violation(Law.HALF, f"{entry} has got {counts[2]} reactions according to the log")
+
+
+def _contents(history: History) -> Iterator[Violation]:
+    """What was shown of the messages, on the way and in the end."""
+    now = {entry.message_id: entry for entry in history.log if entry.kind == "message"}
+    deleted_at = {entry.about: entry.seq for entry in history.log if entry.kind == "delete"}
+    known_since = {
+        change.about: change.acked
+        for change in history.changes
+        if change.kind == "delete" and change.acked is not None
+    }
+    passing = {(one.room, one.about.partition(":")[2]) for one in history.log if one.kind == "member" and one.about}
+    held: dict[tuple[str, str], dict[str, Reception]] = defaultdict(dict)
+    for connection in history.connections:
+        who = (connection.user, connection.device)
+        for reception in connection.received:
+            about = reception.message_id or reception.about
+            if about is None or reception.kind == "member":
+                continue
+            held[who][about] = reception
+            since = known_since.get(about, math.inf)
+            if reception.content and (connection.opened > since or reception.seq > deleted_at.get(about, math.inf)):
+                yield Violation(Law.CAME_BACK, f"{who} got {reception}")
+        if connection.at_end:
+            for about, reception in held[who].items():
+                entry = now.get(about)
+                if entry is None or (reception.room, connection.user) in passing:
+                    continue  # who comes and goes misses what was said meanwhile
+                if (entry.content, entry.reactions) != (reception.content, reception.reactions):
+                    yield Violation(Law.CONVERGED, f"{who} holds {reception}, there is {entry}")
 
 
 def _summary(seqs: Sequence[int]) -> str:

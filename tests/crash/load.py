@@ -20,6 +20,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,15 +28,17 @@ from typing import Any
 import aiohttp
 import socketio
 
-from tests.crash.checker import Ack, Connection, Entry, History, Reception, Send
+from tests.crash.checker import Ack, Change, Connection, Entry, History, Reception, Send
 from tests.support.process import ServerProcess
 
 IN_FLIGHT = 8
 """Messages that one sender has under way."""
 SENDERS = [f"sender{n}" for n in range(8)]
 READERS = [f"reader{n}" for n in range(4)]
+GUESTS = [f"guest{n}" for n in range(3)]
+"""They come and go in some private topics, as these topics' owners will, or as they like."""
 STRANGER = "stranger"
-PUBLIC, PRIVATE = 8, 6
+PUBLIC, PRIVATE, OPEN_TO_GUESTS = 8, 6, 4
 DIRECT = [
     ("sender0", "sender1"),
     ("sender2", "sender3"),
@@ -49,13 +52,25 @@ MOMENTS = {
     "acknowledged": (5, 300),
     "received": (5, 900),
     "replayed": (3, 300),
+    "changed": (5, 150),
     "let in": (2, 12),
 }
 """What a kill may wait for: how often one of the kind is chosen, and the largest n."""
+CHANGES_IN_FLIGHT = 6
+"""Edits, deletions, reactions and removals that one sender has under way."""
+CHANGES = {"edit": 4, "delete": 1, "reaction": 4, "member": 12}
+"""How often each is chosen; the last one by who has guests."""
 DELIVERED_EVERY = 25
 SLOW_DISK = Path(__file__).with_name("slow_disk")
 """On the server's PYTHONPATH, so that its commits take a while."""
 DEADLINE_S = 30.0
+REFUSALS = {
+    "edit": (),
+    "delete": (),
+    "reaction": ("not_found",),  # it was deleted meanwhile
+    "member": ("not_found", "conflict"),
+}
+"""With which codes a change may be refused."""
 
 
 class Victim(ServerProcess):
@@ -115,7 +130,7 @@ class Link:
         self.device = device
         self.brought = brought
         self.received: list[Reception] = []
-        self.joined: list[Entry] = []
+        self.opened = load.clock
         self.reset: list[str] = []
         self.at_end = False
         loop = asyncio.get_running_loop()
@@ -196,6 +211,7 @@ class Link:
             tuple(self.received),
             tuple(self.reset),
             self.at_end,
+            self.opened,
         )
 
     def _connected(self) -> None:
@@ -206,11 +222,7 @@ class Link:
             self._load.fail(f"{self.device} was refused: {data}")
 
     def _take(self, event: str, payload: dict[str, Any]) -> None:
-        if event == "message":
-            self._entry(Reception(payload["room_id"], payload["seq"], payload["id"]))
-        elif event == "member" and payload["seq"] is not None:
-            one = Reception(payload["room_id"], payload["seq"], None)
-            self.joined.append(Entry(*one, sender="", client_id=None, joined=payload["username"]))
+        if (one := _reception(event, payload)) is not None:
             self._entry(one)
         elif event == "ready":
             self.reset += payload["reset"]
@@ -258,8 +270,13 @@ class Load:
         self._links: list[Link] = []
         self._sends: list[Send] = []
         self._acks: list[Ack] = []
+        self._changes: dict[int, Change] = {}
+        self.clock = 0
+        """Ticks with each change that is acknowledged."""
         self._topics: dict[str, list[str]] = {}
         """room_id -> members, its owner first"""
+        self._open: list[str] = []
+        """Topics that guests come to"""
         self._senders: list[Sender] = []
         self._devices: list[Device] = []
 
@@ -349,7 +366,7 @@ class Load:
 
     async def _prepare(self) -> None:
         """Accounts, devices and topics. The direct conversations come into being under load."""
-        rng, users = self._rng, [*SENDERS, *READERS, STRANGER]
+        rng, users = self._rng, [*SENDERS, *READERS, *GUESTS, STRANGER]
         tokens = await asyncio.gather(*(self.server.register(user) for user in users))
         self.tokens = dict(zip(users, tokens, strict=True))
         upgraded = ["polling", "websocket"]
@@ -362,6 +379,7 @@ class Load:
             Device("sender0", "tablet", exact=True, transports=["polling"]),
             Device("sender1", "tablet", exact=False, reports=True),
             Device(STRANGER, "phone", exact=False),
+            *(Device(guest, "phone", exact=False) for guest in GUESTS),
         ]
         self._devices[3].transports = upgraded
         # A device that comes for the first time begins where its user is: let them all come before anything is said.
@@ -375,6 +393,8 @@ class Load:
             owner, name = links[members[0]], f"{'private' if private else 'public'} {n}"
             room: str = (await owner.ask("create", topic_name=name, is_private=private))["room_id"]
             self._topics[room] = members
+            if PUBLIC <= n < PUBLIC + OPEN_TO_GUESTS:
+                self._open.append(room)
             for user in members[1:]:
                 if private:
                     await owner.ask("invite", room_id=room, username=user)
@@ -402,9 +422,21 @@ class Load:
             await asyncio.wait({link.enough, link.lost, ending}, return_when=asyncio.FIRST_COMPLETED)
             ending.cancel()
             lost = link.lost.done()
+            if device.user in GUESTS and not lost and rng.random() < 0.3:
+                await self._leave(link, rng.choice(self._open))
             await link.end(politely=not lost and rng.random() < 0.5)
             if not lost and not self.finishing.is_set():
                 await self.later(rng.randint(1, 200))
+
+    async def _leave(self, link: Link, room: str) -> None:
+        change = Change(link.device.user, "member", room, f"left:{link.device.user}")
+        answered = asyncio.Event()
+        payload = {"room_id": room}
+        with contextlib.suppress(socketio.exceptions.BadNamespaceError):
+            await link.sio.emit("unsubscribe", payload, callback=self.change(change, payload, answered.set))
+            waiting = asyncio.create_task(answered.wait())
+            await asyncio.wait({waiting, link.lost}, return_when=asyncio.FIRST_COMPLETED, timeout=DEADLINE_S)
+            waiting.cancel()
 
     # -- what is sent --------------------------------------------------------------------------------------------
 
@@ -417,6 +449,29 @@ class Load:
         if self.finishing.is_set() and all(sender.done for sender in self._senders):
             self.observe("all acknowledged")
 
+    def change(self, change: Change, payload: dict[str, Any], done: Callable[[], None]) -> Callable[[Any], None]:
+        """Note what is about to be asked for; give back what takes the answer."""
+        number = len(self._changes)
+        self._changes[number] = change
+
+        def take(answer: dict[str, Any]) -> None:
+            done()
+            if answer["ok"]:
+                self._changes[number] = change._replace(acked=self.clock)
+                self.clock += 1
+                self.seen[change.kind] += 1
+                self.observe("changed")
+            elif answer["error"]["code"] in REFUSALS[change.kind]:
+                self._changes[number] = change._replace(kind="refused")
+            else:
+                self.fail(f"{change} {payload} was refused: {answer}")
+
+        return take
+
+    def guests_of(self, user: str) -> list[str]:
+        """Rooms of a user that guests come to."""
+        return [room for room in self._open if self._topics[room][0] == user]
+
     # -- afterwards ----------------------------------------------------------------------------------------------
 
     async def _read_back(self) -> History:
@@ -427,6 +482,7 @@ class Load:
             owned.setdefault(members[0], []).append(room)
         heads: dict[str, int] = {}
         log: list[Entry] = []
+        ids = {ack.message_id: ack.client_id for ack in self._acks}
         for device in self._devices:
             link = await self._come_to_the_end(device)
             if device.name == "phone":
@@ -444,9 +500,16 @@ class Load:
             mine = {room: 0 if room in rooms else heads[room] for room in members if user in members[room]}
             link = await self._come_to_the_end(Device(user, "auditor", exact=True), mine)
             for room in rooms:
-                joined = [entry for entry in link.joined if entry.room == room]
-                log += heapq.merge(await _history(link, room), joined, key=lambda entry: entry.seq)
+                others = [
+                    Entry(room, one.seq, None, "", None, one.kind, one.about)
+                    for one in link.received
+                    if one.room == room and one.kind != "message"
+                ]
+                log += heapq.merge(await _history(link, room, ids), others, key=lambda entry: entry.seq)
             await link.end(politely=True)
+        came = {(entry.room, entry.about) for entry in log}
+        for room in self._open:
+            members[room] |= {guest for guest in GUESTS if (room, f"joined:{guest}") in came}
         return History(
             members=members,
             heads=heads,
@@ -454,6 +517,7 @@ class Load:
             acks=self._acks,
             connections=[link.record() for link in self._links],
             log=log,
+            changes=[change for change in self._changes.values() if change.kind != "refused"],
         )
 
     async def _come_to_the_end(self, device: Device, brought: Mapping[str, int] | None = None) -> Link:
@@ -479,6 +543,10 @@ class Sender:
         self._changed = asyncio.Event()
         self._numbers = itertools.count(1)
         self._farewell = False
+        self._mine: dict[str, str] = {}
+        """What may still be changed of one's own: message id -> client_id"""
+        self._reacted: set[str] = set()
+        self._changing = 0
         self.pending: dict[str, dict[str, str]] = {}
         """client_id -> payload of what is not acknowledged, in the order in which it was sent first"""
 
@@ -495,6 +563,7 @@ class Sender:
             if link is None:
                 continue
             link.lost.add_done_callback(lambda _: self.wake())
+            self._changing = 0  # what was under way then has happened or has not
             try:
                 for payload in list(self.pending.values()):
                     await self._emit(link, payload)
@@ -521,6 +590,46 @@ class Sender:
         # and the connection was lost, for that would put back what a crash has undone.
         if self._rng.random() < 0.05:
             await self._emit(link, payload)
+        if self._changing < CHANGES_IN_FLIGHT and not self._load.finishing.is_set() and self._rng.random() < 0.6:
+            await self._change(link)
+
+    async def _change(self, link: Link) -> None:
+        """Not sent again if the connection is lost: then it has happened wholly, or not at all."""
+        rng, user = self._rng, self._device.user
+        rooms = self._load.guests_of(user)
+        kinds = [kind for kind in CHANGES if rooms or kind != "member"]
+        kind = rng.choices(kinds, [CHANGES[kind] for kind in kinds])[0]
+        action, value, about = kind, "", ""
+        payload: dict[str, Any] = {}
+        if kind == "member":
+            about, guest = rng.choice(rooms), rng.choice(GUESTS)
+            action, told = rng.choice([("kick", "kicked"), ("invite", "joined"), ("invite", "joined")])
+            payload, value = {"room_id": about, "username": guest}, f"{told}:{guest}"
+        elif kind == "reaction":
+            action = "react"
+            heard = [one.message_id for one in link.received[-50:] if one.message_id is not None and one.content]
+            about = rng.choice([*heard, *self._mine] or [""])
+            if not about or about in self._reacted:
+                return
+            self._reacted.add(about)
+            payload, value = {"message_id": about, "emoji": "👍"}, "👍"
+        else:
+            if not self._mine:
+                return
+            about = rng.choice(list(self._mine)[-20:])
+            payload = {"message_id": about}
+            if kind == "edit":
+                value = payload["content"] = f"{self._mine[about]} ~{next(self._numbers)}"
+            else:
+                del self._mine[about]
+        self._changing += 1
+        change = Change(user, kind, about, value)
+        taking = self._load.change(change, payload, partial(self._changed_one, link))
+        await link.sio.emit(action, payload, callback=taking)
+
+    def _changed_one(self, link: Link) -> None:
+        if not link.lost.done():
+            self._changing -= 1
 
     async def _emit(self, link: Link, payload: dict[str, str]) -> None:
         await link.sio.emit("message", payload, callback=self._answered(payload["client_id"]))
@@ -532,18 +641,43 @@ class Sender:
                 self._load.fail(f"{client_id} was refused: {answer}")
                 return
             data = answer["data"]
-            self.pending.pop(client_id, None)
+            if self.pending.pop(client_id, None) is not None:
+                self._mine[data["id"]] = client_id
             self.wake()
             self._load.acknowledged(Ack(self._device.user, client_id, data["room_id"], data["seq"], data["id"]))
 
         return take
 
 
-async def _history(link: Link, room: str) -> list[Entry]:
+def _reception(event: str, payload: dict[str, Any]) -> Reception | None:
+    """The entry that an event tells of, if it tells of one."""
+    kinds = {"message_edited": "edit", "message_deleted": "delete", "reaction": "reaction"}
+    if event == "message":
+        one = Reception(payload["room_id"], payload["seq"], payload["id"])
+        return one._replace(content=payload["content"], reactions=_reactions(payload))
+    if event in kinds:
+        said = payload["message"]
+        one = Reception(payload["room_id"], payload["seq"], None, kinds[event], said["id"])
+        return one._replace(content=said["content"], reactions=_reactions(said))
+    if event == "member" and payload["seq"] is not None:
+        about = f"{payload['change']}:{payload['username']}"
+        return Reception(payload["room_id"], payload["seq"], None, "member", about)
+    return None
+
+
+def _reactions(message: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((emoji, user) for emoji, users in message["reactions"].items() for user in users)
+
+
+async def _history(link: Link, room: str, ids: Mapping[str, str]) -> list[Entry]:
+    """A room's messages; `ids` tells of those that were acknowledged which `client_id` they were sent with."""
     found: list[Entry] = []
     while True:
         page = await link.ask("history", room_id=room, after=found[-1].seq if found else 0, limit=200)
-        found += [Entry(room, m["seq"], m["id"], m["sender"], m["content"]) for m in page["messages"]]
+        for m in page["messages"]:
+            client_id = m["content"].partition(" ~")[0] or ids.get(m["id"], "?")
+            entry = Entry(room, m["seq"], m["id"], m["sender"], client_id, content=m["content"])
+            found.append(entry._replace(reactions=_reactions(m)))
         if not page["has_more"]:
             return found
 

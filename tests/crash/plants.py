@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
-from tests.crash.checker import Ack, Connection, Entry, History, Law, Reception
+from tests.crash.checker import Ack, Change, Connection, Entry, History, Law, Reception
 
 Plant = Callable[[History, Random], History]
 PLANTS: dict[str, tuple[Law, Plant]] = {}
@@ -100,9 +100,21 @@ def _connection(
 
 
 def _inner(connection: Connection) -> list[int]:
-    """Places of receptions that have one of the same room before and after them."""
-    rooms = [one.room for one in connection.received]
-    return [n for n, room in enumerate(rooms) if room in rooms[:n] and room in rooms[n + 1 :]]
+    """Places of receptions whose neighbours in the log came before and after them."""
+    last: dict[str, int] = {}
+    found = []
+    for n, one in enumerate(connection.received):
+        after = next((other.seq for other in connection.received[n + 1 :] if other.room == one.room), None)
+        if last.get(one.room) == one.seq - 1 and after == one.seq + 1:
+            found.append(n)
+        last[one.room] = one.seq
+    return found
+
+
+def _passing(history: History) -> set[tuple[str, str]]:
+    """(room, user) of who has been removed from a room: what they miss of it may be because of that."""
+    told = [(entry.room, *(entry.about or "").split(":")) for entry in history.log if entry.kind == "member"]
+    return {(room, user) for room, change, user in told if change in ("kicked", "left")}
 
 
 # -- a message is lost -----------------------------------------------------------------------------------------------
@@ -269,9 +281,9 @@ def _skipped_on_return(exactly: bool) -> Plant:
 
     def plant(history: History, rng: Random) -> History:
         seen: dict[tuple[str, str, str], int] = {}
-        returns = []
+        returns, passing = [], _passing(history)
         for n, connection in enumerate(history.connections):
-            for room in {one.room for one in connection.received}:
+            for room in {one.room for one in connection.received if (one.room, connection.user) not in passing}:
                 at = (connection.user, connection.device, room)
                 seqs = [one.seq for one in connection.received if one.room == room]
                 new = [seq for seq in seqs if seq > seen.get(at, 0)]
@@ -295,11 +307,13 @@ PLANTS["skipped_on_return_without_cursors"] = (Law.GAP, _skipped_on_return(False
 def the_end_never_came(history: History, rng: Random) -> History:
     """The last connection of a device says that it is up to date, and is not."""
     last = {(connection.user, connection.device): n for n, connection in enumerate(history.connections)}
+    passing = _passing(history)
     device, room = rng.choice(
         [
             (at, room)
             for at in last
             for room in {one.room for c in history.connections if (c.user, c.device) == at for one in c.received}
+            if (room, at[0]) not in passing
         ]
     )
     head = history.heads[room]
@@ -358,3 +372,213 @@ def stored_under_another_name(history: History, rng: Random) -> History:
 def a_cursor_disowned(history: History, rng: Random) -> History:
     room = rng.choice(list(history.members))
     return _connection(history, rng, lambda _: True, lambda connection: replace(connection, reset=[room]))
+
+
+# -- changes of messages ---------------------------------------------------------------------------------------------
+
+
+def _done(history: History, rng: Random, kind: str) -> tuple[Change, Entry]:
+    """An acknowledged change of a message that was not deleted, unless that is the change."""
+    messages = {entry.message_id: entry for entry in history.log if entry.kind == "message"}
+    done = [
+        change
+        for change in history.changes
+        if change.kind == kind and change.acked is not None and (kind == "delete" or messages[change.about].content)
+    ]
+    change = rng.choice(done)
+    return change, messages[change.about]
+
+
+def _instead(history: History, entry: Entry, **fields: object) -> History:
+    """The message is another at the end."""
+    return replace(
+        history,
+        log=[one._replace(**fields) if one is entry else one for one in history.log],  # type: ignore[arg-type]
+    )
+
+
+@_breaks(Law.UNDONE)
+def an_edit_acknowledged_early(history: History, rng: Random) -> History:
+    """A kill came between the acknowledgement and the commit: neither the content nor the entry is there."""
+    change, entry = _done(history, rng, "edit")
+    lost = [one for one in history.log if (one.kind, one.about) != ("edit", change.about)]
+    return _instead(replace(history, log=lost), entry, content=entry.client_id)
+
+
+@_breaks(Law.HALF)
+def an_edit_without_its_content(history: History, rng: Random) -> History:
+    """The entry was written, and what the message said before was left."""
+    _, entry = _done(history, rng, "edit")
+    return _instead(history, entry, content=entry.client_id)
+
+
+@_breaks(Law.HALF)
+def an_edit_without_its_entry(history: History, rng: Random) -> History:
+    """The content was replaced, and who was away is not told."""
+    change, _ = _done(history, rng, "edit")
+    return replace(history, log=[one for one in history.log if (one.kind, one.about) != ("edit", change.about)])
+
+
+@_breaks(Law.UNDONE)
+def an_older_edit_won(history: History, rng: Random) -> History:
+    change, entry = _done(history, rng, "edit")
+    newer = [*history.changes, change._replace(value="newest", acked=10**9)]
+    return replace(_instead(history, entry, content=change.value), changes=newer)
+
+
+@_breaks(Law.UNDONE)
+def a_deletion_undone(history: History, rng: Random) -> History:
+    _, entry = _done(history, rng, "delete")
+    return _instead(history, entry, content=entry.client_id)
+
+
+@_breaks(Law.HALF)
+def a_deletion_that_nobody_asked_for(history: History, rng: Random) -> History:
+    _, entry = _acknowledged(history, rng)
+    asked = [change for change in history.changes if (change.kind, change.about) != ("delete", entry.message_id)]
+    return replace(_instead(history, entry, content=""), changes=asked)
+
+
+@_breaks(Law.CAME_BACK)
+def a_deleted_content_replayed(history: History, rng: Random) -> History:
+    """Who comes after the deletion is told what the message said."""
+    change, entry = _done(history, rng, "delete")
+
+    def come_again(connection: Connection) -> Connection:
+        seen = Reception(entry.room, entry.seq, entry.message_id, content=entry.client_id)
+        return replace(connection, opened=10**9, received=[*connection.received, seen])
+
+    return _connection(history, rng, lambda connection: connection.user == change.user, come_again)
+
+
+@_breaks(Law.HALF)
+def a_reaction_twice(history: History, rng: Random) -> History:
+    change, entry = _done(history, rng, "reaction")
+    return _instead(history, entry, reactions=(*entry.reactions, (change.value, change.user)))
+
+
+@_breaks(Law.UNDONE)
+def a_reaction_lost(history: History, rng: Random) -> History:
+    change, entry = _done(history, rng, "reaction")
+    left = tuple(one for one in entry.reactions if one != (change.value, change.user))
+    return _instead(history, entry, reactions=left)
+
+
+@_breaks(Law.CONVERGED)
+def an_edit_replayed_as_it_was_before(history: History, rng: Random) -> History:
+    """Whoever was away gets the entry, with what the message said before it."""
+    passing = _passing(history)
+    seen = {
+        one.about
+        for connection in history.connections
+        for one in connection.received
+        if one.kind == "edit" and _returns(history, connection) and (one.room, connection.user) not in passing
+    }
+    change, entry = rng.choice(
+        [
+            (change, entry)
+            for change in history.changes
+            for entry in history.log
+            if change.kind == "edit" and entry.message_id == change.about and entry.content and change.about in seen
+        ]
+    )
+    connections = [
+        replace(
+            connection,
+            received=[
+                one._replace(content=entry.client_id)
+                if change.about in (one.about, one.message_id) and one.content
+                else one
+                for one in connection.received
+            ],
+        )
+        for connection in history.connections
+    ]
+    return replace(history, connections=connections)
+
+
+def _returns(history: History, connection: Connection) -> bool:
+    device = (connection.user, connection.device)
+    return any((one.user, one.device) == device and one.at_end for one in history.connections)
+
+
+def _received_as(kind: str, other: str) -> Plant:
+    """An entry comes as one of another kind."""
+
+    def plant(history: History, rng: Random) -> History:
+        def change(connection: Connection) -> Connection:
+            received = list(connection.received)
+            at = rng.choice([n for n, one in enumerate(received) if one.kind == kind])
+            received[at] = received[at]._replace(kind=other)
+            return replace(connection, received=received)
+
+        return _connection(history, rng, lambda one: any(seen.kind == kind for seen in one.received), change)
+
+    return plant
+
+
+def _left_out_kind(kind: str) -> Plant:
+    """Entries of a kind do not come, on any connection."""
+
+    def plant(history: History, _: Random) -> History:
+        connections = [
+            replace(connection, received=[one for one in connection.received if one.kind != kind])
+            for connection in history.connections
+        ]
+        return replace(history, connections=connections)
+
+    return plant
+
+
+for _kind in ("edit", "delete", "reaction"):
+    PLANTS[f"{_kind}_received_as_another"] = (Law.UNLIKE, _received_as(_kind, "message"))
+    PLANTS[f"{_kind}_never_received"] = (Law.GAP, _left_out_kind(_kind))
+
+
+# -- who comes and goes ----------------------------------------------------------------------------------------------
+
+
+def _kicked(history: History, rng: Random) -> tuple[Entry, str, Entry]:
+    """A removal, who was removed, and an entry of the room after it and before they came back."""
+    found = []
+    for entry in history.log:
+        change, _, user = (entry.about or "").partition(":")
+        if entry.kind == "member" and change in ("kicked", "left"):
+            for other in history.log:
+                if other.room == entry.room and other.seq > entry.seq:
+                    if other.about == f"joined:{user}":
+                        break
+                    if other.kind == "message":
+                        found.append((entry, user, other))
+    return rng.choice(found)
+
+
+@_breaks(Law.FOREIGN)
+def served_after_the_removal(history: History, rng: Random) -> History:
+    _, user, entry = _kicked(history, rng)
+
+    def change(connection: Connection) -> Connection:
+        seen = Reception(entry.room, entry.seq, entry.message_id)
+        return replace(connection, received=[*connection.received, seen])
+
+    return _connection(history, rng, lambda one: one.user == user and one.brought is None, change)
+
+
+@_breaks(Law.UNDONE)
+def a_removal_acknowledged_and_lost(history: History, rng: Random) -> History:
+    removal, _, _ = _kicked(history, rng)
+    asked = Change("owner", "member", removal.room, removal.about or "", acked=1)
+    return replace(history, changes=[*history.changes, *[asked] * len(history.log)])
+
+
+@_breaks(Law.HALF)
+def a_removal_that_nobody_asked_for(history: History, rng: Random) -> History:
+    removal, _, _ = _kicked(history, rng)
+    asked = [
+        change._replace(acked=None)
+        for change in history.changes
+        if (change.kind, change.about, change.value) != ("member", removal.room, removal.about)
+    ]
+    unasked = Change("owner", "member", removal.room, removal.about or "")
+    twice = removal._replace(seq=history.heads[removal.room] + 1)
+    return replace(history, changes=[*asked, unasked], log=[*history.log, twice])

@@ -6,59 +6,102 @@ from random import Random
 
 import pytest
 
-from tests.crash.checker import Ack, Connection, Entry, History, Law, Reception, Send, check
+from tests.crash.checker import Ack, Change, Connection, Entry, History, Law, Reception, Send, check
 from tests.crash.load import Recorded
 from tests.crash.plants import PLANTS
 
 SEEDS = range(5)
 
-A, B = "room-a", "room-b"
+A, B, C = "room-a", "room-b", "room-c"
+
+
+def said(room: str, seq: int, message_id: str, sender: str, client_id: str, content: str | None = None) -> Entry:
+    return Entry(room, seq, message_id, sender, client_id, content=client_id if content is None else content)
+
+
+def told(room: str, seq: int, kind: str, about: str) -> Entry:
+    return Entry(room, seq, None, "", None, kind, about)
+
+
 LOG = [
-    Entry(A, 1, "a1", "omar", "o1"),
-    Entry(A, 2, "a2", "diego", "d1"),
-    Entry(A, 3, "a3", "omar", "o2"),
-    Entry(A, 4, "a4", "omar", "o4"),
-    Entry(A, 5, "a5", "diego", "d2"),
-    Entry(A, 6, "a6", "diego", "d3"),
-    Entry(B, 1, None, "omar", None, joined="satoshi"),
-    Entry(B, 2, "b2", "omar", "o3"),
-    Entry(B, 3, "b3", "satoshi", "s1"),
-    Entry(B, 4, "b4", "satoshi", "s2"),
-    Entry(B, 5, "b5", "omar", "o5"),
+    said(A, 1, "a1", "omar", "o1"),
+    said(A, 2, "a2", "diego", "d1"),
+    said(A, 3, "a3", "omar", "o2"),
+    said(A, 4, "a4", "omar", "o4"),
+    said(A, 5, "a5", "diego", "d2"),
+    said(A, 6, "a6", "diego", "d3"),
+    told(B, 1, "member", "joined:satoshi"),
+    said(B, 2, "b2", "omar", "o3"),
+    said(B, 3, "b3", "satoshi", "s1"),
+    said(B, 4, "b4", "satoshi", "s2"),
+    said(B, 5, "b5", "omar", "o5"),
+    told(C, 1, "member", "joined:zoe"),
+    said(C, 2, "c1", "omar", "o6", "o6 ~1")._replace(reactions=(("👍", "zoe"),)),
+    told(C, 3, "edit", "c1"),
+    told(C, 4, "reaction", "c1"),
+    said(C, 5, "c2", "omar", "o7", ""),
+    told(C, 6, "delete", "c2"),
+    told(C, 7, "member", "kicked:zoe"),
+    said(C, 8, "c3", "omar", "o8"),
+    told(C, 9, "member", "joined:zoe"),
+    said(C, 10, "c4", "omar", "o9"),
+]
+CHANGES = [
+    Change("omar", "member", C, "joined:zoe", acked=0),
+    Change("omar", "edit", "c1", "o6 ~1", acked=1),
+    Change("zoe", "reaction", "c1", "👍", acked=2),
+    Change("omar", "delete", "c2", acked=3),
+    Change("omar", "member", C, "kicked:zoe", acked=4),
+    Change("omar", "member", C, "joined:zoe"),  # done, and the answer was lost
+    Change("omar", "edit", "a1", "o1 ~2"),  # not done
 ]
 
 
 def received(room: str, *seqs: int) -> list[Reception]:
-    return [
-        Reception(room, seq, entry.message_id)
-        for seq in seqs
-        for entry in LOG
-        if (entry.room, entry.seq) == (room, seq)
-    ]
+    """As they are replayed: a change comes with the message as it is now."""
+    log = {(entry.room, entry.seq): entry for entry in LOG}
+    now = {entry.message_id: entry for entry in LOG if entry.message_id}
+    found = []
+    for entry in (log[room, seq] for seq in seqs):
+        shown = now.get(entry.message_id or entry.about)
+        one = Reception(room, entry.seq, entry.message_id, entry.kind, entry.about)
+        found.append(one if shown is None else one._replace(content=shown.content, reactions=shown.reactions))
+    return found
 
 
 def sound() -> History:
-    """Two rooms; a device that brings its cursors, one that does not, and a stranger: nothing is wrong."""
+    """Some rooms; a device that brings its cursors, one that does not, a guest and a stranger: nothing is wrong."""
     in_order = sorted((entry for entry in LOG if entry.client_id), key=lambda entry: str(entry.client_id)[1:])
     acks = [Ack(e.sender, str(e.client_id), e.room, e.seq, str(e.message_id)) for e in in_order]
     return History(
-        members={A: frozenset({"omar", "diego", "memoor"}), B: frozenset({"omar", "satoshi"})},
-        heads={A: 6, B: 5},
+        members={
+            A: frozenset({"omar", "diego", "memoor"}),
+            B: frozenset({"omar", "satoshi"}),
+            C: frozenset({"omar", "zoe"}),
+        },
+        heads={A: 6, B: 5, C: 10},
         sends=[Send(e.sender, e.room, str(e.client_id)) for e in in_order],
         acks=[*acks, acks[0]],  # sent twice, and answered twice
         connections=[
             Connection("memoor", "laptop", {}, received(A, 1, 2, 3)),
-            Connection("omar", "phone", None, received(A, 1, 2) + received(B, 1, 2, 3)),
+            Connection("omar", "phone", None, received(A, 1, 2) + received(B, 1, 2, 3) + received(C, 1, 2, 3)),
             Connection("satoshi", "phone", {B: 1}, received(B, 2, 3, 4)),
+            Connection("zoe", "phone", None, received(C, 2, 3, 4, 5)),
             Connection("nobody", "phone", None, []),
             Connection("memoor", "laptop", {A: 3}, received(A, 4, 5, 6)),
-            Connection("omar", "phone", None, received(B, 3, 4) + received(A, 1, 2, 3, 4)),
+            Connection(
+                "omar", "phone", None, received(B, 3, 4) + received(A, 1, 2, 3, 4) + received(C, 3, 4, 5, 6, 7)
+            ),
             Connection("memoor", "laptop", {A: 6}, [], at_end=True),
-            Connection("omar", "phone", None, received(A, 5, 6) + received(B, 5), at_end=True),
+            Connection(
+                "omar", "phone", None, received(A, 5, 6) + received(B, 5) + received(C, 8, 9, 10), at_end=True
+            ),
             Connection("satoshi", "phone", {B: 4}, received(B, 5), at_end=True),
+            Connection("zoe", "phone", None, received(C, 10), at_end=True),
             Connection("nobody", "phone", None, [], at_end=True),
         ],
         log=LOG,
+        changes=CHANGES,
     )
 
 

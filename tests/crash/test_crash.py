@@ -33,5 +33,7 @@ def _judge(crashes: Recorded, seed: int) -> None:
     assert crashes.seen["acknowledged"] > 10 * crashes.kills, crashes
     assert crashes.seen["replayed"] > 10 * crashes.kills, crashes
     assert crashes.seen["delivered"] > 0, crashes
+    for kind in ("edit", "delete", "reaction", "member"):
+        assert crashes.seen[kind] >= crashes.kills, crashes
     violations = check(crashes.history)
     assert not violations, "\n".join(f"{law}: {what}" for law, what in violations[:20])

@@ -51,17 +51,19 @@ away = (
 while_away = st.tuples(st.booleans(), index, st.sampled_from(away), index, st.booleans())
 likely = st.sampled_from([True, True, False])
 """Whether it is something that may be done."""
-mentioned = st.none() | st.sampled_from(USERS)
+mentioned = st.sampled_from([*USERS, None])
 titles = st.sampled_from([None, "t1"])
 emojis = st.sampled_from(["👍", "🎉"])
-a_change = st.tuples(
-    index,
-    st.sampled_from(["mine", "mine", "ours", "ours", "all"]),
-    which_message,
-    st.sampled_from(["edit", "edit", "same", "delete", "react", "react", "take off"]),
-    emojis,
-    mentioned,
-)
+Changes = list[tuple[int, str, int, str, str, str | None]]
+
+
+def changes(*what: str) -> st.SearchStrategy[Changes]:
+    among = st.sampled_from(["mine", "mine", "mine", "ours", "ours", "all"])
+    return st.lists(
+        st.tuples(index, among, which_message, st.sampled_from(what), emojis, mentioned), min_size=1, max_size=4
+    )
+
+
 a_moderation = st.tuples(
     index,
     references,
@@ -556,10 +558,21 @@ class Law(RuleBasedStateMachine):
             self.model.sent(device.username, ref, message)
 
     @precondition(lambda self: self.world.connected)
-    @rule(changes=st.lists(a_change, min_size=1, max_size=4))
-    def change(self, changes: list[tuple[int, str, int, str, str, str | None]]) -> None:
-        """`edit`, `delete`, `react`."""
+    @rule(changes=changes("edit", "edit", "edit", "same"))
+    def edit(self, changes: Changes) -> None:
+        self._change_all(changes)
 
+    @precondition(lambda self: self.world.connected)
+    @rule(changes=changes("react", "react", "take off"))
+    def react(self, changes: Changes) -> None:
+        self._change_all(changes)
+
+    @precondition(lambda self: self.world.connected)
+    @rule(changes=changes("edit", "react", "delete"))
+    def delete(self, changes: Changes) -> None:
+        self._change_all(changes)
+
+    def _change_all(self, changes: Changes) -> None:
         async def work() -> None:
             for who, *rest in changes:
                 await self._change(self.device(who), *rest)
