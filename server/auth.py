@@ -33,6 +33,8 @@ BCRYPT_ROUNDS = 12
 PASSWORD_BYTES = (8, 72)
 """bcrypt looks at 72 bytes at most; a longer password is refused, never cut."""
 WRONG_PASSWORD = "wrong username or password"
+TICKET_MS = 5 * 60_000
+"""A ticket is good for so long: to open a connection, not to keep it."""
 HASHES_WAITING = 64
 """How many password checks may wait before the next is told to come back later."""
 
@@ -118,14 +120,34 @@ class Tokens:
         }
         return jwt.encode(claims, self._key, algorithm=ALGORITHM)
 
-    def read(self, token: str) -> tuple[str, str, int]:
-        """Username, sid and `exp` (ms) of a token. Raises `unauthenticated` or `token_expired`."""
+    def ticket(self, purpose: str, username: str, sid: str, issued_ms: int, until_ms: int) -> tuple[str, int]:
+        """A token that is good for one purpose and for `TICKET_MS`, and when it ends (ms).
+
+        What it opens may stay `until` the token ends with which it was asked for.
+        """
+        expires_ms = min(issued_ms + TICKET_MS, until_ms) // 1000 * 1000
+        claims = {
+            "sub": username,
+            "sid": sid,
+            "iat": issued_ms // 1000,
+            "exp": expires_ms // 1000,
+            "until": until_ms // 1000,
+            "iss": ISSUER,
+            "aud": _audience(purpose),
+        }
+        return jwt.encode(claims, self._key, algorithm=ALGORITHM), expires_ms
+
+    def read(self, token: str, purpose: str = "") -> tuple[str, str, int]:
+        """Username, sid and end (ms) of a token, or of a ticket for the purpose.
+
+        Raises `unauthenticated` or `token_expired`.
+        """
         try:
             claims = jwt.decode(
                 token,
                 self._key,
                 algorithms=[ALGORITHM],
-                audience=AUDIENCE,
+                audience=[AUDIENCE, _audience(purpose)] if purpose else AUDIENCE,
                 issuer=ISSUER,
                 options={"require": ["sub", "sid", "iat", "exp", "iss", "aud"]},
             )
@@ -136,7 +158,11 @@ class Tokens:
         sub, sid = claims["sub"], claims["sid"]
         if not isinstance(sub, str) or not isinstance(sid, str):
             raise unauthenticated()
-        return sub, sid, int(claims["exp"]) * 1000
+        return sub, sid, int(claims.get("until", claims["exp"])) * 1000
+
+
+def _audience(purpose: str) -> str:
+    return f"{AUDIENCE}:{purpose}"
 
 
 def unauthenticated(message: str = "no valid token") -> ActionError:
@@ -275,17 +301,37 @@ class Auth:
         """In whole seconds, as a token counts."""
         return (now + (self._token_ms if life_ms is None else life_ms)) // 1000 * 1000
 
-    async def authenticate(self, token: str) -> Principal:
-        """Who a token speaks for. Raises `unauthenticated`, `token_expired` or `token_revoked`."""
-        username, sid, expires_at = self._tokens.read(token)
+    def ticket(self, principal: Principal, purpose: str) -> tuple[str, int]:
+        """A token of the same session that opens one thing only, for some minutes; and when it ends (ms)."""
+        return self._tokens.ticket(purpose, principal.username, principal.sid, now_ms(), principal.expires_at)
+
+    async def authenticate(self, token: str, purpose: str = "") -> Principal:
+        """Who a token speaks for, or a ticket for the purpose.
+
+        Raises `unauthenticated`, `token_expired` or `token_revoked`.
+        """
+        username, sid, expires_at = self._tokens.read(token, purpose)
         return _principal(await self._db.read(lambda conn: users.session(conn, sid)), username, expires_at)
 
-    async def arrive(self, token: str, device: str) -> tuple[Principal, DeviceRow | None]:
+    async def arrive(self, token: str, device: str, purpose: str = "") -> tuple[Principal, DeviceRow | None]:
         """As `authenticate`, and the user's device of that name, None if it is new. Who come at once share a read."""
-        username, sid, expires_at = self._tokens.read(token)
+        username, sid, expires_at = self._tokens.read(token, purpose)
         found = await self._arrivals.read((sid, device))
         principal = _principal(None if found is None else found.session, username, expires_at)
         return principal, None if found is None else found.device
+
+    async def service(self, raw_name: str) -> Principal:
+        """An account that has no password, for what is the server's own. If the name is taken, it gets an ending."""
+
+        def make(conn: Transaction) -> Principal:
+            for username in (raw_name, f"{raw_name}-{secrets.token_hex(8)}"):
+                users.add(conn, username, names.name_key(username), None, now_ms())
+                user = users.by_username(conn, username)
+                if user is not None and user.password_hash is None:
+                    return Principal(user.key, username, 0, "", 0)
+            raise ActionError(ErrorCode.UNAVAILABLE, "no name is free")
+
+        return await self._db.write(make)
 
     async def user(self, raw_name: str) -> UserRow:
         """A user by name. Raises `not_found`."""

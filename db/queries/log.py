@@ -367,6 +367,17 @@ def reset_cursors(conn: Connection, device_key: int, to: Mapping[int, int]) -> N
     )
 
 
+def last_before(conn: Connection, room_key: int, ms: int) -> int:
+    """seq of a room's last entry that was made before a time; 0 if there is none. Reads those after it."""
+    found = conn.execute(
+        select(entries.c.seq)
+        .where(entries.c.room_id == room_key, entries.c.created_at < ms)
+        .order_by(entries.c.seq.desc())
+        .limit(1)
+    ).scalar()
+    return found or 0
+
+
 class MarkerRow(NamedTuple):
     seq: int
     messages: int

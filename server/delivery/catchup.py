@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection as Transaction
 from db.engine import Database, StoreUnavailable
 from db.queries import log, rooms, users
 from db.queries.log import Span
-from db.queries.rooms import Standpoint
+from db.queries.rooms import MemberRoom, Standpoint
 from db.queries.rows import chunked
 from db.together import Together
 from server.contract.errors import CloseReason
@@ -94,6 +94,50 @@ class CatchUp:
         """Begin the replay of a connection that was just accepted; `brought` are the client's own cursors."""
         connection.replay = self._spawn(connection, self._arrive(connection, brought))
 
+    async def enter(self, connection: Connection, room_id: str, *, since: int | None = None) -> bool:
+        """Let a connection that is about some rooms only have one more; False: its user is not in it.
+
+        It gets what its device missed of the room, or, with `since` (ms since the epoch), all that was said from then
+        on; then what is said live. Nothing of it has been written when this returns. Not for two rooms at once.
+        """
+        assert connection.only is not None, "it has all of them"
+        if connection.replay is not None:
+            await asyncio.wait([connection.replay])
+        connection.only.add(room_id)
+        connection.deferred = []  # who is removed while this reads, is removed after it
+        user_key, device_key, found = connection.principal.user_key, connection.device_key, None
+        try:
+            found = await self._db.read(lambda conn: _standing_in(conn, user_key, device_key, room_id, since))
+        finally:
+            notices, connection.deferred = connection.deferred, None
+            if found is not None and not connection.has_ended():
+                self._attach(connection, *found)
+            for notice in notices or ():
+                self._hub.apply(connection, notice)
+        return found is not None and found[0].room.key in connection.rooms
+
+    def _attach(self, connection: Connection, mine: MemberRoom, position: int | None) -> None:
+        """Begin with a room, after a position or else where the device is."""
+        room, joined_seq, cursor = mine
+        if room.key in connection.rooms:
+            return
+        if position is None:
+            confirmed_here = min(self._cursors.known(connection.device_key, room.key), room.last_seq)
+            position = max(confirmed_here, joined_seq if cursor is None else cursor)
+        position = min(max(position, room.first_seq - 1), room.last_seq)
+        live = self._hub.attach(connection, room, position)
+        connection.sent(room.key, position)
+        if not live:
+            self._catch_up_with(connection, room.key)
+
+    def leave(self, connection: Connection, room_id: str) -> None:
+        """Let a connection that is about some rooms only have nothing more of this one."""
+        assert connection.only is not None, "it has all of them"
+        connection.only.discard(room_id)
+        key = self._hub.key(room_id)
+        if key in connection.rooms:
+            self._hub.detach(connection, key)
+
     def _spawn(self, connection: Connection, work: Coroutine[None, None, int | None]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._guard(connection, work))
         self._tasks.add(task)
@@ -126,6 +170,8 @@ class CatchUp:
         behind: list[int] = []
         unheard: list[int] = []
         for room, joined_seq, cursor in mine:
+            if not connection.wants(room.room_id):
+                continue
             # What was confirmed since the rows were read may be past them; it is no sign of another log.
             confirmed_here = min(self._cursors.known(device_key, room.key), room.last_seq)
             known = max(confirmed_here, -1 if cursor is None else cursor)
@@ -286,6 +332,17 @@ class CatchUp:
             if room_left <= 0:
                 break
         return wanted
+
+
+def _standing_in(
+    conn: Transaction, user_key: int, device_key: int, room_id: str, since: int | None
+) -> tuple[MemberRoom, int | None] | None:
+    """Where a device is in one of its user's rooms, and the seq before what was said `since`; None: not in it."""
+    ((mine, _),) = rooms.standpoints(conn, [(user_key, device_key)])
+    for one in mine:
+        if one.room.room_id == room_id:
+            return one, None if since is None else log.last_before(conn, one.room.key, since)
+    return None
 
 
 def _arrivals(conn: Transaction, asked: Sequence[tuple[int, int, int]]) -> list[tuple[bool, Standpoint]]:

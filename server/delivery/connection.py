@@ -77,6 +77,7 @@ class Connection:
         "expiry",
         "id",
         "link",
+        "only",
         "opened_at",
         "principal",
         "replay",
@@ -95,6 +96,8 @@ class Connection:
         self.device_key = 0
         self.seen_at: int | None = None
         self.rooms: dict[int, int] = {}
+        self.only: set[str] | None = None
+        """Ids of the rooms that it is about, though its user may be in more; None: all of them."""
         self.untold: set[int] = set()
         """Rooms that the device is still to be told of: it gets nothing of them before `room_added`."""
         self.closed = False
@@ -109,6 +112,10 @@ class Connection:
     def has_ended(self) -> bool:
         """Whether the connection is gone; ask again after each wait."""
         return self.closed
+
+    def wants(self, room_id: str) -> bool:
+        """Whether it is about a room that its user is in."""
+        return self.only is None or room_id in self.only
 
     def emit(self, event: str, payload: Any) -> None:
         """Send one event to this connection alone."""

@@ -296,7 +296,7 @@ class Hub:
             connection.emit("room_removed", {"room_id": notice.room_id, "reason": notice.reason})
             return
         room = notice.snapshot.room
-        if room.key in connection.rooms:
+        if room.key in connection.rooms or not connection.wants(room.room_id):
             return
         live = self.attach(connection, room, room.last_seq)
         self.tell_added(connection, notice)

@@ -12,6 +12,9 @@ from server.gateways import schemas
 from server.gateways.rest import IDEMPOTENCY_KEY, JSON_LINES, KEY_PATTERN, problem_details
 from server.gateways.schemas import REF, Schema, Schemas
 
+PASSWORD_FLOW = "/login"
+"""Where a username and a password in a form are answered with a token (`dialects.channels`)."""
+
 
 def document(registry: Registry) -> dict[str, Any]:
     """Every route of the registry, with its payload, its answer, its errors and an example of each."""
@@ -44,7 +47,12 @@ def document(registry: Registry) -> dict[str, Any]:
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
                     "description": "The `token` of `register`, `login` or `refresh`",
-                }
+                },
+                "password": {
+                    "type": "oauth2",
+                    "flows": {"password": {"tokenUrl": PASSWORD_FLOW, "scopes": {}}},
+                    "description": "The same, by username and password (RFC 6749, section 4.3)",
+                },
             },
         },
     }
@@ -104,7 +112,7 @@ def _operation(action: Action, method: str, path: str, known: Schemas) -> dict[s
     if parameters:
         operation["parameters"] = parameters
     operation["responses"] = _responses(action, known)
-    operation["security"] = [] if action.anonymous else [{"bearer": []}]
+    operation["security"] = [] if action.anonymous else [{"bearer": []}, {"password": []}]
     return operation
 
 

@@ -97,7 +97,7 @@ def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[
             note.outcome = refused.code
             return problem(refused)
         address = request.client.host if request.client else ""
-        context = Context(parts, caller, address=address, agent=_agent(request), request_id=note.request_id)
+        context = Context(parts, caller, address=address, agent=agent_of(request), request_id=note.request_id)
         answer = await dispatcher.execute(action.name, raw, context, strict=strict, gateway="rest")
         for callback in context.afterwards:
             callback()
@@ -120,7 +120,7 @@ def _signed_in(answer: Answer) -> str | None:
     return None if user is None else str(user["username"])
 
 
-def _agent(request: Request) -> str | None:
+def agent_of(request: Request) -> str | None:
     """The client's `User-Agent`, as far as it is worth showing."""
     shown = "".join(char for char in request.headers.get("user-agent", "") if char.isprintable())[:200]
     return shown or None
@@ -150,19 +150,9 @@ async def _payload(request: Request) -> tuple[dict[str, Any], bool]:
     raw: dict[str, Any] = {}
     strict = request.method not in ("GET", "DELETE")
     if strict:
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY:
-                raise ActionError(ErrorCode.TOO_LARGE, "the body is too large", limit=MAX_BODY)
+        body = await body_of(request)
         if body:
-            try:
-                decoded = orjson.loads(body)
-            except orjson.JSONDecodeError:
-                raise invalid("body", "not JSON") from None
-            if not isinstance(decoded, dict):
-                raise invalid("body", "not an object")
-            raw = decoded
+            raw = json_object(body)
     else:
         for key, value in request.query_params.multi_items():
             if key in raw:
@@ -173,6 +163,27 @@ async def _payload(request: Request) -> tuple[dict[str, Any], bool]:
             raise invalid(key, "given twice: it is in the path")
         raw[key] = value
     return raw, strict
+
+
+async def body_of(request: Request) -> bytes:
+    """The body. Raises `too_large`."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise ActionError(ErrorCode.TOO_LARGE, "the body is too large", limit=MAX_BODY)
+    return body
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """What a body holds. Raises `invalid`."""
+    try:
+        decoded = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise invalid("body", "not JSON") from None
+    if not isinstance(decoded, dict):
+        raise invalid("body", "not an object")
+    return decoded
 
 
 def _take_idempotency_key(request: Request, raw: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ def test_each_route_has_its_payload_its_answer_and_its_errors(document: dict[str
     operation = document["paths"][path][method.lower()]
     assert operation["operationId"] == action.name
     assert operation["summary"]
-    assert operation["security"] == ([] if action.anonymous else [{"bearer": []}])
+    assert operation["security"] == ([] if action.anonymous else [{"bearer": []}, {"password": []}])
     assert operation["tags"] == [action.noun]
     assert {"name": action.noun} in document["tags"]
 

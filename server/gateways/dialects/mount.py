@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,7 +12,7 @@ from fastapi import FastAPI
 from server.context import Parts
 from server.delivery.catchup import CatchUp
 from server.dispatch import Dispatcher
-from server.gateways.dialects import topics
+from server.gateways.dialects import channels, rooms, topics
 from server.gateways.dialects.speaker import Speaker, SpeakerGateway
 from server.transport.admission import HalfOpen
 from server.transport.websocket import WebSocketSession
@@ -35,7 +36,17 @@ class Dialects:
         self._catch_up = catch_up
         self._half_open = half_open
         self._transport = transport
-        self._by_path: dict[str, SpeakerGateway] = {}
+        places, self._public = rooms.Places(), channels.PublicChannel(parts, dispatcher)
+        self._by_path = {
+            "/": self._gateway(partial(rooms.Rooms, places)),
+            f"/{channels.ECHO}": self._gateway(
+                channels.EchoChannel, admit=channels.admission(parts.auth, dispatcher, channels.ECHO)
+            ),
+            f"/{channels.PUBLIC_CHANNEL}": self._gateway(
+                partial(channels.PublicSpeaker, self._public),
+                admit=channels.admission(parts.auth, dispatcher, channels.PUBLIC_CHANNEL),
+            ),
+        }
         self._topics = self._gateway(topics.Topics, admit=topics.admission(parts.auth, dispatcher))
 
     def _gateway(
@@ -52,6 +63,7 @@ class Dialects:
 
     def install(self, web: FastAPI) -> None:
         """Add the dialects' routes."""
+        channels.install(web, self._parts, self._dispatcher, self._public)
         topics.install(web, self._parts.auth, self._dispatcher, dev_tokens=self._dev_tokens)
 
     @property

@@ -90,6 +90,8 @@ class Speaker(ABC):
 
     name: ClassVar[str]
     """The dialect's. Its connections are of the device of that name, for these clients bring no cursors."""
+    purpose: ClassVar[str] = ""
+    """What a ticket must be for, to be as good as a token here."""
 
     def __init__(self, gateway: SpeakerGateway, session: WebSocketSession) -> None:
         self._gateway = gateway
@@ -125,6 +127,10 @@ class Speaker(ABC):
     async def prepare(self, ask: Ask) -> None:  # noqa: B027 - most have nothing to learn
         """Learn what must be known before anything is said to who signs in. What it raises refuses them."""
 
+    def hears(self) -> set[str] | None:
+        """Ids of the rooms that it begins with, and `enter`s and leaves others; None: it hears of all there are."""
+        return None
+
     @abstractmethod
     def arrived(self) -> None:
         """Signed in; what was missed follows."""
@@ -145,9 +151,18 @@ class Speaker(ABC):
     def parts(self) -> Parts:
         return self._gateway.parts
 
+    def context(self) -> Context:
+        """The surroundings of one action."""
+        assert self.connection is not None, "not signed in"
+        return Context(self.parts, self.connection.principal, self.connection, self._session.address)
+
     def say(self, said: object) -> None:
         """Send a frame."""
         self._link.send(orjson.dumps(said))
+
+    def say_text(self, text: str) -> None:
+        """Send a frame that is no JSON."""
+        self._link.send(text.encode())
 
     def leave(self, code: int = NORMAL, last: object | None = None) -> None:
         """Say the last word, if there is one, and close."""
@@ -174,6 +189,16 @@ class Speaker(ABC):
         assert self._inbox is not None, "not signed in"
         if not self._inbox.answer(Answer(), lambda _: then()):
             self._link.close(CloseReason.PROTOCOL_ERROR)
+
+    async def enter(self, room_id: str, *, since: int | None = None) -> bool:
+        """As `CatchUp.enter`."""
+        assert self.connection is not None, "not signed in"
+        return await self._gateway.catch_up.enter(self.connection, room_id, since=since)
+
+    def leave_room(self, room_id: str) -> None:
+        """As `CatchUp.leave`."""
+        assert self.connection is not None, "not signed in"
+        self._gateway.catch_up.leave(self.connection, room_id)
 
     def sign_in(self, token: str) -> None:
         """Begin to; then `arrived` is called, or `refused`."""
@@ -228,16 +253,15 @@ class Speaker(ABC):
         gateway, session, connection = self._gateway, self._session, None
         try:
             auth = ConnectAuth(token=token, device=self.name)
-            opened = connection = await open_connection(gateway.parts, self._link, auth)
+            opened = connection = await open_connection(gateway.parts, self._link, auth, self.purpose)
             self.opened_at = timestamp(now_ms())
             await self.prepare(lambda action, payload: self._ask_first(opened, action, payload))
             if session.closing or session.sealed:
                 gateway.parts.hub.remove(connection)
                 return
-            self._inbox = self._link.inbox = Inbox(
-                gateway.dispatcher, lambda: Context(gateway.parts, opened.principal, opened, session.address)
-            )
+            self._inbox = self._link.inbox = Inbox(gateway.dispatcher, self.context)
             self.connection = connection
+            connection.only = self.hears()
             if self._timeout is not None:
                 self._timeout.cancel()
             session.authenticated(CursorHeartbeat(connection, gateway.parts))
@@ -249,6 +273,7 @@ class Speaker(ABC):
         except Exception as problem:
             if connection is not None:
                 gateway.parts.hub.remove(connection)
+            self._signing_in = None
             self.refused(gateway.dispatcher.describe(problem, "connect"))
 
 

@@ -1,0 +1,589 @@
+"""The two channels' document: each sentence of it that promises something."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import jwt
+import pytest
+from socketio.exceptions import ConnectionError as SocketIOConnectionError
+from sqlalchemy import select
+from sqlalchemy.engine import Connection as Transaction
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from db.models import users
+from server.auth import now_ms
+from server.cli import main
+from tests.echo.upstream import EchoServer, echo_server
+from tests.support.client import DEADLINE_S, Client, Refused, connected
+from tests.support.node import PASSWORD, RunningNode, running_node
+
+CHANNELS = ("echo_ws", "pub_ws")
+
+
+@pytest.fixture
+async def http(gateway: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[EchoServer]:
+    async with echo_server() as one:
+        yield one
+
+
+@pytest.fixture
+async def proxy(quiet_log: None, sqlite_url: str, tmp_path: Path, upstream: EchoServer) -> AsyncIterator[RunningNode]:
+    """A node in proxy mode."""
+    async with running_node(sqlite_url, tmp_path, echo_upstream=upstream.url) as one:
+        yield one
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def link(url: str, token: str, channel: str) -> str:
+    """The link of a channel, as a user gets it."""
+    async with httpx.AsyncClient(base_url=url) as http:
+        answer = await http.get(f"/{channel}", headers=bearer(token))
+        assert answer.status_code == 200, answer.text
+        assert answer.json().keys() == {"link", "expires_in"}
+        found: str = answer.json()["link"]
+        return found
+
+
+async def history(url: str, token: str, **query: str) -> list[tuple[str, str]]:
+    async with httpx.AsyncClient(base_url=url) as http:
+        answer = await http.get("/history", headers=bearer(token), params=query)
+        assert answer.status_code == 200, answer.text
+        return [(entry["direction"], entry["message"]) for entry in answer.json()["history"]]
+
+
+class Channel:
+    """A WebSocket of a channel."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+
+    async def say(self, frame: str | bytes) -> None:
+        await self.socket.send(frame)
+
+    async def receive(self) -> str:
+        text = await asyncio.wait_for(self.socket.recv(), DEADLINE_S)
+        assert isinstance(text, str)
+        return text
+
+    async def echo(self, content: str) -> str:
+        await self.say(content)
+        return await self.receive()
+
+    async def message(self) -> tuple[str, str]:
+        """Who said what, of the next frame of the public channel."""
+        frame = json.loads(await self.receive())
+        assert frame.keys() == {"id", "username", "message", "created_at"}, frame
+        return frame["username"], frame["message"]
+
+    async def refusal(self) -> str:
+        """The code of the error that the next frame is."""
+        frame = json.loads(await self.receive())
+        assert frame.keys() == {"error"}
+        assert isinstance(frame["error"]["message"], str)
+        return str(frame["error"]["code"])
+
+    async def read(self) -> None:
+        """Whatever comes, to the end."""
+        while True:
+            await self.receive()
+
+    async def until_closed(self) -> int | None:
+        with pytest.raises(ConnectionClosed):
+            await self.receive()
+        return self.socket.close_code
+
+
+@asynccontextmanager
+async def opened(address: str) -> AsyncIterator[Channel]:
+    async with connect(address, compression=None, ping_interval=None, max_size=None, proxy=None) as socket:
+        yield Channel(socket)
+
+
+@asynccontextmanager
+async def entered(node: RunningNode, username: str, channel: str) -> AsyncIterator[Channel]:
+    """A new user's WebSocket, by the link."""
+    async with opened(await link(node.url, await node.register(username), channel)) as one:
+        yield one
+
+
+async def refusal(address: str) -> int:
+    """The status with which a handshake is refused."""
+    with pytest.raises(InvalidStatus) as refused:
+        async with opened(address):
+            pass
+    return refused.value.response.status_code
+
+
+# -- users -----------------------------------------------------------------------------------------------------------
+
+
+async def test_registering_takes_a_login_and_a_password(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/register", json={"username": "ana", "password": PASSWORD})
+    assert answer.status_code == 201
+    assert answer.json().keys() == {"access_token", "token_type", "expires_at", "username"}
+    assert (await http.post("/register", json={"login": "ben", "password": PASSWORD})).status_code == 201
+    assert (await http.get("/api/me", headers=bearer(answer.json()["access_token"]))).json()["username"] == "ana"
+
+
+async def test_a_login_is_unique_and_a_password_is_checked(http: httpx.AsyncClient) -> None:
+    await http.post("/register", json={"username": "ana", "password": PASSWORD})
+    for fields, status in (
+        ({"username": "ANA", "password": PASSWORD}, 409),
+        ({"username": "ben", "password": "short"}, 422),
+        ({"username": "ben", "password": "x" * 73}, 422),
+        ({"username": "a b", "password": PASSWORD}, 422),
+        ({"username": "ben"}, 422),
+        ({"password": PASSWORD}, 422),
+        ({"username": "ben", "login": "ben", "password": PASSWORD}, 422),
+        ({"username": "ben", "password": 7}, 422),
+    ):
+        answer = await http.post("/register", json=fields)
+        assert answer.status_code == status, fields
+        assert answer.json()["detail"]
+
+
+async def test_the_password_is_not_kept_as_it_is(gateway: RunningNode, http: httpx.AsyncClient) -> None:
+    await http.post("/register", json={"username": "ana", "password": PASSWORD})
+    kept = (await gateway.node.auth.user("ana")).password_hash
+    assert kept is not None
+    assert kept.startswith("$2b$")
+
+
+async def test_signing_in_is_answered_with_a_jwt(http: httpx.AsyncClient) -> None:
+    await http.post("/register", json={"username": "ana", "password": PASSWORD})
+    form = {"grant_type": "password", "username": "ana", "password": PASSWORD, "scope": "", "client_id": ""}
+    for answer in (
+        await http.post("/login", json={"username": "ana", "password": PASSWORD}),
+        await http.post("/login", data={"username": "ana", "password": PASSWORD}),
+        await http.post("/login", data=form, headers={"Authorization": "Basic Og=="}),
+    ):
+        assert answer.status_code == 200
+        assert answer.headers["Cache-Control"] == "no-store"
+        token = answer.json()
+        assert token["token_type"] == "bearer"
+        assert jwt.decode(token["access_token"], options={"verify_signature": False})["sub"] == "ana"
+        assert (await http.get("/history", headers=bearer(token["access_token"]))).status_code == 200
+
+
+async def test_who_may_not_sign_in_does_not(http: httpx.AsyncClient) -> None:
+    await http.post("/register", json={"username": "ana", "password": PASSWORD})
+    for fields in ({"username": "ana", "password": "not the password"}, {"username": "nobody", "password": PASSWORD}):
+        assert (await http.post("/login", json=fields)).status_code == 401
+        assert (await http.post("/login", data=fields)).status_code == 401
+
+
+async def test_the_page_of_the_api_offers_to_authorize_by_login(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/docs")).status_code == 200
+    document = (await http.get("/openapi.json")).json()
+    flow = document["components"]["securitySchemes"]["password"]["flows"]["password"]
+    await http.post("/register", json={"username": "ana", "password": PASSWORD})
+    got = await http.post(flow["tokenUrl"], data={"username": "ana", "password": PASSWORD})
+    assert {"password": []} in document["paths"]["/api/me"]["get"]["security"]
+    assert (await http.get("/api/me", headers=bearer(got.json()["access_token"]))).status_code == 200
+
+
+NONSENSE: list[tuple[str, bytes]] = [
+    ("application/json", b""),
+    ("application/json", b"{"),
+    ("application/json", b"[]"),
+    ("application/json", b'"\xff"'),
+    ("application/json", b'{"username": {}, "password": []}'),
+    ("application/json", b'{"username": "\\ud800", "password": "\\ud800\\ud800\\ud800"}'),
+    ("application/x-www-form-urlencoded", b""),
+    ("application/x-www-form-urlencoded", b"\xff=\xff"),
+    ("application/x-www-form-urlencoded", b"username=%ff&password=%ff%ff%ff%ff%ff%ff%ff%ff"),
+    ("application/x-www-form-urlencoded", b"username=ana&username=ben&password=correct+horse"),
+    ("application/x-www-form-urlencoded", b"grant_type=client_credentials&username=ana&password=correct+horse"),
+    ("application/x-www-form-urlencoded", b"&".join(b"a%d=1" % number for number in range(1000))),
+    ("multipart/form-data; boundary=x", b"--x--"),
+    ("text/plain", b"username=ana"),
+]
+
+
+@pytest.mark.parametrize("path", ["/register", "/login"])
+async def test_nonsense_over_http_is_refused(http: httpx.AsyncClient, path: str) -> None:
+    for kind, body in NONSENSE:
+        answer = await http.post(path, content=body, headers={"Content-Type": kind})
+        assert answer.status_code in (401, 422), (kind, body, answer.text)
+        assert answer.headers["Content-Type"] == "application/problem+json"
+    answer = await http.post(path, content=b"x" * 300_000)
+    assert answer.status_code == 413
+    assert (await http.get(path)).status_code == 405
+
+
+# -- links -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/echo_ws", "/pub_ws", "/history"])
+async def test_only_who_is_signed_in_gets_links_and_history(
+    gateway: RunningNode, http: httpx.AsyncClient, path: str
+) -> None:
+    token = await gateway.register("ana")
+    user = await gateway.node.auth.user("ana")
+    expired, _ = await gateway.node.auth.sign_in(user, -1000)
+    assert (await http.get(path, headers=bearer(token))).status_code == 200
+    assert (await http.get(path)).status_code == 401
+    assert (await http.get(path, headers=bearer("wrong"))).status_code == 401
+    assert (await http.get(path, headers=bearer(expired))).json()["code"] == "token_expired"
+    await http.post("/api/logout", headers=bearer(token))
+    assert (await http.get(path, headers=bearer(token))).json()["code"] == "token_revoked"
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_a_link_is_good_for_its_channel_only_and_not_for_long(gateway: RunningNode, channel: str) -> None:
+    token = await gateway.register("ana")
+    good = urlsplit(await link(gateway.url, token, channel))
+    assert f"http://{good.netloc}" == gateway.url
+    assert good.path == f"/{channel}"
+    ticket = parse_qs(good.query)["token"][0]
+    claims = jwt.decode(ticket, options={"verify_signature": False})
+    assert 0 < claims["exp"] - now_ms() / 1000 <= 300
+    other = next(name for name in CHANNELS if name != channel)
+    assert await refusal(f"ws://{good.netloc}/{other}?token={ticket}") == 401
+    async with httpx.AsyncClient(base_url=gateway.url) as http:
+        for path in ("/history", "/api/me", f"/{channel}"):
+            assert (await http.get(path, headers=bearer(ticket))).status_code == 401
+    with pytest.raises(SocketIOConnectionError):
+        await Client(gateway.url, ticket).connect()
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_without_a_user_or_a_good_token_there_is_no_connection(gateway: RunningNode, channel: str) -> None:
+    token = await gateway.register("ana")
+    user = await gateway.node.auth.user("ana")
+    address = gateway.url.replace("http", "ws", 1) + f"/{channel}"
+    expired, _ = await gateway.node.auth.sign_in(user, -1000)
+    ticket = (await link(gateway.url, token, channel)).partition("token=")[2]
+    for query in ("", "?token=", "?token=wrong", f"?token={expired}", f"?token={token}x", "?token=%ff"):
+        assert await refusal(address + query) == 401, query
+    async with opened(f"{address}?token={ticket}"), opened(f"{address}?token={token}"):
+        pass
+    async with httpx.AsyncClient(base_url=gateway.url) as http:
+        await http.post("/api/logout", headers=bearer(token))
+    assert await refusal(f"{address}?token={token}") == 401
+    assert await refusal(f"{address}?token={ticket}") == 401
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_a_session_that_ends_closes_its_channels(gateway: RunningNode, channel: str) -> None:
+    token = await gateway.register("ana")
+    user = await gateway.node.auth.user("ana")
+    short, _ = await gateway.node.auth.sign_in(user, 2000)
+    by_link, by_token = await link(gateway.url, token, channel), await link(gateway.url, short, channel)
+    async with opened(by_link) as one, opened(by_token) as two:
+        async with httpx.AsyncClient(base_url=gateway.url) as http:
+            await http.post("/api/logout", headers=bearer(token))
+        assert (await one.refusal(), await one.until_closed()) == ("token_revoked", 4401)
+        assert (await two.refusal(), await two.until_closed()) == ("token_expired", 4401)
+
+
+async def test_what_a_link_opens_stays_open_as_long_as_the_token(gateway: RunningNode) -> None:
+    token = await gateway.register("ana")
+    async with opened(await link(gateway.url, token, "echo_ws")) as one:
+        await one.echo("hi")
+        (connection,) = gateway.node.hub.connections
+        exp = jwt.decode(token, options={"verify_signature": False})["exp"]
+        assert connection.principal.expires_at == exp * 1000
+
+
+# -- the echo channel ------------------------------------------------------------------------------------------------
+
+
+async def test_the_server_returns_what_the_client_says(gateway: RunningNode) -> None:
+    async with entered(gateway, "ana", "echo_ws") as ana:
+        for content in ("hello", " ", '{"json": [1]}', "два слова", "a\nb", "👋" * 16_384):
+            assert await ana.echo(content) == content
+        for number in range(300):
+            await ana.say(f"{number}")
+        assert [await ana.receive() for _ in range(300)] == [*map(str, range(300))]
+
+
+async def test_the_exchange_is_kept_when_the_channel_is_closed_and_before(gateway: RunningNode) -> None:
+    token = await gateway.register("ana")
+    async with opened(await link(gateway.url, token, "echo_ws")) as ana:
+        for content in ("one", "two"):
+            await ana.echo(content)
+        expected = [(direction, content) for content in ("one", "two") for direction in ("sent", "received")]
+        assert await history(gateway.url, token) == expected
+    await gateway.stop()
+    await gateway.start()
+    assert await history(gateway.url, token) == expected
+    assert await history(gateway.url, await gateway.register("ben")) == []
+
+
+async def test_a_long_history_comes_in_parts(gateway: RunningNode, http: httpx.AsyncClient) -> None:
+    token = await gateway.register("ana")
+    said = [f"{number}" for number in range(2_600)]
+    async with opened(await link(gateway.url, token, "echo_ws")) as ana:
+        for at in range(0, len(said), 200):
+            for content in said[at : at + 200]:
+                await ana.say(content)
+            assert [await ana.receive() for _ in range(200)] == said[at : at + 200]
+    newest = (await http.get("/history", headers=bearer(token))).json()
+    assert len(newest["history"]) == 5_000
+    older = (await http.get("/history", headers=bearer(token), params={"before": newest["next"]})).json()
+    assert older["next"] is None
+    whole = [entry["message"] for entry in older["history"] + newest["history"] if entry["direction"] == "sent"]
+    assert whole == said
+    assert (await http.get("/history", headers=bearer(token), params={"before": "x"})).status_code == 404
+
+
+async def test_in_proxy_mode_the_upstream_answers(proxy: RunningNode, upstream: EchoServer) -> None:
+    async def shouts(ws: Any, content: str) -> None:
+        await ws.send(content.upper())
+
+    upstream.behaviour = shouts
+    token = await proxy.register("ana")
+    async with opened(await link(proxy.url, token, "echo_ws")) as ana:
+        assert await ana.echo("hello") == "HELLO"
+        assert await ana.echo("привет") == "ПРИВЕТ"
+        assert upstream.heard == ["hello", "привет"]
+        assert await history(proxy.url, token) == [
+            ("sent", "hello"),
+            ("received", "HELLO"),
+            ("sent", "привет"),
+            ("received", "ПРИВЕТ"),
+        ]
+    await upstream.until(lambda: not upstream.clients)
+
+
+async def test_an_upstream_that_is_gone_is_an_error_and_the_channel_stays(
+    proxy: RunningNode, upstream: EchoServer
+) -> None:
+    token = await proxy.register("ana")
+    async with opened(await link(proxy.url, token, "echo_ws")) as ana:
+        await upstream.stop()
+        await ana.say("is anybody there?")
+        assert await ana.refusal() == "unavailable"
+        await upstream.start()
+        assert await ana.echo("and now?") == "and now?"
+    assert await history(proxy.url, token) == [
+        ("sent", "is anybody there?"),
+        ("sent", "and now?"),
+        ("received", "and now?"),
+    ]
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_what_is_no_content_is_an_error_and_the_channel_stays(gateway: RunningNode, channel: str) -> None:
+    async with entered(gateway, "ana", channel) as ana:
+        for noise, code in (("", "invalid"), (b"bytes", "invalid"), ("\0", "invalid"), ("x" * 16_385, "too_large")):
+            await ana.say(noise)
+            assert await ana.refusal() == code
+        await ana.say("still here")
+        assert "still here" in await ana.receive()
+
+
+async def test_an_echo_channel_hears_nothing_of_rooms(gateway: RunningNode) -> None:
+    token = await gateway.register("ana")
+    async with (
+        connected(gateway.url, token, device="laptop") as socketio,
+        connected(gateway.url, await gateway.register("ben")) as ben,
+    ):
+        await socketio.ask("create", topic_name="news")
+        async with opened(await link(gateway.url, token, "echo_ws")) as ana:
+            await ana.echo("before")
+            await ben.ask("subscribe", topic_name="news")
+            await ben.ask("message", topic_name="news", content="not for the echo channel")
+            await socketio.event("message")
+            assert await ana.echo("after") == "after"
+
+
+# -- the public channel ----------------------------------------------------------------------------------------------
+
+
+async def test_a_newcomer_gets_all_since_the_server_was_started_then_what_is_said(gateway: RunningNode) -> None:
+    async with entered(gateway, "ana", "pub_ws") as ana:
+        for number in range(250):
+            await ana.say(f"{number}")
+        said = [await ana.message() for _ in range(250)]
+        assert said == [("ana", f"{number}") for number in range(250)]
+        async with entered(gateway, "ben", "pub_ws") as ben:
+            await ana.say("welcome")
+            assert [await ben.message() for _ in range(251)] == [*said, ("ana", "welcome")]
+            await ben.say("thanks")
+            assert await ana.message() == ("ana", "welcome")
+            assert await ana.message() == ("ben", "thanks")
+            assert await ben.message() == ("ben", "thanks")
+
+
+async def test_what_was_said_before_the_server_was_started_is_not_repeated(gateway: RunningNode) -> None:
+    token = await gateway.register("ana")
+    async with opened(await link(gateway.url, token, "pub_ws")) as ana:
+        await ana.say("old")
+        await ana.message()
+    await gateway.stop()
+    await gateway.start()
+    async with connected(gateway.url, await gateway.register("ben")) as ben:
+        await ben.ask("subscribe", topic_name="public")
+        await ben.ask("message", topic_name="public", content="new")
+        async with opened(await link(gateway.url, token, "pub_ws")) as ana:
+            assert await ana.message() == ("ben", "new")
+
+
+async def test_newcomers_miss_and_repeat_nothing_while_others_talk(gateway: RunningNode) -> None:
+    """They come in the middle of it, each at another moment."""
+    number = 400
+    async with entered(gateway, "ana", "pub_ws") as ana:
+
+        async def talk() -> None:
+            for at in range(number):
+                await ana.say(f"{at}")
+                await ana.message()
+
+        async def listen(name: str, after: int) -> list[str]:
+            async with entered(gateway, name, "pub_ws") as one:
+                return [(await one.message())[1] for _ in range(number)]
+
+        talking = asyncio.create_task(talk())
+        heard = await asyncio.gather(*(listen(f"user{at}", at) for at in range(8)))
+        await talking
+    assert all(one == [*map(str, range(number))] for one in heard)
+
+
+async def test_messages_pass_between_socketio_and_the_public_channel(gateway: RunningNode) -> None:
+    async with (
+        entered(gateway, "ana", "pub_ws") as ana,
+        connected(gateway.url, await gateway.register("ben")) as ben,
+    ):
+        await ben.ask("subscribe", topic_name="public")
+        await ana.say("hi, ben")
+        message = await ben.event("message")
+        assert (message["sender"], message["content"], message["topic_name"]) == ("ana", "hi, ben", "public")
+        await ben.ask("message", topic_name="public", content="hi, ana")
+        assert [await ana.message() for _ in range(2)] == [("ana", "hi, ben"), ("ben", "hi, ana")]
+
+
+async def test_nobody_owns_the_public_channel(gateway: RunningNode) -> None:
+    async with (
+        entered(gateway, "ana", "pub_ws"),
+        connected(gateway.url, await gateway.login("ana")) as ana,
+        connected(gateway.url, await gateway.register("ben")) as ben,
+    ):
+        await ben.ask("subscribe", topic_name="public")
+        members = (await ana.ask("get_members", topic_name="public"))["members"]
+        assert {(one["username"], one["role"]) for one in members} == {
+            ("ana", "member"),
+            ("ben", "member"),
+            ("channels", "owner"),
+        }
+        with pytest.raises(Refused, match="forbidden"):
+            await ana.ask("kick", topic_name="public", username="ben")
+        for one in (ana, ben):
+            await one.ask("unsubscribe", topic_name="public")
+        await ben.ask("subscribe", topic_name="public")
+        assert (await ben.ask("get_rooms", member=True))["rooms"][0]["role"] == "member"
+    async with httpx.AsyncClient(base_url=gateway.url) as http:
+        for password in ("", "!", PASSWORD):
+            answer = await http.post("/login", json={"username": "channels", "password": password})
+            assert answer.status_code in (401, 422)
+
+
+async def test_the_first_to_come_make_one_channel(gateway: RunningNode) -> None:
+    tokens = await asyncio.gather(*(gateway.register(f"user{number}") for number in range(6)))
+    links = await asyncio.gather(*(link(gateway.url, token, "pub_ws") for token in tokens))
+    assert len(set(links)) == 6
+    async with httpx.AsyncClient(base_url=gateway.url, headers=bearer(tokens[0])) as http:
+        members = (await http.get("/api/members", params={"topic_name": "public"})).json()["members"]
+    assert [one["username"] for one in members] == ["channels", *(f"user{number}" for number in range(6))]
+
+
+async def test_who_is_banned_is_put_out_and_gets_no_link(gateway: RunningNode) -> None:
+    async with connected(gateway.url, await gateway.register("mod")) as moderator:
+        await moderator.ask("create", topic_name="public")  # made by a user before it was needed: it is theirs
+        token = await gateway.register("ana")
+        address = await link(gateway.url, token, "pub_ws")
+        async with opened(address) as ana:
+            await ana.say("hi")
+            await ana.message()
+            await moderator.ask("mute", topic_name="public", username="ana", duration=60)
+            await ana.say("hi again")
+            assert await ana.refusal() == "forbidden"
+            await moderator.ask("ban", topic_name="public", username="ana")
+            assert (await ana.refusal(), await ana.until_closed()) == ("forbidden", 1008)
+        async with httpx.AsyncClient(base_url=gateway.url, headers=bearer(token)) as http:
+            assert (await http.get("/pub_ws")).status_code == 403
+        async with opened(address) as ana:
+            assert (await ana.refusal(), await ana.until_closed()) == ("forbidden", 1008)
+
+
+async def test_a_name_that_is_taken_is_a_conflict(gateway: RunningNode) -> None:
+    token = await gateway.register("public")
+    before = len(await _usernames(gateway))
+    async with httpx.AsyncClient(base_url=gateway.url, headers=bearer(token)) as http:
+        for _ in range(3):
+            assert (await http.get("/pub_ws")).status_code == 409
+    async with opened(gateway.url.replace("http", "ws", 1) + f"/pub_ws?token={token}") as one:
+        assert (await one.refusal(), await one.until_closed()) == ("conflict", 1008)
+    assert len(await _usernames(gateway)) == before + 1
+
+
+async def test_a_user_of_the_owners_name_owns_nothing(gateway: RunningNode) -> None:
+    token = await gateway.register("channels")
+    async with (
+        entered(gateway, "ana", "pub_ws"),
+        connected(gateway.url, token) as channels,
+    ):
+        room = await channels.ask("subscribe", topic_name="public")
+        assert room["role"] == "member"
+
+
+async def _usernames(gateway: RunningNode) -> list[str]:
+    def load(conn: Transaction) -> list[str]:
+        return list(conn.scalars(select(users.c.username)))
+
+    return await gateway.node.database.read(load)
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_who_does_not_read_is_closed(sqlite_url: str, tmp_path: Path, channel: str) -> None:
+    async with (
+        running_node(sqlite_url, tmp_path, options={"websocket": {"linger": 0.5}}) as gateway,
+        entered(gateway, "omar", channel) as omar,
+    ):
+        gone = asyncio.Event()
+        gateway.node.hub.ended = lambda connection: gone.set()
+        omar.socket.transport.pause_reading()
+        for _ in range(3000):
+            try:
+                await omar.say("x" * 16_000)
+            except ConnectionClosed:
+                break
+            if gone.is_set():
+                break
+        await asyncio.wait_for(gone.wait(), DEADLINE_S)
+        omar.socket.transport.resume_reading()
+        with pytest.raises(ConnectionClosed):
+            await omar.read()
+
+
+# -- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_settings_are_read_from_an_env_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".env").write_text(f"TIDINGS_DATA_DIR={tmp_path / 'here'}\nTIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES=30\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["token", "ana"]) == 0
+    claims = jwt.decode(capsys.readouterr().out.strip(), options={"verify_signature": False})
+    assert claims["exp"] - claims["iat"] == 30 * 60
+    assert (tmp_path / "here" / "tidings.db").exists()

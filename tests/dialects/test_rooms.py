@@ -1,0 +1,518 @@
+"""The chat rooms' document: its examples as they stand there, and what it promises."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from server.contract.errors import ErrorCode
+from tests.support.client import DEADLINE_S, Client, connected
+from tests.support.node import RunningNode, running_node
+
+PUSHED = ("message", "user_joined", "user_left", "closing")
+
+
+class Chatter:
+    """A client as the document has it. Answers and pushes are read apart; both keep their order."""
+
+    def __init__(self, socket: ClientConnection, token: str) -> None:
+        self.socket = socket
+        self.token = token
+        self.pushed: list[dict[str, Any]] = []
+
+    async def say(self, frame: object) -> None:
+        await self.socket.send(frame if isinstance(frame, str | bytes) else json.dumps(frame))
+
+    async def receive(self) -> dict[str, Any]:
+        """The next frame, which has the document's shape."""
+        text = await asyncio.wait_for(self.socket.recv(), DEADLINE_S)
+        assert isinstance(text, str)
+        frame: dict[str, Any] = json.loads(text)
+        assert frame.keys() == {"statusCode", "type", "data"}, frame
+        assert frame["statusCode"] in ("ok", "error")
+        assert isinstance(frame["data"], dict)
+        if frame["statusCode"] == "error":
+            assert frame["data"]["code"]
+            assert frame["data"]["code"] != ErrorCode.INTERNAL
+            assert isinstance(frame["data"]["message"], str)
+        return frame
+
+    async def answer(self) -> dict[str, Any]:
+        while (frame := await self.receive())["type"] in PUSHED:
+            self.pushed.append(frame)
+        return frame
+
+    async def ask(self, action: str, **args: Any) -> dict[str, Any]:
+        await self.say({"token": self.token, "action": action, "args": args})
+        return await self.answer()
+
+    async def ok(self, action: str, **args: Any) -> dict[str, Any]:
+        """The data of an answer that is no error."""
+        answer = await self.ask(action, **args)
+        assert (answer["statusCode"], answer["type"]) == ("ok", action), answer
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    async def code(self, action: str, **args: Any) -> str:
+        answer = await self.ask(action, **args)
+        assert answer["statusCode"] == "error", answer
+        return str(answer["data"]["code"])
+
+    async def push(self, kind: str) -> dict[str, Any]:
+        """The data of the next push of a kind."""
+        while True:
+            for at, frame in enumerate(self.pushed):
+                if frame["type"] == kind:
+                    del self.pushed[at]
+                    data: dict[str, Any] = frame["data"]
+                    return data
+            self.pushed.append(await self.receive())
+
+    async def connect_to(self, room: str) -> list[str]:
+        """Connect to a room; who is in it."""
+        data = await self.ok("connect_to_room", roomName=room)
+        assert data.keys() == {"roomName", "usernames"}
+        assert data["roomName"] == room
+        return sorted(data["usernames"])
+
+    async def counts(self) -> dict[str, int]:
+        counts: dict[str, int] = (await self.ok("get_rooms"))["rooms"]
+        return counts
+
+
+@asynccontextmanager
+async def opened(gateway: RunningNode, token: str = "", **options: Any) -> AsyncIterator[Chatter]:
+    """A WebSocket on which nothing was said."""
+    url = gateway.url.replace("http", "ws", 1)
+    async with connect(url, compression=None, ping_interval=None, max_size=None, proxy=None, **options) as socket:
+        yield Chatter(socket, token)
+
+
+@asynccontextmanager
+async def chatting(gateway: RunningNode, username: str, token: str | None = None) -> AsyncIterator[Chatter]:
+    """A user who has said who they are; with an account, unless a token is given."""
+    async with opened(gateway, token or await gateway.register(username)) as one:
+        await one.say({"username": username})
+        yield one
+
+
+@pytest.fixture
+async def host(gateway: RunningNode) -> AsyncIterator[Client]:
+    """Who makes the rooms, on Socket.IO, and stays in none."""
+    async with connected(gateway.url, await gateway.register("host")) as host:
+        for name in ("room one", "room1", "room two"):
+            await host.ask("create", topic_name=name)
+            await host.ask("unsubscribe", topic_name=name)
+        yield host
+
+
+# -- what is documented ----------------------------------------------------------------------------------------------
+
+
+async def test_the_documented_session(gateway: RunningNode, host: Client) -> None:
+    """Every example, as it stands there."""
+    token = await gateway.register("testUser")
+    async with opened(gateway) as one:
+        await one.say({"username": "testUser"})
+        await one.say({"token": token, "action": "get_rooms", "args": {}})
+        assert await one.receive() == {
+            "statusCode": "ok",
+            "type": "get_rooms",
+            "data": {"rooms": {"room one": 0, "room1": 0, "room two": 0}},
+        }
+        await one.say(
+            {"token": token, "action": "connect_to_room", "args": {"username": "testUser", "roomName": "room one"}}
+        )
+        assert await one.receive() == {
+            "statusCode": "ok",
+            "type": "connect_to_room",
+            "data": {"roomName": "room one", "usernames": ["testuser"]},
+        }
+
+
+async def test_all_rooms_are_listed_with_the_number_of_connected_users(gateway: RunningNode, host: Client) -> None:
+    await asyncio.gather(*(host.ask("create", topic_name=f"more {number}") for number in range(600)))
+    await host.ask("create", topic_name="secret", is_private=True)
+    async with chatting(gateway, "ana") as ana, chatting(gateway, "ben") as ben, chatting(gateway, "eva") as eva:
+        for one in (ana, ben, eva):
+            await one.connect_to("room two")
+        counts = await ana.counts()
+        assert counts["room1"] == 0
+        assert counts["room two"] == 3
+        assert len(counts) == 603
+        assert "secret" not in counts
+
+
+async def test_who_connects_learns_who_is_there(gateway: RunningNode, host: Client) -> None:
+    async with chatting(gateway, "ana") as ana, chatting(gateway, "ben") as ben:
+        assert await ana.connect_to("room one") == ["ana"]
+        assert await ben.connect_to("room one") == ["ana", "ben"]
+        assert await ana.push("user_joined") == {"roomName": "room one", "username": "ben"}
+
+
+async def test_connecting_leaves_the_room_connected_to_before(gateway: RunningNode, host: Client) -> None:
+    async with chatting(gateway, "ana") as ana, chatting(gateway, "ben") as ben:
+        await ana.connect_to("room one")
+        await ben.connect_to("room one")
+        await ana.connect_to("room two")
+        assert await ben.push("user_left") == {"roomName": "room one", "username": "ana"}
+        assert await ben.counts() == {"room one": 1, "room1": 0, "room two": 1}
+        assert await ben.connect_to("room one") == ["ben"]
+        await ben.ok("send_message", roomName="room one", message="still here?")
+        await ben.push("message")
+        await ana.ok("send_message", roomName="room two", message="no")
+        assert (await ana.push("message"))["message"] == "no"
+
+
+async def test_a_room_of_ones_own_is_kept_when_one_connects_to_another(gateway: RunningNode, host: Client) -> None:
+    token = await gateway.register("ana")
+    async with connected(gateway.url, token) as socketio:
+        await socketio.ask("create", topic_name="mine")
+    async with chatting(gateway, "ana", token) as ana, chatting(gateway, "ben") as ben:
+        await ana.connect_to("mine")
+        await ben.connect_to("mine")
+        assert (await ben.counts())["mine"] == 2
+        await ana.connect_to("room one")
+        assert (await ben.counts())["mine"] == 1  # she is connected elsewhere
+        await ben.ok("send_message", message="for the owner")
+        await ana.connect_to("mine")
+        assert (await ana.push("message"))["message"] == "for the owner"
+    async with connected(gateway.url, token) as socketio:
+        roles = {room["topic_name"]: room["role"] for room in (await socketio.ask("get_rooms"))["rooms"]}
+        assert (roles["mine"], roles["room one"]) == ("owner", None)
+
+
+async def test_a_message_is_pushed_in_the_same_style_to_all_in_the_room(gateway: RunningNode, host: Client) -> None:
+    async with chatting(gateway, "ana") as ana, chatting(gateway, "ben") as ben, chatting(gateway, "eva") as eva:
+        await ana.connect_to("room one")
+        await ben.connect_to("room one")
+        await eva.connect_to("room two")
+        sent = await ana.ok("send_message", roomName="room one", message="hi, ben")
+        for one in (ana, ben):
+            message = await one.push("message")
+            assert (message["roomName"], message["username"], message["message"]) == ("room one", "ana", "hi, ben")
+            assert message["messageId"] == sent["messageId"]
+        await eva.counts()
+        assert [frame for frame in eva.pushed if frame["type"] == "message"] == []
+
+
+async def test_the_first_message_must_be_the_username(gateway: RunningNode, host: Client) -> None:
+    token = await gateway.register("ana")
+    async with opened(gateway, token) as ana:
+        for wrong in ("ana", "[]", "{}", '{"username": 7}', '{"username": ""}', b"\x00", '{"name": "ana"}'):
+            await ana.say(wrong)
+            answer = await ana.receive()
+            assert (answer["statusCode"], answer["data"]["code"]) == ("error", "invalid"), wrong
+        await ana.say({"token": token, "action": "get_rooms", "args": {}})
+        assert (await ana.receive())["type"] == "username"
+        await ana.say({"username": "ana"})
+        assert await ana.counts()
+
+
+async def test_the_token_is_checked_on_every_command(gateway: RunningNode, host: Client) -> None:
+    good = await gateway.register("ana")
+    other = await gateway.register("ben")
+    async with opened(gateway, good) as ana:
+        await ana.say({"username": "ana"})
+        for token, code in (("wrong", "unauthenticated"), ("", "unauthenticated"), (other, "forbidden")):
+            ana.token = token
+            assert await ana.code("get_rooms") == code
+        ana.token = good
+        assert await ana.counts()
+        for token, code in (("wrong", "unauthenticated"), (None, "unauthenticated"), (other, "forbidden")):
+            ana.token = token  # type: ignore[assignment]
+            assert await ana.code("connect_to_room", roomName="room one") == code
+        ana.token = good
+        assert (await ana.counts())["room one"] == 0
+        ana.token = await gateway.login("ana")
+        assert await ana.counts()
+
+
+async def test_the_username_of_a_command_is_that_of_the_token(gateway: RunningNode, host: Client) -> None:
+    await gateway.register("ben")
+    async with chatting(gateway, "Ana") as ana:
+        assert await ana.code("connect_to_room", username="ben", roomName="room one") == "forbidden"
+        assert await ana.code("connect_to_room", username="nobody", roomName="room one") == "forbidden"
+        assert await ana.code("connect_to_room", username=7, roomName="room one") == "invalid"
+        assert (await ana.ok("connect_to_room", username="ANA", roomName="room one"))["usernames"] == ["ana"]
+
+
+async def test_a_token_that_is_withdrawn_closes_the_connection(gateway: RunningNode, host: Client) -> None:
+    token = await gateway.register("ana")
+    async with chatting(gateway, "ana", token) as ana:
+        await ana.counts()
+        async with connected(gateway.url, token) as socketio:
+            await socketio.ask("logout")
+        assert (await ana.push("closing"))["code"] == "token_revoked"
+        with pytest.raises(ConnectionClosed):
+            await ana.receive()
+        assert ana.socket.close_code == 4401
+    async with chatting(gateway, "ana", token) as ana:
+        assert await ana.code("get_rooms") == "token_revoked"
+
+
+async def test_an_expired_token_is_an_error_and_ends_the_connection_that_it_signed_in(
+    gateway: RunningNode, host: Client
+) -> None:
+    token = await gateway.register("ana")
+    user = await gateway.node.auth.user("ana")
+    expired, _ = await gateway.node.auth.sign_in(user, -1000)
+    short, _ = await gateway.node.auth.sign_in(user, 1500)
+    async with chatting(gateway, "ana", token) as ana:
+        await ana.counts()
+        ana.token = expired
+        assert await ana.code("get_rooms") == "token_expired"
+        ana.token = short
+        await ana.counts()
+        assert (await ana.push("closing"))["code"] == "token_expired"
+
+
+async def test_who_gives_no_token_in_time_is_closed(sqlite_url: str, tmp_path: Path) -> None:
+    async with (
+        running_node(sqlite_url, tmp_path, options={"websocket": {"connect_timeout": 0.2}}) as gateway,
+        chatting(gateway, "ana") as ana,
+    ):
+        assert (await ana.receive())["data"]["code"] == "unauthenticated"
+        with pytest.raises(ConnectionClosed):
+            await ana.receive()
+
+
+# -- order, absence, several connections -----------------------------------------------------------------------------
+
+
+async def test_commands_that_are_sent_at_once_are_answered_in_order(gateway: RunningNode, host: Client) -> None:
+    async with chatting(gateway, "ana") as ana:
+        commands: list[tuple[str, dict[str, Any]]] = [
+            ("get_rooms", {}),
+            ("connect_to_room", {"roomName": "room one"}),
+            *(("send_message", {"message": f"{number}"}) for number in range(50)),
+            ("nonsense", {}),
+            ("send_message", {"message": ""}),
+            ("connect_to_room", {"roomName": "room two"}),
+            ("send_message", {"message": "there"}),
+            ("get_rooms", {}),
+        ]
+        for action, args in commands:
+            await ana.say({"token": ana.token, "action": action, "args": args})
+        answers = [await ana.answer() for _ in commands]
+        expected = [action if action != "nonsense" else "error" for action, _ in commands]
+        assert [answer["type"] for answer in answers] == expected
+        assert [a["data"]["code"] for a in answers if a["statusCode"] == "error"] == ["unknown_action", "invalid"]
+        assert answers[-1]["data"]["rooms"] == {"room one": 0, "room1": 0, "room two": 1}
+        said = [frame["data"]["message"] for frame in ana.pushed if frame["type"] == "message"]
+        while len(said) < 51:
+            said.append((await ana.receive())["data"]["message"])
+        assert said == [*map(str, range(50)), "there"]
+
+
+async def test_who_lost_the_connection_gets_what_was_said_meanwhile_once(gateway: RunningNode, host: Client) -> None:
+    token = await gateway.register("ana")
+    await host.ask("subscribe", topic_name="room one")
+    async with chatting(gateway, "ben") as ben:
+        await ben.connect_to("room one")
+        async with chatting(gateway, "ana", token) as ana:
+            await ana.connect_to("room one")
+            await ana.ok("send_message", message="back in a minute")
+            assert (await ana.push("message"))["message"] == "back in a minute"
+            await ben.push("user_joined")
+            await host.event(
+                "receipt", lambda receipt: receipt["username"] == "ana" and receipt["delivered_seq"] == 1
+            )
+        assert await ben.push("user_left") == {"roomName": "room one", "username": "ana"}
+        assert (await ben.counts())["room one"] == 2
+        for number in range(30):
+            await ben.ok("send_message", message=f"{number}")
+        async with chatting(gateway, "ana", token) as ana:
+            assert (await ana.counts())["room one"] == 3
+            assert [(await ana.push("message"))["message"] for _ in range(30)] == [*map(str, range(30))]
+            assert await ben.push("user_joined") == {"roomName": "room one", "username": "ana"}
+            await ana.connect_to("room two")
+            assert (await ben.counts())["room one"] == 2
+            assert [frame for frame in ana.pushed if frame["type"] == "message"] == []
+
+
+async def test_a_user_is_in_one_room_on_all_connections(gateway: RunningNode, host: Client) -> None:
+    token = await gateway.register("ana")
+    async with (
+        chatting(gateway, "ana", token) as one,
+        chatting(gateway, "ana", token) as two,
+        chatting(gateway, "ben") as ben,
+    ):
+        await one.connect_to("room one")
+        await two.connect_to("room one")
+        assert (await ben.counts())["room one"] == 1
+        await two.connect_to("room two")
+        assert await one.push("user_left") == {"roomName": "room one", "username": "ana"}
+        assert await ben.counts() == {"room one": 0, "room1": 0, "room two": 1}
+        assert await one.code("send_message", message="where am I?") == "forbidden"
+        await one.connect_to("room two")
+        await two.ok("send_message", message="here")
+        assert (await one.push("message"))["message"] == "here"
+
+
+# -- who may -------------------------------------------------------------------------------------------------------
+
+
+async def test_rooms_that_one_may_not_know_of_do_not_exist(gateway: RunningNode, host: Client) -> None:
+    await host.ask("create", topic_name="secret", is_private=True)
+    async with chatting(gateway, "ana") as ana:
+        assert await ana.code("connect_to_room", roomName="secret") == "not_found"
+        assert await ana.code("connect_to_room", roomName="no such room") == "not_found"
+        assert await ana.code("connect_to_room", roomName="host") == "not_found"
+        assert await ana.code("send_message", roomName="secret", message="hi") == "forbidden"
+        await host.ask("invite", topic_name="secret", username="ana")
+        assert await ana.connect_to("secret") == ["ana", "host"]
+        assert (await ana.counts())["secret"] == 2
+
+
+async def test_a_failed_command_changes_nothing(gateway: RunningNode, host: Client) -> None:
+    async with chatting(gateway, "ana") as ana:
+        await ana.connect_to("room one")
+        assert await ana.code("connect_to_room", roomName="no such room") == "not_found"
+        assert (await ana.counts())["room one"] == 1
+        await ana.ok("send_message", roomName="room one", message="still here")
+
+
+async def test_who_is_removed_is_told_and_gets_nothing_more(gateway: RunningNode, host: Client) -> None:
+    await host.ask("create", topic_name="strict")
+    async with chatting(gateway, "ana") as ana, chatting(gateway, "ben") as ben:
+        await ana.connect_to("strict")
+        await ben.connect_to("strict")
+        await host.ask("ban", topic_name="strict", username="ana")
+        assert await ana.push("user_left") == {"roomName": "strict", "username": "ana"}
+        assert await ben.push("user_left") == {"roomName": "strict", "username": "ana"}
+        await host.ask("message", topic_name="strict", content="she is gone")
+        await ben.push("message")
+        assert await ana.code("send_message", message="hello?") == "forbidden"
+        assert await ana.code("connect_to_room", roomName="strict") == "forbidden"
+        assert [frame for frame in ana.pushed if frame["type"] == "message"] == []
+        await host.ask("mute", topic_name="strict", username="ben", duration=60)
+        assert await ben.code("send_message", message="hello?") == "forbidden"
+
+
+async def test_a_page_of_another_origin_is_refused(gateway: RunningNode) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        async with opened(gateway, origin="https://elsewhere.example"):  # type: ignore[arg-type]
+            pass
+    assert refused.value.response.status_code == 403
+
+
+# -- others, and bad input -----------------------------------------------------------------------------------------
+
+
+async def test_messages_pass_between_socketio_and_a_room(gateway: RunningNode, host: Client) -> None:
+    await host.ask("subscribe", topic_name="room one")
+    async with chatting(gateway, "ana") as ana:
+        assert await ana.connect_to("room one") == ["ana", "host"]
+        await ana.ok("send_message", message="from the room", clientId="once")
+        again = await ana.ok("send_message", message="from the room", clientId="once")
+        message = await host.event("message")
+        assert (message["sender"], message["content"], message["id"]) == ("ana", "from the room", again["messageId"])
+        await host.ask("message", topic_name="room one", content="from Socket.IO")
+        pushed = [await ana.push("message") for _ in range(2)]
+        assert [(one["username"], one["message"]) for one in pushed] == [
+            ("ana", "from the room"),
+            ("host", "from Socket.IO"),
+        ]
+
+
+NOISE: list[object] = [
+    "",
+    "{",
+    "[]",
+    "null",
+    "7",
+    '"text"',
+    b"\xff\x00",
+    "[" * 100_000,
+    {},
+    {"action": "get_rooms"},
+    {"token": 7, "action": "get_rooms"},
+    {"token": ["x"], "action": {}},
+    '{"token": "\\ud800", "action": "get_rooms", "args": {}}',
+]
+NOISE_SIGNED: list[object] = [
+    {"action": None},
+    {"action": 7},
+    {"action": "\ud800"},
+    {"action": "connect"},
+    {"action": "disconnect", "args": {}},
+    {"action": "x" * 10_000},
+    {"action": "get_rooms", "args": []},
+    {"action": "get_rooms", "args": None},
+    {"action": "connect_to_room"},
+    {"action": "connect_to_room", "args": {"roomName": None}},
+    {"action": "connect_to_room", "args": {"roomName": "\ud800"}},
+    {"action": "connect_to_room", "args": {"roomName": "x" * 100_000}},
+    {"action": "connect_to_room", "args": {"roomName": ""}},
+    {"action": "connect_to_room", "args": {"roomName": "room one", "username": "\ud800"}},
+    {"action": "connect_to_room", "args": {"roomName": {"room_id": "x"}}},
+    {"action": "send_message", "args": {}},
+    {"action": "send_message", "args": {"message": 7}},
+    {"action": "send_message", "args": {"message": "\ud800"}},
+    {"action": "send_message", "args": {"message": "\0"}},
+    {"action": "send_message", "args": {"message": "x" * 20_000}},
+    {"action": "send_message", "args": {"message": "hi", "roomName": ["room one"]}},
+    {"action": "send_message", "args": {"message": "hi", "clientId": 7}},
+]
+
+
+async def test_nonsense_is_answered_with_an_error_and_the_connection_stays(
+    gateway: RunningNode, host: Client
+) -> None:
+    async with chatting(gateway, "ana") as ana:
+        for noise in NOISE:
+            await ana.say(noise)
+            assert (await ana.answer())["statusCode"] == "error", noise
+        await ana.connect_to("room one")
+        for noise in NOISE + [{"token": ana.token, **one} for one in NOISE_SIGNED if isinstance(one, dict)]:
+            await ana.say(noise)
+            assert (await ana.answer())["statusCode"] == "error", noise
+        assert (await ana.counts())["room one"] == 1
+
+
+async def test_a_username_that_is_none_is_refused_with_the_token(gateway: RunningNode, host: Client) -> None:
+    token = await gateway.register("ana")
+    for name in ("\ud800", "x" * 1000, " ", "ben"):
+        async with opened(gateway, token) as ana:
+            await ana.say({"username": name})
+            assert await ana.code("get_rooms") == "forbidden"
+
+
+async def test_what_waits_of_a_client_is_bounded(gateway: RunningNode, host: Client) -> None:
+    async with chatting(gateway, "ana") as ana:
+        await ana.connect_to("room one")
+        for _ in range(1500):
+            await ana.say({"token": ana.token, "action": "get_rooms", "args": {}})
+        answers = [await ana.answer() for _ in range(1500)]
+        codes = {answer["data"].get("code") for answer in answers}
+        assert codes <= {None, "rate_limited"}
+        assert answers[0]["statusCode"] == "ok"
+        assert await ana.counts()
+
+
+async def test_who_does_not_read_is_closed_and_holds_nobody_up(sqlite_url: str, tmp_path: Path) -> None:
+    async with running_node(sqlite_url, tmp_path, options={"websocket": {"linger": 0.5}}) as gateway:
+        host = await gateway.register("host")
+        async with connected(gateway.url, host) as writer, chatting(gateway, "omar") as omar:
+            await writer.ask("create", topic_name="room one")
+            await omar.connect_to("room one")
+            omar.socket.transport.pause_reading()
+            gone = asyncio.Event()
+            gateway.node.hub.ended = lambda connection: gone.set()
+            for _ in range(3000):
+                await writer.ask("message", topic_name="room one", content="x" * 16_000)
+                if gone.is_set():
+                    break
+            assert gone.is_set()
+            omar.socket.transport.resume_reading()
+            with pytest.raises(ConnectionClosed):
+                await omar.push("nothing")
