@@ -45,9 +45,11 @@ class LiveLink(Generic[S, C]):
         if batch.transient and not session.has_room(session.server.max_buffered // 2):
             return
         if session.wire is not None:
-            sent = session.put_frames(batch.frames(self.codec))
+            buffer = batch.frames(self.codec)
+            sent = not buffer or session.put_frames(buffer)
         else:
-            sent = session.put(*batch.packets(self.codec))
+            packets, size = batch.packets(self.codec)
+            sent = not packets or session.put(packets, size)
         if not sent and not batch.transient:
             self._overflow()
 

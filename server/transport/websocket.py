@@ -56,8 +56,6 @@ class WebSocketSession(Outlet):
         self._written = False
         """Something was, after the PING that is under way."""
         self._confirming: Callable[[], None] | None = None
-        self._once_more = False
-        """The PING that is under way was written before `confirm` was called."""
 
     def authenticated(self, heartbeat: Heartbeat) -> None:
         """The session may stay; from here on it has a heartbeat."""
@@ -108,14 +106,9 @@ class WebSocketSession(Outlet):
             then()
             return
         self._confirming = then
-        self._once_more = self._expected is not None
-        if not self._once_more:
-            self._ping_now()
-
-    def _ping_now(self) -> None:
         self._cancel_timer()
         self._ping_due = asyncio.get_running_loop().time()
-        self._ping()
+        self._ping()  # takes the place of one that is under way
 
     def _wait_to_ping(self) -> None:
         if self.wire is not None and not self.closing:
@@ -141,10 +134,6 @@ class WebSocketSession(Outlet):
         self._cancel_timer()
         if self._heartbeat is not None:
             self._heartbeat.pong_received()
-        if self._once_more:
-            self._once_more = False
-            self._ping_now()
-            return
         confirmed, self._confirming = self._confirming, None
         self._wait_to_ping()
         if self._written:

@@ -124,10 +124,14 @@ class Talker:
         except ConnectionClosed:
             return self.socket.close_code
 
-    async def pong(self) -> None:
-        """Wait for a PING, and answer it: for a socket that does not by itself."""
+    async def until_ping(self) -> None:
+        """For a socket that does not answer PINGs by itself."""
         while self.ping is None:
             await self.receive()
+
+    async def pong(self) -> None:
+        """Answer the PING that has come."""
+        assert self.ping is not None
         await self.socket.pong(self.ping)
         self.ping = None
 
@@ -384,6 +388,17 @@ async def test_what_is_sent_before_the_token_is_looked_up_waits_for_it(
         assert (await omar.answer())["status"] == "ok"
         assert (await omar.answer())["code"] == "not_found"
     assert "diego" not in {one.principal.username for one in gateway.node.hub.connections}
+
+
+async def test_a_store_that_hangs_is_not_the_tokens_fault(quiet_log: None, sqlite_url: str, tmp_path: Path) -> None:
+    options = {"websocket": {"connect_timeout": 0.3}}
+    async with running_node(sqlite_url, tmp_path, options=options) as node:
+        token = await node.register("omar")
+        async with store_held(sqlite_url), talking(node.url, token) as omar:
+            assert await omar.until_closed() == 1008
+            assert omar.last | {"message": ""} == _ended("unavailable")
+        async with talking(node.url, token) as omar:
+            await omar.nothing_more()
 
 
 async def test_a_connection_ends_with_its_token(gateway: RunningNode, tokens: dict[str, str]) -> None:
@@ -688,6 +703,28 @@ async def test_every_message_comes_once_in_one_order_to_all(gateway: RunningNode
             assert mine[:100] == [f"{name} {n}" for n in range(100)]
 
 
+async def test_what_was_shown_before_a_goodbye_does_not_come_again(
+    gateway: RunningNode, tokens: dict[str, str]
+) -> None:
+    await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"])
+    async with talking(gateway.url, tokens["omar"]) as omar:
+        async with small_socket(gateway.url, f"/{tokens['diego']}", create_connection=held) as socket:
+            diego = Talker(socket)
+            await omar.ask("message", topic_name="noticias", content="one")
+            await diego.until("one")
+            await diego.until_ping()
+            await omar.ask("message", topic_name="noticias", content="after the PING")
+            await diego.until("after the PING")
+            await socket.send(DISCONNECT)
+            await diego.pong()
+            await diego.until_ping()
+            await diego.pong()
+            assert await diego.until_closed() == 1000
+            assert diego.last == {"action": "disconnect", "status": "ok"}
+        async with talking(gateway.url, tokens["diego"]) as diego:
+            assert await diego.nothing_more() == []
+
+
 async def test_a_connection_that_breaks_loses_nothing(gateway: RunningNode, tokens: dict[str, str]) -> None:
     await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"])
     async with talking(gateway.url, tokens["omar"]) as omar:
@@ -695,10 +732,11 @@ async def test_a_connection_that_breaks_loses_nothing(gateway: RunningNode, toke
             diego = Talker(socket)
             await omar.ask("message", topic_name="noticias", content="confirmed")
             await diego.until("confirmed")
-            assert diego.ping is None
-            await diego.pong()
+            await diego.until_ping()
             await omar.ask("message", topic_name="noticias", content="confirmed by the next PING")
             await diego.until("confirmed by the next PING")
+            await diego.pong()
+            await diego.until_ping()
             await diego.pong()
             await diego.code("message", topic_name="nowhere", content="the PONG was read before this")
             await omar.ask("message", topic_name="noticias", content="unconfirmed")

@@ -171,8 +171,6 @@ class Topics(Speaker):
             }
         if event == "room_added":
             self._learn(payload["room"])
-        elif event == "room_removed":
-            self._names.pop(payload["room_id"], None)
         elif event == "closing":
             return _failed("disconnect", payload["reason"], _CLOSING[payload["reason"]])
         return None
