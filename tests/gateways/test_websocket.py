@@ -364,7 +364,7 @@ async def test_a_pong_that_answers_no_ping_of_the_servers_moves_no_cursor(
 
 
 async def test_only_the_documented_path_is_a_websocket(gateway: RunningNode) -> None:
-    for path in ("/", "/ws/", "/ws/x", "/wss", "/api/ws"):
+    for path in ("/ws/", "/ws/x", "/wss", "/api/ws"):
         with pytest.raises(InvalidStatus):
             await connect(gateway.url.replace("http", "ws", 1) + path, proxy=None)
     async with httpx.AsyncClient(base_url=gateway.url) as http:
