@@ -52,7 +52,10 @@ MOMENTS = {
     "acknowledged": (5, 300),
     "received": (5, 900),
     "replayed": (3, 300),
-    "changed": (5, 150),
+    "edit": (4, 30),
+    "reaction": (2, 30),
+    "delete": (1, 6),
+    "member": (1, 4),
     "let in": (2, 12),
 }
 """What a kill may wait for: how often one of the kind is chosen, and the largest n."""
@@ -459,8 +462,7 @@ class Load:
             if answer["ok"]:
                 self._changes[number] = change._replace(acked=self.clock)
                 self.clock += 1
-                self.seen[change.kind] += 1
-                self.observe("changed")
+                self.observe(change.kind)
             elif answer["error"]["code"] in REFUSALS[change.kind]:
                 self._changes[number] = change._replace(kind="refused")
             else:
@@ -495,7 +497,7 @@ class Load:
                             owned.setdefault(device.user, []).append(room["room_id"])
             await link.end(politely=True)
         members = {room: frozenset(users) for room, users in self._topics.items()}
-        members |= {direct["+".join(pair)]: frozenset(pair) for pair in DIRECT}
+        members |= {direct[name]: frozenset(pair) for pair in DIRECT if (name := "+".join(pair)) in direct}
         for user, rooms in owned.items():
             mine = {room: 0 if room in rooms else heads[room] for room in members if user in members[room]}
             link = await self._come_to_the_end(Device(user, "auditor", exact=True), mine)

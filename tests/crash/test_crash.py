@@ -34,6 +34,6 @@ def _judge(crashes: Recorded, seed: int) -> None:
     assert crashes.seen["replayed"] > 10 * crashes.kills, crashes
     assert crashes.seen["delivered"] > 0, crashes
     for kind in ("edit", "delete", "reaction", "member"):
-        assert crashes.seen[kind] >= crashes.kills, crashes
+        assert crashes.kills < KILLS or crashes.seen[kind] >= KILLS // 2, crashes
     violations = check(crashes.history)
     assert not violations, "\n".join(f"{law}: {what}" for law, what in violations[:20])
