@@ -405,6 +405,10 @@ async def test_an_echo_channel_hears_nothing_of_rooms(gateway: RunningNode) -> N
             await ben.ask("message", topic_name="news", content="not for the echo channel")
             await socketio.event("message")
             assert await ana.echo("after") == "after"
+            await socketio.close()
+            (news,) = (await ben.ask("get_rooms"))["rooms"]
+            assert news["online"] == 1  # nothing is delivered to who is on the echo channel alone
+            assert await ana.echo("alone") == "alone"
 
 
 # -- the public channel ----------------------------------------------------------------------------------------------

@@ -58,8 +58,6 @@ class PublicChannel:
         if await self._subscribe(context):
             return
         async with self._making:
-            if await self._subscribe(context):
-                return
             taken = await self._make()
         if not await self._subscribe(context):
             raise taken or not_found()

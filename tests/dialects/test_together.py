@@ -1,0 +1,198 @@
+"""Clients of all kinds in one public topic: each gets everything, in one order, once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.dialects.test_channels import link
+from tests.support.client import LiveClient, connected, plainly_connected
+from tests.support.node import RunningNode
+
+TOPIC = "public"
+EACH = 200
+PATIENCE_S = 30.0
+
+
+class Talker(ABC):
+    """Someone in the topic. `heard` are sender and content of the messages, in the order in which they came."""
+
+    heard: list[tuple[str, str]]
+
+    @abstractmethod
+    async def say(self, content: str) -> None: ...
+
+    @abstractmethod
+    async def hear(self, number: int) -> None:
+        """Until so many messages have come."""
+
+    @abstractmethod
+    async def check(self) -> None:
+        """Ask for something, so that what was still to come has come."""
+
+
+class Canonical(Talker):
+    def __init__(self, client: LiveClient) -> None:
+        self._client = client
+
+    @property
+    def heard(self) -> list[tuple[str, str]]:  # type: ignore[override]
+        return [(message["sender"], message["content"]) for message in self._client.of("message")]
+
+    async def say(self, content: str) -> None:
+        await self._client.ask("message", topic_name=TOPIC, content=content)
+
+    async def hear(self, number: int) -> None:
+        await self._client.until(lambda: len(self._client.of("message")) >= number, PATIENCE_S)
+
+    async def check(self) -> None:
+        await self._client.ask("history", topic_name=TOPIC, limit=1)
+
+
+class Dialect(Talker):
+    """A WebSocket of a dialect. A subclass says how a message is said, and which frames are messages."""
+
+    def __init__(self, socket: ClientConnection, token: str) -> None:
+        self.heard = []
+        self._socket = socket
+        self._token = token
+        self._other: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._changed = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        async for text in self._socket:
+            frame = json.loads(text)
+            message = self.message(frame)
+            if message is None:
+                self._other.put_nowait(frame)
+            else:
+                self.heard.append(message)
+                self._changed.set()
+
+    @abstractmethod
+    def message(self, frame: dict[str, Any]) -> tuple[str, str] | None:
+        """Sender and content, if it is one."""
+
+    async def tell(self, **frame: Any) -> None:
+        await self._socket.send(json.dumps(frame))
+
+    async def answer(self) -> dict[str, Any]:
+        return await asyncio.wait_for(self._other.get(), PATIENCE_S)
+
+    async def hear(self, number: int) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.heard) < number:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+class ByTopics(Dialect):
+    def message(self, frame: dict[str, Any]) -> tuple[str, str] | None:
+        return (frame["sender"], frame["content"]) if "sender" in frame else None
+
+    async def say(self, content: str) -> None:
+        await self.tell(action="message", topic_name=TOPIC, content=content)
+        assert (await self.answer())["status"] == "ok"
+
+    async def check(self) -> None:
+        await self.tell(action="subscribe", topic_name=TOPIC)
+        assert (await self.answer())["code"] == "conflict"
+
+
+class ByRooms(Dialect):
+    def message(self, frame: dict[str, Any]) -> tuple[str, str] | None:
+        return (frame["data"]["username"], frame["data"]["message"]) if frame["type"] == "message" else None
+
+    async def answer(self) -> dict[str, Any]:
+        while (frame := await super().answer())["type"] in ("user_joined", "user_left"):
+            pass
+        assert frame["statusCode"] == "ok", frame
+        return frame
+
+    async def command(self, action: str, **args: Any) -> None:
+        await self.tell(token=self._token, action=action, args=args)
+        assert (await self.answer())["type"] == action
+
+    async def say(self, content: str) -> None:
+        await self.command("send_message", roomName=TOPIC, message=content)
+
+    async def check(self) -> None:
+        await self.command("get_rooms")
+
+
+class ByChannel(Dialect):
+    def message(self, frame: dict[str, Any]) -> tuple[str, str] | None:
+        return (frame["username"], frame["message"]) if "message" in frame else None
+
+    async def say(self, content: str) -> None:
+        await self._socket.send(content)
+
+    async def check(self) -> None:
+        await self._socket.send("")
+        assert (await self.answer())["error"]["code"] == "invalid"
+
+
+@asynccontextmanager
+async def everybody(node: RunningNode) -> AsyncIterator[dict[str, Talker]]:
+    """A user of each kind of client, all in the topic."""
+    ws = node.url.replace("http", "ws", 1)
+    async with AsyncExitStack() as stack:
+
+        async def opened(address: str) -> ClientConnection:
+            return await stack.enter_async_context(connect(address, ping_interval=None, max_size=None, proxy=None))
+
+        tokens = {name: await node.register(name) for name in ("sio", "plain", "topics", "rooms", "channel", "late")}
+        address = await link(node.url, tokens["channel"], "pub_ws")  # with which the topic is made
+        socketio = await stack.enter_async_context(connected(node.url, tokens["sio"]))
+        plain = await stack.enter_async_context(plainly_connected(node.url, tokens["plain"]))
+        for client in (socketio, plain):
+            await client.ask("subscribe", topic_name=TOPIC)
+        topics = ByTopics(await opened(f"{ws}/{tokens['topics']}"), tokens["topics"])
+        await topics.tell(action="subscribe", topic_name=TOPIC)
+        assert (await topics.answer())["status"] == "ok"
+        rooms = ByRooms(await opened(ws), tokens["rooms"])
+        await rooms.tell(username="rooms")
+        await rooms.command("connect_to_room", roomName=TOPIC)
+        channel = ByChannel(await opened(address), tokens["channel"])
+        await channel.check()
+        yield {
+            "sio": Canonical(socketio),
+            "plain": Canonical(plain),
+            "topics": topics,
+            "rooms": rooms,
+            "channel": channel,
+        }
+
+
+async def test_all_get_all_that_all_say_in_one_order_once(gateway: RunningNode) -> None:
+    async with everybody(gateway) as talkers:
+
+        async def talk(name: str, talker: Talker) -> None:
+            for number in range(EACH):
+                await talker.say(f"{number}")
+
+        await asyncio.gather(*(talk(name, talker) for name, talker in talkers.items()))
+        total = EACH * len(talkers)
+        assert total == 1000
+        for talker in talkers.values():
+            await talker.hear(total)
+            await talker.check()
+        heard = talkers["sio"].heard
+        for name, talker in talkers.items():
+            assert talker.heard == heard, name
+            assert [content for sender, content in heard if sender == name] == [*map(str, range(EACH))]
+        # Who comes now by the public channel gets the same.
+        async with connect(
+            await link(gateway.url, await gateway.login("late"), "pub_ws"), max_size=None, proxy=None
+        ) as socket:
+            late = ByChannel(socket, "")
+            await late.hear(total)
+            await late.check()
+            assert late.heard == heard
