@@ -270,10 +270,7 @@ class Chat:
             case Message() as message:
                 self._show_message(message)
             case MessageChanged() as change:
-                before = self._log.change(change)
-                room = "" if self._is_here(change.room_id) else self.title_of(change.room_id)
-                me = self.account.username
-                self.screen.print(render.changed(event.name, before, change.message, me, room))
+                self._show_change(event.name, change)
             case MemberChanged() as change:
                 self._show_member(change)
             case RoomChanged() as change:
@@ -296,6 +293,13 @@ class Chat:
             case View():
                 pass
         self.screen.redraw()
+
+    def _show_change(self, what: str, change: MessageChanged) -> None:
+        """Nothing, where the message was shown as it is: a replay has each message as it is now."""
+        before = self._log.change(change)
+        if before != change.message:
+            room = "" if self._is_here(change.room_id) else self.title_of(change.room_id)
+            self.screen.print(render.changed(what, before, change.message, self.account.username, room))
 
     def _is_here(self, room_id: str) -> bool:
         return self.current is not None and self.current.room_id == room_id

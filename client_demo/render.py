@@ -118,7 +118,9 @@ _MARKS: Final = {"message_edited": "✎", "message_deleted": "✗", "reaction": 
 
 def changed(what: str, before: Message | None, after: Message, me: str, room: str = "") -> RenderableType:
     """What a change made of a message, which stands further up on the screen."""
-    head = Text(f"{'' if room else after.seq:>3} ", style="dim").append(f"{_MARKS.get(what, '·'):>5}", style="yellow")
+    head = Text(f"{'' if room else after.seq:>3} ", style="dim").append(
+        f"{_MARKS.get('message_deleted' if after.deleted else what, '·'):>5}", style="yellow"
+    )
     if room:
         head.append(f" {visible(room)}", style="cyan")
     head.append(" ").append_text(name(after.sender, me))
@@ -128,7 +130,7 @@ def changed(what: str, before: Message | None, after: Message, me: str, room: st
         text = _text(after, me, most=40)
         for emoji, who, on in _moved(before, after):
             text.append("  ").append_text(name(who, me)).append(f" {'' if on else 'took back '}{visible(emoji)}")
-        if sum(map(len, after.reactions.values())) > 1:
+        if before is None or sum(map(len, after.reactions.values())) > 1:
             text.append("\n").append_text(reactions(after))
         return _row(head, text)
     return _row(head, _text(after, me))
