@@ -1,0 +1,26 @@
+"""docs/add-an-action.md walks through code that is there."""
+
+from __future__ import annotations
+
+import re
+
+from docs.generate import ROOT
+
+PAGE = (ROOT / "docs/add-an-action.md").read_text("utf-8")
+
+
+def test_every_piece_of_code_stands_in_the_file_that_is_named_before_it() -> None:
+    checked = 0
+    for block in re.finditer(r"^```python\n(.*?)^```$", PAGE, re.M | re.S):
+        before = PAGE[: block.start()]
+        path = re.findall(r"`([a-z_/]+\.py)`", before)[-1]
+        code = (ROOT / path).read_text("utf-8")
+        for piece in block[1].split("...\n"):
+            assert piece in code, f"not in {path}:\n{piece}"
+            checked += 1
+    assert checked > 10
+
+
+def test_every_file_that_is_named_is_there() -> None:
+    for path in re.findall(r"`((?:server|tests|db|client_demo)/[a-z_/]*(?:\.py)?)`", PAGE):
+        assert (ROOT / path).exists(), path
