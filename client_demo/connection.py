@@ -24,7 +24,7 @@ import aiohttp
 import socketio
 from pydantic import ValidationError
 
-from client_demo.errors import Offline, Refused, read_error
+from client_demo.errors import NotConnected, Offline, Refused, read_error
 from server.contract.errors import Error, ErrorCode
 from server.contract.events import EVENTS, Closing
 from server.contract.models import View
@@ -123,7 +123,7 @@ class Connection:
         """
         sio = self._socket
         if sio is None:
-            raise Offline("not connected")
+            raise NotConnected("not connected")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def answered(*args: Any) -> None:
@@ -136,7 +136,7 @@ class Connection:
             async with asyncio.timeout(timeout):
                 answer = await future
         except socketio.exceptions.BadNamespaceError:
-            raise Offline("not connected") from None
+            raise NotConnected("not connected") from None
         except TimeoutError:
             raise Offline(f"no answer to {action} in {timeout:g} s") from None
         finally:

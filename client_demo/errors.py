@@ -3,6 +3,7 @@
 ClientError
 ├── Refused      the server answered with an error: `error.code` says which
 ├── Offline      no connection, or it was lost before the answer: the action may or may not have taken effect
+│   └── NotConnected   it never left: it has not taken effect
 ├── SignedOut    no valid token and no way to get one: a person has to sign in again
 └── Busy         another process receives as this device
 """
@@ -40,6 +41,10 @@ class Refused(ClientError):
 
 class Offline(ClientError):
     pass
+
+
+class NotConnected(Offline):
+    """What was asked never left."""
 
 
 class SignedOut(ClientError):

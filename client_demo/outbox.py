@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from client_demo.errors import Offline, Refused
+from client_demo.errors import NotConnected, Offline, Refused
 from client_demo.store import RoomRef, Store, Unsent
 from server.contract.errors import Error, ErrorCode
 
@@ -50,9 +50,14 @@ class Outbox:
             if unsent is None:
                 await self._woken.wait()
                 continue
-            self._store.tried(unsent)
+            first = self._store.tried(unsent)
             try:
                 await self._send(unsent)
+            except NotConnected:
+                if first:
+                    self._store.untried(unsent)
+                waited = _longer(waited)
+                await self._pause(waited)
             except Offline:
                 waited = _longer(waited)
                 await self._pause(waited)

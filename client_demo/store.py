@@ -229,9 +229,14 @@ class Store:
         for client_id, room, content, reply_to, edited in rows.fetchall():
             yield Unsent(client_id, json.loads(room), content, reply_to, bool(edited))
 
-    def tried(self, unsent: Unsent) -> None:
-        """It goes out now: from here on the server may have it."""
-        self._db.execute("UPDATE outbox SET tried = 1 WHERE client_id = ? AND NOT tried", (unsent.client_id,))
+    def tried(self, unsent: Unsent) -> bool:
+        """It goes out now: from here on the server may have it. True if that was the first time."""
+        first = self._db.execute("UPDATE outbox SET tried = 1 WHERE client_id = ? AND NOT tried", (unsent.client_id,))
+        return first.rowcount == 1
+
+    def untried(self, unsent: Unsent) -> None:
+        """It did not go out after all."""
+        self._db.execute("UPDATE outbox SET tried = 0 WHERE client_id = ?", (unsent.client_id,))
 
     def change(self, unsent: Unsent, content: str) -> bool:
         """Give a message that waits another content; False if it waits no more."""
