@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from tests.client_demo.conftest import Cli, Terminals
 
 AT = r"\d\d:\d\d "
@@ -88,6 +90,23 @@ async def test_one_device_is_used_by_one_process(terminals: Terminals) -> None:
     again = terminals.open("omar")
     assert await again.ends() == 1
     await again.sees("another process receives as device 'terminal'")
+
+
+async def test_what_is_typed_between_two_prompts_is_not_shown_by_the_terminal(terminals: Terminals, cli: Cli) -> None:
+    program = """
+import sys, termios
+from client_demo.screen import Screen
+
+def echo() -> bool:
+    return bool(termios.tcgetattr(sys.stdin)[3] & termios.ECHO)
+
+before = echo()
+with Screen(str, list, lambda line: [], lambda line: None):
+    within = echo()
+print("echo", before, within, echo())
+"""
+    screen = terminals.start([sys.executable, "-c", program], cli.environment)
+    await screen.sees("echo True False True")
 
 
 async def test_a_user_is_registered_only_after_being_asked(terminals: Terminals, cli: Cli) -> None:
