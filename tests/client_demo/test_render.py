@@ -61,3 +61,22 @@ def test_lines_and_emoji_of_a_message_are_kept() -> None:
 
 def test_markup_in_a_message_is_text() -> None:
     assert "[bold]no[/bold]" in drawn("[bold]no[/bold]")
+
+
+def test_who_reads_sees_where_they_are_meant_and_nobody_else() -> None:
+    said = message("hola @omar y @omarito").model_copy(update={"mentions": ["omar"]})
+    marked = [
+        [text for span in cell.spans if "yellow" in str(span.style) for text in [cell.plain[span.start : span.end]]]
+        for reader in ("omar", "maria")
+        for cell in [render._text(said, reader)]
+    ]
+    assert marked == [["@omar"], []]
+
+
+def test_a_deleted_message_has_nothing_left_of_it() -> None:
+    gone = message("").model_copy(update={"deleted": True, "edited_at": "2026-01-31T09:31:00.250Z"})
+    for shown in (render.message(gone, "omar"), render.changed("message_edited", None, gone, "omar")):
+        out = io.StringIO()
+        Console(file=out, color_system=None, width=60).print(shown)
+        assert "(deleted)" in out.getvalue()
+        assert "edited" not in out.getvalue()

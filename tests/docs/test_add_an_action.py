@@ -11,7 +11,7 @@ PAGE = (ROOT / "docs/add-an-action.md").read_text("utf-8")
 
 def test_every_piece_of_code_stands_in_the_file_that_is_named_before_it() -> None:
     checked = 0
-    for block in re.finditer(r"^```python\n(.*?)^```$", PAGE, re.M | re.S):
+    for block in re.finditer(r"^```(?:python|text)\n(.*?)^```$", PAGE, re.M | re.S):
         before = PAGE[: block.start()]
         path = re.findall(r"`([a-z_/]+\.py)`", before)[-1]
         code = (ROOT / path).read_text("utf-8")
