@@ -38,6 +38,9 @@ TICKET_MS = 5 * 60_000
 HASHES_WAITING = 64
 """How many password checks may wait before the next is told to come back later."""
 
+UNTIL_LOGOUT = 253_402_214_400_000
+"""Expiry (ms) of a session that lasts until its user logs out: the last day that ISO 8601 can tell in four digits."""
+
 LOGINS_OF_AN_ADDRESS = 3
 """So many times as many attempts may come from one address as on one account."""
 
@@ -216,7 +219,7 @@ class Auth:
         self.passwords.stop()
 
     async def register(
-        self, raw_name: str, password: str, address: str, agent: str | None = None
+        self, raw_name: str, password: str, address: str, agent: str | None = None, *, until_logout: bool = False
     ) -> tuple[str, int, UserRow]:
         """Make an account and sign it in: token, its expiry (ms), user."""
         username = names.username(raw_name)
@@ -231,11 +234,11 @@ class Auth:
         made = await self._db.write(make)
         if made is None:
             raise ActionError(ErrorCode.CONFLICT, "the name is taken")
-        token, expires_at = await self.sign_in(made, agent=agent)
+        token, expires_at = await self.sign_in(made, agent=agent, until_logout=until_logout)
         return token, expires_at, made
 
     async def login(
-        self, raw_name: str, password: str, address: str, agent: str | None = None
+        self, raw_name: str, password: str, address: str, agent: str | None = None, *, until_logout: bool = False
     ) -> tuple[str, int, UserRow]:
         """Sign in by password. An unknown user and a wrong password get the same answer after the same time.
 
@@ -248,19 +251,19 @@ class Auth:
         good = await self.passwords.matches(password, found.password_hash if found else None)
         if not good or found is None or found.disabled:
             raise unauthenticated(WRONG_PASSWORD)
-        token, expires_at = await self.sign_in(found, agent=agent)
+        token, expires_at = await self.sign_in(found, agent=agent, until_logout=until_logout)
         return token, expires_at, found
 
     async def sign_in(
-        self, user: UserRow, life_ms: int | None = None, *, agent: str | None = None
+        self, user: UserRow, life_ms: int | None = None, *, agent: str | None = None, until_logout: bool = False
     ) -> tuple[str, int]:
-        """Begin a session: its token and the token's expiry (ms).
+        """Begin a session: its token and the token's expiry (ms), which is `UNTIL_LOGOUT` if it is to last so long.
 
         Raises `unauthenticated` if the user was disabled or got another password since `user` was read: whoever
         withdraws the sessions of a user withdraws this one, too, or it does not begin.
         """
         sid, now = secrets.token_urlsafe(18), now_ms()
-        expires_at = self._expiry(now, life_ms)
+        expires_at = UNTIL_LOGOUT if until_logout else self._expiry(now, life_ms)
 
         def begin(conn: Transaction) -> None:
             same = users.lock(conn, user.username)
@@ -392,11 +395,27 @@ class Auth:
             raise not_found("session")
         return Withdrawn(principal.user_key, session_key, CloseReason.TOKEN_REVOKED)
 
-    async def logout(self, principal: Principal) -> Withdrawn:
-        """Withdraw the session; publish the notice with `withdraw` to close its connections."""
+    async def logout(self, principal: Principal) -> list[Withdrawn]:
+        """Withdraw the session; publish the notices with `withdraw` to close its connections.
+
+        With a token that lasts until logout, it is the user who logs out: all their sessions that last so long end.
+        """
         now = now_ms()
-        await self._db.write(lambda conn: users.revoke_session(conn, principal.session_key, now))
-        return Withdrawn(principal.user_key, principal.session_key, CloseReason.TOKEN_REVOKED)
+
+        def end(conn: Transaction) -> list[int]:
+            users.revoke_session(conn, principal.session_key, now)
+            users.touch(conn, principal.user_key, None, now)
+            if principal.expires_at != UNTIL_LOGOUT:
+                return []
+            return users.revoke_sessions_of(conn, principal.user_key, now, that_end=UNTIL_LOGOUT)
+
+        withdrawn = [principal.session_key, *await self._db.write(end)]
+        return [Withdrawn(principal.user_key, key, CloseReason.TOKEN_REVOKED) for key in withdrawn]
+
+    async def is_signed_in(self, username: str, to: Principal) -> bool:
+        """Whether a user has a session that is good, connected or not. Who has blocked `to` looks as if not."""
+        now = now_ms()
+        return await self._db.read(lambda conn: users.is_signed_in(conn, username, to.user_key, now))
 
     def withdraw(self, notice: Withdrawn) -> None:
         self._broker.publish(UserChannel(notice.user_key), notice)

@@ -46,6 +46,8 @@ class Context:
     address: str = ""
     agent: str | None = None
     """What the client calls itself (`User-Agent`)."""
+    until_logout: bool = False
+    """A session that begins by it lasts until its user logs out."""
     request_id: str = ""
     """Of an HTTP request."""
     room: str | None = None

@@ -59,6 +59,7 @@ ALLOWED: dict[str, set[str]] = {
         "server.dispatch",
         "server.logs",
         "server.metrics",
+        "server.names",
         "server.opening",
         "server.transport",
     },

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Select, and_, bindparam, case, delete, func, insert, select, update
+from sqlalchemy import BigInteger, Select, and_, bindparam, case, delete, exists, func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from db.models import blocks, cursors, devices, members, names, rooms, sessions, users
@@ -203,12 +203,27 @@ def revoke_session(conn: Connection, session_key: int, now: int) -> None:
     )
 
 
-def revoke_sessions_of(conn: Connection, user_key: int, now: int, *, but: int | None = None) -> list[int]:
-    """Withdraw all sessions of a user, or all but one; returns which."""
+def revoke_sessions_of(
+    conn: Connection, user_key: int, now: int, *, but: int | None = None, that_end: int | None = None
+) -> list[int]:
+    """Withdraw all sessions of a user, or all but one, or those that expire at that time; returns which."""
     statement = update(sessions).where(sessions.c.user_id == user_key, sessions.c.revoked_at.is_(None))
     if but is not None:
         statement = statement.where(sessions.c.id != but)
+    if that_end is not None:
+        statement = statement.where(sessions.c.expires_at == that_end)
     return list(conn.scalars(statement.values(revoked_at=now).returning(sessions.c.id)))
+
+
+def is_signed_in(conn: Connection, username: str, to: int, now: int) -> bool:
+    """Whether a user has a session that is good; as `to`, whom they may have blocked, may know it."""
+    good = (
+        exists()
+        .where(users.c.username == username, users.c.disabled.is_(False), sessions.c.user_id == users.c.id)
+        .where(sessions.c.revoked_at.is_(None), sessions.c.expires_at > now)
+        .where(~exists().where(blocks.c.user_id == users.c.id, blocks.c.blocked_id == to))
+    )
+    return bool(conn.execute(select(good)).scalar_one())
 
 
 class LoginRow(NamedTuple):

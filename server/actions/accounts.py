@@ -61,7 +61,9 @@ _WRONG_PASSWORD = {
 )
 async def register(ctx: Context, req: Register) -> Credentials:
     """Make an account and sign it in."""
-    token, expires_at, user = await ctx.auth.register(req.username, req.password, ctx.address, ctx.agent)
+    token, expires_at, user = await ctx.auth.register(
+        req.username, req.password, ctx.address, ctx.agent, until_logout=ctx.until_logout
+    )
     return Credentials(token=token, expires_at=timestamp(expires_at), user=await _profile(ctx, user.username))
 
 
@@ -77,7 +79,9 @@ async def register(ctx: Context, req: Register) -> Credentials:
 )
 async def login(ctx: Context, req: Login) -> Credentials:
     """Sign in by password: a token of a new session."""
-    token, expires_at, user = await ctx.auth.login(req.username, req.password, ctx.address, ctx.agent)
+    token, expires_at, user = await ctx.auth.login(
+        req.username, req.password, ctx.address, ctx.agent, until_logout=ctx.until_logout
+    )
     return Credentials(token=token, expires_at=timestamp(expires_at), user=await _profile(ctx, user.username))
 
 
@@ -131,7 +135,7 @@ async def authenticate(ctx: Context, req: Authenticate) -> Authenticated:
 @action("logout", http="POST /api/logout", status=204)
 async def logout(ctx: Context, req: NoPayload) -> Empty:
     """Withdraw the session: its tokens are void, its connections close."""
-    _withdraw(ctx, [await ctx.auth.logout(ctx.principal)])
+    _withdraw(ctx, await ctx.auth.logout(ctx.principal))
     return Empty()
 
 

@@ -91,7 +91,7 @@ class Member(View):
     username: str
     role: Role
     online: bool
-    last_seen: Timestamp | None = Field(description="null: online, or never connected")
+    last_seen: Timestamp | None = Field(description="null: online, or never seen")
 
 
 class Profile(View):

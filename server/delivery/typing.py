@@ -10,8 +10,8 @@ from server.delivery.connection import Connection
 
 TYPING_S = 6.0
 """Typing ends by itself after so long."""
-TOLD_AGAIN = 0.5
-"""Who goes on typing is told of again after this part of it, and not before."""
+TOLD_AGAIN_S = 1.0
+"""Who goes on typing is told of again after so long, and not before: some clients show it from second to second."""
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Typists:
         """Whether the room was told just now that this connection is typing; then it only lasts longer."""
         typing = self._typing.get(connection, {}).get(room_key)
         loop = asyncio.get_running_loop()
-        if typing is None or loop.time() - typing.told_at >= self._typing_s * TOLD_AGAIN:
+        if typing is None or loop.time() - typing.told_at >= TOLD_AGAIN_S:
             return False
         typing.timer.cancel()
         typing.timer = loop.call_later(self._typing_s, self.end, connection, room_key)

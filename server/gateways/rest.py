@@ -89,7 +89,7 @@ def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[
             caller = None if action.anonymous else await bearer(request, parts.auth)
             raw, strict = await _payload(request)
             if "client_id" in action.request.model_fields:
-                _take_idempotency_key(request, raw)
+                take_idempotency_key(request, raw)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except Exception as error:
@@ -186,7 +186,7 @@ def json_object(body: bytes) -> dict[str, Any]:
     return decoded
 
 
-def _take_idempotency_key(request: Request, raw: dict[str, Any]) -> None:
+def take_idempotency_key(request: Request, raw: dict[str, Any]) -> None:
     """Put the header where `client_id` stands in the payload. Raises `invalid` if that says something else."""
     keys = request.headers.getlist(IDEMPOTENCY_KEY)
     if not keys:

@@ -15,6 +15,7 @@ import pytest
 import socketio
 
 from server.auth import Tokens
+from server.contract.errors import ActionError
 from tests.support.client import Client
 from tests.support.node import RunningNode
 
@@ -153,6 +154,39 @@ async def test_expired_withdrawn_and_wrong_tokens_are_told_apart(
     assert await _code(http, "wrong") == "unauthenticated"
     # An expired token that was tampered with is not confirmed to have been one.
     assert await _code(http, Tokens(b"another key of 32 bytes and more").make("omar", "x", 0, 0)) == "unauthenticated"
+
+
+async def test_who_has_a_good_session_is_signed_in_connected_or_not(server: RunningNode) -> None:
+    auth = server.node.auth
+    asks = await auth.authenticate(await server.register("diego"))
+    token = await server.register("omar")
+    user = await auth.user("omar")
+    assert await auth.is_signed_in("omar", to=asks)
+    await auth.logout(await auth.authenticate(token))
+    assert not await auth.is_signed_in("omar", to=asks)
+    await auth.sign_in(user, -1000)  # has expired
+    assert not await auth.is_signed_in("omar", to=asks)
+    await auth.sign_in(user)
+    assert await auth.is_signed_in("omar", to=asks)
+    await auth.set_disabled(user, True)
+    assert not await auth.is_signed_in("omar", to=asks)
+    assert not await auth.is_signed_in("nobody", to=asks)
+
+
+async def test_a_session_that_lasts_until_logout_ends_with_the_others_of_its_kind(server: RunningNode) -> None:
+    auth = server.node.auth
+    ordinary = await server.register("omar")
+    user = await auth.user("omar")
+    lasting = [(await auth.sign_in(user, until_logout=True))[0] for _ in range(2)]
+    await auth.logout(await auth.authenticate(ordinary))  # of its own session alone
+    ordinary = await server.login("omar")
+    principals = [await auth.authenticate(token) for token in lasting]
+    withdrawn = await auth.logout(principals[0])
+    assert {notice.session_key for notice in withdrawn} == {principal.session_key for principal in principals}
+    for token in lasting:
+        with pytest.raises(ActionError, match="withdrawn"):
+            await auth.authenticate(token)
+    await auth.authenticate(ordinary)
 
 
 async def test_only_a_bearer_token_is_taken(lite: RunningNode) -> None:

@@ -20,6 +20,7 @@ from server.contract.errors import ActionError, CloseReason, Error, ErrorCode
 from server.contract.models import timestamp
 from server.delivery.catchup import CatchUp
 from server.delivery.connection import Connection
+from server.delivery.frames import Batch
 from server.dispatch import Answer, Dispatcher
 from server.gateways.inbox import Inbox
 from server.gateways.live import CursorHeartbeat, LiveLink, ended
@@ -68,6 +69,14 @@ class SpeakerLink(LiveLink[WebSocketSession, SpeakerCodec]):
     def __init__(self, session: WebSocketSession, speaker: Speaker) -> None:
         super().__init__(session, SpeakerCodec(speaker))
         self.gateway = speaker.name
+        self._speaker = speaker
+        self._entered = False
+
+    def write(self, batch: Batch) -> None:
+        if not self._entered:
+            self._entered = True
+            self._speaker.entered()
+        super().write(batch)
 
     def close(self, reason: CloseReason, code: int | None = None) -> None:
         last = self.codec.encode("closing", {"reason": reason, "reconnect": reason.reconnect})
@@ -134,6 +143,9 @@ class Speaker(ABC):
     @abstractmethod
     def arrived(self) -> None:
         """Signed in; what was missed follows."""
+
+    def entered(self) -> None:  # noqa: B027 - most have nothing to do
+        """The connection is in its rooms; the first event that it gets (`ready`, at the latest) goes out next."""
 
     # -- at its hand ---------------------------------------------------------------------------------------------
 

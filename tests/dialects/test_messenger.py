@@ -1,0 +1,797 @@
+"""The messenger: what its document shows and promises, and what Tidings promises of every way in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from server.gateways.dialects import messenger
+from tests.support.client import DEADLINE_S, connected
+from tests.support.node import PASSWORD, RunningNode, running_node
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""One for all: a client that makes its own reads a bundle of certificates for it."""
+
+
+class Person:
+    """A client as the document describes it."""
+
+    def __init__(self, url: str, username: str, token: str = "") -> None:
+        self.url = url
+        self.username = username
+        self.token = token
+        self.answer: httpx.Response
+
+    async def ask(self, route: str, status: int = 200, /, **fields: Any) -> Any:
+        """Ask an endpoint; its `Data`."""
+        method, path = route.split(" ", 1)
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        async with httpx.AsyncClient(base_url=self.url, timeout=DEADLINE_S, verify=NO_TLS) as http:
+            self.answer = await http.request(method, path, json=fields or None, headers=headers)
+        return envelope(self.answer, status)["Data"]
+
+    async def create(self) -> Person:
+        self.token = await self.ask("POST /user", 201, Username=self.username, Password=PASSWORD)
+        return self
+
+    async def talk_to(self, other: Person | str) -> str:
+        name = other if isinstance(other, str) else other.username
+        conversation: str = await self.ask("POST /conversation", 201, Recipient=name)
+        return conversation
+
+    async def say(self, conversation: str, text: str) -> str:
+        message: str = await self.ask("POST /message", 201, ConversationId=conversation, Message=text)
+        return message
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Socket]:
+        """A WebSocket that has authenticated."""
+        async with opened(self.url) as ws:
+            await ws.send(self.token)
+            assert await ws.next() == {"Message": "Websocket Authenticated"}
+            yield ws
+
+
+class Socket:
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+
+    async def send(self, frame: str | bytes) -> None:
+        await self.connection.send(frame)
+
+    async def say(self, frame: object) -> None:
+        await self.send(json.dumps(frame))
+
+    async def next(self) -> Any:
+        async with asyncio.timeout(DEADLINE_S):
+            return json.loads(await self.connection.recv())
+
+    async def told(self, what: str) -> dict[str, Any]:
+        """The next frame's `Data`."""
+        frame = await self.next()
+        assert frame.keys() == {"Message", "Data"}
+        assert frame["Message"] == what, frame
+        data: dict[str, Any] = frame["Data"]
+        return data
+
+    async def refused(self) -> str:
+        """What went wrong, of the next frame."""
+        frame = await self.next()
+        assert frame.keys() == {"Message", "Data"}
+        assert frame["Data"] is None
+        said: str = frame["Message"]
+        assert said
+        assert "fault of the server" not in said
+        return said
+
+    async def closed(self) -> int | None:
+        """The close code; no frame comes before."""
+        async with asyncio.timeout(DEADLINE_S):
+            with pytest.raises(ConnectionClosed):
+                raise AssertionError(await self.connection.recv())
+        return self.connection.close_code
+
+
+@asynccontextmanager
+async def opened(url: str, **options: Any) -> AsyncIterator[Socket]:
+    address = url.replace("http", "ws", 1) + "/websocket"
+    async with connect(address, compression=None, ping_interval=None, proxy=None, **options) as connection:
+        ws = Socket(connection)
+        assert await ws.next() == {"Message": "Websocket Open"}
+        yield ws
+
+
+def envelope(answer: httpx.Response, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/json"
+    said: dict[str, Any] = answer.json()
+    assert said.keys() == {"Message", "Data"}
+    assert isinstance(said["Message"], str)
+    assert said["Message"]
+    if status >= 400:
+        assert said["Data"] is None
+    return said
+
+
+async def people(url: str, *usernames: str) -> list[Person]:
+    return [await Person(url, username).create() for username in usernames]
+
+
+# -- the document ----------------------------------------------------------------------------------------------------
+
+
+async def test_every_endpoint_as_it_is_documented(server: RunningNode) -> None:
+    brian = Person(server.url, "brian")
+    token = brian.token = await brian.ask("POST /user", 201, Username="brian", Password=PASSWORD)
+    assert jwt.decode(token, options={"verify_signature": False})["sub"] == "brian"
+    york = Person(server.url, "york")
+    york.token = await york.ask("POST /user", 201, Username="york", Password=PASSWORD)
+
+    profile = await brian.ask("GET /user/york")
+    assert profile.keys() == {"Username", "LoggedOn", "LastOnline", "Created"}
+    assert (profile["Username"], profile["LoggedOn"]) == ("york", True)
+    assert profile["LastOnline"] == profile["Created"]
+
+    conversation = await brian.ask("POST /conversation", 201, Recipient="york")
+    (found,) = await york.ask("GET /conversation")
+    assert found["ConversationId"] == conversation
+    assert found["Members"] == ["brian", "york"]
+
+    message = await brian.ask("POST /message", 201, ConversationId=conversation, Message="Hello")
+    assert isinstance(message, str)
+    await brian.ask("PUT /message", MessageId=message, Message="Hello, York")
+    (said,) = await york.ask(f"GET /message/{conversation}")
+    assert (said["MessageId"], said["Sender"], said["Message"]) == (message, "brian", "Hello, York")
+    assert await brian.ask(f"DELETE /message{message}") is None
+    (said,) = await york.ask(f"GET /message/{conversation}")
+    assert (said["Message"], said["Deleted"]) == ("", True)
+
+    assert await brian.ask("POST /user/logout") is None
+    assert (await york.ask("GET /user/brian"))["LoggedOn"] is False
+    await brian.ask("GET /conversation", 401)
+    brian.token = ""
+    brian.token = await brian.ask("POST /user/login", Username="brian", Password=PASSWORD)
+    assert (await york.ask("GET /user/brian"))["LoggedOn"] is True
+    await brian.ask("GET /conversation")
+
+
+async def test_the_websocket_as_it_is_documented(server: RunningNode) -> None:
+    one, two = await people(server.url, "user1", "user2")
+    conversation = await one.talk_to(two)
+    async with opened(server.url) as first, opened(server.url) as second:
+        await first.send(one.token)
+        assert await first.next() == {"Message": "Websocket Authenticated"}
+        await second.say(two.token)  # as a JSON string
+        assert await second.next() == {"Message": "Websocket Authenticated"}
+        typing = {"User": "user2", "Message": "Typing", "ConvId": conversation}
+        await second.say(typing)
+        assert await first.next() == typing
+        await first.say(typing | {"User": "user1"})
+        assert await second.next() == typing | {"User": "user1"}  # and not one's own
+
+
+@pytest.mark.parametrize(
+    "token", ["", "no token", '"', '"no token"', "{}", "[1]", "null", b"\xff", "x" * 5000, "a.b.c", '{"User": "x"}']
+)
+async def test_a_websocket_that_does_not_authenticate_closes_at_once(
+    gateway: RunningNode, token: str | bytes
+) -> None:
+    async with opened(gateway.url) as ws:
+        await ws.send(token)
+        assert await ws.closed() == 4401
+
+
+async def test_a_websocket_without_a_token_closes(sqlite_url: str, tmp_path: Path) -> None:
+    options = {"websocket": {"connect_timeout": 0.1}}
+    async with running_node(sqlite_url, tmp_path, options=options) as node, opened(node.url) as ws:
+        assert await ws.closed() == 4401
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        "GET /user/brian",
+        "POST /user/logout",
+        "POST /conversation",
+        "GET /conversation",
+        "POST /message",
+        "PUT /message",
+        "DELETE /messageabc",
+        "DELETE /message/abc",
+        "GET /message/abc",
+    ],
+)
+async def test_every_endpoint_but_three_wants_the_token_in_its_header(gateway: RunningNode, route: str) -> None:
+    nobody = Person(gateway.url, "nobody")
+    for token in ("", "not one of ours"):
+        nobody.token = token
+        await nobody.ask(route, 401, Username="x")
+        assert nobody.answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+# -- users -----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_token_lives_until_the_user_logs_out(server: RunningNode) -> None:
+    brian, york = await people(server.url, "brian", "york")
+    again = Person(server.url, "brian")
+    again.token = await again.ask("POST /user/login", Username="brian", Password=PASSWORD)
+    assert brian.token != again.token
+    for token in (brian.token, again.token):
+        claims = jwt.decode(token, options={"verify_signature": False})
+        assert claims["exp"] - claims["iat"] > 1000 * 365 * 86_400
+    # One that is not of the messenger is a session by itself: another client of the same user.
+    elsewhere = await server.login("brian")
+    async with brian.listening() as ws, connected(server.url, elsewhere) as client:
+        await again.ask("POST /user/logout")
+        assert await ws.closed() == 4401
+        for person in (brian, again):
+            await person.ask("GET /conversation", 401)
+        assert (await york.ask("GET /user/brian"))["LoggedOn"] is True
+        async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {elsewhere}"}) as http:
+            assert (await http.post("/api/logout")).status_code == 204
+        await client.closed.wait()
+    profile = await york.ask("GET /user/brian")
+    assert profile["LoggedOn"] is False
+    assert profile["LastOnline"] > profile["Created"]
+
+
+async def test_who_has_blocked_the_caller_looks_logged_out(server: RunningNode) -> None:
+    brian, york = await people(server.url, "brian", "york")
+    async with connected(server.url, york.token) as client:
+        await client.ask("block", username="brian")
+    profile = await brian.ask("GET /user/york")
+    assert (profile["LoggedOn"], profile["LastOnline"]) == (False, profile["Created"])
+    assert (await york.ask("GET /user/york"))["LoggedOn"] is True
+
+
+async def test_last_online_is_now_while_a_websocket_lives(gateway: RunningNode) -> None:
+    brian, york = await people(gateway.url, "brian", "york")
+    async with york.listening():
+        profile = await brian.ask("GET /user/york")
+        assert profile["LastOnline"] > profile["Created"]
+
+
+async def test_users_are_those_of_every_other_way_in(gateway: RunningNode) -> None:
+    token = await gateway.register("omar")
+    omar = Person(gateway.url, "omar")
+    await omar.ask("POST /user", 409, Username="OMAR", Password=PASSWORD)
+    await omar.ask("POST /user/login", 401, Username="omar", Password="another one")
+    await omar.ask("POST /user/login", 401, Username="nobody", Password=PASSWORD)
+    await omar.ask("POST /user/login", Username="omar", Password=PASSWORD)
+    omar.token = token
+    await omar.ask("GET /conversation")
+    brian = await Person(gateway.url, "brian").create()
+    await gateway.login("brian")
+    async with connected(gateway.url, brian.token) as client:
+        assert (await client.ask("get_profile", username="brian"))["online"]
+
+
+async def test_passwords_and_attempts_are_judged_as_everywhere(sqlite_url: str, tmp_path: Path) -> None:
+    async with running_node(sqlite_url, tmp_path, rate_limits="on", limit_logins="2/minute") as node:
+        brian = Person(node.url, "brian")
+        await brian.ask("POST /user", 422, Username="brian", Password="short")
+        await brian.ask("POST /user", 422, Username="brian", Password="x" * 73)
+        await brian.create()
+        brian.token = ""
+        for status in (401, 401, 429):
+            await brian.ask("POST /user/login", status, Username="brian", Password="a wrong one")
+        assert int(brian.answer.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize("write", [str.lower, str.upper, lambda name: name[0].lower() + name[1:]])
+async def test_fields_may_be_written_in_another_case(gateway: RunningNode, write: Any) -> None:
+    brian, york = await people(gateway.url, "brian", "york")
+    conversation = await brian.ask("POST /conversation", 201, **{write("Recipient"): "york"})
+    fields = {write("ConversationId"): conversation, write("Message"): "Hello"}
+    message = await brian.ask("POST /message", 201, **fields)
+    await brian.ask("PUT /message", **{write("MessageId"): message, write("Message"): "Hi"})
+    york.token = await york.ask("POST /user/login", **{write("Username"): "york", write("Password"): PASSWORD})
+
+
+async def test_fields_may_be_written_in_snake_case(gateway: RunningNode) -> None:
+    brian, york = await people(gateway.url, "brian", "york")
+    await york.ask("POST /user/login", username="york", password=PASSWORD)
+    conversation = await brian.ask("POST /conversation", 201, recipient="york")
+    message = await brian.ask("POST /message", 201, conversation_id=conversation, message="Hello")
+    await brian.ask("PUT /message", message_id=message, message="Hi")
+
+
+# -- conversations and messages --------------------------------------------------------------------------------------
+
+
+async def test_two_users_have_one_conversation(server: RunningNode) -> None:
+    brian, york = await people(server.url, "brian", "york")
+    conversation = await brian.talk_to(york)
+    assert await brian.talk_to(york) == await york.talk_to(brian) == conversation
+    assert len(await york.ask("GET /conversation")) == 1
+
+
+async def test_a_conversation_is_made_by_its_first_message(server: RunningNode) -> None:
+    brian, york = await people(server.url, "brian", "york")
+    message = await brian.ask("POST /message", 201, Recipient="york", Message="Hello")
+    (conversation,) = await york.ask("GET /conversation")
+    assert conversation["LastMessage"]["MessageId"] == message
+    assert conversation["Unread"] == 1
+    assert await brian.talk_to(york) == conversation["ConversationId"]
+
+
+async def test_a_conversation_may_have_more_than_two_members(server: RunningNode) -> None:
+    brian, york, omar = await people(server.url, "brian", "york", "omar")
+    conversation = await brian.ask("POST /conversation", 201, Recipients=["york", "omar"])
+    assert await brian.ask("POST /conversation", 201, Recipients=["york"]) == await york.talk_to(brian)
+    async with york.listening() as yorks, omar.listening() as omars:
+        message = await brian.say(conversation, "Hello, both")
+        for ws in (yorks, omars):
+            assert (await ws.told("New Message"))["MessageId"] == message
+        await yorks.say({"User": "york", "Message": "Typing", "ConvId": conversation})
+        assert (await omars.next())["User"] == "york"
+    found = {one["ConversationId"]: one for one in await omar.ask("GET /conversation")}
+    assert found[conversation]["Members"] == ["brian", "omar", "york"]
+
+
+async def test_a_topic_that_the_user_is_in_is_a_conversation_with_a_name(server: RunningNode) -> None:
+    brian, york = await people(server.url, "brian", "york")
+    async with connected(server.url, york.token) as client, brian.listening() as ws:
+        room_id = (await client.ask("create", topic_name="noticias"))["room_id"]
+        await brian.ask("POST /message", 403, ConversationId=room_id, Message="not a member yet")
+        async with connected(server.url, brian.token) as other:
+            await other.ask("subscribe", topic_name="noticias")
+        (found,) = await brian.ask("GET /conversation")
+        assert (found["ConversationId"], found["Name"], found["Members"]) == (room_id, "noticias", ["brian", "york"])
+        message = await brian.say(room_id, "Hello")
+        assert (await client.event("message"))["id"] == message
+        assert (await ws.told("New Message"))["MessageId"] == message
+
+
+async def test_all_conversations_and_their_pages(gateway: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    (brian, *others) = await people(gateway.url, "brian", "a", "b", "c", "d", "e")
+    made = [await brian.talk_to(other) for other in others]
+    assert [one["ConversationId"] for one in await brian.ask("GET /conversation")] == made
+    assert "Link" not in brian.answer.headers
+    paged, link = [], "/conversation?limit=2"
+    while link:
+        paged += await brian.ask(f"GET {link}")
+        link = brian.answer.links.get("next", {}).get("url", "")
+    assert [one["ConversationId"] for one in paged] == made
+    monkeypatch.setattr(messenger, "_ROOMS_AT_ONCE", 2)
+    monkeypatch.setattr(messenger, "MAX_CONVERSATIONS", 3)
+    assert [one["ConversationId"] for one in await brian.ask("GET /conversation")] == made[:4]
+    rest = await brian.ask(f"GET {brian.answer.links['next']['url']}")
+    assert [one["ConversationId"] for one in rest] == made[4:]
+
+
+async def test_all_messages_of_a_conversation_and_their_pages(
+    gateway: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brian, york = await people(gateway.url, "brian", "york")
+    conversation = await brian.talk_to(york)
+    texts = [f"{n}" for n in range(410)]
+    async with connected(gateway.url, brian.token) as client:
+        sent = [client.send("message", {"room_id": conversation, "content": text}) for text in texts]
+        await asyncio.gather(*sent)
+    assert [one["Message"] for one in await york.ask(f"GET /message/{conversation}")] == texts
+    assert "Link" not in york.answer.headers
+    paged: list[str] = []
+    link = f"/message/{conversation}?limit=150"
+    while link:
+        paged = [one["Message"] for one in await york.ask(f"GET {link}")] + paged
+        link = york.answer.links.get("next", {}).get("url", "")
+    assert paged == texts
+    assert [one["Message"] for one in await york.ask(f"GET /message/{conversation}?before=3")] == texts[:2]
+    monkeypatch.setattr(messenger, "MAX_MESSAGES", 201)
+    assert [one["Message"] for one in await york.ask(f"GET /message/{conversation}")] == texts[10:]
+    older = await york.ask(f"GET {york.answer.links['next']['url']}")
+    assert [one["Message"] for one in older] == texts[:10]
+    for query in ("limit=0", "limit=x", "before=-1", "limit=201", "before="):
+        await york.ask(f"GET /message/{conversation}?{query}", 422)
+
+
+async def test_a_message_that_is_sent_again_under_its_key_is_sent_once(server: RunningNode) -> None:
+    brian, york = await people(server.url, "brian", "york")
+    conversation = await brian.talk_to(york)
+    once = {"ConversationId": conversation, "Message": "Hello", "ClientId": "1"}
+    assert len({await brian.ask("POST /message", 201, **once) for _ in range(3)}) == 1
+    headers = {"Authorization": f"Bearer {brian.token}", "Idempotency-Key": "2"}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers) as http:
+        body = {"ConversationId": conversation, "Message": "Hello"}
+        answers = [envelope(await http.post("/message", json=body), 201)["Data"] for _ in range(3)]
+        assert len(set(answers)) == 1
+    assert len(await york.ask(f"GET /message/{conversation}")) == 2
+
+
+async def test_strangers_learn_nothing_and_members_change_only_what_is_theirs(server: RunningNode) -> None:
+    brian, york, eve = await people(server.url, "brian", "york", "eve")
+    conversation = await brian.talk_to(york)
+    message = await brian.say(conversation, "Hello")
+    for known, unknown in (
+        ((f"GET /message/{conversation}", {}), ("GET /message/nosuch", {})),
+        (
+            ("POST /message", {"ConversationId": conversation, "Message": "x"}),
+            ("POST /message", {"ConversationId": "nosuch", "Message": "x"}),
+        ),
+        (
+            ("PUT /message", {"MessageId": message, "Message": "x"}),
+            ("PUT /message", {"MessageId": "nosuch", "Message": "x"}),
+        ),
+        ((f"DELETE /message{message}", {}), ("DELETE /messagenosuch", {})),
+        ((f"DELETE /message/{message}", {}), ("DELETE /message/nosuch", {})),
+    ):
+        said = []
+        for route, fields in (known, unknown):
+            await eve.ask(route, 404, **fields)
+            said.append(eve.answer.json())
+        assert said[0] == said[1]  # not even that there is something
+    assert await eve.ask("GET /conversation") == []
+    await york.ask("PUT /message", 403, MessageId=message, Message="Mine")
+    await york.ask(f"DELETE /message{message}", 403)
+    assert [one["Message"] for one in await york.ask(f"GET /message/{conversation}")] == ["Hello"]
+    await brian.ask("POST /conversation", 422, Recipient="brian")
+    await brian.ask("POST /conversation", 404, Recipient="nobody")
+    await brian.ask("POST /message", 404, Recipient="nobody", Message="x")
+    await brian.ask("GET /user/nobody", 404)
+
+
+# -- what is wrong ---------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_wrong_is_said_in_the_names_of_the_document(gateway: RunningNode) -> None:
+    brian, york = await people(gateway.url, "brian", "york")
+    conversation = await brian.talk_to(york)
+    for route, fields, said in (
+        ("POST /user", {}, ("Username", "Password")),
+        ("POST /user", {"Username": 1, "Password": PASSWORD}, ("Username",)),
+        ("POST /user/login", {"Username": "brian"}, ("Password",)),
+        ("POST /conversation", {}, ("Recipient",)),
+        ("POST /conversation", {"Recipient": 1}, ("Recipient",)),
+        ("POST /conversation", {"Recipient": "york", "Recipients": ["york"]}, ("Recipient",)),
+        ("POST /conversation", {"Recipients": "york"}, ("Recipients",)),
+        ("POST /conversation", {"Recipients": []}, ("Recipients",)),
+        ("POST /message", {"Message": "x"}, ("ConversationId", "Recipient")),
+        ("POST /message", {"ConversationId": 1, "Message": "x"}, ("ConversationId",)),
+        ("POST /message", {"ConversationId": conversation}, ("Message",)),
+        ("POST /message", {"ConversationId": conversation, "Message": ""}, ("Message",)),
+        ("PUT /message", {"Message": "x"}, ("MessageId",)),
+        ("PUT /message", {"MessageId": "x", "message_id": "y", "Message": "x"}, ("twice",)),
+    ):
+        await brian.ask(route, 422, **fields)
+        assert all(name in brian.answer.json()["Message"] for name in said), (fields, brian.answer.text)
+    await brian.ask("POST /message", 413, ConversationId=conversation, Message="x" * 16_385)
+    assert brian.answer.json()["Message"].startswith("Message has")
+    await brian.ask("POST /message", 413, ConversationId=conversation, Message="x" * 300_000)
+    assert await york.ask(f"GET /message/{conversation}") == []
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'"text"', b"1", b"\xff", b'{"Username": "\\ud800"}', b"[" * 100_000])
+async def test_a_body_that_is_no_json_object_is_refused_in_the_envelope(gateway: RunningNode, body: bytes) -> None:
+    headers = {"Authorization": f"Bearer {await gateway.register('omar')}"}
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as http:
+        for route in ("POST /user", "POST /user/login", "POST /conversation", "POST /message", "PUT /message"):
+            method, path = route.split(" ")
+            envelope(await http.request(method, path, content=body), 422)
+
+
+@pytest.mark.parametrize(
+    ("route", "status", "allow"),
+    [
+        ("GET /user", 405, "POST"),
+        ("DELETE /user/brian", 405, "GET"),
+        ("PUT /user/login", 405, "GET, POST"),
+        ("PATCH /conversation", 405, "GET, POST"),
+        ("GET /message", 405, "POST, PUT"),
+        ("POST /message/abc", 405, "DELETE, GET"),
+        ("GET /messageabc", 405, "DELETE"),
+        ("GET /user/", 404, None),
+        ("POST /user/a/b", 404, None),
+        ("GET /conversation/abc", 404, None),
+        ("GET /message/a/b", 404, None),
+    ],
+)
+async def test_what_is_no_endpoint_is_refused_in_the_envelope(
+    gateway: RunningNode, route: str, status: int, allow: str | None
+) -> None:
+    anyone = Person(gateway.url, "anyone")
+    await anyone.ask(route, status)
+    assert anyone.answer.headers.get("Allow") == allow
+
+
+_FIELDS = ["Username", "Password", "Recipient", "Recipients", "ConversationId", "Message", "MessageId", "ClientId"]
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+_LIGHT = settings(
+    max_examples=60,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+async def test_no_body_whatever_makes_the_server_fail(gateway: RunningNode) -> None:
+    brian, york = await people(gateway.url, "brian", "york")
+    known = st.sampled_from([await brian.talk_to(york), "york", "brian", PASSWORD])
+    bodies = st.dictionaries(st.sampled_from(_FIELDS) | st.text(max_size=8), known | _JSON, max_size=5)
+    routes = st.sampled_from(
+        ["POST /user", "POST /user/login", "POST /conversation", "POST /message", "PUT /message"]
+    )
+    examples: list[tuple[str, dict[str, Any]]] = []
+
+    @_LIGHT
+    @given(routes, bodies)
+    def collect(route: str, body: dict[str, Any]) -> None:
+        examples.append((route, body))
+
+    collect()
+    headers = {"Authorization": f"Bearer {brian.token}"}
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as http:
+        for route, body in examples:
+            method, path = route.split(" ")
+            answer = await http.request(method, path, json=body)
+            assert answer.status_code < 500, (route, body)
+            envelope(answer, answer.status_code)
+        for path in ("%00", "%ff", "%F0%9F%98%80", "x" * 300, "%2e%2e", "a%0Ab"):
+            for route in ("GET /user/", "DELETE /message", "DELETE /message/", "GET /message/"):
+                method, prefix = route.split(" ")
+                answer = await http.request(method, prefix + path)
+                assert answer.status_code in (404, 405, 422), (route, path, answer.text)
+                envelope(answer, answer.status_code)
+
+
+FRAMES: dict[str, str | bytes] = {
+    "nothing": "",
+    "not JSON": "{",
+    "binary that is no text": b"\xff\xfe",
+    "deep nesting": "[" * 100_000,
+    "deep objects": '{"a":' * 50_000,
+    "a list": "[]",
+    "a text": '"Typing"',
+    "a number": "9" * 5000,
+    "no message": "{}",
+    "another message": '{"Message": "Hello"}',
+    "a message that is none": '{"Message": {"Typing": 1}}',
+    "typing in nothing": '{"User": "brian", "Message": "Typing"}',
+    "typing in null": '{"User": "brian", "Message": "Typing", "ConvId": null}',
+    "typing in a number": '{"User": "brian", "Message": "Typing", "ConvId": 1}',
+    "typing in no conversation": '{"User": "brian", "Message": "Typing", "ConvId": "nosuch"}',
+    "typing of nobody": '{"Message": "Typing", "ConvId": "nosuch"}',
+    "typing of a number": '{"User": 1, "Message": "Typing", "ConvId": "nosuch"}',
+    "typing of half a character": '{"User": "\\ud800", "Message": "Typing", "ConvId": "nosuch"}',
+    "typing in half a character": '{"User": "brian", "Message": "Typing", "ConvId": "\\ud800"}',
+    "typing in U+0000": '{"User": "brian", "Message": "Typing", "ConvId": "\\u0000"}',
+    "half a character twice": '{"\\ud800": 1, "_\\ud800": 2}',
+    "a field twice": '{"User": "brian", "user": "brian", "Message": "Typing"}',
+    "a message without data": '{"Message": "New Message"}',
+    "a message without a text": '{"Message": "New Message", "Data": {"Recipient": "york"}}',
+    "a message to nobody": '{"Message": "New Message", "Data": {"Recipient": "nobody", "Message": "x"}}',
+    "half a character in a message": '{"Message":"New Message","Data":{"Recipient":"york","Message":"\\ud800"}}',
+    "not a number": '{"Message": NaN}',
+    "the token again": "eyJhbGciOiJIUzI1NiJ9.e30.x",
+}
+
+
+async def test_a_frame_that_says_nothing_is_answered_and_the_connection_stays(gateway: RunningNode) -> None:
+    brian, york = await people(gateway.url, "brian", "york")
+    conversation = await brian.talk_to(york)
+    async with brian.listening() as ws, york.listening() as other:
+        for what, frame in FRAMES.items():
+            await ws.send(frame)
+            assert await ws.refused(), what
+        await ws.say({"User": "brian", "Message": "Typing", "ConvId": conversation})
+        assert (await other.next())["Message"] == "Typing"
+
+
+async def test_no_frame_whatever_ends_the_connection(gateway: RunningNode) -> None:
+    (brian, york) = await people(gateway.url, "brian", "york")
+    known = st.sampled_from(["Typing", "New Message", "brian", await brian.talk_to(york)])
+    fields = st.dictionaries(st.sampled_from(["User", "Message", "ConvId", "Data", "Recipient"]), known | _JSON)
+    frames: list[str] = []
+
+    @_LIGHT
+    @given(st.one_of(fields, _JSON))
+    def collect(frame: object) -> None:
+        frames.append(json.dumps(frame))
+
+    collect()
+    async with brian.listening() as ws:
+        for frame in frames:
+            await ws.send(frame)
+        await ws.say({"Message": "New Message", "Data": {"Recipient": "york", "Message": "the last"}})
+        while (came := await ws.next())["Message"] != "New Message" or came["Data"]["Message"] != "the last":
+            assert "fault of the server" not in came["Message"]
+
+
+# -- the WebSocket ---------------------------------------------------------------------------------------------------
+
+
+async def test_typing_is_told_to_the_other_members_and_to_nobody_else(server: RunningNode) -> None:
+    brian, york, eve = await people(server.url, "brian", "york", "eve")
+    conversation = await brian.talk_to(york)
+    async with AsyncExitStack() as stack:
+        brians, again, yorks, eves = [
+            await stack.enter_async_context(person.listening()) for person in (brian, brian, york, eve)
+        ]
+        typing = {"User": "eve", "Message": "Typing", "ConvId": conversation}
+        await eves.say(typing)
+        assert await eves.refused() == "no such room"
+        await eves.say(typing | {"User": "brian"})
+        assert await eves.refused() == "User is not who has authenticated"
+        await brians.say(typing | {"User": "BRIAN"})
+        assert await yorks.next() == typing | {"User": "brian"}
+        message = await york.say(conversation, "What is it?")
+        for ws in (brians, again, yorks):
+            assert (await ws.told("New Message"))["MessageId"] == message
+        message = await brian.ask("POST /message", 201, Recipient="eve", Message="Hello")
+        assert (await eves.told("New Message"))["MessageId"] == message  # the first that she hears
+
+
+async def test_who_goes_on_typing_is_told_of_from_second_to_second(server: RunningNode) -> None:
+    brian, york = await people(server.url, "brian", "york")
+    conversation = await brian.talk_to(york)
+    loop = asyncio.get_running_loop()
+    async with brian.listening() as brians, york.listening() as yorks:
+        typing = {"User": "brian", "Message": "Typing", "ConvId": conversation}
+
+        async def type_on() -> None:
+            while True:
+                await brians.say(typing)
+                await asyncio.sleep(0.1)
+
+        fingers = asyncio.create_task(type_on())
+        try:
+            assert await yorks.next() == typing
+            before = loop.time()
+            assert await yorks.next() == typing
+            assert 0.8 < loop.time() - before < 2
+        finally:
+            fingers.cancel()
+
+
+async def test_whole_messages_edits_and_deletions_come_over_the_websocket(server: RunningNode) -> None:
+    brian, york = await people(server.url, "brian", "york")
+    conversation = await brian.talk_to(york)
+    async with brian.listening() as brians, york.listening() as yorks:
+        message = await brian.say(conversation, "Hello")
+        for ws in (brians, yorks):
+            new = await ws.told("New Message")
+            assert new == {
+                "MessageId": message,
+                "ConversationId": conversation,
+                "Sender": "brian",
+                "Message": "Hello",
+                "Created": new["Created"],
+                "Edited": None,
+                "Deleted": False,
+                "Seq": new["Seq"],
+            }
+        assert await brian.ask("PUT /message", MessageId=message, Message="Hi") == await yorks.told("Message Edited")
+        await brian.ask(f"DELETE /message{message}")
+        gone = await yorks.told("Message Deleted")
+        assert (gone["MessageId"], gone["Message"], gone["Deleted"]) == (message, "", True)
+        (kept,) = await york.ask(f"GET /message/{conversation}")
+        assert kept == gone
+
+
+async def test_a_message_may_be_sent_over_the_websocket(server: RunningNode) -> None:
+    brian, york = await people(server.url, "brian", "york")
+    conversation = await brian.talk_to(york)
+    async with brian.listening() as brians, york.listening() as yorks:
+        for where in ({"ConversationId": conversation}, {"Recipient": "york"}):
+            await brians.say({"Message": "New Message", "Data": where | {"Message": "Hello", "ClientId": str(where)}})
+            assert (await brians.told("New Message"))["ClientId"] == str(where)
+            assert (await yorks.told("New Message"))["ConversationId"] == conversation
+
+
+async def test_messages_that_wait_come_after_the_authentication_in_order(server: RunningNode) -> None:
+    brian, york = await people(server.url, "brian", "york")
+    conversation = await brian.talk_to(york)
+    async with york.listening():
+        pass  # from here on the server knows how far this client has got
+    texts = [f"{n}" for n in range(30)]
+    for text in texts:
+        await brian.say(conversation, text)
+    async with york.listening() as ws:
+        assert [(await ws.told("New Message"))["Message"] for _ in texts] == texts
+
+
+async def test_what_is_sent_behind_the_token_waits_for_the_authentication(server: RunningNode) -> None:
+    brian, york = await people(server.url, "brian", "york")
+    conversation = await brian.talk_to(york)
+    typing = {"User": "brian", "Message": "Typing", "ConvId": conversation}
+    async with york.listening() as yorks, opened(server.url) as brians:
+        await brians.send(brian.token)
+        await brians.say(typing)
+        await brians.say({"Message": "New Message", "Data": {"ConversationId": conversation, "Message": "Hello"}})
+        assert await brians.next() == {"Message": "Websocket Authenticated"}
+        assert (await brians.told("New Message"))["Message"] == "Hello"
+        assert await yorks.next() == typing
+        assert (await yorks.told("New Message"))["Message"] == "Hello"
+
+
+async def test_a_flood_behind_the_token_is_bounded(gateway: RunningNode) -> None:
+    (brian,) = await people(gateway.url, "brian")
+    async with opened(gateway.url) as ws:
+        await ws.send(brian.token)
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(40):
+                await ws.send("x" * 900_000)
+        assert await ws.closed() == 1008
+
+
+async def test_who_does_not_read_is_closed_and_loses_nothing(sqlite_url: str, tmp_path: Path) -> None:
+    options = {"websocket": {"max_buffered": 200_000, "linger": 0.2}}
+    async with running_node(sqlite_url, tmp_path, options=options) as node:
+        brian, york = await people(node.url, "brian", "york")
+        conversation = await brian.talk_to(york)
+        dialect = node.node.dialects.find("/websocket")
+        assert dialect is not None
+        texts: list[str] = []
+        narrow = socket.create_connection(("127.0.0.1", int(node.url.rpartition(":")[2])))
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        narrow.setblocking(False)
+        async with opened(node.url, max_queue=1, sock=narrow) as slow:
+            await slow.send(york.token)
+            assert await slow.next() == {"Message": "Websocket Authenticated"}
+            (session,) = dialect.server.sessions
+            async with connected(node.url, brian.token) as client:
+                async with asyncio.timeout(60):
+                    while not session.closing:
+                        texts += [f"{len(texts) + n} " + "x" * 16_000 for n in range(10)]
+                        sent = [
+                            client.send("message", {"room_id": conversation, "content": text}) for text in texts[-10:]
+                        ]
+                        assert all(answer["ok"] for answer in await asyncio.gather(*sent))
+                        assert session.buffered < 400_000  # the limit, and one batch
+            assert session.ended_for == "slow_consumer"
+        got: dict[str, None] = {}
+        async with york.listening() as ws:
+            while texts[-1] not in got:
+                got[(await ws.told("New Message"))["Message"]] = None
+        everything = [one["Message"] for one in await york.ask(f"GET /message/{conversation}")]
+        assert everything == texts
+        assert list(got) == texts[-len(got) :]
+
+
+# -- with the others -------------------------------------------------------------------------------------------------
+
+
+async def test_messages_and_typing_go_to_and_fro_between_socketio_and_the_messenger(server: RunningNode) -> None:
+    brian, york = await people(server.url, "brian", "york")
+    conversation = await brian.talk_to(york)
+    async with connected(server.url, brian.token) as client, york.listening() as ws:
+        message = await york.say(conversation, "From the messenger")
+        assert (await client.event("message"))["id"] == message
+        assert (await ws.told("New Message"))["MessageId"] == message
+        sent = await client.ask("message", room_id=conversation, content="From Socket.IO")
+        assert (await ws.told("New Message"))["MessageId"] == sent["id"]
+
+        await client.ask("typing", room_id=conversation)
+        assert await ws.next() == {"User": "brian", "Message": "Typing", "ConvId": conversation}
+        await client.ask("typing", room_id=conversation, typing=False)  # of which the document knows nothing
+        await ws.say({"User": "york", "Message": "Typing", "ConvId": conversation})
+        assert await client.event("typing") == {"room_id": conversation, "username": "york", "typing": True}
+
+        await client.ask("edit", message_id=sent["id"], content="Edited")
+        assert (await ws.told("Message Edited"))["Message"] == "Edited"
+        await client.ask("react", message_id=sent["id"], emoji="+1")
+        await client.ask("delete", message_id=sent["id"])
+        assert (await ws.told("Message Deleted"))["MessageId"] == sent["id"]
+        await york.ask("PUT /message", MessageId=message, Message="Edited, too")
+        changed = await client.event("message_edited", lambda one: one["message"]["id"] == message)
+        assert changed["message"]["content"] == "Edited, too"
