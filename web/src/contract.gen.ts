@@ -342,7 +342,7 @@ export interface Member {
   username: string;
   role: Role;
   online: boolean;
-  /** null: online, or never connected */
+  /** null: online, or never seen */
   last_seen: string | null;
 }
 
