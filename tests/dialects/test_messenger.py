@@ -7,7 +7,7 @@ import contextlib
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from server.delivery.catchup import CatchUp
+from server.delivery.connection import Connection
 from server.gateways.dialects import messenger
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
@@ -722,6 +724,33 @@ async def test_what_is_sent_behind_the_token_waits_for_the_authentication(server
         assert (await brians.told("New Message"))["Message"] == "Hello"
         assert await yorks.next() == typing
         assert (await yorks.told("New Message"))["Message"] == "Hello"
+
+
+async def test_who_is_told_to_be_authenticated_hears_and_is_heard(
+    gateway: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brian, york = await people(gateway.url, "brian", "york")
+    conversation = await brian.talk_to(york)
+    gate, arrive = asyncio.Event(), CatchUp._arrive
+
+    async def late(catch_up: CatchUp, connection: Connection, brought: Mapping[str, int]) -> None:
+        await gate.wait()
+        await arrive(catch_up, connection, brought)
+
+    async with york.listening() as yorks, opened(gateway.url) as brians:
+        monkeypatch.setattr(CatchUp, "_arrive", late)
+        await brians.send(brian.token)
+        typing = {"User": "brian", "Message": "Typing", "ConvId": conversation}
+        await brians.say(typing)
+        async with asyncio.timeout(DEADLINE_S):
+            while not any(connection.principal.username == "brian" for connection in gateway.node.hub.connections):
+                await asyncio.sleep(0)
+        await york.ask("GET /conversation")  # by now the frames have been read
+        gate.set()
+        assert await brians.next() == {"Message": "Websocket Authenticated"}
+        assert await yorks.next() == typing
+        await yorks.say(typing | {"User": "york"})
+        assert await brians.next() == typing | {"User": "york"}
 
 
 async def test_a_flood_behind_the_token_is_bounded(gateway: RunningNode) -> None:
