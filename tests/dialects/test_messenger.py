@@ -653,7 +653,7 @@ async def test_who_goes_on_typing_is_told_of_from_second_to_second(server: Runni
         async def type_on() -> None:
             while True:
                 await brians.say(typing)
-                await asyncio.sleep(0.1)
+                await (await brians.connection.ping())
 
         fingers = asyncio.create_task(type_on())
         try:
@@ -726,25 +726,36 @@ async def test_what_is_sent_behind_the_token_waits_for_the_authentication(server
         assert (await yorks.told("New Message"))["Message"] == "Hello"
 
 
-async def test_who_is_told_to_be_authenticated_hears_and_is_heard(
-    gateway: RunningNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    brian, york = await people(gateway.url, "brian", "york")
-    conversation = await brian.talk_to(york)
+def gated(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Connections that come from now on are in no room before the event."""
     gate, arrive = asyncio.Event(), CatchUp._arrive
 
     async def late(catch_up: CatchUp, connection: Connection, brought: Mapping[str, int]) -> None:
         await gate.wait()
         await arrive(catch_up, connection, brought)
 
+    monkeypatch.setattr(CatchUp, "_arrive", late)
+    return gate
+
+
+async def connection_of(person: Person) -> None:
+    """Wait until it is known whose the connection is; each look is a round trip."""
+    async with asyncio.timeout(DEADLINE_S):
+        while (seen := await person.ask(f"GET /user/{person.username}"))["LastOnline"] == seen["Created"]:
+            pass
+
+
+async def test_who_is_told_to_be_authenticated_hears_and_is_heard(
+    gateway: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brian, york = await people(gateway.url, "brian", "york")
+    conversation = await brian.talk_to(york)
     async with york.listening() as yorks, opened(gateway.url) as brians:
-        monkeypatch.setattr(CatchUp, "_arrive", late)
+        gate = gated(monkeypatch)
         await brians.send(brian.token)
         typing = {"User": "brian", "Message": "Typing", "ConvId": conversation}
         await brians.say(typing)
-        async with asyncio.timeout(DEADLINE_S):
-            while not any(connection.principal.username == "brian" for connection in gateway.node.hub.connections):
-                await asyncio.sleep(0)
+        await connection_of(brian)
         await york.ask("GET /conversation")  # by now the frames have been read
         gate.set()
         assert await brians.next() == {"Message": "Websocket Authenticated"}
@@ -753,13 +764,18 @@ async def test_who_is_told_to_be_authenticated_hears_and_is_heard(
         assert await brians.next() == typing | {"User": "york"}
 
 
-async def test_a_flood_behind_the_token_is_bounded(gateway: RunningNode) -> None:
+@pytest.mark.parametrize("frame", ["x" * 900_000, "x"])
+async def test_a_flood_behind_the_token_is_bounded(
+    gateway: RunningNode, monkeypatch: pytest.MonkeyPatch, frame: str
+) -> None:
     (brian,) = await people(gateway.url, "brian")
+    gated(monkeypatch)
     async with opened(gateway.url) as ws:
         await ws.send(brian.token)
+        await connection_of(brian)
         with contextlib.suppress(ConnectionClosed):
-            for _ in range(40):
-                await ws.send("x" * 900_000)
+            for _ in range(300):
+                await ws.send(frame)
         assert await ws.closed() == 1008
 
 

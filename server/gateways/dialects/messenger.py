@@ -24,13 +24,11 @@ from server.dispatch import Answer, Dispatcher
 from server.gateways.dialects.speaker import Speaker, SpeakerGateway
 from server.gateways.requests import NOTE, Note
 from server.gateways.rest import agent_of, bearer, body_of, json_object, take_idempotency_key
-from server.gateways.websocket import POLICY, TRY_LATER, UNAUTHENTICATED
+from server.gateways.websocket import MAX_EARLY, MAX_EARLY_BYTES, POLICY, TRY_LATER, UNAUTHENTICATED
 from server.transport.protocol import Json
 from server.transport.websocket import WebSocketSession
 
 PATH: Final = "/websocket"
-MAX_HELD, MAX_HELD_BYTES = 256, 256 * 1024
-"""Frames that may wait until the connection is in its rooms."""
 MAX_CONVERSATIONS = 1000
 MAX_MESSAGES, MAX_CHARACTERS = 10_000, 4 * 1024 * 1024
 """What is given at once to who asks for all; the rest is behind the `Link` to the next page."""
@@ -362,7 +360,7 @@ class Messenger(Speaker):
     def __init__(self, gateway: SpeakerGateway, session: WebSocketSession) -> None:
         super().__init__(gateway, session)
         self._held: list[str | bytes] | None = []
-        """What came behind the token, and waits until the connection is in its rooms; None: it is."""
+        """What came behind the token, and waits until the connection is in its rooms; None: it is in them."""
         self._held_bytes = 0
 
     def opened(self, query: Mapping[str, str]) -> None:
@@ -371,12 +369,12 @@ class Messenger(Speaker):
     def received(self, data: str | bytes) -> None:
         if self._held is None:
             self._read(data)
-        elif self.connection is None and not self.signing_in:
+        elif self.connection is None:
             self.sign_in(_token(data))
         else:
             self._held.append(data)
             self._held_bytes += len(data)
-            if len(self._held) > MAX_HELD or self._held_bytes > MAX_HELD_BYTES:
+            if len(self._held) > MAX_EARLY or self._held_bytes > MAX_EARLY_BYTES:
                 self.leave(POLICY)
 
     def refused(self, error: Error) -> None:
