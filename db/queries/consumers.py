@@ -69,11 +69,22 @@ _MOVE = (
 )
 
 
+# What is written with a cursor refers to its room. Who locks both has the room first, or two wait in a circle.
+_SHARE = (
+    select(rooms.c.id)
+    .where(rooms.c.id.in_(bindparam("keys", expanding=True)))
+    .order_by(rooms.c.id)
+    .with_for_update(read=True, key_share=True, skip_locked=True)
+)
+
+
 def advance(conn: Connection, consumer: str, moves: Mapping[int, tuple[int, int]]) -> set[int]:
     """Move cursors, room -> (from, to). Returns the rooms in which the cursor was where it was believed to be.
 
     In the others somebody else moves it (another node, retention), and nothing is changed.
     """
+    free = set(conn.scalars(_SHARE, {"keys": sorted(moves)}))
+    moves = {room_key: move for room_key, move in moves.items() if room_key in free}
     fresh = [room_key for room_key, (low, _) in sorted(moves.items()) if low == 0]
     if fresh:
         conn.execute(
