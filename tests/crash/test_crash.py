@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.crash.checker import check
 from tests.crash.conftest import KILLS, KILLS_ON_POSTGRESQL
-from tests.crash.load import Recorded, record
+from tests.crash.load import SLOW_DISK, Recorded, Victim, record
+from tests.support.client import connected
 
 pytestmark = pytest.mark.timeout(400)  # twenty starts of the server, on a machine that has other things to do
 
@@ -24,6 +27,44 @@ async def test_what_was_acknowledged_survives_kills_on_postgresql(
     crashes = await record(tmp_path, seed, KILLS_ON_POSTGRESQL, TIDINGS_DATABASE_URL=postgresql_url)
     assert crashes.kills == KILLS_ON_POSTGRESQL
     _judge(crashes, seed)
+
+
+async def test_a_change_is_there_after_the_kill_that_its_acknowledgement_sets_off(tmp_path: Path) -> None:
+    """One client on an idle server: nothing comes between the acknowledgement and the kill."""
+    server = Victim(tmp_path, PYTHONPATH=str(SLOW_DISK))
+    await server.start()
+    try:
+        token = await server.register("omar")
+        async with connected(server.url, token) as omar:
+            room_id = (await omar.ask("create", topic_name="noticias"))["room_id"]
+            sent = [await omar.ask("message", room_id=room_id, content="0") for _ in range(10)]
+        done: list[dict[str, Any]] = []
+        for n, message in enumerate(sent):
+            about = {"message_id": message["id"]}
+            action, fields, becomes = [
+                ("edit", {"content": "1"}, {"content": "1"}),
+                ("delete", {}, {"content": "", "deleted": True}),
+                ("react", {"emoji": "👍"}, {"reactions": {"👍": ["omar"]}}),
+            ][n % 3]
+            async with connected(server.url, token) as omar:
+                answered = asyncio.get_running_loop().create_future()
+
+                def strike(answer: dict[str, Any], answered: asyncio.Future[Any] = answered) -> None:
+                    server.strike()
+                    answered.set_result(answer)
+
+                await omar.sio.emit(action, about | fields, callback=strike)
+                assert (await answered)["ok"]
+                await server.gone()
+            done.append(becomes)
+            await server.start()
+        async with connected(server.url, token) as omar:
+            found = (await omar.ask("history", room_id=room_id))["messages"]
+            (room,) = (await omar.ask("get_rooms"))["rooms"]
+        assert [message | becomes for message, becomes in zip(found, done, strict=True)] == found
+        assert room["last_seq"] == 2 * len(sent)
+    finally:
+        await server.kill()
 
 
 def _judge(crashes: Recorded, seed: int) -> None:
