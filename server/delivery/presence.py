@@ -1,6 +1,6 @@
 """Who is online: transient. Changes are collected for a moment, and told together.
 
-A user is online while any connection lives. Who comes back within the moment has not been away.
+A user is online while any connection lives. Who comes back within the moment is told of once: as online.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ PRESENCE_S = 0.25
 
 
 class _Pending:
-    __slots__ = ("at", "rooms", "username")
+    __slots__ = ("at", "rooms", "username", "went")
 
     def __init__(self, username: str) -> None:
         self.username = username
+        self.went = False
+        """Was away in between: who asked then knows it."""
         self.rooms: set[int] = set()
         self.at = 0
 
@@ -59,6 +61,7 @@ class Presence:
 
     def _went(self, connection: Connection, room_keys: Sequence[int]) -> None:
         self._note(connection, room_keys)
+        self._pending[connection.principal.user_key].went = True
 
     def _note(self, connection: Connection, room_keys: Sequence[int]) -> None:
         user_key = connection.principal.user_key
@@ -79,7 +82,11 @@ class Presence:
 
     async def _tell(self, pending: Mapping[int, _Pending]) -> None:
         online = await self._broker.who_is_online(pending)
-        changed = {key: one for key, one in pending.items() if (key in online) is not (key in self._online)}
+        changed = {
+            key: one
+            for key, one in pending.items()
+            if (key in online) is not (key in self._online) or (one.went and key in online)
+        }
         self._online = (self._online - pending.keys()) | online
         if not changed:
             return

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.actions.conftest import People, code
 from tests.support.client import Refused, connected
+from tests.support.node import running_node
 
 
 async def _room(people: People, *, private: bool) -> dict[str, str]:
@@ -188,3 +190,21 @@ async def test_presence_is_told_to_who_shares_a_room_and_not_to_who_is_blocked(p
         await people.satoshi.event("message")
     assert [e for e in people.satoshi.of("presence") if e["username"] == "omar"] == []
     assert [e["online"] for e in people.diego.of("presence") if e["username"] == "omar"][:2] == [False, True]
+
+
+async def test_who_was_away_for_a_blink_is_told_to_be_online(sqlite_url: str, tmp_path: Path) -> None:
+    async with running_node(sqlite_url, tmp_path, options={"presence_s": 2}) as node:
+        omar, diego = await node.register("omar"), await node.register("diego")
+        async with connected(node.url, diego) as watching:
+            async with connected(node.url, omar) as first:
+                await first.ask("create", topic_name="sala")
+                await watching.ask("subscribe", topic_name="sala")
+            async with connected(node.url, omar):
+                await watching.event("presence", lambda e: e["online"])
+            online = True
+            while online:
+                members = (await watching.ask("get_members", topic_name="sala"))["members"]
+                online = next(m["online"] for m in members if m["username"] == "omar")
+            async with connected(node.url, omar):
+                await watching.event("presence", lambda e: e["username"] == "omar" and e["online"])
+                assert not [e for e in watching.of("presence") if not e["online"]], "one of both is enough"
