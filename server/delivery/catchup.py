@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -92,7 +92,7 @@ class CatchUp:
 
     def start(self, connection: Connection, brought: Mapping[str, int]) -> None:
         """Begin the replay of a connection that was just accepted; `brought` are the client's own cursors."""
-        connection.replay = self._spawn(connection, self._arrive(connection, brought))
+        connection.replay = self._spawn(connection, partial(self._arrive, connection, brought))
 
     async def enter(self, connection: Connection, room_id: str, *, since: int | None = None) -> bool:
         """Let a connection that is about some rooms only have one more; False: its user is not in it.
@@ -138,23 +138,23 @@ class CatchUp:
         if key in connection.rooms:
             self._hub.detach(connection, key)
 
-    def _spawn(self, connection: Connection, work: Coroutine[None, None, int | None]) -> asyncio.Task[None]:
+    def _spawn(self, connection: Connection, work: Callable[[], Awaitable[int | None]]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._guard(connection, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _guard(self, connection: Connection, work: Coroutine[None, None, int | None]) -> None:
+    async def _guard(self, connection: Connection, work: Callable[[], Awaitable[int | None]]) -> None:
         """A replay that fails must not leave a connection that looks alive and has a gap."""
         try:
-            await work
+            await work()
         except Exception as error:
             known = isinstance(error, StoreUnavailable)
             logger.error("a replay failed: %s", error, exc_info=None if known else error)
             connection.link.close(CloseReason.SHUTDOWN)  # it comes back and gets everything then
 
     def _catch_up_with(self, connection: Connection, room_key: int) -> None:
-        self._spawn(connection, self._replay(connection, [room_key]))
+        self._spawn(connection, partial(self._replay, connection, [room_key]))
 
     async def _arrive(self, connection: Connection, brought: Mapping[str, int]) -> None:
         hub, device_key = self._hub, connection.device_key

@@ -13,11 +13,13 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.dialects.test_channels import link
+from tests.e2e.javascript import SCRIPTS
+from tests.e2e.javascript import node as node_js
 from tests.support.client import LiveClient, connected, plainly_connected
 from tests.support.node import RunningNode
 
 TOPIC = "public"
-EACH = 167
+EACH = 143
 PATIENCE_S = 30.0
 
 
@@ -165,6 +167,66 @@ class ByMessenger(Dialect):
         assert (await self.answer())["Data"] is None
 
 
+class ByStockClient(Talker):
+    """The official socket.io-client, under Node.js."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.heard = []
+        self._process = process
+        self._answers: asyncio.Queue[Any] = asyncio.Queue()
+        self._changed = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    @asynccontextmanager
+    async def started(cls, url: str, token: str) -> AsyncIterator[ByStockClient]:
+        process = await asyncio.create_subprocess_exec(
+            node_js(),
+            str(SCRIPTS / "chorus.mjs"),
+            json.dumps({"url": url, "token": token}),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            client = cls(process)
+            assert await client.answer() == "ready"
+            yield client
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            await asyncio.wait_for(process.wait(), PATIENCE_S)
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            told = json.loads(line)
+            if "heard" in told:
+                self.heard.append(tuple(told["heard"]))
+                self._changed.set()
+            else:
+                self._answers.put_nowait(told["answer"])
+
+    async def answer(self) -> Any:
+        return await asyncio.wait_for(self._answers.get(), PATIENCE_S)
+
+    async def ask(self, action: str, **payload: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"action": action, "payload": payload}).encode() + b"\n")
+        assert (await self.answer())["ok"]
+
+    async def say(self, content: str) -> None:
+        await self.ask("message", topic_name=TOPIC, content=content)
+
+    async def hear(self, number: int) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.heard) < number:
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def check(self) -> None:
+        await self.ask("history", topic_name=TOPIC, limit=1)
+
+
 @asynccontextmanager
 async def everybody(node: RunningNode) -> AsyncIterator[dict[str, Talker]]:
     """A user of each kind of client, all in the topic."""
@@ -174,13 +236,15 @@ async def everybody(node: RunningNode) -> AsyncIterator[dict[str, Talker]]:
         async def opened(address: str) -> ClientConnection:
             return await stack.enter_async_context(connect(address, ping_interval=None, max_size=None, proxy=None))
 
-        names = ("sio", "plain", "topics", "messenger", "rooms", "channel", "late")
+        names = ("sio", "js", "plain", "topics", "messenger", "rooms", "channel", "late")
         tokens = {name: await node.register(name) for name in names}
         address = await link(node.url, tokens["channel"], "pub_ws")  # with which the topic is made
         socketio = await stack.enter_async_context(connected(node.url, tokens["sio"]))
         plain = await stack.enter_async_context(plainly_connected(node.url, tokens["plain"]))
         for client in (socketio, plain):
             await client.ask("subscribe", topic_name=TOPIC)
+        stock = await stack.enter_async_context(ByStockClient.started(node.url, tokens["js"]))
+        await stock.ask("subscribe", topic_name=TOPIC)
         topics = ByTopics(await opened(f"{ws}/{tokens['topics']}"), tokens["topics"])
         await topics.tell(action="subscribe", topic_name=TOPIC)
         assert (await topics.answer())["status"] == "ok"
@@ -202,6 +266,7 @@ async def everybody(node: RunningNode) -> AsyncIterator[dict[str, Talker]]:
         await channel.check()
         yield {
             "sio": Canonical(socketio),
+            "js": stock,
             "plain": Canonical(plain),
             "topics": topics,
             "messenger": messenger,

@@ -1,12 +1,18 @@
-"""One way to ask, over Socket.IO, the plain WebSocket and REST."""
+"""One way to ask, over Socket.IO, the plain WebSocket, REST and the dialects."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
+from websockets.asyncio.client import ClientConnection
 
-from tests.support.client import REGISTRY, LiveClient
+from server.contract.errors import ErrorCode
+from tests.permissions.rights import DIRECT, Act
+from tests.support.client import DEADLINE_S, REGISTRY, LiveClient
 
 
 class Door:
@@ -16,14 +22,16 @@ class Door:
         self.name = name
         self._live, self._http = live, http
 
-    def has(self, action: str) -> bool:
-        """Whether the action can be asked this way."""
-        found = REGISTRY.get(action)
+    def has(self, act: Act, room: str) -> bool:
+        """Whether it can be asked this way."""
+        found = REGISTRY.get(act.action)
         assert found is not None
         return found.live if self._live is not None else found.http is not None
 
-    async def error(self, action: str, fields: dict[str, Any]) -> dict[str, Any] | None:
-        """Ask; the error's `code`, `message` and `details`, or None."""
+    async def error(
+        self, action: str, fields: dict[str, Any], topic_name: str | None = None
+    ) -> dict[str, Any] | None:
+        """Ask; the error's `code`, `message` and `details`, or None. `topic_name`: of the room, if it has one."""
         if self._live is not None:
             answer = await self._live.call(action, fields)
             return None if answer["ok"] else {name: answer["error"][name] for name in ("code", "message", "details")}
@@ -48,3 +56,82 @@ async def request(http: httpx.AsyncClient, action: str, fields: dict[str, Any]) 
     if method in ("GET", "DELETE"):
         return await http.request(method, path, params=fields)
     return await http.request(method, path, json=fields)
+
+
+class _Frames(Door):
+    """A WebSocket of a dialect."""
+
+    def __init__(self, name: str, socket: ClientConnection) -> None:
+        super().__init__(name)
+        self._socket = socket
+
+    async def tell(self, is_answer: Callable[[dict[str, Any]], bool], **frame: Any) -> dict[str, Any]:
+        """Say a frame, and wait for its answer among what is pushed."""
+        await self._socket.send(json.dumps(frame))
+        while True:
+            came: dict[str, Any] = json.loads(await asyncio.wait_for(self._socket.recv(), DEADLINE_S))
+            if is_answer(came):
+                return came
+
+
+class ByTopics(_Frames):
+    """Names rooms by their topic, a group by its id."""
+
+    def has(self, act: Act, room: str) -> bool:
+        return act.action in ("message", "invite", "subscribe") and room != DIRECT
+
+    async def error(
+        self, action: str, fields: dict[str, Any], topic_name: str | None = None
+    ) -> dict[str, Any] | None:
+        said = {name: value for name, value in fields.items() if name not in ("room_id", "topic_name")}
+        said["topic_name"] = topic_name or fields["room_id"]
+        answer = await self.tell(lambda frame: "status" in frame, action=action, **said)
+        return None if answer["status"] == "ok" else {"code": answer["code"]}
+
+
+class ByRooms(_Frames):
+    def __init__(self, name: str, socket: ClientConnection, token: str) -> None:
+        super().__init__(name, socket)
+        self._token = token
+
+    def has(self, act: Act, room: str) -> bool:
+        return act.action == "connect_to_room"
+
+    async def error(
+        self, action: str, fields: dict[str, Any], topic_name: str | None = None
+    ) -> dict[str, Any] | None:
+        answer = await self.tell(
+            lambda frame: frame["type"] == action,
+            token=self._token,
+            action=action,
+            args={"roomName": fields["topic_name"]},
+        )
+        return None if answer["statusCode"] == "ok" else {"code": answer["data"]["code"]}
+
+
+class ByMessenger(Door):
+    """Its endpoints; what they refuse is told by the status."""
+
+    def has(self, act: Act, room: str) -> bool:
+        return act.action in ("message", "history", "edit", "delete")
+
+    async def error(
+        self, action: str, fields: dict[str, Any], topic_name: str | None = None
+    ) -> dict[str, Any] | None:
+        assert self._http is not None
+        match action:
+            case "message":
+                body = {"ConversationId": fields["room_id"], "Message": fields["content"]}
+                answer = await self._http.post("/message", json=body)
+            case "history":
+                answer = await self._http.get(f"/message/{fields['room_id']}")
+            case "edit":
+                body = {"MessageId": fields["message_id"], "Message": fields["content"]}
+                answer = await self._http.put("/message", json=body)
+            case _:
+                answer = await self._http.delete(f"/message/{fields['message_id']}")
+        assert answer.json().keys() == {"Message", "Data"}
+        if answer.is_success:
+            return None
+        codes = (ErrorCode.FORBIDDEN, ErrorCode.NOT_FOUND, ErrorCode.CONFLICT)
+        return {"code": next((code for code in codes if code.http_status == answer.status_code), answer.text)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect as connect_websocket
 
 from docs import generate
 from server.contract.actions import RoomRef, SubjectInRoom
 from server.contract.permissions import Permission
-from tests.permissions.doors import Door
+from tests.permissions.doors import ByMessenger, ByRooms, ByTopics, Door
 from tests.permissions.rights import (
     ACTS,
     CALLERS,
@@ -30,6 +32,7 @@ from tests.support.client import REGISTRY, connected, plainly_connected
 from tests.support.node import RunningNode, running_node
 
 DOORS = ("Socket.IO", "plain WebSocket", "REST")
+DIALECTS = ("topics", "rooms", "messenger")
 
 
 @pytest.fixture
@@ -41,6 +44,10 @@ async def lite(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
 @pytest.mark.timeout(240)
 async def test_who_may_do_what_by_every_door(lite: RunningNode) -> None:
     await _ask_everything(lite, DOORS)
+
+
+async def test_the_dialects_give_nobody_another_right(lite: RunningNode) -> None:
+    await _ask_everything(lite, DIALECTS)
 
 
 @pytest.mark.timeout(240)
@@ -55,17 +62,26 @@ async def _ask_everything(node: RunningNode, doors: tuple[str, ...]) -> None:
     for caller in CALLERS:
         async with AsyncExitStack() as stack:
             for number, name in enumerate(doors):
-                door = await _open(stack, node, name, world.tokens[caller])
+                door = await _open(stack, node, name, caller, world.tokens[caller])
                 for room in ROOMS:
                     wrong += await _ask(world, door, number, room, caller)
     assert not wrong, f"{len(wrong)} cells, of them:\n" + "\n".join(wrong[:40])
 
 
-async def _open(stack: AsyncExitStack, node: RunningNode, name: str, token: str) -> Door:
-    if name == "REST":
+async def _open(stack: AsyncExitStack, node: RunningNode, name: str, caller: str, token: str) -> Door:
+    if name in ("REST", "messenger"):
         headers = {"Authorization": f"Bearer {token}"}
         http = httpx.AsyncClient(base_url=node.url, headers=headers, timeout=20)
-        return Door(name, http=await stack.enter_async_context(http))
+        make = Door if name == "REST" else ByMessenger
+        return make(name, http=await stack.enter_async_context(http))
+    if name in ("topics", "rooms"):
+        path = token if name == "topics" else ""
+        address = f"{node.url.replace('http', 'ws', 1)}/{path}"
+        socket = await stack.enter_async_context(connect_websocket(address, proxy=None))
+        if name == "topics":
+            return ByTopics(name, socket)
+        await socket.send(json.dumps({"username": caller}))
+        return ByRooms(name, socket, token)
     connect = connected if name == "Socket.IO" else plainly_connected
     return Door(name, live=await stack.enter_async_context(connect(node.url, token)))
 
@@ -73,12 +89,12 @@ async def _open(stack: AsyncExitStack, node: RunningNode, name: str, token: str)
 async def _ask(world: World, door: Door, number: int, room: str, caller: str) -> list[str]:
     """Ask every act; what is refused must change nothing, what is done is taken back."""
     place, wrong = world.places[room, caller], []
-    for act in (act for act in ACTS if exists(act, room, caller) and door.has(act.action)):
+    for act in (act for act in ACTS if exists(act, room, caller) and door.has(act, room)):
         want = expected(act, room, caller)
         before, head = await world.kept(place), await world.entries(place)
         if act.right == "administrate" and want == "ok":
             continue  # there would be no room to put back: tests/accounts has it
-        error = await door.error(act.action, world.fields(act, room, caller, number))
+        error = await door.error(act.action, world.fields(act, room, caller, number), place.topic_name)
         code = "ok" if error is None else error["code"]
         if code != want:
             wrong.append(f"{caller}, {room}, {door.name}: {act.label}: {code}, expected {want}")

@@ -44,7 +44,7 @@ async def test_a_private_room_is_told_from_none_by_nobody_outside_it(lite: Runni
         async with connected(lite.url, world.tokens[caller]) as live:
             door = Door("Socket.IO", live=live)
             for room in ROOMS:
-                for act in (act for act in ACTS if door.has(act.action) and exists(act, room, caller)):
+                for act in (act for act in ACTS if door.has(act, room) and exists(act, room, caller)):
                     if expected(act, room, caller) != "not_found":
                         continue
                     fields = world.fields(act, room, caller, 0)
