@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
@@ -21,7 +22,7 @@ S = TypeVar("S", bound=Outlet)
 C = TypeVar("C", bound=Codec)
 
 
-class LiveLink(Generic[S, C]):
+class LiveLink(ABC, Generic[S, C]):
     """A connection's way out, as `delivery.connection.Link` has it; how it is closed is the gateway's own."""
 
     def __init__(self, session: S, codec: C) -> None:
@@ -76,8 +77,9 @@ class LiveLink(Generic[S, C]):
     async def drain(self) -> None:
         await self._session.drain()
 
+    @abstractmethod
     def close(self, reason: CloseReason) -> None:
-        raise NotImplementedError
+        """As `Link`."""
 
 
 class CursorHeartbeat:

@@ -88,7 +88,7 @@ async def main():
     search.write_step = write_and_die
     running = indexer.Indexer(database)
     await running.start()
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()
 
 asyncio.run(main())
 """
