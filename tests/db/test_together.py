@@ -32,6 +32,23 @@ async def test_those_who_ask_at_once_share_a_transaction(database: Database) -> 
     assert await together.read(7) == -7
 
 
+async def test_those_who_ask_soon_after_one_another_share_a_transaction_too(database: Database) -> None:
+    sizes: list[int] = []
+
+    def query(_: Connection, asked: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(asked))
+        return asked
+
+    together = Together(database, query, gather_s=0.5)
+    assert await together.read(0) == 0, "who is alone does not wait"
+    later = []
+    for n in range(1, 4):
+        later.append(asyncio.create_task(together.read(n)))
+        await database.read(count_rooms)  # as long as one of its own would have taken
+    assert await asyncio.gather(*later) == [1, 2, 3]
+    assert sizes == [1, 3]
+
+
 async def test_who_asks_while_a_transaction_is_under_way_sees_what_was_committed_until_then(sqlite: Database) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
