@@ -8,7 +8,7 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from bench.servers import Tidings
 from bench.slow_consumers import Plan, measure, world
 from server.app import Node, create_app
+from server.serving import listen
 from server.transport.direct import HIGH_WATER, DirectWebSocket
 from server.transport.outlet import MAX_BUFFERED, Outlet
 from server.transport.session import SEPARATOR
@@ -335,6 +336,21 @@ async def test_pongs_that_are_not_read_are_bounded_and_the_session_goes_on() -> 
         await wire.send(frame(0x81, b"4still here"))
         while await wire.frame() != (1, b"4still here"):
             pass
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="the kernel has no such bound")
+def test_the_kernel_takes_little_for_who_does_not_read() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()) as client:
+        held, _ = listening.accept()
+        with held:
+            held.setblocking(False)
+            taken = 0
+            with suppress(BlockingIOError):
+                while True:
+                    taken += held.send(bytes(2048))
+            assert taken < 1_000_000  # and 4 MB if it may
+            client.setblocking(False)
+            assert client.recv(1), "it was the client's not to read"
 
 
 def test_many_that_never_read_cost_little_and_nobody_else(tmp_path: Path) -> None:
