@@ -27,7 +27,7 @@ class _Pending:
     def __init__(self, username: str) -> None:
         self.username = username
         self.went = False
-        """Was away in between: who asked then knows it."""
+        """Has gone in between: who asked before or after that knows them otherwise."""
         self.rooms: set[int] = set()
         self.at = 0
 
@@ -83,9 +83,7 @@ class Presence:
     async def _tell(self, pending: Mapping[int, _Pending]) -> None:
         online = await self._broker.who_is_online(pending)
         changed = {
-            key: one
-            for key, one in pending.items()
-            if (key in online) is not (key in self._online) or (one.went and key in online)
+            key: one for key, one in pending.items() if (key in online) is not (key in self._online) or one.went
         }
         self._online = (self._online - pending.keys()) | online
         if not changed:
