@@ -125,7 +125,7 @@ async def test_leaving_takes_effect_at_its_place_among_messages(server: RunningN
             got = [p["seq"] for n, p in omar.events[at:] if n in ("message", "member")]
             assert got == list(range(added + 1, added + 1 + len(got)))
             assert answers[0]["data"]["seq"] in got
-            assert omar.events[-1][0] == "room_removed"
+            assert [name for name, _ in omar.events if name != "presence"][-1] == "room_removed"
     whole = seqs(diego, room_id)
     assert whole == list(range(1, len(whole) + 1))
 

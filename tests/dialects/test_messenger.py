@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import socket
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -24,10 +23,7 @@ from server.delivery.catchup import CatchUp
 from server.delivery.connection import Connection
 from server.gateways.dialects import messenger
 from tests.support.client import DEADLINE_S, connected
-from tests.support.node import PASSWORD, RunningNode, running_node
-
-NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""One for all: a client that makes its own reads a bundle of certificates for it."""
+from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
 
 
 class Person:
