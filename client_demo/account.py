@@ -32,6 +32,7 @@ _ROUTES: Final = {
     "get_rooms": ("GET", "/api/rooms"),
     "connect_to_room": ("POST", "/api/rooms/connect"),
     "get_members": ("GET", "/api/members"),
+    "get_receipts": ("GET", "/api/receipts"),
     "kick": ("POST", "/api/kicks"),
     "ban": ("POST", "/api/bans"),
     "unban": ("DELETE", "/api/bans"),

@@ -18,6 +18,7 @@ from server.contract.models import (
     Message,
     Pending,
     Profile,
+    Receipts,
     Role,
     Room,
     Sessions,
@@ -121,6 +122,12 @@ async def members(desk: Desk, _: str) -> None:
         after = page.next
         if after is None:
             return
+
+
+@_command("receipts", "", "how far the others have received and read this room", group=_PEOPLE, room=True)
+async def receipts(desk: Desk, _: str) -> None:
+    found = Receipts.model_validate(await desk.about("get_receipts"), extra="ignore").receipts
+    desk.show(render.receipts(found), views=found)
 
 
 @_command("whois", "USER", "whether somebody is there, and since when", group=_PEOPLE)

@@ -19,7 +19,7 @@ from client_demo.connection import Event
 from client_demo.desk import Mistake
 from client_demo.errors import ClientError, Offline, Refused
 from client_demo.log import Log
-from client_demo.rooms import title
+from client_demo.rooms import further, title
 from client_demo.screen import Screen
 from client_demo.store import RoomRef, Store, Unsent
 from server.contract.errors import Error
@@ -28,13 +28,12 @@ from server.contract.events import (
     MessageChanged,
     Presence,
     Ready,
-    Receipt,
     RoomAdded,
     RoomChanged,
     RoomRemoved,
     TypingNow,
 )
-from server.contract.models import History, Members, Message, Role, Room, RoomKind, View
+from server.contract.models import History, Members, Message, Receipt, Receipts, Role, Room, RoomKind, View
 
 _TYPING_EVERY: Final = 3.0
 _TYPING_LASTS: Final = 6.0
@@ -235,7 +234,10 @@ class Chat:
         """Make a room the current one."""
         self.client.rooms.add(room)
         self._enter(Current({"room_id": room.room_id}, title(room), room.room_id))
+        if room.last_message is not None and room.last_message.sender == self.account.username:
+            self._last_sent[room.room_id] = room.last_message.seq
         self.background(self._see_who_is_there(room.room_id))
+        self.background(self._see_how_far(room.room_id))
 
     async def _see_who_is_there(self, room_id: str) -> None:
         found = Members.model_validate(await self.ask("get_members", {"room_id": room_id}), extra="ignore").members
@@ -243,6 +245,16 @@ class Chat:
         self._online |= {who.username: who.online for who in found}
         self._people.update(self._members[room_id])
         self.screen.redraw()
+
+    async def _see_how_far(self, room_id: str) -> None:
+        found = Receipts.model_validate(await self.ask("get_receipts", {"room_id": room_id}), extra="ignore")
+        for receipt in found.receipts:
+            self._mark(receipt)
+        self.screen.redraw()
+
+    def _mark(self, receipt: Receipt) -> None:
+        marks = self._receipts.setdefault(receipt.room_id, {})
+        marks[receipt.username] = further(marks.get(receipt.username), receipt)
 
     def enter_conversation(self, username: str) -> None:
         """Make the conversation with a user the current one, before it exists."""
@@ -287,7 +299,7 @@ class Chat:
                 until = time.monotonic() + _TYPING_LASTS if typing.typing else 0.0
                 self._typists[typing.room_id, typing.username] = until
             case Receipt() as receipt:
-                self._receipts.setdefault(receipt.room_id, {})[receipt.username] = receipt
+                self._mark(receipt)
             case Presence() as presence:
                 self._show_presence(presence)
             case View():

@@ -29,6 +29,7 @@ from server.contract.models import (
     Message,
     PendingRoom,
     Profile,
+    Receipt,
     Room,
     Session,
     Snippet,
@@ -254,6 +255,16 @@ def members(found: Iterable[Member], me: str) -> RenderableType:
         table.add_row(
             dot(who.online), name(who.username, me), Text(role, style="yellow"), Text(_seen(who), style="dim")
         )
+    return table
+
+
+def receipts(found: Sequence[Receipt]) -> RenderableType:
+    if not found:
+        return note("nobody else is here, or too many to tell")
+    table = Table.grid(padding=(0, 2))
+    for one in found:
+        marks = f"received up to {one.delivered_seq}, read up to {one.read_seq}"
+        table.add_row("", name(one.username), Text(marks, style="dim"))
     return table
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from client_demo.outbox import Ask
-from server.contract.events import MemberChange, MemberChanged, MessageChanged, Receipt, RoomChanged
-from server.contract.models import Message, Room, RoomKind, View
+from server.contract.events import MemberChange, MemberChanged, MessageChanged, RoomChanged
+from server.contract.models import Message, Receipt, Room, RoomKind, View
 from server.contract.models import Rooms as Page
 
 
@@ -98,3 +98,14 @@ async def all_rooms(ask: Ask, **only: Any) -> list[Room]:
         after = page.next
         if after is None:
             return rooms
+
+
+def further(held: Receipt | None, told: Receipt) -> Receipt:
+    """Marks move forwards only: the answer of `get_receipts` may be older than an event that came before it."""
+    if held is None:
+        return told
+    moved = {
+        "delivered_seq": max(held.delivered_seq, told.delivered_seq),
+        "read_seq": max(held.read_seq, told.read_seq),
+    }
+    return told.model_copy(update=moved)

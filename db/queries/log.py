@@ -486,6 +486,16 @@ def receipts(conn: Connection, pairs: Iterable[tuple[int, int]]) -> list[Receipt
     return [ReceiptRow(*row) for row in rows]
 
 
+_RECEIPTS_OF_OTHERS = _SELECT_RECEIPTS.where(
+    members.c.room_id == bindparam("room"), members.c.user_id != bindparam("user")
+).order_by(users.c.username)
+
+
+def receipts_of_others(conn: Connection, room_key: int, user_key: int) -> list[ReceiptRow]:
+    """How far the members of a room other than this user have received and read, by username."""
+    return [ReceiptRow(*row) for row in conn.execute(_RECEIPTS_OF_OTHERS, {"room": room_key, "user": user_key})]
+
+
 def receipts_since(conn: Connection, user_key: int, since: int) -> list[ReceiptRow]:
     """The user's own receipts in the rooms whose read marker moved at or after a time (ms)."""
     return [ReceiptRow(*row) for row in conn.execute(_RECEIPTS_SINCE, {"user": user_key, "since": since})]

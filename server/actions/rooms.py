@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from sqlalchemy.engine import Connection as Transaction
 
-from db.queries import rooms, users
+from db.queries import log, rooms, users
 from db.queries.rooms import Snapshot
 from db.queries.rows import UserRow
 from server import names
@@ -19,6 +19,7 @@ from server.contract.actions import (
     CreateConversation,
     CreateInvitationLink,
     GetMembers,
+    GetReceipts,
     GetRooms,
     InvitationCode,
     Invite,
@@ -26,9 +27,22 @@ from server.contract.actions import (
     Unsubscribe,
 )
 from server.contract.errors import ActionError, ErrorCode, invalid, not_found
-from server.contract.models import ConnectedRoom, Empty, InvitationLink, Member, Members, Role, Room, Rooms, timestamp
+from server.contract.models import (
+    ConnectedRoom,
+    Empty,
+    InvitationLink,
+    Member,
+    Members,
+    Receipt,
+    Receipts,
+    Role,
+    Room,
+    Rooms,
+    timestamp,
+)
 from server.contract.permissions import Permission
 from server.delivery import views
+from server.delivery.cursors import RECEIPT_MEMBERS
 from server.delivery.membership import (
     CreateGroup,
     CreateLink,
@@ -297,3 +311,18 @@ async def get_members(ctx: Context, req: GetMembers) -> Members:
         ],
         next=page[-1].username if len(found) > req.limit else None,
     )
+
+
+@action("get_receipts", http="GET /api/receipts", limit=Limit.READS)
+async def get_receipts(ctx: Context, req: GetReceipts) -> Receipts:
+    """How far the other members of a room that the caller is in have received and read it.
+
+    What moves afterwards comes as `receipt`, to rooms of the same size.
+    """
+    me = ctx.principal.user_key
+    found = await ctx.access.room(
+        req,
+        Permission.READ,
+        lambda conn, room: [] if room.members > RECEIPT_MEMBERS else log.receipts_of_others(conn, room.key, me),
+    )
+    return Receipts(receipts=[Receipt.model_validate(views.receipt(row)) for row in found])

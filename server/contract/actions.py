@@ -202,6 +202,10 @@ class GetMembers(RoomRef):
     limit: Limit500 = 100
 
 
+class GetReceipts(RoomRef):
+    pass
+
+
 class GetProfile(Payload):
     username: Username
 

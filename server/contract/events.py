@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import ConfigDict, Field
 
 from server.contract.errors import CloseReason
-from server.contract.models import Message, Role, Room, Timestamp, View
+from server.contract.models import Message, Receipt, Role, Room, Timestamp, View
 
 
 class Ready(View):
@@ -79,13 +79,6 @@ class Presence(View):
     username: str
     online: bool
     last_seen: Timestamp | None
-
-
-class Receipt(View):
-    room_id: str
-    username: str
-    delivered_seq: int
-    read_seq: int
 
 
 class Closing(View):

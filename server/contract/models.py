@@ -80,7 +80,9 @@ class Room(View):
     is_private: bool
     role: Role | None = Field(description="null: not a member")
     members: int
-    online: int
+    online: int = Field(
+        description="Members connected to the node that answers, the caller too: up to 2 in a direct conversation"
+    )
     last_seq: int = Field(description="seq of the newest entry; 0 in an empty room")
     read_seq: int = Field(description="How far the caller has read; 0 if not a member")
     unread: int = Field(description="Messages after `read_seq`")
@@ -262,6 +264,19 @@ class Rooms(View):
 class Members(View):
     members: list[Member]
     next: str | None = Field(description="Give it as `after` for the next page; null: this was the last")
+
+
+class Receipt(View):
+    """How far a member has received and read a room."""
+
+    room_id: str
+    username: str
+    delivered_seq: int = Field(description="How far their furthest device has received; at first, where they joined")
+    read_seq: int = Field(description="How far they have read; who writes has read up to there")
+
+
+class Receipts(View):
+    receipts: list[Receipt] = Field(description="By username; none in rooms of more than 50 members")
 
 
 class ConnectedRoom(View):

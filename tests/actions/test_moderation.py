@@ -208,3 +208,15 @@ async def test_who_was_away_for_a_blink_is_told_to_be_online(sqlite_url: str, tm
             async with connected(node.url, omar):
                 await watching.event("presence", lambda e: e["username"] == "omar" and e["online"])
                 assert not [e for e in watching.of("presence") if not e["online"]], "one of both is enough"
+
+
+async def test_who_was_there_for_a_blink_is_told_to_be_away(sqlite_url: str, tmp_path: Path) -> None:
+    async with running_node(sqlite_url, tmp_path, options={"presence_s": 1}) as node:
+        omar, diego = await node.register("omar"), await node.register("diego")
+        async with connected(node.url, diego) as watching:
+            await watching.ask("create", topic_name="sala")
+            async with connected(node.url, omar) as blink:
+                await blink.ask("subscribe", topic_name="sala")
+                members = (await watching.ask("get_members", topic_name="sala"))["members"]
+                assert next(m["online"] for m in members if m["username"] == "omar"), "who asks now sees them"
+            await watching.event("presence", lambda e: e["username"] == "omar" and not e["online"])

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection as Transaction
 from db import models
 from server.app import Node
 from tests.actions.conftest import People, code
-from tests.support.client import connected
+from tests.support.client import Client, connected
 from tests.support.node import RunningNode, running_node
 
 
@@ -126,6 +126,64 @@ async def test_receipts_go_to_rooms_of_up_to_50_members(people: People, members:
         await omar.ask("message", room_id=room_id, content="y")
         await omar.event("message", lambda m: m["content"] == "y")
         assert omar.of("receipt") == []
+
+
+async def marks(client: Client, **ref: str) -> dict[str, tuple[int, int]]:
+    """`get_receipts`: username -> how far they have received, and read."""
+    found = (await client.ask("get_receipts", **ref))["receipts"]
+    assert [one["username"] for one in found] == sorted(one["username"] for one in found)
+    return {one["username"]: (one["delivered_seq"], one["read_seq"]) for one in found}
+
+
+async def test_who_comes_later_can_ask_how_far_the_others_have_received_and_read(people: People) -> None:
+    omar, diego, satoshi = people.omar, people.diego, people.satoshi
+    ref = {"room_id": (await omar.ask("create", topic_name="noticias"))["room_id"]}
+    await omar.ask("message", **ref, content="0")
+    await satoshi.ask("subscribe", topic_name="noticias")
+    await diego.ask("subscribe", topic_name="noticias")
+    assert await marks(omar, **ref) == {"diego": (1, 1), "satoshi": (1, 1)}  # as far as where they joined
+    for n in range(3):
+        await omar.ask("message", **ref, content=str(n))
+    await diego.ask("delivered", cursors={ref["room_id"]: 3})
+    await omar.event("receipt", lambda r: (r["username"], r["delivered_seq"]) == ("diego", 3))
+    await diego.ask("read", **ref, seq=2)
+    async with connected(people.server.url, people.tokens["omar"], device="phone") as phone:
+        assert await marks(phone, topic_name="noticias") == {"diego": (3, 2), "satoshi": (1, 1)}
+        assert phone.of("receipt") == []
+    assert (await marks(diego, **ref)).keys() == {"omar", "satoshi"}
+    assert (await marks(diego, **ref))["omar"][1] == 4  # who writes has read
+    await diego.ask("unsubscribe", **ref)
+    assert (await marks(omar, **ref)).keys() == {"satoshi"}
+    assert await code(diego, "get_receipts", **ref) == "forbidden"
+
+
+async def test_the_furthest_device_is_what_the_others_are_told(people: People) -> None:
+    omar, diego = people.omar, people.diego
+    ref = {"room_id": (await omar.ask("message", username="diego", content="0"))["room_id"]}
+    await omar.ask("message", **ref, content="1")
+    async with connected(people.server.url, people.tokens["diego"], device="phone") as phone:
+        await phone.ask("delivered", cursors={ref["room_id"]: 2})
+        await diego.ask("delivered", cursors={ref["room_id"]: 1})
+        await omar.event("receipt", lambda r: r["delivered_seq"] == 2)
+    assert await marks(omar, username="diego") == {"diego": (2, 0)}
+
+
+async def test_a_block_hides_no_receipt(people: People) -> None:
+    """As with the event: both are in the conversation, and see how far it has been read."""
+    omar, diego = people.omar, people.diego
+    ref = {"room_id": (await omar.ask("message", username="diego", content="x"))["room_id"]}
+    await diego.ask("block", username="omar")
+    await diego.ask("read", **ref, seq=1)
+    await omar.event("receipt", lambda r: r["read_seq"] == 1)
+    assert (await marks(omar, **ref))["diego"][1] == 1
+    assert (await marks(diego, **ref)).keys() == {"omar"}
+
+
+@pytest.mark.parametrize(("members", "told"), [(50, 49), (51, 0)])
+async def test_receipts_are_answered_for_rooms_of_up_to_50_members(people: People, members: int, told: int) -> None:
+    room_id = (await people.omar.ask("create", topic_name="noticias"))["room_id"]
+    await crowd(people.server, room_id, members)
+    assert len(await marks(people.omar, room_id=room_id)) == told
 
 
 @pytest.mark.parametrize(("members", "told"), [(200, True), (201, False)])

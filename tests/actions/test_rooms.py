@@ -227,6 +227,19 @@ async def test_get_members_tells_who_is_there_in_pages(people: People) -> None:
     assert direct["topic_name"] is None
 
 
+async def test_online_counts_the_caller_too_also_in_a_direct_conversation(people: People) -> None:
+    async def online() -> int:
+        (room,) = (await people.omar.ask("get_rooms", kind="direct"))["rooms"]
+        return int(room["online"])
+
+    token = await people.server.register("eva")
+    await people.omar.ask("message", username="eva", content="x")
+    assert await online() == 1
+    async with connected(people.server.url, token):
+        assert (await people.omar.event("presence"))["online"] is True
+        assert await online() == 2
+
+
 async def test_get_profile(people: People) -> None:
     profile = await people.omar.ask("get_profile", username="DIEGO")
     assert (profile["username"], profile["online"]) == ("diego", True)
@@ -240,6 +253,7 @@ IN_A_ROOM: list[tuple[str, dict[str, object]]] = [
     ("typing", {}),
     ("message", {"content": "x"}),
     ("get_members", {}),
+    ("get_receipts", {}),
     ("unsubscribe", {}),
 ]
 
@@ -278,6 +292,7 @@ async def test_a_stranger_cannot_tell_a_private_room_from_none(people: People) -
         ("message", {"content": "x", "client_id": "1", "reply_to": message_id}),
         ("get_members", {}),
         ("get_members", {"after": "a b"}),
+        ("get_receipts", {}),
         ("unsubscribe", {}),
         ("invite", {"username": "satoshi"}),
         ("invite", {"username": "omar"}),

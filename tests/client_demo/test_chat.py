@@ -32,6 +32,23 @@ async def test_two_people_meet_in_a_private_topic(terminals: Terminals) -> None:
     assert await diego.ends() == 0
 
 
+async def test_who_opens_a_conversation_sees_how_far_the_last_message_has_got(terminals: Terminals, cli: Cli) -> None:
+    await cli("diego", "rooms")
+    await cli("omar", "send", "diego", "¿vamos?")
+    diego = terminals.open("diego")
+    await diego.sees("¿vamos")
+    diego.type("/open omar")
+    await diego.sees("@omar ›")
+    diego.type("/receipts")
+    await diego.sees("omar +received up to")
+    diego.type("/quit")
+    assert await diego.ends() == 0
+    omar = terminals.open("omar")
+    await omar.sees("/help says")
+    omar.type("/open diego")
+    await omar.sees("read by diego")
+
+
 async def test_a_direct_message_makes_a_conversation(terminals: Terminals) -> None:
     omar, diego = terminals.open("omar"), terminals.open("diego")
     await omar.sees("/help says")

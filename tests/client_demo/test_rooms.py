@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from client_demo.log import Log
-from client_demo.rooms import applied, title
-from server.contract.events import MemberChange, MemberChanged, MessageChanged, Receipt, RoomChanged
-from server.contract.models import Message, Role, Room, RoomKind
+from client_demo.rooms import applied, further, title
+from server.contract.events import MemberChange, MemberChanged, MessageChanged, RoomChanged
+from server.contract.models import Message, Receipt, Role, Room, RoomKind
 from tests.client_demo.conftest import People
 from tests.support.client import connected
 from tests.support.node import RunningNode
@@ -67,6 +67,13 @@ def test_who_comes_to_a_public_topic_is_counted_though_it_is_not_logged() -> Non
     came = MemberChanged(room_id="r", username="maria", change=MemberChange.JOINED, role=Role.MEMBER)
     assert applied(room, came, "omar").members == 3
     assert applied(room, came, "omar").last_seq == 7
+
+
+def test_an_answer_that_is_older_than_an_event_moves_no_mark_back() -> None:
+    told = Receipt(room_id="r", username="diego", delivered_seq=5, read_seq=3)
+    assert further(None, told) == told
+    older = told.model_copy(update={"delivered_seq": 4, "read_seq": 4})
+    assert further(told, older) == told.model_copy(update={"read_seq": 4})
 
 
 def test_an_old_page_of_history_brings_nothing_back() -> None:

@@ -94,6 +94,8 @@ async def test_people_come_go_and_are_kept_in_order(terminals: Terminals, people
     omar.type("/members")
     await omar.sees("● +diego +moderator +online")
     await omar.sees("○ +maria +last seen|○ +maria +not seen yet")
+    omar.type("/receipts")
+    await omar.sees(r"diego +received up to \d+, read up to \d+\s+maria +received up to 0, read up to 0")
     omar.type("/mute diego soon")
     await omar.sees("soon is no time")
     omar.type("/mute diego 10m")

@@ -51,6 +51,7 @@ def _on(action: str, right: str, user: str, **fields: Any) -> Act:
 ACTS = (
     Act("history", "read"),
     Act("get_members", "read"),
+    Act("get_receipts", "read"),
     Act("read", "read", {"seq": 0}),
     Act("search", "read", {"query": "hola"}),
     Act("message", "send", {"content": "x"}),

@@ -84,6 +84,8 @@ async def test_every_action_with_a_route_works_over_it_and_reaches_live_connecti
                 ("diego", True),
                 ("omar", False),
             ]
+            (receipt,) = (await omar.ask("get_receipts", topic_name="noticias"))["receipts"]
+            assert (receipt["username"], receipt["read_seq"]) == ("diego", sent["seq"])
             entered = await omar.ask("connect_to_room", roomName="noticias")
             assert entered["usernames"] == ["diego"]
             assert (await omar.ask("get_profile", username="diego"))["online"] is True

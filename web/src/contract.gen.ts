@@ -299,6 +299,8 @@ export interface GetProfile {
   username: string;
 }
 
+export type GetReceipts = RoomRef;
+
 export interface GetRooms {
   kind?: RoomKind | null;
   /** Only rooms that the caller is in, or only others */
@@ -461,11 +463,19 @@ export interface Ready {
   token_expires_at: string;
 }
 
+/** How far a member has received and read a room. */
 export interface Receipt {
   room_id: string;
   username: string;
+  /** How far their furthest device has received; at first, where they joined */
   delivered_seq: number;
+  /** How far they have read; who writes has read up to there */
   read_seq: number;
+}
+
+export interface Receipts {
+  /** By username; none in rooms of more than 50 members */
+  receipts: Receipt[];
 }
 
 export interface Register {
@@ -491,6 +501,7 @@ export interface Room {
   /** null: not a member */
   role: Role | null;
   members: number;
+  /** Members connected to the node that answers, the caller too: up to 2 in a direct conversation */
   online: number;
   /** seq of the newest entry; 0 in an empty room */
   last_seq: number;
@@ -731,6 +742,8 @@ export interface Actions {
   connect_to_room: { request: ConnectToRoom; response: ConnectedRoom };
   /** The members of a room that the caller is in, by username. */
   get_members: { request: GetMembers; response: Members };
+  /** How far the other members of a room that the caller is in have received and read it. */
+  get_receipts: { request: GetReceipts; response: Receipts };
   /** The messages in which all the words are: of the caller's rooms, or of one of them; newest first. */
   search: { request: Search; response: Found };
 }
@@ -853,6 +866,8 @@ export interface ClientToServerEvents {
   connect_to_room: (request: ConnectToRoom, answer: (answer: Answer<ConnectedRoom>) => void) => void;
   /** The members of a room that the caller is in, by username. */
   get_members: (request: GetMembers, answer: (answer: Answer<Members>) => void) => void;
+  /** How far the other members of a room that the caller is in have received and read it. */
+  get_receipts: (request: GetReceipts, answer: (answer: Answer<Receipts>) => void) => void;
   /** The messages in which all the words are: of the caller's rooms, or of one of them; newest first. */
   search: (request: Search, answer: (answer: Answer<Found>) => void) => void;
 }
