@@ -13,8 +13,14 @@ STAMP := .venv/.installed
 NODE_TESTS := tests/js/node_modules/.installed
 PEERS := bench/peers/node_modules/.installed
 
-# The machine's Node.js if it is recent enough and has npm, otherwise the one that comes with the dev dependencies.
-NODE_OK = node -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)' 2>/dev/null && command -v npm >/dev/null
+WEB := server/static/index.html
+WEB_PACKAGES := web/node_modules/.installed
+# With the directories, so that a file that is gone counts as a change.
+WEB_SOURCES := web/index.html web/package.json web/tsconfig.json web/vite.config.ts $(shell find web/src web/public)
+
+# The machine's Node.js if Vite takes it and it has npm, otherwise the one that comes with the dev dependencies.
+RECENT = [a, b] = process.versions.node.split('.'); process.exit(a > 22 || a == 22 && b > 11 || a == 20 && b > 18 ? 0 : 1)
+NODE_OK = node -e "$(RECENT)" 2>/dev/null && command -v npm >/dev/null
 WITH_NODE = if ! { $(NODE_OK); }; then PATH="$(CURDIR)/$(BIN):$$PATH"; export PATH; fi;
 
 .PHONY: help
@@ -36,13 +42,25 @@ $(NODE_TESTS): tests/js/package-lock.json tests/js/package.json $(STAMP)
 	@echo npm ci --prefix tests/js; $(WITH_NODE) npm ci --prefix tests/js --no-audit --no-fund --ignore-scripts
 	@touch $@
 
+$(WEB_PACKAGES): web/package-lock.json web/package.json | $(STAMP)
+	@echo npm ci --prefix web; $(WITH_NODE) npm ci --prefix web --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+.PHONY: web
+web: $(WEB) ## Build the page, into server/static
+
+$(WEB): $(WEB_SOURCES) $(WEB_PACKAGES)
+	@echo npm run build --prefix web; $(WITH_NODE) npm run build --prefix web
+
 .PHONY: run
-run: $(STAMP) ## Start a server on http://127.0.0.1:8000
+run: $(STAMP) $(WEB) ## Start a server on http://127.0.0.1:8000
 	$(BIN)/tidings serve
 
 .PHONY: test
-test: $(STAMP) $(NODE_TESTS) $(PEERS) ## Run the tests
+test: $(STAMP) $(NODE_TESTS) $(PEERS) $(WEB) ## Run the tests
+	@echo npm test --prefix web; $(WITH_NODE) npm test --prefix web
 	@echo pytest; $(WITH_NODE) $(BIN)/python -m pytest -n auto
+	@echo npm run test:browser --prefix web; $(WITH_NODE) npm run test:browser --prefix web
 
 # The peers run on the Node.js of the dev dependencies, not on the machine's: so all measure the same one.
 $(PEERS): bench/peers/package-lock.json bench/peers/package.json $(STAMP)
@@ -54,20 +72,26 @@ bench: $(STAMP) $(PEERS) ## Measure the server beside others (ARGS="--only fanou
 	$(BIN)/python -m bench $(ARGS)
 
 .PHONY: check
-check: $(STAMP) ## Lint, check the formatting, the types and who imports whom
+check: $(STAMP) $(WEB_PACKAGES) ## Lint, check the formatting, the types and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
+	@echo npm run check --prefix web; $(WITH_NODE) npm run check --prefix web
 
 .PHONY: fmt
-fmt: $(STAMP) ## Format, and mend what the linter can
+fmt: $(STAMP) $(WEB_PACKAGES) ## Format, and mend what the linter can
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+	@echo npm run fmt --prefix web; $(WITH_NODE) npm run fmt --prefix web
 
 .PHONY: docs
 docs: $(STAMP) ## Make the generated parts of the documents, and the TypeScript types, again
 	$(BIN)/python -m docs.generate
+
+.PHONY: screenshots
+screenshots: $(WEB) ## Make the pictures of the web client again, in docs/
+	@echo npm run screenshots --prefix web; $(WITH_NODE) npm run screenshots --prefix web
 
 .PHONY: postman
 postman: $(STAMP) $(NODE_TESTS) ## Make a Postman collection of the HTTP routes, in build/
@@ -77,7 +101,7 @@ postman: $(STAMP) $(NODE_TESTS) ## Make a Postman collection of the HTTP routes,
 lock: $(UV) ## Make the lock files again (UPGRADE=1: with the newest versions)
 	$(LOCK) --all-extras --output-file requirements.lock pyproject.toml
 	$(LOCK) --constraints requirements.lock --no-annotate --output-file requirements-runtime.lock pyproject.toml
-	echo hatchling | $(LOCK) --constraints requirements.lock --no-annotate --output-file requirements-build.lock -
+	printf 'hatchling\nnodejs-wheel\n' | $(LOCK) --constraints requirements.lock --no-annotate --output-file requirements-build.lock -
 
 LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
@@ -88,5 +112,6 @@ LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-ha
 
 .PHONY: clean
 clean: ## Remove what the other targets made (never the data directory)
-	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist tests/js/node_modules bench/peers/node_modules
+	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist server/static
+	rm -rf tests/js/node_modules bench/peers/node_modules web/node_modules
 	find server db client_demo tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -368,7 +368,11 @@ def limits() -> str:
             ["logins to one account", default["limit_logins"], "`rate_limited`"],
             ["`typing` without a word", f"{typing.TYPING_S:g} s", "it ends by itself"],
             ["members of a public topic", f"{membership.MEMBER_EVENTS_UP_TO}", "no `member` events"],
-            ["members of a room", f"{cursors.RECEIPT_MEMBERS}", "no `receipt` events of others"],
+            [
+                "members of a room",
+                f"{cursors.RECEIPT_MEMBERS}",
+                "no `receipt` events of others, `get_receipts` is empty",
+            ],
         ],
     )
 

@@ -7,10 +7,10 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
 from starlette.middleware.cors import CORSMiddleware
 
 import server.actions
@@ -35,6 +35,7 @@ from server.delivery.typing import TYPING_S, Typists
 from server.dispatch import Dispatcher, Registry
 from server.echo import EchoChannel
 from server.gateways import asyncapi, docs, openapi, rest
+from server.gateways import web as web_client
 from server.gateways.dialects.mount import Dialects
 from server.gateways.requests import Requests
 from server.gateways.socketio import SocketIOGateway
@@ -291,8 +292,11 @@ class Application:
         await self._requests(scope, receive, send)
 
 
-def create_app(settings: Settings | None = None, **options: Any) -> Application:
-    """An application of its own: several can run in one process. `options` as of `Node`."""
+def create_app(settings: Settings | None = None, *, static: Traversable | None = None, **options: Any) -> Application:
+    """An application of its own: several can run in one process. `options` as of `Node`.
+
+    `static`: the built web client; None: the one in this package.
+    """
     node = Node(Settings() if settings is None else settings, **options)
 
     @asynccontextmanager
@@ -318,9 +322,5 @@ def create_app(settings: Settings | None = None, **options: Any) -> Application:
     docs.install(web)
     node.dialects.install(web)
     asyncapi.install(web, node.dispatcher.registry)
-
-    @web.get("/", include_in_schema=False)
-    async def front() -> RedirectResponse:
-        return RedirectResponse("/docs")
-
+    web_client.install(web, node.logs, static)
     return Application(node, web)

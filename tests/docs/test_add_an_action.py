@@ -11,9 +11,9 @@ PAGE = (ROOT / "docs/add-an-action.md").read_text("utf-8")
 
 def test_every_piece_of_code_stands_in_the_file_that_is_named_before_it() -> None:
     checked = 0
-    for block in re.finditer(r"^```(?:python|text)\n(.*?)^```$", PAGE, re.M | re.S):
+    for block in re.finditer(r"^```(?:python|text|ts)\n(.*?)^```$", PAGE, re.M | re.S):
         before = PAGE[: block.start()]
-        path = re.findall(r"`([a-z_/]+\.py)`", before)[-1]
+        path = re.findall(r"`([A-Za-z_/]+\.(?:py|tsx?))`", before)[-1]
         code = (ROOT / path).read_text("utf-8")
         for piece in block[1].split("...\n"):
             assert piece.strip("\n") in code, f"not in {path}:\n{piece}"
@@ -22,5 +22,5 @@ def test_every_piece_of_code_stands_in_the_file_that_is_named_before_it() -> Non
 
 
 def test_every_file_that_is_named_is_there() -> None:
-    for path in re.findall(r"`((?:server|tests|db|client_demo)/[a-z_/]*(?:\.py)?)`", PAGE):
+    for path in re.findall(r"`((?:server|tests|db|client_demo|web)/[A-Za-z_/]*(?:\.py|\.tsx?)?)`", PAGE):
         assert (ROOT / path).exists(), path

@@ -121,6 +121,7 @@ LIVE: dict[str, Refusals] = {
         query="x",
     ),
     "get_members": _of_a_room(),
+    "get_receipts": _of_a_room(),
     "typing": _of_a_room(
         {ErrorCode.FORBIDDEN: [{"topic_name": "callada"}, {"username": "satoshi"}]},
     ),

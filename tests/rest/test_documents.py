@@ -108,10 +108,8 @@ class _Links(HTMLParser):
 
 
 async def test_the_page_is_shown_and_loads_nothing_from_other_hosts(http: httpx.AsyncClient) -> None:
-    front = await http.get("/", follow_redirects=True)
     page = await http.get("/docs")
     assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
-    assert front.text == page.text
     assert "/openapi.json" in page.text
     assert "://" not in page.text
     # Unless told not to, Swagger UI asks another host to judge the document.

@@ -1,0 +1,252 @@
+/** WCAG 2.2 AA: axe-core on every view and dialog, light and dark, phone and desktop; and all of it by keyboard. */
+import axe from "axe-core";
+import type { BrowserContextOptions } from "playwright-core";
+import type { Account } from "./support/account.ts";
+import { AWAY, type Person } from "./support/person.ts";
+import { expect, test } from "./support/world.ts";
+
+const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
+
+/** Fails with what axe-core finds in the page, in light and in dark. */
+async function isAccessible({ page }: Person, view: string): Promise<void> {
+  if (!(await page.evaluate(() => "axe" in window))) await page.evaluate(axe.source);
+  for (const colorScheme of ["light", "dark"] as const) {
+    await page.emulateMedia({ colorScheme });
+    const found = await page.evaluate(async (rules) => {
+      // The colours are those of the next frame.
+      for (let frames = 0; frames < 2; frames++) await new Promise((resolve) => requestAnimationFrame(resolve));
+      const { violations } = await (window as unknown as { axe: typeof axe }).axe.run(document, {
+        runOnly: rules,
+        // A phone shows one pane at a time: beside the list of rooms alone there is no main part.
+        rules: { "landmark-one-main": { enabled: false } },
+        resultTypes: ["violations"],
+      });
+      return violations.map(
+        ({ id, nodes }) => `${id}: ${nodes.map(({ html, any }) => `${html} ${any[0]?.message}`)}`,
+      );
+    }, RULES);
+    expect(found, `${view}, ${colorScheme}`).toEqual([]);
+  }
+}
+
+/** A room in which there is some of all that a room can show. */
+async function furnish(diego: Account, omar: Person, topic: string): Promise<void> {
+  const room = await diego.topic(topic);
+  const program = await omar.account();
+  await program.join(topic);
+  const first = await diego.say(room, `Hello @${omar.name}, **this** is \`code\` and https://example.org/a`);
+  await diego.say(room, "```\na block of code\n```\n> a quotation\n\n1. one\n2. two");
+  await program.ask("message", { room_id: room, content: "an answer of mine", reply_to: first.id });
+  const removed = await diego.say(room, "a mistake");
+  await diego.ask("delete", { message_id: removed.id });
+  await diego.ask("react", { message_id: first.id, emoji: "🎉" });
+  await program.ask("react", { message_id: first.id, emoji: "👍" });
+  const edited = await diego.say(room, "an eror");
+  await diego.ask("edit", { message_id: edited.id, content: "an error" });
+  await diego.ask("create", { topic_name: `${topic} in private`, is_private: true });
+  await diego.ask("invite", { topic_name: `${topic} in private`, username: omar.name });
+  const group = await diego.ask("create_conversation", { usernames: [omar.name], title: `${topic} group` });
+  await diego.say(group.room_id, "unread");
+  const direct = await program.ask("create_conversation", { usernames: [diego.name] });
+  await program.say(direct.room_id, "a message of mine");
+}
+
+const SIZES: Record<string, BrowserContextOptions> = {
+  desktop: { viewport: { width: 1280, height: 800 } },
+  phone: { viewport: { width: 390, height: 844 } },
+};
+
+for (const [size, options] of Object.entries(SIZES))
+  test(`axe-core finds nothing on any view or dialog, light and dark, on a ${size}`, async ({ visitor, account }) => {
+    const omar = await visitor("omar", options);
+    const { page } = omar;
+    const back = async () => {
+      if (size === "phone") await omar.button("Back").click();
+    };
+    const leave = async () => {
+      await page.keyboard.press("Escape");
+      await page.getByRole("dialog").waitFor({ state: "hidden" });
+    };
+    await omar.button("Sign in").waitFor();
+    await isAccessible(omar, "signing in");
+    await omar.signUp();
+    await isAccessible(omar, "welcome");
+    const diego = await account("diego");
+    const topic = `everything ${omar.name}`;
+    await furnish(diego, omar, topic);
+    await omar.room(diego.name).waitFor();
+    await isAccessible(omar, "rooms");
+
+    for (const [button, dialog] of [
+      ["New topic", "New topic"],
+      ["New conversation", "New conversation"],
+      ["Find topics", "Find topics"],
+    ] as const) {
+      await omar.button(button).click();
+      await page.getByRole("dialog", { name: dialog }).waitFor();
+      await isAccessible(omar, dialog);
+      await leave();
+    }
+    await omar.button("Account").click();
+    await page.getByRole("menu").waitFor();
+    await isAccessible(omar, "the account's menu");
+    await page.getByRole("menuitem", { name: "Settings" }).click();
+    for (const tab of ["Appearance", "Devices", "Security", "Privacy", "Account"]) {
+      await page.getByRole("tab", { name: tab }).click();
+      await page.getByRole("tabpanel", { name: tab }).waitFor();
+      await isAccessible(omar, `settings: ${tab}`);
+    }
+    await leave();
+    for (const [item, dialog] of [
+      ["Join by invitation link", "Join by invitation"],
+      ["Keyboard shortcuts", "Keyboard shortcuts"],
+    ] as const) {
+      await omar.menu("Account", item);
+      await page.getByRole("dialog", { name: dialog }).waitFor();
+      await isAccessible(omar, dialog);
+      await leave();
+    }
+
+    await omar.enter(topic);
+    await omar.message("an answer of mine").waitFor();
+    await isAccessible(omar, "a topic");
+    await omar.message("an answer of mine").hover();
+    await omar.message("an answer of mine").getByRole("toolbar").waitFor();
+    await isAccessible(omar, "the toolbar of a message");
+    await omar.act("an answer of mine", "More actions");
+    await page.getByRole("menu").waitFor();
+    await isAccessible(omar, "the menu of a message");
+    await page.keyboard.press("Escape");
+    await omar.act("an answer of mine", "Add a reaction");
+    await page.getByRole("dialog", { name: "Emoji" }).getByRole("searchbox").waitFor();
+    await isAccessible(omar, "all emoji");
+    await leave();
+    await omar.act("an answer of mine", "Reply");
+    await isAccessible(omar, "answering");
+    await omar.button("Cancel").click();
+    await omar.box.pressSequentially("@");
+    await page.getByRole("option").first().waitFor();
+    await isAccessible(omar, "completing a name");
+    await omar.box.clear();
+
+    await omar.button("More about this room").click();
+    await page.getByRole("menu").waitFor();
+    await isAccessible(omar, "the room's menu");
+    await page.getByRole("menuitem", { name: "Leave" }).click();
+    await page.getByRole("dialog", { name: /Leave/ }).waitFor();
+    await isAccessible(omar, "leaving");
+    await leave();
+    await omar.button("Members").click();
+    const panel = page.getByRole("complementary", { name: "Members" });
+    await panel.getByText(diego.name).waitFor();
+    await isAccessible(omar, "members");
+    await panel.getByRole("button", { name: "Close" }).click();
+    await omar.button("Search in this room").click();
+    await page.getByRole("searchbox", { name: "Search", exact: true }).fill("code");
+    await page.getByRole("list", { name: "Results" }).getByRole("button").first().waitFor();
+    await isAccessible(omar, "search");
+    await page.getByRole("complementary", { name: "Search" }).getByRole("button", { name: "Close" }).click();
+    await back();
+
+    await omar.enter(`${topic} in private`);
+    for (const [item, dialog] of [
+      ["Invite somebody", /Invite to/],
+      ["Invitation link", /Invitation link to/],
+    ] as const) {
+      await omar.menu("More about this room", item);
+      await page.getByRole("dialog", { name: dialog }).waitFor();
+      await isAccessible(omar, item);
+      await leave();
+    }
+    await back();
+
+    await omar.enter(diego.name);
+    await omar.message("a message of mine").waitFor();
+    omar.expects(AWAY);
+    await omar.context.setOffline(true);
+    await page.getByText("You are offline.").waitFor();
+    await omar.say("this waits");
+    await omar.log.getByLabel("Waits to be sent").waitFor();
+    await isAccessible(omar, "offline");
+  });
+
+/** Press Tab until what has the focus is called so. */
+async function tabTo({ page }: Person, name: string | RegExp, key = "Tab"): Promise<void> {
+  const passed: string[] = [];
+  for (let presses = 0; presses < 60; presses++) {
+    const focused = page.locator(":focus");
+    const snapshot = (await focused.count()) === 0 ? "" : await focused.ariaSnapshot();
+    const called = /^- \w+ "([^"]*)"/.exec(snapshot)?.[1] ?? snapshot;
+    if (typeof name === "string" ? called === name : name.test(called)) return;
+    passed.push(called);
+    await page.keyboard.press(key);
+  }
+  throw new Error(`Tab does not lead to ${name}, but to ${passed.join(", ")}`);
+}
+
+test("all of it goes by keyboard alone: signing up, a topic, writing, answering, editing, searching, leaving", async ({
+  visitor,
+}) => {
+  const omar = await visitor("omar");
+  const { keyboard } = omar.page;
+  await omar.button("Sign in").waitFor();
+  await tabTo(omar, "Username");
+  await keyboard.type(omar.name);
+  await tabTo(omar, "Password");
+  await keyboard.type("correct horse");
+  await tabTo(omar, "Create account");
+  await keyboard.press("Enter");
+  await omar.seesChat();
+
+  const topic = `keys ${omar.name}`;
+  await tabTo(omar, "New topic");
+  await keyboard.press("Enter");
+  await tabTo(omar, "Topic name");
+  await keyboard.type(topic);
+  await keyboard.press("Enter");
+  await omar.box.waitFor();
+  await omar.page.getByRole("dialog").waitFor({ state: "hidden" });
+  await tabTo(omar, "Message");
+  await keyboard.type("first");
+  await keyboard.press("Enter");
+  await omar.message("first").waitFor();
+
+  await tabTo(omar, /first/, "Shift+Tab");
+  await keyboard.press("r");
+  await omar.page.getByText("Replying to").waitFor();
+  await expect.poll(() => omar.box.evaluate((box) => box === document.activeElement)).toBe(true);
+  await keyboard.type("secont");
+  await keyboard.press("Enter");
+  await omar.message("secont").waitFor();
+  await omar.log.getByLabel("Waits to be sent").waitFor({ state: "hidden" });
+  await keyboard.press("ArrowUp");
+  await omar.page.getByText("Editing").waitFor();
+  await keyboard.press("Backspace");
+  await keyboard.type("d");
+  await keyboard.press("Enter");
+  await omar.message("second").waitFor();
+
+  await keyboard.press("Control+k");
+  const search = omar.page.getByRole("searchbox", { name: "Search", exact: true });
+  await expect.poll(() => search.evaluate((field) => field === document.activeElement)).toBe(true);
+  await keyboard.type("first");
+  await omar.page.getByText("1 result").waitFor();
+  await keyboard.press("ArrowDown");
+  await keyboard.press("Enter");
+  await expect.poll(() => omar.page.url()).toMatch(/\/\d+$/);
+  await tabTo(omar, "Close");
+  await keyboard.press("Enter");
+
+  await tabTo(omar, "More about this room");
+  await keyboard.press("Enter");
+  await keyboard.press("End");
+  await keyboard.press("Enter");
+  await omar.page.getByRole("dialog", { name: /Leave/ }).waitFor();
+  await tabTo(omar, "Leave");
+  await keyboard.press("Enter");
+  await omar.room(topic).waitFor({ state: "hidden" });
+  await omar.page.getByRole("dialog").waitFor({ state: "hidden" });
+  await tabTo(omar, "Sign out");
+  await keyboard.press("Enter");
+  await omar.button("Sign in").waitFor();
+});

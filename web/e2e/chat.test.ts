@@ -1,0 +1,224 @@
+/** Two people in two browsers, through what one does in a chat. */
+import type { Person } from "./support/person.ts";
+import { expect, test } from "./support/world.ts";
+
+/** What is said of a room in the sidebar besides its name. */
+async function about(person: Person, room: string): Promise<string> {
+  const described = (await person.room(room).getAttribute("aria-describedby")) ?? "";
+  const ids = described.split(" ").map((id) => `[id="${id}"]`);
+  return (await person.page.locator(ids.join()).allTextContents()).join(" ");
+}
+
+async function newConversation(person: Person, others: readonly string[], title = ""): Promise<void> {
+  await person.button("New conversation").click();
+  const dialog = person.page.getByRole("dialog", { name: "New conversation" });
+  for (const [at, other] of others.entries()) {
+    await dialog.getByRole("textbox", { name: "Username" }).fill(other);
+    if (at < others.length - 1) await dialog.getByRole("button", { name: "Add", exact: true }).click();
+  }
+  if (title !== "") await dialog.getByRole("textbox", { name: "Title of the group" }).fill(title);
+  await dialog.getByRole("button", { name: "Start" }).click();
+  await dialog.waitFor({ state: "hidden" });
+}
+
+async function newTopic(person: Person, name: string, isPrivate = false): Promise<void> {
+  await person.button("New topic").click();
+  const dialog = person.page.getByRole("dialog", { name: "New topic" });
+  await dialog.getByRole("textbox", { name: "Topic name" }).fill(name);
+  if (isPrivate) await dialog.getByRole("checkbox", { name: "Private" }).check();
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await person.box.waitFor();
+}
+
+test("a topic that one makes is found and joined by another, and each reads what the other writes, in order", async ({
+  person,
+}) => {
+  const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
+  const topic = `garden of ${omar.name}`;
+  await newTopic(omar, topic);
+  await omar.say("who waters the tomatoes?");
+
+  await lucia.button("Find topics").click();
+  await lucia.page.getByRole("searchbox", { name: "Filter topics" }).fill(topic);
+  await lucia.button(`Join ${topic}`).click();
+  await lucia.message("who waters the tomatoes?").filter({ hasText: omar.name }).waitFor();
+  await lucia.box.pressSequentially("I ");
+  await omar.page.getByText(`${lucia.name} is typing`).first().waitFor();
+  await lucia.box.clear();
+  await lucia.say("I do", "every **morning**, see https://example.org/x and `code`");
+  await omar.message("I do").filter({ hasText: lucia.name }).waitFor();
+  const markdown = omar.message("every morning");
+  await markdown.locator("strong", { hasText: "morning" }).waitFor();
+  await markdown.locator("code", { hasText: "code" }).waitFor();
+  const link = markdown.getByRole("link", { name: "https://example.org/x" });
+  expect(await link.getAttribute("rel")).toContain("noopener");
+  for (const one of [omar, lucia])
+    expect(await one.sees(/who waters|I do|every morning/)).toEqual(["who waters", "I do", "every morning"]);
+
+  await omar.menu("More about this room", "Leave");
+  await omar.button("Leave").click();
+  await omar.room(topic).waitFor({ state: "hidden" });
+});
+
+test("a message is edited, deleted, reacted to and answered, and its link leads to it", async ({ person }) => {
+  const [omar, lucia] = await Promise.all([
+    person("omar", { permissions: ["clipboard-read", "clipboard-write"] }),
+    person("lucia"),
+  ]);
+  await newConversation(omar, [lucia.name]);
+  await omar.say("furst", "second");
+  await lucia.enter(omar.name);
+  await lucia.message("second").waitFor();
+
+  await omar.act("furst", "Edit");
+  await omar.box.fill("first");
+  await omar.box.press("Enter");
+  await lucia.message("first").filter({ hasText: "edited" }).waitFor();
+
+  await lucia.act("first", "React with 👍");
+  await omar.message("first").getByRole("button", { name: "👍 1" }).click();
+  await lucia.message("first").getByRole("button", { name: "👍 2", pressed: true }).waitFor();
+
+  await lucia.act("first", "Reply");
+  await lucia.say("an answer");
+  await omar
+    .message("an answer")
+    .getByRole("button", { name: /In reply to.*first/ })
+    .waitFor();
+
+  await omar.actInMenu("first", "Copy link");
+  const address = await omar.page.evaluate(() => navigator.clipboard.readText());
+  expect(address).toMatch(new RegExp(`^${omar.url}/#/room/[^/]+/\\d+$`));
+  await lucia.page.goto(address);
+  await lucia.message("first").first().waitFor();
+
+  await omar.actInMenu("second", "Delete");
+  await omar.page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+  for (const one of [omar, lucia]) await one.message("This message was deleted.").waitFor();
+  expect(await lucia.message("second").count()).toBe(0);
+});
+
+test("in a conversation one sees that a message is delivered and read, and in the sidebar what is unread", async ({
+  person,
+  account,
+}) => {
+  const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
+  const teresa = await account("teresa");
+  await newConversation(omar, [lucia.name]);
+  await omar.say("are you there?");
+  await omar.message("are you there?").getByLabel("Delivered").waitFor();
+  await expect.poll(() => about(lucia, omar.name)).toMatch(/1 unread/);
+  expect(await lucia.page.title()).toMatch(/^\(1\)/);
+  await lucia.enter(omar.name);
+  await omar.message("are you there?").getByLabel("Read").waitFor();
+  await expect.poll(() => about(lucia, omar.name)).not.toMatch(/unread/);
+  await expect.poll(() => lucia.page.title()).not.toMatch(/^\(/);
+
+  await newConversation(omar, [lucia.name, teresa.name], "three");
+  await omar.say(`@${lucia.name} look`);
+  await expect.poll(() => about(lucia, "three")).toMatch(/you are mentioned, *1 unread/);
+  await lucia.enter("three");
+  await lucia.message("look").waitFor();
+  await expect.poll(() => about(lucia, "three")).not.toMatch(/mentioned|unread/);
+});
+
+test("a private topic is come by with an invitation or a link alone; who moderates it mutes, kicks and bans", async ({
+  person,
+}) => {
+  const [omar, lucia, teresa] = await Promise.all([person("omar"), person("lucia"), person("teresa")]);
+  const topic = `secret of ${omar.name}`;
+  await newTopic(omar, topic, true);
+  await omar.menu("More about this room", "Invite somebody");
+  await omar.page.getByRole("textbox", { name: "Username" }).fill(lucia.name);
+  await omar.button("Invite").click();
+  await lucia.enter(topic);
+  await omar.page.keyboard.press("Escape");
+
+  await omar.menu("More about this room", "Invitation link");
+  await omar.button("Create link").click();
+  const address = await omar.page.getByRole("textbox", { name: "Link", exact: true }).inputValue();
+  await omar.page.keyboard.press("Escape");
+  expect(await teresa.room(topic).count()).toBe(0);
+  await teresa.page.goto(address);
+  await teresa.button("Join").click();
+  await teresa.box.waitFor();
+  await teresa.say("here I am");
+  await omar.message("here I am").waitFor();
+
+  await omar.button("Members").click();
+  const moderate = async (whom: Person, what: string) => {
+    await omar.menu(new RegExp(`^${whom.name}`), what);
+    await omar.page.getByRole("dialog").getByRole("button", { name: what, exact: true }).click();
+    await omar.page.getByRole("dialog").waitFor({ state: "hidden" });
+  };
+  await moderate(lucia, "Make a moderator");
+  await expect
+    .poll(() => omar.page.getByRole("complementary", { name: "Members" }).textContent())
+    .toMatch(new RegExp(`${lucia.name}moderator`));
+  await moderate(teresa, "Mute");
+  await teresa.say("may I?");
+  await teresa
+    .message("may I?")
+    .getByText(/Not sent/)
+    .waitFor();
+  await teresa.button("Discard").click();
+  await teresa.message("may I?").waitFor({ state: "hidden" });
+  await moderate(teresa, "Kick");
+  await teresa.room(topic).waitFor({ state: "hidden" });
+  await moderate(lucia, "Ban");
+  await lucia.room(topic).waitFor({ state: "hidden" });
+});
+
+test("what is searched for is found in all rooms, and a press leads to it, however far back it is", async ({
+  person,
+  account,
+}) => {
+  const omar = await person("omar");
+  const diego = await account("diego");
+  const topic = `archive ${omar.name}`;
+  const room = await diego.topic(topic);
+  await diego.say(room, "the needle in the haystack");
+  await Promise.all(Array.from({ length: 400 }, (_, at) => diego.say(room, `hay ${at}`)));
+  await (await omar.account()).join(topic);
+  await omar.enter(topic);
+  await omar.message("hay 399").waitFor();
+  await omar.page.keyboard.press("Control+k");
+  await omar.page.getByRole("searchbox", { name: "Search", exact: true }).fill("needle");
+  await omar.page.getByRole("list", { name: "Results" }).getByRole("button").first().click();
+  await omar.message("the needle in the haystack").waitFor();
+  await omar.button("Jump to newest").click();
+  await omar.message("hay 399").waitFor();
+});
+
+test("a room opens at its end, be its messages held already or not, and the end stays when more is written there", async ({
+  person,
+  account,
+}) => {
+  const [omar, lucia] = await Promise.all([
+    account("omar"),
+    person("lucia", { viewport: { width: 390, height: 844 } }),
+  ]);
+  const topic = `letters of ${omar.name}`;
+  const room_id = await omar.topic(topic);
+  const reader = await lucia.account();
+  await reader.ask("subscribe", { topic_name: topic });
+  const letter = (number: number) =>
+    `letter ${number}\n\n\`\`\`\nof several\nlines\n\`\`\`\nand a last one that is long enough to be broken on a telephone`;
+  for (let number = 1; number <= 15; number++) await omar.say(room_id, letter(number));
+  const last = (await reader.history(room_id)).at(-1)?.seq ?? 0;
+  await reader.ask("read", { room_id, seq: last });
+  const atEnd = () =>
+    lucia.log.evaluate(
+      (log) => log.scrollHeight > log.clientHeight && log.scrollHeight - log.clientHeight - log.scrollTop < 2,
+    );
+  await lucia.enter(topic);
+  await expect.poll(atEnd).toBe(true);
+  await omar.say(room_id, letter(16));
+  await lucia.message("letter 16").waitFor();
+  await expect.poll(atEnd).toBe(true);
+  await lucia.page.reload();
+  await lucia.message("letter 16").waitFor();
+  await expect.poll(atEnd).toBe(true);
+  await reader.leave();
+  await omar.leave();
+});

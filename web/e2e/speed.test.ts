@@ -1,0 +1,94 @@
+/** A room of a hundred thousand messages: what is on the screen stays small, and stays where it is. */
+import { execFile } from "node:child_process";
+import { setInterval } from "node:timers/promises";
+import { promisify } from "node:util";
+import type { Account } from "./support/account.ts";
+import { framesWhile, scrolledUp } from "./support/frames.ts";
+import { AWAY, type Person } from "./support/person.ts";
+import { environment, PYTHON, REPOSITORY } from "./support/server.ts";
+import { expect, test } from "./support/world.ts";
+
+const MESSAGES = 100_000;
+const PER_SECOND = 50;
+const MOST_ELEMENTS = 3000;
+const MOST_TRANSFERRED = 200 * 1024;
+
+test("the page is loaded with less than 200 KB", async ({ visitor }) => {
+  const omar = await visitor("omar", { serviceWorkers: "block" });
+  await omar.button("Sign in").waitFor();
+  const transferred = await omar.page.evaluate(() =>
+    performance
+      .getEntriesByType("resource")
+      .concat(performance.getEntriesByType("navigation"))
+      .reduce((sum, entry) => sum + (entry as PerformanceResourceTiming).transferSize, 0),
+  );
+  process.stdout.write(`first load: ${(transferred / 1024).toFixed(1)} KB\n`);
+  expect(transferred).toBeGreaterThan(50 * 1024);
+  expect(transferred).toBeLessThan(MOST_TRANSFERRED);
+});
+
+test("a room of a hundred thousand messages opens at its end, scrolls up without a jump, and keeps its place while fifty a second arrive", async ({
+  server,
+  person,
+  account,
+}) => {
+  const omar = await person("omar");
+  const diego = await account("diego");
+  const topic = `large ${omar.name}`;
+  const room = await diego.topic(topic);
+  await diego.leave();
+  omar.expects(AWAY);
+  await server.stop();
+  const fill = [`${REPOSITORY}/web/e2e/support/fill.py`, server.data, room, String(MESSAGES)];
+  await promisify(execFile)(PYTHON, fill, { env: environment({}) });
+  await server.start();
+  await omar.seesChat();
+  await (await omar.account()).join(topic);
+  await omar.enter(topic);
+  await omar.message(`message-${MESSAGES}`).waitFor();
+
+  const scrolling = await framesWhile(omar.page, async () => {
+    const [seen] = await Promise.all([scrolledUp(omar.log, 20), arrive(diego, room, "first", 100)]);
+    const numbers = seen.flatMap((text) => /message-(\d+)/.exec(text)?.[1] ?? []).map(Number);
+    // Every message from the first that was seen to the end: none missed, none twice.
+    const first = numbers[0] ?? 0;
+    expect(numbers).toEqual(Array.from({ length: MESSAGES - first + 1 }, (_, at) => first + at));
+    expect(numbers.length).toBeGreaterThan(200);
+  });
+  process.stdout.write(`scrolling while ${PER_SECOND} messages a second arrive: ${scrolling}\n`);
+
+  const before = await placeOf(omar);
+  await arrive(diego, room, "second", 50);
+  await omar.page.getByRole("button", { name: /Jump to newest.*150/ }).waitFor();
+  const after = await placeOf(omar);
+  expect(after.text).toBe(before.text);
+  expect(Math.abs(after.at - before.at)).toBeLessThan(1);
+  expect(await omar.page.locator("*").count()).toBeLessThan(MOST_ELEMENTS);
+
+  await omar.button(/Jump to newest/).click();
+  await omar.message("second-49").waitFor();
+  const following = await framesWhile(omar.page, async () => {
+    await arrive(diego, room, "third", 100);
+    await omar.message("third-99").waitFor();
+  });
+  process.stdout.write(`at the end while ${PER_SECOND} messages a second arrive: ${following}\n`);
+});
+
+/** Have messages arrive, so many a second; returns when the last is in the room. */
+async function arrive(from: Account, room: string, word: string, count: number): Promise<void> {
+  const sent: Promise<unknown>[] = [];
+  for await (const _ of setInterval(1000 / PER_SECOND)) {
+    sent.push(from.say(room, `${word}-${sent.length}`));
+    if (sent.length === count) break;
+  }
+  await Promise.all(sent);
+}
+
+/** The first whole message on the screen, and how far down it is. */
+function placeOf({ log }: Person): Promise<{ text: string | null; at: number }> {
+  return log.evaluate((scroller) => {
+    const { top } = scroller.getBoundingClientRect();
+    const article = [...scroller.querySelectorAll("article")].find((one) => one.getBoundingClientRect().top >= top);
+    return { text: article?.textContent ?? null, at: article?.getBoundingClientRect().top ?? 0 };
+  });
+}

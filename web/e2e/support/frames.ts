@@ -1,0 +1,77 @@
+/** How smoothly a page draws, by the frames that it asked for and got. */
+import type { Locator, Page } from "playwright-core";
+
+/** The frames of a time. */
+export class Frames {
+  /** ms between one frame and the next */
+  private readonly gaps: readonly number[];
+
+  constructor(gaps: readonly number[]) {
+    this.gaps = [...gaps].sort((one, other) => one - other);
+  }
+
+  get perSecond(): number {
+    const sum = this.gaps.reduce((total, gap) => total + gap, 0);
+    return (1000 * this.gaps.length) / sum;
+  }
+
+  /** ms; `of` 0.99: 99 % of the frames came at least so quickly */
+  within(of: number): number {
+    return this.gaps[Math.min(this.gaps.length - 1, Math.floor(this.gaps.length * of))] ?? 0;
+  }
+
+  toString(): string {
+    const [half, most, all] = [0.5, 0.99, 1].map((of) => this.within(of).toFixed(1));
+    return `${this.perSecond.toFixed(1)} frames a second; between two frames ${half} ms (median), ${most} (99 %), ${all} (longest)`;
+  }
+}
+
+/** Measure the frames of a page while something happens. */
+export async function framesWhile(page: Page, work: () => Promise<void>): Promise<Frames> {
+  const recording = await page.evaluateHandle(() => {
+    const recorded = { gaps: [] as number[], over: false };
+    let last = performance.now();
+    const frame = (now: number) => {
+      recorded.gaps.push(now - last);
+      last = now;
+      if (!recorded.over) requestAnimationFrame(frame);
+    };
+    requestAnimationFrame(frame);
+    return recorded;
+  });
+  await work();
+  const gaps = await recording.evaluate((recorded) => {
+    recorded.over = true;
+    return recorded.gaps;
+  });
+  return new Frames(gaps.slice(1));
+}
+
+/** Scroll up through so many screens, a part of one with each frame; the texts that were seen, from top to bottom. */
+export function scrolledUp(log: Locator, screens: number): Promise<string[]> {
+  return log.evaluate(async (scroller, screens) => {
+    const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
+    const shown = () => {
+      const { top, bottom } = scroller.getBoundingClientRect();
+      return [...scroller.querySelectorAll<HTMLElement>("article")]
+        .filter((article) => {
+          const place = article.getBoundingClientRect();
+          return place.bottom > top && place.top < bottom;
+        })
+        .map((article) => ({ key: article.dataset.key, text: article.textContent ?? "" }));
+    };
+    let seen = shown();
+    const step = scroller.clientHeight / 8;
+    for (let screen = 0; screen < screens * 8; screen++) {
+      scroller.scrollTop -= step;
+      await frame();
+      const now = shown();
+      // By its key: what is said of a message changes when the one before it comes, which may be of the same sender.
+      const overlap = now.findIndex(({ key }) => key === seen[0]?.key);
+      if (overlap < 0)
+        throw new Error(`it jumped from "${seen[0]?.text}" to "${now[0]?.text}" … "${now.at(-1)?.text}"`);
+      seen = [...now.slice(0, overlap), ...seen];
+    }
+    return seen.map(({ text }) => text);
+  }, screens);
+}

@@ -1,0 +1,408 @@
+/**
+ * The client of one signed-in user: where events, answers, what is kept and what waits to be sent come together.
+ *
+ * A message goes `send` → `Outbox` (IndexedDB) → `Connection` → server, and comes back as an event: `Connection` →
+ * `applied` (store.ts) → the views, and → `Database`, with its cursor.
+ */
+import { createStore, type StoreApi } from "zustand/vanilla";
+import { Connection, type LiveAction, type Status } from "./connection.ts";
+import type { Actions, Message, Room, Rooms } from "./contract.gen.ts";
+import { Database } from "./database.ts";
+import { Keeper } from "./keeper.ts";
+import { Loading } from "./loading.ts";
+import { Outbox, type Unsent } from "./outbox.ts";
+import { Reading } from "./reading.ts";
+import { deviceName, exported, get, Refused, refreshed, type Session, saveSession } from "./session.ts";
+import { applied, type Change, initial, KEPT, type RoomState, type ServerEvent, type State } from "./store.ts";
+import { tailOf } from "./timeline.ts";
+
+/** What the views show. */
+export interface View {
+  readonly state: State;
+  readonly status: Status;
+  /** Whether the rooms are known, be it from what was kept. */
+  readonly loaded: boolean;
+  /** What waits to be sent or was refused, in order. */
+  readonly unsent: readonly Unsent[];
+}
+
+const ROOMS_PAGE = 500;
+const PREFETCHED = 12;
+const KEEP_AFTER = 500;
+const DELIVERED_AFTER = 250;
+const TYPING_EVERY = 3000;
+const REFRESH_BEFORE = 15 * 60_000;
+const REFRESH_AGAIN = 60_000;
+
+export class Client {
+  readonly view: StoreApi<View>;
+  private session: Session;
+  private readonly database: Database;
+  private readonly connection: Connection;
+  private readonly outbox: Outbox;
+  private readonly keeper: Keeper;
+  /** What is asked for beyond what comes by itself. */
+  readonly load: Loading;
+  private readonly tabs: BroadcastChannel;
+  private readonly listeners = new Set<(messages: readonly Message[]) => void>();
+  private readonly timers = new Set<ReturnType<typeof setTimeout>>();
+  private readonly typedAt = new Map<string, number>();
+  private readonly reading: Reading;
+  private readonly drafts = new Map<string, string>();
+  private queue: Change[] = [];
+  private scheduled = false;
+  private keepTimer: ReturnType<typeof setTimeout> | null = null;
+  private deliveredTimer: ReturnType<typeof setTimeout> | null = null;
+  private confirmed: ReadonlyMap<string, RoomState> = new Map();
+  private stopped = false;
+  /** The room that is on the screen: its messages are not cut. */
+  private watched: string | null = null;
+
+  /** Open what is kept of the user, and begin to connect. */
+  static async open(session: Session): Promise<Client> {
+    const database = await Database.open(session.username);
+    const client = new Client(session, database, await database.rooms());
+    await client.outbox.load();
+    void client.begin();
+    return client;
+  }
+
+  private constructor(session: Session, database: Database, rooms: readonly RoomState[]) {
+    this.session = session;
+    this.database = database;
+    const held = new Map(rooms.map((room) => [room.room.room_id, room]));
+    this.keeper = new Keeper(database, held);
+    this.confirmed = held;
+    this.view = createStore<View>(() => ({
+      state: { ...initial(session.username), rooms: held },
+      status: { is: "connecting" },
+      loaded: rooms.length > 0,
+      unsent: [],
+    }));
+    this.connection = new Connection({
+      auth: () => ({ token: this.session.token, device: deviceName(), cursors: this.cursors() }),
+      event: (event) => this.event(event),
+      status: (status) => {
+        if (status.is === "offline") this.take({ type: "disconnected" });
+        this.view.setState({ status });
+      },
+    });
+    this.tabs = new BroadcastChannel(`tidings ${session.username}`);
+    this.tabs.onmessage = () => void this.outbox.load();
+    this.outbox = new Outbox({
+      store: database.outbox,
+      send: (request) => this.connection.ask("message", request),
+      has: (message) => message.seq <= (this.room(message.room_id)?.cursor ?? Number.POSITIVE_INFINITY),
+      ready: () => this.connection.isReady,
+      changed: (unsent) => this.view.setState({ unsent }),
+      alone: (work) =>
+        "locks" in navigator ? navigator.locks.request(`tidings outbox ${session.username}`, work) : work(),
+      tell: () => this.tabs.postMessage("outbox"),
+      later: (work, after) => this.later(work, after),
+    });
+    this.load = new Loading({
+      ask: (action, request) => this.ask(action, request),
+      state: () => this.state,
+      take: (change) => {
+        this.take(change);
+        this.flush();
+      },
+    });
+    this.reading = new Reading({
+      ask: (room_id, seq) => this.ask("read", { room_id, seq }),
+      ready: () => this.connection.isReady,
+      later: (work, after) => this.later(work, after),
+    });
+    document.addEventListener("visibilitychange", this.hidden);
+    window.addEventListener("pagehide", this.hidden);
+    this.planRefresh();
+  }
+
+  get me(): string {
+    return this.session.username;
+  }
+
+  get state(): State {
+    return this.view.getState().state;
+  }
+
+  room(room_id: string): RoomState | undefined {
+    return this.state.rooms.get(room_id);
+  }
+
+  /** Stop, with everything kept. */
+  async stop(): Promise<void> {
+    if (this.stopped) return;
+    this.flush();
+    this.stopped = true;
+    document.removeEventListener("visibilitychange", this.hidden);
+    window.removeEventListener("pagehide", this.hidden);
+    for (const timer of this.timers) clearTimeout(timer);
+    this.connection.stop();
+    this.outbox.stop();
+    await this.keeper.keep(this.state.rooms);
+    this.tabs.close();
+    this.database.close();
+  }
+
+  /** Withdraw the session and forget all that is kept here. */
+  async signOut(): Promise<void> {
+    await this.ask("logout", {}).catch(() => undefined); // without a connection the token outlives us until it expires
+    saveSession(null);
+    await this.stop();
+    await Database.forget(this.me);
+  }
+
+  /** All that the server keeps of the user, as JSON lines. Raises `Refused`. */
+  export(): Promise<Blob> {
+    return exported(this.session.token);
+  }
+
+  /** Call `heard` with the messages of others that arrive. Returns what ends it. */
+  onMessages(heard: (messages: readonly Message[]) => void): () => void {
+    this.listeners.add(heard);
+    return () => this.listeners.delete(heard);
+  }
+
+  /** Ask an action on the live connection. Raises `Refused`. What the server sent before the answer has been applied. */
+  async ask<A extends LiveAction>(action: A, request: Actions[A]["request"]): Promise<Actions[A]["response"]> {
+    const data = await this.connection.ask(action, request);
+    this.flush();
+    return data;
+  }
+
+  /** Try to connect now. */
+  reconnect(): void {
+    this.connection.connect();
+  }
+
+  // Messages
+
+  /** Kept when this returns; sent, once, when there is a connection. */
+  async send(room_id: string, content: string, reply_to: string | null = null): Promise<void> {
+    // Said, for the server passes on that one types only now and then: else it would not when one goes on at once.
+    this.typing(room_id, false);
+    await this.outbox.send(room_id, content, reply_to);
+  }
+
+  retryUnsent(client_id: string): Promise<void> {
+    return this.outbox.retry(client_id);
+  }
+
+  discardUnsent(client_id: string): Promise<void> {
+    return this.outbox.discard(client_id);
+  }
+
+  /** Tell the others, now and then, that the user is typing. */
+  typing(room_id: string, typing: boolean): void {
+    const now = Date.now();
+    const last = this.typedAt.get(room_id);
+    if (typing ? last !== undefined && now - last < TYPING_EVERY : last === undefined) return;
+    if (typing) this.typedAt.set(room_id, now);
+    else this.typedAt.delete(room_id);
+    if (this.connection.isReady) void this.ask("typing", { room_id, typing }).catch(() => undefined);
+  }
+
+  async draft(room_id: string): Promise<string> {
+    return this.drafts.get(room_id) ?? (await this.database.draft(room_id));
+  }
+
+  keepDraft(room_id: string, text: string): void {
+    this.drafts.set(room_id, text);
+    if (!this.stopped) void this.database.keepDraft(room_id, text);
+  }
+
+  /** Somebody looks at the end of this room, and reads what comes; null: nobody does. */
+  look(room_id: string | null): void {
+    this.reading.look(room_id);
+    this.show(this.reading.seen(this.state));
+  }
+
+  // Pages of the log
+
+  /** The room on the screen, or none. Others keep their newest messages only. */
+  watch(room_id: string | null): void {
+    if (this.watched !== null && this.watched !== room_id) this.take({ type: "tail_only", room_id: this.watched });
+    this.watched = room_id;
+  }
+
+  /** Cut what is held of a room to what lies around a seq that is looked at. */
+  trim(room_id: string, around: number): void {
+    this.take({ type: "trim", room_id, around });
+  }
+
+  // What comes
+
+  private async begin(): Promise<void> {
+    // A device that holds nothing begins with a snapshot: its cursors then say where the events have to begin.
+    while (!this.view.getState().loaded && !this.stopped) {
+      try {
+        await this.loadRooms();
+        this.view.setState({ loaded: true });
+      } catch (error) {
+        if (!(error instanceof Refused)) throw error;
+        if (!error.retryable) return this.view.setState({ status: { is: "refused", error } });
+        this.view.setState({ status: { is: "offline", why: "unreachable", retrying: true } });
+        await new Promise<void>((resolve) => this.later(resolve, error.retryAfter ?? 2000));
+      }
+    }
+    if (!this.stopped) this.connection.connect();
+  }
+
+  /** Have the snapshot of all rooms. It is asked for again if it was on its way when a room was taken from us. */
+  private async loadRooms(): Promise<void> {
+    let epoch: number;
+    do {
+      this.flush();
+      ({ epoch } = this.state);
+      const rooms: Room[] = [];
+      let after: string | null = null;
+      do {
+        const next: string = after === null ? "" : `&after=${encodeURIComponent(after)}`;
+        const path = `/api/rooms?member=true&limit=${ROOMS_PAGE}${next}`;
+        const page = (await get(path, this.session.token)) as Rooms;
+        rooms.push(...page.rooms);
+        after = page.next;
+      } while (after !== null);
+      this.take({ type: "rooms", epoch, rooms });
+      this.flush();
+    } while (epoch !== this.state.epoch && this.connection.isReady); // the next connection asks anyway
+  }
+
+  private cursors(): Record<string, number> {
+    this.flush();
+    const cursors: Record<string, number> = {};
+    for (const [room_id, { cursor }] of this.state.rooms) cursors[room_id] = cursor;
+    return cursors;
+  }
+
+  private event(event: ServerEvent): void {
+    this.take(event);
+    if (event.type !== "ready") return;
+    this.flush();
+    this.keeper.over(event.data.reset);
+    void this.caughtUp();
+  }
+
+  /** The replay is over: what has no seq is asked for anew, and what waits goes out. */
+  private async caughtUp(): Promise<void> {
+    this.outbox.wake();
+    this.reading.tell();
+    for (const [room_id] of this.state.rooms) if (room_id !== this.watched) this.take({ type: "tail_only", room_id });
+    try {
+      await this.loadRooms();
+      await this.prefetch();
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error; // the next connection asks again
+    }
+  }
+
+  /** Have the newest page of the rooms that were spoken in last, so that they open at once. */
+  private async prefetch(): Promise<void> {
+    const newest = [...this.state.rooms.values()]
+      .filter(({ segments }) => tailOf(segments).messages.length < KEPT / 10 && tailOf(segments).from > 1)
+      .sort((one, other) => spokenAt(other).localeCompare(spokenAt(one)));
+    for (const { room, segments } of newest.slice(0, PREFETCHED))
+      await this.load.before(room.room_id, tailOf(segments).from);
+  }
+
+  private take(change: Change): void {
+    this.queue.push(change);
+    if (this.scheduled || this.stopped) return;
+    this.scheduled = true;
+    // A page that is not seen gets no frames.
+    if (document.hidden) setTimeout(() => this.flush());
+    else requestAnimationFrame(() => this.flush());
+  }
+
+  /** Apply what has come. Once a frame, so that a burst costs one rendering. */
+  private flush(): void {
+    this.scheduled = false;
+    if (this.queue.length === 0 || this.stopped) return;
+    const changes = this.queue;
+    this.queue = [];
+    const before = this.state;
+    const state = this.reading.seen(applied(before, changes));
+    if (state === before) return;
+    this.show(state);
+    this.deliveredTimer ??= this.later(() => this.confirm(), DELIVERED_AFTER);
+    this.heard(before, changes);
+  }
+
+  private show(state: State): void {
+    if (state === this.state) return;
+    this.view.setState({ state });
+    this.keepTimer ??= this.later(() => this.keep(), KEEP_AFTER);
+  }
+
+  private heard(before: State, changes: readonly Change[]): void {
+    const others: Message[] = [];
+    for (const change of changes) {
+      if (change.type !== "message") continue;
+      const message = change.data;
+      if (message.seq <= (before.rooms.get(message.room_id)?.cursor ?? Number.POSITIVE_INFINITY)) continue;
+      if (message.sender !== this.me) others.push(message);
+      else if (message.client_id !== null) void this.outbox.arrived(message.client_id);
+    }
+    if (others.length > 0) for (const listener of this.listeners) listener(others);
+  }
+
+  // What is kept, and told
+
+  private readonly hidden = (): void => {
+    if (!document.hidden) return;
+    this.flush();
+    this.keep();
+  };
+
+  private keep(): void {
+    this.keepTimer = null;
+    for (const [room_id, room] of this.state.rooms)
+      if (room_id !== this.watched && tailOf(room.segments).messages.length > 2 * KEPT)
+        this.take({ type: "tail_only", room_id });
+    void this.keeper.keep(this.state.rooms);
+  }
+
+  private confirm(): void {
+    this.deliveredTimer = null;
+    if (!this.connection.isReady) return;
+    const cursors: Record<string, number> = {};
+    for (const [room_id, { cursor }] of this.state.rooms)
+      if (cursor > (this.confirmed.get(room_id)?.cursor ?? 0)) cursors[room_id] = cursor;
+    this.confirmed = this.state.rooms;
+    if (Object.keys(cursors).length > 0) void this.ask("delivered", { cursors }).catch(() => undefined);
+  }
+
+  // The token
+
+  private planRefresh(): void {
+    const left = new Date(this.session.expires_at).getTime() - Date.now();
+    // Half of its life, if it is a short one. The bound is the longest time that a timer takes.
+    this.later(() => void this.refresh(), Math.min(Math.max(left - REFRESH_BEFORE, left / 2, 1000), 2 ** 31 - 1));
+  }
+
+  private async refresh(): Promise<void> {
+    try {
+      this.session = await refreshed(this.session);
+      saveSession(this.session);
+      if (this.connection.isReady) await this.ask("authenticate", { token: this.session.token });
+      this.planRefresh();
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      if (error.retryable) this.later(() => void this.refresh(), REFRESH_AGAIN);
+    }
+  }
+
+  private later(work: () => void, after: number): ReturnType<typeof setTimeout> {
+    const timer = setTimeout(() => {
+      this.timers.delete(timer);
+      work();
+    }, after);
+    this.timers.add(timer);
+    return timer;
+  }
+}
+
+function spokenAt({ room }: RoomState): string {
+  return room.last_message?.created_at ?? "";
+}

@@ -1,0 +1,182 @@
+/**
+ * The live connection: events in, in their order, and actions out. It comes back by itself unless the server said not
+ * to, and each time brings the newest token and the present cursors.
+ */
+import { io, type Socket } from "socket.io-client";
+import type {
+  ActionError,
+  Actions,
+  Answer,
+  ClientToServerEvents,
+  CloseReason,
+  Closing,
+  ConnectAuth,
+  Events,
+  ServerToClientEvents,
+} from "./contract.gen.ts";
+import { noAnswer, Refused } from "./session.ts";
+import type { ServerEvent } from "./store.ts";
+
+/** Why there is no connection. `refused`: the server does not let us in, and it is no use to try again. */
+export type Status =
+  | { readonly is: "connecting" }
+  | { readonly is: "online" }
+  | { readonly is: "offline"; readonly why: CloseReason | "unreachable" | "no_network"; readonly retrying: boolean }
+  | { readonly is: "refused"; readonly error: Refused };
+
+export type LiveAction = keyof ClientToServerEvents;
+
+export interface Listener {
+  /** What to bring at a connect. */
+  auth(): ConnectAuth;
+  /** In the order of arrival; `ready` follows what was missed. */
+  event(event: ServerEvent): void;
+  status(status: Status): void;
+}
+
+const EVENTS: { [K in keyof Events]: true } = {
+  ready: true,
+  message: true,
+  message_edited: true,
+  message_deleted: true,
+  reaction: true,
+  member: true,
+  room_added: true,
+  room_removed: true,
+  room_changed: true,
+  typing: true,
+  presence: true,
+  receipt: true,
+  closing: true,
+};
+const ANSWER_WITHIN = 20_000;
+const FIRST_WAIT = 500;
+const LONGEST_WAIT = 10_000;
+
+export class Connection {
+  private readonly socket: Socket<ServerToClientEvents, ClientToServerEvents>;
+  private readonly listener: Listener;
+  private closing: Closing | null = null;
+  private timer: ReturnType<typeof setTimeout> | null = null;
+  private wait = FIRST_WAIT;
+  private ready = false;
+  /** Connecting or connected. The library's `active` stays true after a connection is lost. */
+  private underway = false;
+
+  constructor(listener: Listener) {
+    this.listener = listener;
+    this.socket = io({
+      autoConnect: false,
+      // This class decides when to come back: the library's own way does not know of `closing`.
+      reconnection: false,
+      transports: ["websocket", "polling"],
+      tryAllTransports: true,
+      auth: (give) => give(listener.auth()),
+      timeout: ANSWER_WITHIN,
+    });
+    this.socket.onAny((name: string, data: unknown) => this.received(name, data));
+    this.socket.on("connect_error", (error) => this.notConnected(error));
+    this.socket.on("disconnect", () => this.disconnected());
+    window.addEventListener("online", this.networkIsBack);
+    window.addEventListener("offline", this.networkIsGone);
+  }
+
+  get isReady(): boolean {
+    return this.ready;
+  }
+
+  connect(): void {
+    this.clearTimer();
+    if (this.underway) return;
+    this.underway = true;
+    this.listener.status({ is: "connecting" });
+    this.socket.connect();
+  }
+
+  stop(): void {
+    this.clearTimer();
+    window.removeEventListener("online", this.networkIsBack);
+    window.removeEventListener("offline", this.networkIsGone);
+    this.socket.offAny();
+    this.socket.off();
+    this.socket.disconnect();
+  }
+
+  /** The data of the answer. Raises `Refused`; its `code` is null if no answer came. */
+  async ask<A extends LiveAction>(action: A, request: Actions[A]["request"]): Promise<Actions[A]["response"]> {
+    if (!this.socket.connected) throw noAnswer("There is no connection to the server.");
+    const answer = await this.emit<Actions[A]["response"]>(action, request);
+    if (answer === null) throw noAnswer("The server did not answer.");
+    if (!answer.ok) throw new Refused(answer.error);
+    return answer.data;
+  }
+
+  /** The typed maps say what each action takes; here, where any of them goes out, one signature stands for all. */
+  private async emit<T>(action: string, request: unknown): Promise<Answer<T> | null> {
+    const socket = this.socket.timeout(ANSWER_WITHIN) as unknown as {
+      emitWithAck(action: string, request: unknown): Promise<Answer<T>>;
+    };
+    return socket.emitWithAck(action, request).catch(() => null);
+  }
+
+  private received(name: string, data: unknown): void {
+    if (!(name in EVENTS)) return; // of a newer server
+    const event = { type: name, data } as ServerEvent;
+    if (event.type === "closing") this.closing = event.data;
+    if (event.type === "ready") {
+      this.ready = true;
+      this.wait = FIRST_WAIT;
+    }
+    this.listener.event(event);
+    if (event.type === "ready") this.listener.status({ is: "online" });
+  }
+
+  private notConnected(error: Error & { data?: unknown }): void {
+    this.underway = false;
+    const refusal = error.data as ActionError | undefined; // undefined: no server answered
+    if (refusal?.code !== undefined && !refusal.retryable) {
+      this.listener.status({ is: "refused", error: new Refused(refusal) });
+      return;
+    }
+    this.retry("unreachable", refusal?.details?.retry_after);
+  }
+
+  private disconnected(): void {
+    const closing = this.closing;
+    this.closing = null;
+    this.ready = false;
+    this.underway = false;
+    if (closing?.reconnect === false) {
+      this.listener.status({ is: "offline", why: closing.reason, retrying: false });
+      return;
+    }
+    this.retry(closing?.reason ?? "unreachable");
+  }
+
+  /** Try again after a while that grows; with chance in it, so that not all clients of a server come at once. */
+  private retry(why: CloseReason | "unreachable", after?: unknown): void {
+    this.clearTimer();
+    const chosen = typeof after === "number" ? after * 1000 : this.wait * (0.5 + Math.random());
+    this.wait = Math.min(LONGEST_WAIT, this.wait * 2);
+    this.listener.status({ is: "offline", why: navigator.onLine ? why : "no_network", retrying: true });
+    this.timer = setTimeout(() => this.connect(), chosen);
+  }
+
+  private clearTimer(): void {
+    if (this.timer !== null) clearTimeout(this.timer);
+    this.timer = null;
+  }
+
+  private readonly networkIsBack = (): void => {
+    if (this.timer !== null) this.connect();
+  };
+
+  /** A socket may not notice for a minute that its network is gone; the browser does. */
+  private readonly networkIsGone = (): void => {
+    if (this.socket.connected) this.socket.io.engine.close();
+    else if (this.underway) {
+      this.socket.disconnect();
+      this.notConnected(noAnswer("There is no network."));
+    }
+  };
+}

@@ -1,0 +1,91 @@
+/** What is asked for when somebody wants to see it: pages of a room's log, its members, how far they have read. */
+import type { LiveAction } from "./connection.ts";
+import type { Actions, Member } from "./contract.gen.ts";
+import type { Change, State } from "./store.ts";
+import { segmentAt } from "./timeline.ts";
+
+export interface LoadingOptions {
+  /** Ask the server; raises `Refused`. */
+  ask<A extends LiveAction>(action: A, request: Actions[A]["request"]): Promise<Actions[A]["response"]>;
+  state(): State;
+  /** Apply a change, and what came before it. */
+  take(change: Change): void;
+}
+
+const PAGE = 100;
+const MEMBERS_PAGE = 500;
+
+/** All of them raise `Refused`, and take the answer into the state. Who asks what is being asked gets the same answer. */
+export class Loading {
+  private readonly options: LoadingOptions;
+  private readonly asked = new Map<string, Promise<void>>();
+
+  constructor(options: LoadingOptions) {
+    this.options = options;
+  }
+
+  /** More of the log before a segment that is held. */
+  before(room_id: string, from: number): Promise<void> {
+    return this.once(`before ${room_id} ${from}`, async () => {
+      const { epoch } = this.options.state();
+      const { messages, has_more } = await this.options.ask("history", { room_id, before: from, limit: PAGE });
+      const first = (has_more ? messages[0]?.seq : 1) ?? 1;
+      this.options.take({ type: "page", epoch, room_id, page: { from: first, to: from - 1, messages } });
+    });
+  }
+
+  /** More of the log after a segment that is held. */
+  after(room_id: string, to: number): Promise<void> {
+    return this.once(`after ${room_id} ${to}`, async () => {
+      const { epoch, rooms } = this.options.state();
+      // The server held at least so much when it answered: no more messages means none up to there.
+      const cursor = rooms.get(room_id)?.cursor ?? to;
+      const { messages, has_more } = await this.options.ask("history", { room_id, after: to, limit: PAGE });
+      const last = messages.at(-1)?.seq ?? to;
+      const end = has_more ? last : Math.max(last, cursor);
+      this.options.take({ type: "page", epoch, room_id, page: { from: to + 1, to: end, messages } });
+    });
+  }
+
+  /** The log around a seq. */
+  around(room_id: string, seq: number): Promise<void> {
+    const held = this.options.state().rooms.get(room_id);
+    if (held === undefined || segmentAt(held.segments, seq) !== null) return Promise.resolve();
+    return this.before(room_id, Math.min(seq + PAGE / 2, held.cursor + 1));
+  }
+
+  /** The members of a room, all pages. */
+  members(room_id: string): Promise<void> {
+    return this.once(`members ${room_id}`, async () => {
+      this.options.take({ type: "members_asked", room_id });
+      const members: Member[] = [];
+      let after: string | null = null;
+      do {
+        const page: Actions["get_members"]["response"] = await this.options.ask("get_members", {
+          room_id,
+          limit: MEMBERS_PAGE,
+          ...(after === null ? {} : { after }),
+        });
+        members.push(...page.members);
+        after = page.next;
+      } while (after !== null);
+      this.options.take({ type: "members", room_id, members });
+    });
+  }
+
+  /** How far the others have received and read a room. */
+  receipts(room_id: string): Promise<void> {
+    return this.once(`receipts ${room_id}`, async () => {
+      const { receipts } = await this.options.ask("get_receipts", { room_id });
+      this.options.take({ type: "receipts", room_id, receipts });
+    });
+  }
+
+  private once(key: string, work: () => Promise<void>): Promise<void> {
+    const running = this.asked.get(key);
+    if (running !== undefined) return running;
+    const begun = work().finally(() => this.asked.delete(key));
+    this.asked.set(key, begun);
+    return begun;
+  }
+}

@@ -1,0 +1,12 @@
+import "./styles/base.css";
+import "./styles/app.css";
+import { createRoot } from "react-dom/client";
+import { applyTheme } from "./theme.ts";
+import { App } from "./views/App.tsx";
+import { registerWorker } from "./worker.ts";
+
+applyTheme();
+const root = document.getElementById("root");
+if (root !== null) createRoot(root).render(<App />);
+// Without it the page works as well, but not when the server is away.
+registerWorker().catch(() => undefined);

@@ -1,0 +1,190 @@
+/**
+ * Sending: in order, each message once, across lost connections and reloads.
+ *
+ * A message is in IndexedDB before it is sent, and until the server has acknowledged it. When the answer is lost, whether
+ * it took effect is not known: it is sent again with the same `client_id`, and the server answers with the message that
+ * it has already. One is in flight at a time, so nothing overtakes one that has to wait. Of several tabs, one sends.
+ */
+import type { Message, SendMessage } from "./contract.gen.ts";
+import { Refused, randomId } from "./session.ts";
+
+export interface Unsent {
+  readonly client_id: string;
+  readonly room_id: string;
+  readonly content: string;
+  readonly reply_to: string | null;
+  /** ISO 8601, UTC, by this device's clock */
+  readonly created_at: string;
+  /** Why the server does not take it; null: it waits. */
+  readonly refused: string | null;
+}
+
+/** Where the outbox is kept: in the order in which messages were added. */
+export interface OutboxStore {
+  all(): Promise<Unsent[]>;
+  add(unsent: Unsent): Promise<void>;
+  /** Replace the one with this `client_id`, at its place; nothing if it is gone. */
+  update(unsent: Unsent): Promise<void>;
+  remove(client_id: string): Promise<void>;
+}
+
+export interface OutboxOptions {
+  readonly store: OutboxStore;
+  /** Ask the server; raises `Refused`. */
+  send(request: SendMessage): Promise<Message>;
+  /** Whether a message has come as an event already. */
+  has(message: Message): boolean;
+  /** Whether there is a connection to send on. */
+  ready(): boolean;
+  /** What waits or was refused, in order. */
+  changed(unsent: readonly Unsent[]): void;
+  /** Do the work while no other tab does. */
+  alone<T>(work: () => Promise<T>): Promise<T>;
+  /** Tell the other tabs that what is kept has changed. */
+  tell(): void;
+  /** Call after a time (ms). */
+  later(work: () => void, after: number): void;
+}
+
+const FIRST_WAIT = 500;
+const LONGEST_WAIT = 30_000;
+
+export class Outbox {
+  private readonly options: OutboxOptions;
+  private held: readonly Unsent[] = [];
+  private flushing = false;
+  private again = false;
+  private stopped = false;
+  /** The server named a time to wait: nothing is sent before it, whatever wakes us. */
+  private limited = false;
+  private wait = FIRST_WAIT;
+
+  constructor(options: OutboxOptions) {
+    this.options = options;
+  }
+
+  stop(): void {
+    this.stopped = true;
+  }
+
+  /** Read what is kept: at the start, and when another tab has changed it. */
+  async load(): Promise<void> {
+    this.show(await this.options.store.all());
+  }
+
+  /** Kept when this returns; on its way when there is a connection. */
+  async send(room_id: string, content: string, reply_to: string | null = null): Promise<Unsent> {
+    const unsent: Unsent = {
+      client_id: randomId(),
+      room_id,
+      content,
+      reply_to,
+      created_at: new Date().toISOString(),
+      refused: null,
+    };
+    await this.options.store.add(unsent);
+    this.show([...this.held, unsent]);
+    this.options.tell();
+    this.wake();
+    return unsent;
+  }
+
+  /** The message is in the room: by the answer, or because it came as an event. */
+  async arrived(client_id: string): Promise<void> {
+    if (!this.held.some((unsent) => unsent.client_id === client_id)) return;
+    this.show(this.held.filter((unsent) => unsent.client_id !== client_id));
+    await this.options.store.remove(client_id);
+    this.options.tell();
+  }
+
+  /** Give up one that the server refused. */
+  async discard(client_id: string): Promise<void> {
+    await this.arrived(client_id);
+  }
+
+  /** Try one again that the server refused. */
+  async retry(client_id: string): Promise<void> {
+    const unsent = this.held.find((one) => one.client_id === client_id);
+    if (unsent === undefined) return;
+    await this.replace(unsent, null);
+    this.wake();
+  }
+
+  /** There is a connection, or something to send. */
+  wake(): void {
+    if (this.stopped || this.limited || !this.options.ready()) return;
+    if (this.flushing) {
+      this.again = true;
+      return;
+    }
+    this.flushing = true;
+    this.options
+      .alone(() => this.flush())
+      .finally(() => {
+        this.flushing = false;
+        if (this.again) {
+          this.again = false;
+          this.wake();
+        }
+      });
+  }
+
+  private async flush(): Promise<void> {
+    while (!this.stopped && this.options.ready()) {
+      const next = (await this.options.store.all()).find((unsent) => unsent.refused === null);
+      if (next === undefined) return;
+      try {
+        const sent = await this.options.send({
+          room_id: next.room_id,
+          content: next.content,
+          client_id: next.client_id,
+          ...(next.reply_to === null ? {} : { reply_to: next.reply_to }),
+        });
+        await this.options.store.remove(next.client_id);
+        this.wait = FIRST_WAIT;
+        // It is shown as waiting until its event has come, so that it never disappears in between.
+        if (this.options.has(sent)) this.show(this.held.filter((unsent) => unsent.client_id !== next.client_id));
+        this.options.tell();
+      } catch (error) {
+        if (!(error instanceof Refused)) throw error;
+        if (waits(error)) {
+          this.rest(error.retryAfter);
+          return;
+        }
+        await this.replace(next, error.message);
+      }
+    }
+  }
+
+  private rest(named: number | null): void {
+    if (named !== null) this.limited = true;
+    this.options.later(() => {
+      if (named !== null) this.limited = false;
+      this.wake();
+    }, named ?? this.wait);
+    this.wait = Math.min(LONGEST_WAIT, this.wait * 2);
+  }
+
+  private async replace(unsent: Unsent, refused: string | null): Promise<void> {
+    const next = { ...unsent, refused };
+    await this.options.store.update(next);
+    this.show(this.held.map((one) => (one.client_id === unsent.client_id ? next : one)));
+    this.options.tell();
+  }
+
+  private show(unsent: readonly Unsent[]): void {
+    this.held = unsent;
+    this.options.changed(unsent);
+  }
+}
+
+/** Whether the same may succeed later: no answer, a retryable error, or a refusal of who asks, not of what is asked. */
+function waits(error: Refused): boolean {
+  return (
+    error.retryable ||
+    error.code === null ||
+    error.code === "unauthenticated" ||
+    error.code === "token_expired" ||
+    error.code === "token_revoked"
+  );
+}

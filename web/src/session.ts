@@ -1,0 +1,139 @@
+/** Who is signed in, and asking over HTTP: what needs no live connection. */
+import type { ActionError, Credentials, ErrorCode } from "./contract.gen.ts";
+
+export interface Session {
+  readonly username: string;
+  readonly token: string;
+  /** ISO 8601, UTC */
+  readonly expires_at: string;
+}
+
+/** An answer that says no, as the contract's error; or no answer (`code` is null). */
+export class Refused extends Error {
+  readonly code: ErrorCode | null;
+  readonly details: Record<string, unknown>;
+  readonly retryable: boolean;
+
+  constructor(error: Omit<ActionError, "code"> & { code: ErrorCode | null }) {
+    super(error.message);
+    this.name = "Refused";
+    this.code = error.code;
+    this.details = error.details;
+    this.retryable = error.retryable;
+  }
+
+  /** ms to wait before the same is asked again; null if the server named none. */
+  get retryAfter(): number | null {
+    const seconds = this.details.retry_after;
+    return typeof seconds === "number" ? seconds * 1000 : null;
+  }
+}
+
+/** No answer came: whether it took effect is not known. */
+export function noAnswer(message: string): Refused {
+  return new Refused({ code: null, message, details: {}, retryable: true });
+}
+
+// Of this origin alone: a script of another cannot read it, and the page runs no script but its own (its CSP).
+const SESSION = "tidings.session";
+const DEVICE = "tidings.device";
+/** Bytes of an export that its last line is in */
+const LAST_LINE_WITHIN = 1000;
+const ANSWER_WITHIN = 20_000;
+
+export function loadSession(): Session | null {
+  try {
+    const kept = JSON.parse(localStorage.getItem(SESSION) ?? "null") as Session | null;
+    return kept !== null && typeof kept.token === "string" && typeof kept.username === "string" ? kept : null;
+  } catch {
+    return null;
+  }
+}
+
+export function saveSession(session: Session | null): void {
+  if (session === null) localStorage.removeItem(SESSION);
+  else localStorage.setItem(SESSION, JSON.stringify(session));
+}
+
+/** Call `changed` when another tab signs in or out. Returns what ends it. */
+export function onSessionElsewhere(changed: (session: Session | null) => void): () => void {
+  const listener = (event: StorageEvent) => {
+    if (event.key === SESSION || event.key === null) changed(loadSession());
+  };
+  window.addEventListener("storage", listener);
+  return () => window.removeEventListener("storage", listener);
+}
+
+/** The name of this installation of the client, made once. */
+export function deviceName(): string {
+  const kept = localStorage.getItem(DEVICE);
+  if (kept !== null) return kept;
+  const made = `web ${randomId().slice(0, 8)}`;
+  localStorage.setItem(DEVICE, made);
+  return made;
+}
+
+/** 128 random bits. `crypto.randomUUID` is missing where the page comes over plain HTTP from another machine. */
+export function randomId(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join(
+    "",
+  );
+}
+
+export async function signIn(username: string, password: string): Promise<Session> {
+  return asSession(await post("/api/login", { username, password }));
+}
+
+export async function createAccount(username: string, password: string): Promise<Session> {
+  return asSession(await post("/api/register", { username, password }));
+}
+
+export async function refreshed(session: Session): Promise<Session> {
+  return asSession(await post("/api/refresh", {}, session.token));
+}
+
+function asSession(credentials: Credentials): Session {
+  return { username: credentials.user.username, token: credentials.token, expires_at: credentials.expires_at };
+}
+
+async function post(path: string, body: object, token?: string): Promise<Credentials> {
+  const headers: Record<string, string> = { "content-type": "application/json" };
+  if (token !== undefined) headers.authorization = `Bearer ${token}`;
+  return (await request(path, { method: "POST", headers, body: JSON.stringify(body) })) as Credentials;
+}
+
+/** Ask a GET route. Raises `Refused`. */
+export async function get(path: string, token: string): Promise<unknown> {
+  return request(path, { headers: { authorization: `Bearer ${token}` } });
+}
+
+/** All that is kept of the user, as JSON lines, however long it takes. Raises `Refused`, also if it is not whole. */
+export async function exported(token: string): Promise<Blob> {
+  const answer = await sent("/api/me/export", { headers: { authorization: `Bearer ${token}` } });
+  const lines = await answer.blob().catch(() => null);
+  const last = (await lines?.slice(-LAST_LINE_WITHIN).text())?.trimEnd().split("\n").at(-1) ?? "";
+  if (lines === null || !/^\{.*"type": ?"end"/.test(last)) throw noAnswer("The export broke off. Try again.");
+  return lines;
+}
+
+async function request(path: string, options: RequestInit): Promise<unknown> {
+  const answer = await sent(path, { ...options, signal: AbortSignal.timeout(ANSWER_WITHIN) });
+  return answer.json().catch(() => null);
+}
+
+async function sent(path: string, options: RequestInit): Promise<Response> {
+  let answer: Response;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw noAnswer("The server cannot be reached.");
+  }
+  if (answer.ok) return answer;
+  const problem = ((await answer.json().catch(() => null)) ?? {}) as Partial<ActionError> & { detail?: string };
+  throw new Refused({
+    code: problem.code ?? null,
+    message: problem.detail ?? `The server answered ${answer.status}.`,
+    details: problem.details ?? {},
+    retryable: problem.retryable ?? answer.status >= 500,
+  });
+}

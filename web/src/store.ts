@@ -1,0 +1,370 @@
+/**
+ * What the client knows, and the one function by which it changes: `applied(state, changes)`.
+ *
+ * The law, as on the server: a snapshot with the events after it is the newer snapshot. So the order in which answers
+ * and events come does not matter, and an event that comes twice changes nothing.
+ *
+ * Some things void the answers that are on their way: a room is taken from us, its log turns out to be another, the
+ * snapshot of that comes, the connection is lost (a room may come and go meanwhile, of which nobody tells). Then
+ * `State.epoch` grows; an answer says in which it was asked for, and one of an earlier epoch changes nothing.
+ */
+import type {
+  Events,
+  Member,
+  MemberChanged,
+  Message,
+  MessageChanged,
+  Receipt,
+  Room,
+  RoomChanged,
+} from "./contract.gen.ts";
+import {
+  begun,
+  type RoomState,
+  withMember,
+  withMembers,
+  withMessage,
+  withNewest,
+  without,
+  withRead,
+  withSnapshot,
+} from "./room.ts";
+import type { Segment } from "./timeline.ts";
+import { extended, tailOnly, trimmed, withPage } from "./timeline.ts";
+
+export { begun, type Marks, type RoomState } from "./room.ts";
+
+/** An event of the server, by its name on the wire. */
+export type ServerEvent = { [K in keyof Events]: { readonly type: K; readonly data: Events[K] } }[keyof Events];
+
+/** What comes from answers, and from this device itself. */
+export type LocalChange =
+  | { readonly type: "rooms"; readonly epoch: number; readonly rooms: readonly Room[] }
+  | { readonly type: "page"; readonly epoch: number; readonly room_id: string; readonly page: Segment }
+  | { readonly type: "trim"; readonly room_id: string; readonly around: number }
+  | { readonly type: "tail_only"; readonly room_id: string }
+  | { readonly type: "members_asked"; readonly room_id: string }
+  | { readonly type: "members"; readonly room_id: string; readonly members: readonly Member[] }
+  | { readonly type: "receipts"; readonly room_id: string; readonly receipts: readonly Receipt[] }
+  | { readonly type: "read"; readonly room_id: string; readonly seq: number; readonly unread: number }
+  | { readonly type: "disconnected" };
+
+export type Change = ServerEvent | LocalChange;
+
+export interface Presence {
+  readonly online: boolean;
+  readonly last_seen: string | null;
+}
+
+export interface State {
+  readonly me: string;
+  readonly rooms: ReadonlyMap<string, RoomState>;
+  /** Since the connection was made, by username. */
+  readonly presence: ReadonlyMap<string, Presence>;
+  readonly epoch: number;
+  /**
+   * From a connection to the snapshot of the rooms after it, what has come of rooms that are not held: this device may
+   * have been told of a room, and have closed before it kept it. null: such a room is none of ours.
+   */
+  readonly strange: ReadonlyMap<string, readonly ServerEvent[]> | null;
+}
+
+/** Messages that are kept of a room that nobody looks at. */
+export const KEPT = 300;
+/** Messages that are kept on either side of what is looked at. */
+export const AROUND = 2000;
+
+export function initial(me: string): State {
+  return { me, rooms: new Map(), presence: new Map(), epoch: 0, strange: new Map() };
+}
+
+/** The state after changes, in their order. Each room that is touched is made anew once, however many there are. */
+export function applied(state: State, changes: Iterable<Change>): State {
+  const draft = new Draft(state);
+  for (const change of changes) draft.take(change);
+  return draft.end();
+}
+
+/** Messages waiting to be put on the end of a room's tail, so that a thousand of them cost one copy. */
+interface Growth {
+  first: number;
+  to: number;
+  messages: Message[];
+}
+
+class Draft {
+  private readonly before: State;
+  private rooms: Map<string, RoomState> | null = null;
+  private presence: Map<string, Presence> | null = null;
+  private readonly growing = new Map<string, Growth>();
+  private readonly waiting = new Map<string, ServerEvent[]>();
+  private epoch: number;
+  private strange: State["strange"];
+
+  constructor(before: State) {
+    this.before = before;
+    this.epoch = before.epoch;
+    this.strange = before.strange;
+  }
+
+  end(): State {
+    for (const room_id of [...this.growing.keys(), ...this.waiting.keys()]) this.settle(room_id);
+    const { before, rooms, presence, epoch, strange } = this;
+    if (rooms === null && presence === null && epoch === before.epoch && strange === before.strange) return before;
+    return { me: before.me, rooms: rooms ?? before.rooms, presence: presence ?? before.presence, epoch, strange };
+  }
+
+  take(change: Change): void {
+    switch (change.type) {
+      case "message":
+        if (this.waits(change)) return;
+        return this.entry(change.data.room_id, change.data.seq, change.data);
+      case "message_edited":
+      case "message_deleted":
+      case "reaction":
+        if (this.waits(change)) return;
+        return this.changed(change.data);
+      case "member":
+        if (this.waits(change)) return;
+        return this.member(change.data);
+      case "room_changed":
+        if (this.waits(change)) return;
+        return this.retitled(change.data);
+      case "room_added":
+        return this.put(begun(change.data.room));
+      case "room_removed":
+        return this.removed(change.data.room_id);
+      case "typing":
+        return this.typing(change.data.room_id, change.data.username, change.data.typing);
+      case "presence":
+        return this.met(change.data.username, { online: change.data.online, last_seen: change.data.last_seen });
+      case "receipt":
+        if (this.waits(change)) return;
+        return this.receipt(change.data);
+      case "ready":
+        for (const room_id of change.data.reset) this.forget(room_id);
+        return;
+      case "closing":
+        return;
+      case "rooms":
+        if (change.epoch !== this.epoch) return;
+        for (const room of change.rooms) this.snapshot(room);
+        this.strange = null;
+        return;
+      case "page":
+        if (change.epoch !== this.epoch) return;
+        return this.page(change.room_id, change.page);
+      case "trim":
+        return this.update(change.room_id, (room) => ({
+          ...room,
+          segments: trimmed(room.segments, change.around, AROUND),
+        }));
+      case "tail_only":
+        return this.update(change.room_id, (room) => ({ ...room, segments: tailOnly(room.segments, KEPT) }));
+      case "members_asked":
+        return this.update(change.room_id, (held) => ({ ...held, cameMeanwhile: new Map() }));
+      case "members":
+        return this.update(change.room_id, (held) => withMembers(held, change.members));
+      case "receipts":
+        for (const receipt of change.receipts) this.receipt(receipt);
+        return;
+      case "read":
+        return this.update(change.room_id, (held) => withRead(held, change.seq, change.unread));
+      case "disconnected":
+        return this.disconnected();
+    }
+  }
+
+  private get(room_id: string): RoomState | undefined {
+    return (this.rooms ?? this.before.rooms).get(room_id);
+  }
+
+  private writable(): Map<string, RoomState> {
+    this.rooms ??= new Map(this.before.rooms);
+    return this.rooms;
+  }
+
+  /** A room of which nothing is held yet. */
+  private put(room: RoomState): void {
+    this.growing.delete(room.room.room_id);
+    this.waiting.delete(room.room.room_id);
+    this.writable().set(room.room.room_id, room);
+  }
+
+  private removed(room_id: string): void {
+    this.epoch++;
+    this.growing.delete(room_id);
+    this.waiting.delete(room_id);
+    if (this.get(room_id) !== undefined) this.writable().delete(room_id);
+  }
+
+  /** Whether an event has to wait for the snapshot of its room; then it does. */
+  private waits(event: ServerEvent & { readonly data: { readonly room_id: string } }): boolean {
+    const { room_id } = event.data;
+    const held = this.get(room_id);
+    if (held === undefined && this.strange !== null)
+      this.strange = new Map(this.strange).set(room_id, [...(this.strange.get(room_id) ?? []), event]);
+    if (held === undefined) return true;
+    if (held.waiting === null) return false;
+    const waiting = this.waiting.get(room_id);
+    if (waiting === undefined) this.waiting.set(room_id, [event]);
+    else waiting.push(event);
+    return true;
+  }
+
+  private update(room_id: string, make: (room: RoomState) => RoomState): void {
+    this.settle(room_id);
+    const room = this.get(room_id);
+    if (room === undefined) return;
+    const next = make(room);
+    if (next !== room) this.writable().set(room_id, next);
+  }
+
+  /** The room with what its tail has grown by, or with what waits. */
+  private settle(room_id: string): void {
+    const growth = this.growing.get(room_id);
+    const waiting = this.waiting.get(room_id);
+    const room = this.get(room_id);
+    if (room === undefined) return;
+    if (growth !== undefined) {
+      this.growing.delete(room_id);
+      const segments = extended(room.segments, growth.first, growth.to, growth.messages);
+      this.writable().set(room_id, { ...room, segments });
+    } else if (waiting !== undefined) {
+      this.waiting.delete(room_id);
+      this.writable().set(room_id, { ...room, waiting: [...(room.waiting ?? []), ...waiting] });
+    }
+  }
+
+  /** An entry of a room's log: counted in the room unless its snapshot has it, put on the tail unless it is there. */
+  private entry(room_id: string, seq: number, message: Message | null, counted?: (room: Room) => Room): void {
+    const held = this.get(room_id);
+    if (held === undefined) return;
+    let { room, cursor, typing } = held;
+    if (seq > room.last_seq) {
+      room = { ...room, last_seq: seq };
+      if (message !== null) room = withMessage(room, message, this.before.me);
+      if (counted !== undefined) room = counted(room);
+    }
+    if (seq > cursor) {
+      cursor = seq;
+      const growth = this.growing.get(room_id);
+      if (growth !== undefined && growth.to + 1 === seq) {
+        growth.to = seq;
+        if (message !== null) growth.messages.push(message);
+      } else {
+        this.settle(room_id);
+        this.growing.set(room_id, { first: seq, to: seq, messages: message === null ? [] : [message] });
+      }
+    }
+    if (message !== null && typing.has(message.sender)) typing = without(typing, message.sender);
+    const now = this.get(room_id) as RoomState;
+    if (room !== now.room || cursor !== now.cursor || typing !== now.typing)
+      this.writable().set(room_id, { ...now, room, cursor, typing });
+  }
+
+  private changed(change: MessageChanged): void {
+    const { room_id, seq, message } = change;
+    const held = this.get(room_id);
+    if (held === undefined || seq <= held.cursor) return;
+    const isLast = held.room.last_message?.id === message.id;
+    this.entry(room_id, seq, null, (room) => (isLast ? { ...room, last_message: message } : room));
+    this.update(room_id, (held) => withNewest(held, message));
+  }
+
+  private retitled(change: RoomChanged): void {
+    this.entry(change.room_id, change.seq, null, (room) => ({ ...room, title: change.title }));
+  }
+
+  private member(change: MemberChanged): void {
+    const counted = (room: Room): Room => {
+      if (change.change === "role") return change.username === this.before.me ? { ...room, role: change.role } : room;
+      return { ...room, members: room.members + (change.change === "joined" ? 1 : -1) };
+    };
+    if (change.seq == null) this.update(change.room_id, (held) => ({ ...held, room: counted(held.room) }));
+    else if (change.seq <= (this.get(change.room_id)?.cursor ?? 0)) return;
+    else this.entry(change.room_id, change.seq, null, counted);
+    const online = this.presenceOf(change.username)?.online ?? false;
+    this.update(change.room_id, (held) => withMember(held, change, online));
+  }
+
+  private presenceOf(username: string): Presence | undefined {
+    return (this.presence ?? this.before.presence).get(username);
+  }
+
+  private met(username: string, presence: Presence): void {
+    const known = this.presenceOf(username);
+    if (known?.online === presence.online && known.last_seen === presence.last_seen) return;
+    this.presence ??= new Map(this.before.presence);
+    this.presence.set(username, presence);
+    for (const [room_id, room] of this.rooms ?? this.before.rooms) {
+      const member = room.members?.get(username);
+      if (member === undefined) continue;
+      this.update(room_id, (held) => ({
+        ...held,
+        members: new Map(held.members).set(username, { ...member, ...presence }),
+      }));
+    }
+  }
+
+  private typing(room_id: string, username: string, typing: boolean): void {
+    if (username === this.before.me) return;
+    this.update(room_id, (room) => {
+      if (room.typing.has(username) === typing) return room;
+      return { ...room, typing: typing ? new Set(room.typing).add(username) : without(room.typing, username) };
+    });
+  }
+
+  private receipt(receipt: Receipt): void {
+    const { room_id, username, delivered_seq, read_seq } = receipt;
+    this.update(room_id, (held) => {
+      if (username === this.before.me) return read_seq > held.room.read_seq ? withRead(held, read_seq) : held;
+      const known = held.marks.get(username);
+      const marks = {
+        delivered_seq: Math.max(delivered_seq, known?.delivered_seq ?? 0),
+        read_seq: Math.max(read_seq, known?.read_seq ?? 0),
+      };
+      if (marks.delivered_seq === known?.delivered_seq && marks.read_seq === known.read_seq) return held;
+      return { ...held, marks: new Map(held.marks).set(username, marks) };
+    });
+  }
+
+  /** The room's log does not know our cursor: what is held of it may be of another log. The snapshot comes next. */
+  private forget(room_id: string): void {
+    const held = this.get(room_id);
+    if (held === undefined) return;
+    this.epoch++;
+    this.put({ ...begun({ ...held.room, last_seq: 0 }), waiting: [] });
+  }
+
+  private snapshot(room: Room): void {
+    this.settle(room.room_id);
+    const held = this.get(room.room_id);
+    if (held === undefined || held.waiting !== null) {
+      // A page that was asked for before may lack what the snapshot counts, and what does not come again.
+      if (held !== undefined) this.epoch++;
+      this.put(begun(room));
+      for (const event of held?.waiting ?? this.strange?.get(room.room_id) ?? []) this.take(event);
+    } else if (room.last_seq >= held.room.last_seq) {
+      this.writable().set(room.room_id, withSnapshot(held, room));
+    } // else an event has overtaken the answer
+  }
+
+  private page(room_id: string, page: Segment): void {
+    this.update(room_id, (room) => {
+      const messages = page.messages.map((message) => room.changed.get(message.seq) ?? message);
+      // A page that reaches beyond the cursor: what follows comes as events, in its order.
+      const to = Math.min(page.to, room.cursor);
+      const within = messages.filter((message) => message.seq <= to);
+      return { ...room, segments: withPage(room.segments, { from: page.from, to, messages: within }) };
+    });
+  }
+
+  private disconnected(): void {
+    this.epoch++;
+    this.presence = new Map();
+    this.strange = new Map();
+    for (const [room_id, room] of this.rooms ?? this.before.rooms)
+      if (room.typing.size > 0) this.update(room_id, (held) => ({ ...held, typing: new Set() }));
+  }
+}

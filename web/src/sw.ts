@@ -1,0 +1,68 @@
+/// <reference lib="webworker" />
+/**
+ * The service worker keeps the page's own files, so that it opens without a server. It never touches what is said: the
+ * messages are in IndexedDB, and every request but those for the files goes to the network as it is.
+ */
+const worker = self as unknown as ServiceWorkerGlobalScope;
+
+const CACHE = "tidings-shell";
+const PUBLIC = ["/", "/manifest.webmanifest", "/icon.svg", "/emoji/en/data.json", "/emoji/en/messages.json"];
+
+/** Take all files of the newest build, and drop those of older ones. */
+async function keepShell(): Promise<void> {
+  const answer = await fetch("/shell.json", { cache: "no-store" });
+  const assets = ((await answer.json()) as string[]).map((file) => `/${file}`);
+  const cache = await caches.open(CACHE);
+  const held = new Set((await cache.keys()).map((request) => new URL(request.url).pathname));
+  await cache.addAll(assets.filter((path) => !held.has(path)));
+  await cache.addAll(PUBLIC.map((path) => new Request(path, { cache: "no-cache" })));
+  const wanted = new Set([...assets, ...PUBLIC]);
+  for (const request of await cache.keys())
+    if (!wanted.has(new URL(request.url).pathname)) await cache.delete(request);
+}
+
+/** The page as the server has it now; the kept one if the server cannot be reached. */
+async function page(request: Request): Promise<Response> {
+  try {
+    const answer = await fetch(request);
+    if (answer.status < 500) return answer;
+    return (await caches.match("/")) ?? answer;
+  } catch (error) {
+    const kept = await caches.match("/");
+    if (kept === undefined) throw error;
+    return kept;
+  }
+}
+
+worker.addEventListener("install", (event) => {
+  event.waitUntil(keepShell().then(() => worker.skipWaiting()));
+});
+
+worker.addEventListener("activate", (event) => {
+  event.waitUntil(worker.clients.claim());
+});
+
+worker.addEventListener("message", (event) => {
+  if (event.data === "refresh") event.waitUntil(keepShell());
+});
+
+worker.addEventListener("fetch", (event) => {
+  const url = new URL(event.request.url);
+  if (event.request.method !== "GET" || url.origin !== worker.location.origin) return;
+  if (url.pathname === "/") event.respondWith(page(event.request));
+  else if (url.pathname.startsWith("/assets/") || PUBLIC.includes(url.pathname))
+    event.respondWith(caches.match(event.request).then((kept) => kept ?? fetch(event.request)));
+});
+
+worker.addEventListener("notificationclick", (event) => {
+  event.notification.close();
+  const target = String(event.notification.data ?? "/");
+  event.waitUntil(
+    worker.clients.matchAll({ type: "window" }).then(async (windows) => {
+      const window = windows[0];
+      if (window === undefined) return void (await worker.clients.openWindow(target));
+      await window.focus();
+      window.postMessage({ open: target });
+    }),
+  );
+});

@@ -1,0 +1,134 @@
+import type { Message } from "./contract.gen.ts";
+
+/** All messages of a room with `from` ≤ seq ≤ `to`, in seq order. Empty with `from` = `to` + 1. */
+export interface Segment {
+  readonly from: number;
+  readonly to: number;
+  readonly messages: readonly Message[];
+}
+
+/**
+ * What is held of a room's log: segments in order, which neither overlap nor touch. The last is the tail: it ends at
+ * the cursor, and what arrives is put on its end. The others are pages of history that somebody jumped to.
+ */
+export type Segments = readonly Segment[];
+
+/** Nothing is held yet; what comes after `cursor` will be. */
+export function emptyAt(cursor: number): Segments {
+  return [{ from: cursor + 1, to: cursor, messages: [] }];
+}
+
+export function tailOf(segments: Segments): Segment {
+  const tail = segments.at(-1);
+  if (tail === undefined) throw new Error("a room has a tail");
+  return tail;
+}
+
+/** The segment that a seq lies in; null if it is not held. */
+export function segmentAt(segments: Segments, seq: number): Segment | null {
+  return segments.find((segment) => segment.from <= seq && seq <= segment.to) ?? null;
+}
+
+export function find(segments: Segments, seq: number): Message | null {
+  const segment = segmentAt(segments, seq);
+  if (segment === null) return null;
+  const at = place(segment.messages, seq);
+  const message = segment.messages[at];
+  return message?.seq === seq ? message : null;
+}
+
+/** The first index whose message has this seq or a greater one. */
+export function place(messages: readonly Message[], seq: number): number {
+  let low = 0;
+  let high = messages.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((messages[middle] as Message).seq < seq) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/** Entries that follow on the tail, up to `to`. After a gap (a log that was reset) a new tail begins. */
+export function extended(segments: Segments, first: number, to: number, messages: readonly Message[]): Segments {
+  const tail = tailOf(segments);
+  const others = segments.slice(0, -1);
+  if (first === tail.to + 1)
+    return [
+      ...others,
+      { from: tail.from, to, messages: messages.length === 0 ? tail.messages : [...tail.messages, ...messages] },
+    ];
+  const before = tail.messages.length === 0 ? others : segments;
+  return [...before, { from: first, to, messages }];
+}
+
+/** With a page of history, joined with what it touches. A message that is held already stays: events keep it new. */
+export function withPage(segments: Segments, page: Segment): Segments {
+  if (page.to < page.from) return segments;
+  let { from, to, messages } = page;
+  const before: Segment[] = [];
+  const after: Segment[] = [];
+  for (const segment of segments) {
+    if (segment.to + 1 < from) before.push(segment);
+    else if (segment.from > to + 1) after.push(segment);
+    else {
+      messages = merged(segment.messages, messages);
+      from = Math.min(from, segment.from);
+      to = Math.max(to, segment.to);
+    }
+  }
+  return [...before, { from, to, messages }, ...after];
+}
+
+/** Both, in seq order; of a message that is in both, the first one's. */
+function merged(held: readonly Message[], page: readonly Message[]): readonly Message[] {
+  const first = held[0];
+  const last = held.at(-1);
+  if (first === undefined || last === undefined) return page;
+  const seqs = new Set(held.map((message) => message.seq));
+  const fresh = page.filter((message) => !seqs.has(message.seq));
+  if (fresh.length === 0) return held;
+  const older = fresh.filter((message) => message.seq < first.seq);
+  const newer = fresh.filter((message) => message.seq > last.seq);
+  if (older.length + newer.length === fresh.length) return [...older, ...held, ...newer];
+  return [...held, ...fresh].sort((one, other) => one.seq - other.seq);
+}
+
+/** With a message as it is now in the place of what it was; the same segments if it is not held. */
+export function withChanged(segments: Segments, message: Message): Segments {
+  if (find(segments, message.seq) === null) return segments;
+  return segments.map((segment) =>
+    segment.from <= message.seq && message.seq <= segment.to
+      ? { ...segment, messages: segment.messages.map((one) => (one.seq === message.seq ? message : one)) }
+      : segment,
+  );
+}
+
+/** The tail's newest `keep` messages alone. */
+export function tailOnly(segments: Segments, keep: number): Segments {
+  const tail = tailOf(segments);
+  if (segments.length === 1 && tail.messages.length <= keep) return segments;
+  const messages = tail.messages.slice(-keep);
+  const cut = messages.length < tail.messages.length;
+  return [{ from: cut ? (messages[0]?.seq ?? tail.to + 1) : tail.from, to: tail.to, messages }];
+}
+
+/**
+ * A long segment cut to about `keep` messages around one that is looked at: what is far from it is asked for again when
+ * it is needed. The tail keeps its place at the cursor, with nothing in it.
+ */
+export function trimmed(segments: Segments, around: number, keep: number): Segments {
+  const segment = segmentAt(segments, around);
+  if (segment === null || segment.messages.length <= 2 * keep) return segments;
+  const middle = place(segment.messages, around);
+  const begin = Math.max(0, middle - keep);
+  const end = Math.min(segment.messages.length, middle + keep);
+  const messages = segment.messages.slice(begin, end);
+  const from = begin === 0 ? segment.from : (messages[0]?.seq ?? segment.from);
+  const atEnd = end === segment.messages.length;
+  const to = atEnd ? segment.to : (messages.at(-1)?.seq ?? segment.to);
+  const cut = { from, to, messages };
+  const isTail = segment === tailOf(segments);
+  const replaced = segments.map((one) => (one === segment ? cut : one));
+  return isTail && !atEnd ? [...replaced, ...emptyAt(segment.to)] : replaced;
+}

@@ -1,0 +1,75 @@
+import { useEffect, useState } from "react";
+import { useStore } from "zustand";
+import { Client } from "../client.ts";
+import { ClientContext } from "../context.ts";
+import { loadSession, onSessionElsewhere, type Session, saveSession } from "../session.ts";
+import { Chat } from "./Chat.tsx";
+import { SignIn } from "./SignIn.tsx";
+
+/** Who is signed in decides what there is: the form to sign in, or the chat of that user. */
+export function App() {
+  const [session, setSession] = useState(loadSession);
+  const client = useClientOf(session);
+  useEffect(() => onSessionElsewhere((changed) => setSession((now) => (sameUser(now, changed) ? now : changed))), []);
+  const enter = (entered: Session) => {
+    saveSession(entered);
+    setSession(entered);
+  };
+  if (session === null) return <SignIn onSession={enter} />;
+  if (client === "failed")
+    return <p className="nothing">This browser does not let the page keep anything. Is this a private window?</p>;
+  if (client === null) return null;
+  return <SignedIn key={session.token} client={client} onSession={enter} onSignedOut={() => setSession(null)} />;
+}
+
+function SignedIn({
+  client,
+  onSession,
+  onSignedOut,
+}: {
+  client: Client;
+  onSession: (session: Session) => void;
+  onSignedOut: () => void;
+}) {
+  const status = useStore(client.view, (view) => view.status);
+  const why =
+    status.is === "refused" ? status.error.code : status.is === "offline" && !status.retrying ? status.why : null;
+  const notice = why === null ? undefined : SIGN_IN_AGAIN[why];
+  if (notice !== undefined) return <SignIn username={client.me} notice={notice} onSession={onSession} />;
+  const signOut = () => client.signOut().finally(onSignedOut);
+  return (
+    <ClientContext value={client}>
+      <Chat onSignOut={signOut} />
+    </ClientContext>
+  );
+}
+
+const SIGN_IN_AGAIN: Record<string, string> = {
+  token_expired: "You have been signed in for long. Please sign in again: nothing is lost.",
+  token_revoked: "This session was ended. Please sign in again.",
+  unauthenticated: "The server does not know this session. Please sign in again.",
+};
+
+/** The client of a session, while it lasts. */
+function useClientOf(session: Session | null): Client | "failed" | null {
+  const [client, setClient] = useState<Client | "failed" | null>(null);
+  useEffect(() => {
+    if (session === null) return;
+    let over = false;
+    const opening = Client.open(session);
+    const show = (opened: Client | "failed") => {
+      if (!over) setClient(opened);
+    };
+    opening.then(show, () => show("failed"));
+    return () => {
+      over = true;
+      setClient(null);
+      opening.then((opened) => opened.stop()).catch(() => undefined);
+    };
+  }, [session]);
+  return client;
+}
+
+function sameUser(one: Session | null, other: Session | null): boolean {
+  return one?.username === other?.username;
+}

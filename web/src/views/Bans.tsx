@@ -1,0 +1,68 @@
+import { useEffect, useState } from "react";
+import { useClient } from "../context.ts";
+import type { Ban } from "../contract.gen.ts";
+import { momentOf } from "../text.ts";
+import { Avatar, useWork } from "./ui.tsx";
+
+const PAGE = 100;
+
+/** Who is banned from a room, and the way back. */
+export function Bans({ room_id }: { room_id: string }) {
+  const client = useClient();
+  const [bans, setBans] = useState<readonly Ban[] | null>(null);
+  const [next, setNext] = useState<string | null>(null);
+  const { busy, error, run } = useWork();
+  const load = (after: string | null) =>
+    run(async () => {
+      const page = await client.ask("get_bans", { room_id, limit: PAGE, ...(after === null ? {} : { after }) });
+      setBans((before) => [...(after === null ? [] : (before ?? [])), ...page.bans]);
+      setNext(page.next);
+    });
+  // biome-ignore lint/correctness/useExhaustiveDependencies: once, when it is shown
+  useEffect(() => void load(null), []);
+  const unban = (username: string) =>
+    run(async () => {
+      await client.ask("unban", { room_id, username });
+      setBans((before) => before?.filter((ban) => ban.username !== username) ?? null);
+    });
+  return (
+    <div className="content members">
+      {error !== null && (
+        <p role="alert" className="error">
+          {error}
+        </p>
+      )}
+      <p role="status" className="muted">
+        {bans === null && error === null && "Loading…"}
+        {bans?.length === 0 && "Nobody is banned."}
+      </p>
+      <ul>
+        {bans?.map(({ username, expires_at }) => (
+          <li key={username} className="member">
+            <Avatar name={username} />
+            <span className="grow">
+              <span className="ellipsis">{username}</span>
+              <span className="muted small seen">
+                {expires_at === null ? "for ever" : `until ${momentOf(expires_at)}`}
+              </span>
+            </span>
+            <button
+              type="button"
+              className="button"
+              aria-label={`Unban ${username}`}
+              disabled={busy}
+              onClick={() => void unban(username)}
+            >
+              Unban
+            </button>
+          </li>
+        ))}
+      </ul>
+      {next !== null && (
+        <button type="button" className="button" disabled={busy} onClick={() => void load(next)}>
+          More
+        </button>
+      )}
+    </div>
+  );
+}

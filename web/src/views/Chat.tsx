@@ -1,0 +1,84 @@
+import { lazy, useEffect, useState } from "react";
+import { useClient, useView } from "../context.ts";
+import { open, useRoute } from "../location.ts";
+import { Banner } from "./Banner.tsx";
+import { useNotifications } from "./notifications.ts";
+import { Part, usePanel } from "./Panel.tsx";
+import { Room } from "./Room.tsx";
+import { ShortcutsDialog } from "./Shortcuts.tsx";
+import { Sidebar } from "./Sidebar.tsx";
+import { useShortcuts } from "./useShortcuts.ts";
+
+const MembersPanel = lazy(() => import("./MembersPanel.tsx"));
+const SearchPanel = lazy(() => import("./SearchPanel.tsx"));
+
+/** The page of somebody who is signed in. */
+export function Chat({ onSignOut }: { onSignOut: () => void }) {
+  const route = useRoute();
+  const { room_id, seq } = route;
+  const loaded = useView((view) => view.loaded);
+  const known = useView((view) => room_id !== null && view.state.rooms.has(room_id));
+  const panel = usePanel(route);
+  const shown = panel.shown?.kind === "members" && !known ? null : panel.shown;
+  const [helping, setHelping] = useState(false);
+  const client = useClient();
+  useNotifications(room_id);
+  const search = (here: boolean) => panel.show({ kind: "search", here });
+  const toggleMembers = () => (shown?.kind === "members" ? panel.close() : panel.show({ kind: "members" }));
+  useShortcuts({ onHelp: () => setHelping(true), onSearch: () => search(false) });
+  useEffect(() => client.watch(room_id), [client, room_id]);
+  return (
+    <div className={`chat ${room_id === null && shown === null ? "" : "in-room"}`}>
+      <Banner />
+      <Sidebar
+        room_id={room_id}
+        onSearch={() => search(false)}
+        onHelp={() => setHelping(true)}
+        onSignOut={onSignOut}
+      />
+      <main className={shown === null ? "" : "with-panel"}>
+        {known && room_id !== null ? (
+          <Room
+            key={room_id}
+            room_id={room_id}
+            seq={seq}
+            members={shown?.kind === "members"}
+            onMembers={toggleMembers}
+            onSearch={() => search(true)}
+          />
+        ) : (
+          <Nothing waiting={!loaded} missing={loaded && room_id !== null} />
+        )}
+        {shown?.kind === "members" && room_id !== null && (
+          <Part>
+            <MembersPanel key={room_id} room_id={room_id} onClose={panel.close} onMakeWay={panel.makeWay} />
+          </Part>
+        )}
+        {shown?.kind === "search" && (
+          <Part>
+            <SearchPanel
+              room_id={known ? room_id : null}
+              asked={shown}
+              onClose={panel.close}
+              onMakeWay={panel.makeWay}
+            />
+          </Part>
+        )}
+      </main>
+      {helping && <ShortcutsDialog onClose={() => setHelping(false)} />}
+    </div>
+  );
+}
+
+function Nothing({ waiting, missing }: { waiting: boolean; missing: boolean }) {
+  if (waiting) return <div className="nothing">Loading your rooms…</div>;
+  if (!missing) return <div className="nothing">Choose a topic or a conversation, or begin one.</div>;
+  return (
+    <div className="nothing">
+      <p>There is no such room, or you are not in it.</p>
+      <button type="button" className="button" onClick={() => open(null)}>
+        Back
+      </button>
+    </div>
+  );
+}

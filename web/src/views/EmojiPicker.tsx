@@ -1,0 +1,44 @@
+import { Popover, PopoverDisclosure, PopoverProvider } from "@ariakit/react";
+import { lazy, type ReactNode, Suspense, useState } from "react";
+
+const EmojiGrid = lazy(() => import("./EmojiGrid.tsx"));
+
+/** A button that opens all emoji. `onOpen` hears when it opens and closes. */
+export function EmojiButton({
+  label,
+  icon,
+  onChoose,
+  onOpen,
+  className = "icon-button",
+  placement = "top-end",
+}: {
+  label: string;
+  icon: ReactNode;
+  onChoose: (emoji: string) => void;
+  onOpen?: (open: boolean) => void;
+  className?: string;
+  placement?: "top-start" | "top-end";
+}) {
+  const [open, setOpen] = useState(false);
+  const show = (shown: boolean) => {
+    setOpen(shown);
+    onOpen?.(shown);
+  };
+  return (
+    <PopoverProvider open={open} setOpen={show} placement={placement}>
+      <PopoverDisclosure className={className} aria-label={label} title={label}>
+        {icon}
+      </PopoverDisclosure>
+      <Popover className="emoji-popover" aria-label="Emoji" portal modal gutter={6} unmountOnHide>
+        <Suspense fallback={<p className="muted emoji-grid">Loading…</p>}>
+          <EmojiGrid
+            onChoose={(emoji) => {
+              show(false);
+              onChoose(emoji);
+            }}
+          />
+        </Suspense>
+      </Popover>
+    </PopoverProvider>
+  );
+}

@@ -1,0 +1,138 @@
+import { Hash } from "lucide-react";
+import { useDeferredValue, useEffect, useState } from "react";
+import { useClient, useView } from "../context.ts";
+import type { Room, Rooms } from "../contract.gen.ts";
+import { open } from "../location.ts";
+import { reasonOf } from "../text.ts";
+import { Dialog, useWork } from "./ui.tsx";
+
+const PAGE = 500;
+const SHOWN = 100;
+
+/** The public topics: those with most people first. Who is in one already opens it from here. */
+export function FindTopics({ onClose, onLink }: { onClose: () => void; onLink: () => void }) {
+  const client = useClient();
+  const { topics, whole, failed } = useTopics();
+  const [filter, setFilter] = useState("");
+  const words = useDeferredValue(filter.trim().toLocaleLowerCase());
+  const found = topics.filter(({ topic_name }) => topic_name?.toLocaleLowerCase().includes(words));
+  const { busy, error, run } = useWork();
+  const join = (topic_name: string) =>
+    run(async () => {
+      const room = await client.ask("subscribe", { topic_name });
+      open(room.room_id);
+      onClose();
+    });
+  return (
+    <Dialog title="Find topics" onClose={onClose}>
+      <input
+        type="search"
+        className="input"
+        aria-label="Filter topics"
+        placeholder="Filter"
+        autoComplete="off"
+        autoFocus
+        value={filter}
+        onChange={(event) => setFilter(event.target.value)}
+      />
+      {(failed ?? error) !== null && (
+        <p className="error" role="alert">
+          {failed ?? error}
+        </p>
+      )}
+      <p className="hidden" role="status">
+        {whole ? `${found.length} topics` : ""}
+      </p>
+      <ul className="topics">
+        {found.slice(0, SHOWN).map((topic) => (
+          <Topic key={topic.room_id} topic={topic} busy={busy} onJoin={join} onClose={onClose} />
+        ))}
+      </ul>
+      {found.length > SHOWN && (
+        <p className="muted small">And {found.length - SHOWN} more: write some of the name.</p>
+      )}
+      {found.length === 0 && failed === null && (
+        <p className="muted">{whole ? (words === "" ? NONE_YET : "No topic has that in its name.") : "Looking…"}</p>
+      )}
+      <footer>
+        <button type="button" className="button" onClick={onLink}>
+          I have an invitation link
+        </button>
+      </footer>
+    </Dialog>
+  );
+}
+
+const NONE_YET = "There are no public topics yet. Make the first one.";
+
+function Topic({
+  topic,
+  busy,
+  onJoin,
+  onClose,
+}: {
+  topic: Room;
+  busy: boolean;
+  onJoin: (topic_name: string) => void;
+  onClose: () => void;
+}) {
+  const member = useView((view) => view.state.rooms.has(topic.room_id));
+  const name = topic.topic_name ?? "";
+  const enter = () => {
+    if (!member) return onJoin(name);
+    open(topic.room_id);
+    onClose();
+  };
+  return (
+    <li>
+      <span className="avatar sign" aria-hidden="true">
+        <Hash size={18} />
+      </span>
+      <span className="grow">
+        <strong className="ellipsis">{name}</strong>
+        <span className="muted small">
+          {topic.members === 1 ? "1 member" : `${topic.members} members`}
+          {topic.online > 0 && ` · ${topic.online} online`}
+        </span>
+      </span>
+      <button
+        type="button"
+        className={`button ${member ? "" : "primary"}`}
+        aria-label={`${member ? "Open" : "Join"} ${name}`}
+        disabled={busy}
+        onClick={enter}
+      >
+        {member ? "Open" : "Join"}
+      </button>
+    </li>
+  );
+}
+
+/** All public topics, page by page as they come. */
+function useTopics(): { topics: readonly Room[]; whole: boolean; failed: string | null } {
+  const client = useClient();
+  const [topics, setTopics] = useState<readonly Room[]>([]);
+  const [whole, setWhole] = useState(false);
+  const [failed, setFailed] = useState<string | null>(null);
+  useEffect(() => {
+    let over = false;
+    const load = async () => {
+      const all: Room[] = [];
+      let after: string | null = null;
+      do {
+        const next: { after?: string } = after === null ? {} : { after };
+        const page: Rooms = await client.ask("get_rooms", { kind: "topic", limit: PAGE, ...next });
+        if (over) return;
+        all.push(...page.rooms.filter((room) => !room.is_private));
+        setTopics([...all].sort((one, other) => other.members - one.members));
+        after = page.next;
+      } while (after !== null);
+      setWhole(true);
+    };
+    load().catch((error: unknown) => over || setFailed(reasonOf(error)));
+    return () => {
+      over = true;
+    };
+  }, [client]);
+  return { topics, whole, failed };
+}

@@ -1,0 +1,128 @@
+import { Check, Copy } from "lucide-react";
+import type { Nodes } from "mdast";
+import { type ComponentProps, Fragment, memo, type ReactNode, useRef, useState } from "react";
+import { isEmojiOnly, isLong, isPlain, linkTarget, parsed } from "./markdown.ts";
+
+/** What a message says. */
+export const Content = memo(function Content({
+  content,
+  mentions,
+  me,
+  here = window.location.href,
+}: {
+  content: string;
+  mentions: readonly string[];
+  me: string;
+  /** The address of the page: links to it stay inside. */
+  here?: string;
+}) {
+  if (isEmojiOnly(content)) return <p className="emoji-only">{content}</p>;
+  if (isPlain(content)) return <p>{content}</p>;
+  return shown(parsed(content, mentions, me), here);
+});
+
+/** The same, folded when it is long. `opened` remembers what was unfolded while rows come and go. */
+export function Folded({
+  id,
+  opened,
+  ...rest
+}: ComponentProps<typeof Content> & { id: string; opened: Set<string> }) {
+  const [open, setOpen] = useState(() => opened.has(id));
+  if (!isLong(rest.content)) return <Content {...rest} />;
+  const toggle = () => {
+    if (open) opened.delete(id);
+    else opened.add(id);
+    setOpen(!open);
+  };
+  return (
+    <>
+      <div className={open ? "" : "folded"}>
+        <Content {...rest} />
+      </div>
+      <button type="button" className="more" aria-expanded={open} onClick={toggle}>
+        {open ? "Show less" : "Show more"}
+      </button>
+    </>
+  );
+}
+
+/**
+ * A node of the tree as an element. These are all that there are: what else the parser should know one day is shown by
+ * its text. Nothing becomes HTML on the way.
+ */
+function shown(node: Nodes, here: string): ReactNode {
+  switch (node.type) {
+    case "text":
+      return node.value;
+    case "break":
+      return <br />;
+    case "paragraph":
+      return <p>{children(node, here)}</p>;
+    case "strong":
+      return <strong>{children(node, here)}</strong>;
+    case "emphasis":
+      if (node.data?.mention === undefined) return <em>{children(node, here)}</em>;
+      return <span className={`mention ${node.data.mention}`}>{children(node, here)}</span>;
+    case "delete":
+      return <del>{children(node, here)}</del>;
+    case "inlineCode":
+      return <code>{node.value}</code>;
+    case "code":
+      return <Code>{node.value}</Code>;
+    case "blockquote":
+      return <blockquote>{children(node, here)}</blockquote>;
+    case "list":
+      return node.ordered ? <ol start={node.start ?? 1}>{children(node, here)}</ol> : <ul>{children(node, here)}</ul>;
+    case "listItem":
+      return <li>{node.spread ? children(node, here) : tight(node, here)}</li>;
+    case "link":
+      return <Link href={linkTarget(node.url, here)}>{children(node, here)}</Link>;
+    default:
+      if ("children" in node) return children(node, here);
+      return "value" in node ? node.value : null;
+  }
+}
+
+function children(node: Extract<Nodes, { children: unknown }>, here: string): ReactNode {
+  // biome-ignore lint/suspicious/noArrayIndexKey: the tree of a content is always the same
+  return node.children.map((child, index) => <Fragment key={index}>{shown(child, here)}</Fragment>);
+}
+
+/** The items of a list without blank lines have no paragraphs. */
+function tight(node: Extract<Nodes, { type: "listItem" }>, here: string): ReactNode {
+  return node.children.map((child, index) => (
+    // biome-ignore lint/suspicious/noArrayIndexKey: the tree of a content is always the same
+    <Fragment key={index}>{child.type === "paragraph" ? children(child, here) : shown(child, here)}</Fragment>
+  ));
+}
+
+function Link({ href, children }: { href: string | null; children: ReactNode }) {
+  if (href === null) return children;
+  if (href.startsWith("#")) return <a href={href}>{children}</a>;
+  return (
+    <a href={href} title={href} target="_blank" rel="noopener noreferrer nofollow">
+      {children}
+    </a>
+  );
+}
+
+function Code({ children }: ComponentProps<"pre">) {
+  const code = useRef<HTMLPreElement>(null);
+  const [copied, setCopied] = useState(false);
+  const copy = () =>
+    void navigator.clipboard?.writeText(code.current?.textContent ?? "").then(() => {
+      setCopied(true);
+      setTimeout(() => setCopied(false), 1500);
+    });
+  return (
+    <div className="code-block">
+      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls sideways has to be reached by keyboard */}
+      <pre ref={code} tabIndex={0}>
+        <code>{children}</code>
+      </pre>
+      <button type="button" className="icon-button" aria-label="Copy code" title="Copy code" onClick={copy}>
+        {copied ? <Check size={16} /> : <Copy size={16} />}
+      </button>
+    </div>
+  );
+}

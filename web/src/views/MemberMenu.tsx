@@ -1,0 +1,81 @@
+import { MenuProvider, type MenuStore } from "@ariakit/react";
+import { AtSign, Ban, Crown, MessageCircle, Shield, ShieldOff, UserMinus, Volume2, VolumeX } from "lucide-react";
+import type { Member, Room } from "../contract.gen.ts";
+import { mayActOn } from "./rights.ts";
+import { Item, MenuContent } from "./ui.tsx";
+
+/** What a moderator may want to do with a member. */
+export type Task = "mute" | "unmute" | "kick" | "ban" | "promote" | "demote" | "hand_over";
+
+export interface Act {
+  readonly task: Task;
+  readonly username: string;
+}
+
+/** What one can do about a member. One menu for all rows, of which there may be thousands. */
+export function MemberMenu({
+  store,
+  id,
+  member: { username, role },
+  room,
+  onWrite,
+  onMention,
+  onAct,
+}: {
+  store: MenuStore;
+  id: string;
+  member: Member;
+  room: Room;
+  onWrite: (username: string) => void;
+  onMention: (username: string) => void;
+  onAct: (act: Act) => void;
+}) {
+  const act = (task: Task) => () => onAct({ task, username });
+  return (
+    <MenuProvider store={store}>
+      <MenuContent id={id} label={username}>
+        {room.kind !== "direct" && (
+          <Item onClick={() => onWrite(username)}>
+            <MessageCircle size={18} /> Start a conversation
+          </Item>
+        )}
+        <Item onClick={() => onMention(username)}>
+          <AtSign size={18} /> Mention
+        </Item>
+        {mayActOn(room, role) && (
+          <>
+            <hr className="menu-separator" />
+            {role === "member" && (
+              <Item onClick={act("promote")}>
+                <Shield size={18} /> Make a moderator
+              </Item>
+            )}
+            {role === "moderator" && (
+              <Item onClick={act("demote")}>
+                <ShieldOff size={18} /> Make an ordinary member
+              </Item>
+            )}
+            {room.role === "owner" && (
+              <Item onClick={act("hand_over")}>
+                <Crown size={18} /> Hand the room over
+              </Item>
+            )}
+            <hr className="menu-separator" />
+            <Item onClick={act("mute")}>
+              <VolumeX size={18} /> Mute
+            </Item>
+            <Item onClick={act("unmute")}>
+              <Volume2 size={18} /> Unmute
+            </Item>
+            <Item danger onClick={act("kick")}>
+              <UserMinus size={18} /> Kick
+            </Item>
+            <Item danger onClick={act("ban")}>
+              <Ban size={18} /> Ban
+            </Item>
+          </>
+        )}
+      </MenuContent>
+    </MenuProvider>
+  );
+}

@@ -1,0 +1,259 @@
+import "../styles/members.css";
+import { useMenuStore } from "@ariakit/react";
+import { memo, useCallback, useDeferredValue, useEffect, useId, useMemo, useRef, useState } from "react";
+import { Virtualizer } from "virtua";
+import { useClient, useRoom, useView } from "../context.ts";
+import type { Member, Room } from "../contract.gen.ts";
+import { open } from "../location.ts";
+import { agoOf, reasonOf } from "../text.ts";
+import { Bans } from "./Bans.tsx";
+import { type Act, MemberMenu } from "./MemberMenu.tsx";
+import { ModerationDialog } from "./ModerationDialog.tsx";
+import { Panel } from "./Panel.tsx";
+import { moderates } from "./rights.ts";
+import { Avatar, useWork } from "./ui.tsx";
+
+/** Above it, the server does not tell who comes and goes. */
+const FOLLOWED = 200;
+
+type Row = { readonly heading: string } | Member;
+
+/** Who is in the room: those who are online, and the others. */
+export default function MembersPanel({
+  room_id,
+  onClose,
+  onMakeWay,
+}: {
+  room_id: string;
+  onClose: () => void;
+  /** The user goes to a place of the room. */
+  onMakeWay: () => void;
+}) {
+  const held = useRoom(room_id);
+  const [showsBans, setShowsBans] = useState(false);
+  const id = useId();
+  const loading = useLoaded(room_id);
+  if (held === undefined) return null;
+  return (
+    <Panel title="Members" onClose={onClose}>
+      {moderates(held.room.role) && held.room.kind !== "direct" && (
+        <fieldset className="segments">
+          <legend className="hidden">Who is shown</legend>
+          {[false, true].map((banned) => (
+            <label key={String(banned)}>
+              <input type="radio" name={id} checked={showsBans === banned} onChange={() => setShowsBans(banned)} />
+              <span>{banned ? "Banned" : "Members"}</span>
+            </label>
+          ))}
+        </fieldset>
+      )}
+      {showsBans ? (
+        <Bans room_id={room_id} />
+      ) : (
+        <People room={held.room} members={held.members} error={loading} onMakeWay={onMakeWay} />
+      )}
+    </Panel>
+  );
+}
+
+/** Have the members, anew with each connection. Answers why they cannot be had. */
+function useLoaded(room_id: string): string | null {
+  const client = useClient();
+  const connected = useView((view) => view.status.is === "online");
+  const [error, setError] = useState<string | null>(null);
+  useEffect(() => {
+    if (!connected) return;
+    let over = false;
+    client.load.members(room_id).then(
+      () => (over ? undefined : setError(null)),
+      (refused) => (over ? undefined : setError(reasonOf(refused))),
+    );
+    return () => {
+      over = true;
+    };
+  }, [client, connected, room_id]);
+  return error;
+}
+
+function People({
+  room,
+  members,
+  error,
+  onMakeWay,
+}: {
+  room: Room;
+  members: ReadonlyMap<string, Member> | null;
+  error: string | null;
+  onMakeWay: () => void;
+}) {
+  const client = useClient();
+  const connected = useView((view) => view.status.is === "online");
+  const [filter, setFilter] = useState("");
+  const [act, setAct] = useState<Act | null>(null);
+  const scroller = useRef<HTMLDivElement>(null);
+  const wanted = useDeferredValue(filter.trim().toLocaleLowerCase());
+  const rows = useMemo(() => rowsOf(members, wanted), [members, wanted]);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: another filter is another list, seen from its beginning
+  useEffect(() => {
+    if (scroller.current !== null) scroller.current.scrollTop = 0;
+  }, [wanted]);
+  const work = useWork();
+  const menuId = useId();
+  const menu = useMenuStore({ placement: "bottom-end" });
+  const opened = menu.useState("open");
+  const [about, setAbout] = useState<string | null>(null);
+  const chosen = about === null ? undefined : members?.get(about);
+  const openMenu = useCallback(
+    (username: string, button: HTMLElement) => {
+      setAbout(username);
+      menu.setAnchorElement(button);
+      menu.setDisclosureElement(button);
+      menu.setInitialFocus("first");
+      menu.setAutoFocusOnShow(true);
+      menu.show();
+    },
+    [menu],
+  );
+  const write = (username: string) =>
+    work.run(async () => {
+      const { room_id } = await client.ask("create_conversation", { usernames: [username] });
+      open(room_id);
+      onMakeWay();
+    });
+  const mention = (username: string) => {
+    onMakeWay();
+    // The menu gives the focus back, and the room may be hidden, until this is on the screen.
+    requestAnimationFrame(() => requestAnimationFrame(() => writeMention(username)));
+  };
+  const acted = () => {
+    if (room.members > FOLLOWED) client.load.members(room.room_id).catch(() => undefined);
+  };
+  return (
+    <>
+      <div className="members-filter">
+        <input
+          className="input"
+          type="search"
+          aria-label="Filter the members"
+          placeholder="Filter"
+          autoComplete="off"
+          value={filter}
+          onChange={(event) => setFilter(event.target.value)}
+          onKeyDown={(event) => {
+            if (event.key !== "Escape" || filter === "") return;
+            setFilter("");
+            event.preventDefault();
+          }}
+        />
+        {(error ?? work.error) !== null && (
+          <p role="alert" className="error small">
+            {error ?? work.error}
+          </p>
+        )}
+        {members === null && error === null && (
+          <p className="muted" role="status">
+            {connected ? "Loading…" : "The members are shown when there is a connection."}
+          </p>
+        )}
+        {members !== null && rows.length === 0 && <p className="muted">Nobody here is called that.</p>}
+      </div>
+      <div className="content members" ref={scroller}>
+        <Virtualizer as="ul" item="li" scrollRef={scroller} data={rows}>
+          {(row) =>
+            "heading" in row ? (
+              <h3 key={`# ${row.heading}`}>{row.heading}</h3>
+            ) : (
+              <MemberRow
+                key={row.username}
+                member={row}
+                me={row.username === client.me}
+                menu={opened && row.username === about ? menuId : null}
+                onOpen={openMenu}
+              />
+            )
+          }
+        </Virtualizer>
+      </div>
+      {chosen !== undefined && (
+        <MemberMenu
+          store={menu}
+          id={menuId}
+          member={chosen}
+          room={room}
+          onWrite={(username) => void write(username)}
+          onMention={mention}
+          onAct={setAct}
+        />
+      )}
+      {act !== null && <ModerationDialog act={act} room={room} onDone={acted} onClose={() => setAct(null)} />}
+    </>
+  );
+}
+
+const MemberRow = memo(function MemberRow({
+  member: { username, role, online, last_seen },
+  me,
+  menu,
+  onOpen,
+}: {
+  member: Member;
+  me: boolean;
+  /** The id of the menu about this member, while it is open */
+  menu: string | null;
+  onOpen: (username: string, button: HTMLElement) => void;
+}) {
+  const face = (
+    <>
+      <Avatar name={username} online={online} />
+      <span className="grow">
+        <span className="row">
+          <span className="ellipsis">{username}</span>
+          {me && <span className="muted small">you</span>}
+          {role !== "member" && <span className="role">{role}</span>}
+        </span>
+        {!online && last_seen !== null && (
+          <span className="muted small ellipsis seen">last seen {agoOf(last_seen)}</span>
+        )}
+      </span>
+    </>
+  );
+  if (me) return <div className="member">{face}</div>;
+  return (
+    <button
+      type="button"
+      className="member"
+      aria-haspopup="menu"
+      aria-expanded={menu !== null}
+      aria-controls={menu ?? undefined}
+      onClick={(event) => onOpen(username, event.currentTarget)}
+    >
+      {face}
+    </button>
+  );
+});
+
+const byName = new Intl.Collator(undefined, { sensitivity: "base" });
+
+function rowsOf(members: ReadonlyMap<string, Member> | null, wanted: string): readonly Row[] {
+  if (members === null) return [];
+  const all = [...members.values()].filter(({ username }) => username.toLocaleLowerCase().includes(wanted));
+  all.sort((one, other) => byName.compare(one.username, other.username));
+  const online = all.filter((member) => member.online);
+  const offline = all.filter((member) => !member.online);
+  return [...group("Online", online), ...group("Offline", offline)];
+}
+
+function group(name: string, members: readonly Member[]): readonly Row[] {
+  return members.length === 0 ? [] : [{ heading: `${name} (${members.length.toLocaleString()})` }, ...members];
+}
+
+/** Write a mention where the user was writing. */
+function writeMention(username: string): void {
+  const box = document.querySelector<HTMLTextAreaElement>(".composer textarea");
+  if (box === null) return;
+  box.focus();
+  const before = box.value.slice(0, box.selectionStart);
+  const gap = before === "" || /\s$/.test(before) ? "" : " ";
+  box.setRangeText(`${gap}@${username} `, box.selectionStart, box.selectionEnd, "end");
+  box.dispatchEvent(new Event("input", { bubbles: true }));
+}

@@ -1,0 +1,80 @@
+import { MenuButton, MenuProvider } from "@ariakit/react";
+import { Copy, Ellipsis, Link, Pencil, Reply, SmilePlus, Trash2 } from "lucide-react";
+import type { Message } from "../contract.gen.ts";
+import { EmojiButton } from "./EmojiPicker.tsx";
+import { mayDelete, QUICK, type Tools } from "./tools.ts";
+import { IconButton, Item, MenuContent } from "./ui.tsx";
+
+/** What can be done with a message: a few at once, the rest in a menu, which the keyboard's menu key opens too. */
+export function MessageActions({
+  message,
+  moderator,
+  tools,
+  menu,
+  onMenu,
+  onPicker,
+}: {
+  message: Message;
+  moderator: boolean;
+  tools: Tools;
+  menu: boolean;
+  onMenu: (open: boolean) => void;
+  onPicker: (open: boolean) => void;
+}) {
+  const own = message.sender === tools.me;
+  return (
+    <div role="toolbar" aria-label="Actions" className="actions">
+      {QUICK.map((emoji) => (
+        <IconButton
+          key={emoji}
+          className="quick"
+          label={`React with ${emoji}`}
+          onClick={() => tools.react(message, emoji)}
+        >
+          {emoji}
+        </IconButton>
+      ))}
+      <EmojiButton
+        className="icon-button pick"
+        label="Add a reaction"
+        icon={<SmilePlus size={17} />}
+        onChoose={(emoji) => tools.react(message, emoji)}
+        onOpen={onPicker}
+      />
+      <IconButton label="Reply" onClick={() => tools.reply(message)}>
+        <Reply size={17} />
+      </IconButton>
+      {own && (
+        <IconButton label="Edit" onClick={() => tools.edit(message)}>
+          <Pencil size={16} />
+        </IconButton>
+      )}
+      <MenuProvider open={menu} setOpen={onMenu} placement="bottom-end">
+        <MenuButton className="icon-button" aria-label="More actions" title="More actions">
+          <Ellipsis size={17} />
+        </MenuButton>
+        <MenuContent label="More actions">
+          <Item onClick={() => tools.reply(message)}>
+            <Reply size={16} /> Reply
+          </Item>
+          {own && (
+            <Item onClick={() => tools.edit(message)}>
+              <Pencil size={16} /> Edit
+            </Item>
+          )}
+          <Item onClick={() => tools.copyText(message)}>
+            <Copy size={16} /> Copy text
+          </Item>
+          <Item onClick={() => tools.copyLink(message)}>
+            <Link size={16} /> Copy link
+          </Item>
+          {mayDelete(message, tools.me, moderator) && (
+            <Item danger onClick={() => tools.remove(message)}>
+              <Trash2 size={16} /> Delete
+            </Item>
+          )}
+        </MenuContent>
+      </MenuProvider>
+    </div>
+  );
+}

@@ -1,0 +1,53 @@
+import { useState } from "react";
+import { useClient } from "../context.ts";
+import { open } from "../location.ts";
+import { Dialog, Field, Form, useWork } from "./ui.tsx";
+
+export function NewTopic({ onClose }: { onClose: () => void }) {
+  const client = useClient();
+  const [name, setName] = useState("");
+  const [isPrivate, setPrivate] = useState(false);
+  const { busy, error, run } = useWork();
+  const create = () =>
+    run(async () => {
+      const room = await client.ask("create", { topic_name: name.trim(), is_private: isPrivate });
+      open(room.room_id);
+      onClose();
+    });
+  return (
+    <Dialog title="New topic" onClose={onClose}>
+      <Form onSubmit={create}>
+        <Field
+          label="Topic name"
+          autoFocus
+          required
+          autoComplete="off"
+          autoCapitalize="none"
+          hint="Short and telling."
+          error={error}
+          value={name}
+          onChange={(event) => setName(event.target.value)}
+        />
+        <div>
+          <label className="check">
+            <input type="checkbox" checked={isPrivate} onChange={(event) => setPrivate(event.target.checked)} />
+            Private
+          </label>
+          <p className="muted small">
+            {isPrivate
+              ? "Only those whom its members invite can see it and join."
+              : "Everybody on this server can find it and join."}
+          </p>
+        </div>
+        <footer>
+          <button type="button" className="button" onClick={onClose}>
+            Cancel
+          </button>
+          <button type="submit" className="button primary" disabled={busy || name.trim() === ""}>
+            Create
+          </button>
+        </footer>
+      </Form>
+    </Dialog>
+  );
+}

@@ -1,0 +1,22 @@
+import { X } from "lucide-react";
+import { useEffect } from "react";
+import { IconButton } from "./ui.tsx";
+
+const SHOWN_FOR = 6000;
+
+/** A sentence about what was just asked for. It goes away by itself. */
+export function Notice({ notice, onClose }: { notice: { readonly text: string }; onClose: () => void }) {
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the time begins with each notice
+  useEffect(() => {
+    const timer = setTimeout(onClose, SHOWN_FOR);
+    return () => clearTimeout(timer);
+  }, [notice]);
+  return (
+    <div className="notice" role="status">
+      <span>{notice.text}</span>
+      <IconButton label="Close" onClick={onClose}>
+        <X size={16} />
+      </IconButton>
+    </div>
+  );
+}

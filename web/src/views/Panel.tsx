@@ -1,0 +1,114 @@
+import { X } from "lucide-react";
+import { Component, type ReactNode, Suspense, useEffect, useRef, useState, useSyncExternalStore } from "react";
+import type { Route } from "../location.ts";
+import { IconButton } from "./ui.tsx";
+
+/** What is beside the room; instead of it, where there is no place for both. */
+export type Shown = { readonly kind: "members" } | { readonly kind: "search"; readonly here: boolean };
+
+/** Where a panel is shown instead of the room, as in app.css. */
+const narrow = window.matchMedia("(max-width: 1100px)");
+
+function onNarrow(changed: () => void): () => void {
+  narrow.addEventListener("change", changed);
+  return () => narrow.removeEventListener("change", changed);
+}
+
+/** Which panel is open. Closing it gives the focus back to what opened it. */
+export function usePanel(route: Route): {
+  shown: Shown | null;
+  show: (panel: Shown) => void;
+  close: () => void;
+  /** Somebody goes to a place of the room: the panel makes way if it hides the room. */
+  makeWay: () => void;
+} {
+  const [shown, setShown] = useState<Shown | null>(null);
+  const [at, setAt] = useState(route);
+  const opener = useRef<Element | null>(null);
+  if (at !== route) {
+    setAt(route);
+    if (narrow.matches) setShown(null);
+  }
+  const makeWay = () => {
+    if (!narrow.matches) return;
+    setShown(null);
+    requestAnimationFrame(() => {
+      if (document.activeElement === document.body) document.querySelector<HTMLElement>(".room-header h1")?.focus();
+    });
+  };
+  const show = (panel: Shown) => {
+    if (shown === null) opener.current = document.activeElement;
+    setShown(panel);
+  };
+  const close = () => {
+    setShown(null);
+    // What opened it may be hidden until this is on the screen.
+    requestAnimationFrame(() => {
+      if (opener.current instanceof HTMLElement) opener.current.focus();
+    });
+  };
+  return { shown, show, close, makeWay };
+}
+
+/** A panel with its heading. Escape closes it, unless something else is open or being written. */
+export function Panel({ title, onClose, children }: { title: string; onClose: () => void; children: ReactNode }) {
+  const aside = useRef<HTMLElement>(null);
+  const heading = useRef<HTMLHeadingElement>(null);
+  const alone = useSyncExternalStore(onNarrow, () => narrow.matches);
+  const latest = useRef(onClose);
+  latest.current = onClose;
+  useEffect(() => {
+    if (aside.current?.contains(document.activeElement) !== true) heading.current?.focus();
+    let covered = false;
+    // Before what is over the page hears of the key, and goes.
+    const before = () => {
+      covered = document.querySelector("[role=dialog], [role=menu]") !== null;
+    };
+    const pressed = (event: KeyboardEvent) => {
+      if (event.key !== "Escape" || event.defaultPrevented || covered) return;
+      const inside = event.target === document.body || aside.current?.contains(event.target as Node) === true;
+      if (inside) latest.current();
+    };
+    window.addEventListener("keydown", before, { capture: true });
+    window.addEventListener("keydown", pressed);
+    return () => {
+      window.removeEventListener("keydown", before, { capture: true });
+      window.removeEventListener("keydown", pressed);
+    };
+  }, []);
+  return (
+    <aside className="panel" aria-label={title} ref={aside}>
+      {alone && <h1 className="hidden">Tidings</h1>}
+      <header>
+        <h2 ref={heading} tabIndex={-1}>
+          {title}
+        </h2>
+        <IconButton label="Close" onClick={onClose}>
+          <X size={20} />
+        </IconButton>
+      </header>
+      {children}
+    </aside>
+  );
+}
+
+/** A part of the page that is loaded when it is first shown. It says so if it cannot be. */
+export class Part extends Component<{ children: ReactNode }, { failed: boolean }> {
+  override state = { failed: false };
+
+  static getDerivedStateFromError(): { failed: boolean } {
+    return { failed: true };
+  }
+
+  override render(): ReactNode {
+    if (!this.state.failed) return <Suspense fallback={null}>{this.props.children}</Suspense>;
+    return (
+      <div className="panel nothing" role="alert">
+        <p>This part of the page could not be loaded.</p>
+        <button type="button" className="button" onClick={() => window.location.reload()}>
+          Reload
+        </button>
+      </div>
+    );
+  }
+}

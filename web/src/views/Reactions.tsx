@@ -1,0 +1,41 @@
+import { SmilePlus } from "lucide-react";
+import type { Message } from "../contract.gen.ts";
+import { EmojiButton } from "./EmojiPicker.tsx";
+import type { Tools } from "./tools.ts";
+
+const NAMED = 12;
+
+/** The emoji on a message, each with how many put it there; a press puts one's own, or takes it off. */
+export function Reactions({ message, tools }: { message: Message; tools: Tools }) {
+  const reactions = Object.entries(message.reactions);
+  if (reactions.length === 0) return null;
+  return (
+    <div className="reactions">
+      {reactions.map(([emoji, who]) => (
+        <button
+          key={emoji}
+          type="button"
+          className="reaction"
+          aria-pressed={who.includes(tools.me)}
+          aria-label={`${emoji} ${who.length}`}
+          title={named(who, tools.me)}
+          onClick={() => tools.react(message, emoji)}
+        >
+          <span className="sign">{emoji}</span> {who.length}
+        </button>
+      ))}
+      <EmojiButton
+        className="reaction add"
+        label="Add a reaction"
+        icon={<SmilePlus size={15} />}
+        onChoose={(emoji) => tools.react(message, emoji)}
+      />
+    </div>
+  );
+}
+
+function named(who: readonly string[], me: string): string {
+  const names = who.slice(0, NAMED).map((name) => (name === me ? "you" : name));
+  const others = who.length - names.length;
+  return others > 0 ? `${names.join(", ")} and ${others} more` : names.join(", ");
+}

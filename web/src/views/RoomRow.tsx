@@ -1,0 +1,97 @@
+import { Hash, Lock, Users } from "lucide-react";
+import { type KeyboardEvent, memo, useId } from "react";
+import { hrefTo } from "../location.ts";
+import type { RoomState } from "../store.ts";
+import { hueOf, nameOf, whenOf } from "../text.ts";
+import { isMentioned, previewOf } from "./rooms.ts";
+import { Avatar } from "./ui.tsx";
+
+/**
+ * A room in the sidebar: a link named by the room alone, as large as the row; what else is shown describes it.
+ * `reachable`: the one row that the Tab key comes to. Rendered again only when its room changes.
+ */
+export const RoomRow = memo(function RoomRow({
+  held,
+  me,
+  current,
+  online,
+  reachable,
+  onKeyDown,
+}: {
+  held: RoomState;
+  me: string;
+  current: boolean;
+  online: boolean;
+  reachable: boolean;
+  onKeyDown: (event: KeyboardEvent<HTMLAnchorElement>) => void;
+}) {
+  const { room } = held;
+  const id = useId();
+  const name = nameOf(room);
+  const preview = previewOf(held, me);
+  const last = room.last_message;
+  const unread = room.unread > 0;
+  const typing = held.typing.size > 0;
+  const mentioned = isMentioned(held, me);
+  return (
+    <div className={`room-row ${unread ? "unread" : ""} ${current ? "current" : ""}`}>
+      <Sign held={held} name={name} online={online} />
+      <a
+        className="name ellipsis"
+        href={hrefTo(room.room_id)}
+        data-room-id={room.room_id}
+        data-unread={unread}
+        aria-current={current ? "page" : undefined}
+        aria-describedby={`${id}-state ${id}-preview`}
+        tabIndex={reachable ? 0 : -1}
+        onKeyDown={onKeyDown}
+      >
+        {name}
+      </a>
+      {last !== null && (
+        <time className="small" dateTime={last.created_at}>
+          {whenOf(last.created_at)}
+        </time>
+      )}
+      <span id={`${id}-preview`} className={`preview small ellipsis ${typing ? "now" : ""}`}>
+        {preview.sender !== null && <span className="sender">{preview.sender}: </span>}
+        {preview.text}
+      </span>
+      <span id={`${id}-state`} className="state">
+        <span className="hidden">{wordsFor(held, online)}</span>
+        {mentioned && (
+          <span className="badge strong">
+            @<span className="hidden"> you are mentioned, </span>
+          </span>
+        )}
+        {unread && (
+          <span className={`badge ${mentioned || room.kind !== "topic" ? "strong" : ""}`}>
+            {room.unread > 99 ? "99+" : room.unread}
+            <span className="hidden"> unread.</span>
+          </span>
+        )}
+      </span>
+    </div>
+  );
+});
+
+/** Whose room it is at a glance: `#`, a lock, several people, or the other's avatar. */
+function Sign({ held: { room }, name, online }: { held: RoomState; name: string; online: boolean }) {
+  if (room.kind === "direct") return <Avatar name={name} online={online} />;
+  const Icon = room.kind === "group" ? Users : room.is_private ? Lock : Hash;
+  return (
+    <span
+      className={`avatar sign ${room.kind}`}
+      style={room.kind === "group" ? ({ "--hue": hueOf(name) } as object) : undefined}
+      aria-hidden="true"
+    >
+      <Icon size={18} />
+    </span>
+  );
+}
+
+function wordsFor({ room }: RoomState, online: boolean): string {
+  if (room.kind === "topic") return room.is_private ? "Private topic. " : "Topic. ";
+  if (room.kind === "group") return `Group of ${room.members}. `;
+  return online ? "Online. " : "";
+}

@@ -1,0 +1,256 @@
+import "../styles/search.css";
+import { type KeyboardEvent, useEffect, useId, useRef, useState } from "react";
+import type { Client } from "../client.ts";
+import { useClient, useView } from "../context.ts";
+import type { Found, Message, Snippet } from "../contract.gen.ts";
+import { open } from "../location.ts";
+import { Refused } from "../session.ts";
+import { momentOf, nameOf, reasonOf, whenOf } from "../text.ts";
+import { Panel } from "./Panel.tsx";
+import { Avatar, Form } from "./ui.tsx";
+
+const TYPED_AFTER = 250;
+const PAGE = 30;
+const LONGEST = 256;
+
+/** Search as one types, in the room on the screen or in all of one's rooms. */
+export default function SearchPanel({
+  room_id,
+  asked,
+  onClose,
+  onMakeWay,
+}: {
+  /** The room on the screen */
+  room_id: string | null;
+  /** As it was asked for: another object each time it is */
+  asked: { readonly here: boolean };
+  onClose: () => void;
+  /** The user goes to a place of a room. */
+  onMakeWay: () => void;
+}) {
+  const [query, setQuery] = useState("");
+  const [here, setHere] = useState(asked.here);
+  const scope = here ? room_id : null;
+  const search = useSearch(query, scope);
+  const field = useRef<HTMLInputElement>(null);
+  const results = useRef<HTMLOListElement>(null);
+  const id = useId();
+  useEffect(() => {
+    setHere(asked.here);
+    field.current?.focus();
+    field.current?.select();
+  }, [asked]);
+
+  const jump = (message: Message) => {
+    open(message.room_id, message.seq);
+    onMakeWay();
+  };
+  /** From the field to the results, from one to the next, and back. */
+  const step = (event: KeyboardEvent) => {
+    const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (by === undefined) return;
+    const stops = [field.current, ...(results.current?.querySelectorAll<HTMLElement>("button") ?? [])];
+    const next = stops[stops.indexOf(document.activeElement as HTMLInputElement) + by];
+    if (next == null) return;
+    next.focus();
+    event.preventDefault();
+  };
+  const clear = (event: KeyboardEvent) => {
+    if (event.key !== "Escape" || query === "") return;
+    setQuery("");
+    event.preventDefault();
+  };
+  return (
+    <Panel title="Search" onClose={onClose}>
+      {/* biome-ignore lint/a11y/noStaticElementInteractions: the arrows go between what is in it, which Tab reaches, too */}
+      <div className="content search" onKeyDown={step}>
+        <Form role="search" onSubmit={search.now}>
+          <input
+            ref={field}
+            className="input"
+            type="search"
+            aria-label="Search"
+            aria-describedby={`${id}-help`}
+            placeholder={here ? "Search in this room" : "Search in all your rooms"}
+            maxLength={LONGEST}
+            autoComplete="off"
+            enterKeyHint="search"
+            // biome-ignore lint/a11y/noAutofocus: who opens the search wants to write what is searched for
+            autoFocus
+            value={query}
+            onChange={(event) => setQuery(event.target.value)}
+            onKeyDown={clear}
+          />
+          {room_id !== null && (
+            <fieldset className="segments">
+              <legend className="hidden">Where</legend>
+              {[true, false].map((choice) => (
+                <label key={String(choice)}>
+                  <input type="radio" name={id} checked={here === choice} onChange={() => setHere(choice)} />
+                  <span>{choice ? "This room" : "All rooms"}</span>
+                </label>
+              ))}
+            </fieldset>
+          )}
+          <p id={`${id}-help`} className="muted small">
+            all the <b>words</b>, <b>"a phrase"</b>, <b>begin*</b>
+          </p>
+        </Form>
+        <p role="status" className="muted small">
+          {search.says}
+        </p>
+        {search.error !== null && (
+          <p role="alert" className="error">
+            {search.error}
+          </p>
+        )}
+        <ol ref={results} aria-label="Results" className={search.stale ? "stale" : ""}>
+          {search.hits.map(({ message, snippet }) => (
+            <Hit
+              key={message.id}
+              message={message}
+              snippet={snippet}
+              withRoom={scope === null}
+              onJump={() => jump(message)}
+            />
+          ))}
+        </ol>
+        {search.more !== null && (
+          <button type="button" className="button" onClick={search.more}>
+            More
+          </button>
+        )}
+      </div>
+    </Panel>
+  );
+}
+
+function Hit({
+  message,
+  snippet,
+  withRoom,
+  onJump,
+}: {
+  message: Message;
+  snippet: readonly Snippet[];
+  withRoom: boolean;
+  onJump: () => void;
+}) {
+  const held = useView((view) => view.state.rooms.get(message.room_id)?.room);
+  const name = held === undefined ? message.topic_name : nameOf(held);
+  let at = 0;
+  return (
+    <li>
+      <button type="button" onClick={onJump}>
+        <Avatar name={message.sender} small />
+        <span className="grow">
+          <span className="who">
+            <b>{message.sender}</b>
+            {withRoom && name !== null && (
+              <span className="muted small ellipsis">
+                {held?.kind === "direct" ? "with" : "in"} {name}
+              </span>
+            )}
+            <time className="muted small" dateTime={message.created_at} title={momentOf(message.created_at)}>
+              {whenOf(message.created_at)}
+            </time>
+          </span>
+          <span className="what">
+            {snippet.map(({ text, match }) => {
+              at += text.length;
+              return match ? <mark key={at}>{text}</mark> : <span key={at}>{text}</span>;
+            })}
+          </span>
+        </span>
+      </button>
+    </li>
+  );
+}
+
+interface Answered {
+  readonly query: string;
+  readonly scope: string | null;
+  readonly hits: readonly { readonly message: Message; readonly snippet: readonly Snippet[] }[];
+  readonly next: string | null;
+}
+
+/** What is found of a query, a moment after it was last changed. An answer to an earlier one is never shown. */
+function useSearch(typed: string, scope: string | null) {
+  const client = useClient();
+  const [answered, setAnswered] = useState<Answered | null>(null);
+  const [error, setError] = useState<string | null>(null);
+  const [busy, setBusy] = useState(false);
+  const latest = useRef(0);
+  const query = typed.trim() === "" ? "" : beginning(typed);
+
+  const ask = async (before: Answered | null) => {
+    latest.current += 1;
+    const mine = latest.current;
+    setBusy(true);
+    const outcome = await found(client, query, scope, before?.next ?? null);
+    if (mine !== latest.current) return;
+    setBusy(false);
+    setError(typeof outcome === "string" ? outcome : null);
+    if (typeof outcome === "string") return;
+    const hits = outcome.messages.map((message) => ({
+      message,
+      snippet: outcome.snippets[message.id] ?? [{ text: message.content, match: false }],
+    }));
+    setAnswered({ query, scope, hits: [...(before?.hits ?? []), ...hits], next: outcome.next });
+  };
+  const current = useRef(ask);
+  current.current = ask;
+  // biome-ignore lint/correctness/useExhaustiveDependencies: another scope is another search
+  useEffect(() => {
+    latest.current += 1;
+    setError(null);
+    setBusy(false);
+    if (query === "") return setAnswered(null);
+    const timer = setTimeout(() => void current.current(null), TYPED_AFTER);
+    return () => clearTimeout(timer);
+  }, [query, scope]);
+
+  const isOf = answered !== null && answered.query === query && answered.scope === scope;
+  const next = answered?.next ?? null;
+  return {
+    hits: answered?.hits ?? [],
+    stale: !isOf,
+    error,
+    says: isOf && !busy && error === null ? counted(answered.hits.length, next !== null) : "",
+    now: () => (query === "" ? undefined : void ask(null)),
+    more: isOf && next !== null && !busy ? () => void ask(answered) : null,
+  };
+}
+
+/** What was found, or why not. */
+async function found(
+  client: Client,
+  query: string,
+  room_id: string | null,
+  before: string | null,
+): Promise<Found | string> {
+  try {
+    return await client.ask("search", {
+      query,
+      limit: PAGE,
+      ...(room_id === null ? {} : { room_id }),
+      ...(before === null ? {} : { before }),
+    });
+  } catch (error) {
+    if (error instanceof Refused && error.code === "invalid") return "Type a word to search for.";
+    return reasonOf(error);
+  }
+}
+
+/** The last word may be one that is not yet written to its end: what begins with it is found, too. */
+function beginning(typed: string): string {
+  const quotes = typed.split('"').length - 1;
+  const unfinished = quotes % 2 === 0 && /[\p{L}\p{N}]$/u.test(typed) && typed.length < LONGEST;
+  return unfinished ? `${typed.trimStart()}*` : typed.trim();
+}
+
+function counted(count: number, more: boolean): string {
+  if (count === 0) return "Nothing was found.";
+  if (more) return `The newest ${count} results`;
+  return count === 1 ? "1 result" : `${count} results`;
+}

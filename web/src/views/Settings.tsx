@@ -1,0 +1,118 @@
+import { Tab, TabList, TabPanel, TabProvider } from "@ariakit/react";
+import { useState } from "react";
+import { useClient } from "../context.ts";
+import { chooseTheme, loadTheme, type Theme } from "../theme.ts";
+import { askPermission, permission } from "./notifications.ts";
+import { Blocked, ChangePassword, Deactivate, Devices } from "./SettingsAccount.tsx";
+import { Dialog, useWork } from "./ui.tsx";
+
+const TABS = ["Appearance", "Devices", "Security", "Privacy", "Account"] as const;
+
+export function Settings({ onClose, onSignOut }: { onClose: () => void; onSignOut: () => void }) {
+  return (
+    <Dialog title="Settings" onClose={onClose}>
+      <TabProvider defaultSelectedId="Appearance">
+        <TabList className="tabs" aria-label="Settings">
+          {TABS.map((tab) => (
+            <Tab key={tab} id={tab} className="tab">
+              {tab}
+            </Tab>
+          ))}
+        </TabList>
+        <TabPanel tabId="Appearance" className="settings" unmountOnHide>
+          <ThemeChoice />
+          <Notifications />
+        </TabPanel>
+        <TabPanel tabId="Devices" className="settings" unmountOnHide>
+          <Devices />
+        </TabPanel>
+        <TabPanel tabId="Security" className="settings" unmountOnHide>
+          <ChangePassword />
+        </TabPanel>
+        <TabPanel tabId="Privacy" className="settings" unmountOnHide>
+          <Blocked />
+        </TabPanel>
+        <TabPanel tabId="Account" className="settings" unmountOnHide>
+          <Export />
+          <Deactivate onSignOut={onSignOut} />
+        </TabPanel>
+      </TabProvider>
+    </Dialog>
+  );
+}
+
+const THEMES: readonly { value: Theme; label: string }[] = [
+  { value: "system", label: "As the system has it" },
+  { value: "light", label: "Light" },
+  { value: "dark", label: "Dark" },
+];
+
+function ThemeChoice() {
+  const [theme, setTheme] = useState(loadTheme);
+  const choose = (value: Theme) => {
+    chooseTheme(value);
+    setTheme(value);
+  };
+  return (
+    <fieldset>
+      <legend>Colours</legend>
+      {THEMES.map(({ value, label }) => (
+        <label key={value} className="check">
+          <input type="radio" name="theme" checked={theme === value} onChange={() => choose(value)} />
+          {label}
+        </label>
+      ))}
+    </fieldset>
+  );
+}
+
+const NOTIFICATIONS: Record<ReturnType<typeof permission>, string> = {
+  default: "Be told of mentions and of what is written to you alone, while you look elsewhere.",
+  granted: "On. To turn them off, take the permission back in the browser's settings of this page.",
+  denied: "The browser blocks them. To have them, allow them in its settings of this page.",
+  unsupported: "This browser has none, or not here: they need a secure address (https).",
+};
+
+function Notifications() {
+  const [allowed, setAllowed] = useState(permission);
+  return (
+    <section>
+      <h3>Notifications</h3>
+      <p className="muted">{NOTIFICATIONS[allowed]}</p>
+      {allowed === "default" && (
+        <button type="button" className="button" onClick={() => void askPermission().then(setAllowed)}>
+          Allow notifications
+        </button>
+      )}
+    </section>
+  );
+}
+
+function Export() {
+  const client = useClient();
+  const { busy, error, run } = useWork();
+  const save = () => run(async () => offer(await client.export(), `tidings-${client.me}.jsonl`));
+  return (
+    <section>
+      <h3>Your data</h3>
+      <p className="muted">All that this server keeps of you, in one file: a JSON object in each line.</p>
+      {error !== null && (
+        <p className="error" role="alert">
+          {error}
+        </p>
+      )}
+      <button type="button" className="button" disabled={busy} onClick={save}>
+        {busy ? "Collecting…" : "Download my data"}
+      </button>
+    </section>
+  );
+}
+
+/** Let the browser save a file. */
+function offer(file: Blob, name: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(file);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}

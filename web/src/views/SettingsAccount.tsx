@@ -1,0 +1,260 @@
+/** The parts of the settings that ask the server: devices, password, blocked people, the end of the account. */
+import { Laptop, Smartphone } from "lucide-react";
+import { useCallback, useEffect, useState } from "react";
+import { useClient } from "../context.ts";
+import type { Session } from "../contract.gen.ts";
+import { agoOf, momentOf, reasonOf } from "../text.ts";
+import { Avatar, Field, Form, useWork } from "./ui.tsx";
+
+/** What the server answers, and asking it anew; null until it is there. */
+function useAnswer<T>(ask: () => Promise<T>): {
+  answer: T | null;
+  failed: string | null;
+  again: () => Promise<void>;
+} {
+  const [answer, setAnswer] = useState<T | null>(null);
+  const [failed, setFailed] = useState<string | null>(null);
+  const again = useCallback(async () => {
+    try {
+      setAnswer(await ask());
+      setFailed(null);
+    } catch (error) {
+      setFailed(reasonOf(error));
+    }
+  }, [ask]);
+  useEffect(() => void again(), [again]);
+  return { answer, failed, again };
+}
+
+function Problem({ text }: { text: string | null }) {
+  if (text === null) return null;
+  return (
+    <p className="error" role="alert">
+      {text}
+    </p>
+  );
+}
+
+export function Devices() {
+  const client = useClient();
+  const ask = useCallback(() => client.ask("get_sessions", {}), [client]);
+  const { answer, failed, again } = useAnswer(ask);
+  const { busy, error, run } = useWork();
+  const end = (sessions: readonly Session[]) =>
+    run(async () => {
+      for (const { session_id } of sessions) await client.ask("revoke_session", { session_id });
+    }).then(again);
+  const others = answer?.sessions.filter(({ current }) => !current) ?? [];
+  return (
+    <section>
+      <h3>Where you are signed in</h3>
+      <Problem text={failed ?? error} />
+      {answer === null && failed === null && <p className="muted">Looking…</p>}
+      <ul className="devices">
+        {answer?.sessions.map((session) => {
+          const { name, phone } = deviceOf(session.user_agent);
+          const Icon = phone ? Smartphone : Laptop;
+          return (
+            <li key={session.session_id}>
+              <Icon size={22} aria-hidden="true" />
+              <span className="grow">
+                <strong title={session.user_agent ?? undefined}>{name}</strong>
+                <span className="muted small" title={momentOf(session.created_at)}>
+                  {session.current ? "This device, signed in " : "Signed in "}
+                  {agoOf(session.created_at)}
+                </span>
+              </span>
+              {!session.current && (
+                <button
+                  type="button"
+                  className="button"
+                  aria-label={`End the session of ${name}, signed in ${agoOf(session.created_at)}`}
+                  disabled={busy}
+                  onClick={() => end([session])}
+                >
+                  End
+                </button>
+              )}
+            </li>
+          );
+        })}
+      </ul>
+      {others.length > 1 && (
+        <button type="button" className="button danger" disabled={busy} onClick={() => end(others)}>
+          End all others
+        </button>
+      )}
+    </section>
+  );
+}
+
+const SYSTEMS: readonly [RegExp, string][] = [
+  [/android/i, "Android"],
+  [/iphone|ipad/i, "iOS"],
+  [/windows/i, "Windows"],
+  [/mac os|macintosh/i, "macOS"],
+  [/cros/i, "ChromeOS"],
+  [/linux/i, "Linux"],
+];
+const BROWSERS: readonly [RegExp, string][] = [
+  [/edg\//i, "Edge"],
+  [/opr\//i, "Opera"],
+  [/firefox|fxios/i, "Firefox"],
+  [/chrome|chromium|crios/i, "Chrome"],
+  [/safari/i, "Safari"],
+];
+
+/** "Firefox on Linux"; for what is no browser, the first word that it calls itself. */
+function deviceOf(user_agent: string | null): { name: string; phone: boolean } {
+  if (user_agent === null || user_agent === "") return { name: "Unknown device", phone: false };
+  const named = (table: readonly [RegExp, string][]) => table.find(([pattern]) => pattern.test(user_agent))?.[1];
+  const [browser, system] = [named(BROWSERS), named(SYSTEMS)];
+  const phone = system === "Android" || system === "iOS";
+  if (browser === undefined) return { name: user_agent.slice(0, 60), phone };
+  return { name: system === undefined ? browser : `${browser} on ${system}`, phone };
+}
+
+export function ChangePassword() {
+  const client = useClient();
+  const [present, setPresent] = useState("");
+  const [wanted, setWanted] = useState("");
+  const [done, setDone] = useState(false);
+  const { busy, error, run } = useWork();
+  const change = () =>
+    run(async () => {
+      setDone(false);
+      await client.ask("change_password", { password: present, new_password: wanted });
+      setDone(true);
+      setPresent("");
+      setWanted("");
+    });
+  return (
+    <Form onSubmit={change}>
+      <h3>Change the password</h3>
+      <p className="muted">All your other devices are signed out then.</p>
+      <input className="hidden" autoComplete="username" value={client.me} readOnly tabIndex={-1} aria-hidden="true" />
+      <Field
+        label="Present password"
+        type="password"
+        autoComplete="current-password"
+        value={present}
+        onChange={(event) => setPresent(event.target.value)}
+      />
+      <Field
+        label="New password"
+        type="password"
+        autoComplete="new-password"
+        hint="At least 8 characters."
+        error={error}
+        value={wanted}
+        onChange={(event) => setWanted(event.target.value)}
+      />
+      <p role="status">{done ? "Changed. Your other devices have to sign in again." : ""}</p>
+      <footer>
+        <button type="submit" className="button primary" disabled={busy || present === "" || wanted === ""}>
+          Change
+        </button>
+      </footer>
+    </Form>
+  );
+}
+
+export function Blocked() {
+  const client = useClient();
+  const ask = useCallback(() => client.ask("get_blocks", {}), [client]);
+  const { answer, failed, again } = useAnswer(ask);
+  const [name, setName] = useState("");
+  const { busy, error, run } = useWork();
+  const unblock = (username: string) => run(() => client.ask("unblock", { username })).then(again);
+  const block = () =>
+    run(async () => {
+      await client.ask("block", { username: name.trim() });
+      setName("");
+    }).then(again);
+  return (
+    <section>
+      <h3>Blocked people</h3>
+      <p className="muted">They cannot write to you alone or invite you, and do not see whether you are online.</p>
+      <Problem text={failed} />
+      {answer?.usernames.length === 0 && <p>You have blocked nobody.</p>}
+      <ul className="devices">
+        {answer?.usernames.map((username) => (
+          <li key={username}>
+            <Avatar name={username} small />
+            <strong className="grow ellipsis">{username}</strong>
+            <button
+              type="button"
+              className="button"
+              aria-label={`Unblock ${username}`}
+              disabled={busy}
+              onClick={() => unblock(username)}
+            >
+              Unblock
+            </button>
+          </li>
+        ))}
+      </ul>
+      <Form className="with-button" onSubmit={block}>
+        <Field
+          label="Block somebody"
+          autoComplete="off"
+          autoCapitalize="none"
+          spellCheck={false}
+          error={error}
+          value={name}
+          onChange={(event) => setName(event.target.value)}
+        />
+        <button type="submit" className="button" disabled={busy || name.trim() === ""}>
+          Block
+        </button>
+      </Form>
+    </section>
+  );
+}
+
+export function Deactivate({ onSignOut }: { onSignOut: () => void }) {
+  const client = useClient();
+  const [asked, setAsked] = useState(false);
+  const [password, setPassword] = useState("");
+  const { busy, error, run } = useWork();
+  const deactivate = () =>
+    run(async () => {
+      await client.ask("deactivate", { password });
+      onSignOut();
+    });
+  return (
+    <Form onSubmit={deactivate}>
+      <h3>Deactivate the account</h3>
+      <p className="muted">
+        Nobody can sign in to it any more, you neither, until an administrator enables it again. What you wrote stays.
+      </p>
+      {!asked ? (
+        <div>
+          <button type="button" className="button danger" onClick={() => setAsked(true)}>
+            Deactivate…
+          </button>
+        </div>
+      ) : (
+        <>
+          <Field
+            label="Your password"
+            type="password"
+            autoComplete="current-password"
+            autoFocus
+            error={error}
+            value={password}
+            onChange={(event) => setPassword(event.target.value)}
+          />
+          <footer>
+            <button type="button" className="button" onClick={() => setAsked(false)}>
+              Keep it
+            </button>
+            <button type="submit" className="button danger" disabled={busy || password === ""}>
+              Deactivate my account
+            </button>
+          </footer>
+        </>
+      )}
+    </Form>
+  );
+}

@@ -1,0 +1,30 @@
+import { useView } from "../context.ts";
+
+const NAMED = 3;
+
+/** Who is typing now. The line is always there, so that nothing moves when somebody begins. */
+export function Typing({ room_id }: { room_id: string }) {
+  const typing = useView((view) => view.state.rooms.get(room_id)?.typing);
+  const names = typing === undefined ? [] : [...typing];
+  return (
+    <div className="typing-line" aria-live="polite">
+      {names.length > 0 && (
+        <>
+          <span className="dots" aria-hidden="true">
+            <i />
+            <i />
+            <i />
+          </span>
+          {sentence(names)}
+        </>
+      )}
+    </div>
+  );
+}
+
+function sentence(names: readonly string[]): string {
+  if (names.length > NAMED) return "Several people are typing…";
+  const last = names.at(-1) ?? "";
+  if (names.length === 1) return `${last} is typing…`;
+  return `${names.slice(0, -1).join(", ")} and ${last} are typing…`;
+}

@@ -1,0 +1,70 @@
+/** Names and emoji that complete what is being typed. */
+
+export interface Trigger {
+  readonly kind: "@" | ":";
+  /** What was typed after it */
+  readonly query: string;
+  /** Where it begins in the text */
+  readonly at: number;
+}
+
+/** What is being typed before the caret that could be completed. */
+export function triggerAt(text: string, caret: number): Trigger | null {
+  const match = /(?:^|[\s([{"'*_~])([@:])([\p{L}\p{N}_+.-]{0,40})$/u.exec(text.slice(0, caret));
+  if (match === null) return null;
+  const [, kind, query] = match;
+  if (query === undefined || (kind !== "@" && kind !== ":")) return null;
+  if (kind === ":" && !/^[a-z+-][a-z0-9_+-]+$/i.test(query)) return null; // not of times and of ":)"
+  return { kind, query, at: caret - query.length - 1 };
+}
+
+/** The text with what was typed replaced, and where the caret goes. */
+export function completed(text: string, trigger: Trigger, by: string): { text: string; caret: number } {
+  const end = trigger.at + 1 + trigger.query.length;
+  const space = /^\s/.test(text.slice(end)) ? "" : " ";
+  return { text: text.slice(0, trigger.at) + by + space + text.slice(end), caret: trigger.at + by.length + 1 };
+}
+
+/** Those that begin with what was typed, then those that have it elsewhere. */
+export function matching<T>(all: Iterable<T>, query: string, nameOf: (one: T) => string, most: number): T[] {
+  const sought = query.toLowerCase();
+  const begin: T[] = [];
+  const within: T[] = [];
+  for (const one of all) {
+    const at = nameOf(one).toLowerCase().indexOf(sought);
+    if (at === 0) begin.push(one);
+    else if (at > 0) within.push(one);
+    if (begin.length >= most) break;
+  }
+  return [...begin, ...within].slice(0, most);
+}
+
+export interface Shortcode {
+  readonly code: string;
+  readonly emoji: string;
+}
+
+let shortcodes: Promise<readonly Shortcode[]> | null = null;
+
+/** Emoji by their short names. Asked for when the first is typed; none, if that fails. */
+export function loadShortcodes(): Promise<readonly Shortcode[]> {
+  shortcodes ??= fetchShortcodes().catch(() => {
+    shortcodes = null;
+    return [];
+  });
+  return shortcodes;
+}
+
+async function fetchShortcodes(): Promise<Shortcode[]> {
+  const answer = await fetch("/emoji/en/shortcodes/github.json");
+  const byHexcode = (await answer.json()) as Record<string, string | string[]>;
+  return Object.entries(byHexcode).flatMap(([hexcode, codes]) =>
+    [codes].flat().map((code) => ({ code, emoji: emojiOf(hexcode) })),
+  );
+}
+
+function emojiOf(hexcode: string): string {
+  const emoji = String.fromCodePoint(...hexcode.split("-").map((part) => Number.parseInt(part, 16)));
+  // Some are shown as text unless they are told to be emoji.
+  return hexcode.includes("-") || /\p{Emoji_Presentation}/u.test(emoji) ? emoji : `${emoji}\uFE0F`;
+}

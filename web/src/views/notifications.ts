@@ -1,0 +1,76 @@
+/** What reaches somebody who does not look at the page: the number in its title, and the browser's notifications. */
+import { useEffect } from "react";
+import { useClient, useView } from "../context.ts";
+import type { Message } from "../contract.gen.ts";
+import { hrefTo, open } from "../location.ts";
+import { nameOf } from "../text.ts";
+
+const SHOWN_AT_ONCE = 3;
+
+export function useNotifications(room_id: string | null): void {
+  const client = useClient();
+  const unread = useView((view) => {
+    let sum = 0;
+    for (const { room } of view.state.rooms.values()) sum += room.unread;
+    return sum;
+  });
+  const name = useView((view) => {
+    const held = room_id === null ? undefined : view.state.rooms.get(room_id);
+    return held === undefined ? null : nameOf(held.room);
+  });
+  useEffect(() => {
+    const page = name === null ? "Tidings" : `${name} · Tidings`;
+    document.title = unread === 0 ? page : `(${unread > 999 ? "999+" : unread}) ${page}`;
+  }, [unread, name]);
+  useEffect(
+    () =>
+      client.onMessages((messages) => {
+        if (!document.hidden || permission() !== "granted") return;
+        const urgent = messages.filter((message) =>
+          isUrgent(message, client.me, client.room(message.room_id)?.room.kind),
+        );
+        for (const message of urgent.slice(-SHOWN_AT_ONCE)) void show(message);
+      }),
+    [client],
+  );
+  useEffect(() => {
+    if (!("serviceWorker" in navigator)) return;
+    const listener = (event: MessageEvent) => {
+      const target: unknown = event.data?.open;
+      if (typeof target === "string") window.location.hash = new URL(target, window.location.href).hash;
+    };
+    navigator.serviceWorker.addEventListener("message", listener);
+    return () => navigator.serviceWorker.removeEventListener("message", listener);
+  }, []);
+}
+
+/** "unsupported" where the browser has none, or not without HTTPS. */
+export function permission(): NotificationPermission | "unsupported" {
+  return "Notification" in window && window.isSecureContext ? Notification.permission : "unsupported";
+}
+
+export async function askPermission(): Promise<NotificationPermission | "unsupported"> {
+  return permission() === "unsupported" ? "unsupported" : Notification.requestPermission();
+}
+
+function isUrgent(message: Message, me: string, kind: string | undefined): boolean {
+  return kind === "direct" || message.mentions.includes(me);
+}
+
+async function show(message: Message): Promise<void> {
+  const title = message.topic_name === null ? message.sender : `${message.sender} in ${message.topic_name}`;
+  const href = hrefTo(message.room_id, message.seq);
+  const options = {
+    body: message.content.slice(0, 200),
+    tag: message.room_id,
+    icon: "/icon-192.png",
+    data: `/${href}`,
+  };
+  const worker = "serviceWorker" in navigator ? await navigator.serviceWorker.getRegistration() : undefined;
+  if (worker !== undefined) return worker.showNotification(title, options);
+  const shown = new Notification(title, options);
+  shown.onclick = () => {
+    window.focus();
+    open(message.room_id, message.seq);
+  };
+}

@@ -1,0 +1,199 @@
+/** What every view is made of, on Ariakit's accessible parts. */
+import {
+  Dialog as AriakitDialog,
+  Menu as AriakitMenu,
+  DialogDismiss,
+  DialogHeading,
+  MenuButton,
+  MenuItem,
+  type MenuItemProps,
+  MenuProvider,
+  useMenuContext,
+} from "@ariakit/react";
+import { X } from "lucide-react";
+import { type ComponentProps, type FormEvent, type KeyboardEvent, type ReactNode, useId, useState } from "react";
+import { hueOf, initialOf, reasonOf } from "../text.ts";
+
+export function IconButton({
+  label,
+  children,
+  className = "",
+  ...rest
+}: { label: string } & ComponentProps<"button">) {
+  return (
+    <button type="button" className={`icon-button ${className}`} aria-label={label} title={label} {...rest}>
+      {children}
+    </button>
+  );
+}
+
+export function Avatar({ name, small = false, online = false }: { name: string; small?: boolean; online?: boolean }) {
+  return (
+    <span className={`avatar ${small ? "small" : ""}`} style={{ "--hue": hueOf(name) } as object} aria-hidden="true">
+      {initialOf(name)}
+      {online && <span className="dot" />}
+    </span>
+  );
+}
+
+/** A modal dialog; it is mounted while it is open. What opened it gets the focus back. */
+export function Dialog({ title, onClose, children }: { title: string; onClose: () => void; children: ReactNode }) {
+  const [opener] = useState(openerOf);
+  return (
+    <AriakitDialog
+      open
+      onClose={onClose}
+      className="dialog"
+      backdrop={<div className="backdrop" />}
+      finalFocus={opener}
+      unmountOnHide
+    >
+      <header>
+        <DialogHeading render={(props) => <h2 {...props} />}>{title}</DialogHeading>
+        <DialogDismiss className="icon-button" aria-label="Close">
+          <X size={20} />
+        </DialogDismiss>
+      </header>
+      {children}
+    </AriakitDialog>
+  );
+}
+
+/** What has the focus; in a menu, which is about to close, the button of the menu. */
+function openerOf(): HTMLElement | null {
+  const focused = document.activeElement;
+  const menu = focused?.closest("[role=menu]");
+  const opener = menu == null ? focused : document.querySelector(`[aria-controls="${CSS.escape(menu.id)}"]`);
+  return opener instanceof HTMLElement && opener !== document.body ? opener : null;
+}
+
+/** What a menu's button opens, and Tab closes: over the page, and a landmark, because it is in none of the others. */
+export function MenuContent({ label, id, children }: { label: string; id?: string; children: ReactNode }) {
+  const menu = useMenuContext();
+  const leave = (event: KeyboardEvent) => {
+    if (event.key !== "Tab") return;
+    event.preventDefault();
+    menu?.hide();
+  };
+  return (
+    <AriakitMenu
+      className="menu"
+      gutter={4}
+      portal
+      portalElement={landmark}
+      preserveTabOrder={false}
+      unmountOnHide
+      aria-label={label}
+      {...(id === undefined ? {} : { id })}
+      onKeyDown={leave}
+    >
+      {children}
+    </AriakitMenu>
+  );
+}
+
+function landmark(): HTMLElement {
+  const element = document.createElement("div");
+  element.role = "region";
+  element.ariaLabel = "Menu";
+  return element;
+}
+
+/** A button with a menu. */
+export function Menu({
+  label,
+  icon,
+  children,
+  className = "icon-button",
+}: {
+  label: string;
+  icon: ReactNode;
+  children: ReactNode;
+  className?: string;
+}) {
+  return (
+    <MenuProvider>
+      <MenuButton className={className} aria-label={label} title={label}>
+        {icon}
+      </MenuButton>
+      <MenuContent label={label}>{children}</MenuContent>
+    </MenuProvider>
+  );
+}
+
+export function Item({ danger = false, ...rest }: { danger?: boolean } & MenuItemProps) {
+  return <MenuItem className={`menu-item ${danger ? "danger" : ""}`} {...rest} />;
+}
+
+/** A labelled text field, with what is wrong with it. */
+export function Field({
+  label,
+  hint,
+  error,
+  ...rest
+}: { label: string; hint?: ReactNode; error?: string | null } & ComponentProps<"input">) {
+  const id = useId();
+  const described = [hint ? `${id}-hint` : "", error ? `${id}-error` : ""].filter(Boolean).join(" ");
+  return (
+    <div className="field">
+      <label className="label" htmlFor={id}>
+        {label}
+      </label>
+      <input
+        id={id}
+        className="input"
+        aria-invalid={error ? true : undefined}
+        aria-describedby={described || undefined}
+        {...rest}
+      />
+      {hint && (
+        <span id={`${id}-hint`} className="muted small">
+          {hint}
+        </span>
+      )}
+      {error && (
+        <span id={`${id}-error`} className="error small" role="alert">
+          {error}
+        </span>
+      )}
+    </div>
+  );
+}
+
+/**
+ * Work that is asked of the server, one at a time: whether it is under way, and why it was refused.
+ * `run` answers whether it succeeded.
+ */
+export function useWork(): {
+  busy: boolean;
+  error: string | null;
+  run: (work: () => Promise<unknown>) => Promise<boolean>;
+  clear: () => void;
+} {
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<string | null>(null);
+  const run = async (work: () => Promise<unknown>) => {
+    if (busy) return false;
+    setBusy(true);
+    setError(null);
+    try {
+      await work();
+      return true;
+    } catch (refused) {
+      setError(reasonOf(refused));
+      return false;
+    } finally {
+      setBusy(false);
+    }
+  };
+  return { busy, error, run, clear: () => setError(null) };
+}
+
+/** A form that does not leave the page. */
+export function Form({ onSubmit, ...rest }: { onSubmit: () => void } & Omit<ComponentProps<"form">, "onSubmit">) {
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    onSubmit();
+  };
+  return <form className="stack" noValidate onSubmit={submit} {...rest} />;
+}

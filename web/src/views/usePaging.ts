@@ -1,0 +1,55 @@
+import { useCallback, useEffect, useRef, useState } from "react";
+import { useClient, useView } from "../context.ts";
+import { reasonOf } from "../text.ts";
+import type { Segment } from "../timeline.ts";
+
+export type Direction = "older" | "newer";
+
+/** What is under way in one direction: nothing, a page, or why there is none. */
+export type Paging = null | "loading" | { readonly failed: string };
+
+/** Pages of the log in both directions of the segment that is shown. */
+export function usePaging(
+  room_id: string,
+  segment: Segment,
+  isTail: boolean,
+): { paging: Record<Direction, Paging>; load: (direction: Direction, again?: boolean) => void } {
+  const client = useClient();
+  const online = useView((view) => view.status.is === "online");
+  const [paging, setPaging] = useState<Record<Direction, Paging>>({ older: null, newer: null });
+  const now = useRef({ segment, isTail, online, paging });
+  now.current = { segment, isTail, online, paging };
+  const busy = useRef({ older: false, newer: false });
+
+  const load = useCallback(
+    (direction: Direction, again = false) => {
+      const { segment, isTail, paging } = now.current;
+      if (direction === "older" ? segment.from <= 1 : isTail) return;
+      // What has failed is asked for again by the person, or when the connection is back.
+      if (busy.current[direction] || (paging[direction] !== null && !again)) return;
+      busy.current[direction] = true;
+      const tell = (what: Paging) => setPaging((before) => ({ ...before, [direction]: what }));
+      tell("loading");
+      (direction === "older" ? client.load.before(room_id, segment.from) : client.load.after(room_id, segment.to))
+        .then(
+          () => tell(null),
+          (error: unknown) => tell({ failed: reasonOf(error) }),
+        )
+        .finally(() => {
+          busy.current[direction] = false;
+        });
+    },
+    [client, room_id],
+  );
+
+  useEffect(() => {
+    if (!online) return;
+    setPaging((before) => ({ older: unlessFailed(before.older), newer: unlessFailed(before.newer) }));
+  }, [online]);
+
+  return { paging, load };
+}
+
+function unlessFailed(paging: Paging): Paging {
+  return paging === "loading" ? paging : null;
+}

@@ -1,0 +1,29 @@
+import { expect, test } from "vitest";
+import { completed, matching, triggerAt } from "../src/views/completion.ts";
+
+test.each([
+  ["hi @an", { kind: "@", query: "an", at: 3 }],
+  ["@", { kind: "@", query: "", at: 0 }],
+  ["(@an", { kind: "@", query: "an", at: 1 }],
+  ["nice :tad", { kind: ":", query: "tad", at: 5 }],
+  [":+1", { kind: ":", query: "+1", at: 0 }],
+])("%j can be completed", (text, trigger) => {
+  expect(triggerAt(text, text.length)).toEqual(trigger);
+});
+
+test.each(["ana@exa", "at 10:30", "so :)", ":D", "http://x", "@ana ", "a: b"])("%j is not completed", (text) => {
+  expect(triggerAt(text, text.length)).toBeNull();
+});
+
+test("what is completed stands where it was typed, with a space after it and the caret behind that", () => {
+  const text = "hi @an, look";
+  const trigger = triggerAt(text, 6);
+  expect(trigger && completed(text, trigger, "@ana")).toEqual({ text: "hi @ana , look", caret: 8 });
+  const before = "hi @an look";
+  const second = triggerAt(before, 6);
+  expect(second && completed(before, second, "@ana")).toEqual({ text: "hi @ana look", caret: 8 });
+});
+
+test("those that begin with it come before those that have it elsewhere", () => {
+  expect(matching(["diana", "ana", "anabel", "omar"], "AN", (name) => name, 3)).toEqual(["ana", "anabel", "diana"]);
+});

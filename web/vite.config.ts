@@ -1,0 +1,78 @@
+import { readFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import react from "@vitejs/plugin-react";
+import type { Plugin } from "vite";
+import { defineConfig } from "vitest/config";
+
+/** Where `npm run dev` finds a server. */
+const SERVER = process.env.TIDINGS_SERVER ?? "http://127.0.0.1:8000";
+
+/** No part of the Markdown parser may make HTML: see there. */
+const REFERENCES = fileURLToPath(new URL("src/views/references.ts", import.meta.url));
+
+/** The emoji picker's data, served from here and loaded when the picker is first opened. */
+function emojiData(): Plugin {
+  const files = ["en/data.json", "en/messages.json", "en/shortcodes/github.json"];
+  const read = (file: string) => readFile(new URL(`node_modules/emojibase-data/${file}`, import.meta.url));
+  return {
+    name: "tidings:emoji-data",
+    async generateBundle() {
+      for (const file of files)
+        this.emitFile({ type: "asset", fileName: `emoji/${file}`, source: new Uint8Array(await read(file)) });
+    },
+    configureServer(server) {
+      for (const file of files)
+        server.middlewares.use(`/emoji/${file}`, async (_, answer) => {
+          answer.setHeader("content-type", "application/json").end(await read(file));
+        });
+    },
+  };
+}
+
+/** `shell.json`: what the service worker keeps, so that the page opens without a server. */
+function shellList(): Plugin {
+  return {
+    name: "tidings:shell-list",
+    enforce: "post",
+    generateBundle(_, bundle) {
+      const files = Object.keys(bundle).filter((file) => file.startsWith("assets/"));
+      this.emitFile({ type: "asset", fileName: "shell.json", source: JSON.stringify(files.sort()) });
+    },
+  };
+}
+
+export default defineConfig({
+  plugins: [react(), emojiData(), shellList()],
+  resolve: { alias: { "decode-named-character-reference": REFERENCES } },
+  build: {
+    // Inside the Python package, so that a checkout and a wheel find it at the same place.
+    outDir: "../server/static",
+    emptyOutDir: true,
+    target: "es2023",
+    modulePreload: { polyfill: false },
+    rolldownOptions: {
+      input: { index: "index.html", sw: "src/sw.ts" },
+      output: { entryFileNames: (chunk) => (chunk.name === "sw" ? "sw.js" : "assets/[name]-[hash].js") },
+    },
+  },
+  server: { proxy: { "/api": SERVER, "/socket.io": { target: SERVER, ws: true } } },
+  test: {
+    projects: [
+      { extends: true, test: { name: "screenshots", include: ["e2e/**/*.shots.ts"], testTimeout: 120_000 } },
+      { extends: true, test: { name: "unit", include: ["tests/**/*.test.ts"], testTimeout: 60_000 } },
+      {
+        extends: true,
+        test: {
+          name: "browser",
+          include: ["e2e/**/*.test.ts"],
+          // Each worker has one server and one browser for all its files.
+          isolate: false,
+          maxWorkers: 2,
+          testTimeout: 120_000,
+          hookTimeout: 60_000,
+          expect: { poll: { timeout: 30_000 } },
+        },
+      },
+    ],
+  },
+});
