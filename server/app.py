@@ -34,7 +34,7 @@ from server.delivery.sessions import SESSION_CHECK_S, SessionCheck
 from server.delivery.typing import TYPING_S, Typists
 from server.dispatch import Dispatcher, Registry
 from server.echo import EchoChannel
-from server.gateways import asyncapi, docs, openapi, rest
+from server.gateways import docs, rest
 from server.gateways import web as web_client
 from server.gateways.dialects.mount import Dialects
 from server.gateways.requests import Requests
@@ -307,9 +307,7 @@ def create_app(settings: Settings | None = None, *, static: Traversable | None =
         finally:
             await node.stop()
 
-    web = FastAPI(title="Tidings", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    described = openapi.document(node.dispatcher.registry)
-    web.openapi = lambda: described  # type: ignore[method-assign]
+    web = FastAPI(title="Tidings", version=__version__, lifespan=lifespan, openapi_url=None)
     if node.settings.cors_origins:
         web.add_middleware(
             CORSMiddleware,
@@ -319,8 +317,7 @@ def create_app(settings: Settings | None = None, *, static: Traversable | None =
             expose_headers=["x-request-id"],
         )
     rest.install(web, node.dispatcher, node.parts, node.metrics)
-    docs.install(web)
+    docs.install(web, node.dispatcher.registry)
     node.dialects.install(web)
-    asyncapi.install(web, node.dispatcher.registry)
     web_client.install(web, node.logs, static)
     return Application(node, web)

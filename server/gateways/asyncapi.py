@@ -6,12 +6,10 @@ gateway is a channel, with the same actions and events in the shape of that gate
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-
-from fastapi import FastAPI, Response
-from orjson import dumps
 
 from server import __version__
 from server.contract.actions import ConnectAuth, NoPayload
@@ -30,15 +28,6 @@ _ID: Final[Schema] = {
     "examples": [7],
 }
 _TOKEN: Final = "The `token` of `POST /api/register`, `/api/login` or `/api/refresh`."
-
-
-def install(app: FastAPI, registry: Registry) -> None:
-    """Serve the document as `/asyncapi.json`."""
-    body = dumps(document(registry))
-
-    @app.get("/asyncapi.json", include_in_schema=False)
-    async def asyncapi() -> Response:
-        return Response(body, media_type="application/json")
 
 
 def document(registry: Registry) -> dict[str, Any]:
@@ -81,7 +70,7 @@ class _Said:
     example: Any
 
 
-class _Gateway:
+class _Gateway(ABC):
     """One way in: a server, a channel, and what goes over it."""
 
     name: str
@@ -100,18 +89,21 @@ class _Gateway:
 
     # What differs between the gateways: the shape around the contract's models.
 
+    @abstractmethod
     def asked(self, name: str, data: _Said) -> _Said:
-        raise NotImplementedError
+        """The request of an action."""
 
+    @abstractmethod
     def answered(self, fields: Mapping[str, _Said]) -> _Said:
-        raise NotImplementedError
+        """The answer to a request."""
 
+    @abstractmethod
     def told(self, name: str, data: _Said) -> _Said:
-        raise NotImplementedError
+        """An event."""
 
+    @abstractmethod
     def opening(self) -> None:
         """Describe how a connection begins."""
-        raise NotImplementedError
 
     # The document's parts.
 

@@ -1,12 +1,22 @@
-"""`/docs`: Swagger UI over the OpenAPI document. Its files are served from here, so it works without the Internet."""
+"""The documents `/openapi.json` and `/asyncapi.json`, and `/docs`: Swagger UI over the first.
+
+The page's files are served from here, so it works without the Internet.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, partial
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
+from orjson import dumps
+
+from server.dispatch import Registry
+from server.gateways import asyncapi, openapi
 
 ASSETS = "/docs/assets"
 _TYPES = {
@@ -20,8 +30,10 @@ _SAME_ORIGIN = (
 """The browser holds the page to it: nothing is loaded from, or sent to, another host."""
 
 
-def install(app: FastAPI) -> None:
-    """Add `/docs` and the files that it loads."""
+def install(app: FastAPI, registry: Registry) -> None:
+    """Add the documents of a registry's actions, `/docs` and the files that it loads."""
+    _describe(app, "/openapi.json", partial(openapi.document, registry))
+    _describe(app, "/asyncapi.json", partial(asyncapi.document, registry))
     page = get_swagger_ui_html(
         openapi_url="/openapi.json",
         title=app.title,
@@ -40,6 +52,15 @@ def install(app: FastAPI) -> None:
 
     for name, media_type in _TYPES.items():
         _serve(app, files / name, f"{ASSETS}/{name}", media_type)
+
+
+def _describe(app: FastAPI, path: str, document: Callable[[], dict[str, Any]]) -> None:
+    """Serve a document, made when somebody asks for it: in a thread, as it takes some 80 ms."""
+    body = cache(lambda: dumps(document()))
+
+    @app.get(path, include_in_schema=False)
+    def described() -> Response:
+        return Response(body(), media_type="application/json")
 
 
 def _serve(app: FastAPI, file: Traversable, path: str, media_type: str) -> None:
