@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
@@ -33,7 +34,7 @@ class WebSocketClosed(Exception):
     """The client has closed the WebSocket."""
 
 
-class Outlet:
+class Outlet(ABC):
     """Everything goes out by `put`, in that order. What waits is counted in bytes, and bounded.
 
     It goes to the socket at once where a WebSocket could be taken over (`wire`), and into a queue otherwise. A
@@ -208,19 +209,19 @@ class Outlet:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
+    @abstractmethod
     def message(self, data: Packet) -> None:
         """A WebSocket message has come in."""
-        raise NotImplementedError
 
-    def pong(self, payload: bytes) -> None:
+    def pong(self, payload: bytes) -> None:  # noqa: B027 - not every protocol cares
         """A PONG of the WebSocket protocol has come in."""
 
-    def failing(self, code: int) -> None:
+    def failing(self, code: int) -> None:  # noqa: B027
         """The client broke the WebSocket protocol, and the WebSocket is about to be closed with this code."""
 
+    @abstractmethod
     def lost(self) -> None:
         """The WebSocket is over."""
-        raise NotImplementedError
 
     # -- the end -------------------------------------------------------------------------------------------------
 
