@@ -13,8 +13,8 @@ from typing import TypeVar
 from sqlalchemy.engine import Connection as Transaction
 
 from db.engine import Database
-from db.queries import log, rooms, users
-from db.queries.rooms import LinkRow
+from db.queries import log, members, rooms, users
+from db.queries.members import LinkRow
 from db.queries.rows import EntryRow, RoomRow
 from server import names
 from server.auth import now_ms
@@ -116,7 +116,7 @@ def _look_up_room(conn: Transaction, principal: Principal, ref: tuple[str, str])
 
 def _found(conn: Transaction, principal: Principal, room: RoomRow | None) -> Found:
     key = NO_ROOM if room is None else room.key
-    standing = rooms.standing(conn, key, principal.user_key, now_ms())
+    standing = members.standing(conn, key, principal.user_key, now_ms())
     return Found(key, is_member=standing.role is not None)
 
 
@@ -161,7 +161,7 @@ class Access:
 
     async def link(self, code: str) -> LinkRow:
         """An invitation link that is still good. Raises `not_found`."""
-        found = await self._db.read(lambda conn: rooms.link(conn, code, now_ms()))
+        found = await self._db.read(lambda conn: members.link(conn, code, now_ms()))
         if found is None:
             raise not_found("invitation link")
         return found
@@ -194,7 +194,7 @@ class Access:
         key, user_key = await self.existing(ref), self._principal.user_key
 
         def load(conn: Transaction) -> T:
-            room, standing = rooms.by_key(conn, key), rooms.standing(conn, key, user_key, now_ms())
+            room, standing = rooms.by_key(conn, key), members.standing(conn, key, user_key, now_ms())
             if room is None:
                 raise not_found()
             role = Role(standing.role) if standing.role else None

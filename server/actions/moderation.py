@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy.engine import Connection as Transaction
 
-from db.queries import rooms
-from db.queries.rooms import BanRow
+from db.queries import members
+from db.queries.members import BanRow
 from db.queries.rows import RoomRow, UserRow
 from server import names
 from server.context import Context
@@ -73,7 +73,7 @@ async def get_bans(ctx: Context, req: actions.GetBans) -> Bans:
     after = None if req.after is None else names.username(req.after)
 
     def load(conn: Transaction, room: RoomRow) -> list[BanRow]:
-        return rooms.list_bans(conn, room.key, ctx.now, after, req.limit + 1)
+        return members.list_bans(conn, room.key, ctx.now, after, req.limit + 1)
 
     found = await ctx.access.room(req, Permission.BAN, load)
     page = found[: req.limit]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from sqlalchemy.engine import Connection as Transaction
 
-from db.queries import log, rooms, users
+from db.queries import log, members, rooms, users
 from db.queries.rooms import Snapshot
 from db.queries.rows import UserRow
 from server import names
@@ -277,13 +277,13 @@ async def connect_to_room(ctx: Context, req: ConnectToRoom) -> ConnectedRoom:
     except ActionError as error:
         if error.code is not ErrorCode.CONFLICT:  # a member already
             raise
-    snapshot, members = await ctx.db.read(
-        lambda conn: (rooms.snapshot(conn, me, key), rooms.member_usernames(conn, key))
+    snapshot, usernames = await ctx.db.read(
+        lambda conn: (rooms.snapshot(conn, me, key), members.usernames(conn, key))
     )
-    presence = await ctx.presence(dict.fromkeys(members))
+    presence = await ctx.presence(dict.fromkeys(usernames))
     return ConnectedRoom(
         roomName=snapshot.room.topic_name or "",
-        usernames=sorted(members[user_key] for user_key, (online, _) in presence.items() if online),
+        usernames=sorted(usernames[user_key] for user_key, (online, _) in presence.items() if online),
         room=_view(ctx, snapshot),
     )
 
@@ -295,7 +295,7 @@ async def get_members(ctx: Context, req: GetMembers) -> Members:
     found = await ctx.access.room(
         req,
         Permission.READ,
-        lambda conn, room: rooms.list_members(conn, room.key, after, req.limit + 1),
+        lambda conn, room: members.list_members(conn, room.key, after, req.limit + 1),
     )
     page = found[: req.limit]
     presence = await ctx.presence({member.user_key: member.last_seen for member in page})

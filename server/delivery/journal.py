@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection
 
 from db.engine import Database, StoreUnavailable
-from db.queries import log, rooms
+from db.queries import log, members, rooms
 from server.contract.errors import ActionError, ErrorCode
 from server.delivery.broker import Appended, Broker, Channel, Notice, RoomChannel, Transient
 from server.delivery.cursors import RECEIPT_MEMBERS, Cursors, Moved, save
@@ -221,14 +221,14 @@ def _load(work: Work, operations: Sequence[Operation[Any]]) -> None:
         if (key := operation.room_key) is not None
         for user in operation.users()
     }
-    work.standings = rooms.standings(work.conn, list(pairs), work.now)
+    work.standings = members.standings(work.conn, list(pairs), work.now)
     sends = [operation for operation in operations if isinstance(operation, Send)]
     written: list[Send | Edit] = [*sends, *(one for one in operations if isinstance(one, Edit))]
     named = {
         (one.room_key, name) for one in written if one.mentions and one.room_key is not None for name in one.mentions
     }
     if named:
-        work.named = rooms.member_by_name(work.conn, list(named))
+        work.named = members.by_name(work.conn, list(named))
     claims = {
         (send.room_key, send.actor.user_key, send.client_id)
         for send in sends

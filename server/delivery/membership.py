@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import orjson
 
-from db.queries import rooms, users
-from db.queries.rooms import Snapshot, Standing
+from db.queries import members, rooms, users
+from db.queries.members import Standing
+from db.queries.rooms import Snapshot
 from db.queries.rows import direct_key
 from server.contract.actions import MAX_GROUP
 from server.contract.errors import ActionError, ErrorCode, invalid, not_found
@@ -43,7 +44,7 @@ def _admit(work: Work, room: RoomLog, actor: Principal, user_key: int, username:
     room.resize(+1)
     _tell_members(work, room, actor, username, MemberChange.JOINED, role)
     work.save()
-    muted_until = rooms.add_member(work.conn, room.row, user_key, role, work.now)
+    muted_until = members.add(work.conn, room.row, user_key, role, work.now)
     # Of an earlier membership: with a cursor, a device that was away would not be told of the new one.
     rooms.forget_cursors_of_user(work.conn, key, user_key)
     work.standings[key, user_key] = Standing(role, False, muted_until)
@@ -58,7 +59,7 @@ def _remove(work: Work, room: RoomLog, actor: Principal, user_key: int, username
     key = room.row.key
     was = work.standings[key, user_key].role
     work.save()
-    rooms.remove_member(work.conn, key, user_key)
+    members.remove(work.conn, key, user_key)
     work.standings[key, user_key] = NOBODY
     work.named.discard((key, username))
     work.publish_entries(room)
@@ -66,17 +67,17 @@ def _remove(work: Work, room: RoomLog, actor: Principal, user_key: int, username
     room.resize(-1)
     _tell_members(work, room, actor, username, change, None)
     if was == Role.OWNER:
-        heir = rooms.successor(work.conn, key)
+        heir = members.successor(work.conn, key)
         if heir is not None:
             _give_role(work, room, actor, heir[0], heir[1], Role.OWNER)
 
 
 def _give_role(work: Work, room: RoomLog, actor: Principal, user_key: int, username: str, role: Role) -> None:
     key = room.row.key
-    rooms.set_role(work.conn, key, user_key, role)
+    members.set_role(work.conn, key, user_key, role)
     standing = work.standings.get((key, user_key))
     if standing is None:  # not among those the batch is about
-        standing = rooms.standing(work.conn, key, user_key, work.now)
+        standing = members.standing(work.conn, key, user_key, work.now)
     work.standings[key, user_key] = standing._replace(role=role)
     _tell_members(work, room, actor, username, MemberChange.ROLE, role, user_key)
 
@@ -146,10 +147,10 @@ class JoinByLink(Operation[Snapshot]):
     def apply(self, work: Work) -> Snapshot:
         assert self.room_key is not None
         room = work.room(self.room_key)
-        if rooms.link(work.conn, self.code, work.now) is None:
+        if members.link(work.conn, self.code, work.now) is None:
             raise not_found("invitation link")
         snapshot = _admit(work, room, self.actor, self.actor.user_key, self.actor.username)
-        rooms.use_link(work.conn, self.code)
+        members.use_link(work.conn, self.code)
         return snapshot
 
 
@@ -214,7 +215,7 @@ class Ban(Moderation):
         if theirs.role is not None:
             _remove(work, room, self.actor, self.user_key, self.username, MemberChange.BANNED)
         until = None if self.duration is None else work.now + self.duration * 1000
-        rooms.add_ban(work.conn, room.row.key, self.user_key, work.now, until)
+        members.add_ban(work.conn, room.row.key, self.user_key, work.now, until)
         work.standings[room.row.key, self.user_key] = Standing(None, True)
 
 
@@ -226,7 +227,7 @@ class Unban(Moderation):
         room, theirs = self.judge(work, Permission.BAN)
         if not theirs.banned:
             raise not_found("ban")
-        rooms.remove_ban(work.conn, room.row.key, self.user_key)
+        members.remove_ban(work.conn, room.row.key, self.user_key)
         work.standings[room.row.key, self.user_key] = NOBODY
 
 
@@ -241,7 +242,7 @@ class Mute(Moderation):
         if theirs.role is None:
             raise not_found("member")
         until = work.now + self.duration * 1000 if self.duration else None
-        rooms.set_mute(work.conn, room.row.key, self.user_key, until)
+        members.set_mute(work.conn, room.row.key, self.user_key, until)
         work.standings[room.row.key, self.user_key] = theirs._replace(muted_until=until)
 
 
@@ -293,7 +294,7 @@ class CreateLink(Operation[str]):
         room = work.room(self.room_key)
         work.check(room, self.actor.user_key, Permission.INVITE)
         code = secrets.token_urlsafe(15)
-        rooms.add_link(
+        members.add_link(
             work.conn,
             code,
             self.room_key,
@@ -318,7 +319,7 @@ class DeleteLink(Operation[None]):
             work.check(room, self.actor.user_key, Permission.INVITE)
         except ActionError:
             raise not_found("invitation link") from None
-        rooms.remove_link(work.conn, self.code)
+        members.remove_link(work.conn, self.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,13 +417,13 @@ class CreateGroup(Operation[Snapshot]):
 
 
 def _begin(
-    work: Work, room_key: int, members: Mapping[int, Role], *, blocked: Iterable[int] = ()
+    work: Work, room_key: int, first: Mapping[int, Role], *, blocked: Iterable[int] = ()
 ) -> dict[int, Snapshot]:
     """Fill a new room with its first members: they are its beginning, not entries of its log."""
     row = rooms.lock(work.conn, [room_key])[room_key]
-    for user_key, role in members.items():
-        rooms.add_member(work.conn, row, user_key, role, work.now, blocked=user_key in blocked)
-    snapshots = {user_key: rooms.snapshot(work.conn, user_key, room_key) for user_key in members}
+    for user_key, role in first.items():
+        members.add(work.conn, row, user_key, role, work.now, blocked=user_key in blocked)
+    snapshots = {user_key: rooms.snapshot(work.conn, user_key, room_key) for user_key in first}
     for user_key, snapshot in snapshots.items():
         work.publish(UserChannel(user_key), Joined(user_key, snapshot))
     return snapshots

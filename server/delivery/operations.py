@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 
 from db.queries import log, queue, rooms, users
 from db.queries.log import MarkerRow
-from db.queries.rooms import Standing
+from db.queries.members import Standing
 from db.queries.rows import EntryRow, RoomRow
 from db.queries.users import DeviceRow
 from server.contract.errors import ActionError, ErrorCode, invalid, not_found

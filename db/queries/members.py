@@ -1,0 +1,293 @@
+"""Who is in a room, as what, and who may come in: members, roles, mutes, bans, invitation links."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import Select, and_, bindparam, case, delete, insert, or_, select, update
+from sqlalchemy.engine import Connection
+
+from db.models import bans, invitation_links, members, mutes, read_markers, rooms, users
+from db.queries.rows import RoomRow, chunked, fetch, insert_or, relation, values_of
+
+
+class Standing(NamedTuple):
+    """What a user is in a room."""
+
+    role: str | None
+    banned: bool
+    muted_until: int | None = None
+    """ms since the epoch; may have passed."""
+    blocked: bool = False
+
+
+class MemberRow(NamedTuple):
+    user_key: int
+    username: str
+    role: str
+    last_seen: int | None
+
+
+_ROLE = (members.c.room_id, members.c.user_id, members.c.role, members.c.muted_until, members.c.blocked)
+
+
+@cache
+def _select_roles(dialect: str) -> Select[Any]:
+    pair = relation(dialect, "pairs", room_key=int, user_key=int)
+    within = and_(members.c.room_id == pair.c.room_key, members.c.user_id == pair.c.user_key)
+    return select(*_ROLE).join_from(pair, members, within)
+
+
+@cache
+def _select_role(_dialect: str) -> Select[Any]:
+    """As `_select_roles`, for one pair: in two thirds of the time."""
+    return select(*_ROLE).where(members.c.room_id == bindparam("room"), members.c.user_id == bindparam("user"))
+
+
+@cache
+def _select_banned(dialect: str) -> Select[Any]:
+    pair = relation(dialect, "pairs", room_key=int, user_key=int)
+    within = and_(bans.c.room_id == pair.c.room_key, bans.c.user_id == pair.c.user_key)
+    return (
+        select(bans.c.room_id, bans.c.user_id)
+        .join_from(pair, bans, within)
+        .where(or_(bans.c.expires_at.is_(None), bans.c.expires_at > bindparam("now")))
+    )
+
+
+def standings(conn: Connection, pairs: Sequence[tuple[int, int]], now: int) -> dict[tuple[int, int], Standing]:
+    """Roles and bans for (room, user) pairs; a pair that is missing has neither."""
+    if len(pairs) == 1:
+        ((room, user),) = pairs
+        roles = fetch(conn, _select_role, {"room": room, "user": user})
+    else:
+        roles = fetch(conn, _select_roles, {"pairs": values_of(pairs)})
+    found = {
+        (room, user): Standing(role, False, muted_until, bool(blocked))
+        for room, user, role, muted_until, blocked in roles
+    }
+    outside = [one for one in pairs if one not in found]
+    if outside:
+        banned = fetch(conn, _select_banned, {"pairs": values_of(outside), "now": now})
+        found.update({(room, user): Standing(None, True) for room, user in banned})
+    return found
+
+
+def standing(conn: Connection, room_key: int, user_key: int, now: int) -> Standing:
+    return standings(conn, [(room_key, user_key)], now).get((room_key, user_key), Standing(None, False))
+
+
+def add(
+    conn: Connection,
+    room: RoomRow,
+    user_key: int,
+    role: str,
+    now: int,
+    *,
+    read: bool = True,
+    blocked: bool = False,
+) -> int | None:
+    """Make a user a member at the room's head; all before it counts as read, unless `read` is False.
+
+    Returns until when (ms) they are muted, if they are.
+    """
+    muted = select(mutes.c.expires_at).where(
+        mutes.c.room_id == room.key, mutes.c.user_id == user_key, mutes.c.expires_at > now
+    )
+    muted_until = conn.execute(muted).scalar()
+    conn.execute(
+        insert(members).values(
+            room_id=room.key,
+            user_id=user_key,
+            role=role,
+            joined_at=now,
+            joined_seq=room.last_seq,
+            muted_until=muted_until,
+            blocked=blocked,
+        )
+    )
+    conn.execute(
+        insert(read_markers).values(
+            room_id=room.key,
+            user_id=user_key,
+            seq=room.last_seq if read else 0,
+            messages=room.messages if read else 0,
+            updated_at=now,
+        )
+    )
+    return muted_until
+
+
+def remove(conn: Connection, room_key: int, user_key: int) -> None:
+    for table in (members, read_markers):
+        conn.execute(delete(table).where(table.c.room_id == room_key, table.c.user_id == user_key))
+
+
+def set_role(conn: Connection, room_key: int, user_key: int, role: str) -> None:
+    conn.execute(
+        update(members).where(members.c.room_id == room_key, members.c.user_id == user_key).values(role=role)
+    )
+
+
+def add_ban(conn: Connection, room_key: int, user_key: int, now: int, expires_at: int | None) -> None:
+    """Ban a user; whoever is banned already, from now on until then."""
+    statement = insert_or(conn.dialect.name, bans).values(
+        room_id=room_key, user_id=user_key, created_at=now, expires_at=expires_at
+    )
+    new = statement.excluded
+    conn.execute(
+        statement.on_conflict_do_update(
+            index_elements=["room_id", "user_id"],
+            set_={"created_at": new.created_at, "expires_at": new.expires_at},
+        )
+    )
+
+
+def remove_ban(conn: Connection, room_key: int, user_key: int) -> None:
+    conn.execute(delete(bans).where(bans.c.room_id == room_key, bans.c.user_id == user_key))
+
+
+class BanRow(NamedTuple):
+    username: str
+    created_at: int
+    expires_at: int | None
+
+
+def list_bans(conn: Connection, room_key: int, now: int, after: str | None, limit: int) -> list[BanRow]:
+    """A page of those who are banned now, by username."""
+    statement = (
+        select(users.c.username, bans.c.created_at, bans.c.expires_at)
+        .join_from(bans, users, users.c.id == bans.c.user_id)
+        .where(bans.c.room_id == room_key, or_(bans.c.expires_at.is_(None), bans.c.expires_at > now))
+        .order_by(users.c.username)
+        .limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(users.c.username > after)
+    return [BanRow(*row) for row in conn.execute(statement)]
+
+
+def set_mute(conn: Connection, room_key: int, user_key: int, expires_at: int | None) -> None:
+    """Let a user speak no more until then; None: again."""
+    conn.execute(delete(mutes).where(mutes.c.room_id == room_key, mutes.c.user_id == user_key))
+    if expires_at is not None:
+        conn.execute(insert(mutes).values(room_id=room_key, user_id=user_key, expires_at=expires_at))
+    conn.execute(
+        update(members)
+        .where(members.c.room_id == room_key, members.c.user_id == user_key)
+        .values(muted_until=expires_at)
+    )
+
+
+class LinkRow(NamedTuple):
+    room_key: int
+    room_id: str
+    expires_at: int | None
+    uses_left: int | None
+
+
+_LINK = (
+    select(invitation_links.c.room_id, rooms.c.room_id, invitation_links.c.expires_at, invitation_links.c.uses_left)
+    .join_from(invitation_links, rooms, rooms.c.id == invitation_links.c.room_id)
+    .where(invitation_links.c.code == bindparam("code"))
+)
+
+
+def link(conn: Connection, code: str, now: int) -> LinkRow | None:
+    """An invitation link that is still good."""
+    row = conn.execute(_LINK, {"code": code}).first()
+    if row is None:
+        return None
+    found = LinkRow(*row)
+    expired = found.expires_at is not None and found.expires_at <= now
+    return None if expired or found.uses_left == 0 else found
+
+
+def add_link(
+    conn: Connection,
+    code: str,
+    room_key: int,
+    user_key: int,
+    now: int,
+    *,
+    expires_at: int | None,
+    uses: int | None,
+) -> None:
+    conn.execute(
+        insert(invitation_links).values(
+            code=code, room_id=room_key, user_id=user_key, created_at=now, expires_at=expires_at, uses_left=uses
+        )
+    )
+
+
+def use_link(conn: Connection, code: str) -> None:
+    """Count one more who came by a link."""
+    conn.execute(
+        update(invitation_links)
+        .where(invitation_links.c.code == code, invitation_links.c.uses_left.is_not(None))
+        .values(uses_left=invitation_links.c.uses_left - 1)
+    )
+
+
+def remove_link(conn: Connection, code: str) -> None:
+    conn.execute(delete(invitation_links).where(invitation_links.c.code == code))
+
+
+def by_name(conn: Connection, wanted: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
+    """Those of the (room, username) pairs who are members."""
+    found: set[tuple[int, str]] = set()
+    for chunk in chunked(wanted):
+        found.update(
+            (int(room), str(name))
+            for room, name in conn.execute(_select_named(conn.dialect.name), {"pairs": values_of(chunk)})
+        )
+    return found
+
+
+@cache
+def _select_named(dialect: str) -> Select[Any]:
+    pair = relation(dialect, "pairs", room_key=int, username=str)
+    return (
+        select(pair.c.room_key, users.c.username)
+        .join_from(pair, users, users.c.username == pair.c.username)
+        .join(members, and_(members.c.room_id == pair.c.room_key, members.c.user_id == users.c.id))
+    )
+
+
+def successor(conn: Connection, room_key: int) -> tuple[int, str] | None:
+    """Who becomes the owner when the owner leaves: the longest-standing moderator, else member."""
+    row = conn.execute(
+        select(users.c.id, users.c.username)
+        .join_from(members, users, users.c.id == members.c.user_id)
+        .where(members.c.room_id == room_key)
+        .order_by(case((members.c.role == "moderator", 0), else_=1), members.c.joined_at, members.c.user_id)
+        .limit(1)
+    ).first()
+    return None if row is None else (int(row[0]), str(row[1]))
+
+
+def list_members(conn: Connection, room_key: int, after: str | None, limit: int) -> list[MemberRow]:
+    """A page of members, by username."""
+    statement = (
+        select(users.c.id, users.c.username, members.c.role, users.c.last_seen)
+        .join_from(members, users, users.c.id == members.c.user_id)
+        .where(members.c.room_id == room_key)
+        .order_by(users.c.username)
+        .limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(users.c.username > after)
+    return [MemberRow(*row) for row in conn.execute(statement)]
+
+
+def usernames(conn: Connection, room_key: int) -> dict[int, str]:
+    """Every member: key -> username."""
+    return dict(
+        conn.execute(
+            select(users.c.id, users.c.username)
+            .join_from(members, users, users.c.id == members.c.user_id)
+            .where(members.c.room_id == room_key)
+        ).all()
+    )
