@@ -1,8 +1,8 @@
-"""The log: entries, cursors and read markers."""
+"""The log of a room: its entries, as they are added, rewritten and read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from operator import itemgetter
@@ -13,16 +13,14 @@ from sqlalchemy import Select, Text, and_, bindparam, case, cast, func, insert, 
 from sqlalchemy.engine import Connection
 
 from db.engine import on_driver
-from db.models import cursors, devices, entries, members, read_markers, rooms, users
+from db.models import entries, members, users
 from db.queries.rows import (
     EntryRow,
     RoomRow,
-    change,
     chunked,
     entry_bytes,
     entry_columns,
     fetch,
-    insert_or,
     relation,
     select_entries,
     stepwise,
@@ -333,40 +331,6 @@ def read_up_to(wanted: Iterable[Span], room_key: int, seq: int) -> list[Span]:
     return read
 
 
-@cache
-def _save_cursors(dialect: str) -> Any:
-    statement = insert_or(dialect, cursors).values(
-        device_id=bindparam("device"), room_id=bindparam("room"), seq=bindparam("to")
-    )
-    return statement.on_conflict_do_update(
-        index_elements=["device_id", "room_id"],
-        set_={"seq": statement.excluded.seq},
-        where=statement.excluded.seq > cursors.c.seq,
-    )
-
-
-def save_cursors(conn: Connection, moved: Mapping[tuple[int, int], int]) -> None:
-    """Move cursors, (device, room) -> seq, forwards only."""
-    change(
-        conn,
-        _save_cursors,
-        [{"device": device, "room": room, "to": to} for (device, room), to in sorted(moved.items())],
-    )
-
-
-def reset_cursors(conn: Connection, device_key: int, to: Mapping[int, int]) -> None:
-    """Set cursors, room -> seq, also backwards: the log they pointed into is not the one there is."""
-    statement = insert_or(conn.dialect.name, cursors).values(
-        device_id=device_key, room_id=bindparam("room"), seq=bindparam("to")
-    )
-    conn.execute(
-        statement.on_conflict_do_update(
-            index_elements=["device_id", "room_id"], set_={"seq": statement.excluded.seq}
-        ),
-        [{"room": room, "to": seq} for room, seq in sorted(to.items())],
-    )
-
-
 def last_before(conn: Connection, room_key: int, ms: int) -> int:
     """seq of a room's last entry that was made before a time; 0 if there is none. Reads those after it."""
     found = conn.execute(
@@ -378,16 +342,8 @@ def last_before(conn: Connection, room_key: int, ms: int) -> int:
     return found or 0
 
 
-class MarkerRow(NamedTuple):
-    seq: int
-    messages: int
-
-
 _MESSAGES_UPTO = select(entries.c.messages).where(
     entries.c.room_id == bindparam("room"), entries.c.seq == bindparam("seq")
-)
-_MARKER = select(read_markers.c.seq, read_markers.c.messages).where(
-    read_markers.c.room_id == bindparam("room"), read_markers.c.user_id == bindparam("user")
 )
 
 
@@ -395,107 +351,3 @@ def messages_upto(conn: Connection, room: RoomRow, seq: int) -> int:
     """How many messages were sent to a room up to a seq: one look-up, not a count."""
     found = conn.execute(_MESSAGES_UPTO, {"room": room.key, "seq": seq}).scalar()
     return room.first_messages if found is None else int(found)
-
-
-def marker(conn: Connection, room_key: int, user_key: int) -> MarkerRow:
-    row = conn.execute(_MARKER, {"room": room_key, "user": user_key}).first()
-    return MarkerRow(0, 0) if row is None else MarkerRow(*row)
-
-
-@cache
-def _save_markers(dialect: str) -> Any:
-    statement = insert_or(dialect, read_markers).values(
-        room_id=bindparam("room"),
-        user_id=bindparam("user"),
-        seq=bindparam("to"),
-        messages=bindparam("count"),
-        updated_at=bindparam("now"),
-    )
-    new = statement.excluded
-    return statement.on_conflict_do_update(
-        index_elements=["room_id", "user_id"],
-        set_={"seq": new.seq, "messages": new.messages, "updated_at": new.updated_at},
-        where=new.seq > read_markers.c.seq,
-    )
-
-
-def save_markers(conn: Connection, moved: Mapping[tuple[int, int], MarkerRow], now: int) -> None:
-    """Move read markers, (room, user) -> marker, forwards only."""
-    change(
-        conn,
-        _save_markers,
-        [
-            {"room": room, "user": user, "to": moved_to.seq, "count": moved_to.messages, "now": now}
-            for (room, user), moved_to in sorted(moved.items())
-        ],
-    )
-
-
-class ReceiptRow(NamedTuple):
-    room_key: int
-    room_id: str
-    members: int
-    user_key: int
-    username: str
-    delivered_seq: int
-    read_seq: int
-
-
-_FURTHEST = (
-    select(func.max(cursors.c.seq))
-    .join_from(devices, cursors, cursors.c.device_id == devices.c.id)
-    .where(devices.c.user_id == members.c.user_id, cursors.c.room_id == members.c.room_id)
-    .correlate(members)
-    .scalar_subquery()
-)
-_SELECT_RECEIPTS = (
-    select(
-        rooms.c.id,
-        rooms.c.room_id,
-        rooms.c.members,
-        users.c.id,
-        users.c.username,
-        func.coalesce(_FURTHEST, members.c.joined_seq),
-        func.coalesce(read_markers.c.seq, 0),
-    )
-    .select_from(members)
-    .join(rooms, rooms.c.id == members.c.room_id)
-    .join(users, users.c.id == members.c.user_id)
-    .outerjoin(
-        read_markers,
-        and_(read_markers.c.room_id == members.c.room_id, read_markers.c.user_id == members.c.user_id),
-    )
-)
-
-
-@cache
-def _select_receipts(dialect: str) -> Select[Any]:
-    pair = relation(dialect, "pairs", room_key=int, user_key=int)
-    within = and_(members.c.room_id == pair.c.room_key, members.c.user_id == pair.c.user_key)
-    return _SELECT_RECEIPTS.join(pair, within)
-
-
-_RECEIPTS_SINCE = _SELECT_RECEIPTS.where(
-    members.c.user_id == bindparam("user"), read_markers.c.updated_at >= bindparam("since")
-)
-
-
-def receipts(conn: Connection, pairs: Iterable[tuple[int, int]]) -> list[ReceiptRow]:
-    """How far users, as (room, user), have received and read; nothing for who is not a member."""
-    rows = conn.execute(_select_receipts(conn.dialect.name), {"pairs": values_of(pairs)})
-    return [ReceiptRow(*row) for row in rows]
-
-
-_RECEIPTS_OF_OTHERS = _SELECT_RECEIPTS.where(
-    members.c.room_id == bindparam("room"), members.c.user_id != bindparam("user")
-).order_by(users.c.username)
-
-
-def receipts_of_others(conn: Connection, room_key: int, user_key: int) -> list[ReceiptRow]:
-    """How far the members of a room other than this user have received and read, by username."""
-    return [ReceiptRow(*row) for row in conn.execute(_RECEIPTS_OF_OTHERS, {"room": room_key, "user": user_key})]
-
-
-def receipts_since(conn: Connection, user_key: int, since: int) -> list[ReceiptRow]:
-    """The user's own receipts in the rooms whose read marker moved at or after a time (ms)."""
-    return [ReceiptRow(*row) for row in conn.execute(_RECEIPTS_SINCE, {"user": user_key, "since": since})]

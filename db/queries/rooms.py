@@ -10,8 +10,6 @@ from sqlalchemy import BigInteger, Select, and_, bindparam, delete, func, or_, s
 from sqlalchemy.engine import Connection
 
 from db.models import (
-    cursors,
-    devices,
     entries,
     invitation_links,
     members,
@@ -31,7 +29,6 @@ from db.queries.rows import (
     fetch,
     insert_or,
     relation,
-    stepwise,
     values_of,
 )
 
@@ -55,24 +52,10 @@ class Snapshot(NamedTuple):
         return self.room.messages - max(self.read_messages, self.room.first_messages) if self.role else 0
 
 
-class MemberRoom(NamedTuple):
-    """A room of a device's user, with where that device is in it."""
-
-    room: RoomRow
-    joined_seq: int
-    cursor: int | None
-
-
 _BY_ROOM_ID = select(*ROOM_COLUMNS).where(rooms.c.room_id == bindparam("value"))
 _BY_NAME_KEY = select(*ROOM_COLUMNS).where(rooms.c.name_key == bindparam("value"))
 _BY_KEY = select(*ROOM_COLUMNS).where(rooms.c.id == bindparam("value"))
 _BY_DIRECT_KEY = select(*ROOM_COLUMNS).where(rooms.c.direct_key == bindparam("value"))
-
-
-def _room(row: Sequence[Any]) -> RoomRow:
-    """From a result that is read `stepwise`."""
-    key, room_id, kind, is_private, *rest = row
-    return RoomRow(key, room_id, kind, bool(is_private), *rest)
 
 
 def _one(conn: Connection, statement: Select[Any], value: int | str | None) -> RoomRow | None:
@@ -279,64 +262,6 @@ def _select_visible(one_kind: bool, member: bool | None) -> Select[Any]:
         where.append(rooms.c.kind == bindparam("kind"))
     where.append(rooms.c.id > bindparam("after"))
     return _select_snapshots().where(*where).order_by(rooms.c.id).limit(bindparam("limit"))
-
-
-class Standpoint(NamedTuple):
-    """What a device is in, and what it has a cursor of."""
-
-    mine: list[MemberRoom]
-    """Every room of the user, with the device's cursor."""
-    gone: list[tuple[int, str]]
-    """Rooms (key, room_id) that the device has a cursor of, though its user is not in them any more."""
-
-
-@cache
-def _select_mine(dialect: str) -> Select[Any]:
-    asked = relation(dialect, "asked", at=int, user_key=int, device_key=int)
-    return (
-        select(asked.c.at, members.c.joined_seq, cursors.c.seq, *ROOM_COLUMNS)
-        .join_from(asked, members, members.c.user_id == asked.c.user_key)
-        .join(rooms, rooms.c.id == members.c.room_id)
-        .outerjoin(cursors, and_(cursors.c.room_id == rooms.c.id, cursors.c.device_id == asked.c.device_key))
-        .order_by(asked.c.at, rooms.c.id)
-    )
-
-
-@cache
-def _select_gone(dialect: str) -> Select[Any]:
-    asked = relation(dialect, "asked", at=int, user_key=int, device_key=int)
-    return (
-        select(asked.c.at, rooms.c.id, rooms.c.room_id)
-        .join_from(asked, cursors, cursors.c.device_id == asked.c.device_key)
-        .join(rooms, rooms.c.id == cursors.c.room_id)
-        .outerjoin(members, and_(members.c.room_id == cursors.c.room_id, members.c.user_id == asked.c.user_key))
-        .where(members.c.user_id.is_(None))
-    )
-
-
-def standpoints(conn: Connection, asked: Sequence[tuple[int, int]]) -> list[Standpoint]:
-    """For each (user, device), where it is."""
-    found = [Standpoint([], []) for _ in asked]
-    values = {"asked": values_of((at, *one) for at, one in enumerate(asked))}
-    with stepwise(conn, _select_mine, values) as rows:
-        for at, joined_seq, cursor, *room in rows:
-            found[at].mine.append(MemberRoom(_room(room), joined_seq, cursor))
-    with stepwise(conn, _select_gone, values) as rows:
-        for at, key, room_id in rows:
-            found[at].gone.append((key, room_id))
-    return found
-
-
-def forget_cursors(conn: Connection, device_key: int, room_keys: Sequence[int]) -> None:
-    """Drop a device's cursors of rooms that its user has left."""
-    for chunk in chunked(room_keys):
-        conn.execute(delete(cursors).where(cursors.c.device_id == device_key, cursors.c.room_id.in_(chunk)))
-
-
-def forget_cursors_of_user(conn: Connection, room_key: int, user_key: int) -> None:
-    """Drop the cursors of all of a user's devices in a room."""
-    theirs = select(devices.c.id).where(devices.c.user_id == user_key)
-    conn.execute(delete(cursors).where(cursors.c.device_id.in_(theirs), cursors.c.room_id == room_key))
 
 
 # -- management ------------------------------------------------------------------------------------------------------

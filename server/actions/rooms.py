@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from sqlalchemy.engine import Connection as Transaction
 
-from db.queries import log, members, rooms, users
+from db.queries import members, progress, rooms, users
 from db.queries.rooms import Snapshot
 from db.queries.rows import UserRow
 from server import names
@@ -323,6 +323,6 @@ async def get_receipts(ctx: Context, req: GetReceipts) -> Receipts:
     found = await ctx.access.room(
         req,
         Permission.READ,
-        lambda conn, room: [] if room.members > RECEIPT_MEMBERS else log.receipts_of_others(conn, room.key, me),
+        lambda conn, room: [] if room.members > RECEIPT_MEMBERS else progress.receipts_of_others(conn, room.key, me),
     )
     return Receipts(receipts=[Receipt.model_validate(views.receipt(row)) for row in found])

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from sqlalchemy.engine import Connection as Transaction
 
 from db.engine import Database, StoreUnavailable
-from db.queries import log, rooms, users
+from db.queries import log, progress, rooms, users
 from db.queries.log import Span
-from db.queries.rooms import MemberRoom, Standpoint
+from db.queries.progress import MemberRoom, Standpoint
 from db.queries.rows import chunked
 from db.together import Together
 from server.contract.errors import CloseReason
@@ -208,9 +208,9 @@ class CatchUp:
             await self._mend_cursors(device_key, mended, [key for key, _ in gone if key not in connection.rooms])
         replayed = await self._replay(connection, behind)
         # Read now, when the connection hears of what moves from here on.
-        read = (
-            [] if since is None else await self._db.read(partial(log.receipts_since, user_key=user_key, since=since))
-        )
+        read = []
+        if since is not None:
+            read = await self._db.read(partial(progress.receipts_since, user_key=user_key, since=since))
         await self._emit(connection, (("receipt", receipt(row)) for row in read))
         connection.emit(
             "ready",
@@ -254,8 +254,8 @@ class CatchUp:
     async def _mend_cursors(self, device_key: int, reset: Mapping[int, int], gone: Sequence[int]) -> None:
         def mend(conn: Transaction) -> None:
             if reset:
-                log.reset_cursors(conn, device_key, reset)
-            rooms.forget_cursors(conn, device_key, gone)
+                progress.reset_cursors(conn, device_key, reset)
+            progress.forget_cursors(conn, device_key, gone)
 
         try:
             await self._db.write(mend)
@@ -338,7 +338,7 @@ def _standing_in(
     conn: Transaction, user_key: int, device_key: int, room_id: str, since: int | None
 ) -> tuple[MemberRoom, int | None] | None:
     """Where a device is in one of its user's rooms, and the seq before what was said `since`; None: not in it."""
-    ((mine, _),) = rooms.standpoints(conn, [(user_key, device_key)])
+    ((mine, _),) = progress.standpoints(conn, [(user_key, device_key)])
     for one in mine:
         if one.room.room_id == room_id:
             return one, None if since is None else log.last_before(conn, one.room.key, since)
@@ -348,5 +348,5 @@ def _standing_in(
 def _arrivals(conn: Transaction, asked: Sequence[tuple[int, int, int]]) -> list[tuple[bool, Standpoint]]:
     """For each (session, user, device): whether the session is still good, and where the device is."""
     good = users.still_good(conn, [session_key for session_key, _, _ in asked])
-    standpoints = rooms.standpoints(conn, [(user_key, device_key) for _, user_key, device_key in asked])
+    standpoints = progress.standpoints(conn, [(user_key, device_key) for _, user_key, device_key in asked])
     return [(one[0] in good, standpoint) for one, standpoint in zip(asked, standpoints, strict=True)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.engine import Connection as Transaction
 
-from db.queries import log, users
+from db.queries import progress, users
 from server.delivery.connection import Connection
 
 RECEIPT_MEMBERS = 50
@@ -82,6 +82,6 @@ class Cursors:
 def save(conn: Transaction, moved: Moved) -> None:
     """Write what has moved."""
     if moved.cursors:
-        log.save_cursors(conn, moved.cursors)
+        progress.save_cursors(conn, moved.cursors)
     for (user_key, device_key), when in sorted(moved.ended.items()):
         users.touch(conn, user_key, device_key or None, when)

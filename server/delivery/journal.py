@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection
 
 from db.engine import Database, StoreUnavailable
-from db.queries import log, members, rooms
+from db.queries import log, members, progress, rooms
 from server.contract.errors import ActionError, ErrorCode
 from server.delivery.broker import Appended, Broker, Channel, Notice, RoomChannel, Transient
 from server.delivery.cursors import RECEIPT_MEMBERS, Cursors, Moved, save
@@ -203,7 +203,7 @@ def commit(
         except ActionError as error:
             outcomes.append((False, error))
     notices = work.finish()
-    for row in log.receipts(conn, sorted(moved.receipts)) if moved.receipts else ():
+    for row in progress.receipts(conn, sorted(moved.receipts)) if moved.receipts else ():
         if row.members <= RECEIPT_MEMBERS:
             notices.append((RoomChannel(row.room_key), Transient(row.room_key, "receipt", receipt(row))))
     return outcomes, notices

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from db.queries import members, rooms, users
+from db.queries import members, progress, rooms, users
 from db.queries.members import Standing
 from db.queries.rooms import Snapshot
 from db.queries.rows import direct_key
@@ -46,7 +46,7 @@ def _admit(work: Work, room: RoomLog, actor: Principal, user_key: int, username:
     work.save()
     muted_until = members.add(work.conn, room.row, user_key, role, work.now)
     # Of an earlier membership: with a cursor, a device that was away would not be told of the new one.
-    rooms.forget_cursors_of_user(work.conn, key, user_key)
+    progress.forget_cursors_of_user(work.conn, key, user_key)
     work.standings[key, user_key] = Standing(role, False, muted_until)
     work.named.add((key, username))
     snapshot = rooms.snapshot(work.conn, user_key, key)

@@ -16,9 +16,9 @@ from typing import Any, Generic, TypeVar
 import orjson
 from sqlalchemy.engine import Connection
 
-from db.queries import log, queue, rooms, users
-from db.queries.log import MarkerRow
+from db.queries import log, progress, queue, rooms, users
 from db.queries.members import Standing
+from db.queries.progress import MarkerRow
 from db.queries.rows import EntryRow, RoomRow
 from db.queries.users import DeviceRow
 from server.contract.errors import ActionError, ErrorCode, invalid, not_found
@@ -145,7 +145,7 @@ class Work:
         if heads:
             rooms.save_heads(self.conn, heads)
         if self.markers:
-            log.save_markers(self.conn, self.markers, self.now)
+            progress.save_markers(self.conn, self.markers, self.now)
             self.markers = {}
         for room in self.rooms.values():
             room.unsaved, room.changed = [], False
@@ -379,12 +379,12 @@ class MarkRead(Operation[int]):
             raise invalid("seq", f"the room's log ends at {room.row.last_seq}")
         work.save()
         at = (self.room_key, self.actor.user_key)
-        marker = log.marker(work.conn, *at)
+        marker = progress.marker(work.conn, *at)
         if self.seq > marker.seq:
             marker = MarkerRow(self.seq, log.messages_upto(work.conn, room.row, self.seq))
-            log.save_markers(work.conn, {at: marker}, work.now)
+            progress.save_markers(work.conn, {at: marker}, work.now)
             work.publish_entries(room)
-            for row in log.receipts(work.conn, [at]):
+            for row in progress.receipts(work.conn, [at]):
                 if row.members <= RECEIPT_MEMBERS:
                     work.publish(RoomChannel(row.room_key), Transient(row.room_key, "receipt", receipt(row)))
                 else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from db.queries.log import ReceiptRow
+from db.queries.progress import ReceiptRow
 from db.queries.rooms import Snapshot
 from server.contract.models import Room
 from server.delivery.frames import message, room_name

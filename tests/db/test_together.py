@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert
 
 from db import models
 from db.engine import Database
-from db.queries import rooms, users
+from db.queries import progress, users
 from db.queries.rows import RoomRow
 from db.queries.users import DeviceRow
 from db.together import AT_MOST, Together
@@ -116,7 +116,7 @@ async def test_a_devices_rooms_cursors_and_session_are_found_for_many_at_once(da
     assert await database.read(lambda conn: users.still_good(conn, [])) == set()
 
     own, other, third_device, nothing = await database.read(
-        lambda conn: rooms.standpoints(conn, [(1, 1), (1, 2), (2, 3), (9, 9)])
+        lambda conn: progress.standpoints(conn, [(1, 1), (1, 2), (2, 3), (9, 9)])
     )
     assert [(room.room.key, room.joined_seq, room.cursor) for room in own.mine] == [(1, 4, None), (2, 4, 7)]
     assert own.gone == [(3, "r3")]
