@@ -25,7 +25,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from db.engine import BUSY_TIMEOUT_MS, CONNECT_TIMEOUT_S, unavailable
+from db.failures import BUSY_TIMEOUT_MS, CONNECT_TIMEOUT_S, unavailable
 
 T = TypeVar("T")
 

@@ -12,7 +12,6 @@ import orjson
 from sqlalchemy import Select, Text, and_, bindparam, case, cast, func, insert, not_, null, or_, select, update
 from sqlalchemy.engine import Connection
 
-from db.engine import on_driver
 from db.models import entries, members, users
 from db.queries.rows import (
     EntryRow,
@@ -27,6 +26,7 @@ from db.queries.rows import (
     up_to_bytes,
     values_of,
 )
+from db.sqlite import on_driver
 
 _COLUMNS = (
     "room_id, seq, kind, message_id, sender_id, client_id, content, reply_to, body, messages, created_at, "

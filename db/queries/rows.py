@@ -14,8 +14,8 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection
 
-from db.engine import on_driver
 from db.models import entries, rooms, users
+from db.sqlite import on_driver
 
 T = TypeVar("T")
 

@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from db.engine import QUICK_S, READERS, RECENT, Database, StoreUnavailable, on_driver
+from db.engine import Database, StoreUnavailable
+from db.sqlite import QUICK_S, READERS, RECENT, on_driver
 from tests.db.rows import add_entries, add_room, add_user, count_entries, count_rooms
 
 WRITER = {
