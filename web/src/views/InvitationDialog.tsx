@@ -151,8 +151,7 @@ function End({ end }: { end: (code: string) => Promise<void> }) {
     <Form onSubmit={() => void submit()}>
       <Field
         label="Link or code"
-        autoComplete="off"
-        spellCheck={false}
+        verbatim
         value={text}
         error={work.error}
         onChange={(event) => setText(event.target.value)}

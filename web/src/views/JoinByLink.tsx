@@ -22,8 +22,7 @@ export function JoinByLink({ code: given, onClose }: { code: string; onClose: ()
         <Field
           label="Invitation link"
           autoFocus
-          autoComplete="off"
-          spellCheck={false}
+          verbatim
           hint="The whole link, or the code at its end."
           error={error}
           value={text}

@@ -69,9 +69,7 @@ export function NewConversation({ onClose }: { onClose: () => void }) {
           <Field
             label="Username"
             autoFocus
-            autoComplete="off"
-            autoCapitalize="none"
-            spellCheck={false}
+            verbatim
             error={error}
             value={name}
             onChange={(event) => setName(event.target.value)}

@@ -121,9 +121,7 @@ function Invite({ room, onClose }: { room: Room; onClose: () => void }) {
           label="Username"
           hint="Whom you invite is a member at once."
           data-autofocus
-          autoComplete="off"
-          autoCapitalize="none"
-          spellCheck={false}
+          verbatim
           value={username}
           error={work.error}
           onChange={(event) => setUsername(event.target.value)}

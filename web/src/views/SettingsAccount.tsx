@@ -197,9 +197,7 @@ export function Blocked() {
       <Form className="with-button" onSubmit={block}>
         <Field
           label="Block somebody"
-          autoComplete="off"
-          autoCapitalize="none"
-          spellCheck={false}
+          verbatim
           error={error}
           value={name}
           onChange={(event) => setName(event.target.value)}

@@ -35,9 +35,8 @@ export function SignIn({
         <Field
           label="Username"
           name="username"
+          verbatim
           autoComplete="username"
-          autoCapitalize="none"
-          spellCheck={false}
           required
           autoFocus={known === ""}
           value={username}

@@ -125,13 +125,17 @@ export function Item({ danger = false, ...rest }: { danger?: boolean } & MenuIte
   return <MenuItem className={`menu-item ${danger ? "danger" : ""}`} {...rest} />;
 }
 
+/** For a name or a code: the browser proposes and corrects nothing. */
+const VERBATIM = { autoComplete: "off", autoCapitalize: "none", spellCheck: false } as const;
+
 /** A labelled text field, with what is wrong with it. */
 export function Field({
   label,
   hint,
   error,
+  verbatim = false,
   ...rest
-}: { label: string; hint?: ReactNode; error?: string | null } & ComponentProps<"input">) {
+}: { label: string; hint?: ReactNode; error?: string | null; verbatim?: boolean } & ComponentProps<"input">) {
   const id = useId();
   const described = [hint ? `${id}-hint` : "", error ? `${id}-error` : ""].filter(Boolean).join(" ");
   return (
@@ -144,6 +148,7 @@ export function Field({
         className="input"
         aria-invalid={error ? true : undefined}
         aria-describedby={described || undefined}
+        {...(verbatim && VERBATIM)}
         {...rest}
       />
       {hint && (
