@@ -6,13 +6,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.node import RunningNode, running_node
+from tests.support.node import NO_TLS, RunningNode, running_node
 
 
 @pytest.fixture
 async def http(server: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
     """A client of `server`."""
-    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=server.url, verify=NO_TLS, timeout=20) as client:
         yield client
 
 

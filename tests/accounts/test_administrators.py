@@ -11,7 +11,7 @@ import pytest
 
 from db.queries import users
 from tests.support.client import Refused, connected
-from tests.support.node import PASSWORD, RunningNode
+from tests.support.node import NO_TLS, PASSWORD, RunningNode
 
 
 @pytest.fixture
@@ -20,7 +20,9 @@ async def admin(server: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
     token = await server.register("root")
     user = await server.node.auth.user("root")
     await server.node.database.write(lambda conn: users.set_admin(conn, user.key, True))
-    async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {token}"}) as client:
+    async with httpx.AsyncClient(
+        base_url=server.url, verify=NO_TLS, headers={"Authorization": f"Bearer {token}"}
+    ) as client:
         yield client
 
 

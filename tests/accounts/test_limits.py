@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.support.client import connected
-from tests.support.node import PASSWORD, RunningNode, running_node
+from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ async def node(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
 
 @pytest.fixture
 async def http(node: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=node.url) as client:
+    async with httpx.AsyncClient(base_url=node.url, verify=NO_TLS) as client:
         yield client
 
 

@@ -17,11 +17,11 @@ from db.schema import pending
 from server.cli import main
 from tests.cli.conftest import Run, Start
 from tests.support.client import DEADLINE_S, connected
-from tests.support.node import PASSWORD, running_node
+from tests.support.node import NO_TLS, PASSWORD, running_node
 
 
 async def _login(url: str, username: str, password: str) -> int:
-    async with httpx.AsyncClient(base_url=url, timeout=20) as http:
+    async with httpx.AsyncClient(base_url=url, verify=NO_TLS, timeout=20) as http:
         return (await http.post("/api/login", json={"username": username, "password": password})).status_code
 
 

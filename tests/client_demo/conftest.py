@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.node import PASSWORD, RunningNode, running_node
+from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
 from tests.support.process import ServerProcess
 
 DEADLINE = 30.0
@@ -73,7 +73,7 @@ class People:
 
 @pytest.fixture
 async def people(server: Server) -> AsyncIterator[People]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE) as http:
+    async with httpx.AsyncClient(base_url=server.url, verify=NO_TLS, timeout=DEADLINE) as http:
         yield People(http)
 
 

@@ -31,7 +31,7 @@ from server.delivery.connection import Principal
 from server.delivery.frames import Batch
 from server.transport.protocol import TextCodec
 from tests.support.client import DEADLINE_S, Client
-from tests.support.node import RunningNode
+from tests.support.node import NO_TLS, RunningNode
 
 _HEAD = re.compile(r"^4(\d)(\d*)")
 
@@ -183,7 +183,7 @@ async def plain_reader(url: str, token: str, *, ready: bool = True, **auth: Any)
 
 
 def rest(url: str, token: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+    return httpx.AsyncClient(base_url=url, verify=NO_TLS, headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
 
 async def make_topic(url: str, token: str, name: str, *members: str, is_private: bool = False) -> str:

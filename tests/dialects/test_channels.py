@@ -25,14 +25,14 @@ from server.auth import now_ms
 from server.cli import main
 from tests.echo.upstream import EchoServer, echo_server
 from tests.support.client import DEADLINE_S, Client, Refused, connected
-from tests.support.node import PASSWORD, RunningNode, running_node
+from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
 
 CHANNELS = ("echo_ws", "pub_ws")
 
 
 @pytest.fixture
 async def http(gateway: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=gateway.url) as client:
+    async with httpx.AsyncClient(base_url=gateway.url, verify=NO_TLS) as client:
         yield client
 
 
@@ -55,7 +55,7 @@ def bearer(token: str) -> dict[str, str]:
 
 async def link(url: str, token: str, channel: str) -> str:
     """The link of a channel, as a user gets it."""
-    async with httpx.AsyncClient(base_url=url) as http:
+    async with httpx.AsyncClient(base_url=url, verify=NO_TLS) as http:
         answer = await http.get(f"/{channel}", headers=bearer(token))
         assert answer.status_code == 200, answer.text
         assert answer.json().keys() == {"link", "expires_in"}
@@ -64,7 +64,7 @@ async def link(url: str, token: str, channel: str) -> str:
 
 
 async def history(url: str, token: str, **query: str) -> list[tuple[str, str]]:
-    async with httpx.AsyncClient(base_url=url) as http:
+    async with httpx.AsyncClient(base_url=url, verify=NO_TLS) as http:
         answer = await http.get("/history", headers=bearer(token), params=query)
         assert answer.status_code == 200, answer.text
         return [(entry["direction"], entry["message"]) for entry in answer.json()["history"]]

@@ -20,7 +20,7 @@ from websockets.asyncio.client import connect
 
 from server.gateways.web import TYPES, built
 from server.logs import Logs
-from tests.support.node import RunningNode, running_node
+from tests.support.node import NO_TLS, RunningNode, running_node
 from tests.support.process import ServerProcess
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ async def node(static: Path, quiet_log: None, sqlite_url: str, tmp_path: Path) -
 
 @pytest.fixture
 async def http(node: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=node.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=node.url, verify=NO_TLS, timeout=20) as client:
         yield client
 
 

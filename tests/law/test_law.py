@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
 from tests.law.machine import Law
-from tests.support.node import running_node
+from tests.support.node import NO_TLS, running_node
 
 BENS_PHONE, CLEOS_PHONE = 2, 4
 """Among the devices with which an example begins."""
@@ -30,7 +30,7 @@ async def _serving(database_url: str, data_dir: Path) -> AsyncIterator[httpx.Asy
     # One client for all: making one loads the system's certificates, which takes longer than an example's step.
     async with (
         running_node(database_url, data_dir, durability="normal") as node,
-        httpx.AsyncClient(base_url=node.url) as http,
+        httpx.AsyncClient(base_url=node.url, verify=NO_TLS) as http,
     ):
         yield http
 

@@ -19,7 +19,7 @@ from tests.permissions.doors import Door, request
 from tests.permissions.rights import ACTS, OUTSIDE, PRIVATE, ROOMS, Act, exists, expected
 from tests.permissions.world import World
 from tests.support.client import REGISTRY, Client, PlainClient, Refused, connected
-from tests.support.node import RunningNode, running_node
+from tests.support.node import NO_TLS, RunningNode, running_node
 
 MISSING = {
     "room_id": "0" * 24,
@@ -71,7 +71,9 @@ async def _nobodies(node: RunningNode) -> dict[str, tuple[str | None, str]]:
     revoked, disabled = await node.register("revoked"), await node.register("disabled")
     claims = jwt.decode(await node.register("expired"), options={"verify_signature": False})
     expired = jwt.encode(claims | {"exp": claims["iat"]}, node.node.settings.signing_key(), algorithm="HS256")
-    async with httpx.AsyncClient(base_url=node.url, headers={"Authorization": f"Bearer {revoked}"}) as http:
+    async with httpx.AsyncClient(
+        base_url=node.url, verify=NO_TLS, headers={"Authorization": f"Bearer {revoked}"}
+    ) as http:
         assert (await http.post("/api/logout")).status_code == 204
     user = await node.node.auth.user("disabled")
     await node.node.database.write(lambda conn: users.set_disabled(conn, user.key, True))
@@ -115,7 +117,7 @@ async def test_who_is_nobody_is_refused_by_every_route(lite: RunningNode) -> Non
     assert len(routed) > 40
     for who, (token, code) in (await _nobodies(lite)).items():
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        async with httpx.AsyncClient(base_url=lite.url, headers=headers, timeout=20) as http:
+        async with httpx.AsyncClient(base_url=lite.url, verify=NO_TLS, headers=headers, timeout=20) as http:
             for found in routed:
                 fields = dict.fromkeys(found.request.model_fields, "x")
                 answer = await request(http, found.name, fields)

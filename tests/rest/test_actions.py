@@ -10,7 +10,7 @@ import httpx
 from db.queries import users
 from tests.rest.problems import problem
 from tests.support.client import REGISTRY, Client, Refused, connected
-from tests.support.node import PASSWORD, RunningNode
+from tests.support.node import NO_TLS, PASSWORD, RunningNode
 
 
 class Caller:
@@ -50,7 +50,7 @@ class Caller:
 
 
 async def test_every_action_with_a_route_works_over_it_and_reaches_live_connections(server: RunningNode) -> None:
-    async with httpx.AsyncClient(base_url=server.url, timeout=20) as http:
+    async with httpx.AsyncClient(base_url=server.url, verify=NO_TLS, timeout=20) as http:
         anyone = Caller(http, None)
         diego = await anyone.ask("register", username="diego", password=PASSWORD)
         await anyone.ask("register", username="omar", password=PASSWORD)

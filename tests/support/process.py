@@ -11,6 +11,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.support.node import NO_TLS
+
 
 class ServerProcess:
     def __init__(self, data_dir: Path, **environment: str) -> None:
@@ -80,7 +82,7 @@ class ServerProcess:
         return status
 
     async def register(self, username: str, password: str = "correct horse") -> str:
-        async with httpx.AsyncClient(base_url=self.url, timeout=30) as http:
+        async with httpx.AsyncClient(base_url=self.url, verify=NO_TLS, timeout=30) as http:
             answer = await http.post("/api/register", json={"username": username, "password": password})
             assert answer.status_code == 201, answer.text
             token: str = answer.json()["token"]
