@@ -2,7 +2,7 @@ import { lazy, useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import { open, useRoute } from "../location.ts";
 import { Banner } from "./Banner.tsx";
-import { useNotifications } from "./notifications.ts";
+import { Title, useNotifications } from "./notifications.ts";
 import { Part, usePanel } from "./Panel.tsx";
 import { Room } from "./Room.tsx";
 import { ShortcutsDialog } from "./Shortcuts.tsx";
@@ -22,13 +22,14 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
   const shown = panel.shown?.kind === "members" && !known ? null : panel.shown;
   const [helping, setHelping] = useState(false);
   const client = useClient();
-  useNotifications(room_id);
+  useNotifications();
   const search = (here: boolean) => panel.show({ kind: "search", here });
   const toggleMembers = () => (shown?.kind === "members" ? panel.close() : panel.show({ kind: "members" }));
   useShortcuts({ onHelp: () => setHelping(true), onSearch: () => search(false) });
   useEffect(() => client.watch(room_id), [client, room_id]);
   return (
     <div className={`chat ${room_id === null && shown === null ? "" : "in-room"}`}>
+      <Title room_id={room_id} />
       <Banner />
       <Sidebar
         room_id={room_id}

@@ -14,7 +14,7 @@ import {
   Users,
 } from "lucide-react";
 import { lazy, useEffect, useRef, useState } from "react";
-import { useClient, useRoom, useView } from "../context.ts";
+import { useClient, useView } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
 import { hrefTo, open } from "../location.ts";
 import type { RoomState } from "../store.ts";
@@ -44,7 +44,7 @@ export function RoomHeader({
   onMembers: () => void;
   onSearch: () => void;
 }) {
-  const held = useRoom(room_id);
+  const held = useHead(room_id);
   const [task, setTask] = useState<RoomTask | null>(null);
   const [said, say] = useSaid();
   const [blocked, setBlocked] = useBlocked(held?.room);
@@ -133,8 +133,28 @@ function Sign({ room, online }: { room: Room; online: boolean }) {
   );
 }
 
+/** What every message changes of a room; the header shows none of it. */
+const OF_MESSAGES: readonly string[] = ["last_seq", "last_message", "unread", "read_seq"] satisfies (keyof Room)[];
+
+type Head = Pick<RoomState, "room" | "members">;
+
+/** The same object as long as what the header shows is the same. */
+function useHead(room_id: string): Head | undefined {
+  const last = useRef<Head>(undefined);
+  return useView((view) => {
+    const held = view.state.rooms.get(room_id);
+    if (held === undefined || last.current === undefined || !isSame(last.current, held)) last.current = held;
+    return last.current;
+  });
+}
+
+function isSame(one: Head, other: Head): boolean {
+  const shown = (Object.keys(one.room) as (keyof Room)[]).filter((key) => !OF_MESSAGES.includes(key));
+  return one.members === other.members && shown.every((key) => one.room[key] === other.room[key]);
+}
+
 /** Who is there. Asks for the members whenever there is a new connection: what was told before it may be over. */
-function usePresence(held: RoomState | undefined): { online: boolean; text: string } {
+function usePresence(held: Head | undefined): { online: boolean; text: string } {
   const client = useClient();
   const connected = useView((view) => view.status.is === "online");
   const other = held?.room.kind === "direct" ? held.room.title : null;

@@ -1,14 +1,16 @@
 /** What reaches somebody who does not look at the page: the number in its title, and the browser's notifications. */
-import { useEffect } from "react";
+import { useEffect, useRef } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
 import { hrefTo, open } from "../location.ts";
 import { nameOf } from "../text.ts";
 
 const SHOWN_AT_ONCE = 3;
+/** ms; with each title the browser draws a part of its own window anew. */
+const COUNTED_EVERY = 500;
 
-export function useNotifications(room_id: string | null): void {
-  const client = useClient();
+/** The page's title. A component, so that a message that nobody reads renders this again, and not the page. */
+export function Title({ room_id }: { room_id: string | null }): null {
   const unread = useView((view) => {
     let sum = 0;
     for (const { room } of view.state.rooms.values()) sum += room.unread;
@@ -18,10 +20,23 @@ export function useNotifications(room_id: string | null): void {
     const held = room_id === null ? undefined : view.state.rooms.get(room_id);
     return held === undefined ? null : nameOf(held.room);
   });
+  const page = name === null ? "Tidings" : `${name} · Tidings`;
+  const written = useRef({ page: "", at: 0 });
   useEffect(() => {
-    const page = name === null ? "Tidings" : `${name} · Tidings`;
-    document.title = unread === 0 ? page : `(${unread > 999 ? "999+" : unread}) ${page}`;
-  }, [unread, name]);
+    const write = () => {
+      document.title = unread === 0 ? page : `(${unread > 999 ? "999+" : unread}) ${page}`;
+      written.current = { page, at: performance.now() };
+    };
+    const early = page === written.current.page ? written.current.at + COUNTED_EVERY - performance.now() : 0;
+    if (early <= 0) return write();
+    const timer = setTimeout(write, early);
+    return () => clearTimeout(timer);
+  }, [unread, page]);
+  return null;
+}
+
+export function useNotifications(): void {
+  const client = useClient();
   useEffect(
     () =>
       client.onMessages((messages) => {
