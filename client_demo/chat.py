@@ -19,7 +19,8 @@ from client_demo.connection import Event
 from client_demo.desk import Mistake
 from client_demo.errors import ClientError, Offline, Refused
 from client_demo.log import Log
-from client_demo.rooms import further, title
+from client_demo.people import TYPING_LASTS, People
+from client_demo.rooms import title
 from client_demo.screen import Screen
 from client_demo.store import RoomRef, Store, Unsent
 from server.contract.errors import Error
@@ -36,9 +37,6 @@ from server.contract.events import (
 from server.contract.models import History, Members, Message, Receipt, Receipts, Role, Room, RoomKind, View
 
 _TYPING_EVERY: Final = 3.0
-_TYPING_LASTS: Final = 6.0
-_SHOW_PRESENCE: Final = 5
-"""Of how many others the status bar shows who is there."""
 _EMOJIS: Final = ("👍", "❤️", "😂", "🎉", "👀", "🙏")
 
 
@@ -64,14 +62,9 @@ class Chat:
         self._greeted = False
         self._entering: str | None = ""
         self._log = Log()
-        self._members: dict[str, list[str]] = {}
-        self._online: dict[str, bool] = {}
+        self._people = People(account.username)
         self._day = ""
-        self._typists: dict[tuple[str, str], float] = {}
-        self._last_sent: dict[str, int] = {}
-        self._receipts: dict[str, dict[str, Receipt]] = {}
         self._said_typing = 0.0
-        self._people: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> None:
@@ -202,7 +195,7 @@ class Chat:
         now = time.monotonic()
         if typing and now - self._said_typing > _TYPING_EVERY:
             self._said_typing = now
-        elif not line and now - self._said_typing < _TYPING_LASTS:
+        elif not line and now - self._said_typing < TYPING_LASTS:
             self._said_typing = 0.0
         else:
             return
@@ -235,26 +228,20 @@ class Chat:
         self.client.rooms.add(room)
         self._enter(Current({"room_id": room.room_id}, title(room), room.room_id))
         if room.last_message is not None and room.last_message.sender == self.account.username:
-            self._last_sent[room.room_id] = room.last_message.seq
+            self._people.said(room.last_message)
         self.background(self._see_who_is_there(room.room_id))
         self.background(self._see_how_far(room.room_id))
 
     async def _see_who_is_there(self, room_id: str) -> None:
-        found = Members.model_validate(await self.ask("get_members", {"room_id": room_id}), extra="ignore").members
-        self._members[room_id] = [who.username for who in found if who.username != self.account.username]
-        self._online |= {who.username: who.online for who in found}
-        self._people.update(self._members[room_id])
+        found = Members.model_validate(await self.ask("get_members", {"room_id": room_id}), extra="ignore")
+        self._people.are_in(room_id, found.members)
         self.screen.redraw()
 
     async def _see_how_far(self, room_id: str) -> None:
         found = Receipts.model_validate(await self.ask("get_receipts", {"room_id": room_id}), extra="ignore")
         for receipt in found.receipts:
-            self._mark(receipt)
+            self._people.got(receipt)
         self.screen.redraw()
-
-    def _mark(self, receipt: Receipt) -> None:
-        marks = self._receipts.setdefault(receipt.room_id, {})
-        marks[receipt.username] = further(marks.get(receipt.username), receipt)
 
     def enter_conversation(self, username: str) -> None:
         """Make the conversation with a user the current one, before it exists."""
@@ -296,10 +283,9 @@ class Chat:
                     self._log.forget(room_id)
                 self._greet(ready)
             case TypingNow() as typing:
-                until = time.monotonic() + _TYPING_LASTS if typing.typing else 0.0
-                self._typists[typing.room_id, typing.username] = until
+                self._people.types(typing)
             case Receipt() as receipt:
-                self._mark(receipt)
+                self._people.got(receipt)
             case Presence() as presence:
                 self._show_presence(presence)
             case View():
@@ -320,9 +306,9 @@ class Chat:
         if self._is_here(change.room_id):
             self.background(self._see_who_is_there(change.room_id))
         if change.role is None:
-            self._receipts.get(change.room_id, {}).pop(change.username, None)
+            self._people.left(change.room_id, change.username)
         if change.username != self.account.username or change.role is not None:
-            self._people.add(change.username)
+            self._people.names.add(change.username)
             mine = change.username == self.account.username
             self.screen.print(render.member(change, self.title_of(change.room_id), mine=mine))
 
@@ -336,11 +322,7 @@ class Chat:
     def _show_message(self, message: Message) -> None:
         self._log.add(message)
         self._print_message(message)
-        self._typists.pop((message.room_id, message.sender), None)
-        if message.sender == self.account.username:
-            self._last_sent[message.room_id] = message.seq
-        else:
-            self._people.add(message.sender)
+        self._people.said(message)
         if self.current and self.current.room_id == message.room_id:
             self.client.read(message.room_id, message.seq)
 
@@ -377,7 +359,7 @@ class Chat:
             self.leave()
 
     def _show_presence(self, presence: Presence) -> None:
-        self._online[presence.username] = presence.online
+        self._people.is_online(presence.username, presence.online)
         if self.current and self.current.title == f"@{presence.username}":
             self.screen.print(render.note(f"{presence.username} is {'online' if presence.online else 'offline'}"))
 
@@ -399,7 +381,7 @@ class Chat:
         if not self._why_offline and self._greeted:
             self.screen.print(render.note(f"{why}: trying again", "yellow"))
         self._why_offline = why
-        self._typists.clear()
+        self._people.nobody_types()
         self.screen.redraw()
 
     def _not_sent(self, unsent: Unsent, error: Error) -> None:
@@ -421,44 +403,16 @@ class Chat:
             parts.append(("class:bar.bad", f"  {_messages(waiting)} to send"))
         if not online:
             parts.append(("class:bar.bad", f"  {self._why_offline or 'not connected'}"))
-        room_id = self.current.room_id if self.current else None
-        typists = [
-            who for (room, who), until in self._typists.items() if room == room_id and until > time.monotonic()
-        ]
-        parts += self._who_is_there(room_id) if online and room_id else []
-        if typists:
-            parts.append(("", f"  {', '.join(typists)} {'is' if len(typists) == 1 else 'are'} typing…"))
-        elif room_id and (how_far := self._how_far(room_id)):
-            parts.append(("class:bar.quiet", f"  {how_far}"))
+        if self.current is not None and self.current.room_id is not None:
+            parts += self._people.seen(self.current.room_id, there=online)
         return [(style, render.visible(text)) for style, text in parts]
-
-    def _who_is_there(self, room_id: str) -> list[tuple[str, str]]:
-        others = self._members.get(room_id, [])
-        there = [who for who in others if self._online.get(who)]
-        if len(others) > _SHOW_PRESENCE:
-            return [("", f"  {len(there)} of {len(others)} others are there")]
-        return [
-            ("class:bar.good" if who in there else "class:bar.quiet", f"  {'●' if who in there else '○'} {who}")
-            for who in others
-        ]
-
-    def _how_far(self, room_id: str) -> str:
-        """Who has got, and who has read, our last message in a room."""
-        seq = self._last_sent.get(room_id)
-        receipts = self._receipts.get(room_id, {}).values()
-        others = [r for r in receipts if r.username != self.account.username]
-        if seq is None:
-            return ""
-        read = [r.username for r in others if r.read_seq >= seq]
-        arrived = [r.username for r in others if r.delivered_seq >= seq]
-        return f"✓✓ read by {', '.join(read)}" if read else f"✓ reached {', '.join(arrived)}" if arrived else ""
 
     def _suggest(self, line: str) -> Iterable[str]:
         word = line.rpartition(" ")[2].casefold()
         words = line.split(" ")
         if " " not in line:
             found: Iterable[str] = (f"/{name}" for name in commands.NAMES)
-            found = found if line.startswith("/") else (f"@{who}" for who in self._people)
+            found = found if line.startswith("/") else (f"@{who}" for who in self._people.names)
         elif words[0] == "/help":
             found = commands.NAMES
         elif words[0] in ("/react", "/unreact"):
@@ -466,12 +420,12 @@ class Chat:
         elif words[0] == "/role" and len(words) == 3:
             found = list(Role)
         elif word.startswith("@"):
-            found = (f"@{who}" for who in self._people)
+            found = (f"@{who}" for who in self._people.names)
         elif line.startswith("/"):
             topics = {room.topic_name or room.title or "" for room in self.client.rooms}
-            found = topics | self._people
+            found = topics | self._people.names
         else:
-            found = (f"@{who}" for who in self._people)
+            found = (f"@{who}" for who in self._people.names)
         return sorted(entry for entry in found if entry and entry.casefold().startswith(word))
 
 
