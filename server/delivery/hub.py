@@ -1,8 +1,7 @@
 """Live fan-out: the connections of this node, by room and by user.
 
-What holds, for every connection and room: it is in the room's `live` set only while its position equals the room's
-`head`, so whatever is published next is the next thing it gets: no gap, no repeat. Everything here happens within
-one step of the event loop, except a repair, which reads from the database what a lost notice left out.
+Everything here happens within one step of the event loop, except a repair, which reads from the database what a lost
+notice left out. What holds for the connections of a room is in `live.py`.
 """
 
 from __future__ import annotations
@@ -12,15 +11,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
-
-import orjson
 
 from db.engine import Database, StoreUnavailable
 from db.queries import log, rooms
-from db.queries.rows import EntryRow, RoomRow
+from db.queries.rows import RoomRow
 from server.contract.errors import CloseReason
-from server.contract.events import MemberChange
 from server.delivery import views
 from server.delivery.broker import (
     Appended,
@@ -37,7 +32,8 @@ from server.delivery.broker import (
     Withdrawn,
 )
 from server.delivery.connection import Connection
-from server.delivery.frames import Batch, RoomName, event, events, room_name, said_by
+from server.delivery.frames import Batch, RoomName, room_name
+from server.delivery.live import LiveRoom
 
 logger = logging.getLogger("tidings.hub")
 
@@ -51,28 +47,6 @@ REPAIR_BYTES = 256 * 1024
 """A repair reads and writes so much at once, and then waits for the connections that keep up."""
 REPAIR_PATIENCE_S = 1.0
 """Not longer, though: who does not read must not hold up the others."""
-_REMOVALS = (MemberChange.LEFT, MemberChange.KICKED, MemberChange.BANNED)
-
-
-class LiveRoom:
-    """A room that connections of this node are in."""
-
-    __slots__ = ("ahead", "attached", "head", "live", "members", "name", "repairing", "seen", "users")
-
-    def __init__(self, name: RoomName, head: int, members: int) -> None:
-        self.name = name
-        self.head = head
-        """seq of the last entry that was published to `live`."""
-        self.seen = head
-        """Highest seq heard of; above `head` there is something to repair."""
-        self.members = members
-        self.attached: set[Connection] = set()
-        self.live: set[Connection] = set()
-        self.ahead: dict[Connection, int] = {}
-        """Connections that are ahead of `head`: they read a commit whose publication is still to come."""
-        self.users: dict[int, int] = {}
-        """Users with a connection here -> number of connections."""
-        self.repairing: asyncio.Task[None] | None = None
 
 
 class Hub:
@@ -193,12 +167,8 @@ class Hub:
             if not self._fresh:
                 asyncio.get_running_loop().call_soon(self._suspect_fresh)
             self._fresh.append(room.key)
-        if connection not in live_room.attached:
-            live_room.attached.add(connection)
-            user_key = connection.principal.user_key
-            live_room.users[user_key] = live_room.users.get(user_key, 0) + 1
-        connection.rooms[room.key] = position
-        return live and self.go_live(connection, room.key)
+        live_room.attach(connection, position)
+        return live and live_room.go_live(connection)
 
     def key(self, room_id: str) -> int | None:
         """The key of a room that some connection here is attached to."""
@@ -214,15 +184,7 @@ class Hub:
 
     def go_live(self, connection: Connection, room_key: int) -> bool:
         """Join the live set if the position allows it; False: there is more to read first."""
-        live_room = self._rooms[room_key]
-        position = connection.rooms[room_key]
-        if position == live_room.head:
-            live_room.live.add(connection)
-        elif position > live_room.head:
-            live_room.ahead[connection] = position
-        else:
-            return False
-        return True
+        return self._rooms[room_key].go_live(connection)
 
     def detach(self, connection: Connection, room_key: int) -> None:
         """The connection gets nothing more of the room."""
@@ -230,13 +192,7 @@ class Hub:
         live_room = self._rooms.get(room_key)
         if live_room is None or connection not in live_room.attached:
             return
-        live_room.attached.discard(connection)
-        live_room.live.discard(connection)
-        live_room.ahead.pop(connection, None)
-        user_key = connection.principal.user_key
-        live_room.users[user_key] -= 1
-        if not live_room.users[user_key]:
-            del live_room.users[user_key]
+        live_room.detach(connection)
         if not live_room.attached:
             if live_room.repairing is not None:
                 live_room.repairing.cancel()
@@ -360,55 +316,8 @@ class Hub:
         if live_room.repairing is None:
             new = [entry for entry in notice.entries if entry.seq > live_room.head]
             if new and new[0].seq == live_room.head + 1:
-                self._deliver(live_room, new)
+                live_room.deliver(new, partial(self.detach, room_key=notice.room_key))
         self._repair_if_needed(live_room)
-
-    def _deliver(self, live_room: LiveRoom, entries: Sequence[EntryRow]) -> None:
-        """Write consecutive entries from `head + 1` on to every live connection, once per connection.
-
-        A removal in between takes effect at its place: who is removed gets what stands before it.
-        """
-        start = 0
-        for at, entry in enumerate(entries):
-            if entry.kind == "member":
-                body = orjson.loads(entry.body or "{}")
-                if body.get("change") in _REMOVALS:
-                    self._write(live_room, entries[start:at])
-                    start = at
-                    for connection in list(live_room.attached):
-                        if connection.principal.username == body["username"]:
-                            self.detach(connection, live_room.name.key)
-        self._write(live_room, entries[start:])
-
-    def _write(self, live_room: LiveRoom, entries: Sequence[EntryRow]) -> None:
-        if not entries:
-            return
-        head = live_room.head = entries[-1].seq
-        room_key = live_room.name.key
-        batch = Batch([event(live_room.name, entry) for entry in entries])
-        # `client_id` goes to its sender only.
-        own: dict[int, dict[int, tuple[str, Any]]] = {}
-        for at, entry in enumerate(entries):
-            said = said_by(entry)
-            if said.client_id is not None and said.sender_key in live_room.users:
-                own.setdefault(said.sender_key, {})[at] = event(live_room.name, entry, to_sender=True)
-        batches = {user_key: batch.but(events_of) for user_key, events_of in own.items()}
-        for connection in live_room.live:
-            connection.link.write(batches.get(connection.principal.user_key, batch))
-            connection.sent(room_key, head)
-        if live_room.ahead:
-            self._overtaken(live_room, entries)
-
-    def _overtaken(self, live_room: LiveRoom, entries: Sequence[EntryRow]) -> None:
-        """Let connections join that had read further than was published."""
-        for connection, position in list(live_room.ahead.items()):
-            if position <= live_room.head:
-                del live_room.ahead[connection]
-                rest = [entry for entry in entries if entry.seq > position]
-                if rest:
-                    connection.link.write(Batch(events(live_room.name, rest, connection.principal.user_key)))
-                    connection.sent(live_room.name.key, live_room.head)
-                live_room.live.add(connection)
 
     # -- repair --------------------------------------------------------------------------------------------------
 
@@ -438,8 +347,8 @@ class Hub:
                 if not missed:
                     live_room.seen = live_room.head
                 elif missed[0].seq > live_room.head + 1:
-                    self._skip(live_room, missed[0].seq - 1)
-                self._deliver(live_room, missed)
+                    live_room.skip(missed[0].seq - 1)
+                live_room.deliver(missed, partial(self.detach, room_key=key))
                 if live_room.head < live_room.seen and live_room.live:
                     draining = [asyncio.ensure_future(connection.link.drain()) for connection in live_room.live]
                     _, late = await asyncio.wait(draining, timeout=REPAIR_PATIENCE_S)
@@ -449,15 +358,6 @@ class Hub:
             logger.warning("room %s: cannot read what was missed; will look again", live_room.name.room_id)
         finally:
             live_room.repairing = None
-
-    def _skip(self, live_room: LiveRoom, to: int) -> None:
-        """Retention has taken what was missed: who does not have it comes back, and finds the room in `reset`."""
-        behind = [connection for connection, position in live_room.ahead.items() if position < to]
-        for connection in [*live_room.live, *behind]:
-            connection.link.close(CloseReason.SHUTDOWN)
-            live_room.live.discard(connection)
-            live_room.ahead.pop(connection, None)
-        live_room.head = to
 
     async def _check_heads_forever(self) -> None:
         while True:
