@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 
 from server.delivery.catchup import CatchUp
 from server.delivery.connection import Connection
-from server.gateways.dialects import messenger
+from server.gateways.dialects import messenger_rest
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
 
@@ -367,8 +367,8 @@ async def test_all_conversations_and_their_pages(gateway: RunningNode, monkeypat
         paged += await brian.ask(f"GET {link}")
         link = brian.answer.links.get("next", {}).get("url", "")
     assert [one["ConversationId"] for one in paged] == made
-    monkeypatch.setattr(messenger, "_ROOMS_AT_ONCE", 2)
-    monkeypatch.setattr(messenger, "MAX_CONVERSATIONS", 3)
+    monkeypatch.setattr(messenger_rest, "_ROOMS_AT_ONCE", 2)
+    monkeypatch.setattr(messenger_rest, "MAX_CONVERSATIONS", 3)
     assert [one["ConversationId"] for one in await brian.ask("GET /conversation")] == made[:4]
     rest = await brian.ask(f"GET {brian.answer.links['next']['url']}")
     assert [one["ConversationId"] for one in rest] == made[4:]
@@ -392,7 +392,7 @@ async def test_all_messages_of_a_conversation_and_their_pages(
         link = york.answer.links.get("next", {}).get("url", "")
     assert paged == texts
     assert [one["Message"] for one in await york.ask(f"GET /message/{conversation}?before=3")] == texts[:2]
-    monkeypatch.setattr(messenger, "MAX_MESSAGES", 201)
+    monkeypatch.setattr(messenger_rest, "MAX_MESSAGES", 201)
     assert [one["Message"] for one in await york.ask(f"GET /message/{conversation}")] == texts[10:]
     older = await york.ask(f"GET {york.answer.links['next']['url']}")
     assert [one["Message"] for one in older] == texts[:10]

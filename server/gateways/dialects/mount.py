@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from server.context import Parts
 from server.delivery.catchup import CatchUp
 from server.dispatch import Dispatcher
-from server.gateways.dialects import channels, messenger, rooms, topics
+from server.gateways.dialects import channels, messenger, messenger_rest, rooms, topics
 from server.gateways.dialects.speaker import Speaker, SpeakerGateway
 from server.transport.admission import HalfOpen
 from server.transport.websocket import WebSocketSession
@@ -66,7 +66,7 @@ class Dialects:
         """Add the dialects' routes."""
         channels.install(web, self._parts, self._dispatcher, self._public)
         topics.install(web, self._parts.auth, self._dispatcher, dev_tokens=self._dev_tokens)
-        messenger.install(web, self._parts, self._dispatcher)
+        messenger_rest.install(web, self._parts, self._dispatcher)
 
     @property
     def _gateways(self) -> list[SpeakerGateway]:
