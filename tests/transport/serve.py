@@ -1,18 +1,20 @@
 """`python -m tests.transport.serve SERVER`: Tidings as an ASGI application under another server than its own.
 
-It prints where it listens, and serves until SIGTERM.
+It listens, prints where, and serves until SIGTERM: a request that comes too early waits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import socket
 import sys
 from collections.abc import Callable
 
 import uvicorn
 from granian.constants import Interfaces
-from granian.server import Server as Granian
+from granian.net import SocketHolder
+from granian.server import Server as GranianServer
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config as HypercornConfig
 
@@ -27,41 +29,43 @@ def application() -> Application:
 
 
 def main() -> None:
-    with socket.socket() as held:
-        # A free port; it stays ours until the server has it too.
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        print(f"http://127.0.0.1:{port}", flush=True)
-        SERVERS[sys.argv[1]](port)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
+        SERVERS[sys.argv[1]](listening)
 
 
-def uvicorn_with(websockets: str) -> Callable[[int], None]:
-    def serve(port: int) -> None:
-        with socket.socket() as listening:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listening.bind(("127.0.0.1", port))
-            config = uvicorn.Config(FACTORY, factory=True, ws=websockets, lifespan="on", timeout_graceful_shutdown=2)  # type: ignore[arg-type]
-            uvicorn.Server(config).run([listening])
+def uvicorn_with(websockets: str) -> Callable[[socket.socket], None]:
+    def serve(listening: socket.socket) -> None:
+        config = uvicorn.Config(FACTORY, factory=True, ws=websockets, lifespan="on", timeout_graceful_shutdown=2)  # type: ignore[arg-type]
+        uvicorn.Server(config).run([listening])
 
     return serve
 
 
-def hypercorn(port: int) -> None:
+def hypercorn(listening: socket.socket) -> None:
     config = HypercornConfig()
     config.graceful_timeout = 2
-    with socket.socket() as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listening.bind(("127.0.0.1", port))
-        config.bind = [f"fd://{listening.detach()}"]
+    config.bind = [f"fd://{listening.detach()}"]
     asyncio.run(hypercorn_serve(application(), config))
 
 
-def granian(port: int) -> None:
-    Granian(FACTORY, "127.0.0.1", port, interface=Interfaces.ASGI, factory=True).serve()
+class Granian(GranianServer):  # type: ignore[misc]
+    """It has no option for a socket that listens already: on Linux its workers open their own."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        super().__init__(FACTORY, interface=Interfaces.ASGI, factory=True)
+        self._listening = listening
+
+    def _init_shared_socket(self) -> None:
+        self._shd, self._sso = SocketHolder(self._listening.fileno(), False, self.backlog), None
 
 
-SERVERS: dict[str, Callable[[int], None]] = {
+def granian(listening: socket.socket) -> None:
+    multiprocessing.set_start_method("fork")  # so that the worker has the socket
+    Granian(listening).serve()
+
+
+SERVERS: dict[str, Callable[[socket.socket], None]] = {
     "granian": granian,
     "hypercorn": hypercorn,
     "uvicorn, websockets": uvicorn_with("websockets"),

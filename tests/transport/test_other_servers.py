@@ -70,7 +70,7 @@ async def process(server: str, data_dir: Path) -> AsyncIterator[Process]:
         assert started.stdout is not None
         async with asyncio.timeout(30):
             url = (await started.stdout.readline()).decode().strip()
-            await _ready(url)
+            await _served(url)
         yield Process(started, url)
     finally:
         if started.returncode is None:
@@ -78,14 +78,10 @@ async def process(server: str, data_dir: Path) -> AsyncIterator[Process]:
             await started.wait()
 
 
-async def _ready(url: str) -> None:
-    async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_S) as http:
-        while True:
-            try:
-                if (await http.get("/health/ready")).status_code == 200:
-                    return
-            except httpx.TransportError:
-                await asyncio.sleep(0.05)  # it does not listen yet
+async def _served(url: str) -> None:
+    """It listens already: the request waits until the server takes it."""
+    async with httpx.AsyncClient(base_url=url, timeout=None) as http:
+        assert (await http.get("/health/ready")).status_code == 200
 
 
 @asynccontextmanager
