@@ -1,5 +1,6 @@
 /** Two people in two browsers, through what one does in a chat. */
 import type { Person } from "./support/person.ts";
+import { members, moderate, newConversation, newTopic } from "./support/rooms.ts";
 import { expect, test } from "./support/world.ts";
 
 /** What is said of a room in the sidebar besides its name. */
@@ -7,27 +8,6 @@ async function about(person: Person, room: string): Promise<string> {
   const described = (await person.room(room).getAttribute("aria-describedby")) ?? "";
   const ids = described.split(" ").map((id) => `[id="${id}"]`);
   return (await person.page.locator(ids.join()).allTextContents()).join(" ");
-}
-
-async function newConversation(person: Person, others: readonly string[], title = ""): Promise<void> {
-  await person.button("New conversation").click();
-  const dialog = person.page.getByRole("dialog", { name: "New conversation" });
-  for (const [at, other] of others.entries()) {
-    await dialog.getByRole("textbox", { name: "Username" }).fill(other);
-    if (at < others.length - 1) await dialog.getByRole("button", { name: "Add", exact: true }).click();
-  }
-  if (title !== "") await dialog.getByRole("textbox", { name: "Title of the group" }).fill(title);
-  await dialog.getByRole("button", { name: "Start" }).click();
-  await dialog.waitFor({ state: "hidden" });
-}
-
-async function newTopic(person: Person, name: string, isPrivate = false): Promise<void> {
-  await person.button("New topic").click();
-  const dialog = person.page.getByRole("dialog", { name: "New topic" });
-  await dialog.getByRole("textbox", { name: "Topic name" }).fill(name);
-  if (isPrivate) await dialog.getByRole("checkbox", { name: "Private" }).check();
-  await dialog.getByRole("button", { name: "Create" }).click();
-  await person.box.waitFor();
 }
 
 test("a topic that one makes is found and joined by another, and each reads what the other writes, in order", async ({
@@ -146,16 +126,9 @@ test("a private topic is come by with an invitation or a link alone; who moderat
   await omar.message("here I am").waitFor();
 
   await omar.button("Members").click();
-  const moderate = async (whom: Person, what: string) => {
-    await omar.menu(new RegExp(`^${whom.name}`), what);
-    await omar.page.getByRole("dialog").getByRole("button", { name: what, exact: true }).click();
-    await omar.page.getByRole("dialog").waitFor({ state: "hidden" });
-  };
-  await moderate(lucia, "Make a moderator");
-  await expect
-    .poll(() => omar.page.getByRole("complementary", { name: "Members" }).textContent())
-    .toMatch(new RegExp(`${lucia.name}moderator`));
-  await moderate(teresa, "Mute");
+  await moderate(omar, lucia, "Make a moderator");
+  await expect.poll(() => members(omar).textContent()).toMatch(new RegExp(`${lucia.name}moderator`));
+  await moderate(omar, teresa, "Mute");
   await teresa.say("may I?");
   await teresa
     .message("may I?")
@@ -163,9 +136,9 @@ test("a private topic is come by with an invitation or a link alone; who moderat
     .waitFor();
   await teresa.button("Discard").click();
   await teresa.message("may I?").waitFor({ state: "hidden" });
-  await moderate(teresa, "Kick");
+  await moderate(omar, teresa, "Kick");
   await teresa.room(topic).waitFor({ state: "hidden" });
-  await moderate(lucia, "Ban");
+  await moderate(omar, lucia, "Ban");
   await lucia.room(topic).waitFor({ state: "hidden" });
 });
 

@@ -1,0 +1,201 @@
+/** Who keeps order in a room, and who is taken into it: what each of them does and sees. */
+import type { Person } from "./support/person.ts";
+import { members, moderate, newConversation, newTopic } from "./support/rooms.ts";
+import { expect, test } from "./support/world.ts";
+
+async function join(person: Person, topic: string): Promise<void> {
+  await person.button("Find topics").click();
+  await person.page.getByRole("searchbox", { name: "Filter topics" }).fill(topic);
+  await person.button(`Join ${topic}`).click();
+}
+
+/** What one is offered to do about a member. */
+async function offered(person: Person, whom: Person): Promise<string[]> {
+  await person.button(new RegExp(`^${whom.name}`)).click();
+  await person.page.getByRole("menuitem", { name: "Mention" }).waitFor();
+  const items = await person.page.getByRole("menuitem").allTextContents();
+  await person.page.keyboard.press("Escape");
+  await person.page.getByRole("menu").waitFor({ state: "hidden" });
+  return items.map((item) => item.trim());
+}
+
+async function closeDialog(person: Person): Promise<void> {
+  await person.page.keyboard.press("Escape");
+  await person.page.getByRole("dialog").waitFor({ state: "hidden" });
+}
+
+test("who was muted writes again once unmuted, and who was banned joins again once unbanned", async ({ person }) => {
+  const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
+  const topic = `order of ${omar.name}`;
+  await newTopic(omar, topic);
+  await join(lucia, topic);
+  await lucia.say("good morning");
+  await omar.message("good morning").waitFor();
+  await omar.button("Members").click();
+
+  await moderate(omar, lucia, "Mute");
+  await lucia.say("may I?");
+  const refused = lucia.message("may I?");
+  await refused.getByText(/Not sent: muted until/).waitFor();
+  await moderate(omar, lucia, "Unmute");
+  await refused.getByRole("button", { name: "Try again" }).click();
+  await omar.message("may I?").filter({ hasText: lucia.name }).waitFor();
+  await refused.getByText("Not sent").waitFor({ state: "hidden" });
+  await lucia.say("thank you");
+  await omar.message("thank you").waitFor();
+
+  await moderate(omar, lucia, "Ban");
+  await lucia.page.getByText("There is no such room, or you are not in it.").waitFor();
+  await omar.button(new RegExp(`^${lucia.name}`)).waitFor({ state: "hidden" });
+  await join(lucia, topic);
+  await expect.poll(() => lucia.page.getByRole("alert").textContent()).toMatch(/^Banned from this room/);
+  await closeDialog(lucia);
+
+  await members(omar).getByText("Banned", { exact: true }).click();
+  await members(omar).getByRole("listitem").filter({ hasText: lucia.name }).getByText(/until/).waitFor();
+  await omar.button(`Unban ${lucia.name}`).click();
+  await members(omar).getByText("Nobody is banned.").waitFor();
+  await join(lucia, topic);
+  await lucia.say("here again");
+  await omar.message("here again").waitFor();
+  await members(omar).getByText("Members", { exact: true }).last().click();
+  await omar.button(new RegExp(`^${lucia.name}`)).waitFor();
+});
+
+test("who hands a group over keeps order in it no more than a moderator, and the new owner does; its title is for both", async ({
+  person,
+}) => {
+  const [omar, lucia, teresa] = await Promise.all([person("omar"), person("lucia"), person("teresa")]);
+  const title = `band of ${omar.name}`;
+  await newConversation(omar, [lucia.name, teresa.name], title);
+  for (const one of [lucia, teresa]) await one.enter(title);
+  for (const one of [omar, lucia]) await one.button("Members").click();
+  expect(await offered(lucia, omar)).toEqual(["Start a conversation", "Mention"]);
+  expect(await offered(omar, lucia)).toContain("Hand the room over");
+
+  await moderate(omar, lucia, "Hand the room over", "Hand over");
+  for (const one of [omar, lucia]) {
+    await members(one).getByRole("listitem").filter({ hasText: lucia.name }).getByText("owner").waitFor();
+    await members(one).getByRole("listitem").filter({ hasText: omar.name }).getByText("moderator").waitFor();
+  }
+  expect(await offered(omar, lucia)).toEqual(["Start a conversation", "Mention"]);
+  expect(await offered(omar, teresa)).toContain("Kick");
+  expect(await offered(omar, teresa)).not.toContain("Hand the room over");
+
+  const rename = async (one: Person, to: string) => {
+    await one.menu("More about this room", "Rename");
+    await one.page.getByRole("dialog").getByRole("textbox", { name: "Name" }).fill(to);
+    await one.button("Rename").click();
+    await one.page.getByRole("dialog").waitFor({ state: "hidden" });
+    for (const each of [omar, lucia, teresa]) {
+      await each.page.getByRole("heading", { level: 1, name: to, exact: true }).waitFor();
+      await each.room(to).waitFor();
+    }
+  };
+  await rename(lucia, `choir of ${lucia.name}`);
+  await rename(omar, `band of ${lucia.name}`);
+  await teresa.button("More about this room").click();
+  await teresa.page.getByRole("menuitem", { name: "Leave" }).waitFor();
+  expect(await teresa.page.getByRole("menuitem", { name: "Rename" }).count()).toBe(0);
+  await teresa.page.keyboard.press("Escape");
+
+  await moderate(lucia, omar, "Kick");
+  await omar.room(`band of ${lucia.name}`).waitFor({ state: "hidden" });
+  await omar.page.getByText("There is no such room, or you are not in it.").waitFor();
+});
+
+test("who is invited into a group or a private topic is in it at once, and once they have left it is theirs no more", async ({
+  person,
+}) => {
+  const [omar, lucia, teresa] = await Promise.all([person("omar"), person("lucia"), person("teresa")]);
+  const [group, topic] = [`choir of ${omar.name}`, `rehearsal of ${omar.name}`];
+  await newTopic(omar, topic, true);
+  await newConversation(omar, [teresa.name, (await person("diego")).name], group);
+  for (const room of [group, topic]) {
+    await omar.enter(room);
+    await omar.say(`this is ${room}`);
+    await omar.menu("More about this room", "Invite somebody");
+    const dialog = omar.page.getByRole("dialog", { name: `Invite to ${room}` });
+    await dialog.getByRole("textbox", { name: "Username" }).fill("nobody of that name");
+    await dialog.getByRole("button", { name: "Invite" }).click();
+    await dialog.getByRole("alert").waitFor();
+    await dialog.getByRole("textbox", { name: "Username" }).fill(lucia.name);
+    await dialog.getByRole("button", { name: "Invite" }).click();
+    await dialog.getByText(`${lucia.name} is a member now.`).waitFor();
+    await closeDialog(omar);
+    await lucia.enter(room);
+    await lucia.message(`this is ${room}`).waitFor();
+    await lucia.say(`I am in ${room}`);
+    await omar.message(`I am in ${room}`).waitFor();
+
+    const address = lucia.page.url();
+    await omar.button("Members").click();
+    await omar.button(new RegExp(`^${lucia.name}`)).waitFor();
+    await lucia.menu("More about this room", "Leave");
+    await lucia.page.getByText("You can come back only if somebody invites you again.").waitFor();
+    await lucia.button("Leave").click();
+    await lucia.room(room).waitFor({ state: "hidden" });
+    await omar.button(new RegExp(`^${lucia.name}`)).waitFor({ state: "hidden" });
+    await members(omar).getByRole("button", { name: "Close" }).click();
+    await lucia.page.goto(address);
+    await lucia.page.getByText("There is no such room, or you are not in it.").waitFor();
+    expect(await lucia.page.getByText(`this is ${room}`).count()).toBe(0);
+  }
+});
+
+test("an invitation link lets in as many as it is good for, and nobody once it is ended", async ({ person }) => {
+  const [omar, lucia, teresa] = await Promise.all([person("omar"), person("lucia"), person("teresa")]);
+  const topic = `cellar of ${omar.name}`;
+  await newTopic(omar, topic, true);
+  await omar.menu("More about this room", "Invitation link");
+  const dialog = omar.page.getByRole("dialog", { name: `Invitation link to ${topic}` });
+  const links = dialog.getByRole("textbox", { name: "Link", exact: true });
+  await dialog.getByRole("textbox", { name: "How many may use it" }).fill("1");
+  await dialog.getByRole("button", { name: "Create link" }).click();
+  await dialog.getByText("for one person").waitFor();
+  const once = await links.inputValue();
+  await dialog.getByRole("textbox", { name: "How many may use it" }).fill("");
+  await dialog.getByRole("combobox", { name: "Good for" }).selectOption("Until it is ended");
+  await dialog.getByRole("button", { name: "Create link" }).click();
+  await dialog.getByText("Good until it is ended, for any number.").waitFor();
+  const always = await links.first().inputValue();
+  expect(always).not.toBe(once);
+
+  const open = async (one: Person, address: string) => {
+    await one.page.goto(address);
+    await one.button("Join").click();
+  };
+  const isTold = (one: Person, what: RegExp) =>
+    expect.poll(() => one.page.getByRole("alert").textContent()).toMatch(what);
+  await open(lucia, once);
+  await lucia.say("by the link");
+  await omar.message("by the link").waitFor();
+  await open(lucia, always);
+  await isTold(lucia, /You are a member already/);
+  await closeDialog(lucia);
+
+  await open(teresa, once);
+  await isTold(teresa, /not good any more/);
+  await closeDialog(teresa);
+  expect(await teresa.room(topic).count()).toBe(0);
+  await dialog.getByRole("button", { name: "End", exact: true }).first().click();
+  await expect
+    .poll(() => links.evaluateAll((fields) => fields.map((field) => (field as HTMLInputElement).value)))
+    .toEqual([once]);
+  await open(teresa, always);
+  await isTold(teresa, /not good any more/);
+  await closeDialog(teresa);
+
+  await omar.page.reload();
+  await omar.menu("More about this room", "Invitation link");
+  await dialog.getByRole("button", { name: "Create link" }).click();
+  const third = await links.inputValue();
+  await omar.page.reload();
+  await omar.menu("More about this room", "Invitation link");
+  await dialog.getByText("End a link that was made earlier").click();
+  await dialog.getByRole("textbox", { name: "Link or code" }).fill(third);
+  await dialog.getByRole("button", { name: "End this link" }).click();
+  await dialog.getByText("The link no longer works.").waitFor();
+  await open(teresa, third);
+  await isTold(teresa, /not good any more/);
+});
