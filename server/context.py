@@ -94,15 +94,19 @@ class Context:
             raise ActionError(ErrorCode.FORBIDDEN, "for administrators only")
         return self.principal
 
-    async def presence(self, users_seen: Mapping[int, int | None]) -> dict[int, tuple[bool, str | None]]:
+    async def presence(
+        self, users_seen: Mapping[int, int | None], *, to: int | None = None
+    ) -> dict[int, tuple[bool, str | None]]:
         """Of users, with when they were last seen: whether they are online, and since when not, as the wire has it.
 
-        Who has blocked the caller looks as if they had never been here.
+        As the caller may know it, or the user `to`: who has blocked them looks as if they had never been here.
         """
         online = await self.hub.online(users_seen)
         hidden: set[int] = set()
-        if self.caller is not None:
-            hidden = await self.db.read(partial(users.blockers_of, user_key=self.caller.user_key))
+        if to is None and self.caller is not None:
+            to = self.caller.user_key
+        if to is not None:
+            hidden = await self.db.read(partial(users.blockers_of, user_key=to))
         return {
             key: (
                 key in online and key not in hidden,

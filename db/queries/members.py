@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, and_, bindparam, case, delete, insert, or_, select, update
+from sqlalchemy import Select, and_, bindparam, case, delete, exists, insert, or_, select, update
 from sqlalchemy.engine import Connection
 
 from db.models import bans, invitation_links, members, mutes, read_markers, rooms, users
@@ -254,6 +254,17 @@ def _select_named(dialect: str) -> Select[Any]:
         .join_from(pair, users, users.c.username == pair.c.username)
         .join(members, and_(members.c.room_id == pair.c.room_key, members.c.user_id == users.c.id))
     )
+
+
+def is_presence_shared(conn: Connection, user_key: int, other_key: int, up_to: int) -> bool:
+    """Whether two users are in a conversation, or in a topic of up to so many members."""
+    mine, theirs = members.alias("mine"), members.alias("theirs")
+    shared = (
+        exists()
+        .where(mine.c.user_id == user_key, theirs.c.user_id == other_key, theirs.c.room_id == mine.c.room_id)
+        .where(rooms.c.id == mine.c.room_id, or_(rooms.c.kind != "topic", rooms.c.members <= up_to))
+    )
+    return bool(conn.execute(select(shared)).scalar_one())
 
 
 def successor(conn: Connection, room_key: int) -> tuple[int, str] | None:

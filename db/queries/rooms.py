@@ -45,6 +45,8 @@ class Snapshot(NamedTuple):
     read_messages: int
     last_message: EntryRow | None
     other: str | None
+    blocked: bool
+    """By the other, in a direct conversation."""
 
     @property
     def unread(self) -> int:
@@ -167,6 +169,7 @@ def _select_snapshots() -> Select[Any]:
             func.coalesce(read_markers.c.seq, 0),
             func.coalesce(read_markers.c.messages, 0),
             other.c.username,
+            func.coalesce(mine.c.blocked, False),
             *entry_columns(last, sender),
         )
         .select_from(rooms)
@@ -191,7 +194,7 @@ def _select_snapshots() -> Select[Any]:
 
 def _snapshot(row: Any) -> Snapshot:
     at = _ROOM_WIDTH
-    last = row[at + 5 :]
+    last = row[at + 6 :]
     return Snapshot(
         RoomRow(*row[:at]),
         row[at],
@@ -200,6 +203,7 @@ def _snapshot(row: Any) -> Snapshot:
         row[at + 3],
         None if last[0] is None else EntryRow(*last),
         row[at + 4],
+        bool(row[at + 5]),
     )
 
 

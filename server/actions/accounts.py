@@ -7,7 +7,8 @@ from functools import partial
 
 from sqlalchemy.engine import Connection as Transaction
 
-from db.queries import users
+from db.queries import members, users
+from db.queries.rows import UserRow
 from server.context import Context
 from server.contract.actions import (
     Authenticate,
@@ -32,6 +33,7 @@ from server.contract.models import (
     timestamp,
 )
 from server.delivery.broker import Withdrawn
+from server.delivery.hub import PRESENCE_MEMBERS
 from server.dispatch import action
 from server.limits import Limit
 
@@ -212,7 +214,20 @@ async def _block(ctx: Context, username: str, change: Callable[[Transaction, int
     me, other, now = ctx.principal, await ctx.auth.user(username), ctx.now
     if other.key == me.user_key:
         raise invalid("username", "that is yourself")
-    await ctx.db.write(lambda conn: change(conn, me.user_key, other.key, now))
+
+    def write(conn: Transaction) -> bool:
+        change(conn, me.user_key, other.key, now)
+        return members.is_presence_shared(conn, me.user_key, other.key, PRESENCE_MEMBERS)
+
+    if await ctx.db.write(write):
+        await _show(ctx, other)
+
+
+async def _show(ctx: Context, other: UserRow) -> None:
+    """Tell another user whether the caller is online, as they may know it."""
+    me = await ctx.auth.user(ctx.principal.username)
+    online, last_seen = (await ctx.presence({me.key: me.last_seen}, to=other.key))[me.key]
+    ctx.hub.tell(other.key, "presence", {"username": me.username, "online": online, "last_seen": last_seen})
 
 
 @action("get_blocks", http="GET /api/blocks", limit=Limit.READS)

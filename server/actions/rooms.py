@@ -59,7 +59,8 @@ from server.limits import Limit
 
 
 def _view(ctx: Context, snapshot: Snapshot) -> Room:
-    return views.room(snapshot, ctx.principal.user_key, ctx.hub.online_in(snapshot.room.key))
+    me = ctx.principal.user_key
+    return views.room(snapshot, me, ctx.hub.online_seen(snapshot, me))
 
 
 @action(

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 from db.engine import Database, StoreUnavailable
 from db.queries import log, rooms
@@ -204,6 +205,17 @@ class Hub:
         live_room = self._rooms.get(room_key)
         return 0 if live_room is None else len(live_room.users)
 
+    def online_seen(self, snapshot: rooms.Snapshot, user_key: int) -> int:
+        """The same as one user may know it: in a direct conversation, who has blocked them is never online."""
+        if not snapshot.blocked:
+            return self.online_in(snapshot.room.key)
+        live_room = self._rooms.get(snapshot.room.key)
+        return int(live_room is not None and user_key in live_room.users)
+
+    def tell(self, user_key: int, event: str, payload: dict[str, Any]) -> None:
+        """Tell all devices of a user, on any node; at most once."""
+        self._broker.publish(UserChannel(user_key), Personal(user_key, event, payload))
+
     def shows_presence(self, room_key: int) -> bool:
         """Whether members are told who of them is online: in conversations, and rooms that are not too large."""
         live_room = self._rooms.get(room_key)
@@ -261,8 +273,7 @@ class Hub:
             self.catch_up(connection, room.key)
 
     def tell_added(self, connection: Connection, notice: Joined) -> None:
-        room_key = notice.snapshot.room.key
-        view = views.room(notice.snapshot, notice.user_key, self.online_in(room_key))
+        view = views.room(notice.snapshot, notice.user_key, self.online_seen(notice.snapshot, notice.user_key))
         connection.emit("room_added", {"room": view.model_dump(mode="json")})
 
     def _transient(self, notice: Transient) -> None:

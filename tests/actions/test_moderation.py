@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.actions.conftest import People, code
-from tests.support.client import Refused, connected
+from tests.support.client import Client, Refused, connected
 from tests.support.node import running_node
 
 
@@ -188,8 +188,36 @@ async def test_presence_is_told_to_who_shares_a_room_and_not_to_who_is_blocked(p
         assert not next(m for m in members if m["username"] == "omar")["online"]
         await omar.ask("message", topic_name="sala", content="fin")
         await people.satoshi.event("message")
-    assert [e for e in people.satoshi.of("presence") if e["username"] == "omar"] == []
+    away = {"username": "omar", "online": False, "last_seen": None}
+    assert [e for e in people.satoshi.of("presence") if e["username"] == "omar"] == [away]
     assert [e["online"] for e in people.diego.of("presence") if e["username"] == "omar"][:2] == [False, True]
+
+
+async def test_who_is_blocked_sees_the_other_go_and_come_back_with_the_end_of_the_block(people: People) -> None:
+    direct = await people.omar.ask("create_conversation", usernames=["diego"])
+
+    async def seen(client: Client) -> list[int]:
+        rooms = (await client.ask("get_rooms", kind="direct"))["rooms"]
+        return [room["online"] for room in rooms if room["room_id"] == direct["room_id"]]
+
+    of_omar = lambda event: event["username"] == "omar"  # noqa: E731
+    assert await seen(people.diego) == [2]
+    await people.omar.ask("block", username="diego")
+    away = {"username": "omar", "online": False, "last_seen": None}
+    assert await people.diego.event("presence", of_omar) == away
+    assert await seen(people.diego) == [1]
+    assert await seen(people.omar) == [2]
+    await people.omar.ask("unblock", username="diego")
+    assert await people.diego.event("presence", of_omar) == {**away, "online": True}
+    assert await seen(people.diego) == [2]
+
+
+async def test_who_shares_no_room_hears_nothing_of_a_block(people: People) -> None:
+    for action in ("block", "unblock"):
+        await people.omar.ask(action, username="diego")
+    await people.omar.ask("create_conversation", usernames=["diego"])
+    await people.diego.event("room_added")
+    assert people.diego.of("presence") == []
 
 
 async def test_who_was_away_for_a_blink_is_told_to_be_online(sqlite_url: str, tmp_path: Path) -> None:
