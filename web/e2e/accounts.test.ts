@@ -1,12 +1,22 @@
 /** Accounts, sessions and what a browser keeps of them. */
+import { readFile } from "node:fs/promises";
 import { PASSWORD } from "./support/account.ts";
 import type { Person } from "./support/person.ts";
+import { newConversation, newTopic } from "./support/rooms.ts";
 import { expect, test } from "./support/world.ts";
 
 async function openSettings(person: Person, tab: string) {
   await person.menu("Account", "Settings");
   await person.page.getByRole("tab", { name: tab }).click();
   return person.page.getByRole("dialog", { name: "Settings" });
+}
+
+/** What is left of somebody in their browser. */
+function kept({ page }: Person) {
+  return page.evaluate(async () => ({
+    databases: (await indexedDB.databases()).map(({ name }) => name),
+    session: localStorage.getItem("tidings.session"),
+  }));
 }
 
 test("a wrong password and a name that is taken are told as such; the right password lets in", async ({
@@ -36,14 +46,7 @@ test("signing out forgets all that was kept, also after a reload", async ({ pers
   await omar.message("a secret").waitFor();
   await omar.button("Sign out").click();
   await omar.button("Sign in").waitFor();
-  const kept = () =>
-    omar.page.evaluate(async () => ({
-      databases: (await indexedDB.databases()).map(({ name }) => name),
-      session: localStorage.getItem("tidings.session"),
-      address: location.hash,
-    }));
-  await expect.poll(async () => (await kept()).databases).toEqual([]);
-  expect((await kept()).session).toBeNull();
+  await expect.poll(() => kept(omar)).toEqual({ databases: [], session: null });
   await omar.page.goto(`${omar.url}/#/room/${room}`);
   await omar.page.reload();
   await omar.button("Sign in").waitFor();
@@ -75,4 +78,88 @@ test("a device is seen and its session ended from another, which asks it to sign
   await phone.signIn("another horse");
   await omar.page.keyboard.press("Escape");
   await omar.seesChat();
+});
+
+test("a deactivated account is left and forgotten at once, and lets nobody in; what its owner wrote stays", async ({
+  person,
+}) => {
+  const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
+  omar.expects(/status of 401/);
+  await newConversation(omar, [lucia.name]);
+  await omar.say("farewell");
+  await lucia.enter(omar.name);
+  await lucia.message("farewell").waitFor();
+  await lucia.page.getByText("online", { exact: true }).waitFor();
+  const other = await omar.context.newPage();
+  await other.goto(omar.url);
+  await other.getByRole("button", { name: "Sign out" }).waitFor();
+
+  const settings = await openSettings(omar, "Account");
+  await settings.getByRole("button", { name: "Deactivate…" }).click();
+  await settings.getByLabel("Your password").fill("wrong horse");
+  await settings.getByRole("button", { name: "Deactivate my account" }).click();
+  await expect.poll(() => settings.getByRole("alert").textContent()).toMatch(/password/);
+  await settings.getByLabel("Your password").fill(PASSWORD);
+  await settings.getByRole("button", { name: "Deactivate my account" }).click();
+  await omar.button("Sign in").waitFor();
+  await other.getByRole("button", { name: "Sign in" }).waitFor();
+  await expect.poll(() => kept(omar)).toEqual({ databases: [], session: null });
+
+  await omar.fillIn(PASSWORD);
+  await omar.button("Sign in").click();
+  await expect.poll(() => omar.page.getByRole("alert").textContent()).toMatch(/wrong username or password/i);
+  await lucia.page.getByText("last seen just now").waitFor();
+  await lucia.message("farewell").filter({ hasText: omar.name }).waitFor();
+  await lucia.say("where are you?");
+  await lucia.message("where are you?").getByLabel("Sent").waitFor();
+});
+
+test("what one downloads of oneself holds what one wrote, one's rooms and whom one has blocked, and no word of others", async ({
+  person,
+}) => {
+  const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
+  const topic = `memoirs of ${omar.name}`;
+  await newTopic(omar, topic);
+  await omar.say("chapter one", "chapter too");
+  await omar.act("chapter too", "Edit");
+  await omar.box.fill("chapter two");
+  await omar.box.press("Enter");
+  await omar.message("chapter two").filter({ hasText: "edited" }).waitFor();
+  await omar.act("chapter one", "React with 👍");
+  await omar.message("chapter one").getByRole("button", { name: "👍 1" }).waitFor();
+  await newConversation(lucia, [omar.name]);
+  await lucia.say("a word of mine");
+  await omar.enter(lucia.name);
+  await omar.message("a word of mine").waitFor();
+
+  const settings = await openSettings(omar, "Privacy");
+  await settings.getByRole("textbox", { name: "Block somebody" }).fill(lucia.name);
+  await settings.getByRole("button", { name: "Block", exact: true }).click();
+  await settings.getByRole("button", { name: `Unblock ${lucia.name}` }).waitFor();
+  await settings.getByRole("tab", { name: "Account" }).click();
+  const [download] = await Promise.all([
+    omar.page.waitForEvent("download"),
+    settings.getByRole("button", { name: "Download my data" }).click(),
+  ]);
+  expect(download.suggestedFilename()).toBe(`tidings-${omar.name}.jsonl`);
+  const text = await readFile(await download.path(), "utf8");
+  const lines = text
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+  const of = (type: string) => lines.filter((line) => line.type === type);
+  expect(of("profile")).toMatchObject([{ username: omar.name }]);
+  expect(of("session")).toHaveLength(1);
+  expect(of("room")).toMatchObject([
+    { kind: "topic", topic_name: topic, role: "owner" },
+    { kind: "direct", role: "member" },
+  ]);
+  expect(of("block")).toMatchObject([{ username: lucia.name }]);
+  expect(of("message")).toMatchObject([
+    { topic_name: topic, content: "chapter one", edited_at: null },
+    { topic_name: topic, content: "chapter two", edited_at: expect.any(String) },
+  ]);
+  expect(of("reaction")).toMatchObject([{ topic_name: topic, emoji: "👍", remove: false }]);
+  expect(lines.at(-1)).toEqual({ type: "end", lines: lines.length - 1 });
+  expect(text).not.toMatch(/a word of mine|password/);
 });

@@ -5,6 +5,7 @@
  * `applied` (store.ts) → the views, and → `Database`, with its cursor.
  */
 import { createStore, type StoreApi } from "zustand/vanilla";
+import { Blocks } from "./blocks.ts";
 import { Connection, type LiveAction, type Status } from "./connection.ts";
 import type { Actions, Message, Room, Rooms } from "./contract.gen.ts";
 import { Database } from "./database.ts";
@@ -24,6 +25,8 @@ export interface View {
   readonly loaded: boolean;
   /** What waits to be sent or was refused, in order. */
   readonly unsent: readonly Unsent[];
+  /** Whom the user has blocked; null until it is asked for. */
+  readonly blocked: ReadonlySet<string> | null;
 }
 
 const ROOMS_PAGE = 500;
@@ -43,6 +46,7 @@ export class Client {
   private readonly keeper: Keeper;
   /** What is asked for beyond what comes by itself. */
   readonly load: Loading;
+  readonly blocks: Blocks;
   private readonly tabs: BroadcastChannel;
   private readonly listeners = new Set<(messages: readonly Message[]) => void>();
   private readonly timers = new Set<ReturnType<typeof setTimeout>>();
@@ -78,6 +82,7 @@ export class Client {
       status: { is: "connecting" },
       loaded: rooms.length > 0,
       unsent: [],
+      blocked: null,
     }));
     this.connection = new Connection({
       auth: () => ({ token: this.session.token, device: deviceName(), cursors: this.cursors() }),
@@ -107,6 +112,10 @@ export class Client {
         this.take(change);
         this.flush();
       },
+    });
+    this.blocks = new Blocks({
+      ask: (action, request) => this.ask(action, request),
+      changed: (blocked) => this.view.setState({ blocked }),
     });
     this.reading = new Reading({
       ask: (room_id, seq) => this.ask("read", { room_id, seq }),

@@ -14,14 +14,12 @@ export default function RoomDialog({
   task,
   room,
   address,
-  onBlocked,
   onClose,
 }: {
   task: RoomTask;
   room: Room;
   /** Of the room, on this page */
   address: string;
-  onBlocked: (blocked: boolean) => void;
   onClose: () => void;
 }) {
   const client = useClient();
@@ -56,10 +54,7 @@ export default function RoomDialog({
           title={`Block ${name}?`}
           does="Block"
           danger
-          work={async () => {
-            await client.ask("block", { username: name });
-            onBlocked(true);
-          }}
+          work={() => client.blocks.block(name)}
           onClose={onClose}
         >
           <p>{name} can then neither write to you nor invite you, and does not see whether you are online.</p>
@@ -67,15 +62,7 @@ export default function RoomDialog({
       );
     case "unblock":
       return (
-        <Confirm
-          title={`Unblock ${name}?`}
-          does="Unblock"
-          work={async () => {
-            await client.ask("unblock", { username: name });
-            onBlocked(false);
-          }}
-          onClose={onClose}
-        >
+        <Confirm title={`Unblock ${name}?`} does="Unblock" work={() => client.blocks.unblock(name)} onClose={onClose}>
           <p>{name} can then write to you and invite you again, and sees whether you are online.</p>
         </Confirm>
       );

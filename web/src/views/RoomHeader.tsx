@@ -47,7 +47,7 @@ export function RoomHeader({
   const held = useHead(room_id);
   const [task, setTask] = useState<RoomTask | null>(null);
   const [said, say] = useSaid();
-  const [blocked, setBlocked] = useBlocked(held?.room);
+  const blocked = useBlocked(held?.room);
   const presence = usePresence(held);
   if (held === undefined) return null;
   const { room } = held;
@@ -109,13 +109,7 @@ export function RoomHeader({
       </Menu>
       {task !== null && (
         <Part>
-          <RoomDialog
-            task={task}
-            room={room}
-            address={address}
-            onBlocked={setBlocked}
-            onClose={() => setTask(null)}
-          />
+          <RoomDialog task={task} room={room} address={address} onClose={() => setTask(null)} />
         </Part>
       )}
     </header>
@@ -179,23 +173,15 @@ function usePresence(held: Head | undefined): { online: boolean; text: string } 
 }
 
 /** Whether one has blocked the other of a direct conversation; null until it is known. */
-function useBlocked(room: Room | undefined): [boolean | null, (blocked: boolean) => void] {
+function useBlocked(room: Room | undefined): boolean | null {
   const client = useClient();
   const connected = useView((view) => view.status.is === "online");
-  const [blocked, setBlocked] = useState<boolean | null>(null);
   const other = room?.kind === "direct" ? room.title : null;
   useEffect(() => {
-    if (other === null || !connected) return;
-    let over = false;
-    client
-      .ask("get_blocks", {})
-      .then(({ usernames }) => (over ? undefined : setBlocked(usernames.includes(other))))
-      .catch(() => undefined); // it stays unknown, and the menu does not offer it
-    return () => {
-      over = true;
-    };
+    // Without an answer it stays unknown, and the menu does not offer it.
+    if (other !== null && connected) client.blocks.load().catch(() => undefined);
   }, [client, connected, other]);
-  return [blocked, setBlocked];
+  return useView(({ blocked }) => (other === null ? null : (blocked?.has(other) ?? null)));
 }
 
 /** A word on what was just done, for a moment. */

@@ -1,7 +1,7 @@
 /** The parts of the settings that ask the server: devices, password, blocked people, the end of the account. */
 import { Laptop, Smartphone } from "lucide-react";
 import { useCallback, useEffect, useState } from "react";
-import { useClient } from "../context.ts";
+import { useClient, useView } from "../context.ts";
 import type { Session } from "../contract.gen.ts";
 import { agoOf, momentOf, reasonOf } from "../text.ts";
 import { Avatar, Field, Form, useWork } from "./ui.tsx";
@@ -161,24 +161,25 @@ export function ChangePassword() {
 
 export function Blocked() {
   const client = useClient();
-  const ask = useCallback(() => client.ask("get_blocks", {}), [client]);
-  const { answer, failed, again } = useAnswer(ask);
+  const blocked = useView((view) => view.blocked);
+  const load = useCallback(() => client.blocks.load(), [client]);
+  const { failed } = useAnswer(load);
   const [name, setName] = useState("");
   const { busy, error, run } = useWork();
-  const unblock = (username: string) => run(() => client.ask("unblock", { username })).then(again);
+  const unblock = (username: string) => run(() => client.blocks.unblock(username));
   const block = () =>
     run(async () => {
-      await client.ask("block", { username: name.trim() });
+      await client.blocks.block(name.trim());
       setName("");
-    }).then(again);
+    });
   return (
     <section>
       <h3>Blocked people</h3>
       <p className="muted">They cannot write to you alone or invite you, and do not see whether you are online.</p>
       <Problem text={failed} />
-      {answer?.usernames.length === 0 && <p>You have blocked nobody.</p>}
+      {blocked?.size === 0 && <p>You have blocked nobody.</p>}
       <ul className="devices">
-        {answer?.usernames.map((username) => (
+        {[...(blocked ?? [])].map((username) => (
           <li key={username}>
             <Avatar name={username} small />
             <strong className="grow ellipsis">{username}</strong>

@@ -1,0 +1,33 @@
+/** Whom the user has blocked. The server tells of it who asks: what is known here is as of the last answer. */
+import type { LiveAction } from "./connection.ts";
+import type { Actions } from "./contract.gen.ts";
+
+export interface BlocksOptions {
+  /** Ask the server; raises `Refused`. */
+  ask<A extends LiveAction>(action: A, request: Actions[A]["request"]): Promise<Actions[A]["response"]>;
+  changed(usernames: ReadonlySet<string>): void;
+}
+
+/** All of them raise `Refused`. */
+export class Blocks {
+  private readonly options: BlocksOptions;
+
+  constructor(options: BlocksOptions) {
+    this.options = options;
+  }
+
+  async load(): Promise<void> {
+    const { usernames } = await this.options.ask("get_blocks", {});
+    this.options.changed(new Set(usernames));
+  }
+
+  async block(username: string): Promise<void> {
+    await this.options.ask("block", { username });
+    await this.load();
+  }
+
+  async unblock(username: string): Promise<void> {
+    await this.options.ask("unblock", { username });
+    await this.load();
+  }
+}
