@@ -11,7 +11,7 @@ import { type Act, MemberMenu } from "./MemberMenu.tsx";
 import { ModerationDialog } from "./ModerationDialog.tsx";
 import { Panel } from "./Panel.tsx";
 import { moderates } from "./rights.ts";
-import { Avatar, useWork } from "./ui.tsx";
+import { Avatar, ListRows, useWork } from "./ui.tsx";
 
 /** Above it, the server does not tell who comes and goes. */
 const FOLLOWED = 200;
@@ -158,7 +158,7 @@ function People({
         {members !== null && rows.length === 0 && <p className="muted">Nobody here is called that.</p>}
       </div>
       <div className="content members" ref={scroller}>
-        <Virtualizer as="ul" item="li" scrollRef={scroller} data={rows}>
+        <Virtualizer as={ListRows} item="li" scrollRef={scroller} data={rows}>
           {(row) =>
             "heading" in row ? (
               <h3 key={`# ${row.heading}`}>{row.heading}</h3>

@@ -14,7 +14,7 @@ import { useView } from "../context.ts";
 import { open } from "../location.ts";
 import { RoomRow } from "./RoomRow.tsx";
 import { isOtherOnline, type Line, linesOf, type Section } from "./rooms.ts";
-import { IconButton } from "./ui.tsx";
+import { IconButton, Rows } from "./ui.tsx";
 import { isForThePage } from "./useShortcuts.ts";
 
 const ROW = 56;
@@ -129,6 +129,7 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
       <div ref={list} className="room-list">
         <Virtualizer
           ref={virtualizer}
+          as={Rows}
           itemSize={ROW}
           keepMounted={reachable === null ? [] : [reachable]}
           data={lines}

@@ -12,6 +12,7 @@ import {
 } from "@ariakit/react";
 import { X } from "lucide-react";
 import { type ComponentProps, type FormEvent, type KeyboardEvent, type ReactNode, useId, useState } from "react";
+import type { CustomContainerComponentProps } from "virtua";
 import { hueOf, initialOf, reasonOf } from "../text.ts";
 
 export function IconButton({
@@ -127,6 +128,15 @@ export function Item({ danger = false, ...rest }: { danger?: boolean } & MenuIte
 
 /** For a name or a code: the browser proposes and corrects nothing. */
 const VERBATIM = { autoComplete: "off", autoCapitalize: "none", spellCheck: false } as const;
+
+function clickable(Container: "div" | "ul") {
+  return function Rows({ style: { pointerEvents: _, ...style }, ...rest }: CustomContainerComponentProps) {
+    return <Container style={style} {...rest} />;
+  };
+}
+
+/** What holds the rows of a virtual list. Virtua's own takes no clicks while the list scrolls, nor right after. */
+export const [Rows, ListRows] = [clickable("div"), clickable("ul")];
 
 /** A labelled text field, with what is wrong with it. */
 export function Field({
