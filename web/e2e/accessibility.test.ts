@@ -17,8 +17,6 @@ async function isAccessible({ page }: Person, view: string): Promise<void> {
       for (let frames = 0; frames < 2; frames++) await new Promise((resolve) => requestAnimationFrame(resolve));
       const { violations } = await (window as unknown as { axe: typeof axe }).axe.run(document, {
         runOnly: rules,
-        // A phone shows one pane at a time: beside the list of rooms alone there is no main part.
-        rules: { "landmark-one-main": { enabled: false } },
         resultTypes: ["violations"],
       });
       return violations.map(

@@ -7,10 +7,14 @@ import { Part, usePanel } from "./Panel.tsx";
 import { Room } from "./Room.tsx";
 import { ShortcutsDialog } from "./Shortcuts.tsx";
 import { Sidebar } from "./Sidebar.tsx";
+import { useMatches } from "./useMatches.ts";
 import { useShortcuts } from "./useShortcuts.ts";
 
 const MembersPanel = lazy(() => import("./MembersPanel.tsx"));
 const SearchPanel = lazy(() => import("./SearchPanel.tsx"));
+
+/** Where the rooms and the room are shown one at a time, as in app.css. */
+const phone = window.matchMedia("(max-width: 720px)");
 
 /** The page of somebody who is signed in. */
 export function Chat({ onSignOut }: { onSignOut: () => void }) {
@@ -20,6 +24,9 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
   const known = useView((view) => room_id !== null && view.state.rooms.has(room_id));
   const panel = usePanel(route);
   const shown = panel.shown?.kind === "members" && !known ? null : panel.shown;
+  const inRoom = room_id !== null || shown !== null;
+  // Of what is on the screen, one is the main part.
+  const alone = useMatches(phone) && !inRoom;
   const [helping, setHelping] = useState(false);
   const client = useClient();
   useNotifications();
@@ -28,15 +35,17 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
   useShortcuts({ onHelp: () => setHelping(true), onSearch: () => search(false) });
   useEffect(() => client.watch(room_id), [client, room_id]);
   return (
-    <div className={`chat ${room_id === null && shown === null ? "" : "in-room"}`}>
+    <div className={`chat ${inRoom ? "in-room" : ""}`}>
       <Title room_id={room_id} />
       <Banner />
-      <Sidebar
-        room_id={room_id}
-        onSearch={() => search(false)}
-        onHelp={() => setHelping(true)}
-        onSignOut={onSignOut}
-      />
+      <div className="side" role={alone ? "main" : undefined}>
+        <Sidebar
+          room_id={room_id}
+          onSearch={() => search(false)}
+          onHelp={() => setHelping(true)}
+          onSignOut={onSignOut}
+        />
+      </div>
       <main className={shown === null ? "" : "with-panel"}>
         {known && room_id !== null ? (
           <Room

@@ -1,18 +1,14 @@
 import { X } from "lucide-react";
-import { Component, type ReactNode, Suspense, useEffect, useRef, useState, useSyncExternalStore } from "react";
+import { Component, type ReactNode, Suspense, useEffect, useRef, useState } from "react";
 import type { Route } from "../location.ts";
 import { IconButton } from "./ui.tsx";
+import { useMatches } from "./useMatches.ts";
 
 /** What is beside the room; instead of it, where there is no place for both. */
 export type Shown = { readonly kind: "members" } | { readonly kind: "search"; readonly here: boolean };
 
 /** Where a panel is shown instead of the room, as in app.css. */
 const narrow = window.matchMedia("(max-width: 1100px)");
-
-function onNarrow(changed: () => void): () => void {
-  narrow.addEventListener("change", changed);
-  return () => narrow.removeEventListener("change", changed);
-}
 
 /** Which panel is open. Closing it gives the focus back to what opened it. */
 export function usePanel(route: Route): {
@@ -54,7 +50,7 @@ export function usePanel(route: Route): {
 export function Panel({ title, onClose, children }: { title: string; onClose: () => void; children: ReactNode }) {
   const aside = useRef<HTMLElement>(null);
   const heading = useRef<HTMLHeadingElement>(null);
-  const alone = useSyncExternalStore(onNarrow, () => narrow.matches);
+  const alone = useMatches(narrow);
   const latest = useRef(onClose);
   latest.current = onClose;
   useEffect(() => {
