@@ -176,6 +176,12 @@ class Answer:
     data: Any = None
     error: Error | None = None
 
+    def result(self) -> Any:
+        """The data. Raises `ActionError` if it is an error."""
+        if self.error is not None:
+            raise ActionError(self.error.code, self.error.message, **self.error.details)
+        return self.data
+
     def wire(self) -> dict[str, Any]:
         """The one argument of the acknowledgement."""
         if self.error is not None:

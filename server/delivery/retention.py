@@ -10,7 +10,6 @@ In small steps, each a transaction of its own, so that nobody waits long for the
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -18,10 +17,11 @@ from functools import partial
 
 from sqlalchemy.engine import Connection as Transaction
 
-from db.engine import Database, StoreUnavailable
+from db.engine import Database
 from db.queries import retention, rooms
 from db.queries.rows import RoomRow
 from server.contract.models import RoomKind
+from server.delivery.periodic import Periodic
 
 logger = logging.getLogger("tidings.retention")
 
@@ -36,39 +36,17 @@ AWAY_DAYS = 30
 """A device that has not been here for so long is not told of rooms that were cleared away, unless it asks."""
 
 
-class Retention:
+class Retention(Periodic):
     def __init__(self, database: Database, days: Mapping[RoomKind, int], interval_s: float = RETENTION_S) -> None:
         """`days` that the entries of a kind of room are kept; 0: for ever."""
+        super().__init__(interval_s, logger, "what has outlived its time could not be taken away")
         self._db = database
         self._days = {kind: kept for kind, kept in days.items() if kept}
-        self._interval_s = interval_s
         self._nobodys: set[int] = set()
         """Rooms that were nobody's the last time."""
-        self._stopping = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="retention")
-
-    async def stop(self) -> None:
-        """End after the step that is under way."""
-        self._stopping.set()
-        if self._task is not None:
-            await self._task
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await asyncio.wait_for(self._stopping.wait(), self._interval_s)
-                return
-            except TimeoutError:
-                pass
-            try:
-                await self.run_once(now_ms())
-            except StoreUnavailable:
-                pass  # the next time will do
-            except Exception:
-                logger.exception("what has outlived its time could not be taken away")
+    async def _round(self) -> None:
+        await self.run_once(now_ms())
 
     async def run_once(self, now: int) -> None:
         """Take away all that has outlived its time at `now`, ms since the epoch."""

@@ -1,22 +1,23 @@
-"""What the gateways of live connections share: the way out of a connection, its heartbeat and its end."""
+"""What the gateways of live connections share: how a frame is read, the way out, the heartbeat and the end."""
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from server.auth import unauthenticated
 from server.context import Parts
 from server.contract.actions import ConnectAuth
-from server.contract.errors import CloseReason
+from server.contract.errors import CloseReason, invalid
 from server.delivery.connection import Connection
 from server.delivery.frames import Batch, Codec
 from server.gateways.inbox import Inbox
 from server.transport.outlet import Outlet
+from server.transport.protocol import Json
 
 S = TypeVar("S", bound=Outlet)
 C = TypeVar("C", bound=Codec)
@@ -115,3 +116,16 @@ def read_auth(data: object) -> ConnectAuth:
         if any(problem["loc"][:1] == ("token",) for problem in error.errors()):
             raise unauthenticated() from None
         raise
+
+
+def json_object(data: str | bytes) -> dict[str, Any]:
+    """What a frame holds. Raises `invalid`."""
+    if isinstance(data, bytes):
+        raise invalid("frame", "a text frame is wanted, not a binary one")
+    try:
+        found = Json.loads(data)
+    except ValueError:
+        raise invalid("frame", "not JSON") from None
+    if not isinstance(found, dict):
+        raise invalid("frame", "not an object")
+    return found

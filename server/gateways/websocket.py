@@ -22,11 +22,11 @@ from server.delivery.catchup import CatchUp
 from server.delivery.connection import Connection
 from server.dispatch import Answer, Dispatcher, payload_of
 from server.gateways.inbox import Inbox
-from server.gateways.live import CursorHeartbeat, LiveLink, ended, read_auth
+from server.gateways.live import CursorHeartbeat, LiveLink, ended, json_object, read_auth
 from server.opening import open_connection
 from server.transport.admission import HalfOpen
 from server.transport.frames import RESTART, TEXT, frame, joined
-from server.transport.protocol import CONNECT_TIMEOUT_S, Json
+from server.transport.protocol import CONNECT_TIMEOUT_S
 from server.transport.websocket import WebSocketServer, WebSocketSession
 
 UNAUTHENTICATED: Final = 4401
@@ -118,14 +118,7 @@ class _Request:
 
     def read(self, data: str | bytes) -> None:
         """Raises `invalid`; what was read before is kept, so that the answer can name the request."""
-        if isinstance(data, bytes):
-            raise invalid("frame", "a text frame is wanted, not a binary one")
-        try:
-            raw = Json.loads(data)
-        except ValueError:
-            raise invalid("frame", "not JSON") from None
-        if not isinstance(raw, dict):
-            raise invalid("frame", "not an object")
+        raw = json_object(data)
         self.id = _id(raw.get("id"))
         unknown = raw.keys() - {"id", "action", "data"}
         if unknown:

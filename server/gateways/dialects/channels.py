@@ -21,7 +21,7 @@ from server.delivery.connection import Principal
 from server.dispatch import Answer, Dispatcher
 from server.gateways import rest
 from server.gateways.dialects.speaker import SpeakerGateway
-from server.gateways.dialects.turns import TurnTaker, data_of
+from server.gateways.dialects.turns import TurnTaker
 from server.gateways.openapi import PASSWORD_FLOW
 from server.gateways.requests import NOTE, Note
 from server.gateways.websocket import POLICY, UNAUTHENTICATED
@@ -86,7 +86,7 @@ class PublicChannel:
         return None
 
     async def _do(self, action: str, payload: object, context: Context) -> Any:
-        return data_of(await self._dispatcher.execute(action, payload, context, gateway="rest"))
+        return (await self._dispatcher.execute(action, payload, context, gateway="rest")).result()
 
 
 # -- WebSockets ------------------------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ class _Routes:
         return Context(self._parts, caller, address=address, agent=rest.agent_of(request), request_id=note.request_id)
 
     async def _do(self, action: str, payload: object, context: Context) -> Any:
-        return data_of(await self._dispatcher.execute(action, payload, context, gateway="rest"))
+        return (await self._dispatcher.execute(action, payload, context, gateway="rest")).result()
 
 
 async def _credentials(request: Request) -> dict[str, Any]:

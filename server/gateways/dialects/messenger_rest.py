@@ -62,9 +62,7 @@ class _Request:
         for callback in context.afterwards:
             callback()
         self.note.room = context.room
-        if answer.error is not None:
-            raise ActionError(answer.error.code, answer.error.message, **answer.error.details)
-        return answer.data
+        return answer.result()
 
     def page(self, *wanted: str) -> dict[str, str]:
         """Which page is wanted, of the query string; empty: all."""

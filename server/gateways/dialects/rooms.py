@@ -15,7 +15,8 @@ from server.auth import unauthenticated
 from server.contract.errors import ActionError, CloseReason, Error, ErrorCode, invalid, not_found
 from server.dispatch import Answer
 from server.gateways.dialects.speaker import SpeakerGateway
-from server.gateways.dialects.turns import TurnTaker, json_object
+from server.gateways.dialects.turns import TurnTaker
+from server.gateways.live import json_object
 from server.gateways.websocket import POLICY, UNAUTHENTICATED
 from server.transport.websocket import WebSocketSession
 

@@ -256,10 +256,7 @@ class Speaker(ABC):
 
     async def _ask_first(self, connection: Connection, action: str, payload: object) -> Any:
         context = Context(self.parts, connection.principal, address=self._session.address)
-        answer = await self._gateway.dispatcher.execute(action, payload, context)
-        if answer.error is not None:
-            raise ActionError(answer.error.code, answer.error.message, **answer.error.details)
-        return answer.data
+        return (await self._gateway.dispatcher.execute(action, payload, context)).result()
 
     async def _sign_in(self, token: str) -> None:
         gateway, session, connection = self._gateway, self._session, None

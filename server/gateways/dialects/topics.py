@@ -21,11 +21,11 @@ from server.contract.errors import ActionError, CloseReason, Error, ErrorCode, i
 from server.contract.models import RoomKind, timestamp
 from server.dispatch import Answer, Dispatcher
 from server.gateways.dialects.speaker import Ask, Speaker, SpeakerGateway
+from server.gateways.live import json_object
 from server.gateways.requests import NOTE, Note
 from server.gateways.rest import problem
 from server.gateways.websocket import POLICY, UNAUTHENTICATED
 from server.transport.outlet import Scope
-from server.transport.protocol import Json
 from server.transport.websocket import WebSocketSession
 
 MAX_TOKEN = 4096
@@ -123,7 +123,7 @@ class Topics(Speaker):
             return
         action: str | None = None
         try:
-            frame = _read(data)
+            frame = json_object(data)
             action = _action(frame)
             known = _ACTIONS.get(action)
             if known is None:
@@ -186,19 +186,6 @@ class Topics(Speaker):
         """What a message or a room is called here: its `topic_name` in a frame would mean the same room."""
         name: str | None = about["topic_name"]
         return self._names.get(about["room_id"], otherwise) if name is None else name
-
-
-def _read(data: str | bytes) -> dict[str, Any]:
-    """Raises `invalid`."""
-    if isinstance(data, bytes):
-        raise invalid("frame", "a text frame is wanted, not a binary one")
-    try:
-        frame = Json.loads(data)
-    except ValueError:
-        raise invalid("frame", "not JSON") from None
-    if not isinstance(frame, dict):
-        raise invalid("frame", "not an object")
-    return frame
 
 
 def _action(frame: dict[str, Any]) -> str:

@@ -9,10 +9,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
-from server.contract.errors import ActionError, CloseReason, Error, ErrorCode, invalid
+from server.contract.errors import ActionError, CloseReason, Error, ErrorCode
 from server.dispatch import Answer
 from server.gateways.dialects.speaker import Speaker, SpeakerGateway
-from server.transport.protocol import Json
 from server.transport.websocket import WebSocketSession
 
 MAX_WAITING: Final = 1024
@@ -68,7 +67,7 @@ class TurnTaker(Speaker):
         """Perform a canonical action, after those that were asked before; its data. Raises `ActionError`."""
         coming: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.ask(action, payload, size, lambda answer: None if coming.done() else coming.set_result(answer))
-        return data_of(await coming)
+        return (await coming).result()
 
     def in_turn(self, then: Callable[[], None]) -> None:
         """As everywhere, and at once before the client has signed in."""
@@ -102,23 +101,3 @@ class TurnTaker(Speaker):
 
 async def _refuse() -> None:
     raise ActionError(ErrorCode.RATE_LIMITED, "too many frames at once", retry_after=1)
-
-
-def data_of(answer: Answer) -> Any:
-    """What an action answered. Raises `ActionError`."""
-    if answer.error is not None:
-        raise ActionError(answer.error.code, answer.error.message, **answer.error.details)
-    return answer.data
-
-
-def json_object(data: str | bytes) -> dict[str, Any]:
-    """What a frame holds. Raises `invalid`."""
-    if isinstance(data, bytes):
-        raise invalid("frame", "a text frame is wanted, not a binary one")
-    try:
-        found = Json.loads(data)
-    except ValueError:
-        raise invalid("frame", "not JSON") from None
-    if not isinstance(found, dict):
-        raise invalid("frame", "not an object")
-    return found
