@@ -85,15 +85,21 @@ def forget_cursors_of_user(conn: Connection, room_key: int, user_key: int) -> No
     conn.execute(delete(cursors).where(cursors.c.device_id.in_(theirs), cursors.c.room_id == room_key))
 
 
-@cache
-def _save_cursors(dialect: str) -> Any:
-    statement = insert_or(dialect, cursors).values(
-        device_id=bindparam("device"), room_id=bindparam("room"), seq=bindparam("to")
-    )
+def forwards_only(statement: Any) -> Any:
+    """Have a statement that inserts cursors move those that there are, but never back."""
     return statement.on_conflict_do_update(
         index_elements=["device_id", "room_id"],
         set_={"seq": statement.excluded.seq},
         where=statement.excluded.seq > cursors.c.seq,
+    )
+
+
+@cache
+def _save_cursors(dialect: str) -> Any:
+    return forwards_only(
+        insert_or(dialect, cursors).values(
+            device_id=bindparam("device"), room_id=bindparam("room"), seq=bindparam("to")
+        )
     )
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import and_, bindparam, func, select
 from sqlalchemy.engine import Connection
 
 from db.models import cursors, members, rooms
+from db.queries.progress import forwards_only
 from db.queries.rows import insert_or
 
 
@@ -48,12 +49,7 @@ def _clear(dialect: str, one: bool) -> Any:
     )
     if one:
         heads = heads.where(rooms.c.id == bindparam("room"))
-    statement = insert_or(dialect, cursors).from_select(["device_id", "room_id", "seq"], heads)
-    return statement.on_conflict_do_update(
-        index_elements=["device_id", "room_id"],
-        set_={"seq": statement.excluded.seq},
-        where=statement.excluded.seq > cursors.c.seq,
-    )
+    return forwards_only(insert_or(dialect, cursors).from_select(["device_id", "room_id", "seq"], heads))
 
 
 def clear(conn: Connection, user_key: int, device_key: int, room_key: int | None) -> None:
