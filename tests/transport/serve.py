@@ -14,7 +14,7 @@ from collections.abc import Callable
 import uvicorn
 from granian.constants import Interfaces
 from granian.net import SocketHolder
-from granian.server import Server as GranianServer
+from granian.server import MPServer
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config as HypercornConfig
 
@@ -49,7 +49,7 @@ def hypercorn(listening: socket.socket) -> None:
     asyncio.run(hypercorn_serve(application(), config))
 
 
-class Granian(GranianServer):  # type: ignore[misc]
+class Granian(MPServer):
     """It has no option for a socket that listens already: on Linux its workers open their own."""
 
     def __init__(self, listening: socket.socket) -> None:
