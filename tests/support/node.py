@@ -67,19 +67,20 @@ class RunningNode:
 
     async def register(self, username: str, password: str = PASSWORD) -> str:
         """Make an account; returns its token."""
-        async with httpx.AsyncClient(base_url=self.url, verify=NO_TLS) as http:
-            answer = await http.post("/api/register", json={"username": username, "password": password})
-            assert answer.status_code == 201, answer.text
-            token: str = answer.json()["token"]
-            return token
+        return await token_from(self.url, "register", username, password)
 
     async def login(self, username: str, password: str = PASSWORD) -> str:
         """Sign in; returns the token of a new session."""
-        async with httpx.AsyncClient(base_url=self.url, verify=NO_TLS) as http:
-            answer = await http.post("/api/login", json={"username": username, "password": password})
-            assert answer.status_code == 200, answer.text
-            token: str = answer.json()["token"]
-            return token
+        return await token_from(self.url, "login", username, password)
+
+
+async def token_from(url: str, action: str, username: str, password: str = PASSWORD) -> str:
+    """`register` or `login` at a server; returns the token."""
+    async with httpx.AsyncClient(base_url=url, verify=NO_TLS, timeout=30) as http:
+        answer = await http.post(f"/api/{action}", json={"username": username, "password": password})
+        assert answer.is_success, answer.text
+        token: str = answer.json()["token"]
+        return token
 
 
 def settings_for(database_url: str, data_dir: Path, **changes: Any) -> Settings:

@@ -9,9 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-import httpx
-
-from tests.support.node import NO_TLS
+from tests.support.node import PASSWORD, token_from
 
 
 class ServerProcess:
@@ -81,9 +79,5 @@ class ServerProcess:
         self._process = None
         return status
 
-    async def register(self, username: str, password: str = "correct horse") -> str:
-        async with httpx.AsyncClient(base_url=self.url, verify=NO_TLS, timeout=30) as http:
-            answer = await http.post("/api/register", json={"username": username, "password": password})
-            assert answer.status_code == 201, answer.text
-            token: str = answer.json()["token"]
-            return token
+    async def register(self, username: str, password: str = PASSWORD) -> str:
+        return await token_from(self.url, "register", username, password)

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.support.client import DEADLINE_S, Client, LiveClient, plainly_connected
+from tests.support.node import token_from
 
 SERVERS = ("granian", "hypercorn", "uvicorn, websockets", "uvicorn, websockets-sansio", "uvicorn, wsproto")
 WAYS = {"websocket": ["websocket"], "polling": ["polling"], "upgrade": ["polling", "websocket"]}
@@ -37,11 +38,7 @@ class Process:
             self.said += line.decode()
 
     async def register(self, username: str) -> str:
-        async with httpx.AsyncClient(base_url=self.url, timeout=DEADLINE_S) as http:
-            answer = await http.post("/api/register", json={"username": username, "password": "correct horse"})
-            assert answer.status_code == 201, answer.text
-            token: str = answer.json()["token"]
-            return token
+        return await token_from(self.url, "register", username)
 
     def terminate(self) -> None:
         self._process.send_signal(signal.SIGTERM)
