@@ -21,9 +21,9 @@ from db.failures import (
     COMMAND_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
     StoreUnavailable,
+    Translating,
     note_error,
     run_whole,
-    unavailable,
 )
 from db.sqlite import NotAtOnce, Sqlite
 
@@ -31,6 +31,8 @@ __all__ = ["Database", "Durability", "StoreUnavailable"]
 
 T = TypeVar("T")
 Durability = Literal["full", "normal"]
+
+_READING, _WRITING = Translating(reading=True), Translating()
 
 
 class Database:
@@ -68,13 +70,12 @@ class Database:
 
     async def start(self) -> None:
         """Open the database. Raises `StoreUnavailable` if it does not answer or refuses a setting."""
-        try:
-            await self._store.start()
-        except BaseException as error:
-            await self.stop()
-            if away := unavailable(error):
-                raise away from error
-            raise
+        with _WRITING:
+            try:
+                await self._store.start()
+            except BaseException:
+                await self.stop()
+                raise
 
     async def stop(self) -> None:
         """Finish what is being written or read, then close every connection."""
@@ -84,12 +85,8 @@ class Database:
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query function in one read-only transaction (one snapshot)."""
-        try:
+        with _READING:
             return await self._store.read(query)
-        except Exception as error:
-            if away := unavailable(error, reading=True):
-                raise away from error
-            raise
 
     async def write(self, change: Callable[[Connection], T], *, brief: bool = False, lazy: bool = False) -> T:
         """Run a function in one write transaction and commit it, durably as configured.
@@ -110,23 +107,16 @@ class Database:
         """
         store = self._store
         if brief and isinstance(store, Sqlite) and store.quick and not self._writes:
-            try:
-                return store.transact(change, at_once=True)
-            except NotAtOnce:
-                pass  # so it waits in the thread
-            except Exception as error:
-                if away := unavailable(error):
-                    raise away from error
-                raise
+            with _WRITING:
+                try:
+                    return store.transact(change, at_once=True)
+                except NotAtOnce:
+                    pass  # so it waits in the thread
         running = asyncio.ensure_future(store.write(change, lazy))
         self._writes.add(running)
         running.add_done_callback(self._writes.discard)
-        try:
+        with _WRITING:
             return await asyncio.shield(running)
-        except Exception as error:
-            if away := unavailable(error):
-                raise away from error
-            raise
 
     async def probe(self) -> None:
         """Show that the database can be written to. Raises `StoreUnavailable`."""

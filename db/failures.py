@@ -61,11 +61,23 @@ class StoreUnavailable(Exception):
     """
 
 
-def unavailable(error: BaseException, *, reading: bool = False) -> StoreUnavailable | None:
-    """What to raise instead of an error that says that the store is away; None for every other error."""
-    if not _is_away(error) or (reading and _code(error) in _WROTE):
-        return None
-    return StoreUnavailable(str(error).partition("\n")[0] or type(error).__name__)
+class Translating:
+    """A block in which an error that says that the store is away becomes `StoreUnavailable`; others stay as they are.
+
+    A class, because `contextlib.contextmanager` costs several times as much, and every transaction is in one.
+    """
+
+    __slots__ = ("_reading",)
+
+    def __init__(self, *, reading: bool = False) -> None:
+        self._reading = reading
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if error is None or not _is_away(error) or (self._reading and _code(error) in _WROTE):
+            return
+        raise StoreUnavailable(str(error).partition("\n")[0] or type(error).__name__) from error
 
 
 def _is_away(error: BaseException | None) -> bool:

@@ -25,7 +25,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from db.failures import BUSY_TIMEOUT_MS, CONNECT_TIMEOUT_S, unavailable
+from db.failures import BUSY_TIMEOUT_MS, CONNECT_TIMEOUT_S, Translating
 
 T = TypeVar("T")
 
@@ -100,14 +100,10 @@ def _config(conn: Connection) -> Config:
 
 
 def _run(url: URL, function: Callable[[Connection], T], *, write: bool) -> T:
-    try:
+    with Translating():
         if url.get_backend_name() == "sqlite":
             return _on_sqlite(url, function, write=write)
         return asyncio.run(_on_postgresql(url, function))
-    except Exception as error:
-        if away := unavailable(error):
-            raise away from error
-        raise
 
 
 async def _on_postgresql(url: URL, function: Callable[[Connection], T]) -> T:
