@@ -56,7 +56,8 @@ export const MessageRow = memo(function MessageRow({
       className={classes.join(" ")}
       tabIndex={current ? 0 : -1}
       data-key={row.key}
-      onPointerEnter={(event) => event.pointerType === "mouse" && setNear(true)}
+      // Not where it enters: who scrolls has all the rows come by under the pointer.
+      onPointerMove={(event) => event.pointerType === "mouse" && setNear(true)}
       onPointerLeave={(event) => event.pointerType === "mouse" && setNear(false)}
       onFocus={() => setNear(true)}
       onBlur={(event) => {

@@ -20,6 +20,7 @@ import { marksFor } from "./marks.ts";
 import { countAfter, type Row, rowOf, rowsOf, stepTo } from "./rows.ts";
 import type { Tools } from "./tools.ts";
 import { mayDelete } from "./tools.ts";
+import { Rows } from "./ui.tsx";
 import { useJump } from "./useJump.ts";
 import { type Direction, type Paging, usePaging } from "./usePaging.ts";
 import { useReply } from "./useReply.ts";
@@ -280,6 +281,7 @@ function Log({ room_id, held, seq, tools, moderator }: TimelineProps & { held: R
         <Virtualizer
           key={epoch}
           ref={list}
+          as={Rows}
           scrollRef={scroller}
           data={shown}
           shift={shift}
