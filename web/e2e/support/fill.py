@@ -1,5 +1,6 @@
-"""Fill a topic's log: `python fill.py DATA_DIR ROOM_ID COUNT`, while no server runs on it.
+"""Fill a topic's log: `python fill.py DATA_DIR ROOM_ID COUNT [EVERY_S]`, while no server runs on it.
 
+The last message is of now, each one above it of `EVERY_S` seconds before the one below it; of one second, if not given.
 Written into the database, because a hundred thousand acknowledged messages would take a test longer than it has.
 """
 
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 
-def fill(database: Path, room_id: str, count: int) -> None:
+def fill(database: Path, room_id: str, count: int, every_s: int = 1) -> None:
     now = time.time_ns() // 1_000_000
     with sqlite3.connect(database) as conn:
         room, sender = conn.execute(
@@ -22,7 +23,7 @@ def fill(database: Path, room_id: str, count: int) -> None:
             "INSERT INTO entry (room_id, seq, kind, message_id, sender_id, content, messages, created_at, deleted)"
             " VALUES (?, ?, 'message', ?, ?, ?, ?, ?, 0)",
             (
-                (room, seq, f"filled-{room}-{seq:09}", sender, text(seq), seq, now - (count - seq) * 1000)
+                (room, seq, f"filled-{room}-{seq:09}", sender, text(seq), seq, now - (count - seq) * every_s * 1000)
                 for seq in range(1, count + 1)
             ),
         )
@@ -41,4 +42,4 @@ def text(seq: int) -> str:
 
 
 if __name__ == "__main__":
-    fill(Path(sys.argv[1]) / "tidings.db", sys.argv[2], int(sys.argv[3]))
+    fill(Path(sys.argv[1]) / "tidings.db", sys.argv[2], *map(int, sys.argv[3:]))

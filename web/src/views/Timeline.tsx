@@ -111,18 +111,17 @@ function Log({ room_id, held, seq, tools, moderator }: TimelineProps & { held: R
   }, [toEnd, look]);
   // biome-ignore lint/correctness/useExhaustiveDependencies: with every change of the rows
   useLayoutEffect(() => resized(), [shown, resized]);
+  // It may run between the list's taking in its rows' heights and telling of it: where one is then, nobody has gone to.
   // biome-ignore lint/correctness/useExhaustiveDependencies: a page has come, or may be asked for again
-  useEffect(() => look(), [paging, look]);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: each epoch has a list of its own
+  useEffect(() => resized(), [paging, resized]);
+  // The list tells of everything else; but not of its return to the screen at the size that it had.
   useEffect(() => {
     const element = scroller.current;
     if (element === null) return;
     const observer = new ResizeObserver(resized);
     observer.observe(element);
-    // The list tells of its rows' heights before it has taken them into its own: that is what moves the end.
-    for (const part of element.children) observer.observe(part);
     return () => observer.disconnect();
-  }, [resized, epoch]);
+  }, [resized]);
 
   useEffect(() => {
     if (segment.messages.length > 2 * AROUND) client.trim(room_id, place.current ?? segment.to);
