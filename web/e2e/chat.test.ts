@@ -1,5 +1,5 @@
 /** Two people in two browsers, through what one does in a chat. */
-import type { Person } from "./support/person.ts";
+import { AWAY, isFocused, type Person } from "./support/person.ts";
 import { members, moderate, newConversation, newTopic } from "./support/rooms.ts";
 import { expect, test } from "./support/world.ts";
 
@@ -163,35 +163,114 @@ test("what is searched for is found in all rooms, and a press leads to it, howev
   await omar.message("hay 399").waitFor();
 });
 
-test("a room opens at its end, be its messages held already or not, and the end stays when more is written there", async ({
+test("emoji are found and chosen in what one writes and on a message, by pointer and by keyboard, and the other sees them", async ({
+  person,
+}) => {
+  const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
+  await newConversation(omar, [lucia.name]);
+  const picker = ({ page }: Person) => page.getByRole("dialog", { name: "Emoji" });
+  const pick = async (who: Person, name: string) => {
+    await picker(who).getByRole("searchbox").fill(name);
+    await picker(who).getByRole("gridcell", { name, exact: true }).click();
+    await picker(who).waitFor({ state: "hidden" });
+  };
+  /** At the keyboard: the second below the first that is found. Answers which it was. */
+  const type = async (who: Person, name: string) => {
+    await expect
+      .poll(() => picker(who).getByRole("searchbox").evaluate(isFocused), { message: "one can search at once" })
+      .toBe(true);
+    await who.page.keyboard.type(name);
+    // Only what was searched for is left.
+    await picker(who).getByRole("gridcell", { name: "Grinning face", exact: true }).waitFor({ state: "hidden" });
+    await picker(who).getByRole("gridcell", { name, exact: true }).waitFor();
+    for (const key of ["ArrowDown", "ArrowRight"]) await who.page.keyboard.press(key);
+    const chosen = await picker(who).getByRole("gridcell", { selected: true }).textContent();
+    await who.page.keyboard.press("Enter");
+    await picker(who).waitFor({ state: "hidden" });
+    return chosen ?? "";
+  };
+
+  await omar.box.fill("ripe ones");
+  for (let presses = 0; presses < "ones".length; presses++) await omar.box.press("ArrowLeft");
+  await omar.button("Insert an emoji").click();
+  await pick(omar, "Tomato");
+  await expect.poll(() => omar.box.evaluate(isFocused)).toBe(true);
+  await omar.page.keyboard.type(" ");
+  await omar.page.keyboard.press("Enter");
+  await lucia.enter(omar.name);
+  await lucia.message("ripe 🍅 ones").waitFor();
+
+  await lucia.act("ripe 🍅 ones", "Add a reaction");
+  await pick(lucia, "Rocket");
+  await omar.message("ripe").getByRole("button", { name: "🚀 1" }).waitFor();
+
+  await lucia.button("Insert an emoji").focus();
+  await lucia.page.keyboard.press("Enter");
+  const written = await type(lucia, "Red heart");
+  await expect.poll(() => lucia.box.evaluate(isFocused)).toBe(true);
+  await lucia.page.keyboard.press("Enter");
+  await omar.message(written).filter({ hasText: lucia.name }).waitFor();
+
+  await omar.message("ripe").focus();
+  await omar.page.keyboard.press("+");
+  const reaction = await type(omar, "Red heart");
+  expect(reaction).toBe(written);
+  await lucia
+    .message("ripe")
+    .getByRole("button", { name: `${reaction} 1` })
+    .waitFor();
+  await expect.poll(() => omar.message("ripe").evaluate((row) => row.contains(document.activeElement))).toBe(true);
+
+  await omar.message("ripe").focus();
+  await omar.page.keyboard.press("+");
+  await picker(omar).getByRole("searchbox").waitFor();
+  await omar.page.keyboard.press("Escape");
+  await picker(omar).waitFor({ state: "hidden" });
+  await expect.poll(() => omar.message("ripe").evaluate((row) => row.contains(document.activeElement))).toBe(true);
+});
+
+test("in the sidebar, in a room and among its members one sees who is online, who goes away and who comes back", async ({
   person,
   account,
 }) => {
-  const [omar, lucia] = await Promise.all([
-    account("omar"),
-    person("lucia", { viewport: { width: 390, height: 844 } }),
-  ]);
-  const topic = `letters of ${omar.name}`;
-  const room_id = await omar.topic(topic);
-  const reader = await lucia.account();
-  await reader.ask("subscribe", { topic_name: topic });
-  const letter = (number: number) =>
-    `letter ${number}\n\n\`\`\`\nof several\nlines\n\`\`\`\nand a last one that is long enough to be broken on a telephone`;
-  for (let number = 1; number <= 15; number++) await omar.say(room_id, letter(number));
-  const last = (await reader.history(room_id)).at(-1)?.seq ?? 0;
-  await reader.ask("read", { room_id, seq: last });
-  const atEnd = () =>
-    lucia.log.evaluate(
-      (log) => log.scrollHeight > log.clientHeight && log.scrollHeight - log.clientHeight - log.scrollTop < 2,
-    );
-  await lucia.enter(topic);
-  await expect.poll(atEnd).toBe(true);
-  await omar.say(room_id, letter(16));
-  await lucia.message("letter 16").waitFor();
-  await expect.poll(atEnd).toBe(true);
-  await lucia.page.reload();
-  await lucia.message("letter 16").waitFor();
-  await expect.poll(atEnd).toBe(true);
-  await reader.leave();
-  await omar.leave();
+  const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
+  const teresa = await account("teresa");
+  await newConversation(omar, [lucia.name, teresa.name], "three");
+  await newConversation(omar, [lucia.name]);
+  const inRoom = (text: string) => omar.page.getByRole("region", { name: "Room" }).getByText(text, { exact: true });
+  const isThere = async () => {
+    await expect.poll(() => about(omar, lucia.name)).toMatch(/Online/);
+    await omar.enter(lucia.name);
+    await inRoom("online").waitFor();
+    await members(omar).getByRole("heading", { name: "Online (2)" }).waitFor();
+    await omar.enter("three");
+    await inRoom("3 members, 2 online").waitFor();
+    await members(omar).getByRole("heading", { name: "Offline (1)" }).waitFor();
+  };
+  await omar.button("Members").click();
+  await isThere();
+  await expect.poll(() => about(lucia, omar.name)).toMatch(/Online/);
+
+  await lucia.page.close();
+  await expect.poll(() => about(omar, lucia.name)).not.toMatch(/Online/);
+  await inRoom("3 members, 1 online").waitFor();
+  await members(omar).getByRole("heading", { name: "Offline (2)" }).waitFor();
+  await omar.enter(lucia.name);
+  await inRoom("last seen just now").waitFor();
+  await members(omar).getByRole("heading", { name: "Offline (1)" }).waitFor();
+
+  lucia.page = await lucia.context.newPage();
+  await lucia.page.goto(lucia.url);
+  await lucia.seesChat();
+  await isThere();
+  await expect.poll(() => about(lucia, omar.name)).toMatch(/Online/);
+
+  // Who has no connection does not know who has.
+  omar.expects(AWAY);
+  await omar.context.setOffline(true);
+  await expect.poll(() => about(omar, lucia.name)).not.toMatch(/Online/);
+  await expect.poll(() => about(lucia, omar.name)).not.toMatch(/Online/);
+  await omar.context.setOffline(false);
+  await isThere();
+  await expect.poll(() => about(lucia, omar.name)).toMatch(/Online/);
 });

@@ -170,6 +170,11 @@ export class Person {
   }
 }
 
+/** Runs in the page. */
+export function isFocused(element: Element): boolean {
+  return element === document.activeElement;
+}
+
 /** Runs in the page. Each screen must overlap the one before: what is between two screens cannot be missed. */
 async function scrollThrough(log: Element, pattern: string): Promise<string[]> {
   const expression = new RegExp(pattern);

@@ -66,9 +66,9 @@ export function isMentioned({ room, segments }: RoomState, me: string): boolean 
 }
 
 /** Whether the other one of a direct conversation is there: as was heard since the connection was made, else as counted. */
-export function isOtherOnline({ room }: RoomState, presence: ReadonlyMap<string, Presence>): boolean {
+export function isOtherOnline({ room, members }: RoomState, presence: ReadonlyMap<string, Presence>): boolean {
   if (room.kind !== "direct" || room.title === null) return false;
-  return presence.get(room.title)?.online ?? room.online >= 2;
+  return (presence.get(room.title) ?? members?.get(room.title))?.online ?? room.online >= 2;
 }
 
 /** The line under a room's name: who is typing, else what was said last. */
