@@ -1,6 +1,6 @@
 """Fill a topic's log: `python fill.py DATA_DIR ROOM_ID COUNT [EVERY_S]`, while no server runs on it.
 
-The last message is of now, each one above it of `EVERY_S` seconds before the one below it; of one second, if not given.
+The last message is of now, each other of `EVERY_S` seconds before the one below it: of one second, if not given.
 Written into the database, because a hundred thousand acknowledged messages would take a test longer than it has.
 """
 
