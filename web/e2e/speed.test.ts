@@ -3,13 +3,15 @@ import { execFile } from "node:child_process";
 import { setInterval } from "node:timers/promises";
 import { promisify } from "node:util";
 import type { Account } from "./support/account.ts";
-import { framesWhile, scrolledUp } from "./support/frames.ts";
+import { type Frames, framesWhile, scrolledUp, scrollUp } from "./support/frames.ts";
 import { AWAY, type Person } from "./support/person.ts";
 import { environment, PYTHON, REPOSITORY } from "./support/server.ts";
 import { expect, test } from "./support/world.ts";
 
 const MESSAGES = 100_000;
 const PER_SECOND = 50;
+/** ms for a frame, of the 16.7 that there are at 60 frames a second */
+const MOST_WORK = 12;
 const MOST_ELEMENTS = 3000;
 const MOST_TRANSFERRED = 200 * 1024;
 
@@ -47,15 +49,12 @@ test("a room of a hundred thousand messages opens at its end, scrolls up without
   await omar.enter(topic);
   await omar.message(`message-${MESSAGES}`).waitFor();
 
-  const scrolling = await framesWhile(omar.page, async () => {
-    const [seen] = await Promise.all([scrolledUp(omar.log, 20), arrive(diego, room, "first", 100)]);
-    const numbers = seen.flatMap((text) => /message-(\d+)/.exec(text)?.[1] ?? []).map(Number);
-    // Every message from the first that was seen to the end: none missed, none twice.
-    const first = numbers[0] ?? 0;
-    expect(numbers).toEqual(Array.from({ length: MESSAGES - first + 1 }, (_, at) => first + at));
-    expect(numbers.length).toBeGreaterThan(200);
-  });
-  process.stdout.write(`scrolling while ${PER_SECOND} messages a second arrive: ${scrolling}\n`);
+  const [seen] = await Promise.all([scrolledUp(omar.log, 20), arrive(diego, room, "first", 100)]);
+  const numbers = seen.flatMap((text) => numberIn(text) ?? []);
+  // Every message from the first that was seen to the end: none missed, none twice.
+  const first = numbers[0] ?? 0;
+  expect(numbers).toEqual(Array.from({ length: MESSAGES - first + 1 }, (_, at) => first + at));
+  expect(numbers.length).toBeGreaterThan(200);
 
   const before = await placeOf(omar);
   await arrive(diego, room, "second", 50);
@@ -65,14 +64,32 @@ test("a room of a hundred thousand messages opens at its end, scrolls up without
   expect(Math.abs(after.at - before.at)).toBeLessThan(1);
   expect(await omar.page.locator("*").count()).toBeLessThan(MOST_ELEMENTS);
 
-  await omar.button(/Jump to newest/).click();
-  await omar.message("second-49").waitFor();
-  const following = await framesWhile(omar.page, async () => {
-    await arrive(diego, room, "third", 100);
-    await omar.message("third-99").waitFor();
+  const scrolling = await framesWhile(omar.page, async () => {
+    await Promise.all([scrollUp(omar.log, 2), arrive(diego, room, "third", 100)]);
   });
-  process.stdout.write(`at the end while ${PER_SECOND} messages a second arrive: ${following}\n`);
+  expect(numberIn((await placeOf(omar)).text)).toBeLessThan(first - 200);
+  tell("scrolling", scrolling);
+
+  await omar.button(/Jump to newest/).click();
+  await omar.message("third-99").waitFor();
+  const following = await framesWhile(omar.page, async () => {
+    await arrive(diego, room, "fourth", 100);
+    await omar.message("fourth-99").waitFor();
+  });
+  tell("at the end", following);
 });
+
+/** Frames depend on what else the machine does. What the page has to do for each does not: there is time for it. */
+function tell(where: string, frames: Frames): void {
+  process.stdout.write(`${where}, while ${PER_SECOND} messages a second arrive: ${frames}\n`);
+  expect(frames.work).toBeLessThan(MOST_WORK);
+}
+
+/** The number of a message that was there from the beginning */
+function numberIn(text: string | null): number | undefined {
+  const number = /message-(\d+)/.exec(text ?? "")?.[1];
+  return number === undefined ? undefined : Number(number);
+}
 
 /** Have messages arrive, so many a second; returns when the last is in the room. */
 async function arrive(from: Account, room: string, word: string, count: number): Promise<void> {

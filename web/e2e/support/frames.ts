@@ -1,13 +1,19 @@
-/** How smoothly a page draws, by the frames that it asked for and got. */
-import type { Locator, Page } from "playwright-core";
+/** How smoothly a page draws: by the frames that it asked for and got, and by the work that it had with them. */
+import type { CDPSession, Locator, Page } from "playwright-core";
+
+/** px/s: a page of history in less than a second */
+const SPEED = 4800;
 
 /** The frames of a time. */
 export class Frames {
   /** ms between one frame and the next */
   private readonly gaps: readonly number[];
+  /** ms that the page's main thread worked for a frame, on average. What else the machine does hardly changes it. */
+  readonly work: number;
 
-  constructor(gaps: readonly number[]) {
+  constructor(gaps: readonly number[], worked: number) {
     this.gaps = [...gaps].sort((one, other) => one - other);
+    this.work = worked / gaps.length;
   }
 
   get perSecond(): number {
@@ -22,12 +28,14 @@ export class Frames {
 
   toString(): string {
     const [half, most, all] = [0.5, 0.99, 1].map((of) => this.within(of).toFixed(1));
-    return `${this.perSecond.toFixed(1)} frames a second; between two frames ${half} ms (median), ${most} (99 %), ${all} (longest)`;
+    return `${this.perSecond.toFixed(1)} frames a second; between two frames ${half} ms (median), ${most} (99 %), ${all} (longest); ${this.work.toFixed(1)} ms of work for a frame`;
   }
 }
 
 /** Measure the frames of a page while something happens. */
 export async function framesWhile(page: Page, work: () => Promise<void>): Promise<Frames> {
+  const session = await page.context().newCDPSession(page);
+  await session.send("Performance.enable", { timeDomain: "threadTicks" });
   const recording = await page.evaluateHandle(() => {
     const recorded = { gaps: [] as number[], over: false };
     let last = performance.now();
@@ -39,12 +47,37 @@ export async function framesWhile(page: Page, work: () => Promise<void>): Promis
     requestAnimationFrame(frame);
     return recorded;
   });
+  const before = await worked(session);
   await work();
+  const after = await worked(session);
   const gaps = await recording.evaluate((recorded) => {
     recorded.over = true;
     return recorded.gaps;
   });
-  return new Frames(gaps.slice(1));
+  await session.detach();
+  return new Frames(gaps.slice(1), after - before);
+}
+
+/** ms of the processor that the page's main thread has taken */
+async function worked(session: CDPSession): Promise<number> {
+  const { metrics } = await session.send("Performance.getMetrics");
+  return 1000 * (metrics.find(({ name }) => name === "TaskDuration")?.value ?? Number.NaN);
+}
+
+/** Scroll up for a time (s) with the wheel, as the browser does it by itself: nothing of it runs in the page. */
+export async function scrollUp(log: Locator, seconds: number): Promise<void> {
+  const page = log.page();
+  const box = await log.boundingBox();
+  if (box === null) throw new Error("it is not on the screen");
+  const session = await page.context().newCDPSession(page);
+  await session.send("Input.synthesizeScrollGesture", {
+    x: box.x + box.width / 2,
+    y: box.y + box.height / 2,
+    yDistance: SPEED * seconds,
+    speed: SPEED,
+    gestureSourceType: "mouse",
+  });
+  await session.detach();
 }
 
 /** Scroll up through so many screens, a part of one with each frame; the texts that were seen, from top to bottom. */
