@@ -1,6 +1,6 @@
 /** WCAG 2.2 AA: axe-core on every view and dialog, light and dark, phone and desktop; and all of it by keyboard. */
 import axe from "axe-core";
-import type { BrowserContextOptions } from "playwright-core";
+import type { BrowserContextOptions, Locator } from "playwright-core";
 import type { Account } from "./support/account.ts";
 import { AWAY, type Person } from "./support/person.ts";
 import { expect, test } from "./support/world.ts";
@@ -182,6 +182,42 @@ async function tabTo({ page }: Person, name: string | RegExp, key = "Tab"): Prom
   throw new Error(`Tab does not lead to ${name}, but to ${passed.join(", ")}`);
 }
 
+/** What is typed goes there. */
+async function writesInto({ page }: Person, field: Locator): Promise<void> {
+  await field.waitFor();
+  await expect.poll(() => page.locator(":focus").ariaSnapshot()).toBe(await field.ariaSnapshot());
+}
+
+test("who opens a dialog that asks for something, or a room, can write at once", async ({ person, account }) => {
+  const omar = await person("omar");
+  const { page } = omar;
+  const dialogs: [() => Promise<void>, string | RegExp][] = [
+    [() => omar.button("New topic").click(), "Topic name"],
+    [() => omar.button("New conversation").click(), "Username"],
+    [() => omar.button("Find topics").click(), "Filter topics"],
+    [() => omar.menu("Account", "Join by invitation link"), "Invitation link"],
+  ];
+  for (const [open, field] of dialogs) {
+    await open();
+    const dialog = page.getByRole("dialog");
+    await writesInto(
+      omar,
+      dialog.getByRole("textbox", { name: field }).or(dialog.getByRole("searchbox", { name: field })),
+    );
+    await page.keyboard.press("Escape");
+    await dialog.waitFor({ state: "hidden" });
+  }
+  const diego = await account("diego");
+  for (const name of ["one", "another"]) {
+    const topic = `${name} ${omar.name}`;
+    await diego.topic(topic);
+    await (await omar.account()).join(topic);
+    await omar.room(topic).click();
+    await omar.page.getByRole("heading", { name: topic }).first().waitFor();
+    await writesInto(omar, omar.box);
+  }
+});
+
 test("all of it goes by keyboard alone: signing up, a topic, writing, answering, editing, searching, leaving", async ({
   visitor,
 }) => {
@@ -199,12 +235,11 @@ test("all of it goes by keyboard alone: signing up, a topic, writing, answering,
   const topic = `keys ${omar.name}`;
   await tabTo(omar, "New topic");
   await keyboard.press("Enter");
-  await tabTo(omar, "Topic name");
+  await writesInto(omar, omar.page.getByRole("textbox", { name: "Topic name" }));
   await keyboard.type(topic);
   await keyboard.press("Enter");
-  await omar.box.waitFor();
   await omar.page.getByRole("dialog").waitFor({ state: "hidden" });
-  await tabTo(omar, "Message");
+  await writesInto(omar, omar.box);
   await keyboard.type("first");
   await keyboard.press("Enter");
   await omar.message("first").waitFor();

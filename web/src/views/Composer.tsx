@@ -44,6 +44,14 @@ export function Composer({
     client.typing(room_id, next.trim() !== "");
   };
 
+  // Who opens a room is about to write. Under a finger the keyboard would cover what was opened.
+  useEffect(() => {
+    if (isTouched()) return;
+    // After the dialog that it was opened from has given the focus back.
+    const frame = requestAnimationFrame(() => box.current?.focus({ preventScroll: true }));
+    return () => cancelAnimationFrame(frame);
+  }, []);
+
   useEffect(() => {
     if (target === null) return;
     if (target.kind === "edit") setEdited(target.message.content);
@@ -124,8 +132,7 @@ export function Composer({
       else return;
       event.preventDefault();
     } else if (event.key === "Enter" && !event.shiftKey && !event.altKey) {
-      const touch = window.matchMedia("(pointer: coarse)").matches;
-      if (touch && !event.ctrlKey && !event.metaKey) return;
+      if (isTouched() && !event.ctrlKey && !event.metaKey) return;
       event.preventDefault();
       void submit();
     } else if (event.key === "Escape" && target !== null) {
@@ -252,4 +259,9 @@ function useDraft(room_id: string): [string, (text: string) => void] {
 function lastOwn(segments: Parameters<typeof tailOf>[0] | undefined, me: string): Message | null {
   if (segments === undefined) return null;
   return tailOf(segments).messages.findLast((message) => message.sender === me && !message.deleted) ?? null;
+}
+
+/** Whether the keyboard is one on the screen. */
+function isTouched(): boolean {
+  return window.matchMedia("(pointer: coarse)").matches;
 }

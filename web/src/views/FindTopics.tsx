@@ -31,7 +31,7 @@ export function FindTopics({ onClose, onLink }: { onClose: () => void; onLink: (
         aria-label="Filter topics"
         placeholder="Filter"
         autoComplete="off"
-        autoFocus
+        data-autofocus
         value={filter}
         onChange={(event) => setFilter(event.target.value)}
       />

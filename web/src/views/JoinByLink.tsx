@@ -21,7 +21,7 @@ export function JoinByLink({ code: given, onClose }: { code: string; onClose: ()
         {given !== "" && <p>You were invited. Joining, you become a member, and the others see that you came.</p>}
         <Field
           label="Invitation link"
-          autoFocus
+          data-autofocus
           verbatim
           hint="The whole link, or the code at its end."
           error={error}

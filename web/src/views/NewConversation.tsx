@@ -68,7 +68,7 @@ export function NewConversation({ onClose }: { onClose: () => void }) {
         <div className="with-button">
           <Field
             label="Username"
-            autoFocus
+            data-autofocus
             verbatim
             error={error}
             value={name}

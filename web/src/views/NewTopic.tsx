@@ -19,7 +19,7 @@ export function NewTopic({ onClose }: { onClose: () => void }) {
       <Form onSubmit={create}>
         <Field
           label="Topic name"
-          autoFocus
+          data-autofocus
           required
           autoComplete="off"
           autoCapitalize="none"
