@@ -67,6 +67,8 @@ class Hub:
         """Called for a connection that joins a room behind its head; set by the catch-up."""
         self.left: Callable[[Connection, int], object] = lambda connection, room_key: None
         """Called for a connection whose user is no longer in a room."""
+        self.entered: Callable[[Connection, int], None] = lambda connection, room_key: None
+        """Called for a connection whose user has become a member of a room meanwhile."""
         self.went: Callable[[Connection, Sequence[int]], None] = lambda connection, room_keys: None
         """Called for the last connection of a user, with the rooms that it was in, when it has ended."""
         self._presence: dict[Connection, dict[int, Change]] = {}
@@ -271,6 +273,7 @@ class Hub:
         connection.sent(room.key, room.last_seq)
         if not live:
             self.catch_up(connection, room.key)
+        self.entered(connection, room.key)
 
     def tell_added(self, connection: Connection, notice: Joined) -> None:
         view = views.room(notice.snapshot, notice.user_key, self.online_seen(notice.snapshot, notice.user_key))

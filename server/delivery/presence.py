@@ -22,12 +22,12 @@ PRESENCE_S = 0.25
 
 
 class _Pending:
-    __slots__ = ("at", "rooms", "username", "went")
+    __slots__ = ("at", "rooms", "unknown", "username")
 
     def __init__(self, username: str) -> None:
         self.username = username
-        self.went = False
-        """Has gone in between: who asked before or after that knows them otherwise."""
+        self.unknown = False
+        """To some of those who are told: they are told even if nothing has changed."""
         self.rooms: set[int] = set()
         self.at = 0
 
@@ -44,6 +44,7 @@ class Presence:
         self._timer: asyncio.TimerHandle | None = None
         self._telling: set[asyncio.Task[None]] = set()
         hub.went = self._went
+        hub.entered = self._entered
 
     async def stop(self) -> None:
         if self._timer is not None:
@@ -60,10 +61,14 @@ class Presence:
             self._note(connection, list(connection.rooms))
 
     def _went(self, connection: Connection, room_keys: Sequence[int]) -> None:
-        self._note(connection, room_keys)
-        self._pending[connection.principal.user_key].went = True
+        # If they are back by then: who asked before or after knows them otherwise.
+        self._note(connection, room_keys).unknown = True
 
-    def _note(self, connection: Connection, room_keys: Sequence[int]) -> None:
+    def _entered(self, connection: Connection, room_key: int) -> None:
+        # Its members may have shared no room with them until now.
+        self._note(connection, [room_key]).unknown = True
+
+    def _note(self, connection: Connection, room_keys: Sequence[int]) -> _Pending:
         user_key = connection.principal.user_key
         pending = self._pending.get(user_key)
         if pending is None:
@@ -72,6 +77,7 @@ class Presence:
         pending.rooms.update(key for key in room_keys if self._hub.shows_presence(key))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._presence_s, self._begin_telling)
+        return pending
 
     def _begin_telling(self) -> None:
         self._timer = None
@@ -83,7 +89,7 @@ class Presence:
     async def _tell(self, pending: Mapping[int, _Pending]) -> None:
         online = await self._broker.who_is_online(pending)
         changed = {
-            key: one for key, one in pending.items() if (key in online) is not (key in self._online) or one.went
+            key: one for key, one in pending.items() if (key in online) is not (key in self._online) or one.unknown
         }
         self._online = (self._online - pending.keys()) | online
         if not changed:

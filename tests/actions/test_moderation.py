@@ -174,6 +174,7 @@ async def test_presence_is_told_to_who_shares_a_room_and_not_to_who_is_blocked(p
     told = await people.diego.event("presence", lambda e: e["username"] == "memoor" and not e["online"])
     assert told["last_seen"] is not None
     second = await people.server.login("omar")
+    assert (await people.diego.event("presence", lambda e: e["username"] == "omar"))["online"]
     await people.omar.close()
     told = await people.diego.event("presence", lambda e: e["username"] == "omar" and not e["online"])
     assert (await people.satoshi.ask("get_profile", username="omar"))["last_seen"] is None
@@ -190,7 +191,7 @@ async def test_presence_is_told_to_who_shares_a_room_and_not_to_who_is_blocked(p
         await people.satoshi.event("message")
     away = {"username": "omar", "online": False, "last_seen": None}
     assert [e for e in people.satoshi.of("presence") if e["username"] == "omar"] == [away]
-    assert [e["online"] for e in people.diego.of("presence") if e["username"] == "omar"][:2] == [False, True]
+    assert [e["online"] for e in people.diego.of("presence") if e["username"] == "omar"][:3] == [True, False, True]
 
 
 async def test_who_is_blocked_sees_the_other_go_and_come_back_with_the_end_of_the_block(people: People) -> None:
@@ -210,6 +211,19 @@ async def test_who_is_blocked_sees_the_other_go_and_come_back_with_the_end_of_th
     await people.omar.ask("unblock", username="diego")
     assert await people.diego.event("presence", of_omar) == {**away, "online": True}
     assert await seen(people.diego) == [2]
+
+
+async def test_who_is_in_a_room_is_told_that_who_comes_into_it_is_online(people: People) -> None:
+    await people.omar.ask("create", topic_name="sala")
+    await people.diego.ask("subscribe", topic_name="sala")
+    online = {"username": "diego", "online": True, "last_seen": None}
+    assert await people.omar.event("presence", lambda e: e["username"] == "diego") == online
+    await people.omar.ask("create_conversation", usernames=["satoshi"])
+    assert await people.omar.event("presence", lambda e: e["username"] == "satoshi") == {
+        **online,
+        "username": "satoshi",
+    }
+    assert (await people.satoshi.event("presence", lambda e: e["username"] == "omar"))["online"]
 
 
 async def test_who_shares_no_room_hears_nothing_of_a_block(people: People) -> None:
