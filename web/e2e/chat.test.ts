@@ -247,7 +247,13 @@ test("in the sidebar, in a room and among its members one sees who is online, wh
     await inRoom("3 members, 2 online").waitFor();
     await members(omar).getByRole("heading", { name: "Offline (1)" }).waitFor();
   };
+  await newTopic(omar, `open to ${omar.name}`);
   await omar.button("Members").click();
+  await inRoom("1 member, 1 online").waitFor();
+  const program = await lucia.account();
+  await program.join(`open to ${omar.name}`);
+  await inRoom("2 members, 2 online").waitFor();
+  await program.leave();
   await isThere();
   await expect.poll(() => about(lucia, omar.name)).toMatch(/Online/);
 
@@ -273,4 +279,20 @@ test("in the sidebar, in a room and among its members one sees who is online, wh
   await omar.context.setOffline(false);
   await isThere();
   await expect.poll(() => about(lucia, omar.name)).toMatch(/Online/);
+});
+
+test("who sends while a name is being completed sends it as it stands, and is not offered names any more", async ({
+  person,
+  account,
+}) => {
+  const omar = await person("omar");
+  const diego = await account("diego");
+  const topic = `names of ${omar.name}`;
+  await newTopic(omar, topic);
+  await diego.join(topic);
+  await omar.box.pressSequentially(`hola @${diego.name}`);
+  await omar.page.getByRole("option", { name: diego.name }).waitFor();
+  await omar.button("Send").click();
+  await omar.message(`hola @${diego.name}`).waitFor();
+  await omar.page.getByRole("option").waitFor({ state: "hidden" });
 });

@@ -71,6 +71,7 @@ export function Composer({
     area.style.height = `${area.scrollHeight}px`;
   }, [text]);
 
+  const completion = useCompletion(room_id, box);
   const cancel = () => {
     clear();
     onTarget(null);
@@ -78,6 +79,7 @@ export function Composer({
 
   const submit = async () => {
     if (empty || left < 0) return;
+    completion.close();
     const content = text.replace(/^(?:[^\S\n]*\n)+/, "").trimEnd();
     if (editing !== null) {
       if (content === editing.content) return cancel();
@@ -97,7 +99,6 @@ export function Composer({
   };
 
   const store = useComboboxStore({ placement: "top-start" });
-  const completion = useCompletion(room_id, box);
   const shown = completion.choices.length > 0;
   // biome-ignore lint/correctness/useExhaustiveDependencies: the store is the same
   useLayoutEffect(() => store.setOpen(shown), [shown]);
