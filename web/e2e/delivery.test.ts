@@ -149,3 +149,25 @@ test("the banner says why there is no connection, and goes when there is one", a
   await server.start();
   await banner(omar.page).waitFor({ state: "hidden" });
 });
+
+test("who signs out before all is sent is asked, and signed out once it is sent", async ({ person, account }) => {
+  const omar = await person("omar");
+  const diego = await account("diego");
+  const topic = `leaving ${omar.name}`;
+  const room = await diego.topic(topic);
+  await (await omar.account()).join(topic);
+  await omar.enter(topic);
+  omar.expects(AWAY);
+  await omar.context.setOffline(true);
+  await omar.page.getByText("You are offline.").waitFor();
+  await omar.say("last words");
+  await omar.log.getByLabel(WAITS).waitFor();
+  await omar.button("Sign out").click();
+  await omar.page.getByText("One message that you wrote is only on this device yet.").waitFor();
+  await omar.button("Stay").click();
+  await omar.button("Sign out").click();
+  await omar.page.getByRole("dialog", { name: "Not everything was sent" }).waitFor();
+  await omar.context.setOffline(false);
+  await omar.button("Sign in").waitFor();
+  expect((await diego.history(room)).map(({ content }) => content)).toEqual(["last words"]);
+});

@@ -10,7 +10,7 @@ import {
   Search,
   Settings,
 } from "lucide-react";
-import { type ReactNode, useId, useState } from "react";
+import { type ReactNode, useEffect, useId, useState } from "react";
 import { useView } from "../context.ts";
 import { open, useRoute } from "../location.ts";
 import { lazyDialog } from "./lazy.tsx";
@@ -171,6 +171,12 @@ function Account({
 
 /** Asked before what waits to be sent is lost. */
 function SignOut({ waiting, onClose, onSignOut }: { waiting: number; onClose: () => void; onSignOut: () => void }) {
+  const sent = waiting === 0;
+  // biome-ignore lint/correctness/useExhaustiveDependencies: once, when nothing is lost by it any more
+  useEffect(() => {
+    if (sent) onSignOut();
+  }, [sent]);
+  if (sent) return null;
   return (
     <Dialog title="Not everything was sent" onClose={onClose}>
       <p>
