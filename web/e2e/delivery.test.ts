@@ -46,6 +46,13 @@ test("what is written offline waits, also over a reload, and is sent once and in
   await expect.poll(() => omar.log.getByLabel(WAITS).count()).toBe(0);
   expect((await diego.history(room)).map(({ content }) => content)).toEqual(["before-001", ...written]);
   expect(await omar.sees(/(before|offline)-\d+/)).toEqual(["before-001", ...written]);
+
+  await omar.say("after-001");
+  await omar.message("after-001").waitFor();
+  await omar.log.getByLabel(WAITS).waitFor({ state: "hidden" });
+  await omar.context.setOffline(true);
+  await omar.page.reload();
+  await omar.message("after-001").waitFor();
 });
 
 test("a server that is killed while two people write two hundred messages loses none, repeats none and keeps their order", async ({

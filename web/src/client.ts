@@ -346,13 +346,19 @@ export class Client {
 
   private heard(before: State, changes: readonly Change[]): void {
     const others: Message[] = [];
+    let sent = false;
     for (const change of changes) {
       if (change.type !== "message") continue;
       const message = change.data;
       if (message.seq <= (before.rooms.get(message.room_id)?.cursor ?? Number.POSITIVE_INFINITY)) continue;
       if (message.sender !== this.me) others.push(message);
-      else if (message.client_id !== null) void this.outbox.arrived(message.client_id);
+      else if (message.client_id !== null && this.outbox.holds(message.client_id)) {
+        void this.outbox.arrived(message.client_id);
+        sent = true;
+      }
     }
+    // What leaves the outbox is kept in its room at once, or a reload without a network would not show it.
+    if (sent) this.keep();
     if (others.length > 0) for (const listener of this.listeners) listener(others);
   }
 

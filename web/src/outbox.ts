@@ -89,9 +89,14 @@ export class Outbox {
     return unsent;
   }
 
+  /** Whether this message waits here, or was refused. */
+  holds(client_id: string): boolean {
+    return this.held.some((unsent) => unsent.client_id === client_id);
+  }
+
   /** The message is in the room: by the answer, or because it came as an event. */
   async arrived(client_id: string): Promise<void> {
-    if (!this.held.some((unsent) => unsent.client_id === client_id)) return;
+    if (!this.holds(client_id)) return;
     this.show(this.held.filter((unsent) => unsent.client_id !== client_id));
     await this.options.store.remove(client_id);
     this.options.tell();
