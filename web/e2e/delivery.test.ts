@@ -123,6 +123,7 @@ test("two tabs of one browser send what waits once, and both show it", async ({ 
   const first = omar.page;
   const second = await omar.context.newPage();
   await second.goto(first.url());
+  await second.getByRole("navigation", { name: "Rooms" }).getByText("Online", { exact: true }).waitFor();
   omar.expects(AWAY);
   await omar.context.setOffline(true);
   for (const page of [first, second]) await page.getByText("You are offline.").waitFor();
