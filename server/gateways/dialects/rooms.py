@@ -268,6 +268,9 @@ class Rooms(TurnTaker):
         return {self._place.room_id}
 
     def arrived(self) -> None:
+        """The first command waits until its user is counted where they are: see `entered`."""
+
+    def entered(self) -> None:
         self._enter(None)
 
     def refused(self, error: Error) -> None:
