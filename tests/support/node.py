@@ -58,7 +58,7 @@ class RunningNode:
     async def stop(self) -> None:
         """Stop as on SIGTERM."""
         if self._serving is not None:
-            self._server.should_exit = True
+            self._server.stop()
             await self._serving
             self._serving = None
             await self.app.node.stop()
