@@ -23,6 +23,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"Nothing was tested on PostgreSQL: {reason}", yellow=True)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """For each two processors three workers: a test waits as long as it works."""
+    return (os.cpu_count() or 1) * 3 // 2
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
     """A migrated, empty database of the test's own: who asks for it runs on SQLite and on PostgreSQL."""

@@ -22,6 +22,8 @@ DEFAULTS = (
 )
 
 
+ROOM = 4 * 1024**3
+"""Bytes to be free in memory for a cluster to be put there."""
 CANNOT_ASK = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
@@ -33,7 +35,7 @@ class NoServer(Exception):
 def server() -> Iterator[str]:
     """The URL of a database from which others can be made: as configured, of a cluster of our own, or as found.
 
-    A cluster of our own need not reach the disk: a test's database is there, and gone, in a quarter of the time.
+    A cluster of our own need not reach the disk.
     """
     if configured := os.environ.get("TIDINGS_TEST_POSTGRES"):
         try:
@@ -83,6 +85,15 @@ def execute(url: str, *statements: str) -> None:
     asyncio.run(run())
 
 
+def _in_memory() -> Path | None:
+    """A folder that is memory, if there is one with room enough: a database is made there in half the time."""
+    folder = Path("/dev/shm")
+    with suppress(OSError):
+        if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > ROOM:
+            return folder
+    return None
+
+
 @contextmanager
 def _cluster() -> Iterator[str]:
     found = sorted(
@@ -94,7 +105,7 @@ def _cluster() -> Iterator[str]:
     if programs is None:
         raise NoServer("no PostgreSQL answers on 127.0.0.1:5432, and there is no initdb to start one with")
     # In a folder of its own, as short as can be: the path of a Unix socket has a limit of some 100 bytes.
-    home = Path(tempfile.mkdtemp(prefix="tidings-pg-"))
+    home = Path(tempfile.mkdtemp(prefix="tidings-pg-", dir=_in_memory()))
     as_user: list[str] = []
     if os.getuid() == 0:  # initdb refuses root
         try:
