@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -44,9 +45,10 @@ def test_it_stops_what_it_started_when_interrupted(tmp_path: Path) -> None:
     try:
         started: list[psutil.Process] = []
         until = time.monotonic() + 30
-        while len(started) < 4 and time.monotonic() < until:  # two servers, a generator for each
+        # Two servers, and a generator for each: it measures when both are connected.
+        while len(started) < 4 or not all(_connected(one) for one in started):
+            assert time.monotonic() < until
             started = psutil.Process(process.pid).children(recursive=True)
-        assert len(started) == 4
         process.send_signal(signal.SIGINT)
         printed, _ = process.communicate(timeout=30)
         assert process.returncode == 1, printed
@@ -57,3 +59,9 @@ def test_it_stops_what_it_started_when_interrupted(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def _connected(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return any(one.status == psutil.CONN_ESTABLISHED for one in process.net_connections("tcp"))
+    return False
