@@ -162,6 +162,25 @@ async function daysSeen(page: Page): Promise<() => Promise<string[]>> {
   return () => seen.evaluate((lines) => [...lines]);
 }
 
+test("the time beside a message leaves its text alone, also by a clock with AM and PM", async ({ person }) => {
+  const omar = await person("omar", { locale: "en-US" });
+  const topic = `clock ${omar.name}`;
+  await (await omar.account()).topic(topic);
+  await omar.enter(topic);
+  await omar.say("one", "two");
+  await expect(omar.message("one").getByRole("time").textContent()).resolves.toMatch(/^\d{1,2}:\d\d\s[AP]M$/);
+  const time = omar.message("two").getByRole("time");
+  await omar.message("two").hover();
+  await expect(time.textContent()).resolves.toMatch(/^\d{1,2}:\d\d$/);
+  const text = await omar.message("two").getByText("two").boundingBox();
+  const right = await time.evaluate((element) => {
+    const range = document.createRange();
+    range.selectNodeContents(element);
+    return range.getBoundingClientRect().right;
+  });
+  expect(right).toBeLessThan((text?.x ?? 0) - 4);
+});
+
 test("what came while one was elsewhere stands below a line, which stands still while more comes, and the way to the newest is a press", async ({
   person,
 }) => {

@@ -20,7 +20,7 @@ export function initialOf(name: string): string {
   return first?.segment.toLocaleUpperCase() ?? "?";
 }
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 const weekday = new Intl.DateTimeFormat(undefined, { weekday: "long" });
 const date = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "long", year: "numeric" });
 const short = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
@@ -29,6 +29,15 @@ const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
 
 export function timeOf(at: string): string {
   return clock.format(new Date(at));
+}
+
+/** The same without AM or PM, for where there is little room and the rest stands above. */
+export function briefTimeOf(at: string): string {
+  const parts = clock.formatToParts(new Date(at)).filter(({ type }) => type !== "dayPeriod");
+  return parts
+    .map(({ value }) => value)
+    .join("")
+    .trim();
 }
 
 export function momentOf(at: string): string {

@@ -1,7 +1,7 @@
 import { Check, CheckCheck, CircleAlert, Clock, CornerUpRight } from "lucide-react";
 import { type KeyboardEvent, type MouseEvent, memo, useState } from "react";
 import type { Message } from "../contract.gen.ts";
-import { momentOf, timeOf, withTimes } from "../text.ts";
+import { briefTimeOf, momentOf, timeOf, withTimes } from "../text.ts";
 import { Folded } from "./Markdown.tsx";
 import { MessageActions } from "./MessageActions.tsx";
 import { Reactions } from "./Reactions.tsx";
@@ -69,7 +69,7 @@ export const MessageRow = memo(function MessageRow({
     >
       {grouped ? (
         <time className="side" dateTime={message.created_at} title={moment}>
-          {timeOf(message.created_at)}
+          {briefTimeOf(message.created_at)}
         </time>
       ) : (
         <span className="side">
