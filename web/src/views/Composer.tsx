@@ -29,17 +29,18 @@ export function Composer({
   const box = useRef<HTMLTextAreaElement>(null);
   const editing = target?.kind === "edit" ? target.message : null;
   const [draft, setDraft] = useDraft(room_id);
-  const [edited, setEdited] = useState("");
+  /** What has become of the text of the target; another target begins with its own. */
+  const [edited, setEdited] = useState<{ readonly target: Target; readonly text: string } | null>(null);
   const { busy, error, run, clear } = useWork();
   const [failed, setFailed] = useState<string | null>(null);
-  const text = editing === null ? draft : edited;
+  const text = editing === null ? draft : edited?.target === target ? edited.text : editing.content;
   const left = text.length < SHOW_LEFT_FROM ? LONGEST : LONGEST - [...text].length;
   const empty = text.trim() === "";
 
   const write = (next: string) => {
     setFailed(null);
     clear();
-    if (editing !== null) return setEdited(next);
+    if (target?.kind === "edit") return setEdited({ target, text: next });
     setDraft(next);
     client.typing(room_id, next.trim() !== "");
   };
@@ -53,8 +54,8 @@ export function Composer({
   }, []);
 
   useEffect(() => {
-    if (target === null) return;
-    if (target.kind === "edit") setEdited(target.message.content);
+    // Who is in the box may write already.
+    if (target === null || document.activeElement === box.current) return;
     // After the menu or button that it came from has given the focus back.
     const frame = requestAnimationFrame(() => {
       box.current?.focus();
