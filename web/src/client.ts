@@ -67,7 +67,7 @@ export class Client {
     const database = await Database.open(session.username);
     const client = new Client(session, database, await database.rooms());
     await client.outbox.load();
-    void client.begin();
+    client.connection.connect();
     return client;
   }
 
@@ -85,6 +85,7 @@ export class Client {
       blocked: null,
     }));
     this.connection = new Connection({
+      prepare: () => this.prepare(),
       auth: () => ({ token: this.session.token, device: deviceName(), cursors: this.cursors() }),
       event: (event) => this.event(event),
       status: (status) => {
@@ -242,20 +243,11 @@ export class Client {
 
   // What comes
 
-  private async begin(): Promise<void> {
-    // A device that holds nothing begins with a snapshot: its cursors then say where the events have to begin.
-    while (!this.view.getState().loaded && !this.stopped) {
-      try {
-        await this.loadRooms();
-        this.view.setState({ loaded: true });
-      } catch (error) {
-        if (!(error instanceof Refused)) throw error;
-        if (!error.retryable) return this.view.setState({ status: { is: "refused", error } });
-        this.view.setState({ status: { is: "offline", why: "unreachable", retrying: true } });
-        await new Promise<void>((resolve) => this.later(resolve, error.retryAfter ?? 2000));
-      }
-    }
-    if (!this.stopped) this.connection.connect();
+  /** A device that holds nothing begins with a snapshot: its cursors then say where the events have to begin. */
+  private async prepare(): Promise<void> {
+    if (this.view.getState().loaded) return;
+    await this.loadRooms();
+    this.view.setState({ loaded: true });
   }
 
   /** Have the snapshot of all rooms. It is asked for again if it was on its way when a room was taken from us. */

@@ -27,6 +27,8 @@ export type Status =
 export type LiveAction = keyof ClientToServerEvents;
 
 export interface Listener {
+  /** Have what a connect needs. Raises `Refused`. */
+  prepare(): Promise<void>;
   /** What to bring at a connect. */
   auth(): ConnectAuth;
   /** In the order of arrival; `ready` follows what was missed. */
@@ -52,16 +54,20 @@ const EVENTS: { [K in keyof Events]: true } = {
 const ANSWER_WITHIN = 20_000;
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 10_000;
+/** So long a server that said that it restarts may be away before it counts as unreachable. */
+const RESTARTS_WITHIN = 5000;
 
 export class Connection {
   private readonly socket: Socket<ServerToClientEvents, ClientToServerEvents>;
   private readonly listener: Listener;
   private closing: Closing | null = null;
+  /** When the server said that it restarts, ms */
+  private restartsSince = Number.NEGATIVE_INFINITY;
   private timer: ReturnType<typeof setTimeout> | null = null;
   private wait = FIRST_WAIT;
   private ready = false;
-  /** Connecting or connected. The library's `active` stays true after a connection is lost. */
-  private underway = false;
+  /** The one that connects or is connected; null: none. The library's `active` stays true after a connection is lost. */
+  private attempt: object | null = null;
 
   constructor(listener: Listener) {
     this.listener = listener;
@@ -75,7 +81,10 @@ export class Connection {
       timeout: ANSWER_WITHIN,
     });
     this.socket.onAny((name: string, data: unknown) => this.received(name, data));
-    this.socket.on("connect_error", (error) => this.notConnected(error));
+    this.socket.on("connect_error", (error: Error & { data?: unknown }) => {
+      const refusal = error.data as ActionError | undefined; // undefined: no server answered
+      this.notConnected(refusal?.code === undefined ? noAnswer(error.message) : new Refused(refusal));
+    });
     this.socket.on("disconnect", () => this.disconnected());
     window.addEventListener("online", this.networkIsBack);
     window.addEventListener("offline", this.networkIsGone);
@@ -87,14 +96,12 @@ export class Connection {
 
   connect(): void {
     this.clearTimer();
-    if (this.underway) return;
-    this.underway = true;
-    this.listener.status({ is: "connecting" });
-    this.socket.connect();
+    if (this.attempt === null) void this.begin();
   }
 
   stop(): void {
     this.clearTimer();
+    this.attempt = null;
     window.removeEventListener("online", this.networkIsBack);
     window.removeEventListener("offline", this.networkIsGone);
     this.socket.offAny();
@@ -109,6 +116,19 @@ export class Connection {
     if (answer === null) throw noAnswer("The server did not answer.");
     if (!answer.ok) throw new Refused(answer.error);
     return answer.data;
+  }
+
+  private async begin(): Promise<void> {
+    const attempt = {};
+    this.attempt = attempt;
+    this.listener.status({ is: "connecting" });
+    try {
+      await this.listener.prepare();
+      if (this.attempt === attempt) this.socket.connect();
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      if (this.attempt === attempt) this.notConnected(error);
+    }
   }
 
   /** The typed maps say what each action takes; here, where any of them goes out, one signature stands for all. */
@@ -131,32 +151,30 @@ export class Connection {
     if (event.type === "ready") this.listener.status({ is: "online" });
   }
 
-  private notConnected(error: Error & { data?: unknown }): void {
-    this.underway = false;
-    const refusal = error.data as ActionError | undefined; // undefined: no server answered
-    if (refusal?.code !== undefined && !refusal.retryable) {
-      this.listener.status({ is: "refused", error: new Refused(refusal) });
-      return;
-    }
-    this.retry("unreachable", refusal?.details?.retry_after);
+  private notConnected(error: Refused): void {
+    this.attempt = null;
+    const restarts = performance.now() - this.restartsSince < RESTARTS_WITHIN;
+    if (error.retryable) this.retry(restarts ? "shutdown" : "unreachable", error.retryAfter);
+    else this.listener.status({ is: "refused", error });
   }
 
   private disconnected(): void {
     const closing = this.closing;
     this.closing = null;
     this.ready = false;
-    this.underway = false;
+    this.attempt = null;
     if (closing?.reconnect === false) {
       this.listener.status({ is: "offline", why: closing.reason, retrying: false });
       return;
     }
+    if (closing?.reason === "shutdown") this.restartsSince = performance.now();
     this.retry(closing?.reason ?? "unreachable");
   }
 
   /** Try again after a while that grows; with chance in it, so that not all clients of a server come at once. */
-  private retry(why: CloseReason | "unreachable", after?: unknown): void {
+  private retry(why: CloseReason | "unreachable", after: number | null = null): void {
     this.clearTimer();
-    const chosen = typeof after === "number" ? after * 1000 : this.wait * (0.5 + Math.random());
+    const chosen = after ?? this.wait * (0.5 + Math.random());
     this.wait = Math.min(LONGEST_WAIT, this.wait * 2);
     this.listener.status({ is: "offline", why: navigator.onLine ? why : "no_network", retrying: true });
     this.timer = setTimeout(() => this.connect(), chosen);
@@ -174,7 +192,7 @@ export class Connection {
   /** A socket may not notice for a minute that its network is gone; the browser does. */
   private readonly networkIsGone = (): void => {
     if (this.socket.connected) this.socket.io.engine.close();
-    else if (this.underway) {
+    else if (this.attempt !== null) {
       this.socket.disconnect();
       this.notConnected(noAnswer("There is no network."));
     }

@@ -52,6 +52,8 @@ const LONGEST_WAIT = 30_000;
 export class Outbox {
   private readonly options: OutboxOptions;
   private held: readonly Unsent[] = [];
+  /** How often something was shown. */
+  private shown = 0;
   private flushing = false;
   private again = false;
   private stopped = false;
@@ -69,7 +71,14 @@ export class Outbox {
 
   /** Read what is kept: at the start, and when another tab has changed it. */
   async load(): Promise<void> {
-    this.show(await this.options.store.all());
+    let shown: number;
+    let kept: Unsent[];
+    // What was read may be older than what has changed here meanwhile, and would bring back what is gone.
+    do {
+      ({ shown } = this);
+      kept = await this.options.store.all();
+    } while (shown !== this.shown && !this.stopped);
+    this.show(kept);
   }
 
   /** Kept when this returns; on its way when there is a connection. */
@@ -179,6 +188,7 @@ export class Outbox {
 
   private show(unsent: readonly Unsent[]): void {
     this.held = unsent;
+    this.shown++;
     this.options.changed(unsent);
   }
 }

@@ -280,6 +280,15 @@ test("what is written offline waits, through a reload, and is then sent in order
   expect([world.contents, next.waiting]).toEqual([["one", "two", "three"], []]);
 });
 
+test("a message that arrives while what is kept is being read is not brought back by that", async () => {
+  const tab = await aWorld().open();
+  tab.online = false;
+  const { client_id } = await tab.say("one");
+  const reading = tab.outbox.load();
+  await Promise.all([reading, tab.outbox.arrived(client_id)]);
+  expect(tab.waiting).toEqual([]);
+});
+
 test("a message is kept before it is sent", async () => {
   const world = aWorld();
   const tab = await world.open();

@@ -4,14 +4,14 @@ import { useClient, useView } from "../context.ts";
 import { reasonOf } from "../text.ts";
 
 const CONNECTS_WITHIN = 1000;
+const CONNECTING = "Connecting…";
 
 /** Says, quietly, that there is no connection, why, and what waits. Nothing when all is well. */
 export function Banner() {
   const client = useClient();
   const status = useView((view) => view.status);
   const waiting = useView((view) => view.unsent.filter((unsent) => unsent.refused === null).length);
-  const patient = usePatience(status);
-  const text = patient ? null : textOf(status);
+  const text = useText(status);
   return (
     <div role="status" className={text === null ? "hidden" : "banner"}>
       {text !== null && (
@@ -22,7 +22,7 @@ export function Banner() {
               {waiting === 1 ? "1 message waits and will be sent." : `${waiting} messages wait and will be sent.`}
             </span>
           )}
-          {status.is !== "connecting" && (
+          {text !== CONNECTING && (
             <button type="button" className="link-button" onClick={() => client.reconnect()}>
               Connect now
             </button>
@@ -33,25 +33,21 @@ export function Banner() {
   );
 }
 
-/** Whether it connects, and has not taken so long that it is worth a word. */
-function usePatience(status: Status): boolean {
-  const connecting = status.is === "connecting";
-  const [long, setLong] = useState(false);
+/** What to say: while it connects what was said before, until it has taken so long that this is worth a word. */
+function useText(status: Status): string | null {
+  const [text, setText] = useState<string | null>(null);
   useEffect(() => {
-    setLong(false);
-    if (!connecting) return;
-    const timer = setTimeout(() => setLong(true), CONNECTS_WITHIN);
+    if (status.is !== "connecting") return setText(textOf(status));
+    const timer = setTimeout(() => setText(CONNECTING), CONNECTS_WITHIN);
     return () => clearTimeout(timer);
-  }, [connecting]);
-  return connecting && !long;
+  }, [status]);
+  return text;
 }
 
-function textOf(status: Status): string | null {
+function textOf(status: Exclude<Status, { is: "connecting" }>): string | null {
   switch (status.is) {
     case "online":
       return null;
-    case "connecting":
-      return "Connecting…";
     case "refused":
       return `The server refuses the connection. ${reasonOf(status.error)}`;
     case "offline":
