@@ -218,6 +218,37 @@ test("who opens a dialog that asks for something, or a room, can write at once",
   }
 });
 
+test("what is typed right behind the key that opens the search or a dialog is written there", async ({ person }) => {
+  const omar = await person("omar");
+  const { page } = omar;
+  const topic = `typist ${omar.name}`;
+  await (await omar.account()).topic(topic);
+  await omar.enter(topic);
+  await hasAllParts(omar);
+  const type = (text: string) => Promise.all([...text].map((key) => page.keyboard.press(key)));
+  await page.keyboard.press("Control+k");
+  await type("first");
+  await expect(page.getByRole("searchbox", { name: "Search", exact: true }).inputValue()).resolves.toBe("first");
+  await expect(omar.box.inputValue()).resolves.toBe("");
+  await omar.button("New topic").focus();
+  await page.keyboard.press("Enter");
+  await type("second");
+  await expect(page.getByRole("textbox", { name: "Topic name" }).inputValue()).resolves.toBe("second");
+});
+
+/** The parts that the page does not begin with come by themselves. */
+async function hasAllParts({ page, url }: Person): Promise<void> {
+  const files = (await (await page.request.get(`${url}/shell.json`)).json()) as string[];
+  const parts = files.filter((file) => /\.(js|css)$/.test(file)).map((file) => `${url}/${file}`);
+  const loaded = () => page.evaluate(() => performance.getEntriesByType("resource").map(({ name }) => name));
+  await expect.poll(loaded).toEqual(expect.arrayContaining(parts));
+  const modules = JSON.stringify(parts.filter((part) => part.endsWith(".js")));
+  // They run when an import of our own, and a frame, are over.
+  await page.evaluate(
+    `Promise.all(${modules}.map((part) => import(part))).then(() => new Promise(requestAnimationFrame))`,
+  );
+}
+
 test("all of it goes by keyboard alone: signing up, a topic, writing, answering, editing, searching, leaving", async ({
   visitor,
 }) => {
@@ -252,11 +283,8 @@ test("all of it goes by keyboard alone: signing up, a topic, writing, answering,
   await keyboard.press("Enter");
   await omar.message("secont").waitFor();
   await omar.log.getByLabel("Waits to be sent").waitFor({ state: "hidden" });
-  await keyboard.press("ArrowUp");
-  await omar.page.getByText("Editing").waitFor();
-  await keyboard.press("Backspace");
-  await keyboard.type("d");
-  await keyboard.press("Enter");
+  // As fast as the keys come, none of them is lost.
+  await Promise.all(["ArrowUp", "Backspace", "d", "Enter"].map((key) => keyboard.press(key)));
   await omar.message("second").waitFor();
 
   await keyboard.press("Control+k");

@@ -1,5 +1,5 @@
 /** What is written arrives: once, in order, whatever happens to the network, the server or the page. */
-import type { Page } from "playwright-core";
+import type { JSHandle, Page, Route } from "playwright-core";
 import { AWAY } from "./support/person.ts";
 import { expect, test } from "./support/world.ts";
 
@@ -11,6 +11,19 @@ function numbered(word: string, from: number, to: number): string[] {
 
 function banner(page: Page) {
   return page.getByRole("status").filter({ hasText: /offline|restarting|reached/ });
+}
+
+/** Note what the banner says, from now on, one after the other. */
+function noted(page: Page): Promise<JSHandle<string[]>> {
+  return page.evaluateHandle(() => {
+    const said: string[] = [];
+    const banner = document.querySelector("[role=status]") as HTMLElement;
+    new MutationObserver(() => {
+      const text = banner.querySelector("span")?.textContent ?? "";
+      if (text !== said.at(-1)) said.push(text);
+    }).observe(banner, { childList: true, subtree: true, characterData: true });
+    return said;
+  });
 }
 
 test("what is written offline waits, also over a reload, and is sent once and in order when the network is back", async ({
@@ -123,7 +136,7 @@ test("two tabs of one browser send what waits once, and both show it", async ({ 
   const first = omar.page;
   const second = await omar.context.newPage();
   await second.goto(first.url());
-  await second.getByRole("navigation", { name: "Rooms" }).getByText("Online", { exact: true }).waitFor();
+  await second.getByRole("textbox", { name: "Message", exact: true }).waitFor();
   omar.expects(AWAY);
   await omar.context.setOffline(true);
   for (const page of [first, second]) await page.getByText("You are offline.").waitFor();
@@ -150,12 +163,42 @@ test("the banner says why there is no connection, and goes when there is one", a
   await omar.page.getByText("You are offline.").waitFor();
   await omar.context.setOffline(false);
   await banner(omar.page).waitFor({ state: "hidden" });
-  const told = omar.page.getByText("The server is restarting.").waitFor();
+  await omar.seesChat();
+  const said = await noted(omar.page);
   await server.stop();
-  await told;
   await omar.page.getByText("The server cannot be reached.").waitFor();
   await server.start();
-  await banner(omar.page).waitFor({ state: "hidden" });
+  await omar.seesChat();
+  // Each for as long as it is so: it does not flicker while the page tries to connect.
+  expect((await said.jsonValue()).filter((text) => text !== "Connecting…")).toEqual([
+    "The server is restarting. Coming back in a moment.",
+    "The server cannot be reached. Trying again.",
+    "",
+  ]);
+});
+
+test("a new device that loses its network before it has any room says so, and has them as soon as the network is back", async ({
+  person,
+  visitor,
+}) => {
+  const omar = await person("omar");
+  const topic = `new device ${omar.name}`;
+  await (await omar.account()).topic(topic);
+  const device = await visitor("device");
+  device.name = omar.name;
+  device.expects(AWAY);
+  const asked = new Promise<Route>((resolve) => void device.page.route("**/api/rooms?*", resolve, { times: 1 }));
+  await device.fillIn();
+  await device.button("Sign in").click();
+  const request = await asked;
+  await device.context.setOffline(true);
+  await device.page.getByText("You are offline.").waitFor();
+  await request.abort("internetdisconnected");
+  await device.button("Connect now").click();
+  await device.page.getByText("You are offline.").waitFor();
+  await device.context.setOffline(false);
+  await device.room(topic).waitFor();
+  await banner(device.page).waitFor({ state: "hidden" });
 });
 
 test("who signs out before all is sent is asked, and signed out once it is sent", async ({ person, account }) => {
@@ -179,3 +222,82 @@ test("who signs out before all is sent is asked, and signed out once it is sent"
   await omar.button("Sign in").waitFor();
   expect((await diego.history(room)).map(({ content }) => content)).toEqual(["last words"]);
 });
+
+test("a part whose code cannot be had says so, and is shown once it can", async ({ visitor }) => {
+  const omar = await visitor("omar", { serviceWorkers: "block" });
+  omar.expects(AWAY);
+  await omar.page.route(/NewTopic|SearchPanel|EmojiGrid/, (route) => route.abort());
+  await omar.signUp();
+  const topic = `parts ${omar.name}`;
+  await (await omar.account()).topic(topic);
+  await omar.enter(topic);
+  const said = omar.page.getByText("could not be loaded");
+  for (const open of [
+    () => omar.button("New topic").click(),
+    () => omar.page.keyboard.press("Control+k"),
+    () => omar.button("Insert an emoji").click(),
+  ]) {
+    await open();
+    await said.waitFor();
+    await omar.page.keyboard.press("Escape");
+    await said.waitFor({ state: "hidden" });
+  }
+  await omar.page.unrouteAll();
+  await omar.button("New topic").click();
+  await omar.page.getByRole("textbox", { name: "Topic name" }).waitFor();
+  await omar.page.keyboard.press("Escape");
+  await omar.page.keyboard.press("Control+k");
+  await omar.page.getByRole("searchbox", { name: "Search", exact: true }).waitFor();
+});
+
+test("a page that comes upon an error of its own says so, and comes back with what waits to be sent", async ({
+  person,
+}) => {
+  const omar = await person("omar");
+  const { page } = omar;
+  const topic = `broken ${omar.name}`;
+  await (await omar.account()).topic(topic);
+  await omar.enter(topic);
+  const waiting = omar.log.getByLabel(WAITS);
+  await omar.say("kept");
+  await omar.message("kept").waitFor();
+  await waiting.waitFor({ state: "hidden" });
+  await page.evaluate(async () => void (await navigator.serviceWorker.ready));
+  omar.expects(AWAY);
+  await omar.context.setOffline(true);
+  await omar.say("unsent");
+  await omar.message("unsent").waitFor();
+  // While the page is away, or it might put them right.
+  const chat = page.url();
+  await page.goto(`${omar.url}/icon.svg`);
+  await page.evaluate(breakRooms);
+  omar.expects(/TypeError/);
+  await page.goto(chat);
+  await page.getByRole("heading", { name: "Something in this page went wrong." }).waitFor();
+  await omar.context.setOffline(false);
+  await omar.button("Reload, and load all rooms anew").click();
+  await omar.message("unsent").waitFor();
+  await waiting.waitFor({ state: "hidden" });
+  await expect(omar.sees(/kept|unsent/)).resolves.toEqual(["kept", "unsent"]);
+});
+
+/** Runs in the page: as if what it keeps were not what it takes it for. */
+async function breakRooms(): Promise<void> {
+  const [name] = (await indexedDB.databases()).map((one) => one.name ?? "");
+  const asked = indexedDB.open(name ?? "");
+  const database = await new Promise<IDBDatabase>((resolve) => {
+    asked.onsuccess = () => resolve(asked.result);
+  });
+  const work = database.transaction("rooms", "readwrite");
+  const cursors = work.objectStore("rooms").openCursor();
+  cursors.onsuccess = () => {
+    const cursor = cursors.result;
+    if (cursor === null) return;
+    cursor.update({ ...cursor.value, tail: { ...cursor.value.tail, messages: null } });
+    cursor.continue();
+  };
+  await new Promise((resolve) => {
+    work.oncomplete = resolve;
+  });
+  database.close();
+}

@@ -54,6 +54,13 @@ export class Database {
     await deleteDB(nameOf(username));
   }
 
+  /** Forget the rooms that are kept of a user; what waits to be sent, and what was begun, stays. */
+  static async forgetRooms(username: string): Promise<void> {
+    const database = await Database.open(username);
+    await database.db.clear("rooms");
+    database.close();
+  }
+
   close(): void {
     this.db.close();
   }

@@ -2,8 +2,8 @@
 import type { Browser, BrowserContext, BrowserContextOptions, Locator, Page } from "playwright-core";
 import { Account, PASSWORD } from "./account.ts";
 
-/** What a browser says of a server or a network that is away. */
-export const AWAY = /net::ERR_|WebSocket connection to .* failed/;
+/** What a browser says of a server or a network that is away, or of a server that is about to go (503). */
+export const AWAY = /net::ERR_|WebSocket connection to .* failed|a status of 503/;
 const WITHIN = 30_000;
 
 export class Person {
@@ -61,7 +61,7 @@ export class Person {
     await this.seesChat();
   }
 
-  async fillIn(password: string): Promise<void> {
+  async fillIn(password = PASSWORD): Promise<void> {
     await this.page.getByRole("textbox", { name: "Username", exact: true }).fill(this.name);
     await this.page.getByLabel("Password", { exact: true }).fill(password);
   }

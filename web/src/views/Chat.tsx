@@ -1,17 +1,18 @@
-import { lazy, useEffect, useState } from "react";
+import { useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import { open, useRoute } from "../location.ts";
 import { Banner } from "./Banner.tsx";
+import { lazyPanel, loadRest } from "./lazy.tsx";
 import { Title, useNotifications } from "./notifications.ts";
-import { Part, usePanel } from "./Panel.tsx";
+import { usePanel } from "./Panel.tsx";
 import { Room } from "./Room.tsx";
 import { ShortcutsDialog } from "./Shortcuts.tsx";
 import { Sidebar } from "./Sidebar.tsx";
 import { useMatches } from "./useMatches.ts";
 import { useShortcuts } from "./useShortcuts.ts";
 
-const MembersPanel = lazy(() => import("./MembersPanel.tsx"));
-const SearchPanel = lazy(() => import("./SearchPanel.tsx"));
+const MembersPanel = lazyPanel("Members", () => import("./MembersPanel.tsx").then((part) => part.MembersPanel));
+const SearchPanel = lazyPanel("Search", () => import("./SearchPanel.tsx").then((part) => part.SearchPanel));
 
 /** Where the rooms and the room are shown one at a time, as in app.css. */
 const phone = window.matchMedia("(max-width: 720px)");
@@ -34,6 +35,7 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
   const toggleMembers = () => (shown?.kind === "members" ? panel.close() : panel.show({ kind: "members" }));
   useShortcuts({ onHelp: () => setHelping(true), onSearch: () => search(false) });
   useEffect(() => client.watch(room_id), [client, room_id]);
+  useEffect(loadRest, []);
   return (
     <div className={`chat ${inRoom ? "in-room" : ""}`}>
       <Title room_id={room_id} />
@@ -49,7 +51,7 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
       <main className={shown === null ? "" : "with-panel"}>
         {known && room_id !== null ? (
           <Room
-            key={room_id}
+            key={`room ${room_id}`}
             room_id={room_id}
             seq={seq}
             members={shown?.kind === "members"}
@@ -60,19 +62,20 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
           <Nothing waiting={!loaded} missing={loaded && room_id !== null} />
         )}
         {shown?.kind === "members" && room_id !== null && (
-          <Part>
-            <MembersPanel key={room_id} room_id={room_id} onClose={panel.close} onMakeWay={panel.makeWay} />
-          </Part>
+          <MembersPanel
+            key={`members ${room_id}`}
+            room_id={room_id}
+            onClose={panel.close}
+            onMakeWay={panel.makeWay}
+          />
         )}
         {shown?.kind === "search" && (
-          <Part>
-            <SearchPanel
-              room_id={known ? room_id : null}
-              asked={shown}
-              onClose={panel.close}
-              onMakeWay={panel.makeWay}
-            />
-          </Part>
+          <SearchPanel
+            room_id={known ? room_id : null}
+            asked={shown}
+            onClose={panel.close}
+            onMakeWay={panel.makeWay}
+          />
         )}
       </main>
       {helping && <ShortcutsDialog onClose={() => setHelping(false)} />}

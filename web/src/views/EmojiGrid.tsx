@@ -2,7 +2,7 @@ import { EmojiPicker } from "frimousse";
 import type { AriaAttributes } from "react";
 
 /** All emoji, to search and choose from. Loaded when it is first opened, like its data. */
-export default function EmojiGrid({ onChoose }: { onChoose: (emoji: string) => void }) {
+export function EmojiGrid({ onChoose }: { onChoose: (emoji: string) => void }) {
   return (
     <EmojiPicker.Root
       className="emoji-grid"

@@ -1,7 +1,12 @@
 import { Popover, PopoverDisclosure, PopoverProvider } from "@ariakit/react";
-import { lazy, type ReactNode, Suspense, useState } from "react";
+import { type ReactNode, useState } from "react";
+import { lazy } from "./lazy.tsx";
 
-const EmojiGrid = lazy(() => import("./EmojiGrid.tsx"));
+const EmojiGrid = lazy(
+  () => import("./EmojiGrid.tsx").then((part) => part.EmojiGrid),
+  () => <p className="muted emoji-grid">The emoji could not be loaded.</p>,
+  <p className="muted emoji-grid">Loading…</p>,
+);
 
 /** A button that opens all emoji. `onOpen` hears when it opens and closes. */
 export function EmojiButton({
@@ -30,14 +35,12 @@ export function EmojiButton({
         {icon}
       </PopoverDisclosure>
       <Popover className="emoji-popover" aria-label="Emoji" portal modal gutter={6} unmountOnHide>
-        <Suspense fallback={<p className="muted emoji-grid">Loading…</p>}>
-          <EmojiGrid
-            onChoose={(emoji) => {
-              show(false);
-              onChoose(emoji);
-            }}
-          />
-        </Suspense>
+        <EmojiGrid
+          onChoose={(emoji) => {
+            show(false);
+            onChoose(emoji);
+          }}
+        />
       </Popover>
     </PopoverProvider>
   );

@@ -19,7 +19,7 @@ const FOLLOWED = 200;
 type Row = { readonly heading: string } | Member;
 
 /** Who is in the room: those who are online, and the others. */
-export default function MembersPanel({
+export function MembersPanel({
   room_id,
   onClose,
   onMakeWay,

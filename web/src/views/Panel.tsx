@@ -1,5 +1,5 @@
 import { X } from "lucide-react";
-import { Component, type ReactNode, Suspense, useEffect, useRef, useState } from "react";
+import { type ReactNode, useEffect, useRef, useState } from "react";
 import type { Route } from "../location.ts";
 import { IconButton } from "./ui.tsx";
 import { useMatches } from "./useMatches.ts";
@@ -86,25 +86,4 @@ export function Panel({ title, onClose, children }: { title: string; onClose: ()
       {children}
     </aside>
   );
-}
-
-/** A part of the page that is loaded when it is first shown. It says so if it cannot be. */
-export class Part extends Component<{ children: ReactNode }, { failed: boolean }> {
-  override state = { failed: false };
-
-  static getDerivedStateFromError(): { failed: boolean } {
-    return { failed: true };
-  }
-
-  override render(): ReactNode {
-    if (!this.state.failed) return <Suspense fallback={null}>{this.props.children}</Suspense>;
-    return (
-      <div className="panel nothing" role="alert">
-        <p>This part of the page could not be loaded.</p>
-        <button type="button" className="button" onClick={() => window.location.reload()}>
-          Reload
-        </button>
-      </div>
-    );
-  }
 }

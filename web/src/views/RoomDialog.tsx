@@ -10,7 +10,7 @@ import { Dialog, Field, Form, useWork } from "./ui.tsx";
 /** What the menu of a room asks for. */
 export type RoomTask = "invite" | "link" | "rename" | "leave" | "block" | "unblock" | "address";
 
-export default function RoomDialog({
+export function RoomDialog({
   task,
   room,
   address,

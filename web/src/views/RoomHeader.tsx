@@ -13,19 +13,19 @@ import {
   UserPlus,
   Users,
 } from "lucide-react";
-import { lazy, useEffect, useRef, useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
 import { hrefTo, open } from "../location.ts";
 import type { RoomState } from "../store.ts";
 import { agoOf, nameOf } from "../text.ts";
 import { copied } from "./copied.ts";
-import { Part } from "./Panel.tsx";
+import { lazyDialog } from "./lazy.tsx";
 import type { RoomTask } from "./RoomDialog.tsx";
 import { mayInvite, moderates } from "./rights.ts";
 import { Avatar, IconButton, Item, Menu } from "./ui.tsx";
 
-const RoomDialog = lazy(() => import("./RoomDialog.tsx"));
+const RoomDialog = lazyDialog(() => import("./RoomDialog.tsx").then((part) => part.RoomDialog));
 
 /** Up to so many, the server tells who of the members is online: they are asked for when the room is opened. */
 const FOLLOWED = 200;
@@ -107,11 +107,7 @@ export function RoomHeader({
           </Item>
         )}
       </Menu>
-      {task !== null && (
-        <Part>
-          <RoomDialog task={task} room={room} address={address} onClose={() => setTask(null)} />
-        </Part>
-      )}
+      {task !== null && <RoomDialog task={task} room={room} address={address} onClose={() => setTask(null)} />}
     </header>
   );
 }

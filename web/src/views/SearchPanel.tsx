@@ -14,7 +14,7 @@ const PAGE = 30;
 const LONGEST = 256;
 
 /** Search as one types, in the room on the screen or in all of one's rooms. */
-export default function SearchPanel({
+export function SearchPanel({
   room_id,
   asked,
   onClose,

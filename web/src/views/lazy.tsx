@@ -1,30 +1,77 @@
-import { type ComponentType, useEffect, useState } from "react";
+import { type ComponentType, type ReactNode, useEffect, useState } from "react";
+import { Panel } from "./Panel.tsx";
 import { Dialog } from "./ui.tsx";
 
-/** A dialog whose code is loaded when it is first opened. If it cannot be, it says so; opened again, it tries again. */
-export function lazyDialog<P extends { onClose: () => void }>(
+/** When the page may be busy for so long (ms), it is not waited for. */
+const IDLE_WITHIN = 3000;
+const NOT_LOADED =
+  "This part of the page could not be loaded. Try again when there is a connection, or reload the page.";
+
+const loads: (() => Promise<void>)[] = [];
+
+/**
+ * A part of the page whose code is not needed at first. Once it is there it is shown at once, so that no key is lost that
+ * follows the one which opens it. `missing` is shown when its code cannot be had; opened again, it tries again.
+ */
+export function lazy<P extends object>(
   load: () => Promise<ComponentType<P>>,
+  missing: (props: P) => ReactNode,
+  waiting: ReactNode = null,
 ): ComponentType<P> {
   let loaded: ComponentType<P> | null = null;
-  return function Loaded(props: P) {
-    const [Part, setPart] = useState<ComponentType<P> | null>(() => loaded);
+  const have = async () => {
+    loaded ??= await load();
+  };
+  loads.push(have);
+  return function Lazy(props: P) {
+    const [Part, setPart] = useState(() => loaded);
     const [failed, setFailed] = useState(false);
     useEffect(() => {
       if (Part !== null) return;
-      load().then(
-        (part) => {
-          loaded = part;
-          setPart(() => part);
-        },
+      have().then(
+        () => setPart(() => loaded),
         () => setFailed(true),
       );
     }, [Part]);
     if (Part !== null) return <Part {...props} />;
-    if (!failed) return null;
-    return (
-      <Dialog title="Not loaded" onClose={props.onClose}>
-        <p>This part of the page could not be loaded. Try again when there is a connection.</p>
-      </Dialog>
-    );
+    return failed ? missing(props) : waiting;
   };
+}
+
+interface Closable {
+  onClose: () => void;
+}
+
+export function lazyDialog<P extends Closable>(load: () => Promise<ComponentType<P>>): ComponentType<P> {
+  return lazy(load, ({ onClose }) => (
+    <Dialog title="Not loaded" onClose={onClose}>
+      <p>{NOT_LOADED}</p>
+    </Dialog>
+  ));
+}
+
+export function lazyPanel<P extends Closable>(
+  title: string,
+  load: () => Promise<ComponentType<P>>,
+): ComponentType<P> {
+  return lazy(load, ({ onClose }) => (
+    <Panel title={title} onClose={onClose}>
+      <p className="content" role="alert">
+        {NOT_LOADED}
+      </p>
+    </Panel>
+  ));
+}
+
+/** Have the code of all parts, when there is nothing else to do. Returns what calls it off. */
+export function loadRest(): () => void {
+  const begin = () => {
+    for (const load of loads) load().catch(() => undefined); // it is tried again when the part is opened
+  };
+  if (!("requestIdleCallback" in window)) {
+    const timer = setTimeout(begin, IDLE_WITHIN);
+    return () => clearTimeout(timer);
+  }
+  const idle = requestIdleCallback(begin, { timeout: IDLE_WITHIN });
+  return () => cancelIdleCallback(idle);
 }
