@@ -57,7 +57,7 @@ class Generator:
         return {}
 
     def do_measure(self, pid: int, warmup: float, seconds: float, only: list[int] | None = None) -> Any:
-        """Send for so long and say what came of it; `only`: the connections that send this time."""
+        """Send for so long, and until something is answered; `only`: the connections that send this time."""
         engine = self._engine
         for connection, window in self._windows.items():
             engine.window(connection, window if only is None or connection in only else 0)
@@ -71,6 +71,8 @@ class Generator:
             time.perf_counter(),
         )
         engine.run(seconds)
+        while engine.counters.acks == before["acks"] and time.perf_counter() < began + self._drain:
+            engine.run(0.02)
         elapsed = time.perf_counter() - began
         after, cpu, own = engine.counters.snapshot(), cpu_seconds(pid) - cpu, time.process_time() - own
         engine.recording(False)

@@ -167,7 +167,10 @@ def _add_users(conn: Connection) -> None:
 
 def _read(conn: Connection, key: int) -> list[Any]:
     room = conn.execute(select(*(rooms.c[name] for name in _OF_ROOM)).where(rooms.c.id == key)).mappings().one()
-    of_room = (conn.execute(select(table).where(table.c.room_id == key)).mappings().all() for table in _KEPT)
+    of_room = (
+        conn.execute(select(table).where(table.c.room_id == key).order_by(*table.primary_key)).mappings().all()
+        for table in _KEPT
+    )
     return [dict(room), *([dict(row) for row in rows] for rows in of_room)]
 
 
