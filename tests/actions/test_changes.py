@@ -112,6 +112,7 @@ async def test_a_reaction_is_there_once_until_it_is_taken_off(people: People) ->
         await people.diego.ask("react", message_id=sent["id"], emoji="👍", remove=True)
     left = await people.omar.ask("react", message_id=sent["id"], emoji="👍", remove=True)
     assert left["reactions"] == {}
+    await people.diego.event("reaction", lambda e: e["seq"] == 5)
     assert [e["seq"] for e in people.diego.of("reaction")] == [2, 3, 4, 5]
     for bad in ("", "a b", "x" * 33, "\n", "\u202e"):
         assert await code(people.omar, "react", message_id=sent["id"], emoji=bad) == "invalid"
@@ -190,7 +191,9 @@ async def test_changes_of_one_connection_take_effect_in_their_order(people: Peop
     assert [e["seq"] for e in people.diego.of("message_edited")] == list(range(2, 31))
 
 
-async def test_typing_is_passed_on_at_most_every_few_seconds(people: People) -> None:
+async def test_typing_is_passed_on_at_most_every_few_seconds(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.delivery.typing.TOLD_AGAIN_S", 3600)
+    monkeypatch.setattr(people.server.node.typists, "_typing_s", 3600)
     room_id = await _room(people)
     for _ in range(20):
         await people.omar.ask("typing", room_id=room_id)
@@ -199,9 +202,10 @@ async def test_typing_is_passed_on_at_most_every_few_seconds(people: People) -> 
     assert [e["typing"] for e in people.diego.of("typing")] == [True, False]
 
 
-async def test_who_leaves_no_longer_types(people: People) -> None:
+async def test_who_leaves_no_longer_types(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(people.server.node.typists, "_typing_s", 3600)  # it does not end by itself
     room_id = await _room(people)
     await people.diego.ask("typing", room_id=room_id)
     await people.diego.ask("unsubscribe", room_id=room_id)
     await people.omar.event("typing", lambda e: e["typing"])
-    await people.omar.event("typing", lambda e: not e["typing"], deadline=3)
+    await people.omar.event("typing", lambda e: not e["typing"])
