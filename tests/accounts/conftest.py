@@ -10,6 +10,13 @@ from tests.support.node import NO_TLS, RunningNode, running_node
 
 
 @pytest.fixture
+async def server(database_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
+    """A running node that does not look for withdrawn sessions by itself: what closes connections is the notice."""
+    async with running_node(database_url, tmp_path, options={"session_check_s": 3600}) as node:
+        yield node
+
+
+@pytest.fixture
 async def http(server: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
     """A client of `server`."""
     async with httpx.AsyncClient(base_url=server.url, verify=NO_TLS, timeout=20) as client:

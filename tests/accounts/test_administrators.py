@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from db.queries import users
-from tests.support.client import Refused, connected
+from tests.support.client import DEADLINE_S, Refused, connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode
 
 
@@ -52,8 +52,8 @@ async def test_they_list_all_users_and_shut_one_out_until_they_let_them_in(
             ("root", False, False, True),
         ]
         assert (await admin.post("/api/admin/users/OMAR/disable")).json() == {}
-        assert await omar.event("closing", deadline=2) == {"reason": "token_revoked", "reconnect": False}
-        await asyncio.wait_for(omar.closed.wait(), 2)
+        assert await omar.event("closing") == {"reason": "token_revoked", "reconnect": False}
+        await asyncio.wait_for(omar.closed.wait(), DEADLINE_S)
     credentials = {"username": "omar", "password": PASSWORD}
     assert (await admin.post("/api/login", json=credentials)).status_code == 401
     told = (await admin.get("/api/admin/users", params={"after": "diego"})).json()["users"]

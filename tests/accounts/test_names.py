@@ -7,7 +7,7 @@ import unicodedata
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server import names
@@ -81,6 +81,7 @@ def test_what_the_profile_refuses_is_invalid(typed: str) -> None:
     assert names.try_username(typed) is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_a_username_or_invalid_and_a_kept_one_maps_to_itself(typed: str) -> None:
     try:
@@ -95,6 +96,7 @@ def test_any_text_is_a_username_or_invalid_and_a_kept_one_maps_to_itself(typed: 
     assert not any(char.isspace() or unicodedata.category(char)[0] in "CZ" for char in kept)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_any_text_is_a_topic_name_or_invalid_and_a_kept_one_is_kept(typed: str) -> None:
     try:

@@ -8,15 +8,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.client import Client, Refused, connected
+from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
 
 NEW = "another password"
 
 
 async def _closed(client: Client) -> None:
-    assert await client.event("closing", deadline=2) == {"reason": "token_revoked", "reconnect": False}
-    await asyncio.wait_for(client.closed.wait(), 2)
+    assert await client.event("closing") == {"reason": "token_revoked", "reconnect": False}
+    await asyncio.wait_for(client.closed.wait(), DEADLINE_S)
 
 
 async def _code(client: Client, action: str, **fields: object) -> str:

@@ -174,7 +174,6 @@ async def test_a_caller_who_goes_away_in_the_middle_of_a_body_is_no_fault(
 async def test_health_says_whether_the_process_answers_and_whether_it_can_write(
     lite: RunningNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rest, "READY_TIMEOUT_S", 0.2)
     probes = 0
     database = lite.node.database
     probe = database.probe
@@ -191,6 +190,7 @@ async def test_health_says_whether_the_process_answers_and_whether_it_can_write(
             assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
         other = sqlite3.connect(tmp_path / "tidings.sqlite3", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(rest, "READY_TIMEOUT_S", 0.2)
         probes = 0
         answers = await asyncio.gather(*(http.get("/health/ready") for _ in range(5)))
         for answer in answers:

@@ -263,7 +263,10 @@ async def test_it_happens_by_itself(sqlite_url: str, tmp_path: Path) -> None:
     options = {"retention_s": 0.05}
     async with running_node(sqlite_url, tmp_path, options=options, retention_topic_days=10) as server:
         kept = Kept(server)
-        room_id, _, _ = await topic(kept, 3)
+        room_id, omar, _ = await topic(kept, 0)  # what is filled in is old already
+        async with rest(server.url, omar) as http:
+            for n in range(3):
+                await http.post("/api/messages", json={"room_id": room_id, "content": str(n)})
         await kept.age(room_id, 2)
         async with asyncio.timeout(10):
             while await kept.stored(room_id) != [3]:

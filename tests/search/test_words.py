@@ -6,7 +6,7 @@ import unicodedata
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from db.queries.words import MAX_WORD, WINDOW, Phrase, matches, parse, snippet, words
@@ -39,6 +39,7 @@ def test_words_are_the_same_however_they_are_written(text: str, expected: list[s
     assert words(unicodedata.normalize("NFD", text)) == expected
 
 
+@settings(deadline=None)
 @given(_content)
 def test_a_word_is_letters_digits_and_marks_and_stays_as_it_is(text: str) -> None:
     found = words(text)
@@ -95,6 +96,7 @@ def test_a_snippet_shows_the_text_around_the_first_match_as_it_was_written() -> 
     assert tail.endswith("…")
 
 
+@settings(deadline=None)
 @given(_content, _content)
 def test_a_snippet_is_a_window_of_the_text_with_its_matches_marked(text: str, more: str) -> None:
     for query in (parse(text[:20]), (*parse(more[:9]), Phrase(("a",), True))):
