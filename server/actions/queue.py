@@ -49,12 +49,13 @@ async def get_pending(ctx: Context, req: GetPending) -> Pending:
     after = await ctx.db.read(place)
     found: list[PendingRoom] = []
     while len(found) <= req.limit:
+        # What was confirmed a moment ago is written with the journal's next batch, which may be while this reads.
+        unwritten = ctx.parts.cursors.unwritten(device)
         behind = await ctx.db.read(
             partial(queue.behind, user_key=me, device_key=device, after=after, limit=req.limit + 1)
         )
         for room in behind:
-            # What was confirmed a moment ago is written with the journal's next batch.
-            cursor = max(room.cursor, ctx.parts.cursors.known(device, room.room_key))
+            cursor = max(room.cursor, unwritten.get(room.room_key, -1))
             pending = room.last_seq - max(cursor, room.first_seq - 1)
             if pending > 0:
                 found.append(

@@ -59,6 +59,15 @@ class Cursors:
         at = (device_key, room_key)
         return max(self._moved.cursors.get(at, -1), self._in_flight.cursors.get(at, -1))
 
+    def unwritten(self, device_key: int) -> dict[int, int]:
+        """The cursors of a device that are not in the database yet, by room. Ask before reading those that are."""
+        found: dict[int, int] = {}
+        for moved in (self._in_flight, self._moved):
+            for (device, room_key), seq in moved.cursors.items():
+                if device == device_key:
+                    found[room_key] = max(seq, found.get(room_key, -1))
+        return found
+
     def __bool__(self) -> bool:
         return bool(self._moved)
 

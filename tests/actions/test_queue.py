@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from db.queries import queue
 from tests.actions.conftest import People, code
 from tests.delivery.support import make_topic, reader, rest
 from tests.support.client import Client, connected
@@ -48,6 +51,25 @@ async def test_what_a_device_misses_is_pending_and_no_more(people: People) -> No
         answer = await http.get("/api/pending", params={"device": "phone", "limit": 3})
         assert [room["room_id"] for room in answer.json()["rooms"]] == room_ids[1:4]
         assert answer.json()["next"] == room_ids[3]
+
+
+async def test_a_cursor_that_is_written_while_the_pending_are_read_counts(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    omar, diego, database = people.omar, people.diego, people.server.node.database
+    room_id = await make_topic(people.server.url, people.tokens["omar"], "one", people.tokens["diego"])
+    await send(omar, room_id, 3)
+    await diego.ask("delivered", cursors={room_id: 2})
+    read = database.read
+
+    async def overtaken(query: Any) -> Any:
+        found = await read(query)
+        if getattr(query, "func", None) is queue.behind:
+            await omar.ask("message", room_id=room_id, content="new")  # the cursor is written with it
+        return found
+
+    monkeypatch.setattr(database, "read", overtaken)
+    assert await pending(diego) == {room_id: (2, 3, 1)}
 
 
 async def test_what_was_cleared_does_not_come_and_what_is_sent_then_does(people: People) -> None:
