@@ -22,10 +22,20 @@ async def upstream() -> AsyncIterator[EchoServer]:
         yield server
 
 
+PATIENT, IMPATIENT = 100.0, 3.0
+impatient = pytest.mark.parametrize("answer_s", [IMPATIENT])
+"""For a test that waits until an answer is overdue."""
+
+
 @pytest.fixture
-async def proxy(upstream: EchoServer, sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
-    """A node whose echo channel is a proxy to `upstream`, of little patience."""
-    options = {"echo": {"answer_s": 1.0, "idle_s": 0.2}}
+def answer_s() -> float:
+    return PATIENT
+
+
+@pytest.fixture
+async def proxy(upstream: EchoServer, sqlite_url: str, tmp_path: Path, answer_s: float) -> AsyncIterator[RunningNode]:
+    """A node whose echo channel is a proxy to `upstream`."""
+    options = {"echo": {"answer_s": answer_s, "idle_s": 0.2}}
     async with running_node(sqlite_url, tmp_path, options=options, echo_upstream=upstream.url) as node:
         yield node
 
@@ -36,13 +46,21 @@ async def omar(proxy: RunningNode) -> AsyncIterator[Client]:
         yield client
 
 
+@pytest.fixture
+def no_greeting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first that comes and is no echo is soon taken for an answer."""
+    monkeypatch.setattr("server.echo.GREETING", 0.001)
+
+
 async def refusal(client: Client, content: str) -> Refused:
     with pytest.raises(Refused) as refused:
         await client.ask("echo", content=content)
     return refused.value
 
 
-async def test_what_the_upstream_answers_comes_back_and_is_kept(upstream: EchoServer, omar: Client) -> None:
+async def test_what_the_upstream_answers_comes_back_and_is_kept(
+    upstream: EchoServer, omar: Client, no_greeting: None
+) -> None:
     async def shouts(ws: ServerConnection, content: str) -> None:
         await ws.send(content.upper())
 
@@ -87,13 +105,15 @@ async def test_what_the_upstream_says_unasked_is_kept(upstream: EchoServer, omar
     ]
 
 
+@impatient
 async def test_a_silent_upstream_is_unavailable_and_its_late_answer_is_nobodys(
-    upstream: EchoServer, omar: Client
+    upstream: EchoServer, proxy: RunningNode, omar: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upstream.behaviour = is_silent
     refused = await refusal(omar, "one")
     assert (refused.code, refused.error["retryable"]) == ("unavailable", True)
     upstream.behaviour = echoes
+    monkeypatch.setattr(proxy.node.echo, "_answer_s", PATIENT)
     assert await omar.ask("echo", content="two") == {"content": "two"}
     assert await whole(omar) == [("sent", "one"), ("sent", "two"), ("received", "two")]
     assert upstream.accepted == 2  # "one" may still come by the first connection: it is gone
@@ -123,7 +143,7 @@ async def test_an_upstream_that_dies_answers_none_of_those_who_wait(upstream: Ec
     "content", ["x" * 16_385, "x" * 100_000, b"\xff\xfe", "\0"], ids=["large", "huge", "binary", "NUL"]
 )
 async def test_an_answer_that_is_no_content_is_unavailable_and_not_kept(
-    upstream: EchoServer, omar: Client, content: str | bytes
+    upstream: EchoServer, omar: Client, no_greeting: None, content: str | bytes
 ) -> None:
     async def bad(ws: ServerConnection, _: str) -> None:
         await ws.send(content)
@@ -136,11 +156,16 @@ async def test_an_answer_that_is_no_content_is_unavailable_and_not_kept(
 
 
 async def test_what_waits_for_the_upstream_is_bounded(
-    upstream: EchoServer, omar: Client, monkeypatch: pytest.MonkeyPatch
+    upstream: EchoServer, proxy: RunningNode, omar: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.echo.MAX_WAITING", 8)
     upstream.behaviour = is_silent
     asked = [omar.send("echo", {"content": str(n)}) for n in range(10)]
+    async with connected(proxy.url, await proxy.login("omar")) as other:
+        while len(await whole(other)) < 10:
+            pass  # all have been said: the last two are refused, and answered in their turn
+    await upstream.until(lambda: len(upstream.heard) == 8)
+    await upstream.clients[0].close()
     codes = [answer["error"]["code"] for answer in await asyncio.gather(*asked)]
     assert codes == ["unavailable"] * 8 + ["rate_limited"] * 2
 
@@ -154,9 +179,12 @@ async def test_a_silent_upstream_of_one_client_holds_up_no_other(
 
     upstream.behaviour = not_omar
     waiting = omar.send("echo", {"content": "omar"})
+    await upstream.until(lambda: upstream.heard == ["omar"])
     async with connected(proxy.url, await proxy.register("diego")) as diego:
         assert await diego.ask("echo", content="diego") == {"content": "diego"}
         assert not waiting.done()
+    await upstream.until(lambda: len(upstream.clients) == 1)
+    await upstream.clients[0].close()
     assert (await waiting)["error"]["code"] == "unavailable"
 
 
@@ -172,6 +200,7 @@ async def test_the_connection_to_the_upstream_ends_with_the_clients(
     await upstream.until(lambda: not upstream.clients)
 
 
+@impatient
 async def test_callers_of_rest_have_one_for_each_user_until_it_is_idle(
     upstream: EchoServer, proxy: RunningNode
 ) -> None:
@@ -216,4 +245,5 @@ async def test_there_are_never_more_connections_than_a_bound(
         await upstream.until(lambda: "z" in upstream.heard)
         assert (await refusal(omar, "w")).code == "unavailable"
         assert not waiting.done()
+        await upstream.clients[0].close()
         await waiting
