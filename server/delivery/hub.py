@@ -261,6 +261,7 @@ class Hub:
     def apply(self, connection: Connection, notice: Joined | Left) -> None:
         """A membership of the connection's user has begun or ended."""
         if isinstance(notice, Left):
+            self._tell_presence()  # what was collected in this step, while they were in the room
             self.left(connection, notice.room_key)
             self.detach(connection, notice.room_key)
             connection.emit("room_removed", {"room_id": notice.room_id, "reason": notice.reason})

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from server.contract.errors import ActionError
+from server.delivery.broker import Change, Left, PresenceChanged
 from server.delivery.membership import Leave
 from server.delivery.operations import Send
 from tests.delivery.support import Reader, fill, make_topic, principal, reader, rest, seqs
@@ -56,8 +57,10 @@ async def test_a_member_that_leaves_in_the_middle_of_a_replay_gets_nothing_after
 
 
 async def test_a_session_that_is_withdrawn_in_the_middle_of_a_replay_gets_nothing_after_it(
-    server: RunningNode,
+    server: RunningNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for doors in (server.node.socketio.eio, server.node.websocket.server):
+        monkeypatch.setattr(doors, "linger", 60.0)  # however late the slow one goes on to read, it is told
     token, other = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, other, "noticias", token)
     await fill(server.node.database, "diego", {room_id: [CONTENT] * MISSED})
@@ -97,6 +100,21 @@ async def test_who_has_unsubscribed_gets_no_more_messages_on_any_device(server: 
             assert client.events[-1][0] == "room_removed"
     async with connected(server.url, token, device="phone", cursors={}) as phone:
         assert phone.of("message") == []
+
+
+async def test_a_presence_told_in_the_step_of_the_removal_comes_before_it(server: RunningNode) -> None:
+    token, other = await server.register("omar"), await server.register("diego")
+    room_id = await make_topic(server.url, other, "noticias", token)
+    async with connected(server.url, token) as omar, connected(server.url, other):
+        him, her, hub = principal(server, "omar"), principal(server, "diego"), server.node.hub
+        key = hub.key(room_id)
+        assert key is not None
+        went = {"username": "diego", "online": False, "last_seen": "2026-01-01T00:00:00.000Z"}
+        hub.receive(PresenceChanged(key, [Change(her.user_key, went, frozenset())]))
+        hub.receive(Left(him.user_key, key, room_id, "left"))
+        await omar.ask("get_rooms")
+        assert went in omar.of("presence")
+        assert omar.events[-1][0] == "room_removed"
 
 
 @pytest.mark.parametrize("is_private", [False, True], ids=["public", "private"])
