@@ -54,6 +54,7 @@ async def test_a_lost_notice_is_found_by_the_next_one(database_url: str, tmp_pat
         token = await server.register("omar")
         room_id = await make_topic(server.url, token, "noticias")
         async with connected(server.url, token) as omar:
+            await asyncio.gather(*server.node.hub._background)  # a room that is new here is looked at once
             broker.deaf = True
             for n in range(1, 4):
                 await omar.ask("message", room_id=room_id, content=str(n))

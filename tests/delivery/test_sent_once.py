@@ -23,6 +23,7 @@ async def test_a_retry_gets_the_first_result_on_any_connection_and_after_a_resta
         async with connected(server.url, await server.login("omar"), device="laptop") as laptop:
             assert await laptop.ask("message", room_id=room_id, content="hola", client_id="a") == first
         await diego.ask("message", room_id=room_id, content="between")
+        await diego.until(lambda: len(diego.of("message")) == 2)
     await server.stop()
     await server.start()
     async with connected(server.url, token, device="phone") as omar:
