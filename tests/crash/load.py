@@ -348,6 +348,7 @@ class Load:
                 group.create_task(sender.run())
             for device in self._devices[len(self._senders) :]:
                 group.create_task(self._come_and_go(device, Random(self._rng.random())))
+            await self.later(1)  # before that a kill may find nobody who waits for an answer
             for what in self._rng.choices(list(MOMENTS), [weight for weight, _ in MOMENTS.values()], k=kills - 1):
                 await self._kill_at(what, self._rng.randint(1, MOMENTS[what][1]))
             self.finishing.set()
