@@ -36,6 +36,8 @@ REQUEST = (
     b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
     b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
+IN_FLIGHT = 512
+"""Messages that wait for their answers, at most: of one connection the server takes twice as many."""
 STAMP = 20
 """Digits at the head of a content: when it was sent, in ns."""
 
@@ -150,6 +152,7 @@ class Member(asyncio.Protocol):
         self.seqs: list[int] | None = None
         """Kept if it is a list."""
         self.refused = 0
+        self.turns = asyncio.Semaphore(IN_FLIGHT)
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -171,8 +174,9 @@ class Member(asyncio.Protocol):
                 self.say("3")
             elif text.startswith(b'42["ready",'):
                 self.ready.set_result(None)
-            elif text.startswith(b"43") and b'"ok":true' not in text[:40]:
-                self.refused += 1
+            elif text.startswith(b"43"):
+                self.turns.release()
+                self.refused += b'"ok":true' not in text[:40]
 
     def _message(self, text: bytes) -> None:
         self.received += 1
@@ -262,6 +266,7 @@ async def phase(
         now = time.monotonic()
         if now < due:
             await asyncio.sleep(due - now)
+        await sender.turns.acquire()
         content = f"{int(due * 1e9):0{STAMP}}{padding}"
         sender.say(f'42{n}["message",{{"room_id":"{room_id(0)}","content":"{content}"}}]')
         if now - looked >= SAMPLE_S:
