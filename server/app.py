@@ -117,6 +117,7 @@ class Node:
             self.hub,
             self.cursors,
             self.typists,
+            self.presence,
             self.echo,
             self.indexer,
         )

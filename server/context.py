@@ -17,6 +17,7 @@ from server.delivery.cursors import Cursors
 from server.delivery.hub import Hub
 from server.delivery.indexer import Indexer
 from server.delivery.journal import Journal
+from server.delivery.presence import Presence
 from server.delivery.typing import Typists
 from server.echo import EchoChannel
 
@@ -32,6 +33,7 @@ class Parts:
     hub: Hub
     cursors: Cursors
     typists: Typists
+    presence: Presence
     echo: EchoChannel
     indexer: Indexer
 

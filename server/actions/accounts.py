@@ -219,7 +219,9 @@ async def _block(ctx: Context, username: str, change: Callable[[Transaction, int
         change(conn, me.user_key, other.key, now)
         return members.is_presence_shared(conn, me.user_key, other.key, PRESENCE_MEMBERS)
 
-    if await ctx.db.write(write):
+    shared = await ctx.db.write(write)
+    ctx.parts.presence.blocked()
+    if shared:
         await _show(ctx, other)
 
 

@@ -43,6 +43,8 @@ class Presence:
         self._pending: dict[int, _Pending] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._telling: set[asyncio.Task[None]] = set()
+        self._blocks = 0
+        """Counts how often somebody was blocked, or a block was taken back."""
         hub.went = self._went
         hub.entered = self._entered
 
@@ -53,6 +55,10 @@ class Presence:
             task.cancel()
         if self._telling:
             await asyncio.wait(set(self._telling))
+
+    def blocked(self) -> None:
+        """Somebody has blocked somebody, or taken it back: call it before the other is told."""
+        self._blocks += 1
 
     def came(self, connection: Connection) -> None:
         """A connection is in its rooms now."""
@@ -95,7 +101,10 @@ class Presence:
         if not changed:
             return
         try:
-            hidden = await self._db.read(partial(users.blocked_of, user_keys=list(changed)))
+            blocks = None
+            while blocks != self._blocks:  # who was blocked meanwhile has been told last of the other's going
+                blocks = self._blocks
+                hidden = await self._db.read(partial(users.blocked_of, user_keys=list(changed)))
         except StoreUnavailable:
             return  # rather nothing than what somebody is not to know
         rooms: dict[int, list[Change]] = {}

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from db.queries import users
 from server.auth import now_ms
 from tests.actions.conftest import People, code
-from tests.support.client import Client, Refused, connected
+from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import running_node
 
 
@@ -217,6 +218,30 @@ async def test_who_is_blocked_sees_the_other_go_and_come_back_with_the_end_of_th
     await people.omar.ask("unblock", username="diego")
     assert await people.diego.event("presence", of_omar) == {**away, "online": True}
     assert await seen(people.diego) == [2]
+
+
+async def test_who_is_blocked_while_presence_is_being_told_sees_the_other_go(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, asked, blocked = people.server.node.database, asyncio.Event(), asyncio.Event()
+    read = database.read
+
+    async def slowly(query: Any) -> Any:
+        found = await read(query)
+        if getattr(query, "func", None) is users.blocked_of:
+            asked.set()
+            await blocked.wait()
+        return found
+
+    monkeypatch.setattr(database, "read", slowly)
+    await people.omar.ask("create_conversation", usernames=["diego"])
+    await asyncio.wait_for(asked.wait(), DEADLINE_S)
+    await people.omar.ask("block", username="diego")
+    away = await people.diego.event("presence", lambda e: not e["online"])
+    blocked.set()
+    await people.omar.event("presence", lambda e: e["username"] == "diego")  # of the same telling
+    await people.diego.ask("get_rooms")
+    assert people.diego.of("presence") == [away]
 
 
 async def test_who_is_in_a_room_is_told_that_who_comes_into_it_is_online(people: People) -> None:
