@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import select
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from bench.cpu import cores
-from bench.servers import ROOT, Server, on_core, room_id
+from bench.servers import ROOT, Server, on_core, readable, room_id
 
 CONTENT = 100
 """Characters of a message's content."""
@@ -99,9 +97,7 @@ class Load:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"command": command, **arguments}).encode() + b"\n")
         self._process.stdin.flush()
-        until = time.monotonic() + ANSWER_S
-        waiting, _, _ = select.select([self._process.stdout], [], [], max(0.0, until - time.monotonic()))
-        line = self._process.stdout.readline() if waiting else b""
+        line = self._process.stdout.readline() if readable(self._process.stdout, ANSWER_S) else b""
         if not line:
             raise LoadFailed(f"no answer from the generator; the server says:\n{self.server.logged()}")
         answer: dict[str, Any] = json.loads(line)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jwt
 
@@ -31,6 +31,7 @@ SECRET = "the benchmark's key, of 32 bytes and more"
 DEVICE = "laptop"
 START_S = 60.0
 STOP_S = 15.0
+LOOK_S = 1.0
 PREPARED_ID = "00000000-0000-4000-8000-"
 
 
@@ -85,6 +86,34 @@ def on_core(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, usable)
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A signal that ends the run takes effect after this: a process that is being started is known by then."""
+    came: list[int] = []
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    try:
+        for number in usual:
+            signal.signal(number, lambda number, _: came.append(number))
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def readable(pipe: IO[Any], seconds: float) -> bool:
+    """Wait until there is something to read, or the time is over.
+
+    In steps: a signal that comes right before a wait does not end it, and takes effect only when it is over.
+    """
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        if select.select([pipe], [], [], min(left, LOOK_S))[0]:
+            return True
+    return False
+
+
 class Server(ABC):
     """One server process. `start` and `stop` once each."""
 
@@ -128,7 +157,7 @@ class Server(ABC):
         command, environment = self.command()
         usual = {name: value for name, value in os.environ.items() if not name.startswith(("TIDINGS_", "NODE_"))}
         self._log = (self.directory / "log").open("w+")
-        with on_core(cores()[0]):
+        with uninterrupted(), on_core(cores()[0]):
             self._process = subprocess.Popen(
                 command,
                 cwd=ROOT,
@@ -142,7 +171,7 @@ class Server(ABC):
         assert self._process.stdout is not None
         until = time.monotonic() + START_S
         while not self.port:
-            waiting, _, _ = select.select([self._process.stdout], [], [], max(0.0, until - time.monotonic()))
+            waiting = readable(self._process.stdout, until - time.monotonic())
             line = self._process.stdout.readline() if waiting else ""
             if not line:
                 raise ServerFailed(f"{self.name} did not start:\n{self.logged()}")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import _thread
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from bench.scenarios import SCENARIOS, Plan, Scenario
-from bench.servers import ROOT
+from bench.scenarios import SCENARIOS, Plan, Scenario, running
+from bench.servers import ROOT, Fanout, World, readable
 
 pytestmark = pytest.mark.usefixtures("peers")
 
@@ -59,6 +63,45 @@ def test_it_stops_what_it_started_when_interrupted(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_an_interrupt_right_before_it_waits_is_not_put_off_to_the_end_of_the_wait() -> None:
+    reading, writing = os.pipe()
+    # As a signal that comes just before: the handler is due to run, and nobody who waits is woken.
+    interrupt = threading.Timer(0.2, _thread.interrupt_main)
+
+    def wait() -> None:
+        interrupt.start()
+        readable(pipe, 30)
+
+    began = time.monotonic()
+    with os.fdopen(reading) as pipe, os.fdopen(writing, "w"), pytest.raises(KeyboardInterrupt):
+        wait()
+    assert time.monotonic() - began < 30
+    interrupt.join()
+
+
+def test_a_server_that_is_being_started_when_interrupted_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: list[psutil.Process] = []
+    start = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+
+    def interrupted(self: subprocess.Popen[str], *args: Any) -> None:
+        start(self, *args)
+        started.append(psutil.Process(self.pid))
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess.Popen, "_execute_child", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt), running(Fanout, World([[0, 1]]), tmp_path):
+            pytest.fail("it was interrupted")
+        assert len(started) == 1
+        assert not started[0].is_running()
+    finally:
+        for process in started:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _connected(process: psutil.Process) -> bool:
