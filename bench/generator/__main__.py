@@ -57,8 +57,13 @@ class Generator:
         return {}
 
     def do_measure(self, pid: int, warmup: float, seconds: float, only: list[int] | None = None) -> Any:
-        """Send for so long, and until something is answered; `only`: the connections that send this time."""
+        """Send for so long, and until something is answered and delivered.
+
+        `only`: the connections that send this time.
+        """
         engine = self._engine
+        delivered = any(room >= 0 for _, room, by in self._slots if only is None or by in only)
+        due = ("acks", "messages") if delivered else ("acks",)
         for connection, window in self._windows.items():
             engine.window(connection, window if only is None or connection in only else 0)
         engine.sending(True)
@@ -71,7 +76,9 @@ class Generator:
             time.perf_counter(),
         )
         engine.run(seconds)
-        while engine.counters.acks == before["acks"] and time.perf_counter() < began + self._drain:
+        while not engine.counters.refused and any(getattr(engine.counters, name) == before[name] for name in due):
+            if time.perf_counter() > began + self._drain:
+                break
             engine.run(0.02)
         elapsed = time.perf_counter() - began
         after, cpu, own = engine.counters.snapshot(), cpu_seconds(pid) - cpu, time.process_time() - own
