@@ -158,6 +158,7 @@ class Terminal:
         )
         os.close(slave)
         self._raw = b""
+        self._told = 0
         self._changed = asyncio.Event()
         os.set_blocking(self._master, False)
         asyncio.get_running_loop().add_reader(self._master, self._read)
@@ -172,7 +173,8 @@ class Terminal:
         if not read:
             asyncio.get_running_loop().remove_reader(self._master)
         self._raw += read
-        for _ in range(read.count(b"\x1b[6n")):  # where is the cursor? The status bar waits for the answer
+        while self._told < self._raw.count(b"\x1b[6n"):  # where is the cursor? The status bar waits for the answer
+            self._told += 1
             self.keys("\x1b[20;1R")
         self._changed.set()
 

@@ -35,7 +35,7 @@ async def test_messages_are_edited_deleted_answered_found_and_reacted_to(
     diego.type("/unreact 1 🎉")
     await omar.sees("diego took back 🎉")
     diego.type("oops")
-    await omar.sees(AT + "diego oops")
+    await diego.sees(AT + "diego oops")  # so it is not on its way any more
     diego.type("/delete .")
     await omar.sees(r"✗ diego \(deleted\)")
     omar.type("/search FIRST edition*")
@@ -60,6 +60,7 @@ async def test_messages_are_edited_deleted_answered_found_and_reacted_to(
         omar.type(line)
         await omar.sees(answer)
 
+    await diego.sees("omar by another name")  # so it is not among what is missed
     diego.type("/quit")
     assert await diego.ends() == 0
     await omar.sees("○ diego")

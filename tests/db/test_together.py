@@ -32,20 +32,31 @@ async def test_those_who_ask_at_once_share_a_transaction(database: Database) -> 
     assert await together.read(7) == -7
 
 
-async def test_those_who_ask_soon_after_one_another_share_a_transaction_too(database: Database) -> None:
+async def test_those_who_ask_soon_after_one_another_share_a_transaction_too(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes: list[int] = []
+    waits: list[float] = []
+    over = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await over.wait()
 
     def query(_: Connection, asked: Sequence[int]) -> Sequence[int]:
         sizes.append(len(asked))
         return asked
 
-    together = Together(database, query, gather_s=0.5)
+    together = Together(database, query, gather_s=60)
+    monkeypatch.setattr("db.together.asyncio.sleep", sleep)
     assert await together.read(0) == 0, "who is alone does not wait"
     later = []
     for n in range(1, 4):
         later.append(asyncio.create_task(together.read(n)))
         await database.read(count_rooms)  # as long as one of its own would have taken
+    over.set()
     assert await asyncio.gather(*later) == [1, 2, 3]
+    assert [0 < wait <= 60 for wait in waits] == [True]
     assert sizes == [1, 3]
 
 

@@ -23,6 +23,7 @@ const received = (more) => {
 
 await received(50);
 await please("terminate");
+await reader.until(() => reader.of("closing").length > 0, "a word of the server's");
 assert.deepEqual(reader.of("closing"), [{ reason: "shutdown", reconnect: true }]);
 await please("start");
 await reader.ready(2);
