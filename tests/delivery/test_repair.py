@@ -88,6 +88,7 @@ async def test_a_large_gap_is_repaired_in_pieces_as_its_readers_take_them(databa
             room = await server.node.database.read(partial(rooms.find, room_id=room_id))
             assert room is not None
             assert hub.attach(connection, room, 0)
+            await asyncio.gather(*hub._background)  # a room that is new here is looked at once
             broker.deaf = True
             sent = [omar.send("message", {"room_id": room_id, "content": "x" * 16_000}) for _ in range(64)]
             assert all(answer["ok"] for answer in await asyncio.gather(*sent))
