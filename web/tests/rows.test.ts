@@ -155,3 +155,19 @@ test("a page in front while a message arrives is two steps", () => {
   expect(read(first.rows)).toBe("day 8 +9 10 +11");
   expect(first).toMatchObject({ shift: true, more: true });
 });
+
+test("what waits in a room in which nothing was said yet stays the same row while more is written, and when it is sent", () => {
+  const [one, two] = [unsent("one"), unsent("two")];
+  const sent = message(5, { sender: "me", client_id: "one" });
+  const first = rows([], { unsent: [one] });
+  const both = rows([], { unsent: [one, two] });
+  const half = rows([sent], { unsent: [two] });
+  const behind = rows([message(4), sent], { unsent: [two] });
+  for (const [shown, next] of [
+    [first, both],
+    [both, half],
+    [both, behind],
+  ] as const)
+    expect(stepTo(shown, next)).toMatchObject({ anew: false, more: false, rows: next });
+  expect(stepTo(both, rows([message(4)])).anew).toBe(true);
+});

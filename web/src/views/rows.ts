@@ -177,11 +177,12 @@ export function stepTo(shown: readonly Row[], next: readonly Row[]): Step {
   return { rows: [...next.slice(0, after), ...shown.slice(before)], shift: true, anew: false, more: true };
 }
 
-/** The places of the first message that is in both. */
+/** The places of the first message that is in both. Where nothing but what waits is shown, that is known by its key. */
 function anchorOf(shown: readonly Row[], next: readonly Row[]): readonly [number, number] | null {
   const first = Math.max(firstSeq(shown), firstSeq(next));
-  const before = rowOf(shown, first);
-  const after = rowOf(next, first);
+  const waits = firstSeq(shown) === 0;
+  const before = waits ? shown.findIndex(({ kind }) => kind === "message") : rowOf(shown, first);
+  const after = waits ? next.findIndex(({ key }) => key === shown[before]?.key) : rowOf(next, first);
   if (before < 0 || after < 0) return null;
   return shown[before]?.key === next[after]?.key ? [before, after] : null;
 }
