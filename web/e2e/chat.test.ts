@@ -78,6 +78,32 @@ test("a message is edited, deleted, reacted to and answered, and its link leads 
   expect(await lucia.message("second").count()).toBe(0);
 });
 
+test("who begins an edit and selects its text at once has it selected", async ({ person }) => {
+  const omar = await person("omar");
+  const topic = `selected by ${omar.name}`;
+  await (await omar.account()).topic(topic);
+  await omar.enter(topic);
+  await omar.say("furst");
+  await omar.message("furst").hover();
+  const edit = omar.message("furst").getByRole("button", { name: "Edit", exact: true });
+  // As on a slow machine: they are in the box before the next frame.
+  const selected = edit.evaluate(async (button: HTMLElement) => {
+    const box = document.querySelector(".composer textarea") as HTMLTextAreaElement;
+    const frames: FrameRequestCallback[] = [];
+    const draw = window.requestAnimationFrame;
+    window.requestAnimationFrame = (frame) => frames.push(frame);
+    button.focus();
+    button.click();
+    while (box.value === "" || frames.length === 0) await new Promise((resolve) => setTimeout(resolve));
+    box.focus();
+    box.select();
+    window.requestAnimationFrame = draw;
+    for (const frame of frames) frame(performance.now());
+    return box.value.slice(box.selectionStart, box.selectionEnd);
+  });
+  await expect(selected).resolves.toBe("furst");
+});
+
 test("in a conversation one sees that a message is delivered and read, and in the sidebar what is unread", async ({
   person,
   account,

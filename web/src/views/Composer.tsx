@@ -54,10 +54,12 @@ export function Composer({
   }, []);
 
   useEffect(() => {
-    // Who is in the box may write already.
-    if (target === null || document.activeElement === box.current) return;
+    // Who is in the box may write already, or has gone there by then.
+    const isIn = () => document.activeElement === box.current;
+    if (target === null || isIn()) return;
     // After the menu or button that it came from has given the focus back.
     const frame = requestAnimationFrame(() => {
+      if (isIn()) return;
       box.current?.focus();
       box.current?.setSelectionRange(box.current.value.length, box.current.value.length);
     });
