@@ -274,6 +274,8 @@ test("all of it goes by keyboard alone: signing up, a topic, writing, answering,
   await keyboard.type("first");
   await keyboard.press("Enter");
   await omar.message("first").waitFor();
+  const waits = omar.log.getByLabel("Waits to be sent");
+  await waits.waitFor({ state: "hidden" });
 
   await tabTo(omar, /first/, "Shift+Tab");
   await keyboard.press("r");
@@ -282,7 +284,7 @@ test("all of it goes by keyboard alone: signing up, a topic, writing, answering,
   await keyboard.type("secont");
   await keyboard.press("Enter");
   await omar.message("secont").waitFor();
-  await omar.log.getByLabel("Waits to be sent").waitFor({ state: "hidden" });
+  await waits.waitFor({ state: "hidden" });
   // As fast as the keys come, none of them is lost.
   await Promise.all(["ArrowUp", "Backspace", "d", "Enter"].map((key) => keyboard.press(key)));
   await omar.message("second").waitFor();

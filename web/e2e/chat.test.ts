@@ -67,8 +67,9 @@ test("a message is edited, deleted, reacted to and answered, and its link leads 
     .waitFor();
 
   await omar.actInMenu("first", "Copy link");
-  const address = await omar.page.evaluate(() => navigator.clipboard.readText());
-  expect(address).toMatch(new RegExp(`^${omar.url}/#/room/[^/]+/\\d+$`));
+  const copied = () => omar.page.evaluate(() => navigator.clipboard.readText());
+  await expect.poll(copied).toMatch(new RegExp(`^${omar.url}/#/room/[^/]+/\\d+$`));
+  const address = await copied();
   await lucia.page.goto(address);
   await lucia.message("first").first().waitFor();
 
@@ -114,7 +115,7 @@ test("in a conversation one sees that a message is delivered and read, and in th
   await omar.say("are you there?");
   await omar.message("are you there?").getByLabel("Delivered").waitFor();
   await expect.poll(() => about(lucia, omar.name)).toMatch(/1 unread/);
-  expect(await lucia.page.title()).toMatch(/^\(1\)/);
+  await expect.poll(() => lucia.page.title()).toMatch(/^\(1\)/);
   await lucia.enter(omar.name);
   await omar.message("are you there?").getByLabel("Read").waitFor();
   await expect.poll(() => about(lucia, omar.name)).not.toMatch(/unread/);

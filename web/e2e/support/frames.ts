@@ -95,9 +95,11 @@ export function scrolledUp(log: Locator, screens: number): Promise<string[]> {
     };
     let seen = shown();
     const step = scroller.clientHeight / 8;
-    for (let screen = 0; screen < screens * 8; screen++) {
+    for (let steps = 0; steps < screens * 8; ) {
+      const before = scroller.scrollTop;
       scroller.scrollTop -= step;
       await frame();
+      if (scroller.scrollTop !== before) steps++; // else it is at the top, and a page on its way
       const now = shown();
       // By its key: what is said of a message changes when the one before it comes, which may be of the same sender.
       const overlap = now.findIndex(({ key }) => key === seen[0]?.key);

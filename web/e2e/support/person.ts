@@ -124,6 +124,8 @@ export class Person {
 
   async enter(room: string): Promise<void> {
     await this.room(room).click();
+    // The box alone may still be that of the room before.
+    await this.page.getByRole("heading", { level: 1, name: room, exact: true }).waitFor();
     await this.box.waitFor();
   }
 

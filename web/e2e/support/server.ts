@@ -61,6 +61,11 @@ export class Server {
     });
   }
 
+  /** Serve again, if a test ended while nothing was served. */
+  async resume(): Promise<void> {
+    if (this.process === null) await this.start();
+  }
+
   /** SIGKILL: no chance to clean up. Returns when it is gone. */
   async kill(): Promise<void> {
     await this.end("SIGKILL");

@@ -27,12 +27,13 @@ const world = base
     onCleanup(() => browser.close());
     return browser;
   })
-  .extend("people", async ({ task }, { onCleanup }) => {
+  .extend("people", async ({ task, server }, { onCleanup }) => {
     const people: Person[] = [];
     onCleanup(async () => {
       if (task.result?.state === "fail") for (const person of people) process.stderr.write(await person.describe());
       const problems = people.flatMap((person) => person.problems.map((problem) => `${person.name}: ${problem}`));
       await Promise.all(people.map((person) => person.close()));
+      await server.resume();
       expect(problems, task.name).toEqual([]);
     });
     return people;
