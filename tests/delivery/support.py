@@ -10,11 +10,13 @@ import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
+import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Connection as Transaction
 from sqlalchemy.engine import make_url
@@ -27,6 +29,7 @@ from db.engine import Database
 from db.queries import log, rooms, users
 from db.queries.rows import EntryRow
 from server.contract.errors import CloseReason
+from server.delivery import hub
 from server.delivery.connection import Principal
 from server.delivery.frames import Batch
 from server.transport.protocol import TextCodec
@@ -239,6 +242,14 @@ async def fill(database: Database, sender: str, contents: Mapping[str, Sequence[
 def principal(node: RunningNode, username: str) -> Principal:
     """Of a user who is connected."""
     return next(c.principal for c in node.node.hub.connections if c.principal.username == username)
+
+
+def soon_expired(monkeypatch: pytest.MonkeyPatch, expires_at: int) -> None:
+    """From now on a connection by a token that expires then (ms since the epoch) ends half a second after it began.
+
+    For the connections it is half a second before that time; the token is good for as long as a test may take.
+    """
+    monkeypatch.setattr(hub, "time", SimpleNamespace(time=lambda: expires_at / 1000 - 0.5))
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from db.models import users
 from server.auth import now_ms
 from server.cli import main
+from tests.delivery.support import soon_expired
 from tests.echo.upstream import EchoServer, echo_server
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
@@ -284,11 +285,14 @@ async def test_without_a_user_or_a_good_token_there_is_no_connection(gateway: Ru
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-async def test_a_session_that_ends_closes_its_channels(gateway: RunningNode, channel: str) -> None:
+async def test_a_session_that_ends_closes_its_channels(
+    gateway: RunningNode, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     token = await gateway.register("ana")
     user = await gateway.node.auth.user("ana")
-    short, _ = await gateway.node.auth.sign_in(user, 2000)
+    short, expires_at = await gateway.node.auth.sign_in(user, 3_600_000)
     by_link, by_token = await link(gateway.url, token, channel), await link(gateway.url, short, channel)
+    soon_expired(monkeypatch, expires_at)
     async with opened(by_link) as one, opened(by_token) as two:
         async with httpx.AsyncClient(base_url=gateway.url) as http:
             await http.post("/api/logout", headers=bearer(token))
