@@ -193,8 +193,8 @@ async def test_a_poll_does_not_hold_up_another_session(engineio: Endpoint) -> No
 
 async def test_pings_come_in_the_announced_interval_by_polling(engineio_with: Starting) -> None:
     async with engineio_with(ping_interval=0.1, ping_timeout=5) as server:
-        sid = await server.open()
         began = time.monotonic()
+        sid = await server.open()
         for _ in range(3):
             assert (await server.poll(sid)).text == "2"
             assert (await server.post(sid, "3")).text == "ok"
@@ -202,16 +202,17 @@ async def test_pings_come_in_the_announced_interval_by_polling(engineio_with: St
 
 
 async def test_pings_come_in_the_announced_interval_by_websocket(engineio_with: Starting) -> None:
-    async with engineio_with(ping_interval=0.1, ping_timeout=5) as server, server.session() as socket:
+    async with engineio_with(ping_interval=0.1, ping_timeout=5) as server:
         began = time.monotonic()
-        for _ in range(3):
-            assert await asyncio.wait_for(socket.recv(), 5) == "2"
-            await socket.send("3")
-        assert time.monotonic() - began >= 0.29
+        async with server.session() as socket:
+            for _ in range(3):
+                assert await asyncio.wait_for(socket.recv(), 5) == "2"
+                await socket.send("3")
+            assert time.monotonic() - began >= 0.29
 
 
 async def test_a_polling_session_answers_400_after_its_ping_timeout(engineio_with: Starting) -> None:
-    async with engineio_with(ping_interval=0.05, ping_timeout=0.05) as server:
+    async with engineio_with(ping_interval=0.05, ping_timeout=2) as server:
         silent, polls = await server.open(), await server.open()
         assert (await server.poll(polls)).text == "2"
         last = await server.poll(polls)  # it goes on polling, without a PONG
@@ -341,6 +342,7 @@ async def test_a_probe_that_does_not_go_on_is_closed_and_the_session_polls_on(en
         sid = await server.open()
         async with server.websocket(sid) as silent:
             assert await until_closed(silent) == []
+        server.engine.upgrade_timeout = 2  # time to probe
         async with server.upgrading(sid) as probed:
             assert await until_closed(probed) == []
         assert not server.engine.sockets[sid].upgrading

@@ -75,7 +75,7 @@ async def test_an_unknown_namespace_is_refused_with_an_object_and_the_session_st
 
 
 async def test_who_connects_nowhere_in_time_is_closed(socketio_with: Starting) -> None:
-    async with socketio_with(connect_timeout=0.3, ping_interval=0.1) as server:
+    async with socketio_with(connect_timeout=2, ping_interval=0.1) as server:
         async with server.session() as silent, server.session() as refused, connected(server) as in_time:
             await refused.send("40/x")
             await received(refused)

@@ -128,7 +128,7 @@ async def test_who_answers_pings_but_never_connects_is_closed(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
     assert CONNECT_TIMEOUT_S == 10
-    options = {"engine": {"connect_timeout": 0.4, "ping_interval": 0.1, "ping_timeout": 5}}
+    options = {"engine": {"connect_timeout": 2, "ping_interval": 0.1, "ping_timeout": 5}}
     async with running_node(sqlite_url, tmp_path, options=options) as node:
         token = await node.register("omar")
         async with (
@@ -170,6 +170,7 @@ async def test_abandoned_handshakes_leave_nothing(quiet_log: None, sqlite_url: s
         assert not eio.sockets
         assert not eio.half_open
         assert not node.node.socketio.server._peers
+        node.node.socketio.server._connect_timeout = CONNECT_TIMEOUT_S
         async with entered(node.url, await node.register("omar")) as raw:
             await raw.is_alive()
 

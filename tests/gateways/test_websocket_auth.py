@@ -142,7 +142,7 @@ async def test_a_wrong_token_in_the_address_is_told_of_after_the_handshake(gatew
 async def test_who_does_not_authenticate_in_time_is_told_and_closed(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
-    options = {"websocket": {"connect_timeout": 0.3}}
+    options = {"websocket": {"connect_timeout": 2}}
     async with (
         running_node(sqlite_url, tmp_path, options=options) as node,
         entered(node.url, await node.register("omar")) as in_time,
@@ -153,17 +153,19 @@ async def test_who_does_not_authenticate_in_time_is_told_and_closed(
         await in_time.is_alive()
 
 
-async def test_a_store_that_hangs_is_not_the_tokens_fault(quiet_log: None, sqlite_url: str, tmp_path: Path) -> None:
-    options = {"websocket": {"connect_timeout": 0.3}}
-    async with running_node(sqlite_url, tmp_path, options=options) as node:
-        token = await node.register("omar")
+async def test_a_store_that_hangs_is_not_the_tokens_fault(
+    gateway: RunningNode, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await gateway.register("omar")
+    with monkeypatch.context() as impatient:
+        impatient.setattr(gateway.node.websocket, "_connect_timeout", 0.3)
         # A device that is new is written down first.
-        async with store_held(sqlite_url), plain(node.url, token=token, device="new") as omar:
+        async with store_held(sqlite_url), plain(gateway.url, token=token, device="new") as omar:
             error, close_code = await refusal(omar)
             assert (error["code"], error["retryable"], close_code) == ("unavailable", True, 1008)
-        async with entered(node.url, token, device="new") as omar:
-            await omar.is_alive()
-            assert len(node.node.hub.connections) == 1
+    async with entered(gateway.url, token, device="new") as omar:
+        await omar.is_alive()
+        assert len(gateway.node.hub.connections) == 1
 
 
 async def test_what_waits_for_the_authentication_is_bounded(gateway: RunningNode, sqlite_url: str) -> None:
