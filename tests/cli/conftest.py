@@ -17,7 +17,7 @@ import pytest
 from server.cli import main
 from tests.db import postgresql
 
-DEADLINE_S = 30
+DEADLINE_S = 60
 
 
 class Command:

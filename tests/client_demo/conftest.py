@@ -19,7 +19,7 @@ import pytest
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
 from tests.support.process import ServerProcess
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 Server = RunningNode | ServerProcess

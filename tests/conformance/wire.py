@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from server.transport.server import EngineServer
 from tests.conformance.servers import APPLICATIONS, Application, DirectApplication, configure
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 SEPARATOR = "\x1e"
 
 

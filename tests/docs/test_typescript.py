@@ -17,7 +17,7 @@ TYPES = generate.TYPES.read_text("utf-8")
 def test_the_types_fit_the_client_and_refuse_what_is_wrong() -> None:
     compiler = SCRIPTS / "node_modules/typescript/bin/tsc"
     arguments = [node("typescript"), compiler, "--project", SCRIPTS / "types"]
-    told = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=50)
+    told = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=100)
     assert (told.stdout, told.returncode) == ("", 0)
 
 

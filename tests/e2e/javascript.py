@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 SCRIPTS = Path(__file__).parents[1] / "js"
-DEADLINE_S = 50
+DEADLINE_S = 100
 
 
 def node(package: str = "socket.io-client") -> str:

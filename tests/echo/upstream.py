@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from websockets.asyncio.server import Server, ServerConnection, serve
 
 from tests.support.client import DEADLINE_S
+from tests.support.ports import port_of
 
 Behaviour = Callable[[ServerConnection, str], Awaitable[None]]
 
@@ -30,7 +31,7 @@ class EchoServer:
         self.accepted = 0
         self.heard: list[str] = []
         self._server: Server | None = None
-        self._port = 0
+        self._port = port_of(self)
         self._changed = asyncio.Event()
 
     @property

@@ -17,7 +17,7 @@ from server.contract.errors import Error
 from server.contract.events import Closing
 from tests.support.node import NO_TLS
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 ENGINE = "/socket.io/?EIO=4&transport="
 SEPARATOR = "\x1e"
 HEAD = re.compile(r"^4\d(/[^,]*,)?\d*")

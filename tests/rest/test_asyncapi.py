@@ -43,7 +43,7 @@ def test_the_official_parser_has_nothing_to_complain_of() -> None:
         input=json.dumps(document()),
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
         check=True,
     )
     found = json.loads(judged.stdout)

@@ -19,7 +19,7 @@ from server.contract.errors import Error
 from server.contract.events import EVENTS
 from server.dispatch import Registry
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 REGISTRY = Registry(server.actions)
 
 

@@ -16,6 +16,7 @@ import httpx
 from server.app import Application, Node, create_app
 from server.serving import Server, listen
 from server.settings import Settings
+from tests.support.ports import port_of
 
 PASSWORD = "correct horse"
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -36,6 +37,7 @@ class RunningNode:
         self._options = options
         self._serving: asyncio.Task[None] | None = None
         self._socket: socket.socket | None = None
+        self._port = port_of(self)
         self.app: Application
         self.url = ""
 
@@ -47,9 +49,9 @@ class RunningNode:
         """Serve; raises what keeps it from starting."""
         self.app = create_app(self._settings, **self._options)
         await self.app.node.start()
-        port = int(self.url.rpartition(":")[2]) if self.url else 0
-        self._socket = listen("127.0.0.1", port)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._socket = listen("127.0.0.1", self._port)
+        self._port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
         server = _Server(self.app, "127.0.0.1", 0)
         self._server = server
         self._serving = asyncio.create_task(server.serve([self._socket]))

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.support.node import PASSWORD, token_from
+from tests.support.ports import port_of
 
 
 class ServerProcess:
@@ -21,7 +22,7 @@ class ServerProcess:
             "TIDINGS_LOG_LEVEL": "warning",
             **environment,
         }
-        self._port = 0
+        self._port = port_of(self)
         self.url = ""
         self.printed = ""
         self._process: asyncio.subprocess.Process | None = None
@@ -47,16 +48,20 @@ class ServerProcess:
             start_new_session=True,
         )
         assert self._process.stdout is not None
-        async with asyncio.timeout(30):
-            while True:
-                line = (await self._process.stdout.readline()).decode()
-                if not line:
-                    raise RuntimeError(f"the server did not start: exit status {await self._process.wait()}")
-                self.printed += line
-                if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
-                    self._port = int(found[1])
-                    self.url = found[0]
-                    return
+        try:
+            async with asyncio.timeout(60):
+                while True:
+                    line = (await self._process.stdout.readline()).decode()
+                    if not line:
+                        raise RuntimeError(f"the server did not start: exit status {await self._process.wait()}")
+                    self.printed += line
+                    if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+                        self._port = int(found[1])
+                        self.url = found[0]
+                        return
+        except TimeoutError:
+            await self.kill()
+            raise
 
     async def kill(self) -> None:
         """SIGKILL: no chance to clean up."""
