@@ -191,6 +191,8 @@ class CatchUp:
                 confirmed[room.key] = position
             if not hub.attach(connection, room, position):
                 behind.append(room.key)
+        if connection.entered is not None:
+            connection.entered()
         for notice in connection.deferred or ():
             hub.apply(connection, notice)
         connection.deferred = None

@@ -78,6 +78,7 @@ class Connection:
         "deferred",
         "device",
         "device_key",
+        "entered",
         "expiry",
         "id",
         "link",
@@ -107,6 +108,8 @@ class Connection:
         self.closed = False
         self.when_closed: list[Callable[[Connection], None]] = []
         """Called once, when the connection is gone."""
+        self.entered: Callable[[], None] | None = None
+        """Called once, when it is in its rooms; the replay follows."""
         self.deferred: list[Joined | Left] | None = []
         self.replay: asyncio.Task[None] | None = None
         self.expiry: asyncio.TimerHandle | None = None

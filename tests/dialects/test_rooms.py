@@ -341,6 +341,35 @@ async def test_who_lost_the_connection_gets_what_was_said_meanwhile_once(gateway
             assert [frame for frame in ana.pushed if frame["type"] == "message"] == []
 
 
+async def test_who_comes_back_is_counted_in_the_first_answer_whatever_they_are_told_before(
+    gateway: RunningNode, host: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await gateway.register("ana")
+    async with chatting(gateway, "ana", token) as ana:
+        await ana.connect_to("room one")
+        assert (await ana.counts())["room one"] == 1
+        key = (await gateway.node.auth.user("ana")).key
+    reading, go_on = asyncio.Event(), asyncio.Event()
+    arrivals = gateway.node.catch_up._arrivals
+    read = arrivals.read
+
+    async def held(asked: Any) -> Any:
+        reading.set()
+        await go_on.wait()
+        return await read(asked)
+
+    monkeypatch.setattr(arrivals, "read", held)
+    async with chatting(gateway, "ana", token) as ana:
+        counts = asyncio.create_task(ana.counts())
+        await reading.wait()
+        gateway.node.hub.tell(key, "presence", {"username": "host", "online": True, "last_seen": None})
+        for _ in range(5):
+            await host.ask("get_rooms")  # as many steps as a first command would need
+        assert not counts.done()
+        go_on.set()
+        assert (await counts)["room one"] == 1
+
+
 async def test_a_user_is_in_one_room_on_all_connections(gateway: RunningNode, host: Client) -> None:
     token = await gateway.register("ana")
     async with (

@@ -20,7 +20,6 @@ from server.contract.errors import ActionError, CloseReason, Error, ErrorCode
 from server.contract.models import timestamp
 from server.delivery.catchup import CatchUp
 from server.delivery.connection import Connection
-from server.delivery.frames import Batch
 from server.dispatch import Answer, Dispatcher
 from server.gateways.inbox import Inbox
 from server.gateways.live import CursorHeartbeat, LiveLink, ended
@@ -69,14 +68,6 @@ class SpeakerLink(LiveLink[WebSocketSession, SpeakerCodec]):
     def __init__(self, session: WebSocketSession, speaker: Speaker) -> None:
         super().__init__(session, SpeakerCodec(speaker))
         self.gateway = speaker.name
-        self._speaker = speaker
-        self._entered = False
-
-    def write(self, batch: Batch) -> None:
-        if not self._entered:
-            self._entered = True
-            self._speaker.entered()
-        super().write(batch)
 
     def close(self, reason: CloseReason, code: int | None = None) -> None:
         last = self.codec.encode("closing", {"reason": reason, "reconnect": reason.reconnect})
@@ -142,10 +133,10 @@ class Speaker(ABC):
 
     @abstractmethod
     def arrived(self) -> None:
-        """Signed in; what was missed follows."""
+        """Signed in; what was missed follows, when it has `entered`."""
 
     def entered(self) -> None:  # noqa: B027 - most have nothing to do
-        """The connection is in its rooms; the first event that it gets (`ready`, at the latest) goes out next."""
+        """The connection is in its rooms; what was missed follows."""
 
     # -- at its hand ---------------------------------------------------------------------------------------------
 
@@ -271,6 +262,7 @@ class Speaker(ABC):
             self._inbox = self._link.inbox = Inbox(gateway.dispatcher, self.context)
             self.connection = connection
             connection.only = self.hears()
+            connection.entered = self.entered
             if self._timeout is not None:
                 self._timeout.cancel()
             session.authenticated(CursorHeartbeat(connection, gateway.parts))
