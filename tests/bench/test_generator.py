@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -93,14 +94,24 @@ def test_what_was_acknowledged_and_delivered_is_what_was_sent() -> None:
     assert len(sent) > 4, "where one was answered, another is sent"
 
 
-def test_a_round_does_not_end_before_something_was_answered_and_delivered() -> None:
+def test_a_round_does_not_end_before_something_was_answered_and_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
+    went_on = threading.Semaphore(0)
+    run = Engine.run
+
+    def counted(engine: Engine, seconds: float) -> None:
+        run(engine, seconds)
+        if seconds > 0.01:  # beyond what was asked for
+            went_on.release()
+
+    monkeypatch.setattr(Engine, "run", counted)
+
     def connection(say: Say, incoming: Iterator[str]) -> None:
         say(READY)
         for text in incoming:
             sent = Sent(text)
-            time.sleep(0.1)
+            assert went_on.acquire(timeout=10)
             say(answer(sent.number))
-            time.sleep(0.1)
+            assert went_on.acquire(timeout=10)
             say(message(**sent.payload))
 
     made = generated(connection, window=1, seconds=0.01)
