@@ -1,9 +1,11 @@
-"""How the database fails: how long it is waited for, what says that it is away, and what ends a transaction."""
+"""Failures of the database: timeouts, the errors that mean it is unavailable, and those that end a transaction."""
 
 from __future__ import annotations
 
+import errno
 import sqlite3
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -15,10 +17,10 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT_MS = 10_000  # for a lock of another process (SQLite) or transaction (PostgreSQL)
 CONNECT_TIMEOUT_S = 10
-COMMAND_TIMEOUT_S = 30  # for an answer of PostgreSQL: a host that went silent does not hold its callers
+COMMAND_TIMEOUT_S = 30  # for an answer of PostgreSQL, so that a silent host does not block callers
 
-# What says that the store is in no state to serve, as opposed to a statement being wrong: primary result
-# codes of SQLite (sqlite.org/rescode.html), SQLSTATEs and classes of them (PostgreSQL's manual, appendix A).
+# Errors that mean that the store is unavailable, not that a statement is wrong: primary result codes of SQLite
+# (sqlite.org/rescode.html), SQLSTATEs and classes of them (PostgreSQL's manual, appendix A).
 _SQLITE_AWAY = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -37,34 +39,57 @@ _SQLITE_AWAY = frozenset(
 _POSTGRESQL_AWAY = (
     "08",  # connection
     "25006",  # read-only: a standby
-    "28",  # not let in
+    "28",  # authorization failed
     "3D",  # no such database
     "40",  # rolled back: deadlock, serialization
     "53",  # out of disk, memory or connections
-    "55P03",  # lock not to be had
+    "55",  # wrong state: accepts no connections, lock not available
     "57",  # shutting down, starting up, cancelled
     "58",  # I/O error
     "XX001",  # corrupted
     "XX002",
 )
-# In a read, these say that the query function tries to write.
+_DISK_FULL = "53100"
+_LOCKED = "55P03"
+# In a read, these mean that the query function tries to write.
 _WROTE = (sqlite3.SQLITE_READONLY, "25006")
 
-# In a connection's `info`.
+NO_SPACE = "no space is left on the disk"
+DAMAGED = "the database's files are gone or damaged"
+
 _FAILED = "tidings.failed"
+"""Key in a connection's `info`: an error has ended the transaction."""
 
 
 class StoreUnavailable(Exception):
-    """The database cannot be reached, or cannot write, now.
+    """The database cannot be reached, or cannot write, at the moment.
 
-    Nothing of the transaction is known to have happened; if the connection was lost at COMMIT, it may have.
+    The transaction did not take effect, unless the connection was lost during COMMIT; then it may have.
     """
+
+    def __init__(self, why: str, *, reason: str = "") -> None:
+        """
+        Args:
+            why: for the log.
+            reason: a short text for users; empty: none.
+        """
+        super().__init__(why)
+        self.reason = reason
+
+
+class Locked(StoreUnavailable):
+    """Another transaction holds a row that this one had to lock. Nothing was written."""
+
+    def __init__(self, why: str, rooms: Collection[int] = ()) -> None:
+        """`rooms`: keys of the rooms that are locked, if that is known; otherwise another row is."""
+        super().__init__(why)
+        self.rooms = frozenset(rooms)
 
 
 class Translating:
-    """A block in which an error that says that the store is away becomes `StoreUnavailable`; others stay as they are.
+    """Translates errors of an unavailable store within a `with` block to `StoreUnavailable`.
 
-    A class, because `contextlib.contextmanager` costs several times as much, and every transaction is in one.
+    It is a class because `contextlib.contextmanager` is several times slower, and every transaction uses one.
     """
 
     __slots__ = ("_reading",)
@@ -77,12 +102,19 @@ class Translating:
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if error is None or not _is_away(error) or (self._reading and _code(error) in _WROTE):
             return
-        raise StoreUnavailable(str(error).partition("\n")[0] or type(error).__name__) from error
+        if isinstance(error, StoreUnavailable):
+            return
+        why = str(error).partition("\n")[0] or type(error).__name__
+        if _code(error) == _LOCKED:
+            raise Locked(why) from error
+        if is_full(error):
+            raise StoreUnavailable(f"{NO_SPACE}: {why}", reason=NO_SPACE) from error
+        raise StoreUnavailable(why) from error
 
 
 def _is_away(error: BaseException | None) -> bool:
     if isinstance(error, OSError | PoolTimeout | PendingRollbackError):
-        return True  # PendingRollbackError: the function caught the store's error and went on
+        return True  # PendingRollbackError: the function caught the store's error and continued
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     code = _code(error)
@@ -90,7 +122,29 @@ def _is_away(error: BaseException | None) -> bool:
         return code & 0xFF in _SQLITE_AWAY
     if isinstance(code, str):
         return code.startswith(_POSTGRESQL_AWAY)
-    return isinstance(error, InternalError)  # asyncpg has read the server's good-bye, but not yet the end
+    # asyncpg has no code where it knows by itself that the connection is gone.
+    asyncpg = sys.modules.get("asyncpg")  # it is not imported on SQLite
+    if asyncpg is not None and isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)):
+        return not isinstance(error, ValueError)  # that is a parameter of the wrong type
+    return isinstance(error, InternalError)  # asyncpg has read the server's last message, but not yet the end
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether the error means that the disk is full."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    code = _code(error)
+    return code == _DISK_FULL or (isinstance(code, int) and code & 0xFF == sqlite3.SQLITE_FULL)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite reports a damaged database; damage of the search index alone does not count."""
+    code = _code(error)
+    return (
+        isinstance(code, int)
+        and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        and code != sqlite3.SQLITE_CORRUPT_VTAB
+    )
 
 
 def _code(error: BaseException | None) -> int | str | None:
@@ -101,17 +155,17 @@ def _code(error: BaseException | None) -> int | str | None:
 
 
 def note_error(context: ExceptionContext) -> None:
-    """For SQLAlchemy's event `handle_error`: see `note`."""
+    """Handler of SQLAlchemy's event `handle_error`; calls `note`."""
     conn = context.connection
     if conn is not None and note(conn, context.original_exception):
         context.is_disconnect = True
 
 
 def note(conn: Connection, error: BaseException) -> bool:
-    """A transaction that the database has given up must not go on, even if the function catches the error.
+    """Mark the transaction as failed, so that it cannot continue even if the function catches the error.
 
-    Returns whether the connection must not be used any more: SQLite may have rolled back by itself (a full disk), and
-    each later statement would commit on its own.
+    Returns whether the connection must be closed: SQLite may have rolled back by itself (a full disk), and then each
+    later statement would commit on its own.
     """
     if conn.invalidated:
         return False
@@ -121,9 +175,9 @@ def note(conn: Connection, error: BaseException) -> bool:
 
 
 def run_whole(conn: Connection, change: Callable[[Connection], T]) -> T:
-    """Run a function in a transaction. Raises `RuntimeError` if it hides an error that has ended the transaction."""
+    """Run a function in a transaction. Raises `RuntimeError` if it caught an error that has ended the transaction."""
     conn.info.pop(_FAILED, None)
     result = change(conn)
     if conn.info.pop(_FAILED, False):
-        raise RuntimeError("an error of the database was caught outside a savepoint; all is rolled back")
+        raise RuntimeError("an error of the database was caught outside a savepoint; the transaction is rolled back")
     return result

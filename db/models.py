@@ -1,6 +1,6 @@
 """The tables. Keys are integers, times are milliseconds since the Unix epoch (UTC).
 
-The ids that go over the wire (`room_id`, `message_id`, `sid`) are random strings beside the keys.
+The ids on the wire (`room_id`, `message_id`, `sid`) are random strings in columns of their own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Base(SQLModel):
 
 
 def _key(**options: Any) -> Any:
-    """A 64-bit key column; SQLite numbers rows by itself only where the type is exactly INTEGER."""
+    """A 64-bit key column; SQLite assigns keys only if the type is exactly INTEGER."""
     return Field(sa_type=BigInteger().with_variant(Integer(), "sqlite"), **options)
 
 
@@ -36,7 +36,7 @@ def _ms(**options: Any) -> Any:
 class Name(Base, table=True):
     """Every name in use: usernames and topic names share one namespace, by case-folded NFKC.
 
-    Two usernames may have one key (they are told apart by their PRECIS form), a topic is alone on its key.
+    Two usernames may share a key (`username_key` distinguishes them); a topic never shares its key.
     """
 
     key: str = Field(primary_key=True)
@@ -45,8 +45,12 @@ class Name(Base, table=True):
 
 class User(Base, table=True):
     id: int | None = _key(default=None, primary_key=True)
-    username: str = Field(unique=True)
-    password_hash: str | None = Field(default=None, description="None: cannot log in by password")
+    username: str = Field(description="As registered and shown")
+    username_key: str = Field(unique=True, description="The key for look-ups: `db.names.username_key`")
+    skeleton: str | None = Field(
+        default=None, unique=True, description="Only the oldest of usernames that look the same has it"
+    )
+    password_hash: str | None = Field(default=None, description="None: cannot log in with a password")
     created_at: int = _ms()
     last_seen: int | None = _ms(default=None)
     disabled: bool = False
@@ -54,7 +58,7 @@ class User(Base, table=True):
 
 
 class Block(Base, table=True):
-    """A user who wants to hear nothing from another."""
+    """A block: `user_id` has blocked `blocked_id`."""
 
     __table_args__: ClassVar[Any] = (
         Index("ix_block_blocked_user", "blocked_id", "user_id"),
@@ -69,13 +73,20 @@ class Block(Base, table=True):
 class Session(Base, table=True):
     """One login; tokens carry its `sid`."""
 
+    __table_args__: ClassVar[Any] = (Index("ix_session_user_source", "user_id", "source"),)
+
     id: int | None = _key(default=None, primary_key=True)
     sid: str = Field(unique=True)
-    user_id: int = _key(foreign_key="user.id", index=True)
+    user_id: int = _key(foreign_key="user.id")
     created_at: int = _ms()
     expires_at: int = _ms()
     revoked_at: int | None = _ms(default=None)
     user_agent: str | None = None
+    source: str | None = Field(default=None, description="Keyed hash of the user and the source they signed in from")
+    used_at: int | None = _ms(default=None, description="The last use, updated once an hour")
+    until_logout: bool | None = Field(
+        default=None, description="Ends with the user's other sessions of this kind, at a logout"
+    )
 
 
 class Device(Base, table=True):
@@ -91,7 +102,7 @@ class Device(Base, table=True):
 class Room(Base, table=True):
     """A log and its head. `last_seq` and `messages` are changed only with the entries they count.
 
-    A private room without members is nobody's any more, whether all have left or it was deleted: it is cleared away.
+    A private room without members, because all have left or it was deleted, is removed later.
     """
 
     id: int | None = _key(default=None, primary_key=True)
@@ -102,8 +113,8 @@ class Room(Base, table=True):
     title: str | None = None
     direct_key: str | None = Field(default=None, unique=True, description="smaller:larger user id, if direct")
     name_key: str | None = Field(default=None, unique=True)
-    first_seq: int = _ms(default=1, description="The oldest entry that retention has left; last_seq + 1 if none")
-    first_messages: int = _ms(default=0, description="Message entries before first_seq, which retention has taken")
+    first_seq: int = _ms(default=1, description="The oldest entry that retention has kept; last_seq + 1 if none")
+    first_messages: int = _ms(default=0, description="Message entries before first_seq, which retention has deleted")
     last_seq: int = _ms(default=0)
     messages: int = _ms(default=0, description="Message entries up to last_seq")
     last_message_seq: int = _ms(default=0, description="0: no message yet")
@@ -122,7 +133,7 @@ class Member(Base, table=True):
     role: str
     joined_at: int = _ms()
     joined_seq: int = _ms(description="The room's head when the user became a member: cursors start here")
-    muted_until: int | None = _ms(default=None, description="As in `mute`, kept here so that sending need not look")
+    muted_until: int | None = _ms(default=None, description="A copy of `mute`, so that sending need not query it")
     blocked: bool = Field(default=False, description="In a direct conversation: the other has blocked this member")
 
 
@@ -136,7 +147,7 @@ class Ban(Base, table=True):
 
 
 class Mute(Base, table=True):
-    """Who may not speak in a room; it outlives leaving and coming back."""
+    """A user who may not send in a room. It outlives leaving and rejoining."""
 
     __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
 
@@ -150,7 +161,7 @@ class InvitationLink(Base, table=True):
 
     code: str = Field(primary_key=True)
     room_id: int = _key(foreign_key="room.id", index=True)
-    user_id: int = _key(foreign_key="user.id", description="Who made it")
+    user_id: int = _key(foreign_key="user.id", description="Its creator")
     created_at: int = _ms()
     expires_at: int | None = _ms(default=None)
     uses_left: int | None = _ms(default=None)
@@ -174,18 +185,19 @@ class Entry(Base, table=True):
 
     room_id: int = _key(foreign_key="room.id", primary_key=True)
     seq: int = _ms(primary_key=True)
-    kind: str = Field(description="message, edit, delete, reaction, member, title")
+    kind: str = Field(description="One of `server.contract.events.ENTRIES`")
     message_id: str | None = Field(
         default=None,
         unique=True,
-        description="Of messages. Begins with the time, so that the index grows at its end; the rest is random",
+        description="Only messages have it. Starts with the time, so that the index grows at its end; the"
+        " rest is random",
     )
-    sender_id: int = _key(foreign_key="user.id", description="Who did it")
+    sender_id: int = _key(foreign_key="user.id", description="The user who created the entry")
     client_id: str | None = None
     content: str | None = Field(default=None, sa_type=Text)
     reply_to: str | None = Field(default=None, description="message_id of a message in the same room")
     body: str | None = Field(
-        default=None, sa_type=Text, description="JSON: whom a message mentions; what other kinds of entry carry"
+        default=None, sa_type=Text, description="JSON: the mentions of a message; the data of other kinds of entries"
     )
     messages: int = _ms(description="Message entries of the room up to this one: unread counts are differences")
     created_at: int = _ms()
@@ -196,10 +208,10 @@ class Entry(Base, table=True):
 
 
 class Cursor(Base, table=True):
-    """How far a device has received a room's log. No row: not told of the room yet."""
+    """The seq up to which a device has received a room's log. No row: it does not know the room yet."""
 
     __table_args__: ClassVar[Any] = (
-        Index("ix_cursor_room", "room_id"),  # for clearing a room away
+        Index("ix_cursor_room", "room_id"),  # for removing a room
         {"sqlite_with_rowid": False},
     )
 
@@ -209,13 +221,13 @@ class Cursor(Base, table=True):
 
 
 class EchoEntry(Base, table=True):
-    """What a user said on the echo channel, and what came back."""
+    """A content that a user sent to the echo channel, or received from it."""
 
     __tablename__: ClassVar[Any] = "echo_entry"
     __table_args__: ClassVar[Any] = (Index("ix_echo_entry_user", "user_id", "id"),)
 
     id: int | None = _key(default=None, primary_key=True)
-    entry_id: str = Field(unique=True, description="As `entry.message_id`")
+    entry_id: str = Field(unique=True, description="Like `entry.message_id`")
     user_id: int = _key(foreign_key="user.id")
     direction: str = Field(description="sent or received")
     content: str = Field(sa_type=Text)
@@ -223,7 +235,7 @@ class EchoEntry(Base, table=True):
 
 
 class ReadMarker(Base, table=True):
-    """How far a user has read a room."""
+    """The seq up to which a user has read a room."""
 
     __tablename__: ClassVar[Any] = "read_marker"
     __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
@@ -236,7 +248,7 @@ class ReadMarker(Base, table=True):
 
 
 class ConsumerCursor(Base, table=True):
-    """How far a consumer inside the server has followed a room's log. No row: it has not begun."""
+    """The seq up to which a consumer inside the server has processed a room's log. No row: it has not begun."""
 
     __tablename__: ClassVar[Any] = "consumer_cursor"
     __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
@@ -247,9 +259,9 @@ class ConsumerCursor(Base, table=True):
 
 
 class SearchDocument(Base, table=True):
-    """A message that search knows; ids are in the order in which it came to know them. Its words are elsewhere.
+    """An indexed message; ids are in the order of indexing.
 
-    They are in `search_words` (see below), or nowhere if the message was deleted.
+    Its words are in `search_words` (see below), unless the message was deleted.
     """
 
     __tablename__: ClassVar[Any] = "search_document"
@@ -282,7 +294,7 @@ echo_entries = _table(EchoEntry)
 consumer_cursors = _table(ConsumerCursor)
 search_documents = _table(SearchDocument)
 
-# What each database has in its own way, beside the models.
+# Tables that differ between the databases, in addition to the models.
 # `search_words`: by the id of a document, its words, folded and separated by spaces (db/queries/words.py). FTS5's
 # tokenizer "ascii" leaves all but ASCII alone, so it takes no word apart. Nothing is ranked: no sizes are kept.
 # `search_removed`: removals whose words FTS5 may still hold (see `db.queries.search.to_purge`).
@@ -306,5 +318,5 @@ event.listen(metadata, "before_drop", _ddl("DROP TABLE search_removed").execute_
 
 
 def in_models(_object: Any, name: str | None, kind: str, _reflected: bool, _compare_to: Any) -> bool:
-    """Whether the models speak of it: for Alembic, when it compares them with a database."""
+    """Whether an object belongs to the models, for Alembic's comparison with a database."""
     return not (kind == "table" and name is not None and name.startswith(("search_words", "search_removed")))

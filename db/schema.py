@@ -1,7 +1,9 @@
-"""Bringing a database to this version's tables, by the migrations in `db/migrations`.
+"""Migrates a database to the tables of this version, with the migrations in `db/migrations`.
 
 All functions are synchronous and start an event loop for PostgreSQL: call them from the command line, or
 through `asyncio.to_thread`. They raise `StoreUnavailable` if the database cannot be reached or written.
+
+Alembic is imported only if there is something to migrate, because the import takes longer than the check.
 """
 
 from __future__ import annotations
@@ -12,26 +14,25 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.script.revision import ResolutionError
-from alembic.util import CommandError
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import Connection, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from db.failures import BUSY_TIMEOUT_MS, CONNECT_TIMEOUT_S, Translating
+from db.wal import renew_left_log
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
 T = TypeVar("T")
 
 _SCRIPTS = Path(__file__).with_name("migrations")
 _ADVISORY_LOCK = int.from_bytes(b"tidings", "big")
-# Alembic keeps the migration under way in its modules' globals: one at a time, whatever database it is for.
+# Alembic keeps the running migration in module globals, so only one may run at a time, for any database.
 _alembic = threading.Lock()
 
 
@@ -40,10 +41,10 @@ class SchemaUnknown(Exception):
 
 
 def migrate(url: str) -> list[str]:
-    """Bring the database to the newest revision, in one transaction. Returns what was applied, oldest first.
+    """Migrate the database to the newest revision, in one transaction. Returns the applied revisions, oldest first.
 
-    A SQLite file is created if need be, in WAL mode. Several processes may do this at once: one migrates, the
-    others wait for it, and apply nothing. Raises `SchemaUnknown` rather than touch tables it does not know.
+    Creates a missing SQLite file, in WAL mode. Several processes may migrate concurrently: one does, the others wait
+    for it and apply nothing. Raises `SchemaUnknown` for tables of a newer version or another program.
     """
 
     def change(conn: Connection) -> list[str]:
@@ -51,6 +52,8 @@ def migrate(url: str) -> list[str]:
             conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
         todo = _pending(conn)
         if todo:
+            from alembic import command
+
             command.upgrade(_config(conn), "head")
         return todo
 
@@ -60,14 +63,19 @@ def migrate(url: str) -> list[str]:
 
 def pending(url: str) -> list[str]:
     """The revisions that `migrate` would apply, oldest first. Changes nothing, and creates no file."""
-    where = make_url(url)
-    if where.get_backend_name() == "sqlite" and not Path(where.database or "").exists():
+    database = make_url(url)
+    if database.get_backend_name() == "sqlite" and not Path(database.database or "").exists():
         return [step.revision for step in reversed(list(_scripts().walk_revisions()))]
-    return _run(where, _pending, write=False)
+    return _run(database, _pending, write=False)
 
 
 def draft(url: str, message: str) -> Path:
-    """Write the next migration, from what the models have beyond the last one; `url` is scratch space."""
+    """Write the next migration, from the difference between the models and the last one.
+
+    Args:
+        url: a scratch database.
+    """
+    from alembic import command
 
     def change(conn: Connection) -> Path:
         number = len(list(_scripts().walk_revisions())) + 1
@@ -80,7 +88,12 @@ def draft(url: str, message: str) -> Path:
 
 
 def _pending(conn: Connection) -> list[str]:
-    have = MigrationContext.configure(conn).get_current_heads()
+    have = _revisions(conn)
+    if have == (_newest(),):
+        return []
+    from alembic.script.revision import ResolutionError
+    from alembic.util import CommandError
+
     try:
         steps = list(_scripts().iterate_revisions("heads", have or "base"))
     except (ResolutionError, CommandError) as error:
@@ -88,11 +101,27 @@ def _pending(conn: Connection) -> list[str]:
     return [step.revision for step in reversed(steps)]
 
 
+def _revisions(conn: Connection) -> tuple[str, ...]:
+    """The revision of the database; empty if it was never migrated."""
+    if not inspect(conn).has_table("alembic_version"):
+        return ()
+    return tuple(conn.execute(text("SELECT version_num FROM alembic_version")).scalars())
+
+
+def _newest() -> str:
+    """The last revision, by the names of the migrations' files, `0001_core.py` and so on."""
+    return max(path.name for path in _SCRIPTS.glob("versions/[0-9]*.py")).partition("_")[0]
+
+
 def _scripts() -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory(str(_SCRIPTS))
 
 
 def _config(conn: Connection) -> Config:
+    from alembic.config import Config
+
     config = Config(attributes={"connection": conn})
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
@@ -123,7 +152,8 @@ def _on_sqlite(url: URL, function: Callable[[Connection], T], *, write: bool) ->
     def prepare(dbapi: Any, _record: Any) -> None:
         dbapi.isolation_level = None
         dbapi.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-        dbapi.execute("PRAGMA wal_autocheckpoint=0")  # a server on the same file checkpoints, and nobody else
+        dbapi.execute("PRAGMA wal_autocheckpoint=0")  # only the server of the file checkpoints
+        renew_left_log(dbapi)
         if write:
             _enter_wal(dbapi)
         else:
@@ -131,7 +161,7 @@ def _on_sqlite(url: URL, function: Callable[[Connection], T], *, write: bool) ->
 
     engine = create_engine(url.set(drivername="sqlite+pysqlite"), poolclass=NullPool)
     event.listen(engine, "connect", prepare)
-    # The lock comes before the look at the version, so who waited for it sees what the one before did.
+    # The lock is taken before the version is read, so a process that waited sees the completed migration.
     event.listen(engine, "begin", _begin_immediate if write else _begin)
     with engine.begin() as conn:
         return function(conn)
@@ -146,7 +176,7 @@ def _begin_immediate(conn: Connection) -> None:
 
 
 def _enter_wal(dbapi: sqlite3.Connection) -> None:
-    """Set WAL mode. SQLite does not wait for another connection that writes, so this does."""
+    """Set WAL mode. Waits for another writing connection, which SQLite does not do here."""
     deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
         try:

@@ -1,104 +1,128 @@
-"""SQLite: one connection that writes, a few that read, and the threads that they are used in.
+"""SQLite: one writing connection, several reading ones, and their threads.
 
-The writer is the only one that writes and checkpoints (which is what keeps clear of the WAL-reset bug of SQLite
-3.7.0–3.51.2), in a thread of its own. A brief transaction that would have the thread for itself runs in the event
-loop's instead, while the disk is quick. The readers cannot write or checkpoint; a read sees one snapshot.
+Only the writer writes and checkpoints, in its own thread; this also avoids the WAL-reset bug of SQLite 3.7.0–3.51.2.
+A brief transaction runs in the event loop's thread instead if the writer's thread is idle and the disk is fast. The
+readers cannot write or checkpoint; a read sees one snapshot.
 
-A transaction costs one hop to a thread; a driver that hops for each call (aiosqlite) costs four for each statement,
-and more processor time for the hops than for the query.
+Guarantees after a failed sync (`db.wal` explains what Linux does then):
+
+* Every commit syncs the log, even for data that could be recreated, because no commit is durable behind an unsynced
+  one. A commit whose sync fails affects only itself; SQLite overwrites it with the next one.
+* Checkpoints are explicit, because SQLite's automatic ones hide their errors. If a reader keeps a checkpoint from
+  reaching the end of the log, SQLite records the position without syncing the file; this module remembers it.
+* After any failure of the store, and after opening it, nothing is written until the log has been rewritten and
+  synced, the pages of an unsynced checkpoint have been rewritten and synced, and a checkpoint and a commit have
+  succeeded. Until then the log is not deleted either.
+
+Guarantees when the files are removed, replaced or truncated under the server (`db.files`), or SQLite reports damage:
+nothing that would be lost is written, and so nothing is acknowledged. Files that return are repaired as above. A
+truncated log is not checkpointed, because its missing part would become zeros in the database.
+
+A transaction costs one thread switch. A driver that switches for each call (aiosqlite) needs four per statement,
+which take more processor time than the query.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import QueuePool, StaticPool
 
-from db.failures import BUSY_TIMEOUT_MS, StoreUnavailable, note, note_error, run_whole
+from db.connections import (
+    AT_ONCE,
+    READERS,
+    commit,
+    driver_of,
+    on_driver,
+    reading_engine,
+    roll_back,
+    writing_engine,
+)
+from db.failures import BUSY_TIMEOUT_MS, DAMAGED, NO_SPACE, StoreUnavailable, is_damage, is_full
+from db.files import Files, FilesAway, LogCut
+from db.space import Space
+from db.wal import Log
 
+logger = logging.getLogger("tidings.db")
 T = TypeVar("T")
 
-READERS = 4
 QUICK_S = 0.002
-"""While transactions take longer than this on average, none runs in the event loop's thread."""
+"""Average time of a transaction above which none runs in the event loop's thread."""
 RECENT = 16
-"""How many transactions the average looks back, about: one of 50 ms keeps the loop free of the next dozen or two."""
-
-_FULL, _NORMAL = 2, 1  # of the pragma `synchronous`
-
-# In a connection's `info`.
-_AT_ONCE = "tidings.at_once"
-
-
-class NotAtOnce(Exception):
-    """The transaction cannot begin now: another process is writing, or something is wrong."""
+"""Approximate number of transactions in the average: after one of 50 ms, the next dozen or two run in the thread."""
+CHECKPOINT_FRAMES = 1000
+"""Growth of the log, in pages, that triggers a checkpoint."""
+CHECKPOINT_PATIENCE_MS = 10
+"""Time that a checkpoint waits for readers of an older snapshot; then it stops at their position."""
+_LOOK_EVERY = 16
+"""Commits between two checks of the length of the log."""
+FILES_S = 0.1
+"""Interval within which the files are not checked again."""
 
 
 class Sqlite:
-    """A SQLite file. All of it raises the errors of SQLAlchemy and of the driver as they are."""
+    """A SQLite file. Errors of SQLAlchemy and of the driver are not translated here."""
 
     def __init__(self, url: URL, *, synced: bool, checkpoints: bool, clock: Callable[[], float]) -> None:
-        """`synced`: a commit waits for the disk. `clock`: seconds, by which transactions are timed."""
+        """`synced`: a commit waits for the disk. `clock`: returns seconds, to time transactions."""
         self._url = url.set(drivername="sqlite+pysqlite")
-        self._synchronous = _FULL if synced else _NORMAL
+        self._synced = synced
         self._checkpoints = checkpoints
         self._clock = clock
-        self._suspect = False
-        self._recently = 2 * QUICK_S  # so the first ones run in the thread
+        self._suspect = True
+        """Whether the disk may lack data that SQLite believes to be there."""
+        self._damage = ""
+        """The damage because of which nothing is written until a restart; empty: none."""
+        self._log: Log | None = None
+        self._files: Files | None = None
+        self._checked_at = -FILES_S
+        """Time of the last successful check of the files; monotonic."""
+        self._space: Space | None = None
+        self._commits = 0
+        self._checkpointed = b"", 0
+        """The salt of the last checkpointed log, and its number of frames then."""
+        self._unsynced = b"", 0
+        """The salt of the last checkpointed log, and the number of frames written to the database without a sync."""
+        self.checkpoint_due = False
+        self._recently = 2 * QUICK_S  # so that the first ones run in the thread
         self._writer: Engine | None = None
         self._writing: Connection | None = None
-        self._settings: dict[str, int] = {}
-        """What `_writing` was set to by `_set`."""
+        self._settings: dict[str, int] = {}  # that `_writing` was set to by `_set`
         self._thread: ThreadPoolExecutor | None = None
         self._readers: Engine | None = None
         self._reader_threads: ThreadPoolExecutor | None = None
 
     async def start(self) -> None:
         self._thread = ThreadPoolExecutor(1, "tidings-db-writer")
-        self._writer = create_engine(
-            self._url,
-            hide_parameters=True,
-            poolclass=StaticPool,
-            connect_args={"check_same_thread": False},
-            pool_reset_on_return=None,
-        )
-        event.listen(self._writer, "connect", self._prepare_writer)
-        event.listen(self._writer, "begin", _begin_immediate)
-        event.listen(self._writer, "handle_error", note_error)
+        self._writer = writing_engine(self._url, synced=self._synced)
         self._reader_threads = ThreadPoolExecutor(READERS, "tidings-db-reader")
-        self._readers = create_engine(
-            self._url,
-            hide_parameters=True,
-            poolclass=QueuePool,
-            pool_size=READERS,
-            max_overflow=0,
-            # One read after another finds the pages that the one before it has cached.
-            pool_use_lifo=True,
-            connect_args={"check_same_thread": False},
-        )
-        event.listen(self._readers, "connect", self._prepare_reader)
-        event.listen(self._readers, "begin", _begin)
+        self._readers = reading_engine(self._url)
         await self._in_writer_thread(self._open_writer)
-        await self.read(lambda conn: conn.execute(text("SELECT 1")).scalar_one())
+        await asyncio.get_running_loop().run_in_executor(self._reader_threads, self._open_readers)
 
     async def stop(self) -> None:
-        """Finish what is being read, then close every connection. What is being written has ended."""
+        """Finish running reads, then close every connection. All writes have ended before."""
         readers, self._readers = self._readers, None
-        writer, self._writer = self._writer, None
         try:
+            if self._thread is not None and self._log is not None:
+                await self._in_writer_thread(self._settle)
             if self._reader_threads is not None and readers is not None:
                 self._reader_threads.shutdown()
                 readers.dispose()
         finally:
             if self._thread is not None:
-                # The last connection to close checkpoints, so the writer's is the last.
+                # The last connection to close checkpoints, so the writer's must be the last.
+                writer, self._writer = self._writer, None
                 if writer is not None:
                     await self._in_writer_thread(self._close_writer, writer)
                 self._thread.shutdown()
@@ -110,63 +134,245 @@ class Sqlite:
 
     def _read(self, query: Callable[[Connection], T]) -> T:
         assert self._readers is not None, "not started"
-        with self._readers.connect() as conn:
-            return query(conn)
+        try:
+            with self._readers.connect() as conn:
+                return query(conn)
+        except (DBAPIError, sqlite3.Error) as error:
+            self._note_damage(error)
+            raise
 
-    def write(self, change: Callable[[Connection], T], lazy: bool) -> asyncio.Future[T]:
-        """Run a transaction in the writer's thread, when those before it have ended."""
+    def write(
+        self, change: Callable[[Connection], T], lazy: bool, vital: bool, _locks: Sequence[int] | None, _wait: bool
+    ) -> asyncio.Future[T]:
+        """Run a transaction in the writer's thread, after the earlier ones. `lazy` has no effect."""
         assert self._thread is not None, "not started"
-        return asyncio.get_running_loop().run_in_executor(self._thread, self.transact, change, False, lazy)
+        return asyncio.get_running_loop().run_in_executor(self._thread, self.transact, change, False, vital)
+
+    def checkpoint(self) -> asyncio.Future[None]:
+        """Checkpoint in the writer's thread. After a failure, the next transaction recovers first."""
+        assert self._thread is not None, "not started"
+        self.checkpoint_due = False
+        return asyncio.get_running_loop().run_in_executor(self._thread, self._checkpoint_or_suspect)
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the next transaction must recover the store first, or cannot begin at all."""
+        return self._suspect or bool(self._damage)
 
     @property
     def quick(self) -> bool:
-        """Whether a transaction that need not wait may run in the event loop's thread: two switches of threads less.
+        """Whether a transaction that need not wait may run in the event loop's thread, which saves two thread
+        switches.
 
-        It may if the recent ones took no more than `QUICK_S` on average. So one slow commit may hold the loop up, but
-        not the next: they are in the thread until it is made up for by quick ones.
+        It may while recent ones took up to `QUICK_S` on average. So one slow commit may block the loop, but the next
+        ones run in the thread until fast commits have lowered the average.
         """
-        return not self._suspect and self._recently <= QUICK_S
+        return not self.suspect and not self.full and self._recently <= QUICK_S
 
     @staticmethod
     def probe(conn: Connection) -> None:
-        """Show that the file can be written to."""
+        """Check that the file can be written to."""
         (version,) = conn.exec_driver_sql("PRAGMA user_version").one()
         conn.exec_driver_sql(f"PRAGMA user_version={int(version) ^ 1}")
 
-    def transact(self, change: Callable[[Connection], T], at_once: bool = False, lazy: bool = False) -> T:
-        """One transaction, timed. `at_once`: it raises `NotAtOnce` instead of waiting for another process's lock."""
-        if lazy:  # it says nothing of the disk
-            return self._transact_now(change, at_once, _NORMAL)
+    def transact(self, change: Callable[[Connection], T], at_once: bool = False, vital: bool = False) -> T:
+        """Run and time one transaction. `at_once`: raise `NotAtOnce` instead of waiting for another process's
+        lock."""
         began = self._clock()
         try:
-            return self._transact_now(change, at_once, self._synchronous)
+            if self._space is not None and not vital:
+                self._space.look()
+            try:
+                return self._transact_now(change, at_once)
+            except (DBAPIError, sqlite3.Error, OSError) as error:
+                made_room = self._space is not None and self._space.note(error)
+                if not (vital and made_room):
+                    raise
+            return self._transact_now(change, at_once)  # with the space of the deleted reserve
         finally:
             self._recently += (self._clock() - began - self._recently) / RECENT
 
-    def _transact_now(self, change: Callable[[Connection], T], at_once: bool, synchronous: int) -> T:
-        """After a failure of the store: on a new connection, and only after a probe."""
-        assert self._writer is not None, "not started"
-        conn = self._writing
-        if conn is None:
-            conn = self._writing = self._writer.connect()
+    def _transact_now(self, change: Callable[[Connection], T], at_once: bool) -> T:
+        """Run a transaction; after a failure of the store, on a new connection and after `_recover`."""
+        self._check_files()
+        conn = self._connection()
         try:
             if self._suspect:
-                _commit(conn, self.probe)
-                self._suspect = False
-            # Whatever it was: nothing is less durable than it should be for what was written before it.
-            self._set(conn, "synchronous", synchronous)
+                self._recover(conn)
             self._set(conn, "busy_timeout", 0 if at_once else BUSY_TIMEOUT_MS)
             if at_once:
-                conn.info[_AT_ONCE] = True
-            return _commit(conn, change)
+                conn.info[AT_ONCE] = True
+            result = commit(conn, change)
+        except (DBAPIError, sqlite3.Error) as error:
+            self._note_damage(error)
+            raise
         finally:
-            if conn.invalidated:
-                self._suspect, self._writing = True, None
-                self._settings.clear()
-                conn.close()
+            self._drop_if_invalidated(conn)
+        self._commits += 1
+        if self._commits % _LOOK_EVERY == 0:
+            self._check_log()
+        return result
+
+    def _connection(self) -> Connection:
+        assert self._writer is not None, "not started"
+        if self._writing is None:
+            self._writing = self._writer.connect()
+        return self._writing
+
+    def _drop_if_invalidated(self, conn: Connection) -> None:
+        if conn.invalidated:
+            self._suspect, self._writing = True, None
+            self._settings.clear()
+            conn.close()
+
+    def _recover(self, conn: Connection) -> None:
+        """Repair the files, and check that they can be written to."""
+        self._repair(conn)
+        commit(conn, self.probe)
+        self._suspect = False
+
+    def _repair(self, conn: Connection) -> None:
+        """Bring the disk to the state that SQLite assumes. Raises `sqlite3.Error` or `OSError`."""
+        assert self._log is not None, "not started"
+        self._set(conn, "busy_timeout", BUSY_TIMEOUT_MS)
+        transaction = conn.begin()  # keeps other processes from writing
+        try:
+            self._log.renew()
+            log, frames = self._unsynced
+            if frames and log == self._log.length()[0]:
+                self._log.redo(frames)
+            self._unsynced = b"", 0
+        finally:
+            roll_back(conn, transaction)
+        if self._checkpoints:
+            self._checkpoint(conn)
+
+    # -- the files -----------------------------------------------------------------------------------------------
+
+    def _check_files(self, *, anyway: bool = False) -> None:
+        """Raises `StoreUnavailable` if a write would be lost. `anyway`: check even shortly after the last check."""
+        if self._damage:
+            raise StoreUnavailable(self._damage, reason=DAMAGED)
+        just_now = not self._suspect and time.monotonic() - self._checked_at < FILES_S
+        if self._files is None or (just_now and not anyway):
+            return
+        try:
+            self._files.look()
+        except FilesAway as error:
+            if not self._suspect:
+                logger.critical("%s: nothing is written until the file is back, or the server is restarted", error)
+                if error.only_log and self._checkpoints:
+                    self._try_to_checkpoint()  # the database is in place, so the log can be saved
+            self._suspect = True
+            problem = f"the database's files are missing or replaced: {error}"
+            raise StoreUnavailable(problem, reason=DAMAGED) from error
+        except LogCut as error:
+            if not (error.emptied and self._was_checkpointed()):
+                self._damaged(str(error))
+                raise StoreUnavailable(self._damage, reason=DAMAGED) from error
+            self._files.log_was_emptied()
+        self._checked_at = time.monotonic()
+
+    def _was_checkpointed(self) -> bool:
+        """Whether another process has checkpointed and emptied the log, so that the database has all of it."""
+        if self._writing is None:
+            return False
+        try:
+            self._set(self._writing, "busy_timeout", BUSY_TIMEOUT_MS)
+            # It restarts the log, and fails if frames are missing.
+            ((busy, _, _),) = driver_of(self._writing).execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        except (DBAPIError, sqlite3.Error):
+            return False
+        return not busy
+
+    def _note_damage(self, error: BaseException) -> None:
+        if is_damage(error):
+            self._damaged(str(error).partition("\n")[0])
+
+    def _damaged(self, problem: str) -> None:
+        """Stop all writes and checkpoints."""
+        if not self._damage:
+            self._damage = f"the database is damaged: {problem}"
+            logger.critical("%s; nothing is written until the server is restarted", self._damage)
+
+    def keep_reserve(self) -> None:
+        self._space = Space(Path(self._url.database or ""))
+
+    @property
+    def full(self) -> bool:
+        """Whether the disk is full and the reserve deleted, so that only vital writes succeed."""
+        return self._space is not None and self._space.full
+
+    # -- the checkpoint ------------------------------------------------------------------------------------------
+
+    def _check_log(self) -> None:
+        if self._log is None or not self._checkpoints:
+            return
+        log, frames = self._log.length()
+        growth = frames - self._checkpointed[1] if log == self._checkpointed[0] else frames
+        self.checkpoint_due = growth >= CHECKPOINT_FRAMES
+
+    def _checkpoint_or_suspect(self) -> None:
+        if self.suspect:
+            return  # `_recover` includes one
+        try:
+            self._check_files(anyway=True)
+        except StoreUnavailable:
+            return
+        self._try_to_checkpoint()
+
+    def _try_to_checkpoint(self) -> None:
+        conn = self._connection()
+        try:
+            self._checkpoint(conn)
+        except (DBAPIError, sqlite3.Error, OSError) as error:
+            self._note_damage(error)
+            logger.error("the checkpoint failed: %s", error)
+        finally:
+            self._drop_if_invalidated(conn)
+
+    def _checkpoint(self, conn: Connection) -> None:
+        """Write the log to the database. Raises `sqlite3.Error`."""
+        assert self._log is not None, "not started"
+        self._set(conn, "busy_timeout", CHECKPOINT_PATIENCE_MS)
+        try:
+            # FULL, unlike PASSIVE, blocks writers meanwhile. Readers continue.
+            ((busy, frames, written),) = driver_of(conn).execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+        except sqlite3.Error as error:
+            if is_full(error):  # nothing is lost: the log still has everything
+                logger.warning("the checkpoint failed: %s", NO_SPACE)
+                return
+            conn.invalidate(error)
+            raise
+        log = self._log.length()[0]
+        if frames >= 0:  # otherwise another process is checkpointing
+            self._checkpointed = log, frames
+            self._unsynced = (log, written) if busy else (b"", 0)
+
+    def _settle(self) -> None:
+        """Checkpoint before the end, repairing the files if necessary. On failure the log stays for the next
+        start."""
+        assert self._log is not None, "not started"
+        if self._checkpoints:
+            self._checkpoint_or_suspect()
+        if not self.suspect:
+            return
+        try:
+            if self._damage:
+                raise StoreUnavailable(self._damage, reason=DAMAGED)
+            if self._writing is None:  # opening a missing file would create it
+                self._check_files()
+            conn = self._connection()
+            try:
+                self._repair(conn)
+            finally:
+                self._drop_if_invalidated(conn)
+        except (DBAPIError, sqlite3.Error, OSError, StoreUnavailable) as error:
+            logger.error("the checkpoint failed, so the log stays for the next start: %s", error)
+            self._log.keep()
 
     def _set(self, conn: Connection, pragma: str, value: int) -> None:
-        """A setting of the writer's connection, which nobody else changes: asked for only if it is another one."""
+        """Change a setting of the writer's connection, if it has another value."""
         if self._settings.get(pragma) != value:
             self._settings.pop(pragma, None)
             on_driver(conn, f"PRAGMA {pragma}={value}")
@@ -177,111 +383,22 @@ class Sqlite:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     def _open_writer(self) -> None:
-        assert self._writer is not None
-        self._writing = self._writer.connect()
+        (_, _, path) = on_driver(self._connection(), "PRAGMA database_list")[0]
+        self._log = Log(Path(path))
+        self._files = Files(Path(path))
+
+    def _open_readers(self) -> None:
+        """Open all reading connections while the files exist: opening one later might create new files."""
+        assert self._readers is not None, "not started"
+        with ExitStack() as stack:
+            for _ in range(READERS):
+                stack.enter_context(self._readers.connect()).execute(text("SELECT 1 FROM sqlite_master")).all()
 
     def _close_writer(self, writer: Engine) -> None:
         if self._writing is not None:
             self._writing.close()
             self._writing = None
         writer.dispose()
-
-    def _prepare_writer(self, dbapi: Any, _record: Any) -> None:
-        _prepare(
-            dbapi,
-            {
-                "busy_timeout": BUSY_TIMEOUT_MS,
-                "journal_mode": "wal",
-                "synchronous": self._synchronous,
-                "foreign_keys": 1,
-                "secure_delete": 1,  # what is deleted is gone from the file, too
-                "wal_autocheckpoint": 1000 if self._checkpoints else 0,
-                "cache_size": -65536,
-            },
-        )
-
-    def _prepare_reader(self, dbapi: Any, _record: Any) -> None:
-        _prepare(
-            dbapi,
-            {
-                "busy_timeout": BUSY_TIMEOUT_MS,
-                "foreign_keys": 1,
-                "wal_autocheckpoint": 0,
-                "query_only": 1,
-                # Pages that are not here are in the cache of the operating system: more would hardly be quicker.
-                "cache_size": -4096,
-            },
-        )
-
-
-def _prepare(dbapi: Any, pragmas: Mapping[str, int | str]) -> None:
-    """Set up a new SQLite connection, and read back: `journal_mode=wal` can fail without an error."""
-    try:
-        dbapi.isolation_level = None  # BEGIN is ours, not pysqlite's
-        cursor = dbapi.cursor()
-        for pragma, value in pragmas.items():
-            cursor.execute(f"PRAGMA {pragma}={value}")
-            cursor.execute(f"PRAGMA {pragma}")
-            (got,) = cursor.fetchone()
-            if got != value:
-                raise StoreUnavailable(f"SQLite did not take {pragma}={value}, it has {got}")
-        cursor.close()
-    except BaseException:
-        dbapi.close()
-        raise
-
-
-def _begin(conn: Connection) -> None:
-    conn.exec_driver_sql("BEGIN")
-
-
-def _begin_immediate(conn: Connection) -> None:
-    # A deferred transaction that reads before it writes fails at once with SQLITE_BUSY_SNAPSHOT.
-    if not conn.info.pop(_AT_ONCE, False):
-        on_driver(conn, "BEGIN IMMEDIATE")
-        return
-    try:
-        _driver(conn).execute("BEGIN IMMEDIATE")
-    except sqlite3.Error as error:
-        raise NotAtOnce from error
-
-
-def _driver(conn: Connection) -> sqlite3.Connection:
-    driver = conn.connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)
-    return driver
-
-
-def on_driver(conn: Connection, sql: str, parameters: Sequence[Any] = (), *, many: bool = False) -> list[Any]:
-    """Run a statement on SQLite's driver as it is, and return its rows (booleans as 0 and 1).
-
-    For the path of every message: SQLAlchemy's part costs several times as much as SQLite's there. `many`: once for
-    each of the parameters. Raises `sqlite3.Error`; it counts for the transaction as an error of SQLAlchemy's does.
-    """
-    driver = _driver(conn)
-    try:
-        return (driver.executemany if many else driver.execute)(sql, parameters).fetchall()
-    except sqlite3.Error as error:
-        if note(conn, error):
-            conn.invalidate(error)
-        raise
-
-
-def _commit(conn: Connection, change: Callable[[Connection], T]) -> T:
-    transaction = conn.begin()
-    try:
-        result = run_whole(conn, change)
-        transaction.commit()
-        return result
-    except BaseException:
-        _roll_back(conn, transaction)
-        raise
-
-
-def _roll_back(conn: Connection, transaction: RootTransaction) -> None:
-    try:
-        transaction.rollback()
-        if not conn.invalidated:
-            conn.connection.rollback()  # after a COMMIT that failed, the line above sends nothing
-    except (DBAPIError, sqlite3.Error):
-        conn.invalidate()
+        if self._log is not None:
+            self._log.close()
+            self._log = None

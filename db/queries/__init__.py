@@ -1,1 +1,1 @@
-"""Typed queries: plain functions of a SQLAlchemy connection, to be run by `Database.read` or `Database.write`."""
+"""Typed queries: plain functions of a SQLAlchemy connection, run by `Database.read` or `Database.write`."""

@@ -1,4 +1,4 @@
-"""Consumers inside the server, which follow the logs of all rooms: how far each has got, in each room."""
+"""The cursors of consumers inside the server, which follow the logs of all rooms."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def _select_some() -> Select[Any]:
 
 
 def behind(conn: Connection, consumer: str, after: int, limit: int) -> list[int]:
-    """A page of the rooms whose log goes on after the consumer's cursor. `after`: the last key of the page before."""
+    """A page of the rooms with entries after the consumer's cursor. `after`: the last key of the previous page."""
     rows = conn.execute(_select_behind(), {"consumer": consumer, "after": after, "limit": limit})
     return [row[0] for row in rows]
 
 
 def places(conn: Connection, consumer: str, room_keys: Iterable[int]) -> list[Place]:
-    """Where the consumer is in some rooms; those that are gone are left out."""
+    """The consumer's cursors in some rooms, without deleted rooms."""
     rows = conn.execute(_select_some(), {"consumer": consumer, "keys": list(room_keys)})
     return [Place(*row) for row in rows]
 
@@ -69,7 +69,7 @@ _MOVE = (
 )
 
 
-# What is written with a cursor refers to its room. Who locks both has the room first, or two wait in a circle.
+# Rows written with a cursor refer to its room. The room must be locked before the cursor, to avoid deadlocks.
 _SHARE = (
     select(rooms.c.id)
     .where(rooms.c.id.in_(bindparam("keys", expanding=True)))
@@ -79,7 +79,7 @@ _SHARE = (
 
 
 def advance(conn: Connection, consumer: str, moves: Mapping[int, tuple[int, int]]) -> set[int]:
-    """Move cursors, room -> (from, to). Returns the rooms in which the cursor was where it was believed to be.
+    """Move cursors, room -> (from, to). Returns the rooms in which the cursor had the expected value.
 
     In the others somebody else moves it (another node, retention), and nothing is changed.
     """
@@ -91,8 +91,8 @@ def advance(conn: Connection, consumer: str, moves: Mapping[int, tuple[int, int]
             insert_or(conn.dialect.name, consumer_cursors).on_conflict_do_nothing(),
             [{"consumer": consumer, "room_id": room_key, "seq": 0} for room_key in fresh],
         )
-    found = conn.execute(_LOCK, {"by": consumer, "keys": sorted(moves)}).all()
-    moved = {room_key for room_key, seq in found if moves[room_key][0] == seq}
+    locked = conn.execute(_LOCK, {"by": consumer, "keys": sorted(moves)}).all()
+    moved = {room_key for room_key, seq in locked if moves[room_key][0] == seq}
     if moved:
         conn.execute(
             _MOVE, [{"by": consumer, "room": room_key, "to": moves[room_key][1]} for room_key in sorted(moved)]
@@ -109,5 +109,5 @@ def skip(conn: Connection, consumer: str, room_key: int, seq: int) -> None:
 
 
 def forget(conn: Connection, room_key: int) -> None:
-    """Drop every consumer's cursor of a room that is cleared away."""
+    """Delete every consumer's cursor of a room that is being removed."""
     conn.execute(delete(consumer_cursors).where(consumer_cursors.c.room_id == room_key))

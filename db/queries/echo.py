@@ -9,6 +9,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection
 
 from db.models import echo_entries
+from db.queries.rows import ENTRY_BYTES, first_of
 
 
 class EchoRow(NamedTuple):
@@ -33,19 +34,26 @@ def add(conn: Connection, user_key: int, new: Sequence[EchoRow]) -> None:
 
 def key(conn: Connection, user_key: int, entry_id: str) -> int | None:
     """The key of an entry of the user's own log."""
-    found = conn.execute(
+    row_key = conn.execute(
         select(echo_entries.c.id).where(echo_entries.c.entry_id == entry_id, echo_entries.c.user_id == user_key)
     ).scalar()
-    return None if found is None else int(found)
+    return None if row_key is None else int(row_key)
 
 
-def page(conn: Connection, user_key: int, before: int | None, limit: int) -> list[EchoRow]:
-    """The newest `limit` entries (before a key), in order."""
+def page(
+    conn: Connection, user_key: int, before: int | None, limit: int, max_bytes: int
+) -> tuple[list[EchoRow], bool]:
+    """The newest `limit` entries (before a key), in order, of up to `max_bytes`; and whether there are older ones."""
     statement = select(*_COLUMNS).where(echo_entries.c.user_id == user_key)
     if before is not None:
         statement = statement.where(echo_entries.c.id < before)
-    rows = conn.execute(statement.order_by(echo_entries.c.id.desc()).limit(limit)).all()
-    return [EchoRow(*row) for row in reversed(rows)]
+    rows = conn.execute(statement.order_by(echo_entries.c.id.desc()).limit(limit + 1))
+    page_rows, more = first_of((EchoRow(*row) for row in rows), limit, max_bytes, _bytes)
+    return page_rows[::-1], more
+
+
+def _bytes(row: EchoRow) -> int:
+    return ENTRY_BYTES + (len(row.content) if row.content.isascii() else 4 * len(row.content))
 
 
 def after(conn: Connection, user_key: int, key: int, limit: int) -> list[tuple[int, EchoRow]]:

@@ -1,4 +1,4 @@
-"""All that is kept of one user, in pages by key: one page is in memory, however much there is."""
+"""All stored data of one user, in pages by key, so that only one page is in memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import BigInteger, Select, and_, bindparam, or_, select, tuple_
 from sqlalchemy.engine import Connection
 
+from db.connections import stepwise
 from db.models import (
     blocks,
     cursors,
@@ -22,19 +23,18 @@ from db.models import (
     sessions,
     users,
 )
-from db.queries.rows import stepwise
 
 Key = tuple[int | str, ...]
 
 _ME: Any = bindparam("me", type_=BigInteger())
 _SCANNED = 5000
-"""Entries that a page of what a user wrote looks at, at most."""
+"""Most entries that one page of a user's messages and reactions examines."""
 _BYTES = 1024 * 1024
-"""Content in one page, at most, if more than one entry."""
+"""Most bytes of content in one page with more than one entry."""
 
 
 class Part(NamedTuple):
-    """One kind of record: what is selected, and the columns that it is ordered and paged by."""
+    """One kind of record: its select, and the columns for order and paging."""
 
     select: Select[Any]
     key: Sequence[Any]
@@ -48,6 +48,7 @@ PARTS: Final[Mapping[str, Part]] = {
             sessions.c.created_at,
             sessions.c.expires_at,
             sessions.c.revoked_at,
+            sessions.c.used_at,
             sessions.c.user_agent,
         ).where(sessions.c.user_id == _ME),
         (sessions.c.id,),
@@ -115,22 +116,22 @@ PARTS: Final[Mapping[str, Part]] = {
         (echo_entries.c.id,),
     ),
 }
-"""Everything but what the user wrote to rooms."""
+"""All kinds of records except messages and reactions."""
 
 
 def page(
     conn: Connection, kind: str, user_key: int, after: Key | None, limit: int
 ) -> tuple[list[dict[str, Any]], Key | None]:
-    """A page of one kind of record, and where the next begins; None: this was the last."""
+    """A page of one kind of record, and the key for the next page; None: this was the last one."""
     part = PARTS[kind]
     statement = part.select.add_columns(*(column.label(f"_{n}") for n, column in enumerate(part.key)))
     if after is not None:
         statement = statement.where(tuple_(*part.key) > tuple_(*after))
-    found = conn.execute(statement.order_by(*part.key).limit(limit), {"me": user_key}).mappings().all()
-    records = [{name: value for name, value in row.items() if not name.startswith("_")} for row in found]
-    if len(found) < limit or not part.key:
+    rows = conn.execute(statement.order_by(*part.key).limit(limit), {"me": user_key}).mappings().all()
+    records = [{name: value for name, value in row.items() if not name.startswith("_")} for row in rows]
+    if len(rows) < limit or not part.key:
         return records, None
-    return records, tuple(found[-1][f"_{n}"] for n in range(len(part.key)))
+    return records, tuple(rows[-1][f"_{n}"] for n in range(len(part.key)))
 
 
 _PLACE = (entries.c.room_id, entries.c.seq)
@@ -140,7 +141,7 @@ _END = select(*_PLACE).where(_FROM).order_by(*_PLACE).offset(bindparam("skipped"
 
 
 class Written(NamedTuple):
-    """A message of a user, or a reaction (whose `body` says to what)."""
+    """A message of a user, or a reaction (whose `body` names the message)."""
 
     room_key: int
     seq: int
@@ -185,7 +186,8 @@ _LAST = (2**62, 0)
 
 
 def written(conn: Connection, user_key: int, after: tuple[int, int]) -> tuple[list[Written], tuple[int, int] | None]:
-    """What a user wrote after a place, (room, seq), and where to go on; None: that was all.
+    """The messages and reactions of a user after a position (room, seq), and the next position; None: these were the
+    last.
 
     It goes through the logs of all rooms, a part at a time: there is no index by sender, which every message would
     have to be put into for the sake of a few exports, and no record of the rooms that a user has left.
@@ -193,12 +195,12 @@ def written(conn: Connection, user_key: int, after: tuple[int, int]) -> tuple[li
     asked = {"room": after[0], "seq": after[1]}
     row = conn.execute(_END, {**asked, "skipped": _SCANNED - 1}).first()
     end = _LAST if row is None else (row[0], row[1])
-    found: list[Written] = []
+    written_entries: list[Written] = []
     size = 0
     with stepwise(conn, _select_written, {"me": user_key, **asked, "to_room": end[0], "to_seq": end[1]}) as rows:
         for one in map(Written._make, rows):
             size += len(one.content or "")
-            if found and size > _BYTES:
-                return found, (found[-1].room_key, found[-1].seq)
-            found.append(one)
-    return found, None if end == _LAST else end
+            if written_entries and size > _BYTES:
+                return written_entries, (written_entries[-1].room_key, written_entries[-1].seq)
+            written_entries.append(one)
+    return written_entries, None if end == _LAST else end

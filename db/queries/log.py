@@ -1,4 +1,4 @@
-"""The log of a room: its entries, as they are added, rewritten and read."""
+"""The log of a room: adding, rewriting and reading entries."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import orjson
 from sqlalchemy import Select, Text, and_, bindparam, case, cast, func, insert, not_, null, or_, select, update
 from sqlalchemy.engine import Connection
 
+from db.connections import fetch, on_driver, stepwise
 from db.models import entries, members, users
 from db.queries.rows import (
     EntryRow,
@@ -19,24 +20,22 @@ from db.queries.rows import (
     chunked,
     entry_bytes,
     entry_columns,
-    fetch,
+    first_of,
     relation,
     select_entries,
-    stepwise,
     up_to_bytes,
     values_of,
 )
-from db.sqlite import on_driver
 
-_COLUMNS = (
+COLUMNS = (
     "room_id, seq, kind, message_id, sender_id, client_id, content, reply_to, body, messages, created_at, "
     "edited_at, deleted, target_seq, reactions"
 )
-_INSERT_IN_SQLITE = f"INSERT INTO entry ({_COLUMNS}) VALUES ({', '.join('?' * 15)})"
+_INSERT_IN_SQLITE = f"INSERT INTO entry ({COLUMNS}) VALUES ({', '.join('?' * 15)})"
 
 
 def add(conn: Connection, new: Sequence[EntryRow]) -> None:
-    if conn.dialect.name == "sqlite":  # on the path of every message: without the detour over dictionaries
+    if conn.dialect.name == "sqlite":  # the path of every message: avoids dictionaries
         on_driver(conn, _INSERT_IN_SQLITE, [(*entry[:5], *entry[6:16]) for entry in new], many=True)
         return
     conn.execute(
@@ -76,7 +75,7 @@ def _select_sent(dialect: str) -> Select[Any]:
 
 
 def sent(conn: Connection, claims: Sequence[tuple[int, int, str]]) -> dict[tuple[int, int, str], EntryRow]:
-    """What was appended before under these (room, sender, client_id)."""
+    """The existing entries with these (room, sender, client_id)."""
     rows = [EntryRow(*row) for row in fetch(conn, _select_sent, {"claims": values_of(claims)})]
     return {(row.room_key, row.sender_key, row.client_id or ""): row for row in rows}
 
@@ -87,11 +86,11 @@ _KNOWN_MESSAGES = select(entries.c.room_id, entries.c.message_id).where(
 
 
 def known_messages(conn: Connection, wanted: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
-    """Those of the (room, message_id) pairs that exist."""
-    found: set[tuple[int, str]] = set()
+    """The (room, message_id) pairs that exist."""
+    existing: set[tuple[int, str]] = set()
     for chunk in chunked(wanted):
-        found.update(conn.execute(_KNOWN_MESSAGES, {"ids": [message_id for _, message_id in chunk]}))
-    return found
+        existing.update(conn.execute(_KNOWN_MESSAGES, {"ids": [message_id for _, message_id in chunk]}))
+    return existing
 
 
 @cache
@@ -101,23 +100,23 @@ def _select_at(dialect: str) -> Select[Any]:
 
 
 def at(conn: Connection, places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], EntryRow]:
-    """The entries at some (room, seq)."""
+    """The entries at the given (room, seq) pairs."""
     rows = conn.execute(_select_at(conn.dialect.name), {"places": values_of(places)})
     return {(row[0], row[1]): EntryRow(*row) for row in rows}
 
 
-def with_targets(conn: Connection, found: Sequence[EntryRow]) -> list[EntryRow]:
-    """Give the entries that changed a message that message as it is now."""
-    places = {(entry.room_key, entry.target_seq) for entry in found if entry.target_seq is not None}
+def with_targets(conn: Connection, entry_rows: Sequence[EntryRow]) -> list[EntryRow]:
+    """Add to edits, deletions and reactions the current state of their message."""
+    places = {(entry.room_key, entry.target_seq) for entry in entry_rows if entry.target_seq is not None}
     if not places:
-        return list(found)
-    known = {(entry.room_key, entry.seq): entry for entry in found if entry.kind == "message"}
+        return list(entry_rows)
+    known = {(entry.room_key, entry.seq): entry for entry in entry_rows if entry.kind == "message"}
     elsewhere = [place for place in places if place not in known]
     if elsewhere:
         known |= at(conn, elsewhere)
     return [
         entry if entry.target_seq is None else entry._replace(target=known.get((entry.room_key, entry.target_seq)))
-        for entry in found
+        for entry in entry_rows
     ]
 
 
@@ -129,7 +128,7 @@ _MESSAGE_OF_MEMBER = (
 
 
 def message_of_member(conn: Connection, user_key: int, message_id: str) -> EntryRow | None:
-    """A message of a room that the user is in. One look-up, whether there is no such message or no such member."""
+    """A message of a room that the user is in; a missing message and a missing membership take the same query."""
     row = conn.execute(_MESSAGE_OF_MEMBER, {"user": user_key, "message_id": message_id}).first()
     return None if row is None else EntryRow(*row)
 
@@ -148,7 +147,7 @@ _REWRITE = (
 
 
 def rewrite(conn: Connection, message: EntryRow) -> None:
-    """Write a message as it is now; what it said before is gone."""
+    """Replace a stored message by its new state."""
     conn.execute(
         _REWRITE,
         {
@@ -169,17 +168,24 @@ _BEFORE = _NEWEST.where(entries.c.seq < bindparam("seq"))
 _AFTER = _MESSAGES.where(entries.c.seq > bindparam("seq")).order_by(entries.c.seq).limit(bindparam("limit"))
 
 
-def messages_before(conn: Connection, room_key: int, before: int | None, limit: int) -> list[EntryRow]:
-    """The newest `limit` messages (before a seq), in seq order."""
-    asked = {"room": room_key, "limit": limit}
+def messages_before(
+    conn: Connection, room_key: int, before: int | None, limit: int, max_bytes: int
+) -> tuple[list[EntryRow], bool]:
+    """The newest `limit` messages (before a seq), in seq order, of up to `max_bytes`; and whether there are older
+    ones."""
+    asked = {"room": room_key, "limit": limit + 1}
     rows = conn.execute(_NEWEST, asked) if before is None else conn.execute(_BEFORE, asked | {"seq": before})
-    return [EntryRow(*row) for row in reversed(rows.all())]
+    page, more = first_of((EntryRow(*row) for row in rows), limit, max_bytes, entry_bytes)
+    return page[::-1], more
 
 
-def messages_after(conn: Connection, room_key: int, after: int, limit: int) -> list[EntryRow]:
-    """The oldest `limit` messages after a seq, in seq order."""
-    rows = conn.execute(_AFTER, {"room": room_key, "seq": after, "limit": limit})
-    return [EntryRow(*row) for row in rows]
+def messages_after(
+    conn: Connection, room_key: int, after: int, limit: int, max_bytes: int
+) -> tuple[list[EntryRow], bool]:
+    """The oldest `limit` messages after a seq, in seq order, of up to `max_bytes`; and whether there are newer
+    ones."""
+    rows = conn.execute(_AFTER, {"room": room_key, "seq": after, "limit": limit + 1})
+    return first_of((EntryRow(*row) for row in rows), limit, max_bytes, entry_bytes)
 
 
 @cache
@@ -193,20 +199,20 @@ def _select_following(_dialect: str) -> Select[Any]:
 
 
 def after(conn: Connection, room_key: int, seq: int, limit: int, max_bytes: int) -> list[EntryRow]:
-    """Every kind of entry after a seq, in seq order: no more than `max_bytes` of them, but one at least."""
+    """Entries of every kind after a seq, in seq order: up to `max_bytes`, but at least one."""
     asked = {"room": room_key, "seq": seq, "limit": limit}
     with stepwise(conn, _select_following, asked) as rows:
-        found = up_to_bytes(rows, max_bytes)
-    return _within(conn, found, max_bytes)
+        entry_rows = up_to_bytes(rows, max_bytes)
+    return _within(conn, entry_rows, max_bytes)
 
 
-def _within(conn: Connection, found: list[EntryRow], max_bytes: int) -> list[EntryRow]:
-    """Give entries their targets, up to `max_bytes` but one entry at least."""
-    if all(entry.target_seq is None for entry in found):
-        return found
+def _within(conn: Connection, entry_rows: list[EntryRow], max_bytes: int) -> list[EntryRow]:
+    """Add the target messages to entries: up to `max_bytes`, but at least one entry."""
+    if all(entry.target_seq is None for entry in entry_rows):
+        return entry_rows
     whole: list[EntryRow] = []
     total = 0
-    for some in chunked(found, 50):
+    for some in chunked(entry_rows, 50):
         for entry in with_targets(conn, some):
             total += entry_bytes(entry)
             if whole and total > max_bytes:
@@ -224,7 +230,7 @@ class Span(NamedTuple):
 
 
 class MissedRow(NamedTuple):
-    """An `EntryRow` with the columns in front that every message needs, and the others together in `rest`.
+    """An `EntryRow` with the columns that every message needs first, and the others combined in `rest`.
 
     Most messages need no others, and each column of a row costs time: ten thousand of them are read for a device that
     was away for long.
@@ -241,14 +247,14 @@ class MissedRow(NamedTuple):
     Otherwise a JSON array of the others, for `entry_of`."""
 
 
-_ALL = dict(zip(EntryRow._fields[:-1], entry_columns(), strict=True))  # the last one, the target, is no column
+_ALL = dict(zip(EntryRow._fields[:-1], entry_columns(), strict=True))  # without the target, which is not a column
 _REST = tuple(name for name in _ALL if name not in MissedRow._fields)
 _AS_ENTRY = itemgetter(*((*MissedRow._fields[:-1], *_REST, "target").index(name) for name in EntryRow._fields))
 _PLAIN = and_(
     entries.c.kind == "message",
     not_(entries.c.deleted),
     or_(entries.c.client_id.is_(None), entries.c.sender_id != bindparam("user")),
-    # Whatever else an entry may come to hold is not plain.
+    # A column added later makes an entry non-plain unless it is listed here.
     *(
         _ALL[name].is_(None)
         for name in _REST
@@ -257,7 +263,8 @@ _PLAIN = and_(
 )
 
 
-def _select_missed(dialect: str) -> Select[Any]:
+def select_missed(dialect: str) -> Select[Any]:
+    """The select of `MissedRow`s for the parameter `user`."""
     together = func.json_array if dialect == "sqlite" else func.json_build_array
     target, sender = entries.alias("target"), users.alias("target_sender")
     changed = (
@@ -273,14 +280,14 @@ def _select_missed(dialect: str) -> Select[Any]:
 
 
 def entry_of(missed: MissedRow) -> EntryRow:
-    """Of any row; of one that is not plain, with the message that it changed."""
+    """The entry of a row, with the message that it changed, if any."""
     if missed.rest is None:
         room_key, seq, message_id, sender, content, created_at, _ = missed
         return EntryRow(
             room_key, seq, "message", message_id, 0, sender, None, content, None, None, 0, created_at, None, False
         )
     *rest, changed = orjson.loads(missed.rest)
-    if isinstance(changed, str):  # SQLite knows that it is JSON already
+    if isinstance(changed, str):  # SQLite returns JSON as text
         changed = orjson.loads(changed)
     target = None if changed is None else EntryRow(*changed)
     return EntryRow._make(_AS_ENTRY((*missed[:-1], *rest, target)))
@@ -291,15 +298,15 @@ def _select_spans(dialect: str) -> Select[Any]:
     span = relation(dialect, "spans", room_key=int, low=int, high=int)
     within = and_(entries.c.room_id == span.c.room_key, entries.c.seq > span.c.low, entries.c.seq <= span.c.high)
     mine = and_(members.c.room_id == span.c.room_key, members.c.user_id == bindparam("user"))
-    return _select_missed(dialect).join(span, within).join(members, mine).order_by(entries.c.room_id, entries.c.seq)
+    return select_missed(dialect).join(span, within).join(members, mine).order_by(entries.c.room_id, entries.c.seq)
 
 
 @cache
 def _select_span(dialect: str) -> Select[Any]:
-    """As `_select_spans`, for one: the table's own order will do, so nothing is sorted."""
+    """Like `_select_spans`, for one span: the order of the table suffices, so nothing is sorted."""
     mine = and_(members.c.room_id == bindparam("room"), members.c.user_id == bindparam("user"))
     return (
-        _select_missed(dialect)
+        select_missed(dialect)
         .join(members, mine)
         .where(entries.c.room_id == bindparam("room"), entries.c.seq > bindparam("low"))
         .where(entries.c.seq <= bindparam("high"))
@@ -309,9 +316,9 @@ def _select_span(dialect: str) -> Select[Any]:
 
 @contextmanager
 def missed(conn: Connection, user_key: int, wanted: Sequence[Span]) -> Iterator[Iterable[Sequence[Any]]]:
-    """The entries of several rooms at once, by room and seq; nothing of a room that the user is not in.
+    """The entries of several rooms, sorted by room and seq, without rooms that the user is not in.
 
-    Each as the fields of a `MissedRow`, read no further than it is looked at.
+    Each entry has the fields of a `MissedRow`; rows are read lazily.
     """
     asked: dict[str, Any]
     if len(wanted) == 1:
@@ -324,7 +331,7 @@ def missed(conn: Connection, user_key: int, wanted: Sequence[Span]) -> Iterator[
 
 
 def read_up_to(wanted: Iterable[Span], room_key: int, seq: int) -> list[Span]:
-    """What has been read of the spans when reading what was `missed` has come to an entry."""
+    """The parts of the spans that were read when `missed` has reached an entry."""
     read = [span for span in sorted(wanted) if span.room_key <= room_key]
     if read[-1].room_key == room_key:
         read[-1] = read[-1]._replace(upto=seq)
@@ -332,14 +339,14 @@ def read_up_to(wanted: Iterable[Span], room_key: int, seq: int) -> list[Span]:
 
 
 def last_before(conn: Connection, room_key: int, ms: int) -> int:
-    """seq of a room's last entry that was made before a time; 0 if there is none. Reads those after it."""
-    found = conn.execute(
+    """The seq of a room's last entry before a time (ms); 0 if there is none. Reads the entries after it."""
+    last_seq = conn.execute(
         select(entries.c.seq)
         .where(entries.c.room_id == room_key, entries.c.created_at < ms)
         .order_by(entries.c.seq.desc())
         .limit(1)
     ).scalar()
-    return found or 0
+    return last_seq or 0
 
 
 _MESSAGES_UPTO = select(entries.c.messages).where(
@@ -348,6 +355,6 @@ _MESSAGES_UPTO = select(entries.c.messages).where(
 
 
 def messages_upto(conn: Connection, room: RoomRow, seq: int) -> int:
-    """How many messages were sent to a room up to a seq: one look-up, not a count."""
-    found = conn.execute(_MESSAGES_UPTO, {"room": room.key, "seq": seq}).scalar()
-    return room.first_messages if found is None else int(found)
+    """The number of messages in a room up to a seq: one look-up, not a count."""
+    count = conn.execute(_MESSAGES_UPTO, {"room": room.key, "seq": seq}).scalar()
+    return room.first_messages if count is None else int(count)

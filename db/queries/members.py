@@ -1,4 +1,4 @@
-"""Who is in a room, as what, and who may come in: members, roles, mutes, bans, invitation links."""
+"""Members of rooms, their roles and mutes; bans; invitation links."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, and_, bindparam, case, delete, exists, insert, or_, select, update
 from sqlalchemy.engine import Connection
 
+from db.connections import fetch
 from db.models import bans, invitation_links, members, mutes, read_markers, rooms, users
-from db.queries.rows import RoomRow, chunked, fetch, insert_or, relation, values_of
+from db.queries.rows import RoomRow, chunked, insert_or, relation, values_of
 
 
 class Standing(NamedTuple):
-    """What a user is in a room."""
+    """The role and restrictions of a user in a room."""
 
     role: str | None
     banned: bool
@@ -28,6 +29,8 @@ class MemberRow(NamedTuple):
     username: str
     role: str
     last_seen: int | None
+    muted_until: int | None
+    """ms since the epoch; may have passed."""
 
 
 _ROLE = (members.c.room_id, members.c.user_id, members.c.role, members.c.muted_until, members.c.blocked)
@@ -42,7 +45,7 @@ def _select_roles(dialect: str) -> Select[Any]:
 
 @cache
 def _select_role(_dialect: str) -> Select[Any]:
-    """As `_select_roles`, for one pair: in two thirds of the time."""
+    """Like `_select_roles`, for one pair, in two thirds of the time."""
     return select(*_ROLE).where(members.c.room_id == bindparam("room"), members.c.user_id == bindparam("user"))
 
 
@@ -58,21 +61,21 @@ def _select_banned(dialect: str) -> Select[Any]:
 
 
 def standings(conn: Connection, pairs: Sequence[tuple[int, int]], now: int) -> dict[tuple[int, int], Standing]:
-    """Roles and bans for (room, user) pairs; a pair that is missing has neither."""
+    """Roles and bans for (room, user) pairs; a missing pair has neither."""
     if len(pairs) == 1:
         ((room, user),) = pairs
         roles = fetch(conn, _select_role, {"room": room, "user": user})
     else:
         roles = fetch(conn, _select_roles, {"pairs": values_of(pairs)})
-    found = {
+    by_pair = {
         (room, user): Standing(role, False, muted_until, bool(blocked))
         for room, user, role, muted_until, blocked in roles
     }
-    outside = [one for one in pairs if one not in found]
+    outside = [one for one in pairs if one not in by_pair]
     if outside:
         banned = fetch(conn, _select_banned, {"pairs": values_of(outside), "now": now})
-        found.update({(room, user): Standing(None, True) for room, user in banned})
-    return found
+        by_pair.update({(room, user): Standing(None, True) for room, user in banned})
+    return by_pair
 
 
 def standing(conn: Connection, room_key: int, user_key: int, now: int) -> Standing:
@@ -89,7 +92,7 @@ def add(
     read: bool = True,
     blocked: bool = False,
 ) -> int | None:
-    """Make a user a member at the room's head; all before it counts as read, unless `read` is False.
+    """Make a user a member at the room's head. Earlier entries count as read, unless `read` is False.
 
     Returns until when (ms) they are muted, if they are.
     """
@@ -132,7 +135,7 @@ def set_role(conn: Connection, room_key: int, user_key: int, role: str) -> None:
 
 
 def add_ban(conn: Connection, room_key: int, user_key: int, now: int, expires_at: int | None) -> None:
-    """Ban a user; whoever is banned already, from now on until then."""
+    """Ban a user until a time; replaces an existing ban."""
     statement = insert_or(conn.dialect.name, bans).values(
         room_id=room_key, user_id=user_key, created_at=now, expires_at=expires_at
     )
@@ -156,21 +159,21 @@ class BanRow(NamedTuple):
 
 
 def list_bans(conn: Connection, room_key: int, now: int, after: str | None, limit: int) -> list[BanRow]:
-    """A page of those who are banned now, by username."""
+    """A page of the current bans, sorted by username key. `after`: the last key of the previous page."""
     statement = (
         select(users.c.username, bans.c.created_at, bans.c.expires_at)
         .join_from(bans, users, users.c.id == bans.c.user_id)
         .where(bans.c.room_id == room_key, or_(bans.c.expires_at.is_(None), bans.c.expires_at > now))
-        .order_by(users.c.username)
+        .order_by(users.c.username_key)
         .limit(limit)
     )
     if after is not None:
-        statement = statement.where(users.c.username > after)
+        statement = statement.where(users.c.username_key > after)
     return [BanRow(*row) for row in conn.execute(statement)]
 
 
 def set_mute(conn: Connection, room_key: int, user_key: int, expires_at: int | None) -> None:
-    """Let a user speak no more until then; None: again."""
+    """Mute a user until a time (ms); None: unmute."""
     conn.execute(delete(mutes).where(mutes.c.room_id == room_key, mutes.c.user_id == user_key))
     if expires_at is not None:
         conn.execute(insert(mutes).values(room_id=room_key, user_id=user_key, expires_at=expires_at))
@@ -184,46 +187,70 @@ def set_mute(conn: Connection, room_key: int, user_key: int, expires_at: int | N
 class LinkRow(NamedTuple):
     room_key: int
     room_id: str
+    code: str
+    username: str
+    """Who made it."""
+    created_at: int
     expires_at: int | None
     uses_left: int | None
 
 
-_LINK = (
-    select(invitation_links.c.room_id, rooms.c.room_id, invitation_links.c.expires_at, invitation_links.c.uses_left)
+_LINKS = (
+    select(
+        invitation_links.c.room_id,
+        rooms.c.room_id,
+        invitation_links.c.code,
+        users.c.username,
+        invitation_links.c.created_at,
+        invitation_links.c.expires_at,
+        invitation_links.c.uses_left,
+    )
     .join_from(invitation_links, rooms, rooms.c.id == invitation_links.c.room_id)
-    .where(invitation_links.c.code == bindparam("code"))
+    .join(users, users.c.id == invitation_links.c.user_id)
+    # A link acts for its creator: it is valid while the creator is in the room and not disabled.
+    .join(members, and_(members.c.room_id == rooms.c.id, members.c.user_id == users.c.id))
+    .where(
+        users.c.disabled.is_(False),
+        or_(invitation_links.c.expires_at.is_(None), invitation_links.c.expires_at > bindparam("now")),
+        or_(invitation_links.c.uses_left.is_(None), invitation_links.c.uses_left > 0),
+    )
 )
+_LINK = _LINKS.where(invitation_links.c.code == bindparam("code"))
 
 
 def link(conn: Connection, code: str, now: int) -> LinkRow | None:
-    """An invitation link that is still good."""
-    row = conn.execute(_LINK, {"code": code}).first()
-    if row is None:
-        return None
-    found = LinkRow(*row)
-    expired = found.expires_at is not None and found.expires_at <= now
-    return None if expired or found.uses_left == 0 else found
+    """A valid invitation link."""
+    row = conn.execute(_LINK, {"code": code, "now": now}).first()
+    return None if row is None else LinkRow(*row)
 
 
-def add_link(
-    conn: Connection,
-    code: str,
-    room_key: int,
-    user_key: int,
-    now: int,
-    *,
-    expires_at: int | None,
-    uses: int | None,
-) -> None:
+def links_into(
+    conn: Connection, room_key: int, now: int, *, of: int | None, after: str | None, limit: int
+) -> list[LinkRow]:
+    """A page of the valid links to a room, sorted by code. `of`: only links of this user."""
+    statement = _LINKS.where(invitation_links.c.room_id == room_key).order_by(invitation_links.c.code).limit(limit)
+    if of is not None:
+        statement = statement.where(users.c.id == of)
+    if after is not None:
+        statement = statement.where(invitation_links.c.code > after)
+    return [LinkRow(*row) for row in conn.execute(statement, {"now": now})]
+
+
+def add_link(conn: Connection, new: LinkRow, user_key: int) -> None:
     conn.execute(
         insert(invitation_links).values(
-            code=code, room_id=room_key, user_id=user_key, created_at=now, expires_at=expires_at, uses_left=uses
+            code=new.code,
+            room_id=new.room_key,
+            user_id=user_key,
+            created_at=new.created_at,
+            expires_at=new.expires_at,
+            uses_left=new.uses_left,
         )
     )
 
 
 def use_link(conn: Connection, code: str) -> None:
-    """Count one more who came by a link."""
+    """Count a use of a link."""
     conn.execute(
         update(invitation_links)
         .where(invitation_links.c.code == code, invitation_links.c.uses_left.is_not(None))
@@ -231,33 +258,37 @@ def use_link(conn: Connection, code: str) -> None:
     )
 
 
+def remove_links_of(conn: Connection, room_key: int, user_key: int) -> None:
+    """Delete all links of a user to a room."""
+    of = (invitation_links.c.room_id == room_key, invitation_links.c.user_id == user_key)
+    conn.execute(delete(invitation_links).where(*of))
+
+
 def remove_link(conn: Connection, code: str) -> None:
     conn.execute(delete(invitation_links).where(invitation_links.c.code == code))
 
 
-def by_name(conn: Connection, wanted: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
-    """Those of the (room, username) pairs who are members."""
-    found: set[tuple[int, str]] = set()
+def by_name(conn: Connection, wanted: Sequence[tuple[int, str]]) -> dict[tuple[int, str], str]:
+    """The usernames of the members with these (room, `username_key`) pairs."""
+    names_by_key: dict[tuple[int, str], str] = {}
     for chunk in chunked(wanted):
-        found.update(
-            (int(room), str(name))
-            for room, name in conn.execute(_select_named(conn.dialect.name), {"pairs": values_of(chunk)})
-        )
-    return found
+        for room, key, name in conn.execute(_select_named(conn.dialect.name), {"pairs": values_of(chunk)}):
+            names_by_key[int(room), str(key)] = str(name)
+    return names_by_key
 
 
 @cache
 def _select_named(dialect: str) -> Select[Any]:
-    pair = relation(dialect, "pairs", room_key=int, username=str)
+    pair = relation(dialect, "pairs", room_key=int, username_key=str)
     return (
-        select(pair.c.room_key, users.c.username)
-        .join_from(pair, users, users.c.username == pair.c.username)
+        select(pair.c.room_key, users.c.username_key, users.c.username)
+        .join_from(pair, users, users.c.username_key == pair.c.username_key)
         .join(members, and_(members.c.room_id == pair.c.room_key, members.c.user_id == users.c.id))
     )
 
 
 def is_presence_shared(conn: Connection, user_key: int, other_key: int, up_to: int) -> bool:
-    """Whether two users are in a conversation, or in a topic of up to so many members."""
+    """Whether two users share a conversation, or a topic of up to that many members."""
     mine, theirs = members.alias("mine"), members.alias("theirs")
     shared = (
         exists()
@@ -268,7 +299,7 @@ def is_presence_shared(conn: Connection, user_key: int, other_key: int, up_to: i
 
 
 def successor(conn: Connection, room_key: int) -> tuple[int, str] | None:
-    """Who becomes the owner when the owner leaves: the longest-standing moderator, else member."""
+    """The next owner when the owner leaves: the longest-standing moderator, or else member."""
     row = conn.execute(
         select(users.c.id, users.c.username)
         .join_from(members, users, users.c.id == members.c.user_id)
@@ -280,25 +311,28 @@ def successor(conn: Connection, room_key: int) -> tuple[int, str] | None:
 
 
 def list_members(conn: Connection, room_key: int, after: str | None, limit: int) -> list[MemberRow]:
-    """A page of members, by username."""
+    """A page of members, sorted by username key. `after`: the last key of the previous page."""
     statement = (
-        select(users.c.id, users.c.username, members.c.role, users.c.last_seen)
+        select(users.c.id, users.c.username, members.c.role, users.c.last_seen, members.c.muted_until)
         .join_from(members, users, users.c.id == members.c.user_id)
         .where(members.c.room_id == room_key)
-        .order_by(users.c.username)
+        .order_by(users.c.username_key)
         .limit(limit)
     )
     if after is not None:
-        statement = statement.where(users.c.username > after)
+        statement = statement.where(users.c.username_key > after)
     return [MemberRow(*row) for row in conn.execute(statement)]
 
 
-def usernames(conn: Connection, room_key: int) -> dict[int, str]:
-    """Every member: key -> username."""
-    return dict(
-        conn.execute(
-            select(users.c.id, users.c.username)
-            .join_from(members, users, users.c.id == members.c.user_id)
-            .where(members.c.room_id == room_key)
-        ).all()
+def usernames(conn: Connection, room_key: int, limit: int, among: Sequence[int] | None = None) -> dict[int, str]:
+    """The first `limit` members by username: key -> username. `among`: only these users."""
+    statement = (
+        select(users.c.id, users.c.username)
+        .join_from(members, users, users.c.id == members.c.user_id)
+        .where(members.c.room_id == room_key)
+        .order_by(users.c.username_key)
+        .limit(limit)
     )
+    if among is not None:
+        statement = statement.where(members.c.user_id.in_(among))
+    return dict(conn.execute(statement).all())

@@ -1,4 +1,4 @@
-"""How far devices and users have come: the cursors of devices, read markers, and the receipts that tell of both."""
+"""The cursors of devices, the read markers of users, and the receipts that show both."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, and_, bindparam, delete, func, select
+from sqlalchemy import Select, and_, bindparam, delete, exists, func, select
 from sqlalchemy.engine import Connection
 
-from db.models import cursors, devices, members, read_markers, rooms, users
-from db.queries.rows import ROOM_COLUMNS, RoomRow, change, chunked, insert_or, relation, stepwise, values_of
+from db.connections import change, fetch
+from db.models import blocks, cursors, devices, members, read_markers, rooms, users
+from db.queries.rows import ROOM_COLUMNS, RoomRow, chunked, insert_or, relation, values_of
 
 
 class MemberRoom(NamedTuple):
-    """A room of a device's user, with where that device is in it."""
+    """A room of a device's user, with the cursor of the device."""
 
     room: RoomRow
     joined_seq: int
@@ -22,13 +23,13 @@ class MemberRoom(NamedTuple):
 
 
 def _room(row: Sequence[Any]) -> RoomRow:
-    """From a result that is read `stepwise`."""
+    """From a row of `fetch`, whose booleans are 0 and 1 on SQLite."""
     key, room_id, kind, is_private, *rest = row
     return RoomRow(key, room_id, kind, bool(is_private), *rest)
 
 
 class Standpoint(NamedTuple):
-    """What a device is in, and what it has a cursor of."""
+    """The rooms and the cursors of a device."""
 
     mine: list[MemberRoom]
     """Every room of the user, with the device's cursor."""
@@ -61,32 +62,32 @@ def _select_gone(dialect: str) -> Select[Any]:
 
 
 def standpoints(conn: Connection, asked: Sequence[tuple[int, int]]) -> list[Standpoint]:
-    """For each (user, device), where it is."""
-    found = [Standpoint([], []) for _ in asked]
-    values = {"asked": values_of((at, *one) for at, one in enumerate(asked))}
-    with stepwise(conn, _select_mine, values) as rows:
-        for at, joined_seq, cursor, *room in rows:
-            found[at].mine.append(MemberRoom(_room(room), joined_seq, cursor))
-    with stepwise(conn, _select_gone, values) as rows:
-        for at, key, room_id in rows:
-            found[at].gone.append((key, room_id))
-    return found
+    """The positions of each (user, device)."""
+    positions = [Standpoint([], []) for _ in asked]
+    values = {"asked": values_of((at, *pair) for at, pair in enumerate(asked))}
+    rows = fetch(conn, _select_mine, values)
+    for at, joined_seq, cursor, *room in rows:
+        positions[at].mine.append(MemberRoom(_room(room), joined_seq, cursor))
+    rows = fetch(conn, _select_gone, values)
+    for at, key, room_id in rows:
+        positions[at].gone.append((key, room_id))
+    return positions
 
 
 def forget_cursors(conn: Connection, device_key: int, room_keys: Sequence[int]) -> None:
-    """Drop a device's cursors of rooms that its user has left."""
+    """Delete a device's cursors of rooms that its user has left."""
     for chunk in chunked(room_keys):
         conn.execute(delete(cursors).where(cursors.c.device_id == device_key, cursors.c.room_id.in_(chunk)))
 
 
 def forget_cursors_of_user(conn: Connection, room_key: int, user_key: int) -> None:
-    """Drop the cursors of all of a user's devices in a room."""
+    """Delete the cursors of all devices of a user in a room."""
     theirs = select(devices.c.id).where(devices.c.user_id == user_key)
     conn.execute(delete(cursors).where(cursors.c.device_id.in_(theirs), cursors.c.room_id == room_key))
 
 
 def forwards_only(statement: Any) -> Any:
-    """Have a statement that inserts cursors move those that there are, but never back."""
+    """Extend a statement that inserts cursors so that it moves existing ones, but never back."""
     return statement.on_conflict_do_update(
         index_elements=["device_id", "room_id"],
         set_={"seq": statement.excluded.seq},
@@ -104,7 +105,7 @@ def _save_cursors(dialect: str) -> Any:
 
 
 def save_cursors(conn: Connection, moved: Mapping[tuple[int, int], int]) -> None:
-    """Move cursors, (device, room) -> seq, forwards only."""
+    """Move cursors, (device, room) -> seq, forward only."""
     change(
         conn,
         _save_cursors,
@@ -113,7 +114,7 @@ def save_cursors(conn: Connection, moved: Mapping[tuple[int, int], int]) -> None
 
 
 def reset_cursors(conn: Connection, device_key: int, to: Mapping[int, int]) -> None:
-    """Set cursors, room -> seq, also backwards: the log they pointed into is not the one there is."""
+    """Set cursors, room -> seq, also back: for a log that was replaced by a restored one."""
     statement = insert_or(conn.dialect.name, cursors).values(
         device_id=device_key, room_id=bindparam("room"), seq=bindparam("to")
     )
@@ -158,7 +159,7 @@ def _save_markers(dialect: str) -> Any:
 
 
 def save_markers(conn: Connection, moved: Mapping[tuple[int, int], MarkerRow], now: int) -> None:
-    """Move read markers, (room, user) -> marker, forwards only."""
+    """Move read markers, (room, user) -> marker, forward only."""
     change(
         conn,
         _save_markers,
@@ -215,27 +216,52 @@ def _select_receipts(dialect: str) -> Select[Any]:
     return _SELECT_RECEIPTS.join(pair, within)
 
 
-_RECEIPTS_SINCE = _SELECT_RECEIPTS.where(
-    members.c.user_id == bindparam("user"), read_markers.c.updated_at >= bindparam("since")
-)
+@cache
+def _select_marked_since(dialect: str) -> Select[Any]:
+    asked = relation(dialect, "asked", at=int, user_key=int, since=int)
+    marker_of = and_(read_markers.c.room_id == members.c.room_id, read_markers.c.user_id == members.c.user_id)
+    return (
+        select(asked.c.at, members.c.room_id, members.c.user_id)
+        .join_from(asked, members, members.c.user_id == asked.c.user_key)
+        .join(read_markers, marker_of)
+        .where(read_markers.c.updated_at >= asked.c.since)
+    )
 
 
 def receipts(conn: Connection, pairs: Iterable[tuple[int, int]]) -> list[ReceiptRow]:
-    """How far users, as (room, user), have received and read; nothing for who is not a member."""
+    """The receipts of (room, user) pairs, without users who are not members."""
     rows = conn.execute(_select_receipts(conn.dialect.name), {"pairs": values_of(pairs)})
     return [ReceiptRow(*row) for row in rows]
 
 
-_RECEIPTS_OF_OTHERS = _SELECT_RECEIPTS.where(
-    members.c.room_id == bindparam("room"), members.c.user_id != bindparam("user")
-).order_by(users.c.username)
+_HIDDEN = exists().where(blocks.c.user_id == members.c.user_id, blocks.c.blocked_id == bindparam("user"))
+_RECEIPTS_OF_OTHERS = (
+    _SELECT_RECEIPTS.add_columns(members.c.joined_seq, _HIDDEN)
+    .where(members.c.room_id == bindparam("room"), members.c.user_id != bindparam("user"))
+    .order_by(users.c.username_key)
+)
 
 
 def receipts_of_others(conn: Connection, room_key: int, user_key: int) -> list[ReceiptRow]:
-    """How far the members of a room other than this user have received and read, by username."""
-    return [ReceiptRow(*row) for row in conn.execute(_RECEIPTS_OF_OTHERS, {"room": room_key, "user": user_key})]
+    """The receipts of the members of a room other than this user, sorted by username.
+
+    A member who has blocked this user looks as if they had not been here since they joined.
+    """
+    receipts = []
+    for *row, joined_seq, hidden in conn.execute(_RECEIPTS_OF_OTHERS, {"room": room_key, "user": user_key}):
+        of_member = ReceiptRow(*row)
+        receipts.append(of_member._replace(delivered_seq=joined_seq, read_seq=joined_seq) if hidden else of_member)
+    return receipts
 
 
-def receipts_since(conn: Connection, user_key: int, since: int) -> list[ReceiptRow]:
-    """The user's own receipts in the rooms whose read marker moved at or after a time (ms)."""
-    return [ReceiptRow(*row) for row in conn.execute(_RECEIPTS_SINCE, {"user": user_key, "since": since})]
+def receipts_since(conn: Connection, asked: Sequence[tuple[int, int]]) -> list[list[ReceiptRow]]:
+    """For each (user, ms since the epoch): their own receipts in rooms whose read marker has moved since."""
+    values = {"asked": values_of((at, *pair) for at, pair in enumerate(asked))}
+    rows = fetch(conn, _select_marked_since, values)
+    marked = [(at, (room_key, user_key)) for at, room_key, user_key in rows]
+    pairs = {pair for _, pair in marked}
+    by_pair = {(row.room_key, row.user_key): row for row in receipts(conn, pairs)} if pairs else {}
+    receipts_of: list[list[ReceiptRow]] = [[] for _ in asked]
+    for at, pair in marked:
+        receipts_of[at].append(by_pair[pair])
+    return receipts_of

@@ -1,4 +1,4 @@
-"""Taking away what has outlived its time: old entries, and rooms that are nobody's."""
+"""Deletes old entries, and rooms without members."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOBODYS = select(rooms.c.id).where(_RANGE, rooms.c.is_private, rooms.c.members 
 
 
 def newest_room(conn: Connection) -> int:
-    """The key of the room that was made last; 0 if there is none."""
+    """The key of the newest room; 0 without rooms."""
     return int(conn.execute(_NEWEST_ROOM).scalar_one())
 
 
@@ -45,7 +45,7 @@ _OLDEST = (
 
 
 def trim(conn: Connection, room: RoomRow, before: int | None, limit: int) -> int:
-    """Take a locked room's oldest entries, no more than `limit`, up to the first that is not from before a time.
+    """Delete up to `limit` of a locked room's oldest entries, as far as they are from before a time (ms).
 
     Returns how many. What is left begins at `first_seq`, of which the room knows in the same transaction, as does the
     index of their words.
@@ -64,7 +64,7 @@ def trim(conn: Connection, room: RoomRow, before: int | None, limit: int) -> int
 
 
 def close(conn: Connection, room_key: int) -> None:
-    """Take from a locked room that is nobody's what could bring somebody to it: its name and its links."""
+    """Delete the name and the links of a locked room without members, so that nobody can find it."""
     conn.execute(delete(invitation_links).where(invitation_links.c.room_id == room_key))
     name_key = conn.execute(select(rooms.c.name_key).where(rooms.c.id == room_key)).scalar()
     if name_key is not None:
@@ -73,10 +73,10 @@ def close(conn: Connection, room_key: int) -> None:
 
 
 def drop(conn: Connection, room: RoomRow, unseen_since: int, limit: int) -> bool:
-    """Remove a locked room that is empty, when nobody is to be told of it any more; True if there is more to do.
+    """Delete a locked empty room, once no device has to be notified of it. Returns True if there is more to do.
 
-    A device that has a cursor of it is told at its next connect that the room is gone, so the row waits for that;
-    but not for devices that have not been here since a time (ms). It drops no more than `limit` of their cursors.
+    A device with a cursor of the room gets `room_removed` at its next connect, so the row stays until then, but not
+    for devices that have not connected since a time (ms). One call deletes up to `limit` of their cursors.
     """
     if room.first_seq <= room.last_seq:
         return False
@@ -90,9 +90,9 @@ def drop(conn: Connection, room: RoomRow, unseen_since: int, limit: int) -> bool
     if away:
         conn.execute(delete(cursors).where(cursors.c.room_id == room.key, cursors.c.device_id.in_(away)))
         return True
-    told_later = select(cursors.c.device_id).where(cursors.c.room_id == room.key).limit(1)
-    # SQLite would give the greatest key to the next room, and whoever knew this one by its key would mean that one.
-    if conn.execute(told_later).first() is not None or room.key >= newest_room(conn):
+    remaining = select(cursors.c.device_id).where(cursors.c.room_id == room.key).limit(1)
+    # SQLite would reuse the greatest key for the next room, while something may still refer to this one by its key.
+    if conn.execute(remaining).first() is not None or room.key >= newest_room(conn):
         return False
     for table in (bans, mutes, read_markers):
         conn.execute(delete(table).where(table.c.room_id == room.key))

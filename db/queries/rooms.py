@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Select, and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import BigInteger, Select, and_, bindparam, delete, exists, func, or_, select, update
 from sqlalchemy.engine import Connection
 
+from db.connections import change, fetch
 from db.models import (
     entries,
     invitation_links,
@@ -22,11 +23,9 @@ from db.queries.rows import (
     ROOM_COLUMNS,
     EntryRow,
     RoomRow,
-    change,
     chunked,
     direct_key,
     entry_columns,
-    fetch,
     insert_or,
     relation,
     values_of,
@@ -36,7 +35,7 @@ _ROOM_WIDTH = len(ROOM_COLUMNS)
 
 
 class Snapshot(NamedTuple):
-    """A room as one user sees it. `online` is not the database's to know."""
+    """A room as one user sees it, without `online`, which the database does not know."""
 
     room: RoomRow
     role: str | None
@@ -50,7 +49,7 @@ class Snapshot(NamedTuple):
 
     @property
     def unread(self) -> int:
-        """Messages after the read marker; not those that retention has taken."""
+        """The number of messages after the read marker, without those that retention has deleted."""
         return self.room.messages - max(self.read_messages, self.room.first_messages) if self.role else 0
 
 
@@ -63,6 +62,13 @@ _BY_DIRECT_KEY = select(*ROOM_COLUMNS).where(rooms.c.direct_key == bindparam("va
 def _one(conn: Connection, statement: Select[Any], value: int | str | None) -> RoomRow | None:
     row = conn.execute(statement, {"value": value}).first()
     return None if row is None else RoomRow(*row)
+
+
+def is_hidden(conn: Connection, name_key: str, user_key: int) -> bool:
+    """Whether a private topic that the user is not in has the name."""
+    inside = exists().where(members.c.room_id == rooms.c.id, members.c.user_id == user_key)
+    hidden = exists().where(rooms.c.name_key == name_key, rooms.c.is_private.is_(True), ~inside)
+    return bool(conn.execute(select(hidden)).scalar_one())
 
 
 def find(conn: Connection, *, room_id: str | None = None, name_key: str | None = None) -> RoomRow | None:
@@ -84,35 +90,35 @@ _HEADS = select(rooms.c.id, rooms.c.last_seq).where(_SOME)
 @cache
 def _select_locked(dialect: str) -> Select[Any]:
     given = relation(dialect, "keys", room_key=int)
-    # FOR NO KEY UPDATE: rows that refer to a room may be inserted meanwhile, and do not wait in a circle.
+    # FOR NO KEY UPDATE allows concurrent inserts of rows that refer to the room, which avoids deadlocks.
     some = select(*ROOM_COLUMNS).where(rooms.c.id.in_(select(given.c.room_key)))
     return some.order_by(rooms.c.id).with_for_update(key_share=True)
 
 
 @cache
 def _select_one_locked(_dialect: str) -> Select[Any]:
-    """As `_select_locked`, for one: in half the time."""
+    """Like `_select_locked`, for one room, in half the time."""
     return select(*ROOM_COLUMNS).where(rooms.c.id == bindparam("key")).with_for_update(key_share=True)
 
 
 def lock(conn: Connection, keys: Sequence[int]) -> dict[int, RoomRow]:
     """The rooms with their heads, locked in key order until the end of the transaction."""
     if len(keys) == 1:
-        found = fetch(conn, _select_one_locked, {"key": keys[0]})
+        rows = fetch(conn, _select_one_locked, {"key": keys[0]})
     else:
-        found = fetch(conn, _select_locked, {"keys": values_of((key,) for key in keys)})
-    return {(room := RoomRow(*row)).key: room._replace(is_private=bool(room.is_private)) for row in found}
+        rows = fetch(conn, _select_locked, {"keys": values_of((key,) for key in keys)})
+    return {(room := RoomRow(*row)).key: room._replace(is_private=bool(room.is_private)) for row in rows}
 
 
 def heads(conn: Connection, keys: Sequence[int]) -> dict[int, int]:
-    found: dict[int, int] = {}
+    head_seqs: dict[int, int] = {}
     for chunk in chunked(keys):
-        found.update(conn.execute(_HEADS, {"keys": chunk}).all())
-    return found
+        head_seqs.update(conn.execute(_HEADS, {"keys": chunk}).all())
+    return head_seqs
 
 
 def insert_room(conn: Connection, **values: Any) -> int | None:
-    """Make a room; None if its topic name or its pair of users has one already."""
+    """Create a room; None if its topic name, or its pair of users, already has one."""
     key = conn.execute(
         insert_or(conn.dialect.name, rooms).values(**values).on_conflict_do_nothing().returning(rooms.c.id)
     ).scalar()
@@ -213,12 +219,12 @@ def _snapshots_of() -> Select[Any]:
 
 
 def snapshots(conn: Connection, user_key: int, keys: Sequence[int]) -> dict[int, Snapshot]:
-    """Rooms as a user sees them, by key; rooms that they are not in included."""
-    found: dict[int, Snapshot] = {}
+    """Rooms as a user sees them, by key, including rooms that the user is not in."""
+    as_seen: dict[int, Snapshot] = {}
     for chunk in chunked(keys):
         for row in conn.execute(_snapshots_of(), {"me": user_key, "keys": chunk}):
-            found[row[0]] = _snapshot(row)
-    return found
+            as_seen[row[0]] = _snapshot(row)
+    return as_seen
 
 
 def snapshot(conn: Connection, user_key: int, room_key: int) -> Snapshot:
@@ -244,7 +250,7 @@ def visible(
     after: int | None,
     limit: int,
 ) -> list[Snapshot]:
-    """A page of the rooms that a user may see: their own, and public topics. In the order they were made.
+    """A page of the rooms that a user may see: their own, and public topics, in order of creation.
 
     `after` is the key of the last room of the page before.
     """
@@ -277,7 +283,8 @@ class TopicRow(NamedTuple):
 
 
 def topics(conn: Connection, after: str | None, limit: int) -> list[TopicRow]:
-    """A page of all topics, private ones too, in the order they were made. `after`: room_id of the last one."""
+    """A page of all topics, including private ones, in order of creation. `after`: the last room_id of the previous
+    page."""
     before = select(rooms.c.id).where(rooms.c.room_id == after).scalar_subquery()
     statement = (
         select(*ROOM_COLUMNS, rooms.c.created_at)
@@ -289,7 +296,7 @@ def topics(conn: Connection, after: str | None, limit: int) -> list[TopicRow]:
 
 
 def delete_topic(conn: Connection, room_key: int) -> list[int]:
-    """Take a topic's name and members from it; returns who they were. What is left is cleared away later."""
+    """Remove a topic's name and members; returns the members' keys. Retention deletes the rest later."""
     name_key = conn.execute(select(rooms.c.name_key).where(rooms.c.id == room_key)).scalar_one()
     were = list(conn.scalars(select(members.c.user_id).where(members.c.room_id == room_key)))
     for table in (members, read_markers, invitation_links):

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from sqlalchemy import CTE, BigInteger, Select, Table, Text, bindparam, select, text
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.engine import Connection
 
 from db.models import entries, rooms, users
-from db.sqlite import on_driver
 
 T = TypeVar("T")
 
@@ -46,7 +41,7 @@ class RoomRow(NamedTuple):
     last_message_seq: int
     members: int
     first_messages: int
-    """Messages before `first_seq`, which retention has taken."""
+    """The number of messages before `first_seq`, which retention has deleted."""
 
 
 class EntryRow(NamedTuple):
@@ -69,7 +64,8 @@ class EntryRow(NamedTuple):
     target_seq: int | None = None
     reactions: str | None = None
     target: EntryRow | None = None
-    """The message that this entry changed, as it is now: see `log.with_targets`. None: retention has taken it."""
+    """The current state of the message that this entry changed (`log.with_targets`). None: retention has deleted
+    it."""
 
 
 USER_COLUMNS = (
@@ -120,61 +116,32 @@ def entry_columns(entry: Any = entries, sender: Any = users) -> tuple[Any, ...]:
     )
 
 
-@contextmanager
-def stepwise(
-    conn: Connection, build: Callable[[str], Select[Any]], asked: Mapping[str, Any]
-) -> Iterator[Iterable[tuple[Any, ...]]]:
-    """A result that is read no further than it is looked at.
-
-    From SQLite as its driver has it, booleans as 0 and 1: SQLAlchemy's rows cost as much as all else of a replay.
-    """
-    if conn.dialect.name != "sqlite":
-        with conn.execute(build(conn.dialect.name), asked, execution_options={"yield_per": 64}) as result:
-            yield result
-        return
-    sql, names, constants = _in_sqlite(build)
-    cursor = conn.connection.cursor()
-    try:
-        cursor.execute(sql, [asked.get(name, constants[name]) for name in names])
-        yield cursor  # type: ignore[misc]
-    finally:
-        cursor.close()
-
-
-def fetch(conn: Connection, build: Callable[[str], Any], asked: Mapping[str, Any]) -> Sequence[Any]:
-    """The rows of a statement on the path of every message; as with `stepwise`, SQLite's booleans are 0 and 1."""
-    if conn.dialect.name != "sqlite":
-        return conn.execute(build(conn.dialect.name), asked).all()
-    sql, names, constants = _in_sqlite(build)
-    return on_driver(conn, sql, [asked.get(name, constants[name]) for name in names])
-
-
-def change(conn: Connection, build: Callable[[str], Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Run a statement on the path of every message once for each row of parameters (all of them)."""
-    if conn.dialect.name != "sqlite":
-        conn.execute(build(conn.dialect.name), rows)
-        return
-    sql, names, _ = _in_sqlite(build)
-    on_driver(conn, sql, [[row[name] for name in names] for row in rows], many=True)
-
-
-@cache
-def _in_sqlite(build: Callable[[str], Any]) -> tuple[str, Sequence[str], Mapping[str, Any]]:
-    compiled = build("sqlite").compile(dialect=sqlite_dialect())
-    return compiled.string, compiled.positiontup or (), compiled.params
-
-
 def up_to_bytes(rows: Iterable[Any], max_bytes: int) -> list[EntryRow]:
-    """Entries from a result, no more than `max_bytes` of them but one at least."""
-    found: list[EntryRow] = []
+    """Entries from a result: up to `max_bytes`, but at least one."""
+    page: list[EntryRow] = []
     total = 0
     for row in rows:
         entry = EntryRow(*row)
         total += entry_bytes(entry)
-        if found and total > max_bytes:
+        if page and total > max_bytes:
             break
-        found.append(entry)
-    return found
+        page.append(entry)
+    return page
+
+
+def first_of(rows: Iterable[T], limit: int, max_bytes: int, size: Callable[[T], int]) -> tuple[list[T], bool]:
+    """The first rows of a result: up to `limit` and `max_bytes`, but at least one; and whether there are more."""
+    page: list[T] = []
+    total = 0
+    for row in rows:
+        total += size(row)
+        if len(page) == limit or (page and total > max_bytes):
+            return page, True
+        page.append(row)
+    return page, False
+
+
+ENTRY_COLUMNS = entry_columns()
 
 
 def select_entries() -> Select[Any]:
@@ -182,11 +149,11 @@ def select_entries() -> Select[Any]:
 
 
 ENTRY_BYTES = 256
-"""What an entry counts for besides its content, where pages are bounded in bytes."""
+"""Bytes that an entry counts in addition to its content, in pages that are bounded in bytes."""
 
 
 def entry_bytes(entry: EntryRow) -> int:
-    """About what an entry holds in memory and on the wire; never much less."""
+    """Approximate bytes of an entry in memory and on the wire; never much too low."""
     if entry.target is not None:
         return ENTRY_BYTES + entry_bytes(entry.target)
     content = entry.content or ""
@@ -195,12 +162,12 @@ def entry_bytes(entry: EntryRow) -> int:
 
 
 def insert_or(dialect: str, table: Table) -> Any:
-    """An INSERT that knows `on_conflict_do_nothing` and `on_conflict_do_update`, in a dialect."""
+    """A dialect's INSERT with `on_conflict_do_nothing` and `on_conflict_do_update`."""
     return sqlite_insert(table) if dialect == "sqlite" else postgresql_insert(table)
 
 
 def relation(dialect: str, name: str, **columns: type[int] | type[str]) -> CTE:
-    """Values to join a table with, as one parameter, `name` (see `values_of`): the statement can be built once.
+    """Rows to join a table with, in one parameter `name` (`values_of`), so that the statement is built only once.
 
     Both databases look each row up in the table's index this way; SQLite scans the table for
     `(a, b) IN (VALUES …)`.
@@ -225,12 +192,12 @@ def values_of(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def direct_key(a: int, b: int) -> str:
-    """What the direct conversation of two users is found by."""
+    """The key of the direct conversation of two users."""
     return f"{min(a, b)}:{max(a, b)}"
 
 
 def chunked(items: Iterable[T], size: int = 400) -> Iterator[Sequence[T]]:
-    """Cut what goes into one statement: both databases bound the number of its parameters (32,766)."""
+    """Split values into chunks for one statement each: both databases limit its parameters (32,766)."""
     chunk: list[T] = []
     for item in items:
         chunk.append(item)

@@ -1,12 +1,14 @@
-"""The index of the messages' words, made from the logs, and searching it.
+"""The search index of messages: building it from the logs, and searching.
 
 A document is a message; its id is its place in the order of all messages that were indexed. The words of a document
 are in `search_words`: in SQLite a full-text table (FTS5), in PostgreSQL a `tsvector`. Both hold the words as they are
-folded in `db.queries.words`, and neither takes them apart again. One word more says which room a document is in.
+folded in `db.queries.words`, each behind the key of its room (`12·hola`), and neither takes them apart again. So what
+is looked up are words of the searcher's own rooms: how often others wrote a word does not change how long it takes.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import cache
 from typing import Any, NamedTuple
@@ -14,14 +16,17 @@ from typing import Any, NamedTuple
 from sqlalchemy import Select, and_, bindparam, delete, func, or_, select, text
 from sqlalchemy.engine import Connection
 
+from db.connections import stepwise
 from db.models import entries, members, search_documents
 from db.queries import consumers
-from db.queries.rows import ROOM_COLUMNS, EntryRow, RoomRow, entry_columns, relation, stepwise, values_of
+from db.queries.rows import ROOM_COLUMNS, EntryRow, RoomRow, chunked, entry_columns, relation, values_of
 from db.queries.words import Phrase, Query, matches, words
 
 CONSUMER = "search"
-ROOMS_IN_QUERY = 64
-"""For who is in no more rooms, the index is asked for these alone; else what is not theirs is passed over."""
+TERMS_IN_QUERY = 256
+"""Most (word, room) pairs in one statement."""
+MAX_TERMS = 16_384
+"""Most (word, room) pairs in one search; each takes about 15 µs."""
 NEWEST = 2_000
 """PostgreSQL: so many of the newest messages are looked through before its index is asked, which gives all matches at
 once, in no order. A common word is found among the newest, and of a rare one there are few."""
@@ -35,24 +40,24 @@ class Document(NamedTuple):
     room_key: int
     seq: int
     words: Sequence[str] | None
-    """None: deleted."""
+    """The content; None for a deleted message."""
 
 
 class Step(NamedTuple):
-    """What some entries change in the index."""
+    """The changes of some entries to the index."""
 
     moves: Mapping[int, tuple[int, int]]
     """Room -> the cursor before and after them."""
     added: Sequence[Document]
-    """In the order in which they are to be found."""
+    """In the order of the search results."""
     changed: Sequence[Document]
     unread: Set[int]
-    """Rooms whose logs go on after it."""
+    """Rooms with entries left to index."""
 
 
 @cache
 def _select_changes(dialect: str) -> Select[Any]:
-    # Each place by itself: for a span PostgreSQL reckons with a part of the whole table, and reads all of it.
+    # One look-up per entry: for a span, PostgreSQL estimates a part of the whole table, and reads all of it.
     place = relation(dialect, "places", room_key=int, seq=int)
     there = and_(entries.c.room_id == place.c.room_key, entries.c.seq == place.c.seq)
     target = entries.alias("target")
@@ -80,11 +85,11 @@ def _select_changes(dialect: str) -> Select[Any]:
 
 
 def read_step(conn: Connection, room_keys: Iterable[int], limit: int, max_bytes: int) -> Step:
-    """What the next entries of some rooms ask for: no more than `limit`, nor `max_bytes` but one at least."""
-    found = consumers.places(conn, CONSUMER, room_keys)
+    """The changes of the next entries of some rooms: up to `limit` and `max_bytes`, but at least one entry."""
+    cursors = consumers.places(conn, CONSUMER, room_keys)
     moves: dict[int, tuple[int, int]] = {}
     asked: list[tuple[int, int]] = []
-    for place in found:
+    for place in cursors:
         low = max(place.seq, place.first_seq - 1)
         high = min(place.last_seq, low + limit)
         if high > place.seq:
@@ -110,7 +115,7 @@ def read_step(conn: Connection, room_keys: Iterable[int], limit: int, max_bytes:
                 changed[key, target] = Document(key, target, None if now_deleted else words(new_content or ""))
     moves = {key: (low, high) for key, (low, high) in moves.items() if high > low}
     in_order = sorted(added.values(), key=lambda timed: (timed[0], timed[1][:2]))
-    unread = {place.room_key for place in found if moves.get(place.room_key, place[:2])[1] < place.last_seq}
+    unread = {place.room_key for place in cursors if moves.get(place.room_key, place[:2])[1] < place.last_seq}
     return Step(moves, [document for _, document in in_order], list(changed.values()), unread)
 
 
@@ -118,7 +123,7 @@ def read_step(conn: Connection, room_keys: Iterable[int], limit: int, max_bytes:
 
 
 def write_step(conn: Connection, step: Step) -> set[int]:
-    """Bring the index forward by a step. Returns the rooms where nobody else has done, or is doing, so meanwhile."""
+    """Index one step. Returns the rooms that no other process has indexed, or is indexing, meanwhile."""
     moved = consumers.advance(conn, CONSUMER, step.moves)
     added = [document for document in step.added if document.room_key in moved]
     changed = [document for document in step.changed if document.room_key in moved]
@@ -154,7 +159,7 @@ def _write_sqlite(conn: Connection, added: Sequence[Document], changed: Sequence
 
 
 def _text(document: Document) -> str:
-    return " ".join([_room(document.room_key), *(document.words or ())])
+    return " ".join(_in_room(document.room_key, word) for word in document.words or ())
 
 
 _INSERT = text(
@@ -188,22 +193,22 @@ def _write_postgresql(conn: Connection, added: Sequence[Document], changed: Sequ
 
 
 def _vector(document: Document) -> str | None:
-    """A `tsvector` as text: each word with its places."""
+    """A `tsvector` as text: each word with its positions."""
     if document.words is None:
         return None
     places: dict[str, list[str]] = {}
     for place, word in enumerate(document.words, 1):
-        places.setdefault(word, []).append(str(place))
-    return " ".join([f"'{_room(document.room_key)}'", *(f"'{word}':{','.join(at)}" for word, at in places.items())])
+        places.setdefault(_in_room(document.room_key, word), []).append(str(place))
+    return " ".join(f"'{word}':{','.join(at)}" for word, at in places.items())
 
 
-def _room(room_key: int) -> str:
-    """The word that says which room a document is in; no text has it, as it is no letter."""
-    return f"¶{room_key}"
+def _in_room(room_key: int | str, word: str) -> str:
+    """A word in the form of the index; `·` is not a letter, so no word contains it."""
+    return f"{room_key}·{word}"
 
 
 def remove(conn: Connection, room_key: int, upto_seq: int) -> None:
-    """Take the messages of a room up to a seq from the index, for good: those not indexed yet will not be."""
+    """Remove the messages of a room up to a seq from the index permanently; later indexing skips them."""
     consumers.skip(conn, CONSUMER, room_key, upto_seq)
     gone = and_(search_documents.c.room_id == room_key, search_documents.c.seq <= upto_seq)
     ids = f"SELECT id FROM search_document WHERE room_id = {room_key:d} AND seq <= {upto_seq:d}"
@@ -219,10 +224,10 @@ def remove(conn: Connection, room_key: int, upto_seq: int) -> None:
 
 
 def to_purge(conn: Connection) -> int:
-    """How far the list of removals goes whose words may still be in the files of the index; 0: there are none.
+    """The end of the list of removals whose words may still be in the files of the index; 0: there are none.
 
-    FTS5 only notes a removal; the words go when the part of the index that holds them is written anew. In PostgreSQL
-    its vacuum sees to that.
+    FTS5 only marks a removal; the words disappear when their part of the index is rewritten. In PostgreSQL its vacuum
+    does that.
     """
     if conn.dialect.name != "sqlite":
         return 0
@@ -230,10 +235,10 @@ def to_purge(conn: Connection) -> int:
 
 
 def merge(conn: Connection, pages: int, *, whole: bool = False) -> bool:
-    """Write some pages of the index anew, as many small parts make a larger one. False if there was nothing to do.
+    """Rewrite some pages of the index, merging small parts into larger ones. Returns False if nothing was left to do.
 
-    FTS5 would do so by itself, but much at a time, while others wait for the writer. `whole` begins to make all parts
-    one; the calls after it go on with that.
+    FTS5 would merge by itself, but in large steps that block the writer. `whole` starts merging all parts into one;
+    later calls continue it.
     """
     before = _changes(conn)
     conn.exec_driver_sql(
@@ -243,7 +248,7 @@ def merge(conn: Connection, pages: int, *, whole: bool = False) -> bool:
 
 
 def purged(conn: Connection, upto: int) -> None:
-    """All parts of the index have been written anew since the list of removals went that far."""
+    """Clear the list of removals up to a position: all parts of the index were rewritten since."""
     conn.exec_driver_sql("DELETE FROM search_removed WHERE id <= ?", (upto,))
 
 
@@ -254,7 +259,7 @@ def _changes(conn: Connection) -> int:
 # -- searching -------------------------------------------------------------------------------------------------------
 
 
-class FoundRow(NamedTuple):
+class SearchHit(NamedTuple):
     room: RoomRow
     entry: EntryRow
 
@@ -271,26 +276,31 @@ _DOCUMENT = (
 
 
 def document(conn: Connection, message_id: str) -> int | None:
-    """Where a message is in the order of what is searched; also of one that was deleted since."""
+    """The position of a message in the order of results, also of a deleted one."""
     return conn.execute(_DOCUMENT, {"message_id": message_id}).scalar()
 
 
 _HITS = {
     "sqlite": text(
-        "SELECT rowid FROM search_words WHERE search_words MATCH :match AND rowid < :before"
+        "SELECT rowid FROM search_words WHERE search_words MATCH :match AND rowid >= :low AND rowid < :before"
         " ORDER BY rowid DESC LIMIT :batch"
     ),
     "postgresql": text(
-        "WITH hit AS MATERIALIZED"
-        " (SELECT id FROM search_words WHERE words @@ CAST(:match AS tsquery) AND id < :before)"
+        "WITH hit AS MATERIALIZED (SELECT id FROM search_words"
+        " WHERE words @@ CAST(:match AS tsquery) AND id >= :low AND id < :before)"
         " SELECT id FROM hit ORDER BY id DESC LIMIT :batch"
     ),
-    "newest": text(
-        "SELECT id FROM search_words WHERE id >= :low AND id < :before AND words @@ CAST(:match AS tsquery)"
-        " ORDER BY id DESC LIMIT :batch"
-    ),
 }
-# CROSS JOIN: SQLite joins in this order, and looks up what the hits lead to.
+# MATERIALIZED: the words of a message are only examined after its room is known to be one of the user's.
+_NEWEST_HITS = text(
+    "WITH mine AS MATERIALIZED (SELECT d.id, d.room_id FROM search_document d"
+    " JOIN member ON member.room_id = d.room_id AND member.user_id = :me"
+    " WHERE d.id >= :low AND d.id < :before AND d.room_id = coalesce(CAST(:room AS BIGINT), d.room_id))"
+    " SELECT mine.id FROM mine JOIN search_words w ON w.id = mine.id"
+    " WHERE w.words @@ CAST(replace(:match, :any_room, CAST(mine.room_id AS TEXT)) AS tsquery)"
+    " ORDER BY mine.id DESC LIMIT :batch"
+)
+# CROSS JOIN: makes SQLite join in this order, starting with the hits.
 _COLUMNS = ", ".join(f'"{column.table.name}".{column.name}' for column in (*ROOM_COLUMNS, *entry_columns()))
 _FOUND = text(
     f"SELECT {_COLUMNS} FROM search_document d CROSS JOIN member CROSS JOIN entry CROSS JOIN room"
@@ -299,61 +309,91 @@ _FOUND = text(
     ' AND room.id = d.room_id AND "user".id = entry.sender_id ORDER BY d.id DESC'
 ).bindparams(bindparam("hits", expanding=True))
 _NEWEST = select(func.max(search_documents.c.id)).where(search_documents.c.id < bindparam("before"))
-_ROOMS = select(members.c.room_id).where(members.c.user_id == bindparam("me")).limit(ROOMS_IN_QUERY + 1)
+_ROOMS = select(members.c.room_id).where(members.c.user_id == bindparam("me"))
+
+
+class TooManyTerms(ValueError):
+    """The search has more (word, room) pairs than allowed."""
+
+    def __init__(self, words: int) -> None:
+        """`words`: the number of words allowed for that many rooms."""
+        super().__init__(words)
+        self.words = words
 
 
 def find(
     conn: Connection, user_key: int, query: Query, *, room_key: int | None, before: int | None, limit: int
-) -> list[FoundRow]:
-    """The newest messages in which all of a (not empty) query is, in rooms that the user is in; or in one of them.
+) -> list[SearchHit]:
+    """The newest messages that match a (non-empty) query, in all rooms that the user is in, or in one of them.
 
     `before`: only messages that come before that `document`. The index may lag behind the log: yet no message is
-    found that is deleted, or by what it said before it was edited.
+    found that is deleted, or by what it said before it was edited. Raises `TooManyTerms`.
     """
     dialect = conn.dialect.name
     own = [room_key] if room_key is not None else list(conn.scalars(_ROOMS, {"me": user_key}))
     if not own:
         return []
-    among = own if len(own) <= ROOMS_IN_QUERY else ()
-    match = _match(dialect, query, among)
-    before, low, how, batch = before or _END, 0, dialect, limit
+    template = _template(dialect, query)
+    terms = sum(len(phrase.words) for phrase in query)
+    if terms * len(own) > MAX_TERMS:
+        raise TooManyTerms(MAX_TERMS // len(own))
+    groups = [_match(dialect, template, some) for some in chunked(own, max(1, TERMS_IN_QUERY // terms))]
+    before, low, batch = before or _END, 0, limit
     if dialect == "postgresql":
         newest = conn.execute(_NEWEST, {"before": before}).scalar() or 0
-        low, how = max(0, newest - NEWEST), "newest"
-    found: list[FoundRow] = []
-    while len(found) < limit:
-        hits = list(conn.scalars(_HITS[how], {"match": match, "before": before, "low": low, "batch": batch}))
+        low = max(0, newest - NEWEST)
+    results: list[SearchHit] = []
+    while len(results) < limit:
+        asked = {"before": before, "low": low, "batch": batch}
+        if low:
+            among = {"me": user_key, "room": room_key, "match": template, "any_room": _ANY_ROOM}
+            hits = list(conn.scalars(_NEWEST_HITS, {**asked, **among}))
+        else:
+            hits = _hits(conn, groups, asked)
         for row in conn.execute(_FOUND, {"hits": hits, "me": user_key}) if hits else ():
-            one = FoundRow(RoomRow(*row[:_ENTRY_AT]), EntryRow(*row[_ENTRY_AT:]))
-            if one.entry.edited_at is None or matches(query, one.entry.content or ""):
-                found.append(one)
+            result = SearchHit(RoomRow(*row[:_ENTRY_AT]), EntryRow(*row[_ENTRY_AT:]))
+            if result.entry.edited_at is None or matches(query, result.entry.content or ""):
+                results.append(result)
         if len(hits) == batch:
             before, batch = hits[-1], min(2 * batch, _BATCH)
         elif low:
-            before, low, how = low, 0, dialect
+            before, low = low, 0
         else:
             break
-    return found[:limit]
+    return results[:limit]
+
+
+def _hits(conn: Connection, groups: Sequence[str], asked: Mapping[str, int]) -> list[int]:
+    """The newest matching documents in one of some groups of rooms, newest first: up to `batch`."""
+    statement, batch, best = _HITS[conn.dialect.name], asked["batch"], list[int]()
+    for match in groups:
+        low = best[-1] + 1 if len(best) == batch else asked["low"]
+        best = heapq.nlargest(batch, [*best, *conn.scalars(statement, {**asked, "match": match, "low": low})])
+    return best
 
 
 _ENTRY_AT = len(ROOM_COLUMNS)
 
 
-def _match(dialect: str, query: Query, room_keys: Sequence[int]) -> str:
-    """The query in the language of FTS5, or as a `tsquery`; in it are words, and nothing that was typed besides."""
-    if dialect == "sqlite":
-        return " AND ".join([*map(_fts5, query), *_any_of(" OR ", '"', room_keys)])
-    return " & ".join([*map(_tsquery, query), *_any_of(" | ", "'", room_keys)])
+_ANY_ROOM = "¶"
+"""Placeholder of a room's key in a template; not a letter, so no word contains it."""
 
 
-def _any_of(either: str, quote: str, room_keys: Sequence[int]) -> list[str]:
-    return [f"({either.join(f'{quote}{_room(key)}{quote}' for key in room_keys)})"] if room_keys else []
+def _template(dialect: str, query: Query) -> str:
+    """The query in the syntax of FTS5, or as a `tsquery`; it contains only words, no other typed text."""
+    return (" AND " if dialect == "sqlite" else " & ").join(map(_fts5 if dialect == "sqlite" else _tsquery, query))
+
+
+def _match(dialect: str, template: str, room_keys: Sequence[int]) -> str:
+    """The query of a template, for any of some rooms."""
+    either = " OR " if dialect == "sqlite" else " | "
+    return either.join(f"({template.replace(_ANY_ROOM, str(key))})" for key in room_keys)
 
 
 def _fts5(phrase: Phrase) -> str:
-    return f'"{" ".join(phrase.words)}"{" *" if phrase.prefix else ""}'
+    return f'"{" ".join(_in_room(_ANY_ROOM, word) for word in phrase.words)}"{" *" if phrase.prefix else ""}'
 
 
 def _tsquery(phrase: Phrase) -> str:
-    quoted = [f"'{word}'" for word in phrase.words]
+    quoted = [f"'{_in_room(_ANY_ROOM, word)}'" for word in phrase.words]
     return f"({' <-> '.join(quoted)}{':*' if phrase.prefix else ''})"

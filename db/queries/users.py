@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, Select, and_, bindparam, case, delete, exists, func, insert, select, update
 from sqlalchemy.engine import Connection
 
+from db.connections import change, fetch
 from db.models import blocks, cursors, devices, members, names, rooms, sessions, users
-from db.queries.rows import (
-    USER_COLUMNS,
-    UserRow,
-    chunked,
-    direct_key,
-    insert_or,
-    relation,
-    stepwise,
-    values_of,
-)
+from db.names import name_key, skeleton, username_key
+from db.queries.rows import USER_COLUMNS, UserRow, chunked, direct_key, insert_or, relation, values_of
 
 
 class SessionRow(NamedTuple):
@@ -33,21 +27,23 @@ class SessionRow(NamedTuple):
     username: str
     disabled: bool
     admin: bool
+    used_at: int
 
 
-def by_username(conn: Connection, username: str) -> UserRow | None:
-    row = conn.execute(select(*USER_COLUMNS).where(users.c.username == username)).first()
+def by_key(conn: Connection, username_key: str) -> UserRow | None:
+    """A user by the key of their name (`db.names.username_key`)."""
+    row = conn.execute(select(*USER_COLUMNS).where(users.c.username_key == username_key)).first()
     return None if row is None else UserRow(*row)
 
 
-def lock(conn: Connection, username: str) -> UserRow | None:
-    """A user as they are now; nobody else changes them before this transaction ends."""
-    row = conn.execute(select(*USER_COLUMNS).where(users.c.username == username).with_for_update(read=True)).first()
+def lock(conn: Connection, user_key: int) -> UserRow | None:
+    """The current row of a user, locked until the end of the transaction."""
+    row = conn.execute(select(*USER_COLUMNS).where(users.c.id == user_key).with_for_update(read=True)).first()
     return None if row is None else UserRow(*row)
 
 
 def claim_name(conn: Connection, key: str, kind: str) -> bool:
-    """Take a name for a user or a topic; False if the other kind holds it, or another topic."""
+    """Reserve a name for a user or a topic. Returns False if the other kind, or another topic, has it."""
     taken = conn.execute(
         insert_or(conn.dialect.name, names).values(key=key, kind=kind).on_conflict_do_nothing().returning(names.c.key)
     ).first()
@@ -57,13 +53,21 @@ def claim_name(conn: Connection, key: str, kind: str) -> bool:
     return bool(kind == "user" == held_by)
 
 
-def add(conn: Connection, username: str, name_key: str, password_hash: str | None, now: int) -> int | None:
-    """Make a user; None if the name is taken."""
-    if not claim_name(conn, name_key, "user"):
+def add(conn: Connection, username: str, password_hash: str | None, now: int) -> int | None:
+    """Create a user; None if the name is taken, or looks like another user's."""
+    if not claim_name(conn, name_key(username), "user"):
         return None
     key = conn.execute(
         insert_or(conn.dialect.name, users)
-        .values(username=username, password_hash=password_hash, created_at=now, disabled=False, admin=False)
+        .values(
+            username=username,
+            username_key=username_key(username),
+            skeleton=skeleton(username),
+            password_hash=password_hash,
+            created_at=now,
+            disabled=False,
+            admin=False,
+        )
         .on_conflict_do_nothing()
         .returning(users.c.id)
     ).scalar()
@@ -83,37 +87,68 @@ def set_admin(conn: Connection, user_key: int, admin: bool) -> None:
 
 
 def page(conn: Connection, after: str | None, limit: int) -> list[UserRow]:
-    """All users, by username."""
-    statement = select(*USER_COLUMNS).order_by(users.c.username).limit(limit)
+    """A page of all users, sorted by username key. `after`: the last key of the previous page."""
+    statement = select(*USER_COLUMNS).order_by(users.c.username_key).limit(limit)
     if after is not None:
-        statement = statement.where(users.c.username > after)
+        statement = statement.where(users.c.username_key > after)
     return [UserRow(*row) for row in conn.execute(statement)]
 
 
-def by_usernames(conn: Connection, wanted: Collection[str]) -> dict[str, UserRow]:
-    found: dict[str, UserRow] = {}
+def by_keys(conn: Connection, wanted: Collection[str]) -> dict[str, UserRow]:
+    """Users by the keys of their names."""
+    users_by_key: dict[str, UserRow] = {}
     for chunk in chunked(wanted):
-        for row in conn.execute(select(*USER_COLUMNS).where(users.c.username.in_(chunk))):
-            found[row[1]] = UserRow(*row)
-    return found
+        for key, *row in conn.execute(
+            select(users.c.username_key, *USER_COLUMNS).where(users.c.username_key.in_(chunk))
+        ):
+            users_by_key[key] = UserRow(*row)
+    return users_by_key
 
 
-def touch(conn: Connection, user_key: int, device_key: int | None, now: int) -> None:
-    """Note that a connection of the user, on that device, has just ended."""
-    conn.execute(update(users).where(users.c.id == user_key).values(last_seen=now))
-    if device_key is not None:
-        conn.execute(update(devices).where(devices.c.id == device_key).values(seen_at=now))
+@cache
+def _see_user(_dialect: str) -> Any:
+    return update(users).where(users.c.id == bindparam("key")).values(last_seen=bindparam("seen"))
+
+
+@cache
+def _see_device(_dialect: str) -> Any:
+    return update(devices).where(devices.c.id == bindparam("key")).values(seen_at=bindparam("seen"))
+
+
+def touch(conn: Connection, user_key: int, now: int) -> None:
+    """Set the user's `last_seen` to now."""
+    change(conn, _see_user, [{"key": user_key, "seen": now}])
+
+
+def touch_all(conn: Connection, ended: Mapping[tuple[int, int], int]) -> None:
+    """Record the ends of connections, (user, device) -> ms since the epoch. Device 0 means no device."""
+    last = {user_key: when for (user_key, _), when in sorted(ended.items(), key=itemgetter(1))}
+    change(conn, _see_user, [{"key": key, "seen": when} for key, when in sorted(last.items())])
+    seen = [{"key": key, "seen": when} for (_, key), when in sorted(ended.items()) if key]
+    if seen:
+        change(conn, _see_device, seen)
 
 
 def add_session(
-    conn: Connection, sid: str, user_key: int, now: int, expires_at: int, user_agent: str | None = None
+    conn: Connection,
+    sid: str,
+    user_key: int,
+    now: int,
+    expires_at: int,
+    user_agent: str | None = None,
+    source: str | None = None,
+    *,
+    until_logout: bool = False,
 ) -> int:
-    result = conn.execute(
-        insert(sessions)
-        .values(sid=sid, user_id=user_key, created_at=now, expires_at=expires_at, user_agent=user_agent)
-        .returning(sessions.c.id)
-    )
-    return int(result.scalar_one())
+    row = {"sid": sid, "user_id": user_key, "created_at": now, "expires_at": expires_at}
+    more = {"user_agent": user_agent, "source": source, "until_logout": until_logout}
+    return int(conn.execute(insert(sessions).values(**row, **more).returning(sessions.c.id)).scalar_one())
+
+
+def has_signed_in_from(conn: Connection, user_key: int, source: str) -> bool:
+    """Whether any session of the user, valid or not, began at that source."""
+    known = exists().where(sessions.c.user_id == user_key, sessions.c.source == source)
+    return bool(conn.execute(select(known)).scalar_one())
 
 
 _SESSION_COLUMNS = (
@@ -125,6 +160,7 @@ _SESSION_COLUMNS = (
     users.c.username,
     users.c.disabled,
     users.c.admin,
+    func.coalesce(sessions.c.used_at, sessions.c.created_at),
 )
 _SESSION = (
     select(*_SESSION_COLUMNS)
@@ -144,7 +180,7 @@ class DeviceRow(NamedTuple):
 
 
 class ArrivalRow(NamedTuple):
-    """A session with its user, and the device that came with it, if it is known."""
+    """A session with its user, and the device of the connect, if it is known."""
 
     session: SessionRow
     device: DeviceRow | None
@@ -162,14 +198,14 @@ def _select_arrivals(dialect: str) -> Select[Any]:
 
 
 def arrivals(conn: Connection, asked: Sequence[tuple[str, str]]) -> list[ArrivalRow | None]:
-    """For each (sid, device's name): the session, None if there is none."""
-    found: list[ArrivalRow | None] = [None] * len(asked)
+    """For each (sid, device name): the session and the device; None without a session."""
+    arrived: list[ArrivalRow | None] = [None] * len(asked)
     values = values_of((at, sid, name) for at, (sid, name) in enumerate(asked))
-    with stepwise(conn, _select_arrivals, {"asked": values}) as rows:
-        for at, *session_row, device_key, seen_at in rows:
-            known = None if device_key is None else DeviceRow(device_key, seen_at)
-            found[at] = ArrivalRow(SessionRow(*session_row), known)
-    return found
+    rows = fetch(conn, _select_arrivals, {"asked": values})
+    for at, *session_row, device_key, seen_at in rows:
+        known = None if device_key is None else DeviceRow(device_key, seen_at)
+        arrived[at] = ArrivalRow(SessionRow(*session_row), known)
+    return arrived
 
 
 @cache
@@ -184,17 +220,26 @@ def _select_still_good(dialect: str) -> Select[Any]:
 
 
 def still_good(conn: Connection, session_keys: Collection[int]) -> set[int]:
-    """Which of these sessions have not been withdrawn, nor their users disabled."""
-    with stepwise(conn, _select_still_good, {"asked": values_of((key,) for key in session_keys)}) as rows:
-        return {key for (key,) in rows}
+    """The sessions that are neither withdrawn nor those of disabled users."""
+    rows = fetch(conn, _select_still_good, {"asked": values_of((key,) for key in session_keys)})
+    return {key for (key,) in rows}
 
 
-def extend_session(conn: Connection, session_key: int, expires_at: int) -> None:
-    conn.execute(
-        update(sessions)
-        .where(sessions.c.id == session_key)
-        .values(expires_at=case((sessions.c.expires_at > expires_at, sessions.c.expires_at), else_=expires_at))
-    )
+def extend_session(conn: Connection, session_key: int, expires_at: int, life_ms: int | None) -> int:
+    """Extend a session, up to `life_ms` after its creation; returns its end (ms)."""
+    begun, end = conn.execute(
+        select(sessions.c.created_at, sessions.c.expires_at).where(sessions.c.id == session_key).with_for_update()
+    ).one()
+    wanted = expires_at if life_ms is None else min(expires_at, begun + life_ms)
+    if wanted > end:
+        conn.execute(update(sessions).where(sessions.c.id == session_key).values(expires_at=wanted))
+    return max(int(end), wanted)
+
+
+def note_use(conn: Connection, session_keys: Collection[int], now: int) -> None:
+    """Set `used_at` of sessions to now."""
+    for chunk in chunked(session_keys):
+        conn.execute(update(sessions).where(sessions.c.id.in_(chunk)).values(used_at=now))
 
 
 def revoke_session(conn: Connection, session_key: int, now: int) -> None:
@@ -204,22 +249,26 @@ def revoke_session(conn: Connection, session_key: int, now: int) -> None:
 
 
 def revoke_sessions_of(
-    conn: Connection, user_key: int, now: int, *, but: int | None = None, that_end: int | None = None
+    conn: Connection, user_key: int, now: int, *, but: int | None = None, until_logout: bool = False
 ) -> list[int]:
-    """Withdraw all sessions of a user, or all but one, or those that expire at that time; returns which."""
+    """Withdraw all sessions of a user, or all but one, or those that last until logout; returns their keys."""
     statement = update(sessions).where(sessions.c.user_id == user_key, sessions.c.revoked_at.is_(None))
     if but is not None:
         statement = statement.where(sessions.c.id != but)
-    if that_end is not None:
-        statement = statement.where(sessions.c.expires_at == that_end)
+    if until_logout:
+        statement = statement.where(sessions.c.until_logout.is_(True))
     return list(conn.scalars(statement.values(revoked_at=now).returning(sessions.c.id)))
 
 
-def is_signed_in(conn: Connection, username: str, to: int, now: int) -> bool:
-    """Whether a user has a session that is good; as `to`, whom they may have blocked, may know it."""
+def is_until_logout(conn: Connection, session_key: int) -> bool:
+    return bool(conn.execute(select(sessions.c.until_logout).where(sessions.c.id == session_key)).scalar())
+
+
+def is_signed_in(conn: Connection, username_key: str, to: int, now: int) -> bool:
+    """Whether a user has a valid session, as `to` may know it: False if the user has blocked `to`."""
     good = (
         exists()
-        .where(users.c.username == username, users.c.disabled.is_(False), sessions.c.user_id == users.c.id)
+        .where(users.c.username_key == username_key, users.c.disabled.is_(False), sessions.c.user_id == users.c.id)
         .where(sessions.c.revoked_at.is_(None), sessions.c.expires_at > now)
         .where(~exists().where(blocks.c.user_id == users.c.id, blocks.c.blocked_id == to))
     )
@@ -230,14 +279,22 @@ class LoginRow(NamedTuple):
     key: int
     sid: str
     created_at: int
+    used_at: int
     expires_at: int
     user_agent: str | None
 
 
 def sessions_of(conn: Connection, user_key: int, now: int) -> list[LoginRow]:
-    """The user's sessions that are still good, newest first."""
+    """The user's valid sessions, newest first."""
     statement = (
-        select(sessions.c.id, sessions.c.sid, sessions.c.created_at, sessions.c.expires_at, sessions.c.user_agent)
+        select(
+            sessions.c.id,
+            sessions.c.sid,
+            sessions.c.created_at,
+            func.coalesce(sessions.c.used_at, sessions.c.created_at),
+            sessions.c.expires_at,
+            sessions.c.user_agent,
+        )
         .where(sessions.c.user_id == user_key, sessions.c.revoked_at.is_(None), sessions.c.expires_at > now)
         .order_by(sessions.c.id.desc())
     )
@@ -245,7 +302,7 @@ def sessions_of(conn: Connection, user_key: int, now: int) -> list[LoginRow]:
 
 
 def block(conn: Connection, user_key: int, other_key: int, now: int) -> None:
-    """`user` wants to hear nothing from `other`. Idempotent."""
+    """Record that `user` blocks `other`. Idempotent."""
     conn.execute(
         insert_or(conn.dialect.name, blocks)
         .values(user_id=user_key, blocked_id=other_key, created_at=now)
@@ -255,13 +312,13 @@ def block(conn: Connection, user_key: int, other_key: int, now: int) -> None:
 
 
 def unblock(conn: Connection, user_key: int, other_key: int, _now: int) -> None:
-    """Take it back. Idempotent."""
+    """Remove a block. Idempotent."""
     conn.execute(delete(blocks).where(blocks.c.user_id == user_key, blocks.c.blocked_id == other_key))
     _mark_blocked(conn, user_key, other_key, False)
 
 
 def _mark_blocked(conn: Connection, user_key: int, other_key: int, blocked: bool) -> None:
-    """Note it where sending looks: at the other's membership in the direct conversation."""
+    """Copy the block to the other's membership in the direct conversation, which sending reads."""
     direct = select(rooms.c.id).where(rooms.c.direct_key == direct_key(user_key, other_key))
     conn.execute(
         update(members).where(members.c.room_id.in_(direct), members.c.user_id == other_key).values(blocked=blocked)
@@ -269,12 +326,12 @@ def _mark_blocked(conn: Connection, user_key: int, other_key: int, blocked: bool
 
 
 def blocked_by(conn: Connection, user_key: int) -> list[str]:
-    """Whom a user has blocked, by username."""
+    """The users whom a user has blocked, sorted by username."""
     statement = (
         select(users.c.username)
         .join_from(blocks, users, users.c.id == blocks.c.blocked_id)
         .where(blocks.c.user_id == user_key)
-        .order_by(users.c.username)
+        .order_by(users.c.username_key)
     )
     return list(conn.scalars(statement))
 
@@ -285,19 +342,19 @@ _BLOCKED = select(blocks.c.user_id, blocks.c.blocked_id).where(
 
 
 def blocked_of(conn: Connection, user_keys: Collection[int]) -> dict[int, set[int]]:
-    """Whom these users have blocked."""
-    found: dict[int, set[int]] = {}
+    """The users whom each of these users has blocked."""
+    blocked: dict[int, set[int]] = {}
     for chunk in chunked(user_keys, 1000):
         for user_key, blocked_key in conn.execute(_BLOCKED, {"users": chunk}):
-            found.setdefault(user_key, set()).add(blocked_key)
-    return found
+            blocked.setdefault(user_key, set()).add(blocked_key)
+    return blocked
 
 
 _BLOCKERS = select(blocks.c.user_id).where(blocks.c.blocked_id == bindparam("user"))
 
 
 def blockers_of(conn: Connection, user_key: int) -> set[int]:
-    """Who has blocked a user."""
+    """The keys of the users who have blocked a user."""
     return set(conn.scalars(_BLOCKERS, {"user": user_key}))
 
 
@@ -339,12 +396,12 @@ def _insert_first_cursors() -> Any:
 
 
 def add_device(conn: Connection, user_key: int, name: str, now: int) -> DeviceRow:
-    """Name a device for the first time: it starts, room by room, where the user's furthest device is."""
+    """Create a device. In each room it starts at the furthest cursor of the user's devices."""
     new = {"user": user_key, "device_name": name, "now": now}
     key = conn.execute(_insert_device(conn.dialect.name), new).scalar()
-    if key is None:  # named twice at once
-        found = device(conn, user_key, name)
-        assert found is not None
-        return found
+    if key is None:  # created concurrently
+        existing = device(conn, user_key, name)
+        assert existing is not None
+        return existing
     conn.execute(_insert_first_cursors(), {"user": user_key, "device": int(key)})
     return DeviceRow(int(key), None)

@@ -1,4 +1,4 @@
-"""Words: what of a text is searched, what a query asks for, and what of a message is shown around a match.
+"""Words: those of a text, those of a query, and the excerpt of a message around a match.
 
 All of it is made here and none of it by the databases, so that both find the same. A word is a run of letters, digits
 and marks (Unicode categories L, N and M), folded: case, diacritics and compatibility forms make no difference. In
@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 MAX_WORD = 64
-"""Characters of a word that count; what is beyond makes no difference."""
+"""Significant characters of a word; later ones are ignored."""
 MAX_WORDS = 16_383
-"""Words of a text that are searched: PostgreSQL counts positions so far."""
+"""Indexed words of a text: the limit of PostgreSQL's positions."""
 WINDOW = 160
-"""Characters that are shown of a message."""
+"""Characters of an excerpt."""
 _LEAD = 40
-"""Of these, before the first match."""
+"""Characters of an excerpt before the first match."""
 _KNOWN = 20_000
 
 # Without spaces between words: Thai to Lao, Myanmar, Hangul, Khmer, then CJK and its extensions.
@@ -29,17 +29,17 @@ _UNSPACED = re.compile(
     "\u3100-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U0001b000-\U0001b16f"
     "\U00020000-\U0003ffff]"
 )
-# Marks that only colour a letter: accents, Hebrew and Arabic points, variation selectors. Vowel signs stay.
+# Marks that only modify a letter: accents, Hebrew and Arabic points, variation selectors. Vowel signs stay.
 _DIACRITIC = re.compile(
     "[\u0300-\u036f\u0483-\u0489\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u08d3-\u08ff\u1ab0-\u1aff"
     "\u1dc0-\u1dff\u20d0-\u20ff\ufe00-\ufe0f\ufe20-\ufe2f\U000e0100-\U000e01ef]"
 )
-# Nothing to be seen of them within a word: soft hyphen, joiners, Arabic tatweel.
+# Invisible within a word: soft hyphen, joiners, Arabic tatweel.
 _INVISIBLE = "\u00ad\u034f\u0640\u200c\u200d\u2060"
 
 
 class _Characters(dict[int, str]):
-    """What becomes of a character, by its code point: filled as they are met, and never large."""
+    """Maps code points to their folded form; filled on demand, and never large."""
 
     def __init__(self, make: Callable[[str], str]) -> None:
         self._make = make
@@ -52,7 +52,8 @@ class _Characters(dict[int, str]):
 
 
 def _fold(char: str) -> str:
-    """Lower-case letters for a letter, a space for what is in no word, "" for what only colours the one before."""
+    """Lower-case letters for a letter, a space for a separator, "" for a mark that only modifies the previous
+    letter."""
     if char in _INVISIBLE or _DIACRITIC.match(char):
         return ""
     if _UNSPACED.match(char):
@@ -62,7 +63,8 @@ def _fold(char: str) -> str:
 
 
 def _kind(char: str) -> str:
-    """A character's part in a word: `w` of a longer one, `c` one by itself, `m` of the one before, or ` ` none."""
+    """A character's role: `w` part of a word, `c` a word by itself, `m` a mark of the previous one, ` ` a
+    separator."""
     folded = unicodedata.normalize("NFKC", char).translate(_folded)
     if not folded:
         return "m"
@@ -83,13 +85,13 @@ def words(text: str) -> list[str]:
 
 
 class Phrase(NamedTuple):
-    """Words that stand one behind the other; of the last, only how it begins, if `prefix`."""
+    """Consecutive words; if `prefix`, the last one is only the beginning of a word."""
 
     words: tuple[str, ...]
     prefix: bool
 
     def ends_at(self, text: Sequence[str], end: int) -> bool:
-        """Whether these are the words before the place `end` of a text."""
+        """Whether the text has these words right before the position `end`."""
         start = end - len(self.words)
         if start < 0 or not self._last(text[end - 1]):
             return False
@@ -100,13 +102,13 @@ class Phrase(NamedTuple):
 
 
 Query = tuple[Phrase, ...]
-"""All of these have to be there; never empty."""
+"""Phrases that a match must all contain; never empty."""
 
 _PART = re.compile(r'"(?P<quoted>[^"]*)"?(?P<star>\*?)|(?P<plain>[^\s"]+)')
 
 
 def parse(query: str) -> Query:
-    """What a query asks for: words, `begin*`, `"a phrase"`. Punctuation within a word makes a phrase of its parts.
+    """Parse a query: words, `prefix*`, `"a phrase"`. Punctuation within a word makes a phrase of its parts.
 
     Any text is a query; one without a word is empty.
     """
@@ -114,18 +116,18 @@ def parse(query: str) -> Query:
     for part in _PART.finditer(unicodedata.normalize("NFKC", query)):
         plain = part["plain"]
         text = part["quoted"] if plain is None else plain.rstrip("*")
-        found = tuple(words(text))
-        if found:
+        parts = tuple(words(text))
+        if parts:
             star = part["star"] if plain is None else plain[len(text) :]
-            phrases[Phrase(found, bool(star) and bool(words(text[-1])))] = None
+            phrases[Phrase(parts, bool(star) and bool(words(text[-1])))] = None
     return tuple(phrases)
 
 
 def matches(query: Query, text: str) -> bool:
-    """Whether all that is asked for is in a text."""
-    found = words(text)
-    ends = range(1, len(found) + 1)
-    return all(any(phrase.ends_at(found, end) for end in ends) for phrase in query)
+    """Whether a text matches the query."""
+    text_words = words(text)
+    ends = range(1, len(text_words) + 1)
+    return all(any(phrase.ends_at(text_words, end) for end in ends) for phrase in query)
 
 
 def snippet(query: Query, text: str) -> list[tuple[str, bool]]:
@@ -155,17 +157,17 @@ def snippet(query: Query, text: str) -> list[tuple[str, bool]]:
 
 
 def _matched(query: Query, text: str) -> list[tuple[int, int]]:
-    """Where matches are in a text, in order and apart; no further than a window reaches from the first."""
-    found: list[str] = []
+    """The spans of matches in a text, in order, not overlapping; up to one window after the first."""
+    preceding: list[str] = []
     places: list[tuple[int, int]] = []
     matched: list[tuple[int, int]] = []
     for word, place in _placed(text):
         if matched and place[0] >= matched[0][0] + WINDOW:
             break
-        found.append(word)
+        preceding.append(word)
         places.append(place)
         for phrase in query:
-            if phrase.ends_at(found, len(found)):
+            if phrase.ends_at(preceding, len(preceding)):
                 low = places[-len(phrase.words)][0]
                 while matched and matched[-1][1] >= low:
                     low = min(low, matched.pop()[0])
@@ -177,14 +179,14 @@ _CELL = re.compile("cm*|w[wm]*")
 
 
 def _placed(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
-    """The words of a text with where they are in it."""
+    """The words of a text with their positions."""
     for cell in _CELL.finditer(text.translate(_kinds)):
         for word in words(text[cell.start() : cell.end()]):
             yield word, cell.span()
 
 
 def _cut(text: str, start: int, before: int) -> int:
-    """Where to begin showing a text: at a word's beginning, if there is one near."""
+    """The start of an excerpt: a nearby beginning of a word, if there is one."""
     space = text.find(" ", start, before)
     return start if space < 0 else space + 1
 

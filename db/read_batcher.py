@@ -1,4 +1,4 @@
-"""Reads that are asked for at about the same time, in one transaction."""
+"""Runs concurrent reads together, in one transaction."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from db.engine import Database, StoreUnavailable
 A = TypeVar("A")
 R = TypeVar("R")
 
-AT_MOST = 32
-"""Asked in one transaction: what one of them waits for the others is bounded."""
+MAX_BATCH = 32
+"""Reads in one transaction, which bounds how long one waits for the others."""
 GATHER_S = 0.005
-"""Transactions begin no more often, unless so many wait: a hop to a thread costs more than what one of them asks."""
+"""Shortest interval between transactions, unless a full batch waits: a thread switch costs more than one read."""
 
 
-class Together(Generic[A, R]):
-    """One kind of read. While a transaction is under way, who asks waits, and the next takes all who wait.
+class ReadBatcher(Generic[A, R]):
+    """Batches one kind of read. Requests that arrive during a transaction wait for the next one.
 
-    Who asks alone is answered at once; of many, one transaction takes those of some milliseconds.
-
-    A read never begins before it is asked for, so it sees whatever was committed until then.
+    A lone caller is served immediately; concurrent callers are batched for up to 5 ms. A read never begins before its
+    request, so it sees everything that was committed until then.
     """
 
     def __init__(
@@ -34,7 +33,7 @@ class Together(Generic[A, R]):
         *,
         gather_s: float = GATHER_S,
     ) -> None:
-        """`query` answers each, in the order in which they were asked."""
+        """`query` takes a batch of requests and returns their results in the same order."""
         self._db = database
         self._query = query
         self._gather_s = gather_s
@@ -42,10 +41,10 @@ class Together(Generic[A, R]):
         self._running: asyncio.Task[None] | None = None
         self._not_before = 0.0
 
-    async def read(self, asked: A) -> R:
-        """Ask. Raises as `Database.read`."""
+    async def read(self, request: A) -> R:
+        """The result for one request. Raises what `Database.read` raises."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((asked, future))
+        self._waiting.append((request, future))
         if self._running is None:
             self._running = asyncio.create_task(self._run())
         return await future
@@ -54,11 +53,11 @@ class Together(Generic[A, R]):
         try:
             now = asyncio.get_running_loop().time
             while self._waiting:
-                if now() < self._not_before and len(self._waiting) < AT_MOST:
+                if now() < self._not_before and len(self._waiting) < MAX_BATCH:
                     await asyncio.sleep(self._not_before - now())
                 self._not_before = now() + self._gather_s
-                batch, self._waiting = self._waiting[:AT_MOST], self._waiting[AT_MOST:]
-                await self._answer([(asked, future) for asked, future in batch if not future.done()])
+                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+                await self._answer([(request, future) for request, future in batch if not future.done()])
         finally:
             self._running = None
 
@@ -66,16 +65,17 @@ class Together(Generic[A, R]):
         if not batch:
             return
         try:
-            found = await self._db.read(lambda conn: self._query(conn, [asked for asked, _ in batch]))
+            rows = await self._db.read(lambda conn: self._query(conn, [request for request, _ in batch]))
+            answers = list(zip(batch, rows, strict=True))
         except Exception as error:
             if len(batch) > 1 and not isinstance(error, StoreUnavailable):
-                for one in batch:  # a bad one fails alone
-                    await self._answer([one])
+                for entry in batch:  # a failing request must not fail the others
+                    await self._answer([entry])
                 return
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
-        else:
-            for (_, future), row in zip(batch, found, strict=True):
-                if not future.done():
-                    future.set_result(row)
+            return
+        for (_, future), row in answers:
+            if not future.done():
+                future.set_result(row)

@@ -1,4 +1,4 @@
-"""What is pending for a device: the entries between its cursors and the heads of its user's rooms."""
+"""The pending entries of a device: those between its cursors and the heads of its user's rooms."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ _BEHIND = (
 
 
 def behind(conn: Connection, user_key: int, device_key: int, after: int, limit: int) -> list[PendingRow]:
-    """A page of the rooms that hold something after the device's cursor, as far as it is stored; `after`: a key."""
+    """A page of the rooms with entries after the device's stored cursor. `after`: the last key of the previous
+    page."""
     asked = {"user": user_key, "device": device_key, "after": after, "limit": limit}
     return [PendingRow(*row) for row in conn.execute(_BEHIND, asked)]
 
@@ -53,7 +54,7 @@ def _clear(dialect: str, one: bool) -> Any:
 
 
 def clear(conn: Connection, user_key: int, device_key: int, room_key: int | None) -> None:
-    """Move a device's cursors to the heads of all rooms of its user, or of one; forwards only."""
+    """Move a device's cursors forward to the heads of all rooms of its user, or of one."""
     asked = {"user": user_key, "device": device_key}
     if room_key is not None:
         asked["room"] = room_key

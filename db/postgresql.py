@@ -1,0 +1,244 @@
+"""PostgreSQL over asyncpg: connections that are kept open, and transactions on them.
+
+SQLAlchemy opens the connections and runs most statements. It does not begin or end the transactions, and does not run
+the statements on the path of every message (`db.connections`): its part of those costs several times as much as
+asyncpg's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import asyncpg
+from asyncpg.transaction import Transaction as AsyncpgTransaction
+from sqlalchemy import Connection, event, text
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from db.connections import HAS_CURSORS
+from db.failures import (
+    BUSY_TIMEOUT_MS,
+    COMMAND_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    Locked,
+    StoreUnavailable,
+    note_error,
+    run_whole,
+)
+
+T = TypeVar("T")
+
+MAX_CONNECTIONS = 20
+KEPT_OPEN = 10
+"""Connections that are kept while nothing is to be done."""
+ROOM_LOCK_MS = 200
+"""The longest wait for a locked row in a transaction that locks rooms: other rooms' changes wait, too."""
+WAIT_S = 30.0
+"""For a connection, when all are in use."""
+
+
+@dataclass(eq=False, slots=True)
+class _Session:
+    """An open connection, as SQLAlchemy and as asyncpg have it."""
+
+    conn: AsyncConnection
+    driver: asyncpg.Connection[Any]
+
+
+class _Transaction:
+    """As asyncpg's, but what begins it is sent in one round trip."""
+
+    __slots__ = ("_begin", "_driver")
+
+    def __init__(self, driver: asyncpg.Connection[Any], begin: str) -> None:
+        self._driver = driver
+        self._begin = begin
+
+    async def start(self) -> None:
+        await self._driver.execute(self._begin)
+
+    async def commit(self) -> None:
+        await self._driver.execute("COMMIT")
+
+    async def rollback(self) -> None:
+        await self._driver.execute("ROLLBACK")
+
+
+class Postgresql:
+    """A PostgreSQL database. Errors of SQLAlchemy and of asyncpg are not translated here."""
+
+    def __init__(self, url: URL, *, synced: bool) -> None:
+        self._url = url.set(drivername="postgresql+asyncpg")
+        self._commit = "on" if synced else "off"
+        self._engine: AsyncEngine | None = None
+        self._idle: list[_Session] = []
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+
+    async def start(self) -> None:
+        # JIT compilation would take PostgreSQL hundreds of times as long as running one of these statements.
+        settings = {"synchronous_commit": self._commit, "lock_timeout": str(BUSY_TIMEOUT_MS), "jit": "off"}
+        self._engine = create_async_engine(
+            self._url,
+            hide_parameters=True,
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",  # BEGIN and COMMIT are sent here
+            connect_args={
+                "server_settings": settings,
+                "timeout": CONNECT_TIMEOUT_S,
+                "command_timeout": COMMAND_TIMEOUT_S,
+            },
+        )
+        event.listen(self._engine.sync_engine, "handle_error", note_error)
+        got = await self.read(lambda conn: conn.execute(text("SHOW synchronous_commit")).scalar_one())
+        if got != self._commit:  # a connection pooler may drop settings
+            raise StoreUnavailable(f"PostgreSQL did not accept synchronous_commit={self._commit}, it has {got}")
+
+    async def stop(self) -> None:
+        engine, self._engine = self._engine, None
+        while self._idle:
+            await self._idle.pop().conn.close()
+        if engine is not None:
+            await engine.dispose()
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """In one snapshot."""
+        session = await self._take()
+        # asyncpg's own: it has cursors in no other.
+        transaction = session.driver.transaction(isolation="repeatable_read", readonly=True)
+        return await self._run(session, transaction, query, reading=True)
+
+    async def write(
+        self,
+        change: Callable[[Connection], T],
+        lazy: bool,
+        vital: bool,
+        locks: Sequence[int] | None = None,
+        wait: bool = True,
+    ) -> T:
+        """In one transaction, which begins by locking the rooms of `locks` in the order of their keys.
+
+        With `locks`, no wait for a lock is longer than `ROOM_LOCK_MS`; without `wait`, there is none for the rooms.
+        Raises `Locked` with those of the rooms that are locked.
+        """
+        begin = "BEGIN"
+        if lazy:
+            begin += "; SET LOCAL synchronous_commit TO off"
+        if locks is not None:
+            begin += f"; SET LOCAL lock_timeout TO {ROOM_LOCK_MS}"
+        if locks:
+            begin += f"; {_lock_rooms(locks, '' if wait else ' NOWAIT')}"
+        session = await self._take()
+        transaction = _Transaction(session.driver, begin)
+        try:
+            return await self._run(session, transaction, change, reading=False)
+        except asyncpg.LockNotAvailableError as error:
+            raise Locked(str(error), await self._locked(locks) if locks else ()) from error
+
+    async def _locked(self, keys: Sequence[int]) -> set[int]:
+        """Those of the rooms that another transaction has locked."""
+        session = await self._take()
+        transaction = _Transaction(session.driver, f"BEGIN; SET LOCAL lock_timeout TO {ROOM_LOCK_MS}")
+        try:
+            await transaction.start()
+            free = await session.driver.fetch(_lock_rooms(keys, " SKIP LOCKED"))
+        except asyncpg.LockNotAvailableError:  # it is the whole table
+            return set(keys)
+        finally:
+            await self._roll_back(session, transaction)
+        return set(keys) - {key for (key,) in free}
+
+    @staticmethod
+    def probe(conn: Connection) -> None:
+        # The first fails on a read-only server (a standby), the second writes to the log.
+        conn.execute(text("SELECT FROM room LIMIT 0 FOR UPDATE"))
+        conn.execute(text("SELECT pg_logical_emit_message(true, 'tidings', 'probe')"))
+
+    async def _run(
+        self,
+        session: _Session,
+        transaction: _Transaction | AsyncpgTransaction,
+        function: Callable[[Connection], T],
+        *,
+        reading: bool,
+    ) -> T:
+        try:
+            await transaction.start()
+            result = await session.conn.run_sync(_whole, function, reading)
+            await (transaction.rollback() if reading else transaction.commit())
+        except BaseException:
+            # Also if the caller is cancelled: a connection is given back as it was taken, or closed.
+            await asyncio.shield(asyncio.ensure_future(self._roll_back(session, transaction)))
+            raise
+        await self._give_back(session)
+        return result
+
+    async def _take(self) -> _Session:
+        if self._slots.locked():
+            async with asyncio.timeout(WAIT_S):
+                await self._slots.acquire()
+        else:
+            await self._slots.acquire()
+        try:
+            while self._idle:
+                session = self._idle.pop()
+                if not session.driver.is_closed():
+                    return session
+                await self._close(session)
+            assert self._engine is not None, "not started"
+            conn = await self._engine.connect()
+            driver = (await conn.get_raw_connection()).driver_connection
+            assert isinstance(driver, asyncpg.Connection)
+            return _Session(conn, driver)
+        except BaseException:
+            self._slots.release()
+            raise
+
+    async def _give_back(self, session: _Session) -> None:
+        self._slots.release()
+        if self._engine is None or len(self._idle) >= KEPT_OPEN:
+            await self._close(session)
+        else:
+            self._idle.append(session)
+
+    async def _roll_back(self, session: _Session, transaction: _Transaction | AsyncpgTransaction) -> None:
+        sound = not session.conn.invalidated and not session.driver.is_closed()
+        if sound:
+            try:
+                await transaction.rollback()
+                await session.conn.rollback()
+            except Exception:
+                sound = False
+        if sound:
+            await self._give_back(session)
+        else:
+            self._slots.release()
+            await self._close(session)
+
+    @staticmethod
+    async def _close(session: _Session) -> None:
+        session.driver.terminate()
+        try:
+            await session.conn.invalidate()
+            await session.conn.close()
+        except Exception:
+            pass  # it is closed
+
+
+def _lock_rooms(keys: Sequence[int], otherwise: str) -> str:
+    """The statement that locks rooms. `otherwise`: what to do about one that is locked; empty: wait."""
+    # FOR NO KEY UPDATE: rows that refer to a room may be inserted meanwhile, and do not wait in a circle.
+    listed = ",".join(str(int(key)) for key in sorted(set(keys)))
+    return f"SELECT id FROM room WHERE id IN ({listed}) ORDER BY id FOR NO KEY UPDATE{otherwise}"
+
+
+def _whole(conn: Connection, function: Callable[[Connection], T], reading: bool) -> T:
+    """Run a function in the transaction that has begun on the connection."""
+    conn.info[HAS_CURSORS] = reading
+    result = run_whole(conn, function)
+    if conn.in_transaction():
+        conn.commit()  # SQLAlchemy's notion of a transaction; nothing is sent
+    return result
