@@ -1,52 +1,73 @@
-"""Who may open a session at all: the same rules for every way in."""
+"""Admission of sessions: the same rules for every transport."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from server.transport.outlet import Scope, Send
+from server.addresses import source_of
+from server.transport.buffered_session import Scope, Send
+from server.transport.tcp_connections import SourceQueue
 
 MAX_HALF_OPEN = 1000
-"""Sessions without authentication, all together."""
+"""Most sessions without authentication."""
+CROWDED = "too many connections without authentication"
 
 
 class HalfOpen:
-    """The sessions that have not authenticated yet."""
+    """The sessions that have not authenticated yet, by source.
 
-    def __init__(self, most: int = MAX_HALF_OPEN, most_per_address: int = MAX_HALF_OPEN) -> None:
+    Newcomers are always admitted. At the limit, the oldest session of that source, or of the busiest one, is dropped.
+    So a client that authenticates soon gets in despite a crowd that does not.
+    """
+
+    def __init__(self, most: int = MAX_HALF_OPEN, most_per_source: int = MAX_HALF_OPEN) -> None:
         self._most = most
-        self._most_per_address = most_per_address
-        self._addresses: dict[str, str] = {}
-        self._from: Counter[str] = Counter()
+        self._most_per_source = most_per_source
+        self._by_source: SourceQueue[str] = SourceQueue()
+        self._drop: dict[str, Callable[[], None]] = {}
+        self.dropped = 0
+        """Number of dropped sessions since the start."""
 
     def __len__(self) -> int:
-        return len(self._addresses)
+        return len(self._by_source)
 
-    def addresses(self) -> list[str]:
-        """Where they come from."""
-        return list(self._addresses.values())
+    def sources(self) -> list[str]:
+        """The source of each session (`server.addresses.source_of`)."""
+        return self._by_source.sources()
 
-    def is_full(self, address: str) -> bool:
-        """Whether there may be no more of them, or no more from there."""
-        return len(self._addresses) >= self._most or self._from[address] >= self._most_per_address
-
-    def add(self, sid: str, address: str) -> None:
-        self._addresses[sid] = address
-        self._from[address] += 1
+    def add(self, sid: str, address: str, drop: Callable[[], None]) -> None:
+        """Add a session. `drop` ends it, if another one needs its place."""
+        source = source_of(address)
+        if self._by_source.count(source) >= self._most_per_source:
+            self.shed(source)
+        elif len(self._by_source) >= self._most:
+            self.shed()
+        self._by_source.add(sid, source)
+        self._drop[sid] = drop
 
     def remove(self, sid: str) -> None:
-        """The session has authenticated, or is over. Idempotent."""
-        address = self._addresses.pop(sid, None)
-        if address is not None:
-            self._from[address] -= 1
-            if not self._from[address]:
-                del self._from[address]
+        """Remove a session that has authenticated or ended. Idempotent."""
+        if self._by_source.remove(sid):
+            del self._drop[sid]
+
+    def shed(self, source: str | None = None) -> bool:
+        """Drop the oldest session of a source, by default the busiest one. Returns False if there is none."""
+        oldest = self._by_source.oldest(source)
+        if oldest is None:
+            return False
+        drop = self._drop[oldest]
+        self.remove(oldest)
+        self.dropped += 1
+        drop()
+        return True
+
+
+ORIGIN_REFUSED = "origin not allowed: the operator of this server can add it to TIDINGS_CORS_ORIGINS"
 
 
 def origin_allowed(headers: Mapping[str, str], allowed: str | Collection[str] | None) -> bool:
-    """Browsers name their origin; it must be this host's, or one of those allowed."""
+    """Whether the request's `Origin`, which browsers send, is this host's or an allowed one."""
     origin = headers.get("origin")
     if origin is None or allowed == "*" or (allowed and "*" in allowed):
         return True
@@ -64,7 +85,7 @@ def address_of(scope: Scope) -> str:
 
 
 async def refuse_websocket(scope: Scope, send: Send, status: int, text: str) -> None:
-    """Answer the opening handshake with a status, if the server under us can; else refuse it."""
+    """Answer the opening handshake with a status, if the ASGI server supports it; otherwise refuse it."""
     if "websocket.http.response" in scope.get("extensions", {}):
         body = json.dumps({"message": text}).encode()
         head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]

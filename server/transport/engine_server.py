@@ -11,22 +11,20 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, Protocol
-from urllib.parse import parse_qs
 
 import orjson
-from engineio import AsyncServer
 
 from server.transport.admission import (
+    CROWDED,
     MAX_HALF_OPEN,
+    ORIGIN_REFUSED,
     HalfOpen,
     address_of,
     headers_of,
     origin_allowed,
     refuse_websocket,
 )
-from server.transport.direct import Opening, Wire, take_over
-from server.transport.frames import packet_frame
-from server.transport.outlet import (
+from server.transport.buffered_session import (
     LINGER_S,
     MAX_BUFFERED,
     Packet,
@@ -37,11 +35,12 @@ from server.transport.outlet import (
     receive_packet,
     send_packet,
 )
-from server.transport.session import (
+from server.transport.engine_session import (
     CLOSE,
     NOOP,
     OPEN,
     PING,
+    POLL_PACKETS,
     PONG,
     UPGRADE,
     EngineSession,
@@ -49,30 +48,41 @@ from server.transport.session import (
     decode_payload,
     encode_payload,
 )
+from server.transport.handshake import Handshake, WebSocketOpening
+from server.transport.input_limits import parameters
+from server.transport.python_socketio import EngineOptions
+from server.transport.uvicorn_server import take_over
+from server.transport.websocket_frames import packet_frame
+from server.transport.websocket_wire import TURN_S, Wire
 
 logger = logging.getLogger("tidings.transport")
 
-POLL_PACKETS = 16
-"""Packets in one answer to a poll: python-engineio's client takes no more, and closes if there are."""
 UPGRADE_TIMEOUT_S = 10.0
-"""A WebSocket that is to take a polling session over has done so by then, or is closed."""
+"""Time limit of an upgrade from polling; then its WebSocket is closed."""
 
 
-class Listener(Protocol):
-    """Who the sessions belong to."""
+class _TooLarge(Exception):
+    """A body has more bytes than `maxPayload`."""
 
-    def opened(self, session: EngineSession, address: str) -> None:
-        """A session has begun."""
+
+class EngineListener(Protocol):
+    """Receives the events of the sessions."""
+
+    def opened(self, session: EngineSession, handshake: Handshake) -> None:
+        """A session was opened."""
 
     def message(self, session: EngineSession, data: Packet) -> None:
-        """A message has come in. Raises `ProtocolError`."""
+        """A message has arrived. Raises `ProtocolError`."""
+
+    def broken(self, session: EngineSession) -> bool:
+        """The client broke the protocol. Returns True if the listener notifies it and ends the session."""
 
     def ended(self, session: EngineSession, reason: str) -> None:
-        """The session is over; nothing that it sends from now on arrives for sure."""
+        """The session has ended; packets sent from now on may not arrive."""
 
 
-class EngineServer(AsyncServer):  # type: ignore[misc]
-    """python-engineio's server with sessions of our own. `max_half_open` bounds those not authenticated yet."""
+class EngineServer(EngineOptions):
+    """Opens and ends the sessions. `max_half_open` limits those without authentication."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.max_buffered: int = options.pop("max_buffered", MAX_BUFFERED)
@@ -80,13 +90,13 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         self.linger: float = options.pop("linger", LINGER_S)
         self.upgrade_timeout: float = options.pop("upgrade_timeout", UPGRADE_TIMEOUT_S)
         self.half_open = HalfOpen(
-            options.pop("max_half_open", MAX_HALF_OPEN), options.pop("max_half_open_per_address", MAX_HALF_OPEN)
+            options.pop("max_half_open", MAX_HALF_OPEN), options.pop("max_half_open_per_source", MAX_HALF_OPEN)
         )
         self._empty = asyncio.Event()
         self._empty.set()
-        options |= {"monitor_clients": False, "async_handlers": False}
+        self._stopping = False
         super().__init__(*args, **options)
-        self.listener: Listener
+        self.listener: EngineListener
 
     # -- what sessions ask for -----------------------------------------------------------------------------------
 
@@ -101,14 +111,15 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             self._empty.set()
 
     def session_of(self, sid: str) -> EngineSession | None:
-        """The session with that id, unless it has ended and nothing waits for the client's next poll."""
-        found: EngineSession | None = self.sockets.get(sid)
-        if found is not None:
-            found.check_timeout()
-        return None if found is None or found.said_all() else found
+        """The session with that id, unless it has ended with nothing left to send."""
+        session: EngineSession | None = self.sockets.get(sid)
+        if session is not None:
+            session.check_timeout()
+        return None if session is None or session.said_all() else session
 
     async def end_all(self, reason: str) -> None:
-        """End every session, politely, and wait until all are gone or the linger time is over."""
+        """Refuse new sessions, end all politely, and wait until they are gone or the linger time is over."""
+        self._stopping = True
         for session in list(self.sockets.values()):
             session.end(reason, politely=True)
         try:
@@ -142,29 +153,27 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             (b"vary", b"origin"),
         ]
 
-    def _refusal(
-        self, address: str, query: Mapping[str, str], headers: dict[str, str], transport: str
-    ) -> tuple[int, str] | None:
-        """Status and text for a request that cannot be served, whatever its session; codes as Node's server."""
+    def _refusal(self, query: Mapping[str, str], headers: dict[str, str], transport: str) -> tuple[int, str] | None:
+        """Status and text of the refusal of a request, as Node's server sends them; None if it can be served."""
         if not self._origin_allowed(headers):
-            return 403, "origin not allowed"
+            return 403, ORIGIN_REFUSED
         if query.get("transport") != transport:
             return 400, "transport unknown"
         if query.get("EIO") != "4":
             return 400, "unsupported protocol version"
         sid = query.get("sid")
+        if sid is None and self._stopping:  # a client may reconnect over a TCP connection that is still open
+            return 503, "the server is shutting down"
         if sid is not None and self.session_of(sid) is None:
             return 400, "session id unknown"
-        if sid is None and self.half_open.is_full(address):
-            return 503, "too many connections without authentication"
         return None
 
-    def _open(self, address: str) -> EngineSession:
+    def _open(self, handshake: Handshake) -> EngineSession:
         session = EngineSession(self, self.generate_id())
         self.sockets[session.sid] = session
         self._empty.clear()
-        self.half_open.add(session.sid, address)
-        self.listener.opened(session, address)
+        self.half_open.add(session.sid, handshake.address, partial(session.end, CROWDED))
+        self.listener.opened(session, handshake)
         session.start_heartbeat()
         return session
 
@@ -190,7 +199,11 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         async def answer(status: int, text: str, content_type: str = "text/plain; charset=UTF-8") -> None:
             body = text.encode()
             start = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
-            start += [(b"cache-control", b"no-store"), *(self._cors(headers) if status != 403 else [])]
+            start += [
+                (b"cache-control", b"no-store"),
+                (b"x-content-type-options", b"nosniff"),
+                *(self._cors(headers) if status != 403 else []),
+            ]
             await send({"type": "http.response.start", "status": status, "headers": start})
             await send({"type": "http.response.body", "body": body})
 
@@ -199,7 +212,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             allowed = self._origin_allowed(headers)
             await answer(204 if allowed else 403, "")
             return
-        refused = self._refusal(address_of(scope), query, headers, "polling")
+        refused = self._refusal(query, headers, "polling")
         if refused is None and method not in ("GET", "POST"):
             refused = 400, "bad handshake method"
         if refused is None and "sid" not in query and method != "GET":
@@ -207,10 +220,15 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         if refused is not None:
             await answer(refused[0], json.dumps({"message": refused[1]}), "application/json")
         elif "sid" not in query:
-            session = self._open(address_of(scope))
+            session = self._open(_handshake_of(scope, headers))
             await answer(200, self._handshake(session, ["websocket"]))
         elif method == "GET":
-            await answer(*await self._poll(self.sockets[query["sid"]], receive))
+            session = self.sockets[query["sid"]]
+            try:
+                await answer(*await self._poll(session, receive))
+            except BaseException:  # cancelled, or sending failed: the packets taken for this answer are lost
+                session.end(self.reason.TRANSPORT_CLOSE)
+                raise
         else:
             await answer(*await self._post(self.sockets[query["sid"]], receive))
 
@@ -227,7 +245,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             packets = await self._take_or_leave(session, receive)
         finally:
             session.polling = False
-        if packets is None:  # whoever polled is gone: what it should have got cannot be told apart from lost
+        if packets is None:  # the client is gone; its packets may or may not have arrived
             session.end(self.reason.TRANSPORT_CLOSE)
             return 400, "gone"
         body = encode_payload(packets or [NOOP])
@@ -237,7 +255,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         return 200, body
 
     async def _take_or_leave(self, session: EngineSession, receive: Receive) -> list[Packet] | None:
-        """The packets to answer a poll with; None if the client went away while it waited."""
+        """The packets for the answer to a poll; None if the client disconnected while it waited."""
 
         async def left() -> None:
             while (await receive())["type"] != "http.disconnect":
@@ -246,7 +264,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         take, leave = asyncio.ensure_future(session.take(POLL_PACKETS)), asyncio.ensure_future(left())
         try:
             await asyncio.wait({take, leave}, return_when=asyncio.FIRST_COMPLETED)
-            return take.result() if take.done() else None
+            return None if leave.done() else take.result()
         finally:
             for task in (take, leave):
                 task.cancel()
@@ -254,46 +272,76 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
     async def _post(self, session: EngineSession, receive: Receive) -> tuple[int, str]:
         if session.upgraded:
             return 400, "session has been upgraded"
-        chunks, size, more = [], 0, True
-        while more:
-            event = await receive()
-            if event["type"] == "http.disconnect":
-                return 400, "gone"
-            chunks.append(event.get("body", b""))
-            size += len(chunks[-1])
-            more = event.get("more_body", False)
-            if size > self.max_http_buffer_size:
-                session.end(self.reason.TRANSPORT_ERROR)
-                return 413, "payload too large"
-        body = b"".join(chunks)
+        if session.posting is not None:  # no client does this: together the bodies would be unbounded
+            session.end(self.reason.TRANSPORT_ERROR)
+            return 400, "overlapping posts"
+        try:
+            body = await self._body(session, receive)
+        except _TooLarge:
+            session.end(self.reason.TRANSPORT_ERROR)
+            return 413, "payload too large"
+        if body is None:
+            return 400, "gone"
         if session.closing:
-            if body == CLOSE.encode():  # nobody comes for its last words
+            if body == CLOSE.encode():  # the client will not fetch the last packets
                 session.finish()
-            return 400, "session id unknown"
+            # After a refused POST, a stock client would drop the last packets that it has not dispatched yet.
+            return (400, "session id unknown") if session.closed else (200, "ok")
+        now = asyncio.get_running_loop().time
+        turn_ends = now() + TURN_S
         try:
             for packet in decode_payload(body):
                 session.receive_packet(packet)
                 if session.has_ended():
                     break
+                if now() > turn_ends:
+                    await asyncio.sleep(0)
+                    turn_ends = now() + TURN_S
         except ProtocolError as error:
-            self.broken(session, error)
+            logger.info("a client broke the protocol: %s", error)
+            session.end(self.reason.TRANSPORT_ERROR)
             return 400, "bad payload"
         return 200, "ok"
 
+    async def _body(self, session: EngineSession, receive: Receive) -> bytes | None:
+        """The body of a POST; None if the client or the session ended before it was complete. Raises `_TooLarge`."""
+        chunks, size, more = [], 0, True
+        try:
+            async with asyncio.timeout(None) as limit:
+                session.posting = partial(limit.reschedule, 0)
+                while more:
+                    event = await receive()
+                    if event["type"] == "http.disconnect":
+                        return None
+                    chunks.append(event.get("body", b""))
+                    size += len(chunks[-1])
+                    more = event.get("more_body", False)
+                    if size > self.max_http_buffer_size:
+                        raise _TooLarge
+        except TimeoutError:
+            return None
+        finally:
+            session.posting = None
+        return b"".join(chunks)
+
     def broken(self, session: EngineSession, error: ProtocolError) -> None:
-        """The client broke the protocol."""
-        logger.info("a client broke the protocol: %s", error)  # the id of a session is all it takes to use it
-        session.end(self.reason.TRANSPORT_ERROR)
+        """End the session of a client that broke the protocol over a WebSocket, which can still send the reason."""
+        # without the session id, which would be enough to use the session
+        logger.info("a client broke the protocol: %s", error)
+        if not self.listener.broken(session):
+            session.end(self.reason.TRANSPORT_ERROR)
 
     # -- WebSocket -----------------------------------------------------------------------------------------------
 
-    def open_websocket(self, opening: Opening) -> tuple[bytes, Callable[[Wire], None]] | None:
-        """Open a session, as `transport.direct.Opens`. Upgrades and refusals are left to `handle_request`."""
+    def open_websocket(self, opening: WebSocketOpening) -> tuple[bytes, Callable[[Wire], None]] | None:
+        """Open a session (`WebSocketOpener`). `handle_request` handles upgrades and refusals."""
         query = _query(opening.query_string)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in opening.headers.items()}
-        if "sid" in query or self._refusal(opening.address, query, headers, "websocket") is not None:
+        if "sid" in query or self._refusal(query, headers, "websocket") is not None:
             return None
-        session = self._open(opening.address)
+        session = self._open(
+            Handshake(opening.address, "websocket", opening.path.decode("latin-1"), opening.query_string, headers)
+        )
         session.upgraded = True
         return packet_frame(self._handshake(session, [])), session.bind
 
@@ -301,7 +349,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         self, scope: Scope, receive: Receive, send: Send, query: Mapping[str, str], headers: dict[str, str]
     ) -> None:
         await receive()  # websocket.connect
-        refused = self._refusal(address_of(scope), query, headers, "websocket")
+        refused = self._refusal(query, headers, "websocket")
         if refused is not None:
             await refuse_websocket(scope, send, *refused)
             return
@@ -312,7 +360,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
             return
         wire = take_over(scope)
         if session is None:
-            session = self._open(address_of(scope))
+            session = self._open(_handshake_of(scope, headers))
             session.upgraded = True
             if wire is not None:
                 session.put([self._handshake(session, [])], 0)
@@ -320,7 +368,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
                 return
             await send_packet(send, self._handshake(session, []))
         elif wire is not None:
-            Probe(self, session, wire)
+            UpgradeProbe(self, session, wire)
             return
         elif not await self._upgrade(session, receive, send):
             await send({"type": "websocket.close"})
@@ -328,7 +376,7 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
         await session.serve(receive, send)
 
     async def _upgrade(self, session: EngineSession, receive: Receive, send: Send) -> bool:
-        """Move a polling session to this WebSocket (protocol, "Upgrade"). What is queued goes out on it."""
+        """Move a polling session to this WebSocket (protocol, "Upgrade"), with its queued packets."""
         try:
             async with asyncio.timeout(self.upgrade_timeout) as limit:
                 session.probe = partial(limit.reschedule, 0)
@@ -337,9 +385,9 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
                 session.upgrading = True
                 await send_packet(send, PONG + "probe")
                 session.nudge_poll()
-                if await receive_packet(receive) != UPGRADE or session.closing:
+                if await receive_packet(receive) != UPGRADE or session.closed:
                     return False
-                session.upgraded = True
+                session.leave_polling()
                 return True
         except (WebSocketClosed, TimeoutError):
             return False
@@ -350,12 +398,16 @@ class EngineServer(AsyncServer):  # type: ignore[misc]
 
 @lru_cache(maxsize=16)
 def _query(query_string: bytes) -> Mapping[str, str]:
-    """The first value of each."""
-    return {key: value[0] for key, value in parse_qs(query_string.decode("latin-1")).items()}
+    """The first value of each parameter."""
+    return parameters(query_string)
 
 
-class Probe:
-    """An upgrade under way, on a WebSocket that was taken over (protocol, "Upgrade")."""
+def _handshake_of(scope: Scope, headers: Mapping[str, str]) -> Handshake:
+    return Handshake(address_of(scope), scope["type"], scope["path"], scope.get("query_string", b""), headers)
+
+
+class UpgradeProbe:
+    """An upgrade in progress, on a WebSocket that was taken over (protocol, "Upgrade")."""
 
     def __init__(self, server: EngineServer, session: EngineSession, wire: Wire) -> None:
         self._session = session
@@ -375,7 +427,7 @@ class Probe:
             session.nudge_poll()
         elif data == UPGRADE and session.upgrading:
             self._end()
-            session.upgraded = True
+            session.leave_polling()
             session.bind(wire)
         else:
             self._give_up()
@@ -390,7 +442,7 @@ class Probe:
         self._end()
 
     def _give_up(self) -> None:
-        """The session goes on polling, or has ended."""
+        """Close the WebSocket; the session continues polling, or has ended."""
         self._end()
         self._wire.close_or_abort()
 

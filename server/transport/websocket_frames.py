@@ -1,4 +1,4 @@
-"""WebSocket frames (RFC 6455, section 5), sans I/O: what a server reads and writes, without extensions.
+"""WebSocket frames (RFC 6455, section 5) of a server, sans I/O, without extensions.
 
 A server's frames are not masked, so one buffer serves every client.
 """
@@ -16,10 +16,18 @@ except ImportError:  # a platform without the C extension
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _CONTINUATION: Final = 0x0
 
-NORMAL, GOING_AWAY, PROTOCOL_ERROR, INVALID_DATA, TOO_BIG, RESTART = 1000, 1001, 1002, 1007, 1009, 1012
-"""Close codes (RFC 6455, section 7.4.1; 1012 from its registry)."""
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, INVALID_DATA, TOO_BIG, RESTART, TRY_LATER = (
+    1000,
+    1001,
+    1002,
+    1007,
+    1009,
+    1012,
+    1013,
+)
+"""Close codes (RFC 6455, section 7.4.1; 1012 and 1013 from its registry)."""
 _CLOSE_CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015)))
-"""Those that a peer may send, below the ones that anybody may register or use (section 7.4.2)."""
+"""Close codes below 3000 that a peer may send (section 7.4.2)."""
 
 
 class FrameError(Exception):
@@ -30,20 +38,20 @@ class FrameError(Exception):
         self.code = code
 
 
-class Message(NamedTuple):
-    """A whole text or binary message, or a control frame."""
+class WebSocketMessage(NamedTuple):
+    """A complete text or binary message, or a control frame."""
 
     opcode: int
     data: bytes
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
-    """A whole message in one unmasked frame."""
+    """A complete message in one unmasked frame."""
     return _head(opcode, len(payload)) + payload
 
 
 def joined(opcode: int, payloads: Iterable[bytes]) -> bytes:
-    """Whole messages as consecutive unmasked frames, in one buffer."""
+    """Complete messages as consecutive unmasked frames, in one buffer."""
     parts: list[bytes] = []
     middling = ((0x80 | opcode) << 8 | 126) << 16
     for payload in payloads:
@@ -55,7 +63,7 @@ def joined(opcode: int, payloads: Iterable[bytes]) -> bytes:
 
 
 def _head(opcode: int, size: int) -> bytes:
-    """What stands before a payload of so many bytes."""
+    """The header of a frame with a payload of that many bytes."""
     if size < 126:
         return bytes((0x80 | opcode, size))
     if size < 65536:
@@ -78,8 +86,8 @@ def close_frame(code: int, reason: str = "") -> bytes:
     return frame(CLOSE, code.to_bytes(2, "big") + cut.encode())
 
 
-class Parser:
-    """Cuts what a client sends into messages; fragments are joined, sizes are bounded.
+class FrameParser:
+    """Parses a client's stream into messages; joins fragments and limits sizes.
 
     However the stream is cut, it gives the same, and costs about the same.
     """
@@ -91,12 +99,17 @@ class Parser:
         self._max_size = max_size
         self._buffer: bytes | bytearray = b""
         self._needed = 0
-        """Bytes of the frame at the beginning of the buffer, where they are known."""
+        """Size of the first frame in the buffer, if known."""
         self._opcode = 0
         self._fragments: bytearray | None = None
 
-    def feed(self, data: bytes) -> Iterator[Message]:
-        """The messages that are complete with `data`, in order. Raises `FrameError`, after those before the fault."""
+    @property
+    def partial(self) -> bool:
+        """Whether a message or a frame is incomplete."""
+        return bool(self._buffer) or self._fragments is not None
+
+    def feed(self, data: bytes) -> Iterator[WebSocketMessage]:
+        """The messages completed by `data`, in order. Raises `FrameError` after those before the error."""
         if self._buffer:
             self._buffer += data
             if len(self._buffer) < self._needed:
@@ -119,6 +132,8 @@ class Parser:
                 if end < start + width:
                     break
                 size = int.from_bytes(data[start : start + width], "big")
+                if size < (126 if width == 2 else 65_536):  # section 5.2: the shortest form is a must
+                    raise FrameError(PROTOCOL_ERROR, "a length in more bytes than it needs")
                 start += width
             if size > self._max_size or (self._fragments and self._too_big(opcode, size)):
                 raise FrameError(TOO_BIG, "message too big")
@@ -129,7 +144,7 @@ class Parser:
             payload = apply_mask(data[start + 4 : stop], data[start : start + 4])
             at = stop
             if opcode in (TEXT, BINARY) and first & 0x80 and self._fragments is None:
-                yield Message(opcode, payload)
+                yield WebSocketMessage(opcode, payload)
             else:
                 message = self._other(opcode, bool(first & 0x80), payload)
                 if message is not None:
@@ -138,17 +153,17 @@ class Parser:
         self._needed = needed
 
     def _too_big(self, opcode: int, size: int) -> bool:
-        """Whether a fragment makes its message too big; a control frame in between is no part of it."""
+        """Whether a fragment makes its message too big; control frames in between do not count."""
         return not opcode & 0x8 and self._fragments is not None and len(self._fragments) + size > self._max_size
 
-    def _other(self, opcode: int, final: bool, payload: bytes) -> Message | None:
-        """Control frames and fragments (section 5.4): the message that is complete with this one."""
+    def _other(self, opcode: int, final: bool, payload: bytes) -> WebSocketMessage | None:
+        """The message completed by a control frame or a fragment (section 5.4); None if incomplete."""
         if opcode in (CLOSE, PING, PONG):
             if not final:
                 raise FrameError(PROTOCOL_ERROR, "fragmented control frame")
             if opcode == CLOSE:
                 _check_close(payload)
-            return Message(opcode, payload)
+            return WebSocketMessage(opcode, payload)
         if (opcode == _CONTINUATION) != (self._fragments is not None) or opcode not in (_CONTINUATION, TEXT, BINARY):
             raise FrameError(PROTOCOL_ERROR, "unexpected opcode")
         if self._fragments is None:
@@ -156,13 +171,13 @@ class Parser:
         self._fragments += payload
         if not final:
             return None
-        message = Message(self._opcode, bytes(self._fragments))
+        message = WebSocketMessage(self._opcode, bytes(self._fragments))
         self._fragments = None
         return message
 
 
 def _check_close(payload: bytes) -> None:
-    """A CLOSE frame's payload is empty, or a code that may be sent and a text (sections 5.5.1 and 7.4)."""
+    """Check that a CLOSE payload is empty, or a valid code and text (sections 5.5.1 and 7.4). Raises `FrameError`."""
     try:
         payload[2:].decode()
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
-"""Sessions over a plain WebSocket (RFC 6455): one session is one WebSocket, its heartbeat is PING and PONG.
+"""Sessions over a plain WebSocket (RFC 6455): one session per WebSocket, with PING and PONG as its heartbeat.
 
-PINGs are written where the socket could be taken over. ASGI has no way to send them: under another server the
-heartbeat is that server's, and no PONG of it is seen here.
+PINGs are only written on sockets that were taken over. ASGI cannot send them, so under another ASGI server that
+server has its own heartbeat, whose PONGs are not visible here.
 """
 
 from __future__ import annotations
@@ -9,36 +9,57 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
-from urllib.parse import parse_qs
 
-from server.transport import frames
-from server.transport.admission import HalfOpen, address_of, headers_of, origin_allowed, refuse_websocket
-from server.transport.direct import take_over
-from server.transport.outlet import LINGER_S, MAX_BUFFERED, Heartbeat, Outlet, Packet, Receive, Scope, Send
+from server.transport import websocket_frames as frames
+from server.transport.admission import (
+    CROWDED,
+    ORIGIN_REFUSED,
+    HalfOpen,
+    address_of,
+    headers_of,
+    origin_allowed,
+    refuse_websocket,
+)
+from server.transport.buffered_session import (
+    LINGER_S,
+    MAX_BUFFERED,
+    BufferedSession,
+    Heartbeat,
+    Packet,
+    Receive,
+    Scope,
+    Send,
+)
+from server.transport.input_limits import parameters
+from server.transport.uvicorn_server import take_over
 
 PING_INTERVAL_S = 25.0
 PING_TIMEOUT_S = 20.0
 MAX_MESSAGE = 1_000_000
 
 
-class Listener(Protocol):
-    """Who the sessions belong to."""
+class WebSocketListener(Protocol):
+    """Receives the events of the sessions."""
+
+    def vouches(self, query: Mapping[str, str]) -> bool:
+        """Whether the parameters have a token signed by this server; then the session is not half open."""
 
     def opened(self, session: WebSocketSession, query: Mapping[str, str]) -> None:
-        """A session has begun, with these parameters in its address."""
+        """A session was opened, with these parameters in its address."""
 
     def message(self, session: WebSocketSession, data: Packet) -> None:
-        """A message has come in."""
+        """A message has arrived."""
 
     def failing(self, session: WebSocketSession, code: int) -> None:
-        """The client broke the WebSocket protocol. What is sent now goes out before the close with this code."""
+        """The client broke the WebSocket protocol. Frames sent now precede the close with this code."""
 
     def ended(self, session: WebSocketSession) -> None:
         """The session is over."""
 
 
-class WebSocketSession(Outlet):
+class WebSocketSession(BufferedSession):
     def __init__(self, server: WebSocketServer, address: str) -> None:
         super().__init__()
         self.server: WebSocketServer = server
@@ -46,19 +67,20 @@ class WebSocketSession(Outlet):
         self.address = address
         """The client's."""
         self.path = ""
-        """Of the address that it opened."""
+        """The path of its address."""
         self.data: Any = None
-        """The listener's."""
+        """Data of the listener, until the session ends."""
         self._heartbeat: Heartbeat | None = None
         self._ping_due = 0.0
         self._expected: bytes | None = None
-        """What the PONG of the PING that is under way must hold."""
+        """The payload of the pending PING, which its PONG must repeat."""
         self._written = False
-        """Something was, after the PING that is under way."""
+        """Whether something was written after the pending PING."""
+        self._prove_again = False
         self._confirming: Callable[[], None] | None = None
 
     def authenticated(self, heartbeat: Heartbeat) -> None:
-        """The session may stay; from here on it has a heartbeat."""
+        """The client has authenticated: start the heartbeat."""
         self.server.half_open.remove(self.sid)
         self._heartbeat = heartbeat
         self._wait_to_ping()
@@ -70,7 +92,8 @@ class WebSocketSession(Outlet):
             self.server.listener.message(self, data)
 
     def failing(self, code: int) -> None:
-        self.server.listener.failing(self, code)
+        if not self.closing:
+            self.server.listener.failing(self, code)
 
     def lost(self) -> None:
         self.end("transport close")
@@ -87,7 +110,7 @@ class WebSocketSession(Outlet):
         return super().put_frames(buffer)
 
     def _ping_soon(self) -> None:
-        """Unless one is to be sooner; while a PING is under way, after its PONG."""
+        """Schedule a PING soon, unless an earlier one is due; while one is pending, after its PONG."""
         soon = self.server.ping_soon
         if soon is None or self._heartbeat is None or self.wire is None:
             return
@@ -100,15 +123,42 @@ class WebSocketSession(Outlet):
             self._ping_due = due
             self._timer = asyncio.get_running_loop().call_at(due, self._ping)
 
+    async def drain(self) -> None:
+        """Wait for room as in the base class. Sends a PING if the buffer is full and none is pending."""
+        if (
+            self._is_full()
+            and self._heartbeat is not None
+            and self._expected is None
+            and self.wire
+            and not self.closing
+        ):
+            self._cancel_timer()
+            self._ping_due = asyncio.get_running_loop().time()
+            self._ping()
+        await super().drain()
+
+    def prove(self) -> None:
+        """Send a PING whose PONG proves that everything sent so far has arrived.
+
+        While one is pending, the next follows it.
+        """
+        if self._heartbeat is None or self.wire is None or self.closing:
+            return
+        if self._expected is not None:
+            self._prove_again = True
+            return
+        self._write_ping()
+
     def confirm(self, then: Callable[[], None]) -> None:
-        """Call back when what was written before has arrived; at once where there are no PINGs. For one caller."""
+        """Call back when everything written so far has arrived; immediately without PINGs. One caller at a time."""
         if self.wire is None or self._heartbeat is None or self.closing:
             then()
             return
         self._confirming = then
         self._cancel_timer()
         self._ping_due = asyncio.get_running_loop().time()
-        self._ping()  # takes the place of one that is under way
+        self._expected = None  # it replaces a pending one
+        self._ping()
 
     def _wait_to_ping(self) -> None:
         if self.wire is not None and not self.closing:
@@ -117,17 +167,23 @@ class WebSocketSession(Outlet):
             self._timer = loop.call_at(self._ping_due, self._ping)
 
     def _ping(self) -> None:
+        """Send the regular PING. If one is pending, wait for it instead, no longer than for a new one."""
+        patience = self.server.ping_timeout
+        overdue = partial(self.end, "ping timeout", frames.GOING_AWAY)
+        self._expect_pong(self._ping_due + patience, patience, overdue)
+        if self._expected is None:
+            self._write_ping()
+
+    def _write_ping(self) -> None:
         assert self.wire is not None
         assert self._heartbeat is not None
         self._heartbeat.ping_written()
         self._written = False
         self._expected = secrets.token_bytes(8)
-        deadline = self._ping_due + self.server.ping_timeout
-        self._timer = asyncio.get_running_loop().call_at(deadline, self.end, "ping timeout", frames.GOING_AWAY)
         self.wire.write(frames.frame(frames.PING, self._expected))
 
     def pong(self, payload: bytes) -> None:
-        """A PONG without a PING of its own says nothing (section 5.5.3)."""
+        """Process a PONG; an unsolicited one is ignored (section 5.5.3)."""
         if payload != self._expected or self.closing:
             return
         self._expected = None
@@ -136,7 +192,10 @@ class WebSocketSession(Outlet):
             self._heartbeat.pong_received()
         confirmed, self._confirming = self._confirming, None
         self._wait_to_ping()
-        if self._written:
+        if self._prove_again:
+            self._prove_again = False
+            self.prove()
+        elif self._written:
             self._ping_soon()
         if confirmed is not None:
             confirmed()
@@ -144,7 +203,7 @@ class WebSocketSession(Outlet):
     # -- the end -------------------------------------------------------------------------------------------------
 
     def end(self, reason: str, code: int = frames.NORMAL, *, politely: bool = False) -> None:
-        """End the session. `politely`: what was sent goes out first, if the client reads it soon. Idempotent."""
+        """End the session. Idempotent. `politely`: send the buffered frames first, if the client reads them soon."""
         if self.closing:
             return
         self.closing = True
@@ -154,6 +213,7 @@ class WebSocketSession(Outlet):
         try:
             self.server.listener.ended(self)
         finally:
+            self.data = self._heartbeat = None  # breaks reference cycles
             self.server.half_open.remove(self.sid)
             if politely:
                 self._linger()
@@ -167,7 +227,7 @@ class WebSocketServer:
 
     def __init__(
         self,
-        listener: Listener,
+        listener: WebSocketListener,
         half_open: HalfOpen,
         *,
         cors_allowed_origins: Collection[str] = (),
@@ -178,10 +238,13 @@ class WebSocketServer:
         ping_soon: float | None = None,
         admit: Callable[[Scope], Awaitable[tuple[int, str] | None]] | None = None,
     ) -> None:
-        """`half_open` counts the sessions of every way in; times are in seconds, `max_buffered` is in bytes.
+        """Times are in seconds, `max_buffered` is in bytes.
 
-        `ping_soon`: what was written is followed by a PING after so long, instead of at the next interval.
-        `admit`: asked before the handshake is answered; the status and text of a refusal, or None.
+        Args:
+            half_open: counts the sessions of all transports.
+            ping_soon: delay of a PING after a write; None: PINGs are only sent at the interval.
+            admit: called before the handshake is answered. Returns the status and text of a refusal, or None for an
+                authenticated client, whose session does not count as half open.
         """
         self.ping_soon = ping_soon
         self._admit = admit
@@ -209,12 +272,13 @@ class WebSocketServer:
             await refuse_websocket(scope, send, *refused)
             return
         await send({"type": "websocket.accept"})
-        query = {key: value[0] for key, value in parse_qs(_query(scope), keep_blank_values=True).items()}
+        query = parameters(scope.get("query_string", b""), blank=True)
         session = WebSocketSession(self, address_of(scope))
         session.path = scope["path"]
         self.sessions.add(session)
         self._empty.clear()
-        self.half_open.add(session.sid, session.address)
+        if self._admit is None and not self.listener.vouches(query):
+            self.half_open.add(session.sid, session.address, partial(session.end, CROWDED, frames.TRY_LATER))
         self.listener.opened(session, query)
         wire = take_over(scope)
         if wire is not None:
@@ -224,11 +288,9 @@ class WebSocketServer:
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         if not origin_allowed(headers_of(scope), self._origins):
-            return 403, "origin not allowed"
+            return 403, ORIGIN_REFUSED
         if self._stopping:
             return 503, "the server is shutting down"
-        if self.half_open.is_full(address_of(scope)):
-            return 503, "too many connections without authentication"
         return None
 
     def forget(self, session: WebSocketSession) -> None:
@@ -237,7 +299,7 @@ class WebSocketServer:
             self._empty.set()
 
     async def end_all(self, reason: str) -> None:
-        """Open no more, end every session, politely, and wait until all are gone or the linger time is over."""
+        """Refuse new sessions, end all politely, and wait until they are gone or the linger time is over."""
         self._stopping = True
         for session in list(self.sessions):
             session.end(reason, frames.RESTART, politely=True)
@@ -246,8 +308,3 @@ class WebSocketServer:
         except TimeoutError:
             for session in list(self.sessions):
                 session.finish()
-
-
-def _query(scope: Scope) -> str:
-    raw: bytes = scope.get("query_string", b"")
-    return raw.decode("latin-1")

@@ -1,4 +1,4 @@
-"""What a session over a socket is made of, whichever protocol it speaks: its way out, its heartbeat and its end."""
+"""The base of all sessions: sending with a bounded buffer, the heartbeat timer, and the end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
-from server.transport import frames
-from server.transport.direct import Wire
+from server.transport import websocket_frames as frames
+from server.transport.websocket_wire import Wire
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -20,10 +20,12 @@ Packet = str | bytes
 
 MAX_BUFFERED = 1024 * 1024
 LINGER_S = 5.0
+SLOWEST = 1024
+"""Bytes per second: a client that reads at least this fast is alive, even if its PONG is late."""
 
 
 class Heartbeat(Protocol):
-    """Told of the heartbeat, in the order of what is written and read."""
+    """Receives the heartbeat's events, in the order of writing and reading."""
 
     def ping_written(self) -> None: ...
 
@@ -34,26 +36,26 @@ class WebSocketClosed(Exception):
     """The client has closed the WebSocket."""
 
 
-class Outlet(ABC):
-    """Everything goes out by `put`, in that order. What waits is counted in bytes, and bounded.
+class BufferedSession(ABC):
+    """Sends packets in the order of `put`, with a bounded number of waiting bytes.
 
-    It goes to the socket at once where a WebSocket could be taken over (`wire`), and into a queue otherwise. A
-    `transport.direct.Receiver`; how a session ends is its subclass's.
+    Packets go directly to the socket of a WebSocket that was taken over (`wire`), and otherwise into a queue. It is a
+    `transport.websocket_wire.WireReceiver`; subclasses define how a session ends.
     """
 
     server: Any
-    """Has the bounds: `max_buffered` and `low_water` in bytes, `max_http_buffer_size` of a message, `linger` in s."""
+    """Has the limits: `max_buffered` and `low_water` in bytes, `max_http_buffer_size` of a message, `linger` in s."""
 
     def __init__(self) -> None:
         self.closing = False
         self.ended_for = ""
-        """Why, once it is closing."""
+        """The reason of the end, once it is closing."""
         self.closed = False
         self.sealed = False
-        """Nothing is sent any more; the session is about to end."""
+        """Nothing more is sent; the session is about to end."""
         self.wire: Wire | None = None
         self.task: asyncio.Task[Any] | None = None
-        """What serves a WebSocket over ASGI; cancelled when the session is over."""
+        """The task that serves a WebSocket over ASGI; cancelled at the end of the session."""
         self.close_code = frames.NORMAL
         self._out: deque[Packet] = deque()
         self._out_bytes = 0
@@ -66,18 +68,19 @@ class Outlet(ABC):
 
     @property
     def buffered(self) -> int:
-        """Bytes that wait in this process for the client to read."""
+        """Bytes that wait in this process until the client reads."""
         if self.wire is not None:
             return self.wire.buffered()
         return self._out_bytes + self._under_way
 
     def has_room(self, size: int) -> bool:
-        """Whether so many more bytes may wait. A session that waits for nothing takes anything."""
+        """Whether `size` more bytes may wait. A session with an empty buffer accepts any size."""
         waiting = self.buffered
         return not waiting or bool(waiting + size <= self.server.max_buffered)
 
     def put(self, packets: Sequence[Packet], size: int) -> bool:
-        """Send packets of so many bytes together; False if there is no room. After the end they are dropped."""
+        """Send packets of together `size` bytes. Returns False if there is no room. After the end they are
+        dropped."""
         if self.closing or self.sealed:
             return True
         wire = self.wire
@@ -92,7 +95,7 @@ class Outlet(ABC):
         return True
 
     def put_frames(self, buffer: bytes) -> bool:
-        """As `put`, for packets that were framed before. Only with a `wire`."""
+        """Like `put`, for encoded frames. Only with a `wire`."""
         wire = self.wire
         assert wire is not None
         if self.closing or self.sealed:
@@ -103,7 +106,7 @@ class Outlet(ABC):
         return True
 
     def seal(self, last: Sequence[Packet], *, drop: bool = False) -> None:
-        """Send the last packets there will be; `drop` what waits in the queue before them."""
+        """Send the last packets of the session. `drop`: discard queued packets before them."""
         if self.closing or self.sealed:
             return
         self.sealed = True
@@ -126,15 +129,17 @@ class Outlet(ABC):
     def _drop(self) -> None:
         self._out.clear()
         self._out_bytes = 0
+        self._look_for_room()
 
     async def take(self, at_most: int | None = None) -> list[Packet]:
-        """Wait for packets, then take what there is, or so many; none when the session has ended and all is said."""
+        """Wait for packets, then return all, or `at_most`. Empty once the session has ended and everything is
+        sent."""
         while not self._out and not self.closing:
             self._arrival = asyncio.get_running_loop().create_future()
             await self._arrival
         if at_most is not None and len(self._out) > at_most:
             packets = [self._out.popleft() for _ in range(at_most)]
-            self._under_way = min(sum(map(len, packets)), self._out_bytes)
+            self._under_way = min(sum(map(_size, packets)), self._out_bytes)
         else:
             packets = list(self._out)
             self._out.clear()
@@ -143,25 +148,52 @@ class Outlet(ABC):
         return packets
 
     def taken(self) -> None:
-        """What `take` gave has been handed to the transport."""
+        """The packets of `take` have been handed to the transport."""
         self._under_way = 0
-        if self.buffered <= self.server.low_water:
-            self.writable()
+        self._look_for_room()
 
     async def drain(self) -> None:
-        """Wait until most of what was sent has left this process, or the session is over."""
+        """Wait until most of the buffer has left this process, or the session is over.
+
+        Code that frees the buffer must call `_look_for_room`, which wakes the waiting callers.
+        """
         while not self.closed and self._is_full():
             if self._room is None or self._room.done():
                 self._room = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._room)
 
+    def _expect_pong(self, by: float, patience: float, overdue: Callable[[], None]) -> None:
+        """Call `overdue` at the time `by`, unless the timer is cancelled; later, while the client still reads.
+
+        On a slow link a PING waits behind earlier data. So acknowledged bytes count as a sign of life as well, and
+        extend the time by `patience` seconds.
+        """
+        wire = self.wire
+        emptied, waiting = (0, 0) if wire is None else (wire.emptied, wire.unacknowledged())
+
+        def look() -> None:
+            if (
+                wire is not None
+                and wire is self.wire
+                and (wire.emptied != emptied or wire.unacknowledged() <= waiting - SLOWEST * patience)
+            ):
+                self._expect_pong(by + patience, patience, overdue)
+            else:
+                overdue()
+
+        self._timer = asyncio.get_running_loop().call_at(by, look)
+
     def _is_full(self) -> bool:
         return self.wire.full if self.wire is not None else bool(self.buffered > self.server.low_water)
+
+    def _look_for_room(self) -> None:
+        if not self._is_full():
+            self.writable()
 
     # -- WebSocket -----------------------------------------------------------------------------------------------
 
     def bind(self, wire: Wire) -> None:
-        """Go on over a WebSocket that was taken over; what is queued goes out first."""
+        """Continue on a WebSocket that was taken over; queued packets are sent first."""
         packets = list(self._out)
         self._out.clear()
         self._out_bytes = self._under_way = 0
@@ -169,9 +201,10 @@ class Outlet(ABC):
         if packets:
             wire.write(frames.packet_frames(packets))
         wire.take_over(self, self.server.max_http_buffer_size)
+        self._look_for_room()
 
     async def serve(self, receive: Receive, send: Send) -> None:
-        """Go on over a WebSocket that ASGI has accepted, to its end."""
+        """Continue on a WebSocket accepted over ASGI, until its end."""
         self.task = asyncio.current_task()
         reader = asyncio.ensure_future(self._read(receive))
         try:
@@ -184,7 +217,7 @@ class Outlet(ABC):
             if not self.closed:
                 raise
         except (OSError, RuntimeError):
-            pass  # the client is gone; the reader says so
+            pass  # the client is gone, which the reader reports
         finally:
             reader.cancel()
             self.task = None
@@ -205,16 +238,20 @@ class Outlet(ABC):
             self.lost()
 
     def writable(self) -> None:
-        """There is room again."""
+        """The buffer has room again."""
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
     @abstractmethod
+    def prove(self) -> None:
+        """Send a PING, if possible, whose PONG proves that everything sent so far has arrived (`Heartbeat`)."""
+
+    @abstractmethod
     def message(self, data: Packet) -> None:
-        """A WebSocket message has come in."""
+        """A WebSocket message has arrived."""
 
     def pong(self, payload: bytes) -> None:  # noqa: B027 - not every protocol cares
-        """A PONG of the WebSocket protocol has come in."""
+        """A PONG of the WebSocket protocol has arrived."""
 
     def failing(self, code: int) -> None:  # noqa: B027
         """The client broke the WebSocket protocol, and the WebSocket is about to be closed with this code."""
@@ -231,16 +268,16 @@ class Outlet(ABC):
             self._timer = None
 
     def _linger(self) -> None:
-        """Let what was sent go out, if the client reads it soon; then finish."""
+        """Give the client some time to read the rest, then finish."""
         if self.wire is not None:
             self.wire.end(self.close_code)
         self._wake()
-        # Many that are ended in one step are not finished in one: freeing what the kernel holds takes time.
+        # The random part spreads the finishing of many sessions, because freeing kernel buffers takes time.
         patience = self.server.linger * random.uniform(0.5, 1)
         self._timer = asyncio.get_running_loop().call_later(patience, self.finish)
 
     def finish(self) -> None:
-        """Nothing more will be read or written. Idempotent."""
+        """End all reading and writing. Idempotent."""
         if self.closed:
             return
         self.closed = True
@@ -259,8 +296,13 @@ class Outlet(ABC):
                 waiting.set_result(None)
 
     def said_all(self) -> bool:
-        """The session has ended, and what was queued before has been handed to the transport."""
+        """Whether the session has ended and its queue is empty."""
         return self.closing and not self._out
+
+
+def _size(packet: Packet) -> int:
+    """Bytes on the wire."""
+    return len(packet) if isinstance(packet, bytes) or packet.isascii() else len(packet.encode())
 
 
 async def send_packet(send: Send, packet: Packet) -> None:

@@ -1,0 +1,485 @@
+"""python-socketio's server for the namespaces of applications, on Tidings' transport.
+
+Every use of python-socketio and python-engineio beyond their documented interfaces is here;
+`tests/extending/test_versions.py` lists them. Their handlers, rooms, sessions and acknowledgements run unchanged, but
+send and receive through `ApplicationServer` instead of Engine.IO.
+
+The namespaces of the core (`/`) are not handled here: the listener gets their packets, and the subclass defines their
+rooms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import engineio
+import msgpack  # type: ignore[import-untyped]
+import socketio
+from engineio.async_socket import AsyncSocket
+from socketio import packet as sio
+from socketio.msgpack_packet import MsgPackPacket
+
+from server.transport.engine_session import ProtocolError
+from server.transport.handshake import Handshake
+from server.transport.input_limits import BoundedJson, msgpack_bounds
+
+logger = logging.getLogger("tidings.applications")
+
+CONNECT: Final[int] = sio.CONNECT
+DISCONNECT: Final[int] = sio.DISCONNECT
+EVENT: Final[int] = sio.EVENT
+ACK: Final[int] = sio.ACK
+CONNECT_ERROR: Final[int] = sio.CONNECT_ERROR
+BINARY_EVENT: Final[int] = sio.BINARY_EVENT
+BINARY_ACK: Final[int] = sio.BINARY_ACK
+
+RESERVED: Final = frozenset(("connect", "connect_error", "disconnect"))
+"""Names of handlers that no client's event may reach."""
+MAX_PENDING: Final = 1024
+"""Packets of one session whose handlers have not finished; a client that sends more is disconnected."""
+MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
+
+
+class TextPacket(sio.Packet):  # type: ignore[misc]
+    """Socket.IO's own packets: text, with binary attachments."""
+
+    json = BoundedJson
+
+
+def _extension(code: int, data: bytes) -> Any:
+    """Decode `undefined` as notepack.io, the JavaScript parser's library, encodes it; in JSON it would be null."""
+    return None if (code, data) == (0, b"\x00") else msgpack.ExtType(code, data)
+
+
+class MsgpackPacket(MsgPackPacket):  # type: ignore[misc]
+    """The packets of `socket.io-msgpack-parser`."""
+
+    ext_hook = staticmethod(_extension)
+
+    def decode(self, encoded_packet: bytes) -> None:
+        """Like the base class, with limits."""
+        decoded = msgpack.loads(encoded_packet, ext_hook=self.ext_hook, **msgpack_bounds(encoded_packet))
+        self.packet_type = decoded["type"]
+        self.data = decoded.get("data")
+        self.id = decoded.get("id")
+        self.namespace = decoded["nsp"]
+
+
+class EngineOptions(engineio.AsyncServer):  # type: ignore[misc]
+    """python-engineio's server without its sockets: its options, ids and background tasks.
+
+    `sockets` are the subclass's sessions; python-socketio reads `upgraded` and `closed` of them.
+    """
+
+    sockets: dict[str, Any]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "monitor_clients": False, "async_handlers": False})
+
+
+class ApplicationManager(socketio.AsyncManager):  # type: ignore[misc]
+    """Rooms and clients of the applications' namespaces, kept by python-socketio; those of the core are the
+    core's."""
+
+    server: ApplicationServer
+
+    def __init__(self, core_namespaces: Collection[str]) -> None:
+        super().__init__()
+        self._core_namespaces = core_namespaces
+
+    async def emit(
+        self,
+        event: str,
+        data: Any,
+        namespace: str,
+        room: Any = None,
+        skip_sid: Any = None,
+        callback: Callable[..., Any] | None = None,
+        to: Any = None,
+        **_options: Any,
+    ) -> None:
+        """Encode once, and write to each session: no task or queue per recipient.
+
+        An emit to one client waits while that client's buffer is full; a broadcast waits for nobody.
+        """
+        room = to or room
+        skipped = set(skip_sid) if isinstance(skip_sid, list) else {skip_sid} - {None}
+        if namespace in self._core_namespaces:
+            if callback is not None:
+                raise ValueError(f"clients acknowledge no events in `{namespace}`: emit without a callback")
+            for one in room if isinstance(room, list) else [room]:
+                self.server.core_emit(event, data, one, skipped, namespace)
+        else:
+            arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
+            to_all = [(sid, at) for sid, at in self.get_participants(namespace, room) if sid not in skipped]
+
+            def packet(ack_id: int | None = None) -> Any:
+                return self.server.packet_class(EVENT, data=[event, *arguments], namespace=namespace, id=ack_id)
+
+            if callback is None:
+                self.server.write_all([eio_sid for _, eio_sid in to_all], packet())
+            else:
+                for sid, eio_sid in to_all:
+                    self.server.write(eio_sid, packet(self._generate_ack_id(sid, callback)))
+            if len(to_all) == 1:
+                await self.server.drained(to_all[0][1])
+        await asyncio.sleep(0)
+
+    def get_namespaces(self) -> list[str]:
+        return [*self._core_namespaces, *self.rooms]
+
+    def get_participants(self, namespace: str, room: Any) -> Iterator[tuple[str, str]]:
+        if namespace not in self._core_namespaces:
+            yield from super().get_participants(namespace, room)
+            return
+        rooms = room if isinstance(room, list | tuple) else [room]
+        yield from dict(one for name in rooms for one in self.server.core_participants(name, namespace)).items()
+
+    def get_rooms(self, sid: str, namespace: str) -> list[str]:
+        if namespace in self._core_namespaces:
+            return self.server.core_rooms(sid, namespace)
+        rooms: list[str] = super().get_rooms(sid, namespace)
+        return rooms
+
+    def sid_from_eio_sid(self, eio_sid: str, namespace: str) -> Any:
+        if namespace in self._core_namespaces:
+            return self.server.core_sid(eio_sid, namespace)
+        return super().sid_from_eio_sid(eio_sid, namespace)
+
+    def eio_sid_from_sid(self, sid: str, namespace: str) -> Any:
+        if namespace in self._core_namespaces:
+            return self.server.core_eio_sid(sid, namespace)
+        return super().eio_sid_from_sid(sid, namespace)
+
+    def is_connected(self, sid: str, namespace: str) -> bool:
+        if namespace in self._core_namespaces:
+            return self.server.core_eio_sid(sid, namespace) is not None
+        return bool(super().is_connected(sid, namespace))
+
+    def pre_disconnect(self, sid: str, namespace: str) -> Any:
+        if namespace in self._core_namespaces:
+            return self.server.core_eio_sid(sid, namespace)
+        return super().pre_disconnect(sid, namespace)
+
+    def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
+        self._check_room(namespace)
+        super().basic_enter_room(sid, namespace, room, eio_sid)
+
+    async def leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        self._check_room(namespace)
+        await super().leave_room(sid, namespace, room)
+
+    async def close_room(self, room: Any, namespace: str) -> None:
+        self._check_room(namespace)
+        await super().close_room(room, namespace)
+
+    def _check_room(self, namespace: str) -> None:
+        if namespace in self._core_namespaces:
+            raise ValueError(
+                f"the rooms of `{namespace}` are topics and conversations: "
+                "actions such as `subscribe` change who is in them"
+            )
+
+
+class _Packet(NamedTuple):
+    kind: int
+    namespace: str
+    ack_id: int | None
+    data: Any
+    size: int
+
+
+class _Client:
+    """The applications' state of one Engine.IO session: its handshake, its data, and its packets in order."""
+
+    __slots__ = ("ended", "handshake", "opened", "packets", "pending", "pending_bytes", "session", "worker")
+
+    def __init__(self, handshake: Handshake) -> None:
+        self.handshake = handshake
+        self.session: dict[str, Any] = {}
+        """namespace -> the result of `get_session`."""
+        self.opened = False
+        self.ended: str | None = None
+        """Why the session has ended, once it has."""
+        self.packets: deque[_Packet] = deque()
+        self.pending = 0
+        """Number of packets that wait or whose handlers run."""
+        self.pending_bytes = 0
+        self.worker: asyncio.Task[None] | None = None
+
+
+class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
+    """The documented interface of `socketio.AsyncServer`, for every namespace but the core's.
+
+    The subclass transports packets: it calls `session_opened`, `receive` and `session_ended`, and writes packets.
+    """
+
+    def __init__(
+        self,
+        *,
+        core_namespaces: Collection[str],
+        packet_class: type[Any],
+        engine_class: type[engineio.AsyncServer],
+        **engine: Any,
+    ) -> None:
+        self.core_namespaces = frozenset(core_namespaces)
+        self._engine_class = engine_class
+        self._applications: dict[str, _Client] = {}
+        self._own_sign_in: set[str] = set()
+        """Namespaces whose connect handler signs clients in by itself."""
+        self._instrumented = False
+        self._handlers_running: set[asyncio.Task[None]] = set()
+        super().__init__(
+            client_manager=ApplicationManager(self.core_namespaces),
+            async_mode="asgi",
+            serializer=packet_class,
+            **engine,
+        )
+
+    def _engineio_server_class(self) -> type[engineio.AsyncServer]:
+        return self._engine_class
+
+    # -- what the transport does -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def write(self, eio_sid: str, packet: Any) -> None:
+        """Send a packet; a session without room for it is closed as a slow consumer."""
+
+    @abstractmethod
+    def write_all(self, eio_sids: Sequence[str], packet: Any) -> None:
+        """Like `write`, to many sessions, encoding the packet once."""
+
+    @abstractmethod
+    async def drained(self, eio_sid: str) -> None:
+        """Wait until most of the session's buffer has left this process, or the session is over."""
+
+    @abstractmethod
+    async def sign_in(self, eio_sid: str, namespace: str, auth: Any) -> Any:
+        """The principal of `auth`. Raises if it is not valid."""
+
+    @abstractmethod
+    def refusal(self, problem: Exception) -> dict[str, Any]:
+        """The data of the CONNECT_ERROR for an exception of a sign-in or a connect handler."""
+
+    # -- what the core does in its namespaces ----------------------------------------------------------------------
+
+    @abstractmethod
+    def core_sid(self, eio_sid: str, namespace: str) -> str | None:
+        """The client of a session in a namespace of the core."""
+
+    @abstractmethod
+    def core_eio_sid(self, sid: str, namespace: str) -> str | None:
+        """The session of such a client."""
+
+    @abstractmethod
+    def core_rooms(self, sid: str, namespace: str) -> list[str]:
+        """The rooms of such a client, its own first."""
+
+    @abstractmethod
+    def core_participants(self, room: str | None, namespace: str) -> Iterable[tuple[str, str]]:
+        """sid and session of the clients of this node in a room; room None: of all clients."""
+
+    @abstractmethod
+    def core_emit(self, event: str, data: Any, room: str | None, skip: Collection[str], namespace: str) -> None:
+        """Send a transient event to a room, a sid, or all. Raises ValueError if it may not be sent."""
+
+    # -- registration ----------------------------------------------------------------------------------------------
+
+    def on(self, event: str, handler: Any = None, namespace: str | None = None) -> Any:
+        """As documented; not in the core's namespaces. Raises ValueError."""
+        self._check_registration(namespace or "/", event)
+        return super().on(event, handler, namespace)
+
+    def register_namespace(self, namespace_handler: Any) -> None:
+        """As documented; not for the core's namespaces. Raises ValueError.
+
+        With an attribute `authenticate = False`, clients need no token for the namespace.
+        """
+        namespace = getattr(namespace_handler, "namespace", None)
+        if namespace is not None:
+            self._check_registration(namespace, "a namespace")
+        super().register_namespace(namespace_handler)
+
+    def _check_registration(self, namespace: str, event: str) -> None:
+        if namespace not in self.core_namespaces:
+            return
+        if event in self.handlers.get(namespace, ()):
+            raise ValueError(f"`{event}` is an action of Tidings in `{namespace}`: it cannot have another handler")
+        raise ValueError(
+            f"`{namespace}` has the actions of Tidings, and no others: use a namespace of your own for {event}"
+        )
+
+    def has_namespace(self, namespace: str) -> bool:
+        """Whether an application has registered a handler in it."""
+        return namespace.startswith("/") and (namespace in self.handlers or namespace in self.namespace_handlers)
+
+    def needs_principal(self, namespace: str) -> bool:
+        if namespace in self._own_sign_in:
+            return False
+        return bool(getattr(self.namespace_handlers.get(namespace), "authenticate", True))
+
+    def instrument(self, *arguments: Any, namespace: str = "/admin", **options: Any) -> Any:
+        """As documented. The Admin UI signs in with the `auth` given here, not with a token.
+
+        python-socketio replaces methods of python-engineio's sockets for it, in the whole process. Tidings has none
+        of those sockets, so they are put back.
+        """
+        names = ("handle_post_request", "_websocket_handler", "_send_ping")
+        methods = {name: getattr(AsyncSocket, name) for name in names}
+        self._own_sign_in.add(namespace)
+        try:
+            instrumented = super().instrument(*arguments, namespace=namespace, **options)
+        finally:
+            for name, method in methods.items():
+                setattr(AsyncSocket, name, method)
+        self._instrumented = True
+        return instrumented
+
+    # -- sessions --------------------------------------------------------------------------------------------------
+
+    async def get_session(self, sid: str, namespace: str | None = None) -> dict[str, Any]:
+        """As documented. Where a token is needed, `principal` in it is the user who signed in."""
+        session: dict[str, Any] = self._session_data(sid, namespace or "/").setdefault(namespace or "/", {})
+        return session
+
+    async def save_session(self, sid: str, session: dict[str, Any], namespace: str | None = None) -> None:
+        """As documented."""
+        self._session_data(sid, namespace or "/")[namespace or "/"] = session
+
+    def _session_data(self, sid: str, namespace: str) -> dict[str, Any]:
+        """Raises KeyError for a client that is not in the namespace."""
+        if namespace in self.core_namespaces:
+            raise ValueError(f"there are no sessions in `{namespace}`: its clients are those of Tidings")
+        return self._applications[self.manager.eio_sid_from_sid(sid, namespace)].session
+
+    # -- called by the transport -----------------------------------------------------------------------------------
+
+    def session_opened(self, eio_sid: str, handshake: Handshake) -> None:
+        """A session was opened. Without an application, nothing is stored for it."""
+        if self._instrumented or self.namespace_handlers or self.handlers.keys() - self.core_namespaces:
+            client = self._applications[eio_sid] = _Client(handshake)
+            if self._instrumented:
+                self._work_soon(eio_sid, client)
+
+    def receive(self, eio_sid: str, kind: int, namespace: str, ack_id: int | None, data: Any, size: int) -> None:
+        """Queue a packet of a client to an application's namespace. Raises `ProtocolError`."""
+        client = self._applications.get(eio_sid)
+        if client is None:
+            raise ProtocolError("the session is older than the application")
+        if kind in (EVENT, BINARY_EVENT) and (not isinstance(data[0], str) or data[0] in RESERVED):
+            raise ProtocolError("not the name of an event")
+        if client.pending >= MAX_PENDING or client.pending_bytes + size > MAX_PENDING_BYTES:
+            raise ProtocolError("too many packets whose handlers have not finished")
+        client.pending += 1
+        client.pending_bytes += size
+        client.packets.append(_Packet(kind, namespace, ack_id, data, size))
+        self._work_soon(eio_sid, client)
+
+    def session_ended(self, eio_sid: str, reason: str) -> None:
+        """The session is over. Earlier packets are handled first, then the disconnect handlers run."""
+        client = self._applications.get(eio_sid)
+        if client is not None:
+            client.ended = reason
+            self._work_soon(eio_sid, client)
+
+    # -- handling --------------------------------------------------------------------------------------------------
+
+    def _work_soon(self, eio_sid: str, client: _Client) -> None:
+        if client.worker is None:
+            client.worker = asyncio.create_task(self._work(eio_sid, client))
+
+    async def _work(self, eio_sid: str, client: _Client) -> None:
+        """Handle the packets of a session in order; the handlers of events run concurrently."""
+        try:
+            if not client.opened:
+                client.opened = True
+                await self.eio.handlers["connect"](eio_sid, client.handshake.environ())
+            while client.packets:
+                await self._handle(eio_sid, client, client.packets.popleft())
+            if client.ended is not None:
+                await self.eio.handlers["disconnect"](eio_sid, client.ended)
+                del self._applications[eio_sid]
+        except Exception:
+            logger.exception("a session of an application failed")
+        finally:
+            client.worker = None
+
+    async def _handle(self, eio_sid: str, client: _Client, packet: _Packet) -> None:
+        kind, namespace = packet.kind, packet.namespace
+        sid = self.manager.sid_from_eio_sid(eio_sid, namespace)
+        connected = self.manager.is_connected(sid, namespace)
+        if kind in (EVENT, BINARY_EVENT) and connected:
+            task = asyncio.create_task(self._run_handler(eio_sid, client, sid, packet))
+            self._handlers_running.add(task)
+            task.add_done_callback(self._handlers_running.discard)
+            return
+        try:
+            if kind == CONNECT:
+                await self._handle_connect(eio_sid, namespace, packet.data)
+            elif kind == DISCONNECT:
+                await self._handle_disconnect(eio_sid, namespace, self.reason.CLIENT_DISCONNECT)
+            elif kind in (ACK, BINARY_ACK) and connected and packet.ack_id:  # 0 is the manager's own
+                await self._handle_ack(eio_sid, namespace, packet.ack_id, packet.data or [])
+        except Exception:
+            logger.exception("a handler of %s failed", namespace)
+        finally:
+            self._finished(client, packet)
+
+    async def _run_handler(self, eio_sid: str, client: _Client, sid: str, packet: _Packet) -> None:
+        try:
+            await self._handle_event_internal(self, sid, eio_sid, packet.data, packet.namespace, packet.ack_id)
+        except Exception:
+            logger.exception("the handler of %.64r in %s failed", packet.data[0], packet.namespace)
+        finally:
+            self._finished(client, packet)
+
+    def _finished(self, client: _Client, packet: _Packet) -> None:
+        client.pending -= 1
+        client.pending_bytes -= packet.size
+
+    def announce(self, event: str, namespace: str, sid: str, detail: object) -> None:
+        """Report a client of the core that has connected or disconnected to the Admin UI, if there is one."""
+        if self._instrumented and (event == "connect" or sid in getattr(self.manager, "_timestamps", ())):
+            task = asyncio.create_task(self._trigger_event(event, namespace, sid, detail))
+            self._handlers_running.add(task)
+            task.add_done_callback(self._handlers_running.discard)
+
+    async def end_handlers(self) -> None:
+        """Cancel the running handlers."""
+        running = [*self._handlers_running, *(c.worker for c in self._applications.values() if c.worker is not None)]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    # -- python-socketio's own steps, where they differ --------------------------------------------------------------
+
+    async def _handle_connect(self, eio_sid: str, namespace: str, data: Any) -> None:
+        """Sign the client in first, and always answer, even if the connect handler fails."""
+        try:
+            if self.needs_principal(namespace):
+                principal = await self.sign_in(eio_sid, namespace, data)
+                self._applications[eio_sid].session.setdefault(namespace, {})["principal"] = principal
+            await super()._handle_connect(eio_sid, namespace, data)
+        except Exception as problem:
+            sid = self.manager.sid_from_eio_sid(eio_sid, namespace)
+            if sid is not None:
+                await self.manager.disconnect(sid, namespace)
+            refusal = self.refusal(problem)
+            self.write(eio_sid, self.packet_class(CONNECT_ERROR, data=refusal, namespace=namespace))
+
+    async def _trigger_event(self, event: str, namespace: str, *arguments: Any) -> Any:
+        """Log a failing disconnect handler, so that the client still leaves its rooms."""
+        try:
+            return await super()._trigger_event(event, namespace, *arguments)
+        except Exception:
+            if event != "disconnect":
+                raise
+            logger.exception("the disconnect handler of %s failed", namespace)
+
+    async def _send_packet(self, eio_sid: str, pkt: Any) -> None:
+        self.write(eio_sid, pkt)

@@ -1,0 +1,213 @@
+"""The TCP connections of the process: limits per source, and the choice of connections to close without
+descriptors."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable
+from typing import Final, Generic, Protocol, TypeVar
+
+from server.addresses import source_of
+
+if sys.platform != "win32":
+    import resource
+
+MOST_PER_SOURCE: Final = 1000
+"""Connections of one source (an IPv4 address, an IPv6 /64) that is not a trusted proxy."""
+MOST_DESCRIPTORS: Final = 1 << 20
+"""The limit to set if the system has none."""
+RESERVED: Final = 64
+"""Descriptors reserved for the database, files and outgoing connections."""
+WARN_S: Final = 60.0
+
+logger = logging.getLogger("tidings.transport")
+
+T = TypeVar("T", bound=Hashable)
+
+
+class Addresses(Protocol):
+    """A set of addresses."""
+
+    def __contains__(self, address: str, /) -> bool: ...
+
+
+class SourceQueue(Generic[T]):
+    """Items by source, in the order of arrival, with constant-time access to the busiest source."""
+
+    def __init__(self) -> None:
+        self._source: dict[T, str] = {}
+        self._items: dict[str, dict[T, None]] = {}
+        self._of_size: dict[int, dict[str, None]] = {}
+        """Sources by the number of their items."""
+        self._largest = 0
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def count(self, source: str) -> int:
+        return len(self._items.get(source, ()))
+
+    def sources(self) -> list[str]:
+        """The source of each item."""
+        return list(self._source.values())
+
+    def add(self, item: T, source: str) -> None:
+        items = self._items.setdefault(source, {})
+        self._source[item] = source
+        items[item] = None
+        self._move(source, len(items) - 1, len(items))
+        self._largest = max(self._largest, len(items))
+
+    def remove(self, item: T) -> bool:
+        """Remove an item. Returns False if it was not there."""
+        source = self._source.pop(item, None)
+        if source is None:
+            return False
+        items = self._items[source]
+        del items[item]
+        self._move(source, len(items) + 1, len(items))
+        if not items:
+            del self._items[source]
+        if not self._of_size.get(self._largest):
+            self._largest -= 1
+        return True
+
+    def oldest(self, source: str | None = None) -> T | None:
+        """The oldest item of a source, by default of the busiest one; None if there is none."""
+        if source is None:
+            source = next(iter(self._of_size.get(self._largest, ())), None)
+        return next(iter(self._items.get(source or "", ())), None)
+
+    def _move(self, source: str, before: int, now: int) -> None:
+        if before:
+            sources = self._of_size[before]
+            del sources[source]
+            if not sources:
+                del self._of_size[before]
+        if now:
+            self._of_size.setdefault(now, {})[source] = None
+
+
+class TcpConnection:
+    """One TCP connection, across changes of its protocol."""
+
+    __slots__ = ("_connections", "drop", "source")
+
+    def __init__(self, connections: TcpConnections, source: str, drop: Callable[[], None]) -> None:
+        self._connections = connections
+        self.source = source
+        self.drop = drop
+
+    def heard(self) -> None:
+        """The connection has sent a complete request head: it is no longer silent."""
+        self._connections.silent.remove(self)
+
+    def end(self) -> None:
+        """The connection is over. Call it once."""
+        self._connections.ended(self)
+
+
+class Sheds(Protocol):
+    def shed(self) -> bool:
+        """End a connection, which frees its descriptor. Returns False if there is none."""
+
+
+class TcpConnections:
+    """Counts connections by source. `silent` are those that have not sent a complete request head yet.
+
+    When descriptors run short, the oldest silent connection of the busiest source is closed for each newcomer. If
+    there is none, `half_open` ends another one that has not authenticated; if it cannot, the newcomer is refused.
+    """
+
+    def __init__(self, half_open: Sheds, most_per_source: int | None = MOST_PER_SOURCE) -> None:
+        """`half_open`: other connections that can be ended. `most_per_source`: None: no limit per source."""
+        self.trusted: Addresses = frozenset()
+        """Addresses of proxies, whose connections carry many clients and are not limited by source."""
+        self.silent: SourceQueue[TcpConnection] = SourceQueue()
+        self._half_open = half_open
+        self.open = 0
+        self.refused = 0
+        """Number of refused connections since the start."""
+        self.dropped = 0
+        """Silent connections closed for newcomers since the start."""
+        self.descriptors = descriptor_limit()
+        self._most_per_source = most_per_source
+        self._of: Counter[str] = Counter()
+        self._warned_at = -WARN_S
+
+    def begin(self, address: str, descriptor: int, drop: Callable[[], None]) -> TcpConnection | None:
+        """Count a new connection; None: refuse it. `drop` closes it, if its descriptor is needed."""
+        source = source_of(address)
+        if (
+            self._most_per_source is not None
+            and self._of[source] >= self._most_per_source
+            and address not in self.trusted
+        ):
+            self.refused += 1
+            return None
+        self.descriptors = min(self.descriptors, descriptor_limit())  # an operator can lower it at any time
+        # The system assigns the lowest free number, so all lower ones are in use.
+        if descriptor >= self.descriptors - RESERVED and not self._make_room():
+            self.refused += 1
+            return None
+        tcp_connection = TcpConnection(self, source, drop)
+        self.open += 1
+        self._of[source] += 1
+        self.silent.add(tcp_connection, source)
+        return tcp_connection
+
+    def ended(self, tcp_connection: TcpConnection) -> None:
+        self.silent.remove(tcp_connection)
+        self.open -= 1
+        self._of[tcp_connection.source] -= 1
+        if not self._of[tcp_connection.source]:
+            del self._of[tcp_connection.source]
+
+    def _make_room(self) -> bool:
+        now = time.monotonic()
+        if now - self._warned_at >= WARN_S:
+            self._warned_at = now
+            logger.error(
+                "file descriptors run short: %d connections, %d of them without a request; limit %d (ulimit -n)",
+                self.open,
+                len(self.silent),
+                self.descriptors,
+            )
+        # Two per newcomer, or connections that were accepted together would keep the last descriptors.
+        if not self._drop_oldest():
+            return self._half_open.shed()
+        self._drop_oldest()
+        return True
+
+    def _drop_oldest(self) -> bool:
+        oldest = self.silent.oldest()
+        if oldest is None:
+            return False
+        self.silent.remove(oldest)
+        self.dropped += 1
+        oldest.drop()
+        return True
+
+
+def descriptor_limit() -> int:
+    """The maximum number of descriptors of this process."""
+    if sys.platform == "win32":
+        return MOST_DESCRIPTORS
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the limit as far as the system allows; returns the new limit."""
+    if sys.platform != "win32":
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            except (OSError, ValueError) as error:  # macOS allows less than it reports
+                logger.warning("the limit of file descriptors stays at %d: %s", soft, error)
+    return descriptor_limit()
