@@ -1,10 +1,12 @@
-"""The payload of every action, by the names on the wire.
+"""The payload of every action, with its names on the wire.
 
-Unknown fields are refused: a misspelt `client_id` would otherwise lose its promise in silence.
+Unknown fields are refused: ignoring a misspelt `client_id` would silently remove its guarantee.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import (
@@ -22,26 +24,33 @@ from server.contract.models import Role, RoomKind
 
 MAX_CONTENT = 16_384
 MAX_CURSORS = 10_000
+MAX_WRONG_CURSORS = 20
+MAX_ID = 64
+MAX_SEQ = 2**53 - 1
+MAX_PAGE_BYTES = 1024 * 1024
+"""Approximate size of the contents in one page of messages; a page has at least one message."""
 MAX_GROUP = 256
-"""Members of a group, at most."""
+"""Most members of a group."""
 MAX_SECONDS = 10 * 366 * 24 * 3600
 
-_NO_NUL = r"^[^\x00]*$"  # PostgreSQL cannot hold U+0000 in a text
+_NO_NUL = r"^[^\x00]*$"  # PostgreSQL cannot store U+0000 in a text
 _VISIBLE = r"^[^\s\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]+$"
 
 Username = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_NO_NUL), Field(examples=["omar"])]
-"""A username as typed; its length and characters are judged in mapped form (RFC 8265)."""
+"""A username as typed. Usernames that differ only in case are the same user (RFC 8265)."""
 
 TopicName = Annotated[
     str, StringConstraints(min_length=1, max_length=512, pattern=_NO_NUL), Field(examples=["noticias"])
 ]
-"""A topic name as typed; judged after NFC and trimming."""
+"""A topic name as typed; checked after NFC and trimming."""
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_NO_NUL)]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=_NO_NUL)]
 ClientId = Annotated[
     str,
     StringConstraints(min_length=1, max_length=64, pattern=_NO_NUL),
-    Field(description="Chosen by the sender, unique per room: however often it is sent, it takes effect once"),
+    Field(
+        description="Chosen by the sender, unique per room. However often the message is sent, it takes effect once"
+    ),
 ]
 Content = Annotated[
     str,
@@ -49,7 +58,7 @@ Content = Annotated[
     Field(examples=["Buenos días"]),
 ]
 DeviceName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_NO_NUL)]
-Seq = Annotated[int, Field(ge=0, le=2**53 - 1)]
+Seq = Annotated[int, Field(ge=0, le=MAX_SEQ)]
 Limit200 = Annotated[int, Field(ge=1, le=200)]
 Limit500 = Annotated[int, Field(ge=1, le=500)]
 
@@ -63,13 +72,15 @@ Title = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_
 Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
 
 
-def _kind(value: object) -> object:
-    """A kind is a text on the wire; strict validation would take nothing but the enum's own members."""
-    return RoomKind(value) if isinstance(value, str) and value in list(RoomKind) else value
+def _one_of(kind: type[StrEnum]) -> BeforeValidator:
+    """Accepts the text on the wire: strict validation accepts only the enum's own members."""
 
+    def parse(value: object) -> object:
+        if isinstance(value, str) and value in list(kind):
+            return kind(value)
+        raise ValueError(f"one of {', '.join(kind)}")
 
-def _role(value: object) -> object:
-    return Role(value) if isinstance(value, str) and value in list(Role) else value
+    return BeforeValidator(parse)
 
 
 class Payload(BaseModel):
@@ -83,7 +94,7 @@ class NoPayload(Payload):
 
 
 def _exactly_one_of(*names: str) -> ConfigDict:
-    """The rule as JSON Schema; `null` is as good as left out."""
+    """The rule as JSON Schema; `null` counts as left out."""
     rule: list[JsonValue] = [{"required": [name], "properties": {name: {"type": "string"}}} for name in names]
     return ConfigDict(json_schema_extra={"oneOf": rule})
 
@@ -107,7 +118,7 @@ class RoomRef(Payload):
 
 
 class SubjectInRoom(Payload):
-    """A room and a user it is about: here `username` is that user, so the room is one of the other two."""
+    """A user in a room. `username` is that user, so the room is `room_id` or `topic_name`."""
 
     model_config = _exactly_one_of("room_id", "topic_name")
 
@@ -176,8 +187,27 @@ class Typing(RoomRef):
     typing: bool = True
 
 
+def _limit_wrong_cursors(value: object) -> object:
+    """Bound the errors: of a map with many invalid entries, pass on only the first `MAX_WRONG_CURSORS` of them."""
+    if not isinstance(value, Mapping) or len(value) <= MAX_WRONG_CURSORS:
+        return value
+    if len(value) > MAX_CURSORS:
+        raise ValueError(f"more than {MAX_CURSORS:,} rooms")
+    wrong = [room for room, seq in value.items() if not _is_cursor(room, seq)]
+    return {room: value[room] for room in wrong[:MAX_WRONG_CURSORS]} if len(wrong) > MAX_WRONG_CURSORS else value
+
+
+def _is_cursor(room: object, seq: object) -> bool:
+    named = type(room) is str and 1 <= len(room) <= MAX_ID and "\0" not in room
+    return named and type(seq) is int and 0 <= seq <= MAX_SEQ
+
+
+CursorMap = Annotated[dict[Id, Seq], BeforeValidator(_limit_wrong_cursors)]
+"""room_id -> seq"""
+
+
 class Delivered(Payload):
-    cursors: dict[Id, Seq] = Field(
+    cursors: CursorMap = Field(
         max_length=MAX_CURSORS, description="room_id -> seq up to which this device has received everything"
     )
 
@@ -187,18 +217,30 @@ class Read(RoomRef):
 
 
 class GetRooms(Payload):
-    kind: Annotated[RoomKind, BeforeValidator(_kind)] | None = None
-    member: bool | None = Field(default=None, description="Only rooms that the caller is in, or only others")
-    after: Id | None = Field(default=None, description="`next` of the page before")
+    kind: Annotated[RoomKind, _one_of(RoomKind)] | None = None
+    member: bool | None = Field(
+        default=None, description="true: only rooms that the caller is in; false: only others"
+    )
+    after: Id | None = Field(default=None, description="`next` of the previous page")
     limit: Limit500 = 100
 
 
 class ConnectToRoom(Payload):
     topic_name: TopicName = Field(validation_alias=AliasChoices("topic_name", "roomName"))
+    username: Username | None = Field(default=None, description="If given, it must be the caller's own")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, raw: object) -> object:
+        if not isinstance(raw, Mapping) or not {"topic_name", "roomName"} <= raw.keys():
+            return raw
+        if raw["topic_name"] != raw["roomName"]:
+            raise ValueError("topic_name and roomName differ")
+        return {name: value for name, value in raw.items() if name != "roomName"}
 
 
 class GetMembers(RoomRef):
-    after: Username | None = Field(default=None, description="`next` of the page before")
+    after: Username | None = Field(default=None, description="`next` of the previous page")
     limit: Limit500 = 100
 
 
@@ -212,7 +254,9 @@ class GetProfile(Payload):
 
 class CreateConversation(Payload):
     usernames: list[Username] = Field(
-        min_length=1, max_length=MAX_GROUP - 1, description="The others. One, and no title: the direct conversation"
+        min_length=1,
+        max_length=MAX_GROUP - 1,
+        description="The other members. One, without a title: a direct conversation",
     )
     title: Title | None = None
 
@@ -226,7 +270,7 @@ class Kick(SubjectInRoom):
 
 
 class BanUser(SubjectInRoom):
-    duration: Seconds | None = Field(default=None, description="Seconds; not given: for ever")
+    duration: Seconds | None = Field(default=None, description="Seconds; default: for ever")
 
 
 class Unban(SubjectInRoom):
@@ -235,26 +279,31 @@ class Unban(SubjectInRoom):
 
 class Mute(SubjectInRoom):
     duration: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = Field(
-        default=3600, description="Seconds; 0: may speak again at once"
+        default=3600, description="Seconds; 0: no longer muted"
     )
 
 
 class SetRole(SubjectInRoom):
-    role: Annotated[Role, BeforeValidator(_role)] = Field(
-        description="`owner` hands the room over: who was the owner is a moderator then"
+    role: Annotated[Role, _one_of(Role)] = Field(
+        description="`owner` hands the room over; the previous owner becomes a moderator"
     )
 
 
 class GetBans(RoomRef):
-    after: Username | None = Field(default=None, description="`next` of the page before")
+    after: Username | None = Field(default=None, description="`next` of the previous page")
     limit: Limit500 = 100
 
 
 class CreateInvitationLink(RoomRef):
     expires_in: Seconds | None = Field(default=7 * 24 * 3600, description="Seconds; null: never")
     uses: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        default=None, description="How many may come by it; null: any number"
+        default=None, description="How many users may join with it; null: any number"
     )
+
+
+class GetInvitationLinks(RoomRef):
+    after: Id | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit500 = 100
 
 
 class InvitationCode(Payload):
@@ -267,13 +316,13 @@ class BlockUser(Payload):
 
 class Search(Payload):
     query: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_NO_NUL)] = Field(
-        description='Words, all of which are in the message; `"a phrase"`; `begin*`',
+        description='Words that the message must all contain; `"a phrase"`; `prefix*`',
         examples=['"good morning" lunch*'],
     )
     room_id: Id | None = Field(default=None, description="Only in this room")
     topic_name: TopicName | None = Field(default=None, description="Only in this topic")
     username: Username | None = Field(default=None, description="Only in the direct conversation with that user")
-    before: Id | None = Field(default=None, description="`next` of the page before")
+    before: Id | None = Field(default=None, description="`next` of the previous page")
     limit: Annotated[int, Field(ge=1, le=100)] = 20
 
     @model_validator(mode="after")
@@ -288,23 +337,27 @@ class EchoContent(Payload):
 
 
 class GetEchoHistory(Payload):
-    before: Id | None = Field(default=None, description="`next` of the page before")
+    before: Id | None = Field(default=None, description="`next` of the previous page")
     limit: Limit200 = 50
 
 
 class GetPending(Payload):
-    device: DeviceName | None = Field(default=None, description="Not given: the connection's own, else `default`")
-    after: Id | None = Field(default=None, description="`next` of the page before")
+    device: DeviceName | None = Field(
+        default=None, description="Default: the connection's device, otherwise `default`"
+    )
+    after: Id | None = Field(default=None, description="`next` of the previous page")
     limit: Limit500 = 100
 
 
 class ClearPending(Payload):
-    device: DeviceName | None = Field(default=None, description="Not given: the connection's own, else `default`")
-    room_id: Id | None = Field(default=None, description="Not given: of every room")
+    device: DeviceName | None = Field(
+        default=None, description="Default: the connection's device, otherwise `default`"
+    )
+    room_id: Id | None = Field(default=None, description="Default: every room")
 
 
 class ChangePassword(Payload):
-    password: str = Field(description="The present one")
+    password: str = Field(description="The current password")
     new_password: str = Field(description="8–72 bytes in UTF-8")
 
 
@@ -325,12 +378,12 @@ class AdminRoomRef(Payload):
 
 
 class AdminGetUsers(Payload):
-    after: Username | None = Field(default=None, description="`next` of the page before")
+    after: Username | None = Field(default=None, description="`next` of the previous page")
     limit: Limit500 = 100
 
 
 class AdminGetTopics(Payload):
-    after: Id | None = Field(default=None, description="`next` of the page before")
+    after: Id | None = Field(default=None, description="`next` of the previous page")
     limit: Limit500 = 100
 
 
@@ -349,17 +402,19 @@ class Login(Payload):
 
 
 class ConnectAuth(BaseModel):
-    """What a client gives when it connects (Socket.IO `auth`); other fields in it are the client's own."""
+    """The `auth` object of a Socket.IO connect; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     token: str = Field(min_length=1, max_length=4096)
     device: DeviceName = Field(
-        default="default", examples=["laptop"], description="This installation of the client; each gets everything"
+        default="default",
+        examples=["laptop"],
+        description="Names this installation of the client; every device receives everything",
     )
-    cursors: dict[Id, Seq] = Field(
+    cursors: CursorMap = Field(
         default_factory=dict,
         max_length=MAX_CURSORS,
         examples=[{"Zm3kQ9vT2xLw": 41}],
-        description="room_id -> seq up to which this device holds the room's log",
+        description="room_id -> seq up to which this device has the room's log",
     )

@@ -1,7 +1,7 @@
-"""The one failure type of the server and what it looks like on the wire.
+"""The errors of the server, and their form on the wire.
 
-Two kinds of failure, as in every gateway: an action is *answered* with an error (`ActionError`, the connection
-stays), or a connection is *closed* (`CloseReason`, whose `reconnect` says whether to come back).
+There are two kinds of failure, in every gateway. An action is *answered* with an error (`ActionError`; the connection
+stays open), or a connection is *closed* (`CloseReason`, whose `reconnect` says whether the client should reconnect).
 """
 
 from __future__ import annotations
@@ -61,16 +61,16 @@ _HTTP_STATUS = {
 _MEANING = {
     ErrorCode.INVALID: "the payload has the wrong shape; `details` names each field and why",
     ErrorCode.UNKNOWN_ACTION: "there is no such action",
-    ErrorCode.UNAUTHENTICATED: "no token, or not one of ours; wrong username or password",
-    ErrorCode.TOKEN_EXPIRED: "the token has outlived its `exp`",
+    ErrorCode.UNAUTHENTICATED: "no token, or not one of this server; wrong username or password",
+    ErrorCode.TOKEN_EXPIRED: "the token's `exp` has passed",
     ErrorCode.TOKEN_REVOKED: "the token's session was withdrawn",
-    ErrorCode.FORBIDDEN: "known to the caller, but not allowed",
-    ErrorCode.NOT_FOUND: "there is no such thing, or the caller may not know of it",
-    ErrorCode.CONFLICT: "the name is taken, already a member, …",
-    ErrorCode.TOO_LARGE: "over a size limit, given in `details.limit`",
-    ErrorCode.RATE_LIMITED: "too many; `details.retry_after` is in seconds",
-    ErrorCode.UNAVAILABLE: "the store or a peer cannot be reached now",
-    ErrorCode.INTERNAL: "a fault of the server; `details.request_id` finds the log line",
+    ErrorCode.FORBIDDEN: "the caller may see it, but not do this",
+    ErrorCode.NOT_FOUND: "it does not exist, or the caller may not see it",
+    ErrorCode.CONFLICT: "it conflicts with the current state: the name is taken, already a member, …",
+    ErrorCode.TOO_LARGE: "over a limit on size, or on how many a user may have; the limit is in `details.limit`",
+    ErrorCode.RATE_LIMITED: "too many requests; retry after `details.retry_after` seconds",
+    ErrorCode.UNAVAILABLE: "the database or another server cannot be reached now",
+    ErrorCode.INTERNAL: "a bug in the server; `details.request_id` identifies its log line",
 }
 
 
@@ -80,13 +80,13 @@ class Error(BaseModel):
     model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
     code: ErrorCode
-    message: str = Field(description="For people; may change. Programs go by `code`.")
+    message: str = Field(description="For people; its text may change. Programs use `code`.")
     details: dict[str, Any] = Field(default_factory=dict)
     retryable: bool = Field(default=False, description="The same request may succeed later without a change.")
 
 
 class ActionError(Exception):
-    """Raised anywhere below the dispatcher to answer an action with an error."""
+    """Raised below the dispatcher to answer an action with an error."""
 
     def __init__(self, code: ErrorCode, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -98,17 +98,17 @@ class ActionError(Exception):
 
 
 def invalid(field: str, why: str) -> ActionError:
-    """An `invalid` for one field that the models cannot judge by themselves."""
+    """An `invalid` error for a field that needs more than its model to check."""
     return ActionError(ErrorCode.INVALID, f"{field}: {why}", fields={field: why})
 
 
-def not_found(what: str = "room") -> ActionError:
-    """The one answer for what is missing and for what the caller may not know of."""
-    return ActionError(ErrorCode.NOT_FOUND, f"no such {what}")
+def not_found(noun: str = "room") -> ActionError:
+    """The error for a missing object, and the same one for an object that the caller may not see."""
+    return ActionError(ErrorCode.NOT_FOUND, f"no such {noun}")
 
 
 class CloseReason(StrEnum):
-    """Why the server closes a connection; sent in `closing` before it does."""
+    """Why the server closes a connection; sent in the event `closing` before the close."""
 
     SLOW_CONSUMER = "slow_consumer"
     TOKEN_EXPIRED = "token_expired"
@@ -119,5 +119,5 @@ class CloseReason(StrEnum):
 
     @property
     def reconnect(self) -> bool:
-        """Whether the same client, unchanged, should come back."""
+        """Whether the client should reconnect with the same token and device."""
         return self in (CloseReason.SLOW_CONSUMER, CloseReason.SHUTDOWN)

@@ -1,4 +1,4 @@
-"""The payload of every event, by the names on the wire."""
+"""The payload of every event, with its names on the wire."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ from server.contract.models import Message, Receipt, Role, Room, Timestamp, View
 
 
 class Ready(View):
-    """What the device missed has been replayed; from here on events are live."""
+    """The missed entries have been replayed; later events are live."""
 
     username: str
     device: str
     replayed: int = Field(description="Entries sent from the log before this event")
     reset: list[str] = Field(
-        description="Rooms whose cursor the log does not know or no longer reaches: ask `history`"
+        description="Rooms whose log ends before the given cursor, or begins after it: request `history`"
     )
     token_expires_at: Timestamp
 
 
-class MessageChanged(View):
-    """`seq` is the position of the change; `message` is the message as it is now."""
+class RoomEntry(View):
+    """An entry of a room's log, as an event."""
 
     room_id: str
-    seq: int
+    seq: int = Field(description="Position of the entry in its room's log")
+
+
+class MessageChanged(RoomEntry):
+    """`seq` is the position of the change; `message` is the message in its current state."""
+
     message: Message
 
 
@@ -40,7 +45,7 @@ class MemberChange(StrEnum):
 
 
 class MemberChanged(View):
-    """Who came, went or changed role; without `seq` in public topics, which do not log it."""
+    """A user joined, left or changed role. Public topics do not log it, so there is no `seq` there."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)  # `seq` may be left out
 
@@ -48,15 +53,13 @@ class MemberChanged(View):
     seq: int | None = None
     username: str
     change: MemberChange
-    role: Role | None = Field(description="The role after the change; null once gone")
+    role: Role | None = Field(description="The role after the change; null: no longer a member")
 
 
-class RoomChanged(View):
-    """A group has another title."""
+class RoomChanged(RoomEntry):
+    """The title of a group has changed."""
 
-    room_id: str
-    seq: int
-    username: str = Field(description="Who changed it")
+    username: str = Field(description="The member who changed it")
     title: str
 
 
@@ -66,7 +69,9 @@ class RoomAdded(View):
 
 class RoomRemoved(View):
     room_id: str
-    reason: str = Field(description="left, kicked, banned, deleted, or gone (noticed at a reconnect)")
+    reason: str = Field(
+        description="left, kicked, banned, deleted, or gone (any of these while the device was offline)"
+    )
 
 
 class TypingNow(View):
@@ -104,3 +109,17 @@ EVENTS: Final[dict[str, type[View]]] = {
     "closing": Closing,
 }
 """Every event the server emits, by name."""
+
+ENTRIES: Final[dict[str, str]] = {
+    "message": "message",
+    "edit": "message_edited",
+    "delete": "message_deleted",
+    "reaction": "reaction",
+    "member": "member",
+    "title": "room_changed",
+}
+"""Every kind of entry in a room's log, and the event by which it is sent.
+
+The event of a kind that is neither a message nor a change of one has `room_id`, `seq`, and the fields of the entry's
+body; `username` is the user who appended the entry, unless the body names another.
+"""

@@ -1,4 +1,4 @@
-"""What answers and events carry: rooms, messages, members, profiles.
+"""The objects in answers and events: rooms, messages, members, profiles.
 
 Every time is ISO 8601 in UTC with milliseconds; every id is opaque.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -49,7 +49,7 @@ class Role(StrEnum):
 
 
 class Message(View):
-    """One message of a room's log, in its present state."""
+    """A message of a room's log, in its current state."""
 
     id: str
     room_id: str
@@ -60,7 +60,7 @@ class Message(View):
     created_at: Timestamp
     edited_at: Timestamp | None = None
     deleted: bool = False
-    client_id: str | None = Field(default=None, description="What the sender gave; goes to the sender only")
+    client_id: str | None = Field(default=None, description="As given by the sender; sent to the sender only")
     reply_to: str | None = Field(default=None, description="`id` of the message this one answers")
     reactions: dict[str, list[str]] = Field(default_factory=dict, description="emoji -> usernames")
     mentions: list[str] = Field(default_factory=list, description="Usernames of mentioned members")
@@ -74,17 +74,18 @@ class Room(View):
     topic_name: str | None = None
     title: str | None = Field(
         default=None,
-        description="A group's title; in a direct conversation the other's username",
+        description="A group's title; in a direct conversation the other member's username",
         examples=[None],
     )
     is_private: bool
     role: Role | None = Field(description="null: not a member")
     members: int
     online: int = Field(
-        description="Members connected to the node that answers, the caller too: up to 2 in a direct conversation"
+        description="Members connected to the answering server, including the caller; up to 2 in a direct"
+        " conversation"
     )
     last_seq: int = Field(description="seq of the newest entry; 0 in an empty room")
-    read_seq: int = Field(description="How far the caller has read; 0 if not a member")
+    read_seq: int = Field(description="The caller's read marker; 0 if not a member")
     unread: int = Field(description="Messages after `read_seq`")
     last_message: Message | None = None
 
@@ -94,6 +95,9 @@ class Member(View):
     role: Role
     online: bool
     last_seen: Timestamp | None = Field(description="null: online, or never seen")
+    muted_until: Timestamp | None = Field(
+        default=None, description="Only moderators and the member see it; null: not muted, or hidden"
+    )
 
 
 class Profile(View):
@@ -104,7 +108,7 @@ class Profile(View):
 
 
 class Empty(View):
-    """`{}`: done, nothing to tell."""
+    """`{}`: success, without data."""
 
 
 class Session(View):
@@ -112,20 +116,29 @@ class Session(View):
 
     session_id: str
     created_at: Timestamp
-    expires_at: Timestamp
-    current: bool = Field(description="The one that asks")
-    user_agent: str | None = Field(description="What the client called itself when it signed in")
+    last_used_at: Timestamp = Field(description="Accurate to about an hour")
+    expires_at: Timestamp = Field(description="The expiry of its newest token")
+    online: bool = Field(description="Whether it has a live connection")
+    current: bool = Field(description="Whether this request belongs to it")
+    user_agent: str | None = Field(description="The `User-Agent` of the sign-in")
 
 
 class Sessions(View):
-    sessions: list[Session] = Field(description="Newest first; those that are still good")
+    sessions: list[Session] = Field(description="The valid ones, newest first")
 
 
 class InvitationLink(View):
     code: str
     room_id: str
+    username: str = Field(description="The member who created it; the link ends with their membership")
+    created_at: Timestamp
     expires_at: Timestamp | None = Field(description="null: never")
     uses_left: int | None = Field(description="null: any number")
+
+
+class InvitationLinks(View):
+    links: list[InvitationLink]
+    next: str | None = Field(description="Pass it as `after` to get the next page; null: this was the last one")
 
 
 class Ban(View):
@@ -136,7 +149,7 @@ class Ban(View):
 
 class Bans(View):
     bans: list[Ban]
-    next: str | None = Field(description="Give it as `after` for the next page; null: this was the last")
+    next: str | None = Field(description="Pass it as `after` to get the next page; null: this was the last one")
 
 
 class Usernames(View):
@@ -145,15 +158,15 @@ class Usernames(View):
 
 class Snippet(View):
     text: str
-    match: bool = Field(description="Whether it is what was searched for")
+    match: bool = Field(description="Whether this part matches the query")
 
 
-class Found(View):
+class SearchResults(View):
     """Answer of `search`."""
 
     messages: list[Message] = Field(description="Newest first")
-    snippets: dict[str, list[Snippet]] = Field(description="Message id -> its part around the match")
-    next: str | None = Field(description="Give it as `before` for the next page; null: this was the last")
+    snippets: dict[str, list[Snippet]] = Field(description="Message id -> an excerpt around the match")
+    next: str | None = Field(description="Pass it as `before` to get the next page; null: this was the last one")
 
 
 class Echo(View):
@@ -173,16 +186,16 @@ class EchoEntry(View):
 
 class EchoHistory(View):
     entries: list[EchoEntry] = Field(description="In order")
-    next: str | None = Field(description="Give it as `before` for the page of older ones; null: there are none")
+    next: str | None = Field(description="Pass it as `before` to get older entries; null: there are none")
 
 
 class ExportLine(View):
-    """One record of an export; besides its `type`, it has the fields of what it is a record of.
+    """One record of an export: its `type`, and the fields of that type.
 
-    `session`, `device`, `cursor` (how far a device has received a room), `room` (one that the caller is in),
-    `read_marker`, `block`, `invitation_link`, `echo`, then `message` and `reaction` (put on a message, or taken off),
-    of every room that the caller ever wrote to. `end` is the last, with `lines`; `error`, if it comes instead, is an
-    [Error](#error).
+    The types are `profile`, `session`, `device`, `cursor` (of a device in a room), `room` (that the caller is in),
+    `read_marker`, `block`, `invitation_link`, `echo`, then `message` and `reaction` (added to a message, or removed),
+    from every room that the caller ever wrote to. The last record is `end`, with the number of `lines`, or an
+    `error`, which is an [Error](#error).
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -209,12 +222,12 @@ class PendingRoom(View):
     topic_name: str | None
     cursor: int = Field(description="seq up to which the device has received the room's log")
     last_seq: int
-    pending: int = Field(description="Entries that the device still misses")
+    pending: int = Field(description="Number of entries that the device has not received")
 
 
 class Pending(View):
-    rooms: list[PendingRoom] = Field(description="Only rooms of which something is pending")
-    next: str | None = Field(description="Give it as `after` for the next page; null: this was the last")
+    rooms: list[PendingRoom] = Field(description="Only rooms with pending entries")
+    next: str | None = Field(description="Pass it as `after` to get the next page; null: this was the last one")
 
 
 class AdminUser(View):
@@ -228,7 +241,7 @@ class AdminUser(View):
 
 class AdminUsers(View):
     users: list[AdminUser]
-    next: str | None = Field(description="Give it as `after` for the next page; null: this was the last")
+    next: str | None = Field(description="Pass it as `after` to get the next page; null: this was the last one")
 
 
 class AdminTopic(View):
@@ -237,19 +250,19 @@ class AdminTopic(View):
     is_private: bool
     members: int
     online: int
-    entries: int = Field(description="How many its log holds")
-    messages: int = Field(description="How many messages were sent to it")
+    entries: int = Field(description="Number of entries in its log")
+    messages: int = Field(description="Number of messages sent to it")
     created_at: Timestamp
 
 
 class AdminTopics(View):
     topics: list[AdminTopic]
-    next: str | None = Field(description="Give it as `after` for the next page; null: this was the last")
+    next: str | None = Field(description="Pass it as `after` to get the next page; null: this was the last one")
 
 
 class History(View):
     messages: list[Message] = Field(description="In seq order")
-    has_more: bool = Field(description="More in the direction that was asked for")
+    has_more: bool = Field(description="Whether there are more in the requested direction")
 
 
 class Unread(View):
@@ -258,21 +271,21 @@ class Unread(View):
 
 class Rooms(View):
     rooms: list[Room]
-    next: str | None = Field(description="Give it as `after` for the next page; null: this was the last")
+    next: str | None = Field(description="Pass it as `after` to get the next page; null: this was the last one")
 
 
 class Members(View):
     members: list[Member]
-    next: str | None = Field(description="Give it as `after` for the next page; null: this was the last")
+    next: str | None = Field(description="Pass it as `after` to get the next page; null: this was the last one")
 
 
 class Receipt(View):
-    """How far a member has received and read a room."""
+    """The seqs up to which a member has received and read a room."""
 
     room_id: str
     username: str
-    delivered_seq: int = Field(description="How far their furthest device has received; at first, where they joined")
-    read_seq: int = Field(description="How far they have read; who writes has read up to there")
+    delivered_seq: int = Field(description="The furthest cursor of their devices; initially where they joined")
+    read_seq: int = Field(description="Their read marker; sending a message moves it to that message")
 
 
 class Receipts(View):
@@ -280,7 +293,7 @@ class Receipts(View):
 
 
 class ConnectedRoom(View):
-    """Answer of `connect_to_room`; `roomName` is spelled as that system documents it."""
+    """Answer of `connect_to_room`; the spelling `roomName` is that of the documented chat-rooms protocol."""
 
     roomName: str
     usernames: list[str] = Field(description="Members who are online")
@@ -297,10 +310,3 @@ class Credentials(View):
 
 class Authenticated(View):
     token_expires_at: Timestamp
-
-
-class Answer(View):
-    """The one acknowledgement argument of every action that succeeded."""
-
-    ok: bool = True
-    data: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Who may do what in a room: one table, asked by every door and again inside the transaction that appends."""
+"""The permissions in a room: one table, checked by every gateway and again in the transaction of a change."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Permission(StrEnum):
     READ = "read"
     SEND = "send"
     EDIT = "edit"
-    """One's own messages."""
+    """Only the caller's own messages."""
     DELETE = "delete"
-    """One's own messages."""
+    """Only the caller's own messages."""
     DELETE_ANY = "delete any"
     REACT = "react"
     TYPE = "type"
@@ -25,7 +25,7 @@ class Permission(StrEnum):
     SET_TITLE = "set the title"
     KICK = "kick"
     BAN = "ban"
-    """And unban, and see who is banned."""
+    """Includes unbanning, and listing the banned users."""
     MUTE = "mute"
     SET_ROLE = "set a role"
 
@@ -59,7 +59,7 @@ ALLOWED: Final[dict[Role | None, frozenset[Permission]]] = {
     Role.MODERATOR: _MEMBER | _MODERATES,
     Role.OWNER: _MEMBER | _MODERATES,
 }
-"""What a role may do; `None` is a signed-in user who is not in the room."""
+"""The permissions of each role; `None` is a signed-in user who is not a member."""
 
 WITHOUT: Final[dict[tuple[RoomKind, bool], frozenset[Permission]]] = {
     (RoomKind.TOPIC, False): frozenset({Permission.INVITE, Permission.SET_TITLE}),
@@ -67,10 +67,13 @@ WITHOUT: Final[dict[tuple[RoomKind, bool], frozenset[Permission]]] = {
     (RoomKind.GROUP, True): frozenset({Permission.JOIN}),
     (RoomKind.DIRECT, True): frozenset({Permission.JOIN, Permission.INVITE, Permission.LEAVE}) | _MODERATES,
 }
-"""What nobody may do in such a room, by (kind, is_private)."""
+"""Permissions that do not exist in a kind of room, by (kind, is_private)."""
 
 SPEAKING: Final = frozenset({Permission.SEND, Permission.EDIT, Permission.REACT, Permission.TYPE})
-"""What a muted member may not do, nor who was blocked by the other in a direct conversation."""
+"""Permissions that a muted member lacks, and a user whom the other member of a direct conversation has blocked."""
+
+ON_A_MESSAGE: Final = frozenset({Permission.EDIT, Permission.DELETE, Permission.DELETE_ANY, Permission.REACT})
+"""Permissions on a message, which is named by its id: users outside its room get `not_found`, public or not."""
 
 _RANK: Final[dict[Role | None, int]] = {None: 0, Role.MEMBER: 1, Role.MODERATOR: 2, Role.OWNER: 3}
 
@@ -85,9 +88,13 @@ def refusal(
     muted_until: int | None = None,
     blocked: bool = False,
 ) -> ActionError | None:
-    """Why the action is refused, or None. `muted_until`: ms since the epoch, if the member is muted now.
+    """The error that refuses the action, or None if it is allowed.
 
-    Who is not in a private room is told that there is none: the same error as for a room that does not exist.
+    A non-member of a private room gets the same error as for a room that does not exist.
+
+    Args:
+        muted_until: ms since the epoch, if the member is muted now.
+        blocked: whether the other member of a direct conversation has blocked the caller.
     """
     if role is None and is_private:
         return not_found()
@@ -96,22 +103,43 @@ def refusal(
     if role is None and banned:
         return ActionError(ErrorCode.FORBIDDEN, "banned from this room")
     if need in WITHOUT[kind, is_private]:
-        return ActionError(ErrorCode.FORBIDDEN, f"{need} is not possible in this kind of room")
+        return ActionError(ErrorCode.FORBIDDEN, _why_without(kind, need))
     if need not in ALLOWED[role]:
-        return ActionError(ErrorCode.FORBIDDEN, "not a member" if role is None else f"a {role} may not {need}")
+        return ActionError(
+            ErrorCode.FORBIDDEN, "not a member" if role is None else f"a {role} may not {_VERBS.get(need, need)}"
+        )
     if need in SPEAKING:
         if muted_until is not None:
             until = timestamp(muted_until)
             return ActionError(ErrorCode.FORBIDDEN, f"muted until {until}", muted_until=until)
         if blocked:
-            return ActionError(ErrorCode.FORBIDDEN, "this user does not take messages from you")
+            return ActionError(ErrorCode.FORBIDDEN, "this user does not accept messages from you")
     return None
 
 
-def may_act_on(actor: Role | None, target: Role | None, *, make: Role | None = None) -> ActionError | None:
-    """Why a moderator may not act on that user (kick, ban, mute, or `make` them something), or None.
+_VERBS: Final = {
+    Permission.DELETE_ANY: "delete messages of others",
+    Permission.KICK: "remove members",
+    Permission.BAN: "ban users",
+    Permission.MUTE: "mute members",
+    Permission.SET_ROLE: "change roles",
+}
 
-    One acts only on who stands below oneself, and raises nobody above oneself.
+
+def _why_without(kind: RoomKind, need: Permission) -> str:
+    if need is Permission.SET_TITLE:
+        return f"a {'topic' if kind is RoomKind.TOPIC else 'direct conversation'} has no title to set"
+    if kind is RoomKind.TOPIC:
+        return "a public topic has no invitations: anyone may subscribe"
+    if need is Permission.INVITE:
+        return "a direct conversation has exactly two members"
+    return "a direct conversation " + ("cannot be left" if need is Permission.LEAVE else "has no moderators")
+
+
+def may_act_on(actor: Role | None, target: Role | None, *, make: Role | None = None) -> ActionError | None:
+    """The error if the actor may not kick, ban or mute the target, or `make` them a role; None if they may.
+
+    The actor's role must be higher than the target's, and at least as high as the new one.
     """
     if _RANK[target] >= _RANK[actor]:
         return ActionError(ErrorCode.FORBIDDEN, f"a {actor} may not do that to a {target}")

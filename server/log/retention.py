@@ -1,11 +1,11 @@
-"""Retention: entries that have outlived their time go, and private rooms that are nobody's any more.
+"""Retention: removes entries that are too old, and private rooms without members.
 
-In small steps, each a transaction of its own, so that nobody waits long for the store. What holds:
+It works in small steps, each a transaction of its own, so that nobody waits long for the store. What holds:
 
 * a room's log is cut at its beginning only, and `room.first_seq` moves in the same transaction;
 * unread counts stay right: they are differences of running counts, and the room knows how many messages it has lost;
-* a device whose cursor is before what is left finds the room in `ready.reset`; one that is being brought up to date
-  in that moment is closed, and comes back to the same.
+* a device whose cursor is before the first remaining entry finds the room in `ready.reset`; a connection that is
+  replaying the room at that moment is closed, and finds the same when it comes back.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from db.engine import Database
 from db.queries import retention, rooms
 from db.queries.rows import RoomRow
 from server.contract.models import RoomKind
-from server.delivery.periodic import Periodic
+from server.supervision import Periodic
 
 logger = logging.getLogger("tidings.retention")
 
 RETENTION_S = 600.0
-"""So often is looked for what has outlived its time."""
+"""The interval at which old entries are removed."""
 STEP = 500
-"""Entries that one transaction takes away, at most."""
+"""Entries that one transaction removes, at most."""
 ROOMS = 1000
 """Rooms that are looked at in one go."""
 DAY_MS = 24 * 3600 * 1000
 AWAY_DAYS = 30
-"""A device that has not been here for so long is not told of rooms that were cleared away, unless it asks."""
+"""A device that has been offline for longer gets no `room_removed` for rooms that were removed."""
 
 
 class Retention(Periodic):
     def __init__(self, database: Database, days: Mapping[RoomKind, int], interval_s: float = RETENTION_S) -> None:
         """`days` that the entries of a kind of room are kept; 0: for ever."""
-        super().__init__(interval_s, logger, "what has outlived its time could not be taken away")
+        super().__init__(interval_s, logger, "old entries could not be removed")
         self._db = database
         self._days = {kind: kept for kind, kept in days.items() if kept}
         self._nobodys: set[int] = set()
@@ -49,7 +49,7 @@ class Retention(Periodic):
         await self.run_once(now_ms())
 
     async def run_once(self, now: int) -> None:
-        """Take away all that has outlived its time at `now`, ms since the epoch."""
+        """Remove everything that is too old at `now`, ms since the epoch."""
         before_that, self._nobodys = self._nobodys, set()
         newest = await self._db.read(retention.newest_room)
         for after in range(0, newest, ROOMS):
@@ -62,12 +62,12 @@ class Retention(Periodic):
             for key in await self._db.read(partial(retention.nobodys, after=after, upto=upto)):
                 self._nobodys.add(key)
                 await self._steps(partial(_empty, room_key=key))
-                # Not at once: a cursor that has moved is written a little later, and must find its room.
+                # Not in the first round: a cursor that has moved is written a little later, and must find its room.
                 if key in before_that:
                     await self._steps(partial(_drop, room_key=key, unseen_since=now - AWAY_DAYS * DAY_MS))
 
     async def _steps(self, step: partial[bool]) -> None:
-        """Run a step until it says that there is nothing more to do. Between two, whatever else waits is written."""
+        """Run a step until it returns that nothing is left. Other changes are written between two steps."""
         while not self._stopping.is_set() and await self._db.write(step):
             pass
 

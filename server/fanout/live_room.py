@@ -7,17 +7,20 @@ is the next thing it gets: no gap, no repeat. Nothing here waits: each call is w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import orjson
 
 from db.queries.rows import EntryRow
 from server.contract.errors import CloseReason
 from server.contract.events import MemberChange
-from server.delivery.connection import Connection
-from server.delivery.frames import Batch, RoomName, event, events, said_by
+from server.fanout.connection import Batch, Connection
+from server.log.views import RoomName, event, events, said_by
 
+PRESENCE_MEMBERS = 200
+"""Presence goes to conversations and rooms of up to so many members."""
+NO_VIEWS: Final[Mapping[int, dict[str, Any]]] = {}
 _REMOVALS = (MemberChange.LEFT, MemberChange.KICKED, MemberChange.BANNED)
 
 
@@ -31,15 +34,20 @@ class LiveRoom:
         self.head = head
         """seq of the last entry that was published to `live`."""
         self.seen = head
-        """Highest seq heard of; above `head` there is something to repair."""
+        """The highest known seq; if it is above `head`, the room needs a repair."""
         self.members = members
         self.attached: set[Connection] = set()
         self.live: set[Connection] = set()
         self.ahead: dict[Connection, int] = {}
-        """Connections that are ahead of `head`: they read a commit whose publication is still to come."""
+        """Connections that are ahead of `head`: they have read a commit that is not published yet."""
         self.users: dict[int, int] = {}
         """Users with a connection here -> number of connections."""
         self.repairing: asyncio.Task[None] | None = None
+
+    @property
+    def shows_presence(self) -> bool:
+        """Whether members learn which of them are online: in conversations, and in rooms that are not too large."""
+        return self.name.topic_name is None or self.members <= PRESENCE_MEMBERS
 
     def attach(self, connection: Connection, position: int) -> None:
         """The connection has the room up to `position`. It gets no entries before `go_live`."""
@@ -70,56 +78,76 @@ class LiveRoom:
         if not self.users[user_key]:
             del self.users[user_key]
 
-    def deliver(self, entries: Sequence[EntryRow], removed: Callable[[Connection], None]) -> None:
+    def deliver(
+        self,
+        entries: Sequence[EntryRow],
+        removed: Callable[[Connection, str, int], None],
+        views: Mapping[int, dict[str, Any]] = NO_VIEWS,
+    ) -> None:
         """Write consecutive entries from `head + 1` on to every live connection, once per connection.
 
-        A removal in between takes effect at its place: who is removed gets what stands before it. `removed` is called
-        for their connections, and detaches them.
+        A removal applies at its position: the removed member still gets earlier entries, and nothing after it, also
+        if the notice of it (`Left`) was lost. `removed` is called for their connections, with how the membership
+        ended and in which room, and detaches them. A connection that is past the removal already belongs to a later
+        membership. `views`: as of `Appended`.
         """
-        start = 0
-        for at, entry in enumerate(entries):
-            if entry.kind == "member":
-                body = orjson.loads(entry.body or "{}")
-                if body.get("change") in _REMOVALS:
-                    self._write(entries[start:at])
-                    start = at
-                    for connection in list(self.attached):
-                        if connection.principal.username == body["username"]:
-                            removed(connection)
-        self._write(entries[start:])
+        try:
+            start = 0
+            for at, entry in enumerate(entries):
+                if entry.kind == "member":
+                    body = orjson.loads(entry.body or "{}")
+                    if body.get("change") in _REMOVALS:
+                        self._write(entries[start:at], views)
+                        start = at
+                        for connection in list(self.attached):
+                            is_theirs = connection.principal.username == body["username"]
+                            if is_theirs and connection.rooms[self.name.key] < entry.seq:
+                                removed(connection, body["change"], self.name.key)
+            self._write(entries[start:], views)
+        except Exception:
+            self._close_lagging()
+            raise
 
-    def _write(self, entries: Sequence[EntryRow]) -> None:
+    def _close_lagging(self) -> None:
+        """A delivery has failed: close the connections that it did not reach; the next one would leave a gap."""
+        for connection in list(self.live):
+            if connection.rooms.get(self.name.key) != self.head:
+                self.live.discard(connection)
+                connection.link.close(CloseReason.SHUTDOWN)  # they come back and get everything
+
+    def _write(self, entries: Sequence[EntryRow], views: Mapping[int, dict[str, Any]]) -> None:
         if not entries:
             return
         head = self.head = entries[-1].seq
         room_key = self.name.key
-        batch = Batch([event(self.name, entry) for entry in entries])
+        batch = Batch([event(self.name, entry, view=views.get(entry.seq)) for entry in entries])
         # `client_id` goes to its sender only.
         own: dict[int, dict[int, tuple[str, Any]]] = {}
         for at, entry in enumerate(entries):
             said = said_by(entry)
             if said.client_id is not None and said.sender_key in self.users:
-                own.setdefault(said.sender_key, {})[at] = event(self.name, entry, to_sender=True)
+                own.setdefault(said.sender_key, {})[at] = event(
+                    self.name, entry, to_sender=True, view=views.get(entry.seq)
+                )
         batches = {user_key: batch.but(events_of) for user_key, events_of in own.items()}
         for connection in self.live:
-            connection.link.write(batches.get(connection.principal.user_key, batch))
-            connection.sent(room_key, head)
+            connection.write_entries(batches.get(connection.principal.user_key, batch), room_key, head)
         if self.ahead:
             self._overtaken(entries)
 
     def _overtaken(self, entries: Sequence[EntryRow]) -> None:
-        """Let connections join that had read further than was published."""
+        """Let connections join that had read further than the published head."""
         for connection, position in list(self.ahead.items()):
             if position <= self.head:
                 del self.ahead[connection]
                 rest = [entry for entry in entries if entry.seq > position]
                 if rest:
-                    connection.link.write(Batch(events(self.name, rest, connection.principal.user_key)))
-                    connection.sent(self.name.key, self.head)
+                    batch = Batch(events(self.name, rest, connection.principal.user_key))
+                    connection.write_entries(batch, self.name.key, self.head)
                 self.live.add(connection)
 
     def skip(self, to: int) -> None:
-        """Retention has taken what was missed: who does not have it comes back, and finds the room in `reset`."""
+        """Retention has removed missed entries: connections without them are closed, and find the room in `reset`."""
         behind = [connection for connection, position in self.ahead.items() if position < to]
         for connection in [*self.live, *behind]:
             connection.link.close(CloseReason.SHUTDOWN)

@@ -1,36 +1,31 @@
-"""Changes of who is in a room, and of what they may do there: operations of the journal."""
+"""Changes of memberships, roles, bans and invitation links: operations of the journal."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
 
+from db.names import username_key
 from db.queries import members, progress, rooms, users
-from db.queries.members import Standing
+from db.queries.members import LinkRow, Standing
 from db.queries.rooms import Snapshot
-from db.queries.rows import direct_key
 from server.contract.actions import MAX_GROUP
 from server.contract.errors import ActionError, ErrorCode, invalid, not_found
 from server.contract.events import MemberChange
 from server.contract.models import Role, RoomKind
 from server.contract.permissions import Permission, may_act_on
-from server.delivery.broker import Joined, Left, Personal, RoomChannel, Transient, UserChannel
-from server.delivery.connection import Principal
-from server.delivery.operations import NOBODY, Operation, RoomLog, Work
+from server.log.notices import Joined, Left, Personal, RoomChannel, Transient, UserChannel
+from server.log.transaction import NOBODY, Operation, RoomLog, Work
+from server.principal import Principal
 
 MEMBER_EVENTS_UP_TO = 200
-"""Public topics tell who comes and goes only while they have no more members than this."""
-
-
-def new_room_id() -> str:
-    return secrets.token_hex(12)
+"""Public topics send `member` events only up to this many members."""
 
 
 def _admit(work: Work, room: RoomLog, actor: Principal, user_key: int, username: str) -> Snapshot:
-    """Make a user a member, whoever brought them. Raises `conflict`, `forbidden` or `too_large`."""
+    """Make a user a member. Raises `conflict`, `forbidden` or `too_large`."""
     key = room.row.key
     theirs = work.standings.get((key, user_key), NOBODY)
     if theirs.role is not None:
@@ -39,33 +34,39 @@ def _admit(work: Work, room: RoomLog, actor: Principal, user_key: int, username:
         raise ActionError(ErrorCode.FORBIDDEN, f"{username} is banned from this room")
     if room.row.kind == RoomKind.GROUP and room.row.members >= MAX_GROUP:
         raise ActionError(ErrorCode.TOO_LARGE, f"a group has {MAX_GROUP} members at most", limit=MAX_GROUP)
-    # Who comes to a room that everybody has left takes it over.
+    invited = user_key != actor.user_key
+    work.quotas.check_rooms(work.conn, user_key, f"{username} is" if invited else "you are")
+    # The first to join a room that everybody has left becomes its owner.
     role = Role.OWNER if room.row.members == 0 else Role.MEMBER
     room.resize(+1)
-    _tell_members(work, room, actor, username, MemberChange.JOINED, role)
+    _publish_change(work, room, actor, username, MemberChange.JOINED, role)
     work.save()
     muted_until = members.add(work.conn, room.row, user_key, role, work.now)
-    # Of an earlier membership: with a cursor, a device that was away would not be told of the new one.
+    # Cursors of an earlier membership: with one, a device that was away would get no `room_added` for the new one.
     progress.forget_cursors_of_user(work.conn, key, user_key)
     work.standings[key, user_key] = Standing(role, False, muted_until)
-    work.named.add((key, username))
+    work.named[key, username_key(username)] = username
     snapshot = rooms.snapshot(work.conn, user_key, key)
     work.publish(UserChannel(user_key), Joined(user_key, snapshot))
     return snapshot
 
 
 def _remove(work: Work, room: RoomLog, actor: Principal, user_key: int, username: str, change: MemberChange) -> None:
-    """End a membership. An owner's place goes to the longest-standing moderator, else member."""
+    """End a membership, and the invitation links that were made by it.
+
+    An owner's place goes to the longest-standing moderator, else member.
+    """
     key = room.row.key
     was = work.standings[key, user_key].role
     work.save()
     members.remove(work.conn, key, user_key)
+    members.remove_links_of(work.conn, key, user_key)
     work.standings[key, user_key] = NOBODY
-    work.named.discard((key, username))
+    work.named.pop((key, username_key(username)), None)
     work.publish_entries(room)
     work.publish(UserChannel(user_key), Left(user_key, key, room.row.room_id, change))
     room.resize(-1)
-    _tell_members(work, room, actor, username, change, None)
+    _publish_change(work, room, actor, username, change, None)
     if was == Role.OWNER:
         heir = members.successor(work.conn, key)
         if heir is not None:
@@ -79,10 +80,10 @@ def _give_role(work: Work, room: RoomLog, actor: Principal, user_key: int, usern
     if standing is None:  # not among those the batch is about
         standing = members.standing(work.conn, key, user_key, work.now)
     work.standings[key, user_key] = standing._replace(role=role)
-    _tell_members(work, room, actor, username, MemberChange.ROLE, role, user_key)
+    _publish_change(work, room, actor, username, MemberChange.ROLE, role, user_key)
 
 
-def _tell_members(
+def _publish_change(
     work: Work,
     room: RoomLog,
     actor: Principal,
@@ -91,9 +92,9 @@ def _tell_members(
     role: Role | None,
     user_key: int | None = None,
 ) -> None:
-    """Private rooms and conversations log who comes and goes; public topics only tell who is there.
+    """Log the change in private rooms and conversations; in public topics, publish it as an event only.
 
-    `user_key`: the user concerned, if they are still in and have to know however large the topic is.
+    `user_key`: the user concerned, if they are still a member: they get the event also in a large topic.
     """
     body = {"username": username, "change": change, "role": role}
     if room.row.is_private:
@@ -131,10 +132,10 @@ class Join(Operation[Snapshot]):
         assert self.room_key is not None
         room = work.room(self.room_key)
         work.check(room, self.actor.user_key, self.need)
-        # After it: who may not know of the room is not told anything else, either.
+        # After the check: a user who may not know of the room learns nothing from other errors.
         invited = self.user_key != self.actor.user_key
         if invited and self.user_key in users.blockers_of(work.conn, self.actor.user_key):
-            raise ActionError(ErrorCode.FORBIDDEN, f"{self.username} does not take invitations from you")
+            raise ActionError(ErrorCode.FORBIDDEN, f"{self.username} does not accept invitations from you")
         return _admit(work, room, self.actor, self.user_key, self.username)
 
 
@@ -194,8 +195,8 @@ def _role(standing: Standing) -> Role | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Kick(Moderation):
-    """Remove a member, who may come back."""
+class KickMember(Moderation):
+    """Remove a member; they may join again."""
 
     def apply(self, work: Work) -> None:
         room, theirs = self.judge(work, Permission.KICK)
@@ -205,8 +206,8 @@ class Kick(Moderation):
 
 
 @dataclass(frozen=True, slots=True)
-class Ban(Moderation):
-    """Remove a user, if they are a member, and do not let them come back; for `duration` seconds, or for ever."""
+class BanFromRoom(Moderation):
+    """Ban a user for `duration` seconds or for ever, and remove them if they are a member."""
 
     duration: int | None
 
@@ -220,7 +221,7 @@ class Ban(Moderation):
 
 
 @dataclass(frozen=True, slots=True)
-class Unban(Moderation):
+class LiftBan(Moderation):
     """Let a banned user come back."""
 
     def apply(self, work: Work) -> None:
@@ -232,8 +233,8 @@ class Unban(Moderation):
 
 
 @dataclass(frozen=True, slots=True)
-class Mute(Moderation):
-    """Let a member not speak for `duration` seconds; with 0, speak again. It outlives leaving and coming back."""
+class MuteMember(Moderation):
+    """Mute a member for `duration` seconds, or end it with 0. A mute survives leaving and joining again."""
 
     duration: int
 
@@ -247,8 +248,8 @@ class Mute(Moderation):
 
 
 @dataclass(frozen=True, slots=True)
-class SetRole(Moderation):
-    """Give a member a role not above one's own. Who makes another the owner is a moderator from then on."""
+class ChangeRole(Moderation):
+    """Give a member a role not above one's own. An owner who makes another member the owner becomes a moderator."""
 
     role: Role
 
@@ -265,50 +266,26 @@ class SetRole(Moderation):
 
 
 @dataclass(frozen=True, slots=True)
-class SetTitle(Operation[Snapshot]):
-    """Give a group another title."""
-
-    title: str
-
-    def apply(self, work: Work) -> Snapshot:
-        assert self.room_key is not None
-        room = work.room(self.room_key)
-        work.check(room, self.actor.user_key, Permission.SET_TITLE)
-        if room.row.title != self.title:
-            rooms.set_title(work.conn, self.room_key, self.title)
-            room.row = room.row._replace(title=self.title)
-            room.append("title", self.actor, work.now, body=orjson.dumps({"title": self.title}).decode())
-        work.save()
-        return rooms.snapshot(work.conn, self.actor.user_key, self.room_key)
-
-
-@dataclass(frozen=True, slots=True)
-class CreateLink(Operation[str]):
-    """Make an invitation link; returns its code."""
+class CreateLink(Operation[LinkRow]):
+    """Make an invitation link."""
 
     expires_at: int | None
     uses: int | None
 
-    def apply(self, work: Work) -> str:
+    def apply(self, work: Work) -> LinkRow:
         assert self.room_key is not None
-        room = work.room(self.room_key)
-        work.check(room, self.actor.user_key, Permission.INVITE)
-        code = secrets.token_urlsafe(15)
-        members.add_link(
-            work.conn,
-            code,
-            self.room_key,
-            self.actor.user_key,
-            work.now,
-            expires_at=self.expires_at,
-            uses=self.uses,
-        )
-        return code
+        room, me = work.room(self.room_key), self.actor
+        work.check(room, me.user_key, Permission.INVITE)
+        work.quotas.check_links(work.conn, self.room_key, me.user_key)
+        code, limits = secrets.token_urlsafe(15), (self.expires_at, self.uses)
+        made = LinkRow(self.room_key, room.row.room_id, code, me.username, work.now, *limits)
+        members.add_link(work.conn, made, me.user_key)
+        return made
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteLink(Operation[None]):
-    """Make an invitation link void. Any member may who may invite."""
+    """Delete an invitation link. Every member who may invite may delete any link."""
 
     code: str
 
@@ -320,110 +297,3 @@ class DeleteLink(Operation[None]):
         except ActionError:
             raise not_found("invitation link") from None
         members.remove_link(work.conn, self.code)
-
-
-@dataclass(frozen=True, slots=True)
-class CreateTopic(Operation[Snapshot]):
-    topic_name: str
-    name_key: str
-    is_private: bool
-
-    def apply(self, work: Work) -> Snapshot:
-        conn, now, owner = work.conn, work.now, self.actor.user_key
-        if not users.claim_name(conn, self.name_key, "topic"):
-            raise ActionError(ErrorCode.CONFLICT, "the name is taken")
-        key = rooms.insert_room(
-            conn,
-            room_id=new_room_id(),
-            kind=RoomKind.TOPIC,
-            is_private=self.is_private,
-            topic_name=self.topic_name,
-            name_key=self.name_key,
-            members=1,
-            created_at=now,
-        )
-        assert key is not None, "the name was claimed"
-        return _begin(work, key, {owner: Role.OWNER})[owner]
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteTopic(Operation[None]):
-    """Take a topic from its members, and its name from it: an administrator's, who need not be in it."""
-
-    def apply(self, work: Work) -> None:
-        assert self.room_key is not None
-        room = work.room(self.room_key)
-        if room.row.kind != RoomKind.TOPIC or (room.row.is_private and not room.row.members):
-            raise not_found("topic")
-        work.publish_entries(room)
-        room.resize(-room.row.members)
-        work.save()
-        for user_key in rooms.delete_topic(work.conn, self.room_key):
-            work.publish(UserChannel(user_key), Left(user_key, self.room_key, room.row.room_id, "deleted"))
-        del work.rooms[self.room_key]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenDirect(Operation[int]):
-    """The key of the one direct conversation of two users; made if need be."""
-
-    other_key: int
-
-    def apply(self, work: Work) -> int:
-        pair = (self.actor.user_key, self.other_key)
-        found = rooms.find_direct(work.conn, *pair)
-        if found is not None:
-            return found.key
-        deaf = {key for key in pair if users.blockers_of(work.conn, key) & set(pair)}
-        if self.actor.user_key in deaf:
-            raise ActionError(ErrorCode.FORBIDDEN, "this user does not take messages from you")
-        key = rooms.insert_room(
-            work.conn,
-            room_id=new_room_id(),
-            kind=RoomKind.DIRECT,
-            is_private=True,
-            direct_key=direct_key(*pair),
-            members=2,
-            created_at=work.now,
-        )
-        if key is None:  # another node was quicker
-            found = rooms.find_direct(work.conn, *pair)
-            assert found is not None
-            return found.key
-        _begin(work, key, dict.fromkeys(pair, Role.MEMBER), blocked=deaf)
-        return key
-
-
-@dataclass(frozen=True, slots=True)
-class CreateGroup(Operation[Snapshot]):
-    """Make a group; the actor is its owner, the others are members at once."""
-
-    others: tuple[int, ...]
-    title: str | None
-
-    def apply(self, work: Work) -> Snapshot:
-        me = self.actor.user_key
-        key = rooms.insert_room(
-            work.conn,
-            room_id=new_room_id(),
-            kind=RoomKind.GROUP,
-            is_private=True,
-            title=self.title,
-            members=1 + len(self.others),
-            created_at=work.now,
-        )
-        assert key is not None
-        return _begin(work, key, {me: Role.OWNER} | dict.fromkeys(self.others, Role.MEMBER))[me]
-
-
-def _begin(
-    work: Work, room_key: int, first: Mapping[int, Role], *, blocked: Iterable[int] = ()
-) -> dict[int, Snapshot]:
-    """Fill a new room with its first members: they are its beginning, not entries of its log."""
-    row = rooms.lock(work.conn, [room_key])[room_key]
-    for user_key, role in first.items():
-        members.add(work.conn, row, user_key, role, work.now, blocked=user_key in blocked)
-    snapshots = {user_key: rooms.snapshot(work.conn, user_key, room_key) for user_key in first}
-    for user_key, snapshot in snapshots.items():
-        work.publish(UserChannel(user_key), Joined(user_key, snapshot))
-    return snapshots

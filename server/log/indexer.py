@@ -2,12 +2,12 @@
 
 Sending does not wait for it. What holds:
 
-* what is committed is found a moment later; what was deleted, or what it said before it was edited, never is
-  (`db.queries.search.find` sees to that);
+* a committed message is found a moment later; a deleted message, or the content before an edit, is never found
+  (`db.queries.search.find` checks that);
 * a step is one transaction with the cursors that it moves: after a crash it has happened or it has not, and in both
   cases the next one continues from there;
-* several nodes may follow the same logs: who finds a cursor moved or locked leaves that room to the other;
-* it gives way: steps are small and do not wait for the disk, and the longer one takes, the longer it rests.
+* several nodes may follow the same logs: a node skips a room whose cursor is locked or has moved;
+* it gives way to senders: steps are small, and the longer a step takes, the longer it rests.
 """
 
 from __future__ import annotations
@@ -17,28 +17,33 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 from sqlalchemy.engine import Connection as Transaction
 
 from db.engine import Database, StoreUnavailable
 from db.queries import consumers, search
+from server.supervision import Loop
 
 logger = logging.getLogger("tidings.search")
 
 DELAY_S = 0.05
-"""After a commit; what is committed meanwhile is indexed with it."""
+"""The wait after a commit; entries that are committed meanwhile are indexed in the same step."""
 CHECK_S = 15.0
-"""All rooms are compared with the cursors so often: other nodes commit without a word here."""
+"""The interval at which all rooms are compared with the cursors: other nodes commit without notice here."""
 PURGE_S = 60.0
-"""Words of what was deleted or edited are purged so often at most (SQLite)."""
+"""The shortest interval between purges of deleted words (SQLite)."""
 REST = 2.0
-"""After a step it rests so many times as long as the step took, its wait for the writer included."""
+"""The rest after a step, as a multiple of the time that it took, its wait for the writer included."""
 SETTLE_S = 0.25
-"""Who searches waits so long, at most, for what was sent just now."""
+"""A search waits so long, at most, for messages that were sent just before it."""
+FAR_S = 5.0
+"""If a room has been behind for this long, the rest is half as long."""
 _STEP_ENTRIES = 100
 _STEP_BYTES = 32 * 1024
+_LONGEST_STEP = 8
+"""While there is more than a step takes, the next one is twice as large, up to so many times: it costs less each."""
 _STEP_ROOMS = 64
 _MERGE_PAGES = 16
 _PURGE_REST = 20.0
@@ -50,11 +55,13 @@ _RETRY_S = 1.0
 class Indexer:
     def __init__(self, database: Database) -> None:
         self._db = database
-        self._behind: dict[int, None] = {}
-        """Rooms that may have entries after the cursor, in the order in which they will be looked at."""
+        self._behind: dict[int, float] = {}
+        """Rooms that may have entries after the cursor, in the order in which they are looked at, and since when."""
+        self._indexing: dict[int, float] = {}
+        """The same of the rooms of the step under way, until it is committed."""
         self._next_check = 0.0
         self._next_purge = 0.0 if database.is_sqlite else math.inf
-        self._stepping = False
+        self._step_size = 1
         self._merging = False
         """Whether parts of the index are to be merged (SQLite)."""
         self._purging = 0
@@ -64,28 +71,42 @@ class Indexer:
         self._closing = asyncio.Event()
         self._done = asyncio.Event()
         """Set, and made anew, whenever something was done."""
-        self._task: asyncio.Task[None] | None = None
+        self.loop = Loop("tidings.search", self._run)
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="search index")
+        self.loop.start()
 
     async def stop(self) -> None:
         """Finish the step under way; the rest is done when the server starts again."""
         self._closing.set()
         self._wake.set()
-        if self._task is not None:
-            await self._task
+        await self.loop.ended()
 
     def appended(self, room_keys: Iterable[int]) -> None:
         """Rooms have new entries. Costs next to nothing: it is called for every batch of the journal."""
-        self._behind.update(dict.fromkeys(room_keys))
+        self._add(room_keys, time.monotonic())
         self._wake.set()
 
+    @property
+    def rooms_behind(self) -> int:
+        """Rooms with entries that are not in the index yet."""
+        return len(self._behind.keys() | self._indexing.keys())
+
+    @property
+    def lag(self) -> float:
+        """For how long the room that is longest behind its log has been so, in seconds."""
+        since = min((*self._behind.values(), *self._indexing.values()), default=None)
+        return 0.0 if since is None else time.monotonic() - since
+
+    def _add(self, room_keys: Iterable[int], since: float) -> None:
+        for key in room_keys:
+            self._behind.setdefault(key, since)
+
     async def settle(self) -> None:
-        """Wait for what is about to be indexed, but not long: who looks for what they have just sent finds it."""
+        """Wait for up to `SETTLE_S` until the index is up to date, so that users find what they have just sent."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_S):
-                while self._behind or self._stepping:
+                while self._behind or self._indexing:
                     await self._done.wait()
 
     async def caught_up(self) -> None:
@@ -102,7 +123,7 @@ class Indexer:
             began = time.monotonic()
             try:
                 await self._do()
-                rest = REST * (time.monotonic() - began)
+                rest = REST * (time.monotonic() - began) / (1 if self.lag < FAR_S else 2)
             except StoreUnavailable as error:
                 logger.warning("the search index cannot be brought forward: %s", error)
                 rest = _RETRY_S
@@ -134,11 +155,7 @@ class Indexer:
         if time.monotonic() >= self._next_check:
             await self._check()
         if self._behind:
-            self._stepping = True
-            try:
-                await self._step(list(islice(self._behind, _STEP_ROOMS)))
-            finally:
-                self._stepping = False
+            await self._step(list(islice(self._behind, _STEP_ROOMS)))
             self._tell()
             self._merging = self._db.is_sqlite
         elif not self._merging and time.monotonic() >= self._next_purge:
@@ -153,28 +170,44 @@ class Indexer:
         while found := await self._db.read(
             lambda conn, after=after: consumers.behind(conn, search.CONSUMER, after, _PAGE)  # type: ignore[misc]
         ):
-            self._behind.update(dict.fromkeys(found))
+            self._add(found, time.monotonic())
             after = found[-1]
 
     async def _step(self, room_keys: Sequence[int]) -> None:
-        for key in room_keys:  # before they are read: what is committed after it puts them back
-            self._behind.pop(key, None)
+        now = time.monotonic()
+        # Before they are read: a later commit adds them again.
+        since = self._indexing = {key: self._behind.pop(key, now) for key in room_keys}
         try:
-            step = await self._db.read(lambda conn: search.read_step(conn, room_keys, _STEP_ENTRIES, _STEP_BYTES))
-            moved = set()
-            if step.moves:
-                moved = await self._db.write(lambda conn: search.write_step(conn, step), lazy=True)
+            left = await self._index(room_keys)
         except StoreUnavailable:
-            self._behind.update(dict.fromkeys(room_keys))
+            self._put_back(since)
             raise
         except Exception:
-            if len(room_keys) > 1:  # what is wrong with one room does not hold up the others
+            if len(room_keys) > 1:  # one bad room must not hold up the others
+                self._put_back(since)
                 for key in room_keys:
                     await self._step([key])
             else:
                 logger.exception("room %d cannot be indexed now", room_keys[0])
-            return
-        self._behind.update(dict.fromkeys(step.unread | (step.moves.keys() - moved)))
+        else:
+            self._put_back({key: began for key, began in since.items() if key in left})
+        finally:
+            self._indexing = {}
+
+    async def _index(self, room_keys: Sequence[int]) -> set[int]:
+        """Index the next entries of some rooms; returns the rooms that have more."""
+        entries, size = self._step_size * _STEP_ENTRIES, self._step_size * _STEP_BYTES
+        step = await self._db.read(lambda conn: search.read_step(conn, room_keys, entries, size))
+        moved = set()
+        if step.moves:
+            moved = await self._db.write(lambda conn: search.write_step(conn, step), lazy=True)
+        self._step_size = min(_LONGEST_STEP, 2 * self._step_size) if step.unread else 1
+        return set(step.unread) | (step.moves.keys() - moved)
+
+    def _put_back(self, since: Mapping[int, float]) -> None:
+        """Rooms that a step has not brought up to date."""
+        for key, began in since.items():
+            self._behind[key] = min(began, self._behind.get(key, began))
 
     async def _merge(self) -> None:
         began = time.monotonic()

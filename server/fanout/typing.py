@@ -1,23 +1,24 @@
-"""Who is typing: transient, and it ends by itself."""
+"""Typing indicators: transient, and each ends by itself."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
 
-from server.delivery.broker import Broker, RoomChannel, Transient
-from server.delivery.connection import Connection
+from server.fanout.broker import Broker
+from server.fanout.connection import Connection
+from server.log.notices import RoomChannel, Transient
 
 TYPING_S = 6.0
-"""Typing ends by itself after so long."""
-TOLD_AGAIN_S = 1.0
-"""Who goes on typing is told of again after so long, and not before: some clients show it from second to second."""
+"""Typing ends by itself after this long."""
+REPEAT_S = 1.0
+"""Continued typing is published again after this long, not before: some clients show it for a second only."""
 
 
 @dataclass(slots=True)
 class _Typing:
     room_id: str
-    told_at: float
+    published_at: float
     timer: asyncio.TimerHandle
 
 
@@ -34,17 +35,19 @@ class Typists:
         self._typing.clear()
 
     def goes_on(self, connection: Connection, room_key: int) -> bool:
-        """Whether the room was told just now that this connection is typing; then it only lasts longer."""
+        """Extend the connection's typing if it was published just now; False: call `begin`."""
         typing = self._typing.get(connection, {}).get(room_key)
         loop = asyncio.get_running_loop()
-        if typing is None or loop.time() - typing.told_at >= TOLD_AGAIN_S:
+        if typing is None or loop.time() - typing.published_at >= REPEAT_S:
             return False
         typing.timer.cancel()
         typing.timer = loop.call_later(self._typing_s, self.end, connection, room_key)
         return True
 
     def begin(self, connection: Connection, room_key: int, room_id: str) -> None:
-        """Tell the room's other connections; without a word for `typing_s` it ends."""
+        """Publish that the connection is typing, and end it after `typing_s`. Nothing if the connection has ended."""
+        if connection.has_ended():
+            return
         loop = asyncio.get_running_loop()
         rooms = self._typing.setdefault(connection, {})
         before = rooms.get(room_key)
@@ -52,10 +55,10 @@ class Typists:
             before.timer.cancel()
         timer = loop.call_later(self._typing_s, self.end, connection, room_key)
         rooms[room_key] = _Typing(room_id, loop.time(), timer)
-        self._tell(connection, room_key, room_id, True)
+        self._publish(connection, room_key, room_id, True)
 
     def end(self, connection: Connection, room_key: int) -> bool:
-        """The connection no longer types there, or is no longer in the room; False if it did not."""
+        """End the connection's typing in a room; False if it was not typing there."""
         rooms = self._typing.get(connection, {})
         typing = rooms.pop(room_key, None)
         if typing is None:
@@ -63,15 +66,15 @@ class Typists:
         typing.timer.cancel()
         if not rooms:
             del self._typing[connection]
-        self._tell(connection, room_key, typing.room_id, False)
+        self._publish(connection, room_key, typing.room_id, False)
         return True
 
     def ended(self, connection: Connection) -> None:
-        """The connection is gone, and with it its typing."""
+        """End all typing of a connection that has ended."""
         for room_key in list(self._typing.get(connection, {})):
             self.end(connection, room_key)
 
-    def _tell(self, connection: Connection, room_key: int, room_id: str, typing: bool) -> None:
+    def _publish(self, connection: Connection, room_key: int, room_id: str, typing: bool) -> None:
         payload = {"room_id": room_id, "username": connection.principal.username, "typing": typing}
         self._broker.publish(
             RoomChannel(room_key), Transient(room_key, "typing", payload, except_connection=connection.id)

@@ -1,0 +1,108 @@
+"""The fan-out of a node as its other parts see it: publishes what the log has committed, and delivers what arrives.
+
+A notice takes effect within one step of the event loop. It may be lost, late, repeated or out of order: entries are
+compared with the head of their room, and what is missing is read from the database (`repair.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from server.fanout.broker import Broker
+from server.fanout.catchup import CatchUp
+from server.fanout.connection import Batch
+from server.fanout.hub import Hub
+from server.log.notices import (
+    Appended,
+    Channel,
+    Joined,
+    Left,
+    Notice,
+    Personal,
+    PresenceChanged,
+    Transient,
+    Withdrawn,
+)
+
+logger = logging.getLogger("tidings.delivery")
+
+
+class Delivery:
+    """A `server.log.notices.Fanout`."""
+
+    def __init__(self, broker: Broker, hub: Hub, catch_up: CatchUp) -> None:
+        self._broker = broker
+        self._hub = hub
+        self._catch_up = catch_up
+
+    async def start(self) -> None:
+        """Receive notices from here on."""
+        await self._broker.start(self.receive)
+
+    # -- what the log asks ---------------------------------------------------------------------------------------
+
+    def publish(self, notices: Sequence[tuple[Channel, Notice]]) -> None:
+        for channel, notice in notices:
+            try:
+                self._broker.publish(channel, notice)
+            except Exception:
+                logger.exception("a notice could not be delivered")
+
+    def suspect(self, room_keys: Iterable[int]) -> None:
+        self._hub.suspect(room_keys)
+
+    def has_device(self, device_key: int) -> bool:
+        return self._hub.has_device(device_key)
+
+    # -- what the broker brings ----------------------------------------------------------------------------------
+
+    def receive(self, notice: Notice) -> None:
+        """Apply a notice to the connections of this node."""
+        match notice:
+            case Appended():
+                self._appended(notice)
+            case Transient():
+                self._transient(notice)
+            case Joined() | Left():
+                for connection in self._hub.connections_of(notice.user_key):
+                    self._catch_up.change_membership(connection, notice)
+            case PresenceChanged():
+                self._hub.announcer.collect(notice)
+            case Personal():
+                batch = Batch([(notice.event, notice.payload)])
+                for connection in self._hub.connections_of(notice.user_key):
+                    connection.link.write(batch)
+            case Withdrawn():
+                for connection in self._hub.connections_of(notice.user_key):
+                    if notice.session_key in (None, connection.principal.session_key):
+                        connection.link.close(notice.reason)
+
+    def _appended(self, notice: Appended) -> None:
+        hub = self._hub
+        live_room = hub.live_rooms.get(notice.room_key)
+        if live_room is None:
+            return
+        live_room.members = notice.members
+        live_room.seen = max(live_room.seen, notice.entries[-1].seq)
+        if live_room.repairing is None:
+            new = [entry for entry in notice.entries if entry.seq > live_room.head]
+            if new and new[0].seq == live_room.head + 1:
+                live_room.deliver(new, hub.removed, notice.views)
+        if live_room.head < live_room.seen:
+            hub.repairs.repair(live_room)
+
+    def _transient(self, notice: Transient) -> None:
+        live_room = self._hub.live_rooms.get(notice.room_key)
+        if live_room is None:
+            return
+        if notice.members is not None:
+            live_room.members = notice.members
+        if notice.up_to_members is not None and live_room.members > notice.up_to_members:
+            return
+        batch = Batch([(notice.event, notice.payload)], transient=True)
+        for connection in live_room.attached:
+            if connection.id == notice.except_connection or connection.principal.user_key in notice.hidden_from:
+                continue
+            if notice.room_key not in connection.unannounced_rooms:
+                connection.link.write(batch)

@@ -1,0 +1,303 @@
+"""The table of this node's connections, by user and by room.
+
+Everything here happens within one step of the event loop, but for repairs, which read from the database. The
+guarantees for the connections of a room stand in `live_room.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from db.engine import Database, StoreUnavailable
+from db.queries import rooms
+from db.queries.rows import RoomRow
+from server.contract.errors import CloseReason
+from server.fanout.announcer import Announcer
+from server.fanout.broker import Broker
+from server.fanout.connection import Connection
+from server.fanout.live_room import LiveRoom
+from server.fanout.presence import PRESENCE_S, PresenceTracker
+from server.fanout.repair import Repairs
+from server.fanout.typing import TYPING_S, Typists
+from server.log import views
+from server.log.cursors import RECEIPT_MEMBERS, Cursors
+from server.log.notices import Joined, Personal, RoomChannel, UserChannel
+from server.log.views import RoomName, room_name
+from server.supervision import Loop, spawn
+
+HEAD_CHECK_S = 15.0
+"""The interval at which the heads of all rooms are compared with the database."""
+CONNECTIONS_PER_DEVICE = 16
+CONNECTIONS_PER_USER = 64
+
+
+class ConnectionObserver(Protocol):
+    """Learns of every connection, once when it has been registered, and once when it has ended."""
+
+    def opened(self, connection: Connection) -> None: ...
+
+    def closed(self, connection: Connection) -> None: ...
+
+
+class Hub:
+    def __init__(
+        self,
+        database: Database,
+        broker: Broker,
+        cursors: Cursors,
+        observer: ConnectionObserver,
+        *,
+        head_check_s: float = HEAD_CHECK_S,
+        presence_s: float = PRESENCE_S,
+        typing_s: float = TYPING_S,
+    ) -> None:
+        self._db = database
+        self._broker = broker
+        self._cursors = cursors
+        self._observer = observer
+        self._head_check_s = head_check_s
+        self.live_rooms: dict[int, LiveRoom] = {}
+        """Rooms with a connection here, by key."""
+        self._keys: dict[str, int] = {}
+        """room_id -> key of the live rooms."""
+        self._fresh: dict[int, Awaitable[None]] = {}
+        """Rooms whose head may have moved between being read and the subscription to their channel taking effect."""
+        self._confirming: asyncio.Task[None] | None = None
+        self._users: dict[int, set[Connection]] = {}
+        self.head_check = Loop("tidings.head_check", self._check_heads_forever)
+        self.announcer = Announcer(self.live_rooms)
+        self.repairs = Repairs(database, self.live_rooms, self.removed)
+        self.presence = PresenceTracker(database, broker, self.live_rooms, self.announcer, presence_s=presence_s)
+        self.typists = Typists(broker, typing_s=typing_s)
+
+    def start(self) -> None:
+        self.head_check.start()
+
+    async def stop(self) -> None:
+        self.head_check.cancel()
+        if self._confirming is not None:
+            self._confirming.cancel()
+        self.repairs.stop()
+
+    # -- connections ---------------------------------------------------------------------------------------------
+
+    @property
+    def connections(self) -> list[Connection]:
+        return [connection for group in self._users.values() for connection in group]
+
+    @property
+    def users(self) -> int:
+        """How many users have a connection here."""
+        return len(self._users)
+
+    def connections_of(self, user_key: int) -> list[Connection]:
+        """A user's connections here."""
+        return list(self._users.get(user_key, ()))
+
+    async def add(self, connection: Connection) -> None:
+        """Register a connection with its user: from here on it gets notices of memberships and withdrawn sessions.
+
+        Notices published before this returns may be missing: read the user's memberships afterwards.
+        """
+        user_key = connection.principal.user_key
+        group = self._users.get(user_key)
+        if group is None:
+            group = self._users[user_key] = set()
+            self._broker.online(user_key, True)
+        group.add(connection)
+        self._observer.opened(connection)
+        self.expire_at(connection)
+        same_device = [other for other in group if other.device == connection.device]
+        # A device that connects without end replaces its own connections, unless it takes a new name each time.
+        crowd = same_device if len(same_device) > CONNECTIONS_PER_DEVICE else group
+        if crowd is same_device or len(group) > CONNECTIONS_PER_USER:
+            oldest = min(crowd, key=lambda other: other.opened_at)
+            oldest.link.close(CloseReason.REPLACED)
+        try:
+            # Every connection waits: the subscription of the user's first one may not be effective yet.
+            await self._broker.subscribe(UserChannel(user_key))
+        except BaseException:
+            self.remove(connection)
+            raise
+
+    def devices_of(self, user_key: int) -> frozenset[int]:
+        """The keys of a user's devices that are connected here."""
+        return frozenset(connection.device_key for connection in self._users.get(user_key, ()))
+
+    def has_device(self, device_key: int) -> bool:
+        """Whether a device is connected here."""
+        return any(connection.device_key == device_key for connection in self.connections)
+
+    def remove(self, connection: Connection) -> None:
+        """The connection has ended. Idempotent."""
+        connection.closed = True
+        self.typists.ended(connection)
+        while connection.when_closed:
+            connection.when_closed.pop()(connection)
+        if connection.expiry is not None:
+            connection.expiry.cancel()
+            connection.expiry = None
+        if connection.replay is not None:
+            connection.replay.cancel()
+            # The task's traceback holds the connection, and what was just read: only the collector would free them.
+            connection.replay = None
+        user_key = connection.principal.user_key
+        group = self._users.get(user_key)
+        last = group is not None and group == {connection}
+        if last:
+            self.presence.went(connection)
+        for room_key in list(connection.rooms):
+            self.detach(connection, room_key)
+        if group is None or connection not in group:
+            return
+        group.discard(connection)
+        self._observer.closed(connection)
+        if last:
+            del self._users[user_key]
+            self._broker.unsubscribe(UserChannel(user_key))
+            self._broker.online(user_key, False)
+
+    def sessions_of(self, user_key: int) -> set[int]:
+        """The sessions by which a user is connected here."""
+        return {connection.principal.session_key for connection in self._users.get(user_key, ())}
+
+    def expire_at(self, connection: Connection) -> None:
+        """Close the connection when its token expires. Call it again after a new token."""
+        if connection.expiry is not None:
+            connection.expiry.cancel()
+            connection.expiry = None
+        if connection.has_ended():
+            return
+        delay = max(0.0, connection.principal.expires_at / 1000 - time.time())
+        connection.expiry = asyncio.get_running_loop().call_later(
+            delay, lambda: connection.link.close(CloseReason.TOKEN_EXPIRED)
+        )
+
+    # -- rooms ---------------------------------------------------------------------------------------------------
+
+    def attach(self, connection: Connection, room: RoomRow, position: int, *, live: bool = True) -> bool:
+        """Put a connection into a room, after `position`; True if it is live, False if it has to catch up.
+
+        With `live=False` it gets no entries before `go_live`. A connection that has ended enters no room, and has
+        nothing to catch up with: callers need not check that.
+        """
+        if connection.has_ended():
+            return True
+        live_room = self.live_rooms.get(room.key)
+        if live_room is None:
+            live_room = self.live_rooms[room.key] = LiveRoom(room_name(room), room.last_seq, room.members)
+            self._keys[room.room_id] = room.key
+            self._fresh[room.key] = self._broker.subscribe(RoomChannel(room.key))
+            if self._confirming is None:
+                self._confirming = spawn(self._confirm_fresh(), "subscriptions to rooms")
+        live_room.attach(connection, position)
+        return live and live_room.go_live(connection)
+
+    def key(self, room_id: str) -> int | None:
+        """The key of a room that some connection here is attached to."""
+        return self._keys.get(room_id)
+
+    def name(self, room_key: int) -> RoomName:
+        """Of a room that a connection is attached to."""
+        return self.live_rooms[room_key].name
+
+    def head(self, room_key: int) -> int:
+        """seq of the last entry published here, of a room that a connection is attached to."""
+        return self.live_rooms[room_key].head
+
+    def go_live(self, connection: Connection, room_key: int) -> bool:
+        """Join the live set if the position allows it; False: there is more to read first."""
+        return self.live_rooms[room_key].go_live(connection)
+
+    def detach(self, connection: Connection, room_key: int) -> None:
+        """Take a connection out of a room: it gets nothing more of it."""
+        connection.forget(room_key)
+        live_room = self.live_rooms.get(room_key)
+        if live_room is None or connection not in live_room.attached:
+            return
+        live_room.detach(connection)
+        if not live_room.attached:
+            if live_room.repairing is not None:
+                live_room.repairing.cancel()
+            del self.live_rooms[room_key], self._keys[live_room.name.room_id]
+            self._broker.unsubscribe(RoomChannel(room_key))
+
+    def online_in(self, room_key: int) -> int:
+        """How many of a room's members are online."""
+        live_room = self.live_rooms.get(room_key)
+        return 0 if live_room is None else len(live_room.users)
+
+    def users_in(self, room_key: int) -> list[int]:
+        """The members of a room who are connected here."""
+        live_room = self.live_rooms.get(room_key)
+        return [] if live_room is None else list(live_room.users)
+
+    def online_seen(self, snapshot: rooms.Snapshot, user_key: int) -> int:
+        """`online_in` as a user may see it: in a direct conversation, a user who has blocked them is not online."""
+        if not snapshot.blocked:
+            return self.online_in(snapshot.room.key)
+        live_room = self.live_rooms.get(snapshot.room.key)
+        return int(live_room is not None and user_key in live_room.users)
+
+    def notify(self, user_key: int, event: str, payload: dict[str, Any]) -> None:
+        """Send an event to all devices of a user, on any node; at most once."""
+        self._broker.publish(UserChannel(user_key), Personal(user_key, event, payload))
+
+    def confirm(self, connection: Connection, positions: Mapping[int, int]) -> None:
+        """The connection's device has received these rooms up to these seqs: its cursors move."""
+        shown = {
+            key
+            for key in positions
+            if (live_room := self.live_rooms.get(key)) is not None and live_room.members <= RECEIPT_MEMBERS
+        }
+        self._cursors.advance(connection.principal.user_key, connection.device_key, positions, shown)
+
+    async def online(self, user_keys: Iterable[int] | None = None) -> set[int]:
+        """Which users (of these, or of all) are online, on any node."""
+        return await self._broker.who_is_online(user_keys)
+
+    # -- memberships ---------------------------------------------------------------------------------------------
+
+    def removed(self, connection: Connection, reason: str, room_key: int) -> None:
+        """The user of a connection is no longer in a room that the connection was in."""
+        self.announcer.write_now(connection)
+        room_id = self.live_rooms[room_key].name.room_id
+        self.typists.end(connection, room_key)
+        self.detach(connection, room_key)
+        connection.emit("room_removed", {"room_id": room_id, "reason": reason})
+
+    def emit_added(self, connection: Connection, notice: Joined) -> None:
+        view = views.room(notice.snapshot, notice.user_key, self.online_seen(notice.snapshot, notice.user_key))
+        connection.emit("room_added", {"room": view.model_dump(mode="json")})
+
+    # -- repair --------------------------------------------------------------------------------------------------
+
+    async def _confirm_fresh(self) -> None:
+        """Wait for the subscriptions to rooms to take effect, then look at the heads of the rooms."""
+        try:
+            while self._fresh:
+                fresh, self._fresh = self._fresh, {}
+                for subscribed in fresh.values():
+                    await subscribed
+                self.suspect(fresh)
+        finally:
+            self._confirming = None
+
+    def suspect(self, room_keys: Iterable[int]) -> None:
+        """Something may have been committed to these rooms and not published: compare their heads soon."""
+        self.repairs.suspect(room_keys)
+
+    async def _check_heads_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._head_check_s)
+            await self._check_heads(list(self.live_rooms))
+
+    async def _check_heads(self, room_keys: Sequence[int]) -> None:
+        """Compare rooms with the database, unless it cannot be reached."""
+        try:
+            await self.repairs.compare_heads(room_keys)
+        except StoreUnavailable:
+            return

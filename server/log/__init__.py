@@ -1,0 +1,1 @@
+"""The log: what is written and kept, and in which order."""

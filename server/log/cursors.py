@@ -1,0 +1,144 @@
+"""Cursors, written behind: they move in memory and go to the database with the journal's batches.
+
+A cursor write that is lost (a crash) costs a repeat, never a loss.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+
+from sqlalchemy.engine import Connection as Transaction
+
+from db.queries import progress, users
+
+AT_ONCE = 500
+"""Cursors and ends of connections that one transaction writes, at most: messages wait for it."""
+RECEIPT_MEMBERS = 50
+"""Receipts go to conversations and rooms of up to so many members."""
+
+
+@dataclass(slots=True)
+class Moved:
+    """Cursors that have moved, and connections that have ended, since the last write."""
+
+    cursors: dict[tuple[int, int], int] = field(default_factory=dict)
+    """(device, room) -> seq"""
+    receipts: dict[tuple[int, int], int] = field(default_factory=dict)
+    """The cursors that the room's other members get a receipt for: (device, room) -> user"""
+    ended: dict[tuple[int, int], int] = field(default_factory=dict)
+    """(user, device) -> when its last connection ended"""
+
+    def __bool__(self) -> bool:
+        return bool(self.cursors or self.ended)
+
+    def split(self, count: int) -> Moved:
+        """Take out up to `count`, the oldest first."""
+        cursors = dict(islice(self.cursors.items(), count))
+        ended = dict(islice(self.ended.items(), count - len(cursors)))
+        for at in cursors:
+            del self.cursors[at]
+        for pair in ended:
+            del self.ended[pair]
+        return Moved(cursors, {at: self.receipts.pop(at) for at in cursors if at in self.receipts}, ended)
+
+    def __len__(self) -> int:
+        return len(self.cursors) + len(self.ended)
+
+    def halves(self) -> tuple[Moved, ...]:
+        """The same in two parts; empty for a single cursor or a single connection's end."""
+        if len(self) < 2:
+            return ()
+        rest = Moved(dict(self.cursors), dict(self.receipts), dict(self.ended))
+        return rest.split(len(self) // 2), rest
+
+
+class Cursors:
+    def __init__(self) -> None:
+        self._moved = Moved()
+        self._in_flight = Moved()
+        self._watches: dict[int, list[dict[int, int]]] = {}
+        """By device: see `watched`."""
+
+    def advance(
+        self, user_key: int, device_key: int, positions: Mapping[int, int], shown: Container[int] = ()
+    ) -> None:
+        """A device of the user has received these rooms up to these seqs. Members of `shown` rooms get receipts."""
+        for room_key, seq in positions.items():
+            at = (device_key, room_key)
+            if seq > self._moved.cursors.get(at, -1):
+                self._moved.cursors[at] = seq
+                if room_key in shown:
+                    self._moved.receipts[at] = user_key
+
+    def ended(self, user_key: int, device_key: int) -> None:
+        """A connection of a device of the user has ended, now."""
+        self._moved.ended[user_key, device_key] = time.time_ns() // 1_000_000
+
+    def known(self, device_key: int, room_key: int) -> int:
+        """The cursor if it is not in the database yet, else -1."""
+        at = (device_key, room_key)
+        return max(self._moved.cursors.get(at, -1), self._in_flight.cursors.get(at, -1))
+
+    @contextmanager
+    def watched(self, device_key: int) -> Iterator[dict[int, int]]:
+        """The cursors of a device that are written within the block, by room: a read within it may miss them."""
+        written: dict[int, int] = {}
+        self._watches.setdefault(device_key, []).append(written)
+        try:
+            yield written
+        finally:
+            watches = self._watches[device_key]
+            watches[:] = [one for one in watches if one is not written]
+            if not watches:
+                del self._watches[device_key]
+
+    def unwritten(self, device_key: int) -> dict[int, int]:
+        """The cursors of a device that are not in the database yet, by room. Call it before reading the others."""
+        found: dict[int, int] = {}
+        for moved in (self._in_flight, self._moved):
+            for (device, room_key), seq in moved.cursors.items():
+                if device == device_key:
+                    found[room_key] = max(seq, found.get(room_key, -1))
+        return found
+
+    def __bool__(self) -> bool:
+        return bool(self._moved)
+
+    def take(self) -> Moved:
+        """Take up to `AT_ONCE` to write now. Call `written` or `failed` afterwards."""
+        if len(self._moved) <= AT_ONCE:
+            self._in_flight, self._moved = self._moved, Moved()
+        else:
+            self._in_flight = self._moved.split(AT_ONCE)
+        return self._in_flight
+
+    def written(self) -> None:
+        if self._watches:
+            for (device_key, room_key), seq in self._in_flight.cursors.items():
+                for written in self._watches.get(device_key, ()):
+                    written[room_key] = max(seq, written.get(room_key, -1))
+        self._in_flight = Moved()
+
+    def failed(self) -> None:
+        """The write failed: keep its cursors for the next one."""
+        kept, self._in_flight = self._in_flight, Moved()
+        self.put_back(kept)
+
+    def put_back(self, kept: Moved) -> None:
+        """Keep cursors for the next write, unless newer ones are waiting."""
+        for at, seq in kept.cursors.items():
+            self._moved.cursors[at] = max(seq, self._moved.cursors.get(at, -1))
+        self._moved.receipts |= kept.receipts
+        self._moved.ended = kept.ended | self._moved.ended
+
+
+def save(conn: Transaction, moved: Moved) -> None:
+    """Write the cursors and the ends of connections."""
+    if moved.cursors:
+        progress.save_cursors(conn, moved.cursors)
+    if moved.ended:
+        users.touch_all(conn, moved.ended)

@@ -1,0 +1,436 @@
+"""The journal: one writer per node, many changes per commit.
+
+Changes queue up while a commit is under way; the next transaction takes all of them. What holds:
+
+* a change is answered and published after its commit; an append is answered first, then published;
+* changes take effect in the order in which they were handed over, and a room's entries are published in seq order;
+* a bad change fails alone: if a batch cannot be written, each of its changes is tried by itself. A cursor that cannot
+  be written is found, logged and dropped; it fails no change;
+* a room that another transaction has locked holds up its own changes only: they wait for `HELD_S` at most;
+* while the store is away, changes are tried ever more rarely, and answered `unavailable`;
+* once handed over, a change is made even if its caller goes away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol, TypeVar
+
+from db.engine import Database, Locked, StoreUnavailable
+from server.contract.errors import ActionError, ErrorCode
+from server.log.commit import commit
+from server.log.cursors import Cursors, Moved
+from server.log.indexer import Indexer
+from server.log.messages import AppendMessage
+from server.log.notices import Appended, Channel, Fanout, Notice
+from server.log.quotas import Quotas
+from server.log.transaction import Operation
+from server.supervision import Loop
+
+logger = logging.getLogger("tidings.journal")
+T = TypeVar("T")
+
+MAX_BATCH = 1000
+MAX_BATCH_BYTES = 512 * 1024
+"""The entries of one batch must fit into the queue of a connection that keeps up."""
+MAX_BATCH_NAMES = 8000
+"""Names that one batch looks up for what its messages mention; each takes some µs."""
+MAX_QUEUED_BYTES = 64 * 1024 * 1024
+CURSOR_INTERVAL_S = 1.0
+"""The interval at which cursors are written if no batch takes them along."""
+PAUSE_S = 0.05
+"""The pause after the store has failed; doubled at each further failure."""
+LONGEST_PAUSE_S = 1.0
+RETRY_HELD_S = 0.05
+"""After this, changes to rooms that were locked are tried again."""
+HELD_S = 10.0
+"""A change that has waited for so long for its room is answered `unavailable`."""
+
+Queued = tuple[Operation[Any], asyncio.Future[Any], float]
+"""(operation, its answer, when it was handed over by the loop's clock)."""
+
+
+class CommitObserver(Protocol):
+    def committed(self, changes: int, seconds: float) -> None:
+        """A transaction of so many changes was committed, and took so long; 0: cursors alone."""
+
+
+class Journal:
+    def __init__(
+        self,
+        database: Database,
+        fanout: Fanout,
+        cursors: Cursors,
+        indexer: Indexer,
+        observer: CommitObserver,
+        quotas: Quotas,
+    ) -> None:
+        """`indexer`: follows the log of each room."""
+        self._quotas = quotas
+        self._db = database
+        self._fanout = fanout
+        self._cursors = cursors
+        self._indexer = indexer
+        self._observer = observer
+        self._queue: deque[Queued] = deque()
+        self._held: dict[int, deque[Queued]] = {}
+        """Changes to rooms that another transaction has locked, by room."""
+        self._retry_held_at = 0.0
+        """When, by the loop's clock."""
+        self._again = 0
+        """How many changes at the front of the queue were held; 0 or less: none."""
+        self._cursors_at = 0.0
+        """When cursors are written again, after one of them had to wait for a lock."""
+        self._queued_bytes = 0
+        """Of the queue and of what is held."""
+        self._wake = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._pause_s = 0.0
+        """How long the next batch waits, because the store has failed."""
+        self._writing_since: float | None = None
+        """When the oldest change that is being written was handed over; None: nothing is being written."""
+        self._refused = -math.inf, ""
+        """When changes were last refused, and the error text; cleared by the next change that is written."""
+        self._wrote_at = -math.inf
+        """When a change was last written."""
+        self._more_moved = False
+        """Whether cursors are left that were beyond the bound of the last transaction."""
+        self.loop = Loop("tidings.journal", self._run)
+        self._ticker: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        self._tick()
+        self.loop.start()
+
+    async def stop(self) -> None:
+        """Refuse new changes; write the queued ones and the cursors.
+
+        If the store is away, queued changes are answered `unavailable` and the cursors are lost, which costs repeats.
+        """
+        self._closing.set()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._wake.set()
+        try:
+            await self.loop.ended()
+        finally:
+            self._refuse(self._queue)
+            self._refuse_held()
+
+    @property
+    def age(self) -> float:
+        """For how long the oldest change has been waiting to be written, in seconds."""
+        since = self._queue[0][2] if self._writing_since is None and self._queue else self._writing_since
+        oldest = math.inf if since is None else since
+        held = min((changes[0][2] for changes in self._held.values()), default=math.inf)
+        if held > self._wrote_at:  # others were not written either
+            oldest = min(oldest, held)
+        return 0.0 if oldest == math.inf else asyncio.get_running_loop().time() - oldest
+
+    def refused_within(self, seconds: float) -> str:
+        """Why changes could not be written so recently; empty: they could, or others were written since."""
+        at, why = self._refused
+        return why if asyncio.get_running_loop().time() - at < seconds else ""
+
+    @property
+    def waiting(self) -> int:
+        """Changes that wait to be written."""
+        return len(self._queue) + sum(map(len, self._held.values()))
+
+    @property
+    def held(self) -> int:
+        """How many rooms have changes that wait because another transaction has locked the room."""
+        return len(self._held)
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._queued_bytes
+
+    def hand_over(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """Queue a change; its place in the order is taken now. The future gives its result, or `ActionError`.
+
+        Raises `unavailable` when the node is closing, or the queue is full.
+        """
+        if self._closing.is_set():
+            raise ActionError(ErrorCode.UNAVAILABLE, "the server is shutting down")
+        if self._queued_bytes > MAX_QUEUED_BYTES:
+            raise ActionError(ErrorCode.UNAVAILABLE, "too much is waiting to be written")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._queue.append((operation, future, loop.time()))
+        self._queued_bytes += operation.size
+        self._wake.set()
+        return future
+
+    async def write(self, operation: Operation[T]) -> T:
+        """Make a change and wait until it is durable."""
+        return await asyncio.shield(self.hand_over(operation))
+
+    def _tick(self) -> None:
+        """Wake the writer if cursors are waiting."""
+        if self._cursors:
+            self._wake.set()
+        self._ticker = asyncio.get_running_loop().call_later(CURSOR_INTERVAL_S, self._tick)
+
+    async def _run(self) -> None:
+        while not (self._closing.is_set() and not self._queue and not self._cursors and not self._held):
+            if not self._queue and not self._more_moved:
+                await self._wait()
+            if self._pause_s:  # the store has failed
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), self._pause_s)
+            if self._held and asyncio.get_running_loop().time() >= self._retry_held_at:
+                self._release_held()
+            again = self._again > 0
+            batch = self._next_batch()
+            # With nothing else queued, the shortest way to the acknowledgement.
+            brief = len(batch) == 1 and not self._queue and isinstance(batch[0][0], AppendMessage)
+            try:
+                self._writing_since = batch[0][2] if batch else asyncio.get_running_loop().time()
+                written = await self._write_batch(batch, brief=brief, again=again)
+            except BaseException:
+                self._cursors.failed()
+                self._refuse(deque(batch))
+                raise
+            finally:
+                self._writing_since = None
+            if written:
+                self._pause_s = 0.0
+            elif self._closing.is_set():
+                self._refuse(self._queue)
+                self._refuse_held()
+                return
+            else:
+                self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s or PAUSE_S)
+
+    async def _wait(self) -> None:
+        """Until there is something to write, or to try again."""
+        self._wake.clear()
+        until = self._retry_held_at if self._held else None
+        if not self._closing.is_set() or until is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._wake.wait()
+
+    def _refuse(self, changes: deque[Queued]) -> None:
+        """Answer changes that will not be written with `unavailable`."""
+        while changes:
+            _, future, _ = changes.popleft()
+            if not future.done():
+                future.set_exception(ActionError(ErrorCode.UNAVAILABLE, cannot_write()))
+                future.exception()  # mark it as retrieved: its caller may be gone
+
+    def _next_batch(self) -> list[Queued]:
+        batch: list[Queued] = []
+        size = names = 0
+        while self._queue and len(batch) < MAX_BATCH:
+            if self._held and (held := self._held.get(self._queue[0][0].room_key or 0)) is not None:
+                held.append(self._queue.popleft())  # behind the earlier changes to its room
+                self._again -= 1
+                continue
+            size += self._queue[0][0].size
+            names += self._queue[0][0].names
+            if batch and (size > MAX_BATCH_BYTES or names > MAX_BATCH_NAMES):
+                break
+            self._queued_bytes -= self._queue[0][0].size
+            batch.append(self._queue.popleft())
+            self._again -= 1
+        return batch
+
+    def _hold(self, batch: Sequence[Queued], rooms: Collection[int]) -> list[Queued]:
+        """Hold the changes to rooms that are locked; returns the others. No rooms: hold those to any room."""
+        others: list[Queued] = []
+        for one in batch:
+            key = one[0].room_key
+            if key is not None and (key in rooms or not rooms):
+                self._held.setdefault(key, deque()).append(one)
+                self._queued_bytes += one[0].size
+            else:
+                others.append(one)
+        self._retry_held_at = asyncio.get_running_loop().time() + RETRY_HELD_S
+        return others
+
+    def _release_held(self) -> None:
+        """Put what was held in front of the queue, to be tried again; refuse what has waited for too long."""
+        held, self._held = self._held, {}
+        now = asyncio.get_running_loop().time()
+        again: list[Queued] = []
+        for changes in held.values():
+            late: deque[Queued] = deque()
+            while changes and changes[0][2] < now - HELD_S:
+                self._queued_bytes -= changes[0][0].size
+                late.append(changes.popleft())
+            if late:
+                self._refused = now, cannot_write()
+                self._refuse(late)
+            again += changes
+        self._queue.extendleft(reversed(again))
+        self._again = len(again)
+
+    def _refuse_held(self) -> None:
+        for changes in self._held.values():
+            self._refuse(changes)
+        self._held = {}
+
+    async def _write_batch(self, batch: Sequence[Queued], *, brief: bool = False, again: bool = False) -> bool:
+        """Write and answer a batch, with the cursors that have moved. False: the store is away.
+
+        Changes to rooms that are locked are held. `again`: they were, so the others do not wait for them once more.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            return await self._write_unlocked(
+                batch, brief=brief, again=again, cursors=not again and loop.time() >= self._cursors_at
+            )
+        except Locked as error:
+            rooms = error.rooms
+            if not rooms and self._cursors:  # a cursor waits for a row
+                self._cursors_at = loop.time() + CURSOR_INTERVAL_S
+                self._more_moved = False
+            else:
+                batch = self._hold(batch, rooms)
+        while batch:
+            try:
+                return await self._write_unlocked(batch, cursors=False)
+            except Locked as error:
+                if not error.rooms and not any(operation.room_key for operation, _, _ in batch):
+                    self._refuse(deque(batch))
+                    break
+                batch = self._hold(batch, error.rooms)
+        if self._closing.is_set():
+            self._refuse_held()
+        return True
+
+    async def _write_unlocked(
+        self, batch: Sequence[Queued], *, brief: bool = False, again: bool = False, cursors: bool = True
+    ) -> bool:
+        """As `_write_batch`. Raises `Locked`, with nothing answered."""
+        if self._db.full:
+            if vital := [one for one in batch if one[0].vital]:
+                await self._try(vital, Moved(), vital=True, last=True)
+            batch = [one for one in batch if not one[0].vital]
+        moved = self._cursors.take() if cursors else Moved()
+        self._more_moved = cursors and bool(self._cursors)
+        if not batch and not moved:
+            return True
+        try:
+            written = await self._try(batch, moved, brief=brief and not moved, wait=not again)
+            if written is None and moved:
+                # The cursors are a likelier cause than the changes, which were checked.
+                written = await self._try(batch, Moved()) if batch else True
+                if written is not False:
+                    await self._write_cursors(moved)
+        except Locked:
+            self._cursors.failed()
+            raise
+        if written or (written is None and moved):
+            self._cursors.written()
+        else:
+            self._cursors.failed()
+        if written is None:
+            return await self._write_one_by_one(batch)
+        return written
+
+    async def _write_one_by_one(self, batch: Sequence[Queued]) -> bool:
+        """Find what cannot be written, and answer it with its error. False: the store is away."""
+        written = True
+        for one in batch:
+            try:
+                if one[0].room_key in self._held:
+                    self._hold([one], ())
+                elif await self._try([one], Moved(), last=True) is False:
+                    written = False
+            except Locked:
+                if self._hold([one], ()):
+                    self._refuse(deque([one]))
+        return written
+
+    async def _try(
+        self,
+        batch: Sequence[Queued],
+        moved: Moved,
+        *,
+        brief: bool = False,
+        vital: bool = False,
+        last: bool = False,
+        wait: bool = True,
+    ) -> bool | None:
+        """Write and answer a batch in one transaction. False: the store is away, and the batch was refused.
+
+        None: something in it cannot be written, and nothing was answered; with `last`, the batch was.
+        Raises `Locked`, with nothing answered. `wait`: for rooms that are locked.
+        """
+        operations = [operation for operation, _, _ in batch]
+        started = time.perf_counter()
+        notices: list[tuple[Channel, Notice]] = []
+        written: bool | None = True
+        try:
+            outcomes, notices = await self._db.write(
+                lambda conn: commit(conn, operations, moved, self._quotas),
+                brief=brief,
+                vital=vital,
+                locks=[key for operation in operations if (key := operation.room_key) is not None],
+                wait=wait,
+            )
+        except Locked:
+            raise
+        except StoreUnavailable as error:
+            if batch:
+                logger.error("cannot write: %s", error)
+            # A connection lost during COMMIT leaves it open whether the batch is in.
+            self._fanout.suspect({key for operation in operations if (key := operation.room_key) is not None})
+            why = cannot_write(error.reason)
+            if batch:
+                self._refused = asyncio.get_running_loop().time(), why
+            outcomes, written = [(False, ActionError(ErrorCode.UNAVAILABLE, why))] * len(batch), False
+        except Exception as error:
+            if not last:
+                return None
+            logger.exception("a change could not be written")
+            outcomes, written = [(False, error)] * len(batch), None
+        else:
+            self._observer.committed(len(batch), time.perf_counter() - started)
+            if batch:
+                self._refused = -math.inf, ""
+                self._wrote_at = asyncio.get_running_loop().time()
+        for (_, future, _), (succeeded, result) in zip(batch, outcomes, strict=True):
+            if future.cancelled():
+                continue
+            if succeeded:
+                future.set_result(result)
+            else:
+                future.set_exception(result)
+                future.exception()  # mark it as retrieved: its caller may be gone
+        # The futures have just scheduled the callbacks that acknowledge; publish after them.
+        asyncio.get_running_loop().call_soon(self._publish, notices)
+        return written
+
+    async def _write_cursors(self, moved: Moved) -> None:
+        """Write cursors, at least one of which cannot be written: drop that one, keep the others."""
+        try:
+            _, notices = await self._db.write(lambda conn: commit(conn, (), moved), locks=())
+        except StoreUnavailable:
+            self._cursors.put_back(moved)
+        except Exception:
+            halves = moved.halves()
+            if not halves:
+                logger.exception("a cursor cannot be written, and is dropped: %s", moved)
+            for half in halves:
+                await self._write_cursors(half)
+        else:
+            asyncio.get_running_loop().call_soon(self._publish, notices)
+
+    def _publish(self, notices: Sequence[tuple[Channel, Notice]]) -> None:
+        self._fanout.publish(notices)
+        self._indexer.appended({notice.room_key for _, notice in notices if isinstance(notice, Appended)})
+
+
+def cannot_write(reason: str = "") -> str:
+    """The text of the error. `reason`: why, if that is known."""
+    return f"the store cannot be written to now{reason and ': '}{reason}"

@@ -1,0 +1,194 @@
+"""What nodes tell each other: plain data with a codec.
+
+A notice is a hint; the database is the truth. A notice may be lost, late, repeated or out of order, and its receiver
+either finds that out (entries by their seq, sessions by the periodic check) or loses only an event that is transient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+import orjson
+
+from db.queries.rooms import Snapshot
+from db.queries.rows import EntryRow, RoomRow
+from server.contract.errors import CloseReason
+
+
+@dataclass(frozen=True, slots=True)
+class RoomChannel:
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserChannel:
+    key: int
+
+
+Channel = RoomChannel | UserChannel
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Entries were committed to a room: consecutive, in seq order."""
+
+    room_key: int
+    entries: Sequence[EntryRow]
+    members: int
+    """How many members the room has after these entries."""
+    views: Mapping[int, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+    """seq -> the message that the entry is, or that it changes, as its sender sees it: as it was acknowledged. Spares
+    this node making it again, and is not encoded for others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transient:
+    """An event that is not in the log, for the members who are online: delivered at most once, dropped first."""
+
+    room_key: int
+    event: str
+    payload: dict[str, Any]
+    except_connection: str | None = None
+    up_to_members: int | None = None
+    """Deliver only if the room has at most this many members; None: always."""
+    members: int | None = None
+    """How many members the room has now; None: unchanged."""
+    hidden_from: frozenset[int] = frozenset()
+    """Users who must not get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A user became a member at position `snapshot.room.last_seq`."""
+
+    user_key: int
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A user is no longer a member."""
+
+    user_key: int
+    room_key: int
+    room_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Personal:
+    """An event for all devices of one user: delivered at most once."""
+
+    user_key: int
+    event: str
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceChanged:
+    """Members of a room have come online or gone offline: delivered at most once."""
+
+    room_key: int
+    changes: Sequence[UserPresence]
+
+
+@dataclass(frozen=True, slots=True)
+class UserPresence:
+    """The presence of one user."""
+
+    user_key: int
+    payload: dict[str, Any]
+    hidden_from: frozenset[int]
+    """Users who must not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A session was withdrawn; `session_key` None: every session of the user."""
+
+    user_key: int
+    session_key: int | None
+    reason: CloseReason
+
+
+Notice = Appended | Transient | Joined | Left | Personal | PresenceChanged | Withdrawn
+
+
+class Fanout(Protocol):
+    """What the log asks of the fan-out. Every method is called on the event loop, and none of them waits."""
+
+    def publish(self, notices: Sequence[tuple[Channel, Notice]]) -> None:
+        """Pass committed changes on, in this order. Never raises: a notice that fails is logged."""
+
+    def suspect(self, room_keys: Iterable[int]) -> None:
+        """Something may have been committed to these rooms that was not published: compare their heads soon."""
+
+    def has_device(self, device_key: int) -> bool:
+        """Whether a device is connected here."""
+
+
+VERSION = 1
+"""The first byte of an encoded notice. A node ignores notices of versions that it does not know."""
+
+_CHANNELS: dict[str, type[RoomChannel] | type[UserChannel]] = {"room": RoomChannel, "user": UserChannel}
+_CHANNEL_NAMES = {kind: name for name, kind in _CHANNELS.items()}
+_NOTICES: dict[str, type[Notice]] = {
+    kind.__name__: kind for kind in (Appended, Transient, Joined, Left, Personal, PresenceChanged, Withdrawn)
+}
+
+
+def encode(channel: Channel, notice: Notice) -> bytes:
+    """A notice and its channel as bytes for another node.
+
+    Raises TypeError if a payload is not JSON: a bug of the publisher.
+    """
+    # A shallow dict: nested rows are tuples, which orjson writes as arrays.
+    values = {one.name: getattr(notice, one.name) for one in fields(notice) if one.compare}
+    value = [_CHANNEL_NAMES[type(channel)], channel.key, type(notice).__name__, values]
+    return bytes([VERSION]) + orjson.dumps(value, default=_plain)
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, tuple | frozenset):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is not plain data")
+
+
+def decode(data: bytes) -> tuple[Channel, Notice]:
+    """What `encode` was given. Raises ValueError if the bytes are not a notice of this version."""
+    if data[:1] != bytes([VERSION]):
+        raise ValueError("not a notice of this version")
+    try:
+        channel, key, kind, values = orjson.loads(data[1:])
+        for name, rebuild in _REBUILT.get(kind, ()):
+            values[name] = rebuild(values[name])
+        return _CHANNELS[channel](key), _NOTICES[kind](**values)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"not a notice: {error!r}") from error
+
+
+def _entry(values: Sequence[Any]) -> EntryRow:
+    entry = EntryRow(*values)
+    return entry if entry.target is None else entry._replace(target=_entry(entry.target))
+
+
+def _snapshot(values: Sequence[Any]) -> Snapshot:
+    found = Snapshot(*values)
+    last = found.last_message
+    return found._replace(room=RoomRow(*found.room), last_message=None if last is None else _entry(last))
+
+
+def _presence(values: dict[str, Any]) -> UserPresence:
+    return UserPresence(values["user_key"], values["payload"], frozenset(values["hidden_from"]))
+
+
+_REBUILT: dict[str, tuple[tuple[str, Callable[[Any], Any]], ...]] = {
+    "Appended": (("entries", lambda rows: [_entry(row) for row in rows]),),
+    "Transient": (("hidden_from", frozenset),),
+    "Joined": (("snapshot", _snapshot),),
+    "PresenceChanged": (("changes", lambda changes: [_presence(one) for one in changes]),),
+    "Withdrawn": (("reason", CloseReason),),
+}
+"""The fields of each notice that JSON does not give back as they were."""

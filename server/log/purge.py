@@ -1,0 +1,99 @@
+"""The purge: removes rows that are no longer needed, so that no table grows for ever.
+
+What holds:
+
+* readers look for the rows; the writer only removes them, up to `STEP` rows in one transaction, so that messages are
+  written in between. A device goes with its cursors, of which it has one per room;
+* good sessions, devices that are connected here, and rows that were renewed since they were found, stay;
+* a token of a session that is gone is refused as before: by its expiry, or as `unauthenticated`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy.engine import Connection as Transaction
+
+from db.engine import Database
+from db.queries import purge
+from db.queries.rows import chunked
+from server.log.notices import Fanout
+from server.log.retention import DAY_MS, RETENTION_S, now_ms
+from server.supervision import Periodic
+
+logger = logging.getLogger("tidings.purge")
+T = TypeVar("T")
+
+STEP = 500
+"""Rows that one transaction removes, at most."""
+ROUND = 10_000
+"""Rows of a table that one round removes, at most."""
+USERS = 1000
+"""Users whose echo logs are looked at in one go."""
+
+
+class Purge(Periodic):
+    def __init__(
+        self,
+        database: Database,
+        fanout: Fanout,
+        *,
+        sessions_days: int,
+        devices_days: int,
+        echo_entries: int,
+        interval_s: float = RETENTION_S,
+    ) -> None:
+        """Days that ended sessions, and devices that are not here, are kept; 0: for ever. `echo_entries`; 0: all."""
+        super().__init__(interval_s, logger, "what nobody needs any more could not be removed")
+        self._db = database
+        self._fanout = fanout
+        self._sessions_days = sessions_days
+        self._devices_days = devices_days
+        self._echo_entries = echo_entries
+
+    async def _round(self) -> None:
+        await self.run_once(now_ms())
+
+    async def run_once(self, now: int) -> None:
+        """Remove what nobody needs any more at `now`, ms since the epoch."""
+        if self._sessions_days:
+            before = now - self._sessions_days * DAY_MS
+            await self._drop(partial(purge.ended_sessions, before=before, limit=ROUND), purge.drop_sessions)
+        if self._devices_days:
+            await self._drop_devices(now - self._devices_days * DAY_MS)
+        await self._drop(partial(purge.links_over, before=now, limit=ROUND), purge.drop_links)
+        await self._drop(partial(purge.bans_over, before=now, limit=ROUND), partial(purge.drop_bans, before=now))
+        await self._drop(partial(purge.mutes_over, before=now, limit=ROUND), partial(purge.drop_mutes, before=now))
+        if self._echo_entries:
+            await self._trim_echo()
+
+    async def _drop(
+        self, find: Callable[[Transaction], list[T]], drop: Callable[[Transaction, Sequence[T]], None]
+    ) -> None:
+        for step in chunked(await self._db.read(find), STEP):
+            if self._stopping.is_set():
+                return
+            await self._db.write(partial(_run, drop, step))
+
+    async def _drop_devices(self, before: int) -> None:
+        for key in await self._db.read(partial(purge.unseen_devices, before=before, limit=ROUND)):
+            if self._stopping.is_set():
+                return
+            if not self._fanout.has_device(key):
+                await self._db.write(partial(purge.drop_device, key=key, before=before))
+
+    async def _trim_echo(self) -> None:
+        newest = await self._db.read(purge.newest_user)
+        for after in range(0, newest, USERS):
+            long_logs = partial(purge.long_echo_logs, most=self._echo_entries, after=after, upto=after + USERS)
+            for user_key, upto in await self._db.read(long_logs):
+                trim = partial(purge.trim_echo, user_key=user_key, upto=upto, limit=STEP)
+                while not self._stopping.is_set() and await self._db.write(trim) == STEP:
+                    pass
+
+
+def _run(drop: Callable[[Transaction, Sequence[T]], None], step: Sequence[T], conn: Transaction) -> None:
+    drop(conn, step)

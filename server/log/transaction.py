@@ -1,0 +1,192 @@
+"""The journal's transaction, and the base of the changes (operations) that are applied in it.
+
+`apply` sees the rooms locked, with all the changes of the batch before it, and either raises `ActionError` before it
+has changed anything, or changes the room and adds what to publish. The transaction may be run again, so an
+operation keeps nothing of a run.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+import orjson
+from sqlalchemy.engine import Connection
+
+from db.queries import journal, members
+from db.queries.members import Standing
+from db.queries.progress import MarkerRow
+from db.queries.rows import EntryRow, RoomRow
+from server import names
+from server.contract.errors import not_found
+from server.contract.models import Role, RoomKind
+from server.contract.permissions import Permission, refusal
+from server.log.notices import Appended, Channel, Notice, RoomChannel
+from server.log.quotas import Quotas
+from server.principal import Principal
+
+T = TypeVar("T")
+NOBODY = Standing(None, False)
+
+
+class RoomLog:
+    """A locked room within the transaction: its head, and what is appended to it."""
+
+    def __init__(self, row: RoomRow) -> None:
+        self.row = row
+        self.unsaved: list[EntryRow] = []
+        self.unpublished: list[EntryRow] = []
+        self.views: dict[int, dict[str, Any]] = {}
+        """seq -> the message of an unpublished entry, as its sender sees it."""
+        self.changed = False
+
+    def append(self, kind: str, actor: Principal, now: int, **fields: Any) -> EntryRow:
+        """Put an entry at the next seq."""
+        row = self.row
+        seq, is_message = row.last_seq + 1, kind == "message"
+        entry = EntryRow(
+            room_key=row.key,
+            seq=seq,
+            kind=kind,
+            message_id=fields.get("message_id"),
+            sender_key=actor.user_key,
+            sender=actor.username,
+            client_id=fields.get("client_id"),
+            content=fields.get("content"),
+            reply_to=fields.get("reply_to"),
+            body=fields.get("body"),
+            messages=row.messages + is_message,
+            created_at=now,
+            edited_at=None,
+            deleted=False,
+            target_seq=fields.get("target_seq"),
+            target=fields.get("target"),
+        )
+        self.row = row._replace(
+            last_seq=seq,
+            messages=entry.messages,
+            last_message_seq=seq if is_message else row.last_message_seq,
+        )
+        self.unsaved.append(entry)
+        self.unpublished.append(entry)
+        self.changed = True
+        return entry
+
+    def resize(self, by: int) -> None:
+        self.row = self.row._replace(members=self.row.members + by)
+        self.changed = True
+
+
+@dataclass(slots=True)
+class Work:
+    """One run of the journal's transaction."""
+
+    conn: Connection
+    now: int
+    quotas: Quotas = field(default_factory=Quotas)
+    rooms: dict[int, RoomLog] = field(default_factory=dict)
+    standings: dict[tuple[int, int], Standing] = field(default_factory=dict)
+    sent: dict[tuple[int, int, str], EntryRow] = field(default_factory=dict)
+    known_messages: set[tuple[int, str]] = field(default_factory=set)
+    mentions: dict[tuple[int, str], tuple[str, ...]] = field(default_factory=dict)
+    """(room, content) -> the name keys that the content may mention."""
+    named: dict[tuple[int, str], str] = field(default_factory=dict)
+    """(room, name key) -> username, of members whom messages may mention."""
+    markers: dict[tuple[int, int], MarkerRow] = field(default_factory=dict)
+    notices: list[tuple[Channel, Notice]] = field(default_factory=list)
+
+    def room(self, key: int) -> RoomLog:
+        found = self.rooms.get(key)
+        if found is None:
+            raise not_found()
+        return found
+
+    def check(self, room: RoomLog, user_key: int, need: Permission) -> Standing:
+        """Check a user against the permission table, as of this position in the log. Raises `ActionError`."""
+        standing = self.standings.get((room.row.key, user_key), NOBODY)
+        muted_until = standing.muted_until
+        refused = refusal(
+            RoomKind(room.row.kind),
+            room.row.is_private,
+            Role(standing.role) if standing.role else None,
+            standing.banned,
+            need,
+            muted_until=muted_until if muted_until is not None and muted_until > self.now else None,
+            blocked=standing.blocked,
+        )
+        if refused is not None:
+            raise refused
+        return standing
+
+    def mentioned(self, room: RoomLog, content: str) -> str | None:
+        """The members that a content mentions, as a message keeps them."""
+        if "@" not in content:
+            return None
+        key = room.row.key
+        if (key, content) not in self.mentions:  # its author has joined in this batch
+            self.search_mentions([(key, content)])
+        found = [self.named[key, name] for name in self.mentions[key, content] if (key, name) in self.named]
+        return orjson.dumps(found).decode() if found else None
+
+    def search_mentions(self, written: Iterable[tuple[int, str]]) -> None:
+        """Search contents for members of the rooms that they are written to."""
+        self.mentions |= (found := {(key, content): names.mentions(content) for key, content in written})
+        wanted = {(key, name) for (key, _), mentioned in found.items() for name in mentioned}
+        if wanted:
+            self.named |= members.by_name(self.conn, list(wanted))
+
+    def save(self) -> None:
+        """Write the appended entries, the heads and the read markers."""
+        entries = [entry for room in self.rooms.values() for entry in room.unsaved]
+        heads = [room.row for room in self.rooms.values() if room.changed]
+        journal.save(self.conn, entries, heads, self.markers, self.now)
+        self.markers = {}
+        for room in self.rooms.values():
+            room.unsaved, room.changed = [], False
+
+    def publish(self, channel: Channel, notice: Notice) -> None:
+        """Publish after the commit, at this place between the entries of the room."""
+        self.notices.append((channel, notice))
+
+    def publish_entries(self, room: RoomLog) -> None:
+        if room.unpublished:
+            notice = Appended(room.row.key, room.unpublished, room.row.members, room.views)
+            self.publish(RoomChannel(room.row.key), notice)
+            room.unpublished, room.views = [], {}
+
+    def finish(self) -> list[tuple[Channel, Notice]]:
+        self.save()
+        for room in self.rooms.values():
+            self.publish_entries(room)
+        return self.notices
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(ABC, Generic[T]):
+    """A change. `room_key` is the room it is about; None for one that makes a room."""
+
+    vital: ClassVar[bool] = False
+    """Whether it is made even on a full disk: without it, a user could not connect."""
+
+    actor: Principal
+    room_key: int | None
+
+    @abstractmethod
+    def apply(self, work: Work) -> T:
+        """Make the change and return the result of the action."""
+
+    def users(self) -> list[int]:
+        """Whose standing in the room is needed."""
+        return [self.actor.user_key]
+
+    @property
+    def size(self) -> int:
+        """Approximate bytes held while it waits."""
+        return 256
+
+    @property
+    def names(self) -> int:
+        """The most usernames that are looked up for the mentions in its content."""
+        return 0

@@ -1,0 +1,140 @@
+"""What rooms, entries and receipts look like on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import orjson
+
+from db.queries.progress import ReceiptRow
+from db.queries.rooms import Snapshot
+from db.queries.rows import EntryRow, RoomRow
+from server.contract.events import ENTRIES, EVENTS, MessageChanged
+from server.contract.models import Message, Role, Room, RoomKind, timestamp
+
+
+class RoomName(NamedTuple):
+    """What of a room goes on the wire with each of its entries; never changes."""
+
+    key: int
+    room_id: str
+    topic_name: str | None
+    is_private: bool
+
+
+def room_name(room: RoomRow) -> RoomName:
+    return RoomName(room.key, room.room_id, room.topic_name, room.is_private)
+
+
+def message(room: RoomName, entry: EntryRow, *, to_sender: bool) -> dict[str, Any]:
+    """A `Message`, as `server.contract.models.Message` describes it."""
+    return {
+        "id": entry.message_id,
+        "room_id": room.room_id,
+        "topic_name": room.topic_name,
+        "seq": entry.seq,
+        "sender": entry.sender,
+        "content": "" if entry.deleted else entry.content,
+        "created_at": timestamp(entry.created_at),
+        "edited_at": None if entry.edited_at is None else timestamp(entry.edited_at),
+        "deleted": bool(entry.deleted),
+        "client_id": entry.client_id if to_sender else None,
+        "reply_to": entry.reply_to,
+        "reactions": orjson.loads(entry.reactions) if entry.reactions else {},
+        "mentions": orjson.loads(entry.body) if entry.body else [],
+    }
+
+
+def _gone(room: RoomName, entry: EntryRow) -> dict[str, Any]:
+    """What can be said of a message that retention has taken before the change of it that `entry` is."""
+    body = orjson.loads(entry.body or "{}")
+    return {
+        "id": body["id"],
+        "room_id": room.room_id,
+        "topic_name": room.topic_name,
+        "seq": entry.target_seq,
+        "sender": body["sender"],
+        "content": "",
+        "created_at": timestamp(body["created_at"]),
+        "edited_at": None,
+        "deleted": True,
+        "client_id": None,
+        "reply_to": None,
+        "reactions": {},
+        "mentions": [],
+    }
+
+
+def said_by(entry: EntryRow) -> EntryRow:
+    """The message that an entry is, or that it changes; an entry without one is its own."""
+    return entry if entry.target is None else entry.target
+
+
+_CHANGES = {kind: name for kind, name in ENTRIES.items() if EVENTS[name] is MessageChanged}
+
+
+def without_client_id(view: dict[str, Any]) -> dict[str, Any]:
+    """A `message` that was made for its sender, as everybody else sees it."""
+    return view if view["client_id"] is None else {**view, "client_id": None}
+
+
+def event(
+    room: RoomName, entry: EntryRow, *, to_sender: bool = False, view: dict[str, Any] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """The event of an entry.
+
+    Args:
+        to_sender: it goes to the sender of the message that it is about.
+        view: that message as its sender sees it, if it was made before.
+    """
+    if view is not None and not to_sender:
+        view = without_client_id(view)
+    if entry.kind == "message":
+        return "message", message(room, entry, to_sender=to_sender) if view is None else view
+    change = _CHANGES.get(entry.kind)
+    if change is not None:
+        if view is None:
+            view = _gone(room, entry) if entry.target is None else message(room, entry.target, to_sender=to_sender)
+        return change, {"room_id": room.room_id, "seq": entry.seq, "message": view}
+    body = orjson.loads(entry.body or "{}")
+    # A newer version of the server may have written a kind that this one does not know.
+    name = ENTRIES.get(entry.kind, entry.kind)
+    return name, {"room_id": room.room_id, "seq": entry.seq, "username": entry.sender, **body}
+
+
+def events(room: RoomName, entries: Iterable[EntryRow], user_key: int) -> list[tuple[str, Any]]:
+    """The events of some entries as one user gets them."""
+    return [event(room, entry, to_sender=said_by(entry).sender_key == user_key) for entry in entries]
+
+
+def room(snapshot: Snapshot, user_key: int, online: int) -> Room:
+    """A room as `user_key` sees it; `online`: how many of its members are."""
+    row, last = snapshot.room, snapshot.last_message
+    shown = None
+    if last is not None:
+        shown = Message.model_construct(**message(room_name(row), last, to_sender=last.sender_key == user_key))
+    # Not validated: a page has 500 of them.
+    return Room.model_construct(
+        room_id=row.room_id,
+        kind=RoomKind(row.kind),
+        topic_name=row.topic_name,
+        title=snapshot.other if row.kind == "direct" else row.title,
+        is_private=bool(row.is_private),
+        role=None if snapshot.role is None else Role(snapshot.role),
+        members=row.members,
+        online=online,
+        last_seq=row.last_seq,
+        read_seq=snapshot.read_seq,
+        unread=snapshot.unread,
+        last_message=shown,
+    )
+
+
+def receipt(row: ReceiptRow) -> dict[str, Any]:
+    return {
+        "room_id": row.room_id,
+        "username": row.username,
+        "delivered_seq": row.delivered_seq,
+        "read_seq": row.read_seq,
+    }
