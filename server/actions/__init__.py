@@ -1,1 +1,1 @@
-"""The actions, grouped by noun. A module put here is found by the registry."""
+"""The actions, grouped by noun. The registry loads every module of this package."""

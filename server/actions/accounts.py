@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from sqlalchemy.engine import Connection as Transaction
@@ -32,10 +33,10 @@ from server.contract.models import (
     Usernames,
     timestamp,
 )
-from server.delivery.broker import Withdrawn
-from server.delivery.hub import PRESENCE_MEMBERS
 from server.dispatch import action
+from server.fanout.live_room import PRESENCE_MEMBERS
 from server.limits import Limit
+from server.log.notices import Withdrawn
 
 
 async def _profile(ctx: Context, username: str) -> Profile:
@@ -46,7 +47,7 @@ async def _profile(ctx: Context, username: str) -> Profile:
 
 _WRONG_PASSWORD = {
     ErrorCode.FORBIDDEN: "wrong password",
-    ErrorCode.RATE_LIMITED: "too many attempts, on this account or from this address",
+    ErrorCode.RATE_LIMITED: "too many attempts by this session",
 }
 
 
@@ -57,12 +58,12 @@ _WRONG_PASSWORD = {
     live=False,
     anonymous=True,
     errors={
-        ErrorCode.CONFLICT: "the name is taken, by a user or a topic",
+        ErrorCode.CONFLICT: "the name is taken, by a user or a topic, or looks like another user's",
         ErrorCode.RATE_LIMITED: "too many registrations from this address",
     },
 )
 async def register(ctx: Context, req: Register) -> Credentials:
-    """Make an account and sign it in."""
+    """Create an account and sign in."""
     token, expires_at, user = await ctx.auth.register(
         req.username, req.password, ctx.address, ctx.agent, until_logout=ctx.until_logout
     )
@@ -75,12 +76,12 @@ async def register(ctx: Context, req: Register) -> Credentials:
     live=False,
     anonymous=True,
     errors={
-        ErrorCode.UNAUTHENTICATED: "wrong username or password, whichever it is",
-        ErrorCode.RATE_LIMITED: "too many attempts, on this account or from this address",
+        ErrorCode.UNAUTHENTICATED: "wrong username or password; the answer does not say which",
+        ErrorCode.RATE_LIMITED: "too many attempts from this address, or on this account from new addresses",
     },
 )
 async def login(ctx: Context, req: Login) -> Credentials:
-    """Sign in by password: a token of a new session."""
+    """Sign in with a password; answers with a token of a new session."""
     token, expires_at, user = await ctx.auth.login(
         req.username, req.password, ctx.address, ctx.agent, until_logout=ctx.until_logout
     )
@@ -89,7 +90,7 @@ async def login(ctx: Context, req: Login) -> Credentials:
 
 @action("refresh", http="POST /api/refresh", live=False, limit=Limit.READS)
 async def refresh(ctx: Context, req: NoPayload) -> Credentials:
-    """A fresh token of the same session."""
+    """Get a fresh token of the same session."""
     token, expires_at = await ctx.auth.refresh(ctx.principal)
     return Credentials(
         token=token, expires_at=timestamp(expires_at), user=await _profile(ctx, ctx.principal.username)
@@ -98,7 +99,7 @@ async def refresh(ctx: Context, req: NoPayload) -> Credentials:
 
 @action("me", http="GET /api/me", live=False, limit=Limit.READS)
 async def me(ctx: Context, req: NoPayload) -> Profile:
-    """The caller's own profile."""
+    """Get the caller's own profile."""
     return await _profile(ctx, ctx.principal.username)
 
 
@@ -109,7 +110,7 @@ async def me(ctx: Context, req: NoPayload) -> Profile:
     errors={ErrorCode.NOT_FOUND: "no such user"},
 )
 async def get_profile(ctx: Context, req: GetProfile) -> Profile:
-    """A user's profile."""
+    """Get a user's profile."""
     return await _profile(ctx, req.username)
 
 
@@ -117,14 +118,14 @@ async def get_profile(ctx: Context, req: GetProfile) -> Profile:
     "authenticate",
     limit=Limit.READS,
     errors={
-        ErrorCode.UNAUTHENTICATED: "the token is not one of ours",
+        ErrorCode.UNAUTHENTICATED: "the token is not one of this server",
         ErrorCode.TOKEN_EXPIRED: "the token has expired",
         ErrorCode.TOKEN_REVOKED: "the token's session was withdrawn",
         ErrorCode.FORBIDDEN: "the token is of another user",
     },
 )
 async def authenticate(ctx: Context, req: Authenticate) -> Authenticated:
-    """Bring a fresh token on a live connection, which else would close when its token expires."""
+    """Send a fresh token on a live connection, which otherwise closes when its token expires."""
     principal = await ctx.auth.authenticate(req.token)
     connection = ctx.live()
     if principal.user_key != connection.principal.user_key:
@@ -136,8 +137,9 @@ async def authenticate(ctx: Context, req: Authenticate) -> Authenticated:
 
 @action("logout", http="POST /api/logout", status=204)
 async def logout(ctx: Context, req: NoPayload) -> Empty:
-    """Withdraw the session: its tokens are void, its connections close."""
-    _withdraw(ctx, await ctx.auth.logout(ctx.principal))
+    """Withdraw the session: its tokens become invalid, and its connections are closed."""
+    with _ending_session(ctx):
+        _withdraw(ctx, await ctx.auth.logout(ctx.principal))
     return Empty()
 
 
@@ -145,38 +147,42 @@ async def logout(ctx: Context, req: NoPayload) -> Empty:
     "change_password",
     http="POST /api/me/password",
     limit=Limit.READS,
-    errors={**_WRONG_PASSWORD, ErrorCode.CONFLICT: "it was changed by another request meanwhile"},
+    errors={**_WRONG_PASSWORD, ErrorCode.CONFLICT: "another request has changed the password meanwhile"},
 )
 async def change_password(ctx: Context, req: ChangePassword) -> Empty:
-    """Take another password; every other session of the caller is withdrawn."""
-    user = await ctx.auth.check_password(ctx.principal, req.password, ctx.address)
+    """Change the caller's password and withdraw all other sessions of the caller."""
+    user = await ctx.auth.check_password(ctx.principal, req.password)
     _withdraw(ctx, await ctx.auth.change_password(ctx.principal, user, req.new_password))
     return Empty()
 
 
 @action("deactivate", http="POST /api/me/deactivate", limit=Limit.READS, errors=_WRONG_PASSWORD)
 async def deactivate(ctx: Context, req: Deactivate) -> Empty:
-    """Close one's account: nobody can sign in to it, until an administrator enables it. What was sent stays."""
-    user = await ctx.auth.check_password(ctx.principal, req.password, ctx.address)
-    _withdraw(ctx, await ctx.auth.set_disabled(user, True))
+    """Disable the caller's account until an administrator enables it again. Its messages stay."""
+    user = await ctx.auth.check_password(ctx.principal, req.password)
+    with _ending_session(ctx):
+        _withdraw(ctx, await ctx.auth.set_disabled(user, True))
     return Empty()
 
 
 @action("get_sessions", http="GET /api/sessions", limit=Limit.READS)
 async def get_sessions(ctx: Context, req: NoPayload) -> Sessions:
-    """The caller's sessions that are still good, newest first."""
+    """Get the caller's valid sessions, newest first."""
     me, now = ctx.principal, ctx.now
-    found = await ctx.db.read(lambda conn: users.sessions_of(conn, me.user_key, now))
+    rows = await ctx.db.read(lambda conn: users.sessions_of(conn, me.user_key, now))
+    online = ctx.hub.sessions_of(me.user_key)
     return Sessions(
         sessions=[
             Session(
                 session_id=session.sid,
                 created_at=timestamp(session.created_at),
+                last_used_at=timestamp(session.used_at),
                 expires_at=timestamp(session.expires_at),
+                online=session.key in online,
                 current=session.key == me.session_key,
                 user_agent=session.user_agent,
             )
-            for session in found
+            for session in rows
         ]
     )
 
@@ -188,24 +194,25 @@ async def get_sessions(ctx: Context, req: NoPayload) -> Sessions:
     errors={ErrorCode.NOT_FOUND: "the caller has no such session"},
 )
 async def revoke_session(ctx: Context, req: RevokeSession) -> Empty:
-    """Withdraw one of the caller's sessions: its tokens are void, its connections close."""
-    _withdraw(ctx, [await ctx.auth.revoke(ctx.principal, req.session_id)])
+    """Withdraw one of the caller's sessions: its tokens become invalid, and its connections are closed."""
+    with _ending_session(ctx):
+        _withdraw(ctx, [await ctx.auth.revoke(ctx.principal, req.session_id)])
     return Empty()
 
 
-_NO_SUCH_USER = {ErrorCode.INVALID: "it is yourself", ErrorCode.NOT_FOUND: "no such user"}
+_NO_SUCH_USER = {ErrorCode.INVALID: "the user is yourself", ErrorCode.NOT_FOUND: "no such user"}
 
 
 @action("block", http="POST /api/blocks", limit=Limit.JOINS, errors=_NO_SUCH_USER)
 async def block(ctx: Context, req: BlockUser) -> Empty:
-    """Take no direct messages and no invitations from a user, and hide one's presence from them."""
+    """Block a user: refuse their direct messages and invitations, and hide presence and receipts from them."""
     await _block(ctx, req.username, users.block)
     return Empty()
 
 
 @action("unblock", http="DELETE /api/blocks", limit=Limit.JOINS, errors=_NO_SUCH_USER)
 async def unblock(ctx: Context, req: BlockUser) -> Empty:
-    """Take a block back."""
+    """Remove a block."""
     await _block(ctx, req.username, users.unblock)
     return Empty()
 
@@ -220,26 +227,50 @@ async def _block(ctx: Context, username: str, change: Callable[[Transaction, int
         return members.is_presence_shared(conn, me.user_key, other.key, PRESENCE_MEMBERS)
 
     shared = await ctx.db.write(write)
-    ctx.parts.presence.blocked()
+    ctx.hub.presence.blocked()
     if shared:
-        await _show(ctx, other)
+        await _publish_presence_to(ctx, other)
 
 
-async def _show(ctx: Context, other: UserRow) -> None:
-    """Tell another user whether the caller is online, as they may know it."""
+async def _publish_presence_to(ctx: Context, viewer: UserRow) -> None:
+    """Send another user the caller's presence, as far as they may see it."""
     me = await ctx.auth.user(ctx.principal.username)
-    online, last_seen = (await ctx.presence({me.key: me.last_seen}, to=other.key))[me.key]
-    ctx.hub.tell(other.key, "presence", {"username": me.username, "online": online, "last_seen": last_seen})
+    online, last_seen = (await ctx.presence({me.key: me.last_seen}, to=viewer.key))[me.key]
+    ctx.hub.notify(viewer.key, "presence", {"username": me.username, "online": online, "last_seen": last_seen})
 
 
 @action("get_blocks", http="GET /api/blocks", limit=Limit.READS)
 async def get_blocks(ctx: Context, req: NoPayload) -> Usernames:
-    """Whom the caller has blocked."""
+    """Get the users whom the caller has blocked."""
     me = ctx.principal.user_key
     return Usernames(usernames=await ctx.db.read(lambda conn: users.blocked_by(conn, me)))
 
 
 def _withdraw(ctx: Context, notices: Iterable[Withdrawn]) -> None:
-    """Close the connections of withdrawn sessions once the answer is on its way."""
+    """Close the connections of withdrawn sessions after the answer is written."""
     for notice in notices:
         ctx.afterwards.append(partial(ctx.auth.withdraw, notice))
+
+
+@contextmanager
+def _ending_session(ctx: Context) -> Iterator[None]:
+    """Keep the caller's connection open until the action is answered.
+
+    Between the commit and the answer, a check of sessions or the start of a replay may find the session withdrawn. It
+    would close the connection, and the answer would be lost.
+    """
+    connection = ctx.connection
+    if connection is None:
+        yield
+        return
+
+    def answered() -> None:
+        connection.ending_session = False
+
+    connection.ending_session = True
+    try:
+        yield
+    except BaseException:
+        answered()
+        raise
+    ctx.afterwards.append(answered)

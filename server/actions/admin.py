@@ -1,4 +1,4 @@
-"""What administrators do (`tidings user admin`): users and topics, whoever's they are. By REST only."""
+"""Actions of administrators (`tidings user admin`) on all users and topics. Available over REST only."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ from server.context import Context
 from server.contract.actions import AdminGetTopics, AdminGetUsers, AdminRoomRef, AdminUserRef
 from server.contract.errors import ActionError, ErrorCode
 from server.contract.models import AdminTopic, AdminTopics, AdminUser, AdminUsers, Empty, timestamp
-from server.delivery.membership import DeleteTopic
 from server.dispatch import action
 from server.limits import Limit
+from server.log.rooms import DeleteTopic
 
-_FORBIDDEN = {ErrorCode.FORBIDDEN: "you are no administrator"}
 
-
-@action("admin_get_users", http="GET /api/admin/users", live=False, limit=Limit.READS, errors=_FORBIDDEN)
+@action("admin_get_users", http="GET /api/admin/users", live=False, limit=Limit.READS, admin=True)
 async def admin_get_users(ctx: Context, req: AdminGetUsers) -> AdminUsers:
-    """All users, by username."""
-    _ = ctx.admin
-    after = None if req.after is None else names.username(req.after)
-    found = await ctx.db.read(partial(users.page, after=after, limit=req.limit + 1))
-    page = found[: req.limit]
+    """Get all users, sorted by username."""
+    after = names.after(req.after)
+    rows = await ctx.db.read(partial(users.page, after=after, limit=req.limit + 1))
+    page = rows[: req.limit]
     online = await ctx.hub.online([user.key for user in page])
     return AdminUsers(
         users=[
@@ -37,7 +34,7 @@ async def admin_get_users(ctx: Context, req: AdminGetUsers) -> AdminUsers:
             )
             for user in page
         ],
-        next=page[-1].username if len(found) > req.limit else None,
+        next=page[-1].username if len(rows) > req.limit else None,
     )
 
 
@@ -46,13 +43,14 @@ async def admin_get_users(ctx: Context, req: AdminGetUsers) -> AdminUsers:
     http="POST /api/admin/users/{username}/disable",
     limit=Limit.READS,
     live=False,
-    errors={**_FORBIDDEN, ErrorCode.NOT_FOUND: "no such user", ErrorCode.CONFLICT: "it is yourself"},
+    admin=True,
+    errors={ErrorCode.NOT_FOUND: "no such user", ErrorCode.CONFLICT: "the user is yourself"},
 )
 async def admin_disable_user(ctx: Context, req: AdminUserRef) -> Empty:
-    """Withdraw a user's sessions and let them in no more."""
-    admin, user = ctx.admin, await ctx.auth.user(req.username)
-    if user.key == admin.user_key:
-        raise ActionError(ErrorCode.CONFLICT, "administrators do not disable themselves")
+    """Disable a user: withdraw their sessions and refuse further sign-ins."""
+    user = await ctx.auth.user(req.username)
+    if user.key == ctx.principal.user_key:
+        raise ActionError(ErrorCode.CONFLICT, "administrators cannot disable themselves")
     for notice in await ctx.auth.set_disabled(user, True):
         ctx.afterwards.append(partial(ctx.auth.withdraw, notice))
     return Empty()
@@ -63,11 +61,11 @@ async def admin_disable_user(ctx: Context, req: AdminUserRef) -> Empty:
     http="POST /api/admin/users/{username}/enable",
     limit=Limit.READS,
     live=False,
-    errors={**_FORBIDDEN, ErrorCode.NOT_FOUND: "no such user"},
+    admin=True,
+    errors={ErrorCode.NOT_FOUND: "no such user"},
 )
 async def admin_enable_user(ctx: Context, req: AdminUserRef) -> Empty:
-    """Let a disabled user sign in again."""
-    _ = ctx.admin
+    """Allow a disabled user to sign in again."""
     await ctx.auth.set_disabled(await ctx.auth.user(req.username), False)
     return Empty()
 
@@ -77,14 +75,12 @@ async def admin_enable_user(ctx: Context, req: AdminUserRef) -> Empty:
     http="GET /api/admin/topics",
     limit=Limit.READS,
     live=False,
-    errors=_FORBIDDEN,
+    admin=True,
 )
 async def admin_get_topics(ctx: Context, req: AdminGetTopics) -> AdminTopics:
-    """All topics, private ones too, with the size of their logs; in the order in which they were made."""
-    _ = ctx.admin
-
-    found = await ctx.db.read(partial(rooms.topics, after=req.after, limit=req.limit + 1))
-    page = found[: req.limit]
+    """Get all topics, including private ones, with the size of their logs, in order of creation."""
+    rows = await ctx.db.read(partial(rooms.topics, after=req.after, limit=req.limit + 1))
+    page = rows[: req.limit]
     return AdminTopics(
         topics=[
             AdminTopic(
@@ -99,7 +95,7 @@ async def admin_get_topics(ctx: Context, req: AdminGetTopics) -> AdminTopics:
             )
             for room, created_at in page
         ],
-        next=page[-1].room.room_id if len(found) > req.limit else None,
+        next=page[-1].room.room_id if len(rows) > req.limit else None,
     )
 
 
@@ -108,12 +104,12 @@ async def admin_get_topics(ctx: Context, req: AdminGetTopics) -> AdminTopics:
     http="DELETE /api/admin/topics/{room_id}",
     limit=Limit.READS,
     live=False,
-    errors={**_FORBIDDEN, ErrorCode.NOT_FOUND: "no such topic"},
+    admin=True,
+    errors={ErrorCode.NOT_FOUND: "no such topic"},
 )
 async def admin_delete_topic(ctx: Context, req: AdminRoomRef) -> Empty:
-    """Delete a topic with its log; its members are told, and its name is free."""
-    admin = ctx.admin
+    """Delete a topic with its log. Its members get `room_removed`, and its name becomes free."""
     key = await ctx.access.room_key(room_id=req.room_id)
-    await ctx.journal.write(DeleteTopic(admin, key))
+    await ctx.journal.write(DeleteTopic(ctx.principal, key))
     ctx.parts.directory.forget(key)
     return Empty()

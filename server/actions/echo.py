@@ -8,7 +8,7 @@ from sqlalchemy.engine import Connection as Transaction
 
 from db.queries import echo as log
 from server.context import Context
-from server.contract.actions import EchoContent, GetEchoHistory
+from server.contract.actions import MAX_PAGE_BYTES, EchoContent, GetEchoHistory
 from server.contract.errors import ErrorCode, not_found
 from server.contract.models import Direction, Echo, EchoEntry, EchoHistory, timestamp
 from server.dispatch import action
@@ -17,12 +17,15 @@ from server.limits import Limit
 
 @action("echo", http="POST /api/echo", limit=Limit.SENDS)
 async def echo(ctx: Context, req: EchoContent) -> asyncio.Future[Echo]:
-    """What is said comes back; both are kept in the caller's echo log before it is answered.
+    """Get the content back. Both directions are stored in the caller's echo log before the answer.
 
-    With `TIDINGS_ECHO_UPSTREAM` it goes to that echo server, and its answer comes back: `unavailable` if the server
-    cannot be reached, does not answer within 10 s, or answers with more than a `content` may hold; `rate_limited` if
-    256 of one client wait for its answers. What was sent is kept all the same.
+    With `TIDINGS_ECHO_UPSTREAM` the content goes to that echo server, and the answer has the server's reply. The
+    error is `unavailable` if the server cannot be reached, does not reply within 10 s, or replies with more than a
+    `content` may hold; it is `rate_limited` if 256 requests of the client wait for a reply. The sent content is
+    stored anyway.
     """
+    ctx.count_size(2 * len(req.content))  # stored as sent and as received
+    ctx.count_kept(req.content, copies=2)
     return ctx.parts.echo.say(ctx.principal, ctx.connection, req.content)
 
 
@@ -33,21 +36,20 @@ async def echo(ctx: Context, req: EchoContent) -> asyncio.Future[Echo]:
     errors={ErrorCode.NOT_FOUND: "`before` names no entry of your echo log"},
 )
 async def echo_history(ctx: Context, req: GetEchoHistory) -> EchoHistory:
-    """A page of the caller's echo log: the newest entries, or those before a page."""
+    """Get a page of the caller's echo log: the newest entries, or those before an earlier page."""
     me = ctx.principal.user_key
 
-    def load(conn: Transaction) -> list[log.EchoRow]:
+    def load(conn: Transaction) -> tuple[list[log.EchoRow], bool]:
         before = None if req.before is None else log.key(conn, me, req.before)
         if req.before is not None and before is None:
             raise not_found("entry")
-        return log.page(conn, me, before, req.limit + 1)
+        return log.page(conn, me, before, req.limit, MAX_PAGE_BYTES)
 
-    found = await ctx.db.read(load)
-    page = found[-req.limit :]
+    page, more = await ctx.db.read(load)
     return EchoHistory(
         entries=[
             EchoEntry(direction=Direction(row.direction), content=row.content, created_at=timestamp(row.created_at))
             for row in page
         ],
-        next=page[0].entry_id if len(found) > req.limit else None,
+        next=page[0].entry_id if more else None,
     )

@@ -1,7 +1,8 @@
-"""All that is kept of the caller, for the caller."""
+"""The export of a user's data."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -17,31 +18,48 @@ from server.dispatch import action
 from server.limits import Limit
 
 PAGE = 500
-_TIMES = ("created_at", "edited_at", "expires_at", "joined_at", "last_seen", "revoked_at", "seen_at", "updated_at")
+RECORDS_PER_STEP = 50
+"""Records encoded before other tasks run."""
+_TIMES = (
+    "created_at",
+    "edited_at",
+    "expires_at",
+    "joined_at",
+    "last_seen",
+    "revoked_at",
+    "seen_at",
+    "updated_at",
+    "used_at",
+)
 
 
 @action("export", http="GET /api/me/export", live=False, limit=Limit.EXPORTS)
 async def export(ctx: Context, req: NoPayload) -> AsyncIterator[ExportLine]:
-    """All that is kept of the caller, as JSON lines: one record each, told apart by `type`, always in the same order.
+    """Get all stored data of the caller as JSON lines. Each line is a record with a `type`; the order is fixed.
 
-    The last line is of type `end` and says how many came before it. Without it the export is not whole: ask again.
-    It is read in pages, each a snapshot of its own: what changes meanwhile is in it as before or as after.
+    The last line has the type `end` and the number of lines before it. Without it the export is incomplete: request
+    it again. The export is read in pages, each in a snapshot of its own, so data that changes meanwhile may appear in
+    either state.
     """
     me, lines = ctx.principal.user_key, 0
     for kind in records.PARTS:
         after: Key | None = None
         while True:
-            found, after = await ctx.db.read(partial(records.page, kind=kind, user_key=me, after=after, limit=PAGE))
-            for record in found:
+            page, after = await ctx.db.read(partial(records.page, kind=kind, user_key=me, after=after, limit=PAGE))
+            for record in page:
                 lines += 1
+                if not lines % RECORDS_PER_STEP:
+                    await asyncio.sleep(0)
                 yield _line(kind, record)
             if after is None:
                 break
-    place: tuple[int, int] | None = (0, 0)
-    while place is not None:
-        wrote, place = await ctx.db.read(partial(records.written, user_key=me, after=place))
-        for entry in wrote:
+    position: tuple[int, int] | None = (0, 0)
+    while position is not None:
+        entries, position = await ctx.db.read(partial(records.written, user_key=me, after=position))
+        for entry in entries:
             lines += 1
+            if not lines % RECORDS_PER_STEP:
+                await asyncio.sleep(0)
             yield _line(entry.kind, _message(entry) if entry.kind == "message" else _reaction(entry))
     yield _line("end", {"lines": lines})
 

@@ -1,4 +1,4 @@
-"""Messages, and how far they have got."""
+"""Messages, typing, cursors and read markers."""
 
 from __future__ import annotations
 
@@ -7,24 +7,39 @@ from typing import Any
 
 from sqlalchemy.engine import Connection as Transaction
 
-from db.queries import log
+from db.queries import log, rooms
 from db.queries.rows import EntryRow, RoomRow, entry_bytes
 from server import names
 from server.context import Context
-from server.contract.actions import Delete, Delivered, Edit, GetHistory, React, Read, SendMessage, Typing
+from server.contract.actions import (
+    MAX_CONTENT,
+    MAX_PAGE_BYTES,
+    Delete,
+    Delivered,
+    Edit,
+    GetHistory,
+    React,
+    Read,
+    SendMessage,
+    Typing,
+)
 from server.contract.errors import ErrorCode, invalid
 from server.contract.models import Empty, History, Message, Unread
 from server.contract.permissions import Permission
-from server.delivery import operations
-from server.delivery.frames import message as wire_message
-from server.delivery.frames import room_name
-from server.delivery.membership import OpenDirect
-from server.delivery.operations import MarkRead, Send
 from server.dispatch import action
 from server.limits import Limit
+from server.log.messages import MAX_EMOJIS, MAX_REACTIONS, AppendMessage, ChangeReaction, DeleteMessage, EditMessage
+from server.log.receipts import MarkRead
+from server.log.rooms import OpenDirect
+from server.log.views import message as wire_message
+from server.log.views import room_name
 
-_SILENCED = "muted; or blocked by the other in a direct conversation"
-_MAY_NOT_SPEAK = f"not a member of the public topic; {_SILENCED}"
+_SILENCED = "you are muted; the other member of the direct conversation has blocked you"
+_MAY_NOT_SPEAK = f"you are not a member of the public topic; {_SILENCED}"
+
+
+REACTION_WEIGHT = 8
+"""A reaction counts as a message of this many times the length of its message."""
 
 
 @action(
@@ -36,28 +51,32 @@ _MAY_NOT_SPEAK = f"not a member of the public topic; {_SILENCED}"
     errors={
         ErrorCode.INVALID: "`reply_to` names no message of the room",
         ErrorCode.FORBIDDEN: _MAY_NOT_SPEAK,
+        ErrorCode.TOO_LARGE: f"`content` has more than {MAX_CONTENT:,} characters; this first message to a user"
+        " would create a conversation, and you are in the maximum number of rooms",
     },
 )
 async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, Any]]:
-    """Send a message to a topic, a conversation or a user; answered when it is durable.
+    """Send a message to a topic, a conversation or a user. The answer means that the message is durable.
 
-    With a `client_id` it takes effect once, however often it is sent. The first message to a user makes the
-    conversation.
+    With a `client_id` the message takes effect once, however often it is sent. The first message to a user creates
+    the direct conversation.
     """
     me = ctx.principal
-    found = await ctx.access.find(req)
-    room_key = found.room_key
+    ctx.count_size(len(req.content))
+    ctx.count_kept(req.content)
+    target = await ctx.access.find(req)
+    room_key = target.room_key
     if room_key is None:
-        assert found.user_key is not None
-        if req.reply_to is not None:  # before anything is made: what is refused leaves nothing behind
+        assert target.user_key is not None
+        # Before the conversation is created, so that a refused message does not leave one behind.
+        if req.reply_to is not None:
             raise invalid("reply_to", "no such message in this room")
-        room_key = await ctx.journal.write(OpenDirect(me, None, found.user_key))
-    return ctx.journal.hand_over(
-        Send(me, room_key, req.content, req.client_id, req.reply_to, names.mentions(req.content))
-    )
+        ctx.count(Limit.ROOMS)
+        room_key = await ctx.journal.write(OpenDirect(me, None, target.user_key))
+    return ctx.journal.hand_over(AppendMessage(me, room_key, req.content, req.client_id, req.reply_to))
 
 
-_NO_SUCH_MESSAGE = "no such message, or one of a room that you are not in; it was deleted"
+_NO_SUCH_MESSAGE = "no such message, or one of a room that you are not in; the message was deleted"
 
 
 @action(
@@ -71,17 +90,12 @@ _NO_SUCH_MESSAGE = "no such message, or one of a room that you are not in; it wa
     },
 )
 async def edit(ctx: Context, req: Edit) -> asyncio.Future[dict[str, Any]]:
-    """Replace the content of one's own message; whom it mentions is found anew."""
-    found = await ctx.access.message(req.message_id)
+    """Replace the content of one's own message; its mentions are updated."""
+    ctx.count_size(len(req.content))
+    ctx.count_kept(req.content)
+    entry = await ctx.access.message(req.message_id)
     return ctx.journal.hand_over(
-        operations.Edit(
-            ctx.principal,
-            found.room_key,
-            found.seq,
-            entry_bytes(found) + len(req.content),
-            req.content,
-            names.mentions(req.content),
-        )
+        EditMessage(ctx.principal, entry.room_key, entry.seq, entry_bytes(entry) + len(req.content), req.content)
     )
 
 
@@ -96,9 +110,9 @@ async def edit(ctx: Context, req: Edit) -> asyncio.Future[dict[str, Any]]:
     },
 )
 async def delete(ctx: Context, req: Delete) -> asyncio.Future[dict[str, Any]]:
-    """Delete one's own message, or as a moderator anybody's: its content is gone, a tombstone stays in its place."""
-    found = await ctx.access.message(req.message_id)
-    return ctx.journal.hand_over(operations.Delete(ctx.principal, found.room_key, found.seq, entry_bytes(found)))
+    """Delete one's own message, or, as a moderator, any message. An empty one with `deleted` stays in its place."""
+    entry = await ctx.access.message(req.message_id)
+    return ctx.journal.hand_over(DeleteMessage(ctx.principal, entry.room_key, entry.seq, entry_bytes(entry)))
 
 
 @action(
@@ -109,50 +123,56 @@ async def delete(ctx: Context, req: Delete) -> asyncio.Future[dict[str, Any]]:
     errors={
         ErrorCode.NOT_FOUND: _NO_SUCH_MESSAGE,
         ErrorCode.FORBIDDEN: _SILENCED,
-        ErrorCode.TOO_LARGE: f"more than {operations.MAX_EMOJIS} emojis or {operations.MAX_REACTIONS:,} reactions",
+        ErrorCode.TOO_LARGE: f"more than {MAX_EMOJIS} emojis or {MAX_REACTIONS:,} reactions",
     },
 )
 async def react(ctx: Context, req: React) -> asyncio.Future[dict[str, Any]]:
-    """Put an emoji on a message, or take one's own off. Each is there once, however often it is put."""
-    found = await ctx.access.message(req.message_id)
+    """Add a reaction to a message, or remove one's own. Adding the same emoji again changes nothing."""
+    if not req.remove:
+        names.emoji(req.emoji)
+    entry = await ctx.access.message(req.message_id)
+    # The event contains the whole message, although the request has only a few bytes.
+    ctx.count_size(REACTION_WEIGHT * len(entry.content or "") + len(entry.reactions or ""))
+    ctx.count_kept(req.emoji)
     return ctx.journal.hand_over(
-        operations.React(ctx.principal, found.room_key, found.seq, entry_bytes(found), req.emoji, req.remove)
+        ChangeReaction(ctx.principal, entry.room_key, entry.seq, entry_bytes(entry), req.emoji, req.remove)
     )
 
 
 @action("history", http="GET /api/messages", limit=Limit.READS)
 async def history(ctx: Context, req: GetHistory) -> History:
-    """A page of a room's messages: the newest, those before a seq, or those after one."""
+    """Get a page of a room's messages: the newest ones, those before a seq, or those after one.
 
-    def page(conn: Transaction, room: RoomRow) -> tuple[RoomRow, list[EntryRow]]:
+    A page of long messages has fewer than `limit`; `has_more` tells whether there are more.
+    """
+
+    def page(conn: Transaction, room: RoomRow) -> tuple[RoomRow, tuple[list[EntryRow], bool]]:
         if req.after is not None:
-            return room, log.messages_after(conn, room.key, req.after, req.limit + 1)
-        return room, log.messages_before(conn, room.key, req.before, req.limit + 1)
+            return room, log.messages_after(conn, room.key, req.after, req.limit, MAX_PAGE_BYTES)
+        return room, log.messages_before(conn, room.key, req.before, req.limit, MAX_PAGE_BYTES)
 
-    room, found = await ctx.access.room(req, Permission.READ, page)
-    has_more = len(found) > req.limit
-    if has_more:
-        found = found[: req.limit] if req.after is not None else found[1:]
+    room, (entries, has_more) = await ctx.access.room(req, Permission.READ, page)
     me, name = ctx.principal.user_key, room_name(room)
     return History.model_construct(
         messages=[
-            Message.model_construct(**wire_message(name, entry, to_sender=entry.sender_key == me)) for entry in found
+            Message.model_construct(**wire_message(name, entry, to_sender=entry.sender_key == me))
+            for entry in entries
         ],
         has_more=has_more,
     )
 
 
-@action("typing", errors={ErrorCode.FORBIDDEN: _MAY_NOT_SPEAK})
+@action("typing", limit=Limit.TYPING, errors={ErrorCode.FORBIDDEN: _MAY_NOT_SPEAK})
 async def typing(ctx: Context, req: Typing) -> Empty:
-    """Tell the others in a room that the caller is typing, or no longer is. Ends by itself after 6 s."""
-    connection, typists = ctx.live(), ctx.parts.typists
+    """Show the other members that the caller is typing, or has stopped. It ends by itself after 6 s."""
+    connection, typists = ctx.live(), ctx.hub.typists
     key = await ctx.access.existing(req)
     if req.typing and typists.goes_on(connection, key):
         return Empty()
     if not req.typing and typists.end(connection, key):
         return Empty()
     room_id = await ctx.access.room(req, Permission.TYPE, lambda _, room: room.room_id)
-    if req.typing and key in connection.rooms:  # it may have been removed meanwhile
+    if req.typing and key in connection.rooms:  # the caller may have been removed meanwhile
         typists.begin(connection, key, room_id)
     return Empty()
 
@@ -163,22 +183,29 @@ async def typing(ctx: Context, req: Typing) -> Empty:
     errors={ErrorCode.INVALID: "a cursor is beyond the end of the log"},
 )
 async def delivered(ctx: Context, req: Delivered) -> Empty:
-    """Move this device's cursors: it has received each of these rooms up to that seq.
+    """Move this device's cursors: it has received each of these rooms up to the given seq.
 
-    Cumulative, forwards only. Rooms that the caller is not in are passed over, whether they exist or not.
+    A cursor covers all earlier entries and never moves back. Rooms that the caller is not in are ignored, whether
+    they exist or not.
     """
     connection = ctx.live()
     moved: dict[int, int] = {}
+    unpublished: dict[int, str] = {}
     for room_id, seq in req.cursors.items():
         key = ctx.hub.key(room_id)
-        position = None if key is None else connection.rooms.get(key)
-        if key is not None and position is not None:
-            # A replay may have read what is committed but not published yet.
-            head = max(position, ctx.hub.head(key))
-            if seq > head:
-                raise invalid(f"cursors.{room_id}", f"the room's log ends at {head}")
+        if key is not None and key in connection.rooms:
             moved[key] = seq
-    ctx.parts.cursors.advance(connection, moved)
+            if seq > max(connection.rooms[key], ctx.hub.head(key)):
+                unpublished[key] = room_id
+    if unpublished:
+        # An entry may be answered or replayed after its commit and before the hub publishes it.
+        heads = await ctx.db.read(lambda conn: rooms.heads(conn, list(unpublished)))
+        for key, room_id in unpublished.items():
+            if moved[key] > heads.get(key, 0):
+                raise invalid(f"cursors.{room_id}", f"the room's log ends at {heads.get(key, 0)}")
+        # The caller may have been removed from a room during the read.
+        moved = {key: seq for key, seq in moved.items() if key in connection.rooms}
+    ctx.hub.confirm(connection, moved)
     return Empty()
 
 
@@ -189,6 +216,6 @@ async def delivered(ctx: Context, req: Delivered) -> Empty:
     errors={ErrorCode.INVALID: "`seq` is beyond the end of the log"},
 )
 async def read(ctx: Context, req: Read) -> Unread:
-    """Move the caller's read marker of a room, forwards only; answers with what is left unread."""
+    """Move the caller's read marker of a room forward; answers with the number of unread messages."""
     key = await ctx.access.existing(req)
     return Unread(unread=await ctx.journal.write(MarkRead(ctx.principal, key, req.seq)))

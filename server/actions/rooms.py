@@ -1,4 +1,4 @@
-"""Topics, conversations and who is in them."""
+"""Topics, conversations, and their members."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from collections.abc import Iterable
 from sqlalchemy.engine import Connection as Transaction
 
 from db.queries import members, progress, rooms, users
+from db.queries.members import LinkRow
 from db.queries.rooms import Snapshot
-from db.queries.rows import UserRow
+from db.queries.rows import RoomRow, UserRow, entry_bytes, first_of
 from server import names
 from server.context import Context
 from server.contract import actions
 from server.contract.actions import (
     MAX_GROUP,
+    MAX_PAGE_BYTES,
     ConnectToRoom,
     Create,
     CreateConversation,
     CreateInvitationLink,
+    GetInvitationLinks,
     GetMembers,
     GetReceipts,
     GetRooms,
     InvitationCode,
     Invite,
+    RoomRef,
     Subscribe,
     Unsubscribe,
 )
@@ -31,6 +35,7 @@ from server.contract.models import (
     ConnectedRoom,
     Empty,
     InvitationLink,
+    InvitationLinks,
     Member,
     Members,
     Receipt,
@@ -41,21 +46,17 @@ from server.contract.models import (
     timestamp,
 )
 from server.contract.permissions import Permission
-from server.delivery import views
-from server.delivery.cursors import RECEIPT_MEMBERS
-from server.delivery.membership import (
-    CreateGroup,
-    CreateLink,
-    CreateTopic,
-    DeleteLink,
-    Join,
-    JoinByLink,
-    Leave,
-    OpenDirect,
-    SetTitle,
-)
 from server.dispatch import action
 from server.limits import Limit
+from server.log import views
+from server.log.cursors import RECEIPT_MEMBERS
+from server.log.memberships import CreateLink, DeleteLink, Join, JoinByLink, Leave
+from server.log.rooms import ChangeTitle, CreateGroup, CreateTopic, OpenDirect
+
+MAX_ONLINE = 500
+"""Usernames in the answer of `connect_to_room`."""
+MAX_CANDIDATES = 2_000
+_TOO_MANY_ROOMS = "you are in the maximum number of rooms"
 
 
 def _view(ctx: Context, snapshot: Snapshot) -> Room:
@@ -67,14 +68,24 @@ def _view(ctx: Context, snapshot: Snapshot) -> Room:
     "create",
     http="POST /api/topics",
     status=201,
-    limit=Limit.JOINS,
-    errors={ErrorCode.CONFLICT: "the name is taken, by a topic (also one you may not see) or a user"},
+    limit=Limit.ROOMS,
+    errors={
+        ErrorCode.CONFLICT: "the name is taken by a topic (perhaps one that you may not see) or a user",
+        ErrorCode.TOO_LARGE: f"you own the maximum number of topics; {_TOO_MANY_ROOMS}",
+    },
 )
 async def create(ctx: Context, req: Create) -> Room:
-    """Make a topic, public or private; the caller is its owner."""
+    """Create a public or private topic; the caller becomes its owner."""
     name = names.topic_name(req.topic_name)
     key = names.name_key(name)
-    return _view(ctx, await ctx.journal.write(CreateTopic(ctx.principal, None, name, key, req.is_private)))
+    ctx.check_conflicts()
+    try:
+        return _view(ctx, await ctx.journal.write(CreateTopic(ctx.principal, None, name, key, req.is_private)))
+    except ActionError as error:
+        me = ctx.principal.user_key
+        if error.code is ErrorCode.CONFLICT and await ctx.db.read(lambda conn: rooms.is_hidden(conn, key, me)):
+            ctx.count_conflict()
+        raise
 
 
 @action(
@@ -87,6 +98,7 @@ async def create(ctx: Context, req: Create) -> Room:
         ErrorCode.FORBIDDEN: "banned from the topic",
         ErrorCode.NOT_FOUND: "no such topic, or a private one that you are not in",
         ErrorCode.CONFLICT: "already a member",
+        ErrorCode.TOO_LARGE: _TOO_MANY_ROOMS,
     },
 )
 async def subscribe(ctx: Context, req: Subscribe) -> Room:
@@ -104,10 +116,10 @@ def _join(ctx: Context, room_key: int) -> Join:
     "unsubscribe",
     http="DELETE /api/subscriptions",
     limit=Limit.JOINS,
-    errors={ErrorCode.FORBIDDEN: "not a member of the public topic; or a direct conversation"},
+    errors={ErrorCode.FORBIDDEN: "you are not a member of the public topic; the room is a direct conversation"},
 )
 async def unsubscribe(ctx: Context, req: Unsubscribe) -> Empty:
-    """Leave a topic or a group. An owner's place goes to the longest-standing moderator, else member."""
+    """Leave a topic or a group. The longest-standing moderator, or else member, replaces an owner who leaves."""
     await ctx.journal.write(Leave(ctx.principal, await ctx.access.existing(req)))
     return Empty()
 
@@ -119,15 +131,18 @@ async def unsubscribe(ctx: Context, req: Unsubscribe) -> Empty:
     limit=Limit.JOINS,
     errors={
         ErrorCode.NOT_FOUND: "no such user; no such room, or a private one that you are not in",
-        ErrorCode.FORBIDDEN: "a public topic or a direct conversation; the invited is banned, or has blocked you",
-        ErrorCode.CONFLICT: "the invited is a member already",
-        ErrorCode.TOO_LARGE: f"the group has {MAX_GROUP} members",
+        ErrorCode.FORBIDDEN: "the room is a public topic or a direct conversation; the user is banned, or has"
+        " blocked you",
+        ErrorCode.CONFLICT: "the user is already a member",
+        ErrorCode.TOO_LARGE: f"the group has {MAX_GROUP} members; the user is in the maximum number of rooms",
     },
 )
 async def invite(ctx: Context, req: Invite) -> Room:
-    """Make another user a member of a private topic or a group that the caller is in; at once."""
-    user = await ctx.parts.auth.user(req.username)  # before the room: whether there is one is not told by this error
+    """Add another user to a private topic or a group that the caller is in. The user becomes a member immediately."""
+    # The user first, so that the error does not show whether the room exists.
+    user = await ctx.parts.auth.user(req.username)
     key = await ctx.access.room_key(room_id=req.room_id, topic_name=req.topic_name)
+    ctx.count_invites([user.key])
     await ctx.journal.write(Join(ctx.principal, key, user.key, user.username, Permission.INVITE))
     me = ctx.principal.user_key
     return _view(ctx, await ctx.db.read(lambda conn: rooms.snapshot(conn, me, key)))
@@ -138,7 +153,7 @@ async def _refuse_if_blocked(ctx: Context, invited: Iterable[UserRow]) -> None:
     blockers = await ctx.db.read(lambda conn: users.blockers_of(conn, me))
     for user in invited:
         if user.key in blockers:
-            raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} does not take invitations from you")
+            raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} does not accept invitations from you")
 
 
 @action(
@@ -148,63 +163,102 @@ async def _refuse_if_blocked(ctx: Context, invited: Iterable[UserRow]) -> None:
     status=201,
     errors={
         ErrorCode.NOT_FOUND: "no such user",
-        ErrorCode.INVALID: "nobody but yourself",
-        ErrorCode.FORBIDDEN: "one of them has blocked you",
+        ErrorCode.INVALID: "you named only yourself",
+        ErrorCode.FORBIDDEN: "one of the users has blocked you",
+        ErrorCode.TOO_LARGE: "you own the maximum number of groups; one of the members is in the maximum number of"
+        " rooms",
     },
 )
 async def create_conversation(ctx: Context, req: CreateConversation) -> Room:
-    """Begin a conversation. With one other and no title it is direct, of which there is one for each two users."""
+    """Create a conversation. With one other user and no title it is direct, and there is one per pair of users."""
     me = ctx.principal
-    wanted = {name: names.try_username(name.strip()) for name in req.usernames}
-    found = await ctx.db.read(
-        lambda conn: users.by_usernames(conn, [name for name in wanted.values() if name is not None])
+    wanted = {name: names.try_username_key(name.strip()) for name in req.usernames}
+    user_rows = await ctx.db.read(
+        lambda conn: users.by_keys(conn, [name for name in wanted.values() if name is not None])
     )
     for raw, name in wanted.items():
-        if name not in found:
+        if name not in user_rows:
             raise ActionError(ErrorCode.NOT_FOUND, "no such user", username=raw[:64])
-    others = [user for user in found.values() if user.key != me.user_key]
+    title = None if req.title is None else names.title(req.title)
+    others = [user for user in user_rows.values() if user.key != me.user_key]
     if not others:
-        raise invalid("usernames", "nobody but yourself")
-    if len(others) == 1 and req.title is None:
+        raise invalid("usernames", "name at least one other user")
+    if len(others) == 1 and title is None:
+        if (await ctx.access.find(RoomRef(username=others[0].username))).room_key is None:
+            ctx.count(Limit.ROOMS)
         key = await ctx.journal.write(OpenDirect(me, None, others[0].key))
         return _view(ctx, await ctx.db.read(lambda conn: rooms.snapshot(conn, me.user_key, key)))
     await _refuse_if_blocked(ctx, others)
+    ctx.count(Limit.ROOMS)
+    ctx.count_invites(user.key for user in others)
     keys = tuple(sorted(user.key for user in others))
-    return _view(ctx, await ctx.journal.write(CreateGroup(me, None, keys, req.title)))
+    return _view(ctx, await ctx.journal.write(CreateGroup(me, None, keys, title)))
 
 
 @action(
     "set_title",
     http="PUT /api/title",
     limit=Limit.SENDS,
-    errors={ErrorCode.FORBIDDEN: "not a group; or you do not moderate it"},
+    errors={ErrorCode.FORBIDDEN: "the room is not a group; you do not moderate it"},
 )
 async def set_title(ctx: Context, req: actions.SetTitle) -> Room:
-    """Give a group another title."""
-    return _view(ctx, await ctx.journal.write(SetTitle(ctx.principal, await ctx.access.existing(req), req.title)))
+    """Change the title of a group."""
+    title = names.title(req.title)
+    return _view(ctx, await ctx.journal.write(ChangeTitle(ctx.principal, await ctx.access.existing(req), title)))
 
 
 @action(
     "create_invitation_link",
     http="POST /api/invitation-links",
-    limit=Limit.JOINS,
+    limit=Limit.ROOMS,
     status=201,
-    errors={ErrorCode.FORBIDDEN: "the room is a public topic or a direct conversation"},
+    errors={
+        ErrorCode.FORBIDDEN: "the room is a public topic or a direct conversation",
+        ErrorCode.TOO_LARGE: "you have the maximum number of links to the room",
+    },
 )
 async def create_invitation_link(ctx: Context, req: CreateInvitationLink) -> InvitationLink:
-    """Make a code by which whoever has it may become a member of a private topic or a group."""
+    """Create an invitation link: anyone with its code may join the private topic or group.
+
+    The link is valid until it expires, is used up or deleted, or its creator is no longer a member.
+    """
     key = await ctx.access.existing(req)
     expires_at = None if req.expires_in is None else ctx.now + req.expires_in * 1000
-    code = await ctx.journal.write(CreateLink(ctx.principal, key, expires_at, req.uses))
+    return _link(await ctx.journal.write(CreateLink(ctx.principal, key, expires_at, req.uses)))
+
+
+def _link(row: LinkRow) -> InvitationLink:
     return InvitationLink(
-        code=code,
-        room_id=await ctx.access.room(req, Permission.READ, lambda _, room: room.room_id),
-        expires_at=None if expires_at is None else timestamp(expires_at),
-        uses_left=req.uses,
+        code=row.code,
+        room_id=row.room_id,
+        username=row.username,
+        created_at=timestamp(row.created_at),
+        expires_at=None if row.expires_at is None else timestamp(row.expires_at),
+        uses_left=row.uses_left,
     )
 
 
-_NO_SUCH_LINK = "no such link; it has expired or is used up"
+@action(
+    "get_invitation_links",
+    http="GET /api/invitation-links",
+    limit=Limit.READS,
+    errors={ErrorCode.FORBIDDEN: "the room is a public topic or a direct conversation"},
+)
+async def get_invitation_links(ctx: Context, req: GetInvitationLinks) -> InvitationLinks:
+    """Get the valid links to a room. Moderators get all of them, other members their own."""
+    me = ctx.principal.user_key
+
+    def load(conn: Transaction, room: RoomRow) -> list[LinkRow]:
+        role = members.standing(conn, room.key, me, ctx.now).role
+        of = None if role != Role.MEMBER else me
+        return members.links_into(conn, room.key, ctx.now, of=of, after=req.after, limit=req.limit + 1)
+
+    rows = await ctx.access.room(req, Permission.INVITE, load)
+    page = rows[: req.limit]
+    return InvitationLinks(links=[_link(row) for row in page], next=page[-1].code if len(rows) > req.limit else None)
+
+
+_NO_SUCH_LINK = "no such link; it has expired or is used up; its creator is no longer a member"
 
 
 @action(
@@ -215,11 +269,11 @@ _NO_SUCH_LINK = "no such link; it has expired or is used up"
         ErrorCode.NOT_FOUND: _NO_SUCH_LINK,
         ErrorCode.FORBIDDEN: "banned from the room",
         ErrorCode.CONFLICT: "already a member",
-        ErrorCode.TOO_LARGE: f"the group has {MAX_GROUP} members",
+        ErrorCode.TOO_LARGE: f"the group has {MAX_GROUP} members; {_TOO_MANY_ROOMS}",
     },
 )
 async def join_by_link(ctx: Context, req: InvitationCode) -> Room:
-    """Become a member by an invitation link."""
+    """Join a room with an invitation link."""
     link = await ctx.access.link(req.code)
     return _view(ctx, await ctx.journal.write(JoinByLink(ctx.principal, link.room_key, req.code)))
 
@@ -231,7 +285,7 @@ async def join_by_link(ctx: Context, req: InvitationCode) -> Room:
     errors={ErrorCode.NOT_FOUND: f"{_NO_SUCH_LINK}; or one of a room that you are not in"},
 )
 async def delete_invitation_link(ctx: Context, req: InvitationCode) -> Empty:
-    """Make an invitation link void; any member may who may invite."""
+    """Delete an invitation link. Any member who may invite may delete it."""
     link = await ctx.access.link(req.code)
     await ctx.journal.write(DeleteLink(ctx.principal, link.room_key, req.code))
     return Empty()
@@ -244,7 +298,10 @@ async def delete_invitation_link(ctx: Context, req: InvitationCode) -> Empty:
     errors={ErrorCode.NOT_FOUND: "`after` names no room that you may see"},
 )
 async def get_rooms(ctx: Context, req: GetRooms) -> Rooms:
-    """All rooms that the caller may see: their own, and public topics. In the order in which they were made."""
+    """Get all rooms that the caller may see: their own, and public topics, in order of creation.
+
+    A page with long last messages has fewer than `limit`; `next` tells whether there are more.
+    """
     me = ctx.principal.user_key
 
     def load(conn: Transaction) -> list[Snapshot]:
@@ -253,12 +310,15 @@ async def get_rooms(ctx: Context, req: GetRooms) -> Rooms:
             raise not_found()
         return rooms.visible(conn, me, kind=req.kind, member=req.member, after=after, limit=req.limit + 1)
 
-    found = await ctx.db.read(load)
-    page = found[: req.limit]
-    return Rooms(
-        rooms=[_view(ctx, snapshot) for snapshot in page],
-        next=page[-1].room.room_id if len(found) > req.limit else None,
+    snapshots = await ctx.db.read(load)
+    page, more = first_of(snapshots, req.limit, MAX_PAGE_BYTES, _bytes)
+    return Rooms.model_construct(
+        rooms=[_view(ctx, snapshot) for snapshot in page], next=page[-1].room.room_id if more else None
     )
+
+
+def _bytes(snapshot: Snapshot) -> int:
+    return 0 if snapshot.last_message is None else entry_bytes(snapshot.last_message)
 
 
 @action(
@@ -266,40 +326,65 @@ async def get_rooms(ctx: Context, req: GetRooms) -> Rooms:
     http="POST /api/rooms/connect",
     limit=Limit.JOINS,
     errors={
-        ErrorCode.FORBIDDEN: "banned from the topic",
+        ErrorCode.FORBIDDEN: "banned from the topic; or `username` is another user's",
         ErrorCode.NOT_FOUND: "no such topic, or a private one that you are not in",
+        ErrorCode.TOO_LARGE: _TOO_MANY_ROOMS,
     },
 )
 async def connect_to_room(ctx: Context, req: ConnectToRoom) -> ConnectedRoom:
-    """Enter a topic, becoming a member if need be; answers with the members who are online."""
+    """Enter a topic, joining it if necessary; answers with the members who are online.
+
+    The answer has up to 500 usernames, sorted. In a topic with more members it covers only members who are connected
+    to the answering server. `get_members` has all members, in pages.
+    """
+    if req.username is not None and names.try_username_key(req.username) != names.username_key(
+        ctx.principal.username
+    ):
+        raise ActionError(ErrorCode.FORBIDDEN, "username is not the caller's")
     key, me = await ctx.access.room_key(topic_name=req.topic_name), ctx.principal.user_key
     try:
         await ctx.journal.write(_join(ctx, key))
     except ActionError as error:
-        if error.code is not ErrorCode.CONFLICT:  # a member already
+        if error.code is not ErrorCode.CONFLICT:  # already a member
             raise
-    snapshot, usernames = await ctx.db.read(
-        lambda conn: (rooms.snapshot(conn, me, key), members.usernames(conn, key))
-    )
+    here = ctx.hub.users_in(key)[:MAX_CANDIDATES]
+
+    def load(conn: Transaction) -> tuple[Snapshot, dict[int, str]]:
+        snapshot = rooms.snapshot(conn, me, key)
+        among = None if snapshot.room.members <= MAX_ONLINE else here
+        return snapshot, members.usernames(conn, key, MAX_ONLINE, among)
+
+    snapshot, usernames = await ctx.db.read(load)
     presence = await ctx.presence(dict.fromkeys(usernames))
     return ConnectedRoom(
         roomName=snapshot.room.topic_name or "",
-        usernames=sorted(usernames[user_key] for user_key, (online, _) in presence.items() if online),
+        usernames=[name for user_key, name in usernames.items() if presence[user_key][0]],
         room=_view(ctx, snapshot),
     )
 
 
 @action("get_members", http="GET /api/members", limit=Limit.READS)
 async def get_members(ctx: Context, req: GetMembers) -> Members:
-    """The members of a room that the caller is in, by username."""
-    after = None if req.after is None else names.username(req.after)
-    found = await ctx.access.room(
+    """Get the members of a room that the caller is in, sorted by username."""
+    after = names.after(req.after)
+    me, now = ctx.principal.user_key, ctx.now
+    mine, rows = await ctx.access.room(
         req,
         Permission.READ,
-        lambda conn, room: members.list_members(conn, room.key, after, req.limit + 1),
+        lambda conn, room: (
+            members.standing(conn, room.key, me, now),
+            members.list_members(conn, room.key, after, req.limit + 1),
+        ),
     )
-    page = found[: req.limit]
+    page = rows[: req.limit]
     presence = await ctx.presence({member.user_key: member.last_seen for member in page})
+    moderates = mine.role in (Role.MODERATOR, Role.OWNER)
+
+    def muted_until(member: members.MemberRow) -> str | None:
+        visible = moderates or member.user_key == me
+        until = member.muted_until if visible else None
+        return None if until is None or until <= now else timestamp(until)
+
     return Members(
         members=[
             Member(
@@ -307,23 +392,24 @@ async def get_members(ctx: Context, req: GetMembers) -> Members:
                 role=Role(member.role),
                 online=presence[member.user_key][0],
                 last_seen=presence[member.user_key][1],
+                muted_until=muted_until(member),
             )
             for member in page
         ],
-        next=page[-1].username if len(found) > req.limit else None,
+        next=page[-1].username if len(rows) > req.limit else None,
     )
 
 
 @action("get_receipts", http="GET /api/receipts", limit=Limit.READS)
 async def get_receipts(ctx: Context, req: GetReceipts) -> Receipts:
-    """How far the other members of a room that the caller is in have received and read it.
+    """Get the cursors and read markers of the other members of a room that the caller is in.
 
-    What moves afterwards comes as `receipt`, to rooms of the same size.
+    Later changes come as `receipt` events, in rooms of the same size.
     """
     me = ctx.principal.user_key
-    found = await ctx.access.room(
+    rows = await ctx.access.room(
         req,
         Permission.READ,
         lambda conn, room: [] if room.members > RECEIPT_MEMBERS else progress.receipts_of_others(conn, room.key, me),
     )
-    return Receipts(receipts=[Receipt.model_validate(views.receipt(row)) for row in found])
+    return Receipts(receipts=[Receipt.model_validate(views.receipt(row)) for row in rows])

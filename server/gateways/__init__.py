@@ -1,1 +1,1 @@
-"""Ways in. A gateway translates between a protocol and the dispatcher; it holds no rules."""
+"""The gateways. Each translates between a protocol and the dispatcher, and has no rules of its own."""

@@ -1,7 +1,7 @@
-"""The AsyncAPI 3.0 document, made from the registry and the events: what goes over a live connection.
+"""The AsyncAPI 3.0 document of live connections, generated from the registry and the events.
 
-As AsyncAPI has it, an operation is told from the server's side: it *receives* actions, and *sends* events. Each
-gateway is a channel, with the same actions and events in the shape of that gateway.
+AsyncAPI describes operations from the server's side: it *receives* actions and *sends* events. Each gateway is a
+channel, with the same actions and events in its own format.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from server.gateways.openapi import tags
 from server.gateways.schemas import Schema, Schemas
 
 _ID: Final[Schema] = {
-    "description": "Chosen by the client; its answer has the same",
+    "description": "Chosen by the client; the answer repeats it",
     "type": ["string", "number"],
     "maxLength": 128,
     "examples": [7],
@@ -31,47 +31,47 @@ _TOKEN: Final = "The `token` of `POST /api/register`, `/api/login` or `/api/refr
 
 
 def document(registry: Registry) -> dict[str, Any]:
-    """Every action of a live connection, with its payload, its answer and its refusals, and every event."""
+    """Every action of a live connection, with its payload, answer and errors, and every event."""
     live = [action for action in registry if action.live]
     known = Schemas(
         taken=[*(action.request for action in live), ConnectAuth, NoPayload],
         given=[*(action.response for action in live), *EVENTS.values(), Authenticated, Empty, Error],
     )
-    made = [_SocketIO(known), _WebSocket(known)]
-    for gateway in made:
+    gateways = [_SocketIO(known), _WebSocket(known)]
+    for gateway in gateways:
         gateway.describe(live, EVENTS)
     return {
         "asyncapi": "3.0.0",
         "info": {
             "title": "Tidings",
             "version": __version__,
-            "description": "A message server where an acknowledged message arrives. Over HTTP:"
-            " [OpenAPI](/openapi.json). The rules by which a client gets everything once: docs/protocol.md.",
+            "description": "A message server: once a message is acknowledged, everyone gets it. Over HTTP:"
+            " [OpenAPI](/openapi.json). The rules for receiving everything exactly once: docs/protocol.md.",
             "license": {"name": "Apache-2.0"},
             "tags": tags(live),
         },
         "defaultContentType": "application/json",
-        "servers": {gateway.name: gateway.server() for gateway in made},
-        "channels": {gateway.name: gateway.channel() for gateway in made},
-        "operations": {name: operation for gateway in made for name, operation in gateway.operations.items()},
+        "servers": {gateway.name: gateway.server() for gateway in gateways},
+        "channels": {gateway.name: gateway.channel() for gateway in gateways},
+        "operations": {name: operation for gateway in gateways for name, operation in gateway.operations.items()},
         "components": {
-            "messages": {name: message for gateway in made for name, message in gateway.messages.items()},
+            "messages": {name: message for gateway in gateways for name, message in gateway.messages.items()},
             "schemas": known.components,
-            "securitySchemes": {gateway.name: gateway.security for gateway in made},
+            "securitySchemes": {gateway.name: gateway.security for gateway in gateways},
         },
     }
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """A payload and an example of it."""
+class _Body:
+    """A payload's schema, and an example."""
 
     schema: Schema
     example: Any
 
 
 class _Gateway(ABC):
-    """One way in: a server, a channel, and what goes over it."""
+    """The description of a gateway: its server, channel, messages and operations."""
 
     name: str
     title: str
@@ -87,22 +87,22 @@ class _Gateway(ABC):
         self.messages: dict[str, dict[str, Any]] = {}
         self.operations: dict[str, dict[str, Any]] = {}
 
-    # What differs between the gateways: the shape around the contract's models.
+    # The gateways differ in the frame around the contract's models.
 
     @abstractmethod
-    def asked(self, name: str, data: _Said) -> _Said:
+    def request_body(self, name: str, data: _Body) -> _Body:
         """The request of an action."""
 
     @abstractmethod
-    def answered(self, fields: Mapping[str, _Said]) -> _Said:
+    def answer_body(self, fields: Mapping[str, _Body]) -> _Body:
         """The answer to a request."""
 
     @abstractmethod
-    def told(self, name: str, data: _Said) -> _Said:
+    def event_body(self, name: str, data: _Body) -> _Body:
         """An event."""
 
     @abstractmethod
-    def opening(self) -> None:
+    def describe_connect(self) -> None:
         """Describe how a connection begins."""
 
     # The document's parts.
@@ -113,7 +113,7 @@ class _Gateway(ABC):
             "protocol": self.protocol,
             "title": self.title,
             "description": self.about,
-            "variables": {"host": {"default": "127.0.0.1:8000", "description": "Where this document is from"}},
+            "variables": {"host": {"default": "127.0.0.1:8000", "description": "The server of this document"}},
             "security": [{"$ref": f"#/components/securitySchemes/{self.name}"}],
         }
         return made if self.pathname is None else made | {"pathname": self.pathname}
@@ -131,20 +131,20 @@ class _Gateway(ABC):
     def describe(self, actions: list[Action], events: Mapping[str, type[View]]) -> None:
         for name, model in events.items():
             self._event(name, model)
-        self.opening()
+        self.describe_connect()
         for action in actions:
             self._action(action)
 
-    def said(self, model: type[Any]) -> _Said:
-        return _Said(self.known.ref(model), self.known.example(self.known.of(model)))
+    def body_of(self, model: type[Any]) -> _Body:
+        return _Body(self.known.ref(model), self.known.example(self.known.of(model)))
 
-    def message(self, key: str, name: str, says: str, body: _Said, **more: Any) -> str:
-        """Put a message into the document; returns its key."""
+    def message(self, key: str, name: str, summary: str, body: _Body, **more: Any) -> str:
+        """Add a message to the document; returns its key."""
         key = f"{self.name}.{key}"
         self.messages[key] = {
             "name": name,
             "title": name,
-            "summary": says,
+            "summary": summary,
             "contentType": "application/json",
             "payload": body.schema,
             "examples": [{"name": name, "payload": body.example}],
@@ -153,10 +153,10 @@ class _Gateway(ABC):
         return key
 
     def operation(
-        self, key: str, does: str, messages: list[str], reply: list[str] | None = None, **more: Any
+        self, key: str, direction: str, messages: list[str], reply: list[str] | None = None, **more: Any
     ) -> None:
         made: dict[str, Any] = {
-            "action": does,
+            "action": direction,
             "channel": {"$ref": f"#/channels/{self.name}"},
             "messages": [self._in_channel(message) for message in messages],
             **more,
@@ -174,13 +174,21 @@ class _Gateway(ABC):
     def _action(self, action: Action) -> None:
         for name in (action.name, *action.also):
             asks = self.message(
-                f"{name}.request", name, action.summary, self.asked(name, self.said(action.request)), **self.more()
+                f"{name}.request",
+                name,
+                action.summary,
+                self.request_body(name, self.body_of(action.request)),
+                **self.more(),
             )
             answers = self.message(
-                f"{name}.answer", f"{name} answer", "Done, or refused", self._answer(action.response), **self.more()
+                f"{name}.answer",
+                f"{name} answer",
+                "Success, or an error",
+                self._answer(action.response),
+                **self.more(),
             )
             refused = schemas.errors(action)
-            also = "" if name == action.name else f" The same as `{action.name}`."
+            also = "" if name == action.name else f" An alias of `{action.name}`."
             listed = "\n".join(f"- `{code}`: {when}" for code, when in refused.items())
             self.operation(
                 name,
@@ -189,24 +197,24 @@ class _Gateway(ABC):
                 [answers],
                 title=name,
                 summary=action.summary,
-                description=f"{action.description}{also}\n\nRefused with\n\n{listed}\n",
+                description=f"{action.description}{also}\n\nErrors:\n\n{listed}\n",
                 tags=[{"name": action.noun}],
             )
 
     def more(self) -> dict[str, Any]:
-        """What the messages of actions have beside their payload."""
+        """Further fields of the messages of actions."""
         return {}
 
-    def _answer(self, model: type[View]) -> _Said:
-        data, error = self.said(model), self.said(Error)
-        ok = self.answered({"ok": _Said({"type": "boolean", "const": True}, True), "data": data})
-        failed = self.answered({"ok": _Said({"type": "boolean", "const": False}, False), "error": error})
-        return _Said({"oneOf": [ok.schema, failed.schema]}, ok.example)
+    def _answer(self, model: type[View]) -> _Body:
+        data, error = self.body_of(model), self.body_of(Error)
+        ok = self.answer_body({"ok": _Body({"type": "boolean", "const": True}, True), "data": data})
+        failed = self.answer_body({"ok": _Body({"type": "boolean", "const": False}, False), "error": error})
+        return _Body({"oneOf": [ok.schema, failed.schema]}, ok.example)
 
     def _event(self, name: str, model: type[View]) -> None:
-        says = " ".join((self.known.of(model).get("description") or f"The event `{name}`").split())
-        told = self.message(f"{name}.event", name, says, self.told(name, self.said(model)))
-        self.operation(f"{name}.event", "send", [told], title=name, summary=says, tags=[{"name": "events"}])
+        summary = " ".join((self.known.of(model).get("description") or f"The event `{name}`").split())
+        event_body = self.message(f"{name}.event", name, summary, self.event_body(name, self.body_of(model)))
+        self.operation(f"{name}.event", "send", [event_body], title=name, summary=summary, tags=[{"name": "events"}])
 
 
 class _SocketIO(_Gateway):
@@ -225,26 +233,28 @@ class _SocketIO(_Gateway):
         "description": f"{_TOKEN} It goes as `token` into Socket.IO's `auth`.",
     }
 
-    def asked(self, name: str, data: _Said) -> _Said:
+    def request_body(self, name: str, data: _Body) -> _Body:
         return data
 
-    def answered(self, fields: Mapping[str, _Said]) -> _Said:
+    def answer_body(self, fields: Mapping[str, _Body]) -> _Body:
         return _object(fields)
 
-    def told(self, name: str, data: _Said) -> _Said:
+    def event_body(self, name: str, data: _Body) -> _Body:
         return data
 
-    def opening(self) -> None:
-        auth = self.message("connect.request", "connect", "The `auth` of Socket.IO's CONNECT", self.said(ConnectAuth))
+    def describe_connect(self) -> None:
+        auth = self.message(
+            "connect.request", "connect", "The `auth` of Socket.IO's CONNECT", self.body_of(ConnectAuth)
+        )
         refused = self.message(
             "connect_error.event",
             "connect_error",
             "The connection is refused",
-            _object({"message": _Said({"type": "string"}, "no such session"), "data": self.said(Error)}),
+            _object({"message": _Body({"type": "string"}, "no such session"), "data": self.body_of(Error)}),
         )
         ready = f"{self.name}.ready.event"
-        says = "Open a connection: what was missed is sent again, then `ready`. Or it is refused"
-        self.operation("connect", "receive", [auth], [ready, refused], title="connect", summary=says)
+        summary = "Open a connection. The missed entries follow, then `ready`; or the connection is refused"
+        self.operation("connect", "receive", [auth], [ready, refused], title="connect", summary=summary)
 
 
 class _WebSocket(_Gateway):
@@ -253,8 +263,8 @@ class _WebSocket(_Gateway):
     protocol = "ws"
     address = "/ws"
     about = (
-        "JSON texts over a plain WebSocket. The token stands in the query string, or comes in a first frame"
-        " `authenticate`, whose `data` is that of Socket.IO's `auth`."
+        "JSON texts over a plain WebSocket. The token is in the query string, or in a first"
+        " frame `authenticate`, whose `data` is that of Socket.IO's `auth`."
     )
     security: dict[str, Any] = {  # noqa: RUF012
         "type": "httpApiKey",
@@ -275,54 +285,59 @@ class _WebSocket(_Gateway):
         }
     }
 
-    def asked(self, name: str, data: _Said) -> _Said:
-        action = _Said({"type": "string", "const": name}, name)
-        return _object({"id": _Said(_ID, 7), "action": action, "data": data}, optional=("id", "data"))
+    def request_body(self, name: str, data: _Body) -> _Body:
+        action = _Body({"type": "string", "const": name}, name)
+        return _object({"id": _Body(_ID, 7), "action": action, "data": data}, optional=("id", "data"))
 
-    def answered(self, fields: Mapping[str, _Said]) -> _Said:
-        return _object({"id": _Said(_ID, 7), **fields}, optional=("id",))
+    def answer_body(self, fields: Mapping[str, _Body]) -> _Body:
+        return _object({"id": _Body(_ID, 7), **fields}, optional=("id",))
 
-    def told(self, name: str, data: _Said) -> _Said:
-        return _object({"event": _Said({"type": "string", "const": name}, name), "data": data})
+    def event_body(self, name: str, data: _Body) -> _Body:
+        return _object({"event": _Body({"type": "string", "const": name}, name), "data": data})
 
     def more(self) -> dict[str, Any]:
-        return {"correlationId": {"location": "$message.payload#/id", "description": "Which request is answered"}}
+        return {"correlationId": {"location": "$message.payload#/id", "description": "The `id` of the request"}}
 
-    def opening(self) -> None:
+    def describe_connect(self) -> None:
         name = "authenticate"
         first = self.message(
             "connect.request",
             name,
-            "The first request, unless the token stands in the query string",
-            self.asked(name, self.said(ConnectAuth)),
+            "The first request, unless the token is in the query string",
+            self.request_body(name, self.body_of(ConnectAuth)),
             **self.more(),
         )
         answer = self.message(
             "connect.answer",
             f"{name} answer",
-            "Let in, or refused and closed",
+            "Accepted, or refused and closed",
             self._answer(Authenticated),
             **self.more(),
         )
-        says = "Open a connection: what was missed is sent again, then `ready`. Or it is refused, and closed"
+        summary = "Open a connection. The missed entries follow, then `ready`; or the connection is"
+        " refused and closed"
         ready = f"{self.name}.ready.event"
-        self.operation("connect", "receive", [first], [answer, ready], title="connect", summary=says)
-        says = "Leave: answered, then closed"
+        self.operation("connect", "receive", [first], [answer, ready], title="connect", summary=summary)
+        summary = "Close the connection, after the answer"
         leave = self.message(
-            "disconnect.request", "disconnect", says, self.asked("disconnect", self.said(NoPayload)), **self.more()
+            "disconnect.request",
+            "disconnect",
+            summary,
+            self.request_body("disconnect", self.body_of(NoPayload)),
+            **self.more(),
         )
         done = self.message(
-            "disconnect.answer", "disconnect answer", "Done, or refused", self._answer(Empty), **self.more()
+            "disconnect.answer", "disconnect answer", "Success, or an error", self._answer(Empty), **self.more()
         )
-        self.operation("disconnect", "receive", [leave], [done], title="disconnect", summary=says)
+        self.operation("disconnect", "receive", [leave], [done], title="disconnect", summary=summary)
 
 
-def _object(fields: Mapping[str, _Said], optional: Collection[str] = ()) -> _Said:
-    """An object of just these fields."""
+def _object(fields: Mapping[str, _Body], optional: Collection[str] = ()) -> _Body:
+    """An object with exactly these fields."""
     schema = {
         "type": "object",
         "required": [name for name in fields if name not in optional],
         "properties": {name: field.schema for name, field in fields.items()},
         "additionalProperties": False,
     }
-    return _Said(schema, {name: field.example for name, field in fields.items()})
+    return _Body(schema, {name: field.example for name, field in fields.items()})

@@ -1,22 +1,20 @@
-"""The documents `/openapi.json` and `/asyncapi.json`, and `/docs`: Swagger UI over the first.
+"""The documents `/openapi.json` and `/asyncapi.json`, the types `/contract.ts`, and `/docs`, which is Swagger UI.
 
-The page's files are served from here, so it works without the Internet.
+The server has all files of the page, so the page works without the Internet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any
 
 from fastapi import FastAPI, Response
-from fastapi.openapi.docs import get_swagger_ui_html
 from orjson import dumps
 
 from server.dispatch import Registry
-from server.gateways import asyncapi, openapi
+from server.gateways import asyncapi, openapi, typescript
 
 ASSETS = "/docs/assets"
 _TYPES = {
@@ -24,47 +22,90 @@ _TYPES = {
     "swagger-ui.css": "text/css",
     "favicon-32x32.png": "image/png",
 }
-_SAME_ORIGIN = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
-)
-"""The browser holds the page to it: nothing is loaded from, or sent to, another host."""
+_PAGE = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1.0">
+<link rel="stylesheet" href="{ASSETS}/swagger-ui.css">
+<link rel="icon" href="{ASSETS}/favicon-32x32.png">
+<title>Tidings</title>
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="{ASSETS}/swagger-ui-bundle.js"></script>
+<script src="{ASSETS}/start.js"></script>
+</body>
+</html>
+"""
+# `validatorUrl`: by default, Swagger UI sends the document's address to another host for validation.
+_START = """SwaggerUIBundle({
+  url: "/openapi.json",
+  dom_id: "#swagger-ui",
+  layout: "BaseLayout",
+  deepLinking: true,
+  showExtensions: true,
+  showCommonExtensions: true,
+  validatorUrl: null,
+  presets: [SwaggerUIBundle.presets.apis, SwaggerUIBundle.SwaggerUIStandalonePreset],
+});
+"""
+GUARDS = {
+    "Content-Security-Policy": "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self' data:",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+"""The page accepts passwords (*Authorize*). So the browser must not load from or send to another host, run inline
+scripts, or show the page in a frame."""
 
 
-def install(app: FastAPI, registry: Registry) -> None:
-    """Add the documents of a registry's actions, `/docs` and the files that it loads."""
-    _describe(app, "/openapi.json", partial(openapi.document, registry))
-    _describe(app, "/asyncapi.json", partial(asyncapi.document, registry))
-    page = get_swagger_ui_html(
-        openapi_url="/openapi.json",
-        title=app.title,
-        swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
-        swagger_css_url=f"{ASSETS}/swagger-ui.css",
-        swagger_favicon_url=f"{ASSETS}/favicon-32x32.png",
-        # Swagger UI would have another host judge the document.
-        swagger_ui_parameters={"validatorUrl": None},
-    )
-    page.headers["Content-Security-Policy"] = _SAME_ORIGIN
+def install(app: FastAPI, registry: Registry, *, dev_tokens: bool = False) -> None:
+    """Add the documents of a registry's actions, and `/docs` with its files.
+
+    Args:
+        dev_tokens: whether `GET /token` is served, and so described.
+    """
+    _describe(app, "/openapi.json", lambda: dumps(openapi.document(registry, dev_tokens=dev_tokens)))
+    _describe(app, "/asyncapi.json", lambda: dumps(asyncapi.document(registry)))
+    _describe(app, "/contract.ts", lambda: typescript.render(registry).encode(), "text/plain")
     files = resources.files("fastapi_swagger.resources")
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        return page
+        return Response(_PAGE, media_type="text/html", headers=GUARDS)
+
+    @app.get(f"{ASSETS}/start.js", include_in_schema=False)
+    async def start() -> Response:
+        return Response(_START, media_type="text/javascript", headers=_KEPT)
 
     for name, media_type in _TYPES.items():
         _serve(app, files / name, f"{ASSETS}/{name}", media_type)
 
 
-def _describe(app: FastAPI, path: str, document: Callable[[], dict[str, Any]]) -> None:
-    """Serve a document, made when somebody asks for it: in a thread, as it takes some 80 ms."""
-    body = cache(lambda: dumps(document()))
+def _describe(app: FastAPI, path: str, document: Callable[[], bytes], media_type: str = "application/json") -> None:
+    """Serve a document, built at the first request, in a thread: it takes about 80 ms."""
+    body = cache(document)
 
     @app.get(path, include_in_schema=False)
     def described() -> Response:
-        return Response(body(), media_type="application/json")
+        return Response(body(), media_type=media_type)
+
+
+_KEPT = {"Cache-Control": "max-age=86400"}
 
 
 def _serve(app: FastAPI, file: Traversable, path: str, media_type: str) -> None:
     @app.get(path, include_in_schema=False)
     def asset() -> Response:
-        headers = {"Cache-Control": "max-age=86400"}
-        return Response(file.read_bytes(), media_type=media_type, headers=headers)
+        return Response(file.read_bytes(), media_type=media_type, headers=_KEPT)

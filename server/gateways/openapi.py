@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the registry."""
+"""The OpenAPI 3.1 document, made from the registry and the table of the dialects' routes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from server import __version__
 from server.contract.errors import Error, ErrorCode
 from server.dispatch import Action, Registry
 from server.gateways import schemas
-from server.gateways.rest import IDEMPOTENCY_KEY, JSON_LINES, KEY_PATTERN, problem_details
+from server.gateways.dialects import registry as dialects
+from server.gateways.dialects.routes import FORM, PASSWORD_FLOW, DialectRoute, record
+from server.gateways.problems import problem_details
+from server.gateways.rest import IDEMPOTENCY_KEY, JSON_LINES, KEY_PATTERN
 from server.gateways.schemas import REF, Schema, Schemas
 
-PASSWORD_FLOW = "/login"
-"""Where a username and a password in a form are answered with a token (`dialects.channels`)."""
 
+def document(registry: Registry, *, dev_tokens: bool = False) -> dict[str, Any]:
+    """Every route of the registry and the dialects, with its payload, answer, errors and examples.
 
-def document(registry: Registry) -> dict[str, Any]:
-    """Every route of the registry, with its payload, its answer, its errors and an example of each."""
+    Args:
+        dev_tokens: whether `GET /token` is served.
+    """
     routed = [action for action in registry if action.http is not None]
     known = Schemas(
         taken=[action.request for action in routed], given=[*(action.response for action in routed), Error]
@@ -27,20 +31,22 @@ def document(registry: Registry) -> dict[str, Any]:
         assert action.http is not None
         method, path = action.http.split(" ", 1)
         paths.setdefault(path, {})[method.lower()] = _operation(action, method, path, known)
+    for route in dialects.mounted(dev_tokens=dev_tokens):
+        paths.setdefault(route.url, {})[route.method.lower()] = _dialects(route, registry, known)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Tidings",
             "version": __version__,
-            "description": "A message server where an acknowledged message arrives. What it pushes, and the same"
+            "description": "A message server: once a message is acknowledged, everyone gets it. Events, and the same"
             " actions over a live connection: [AsyncAPI](/asyncapi.json).",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": "/", "description": "Where this document is from"}],
-        "tags": tags(routed),
+        "servers": [{"url": "/", "description": "The server of this document"}],
+        "tags": [*tags(routed), *(tag._asdict() for tag in dialects.tags())],
         "paths": paths,
         "components": {
-            "schemas": known.components | {"Problem": _problem(known.of(Error))},
+            "schemas": known.components | {"Problem": _problem(known.of(Error)), "Refusal": _REFUSAL},
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
@@ -51,7 +57,7 @@ def document(registry: Registry) -> dict[str, Any]:
                 "password": {
                     "type": "oauth2",
                     "flows": {"password": {"tokenUrl": PASSWORD_FLOW, "scopes": {}}},
-                    "description": "The same, by username and password (RFC 6749, section 4.3)",
+                    "description": "The same token, for a username and password (RFC 6749, section 4.3)",
                 },
             },
         },
@@ -59,7 +65,7 @@ def document(registry: Registry) -> dict[str, Any]:
 
 
 def tags(actions: list[Action]) -> list[dict[str, str]]:
-    """The nouns that actions are grouped by."""
+    """The groups of the actions."""
     return [{"name": noun} for noun in sorted({action.noun for action in actions})]
 
 
@@ -76,7 +82,7 @@ def _problem(error: Schema) -> Schema:
             "type": {"type": "string", "format": "uri", "description": "`urn:tidings:error:` and the code"},
             "title": {"type": "string", "description": "What the code means"},
             "status": {"type": "integer"},
-            "detail": {"type": "string", "description": "For people; may change. Programs go by `code`."},
+            "detail": {"type": "string", "description": "For people; its text may change. Programs use `code`."},
             **properties,
         },
     }
@@ -117,7 +123,7 @@ def _operation(action: Action, method: str, path: str, known: Schemas) -> dict[s
 
 
 def _body(action: Action, request: Schema, in_path: list[str], known: Schemas) -> Schema:
-    """The payload's schema, without what stands in the path."""
+    """The payload's schema, without the parameters of the path."""
     if not in_path:
         return known.ref(action.request)
     left = {name: schema for name, schema in request["properties"].items() if name not in in_path}
@@ -126,13 +132,17 @@ def _body(action: Action, request: Schema, in_path: list[str], known: Schemas) -
 
 
 def _parameter(
-    where: str, name: str, schema: Schema, known: Schemas, *, required: bool, shown: bool = True
+    location: str, name: str, schema: Schema, known: Schemas, *, required: bool, shown: bool = True
 ) -> dict[str, Any]:
-    """A field in the path or the query string, where `null` cannot be said; `shown`: it has an example."""
-    parameter: dict[str, Any] = {"name": name, "in": where, "required": required}
+    """A field in the path or the query string, which cannot be `null`.
+
+    Args:
+        shown: whether it has an example.
+    """
+    parameter: dict[str, Any] = {"name": name, "in": location, "required": required}
     if "description" in schema:
         parameter["description"] = schema["description"]
-    kinds = [one for one in schema.get("anyOf", ()) if one.get("type") != "null"]
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind.get("type") != "null"]
     if len(kinds) == 1:
         kept = {key: value for key, value in schema.items() if key != "anyOf"}
         schema = kinds[0] | kept if "$ref" not in kinds[0] else dict(kinds[0])
@@ -148,8 +158,8 @@ def _idempotency_key() -> dict[str, Any]:
         "name": IDEMPOTENCY_KEY,
         "in": "header",
         "required": False,
-        "description": "Stands for `client_id`: with the same key it takes effect once, however often it is sent."
-        " 1–64 visible ASCII characters; if `client_id` is given too, the same.",
+        "description": "Used instead of `client_id`: requests with the same key take effect once. 1–64 visible ASCII"
+        " characters; if `client_id` is given too, it must be equal.",
         "schema": {"type": "string", "pattern": KEY_PATTERN},
     }
 
@@ -181,6 +191,103 @@ def _failed(status: int) -> dict[str, Any]:
         seconds = {"type": "integer", "minimum": 0}
         answer["headers"] = {"Retry-After": {"description": "Seconds", "schema": seconds}}
     return answer
+
+
+def _dialects(route: DialectRoute, registry: Registry, known: Schemas) -> dict[str, Any]:
+    """The operation of a dialect's route."""
+    actions = [action for name in route.actions if (action := registry.get(name)) is not None]
+
+    def of(field: str) -> tuple[Schema, bool, Any]:
+        """The schema of a field "action.name", whether the action requires it, and an example."""
+        action_name, _, name = field.partition(".")
+        action = registry.get(action_name)
+        assert action is not None, action_name
+        request = known.of(action.request)
+        schema: Schema = request["properties"][name]
+        return schema, name in request.get("required", ()), known.example(schema, name)
+
+    parameters = []
+    for where, fields in (("path", route.path), ("query", route.query)):
+        for name, field in fields.items():
+            schema, needed, example = of(field)
+            needed = needed or where == "path"
+            parameter = _parameter(where, name, schema, known, required=needed, shown=False)
+            parameters.append(parameter | ({"example": example} if needed else {}))
+    operation: dict[str, Any] = {"operationId": route.name, "tags": [route.tag.name], "summary": route.summary}
+    if actions:
+        same = (f"`{action.name}` (`{action.http}`)" for action in actions)
+        operation["description"] = f"A dialect's form of {', '.join(same)}."
+    if route.body:
+        body = {name: of(field) for name, field in route.body.items()}
+        schemas_of_fields = {name: schema for name, (schema, _, _) in body.items()}
+        examples = {name: example for name, (_, _, example) in body.items()}
+        operation["requestBody"] = {"required": True, "content": _dialects_body(route, schemas_of_fields, examples)}
+    if route.keyed:
+        parameters.append(_idempotency_key())
+    if parameters:
+        operation["parameters"] = parameters
+    answer = record(Message={"type": "string"}, Data=route.answer) if route.enveloped else route.answer
+    content = {"schema": answer, "example": known.example(answer)}
+    answers: dict[str, Any] = {str(route.status): {"description": "Done", "content": {"application/json": content}}}
+    operation["responses"] = answers
+    operation["security"] = [] if route.anonymous else [{"bearer": []}, {"password": []}]
+    for code, when in _dialects_errors(route, actions).items():
+        status = code.http_status
+        refused = answers.setdefault(str(status), _failed(status))
+        refused["description"] = "; ".join(filter(None, [refused["description"], f"`{code}`: {when}"]))
+        if route.enveloped:
+            refused["content"] = {"application/json": {"schema": {"$ref": REF.format(model="Refusal")}}}
+        else:
+            problem = refused["content"]["application/problem+json"]
+            problem["examples"][str(code)] = {"value": _example_problem(code)}
+    return operation
+
+
+def _dialects_body(route: DialectRoute, fields: dict[str, Schema], examples: dict[str, Any]) -> dict[str, Any]:
+    """The body as JSON, and as a form if the route accepts one. The messenger treats a null field as left out."""
+    needed = [name for name in fields if name not in (*route.optional, *route.one_of)]
+    example = {name: value for name, value in examples.items() if name in (*needed, *route.one_of[:1])}
+    if route.enveloped:
+        fields = fields | {name: _or_null(fields[name]) for name in (*route.optional, *route.one_of)}
+    schema: Schema = {"type": "object", "required": needed, "properties": fields}
+    if route.one_of:
+        schema["oneOf"] = [{"required": [name]} | _others_null(route, name) for name in route.one_of]
+    content = {"application/json": {"schema": schema, "example": example}}
+    if route.form:
+        form = schema | {"properties": fields | {"grant_type": {"const": "password"}}}
+        content[FORM] = {"schema": form, "example": example}
+    return content
+
+
+def _or_null(schema: Schema) -> Schema:
+    return schema if "anyOf" in schema else {"anyOf": [schema, {"type": "null"}]}
+
+
+def _others_null(route: DialectRoute, given: str) -> Schema:
+    """The rule that of the alternative fields only `given` is not null; empty if null is not allowed anyway."""
+    if not route.enveloped:
+        return {}
+    is_null: Schema = {"type": "null"}
+    return {"properties": {name: {"not": is_null} if name == given else is_null for name in route.one_of}}
+
+
+def _dialects_errors(route: DialectRoute, actions: list[Action]) -> dict[ErrorCode, str]:
+    reasons: dict[ErrorCode, str] = {}
+    for action in actions:
+        for code, when in schemas.errors(action).items():
+            if when not in reasons.get(code, ""):
+                reasons[code] = "; ".join(filter(None, [reasons.get(code, ""), when]))
+    codes = [ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL, *route.also]
+    if not route.anonymous:
+        codes += [ErrorCode.UNAUTHENTICATED, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_REVOKED]
+    return {code: code.meaning for code in codes} | reasons
+
+
+_REFUSAL: Schema = {
+    "title": "Refusal",
+    "description": "An error of the messenger's routes.",
+    **record(Message={"type": "string", "description": "What is wrong"}, Data={"type": "null"}),
+}
 
 
 def _example_problem(code: ErrorCode) -> dict[str, Any]:

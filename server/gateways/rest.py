@@ -1,14 +1,14 @@
 """The REST gateway: one route for every action that names one, made from the registry.
 
-The request's body (or its query string, for GET and DELETE) is the action's payload, with what stands in the path.
+The payload is the request's body (for GET and DELETE its query string), with the parameters of the path.
 Errors are problem details (RFC 9457) with the contract's `code`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from hmac import compare_digest
 from typing import Any
 
 import orjson
@@ -18,53 +18,38 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.routing import Match, Route
 
-from db.engine import Database, StoreUnavailable
+from server.addresses import is_private_address
 from server.auth import Auth, unauthenticated
 from server.context import Context, Parts
 from server.contract.actions import MAX_CONTENT
 from server.contract.errors import ActionError, Error, ErrorCode, invalid
-from server.delivery.connection import Principal
-from server.delivery.journal import Journal
 from server.dispatch import Action, Answer, Dispatcher
-from server.gateways.requests import NOTE, Note
+from server.gateways.problems import problem
+from server.gateways.request_log import RECORD, RequestRecord
+from server.gateways.responses import json_answer
+from server.log.health import Health
 from server.metrics import CONTENT_TYPE, Metrics
+from server.principal import Principal
+from server.transport.input_limits import holds_too_many
 
 MAX_BODY = 16 * MAX_CONTENT
-PROBLEM = "application/problem+json"
+MAX_ANONYMOUS_BODY = MAX_CONTENT
+"""Bytes of the body of a request that needs no token."""
 JSON_LINES = "application/x-ndjson"
 PIECE = 64 * 1024
-"""Bytes of a stream that go out together."""
-READY_TIMEOUT_S = 5.0
+"""Bytes of a stream that are sent together."""
 IDEMPOTENCY_KEY = "Idempotency-Key"
-"""The header that stands for `client_id`: what other HTTP interfaces call it."""
+"""The HTTP header for `client_id`, under the name that other HTTP interfaces use."""
 KEY_PATTERN = r"^[\x21-\x7e]{1,64}$"
 _STATUS_CODES = {404: ErrorCode.NOT_FOUND, 405: ErrorCode.NOT_FOUND, 413: ErrorCode.TOO_LARGE}
 
 
-def problem(error: Error, status: int | None = None) -> Response:
-    """An error as problem details (RFC 9457)."""
-    status = error.code.http_status if status is None else status
-    headers = {}
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if "retry_after" in error.details:
-        headers["Retry-After"] = str(error.details["retry_after"])
-    return Response(orjson.dumps(problem_details(error, status)), status, headers, PROBLEM)
+def install(app: FastAPI, dispatcher: Dispatcher, parts: Parts, metrics: Metrics, *, metrics_token: str = "") -> None:
+    """Add the routes of the registry, the health checks, the metrics and the error answers to the application.
 
-
-def problem_details(error: Error, status: int) -> dict[str, Any]:
-    """The members of problem details, and those of the contract's error."""
-    return {
-        "type": f"urn:tidings:error:{error.code}",
-        "title": error.code.meaning,
-        "status": status,
-        "detail": error.message,
-        **error.model_dump(mode="json", exclude={"message"}),
-    }
-
-
-def install(app: FastAPI, dispatcher: Dispatcher, parts: Parts, metrics: Metrics) -> None:
-    """Add the routes of the registry, the health checks, the metrics and the error answers to the application."""
+    Args:
+        metrics_token: the bearer token of `/metrics`; empty: clients in private networks may read it.
+    """
     for action in dispatcher.registry:
         if action.http is not None:
             method, path = action.http.split(" ", 1)
@@ -73,61 +58,61 @@ def install(app: FastAPI, dispatcher: Dispatcher, parts: Parts, metrics: Metrics
                 _endpoint(action, dispatcher, parts),
                 methods=[method],
                 name=action.name,
-                include_in_schema=False,  # server.gateways.openapi describes the registry itself
+                include_in_schema=False,  # server.gateways.openapi describes the routes of the registry
             )
-    _add_health(app, parts.db, parts.journal)
-    _add_metrics(app, metrics)
+    _add_health(app, parts.health)
+    _add_metrics(app, metrics, metrics_token)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(Exception, _crash(dispatcher))
 
 
 def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        note: Note = request.scope[NOTE]
-        note.action = action.name
+        record: RequestRecord = request.scope[RECORD]
+        record.action = action.name
         try:
             caller = None if action.anonymous else await bearer(request, parts.auth)
-            raw, strict = await _payload(request)
+            raw, strict = await _payload(request, MAX_ANONYMOUS_BODY if action.anonymous else MAX_BODY)
             if "client_id" in action.request.model_fields:
                 take_idempotency_key(request, raw)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except Exception as error:
-            refused = dispatcher.describe(error, action.name, note.request_id)
-            note.outcome = refused.code
-            return problem(refused)
+            refusal = dispatcher.describe(error, action.name, record.request_id)
+            record.outcome = refusal.code
+            return problem(refusal)
         address = request.client.host if request.client else ""
-        context = Context(parts, caller, address=address, agent=agent_of(request), request_id=note.request_id)
+        context = Context(parts, caller, address=address, agent=agent_of(request), request_id=record.request_id)
         answer = await dispatcher.execute(action.name, raw, context, strict=strict, gateway="rest")
         for callback in context.afterwards:
             callback()
-        note.user = _signed_in(answer) if caller is None else caller.username
-        note.room, note.outcome = context.room, "ok" if answer.error is None else answer.error.code
+        record.user = _signed_in(answer) if caller is None else caller.username
+        record.room, record.outcome = context.room, "ok" if answer.error is None else answer.error.code
         if answer.error is not None:
             return problem(answer.error)
         if action.streams:
             return StreamingResponse(_json_lines(answer.data), action.status, media_type=JSON_LINES)
         if action.status == 204:
             return Response(status_code=204)
-        return Response(orjson.dumps(answer.data), action.status, media_type="application/json")
+        return await json_answer(request, orjson.dumps(answer.data), action.status)
 
     return endpoint
 
 
 def _signed_in(answer: Answer) -> str | None:
-    """Who has just got a token."""
+    """The user who has just signed in."""
     user = answer.data.get("user") if answer.error is None else None
     return None if user is None else str(user["username"])
 
 
 def agent_of(request: Request) -> str | None:
-    """The client's `User-Agent`, as far as it is worth showing."""
+    """The printable characters of the client's `User-Agent`, up to 200."""
     shown = "".join(char for char in request.headers.get("user-agent", "") if char.isprintable())[:200]
     return shown or None
 
 
 async def _json_lines(records: AsyncIterator[Any]) -> AsyncIterator[bytes]:
-    """The records as JSON lines, in pieces of some size, as the client takes them."""
+    """The records as JSON lines, in chunks of about `PIECE` bytes, at the client's pace."""
     piece = bytearray()
     async for record in records:
         piece += orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
@@ -138,19 +123,22 @@ async def _json_lines(records: AsyncIterator[Any]) -> AsyncIterator[bytes]:
 
 
 async def bearer(request: Request, auth: Auth) -> Principal:
-    """The caller, by `Authorization: Bearer` (RFC 6750). Raises `unauthenticated` and its kin."""
+    """The caller, from `Authorization: Bearer` (RFC 6750).
+
+    Raises `unauthenticated`, `token_expired` or `token_revoked`.
+    """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise unauthenticated("give Authorization: Bearer <token>")
+        raise unauthenticated("send Authorization: Bearer <token>")
     return await auth.authenticate(token.strip())
 
 
-async def _payload(request: Request) -> tuple[dict[str, Any], bool]:
-    """The payload, and whether it is typed (JSON) or text to convert (a query string)."""
+async def _payload(request: Request, most: int) -> tuple[dict[str, Any], bool]:
+    """The payload, and whether its values are typed (JSON) or texts to convert (a query string)."""
     raw: dict[str, Any] = {}
     strict = request.method not in ("GET", "DELETE")
     if strict:
-        body = await body_of(request)
+        body = await body_of(request, most)
         if body:
             raw = json_object(body)
     else:
@@ -160,23 +148,25 @@ async def _payload(request: Request) -> tuple[dict[str, Any], bool]:
             raw[key] = value
     for key, value in request.path_params.items():
         if key in raw:
-            raise invalid(key, "given twice: it is in the path")
+            raise invalid(key, "also given in the path")
         raw[key] = value
     return raw, strict
 
 
-async def body_of(request: Request) -> bytes:
-    """The body. Raises `too_large`."""
-    body = b""
+async def body_of(request: Request, most: int = MAX_BODY) -> bytes:
+    """The body, of up to `most` bytes. Raises `too_large`."""
+    body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BODY:
-            raise ActionError(ErrorCode.TOO_LARGE, "the body is too large", limit=MAX_BODY)
-    return body
+        if len(body) > most:
+            raise ActionError(ErrorCode.TOO_LARGE, "the body is too large", limit=most)
+    return bytes(body)
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """What a body holds. Raises `invalid`."""
+    """Decode a body that is a JSON object. Raises `invalid`."""
+    if holds_too_many(body):
+        raise invalid("body", "too many values")
     try:
         decoded = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -187,7 +177,7 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 
 def take_idempotency_key(request: Request, raw: dict[str, Any]) -> None:
-    """Put the header where `client_id` stands in the payload. Raises `invalid` if that says something else."""
+    """Set the payload's `client_id` from the header. Raises `invalid` if the payload has a different one."""
     keys = request.headers.getlist(IDEMPOTENCY_KEY)
     if not keys:
         return
@@ -196,42 +186,45 @@ def take_idempotency_key(request: Request, raw: dict[str, Any]) -> None:
     if not re.fullmatch(KEY_PATTERN, keys[0]):
         raise invalid(IDEMPOTENCY_KEY, "1–64 visible ASCII characters")
     if raw.get("client_id") not in (None, keys[0]):
-        raise invalid(IDEMPOTENCY_KEY, "another than `client_id`")
+        raise invalid(IDEMPOTENCY_KEY, "differs from `client_id`")
     raw["client_id"] = keys[0]
 
 
-def _add_health(app: FastAPI, database: Database, journal: Journal) -> None:
-    probing: asyncio.Task[None] | None = None
+def _add_health(app: FastAPI, health: Health) -> None:
+    ok = b'{"status":"ok"}'
 
-    async def probe() -> None:
-        """However many ask, and however long the store hangs: one write at a time."""
-        nonlocal probing
-        if probing is None or probing.done():
-            probing = asyncio.create_task(database.probe())
-            probing.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.wait_for(asyncio.shield(probing), READY_TIMEOUT_S)
-
+    # Both return a Response: for any other type, FastAPI would import Pydantic 1's models to check it.
     @app.get("/health/live", include_in_schema=False)
-    async def live() -> dict[str, str]:
-        """The process answers."""
-        return {"status": "ok"}
+    async def live() -> Response:
+        """The process is running."""
+        return Response(ok, media_type="application/json")
 
     @app.get("/health/ready", include_in_schema=False)
     async def ready() -> Response:
-        """The database can be written to, and the journal runs."""
-        try:
-            if not journal.alive:
-                raise StoreUnavailable("the journal has stopped")
-            await probe()
-        except (StoreUnavailable, TimeoutError):
-            error = ActionError(ErrorCode.UNAVAILABLE, "the store cannot be written to now")
-            return problem(error.error)
-        return Response(b'{"status":"ok"}', media_type="application/json")
+        """Messages can be written."""
+        if trouble := await health.trouble():
+            return problem(ActionError(ErrorCode.UNAVAILABLE, trouble).error)
+        return Response(ok, media_type="application/json")
 
 
-def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
+def _add_metrics(app: FastAPI, metrics: Metrics, token: str) -> None:
+    def refusal(request: Request) -> ActionError | None:
+        if token:
+            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+            good = compare_digest(given.strip().encode("utf-8", "replace"), token.encode())
+            return None if good and scheme.lower() == "bearer" else unauthenticated("send the token of the metrics")
+        if request.client is None or is_private_address(request.client.host):
+            return None
+        return ActionError(
+            ErrorCode.FORBIDDEN,
+            "only clients in private networks may read the metrics, or clients with TIDINGS_METRICS_TOKEN",
+        )
+
     @app.get("/metrics", include_in_schema=False)
-    async def exposition() -> Response:
+    async def exposition(request: Request) -> Response:
+        refused = refusal(request)
+        if refused is not None:
+            return problem(refused.error)
         return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
 
 
@@ -240,16 +233,16 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     code = _STATUS_CODES.get(error.status_code, ErrorCode.INVALID)
     response = problem(Error(code=code, message=str(error.detail)), error.status_code)
     response.headers.update(error.headers or {})
-    if error.status_code == 405:  # several routes may share the path; the error knows of one
-        known = [route for route in request.app.routes if isinstance(route, Route)]
-        here = [route for route in known if route.matches(request.scope)[0] is not Match.NONE]
-        response.headers["Allow"] = ", ".join(sorted(method for route in here for method in route.methods or ()))
+    if error.status_code == 405:  # several routes may share the path; the error has the methods of one
+        routes = [route for route in request.app.routes if isinstance(route, Route)]
+        matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+        response.headers["Allow"] = ", ".join(sorted(method for route in matching for method in route.methods or ()))
     return response
 
 
 def _crash(dispatcher: Dispatcher) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def crash(request: Request, error: Exception) -> Response:
-        note: Note = request.scope[NOTE]
-        return problem(dispatcher.describe(error, "a request", note.request_id))
+        record: RequestRecord = request.scope[RECORD]
+        return problem(dispatcher.describe(error, "a request", record.request_id))
 
     return crash

@@ -1,4 +1,4 @@
-"""The JSON Schemas of the contract's models, and an example of each: what all documents share."""
+"""The JSON Schemas of the contract's models, with examples; used by all generated documents."""
 
 from __future__ import annotations
 
@@ -16,40 +16,44 @@ REF: Final = "#/components/schemas/{model}"
 Schema = dict[str, Any]
 
 ALWAYS: Final = (ErrorCode.INVALID, ErrorCode.RATE_LIMITED, ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL)
-"""What any action may be answered with, beside its own refusals."""
+"""Errors that any action may return, in addition to its own."""
 _TEXT = "…"
 
 
 class Schemas:
-    """The schemas of some models and of all that they are made of."""
+    """The schemas of some models, and of the models in their fields."""
 
     def __init__(self, *, taken: Iterable[type[BaseModel]] = (), given: Iterable[type[BaseModel]] = ()) -> None:
-        """`taken`: models that the server reads; `given`: that it writes, in which every field is present."""
+        """
+        Args:
+            taken: models that the server receives.
+            given: models that it sends, in which every field is present.
+        """
         wanted: dict[tuple[type[BaseModel], Literal["validation", "serialization"]], None] = {}
         wanted |= {(model, "validation"): None for model in taken}
         wanted |= {(model, "serialization"): None for model in given}
         names, definitions = models_json_schema(list(wanted), ref_template=REF)
         self.components: dict[str, Schema] = dict(definitions.get("$defs", {}))
-        """By name; they refer to each other as `REF`."""
+        """By name. They refer to each other by `REF`."""
         self._refs = {model: schema for (model, _), schema in names.items()}
 
     def ref(self, model: type[BaseModel]) -> Schema:
-        """How a document refers to a model."""
+        """A reference to a model's schema."""
         return dict(self._refs[model])
 
     def of(self, model: type[BaseModel]) -> Schema:
-        """A model's schema itself."""
+        """A model's schema."""
         return self.resolve(self._refs[model])
 
     def resolve(self, schema: Schema) -> Schema:
-        """What a reference refers to; anything else is itself."""
+        """The target of a reference; any other schema is returned unchanged."""
         return self.components[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
 
     def example(self, schema: Schema, name: str = "") -> Any:
-        """A value of a schema, for a field of that name.
+        """An example value of a schema, for a field of that name.
 
-        In an object of which not every field is required, those that are, those with examples of their own, and the
-        `topic_name` of a room reference.
+        Of an object it has the required fields, those with examples of their own, and the `topic_name` of a room
+        reference.
         """
         if "examples" in schema:
             return schema["examples"][0]
@@ -89,12 +93,12 @@ class Schemas:
 
 
 def exactly_one(schema: Schema) -> list[str]:
-    """The fields of an object of which exactly one must be given; none: it has no such rule."""
+    """The fields of which exactly one must be given; empty without such a rule."""
     return [one["required"][0] for one in schema.get("oneOf", ()) if "required" in one]
 
 
 def errors(action: Action) -> dict[ErrorCode, str]:
-    """Everything that an action may be answered with instead of its data, and when."""
+    """All errors of an action, with their reasons."""
     general = set(ALWAYS)
     if not action.anonymous:
         general |= {ErrorCode.UNAUTHENTICATED, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_REVOKED}
@@ -109,7 +113,7 @@ def errors(action: Action) -> dict[ErrorCode, str]:
 
 
 def example_error(code: ErrorCode) -> Error:
-    """An error of that code."""
+    """An example of an error with that code."""
     details: dict[ErrorCode, dict[str, Any]] = {
         ErrorCode.INVALID: {"fields": {"topic_name": "Field required"}},
         ErrorCode.TOO_LARGE: {"limit": 16384},

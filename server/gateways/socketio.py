@@ -2,77 +2,90 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
 
-from server.context import Context, Parts
-from server.contract.errors import ActionError, CloseReason
-from server.delivery.catchup import CatchUp
-from server.delivery.connection import Connection
-from server.dispatch import Answer, Dispatcher, payload_of
-from server.gateways.inbox import Inbox
-from server.gateways.live import CursorHeartbeat, LiveLink, ended, read_auth
-from server.opening import open_connection
-from server.transport.protocol import DISCONNECT, Codec, MsgpackCodec, NamespaceSocket, SocketIOServer, TextCodec
-from server.transport.server import EngineServer
-from server.transport.session import EngineSession
+from server.contract.errors import ActionError, CloseReason, Error
+from server.dispatch import Answer, payload_of
+from server.fanout.connection import Connection
+from server.gateways.applications import ApplicationUsers, RoomsOfHub
+from server.gateways.client_session import Backend, ClientSession, read_credentials
+from server.gateways.links import BaseLink
+from server.transport.engine_server import EngineServer
+from server.transport.engine_session import CLOSE, EngineSession
+from server.transport.python_socketio import DISCONNECT
+from server.transport.socketio_codecs import MsgpackCodec, SocketIOCodec, TextCodec
+from server.transport.socketio_server import NamespaceSocket, SocketIOServer
 
-logger = logging.getLogger("tidings.socketio")
-
-CODECS: dict[str, Callable[[], Codec]] = {"json": TextCodec, "msgpack": MsgpackCodec}
+CODECS: dict[str, Callable[[], SocketIOCodec]] = {"json": TextCodec, "msgpack": MsgpackCodec}
 
 
-class SocketIOLink(LiveLink[EngineSession, Codec]):
+class SocketIOLink(BaseLink[EngineSession, SocketIOCodec]):
     gateway = "socketio"
 
     @property
     def transport(self) -> str:
         return "websocket" if self._session.upgraded else "polling"
 
-    def answer(self, ack_id: int, answer: Answer) -> None:
-        """Acknowledge an action."""
-        self.send(self.codec.answer(ack_id, answer.wire()))
-
     def close(self, reason: CloseReason) -> None:
-        if self._session.closing or self._session.sealed:
+        if self.has_ended:
             return
-        if self.inbox is not None:
-            self.inbox.stop()
+        if self.actions is not None:
+            self.actions.stop()
         codec = self.codec
         closing = codec.encode("closing", {"reason": reason, "reconnect": reason.reconnect})
-        last = [codec.packet(closing)]
+        self._session.seal([codec.packet(closing)], drop=reason is CloseReason.SLOW_CONSUMER)
+        # A stock client reconnects by itself, unless the server disconnects its namespace. python-socketio's does not
+        # after Engine.IO's CLOSE either, which only polling has.
+        farewell: list[str | bytes] = []
         if not reason.reconnect:
-            # A stock client comes back by itself, unless the server disconnects its namespace.
-            last += codec.packets(codec.packet_class(DISCONNECT, namespace="/"))
-        self._session.seal(last, drop=reason is CloseReason.SLOW_CONSUMER)
-        self._session.end(reason, politely=True)
+            farewell = [*codec.packets(codec.packet_class(DISCONNECT, namespace="/")), CLOSE]
+        self._session.end(reason, politely=True, farewell=farewell)
 
 
-class _Client:
-    """What the gateway knows of one client in the namespace."""
+class SocketIOClient(ClientSession):
+    """A client in the namespace `/`."""
 
-    __slots__ = ("connecting", "connection", "inbox", "link")
+    def __init__(
+        self, backend: Backend, socket: NamespaceSocket[SocketIOClient], codec: SocketIOCodec, auth: object
+    ) -> None:
+        """Start to sign in with what the client sent in its CONNECT packet."""
+        self.link = SocketIOLink(socket.session, codec)
+        super().__init__(backend, self.link, socket.peer.address)
+        self._socket = socket
+        self.sign_in(lambda: read_credentials(auth, self.parts.auth))
 
-    def __init__(self) -> None:
-        self.connecting: asyncio.Task[None] | None = None
-        self.connection: Connection | None = None
-        self.inbox: Inbox
-        self.link: SocketIOLink
+    def accepted(self, connection: Connection) -> None:
+        self._socket.session.heartbeat = self
+        self._socket.accept()
+
+    def refused(self, error: Error) -> None:
+        self._socket.refuse({"message": error.message, "data": error.model_dump(mode="json")})
 
 
 class SocketIOGateway:
-    """A `transport.protocol.Listener`. `server` is the Socket.IO server, for the application to mount."""
+    """A `transport.socketio_server.NamespaceListener`. The application mounts its `server`."""
 
     def __init__(
-        self, parts: Parts, dispatcher: Dispatcher, catch_up: CatchUp, *, parser: str = "json", **transport: Any
+        self,
+        backend: Backend,
+        rooms: RoomsOfHub,
+        users: ApplicationUsers,
+        *,
+        parser: str = "json",
+        **transport: Any,
     ) -> None:
-        """`parser`: "json" or "msgpack". `transport`: options of `SocketIOServer` and `EngineServer`."""
-        self._parts = parts
-        self._dispatcher = dispatcher
-        self._catch_up = catch_up
-        self.server: SocketIOServer[_Client] = SocketIOServer(self, codec=CODECS[parser](), **transport)
+        """`rooms` and `users` are for applications on the server.
+
+        `parser`: "json" or "msgpack". `transport`: options of `SocketIOServer` and `EngineServer`.
+        """
+        self._backend = backend
+        self.server: SocketIOServer[SocketIOClient] = SocketIOServer(
+            self, rooms=rooms, admission=users, codec=CODECS[parser](), **transport
+        )
+        # The actions are what is registered in `/`: `on` refuses their names, and the Admin UI lists the namespace.
+        self.server.handlers["/"] = {action.name: action.handler for action in backend.dispatcher.registry}
+        users.server = self.server
 
     @property
     def eio(self) -> EngineServer:
@@ -81,68 +94,48 @@ class SocketIOGateway:
         return engine
 
     async def stop(self) -> None:
-        """Tell every connection that the server goes away, and close it."""
+        """Close all connections with the reason `shutdown`."""
         for socket in self.server.sockets:
             if socket.data is not None and socket.data.connection is not None:
-                socket.data.connection.link.close(CloseReason.SHUTDOWN)
+                socket.data.close(CloseReason.SHUTDOWN)
         await self.eio.end_all(CloseReason.SHUTDOWN)
+        await self.server.end_handlers()
 
     # -- called by the transport ---------------------------------------------------------------------------------
 
-    def connect(self, socket: NamespaceSocket[_Client], auth: Any) -> None:
-        socket.data = client = _Client()
-        client.connecting = asyncio.create_task(self._connect(socket, client, auth))
+    def connect(self, socket: NamespaceSocket[SocketIOClient], auth: Any) -> None:
+        socket.data = SocketIOClient(self._backend, socket, self.server.codec, auth)
 
-    def event(self, socket: NamespaceSocket[_Client], data: list[Any], ack_id: int | None, size: int) -> None:
+    def event(self, socket: NamespaceSocket[SocketIOClient], data: list[Any], ack_id: int | None, size: int) -> None:
         client = socket.data
         assert client is not None
+        link = client.link
 
         def reply(answer: Answer) -> None:
             if ack_id is not None:
-                client.link.answer(ack_id, answer)
+                link.send(link.codec.answer(ack_id, answer.wire()))
 
         try:
-            raw = payload_of(data[1:])
+            payload = payload_of(data[1:])
         except ActionError as error:
-            room = client.inbox.refuse(error, reply)
+            client.actions.refuse(error, reply)
         else:
-            room = client.inbox.push(data[0], raw, size, reply)
-        if not room:
-            client.link.close(CloseReason.PROTOCOL_ERROR)
+            client.actions.push(data[0], payload, size, reply)
 
-    def disconnected(self, socket: NamespaceSocket[_Client]) -> None:
+    def disconnected(self, socket: NamespaceSocket[SocketIOClient]) -> None:
         socket.session.heartbeat = None
-        connection = socket.data.connection if socket.data is not None else None
-        if connection is not None:
-            ended(self._parts, connection)
+        if socket.data is not None:
+            socket.data.ended()
+            socket.data = None  # they hold each other: only the collector would free them
 
-    def broken(self, socket: NamespaceSocket[_Client]) -> None:
-        assert socket.data is not None
-        socket.data.link.close(CloseReason.PROTOCOL_ERROR)
+    def broken(self, socket: NamespaceSocket[SocketIOClient]) -> None:
+        if socket.data is not None:
+            socket.data.close(CloseReason.PROTOCOL_ERROR)
 
-    # -- connections ---------------------------------------------------------------------------------------------
+    def failed(self, socket: NamespaceSocket[SocketIOClient]) -> None:
+        if socket.data is not None:
+            socket.data.close(CloseReason.SHUTDOWN)
 
-    async def _connect(self, socket: NamespaceSocket[_Client], client: _Client, data: Any) -> None:
-        connection: Connection | None = None
-        try:
-            auth = read_auth(data)
-            client.link = link = SocketIOLink(socket.session, self.server.codec)
-            opened = connection = await open_connection(self._parts, link, auth)
-            address = socket.peer.address
-            client.inbox = link.inbox = Inbox(
-                self._dispatcher, lambda: Context(self._parts, opened.principal, opened, address)
-            )
-            if socket.session.closing or socket.session.sealed:
-                self._parts.hub.remove(connection)
-                return
-            client.connection = connection
-            socket.session.heartbeat = CursorHeartbeat(connection, self._parts)
-            socket.accept()
-            self._catch_up.start(connection, auth.cursors)
-        except Exception as problem:
-            if connection is not None:
-                self._parts.hub.remove(connection)
-            error = self._dispatcher.describe(problem, "connect")
-            socket.refuse({"message": error.message, "data": error.model_dump(mode="json")})
-        finally:
-            client.connecting = None
+    def overflowed(self, socket: NamespaceSocket[SocketIOClient]) -> None:
+        if socket.data is not None:
+            socket.data.close(CloseReason.SLOW_CONSUMER)

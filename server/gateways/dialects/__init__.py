@@ -1,1 +1,1 @@
-"""Other systems' ways of speaking, as their documents say: each only translates (docs/dialects.md)."""
+"""The documented protocols of other systems. Each dialect only translates (docs/dialects.md)."""

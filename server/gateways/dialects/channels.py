@@ -1,14 +1,16 @@
-"""The two channels: an echo channel and a public one, each behind a link that is given to who is signed in.
+"""The two-channels protocol: an echo channel and a public one. Signed-in users get a link to each.
 
-The public channel is the topic `PUBLIC`. Its owner is an account of the server's, so that nobody owns it.
+The public channel is the topic `PUBLIC`. An account of the server owns it, so that no user does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, Final
-from urllib.parse import parse_qs, parse_qsl
+from urllib.parse import parse_qsl
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -16,65 +18,102 @@ from starlette.requests import ClientDisconnect
 
 from server.auth import Auth, now_ms
 from server.context import Context, Parts
-from server.contract.errors import ActionError, CloseReason, Error, ErrorCode, invalid, not_found
-from server.delivery.connection import Principal
+from server.contract.errors import ActionError, Error, ErrorCode, invalid, not_found
+from server.contract.events import Closing, RoomRemoved
+from server.contract.models import Message, View
 from server.dispatch import Answer, Dispatcher
 from server.gateways import rest
-from server.gateways.dialects.speaker import SpeakerGateway
-from server.gateways.dialects.turns import TurnTaker
-from server.gateways.openapi import PASSWORD_FLOW
-from server.gateways.requests import NOTE, Note
-from server.gateways.websocket import POLICY, UNAUTHENTICATED
-from server.transport.outlet import Scope
-from server.transport.websocket import WebSocketSession
+from server.gateways.client_session import Backend
+from server.gateways.dialects.mounting import Admit, Dialects
+from server.gateways.dialects.routes import FORM, PASSWORD_FLOW
+from server.gateways.dialects.sequential import SequentialClient
+from server.gateways.problems import problem
+from server.gateways.request_log import RECORD, RequestRecord
+from server.gateways.websocket_client import POLICY, UNAUTHENTICATED
+from server.principal import Principal
+from server.transport.buffered_session import Scope
+from server.transport.input_limits import parameters
+from server.transport.websocket_server import WebSocketSession
 
 ECHO, PUBLIC_CHANNEL = "echo_ws", "pub_ws"
-"""Their paths, what their tickets are for, and the devices of their connections."""
+"""Names of the channels: their paths, the purposes of their tickets, and the devices of their connections."""
 PUBLIC: Final = "public"
 OWNER: Final = "channels"
 HISTORY: Final = 5_000
-HISTORY_BYTES: Final = 4 * 1024 * 1024
-"""`GET /history` answers with so much at once."""
+HISTORY_BYTES: Final = 512 * 1024
+"""Approximate limits of one answer of `GET /history`, in entries and bytes."""
 PAGE: Final = 200
-_FORM: Final = "application/x-www-form-urlencoded"
 _MAX_FIELDS: Final = 20
-Admit = Callable[[Scope], Awaitable[tuple[int, str] | None]]
+logger = logging.getLogger("tidings.channels")
+
+
+def mount(dialects: Dialects) -> None:
+    parts, dispatcher = dialects.backend.parts, dialects.backend.dispatcher
+    channel = PublicChannel(parts, dispatcher)
+    dialects.add_websocket(f"/{ECHO}", EchoChannelClient, admission(parts.auth, dispatcher, ECHO))
+    dialects.add_websocket(
+        f"/{PUBLIC_CHANNEL}",
+        partial(PublicChannelClient, channel),
+        admission(parts.auth, dispatcher, PUBLIC_CHANNEL),
+    )
+    routes = _Routes(parts, dispatcher, channel, dialects.public_url)
+    dialects.add_routes(routes.install)
+    if dialects.public_channel:
+        dialects.add_preparation(channel.prepare)
 
 
 class PublicChannel:
     def __init__(self, parts: Parts, dispatcher: Dispatcher) -> None:
         self.since = now_ms()
-        """When the server was started: a newcomer gets what was said from then on."""
+        """The start of the server (ms): a newcomer gets the messages since then."""
         self._parts = parts
         self._dispatcher = dispatcher
-        self._making = asyncio.Lock()
+        self._creating = asyncio.Lock()
         self._owner: Principal | None = None
+        parts.directory.founders[PUBLIC] = self.create
 
     async def enter(self, context: Context) -> None:
-        """Make the caller a member, and the topic if it is not there yet.
+        """Make the caller a member; creates the topic if necessary.
 
-        Raises `forbidden` for who is banned, and `conflict` if a user or a private topic has its name.
+        Raises `forbidden` for a banned user, and `conflict` if a user or a private topic has the name.
         """
-        if await self._subscribe(context):
-            return
-        async with self._making:
-            taken = await self._make()
         if not await self._subscribe(context):
-            raise taken or not_found()
+            raise await self.create() or not_found()
+
+    async def prepare(self) -> None:
+        """Create the topic unless its name is taken, so that it is listed before anybody has entered it.
+
+        If this fails, the first user who enters creates it.
+        """
+        try:
+            if not await self._parts.directory.has(PUBLIC):
+                await self.create()
+        except Exception as problem:
+            logger.warning(
+                "the public channel could not be created; the first user who enters will create it: %s", problem
+            )
+
+    async def create(self) -> ActionError | None:
+        """Create the topic if it does not exist, for users who subscribe to it over any gateway.
+
+        Returns the error if the name is taken.
+        """
+        async with self._creating:
+            return await self._create()
 
     async def _subscribe(self, context: Context) -> bool:
-        """False: there is no such public topic."""
+        """Make the caller a member. Returns False if there is no public topic with the name."""
         try:
             await self._do("subscribe", {"topic_name": PUBLIC}, context)
         except ActionError as error:
             if error.code is ErrorCode.NOT_FOUND:
                 return False
-            if error.code is not ErrorCode.CONFLICT:  # a member already
+            if error.code is not ErrorCode.CONFLICT:  # already a member
                 raise
         return True
 
-    async def _make(self) -> ActionError | None:
-        """Returns the error if the name is taken; by another node for the same purpose, perhaps."""
+    async def _create(self) -> ActionError | None:
+        """Create the topic. Returns the error if the name is taken, perhaps by another node that created it."""
         if self._owner is None:
             self._owner = await self._parts.auth.service(OWNER)
         try:
@@ -92,93 +131,101 @@ class PublicChannel:
 # -- WebSockets ------------------------------------------------------------------------------------------------------
 
 
-class _Channel(TurnTaker):
-    """A WebSocket of a channel: the token or ticket is in its address, and good, or there is no WebSocket."""
+class _ChannelClient(SequentialClient):
+    """A WebSocket of a channel. Its address has a valid token or ticket, checked in the handshake."""
 
     def opened(self, query: Mapping[str, str]) -> None:
-        self.sign_in(query.get("token", ""))
+        self.sign_in_by_token(query.get("token", ""))
 
-    def hears(self) -> set[str]:
+    def initial_rooms(self) -> set[str]:
         return set()
 
     def refused(self, error: Error) -> None:
-        self.leave(UNAUTHENTICATED if error.code.http_status == 401 else POLICY, _refusal(error))
+        self.disconnect(UNAUTHENTICATED if error.code.http_status == 401 else POLICY, _refusal(error))
 
     def failed(self, error: Error) -> None:
-        self.in_turn(lambda: self.say(_refusal(error)))
+        self.after_answers(lambda: self.send(_refusal(error)))
 
-    def told(self, event: str, payload: Any) -> object | None:
-        if event != "closing":
+    def translate(self, event: str, view: View) -> object | None:
+        if not isinstance(view, Closing):
             return None
-        reason = CloseReason(payload["reason"])
-        return {"error": {"code": reason, "message": "the channel is closed", "reconnect": reason.reconnect}}
+        return {"error": {"code": view.reason, "message": "the channel is closed", "reconnect": view.reconnect}}
 
 
-class EchoChannel(_Channel):
-    """Says what it is told. Both directions are in the database before it does."""
+class EchoChannelClient(_ChannelClient):
+    """The echo channel. Both directions are stored before the answer."""
 
     name: ClassVar[str] = ECHO
     purpose: ClassVar[str] = ECHO
 
-    def arrived(self) -> None:
-        self.begin()
+    _is_proxy = False
 
-    async def deal(self, data: str | bytes) -> None:
-        self.ask("echo", {"content": _text(data)}, len(data), self._answered)
+    def signed_in(self) -> None:
+        assert self.connection is not None, "not signed in"
+        self._is_proxy = self.parts.echo.listen(self.connection.principal, self.connection, self.send_text)
+        self.start_handling()
+
+    async def handle(self, data: str | bytes) -> None:
+        self.actions.push("echo", {"content": _text(data)}, len(data), self._answered)
 
     def _answered(self, answer: Answer) -> None:
         if answer.error is not None:
-            self.say(_refusal(answer.error))
-        else:
-            self.say_text(answer.data["content"])
+            self.send(_refusal(answer.error))
+        elif not self._is_proxy:  # the listener sends all replies of an upstream, including this one
+            self.send_text(answer.data["content"])
 
 
-class PublicSpeaker(_Channel):
-    """Text in, and out who said what. What was said since the server was started comes first."""
+class PublicChannelClient(_ChannelClient):
+    """The public channel: text in, messages out. The messages since the start of the server come first."""
 
     name: ClassVar[str] = PUBLIC_CHANNEL
     purpose: ClassVar[str] = PUBLIC_CHANNEL
 
-    def __init__(self, channel: PublicChannel, gateway: SpeakerGateway, session: WebSocketSession) -> None:
-        super().__init__(gateway, session)
+    def __init__(self, channel: PublicChannel, backend: Backend, session: WebSocketSession) -> None:
+        super().__init__(backend, session)
         self._channel = channel
         self._room_id = ""
 
-    def arrived(self) -> None:
-        self.begin(self._come_in)
+    def signed_in(self) -> None:
+        self.start_handling(self._enter_channel)
 
-    async def _come_in(self) -> None:
+    async def _enter_channel(self) -> None:
         try:
-            await self._channel.enter(self.context())
-            room = (await self.do("connect_to_room", {"topic_name": PUBLIC}))["room"]
+            await self._channel.enter(self.actions.context())
+            room = (await self.run("connect_to_room", {"topic_name": PUBLIC}))["room"]
             self._room_id = room["room_id"]
-            if not await self.enter(self._room_id, since=self._channel.since):
+            if not await self.enter_room(self._room_id, since=self._channel.since):
                 raise _REMOVED
         except ActionError as error:
-            self.leave(POLICY, _refusal(error.error))
+            self.disconnect(POLICY, _refusal(error.error))
 
-    async def deal(self, data: str | bytes) -> None:
-        self.ask("message", {"room_id": self._room_id, "content": _text(data)}, len(data), self._answered)
+    async def handle(self, data: str | bytes) -> None:
+        self.actions.push("message", {"room_id": self._room_id, "content": _text(data)}, len(data), self._answered)
 
     def _answered(self, answer: Answer) -> None:
-        if answer.error is not None:  # what succeeded comes as everybody's messages do
-            self.say(_refusal(answer.error))
+        if answer.error is not None:  # a sent message arrives as an event
+            self.send(_refusal(answer.error))
 
-    def told(self, event: str, payload: Any) -> object | None:
-        if event == "message" and payload["room_id"] == self._room_id and not payload["deleted"]:
-            said = {"username": payload["sender"], "message": payload["content"], "created_at": payload["created_at"]}
-            return {"id": payload["id"], **said}
-        if event == "room_removed" and payload["room_id"] == self._room_id:
-            asyncio.get_running_loop().call_soon(self.leave, POLICY, _refusal(_REMOVED.error))
-        return super().told(event, payload)
+    def translate(self, event: str, view: View) -> object | None:
+        match view:
+            case Message(deleted=False) if view.room_id == self._room_id:
+                return {
+                    "id": view.id,
+                    "username": view.sender,
+                    "message": view.content,
+                    "created_at": view.created_at,
+                }
+            case RoomRemoved() if view.room_id == self._room_id:
+                asyncio.get_running_loop().call_soon(self.disconnect, POLICY, _refusal(_REMOVED.error))
+        return super().translate(event, view)
 
 
-_REMOVED: Final = ActionError(ErrorCode.FORBIDDEN, "you are not in the public channel any more")
+_REMOVED: Final = ActionError(ErrorCode.FORBIDDEN, "you are no longer in the public channel")
 
 
 def _text(data: str | bytes) -> str:
     if isinstance(data, bytes):
-        raise invalid("frame", "a text frame is wanted, not a binary one")
+        raise invalid("frame", "must be a text frame, not a binary one")
     return data
 
 
@@ -187,13 +234,11 @@ def _refusal(error: Error) -> dict[str, Any]:
 
 
 def admission(auth: Auth, dispatcher: Dispatcher, purpose: str) -> Admit:
-    """Who has no good token or ticket gets no WebSocket."""
+    """A check that refuses a WebSocket in the handshake without a valid token or ticket."""
 
     async def admit(scope: Scope) -> tuple[int, str] | None:
-        query: bytes = scope.get("query_string", b"")
-        token = parse_qs(query.decode("latin-1")).get("token", [""])[0]
         try:
-            await auth.authenticate(token, purpose)
+            await auth.authenticate(parameters(scope.get("query_string", b"")).get("token", ""), purpose)
         except Exception as problem:
             error = dispatcher.describe(problem, purpose)
             return error.code.http_status, error.message
@@ -205,40 +250,39 @@ def admission(auth: Auth, dispatcher: Dispatcher, purpose: str) -> Admit:
 # -- HTTP ------------------------------------------------------------------------------------------------------------
 
 
-def install(web: FastAPI, parts: Parts, dispatcher: Dispatcher, channel: PublicChannel) -> None:
-    """Add the routes."""
-    routes = _Routes(parts, dispatcher, channel)
-    for method, path, serve in (
-        ("POST", "/register", routes.register),
-        ("POST", PASSWORD_FLOW, routes.login),
-        ("GET", f"/{ECHO}", routes.echo_link),
-        ("GET", f"/{PUBLIC_CHANNEL}", routes.public_link),
-        ("GET", "/history", routes.history),
-    ):
-        web.add_api_route(path, routes.endpoint(serve), methods=[method], include_in_schema=False)
-
-
 class _Routes:
-    def __init__(self, parts: Parts, dispatcher: Dispatcher, channel: PublicChannel) -> None:
+    def __init__(self, parts: Parts, dispatcher: Dispatcher, channel: PublicChannel, public_url: str) -> None:
         self._parts = parts
         self._dispatcher = dispatcher
         self._channel = channel
+        self._public_url = public_url
+        """The origin of every link; empty: the host of the request."""
+
+    def install(self, web: FastAPI) -> None:
+        for method, path, serve in (
+            ("POST", "/register", self.register),
+            ("POST", PASSWORD_FLOW, self.login),
+            ("GET", f"/{ECHO}", self.echo_link),
+            ("GET", f"/{PUBLIC_CHANNEL}", self.public_link),
+            ("GET", "/history", self.history),
+        ):
+            web.add_api_route(path, self.endpoint(serve), methods=[method], include_in_schema=False)
 
     def endpoint(
         self, serve: Callable[[Request], Awaitable[tuple[int, dict[str, Any]]]]
     ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            note: Note = request.scope[NOTE]
-            note.action = request.url.path.strip("/")
+            record: RequestRecord = request.scope[RECORD]
+            record.action = request.url.path.strip("/")
             try:
                 status, data = await serve(request)
             except ClientDisconnect:
                 return Response(status_code=400)  # nobody reads it
-            except Exception as problem:
-                error = self._dispatcher.describe(problem, note.action, note.request_id)
-                note.outcome = error.code
-                return rest.problem(error)
-            note.outcome = "ok"
+            except Exception as failure:
+                error = self._dispatcher.describe(failure, record.action, record.request_id)
+                record.outcome = error.code
+                return problem(error)
+            record.outcome = "ok"
             return Response(orjson.dumps(data), status, {"Cache-Control": "no-store"}, media_type="application/json")
 
         return endpoint
@@ -250,12 +294,12 @@ class _Routes:
         return 200, await self._signed_in("login", request)
 
     async def _signed_in(self, action: str, request: Request) -> dict[str, Any]:
-        got = await self._do(action, await _credentials(request), self._context(request))
-        request.scope[NOTE].user = username = got["user"]["username"]
+        credentials = await self._do(action, await _credentials(request), self._context(request))
+        request.scope[RECORD].user = username = credentials["user"]["username"]
         return {
-            "access_token": got["token"],
+            "access_token": credentials["token"],
             "token_type": "bearer",
-            "expires_at": got["expires_at"],
+            "expires_at": credentials["expires_at"],
             "username": username,
         }
 
@@ -269,12 +313,12 @@ class _Routes:
 
     def _link(self, request: Request, purpose: str, context: Context) -> dict[str, Any]:
         ticket, expires_at = self._parts.auth.ticket(context.principal, purpose)
-        scheme = "wss" if request.url.scheme == "https" else "ws"
-        link = f"{scheme}://{request.url.netloc}/{purpose}?token={ticket}"
+        base = self._public_url or f"{request.url.scheme}://{request.url.netloc}"
+        link = f"{base.replace('http', 'ws', 1)}/{purpose}?token={ticket}"
         return {"link": link, "expires_in": max(0, (expires_at - now_ms()) // 1000)}
 
     async def history(self, request: Request) -> tuple[int, dict[str, Any]]:
-        """The newest of the echo log, in order; `?before=` what an answer had as `next`: what is older."""
+        """The newest entries of the echo log, in order; with `?before=`, the `next` of an answer, older ones."""
         context = await self._signed(request)
         before = request.query_params.get("before")
         pages: list[list[dict[str, Any]]] = []
@@ -295,42 +339,44 @@ class _Routes:
         return 200, {"history": history, "next": before}
 
     async def _signed(self, request: Request) -> Context:
-        """Raises `unauthenticated` and its kin."""
+        """The context of a signed-in caller. Raises `unauthenticated`, `token_expired` or `token_revoked`."""
         principal = await rest.bearer(request, self._parts.auth)
-        request.scope[NOTE].user = principal.username
+        request.scope[RECORD].user = principal.username
         return self._context(request, principal)
 
     def _context(self, request: Request, caller: Principal | None = None) -> Context:
         address = request.client.host if request.client else ""
-        note: Note = request.scope[NOTE]
-        return Context(self._parts, caller, address=address, agent=rest.agent_of(request), request_id=note.request_id)
+        record: RequestRecord = request.scope[RECORD]
+        return Context(
+            self._parts, caller, address=address, agent=rest.agent_of(request), request_id=record.request_id
+        )
 
     async def _do(self, action: str, payload: object, context: Context) -> Any:
         return (await self._dispatcher.execute(action, payload, context, gateway="rest")).result()
 
 
 async def _credentials(request: Request) -> dict[str, Any]:
-    """Of JSON, or of a form as OAuth2 has it (RFC 6749, section 4.3.2). Raises `invalid`."""
-    body = await rest.body_of(request)
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM:
+    """Username and password from JSON, or from a form of OAuth2 (RFC 6749, section 4.3.2). Raises `invalid`."""
+    body = await rest.body_of(request, rest.MAX_ANONYMOUS_BODY)
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM:
         fields = _form(body)
         if fields.get("grant_type", "password") != "password":
-            raise invalid("grant_type", "password")
+            raise invalid("grant_type", "must be `password`")
     else:
         fields = rest.json_object(body)
     if "login" in fields:
         if "username" in fields:
-            raise invalid("login", "the same as `username`: one of them is given")
+            raise invalid("login", "an alias of `username`: give one of them")
         fields["username"] = fields["login"]
     return {name: fields[name] for name in ("username", "password") if name in fields}
 
 
 def _form(body: bytes) -> dict[str, Any]:
     try:
-        given = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS)
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS)
     except ValueError:
         raise invalid("body", "not a form") from None
-    fields = dict(given)
-    if len(fields) != len(given):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise invalid("body", "a field is given twice")
     return fields

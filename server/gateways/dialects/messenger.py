@@ -1,6 +1,6 @@
-"""The messenger's words, which its two halves share, and its WebSocket: what happens, told as it happens.
+"""The messenger protocol: the formats that its two halves share, and its WebSocket, which sends the events.
 
-A conversation is any room that the user is in; a `ConversationId` is its `room_id`. What can be asked over REST is in
+A conversation is any room that the user is in; a `ConversationId` is its `room_id`. The REST routes are in
 `messenger_rest.py`.
 """
 
@@ -11,22 +11,28 @@ from typing import Any, Final
 
 from server import names
 from server.contract.errors import ActionError, Error, ErrorCode, invalid
+from server.contract.events import MessageChanged, TypingNow
+from server.contract.models import Message, View
 from server.dispatch import Answer
-from server.gateways.dialects.speaker import Speaker, SpeakerGateway
-from server.gateways.websocket import MAX_EARLY, MAX_EARLY_BYTES, POLICY, TRY_LATER, UNAUTHENTICATED
-from server.transport.protocol import Json
-from server.transport.websocket import WebSocketSession
+from server.gateways.client_session import MAX_EARLY, MAX_EARLY_BYTES, Backend
+from server.gateways.dialects.base import DialectClient
+from server.gateways.websocket_client import POLICY, TRY_LATER, UNAUTHENTICATED
+from server.transport.input_limits import BoundedJson
+from server.transport.websocket_server import WebSocketSession
 
 PATH: Final = "/websocket"
+_CHANGES: Final = {"message_edited": "Message Edited", "message_deleted": "Message Deleted"}
+MAX_FIELDS: Final = 64
+"""Most fields of one object, several times as many as any object has."""
 
 
-def envelope(said: str, data: object = None) -> dict[str, object]:
-    return {"Message": said, "Data": data}
+def envelope(text: str, data: object = None) -> dict[str, object]:
+    return {"Message": text, "Data": data}
 
 
 def message_of(message: Mapping[str, Any]) -> dict[str, object]:
-    """A canonical `Message` in the messenger's words."""
-    said = {
+    """A canonical `Message` in the messenger's format."""
+    fields = {
         "MessageId": message["id"],
         "ConversationId": message["room_id"],
         "Sender": message["sender"],
@@ -37,36 +43,41 @@ def message_of(message: Mapping[str, Any]) -> dict[str, object]:
         "Seq": message["seq"],
     }
     if message["client_id"] is not None:
-        said["ClientId"] = message["client_id"]
-    return said
+        fields["ClientId"] = message["client_id"]
+    return fields
 
 
-class Fields:
-    """The fields that a client gave, by names however they are written: `MessageId`, `messageId`, `message_id`."""
+class MessengerFields:
+    """The fields of a client's object, with names in any spelling: `MessageId`, `messageId`, `message_id`."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        """Raises `invalid` if one is given twice."""
+        """Raises `invalid` for a repeated field, or more than `MAX_FIELDS`."""
+        if len(given) > MAX_FIELDS:
+            raise invalid("field", f"more than {MAX_FIELDS} fields")
         self._given: dict[str, Any] = {}
         self._known: dict[str, str] = {}
         for name, value in given.items():
             if _plain(name) in self._given:
-                raise invalid("field", "one is given twice")
+                raise invalid("field", "a field is given twice")
             self._given[_plain(name)] = value
 
     def __getitem__(self, name: str) -> Any:
-        """None if it was not given."""
+        """The value of a field, or None."""
         return self._given.get(_plain(name))
 
     def take(self, **wanted: str) -> dict[str, Any]:
-        """An action's payload: for each of its fields the one of that name here, if it was given."""
+        """The payload of an action, from `field="Name"` pairs: its fields with the values of the named ones, if
+        given."""
         self._known |= wanted
         return {field: value for field, name in wanted.items() if (value := self[name]) is not None}
 
-    def said(self, error: Error) -> str:
-        """What is wrong, in the names that the client knows."""
+    def describe(self, error: Error) -> str:
+        """The text of an error, with the client's names of the fields."""
         fields = error.details.get("fields") if error.code is ErrorCode.INVALID else None
         if isinstance(fields, dict):
-            return "; ".join(f"{self._known.get(at.split('.')[0], at)}: {why}" for at, why in fields.items())
+            return "; ".join(
+                f"{self._known.get(field.split('.')[0], field)}: {reason}" for field, reason in fields.items()
+            )
         first, _, rest = error.message.partition(" ")
         return f"{self._known.get(first, first)} {rest}".strip()
 
@@ -75,106 +86,105 @@ def _plain(name: str) -> str:
     return name.replace("_", "").lower()
 
 
-def to_send(fields: Fields, conversation: str = "ConversationId") -> dict[str, Any]:
-    """The payload of `message`: into a conversation, or to a user, with whom the first message makes one."""
+def to_send(fields: MessengerFields, conversation: str = "ConversationId") -> dict[str, Any]:
+    """The payload of `message`, to a conversation or to a user. Raises `invalid`."""
     payload = fields.take(room_id=conversation, username="Recipient", content="Message", client_id="ClientId")
     if ("room_id" in payload) == ("username" in payload):
-        raise invalid(conversation, "give it, or Recipient")
+        raise invalid(conversation, "give either it or Recipient")
     return payload
 
 
-class Messenger(Speaker):
-    """One WebSocket: a JWT, then who is typing; and every message of one's conversations."""
+class MessengerClient(DialectClient):
+    """One WebSocket: receives a JWT, then typing and messages; sends the events of the user's conversations."""
 
     name = "messenger"
 
-    def __init__(self, gateway: SpeakerGateway, session: WebSocketSession) -> None:
-        super().__init__(gateway, session)
+    def __init__(self, backend: Backend, session: WebSocketSession) -> None:
+        super().__init__(backend, session)
         self._held: list[str | bytes] | None = []
-        """What came behind the token, and waits until the connection is in its rooms; None: it is in them."""
+        """Frames that arrived after the token and wait for `entered`; None after it."""
         self._held_bytes = 0
 
     def opened(self, query: Mapping[str, str]) -> None:
-        self.say({"Message": "Websocket Open"})
+        self.send({"Message": "Websocket Open"})
 
     def received(self, data: str | bytes) -> None:
         if self._held is None:
             self._read(data)
         elif self.connection is None:
-            self.sign_in(_token(data))
+            self.sign_in_by_token(_token(data))
         else:
             self._held.append(data)
             self._held_bytes += len(data)
             if len(self._held) > MAX_EARLY or self._held_bytes > MAX_EARLY_BYTES:
-                self.leave(POLICY)
+                self.disconnect(POLICY)
 
     def refused(self, error: Error) -> None:
         if error.retryable or error.code is ErrorCode.INTERNAL:
-            self.leave(TRY_LATER)
+            self.disconnect(TRY_LATER)
         else:
-            self.leave(UNAUTHENTICATED)
+            self.disconnect(UNAUTHENTICATED)
 
-    def arrived(self) -> None:
-        """It is told when who types hears it: see `entered`."""
+    def signed_in(self) -> None:
+        """Nothing yet: the answer is sent in `entered`, when typing reaches the rooms."""
 
     def entered(self) -> None:
-        self.say({"Message": "Websocket Authenticated"})
+        self.send({"Message": "Websocket Authenticated"})
         held, self._held = self._held or [], None
         for data in held:
             self._read(data)
 
-    def told(self, event: str, payload: Any) -> object | None:
-        if event == "message":
-            return envelope("New Message", message_of(payload))
-        if event == "message_edited":
-            return envelope("Message Edited", message_of(payload["message"]))
-        if event == "message_deleted":
-            return envelope("Message Deleted", message_of(payload["message"]))
-        if event == "typing" and payload["typing"] and payload["username"] != self.username:
-            return {"User": payload["username"], "Message": "Typing", "ConvId": payload["room_id"]}
+    def translate(self, event: str, view: View) -> object | None:
+        match view:
+            case Message():
+                return envelope("New Message", message_of(view.model_dump()))
+            case MessageChanged() if event in _CHANGES:
+                return envelope(_CHANGES[event], message_of(view.message.model_dump()))
+            case TypingNow(typing=True) if view.username != self.username:
+                return {"User": view.username, "Message": "Typing", "ConvId": view.room_id}
         return None
 
     def _read(self, data: str | bytes) -> None:
-        fields = Fields({})
+        fields = MessengerFields({})
         try:
-            fields = Fields(_object(_text(data)))
+            fields = MessengerFields(_object(_text(data)))
             if fields["Message"] == "Typing":
                 self._ask("typing", self._typing(fields), fields, len(data))
             elif fields["Message"] == "New Message":
-                fields = Fields(_inner(fields["Data"]))
+                fields = MessengerFields(_inner(fields["Data"]))
                 self._ask("message", to_send(fields), fields, len(data))
             else:
-                raise invalid("Message", '"Typing" or "New Message" is wanted')
+                raise invalid("Message", 'must be "Typing" or "New Message"')
         except ActionError as error:
-            self.answer(error, self._complain(fields))
+            self.actions.refuse(error, self._report_failure(fields))
 
-    def _typing(self, fields: Fields) -> dict[str, Any]:
+    def _typing(self, fields: MessengerFields) -> dict[str, Any]:
         user = fields["User"]
-        if not isinstance(user, str) or names.try_username(user) != self.username:
-            raise ActionError(ErrorCode.FORBIDDEN, "User is not who has authenticated")
+        if not isinstance(user, str) or names.try_username_key(user) != names.username_key(self.username):
+            raise ActionError(ErrorCode.FORBIDDEN, "User is not the authenticated user")
         if fields["ConvId"] is None:
-            raise invalid("ConvId", "is wanted")
+            raise invalid("ConvId", "required")
         return fields.take(room_id="ConvId")
 
-    def _ask(self, action: str, payload: Mapping[str, Any], fields: Fields, size: int) -> None:
-        self.ask(action, payload, size, self._complain(fields))
+    def _ask(self, action: str, payload: Mapping[str, Any], fields: MessengerFields, size: int) -> None:
+        self.actions.push(action, payload, size, self._report_failure(fields))
 
-    def _complain(self, fields: Fields) -> Callable[[Answer], None]:
-        """Says what went wrong; what went well is seen."""
+    def _report_failure(self, fields: MessengerFields) -> Callable[[Answer], None]:
+        """A callback that sends the error of a failed action. A successful one is answered by its event."""
 
         def answered(answer: Answer) -> None:
             if answer.error is not None:
-                self.say(envelope(fields.said(answer.error)))
+                self.send(envelope(fields.describe(answer.error)))
 
         return answered
 
 
 def _token(data: str | bytes) -> str:
-    """The JWT, bare or as a JSON string. What is neither is no token either."""
+    """The JWT, bare or as a JSON string; empty for any other frame."""
     try:
         token = _text(data).strip()
         if token.startswith('"'):
-            token = Json.loads(token)
+            token = BoundedJson.loads(token)
     except (ActionError, ValueError):
         return ""
     return token.strip().removeprefix("Bearer ")
@@ -189,7 +199,7 @@ def _text(data: str | bytes) -> str:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        return _inner(Json.loads(text), "frame")
+        return _inner(BoundedJson.loads(text), "frame")
     except ValueError:
         raise invalid("frame", "not JSON") from None
 

@@ -1,8 +1,9 @@
-"""The messenger's REST routes: everything can be asked there, in one envelope."""
+"""The messenger's REST routes. Every answer has the same envelope."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -11,91 +12,113 @@ from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
+from server import names
 from server.auth import now_ms
 from server.context import Context, Parts
 from server.contract.errors import ActionError, Error, ErrorCode, invalid, not_found
 from server.contract.models import timestamp
-from server.delivery.connection import Principal
 from server.dispatch import Dispatcher
-from server.gateways.dialects.messenger import Fields, envelope, message_of, to_send
-from server.gateways.requests import NOTE, Note
-from server.gateways.rest import agent_of, bearer, body_of, json_object, take_idempotency_key
+from server.gateways.dialects.messenger import PATH, MessengerClient, MessengerFields, envelope, message_of, to_send
+from server.gateways.dialects.mounting import Dialects
+from server.gateways.request_log import RECORD, RequestRecord
+from server.gateways.rest import (
+    MAX_ANONYMOUS_BODY,
+    MAX_BODY,
+    agent_of,
+    bearer,
+    body_of,
+    json_object,
+    take_idempotency_key,
+)
+from server.principal import Principal
 
 MAX_CONVERSATIONS = 1000
-MAX_MESSAGES, MAX_CHARACTERS = 10_000, 4 * 1024 * 1024
-"""What is given at once to who asks for all; the rest is behind the `Link` to the next page."""
-_ROOMS_AT_ONCE, _MEMBERS_AT_ONCE, _MESSAGES_AT_ONCE = 500, 500, 200
+MAX_OF_SEVERAL = 100
+"""Most topics and groups among them: loading the members of each takes an action."""
+MAX_MESSAGES, MAX_CHARACTERS = 10_000, 512 * 1024
+"""Limits of an answer without a page query; the header `Link` leads to the rest."""
+MEMBERS_READ_AS_ONE = 10
+"""Loading the members of this many rooms counts as one read, so that users with many rooms can list them all."""
+_ROOMS_PER_PAGE, _MEMBERS_PER_PAGE, _MESSAGES_PER_PAGE = 500, 500, 200
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_ELSE = "messenger: no such route"
+OTHER_ROUTES = "messenger: no such route"
+"""The name of the routes that refuse every other request."""
 
 
-class _Request:
-    """One request: what was given, and how the actions behind it are asked."""
+class _MessengerRequest:
+    """One request: its fields, and the execution of its actions."""
 
     def __init__(self, request: Request, parts: Parts, dispatcher: Dispatcher, caller: Principal | None) -> None:
         self.auth = parts.auth
         self.caller = caller
-        self.fields = Fields({})
+        self.fields = MessengerFields({})
         self.headers: dict[str, str] = {}
-        """Of the answer."""
+        """Headers of the answer."""
         self.http = request
         self._parts = parts
         self._dispatcher = dispatcher
 
     @property
-    def note(self) -> Note:
-        note: Note = self.http.scope[NOTE]
-        return note
+    def record(self) -> RequestRecord:
+        record: RequestRecord = self.http.scope[RECORD]
+        return record
 
-    async def ask(self, action: str, payload: Mapping[str, Any], *, strict: bool = True) -> Any:
-        """Perform a canonical action; its data. Raises `ActionError`. Not `strict`: values are of a query string."""
+    async def ask(self, action: str, payload: Mapping[str, Any], *, strict: bool = True, counted: bool = True) -> Any:
+        """Execute a canonical action; returns its data. Raises `ActionError`.
+
+        Args:
+            strict: False for values of a query string.
+            counted: False if another action of this request was counted already.
+        """
         context = Context(
             self._parts,
             self.caller,
             address=self.http.client.host if self.http.client else "",
             agent=agent_of(self.http),
             until_logout=True,
-            request_id=self.note.request_id,
+            request_id=self.record.request_id,
         )
-        self.note.action = self.note.action or action
-        answer = await self._dispatcher.execute(action, dict(payload), context, strict=strict, gateway="rest")
+        self.record.action = self.record.action or action
+        answer = await self._dispatcher.execute(
+            action, dict(payload), context, strict=strict, gateway="rest", counted=counted
+        )
         for callback in context.afterwards:
             callback()
-        self.note.room = context.room
+        self.record.room = context.room
         return answer.result()
 
     def page(self, *wanted: str) -> dict[str, str]:
-        """Which page is wanted, of the query string; empty: all."""
+        """The page parameters in the query string; empty: everything is requested."""
         self.fields.take(**{name: name for name in wanted})
         return {name: value for name in wanted if (value := self.http.query_params.get(name)) is not None}
 
     def link(self, **page: object) -> None:
-        """Tell where the next page is (RFC 8288)."""
+        """Add a link to the next page to the answer (RFC 8288)."""
         self.headers["Link"] = f'<{quote(self.http.url.path)}?{urlencode(page)}>; rel="next"'
 
 
-async def _create_user(request: _Request) -> object:
+async def _create_user(request: _MessengerRequest) -> object:
     return await _credentials(request, "register")
 
 
-async def _login(request: _Request) -> object:
+async def _login(request: _MessengerRequest) -> object:
     return await _credentials(request, "login")
 
 
-async def _credentials(request: _Request, action: str) -> object:
-    found = await request.ask(action, request.fields.take(username="Username", password="Password"))
-    request.note.user = found["user"]["username"]
-    return found["token"]
+async def _credentials(request: _MessengerRequest, action: str) -> object:
+    signed_in = await request.ask(action, request.fields.take(username="Username", password="Password"))
+    request.record.user = signed_in["user"]["username"]
+    return signed_in["token"]
 
 
-async def _logout(request: _Request) -> object:
+async def _logout(request: _MessengerRequest) -> object:
     await request.ask("logout", {})
     return None
 
 
-async def _profile(request: _Request) -> object:
+async def _profile(request: _MessengerRequest) -> object:
     request.fields.take(username="Username")
-    profile = await request.ask("get_profile", {"username": request.http.path_params["Username"]})
+    profile = await request.ask("get_profile", {"username": _in_path(request)})
     assert request.caller is not None
     return {
         "Username": profile["username"],
@@ -105,25 +128,31 @@ async def _profile(request: _Request) -> object:
     }
 
 
-async def _create_conversation(request: _Request) -> object:
-    one, several = request.fields["Recipient"], request.fields["Recipients"]
-    if (one is None) == (several is None):
-        raise invalid("Recipient", "give it, or Recipients")
-    request.fields.take(usernames="Recipients" if one is None else "Recipient")
-    room = await request.ask("create_conversation", {"usernames": several if one is None else [one]})
+async def _create_conversation(request: _MessengerRequest) -> object:
+    recipient, recipients = request.fields["Recipient"], request.fields["Recipients"]
+    if (recipient is None) == (recipients is None):
+        raise invalid("Recipient", "give either it or Recipients")
+    request.fields.take(usernames="Recipients" if recipient is None else "Recipient")
+    room = await request.ask("create_conversation", {"usernames": recipients if recipient is None else [recipient]})
     return room["room_id"]
 
 
-async def _conversations(request: _Request) -> object:
+async def _conversations(request: _MessengerRequest) -> object:
     page = request.page("after", "limit")
-    found = await request.ask("get_rooms", {"member": True, "limit": _ROOMS_AT_ONCE} | page, strict=False)
-    rooms, then = found["rooms"], found["next"]
-    while not page and then is not None and len(rooms) < MAX_CONVERSATIONS:
-        found = await request.ask("get_rooms", {"member": True, "limit": _ROOMS_AT_ONCE, "after": then})
-        rooms, then = rooms + found["rooms"], found["next"]
-    if then is not None:
-        request.link(**page | {"after": then})
-    seen = [(room, await _members(request, room)) for room in rooms]
+    answer = await request.ask("get_rooms", {"member": True, "limit": _ROOMS_PER_PAGE} | page, strict=False)
+    rooms, after = answer["rooms"], answer["next"]
+    while not page and after is not None and len(rooms) < MAX_CONVERSATIONS:
+        answer = await request.ask("get_rooms", {"member": True, "limit": _ROOMS_PER_PAGE, "after": after})
+        rooms, after = rooms + answer["rooms"], answer["next"]
+    not_direct = [at for at, room in enumerate(rooms) if room["kind"] != "direct"]
+    if len(not_direct) > MAX_OF_SEVERAL:
+        rooms = rooms[: not_direct[MAX_OF_SEVERAL]]
+        after = rooms[-1]["room_id"]
+    if after is not None:
+        request.link(**page | {"after": after})
+    seen = [
+        (room, await _members(request, room, counted=not at % MEMBERS_READ_AS_ONE)) for at, room in enumerate(rooms)
+    ]
     return [
         {
             "ConversationId": room["room_id"],
@@ -137,58 +166,65 @@ async def _conversations(request: _Request) -> object:
     ]
 
 
-async def _members(request: _Request, room: Mapping[str, Any]) -> list[str] | None:
-    """Who is in a room; None if the caller no longer is."""
+async def _members(request: _MessengerRequest, room: Mapping[str, Any], *, counted: bool) -> list[str] | None:
+    """The usernames of a room's members; None if the caller is no longer one."""
     assert request.caller is not None
     if room["kind"] == "direct":
-        return sorted((request.caller.username, room["title"]))
+        return sorted((request.caller.username, room["title"]), key=names.username_key)
     try:
-        found = await request.ask("get_members", {"room_id": room["room_id"], "limit": _MEMBERS_AT_ONCE})
+        answer = await request.ask(
+            "get_members", {"room_id": room["room_id"], "limit": _MEMBERS_PER_PAGE}, counted=counted
+        )
     except ActionError as error:
         if error.code in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
             return None
         raise
-    return [member["username"] for member in found["members"]]
+    return [member["username"] for member in answer["members"]]
 
 
-async def _create_message(request: _Request) -> object:
+async def _create_message(request: _MessengerRequest) -> object:
     payload = to_send(request.fields)
     take_idempotency_key(request.http, payload)
     return (await request.ask("message", payload))["id"]
 
 
-async def _edit_message(request: _Request) -> object:
+async def _edit_message(request: _MessengerRequest) -> object:
     return message_of(await request.ask("edit", request.fields.take(message_id="MessageId", content="Message")))
 
 
-async def _delete_message(request: _Request) -> object:
+async def _delete_message(request: _MessengerRequest) -> object:
     request.fields.take(message_id="MessageId")
-    await request.ask("delete", {"message_id": request.http.path_params["MessageId"]})
+    await request.ask("delete", {"message_id": _in_path(request)})
     return None
 
 
-async def _messages(request: _Request) -> object:
+def _in_path(request: _MessengerRequest) -> str:
+    (value,) = request.http.path_params.values()
+    return str(value)
+
+
+async def _messages(request: _MessengerRequest) -> object:
     request.fields.take(room_id="ConversationId")
-    room = {"room_id": request.http.path_params["ConversationId"]}
+    room = {"room_id": _in_path(request)}
     page = request.page("before", "limit")
     if page:
-        found = await request.ask("history", room | page, strict=False)
-        messages = found["messages"]
+        answer = await request.ask("history", room | page, strict=False)
+        messages = answer["messages"]
     else:
-        found = await request.ask("history", room | {"limit": _MESSAGES_AT_ONCE})
-        messages, size = found["messages"], 0
-        while found["has_more"] and len(messages) < MAX_MESSAGES and size < MAX_CHARACTERS:
-            older = {"before": messages[0]["seq"], "limit": _MESSAGES_AT_ONCE}
-            found = await request.ask("history", room | older)
-            messages = found["messages"] + messages
-            size += sum(len(message["content"]) for message in found["messages"])
-    if found["has_more"]:
+        answer = await request.ask("history", room | {"limit": _MESSAGES_PER_PAGE})
+        messages, size = answer["messages"], 0
+        while answer["has_more"] and len(messages) < MAX_MESSAGES and size < MAX_CHARACTERS:
+            older = {"before": messages[0]["seq"], "limit": _MESSAGES_PER_PAGE}
+            answer = await request.ask("history", room | older)
+            messages = answer["messages"] + messages
+            size += sum(len(message["content"]) for message in answer["messages"])
+    if answer["has_more"]:
         request.link(**page | {"before": messages[0]["seq"]})
     return [message_of(message) for message in messages]
 
 
-_Handler = Callable[[_Request], Awaitable[object]]
-_ROUTES: Final[tuple[tuple[str, _Handler, int, str], ...]] = (
+_Endpoint = Callable[[_MessengerRequest], Awaitable[object]]
+_ROUTES: Final[tuple[tuple[str, _Endpoint, int, str], ...]] = (
     ("POST /user", _create_user, 201, "User created"),
     ("POST /user/login", _login, 200, "Logged in"),
     ("POST /user/logout", _logout, 200, "Logged out"),
@@ -197,13 +233,13 @@ _ROUTES: Final[tuple[tuple[str, _Handler, int, str], ...]] = (
     ("GET /conversation", _conversations, 200, "Conversations"),
     ("POST /message", _create_message, 201, "Message created"),
     ("PUT /message", _edit_message, 200, "Message edited"),
-    ("DELETE /message{MessageId}", _delete_message, 200, "Message deleted"),  # as it is printed, without a slash
-    ("DELETE /message/{MessageId}", _delete_message, 200, "Message deleted"),
-    ("GET /message/{ConversationId}", _messages, 200, "Messages"),
+    ("DELETE /message{MessageId}", _delete_message, 200, "Message deleted"),  # documented without a slash
+    ("DELETE /message/{Id}", _delete_message, 200, "Message deleted"),
+    ("GET /message/{Id}", _messages, 200, "Messages"),
 )
 _ANONYMOUS = (_create_user, _login)
 _WITHOUT_BODY = (_logout, _profile, _conversations, _delete_message, _messages)
-_EVERYTHING_ELSE = (
+_OTHER_PATHS = (
     "/user",
     "/user/{rest:path}",
     "/conversation",
@@ -214,59 +250,66 @@ _EVERYTHING_ELSE = (
 )
 
 
-def install(web: FastAPI, parts: Parts, dispatcher: Dispatcher) -> None:
-    """Add the documented endpoints; what else is asked under their paths is refused in the same envelope."""
-    for route, handler, status, said in _ROUTES:
+def mount(dialects: Dialects) -> None:
+    dialects.add_websocket(PATH, MessengerClient)
+    dialects.add_routes(partial(_install, parts=dialects.backend.parts, dispatcher=dialects.backend.dispatcher))
+
+
+def _install(web: FastAPI, parts: Parts, dispatcher: Dispatcher) -> None:
+    """Add the documented endpoints. Other requests under their paths are refused in the same envelope."""
+    for route, handler, status, text in _ROUTES:
         method, path = route.split(" ")
-        endpoint = _endpoint(handler, status, said, parts, dispatcher)
+        endpoint = _endpoint(handler, status, text, parts, dispatcher)
         web.add_api_route(path, endpoint, methods=[method], include_in_schema=False)
-    for path in _EVERYTHING_ELSE:
-        web.add_api_route(path, _nothing, methods=_METHODS, name=_ELSE, include_in_schema=False)
+    for path in _OTHER_PATHS:
+        web.add_api_route(path, _refuse_unknown, methods=_METHODS, name=OTHER_ROUTES, include_in_schema=False)
 
 
 def _endpoint(
-    handler: _Handler, status: int, said: str, parts: Parts, dispatcher: Dispatcher
+    handler: _Endpoint, status: int, text: str, parts: Parts, dispatcher: Dispatcher
 ) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        note: Note = request.scope[NOTE]
-        asked = _Request(request, parts, dispatcher, None)
+        record: RequestRecord = request.scope[RECORD]
+        messenger_request = _MessengerRequest(request, parts, dispatcher, None)
         try:
             if handler not in _ANONYMOUS:
-                asked.caller = await bearer(request, parts.auth)
-                note.user = asked.caller.username
+                messenger_request.caller = await bearer(request, parts.auth)
+                record.user = messenger_request.caller.username
             if handler not in _WITHOUT_BODY:
-                body = await body_of(request)
-                asked.fields = Fields(json_object(body) if body else {})
-            data = await handler(asked)
+                body = await body_of(request, MAX_ANONYMOUS_BODY if handler in _ANONYMOUS else MAX_BODY)
+                messenger_request.fields = MessengerFields(json_object(body) if body else {})
+            data = await handler(messenger_request)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody reads it
         except Exception as problem:
-            error = dispatcher.describe(problem, note.action or "a request", note.request_id)
-            note.outcome = error.code
-            return _refusal(error, asked.fields.said(error))
-        note.outcome = "ok"
-        return _response(envelope(said, data), status, asked.headers)
+            error = dispatcher.describe(problem, record.action or "a request", record.request_id)
+            record.outcome = error.code
+            return _refusal(error, messenger_request.fields.describe(error))
+        record.outcome = "ok"
+        return _response(envelope(text, data), status, messenger_request.headers)
 
     return endpoint
 
 
-async def _nothing(request: Request) -> Response:
-    """What is under the messenger's paths and is none of its endpoints."""
-    routes = [route for route in request.app.routes if isinstance(route, Route) and route.name != _ELSE]
-    here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    if not here:
+async def _refuse_unknown(request: Request) -> Response:
+    """Refuse a request under the messenger's paths that matches none of its endpoints."""
+    routes = [route for route in request.app.routes if isinstance(route, Route) and route.name != OTHER_ROUTES]
+    matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    if not matching:
         return _refusal(not_found("endpoint").error, "no such endpoint")
-    allowed = {method for route in here for method in route.methods or ()}
-    return _response(envelope("this endpoint has another method"), 405, {"Allow": ", ".join(sorted(allowed))})
+    allowed = {method for route in matching for method in route.methods or ()}
+    return _response(
+        envelope("this endpoint does not support the method"), 405, {"Allow": ", ".join(sorted(allowed))}
+    )
 
 
-def _refusal(error: Error, said: str) -> Response:
+def _refusal(error: Error, text: str) -> Response:
     headers = {}
     if error.code.http_status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if "retry_after" in error.details:
         headers["Retry-After"] = str(error.details["retry_after"])
-    return _response(envelope(said), error.code.http_status, headers)
+    return _response(envelope(text), error.code.http_status, headers)
 
 
 def _response(envelope: object, status: int, headers: Mapping[str, str]) -> Response:

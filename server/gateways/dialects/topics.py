@@ -1,4 +1,4 @@
-"""The topics system: a WebSocket whose path is the token, one JSON object with an `action` in each frame.
+"""The topics protocol: a WebSocket with the token as its path, and one JSON object with an `action` per frame.
 
 `{"action": "message", "topic_name": "noticias", "content": "Hola"}` is answered with
 `{"action": "message", "status": "ok", …}`; a message is pushed as
@@ -7,34 +7,53 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from server.auth import Auth, unauthenticated
+from server.addresses import host_of, is_loopback
+from server.auth import Auth, now_ms, unauthenticated
 from server.contract.errors import ActionError, CloseReason, Error, ErrorCode, invalid
-from server.contract.models import RoomKind, timestamp
+from server.contract.events import Closing, RoomAdded
+from server.contract.models import Message, RoomKind, View, timestamp
 from server.dispatch import Answer, Dispatcher
-from server.gateways.dialects.speaker import Ask, Speaker, SpeakerGateway
-from server.gateways.live import json_object
-from server.gateways.requests import NOTE, Note
-from server.gateways.rest import problem
-from server.gateways.websocket import POLICY, UNAUTHENTICATED
-from server.transport.outlet import Scope
-from server.transport.websocket import WebSocketSession
+from server.fanout.connection import Connection
+from server.gateways.client_session import Backend
+from server.gateways.dialects.base import DialectClient
+from server.gateways.dialects.mounting import Dialects
+from server.gateways.dialects.routes import TIME, TOKEN, DialectRoute, Tag, record
+from server.gateways.problems import problem
+from server.gateways.request_log import RECORD, RequestRecord
+from server.gateways.websocket_client import POLICY, UNAUTHENTICATED, json_object
+from server.transport.buffered_session import Scope
+from server.transport.websocket_server import WebSocketSession
+
+ROUTES: Final = (
+    DialectRoute(
+        http="GET /token",
+        name="topics_token",
+        tag=Tag("dialect: topics", "Topics over a WebSocket with the token in its path"),
+        summary="Get a token of a user, created if necessary: with `TIDINGS_DEV_TOKENS`, on the server's own machine",
+        answer=record(token=TOKEN, expires_at=TIME),
+        query={"username": "register.username"},
+        also=(ErrorCode.INVALID, ErrorCode.FORBIDDEN, ErrorCode.CONFLICT),
+        anonymous=True,
+        token="token",
+    ),
+)
+"""It is served with `TIDINGS_DEV_TOKENS`."""
 
 MAX_TOKEN = 4096
 """Characters."""
-ROOMS_AT_ONCE = 500
+ROOMS_PER_PAGE = 500
 
 
 class _Known(NamedTuple):
-    """An action of the document: the canonical one, and the frame's fields."""
+    """An action of the documented protocol: the canonical action, and the fields of the frame."""
 
     action: str
     required: frozenset[str]
@@ -50,25 +69,25 @@ _ACTIONS: Final = {
     "disconnect": _Known("disconnect", frozenset()),
 }
 _IN_ROOMS: Final = ("message", "invite")
-"""What can also be asked of a group."""
+"""Actions that can also refer to a group."""
 _CLOSING: Final = {
     CloseReason.SLOW_CONSUMER: "messages came faster than they were read; connect again",
     CloseReason.TOKEN_EXPIRED: "the token has expired",
     CloseReason.TOKEN_REVOKED: "the token was withdrawn",
     CloseReason.SHUTDOWN: "the server is shutting down; connect again",
     CloseReason.REPLACED: "too many connections of this user; the oldest one is closed",
-    CloseReason.PROTOCOL_ERROR: "what came is no WebSocket, or far too much at once",
+    CloseReason.PROTOCOL_ERROR: "a frame was invalid or too large",
 }
-"""The last word, for people."""
+"""The message of the last frame."""
 
 
 def token_in(path: str) -> str:
-    """The token that a path is: its one segment. Empty if it has none or several."""
+    """The token in a path of one segment; empty for any other path."""
     return "" if "/" in path[1:] else path[1:]
 
 
 def admission(auth: Auth, dispatcher: Dispatcher) -> Callable[[Scope], Awaitable[tuple[int, str] | None]]:
-    """Refuses a WebSocket whose path is no good token, in the handshake."""
+    """A check that refuses a WebSocket in the handshake unless its path is a valid token."""
 
     async def admit(scope: Scope) -> tuple[int, str] | None:
         try:
@@ -84,37 +103,46 @@ def admission(auth: Auth, dispatcher: Dispatcher) -> Callable[[Scope], Awaitable
     return admit
 
 
-class Topics(Speaker):
+def mount(dialects: Dialects) -> None:
+    auth, dispatcher = dialects.backend.parts.auth, dialects.backend.dispatcher
+    dialects.add_websockets(token_in, TopicsClient, admission(auth, dispatcher))
+    dialects.add_routes(partial(_install, auth=auth, dispatcher=dispatcher, dev_tokens=dialects.dev_tokens))
+
+
+class TopicsClient(DialectClient):
     name = "topics"
 
-    def __init__(self, gateway: SpeakerGateway, session: WebSocketSession) -> None:
-        super().__init__(gateway, session)
+    def __init__(self, backend: Backend, session: WebSocketSession) -> None:
+        super().__init__(backend, session)
         self._leaving = False
-        """It has said `disconnect`: nothing more is taken."""
+        """The client has sent `disconnect`: further frames are ignored."""
+        self._opened_at = ""
+        """When the client signed in: earlier messages were pending."""
         self._names: dict[str, str] = {}
-        """What conversations are called here, by `room_id`."""
+        """The names of conversations in this protocol, by `room_id`."""
 
     def opened(self, query: Mapping[str, str]) -> None:
-        self.sign_in(token_in(self.path))
+        self.sign_in_by_token(token_in(self._session.path))
 
-    async def prepare(self, ask: Ask) -> None:
-        """Events of conversations have no name in them."""
+    async def prepare(self, connection: Connection) -> None:
+        """Load the names of conversations, because their events do not include them."""
+        self._opened_at = timestamp(now_ms())
         for kind in (RoomKind.DIRECT, RoomKind.GROUP):
-            page: dict[str, Any] = {"kind": kind.value, "member": True, "limit": ROOMS_AT_ONCE}
+            page: dict[str, Any] = {"kind": kind.value, "member": True, "limit": ROOMS_PER_PAGE}
             while True:
-                found = await ask("get_rooms", page)
-                for room in found["rooms"]:
-                    self._learn(room)
-                if found["next"] is None:
+                answer = await self.query(connection, "get_rooms", page)
+                for room in answer["rooms"]:
+                    self._learn(room["kind"], room["room_id"], room["title"])
+                if answer["next"] is None:
                     break
-                page["after"] = found["next"]
+                page["after"] = answer["next"]
 
-    def arrived(self) -> None:
-        """The document has no greeting."""
+    def signed_in(self) -> None:
+        """The protocol has no greeting."""
 
     def refused(self, error: Error) -> None:
         code = UNAUTHENTICATED if error.code.http_status == 401 else POLICY
-        self.leave(code, _failed("disconnect", error.code, error.message))
+        self.disconnect(code, _failed("disconnect", error.code, error.message))
 
     # -- in --------------------------------------------------------------------------------------------------------
 
@@ -127,83 +155,89 @@ class Topics(Speaker):
             action = _action(frame)
             known = _ACTIONS.get(action)
             if known is None:
-                raise ActionError(ErrorCode.UNKNOWN_ACTION, f"no such action; there are {', '.join(_ACTIONS)}")
+                raise ActionError(ErrorCode.UNKNOWN_ACTION, f"no such action; the actions are {', '.join(_ACTIONS)}")
             _check(frame, known)
         except ActionError as error:
-            self.answer(error, lambda answer: self._answered(action, answer, {}))
+            self.actions.refuse(error, lambda answer: self._answered(action, answer, {}))
             return
         if known.action == "disconnect":
             self._leaving = True
             goodbye = {"action": "disconnect", "status": "ok"}
-            # What was shown before it goes is not pending when it comes back.
-            self.in_turn(lambda: self.confirmed(lambda: self.leave(last=goodbye)))
+            # Delivered messages must not be pending at the next connect.
+            self.after_answers(lambda: self.when_delivered(lambda: self.disconnect(last=goodbye)))
             return
-        asked = dict(frame)
+        request = dict(frame)
         if action in _IN_ROOMS and self._names.get(_text(frame["topic_name"])) == frame["topic_name"]:
             frame["room_id"] = frame.pop("topic_name")
-        self.ask(known.action, frame, len(data), lambda answer: self._answered(action, answer, asked))
+        self.actions.push(known.action, frame, len(data), lambda answer: self._answered(action, answer, request))
 
-    def _answered(self, action: str | None, answer: Answer, asked: Mapping[str, Any]) -> None:
+    def _answered(self, action: str | None, answer: Answer, request: Mapping[str, Any]) -> None:
         if answer.error is not None:
-            self.say(_failed(action, answer.error.code, answer.error.message))
+            self.send(_failed(action, answer.error.code, answer.error.message))
             return
         data = answer.data
-        said = {"action": action, "status": "ok", "topic_name": self._topic(data, asked["topic_name"])}
+        frame = {
+            "action": action,
+            "status": "ok",
+            "topic_name": self._topic(data["room_id"], data["topic_name"], request["topic_name"]),
+        }
         if action == "message":
-            said |= {"id": data["id"], "seq": data["seq"], "sent_at": data["created_at"]}
+            frame |= {"id": data["id"], "seq": data["seq"], "sent_at": data["created_at"]}
         elif action == "invite":
-            said["username"] = asked["username"]
+            frame["username"] = request["username"]
         else:
-            said["is_private"] = data["is_private"]
-        self.say(said)
+            frame["is_private"] = data["is_private"]
+        self.send(frame)
 
     # -- out -------------------------------------------------------------------------------------------------------
 
-    def told(self, event: str, payload: Any) -> object | None:
-        if event == "message" and not payload["deleted"]:
-            return {
-                "action": "message",
-                "topic_name": self._topic(payload, payload["room_id"]),
-                "sender": payload["sender"],
-                "content": payload["content"],
-                "sent_at": payload["created_at"],
-                "pending": payload["created_at"] <= self.opened_at,
-            }
-        if event == "room_added":
-            self._learn(payload["room"])
-        elif event == "closing":
-            return _failed("disconnect", payload["reason"], _CLOSING[payload["reason"]])
+    def translate(self, event: str, view: View) -> object | None:
+        match view:
+            case Message(deleted=False):
+                return {
+                    "action": "message",
+                    "topic_name": self._topic(view.room_id, view.topic_name, view.room_id),
+                    "sender": view.sender,
+                    "content": view.content,
+                    "sent_at": view.created_at,
+                    "pending": view.created_at <= self._opened_at,
+                }
+            case RoomAdded(room=room):
+                self._learn(room.kind, room.room_id, room.title)
+            case Closing():
+                return _failed("disconnect", view.reason, _CLOSING[view.reason])
         return None
 
-    def _learn(self, room: Mapping[str, Any]) -> None:
-        """A direct conversation is called as the other user; a group by its id, for a topic may have its title."""
-        if room["kind"] == RoomKind.DIRECT:
-            self._names[room["room_id"]] = room["title"]
-        elif room["kind"] == RoomKind.GROUP:
-            self._names[room["room_id"]] = room["room_id"]
+    def _learn(self, kind: str, room_id: str, title: str | None) -> None:
+        """Name a direct conversation after the other user, and a group by its id, because a topic may have its
+        title."""
+        if kind == RoomKind.DIRECT:
+            self._names[room_id] = title or ""
+        elif kind == RoomKind.GROUP:
+            self._names[room_id] = room_id
 
-    def _topic(self, about: Mapping[str, Any], otherwise: str) -> str:
-        """What a message or a room is called here: its `topic_name` in a frame would mean the same room."""
-        name: str | None = about["topic_name"]
-        return self._names.get(about["room_id"], otherwise) if name is None else name
+    def _topic(self, room_id: str, topic_name: str | None, otherwise: str) -> str:
+        """The `topic_name` of a room in this protocol; a client's frame with that name refers to the same room."""
+        return self._names.get(room_id, otherwise) if topic_name is None else topic_name
 
 
 def _action(frame: dict[str, Any]) -> str:
-    """Take the action's name out of a frame, as it can be told. Raises `invalid`."""
+    """Remove the action's name from a frame and return it, shortened and valid in UTF-8. Raises `invalid`."""
     action = frame.pop("action", None)
     if not isinstance(action, str):
-        raise invalid("action", "a text is wanted")
+        raise invalid("action", "must be a text")
     return action[:64].encode("utf-8", "replace").decode()
 
 
 def _check(frame: Mapping[str, Any], known: _Known) -> None:
-    """Raises `invalid` for fields that are missing, and for those that the document does not have."""
+    """Raises `invalid` for missing or unknown fields."""
     for name in sorted(known.required):
         if frame.get(name) is None:
-            raise invalid(name, "wanted")
-    if frame.keys() - known.required - known.optional:
+            raise invalid(name, "required")
+    documented = known.required | known.optional
+    if len(frame) > len(documented) or frame.keys() - documented:
         fields = ", ".join(("action", *sorted(known.required), *sorted(known.optional)))
-        raise invalid("frame", f"an object with no other fields than {fields}")
+        raise invalid("frame", f"may only have the fields {fields}")
 
 
 def _text(value: object) -> str:
@@ -217,34 +251,58 @@ def _failed(action: str | None, code: str, message: str) -> dict[str, Any]:
 # -- tokens for trying things out -----------------------------------------------------------------------------------
 
 
-def install(web: FastAPI, auth: Auth, dispatcher: Dispatcher, *, dev_tokens: bool) -> None:
-    """Add `GET /token?username=`, which gives a token to anyone if `dev_tokens`, and is not found otherwise."""
+def _install(web: FastAPI, auth: Auth, dispatcher: Dispatcher, *, dev_tokens: bool) -> None:
+    """Add `GET /token?username=`: with `dev_tokens` it gives a token to any program on this machine.
+
+    It is `not_found` without `dev_tokens`, and `forbidden` for a request that may come from elsewhere: through a
+    proxy, or from a page of another origin.
+    """
 
     async def token(request: Request) -> Response:
-        # A page elsewhere could have its own name lead here, and read the answer as its own.
-        if not dev_tokens or not _at_home(request.headers.get("host", "")):
+        if not dev_tokens:
             raise HTTPException(404)
-        note: Note = request.scope[NOTE]
+        record: RequestRecord = request.scope[RECORD]
         try:
+            _check_is_local(request)
             usernames = request.query_params.getlist("username")
             if len(usernames) != 1:
-                raise invalid("username", "wanted, once")
-            made, expires_at = await auth.token_for(usernames[0])
+                raise invalid("username", "required, exactly once")
+            new_token, expires_at = await auth.token_for(usernames[0])
         except Exception as error:
-            refused = dispatcher.describe(error, "token", note.request_id)
-            note.outcome = refused.code
+            refused = dispatcher.describe(error, "token", record.request_id)
+            record.outcome = refused.code
             return problem(refused)
-        note.outcome = "ok"
-        body = orjson.dumps({"token": made, "expires_at": timestamp(expires_at)})
+        record.outcome = "ok"
+        body = orjson.dumps({"token": new_token, "expires_at": timestamp(expires_at)})
         return Response(body, headers={"Cache-Control": "no-store"}, media_type="application/json")
 
     web.add_api_route("/token", token, methods=["GET"], name="token", include_in_schema=False)
 
 
-def _at_home(host: str) -> bool:
-    """Whether this is how this machine calls itself."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+_PROXY_HEADERS: Final = frozenset(
+    ("forwarded", "via", "x-real-ip", "x-client-ip", "x-original-host", "true-client-ip", "cf-connecting-ip")
+)
+"""Headers that proxies add, besides those that begin with `x-forwarded`."""
+
+
+def _check_is_local(request: Request) -> None:
+    """Raises `forbidden` unless the request certainly comes from a program or an address bar on this machine."""
+    headers = request.headers
+    if any(name in _PROXY_HEADERS or name.startswith("x-forwarded") for name in headers):
+        raise _not_local("this request came through a proxy")
+    if request.client is None or not is_loopback(request.client.host):
+        raise _not_local("this request came from another machine")
+    # The owner of another host name could let it resolve to this address, and read the answer from a page.
+    host = headers.get("host", "")
+    if not is_loopback(host_of(host)):
+        raise _not_local("use localhost or 127.0.0.1 as the host")
+    # Any page may send a GET without reading the answer, and this one creates users.
+    own = (f"http://{host}", f"https://{host}")
+    if any(origin not in own for origin in headers.getlist("origin")):
+        raise _not_local("this request comes from a page of another origin")
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise _not_local("this request comes from a page of another origin")
+
+
+def _not_local(reason: str) -> ActionError:
+    return ActionError(ErrorCode.FORBIDDEN, f"tokens are available on the server's own machine only: {reason}")

@@ -1,15 +1,14 @@
 """The web client: the built page at `/`, and the files that it loads.
 
-Each file has a route of its own, so whatever else is asked for is answered as if there were no client. The files are
-read once, at the start: a new build does not pull them from under the pages that are open. A file is compressed when
-it is first asked for, in a thread, and kept so: compressing the largest each time would cost 50 ms of a processor.
+Each file has its own route, so all other paths are answered as if there were no web client. The files are read once,
+at the start, so a new build does not remove files that open pages still load. A file is compressed at its first
+request, in a thread, and cached: compressing the largest one takes 50 ms.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import re
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from importlib import resources
@@ -20,6 +19,7 @@ from typing import Final
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
+from server.gateways.responses import accepts_gzip
 from server.logs import Logs
 
 TYPES: Final = {
@@ -32,7 +32,7 @@ TYPES: Final = {
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }
-"""Kept here, because what the machine's own table says differs from one to the next."""
+"""Listed here because the table of the operating system differs between machines."""
 POLICY: Final = "; ".join(
     (
         "default-src 'none'",
@@ -40,17 +40,17 @@ POLICY: Final = "; ".join(
         "style-src 'self'",
         "img-src 'self' data:",
         "font-src 'self'",
-        "connect-src 'self'",  # in CSP 3 that is the WebSocket, too
+        "connect-src 'self'",  # in CSP 3 it includes WebSockets
         "manifest-src 'self'",
         "worker-src 'self'",
         "base-uri 'none'",
-        "form-action 'none'",  # forms are sent by script; without it, a password must not land in an address
+        "form-action 'none'",  # scripts submit the forms; without a script, a password must not end up in an address
         "frame-ancestors 'none'",
         "require-trusted-types-for 'script'",
-        "trusted-types tidings",  # the client's own, for the address of its service worker
+        "trusted-types tidings",  # the client's policy for the address of its service worker
     )
 )
-"""The browser holds the page to it: what somebody wrote never runs, and no other host is asked or told anything."""
+"""The browser enforces it: text from users never runs as script, and the page contacts no other host."""
 GUARDS: Final = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -60,12 +60,11 @@ GUARDS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 NAMED_BY_CONTENT: Final = "assets/"
-"""What is in there has a hash in its name, and never changes."""
-_GZIP = re.compile(r"(?:^|[\s,])gzip\s*(?:,|$|;(?!\s*q=0(?:\.0*)?\s*(?:,|$)))", re.IGNORECASE)
+"""Files in this folder have a hash in their name, and never change."""
 
 
 class File:
-    """A file of the client, as it is answered with."""
+    """A file of the web client."""
 
     def __init__(self, name: str, body: bytes) -> None:
         self.path = "/" if name == "index.html" else f"/{name}"
@@ -75,44 +74,44 @@ class File:
 
     @cached_property
     def tag(self) -> str:
-        """Its ETag. Weak (RFC 9110, section 8.8.1): it is the same for both encodings."""
+        """Its ETag, a weak one (RFC 9110, section 8.8.1), because both encodings share it."""
         return f'W/"{hashlib.sha256(self.body).hexdigest()[:32]}"'
 
     @cached_property
     def compressed(self) -> bytes | None:
-        """None if that would not make it smaller."""
+        """The compressed file; None if it is not smaller."""
         compressed = gzip.compress(self.body, mtime=0)
         return compressed if len(compressed) < len(self.body) else None
 
     def answer(self, request: Request) -> Response:
-        # On a 304, too: a browser takes its headers over into what it keeps (RFC 9111, section 3.2).
+        # Also on a 304: a browser updates the headers of its cached answer with them (RFC 9111, section 3.2).
         headers = {"Cache-Control": self.cache, "ETag": self.tag, "Vary": "Accept-Encoding", **GUARDS}
         if self._held(request.headers.getlist("if-none-match")):
             return Response(status_code=304, headers=headers)
         body = self.body
-        if self.compressed is not None and _GZIP.search(", ".join(request.headers.getlist("accept-encoding"))):
+        if self.compressed is not None and accepts_gzip(request):
             headers["Content-Encoding"], body = "gzip", self.compressed
         return Response(body, headers=headers, media_type=self.media_type)
 
-    def _held(self, given: list[str]) -> bool:
-        """Whether the client has it already: a weak comparison (RFC 9110, section 13.1.2)."""
-        tags = {tag.strip().removeprefix("W/") for line in given for tag in line.split(",")}
+    def _held(self, header_lines: list[str]) -> bool:
+        """Whether the client has the current version, by weak comparison (RFC 9110, section 13.1.2)."""
+        tags = {tag.strip().removeprefix("W/") for line in header_lines for tag in line.split(",")}
         return "*" in tags or self.tag.removeprefix("W/") in tags
 
 
 def built() -> Traversable:
-    """Where `npm run build` in `web/` puts the client: inside the package, also of a wheel."""
+    """The output folder of `npm run build` in `web/`: inside the package, also in a wheel."""
     return resources.files("server") / "static"
 
 
 def install(app: FastAPI, logs: Logs, static: Traversable | None = None) -> None:
-    """Add a route for each file of the client; if it was not built, `/` leads to the documentation."""
-    found = built() if static is None else static
-    if not (found / "index.html").is_file():
-        logs.info("the web client is not built: / leads to /docs")
+    """Add a route for each file of the web client. If it was not built, `/` redirects to `/docs`."""
+    folder = built() if static is None else static
+    if not (folder / "index.html").is_file():
+        logs.info("the web client is not built: / redirects to /docs")
         app.add_api_route("/", _documentation, methods=["GET", "HEAD"], include_in_schema=False)
         return
-    for name, file in _files(found):
+    for name, file in _files(folder):
         served = File(name, file.read_bytes())
         app.add_api_route(served.path, _endpoint(served), methods=["GET", "HEAD"], include_in_schema=False)
 
@@ -129,7 +128,7 @@ def _endpoint(file: File) -> Callable[[Request], Response]:
 
 
 def _files(folder: Traversable, under: str = "") -> Iterator[tuple[str, Traversable]]:
-    """Every file, by its path in the folder."""
+    """Every file, with its path relative to the folder."""
     for entry in folder.iterdir():
         if entry.is_dir():
             yield from _files(entry, f"{under}{entry.name}/")

@@ -1,0 +1,143 @@
+"""The actions of one connection: they take effect, and are answered, in the order in which they came.
+
+An action starts when the one before it has taken effect. An append has taken effect once it is in the journal's
+queue, so one connection can fill a batch; any other action waits for the connection's own appends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from server.context import Context, Parts
+from server.contract.errors import ActionError, CloseReason, ErrorCode
+from server.dispatch import Answer, Dispatcher
+from server.fanout.connection import Connection
+from server.supervision import spawn
+from server.transport.websocket_wire import TURN_S
+
+MAX_IN_FLIGHT = 1024
+"""Unanswered actions of one connection; further ones are refused."""
+MAX_WAITING_BYTES = 4 * 1024 * 1024
+"""Bytes of actions that wait for their turn; further ones are refused."""
+MAX_REFUSALS = 8 * MAX_IN_FLIGHT
+"""Answers that may wait for their turn, refusals included; beyond that the connection is closed."""
+
+
+class _Slot:
+    """The place of one answer in the order of asking."""
+
+    __slots__ = ("answer", "reply")
+
+    def __init__(self, reply: Callable[[Answer], None]) -> None:
+        self.reply = reply
+        self.answer: Answer | None = None
+
+
+class ActionQueue:
+    def __init__(self, dispatcher: Dispatcher, parts: Parts, connection: Connection, address: str) -> None:
+        self._dispatcher = dispatcher
+        self._parts = parts
+        self._connection = connection
+        self._address = address
+        self._waiting: deque[tuple[_Slot, object, object, int]] = deque()
+        self._waiting_bytes = 0
+        self._slots: deque[_Slot] = deque()
+        self._appending = 0
+        self._appended: asyncio.Future[None] | None = None
+        self._worker: asyncio.Task[None] | None = None
+        self._stopped = False
+        self._replying = False
+        """Replies continue in the next turn of the event loop."""
+
+    def push(self, name: object, raw: object, size: int, reply: Callable[[Answer], None]) -> None:
+        """Queue an action of so many bytes. `reply` is called once, with its answer.
+
+        Too many actions are refused; a client that goes on is closed.
+        """
+        if self._stopped:
+            return
+        if len(self._slots) >= MAX_IN_FLIGHT or self._waiting_bytes + size > MAX_WAITING_BYTES:
+            self.refuse(ActionError(ErrorCode.RATE_LIMITED, "too many actions in flight", retry_after=1), reply)
+            return
+        slot = _Slot(reply)
+        self._slots.append(slot)
+        self._waiting.append((slot, name, raw, size))
+        self._waiting_bytes += size
+        if self._worker is None:
+            self._worker = spawn(self._work(), "action queue")
+
+    def refuse(self, error: ActionError, reply: Callable[[Answer], None]) -> None:
+        """Answer, in its turn, a frame that is not an action."""
+        self.answer(Answer(error=error.error), reply)
+
+    def answer(self, answer: Answer, reply: Callable[[Answer], None]) -> None:
+        """Give, in its turn, an answer that is known already."""
+        slot = _Slot(reply)
+        self._slots.append(slot)
+        self._fill(slot, answer)
+        if len(self._slots) >= MAX_REFUSALS:
+            self._connection.link.close(CloseReason.PROTOCOL_ERROR)
+
+    def stop(self) -> None:
+        """Start no further action: the client may not act any more. Running actions finish."""
+        self._stopped = True
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    def context(self) -> Context:
+        """Return a context for one action."""
+        connection = self._connection
+        return Context(self._parts, connection.principal, connection, self._address)
+
+    async def _work(self) -> None:
+        now = asyncio.get_running_loop().time
+        turn_ends = now() + TURN_S
+        registry = self._dispatcher.registry
+        try:
+            while self._waiting:
+                if now() > turn_ends:
+                    await asyncio.sleep(0)
+                    turn_ends = now() + TURN_S
+                slot, name, raw, size = self._waiting.popleft()
+                self._waiting_bytes -= size
+                action = registry.get(name) if isinstance(name, str) else None
+                if self._appending and not (action is not None and action.appends):
+                    self._appended = asyncio.get_running_loop().create_future()
+                    await self._appended
+                context = self.context()
+                answer = await self._dispatcher.begin(name, raw, context)
+                if isinstance(answer, Answer):
+                    self._fill(slot, answer)
+                else:
+                    self._appending += 1
+                    answer.then(lambda result, slot=slot: self._append_done(slot, result))  # type: ignore[misc]
+                for callback in context.afterwards:
+                    callback()
+        finally:
+            self._worker = None
+
+    def _append_done(self, slot: _Slot, answer: Answer) -> None:
+        self._appending -= 1
+        if not self._appending and self._appended is not None and not self._appended.done():
+            self._appended.set_result(None)
+        self._fill(slot, answer)
+
+    def _fill(self, slot: _Slot, answer: Answer) -> None:
+        slot.answer = answer
+        if not self._replying:
+            self._reply()
+
+    def _reply(self) -> None:
+        """Call the replies that are due. Very many are spread over several turns of the event loop."""
+        self._replying = False
+        loop, turn_ends = asyncio.get_running_loop(), 0.0
+        while self._slots and (answer := self._slots[0].answer) is not None:
+            self._slots.popleft().reply(answer)
+            if not turn_ends:
+                turn_ends = loop.time() + TURN_S
+            elif loop.time() > turn_ends:
+                self._replying = True
+                loop.call_soon(self._reply)
+                return

@@ -1,0 +1,26 @@
+"""The dialects of the server. A new one adds a line to each of these tables."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from server.gateways.dialects import channels, channels_routes, messenger_rest, messenger_routes, rooms, topics
+from server.gateways.dialects.routes import DialectRoute, Tag
+
+DIALECTS: Final = (channels.mount, messenger_rest.mount, rooms.mount, topics.mount)
+ROUTES: Final[tuple[DialectRoute, ...]] = (*channels_routes.ROUTES, *messenger_routes.ROUTES, *topics.ROUTES)
+
+
+def mounted(*, dev_tokens: bool) -> list[DialectRoute]:
+    """The routes that `Dialects.install` adds, without those that refuse unknown paths."""
+    return [route for route in ROUTES if dev_tokens or route not in topics.ROUTES]
+
+
+def tags() -> list[Tag]:
+    """The tags of all routes."""
+    return list(dict.fromkeys(route.tag for route in ROUTES))
+
+
+def kept_token(operation: str) -> str | None:
+    """The member of an operation's answer that is a token; None: it has none."""
+    return {route.name: route.token for route in ROUTES if route.token}.get(operation)
