@@ -1,11 +1,11 @@
-"""The only way to get hold of a room: load and check in one call."""
+"""Access to rooms: resolve a reference, then load and check the room in one call."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -22,17 +22,17 @@ from server.contract.actions import RoomRef
 from server.contract.errors import invalid, not_found
 from server.contract.models import Role, RoomKind
 from server.contract.permissions import Permission, refusal
-from server.delivery.connection import Principal
+from server.principal import Principal
 
 T = TypeVar("T")
-KNOWN = 100_000
-"""How many references the directory keeps, of all users together."""
-NAMES_KEPT_S = 30.0
+MAX_CACHED = 100_000
+"""References that the directory caches, of all users together."""
+NAMES_CACHED_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a room reference names: a room, or a user with whom there is no conversation yet."""
+class RoomTarget:
+    """The target of a room reference: a room, or a user without a conversation with the caller yet."""
 
     room_key: int | None
     user_key: int | None = None
@@ -40,101 +40,116 @@ class Found:
 
 
 NO_ROOM = 0
-"""The key of no room. What is missing is looked for to the end, as what is private: so it takes the same time."""
+"""A key that no room has. A missing room is queried like a private one, so that both take the same time."""
 
 
 class Directory:
-    """Which room a reference names, for one user.
+    """Resolves room references for a user, with a cache.
 
-    Kept only for members: a stranger pays for the look-up every time, whether there is a private room or none. Ids
-    never change hands; a topic's name does when an administrator deletes it, so names are kept for `NAMES_KEPT_S`.
+    Only members' references are cached, so that a non-member cannot distinguish a private room from a missing one by
+    time. An id is never reused. The name of a deleted topic may be, so names expire after `NAMES_CACHED_S`.
     """
 
     def __init__(self, database: Database) -> None:
         self._db = database
         self._known: OrderedDict[tuple[int, str, str], tuple[int, float]] = OrderedDict()
+        self.founders: dict[str, Callable[[], Awaitable[object]]] = {}
+        """By name key: creates a topic when a user first enters it."""
 
     async def topic(self, principal: Principal, name: str) -> int:
-        """As `find`, for a name that can only mean a topic."""
-        return await self._room(principal, ("name", name))
+        """Like `find`, for a name that can only be that of a topic."""
+        key = await self._room(principal, ("name", name))
+        create = self.founders.get(names.name_key(name)) if key == NO_ROOM and self.founders else None
+        if create is not None:
+            await create()
+            key = await self._room(principal, ("name", name))
+        return key
 
-    async def find(self, principal: Principal, room_id: str | None, topic: str | None, user: str | None) -> Found:
-        """Look a reference up; `NO_ROOM` if there is no such room. Says nothing about whether the caller may know.
+    async def has(self, name: str) -> bool:
+        """Whether a topic of that name exists, public or private."""
+        room = await self._db.read(lambda conn: rooms.find(conn, name_key=names.name_key(name)))
+        return room is not None
 
-        Raises `not_found` for a user.
+    async def find(
+        self, principal: Principal, room_id: str | None, topic: str | None, user: str | None
+    ) -> RoomTarget:
+        """Resolve a reference; the key is `NO_ROOM` for a missing room. Does not check that the caller may see the
+        room.
+
+        Raises `not_found` for a missing user.
         """
         if room_id is not None:
-            return Found(await self._room(principal, ("id", room_id)))
+            return RoomTarget(await self._room(principal, ("id", room_id)))
         ref = ("topic", topic) if topic is not None else ("user", user or "")
         key = self._get(principal, ref)
         if key is not None:
-            return Found(key)
-        found = await self._db.read(partial(_look_up, principal=principal, topic=topic, user=user))
-        if found.is_member and found.room_key is not None:
-            self._keep(principal, ref, found.room_key)
-        return found
+            return RoomTarget(key)
+        target = await self._db.read(partial(_look_up, principal=principal, topic=topic, user=user))
+        if target.is_member and target.room_key is not None:
+            self._keep(principal, ref, target.room_key)
+        return target
 
     async def _room(self, principal: Principal, ref: tuple[str, str]) -> int:
         key = self._get(principal, ref)
         if key is None:
-            found = await self._db.read(partial(_look_up_room, principal=principal, ref=ref))
-            key = found.room_key or NO_ROOM
-            if found.is_member:
+            target = await self._db.read(partial(_look_up_room, principal=principal, ref=ref))
+            key = target.room_key or NO_ROOM
+            if target.is_member:
                 self._keep(principal, ref, key)
         return key
 
     def forget(self, room_key: int) -> None:
-        """The room is no more: its name may be another's soon."""
+        """Drop a deleted room: its name may be reused."""
         for ref in [ref for ref, (key, _) in self._known.items() if key == room_key]:
             del self._known[ref]
 
     def _get(self, principal: Principal, ref: tuple[str, str]) -> int | None:
-        at = (principal.user_key, *ref)
-        known = self._known.get(at)
+        cache_key = (principal.user_key, *ref)
+        known = self._known.get(cache_key)
         if known is None:
             return None
         key, until = known
         if until < time.monotonic():
-            del self._known[at]
+            del self._known[cache_key]
             return None
-        self._known.move_to_end(at)
+        self._known.move_to_end(cache_key)
         return key
 
     def _keep(self, principal: Principal, ref: tuple[str, str], key: int) -> None:
-        until = math.inf if ref[0] == "id" else time.monotonic() + NAMES_KEPT_S
+        until = math.inf if ref[0] == "id" else time.monotonic() + NAMES_CACHED_S
         self._known[principal.user_key, *ref] = (key, until)
-        if len(self._known) > KNOWN:
+        if len(self._known) > MAX_CACHED:
             self._known.popitem(last=False)
 
 
-def _look_up_room(conn: Transaction, principal: Principal, ref: tuple[str, str]) -> Found:
+def _look_up_room(conn: Transaction, principal: Principal, ref: tuple[str, str]) -> RoomTarget:
     kind, value = ref
     if kind == "id":
-        return _found(conn, principal, rooms.find(conn, room_id=value))
-    return _found(conn, principal, rooms.find(conn, name_key=names.name_key(value.strip())))
+        return _target(conn, principal, rooms.find(conn, room_id=value))
+    return _target(conn, principal, rooms.find(conn, name_key=names.name_key(value.strip())))
 
 
-def _found(conn: Transaction, principal: Principal, room: RoomRow | None) -> Found:
+def _target(conn: Transaction, principal: Principal, room: RoomRow | None) -> RoomTarget:
     key = NO_ROOM if room is None else room.key
     standing = members.standing(conn, key, principal.user_key, now_ms())
-    return Found(key, is_member=standing.role is not None)
+    return RoomTarget(key, is_member=standing.role is not None)
 
 
-def _look_up(conn: Transaction, principal: Principal, topic: str | None, user: str | None) -> Found:
-    """A topic, or the user of that name."""
-    found = Found(None) if topic is None else _look_up_room(conn, principal, ("name", topic))
-    username = names.try_username(((user if topic is None else topic) or "").strip())
-    other = users.by_username(conn, username) if username else None
-    if found.room_key:
-        return found
-    if other is None:
+def _look_up(conn: Transaction, principal: Principal, topic: str | None, user: str | None) -> RoomTarget:
+    """Resolve a name to a topic or else to the user of that name."""
+    target = RoomTarget(None) if topic is None else _look_up_room(conn, principal, ("name", topic))
+    key = names.try_username_key(((user if topic is None else topic) or "").strip())
+    user_row = users.by_key(conn, key) if key else None
+    if target.room_key:
+        return target
+    if user_row is None:
         if topic is None:
             raise not_found("user")
-        return found
-    if other.key == principal.user_key:
+        return target
+    if user_row.key == principal.user_key:
         raise invalid("username" if topic is None else "topic_name", "that is yourself")
-    direct = rooms.find_direct(conn, principal.user_key, other.key)
-    return Found(None if direct is None else direct.key, other.key, is_member=direct is not None)
+    direct = rooms.find_direct(conn, principal.user_key, user_row.key)
+    return RoomTarget(None if direct is None else direct.key, user_row.key, is_member=direct is not None)
 
 
 class Access:
@@ -145,49 +160,49 @@ class Access:
         self._directory = directory
         self._principal = principal
 
-    async def find(self, ref: RoomRef) -> Found:
-        """What a reference names, for a change that the journal will judge within its transaction.
+    async def find(self, ref: RoomRef) -> RoomTarget:
+        """Resolve a reference for a change that the journal checks within its transaction.
 
-        Nothing of the room may be told to the caller before that.
+        Nothing about the room may be disclosed to the caller before that check.
         """
         return await self._directory.find(self._principal, ref.room_id, ref.topic_name, ref.username)
 
     async def existing(self, ref: RoomRef) -> int:
-        """As `find`, for a change of a room that there must be. Raises `not_found`."""
-        found = await self.find(ref)
-        if found.room_key is None:
+        """Like `find`, for a room that must exist. Raises `not_found`."""
+        target = await self.find(ref)
+        if target.room_key is None:
             raise not_found("conversation")
-        return found.room_key
+        return target.room_key
 
     async def link(self, code: str) -> LinkRow:
-        """An invitation link that is still good. Raises `not_found`."""
-        found = await self._db.read(lambda conn: members.link(conn, code, now_ms()))
-        if found is None:
+        """A valid invitation link. Raises `not_found`."""
+        row = await self._db.read(lambda conn: members.link(conn, code, now_ms()))
+        if row is None:
             raise not_found("invitation link")
-        return found
+        return row
 
     async def room_key(self, *, room_id: str | None = None, topic_name: str | None = None) -> int:
-        """As `find`, for a reference that can only mean a room: a name means a topic, never a user."""
+        """Like `find`, for a reference that is never a user: a name is that of a topic."""
         if room_id is None:
             assert topic_name is not None
             return await self._directory.topic(self._principal, topic_name)
-        found = await self._directory.find(self._principal, room_id, None, None)
-        assert found.room_key is not None
-        return found.room_key
+        target = await self._directory.find(self._principal, room_id, None, None)
+        assert target.room_key is not None
+        return target.room_key
 
     async def message(self, message_id: str) -> EntryRow:
-        """A message of a room that the caller is in, for a change that the journal will judge within its transaction.
+        """A message of a room that the caller is in, for a change that the journal checks within its transaction.
 
-        Raises `not_found`, whether there is no such message or it is not for the caller to know.
+        Raises `not_found` if the message does not exist or the caller may not see it.
         """
         me = self._principal.user_key
-        found = await self._db.read(lambda conn: log.message_of_member(conn, me, message_id))
-        if found is None:
+        entry = await self._db.read(lambda conn: log.message_of_member(conn, me, message_id))
+        if entry is None:
             raise not_found("message")
-        return found
+        return entry
 
     async def room(self, ref: RoomRef, need: Permission, query: Callable[[Transaction, RoomRow], T]) -> T:
-        """Load the room, check that the caller may do that in it, and query it: all in one snapshot.
+        """Load the room, check the caller's permission `need`, and run the query: all in one snapshot.
 
         Raises `not_found` or `forbidden`.
         """
@@ -199,7 +214,7 @@ class Access:
                 raise not_found()
             role = Role(standing.role) if standing.role else None
             muted = standing.muted_until is not None and standing.muted_until > now_ms()
-            refused = refusal(
+            error = refusal(
                 RoomKind(room.kind),
                 room.is_private,
                 role,
@@ -208,8 +223,8 @@ class Access:
                 muted_until=standing.muted_until if muted else None,
                 blocked=standing.blocked,
             )
-            if refused is not None:
-                raise refused
+            if error is not None:
+                raise error
             return query(conn, room)
 
         return await self._db.read(load)

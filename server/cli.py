@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import getpass
+import importlib
 import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError
@@ -19,34 +22,44 @@ from db.schema import SchemaUnknown, migrate, pending
 from server import __version__, names
 from server.auth import Auth, now_ms
 from server.contract.errors import ActionError
-from server.delivery.broker import MemoryBroker
+from server.fanout.broker import MemoryBroker
 from server.settings import MAX_TOKEN_MINUTES, Settings, SettingsError
+
+if TYPE_CHECKING:
+    from server.app import Application
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="tidings", description="A message server where an acknowledged message arrives."
+        prog="tidings", description="A message server: once a message is acknowledged, everyone gets it."
     )
     parser.add_argument("--version", action="version", version=f"tidings {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="serve until SIGTERM or SIGINT")
     serve.add_argument("--host", help="address to listen on (TIDINGS_HOST)")
-    serve.add_argument("--port", type=int, help="port to listen on; 0 takes a free one (TIDINGS_PORT)")
-    serve.add_argument("--workers", type=int, default=1, help="server processes; more than one needs Redis")
+    serve.add_argument("--port", type=int, help="port to listen on; 0: any free port (TIDINGS_PORT)")
+    serve.add_argument(
+        "--app", metavar="MODULE:ATTRIBUTE", help="serve your own application, created with create_app()"
+    )
+    serve.add_argument("--workers", type=int, default=1, help="server processes; only one for now")
 
-    token = commands.add_parser("token", help="print a token, and how to use it; makes the user if need be")
+    token = commands.add_parser(
+        "token", help="print a token, and a command that uses it; creates the user if necessary"
+    )
     token.add_argument("username")
     token.add_argument("--minutes", type=_minutes, help="how long it is valid (TIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES)")
 
-    user = commands.add_parser("user", help="add, disable, enable, re-password a user, or make one an administrator")
+    user = commands.add_parser(
+        "user", help="add, disable or enable a user, set a password, or make a user an administrator"
+    )
     user_commands = user.add_subparsers(dest="user_command", required=True, metavar="COMMAND")
     for name, help_text in (
-        ("add", "make a user"),
-        ("disable", "withdraw a user's sessions and let them in no more"),
-        ("enable", "let a disabled user in again"),
+        ("add", "create a user"),
+        ("disable", "withdraw a user's sessions and refuse further sign-ins"),
+        ("enable", "allow a disabled user to sign in again"),
         ("admin", "make a user an administrator"),
-        ("no-admin", "take that back"),
+        ("no-admin", "make an administrator an ordinary user"),
         ("passwd", "set a user's password and withdraw their sessions"),
     ):
         command = user_commands.add_parser(name, help=help_text)
@@ -54,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("add", "passwd"):
             command.add_argument("--password-stdin", action="store_true", help="read it from standard input")
 
-    commands.add_parser("migrate", help="bring the database to this version's tables")
+    commands.add_parser("migrate", help="update the database to the tables of this version")
     return parser
 
 
@@ -67,6 +80,7 @@ def _minutes(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = _parser().parse_args(argv)
+    os.umask(0o077)  # other users must not read messages and password hashes
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
     given = {name: getattr(args, name, None) for name in ("host", "port")}
     try:
@@ -76,18 +90,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except ValidationError as error:
         for problem in error.errors():
-            where = "_".join(["TIDINGS", *map(str, problem["loc"])]).upper() + ": " if problem["loc"] else ""
-            _complain(where + problem["msg"].removeprefix("Value error, "))
+            setting = "_".join(["TIDINGS", *map(str, problem["loc"])]).upper() + ": " if problem["loc"] else ""
+            _print_error(setting + problem["msg"].removeprefix("Value error, "))
     except StoreUnavailable as error:
-        _complain(f"the database cannot be used now: {error}")
+        _print_error(f"the database cannot be used now: {error}")
     except (SettingsError, SchemaUnknown, ActionError, OSError) as error:
-        _complain(str(error))
+        _print_error(str(error))
     except KeyboardInterrupt:
         return 130
     return 1
 
 
-def _complain(why: str) -> None:
+def _print_error(why: str) -> None:
     print(f"tidings: {why}", file=sys.stderr)
 
 
@@ -100,13 +114,15 @@ def _check_database_url(settings: Settings) -> None:
 
 def _serve(settings: Settings, args: argparse.Namespace) -> int:
     if args.workers != 1:
-        raise SettingsError("more than one worker is more than one node: that needs TIDINGS_REDIS_URL and a broker")
+        raise SettingsError("multiple workers are not supported yet: run one server per database")
+    gc.disable()  # until `server.serving` has imported and frozen everything
     from server.app import create_app
     from server.logs import Logs
     from server.serving import run
 
-    logs = Logs(settings.log_level)
-    logs.take_over()
+    own = args.app is not None
+    application = _application(args.app) if own else create_app(settings, logs=Logs(settings.log_level))
+    application.node.logs.take_over()
     try:
         import uvloop
 
@@ -114,8 +130,28 @@ def _serve(settings: Settings, args: argparse.Namespace) -> int:
     except ImportError:
         new_loop = None
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(run(create_app(settings, logs=logs)))
+        runner.run(run(application, settings.host, settings.port))
     return 0
+
+
+def _application(name: str) -> Application:
+    """Import the application `MODULE:ATTRIBUTE`; the working directory is searched too. Raises `SettingsError`."""
+    from server.app import Application
+
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise SettingsError("--app: write MODULE:ATTRIBUTE, such as game:app")
+    sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the application imports a missing module
+        raise SettingsError(f"--app: there is no module {module_name} in {os.getcwd()} or installed") from None
+    application = getattr(module, attribute, None)
+    if not isinstance(application, Application):
+        raise SettingsError(f"--app: {name} is not what server.app.create_app() returns")
+    return application
 
 
 def _migrate(settings: Settings, args: argparse.Namespace) -> int:
@@ -130,21 +166,22 @@ def _token(settings: Settings, args: argparse.Namespace) -> int:
         token, _ = await auth.token_for(args.username, None if args.minutes is None else args.minutes * 60_000)
         print(token)
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-        where = f"[{host}]" if ":" in host else host
-        # Standard output holds the token alone, for scripts.
-        print(f"wscat -c ws://{where}:{settings.port}/{token}", file=sys.stderr)
+        netloc = f"[{host}]" if ":" in host else host
+        # Standard output has only the token, for scripts.
+        print(f"wscat -c ws://{netloc}:{settings.port}/{token}", file=sys.stderr)
 
     return _with_database(settings, make)
 
 
 def _user(settings: Settings, args: argparse.Namespace) -> int:
     async def change(database: Database, auth: Auth) -> None:
-        username = names.username(args.username)
         if args.user_command == "add":
+            username = names.username(args.username)
             await _add_user(database, username, await auth.passwords.hash(_read_password(args)))
             print(f"{username} added")
             return
-        user = await auth.user(username)
+        user = await auth.user(args.username)
+        username = user.username
         if args.user_command in ("admin", "no-admin"):
             admin = args.user_command == "admin"
             await database.write(lambda conn: users.set_admin(conn, user.key, admin))
@@ -157,7 +194,7 @@ def _user(settings: Settings, args: argparse.Namespace) -> int:
             hashed = await auth.passwords.hash(_read_password(args))
 
             def write(conn: Any) -> None:
-                # First the user, which a login that is under way looks at: what it began is withdrawn below.
+                # The password first: a concurrent login either notices the change, or its session is withdrawn below.
                 users.set_password(conn, user.key, hashed)
                 users.revoke_sessions_of(conn, user.key, now_ms())
 
@@ -168,9 +205,9 @@ def _user(settings: Settings, args: argparse.Namespace) -> int:
 
 
 async def _add_user(database: Database, username: str, hashed: str) -> None:
-    made = await database.write(lambda conn: users.add(conn, username, names.name_key(username), hashed, now_ms()))
-    if made is None:
-        raise SettingsError(f"the name {username} is taken")
+    added = await database.write(lambda conn: users.add(conn, username, hashed, now_ms()))
+    if added is None:
+        raise SettingsError(f"the name {username} is taken, or looks like a taken one")
 
 
 def _read_password(args: argparse.Namespace) -> str:
@@ -180,9 +217,9 @@ def _read_password(args: argparse.Namespace) -> str:
 
 
 def _with_database(settings: Settings, work: Callable[[Database, Auth], Awaitable[None]]) -> int:
-    """Run a command on the database, beside a server that may be running on it."""
+    """Run a command on the database, which a running server may be using."""
 
-    async def go() -> None:
+    async def run() -> None:
         database = Database(settings.database, settings.durability, checkpoints=False)
         auth = Auth(database, MemoryBroker(), token_minutes=settings.access_token_expire_minutes)
         await database.start()
@@ -199,7 +236,7 @@ def _with_database(settings: Settings, work: Callable[[Database, Auth], Awaitabl
             migrate(settings.database)
     elif pending(settings.database):
         raise SettingsError("the database needs migrations: run `tidings migrate`")
-    asyncio.run(go())
+    asyncio.run(run())
     return 0
 
 

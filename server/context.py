@@ -1,8 +1,8 @@
-"""What an action has at hand: who asks, by which connection, and the parts of the node."""
+"""The interface that actions use: the caller, the connection, and the parts of the node."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,14 +12,20 @@ from server.access import Access, Directory
 from server.auth import Auth, now_ms, unauthenticated
 from server.contract.errors import ActionError, ErrorCode
 from server.contract.models import timestamp
-from server.delivery.connection import Connection, Principal
-from server.delivery.cursors import Cursors
-from server.delivery.hub import Hub
-from server.delivery.indexer import Indexer
-from server.delivery.journal import Journal
-from server.delivery.presence import Presence
-from server.delivery.typing import Typists
 from server.echo import EchoChannel
+from server.fanout.connection import Connection
+from server.fanout.hub import Hub
+from server.limits import Limit, Limits
+from server.log.cursors import Cursors
+from server.log.health import Health
+from server.log.indexer import Indexer
+from server.log.journal import Journal
+from server.principal import Principal
+
+ENTRY_BYTES = 256
+"""Approximate bytes that an entry takes in addition to its content."""
+SEND_SIZE = 4096
+"""Characters that one send may carry to others; each further block of this size counts as another send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,34 +38,35 @@ class Parts:
     journal: Journal
     hub: Hub
     cursors: Cursors
-    typists: Typists
-    presence: Presence
     echo: EchoChannel
     indexer: Indexer
+    health: Health
+    limits: Limits | None = None
+    """None: rates are not limited."""
 
 
 @dataclass(slots=True)
 class Context:
-    """One action's surroundings."""
+    """The context of one action."""
 
     parts: Parts
     caller: Principal | None
     connection: Connection | None = None
     address: str = ""
     agent: str | None = None
-    """What the client calls itself (`User-Agent`)."""
+    """The client's `User-Agent`."""
     until_logout: bool = False
-    """A session that begins by it lasts until its user logs out."""
+    """Whether a session that the action creates lasts until its user logs out."""
     request_id: str = ""
-    """Of an HTTP request."""
+    """The id of the HTTP request; empty for a live connection."""
     room: str | None = None
-    """The room that it was about, if that is known; noted for the log."""
+    """The reference of the room, if known; for the log."""
     afterwards: list[Callable[[], None]] = field(default_factory=list)
-    """To be called once the answer is on its way."""
+    """Called after the answer is written."""
 
     @property
     def principal(self) -> Principal:
-        """Who asks. Raises `unauthenticated` if nobody is known."""
+        """The authenticated caller. Raises `unauthenticated` without one."""
         if self.caller is None:
             raise unauthenticated()
         return self.caller
@@ -89,19 +96,21 @@ class Context:
     def hub(self) -> Hub:
         return self.parts.hub
 
-    @property
-    def admin(self) -> Principal:
-        """Who asks, an administrator. Raises `forbidden`."""
+    def check_admin(self) -> None:
+        """Raises `forbidden` unless the caller is an administrator."""
         if not self.principal.admin:
             raise ActionError(ErrorCode.FORBIDDEN, "for administrators only")
-        return self.principal
 
     async def presence(
         self, users_seen: Mapping[int, int | None], *, to: int | None = None
     ) -> dict[int, tuple[bool, str | None]]:
-        """Of users, with when they were last seen: whether they are online, and since when not, as the wire has it.
+        """Presence of users: whether each is online, and when they were last seen, as a wire timestamp.
 
-        As the caller may know it, or the user `to`: who has blocked them looks as if they had never been here.
+        A user who has blocked the viewer appears offline and never seen.
+
+        Args:
+            users_seen: user key -> when the user was last seen, in ms since the epoch.
+            to: the viewer's user key; default: the caller.
         """
         online = await self.hub.online(users_seen)
         hidden: set[int] = set()
@@ -117,7 +126,40 @@ class Context:
             for key, seen in users_seen.items()
         }
 
+    def count(self, kind: Limit, weight: int = 1) -> None:
+        """Count an action of the caller. Raises `rate_limited`."""
+        if self.parts.limits is not None:
+            connection = None if self.connection is None else self.connection.id
+            self.parts.limits.take(kind, self.principal.user_key, connection, weight)
+
+    def check_conflicts(self) -> None:
+        """Raises `rate_limited` if the caller has tried too many names of topics that are hidden from them."""
+        if self.parts.limits is not None:
+            self.parts.limits.check(Limit.CONFLICTS, self.principal.user_key)
+
+    def count_conflict(self) -> None:
+        """Count an attempt to take the name of a hidden topic."""
+        if self.parts.limits is not None:
+            self.parts.limits.count(Limit.CONFLICTS, self.principal.user_key)
+
+    def count_kept(self, content: str, copies: int = 1) -> None:
+        """Count the bytes that are stored for a content. Raises `rate_limited`."""
+        if self.parts.limits is not None:
+            size = len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
+            self.count(Limit.VOLUME, copies * (size + ENTRY_BYTES))
+
+    def count_size(self, size: int) -> None:
+        """Count a long send once more for each `SEND_SIZE` characters. Raises `rate_limited`."""
+        if size > SEND_SIZE:
+            self.count(Limit.SENDS, size // SEND_SIZE)
+
+    def count_invites(self, invited: Iterable[int]) -> None:
+        """Count that the caller adds other users to a room. Raises `rate_limited`."""
+        if self.parts.limits is not None:
+            for user_key in invited:
+                self.parts.limits.take(Limit.INVITES, (self.principal.user_key, user_key))
+
     def live(self) -> Connection:
-        """The live connection, for an action that has no meaning without one."""
-        assert self.connection is not None, "this action is of a live connection"
+        """The live connection, for an action that requires one."""
+        assert self.connection is not None, "this action requires a live connection"
         return self.connection

@@ -1,12 +1,12 @@
 """The registry of actions, and the one way to run them.
 
-An action is a function; its registration is all that the gateways, the documents and the types are made from::
+An action is a function. The gateways, the documents and the types are all derived from its registration::
 
     @action("read", http="POST /api/read")
     async def read(ctx: Context, req: Read) -> Unread: ...
 
-`Dispatcher.execute` looks the name up, validates the payload, runs the function and turns every failure into one
-`Error`: whoever asked always gets an answer.
+`Dispatcher.execute` looks up the name, validates the payload, checks who may ask, runs the function and turns every
+failure into one `Error`. Every action is answered.
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
+from server.context import Context
 from server.contract.actions import MAX_CONTENT, Payload, RoomRef
 from server.contract.errors import ActionError, Error, ErrorCode
 from server.contract.models import View
-from server.limits import Limit, Limits
+from server.contract.validation import explain, field_names, printable, validate
+from server.fanout.connection import Connection
+from server.limits import Limit
 from server.logs import Logs
 from server.metrics import UNKNOWN, Metrics
 
 logger = logging.getLogger("tidings.dispatch")
-Handler = Callable[[Any, Any], Any]
+Handler = Callable[[Context, Any], Any]
+"""A context and the payload's model; returns the answer's model, a future of the answer, or a stream of records."""
 H = TypeVar("H", bound=Handler)
 
 
@@ -46,27 +50,31 @@ class Action:
     request: type[Payload]
     response: type[View]
     also: tuple[str, ...]
-    """Other names that it answers to."""
+    """Its other names."""
     http: str | None
-    """Its REST route, as "METHOD /path/{field}"; None: it is of a live connection only."""
+    """Its REST route, as "METHOD /path/{field}"; None if it needs a live connection."""
     status: int
-    """HTTP status of a REST answer that succeeded."""
+    """HTTP status of a successful REST answer."""
     streams: bool
-    """Its answer is any number of records, one after the other; over REST, as JSON lines."""
+    """Its answer is a stream of records: JSON lines over REST."""
     appends: bool
-    """It is done once it is in the journal's queue: the next action of the connection may start then."""
+    """It takes effect when it enters the journal's queue; the connection's next action may start then."""
     live: bool
-    """It can be asked over a live connection."""
+    """It is available over live connections."""
     anonymous: bool
     """It needs no token."""
+    admin: bool
+    """Only administrators may ask it."""
     limit: Limit | None
-    """What it counts as; None: it is not limited here."""
+    """The rate that it counts against; None if it has no rate, or counts in its function."""
     errors: Mapping[ErrorCode, str]
-    """What it is refused for, beyond what follows from the shape of its payload."""
+    """Why it is refused, by code, beyond what follows from its payload and from `admin`."""
+    fields: frozenset[str]
+    """The names that its payload's fields may have."""
 
     @property
     def refusals(self) -> dict[ErrorCode, str]:
-        """When it is refused, by code, in the order of the codes; without what holds for every action."""
+        """Why it is refused, by code, in the order of the codes. Reasons that every action shares are left out."""
         why: dict[ErrorCode, str] = {}
         if issubclass(self.request, RoomRef):
             why[ErrorCode.INVALID] = "the other user of the conversation is yourself"
@@ -74,6 +82,8 @@ class Action:
             why[ErrorCode.FORBIDDEN] = "not a member of the public topic"
         if "content" in self.request.model_fields:
             why[ErrorCode.TOO_LARGE] = f"`content` has more than {MAX_CONTENT:,} characters"
+        if self.admin:
+            why[ErrorCode.FORBIDDEN] = "you are not an administrator"
         own = dict(self.errors)
         if ErrorCode.INVALID in why and ErrorCode.INVALID in own:
             own[ErrorCode.INVALID] = f"{why[ErrorCode.INVALID]}; {own[ErrorCode.INVALID]}"
@@ -82,7 +92,7 @@ class Action:
 
     @property
     def noun(self) -> str:
-        """What it is about: the module that it stands in."""
+        """Its group in the documents: the name of its module."""
         return self.handler.__module__.rpartition(".")[2]
 
     @property
@@ -102,18 +112,21 @@ def action(
     status: int = 200,
     live: bool = True,
     anonymous: bool = False,
+    admin: bool = False,
     limit: Limit | None = None,
     response: type[View] | None = None,
     errors: Mapping[ErrorCode, str] | None = None,
 ) -> Callable[[H], H]:
-    """Register a function as an action. Its annotations name the payload's model and the answer's.
+    """Register a function as an action. Its annotations name the models of the payload and the answer.
 
-    `response`: the answer's model, for a function that returns the wire's dictionary itself (the path of a message).
-    `errors`: when it is refused, by code, beyond what follows from its payload (`Action.refusals`); it goes into the
-    documents.
-    A function that appends is annotated as returning a future of its answer: it has taken effect, in order, when it
-    returns, and is answered after the commit.
-    A function that streams is an async generator of its records; such an action is not asked over a live connection.
+    An appending function is annotated as returning a future of its answer: it has taken effect, in order, when it
+    returns, and is answered after the commit. A streaming function is an async generator of records, for REST only.
+
+    Args:
+        admin: only administrators may ask it; others get `forbidden`.
+        response: the answer's model, if the function returns the wire's dictionary itself (the path of a message).
+        errors: why it is refused, by code, for the documents. What follows from the payload is added by
+            `Action.refusals`.
     """
 
     def register(handler: H) -> H:
@@ -134,7 +147,9 @@ def action(
             appends=appends,
             live=live,
             anonymous=anonymous,
+            admin=admin,
             errors=errors or {},
+            fields=field_names(hints[request]),
             limit=limit,
         )
         return handler
@@ -143,24 +158,24 @@ def action(
 
 
 class Registry:
-    """Every action of a package, by each name it answers to."""
+    """All actions of a package, by each of their names."""
 
     def __init__(self, package: ModuleType) -> None:
         self._by_name: dict[str, Action] = {}
         self.actions: list[Action] = []
         for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
             for value in vars(importlib.import_module(module.name)).values():
-                found = getattr(value, "__action__", None)
-                if isinstance(found, Action) and found not in self.actions:
-                    self.add(found)
+                registration = getattr(value, "__action__", None)
+                if isinstance(registration, Action) and registration not in self.actions:
+                    self.add(registration)
 
-    def add(self, found: Action) -> None:
-        """Register one action more. Raises `ValueError` if a name of it is taken."""
-        self.actions.append(found)
-        for name in (found.name, *found.also):
+    def add(self, registration: Action) -> None:
+        """Add one action. Raises ValueError if one of its names is taken."""
+        self.actions.append(registration)
+        for name in (registration.name, *registration.also):
             if name in self._by_name:
                 raise ValueError(f"two actions are named {name!r}")
-            self._by_name[name] = found
+            self._by_name[name] = registration
 
     def get(self, name: str) -> Action | None:
         return self._by_name.get(name)
@@ -171,26 +186,26 @@ class Registry:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an action answered: `data` or `error`."""
+    """The result of an action: `data` or `error`."""
 
     data: Any = None
     error: Error | None = None
 
     def result(self) -> Any:
-        """The data. Raises `ActionError` if it is an error."""
+        """Return the data. Raises `ActionError` if the action failed."""
         if self.error is not None:
             raise ActionError(self.error.code, self.error.message, **self.error.details)
         return self.data
 
     def wire(self) -> dict[str, Any]:
-        """The one argument of the acknowledgement."""
+        """Return the single argument of the acknowledgement."""
         if self.error is not None:
             return {"ok": False, "error": self.error.model_dump(mode="json")}
         return {"ok": True, "data": self.data}
 
 
-class Pending:
-    """An answer that is still to come. Whoever waits is called within the step in which it comes."""
+class PendingAnswer:
+    """The answer of an append, which comes after its commit. The callback runs in the same step of the event loop."""
 
     __slots__ = ("_answer", "_waiting")
 
@@ -199,13 +214,13 @@ class Pending:
         self._waiting: Callable[[Answer], None] | None = None
 
     def then(self, callback: Callable[[Answer], None]) -> None:
-        """Call back with the answer; at once if it is there. For one caller."""
+        """Call back with the answer, immediately if it is known. One callback at most."""
         if self._answer is not None:
             callback(self._answer)
         else:
             self._waiting = callback
 
-    def come(self, answer: Answer) -> None:
+    def resolve(self, answer: Answer) -> None:
         self._answer = answer
         if self._waiting is not None:
             self._waiting(answer)
@@ -218,29 +233,34 @@ class Dispatcher:
         unavailable: tuple[type[Exception], ...],
         metrics: Metrics,
         logs: Logs,
-        limits: Limits | None = None,
     ) -> None:
-        """`unavailable`: exceptions which mean that the store or a peer cannot be reached now."""
+        """`unavailable`: exceptions that mean the store or a peer cannot be reached."""
         self.registry = registry
         self._metrics = metrics
         self._logs = logs
         self._unavailable = unavailable
-        self._limits = limits
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
 
     async def drain(self) -> None:
-        """Refuse new actions and wait for those that run."""
+        """Refuse new actions and wait for the running ones."""
         self._closing = True
         await self._idle.wait()
 
     async def execute(
-        self, name: object, raw: object, context: Any, *, strict: bool = True, gateway: str = "live"
+        self,
+        name: object,
+        raw: object,
+        context: Context,
+        *,
+        strict: bool = True,
+        gateway: str = "live",
+        counted: bool = True,
     ) -> Answer:
-        """Run an action and wait for its answer. Never raises, except for cancellation."""
-        answer = await self.begin(name, raw, context, strict=strict, gateway=gateway)
+        """Run an action and wait for its answer. Raises nothing but CancelledError."""
+        answer = await self.begin(name, raw, context, strict=strict, gateway=gateway, counted=counted)
         if isinstance(answer, Answer):
             return answer
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -248,51 +268,62 @@ class Dispatcher:
         return await future
 
     async def begin(
-        self, name: object, raw: object, context: Any, *, strict: bool = True, gateway: str = "live"
-    ) -> Answer | Pending:
-        """Run an action until it has taken effect; an append's answer may still be to come, after its commit.
+        self,
+        name: object,
+        raw: object,
+        context: Context,
+        *,
+        strict: bool = True,
+        gateway: str = "live",
+        counted: bool = True,
+    ) -> Answer | PendingAnswer:
+        """Run an action until it has taken effect. The answer of an append may be pending until its commit.
 
-        `context` is handed to the action's function. `strict`: no conversion between JSON types (query strings,
-        which have but one type, are read with False).
+        Args:
+            name, raw: what the client sent, not yet validated.
+            strict: refuse conversions between JSON types. False for query strings, whose values are all texts.
+            gateway: "live" or "rest".
+            counted: count the action against the caller's rate. False for the second and later actions behind one
+                HTTP request.
         """
         started = time.perf_counter()
-        found = self.registry.get(name) if isinstance(name, str) else None
-        if found is None or (gateway == "live" and not found.live):
-            answer = Answer(error=_error(ErrorCode.UNKNOWN_ACTION, "no such action", action=_printable(name)))
-            return self._answered(answer, None, None, context, started)
+        registered = self.registry.get(name) if isinstance(name, str) else None
+        if registered is None or (gateway == "live" and not registered.live):
+            answer = Answer(error=_error(ErrorCode.UNKNOWN_ACTION, "no such action", action=printable(name)))
+            return self._record(answer, None, None, context, started)
         if self._closing:
             answer = Answer(error=_error(ErrorCode.UNAVAILABLE, "the server is shutting down"))
-            return self._answered(answer, found, None, context, started)
+            return self._record(answer, registered, None, context, started)
         self._running += 1
         self._idle.clear()
         pending = False
         request: Payload | None = None
         try:
-            if self._limits is not None and found.limit is not None:
-                connection = context.connection
-                self._limits.take(
-                    found.limit, context.principal.user_key, None if connection is None else connection.id
-                )
-            request = found.request.model_validate({} if raw is None else raw, strict=strict)
-            if found.streams:
-                records = found.handler(context, request)
-                first = await anext(records)  # what it is refused for is an answer of its own
-                answer = Answer(data=self._stream(first, records, found.name))
-                return self._answered(answer, found, request, context, started)
-            result = await found.handler(context, request)
+            if counted and registered.limit is not None:
+                context.count(registered.limit)
+            called = (registered.name, *registered.also)
+            request = validate(registered.request, registered.fields, raw, strict=strict, called=called)
+            if registered.admin:
+                context.check_admin()
+            if registered.streams:
+                records = registered.handler(context, request)
+                first = await anext(records)  # a refusal here is an ordinary answer, before any record is sent
+                answer = Answer(data=self._stream(first, records, registered.name))
+                return self._record(answer, registered, request, context, started)
+            result = await registered.handler(context, request)
             if isinstance(result, asyncio.Future):
                 pending = True
-                return self._follow(result, found, request, context, started)
+                return self._follow(result, registered, request, context, started)
             answer = Answer(data=_plain(result))
         except Exception as error:
-            answer = Answer(error=self.describe(error, found.name, context.request_id))
+            answer = Answer(error=self.describe(error, registered.name, context.request_id))
         finally:
             if not pending:
                 self._done()
-        return self._answered(answer, found, request, context, started)
+        return self._record(answer, registered, request, context, started)
 
     async def _stream(self, first: object, records: AsyncIterator[object], name: str) -> AsyncIterator[object]:
-        """All records of a stream. What goes wrong after the first is a record of its own, and the last."""
+        """Yield all records of a stream. A failure after the first record becomes the last record."""
         yield _plain(first)
         try:
             async for record in records:
@@ -303,40 +334,43 @@ class Dispatcher:
             yield {"type": "error", **self.describe(error, name).model_dump(mode="json")}
 
     def _follow(
-        self, result: asyncio.Future[Any], found: Action, request: Payload, context: Any, started: float
-    ) -> Pending:
-        pending = Pending()
+        self, result: asyncio.Future[Any], registered: Action, request: Payload, context: Context, started: float
+    ) -> PendingAnswer:
+        pending = PendingAnswer()
 
         def finish(done: asyncio.Future[Any]) -> None:
             self._done()
             if done.cancelled():
                 answer = Answer(error=_error(ErrorCode.UNAVAILABLE, "the server is shutting down"))
             elif (error := done.exception()) is not None:
-                answer = Answer(error=self.describe(error, found.name, context.request_id))
+                answer = Answer(error=self.describe(error, registered.name, context.request_id))
             else:
                 answer = Answer(data=_plain(done.result()))
-            pending.come(self._answered(answer, found, request, context, started))
+            pending.resolve(self._record(answer, registered, request, context, started))
 
         result.add_done_callback(finish)
         return pending
 
-    def _answered(
-        self, answer: Answer, found: Action | None, request: Payload | None, context: Any, started: float
+    def _record(
+        self, answer: Answer, registered: Action | None, request: Payload | None, context: Context, started: float
     ) -> Answer:
-        """Tell of an action that was answered; None: of one that there is not, of a payload that is none."""
-        name = UNKNOWN if found is None else found.name
+        """Record metrics and a log line.
+
+        `registered` is None for an unknown action, `request` is None if validation failed.
+        """
+        name = UNKNOWN if registered is None else registered.name
         code = None if answer.error is None else answer.error.code
         spent = time.perf_counter() - started
         self._metrics.acted(name, code, spent)
         if self._logs.on:
             context.room = _room(answer, request)
             if context.connection is not None:
-                self._tell(name, answer, context, spent)
+                self._log(name, answer, context, context.connection, spent)
         return answer
 
-    def _tell(self, name: str, answer: Answer, context: Any, spent: float) -> None:
-        """One line for an action over a live connection."""
-        connection, error = context.connection, answer.error
+    def _log(self, name: str, answer: Answer, context: Context, connection: Connection, spent: float) -> None:
+        """Log an action of a live connection. Those over HTTP are in the line of their request."""
+        error = answer.error
         self._logs.info(
             "action",
             request_id=(error and error.details.get("request_id")) or self._logs.request_id(),
@@ -355,14 +389,15 @@ class Dispatcher:
             self._idle.set()
 
     def describe(self, error: BaseException, name: str, request_id: str = "") -> Error:
-        """Turn any failure into the one kind of error that clients get. `request_id`: if there is one already."""
+        """Turn any exception into an `Error`. `request_id`: of the HTTP request, if there is one."""
         if isinstance(error, ActionError):
             return error.error
         if isinstance(error, ValidationError):
-            return _invalid(error)
+            return explain(error)
         if isinstance(error, self._unavailable):
             logger.warning("%s: unavailable: %s", name, error)
-            return _error(ErrorCode.UNAVAILABLE, "the store cannot be reached now")
+            reason = getattr(error, "reason", "")
+            return _error(ErrorCode.UNAVAILABLE, f"the store cannot be reached now{reason and ': '}{reason}")
         request_id = request_id or secrets.token_hex(8)
         logger.error("%s failed, request_id=%s", name, request_id, exc_info=error, extra={"request_id": request_id})
         return _error(ErrorCode.INTERNAL, "a fault of the server", request_id=request_id)
@@ -372,25 +407,12 @@ def _error(code: ErrorCode, message: str, **details: Any) -> Error:
     return Error(code=code, message=message, details=details, retryable=code.retryable)
 
 
-def _invalid(error: ValidationError) -> Error:
-    """`details.fields` names each field and why; a text over its limit is `too_large`."""
-    fields: dict[str, str] = {}
-    for problem in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(part) for part in problem["loc"] if part != "function-after") or "payload"
-        fields.setdefault(where, problem["msg"].removeprefix("Value error, "))
-        if problem["type"] == "string_too_long" and problem["loc"] == ("content",):
-            limit = problem["ctx"]["max_length"]
-            return _error(ErrorCode.TOO_LARGE, f"content has more than {limit} characters", limit=limit)
-    summary = "; ".join(f"{where}: {why}" for where, why in fields.items())
-    return _error(ErrorCode.INVALID, summary, fields=fields)
-
-
 _EXISTS = (ErrorCode.FORBIDDEN, ErrorCode.CONFLICT)
-"""Answers which say that what was named is there: so its name is not just anything that a client wrote."""
+"""Errors that imply that the room exists: its name is then safe to log, and not an arbitrary text of a client."""
 
 
 def _room(answer: Answer, request: Payload | None) -> str | None:
-    """The room that an action was about, for the log: its id, or else its name; None if there is no such room."""
+    """Return the id or else the name of the action's room for the log; None if the room may not exist."""
     if answer.error is None:
         data = answer.data
         if isinstance(data, dict) and (room_id := data.get("room_id")):
@@ -404,14 +426,8 @@ def _plain(result: object) -> object:
     return result.model_dump(mode="json") if isinstance(result, BaseModel) else result
 
 
-def _printable(name: object) -> str:
-    """What can be told of a name: JSON can hold a lone surrogate, an answer cannot."""
-    shown = (name if isinstance(name, str) else type(name).__name__)[:64]
-    return shown.encode("utf-8", "replace").decode()
-
-
 def payload_of(args: list[Any] | tuple[Any, ...]) -> object:
-    """The payload among an event's arguments: none, or one object. Raises `invalid` for anything else."""
+    """Return the payload from an event's arguments, which are empty or one object. Raises `invalid` otherwise."""
     if len(args) > 1:
         raise ActionError(
             ErrorCode.INVALID, "an action takes one argument, an object", fields={"payload": "one object"}

@@ -1,11 +1,13 @@
-"""The echo channel: what a client says comes back, and both are kept in its user's log.
+"""The echo channel: a client's content comes back, and both directions are stored in its user's log.
 
-By itself, or by way of another echo server (`TIDINGS_ECHO_UPSTREAM`). What holds:
+The server echoes itself, or is a proxy to another echo server, the upstream (`TIDINGS_ECHO_UPSTREAM`). Guarantees:
 
-* what was said and what came back is durable before it is answered; what was said is kept also if nothing came back;
-* what one connection says is answered in order, however much of it is under way;
-* an upstream that is dead, silent, or talks nonsense costs `unavailable`, and is connected to anew for the next;
-* the connections to the upstream, what waits in each, and what is read from each, are bounded.
+* Content and reply are durable before the answer. The content is stored even without a reply.
+* The contents of one connection are answered in order, however many are in flight.
+* Everything that the upstream sends is stored in order, and passed to the listener, whether it is a reply or not.
+* If the upstream is unreachable, silent or sends invalid content, the answer is `unavailable`, and the next content
+  opens a new connection.
+* The connections to the upstream, the requests that wait in each, and the bytes read from each are bounded.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,59 +27,69 @@ from db.queries.echo import EchoRow
 from server.contract.actions import MAX_CONTENT
 from server.contract.errors import ActionError, ErrorCode
 from server.contract.models import Direction, Echo
-from server.delivery.connection import Connection, Principal
-from server.delivery.journal import Journal
-from server.delivery.operations import Operation, Work, new_message_id
+from server.fanout.connection import Connection
+from server.log.journal import Journal
+from server.log.messages import new_message_id
+from server.log.transaction import Operation, Work
+from server.principal import Principal
+from server.supervision import spawn
 
 ANSWER_S = 10.0
-"""The upstream may take so long, to be connected to as well as to answer."""
+"""Timeout of the upstream, for the connection and for each reply."""
 IDLE_S = 60.0
-"""A connection to the upstream for a user without a live connection is closed after so long without a word."""
+"""Idle time after which an upstream connection for a user without a live connection is closed."""
 GREETING = 0.1
-"""So much of that time the first that it sends, if it is no echo, may turn out to have been a greeting."""
+"""Fraction of `ANSWER_S` within which a first content that is no echo may turn out to be a greeting."""
 CLOSE_S = 1.0
 MAX_UPSTREAMS = 1000
 MAX_WAITING = 256
-"""What one client has said and has not been answered yet."""
+"""Most unanswered contents of one client."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeepEcho(Operation[Echo]):
-    """Keep what the actor said or got; answers with the last of it."""
+    """Store contents that the actor sent or received; the result is the last one."""
 
-    said: tuple[tuple[Direction, str], ...]
+    contents: tuple[tuple[Direction, str], ...]
 
     @property
     def size(self) -> int:
-        return 256 + sum(4 * len(content) for _, content in self.said)
+        return 256 + sum(4 * len(content) for _, content in self.contents)
 
     def apply(self, work: Work) -> Echo:
-        rows = [EchoRow(new_message_id(work.now), direction, content, work.now) for direction, content in self.said]
+        rows = [
+            EchoRow(new_message_id(work.now), direction, content, work.now) for direction, content in self.contents
+        ]
         echo.add(work.conn, self.actor.user_key, rows)
         return Echo(content=rows[-1].content)
 
 
-def _unavailable(why: str) -> ActionError:
-    return ActionError(ErrorCode.UNAVAILABLE, why)
+def _unavailable(reason: str) -> ActionError:
+    return ActionError(ErrorCode.UNAVAILABLE, reason)
+
+
+Kept = asyncio.Future[Echo]
+"""A reply of the upstream that is being stored."""
 
 
 class EchoChannel:
     def __init__(
         self, journal: Journal, upstream: str = "", *, answer_s: float = ANSWER_S, idle_s: float = IDLE_S
     ) -> None:
-        """`upstream`: the address of an echo server; empty: there is none, and it echoes by itself."""
+        """`upstream`: the address of an echo server; empty: the channel echoes itself."""
         self._journal = journal
         self._url = upstream
         self._answer_s = answer_s
         self._idle_s = idle_s
         self._upstreams: OrderedDict[Connection | int, Upstream] = OrderedDict()
-        """By live connection, or by user; the one that was used last is at the end."""
+        """By live connection, or by user; the most recently used is last."""
         self._ending: set[asyncio.Task[None]] = set()
         self._answering: set[asyncio.Task[Echo]] = set()
+        self._listening: dict[Connection, Callable[[str], None]] = {}
         self._closing = False
 
     async def stop(self) -> None:
-        """Close the connections to the upstream; what still waits for it is `unavailable`."""
+        """Close the connections to the upstream; waiting requests fail as `unavailable`."""
         self._closing = True
         for upstream in list(self._upstreams.values()):
             upstream.end("the server is shutting down")
@@ -85,7 +97,8 @@ class EchoChannel:
             await asyncio.wait(set(self._ending))
 
     def say(self, speaker: Principal, connection: Connection | None, content: str) -> asyncio.Future[Echo]:
-        """Say something; returns the answer to come. Without a live connection, the user has one upstream for all."""
+        """Send a content; returns a future of the answer. Requests without a live connection share one upstream per
+        user."""
         if not self._url:
             both = ((Direction.SENT, content), (Direction.RECEIVED, content))
             return self._journal.hand_over(KeepEcho(speaker, None, both))
@@ -98,12 +111,30 @@ class EchoChannel:
     async def _ask(
         self, speaker: Principal, connection: Connection | None, content: str, kept: asyncio.Future[Echo]
     ) -> Echo:
-        await kept  # of several, in the order in which they were said; and so they go on
-        answer = await self._upstream(speaker, connection).ask(content)
-        return await self._keep_received(speaker, answer)
+        await kept  # several futures complete in the order of their contents, so that order is kept
+        return await asyncio.shield(await self._upstream(speaker, connection).ask(content))
 
-    async def _keep_received(self, whose: Principal, content: str) -> Echo:
-        return await self._journal.write(KeepEcho(whose, None, ((Direction.RECEIVED, content),)))
+    def listen(self, listener: Principal, connection: Connection, heard: Callable[[str], None]) -> bool:
+        """Connect to the upstream and pass on everything that it sends. Returns False without an upstream.
+
+        `heard` is called with each content once it is durable, in order: replies, a greeting, unsolicited contents.
+        """
+        if self._url and not connection.has_ended():
+            self._listening[connection] = heard
+            connection.when_closed.append(self._unlisten)
+            with contextlib.suppress(ActionError):  # the next content tries again
+                self._upstream(listener, connection)
+        return bool(self._url)
+
+    def _unlisten(self, connection: Connection) -> None:
+        self._listening.pop(connection, None)
+
+    def _keep_received(self, whose: Principal, connection: Connection | None, content: str) -> asyncio.Future[Echo]:
+        kept = self._journal.hand_over(KeepEcho(whose, None, ((Direction.RECEIVED, content),)))
+        heard = None if connection is None else self._listening.get(connection)
+        if heard is not None:
+            kept.add_done_callback(lambda done: None if done.cancelled() or done.exception() else heard(content))
+        return kept
 
     def _upstream(self, speaker: Principal, connection: Connection | None) -> Upstream:
         if self._closing:
@@ -116,7 +147,7 @@ class EchoChannel:
             self._make_room()
             upstream = self._upstreams[key] = Upstream(
                 self._url,
-                unasked=partial(self._keep_received, speaker),
+                keep=partial(self._keep_received, speaker, connection),
                 ended=partial(self._upstreams.pop, key),
                 answer_s=self._answer_s,
                 idle_s=self._idle_s if connection is None else None,
@@ -134,77 +165,84 @@ class EchoChannel:
             upstream.end("the connection has ended")
 
     def _make_room(self) -> None:
-        """End the connection that has had nothing to do for longest, if there are as many as there may be."""
+        """At the limit of connections, close the one that has been idle for longest. Raises `unavailable`."""
         if len(self._upstreams) < MAX_UPSTREAMS:
             return
         for upstream in self._upstreams.values():
             if not upstream.busy:
                 upstream.end("others need the connection")
                 return
-        raise _unavailable("too many talk to the echo server")
+        raise _unavailable("too many connections to the echo server")
 
 
 class Upstream:
-    """One connection to the echo server, for one client. What it sends next is the answer to the oldest question.
+    """One connection to the echo server, for one client. Each content that it sends answers the oldest request.
 
-    Except for a greeting: if the first that it sends is no echo, and an echo follows, it was none.
+    A greeting answers no request: a first content that is no echo, if an echo follows it.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        unasked: Callable[[str], Awaitable[object]],
+        keep: Callable[[str], asyncio.Future[Echo]],
         ended: Callable[[], object],
         answer_s: float,
         idle_s: float | None,
     ) -> None:
-        """`unasked` takes what answers nothing. `ended` is called once, before what waits is told."""
+        """
+        Args:
+            keep: starts to store a received content.
+            ended: called once, before waiting requests fail.
+        """
         self._url = url
-        self._unasked = unasked
+        self._keep = keep
         self._ended = ended
         self._answer_s = answer_s
         self._idle_s = idle_s
         self._idle: asyncio.TimerHandle | None = None
-        self._waiting: deque[tuple[str, asyncio.Future[str]]] = deque()
+        self._waiting: deque[tuple[str, asyncio.Future[Kept]]] = deque()
         self._unsent: asyncio.Queue[str] = asyncio.Queue()
         self._silent_so_far = True
-        self._first: str | None = None
-        """The first that came, while it may be a greeting."""
+        self._first: Kept | ActionError | None = None
+        """The first content, while it may be a greeting."""
         self._over = False
         self._ws: ClientConnection | None = None
         self._closing: asyncio.Task[None] | None = None
-        self.task = asyncio.create_task(self._run(), name="echo upstream")
+        self.task = spawn(self._run(), "echo upstream")
 
     @property
     def busy(self) -> bool:
         return bool(self._waiting)
 
-    def ask(self, content: str) -> asyncio.Future[str]:
-        """Send a content; the future is its answer, or `unavailable`. Raises `rate_limited`."""
+    def ask(self, content: str) -> asyncio.Future[Kept]:
+        """Send a content; returns a future of its reply, which is being stored, or of `unavailable`.
+
+        Raises `rate_limited`.
+        """
         if len(self._waiting) >= MAX_WAITING:
-            raise ActionError(ErrorCode.RATE_LIMITED, "too much is said before it is answered", retry_after=1)
+            raise ActionError(ErrorCode.RATE_LIMITED, "too many unanswered contents", retry_after=1)
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[str] = loop.create_future()
-        # A late answer could not be told from the next one's: with it, the connection is given up.
+        answer: asyncio.Future[Kept] = loop.create_future()
+        # A late reply could not be distinguished from the next one, so a timeout closes the connection.
         timer = loop.call_later(self._answer_s, self.end, "the echo server does not answer")
         answer.add_done_callback(lambda _: timer.cancel())
         self._waiting.append((content, answer))
         self._unsent.put_nowait(content)
-        self._rest()
+        self._restart_idle_timer()
         return answer
 
-    def _rest(self) -> None:
-        """Begin anew to count how long nothing is said."""
+    def _restart_idle_timer(self) -> None:
+        """Restart the idle timer."""
         if self._idle is not None:
             self._idle.cancel()
         if self._idle_s is not None:
-            # Longer than an answer may take, so nothing waits when it ends.
+            # Longer than the answer timeout, so no request is pending when it fires.
             after = self._idle_s + self._answer_s
-            self._idle = asyncio.get_running_loop().call_later(after, self.end, "nothing was said for long")
+            self._idle = asyncio.get_running_loop().call_later(after, self.end, "idle for too long")
 
-    def end(self, why: str) -> None:
-        """Close the connection; what waits fails as `unavailable`. Idempotent."""
+    def end(self, reason: str) -> None:
+        """Close the connection; waiting requests fail as `unavailable`. Idempotent."""
         if self._over:
             return
         self._over = True
@@ -212,16 +250,16 @@ class Upstream:
         if self._idle is not None:
             self._idle.cancel()
         for _, answer in self._waiting:
-            answer.set_exception(_unavailable(why))
-            answer.exception()  # whoever asked may be gone
+            answer.set_exception(_unavailable(reason))
+            answer.exception()  # mark it as retrieved: the caller may be gone
         self._waiting.clear()
         if self._ws is not None:
-            self._closing = asyncio.create_task(self._ws.close())  # with which `task` ends
+            self._closing = spawn(self._ws.close(), "close of an echo upstream")  # which also ends `task`
         elif asyncio.current_task() is not self.task:
             self.task.cancel()
 
     async def _run(self) -> None:
-        why = "the echo server has closed the connection"
+        reason = "the echo server has closed the connection"
         try:
             async with connect(
                 self._url,
@@ -233,67 +271,65 @@ class Upstream:
                 proxy=None,
             ) as ws:
                 self._ws = ws
-                sending = asyncio.create_task(self._send(ws))
+                sending = spawn(self._send(ws), "sending to an echo upstream")
                 try:
                     async for content in ws:
                         await self._received(content)
                 finally:
                     sending.cancel()
         except (OSError, WebSocketException):
-            why = "the echo server cannot be talked to"
+            reason = "the echo server cannot be reached"
         finally:
-            self.end(why)
+            self.end(reason)
 
     async def _send(self, ws: ClientConnection) -> None:
         try:
             while True:
                 await ws.send(await self._unsent.get())
         except ConnectionClosed:
-            pass  # whoever reads has noticed
+            pass  # the reader notices it too
 
     async def _received(self, content: str | bytes) -> None:
+        stored = self._begin_to_keep(content)
         first, self._silent_so_far = self._silent_so_far, False
+        is_echo = bool(self._waiting) and content == self._waiting[0][0]
         if self._first is not None:
-            await self._settle(self._first, greeting=bool(self._waiting) and content == self._waiting[0][0])
-        elif first and self._waiting and isinstance(content, str) and content != self._waiting[0][0]:
-            self._first = content
+            earlier, self._first = self._first, None
+            if not is_echo:
+                self._reply(earlier)
+        elif first and self._waiting and isinstance(content, str) and not is_echo:
+            self._first = stored
             asyncio.get_running_loop().call_later(GREETING * self._answer_s, self._no_greeting)
             return
-        await self._take(content)
+        if self._waiting:
+            self._reply(stored)
+        elif isinstance(stored, asyncio.Future):
+            with contextlib.suppress(ActionError):  # no request waits for it
+                await asyncio.shield(stored)
 
     def _no_greeting(self) -> None:
         if self._first is not None:
             self._reply(self._first)
             self._first = None
 
-    async def _settle(self, first: str, *, greeting: bool) -> None:
-        self._first = None
-        if greeting:
-            await self._keep_unasked(first)
-        else:
-            self._reply(first)
+    def _begin_to_keep(self, content: str | bytes) -> Kept | ActionError:
+        if not _can_be_kept(content):
+            return _unavailable("the echo server sent an invalid content")
+        try:
+            return self._keep(str(content))
+        except ActionError as error:
+            return error
 
-    async def _take(self, content: str | bytes) -> None:
-        if self._waiting:
-            self._reply(content)
-        else:
-            await self._keep_unasked(content)
-
-    def _reply(self, content: str | bytes) -> None:
-        """Answer the oldest question."""
+    def _reply(self, stored: Kept | ActionError) -> None:
+        """Answer the oldest request."""
         if not self._waiting:
             return
         _, answer = self._waiting.popleft()
-        if _can_be_kept(content):
-            answer.set_result(str(content))
-        else:
-            answer.set_exception(_unavailable("the echo server answered with what is no content"))
+        if isinstance(stored, ActionError):
+            answer.set_exception(stored)
             answer.exception()
-
-    async def _keep_unasked(self, content: str | bytes) -> None:
-        if _can_be_kept(content):
-            with contextlib.suppress(ActionError):  # nobody was promised it
-                await self._unasked(str(content))
+        else:
+            answer.set_result(stored)
 
 
 def _can_be_kept(content: str | bytes) -> bool:

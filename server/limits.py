@@ -1,12 +1,12 @@
-"""How often a user and a connection may do each kind of action.
+"""Rate limits: how often a user and a connection may do each kind of action.
 
-A rate is "6000/minute", in the notation of the `limits` library. It counts in windows of its period; the window
-before counts for the share of it that lies within the last period, as if its actions had come evenly. So there is no
-double burst at the turn of a window, and the rate holds in the long run; a burst and what is allowed as it passes out
-of sight can be up to twice the rate within one period. A refused action is not counted.
+A rate is "6000/minute", in the notation of the `limits` library. Actions are counted in windows of one period. The
+previous window counts in proportion to its overlap with the last period, as if its actions had been evenly spaced. So
+a window change allows no double burst, and the rate holds in the long run; within one period, a burst and the actions
+allowed while it fades can reach twice the rate. Refused actions are not counted.
 
-The library's own strategies take 4 to 7 µs a look, and a thread beside it: a message needs two, and takes 60 µs in
-all. So the counters are our own; of the library there is its notation, and `server.auth` has its exact window.
+The library's own strategies take 4 to 7 µs per check, and need a thread. A message needs two checks, and takes 60 µs
+in all. So this module uses only the library's notation and has its own counters.
 """
 
 from __future__ import annotations
@@ -25,18 +25,31 @@ class Limit(StrEnum):
     """Kinds of actions that are counted together."""
 
     SENDS = "sends"
-    """What becomes an entry that others get: messages, edits, deletions, reactions."""
+    """Messages, edits, deletions, reactions: entries that others receive. A large one counts more than once."""
+    VOLUME = "volume"
+    """Bytes that a user stores."""
     JOINS = "joins"
-    """What makes rooms, and who is in them."""
+    """Changes of members, roles, bans and blocks."""
+    ROOMS = "rooms"
+    """New rooms and invitation links."""
+    CONFLICTS = "conflicts"
+    """Attempts to create a topic under the name of a hidden one, which would reveal names of private topics."""
+    INVITES = "invites"
+    """Adding another user to a room; counted per pair of users."""
+    TYPING = "typing"
+    CONNECTS = "connects"
+    """New live connections."""
+    DEVICES = "devices"
+    """New devices."""
     SEARCHES = "searches"
     EXPORTS = "exports"
-    """What goes through everything that there is."""
+    """Exports of all data of a user."""
     READS = "reads"
-    """What asks the database, or moves a marker."""
+    """Queries, and changes of markers."""
 
 
 class Window:
-    """A sliding window of counters. Takes 0.3 µs a look; who was not seen for two periods takes no memory."""
+    """A sliding window of counters. A check takes 0.3 µs; a key that was unused for two periods takes no memory."""
 
     __slots__ = ("_amount", "_before", "_clock", "_now", "_number", "_period")
 
@@ -48,55 +61,74 @@ class Window:
         self._now: dict[Hashable, int] = {}
         self._before: dict[Hashable, int] = {}
 
-    def wait(self, key: Hashable) -> float:
-        """Seconds until one more is allowed; 0.0: it is, now."""
-        at = self._clock() / self._period
-        number = int(at)
+    def wait(self, key: Hashable, weight: int = 1) -> float:
+        """Seconds until `weight` more are allowed; 0.0: now. A weight above the whole amount counts as the amount."""
+        position = self._clock() / self._period
+        number = int(position)
         if number != self._number:
             self._before = self._now if number == self._number + 1 else {}
             self._now = {}
             self._number = number
         now, before = self._now.get(key, 0), self._before.get(key, 0)
+        free = self._amount - weight if weight < self._amount else 0
         if not before:
-            if now < self._amount:
+            if now <= free:
                 return 0.0
-        elif now + 1 + before * (number + 1 - at) <= self._amount:
+        elif now + before * (number + 1 - position) <= free:
             return 0.0
-        free = self._amount - 1
-        if now <= free:  # soon, when enough of the window before is out of sight
-            return (number + 1 - (free - now) / before - at) * self._period
-        return (number + 2 - free / now - at) * self._period
+        if now <= free:  # later in this window, when enough of the previous one has faded
+            return (number + 1 - (free - now) / before - position) * self._period
+        return (number + 2 - free / now - position) * self._period
 
-    def count(self, key: Hashable) -> None:
-        """One more, in the window that `wait` has just looked at."""
-        self._now[key] = self._now.get(key, 0) + 1
+    def count(self, key: Hashable, weight: int = 1) -> None:
+        """Count in the current window; call `wait` first, which moves the window."""
+        self._now[key] = self._now.get(key, 0) + weight
+
+    def give_back(self, key: Hashable) -> None:
+        """Uncount one that was just counted."""
+        if self._now.get(key, 0) > 0:
+            self._now[key] -= 1
 
     def __len__(self) -> int:
-        """Counters that are held."""
+        """Number of counters in memory."""
         return len(self._now) + len(self._before)
 
 
 class Limits:
-    """The limits of one node: a rate is what a user may do, and each of their connections half of it.
+    """The rate limits of one node: each user has the rate, and each connection half of it.
 
-    So one client that runs wild leaves its user's other devices something to act with.
+    So one misbehaving client leaves half of the rate to the user's other devices.
     """
 
     def __init__(self, rates: Mapping[Limit, str], clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises `ValueError` for a rate that is none."""
+        """Raises `ValueError` if a rate cannot be parsed."""
         self._windows = {kind: _windows(rate(text), clock) for kind, text in rates.items()}
 
-    def take(self, kind: Limit, user: Hashable, connection: Hashable | None) -> None:
-        """Count one action of a kind; `connection` is None for REST. Raises `rate_limited`, and counts nothing."""
+    def take(self, kind: Limit, user: Hashable, connection: Hashable | None = None, weight: int = 1) -> None:
+        """Count an action. Raises `rate_limited` without counting it.
+
+        Args:
+            connection: None for REST.
+            weight: the number of actions that it counts as.
+        """
+        self.check(kind, user, connection, weight)
+        self.count(kind, user, connection, weight)
+
+    def count(self, kind: Limit, user: Hashable, connection: Hashable | None = None, weight: int = 1) -> None:
+        """Count an action without checking the limit."""
         of_user, of_connection = self._windows[kind]
-        wait = of_user.wait(user)
+        of_user.count(user, weight)
         if connection is not None:
-            wait = max(wait, of_connection.wait(connection))
+            of_connection.count(connection, weight)
+
+    def check(self, kind: Limit, user: Hashable, connection: Hashable | None = None, weight: int = 1) -> None:
+        """Raise `rate_limited` if `take` would, without counting."""
+        of_user, of_connection = self._windows[kind]
+        wait = of_user.wait(user, weight)
+        if connection is not None:
+            wait = max(wait, of_connection.wait(connection, weight))
         if wait:
             raise ActionError(ErrorCode.RATE_LIMITED, f"too many {kind}", retry_after=max(1, math.ceil(wait)))
-        of_user.count(user)
-        if connection is not None:
-            of_connection.count(connection)
 
 
 def _windows(item: RateLimitItem, clock: Callable[[], float]) -> tuple[Window, Window]:
@@ -105,11 +137,11 @@ def _windows(item: RateLimitItem, clock: Callable[[], float]) -> tuple[Window, W
 
 
 def rate(text: str) -> RateLimitItem:
-    """Read "6000/minute", "10 per 2 hours" and the like. Raises `ValueError`."""
+    """Parse a rate such as "6000/minute" or "10 per 2 hours". Raises `ValueError`."""
     try:
         (item,) = parse_many(text)
     except ValueError:
-        raise ValueError('a rate is like "6000/minute"') from None
+        raise ValueError('write a rate like "6000/minute"') from None
     if item.amount < 1 or item.get_expiry() < 1:
-        raise ValueError("a rate allows something: at least 1")
+        raise ValueError("a rate must allow at least 1")
     return item

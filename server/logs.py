@@ -1,10 +1,10 @@
-"""The log: one line for each thing that happened, on standard error; JSON unless a person is looking on.
+"""The log: one line per event, on standard error, as JSON or, on a terminal, as text.
 
-Lines say who, what, where and with what outcome; never a token, a password or what a message says. So nothing is
-logged that a client wrote, unless it was checked to be the name of something that exists; and of an exception the
-kind and where it was raised, but not its text, which may quote what it choked on (an `OSError` quotes the system).
+A line has the user, the action, the room and the outcome, but never a token, a password or the content of a message.
+So text from a client is logged only if it is known to be the name of something that exists. Of an exception the type
+and the place are logged, but not its text, which may quote the input; the text of an `OSError` comes from the system.
 
-Lines wait up to 20 ms for the ones behind them and are written together; from `warning` on nothing waits.
+Lines are collected for up to 20 ms and written together. From the level `warning` on they are written immediately.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, MutableMapping
 from typing import Any, Final, Literal
 
@@ -25,27 +26,33 @@ import orjson
 import structlog
 
 Level = Literal["debug", "info", "warning", "error"]
-Fields = MutableMapping[str, Any]
-TOGETHER_S: Final = 0.02
+LogFields = MutableMapping[str, Any]
+BATCH_S: Final = 0.02
 MAX_LINES: Final = 1000
 LIBRARIES: Final = logging.WARNING
-"""Libraries are heard from here on, whatever the level: below it some of them tell addresses with their queries,
-statements with their parameters, and frames."""
+"""Lowest level of libraries' records: below it some libraries log addresses with queries, statements with parameters,
+and frames."""
 
 
 class Logs:
-    """The log of one node. `on`: whether lines of the level `info` are written; look before you make one."""
+    """The log of one node. `on`: whether the level `info` is enabled; check it before building a line."""
 
     def __init__(
         self, level: Level = "info", *, write: Callable[[bytes], None] | None = None, pretty: bool | None = None
     ) -> None:
-        """`write` takes whole lines, and may block; None: standard error. `pretty`: for people; None: if on a tty."""
+        """
+        Args:
+            write: called with whole lines, and may block; None: writes to standard error.
+            pretty: text for people instead of JSON; None: if standard error is a terminal.
+        """
         if pretty is None:
             pretty = write is None and sys.stderr.isatty()
         self._level: int = getattr(logging, level.upper())
         self.on = self._level <= logging.INFO
         self._write = _to_stderr if write is None else write
-        self._lines: list[bytes] = []
+        self._lines: deque[bytes] = deque()
+        """Any thread appends to it. It is never replaced, or a line could be appended to a replaced one and be
+        lost."""
         self._due = False
         self._flushing = threading.Lock()
         self._prefix, self._numbers = secrets.token_hex(4), itertools.count(1)
@@ -60,11 +67,11 @@ class Logs:
         self.info: Callable[..., None] = self._log.info
 
     def request_id(self) -> str:
-        """A new one; unlike any other of this and, very likely, every other node."""
+        """A new request id, unique in this node and very likely among all nodes."""
         return f"{self._prefix}{next(self._numbers):06x}"
 
     def take_over(self) -> None:
-        """Have all that this process logs by the standard library go here, too."""
+        """Redirect the logging of the standard library, and warnings, to this log."""
         logging.captureWarnings(True)
         root = logging.getLogger()
         root.handlers[:] = [_Handler(self)]
@@ -72,15 +79,15 @@ class Logs:
         logging.getLogger("tidings").setLevel(self._level)
 
     def record(self, record: logging.LogRecord) -> None:
-        """Write what was logged by the standard library."""
+        """Write a record of the standard library's logging."""
         ours = record.name.startswith("tidings.")
         message = record.getMessage()
         fields: dict[str, Any] = {"logger": record.name}
         if request_id := getattr(record, "request_id", None):
             fields["request_id"] = request_id
         if record.exc_info and record.exc_info[1] is not None:
-            fields |= told(record.exc_info[1])
-        # What follows the first line is a library's own idea of a traceback.
+            fields |= exception_fields(record.exc_info[1])
+        # Some libraries append a formatted traceback to the message: only its first line is logged.
         level = min(record.levelno // 10 * 10, logging.CRITICAL)
         self._log.log(level, message if ours else message.partition("\n")[0], **fields)
 
@@ -95,18 +102,18 @@ class Logs:
                 self.flush()
             else:
                 self._due = True
-                loop.call_later(TOGETHER_S, self.flush)
+                loop.call_later(BATCH_S, self.flush)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the collected lines."""
         with self._flushing:
-            self._due = False
-            lines, self._lines = self._lines, []
+            self._due = False  # before taking the lines, so that a later line schedules its own flush
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
             if lines:
                 self._write(b"".join(lines))
 
-    def _stamp(self, _logger: object, method: str, fields: Fields) -> Fields:
-        """Level and time, ISO 8601 in UTC."""
+    def _stamp(self, _logger: object, method: str, fields: LogFields) -> LogFields:
+        """Add the level and the time, ISO 8601 in UTC."""
         now_ms = time.time_ns() // 1_000_000
         second = now_ms // 1000
         if second != self._second:
@@ -118,7 +125,7 @@ class Logs:
 
 
 class _Output:
-    """What structlog calls with a line that is made."""
+    """Receives encoded lines from structlog."""
 
     def __init__(self, logs: Logs) -> None:
         self._logs = logs
@@ -146,8 +153,8 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
 
-def told(error: BaseException) -> dict[str, Any]:
-    """What is told of an exception: kinds, from the last to the first cause, and where the first was raised."""
+def exception_fields(error: BaseException) -> dict[str, Any]:
+    """Log fields of an exception: the types, from the last to the first cause, and the frames of the first."""
     kinds: list[str] = []
     seen: set[int] = set()
     cause: BaseException | None = error
@@ -161,21 +168,21 @@ def told(error: BaseException) -> dict[str, Any]:
     return {"exception": kinds, "at": frames}
 
 
-def _json(_logger: object, _method: str, fields: Fields) -> bytes:
+def _json(_logger: object, _method: str, fields: LogFields) -> bytes:
     return orjson.dumps(fields, default=repr, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _pretty() -> Callable[[Any, str, Fields], bytes]:
+def _pretty() -> Callable[[Any, str, LogFields], bytes]:
     renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
 
-    def render(logger: Any, method: str, fields: Fields) -> bytes:
+    def render(logger: Any, method: str, fields: LogFields) -> bytes:
         return (renderer(logger, method, fields) + "\n").encode("utf-8", "replace")
 
     return render
 
 
 def _to_stderr(data: bytes) -> None:
-    """Who reads it slowly holds the node up; who is gone does not."""
+    """Write to standard error. A slow reader delays the node; a closed pipe does not."""
     while data:
         try:
             data = data[os.write(2, data) :]

@@ -1,8 +1,8 @@
-"""What a node tells of itself: `/metrics`, in Prometheus' text format.
+"""The metrics of a node: `/metrics`, in Prometheus' text format.
 
-What happens often is counted here in plain integers, 0.3 µs an action (a counter and a histogram of prometheus_client
-take 1.1), and what can be looked up is looked up when somebody asks: one collector reads both. Each node has a
-registry of its own. Labels come from the code, never from a client, so their number is bounded.
+Frequent events are counted in plain integers, 0.3 µs per action (a counter and a histogram of prometheus_client take
+1.1 µs). Other values are computed at each scrape. One collector reads both. Each node has a registry of its own.
+Labels come from the code, never from a client, so their number is bounded.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from server.contract.errors import CloseReason, ErrorCode
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 UNKNOWN: Final = "unknown"
-"""Stands for every name of an action that is none."""
+"""The label for every unknown action."""
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 CHANGES: Final = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 
 Gauge = Callable[[], Mapping[Sequence[str], float]]
-"""Looked up at each scrape: values of the labels -> value."""
+"""Called at each scrape; returns values of the labels -> value."""
 
 
 class Distribution:
-    """How many values fell below each bound."""
+    """A histogram: the number of values up to each bound."""
 
     __slots__ = ("_bounds", "counts", "total")
 
@@ -50,19 +50,19 @@ class Distribution:
         self.total += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative, as Prometheus wants them."""
-        found, below = [], 0
+        """Cumulative counts by bound, as Prometheus expects them."""
+        cumulative, below = [], 0
         for bound, count in zip((*map(str, self._bounds), "+Inf"), self.counts, strict=True):
             below += count
-            found.append((bound, float(below)))
-        return found
+            cumulative.append((bound, float(below)))
+        return cumulative
 
 
 class Metrics:
-    """The counters of one node. All of it belongs to the event loop."""
+    """The metrics of one node. Use it only from the event loop."""
 
     def __init__(self, actions: Iterable[str]) -> None:
-        """`actions`: the names that are there before the first was asked for."""
+        """`actions`: names that are reported from the start, before their first call."""
         self._seconds: defaultdict[str, Distribution] = defaultdict(lambda: Distribution(SECONDS))
         for name in (*actions, UNKNOWN):
             self._seconds[name] = Distribution(SECONDS)
@@ -77,12 +77,14 @@ class Metrics:
         GCCollector(registry=self._registry)
         self._registry.register(self)
 
-    # -- told as it happens --------------------------------------------------------------------------------------
+    # -- counted as it happens --------------------------------------------------------------------------------------
 
     def acted(self, action: str, error: ErrorCode | None, seconds: float) -> None:
-        """An action was answered, so many seconds after it was begun; an append's answer comes after its commit.
+        """Count an answered action.
 
-        `action`: its registered name, or `UNKNOWN`: what a client calls it makes no label.
+        Args:
+            action: its registered name, or `UNKNOWN`; never a name from a client.
+            seconds: from its start to its answer; an append is answered after its commit.
         """
         self._seconds[action].add(seconds)
         if error is not None:
@@ -95,28 +97,29 @@ class Metrics:
         self._closed[reason] += 1
 
     def committed(self, changes: int, seconds: float) -> None:
-        """The journal has made a transaction."""
+        """Count a transaction of the journal with that many changes."""
         self._batch.add(changes)
         self._commit.add(seconds)
 
-    # -- looked up -----------------------------------------------------------------------------------------------
+    # -- read at each scrape
+    # -----------------------------------------------------------------------------------------------
 
-    def gauge(self, name: str, says: str, value: Callable[[], float]) -> None:
-        """Look a value up at each scrape."""
-        self._gauges.append((GaugeMetricFamily, name, says, (), lambda: {(): value()}))
+    def gauge(self, name: str, help_text: str, value: Callable[[], float]) -> None:
+        """Report a value that is read at each scrape."""
+        self._gauges.append((GaugeMetricFamily, name, help_text, (), lambda: {(): value()}))
 
-    def counter(self, name: str, says: str, value: Callable[[], float]) -> None:
-        """As `gauge`, for a value that only grows."""
-        self._gauges.append((CounterMetricFamily, name, says, (), lambda: {(): value()}))
+    def counter(self, name: str, help_text: str, value: Callable[[], float]) -> None:
+        """Like `gauge`, for a value that only grows."""
+        self._gauges.append((CounterMetricFamily, name, help_text, (), lambda: {(): value()}))
 
-    def gauges(self, name: str, says: str, labels: Sequence[str], values: Gauge) -> None:
-        """As `gauge`, for one value to each combination of labels."""
-        self._gauges.append((GaugeMetricFamily, name, says, labels, values))
+    def gauges(self, name: str, help_text: str, labels: Sequence[str], values: Gauge) -> None:
+        """Like `gauge`, with one value for each combination of labels."""
+        self._gauges.append((GaugeMetricFamily, name, help_text, labels, values))
 
-    # -- asked for -----------------------------------------------------------------------------------------------
+    # -- the scrape -----------------------------------------------------------------------------------------------
 
     def exposition(self) -> bytes:
-        """All of it in Prometheus' text format, `CONTENT_TYPE`."""
+        """All metrics in Prometheus' text format, `CONTENT_TYPE`."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
@@ -148,11 +151,11 @@ class Metrics:
         commit = HistogramMetricFamily("tidings_journal_commit_seconds", "One transaction of the journal")
         commit.add_metric((), self._commit.buckets(), self._commit.total)
         yield commit
-        for family, name, says, labels, values in self._gauges:
-            looked_up = family(name, says, labels=labels)  # type: ignore[call-arg]
-            for of, value in values().items():
-                looked_up.add_metric(of, value)  # type: ignore[attr-defined]
-            yield looked_up
+        for family, name, help_text, labels, values in self._gauges:
+            metric = family(name, help_text, labels=labels)  # type: ignore[call-arg]
+            for label_values, value in values().items():
+                metric.add_metric(label_values, value)  # type: ignore[attr-defined]
+            yield metric
         build = GaugeMetricFamily("tidings_build_info", "Always 1", labels=("version", "python"))
         build.add_metric((__version__, platform.python_version()), 1)
         yield build

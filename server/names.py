@@ -1,98 +1,220 @@
-"""Usernames and topic names: their accepted form, and the key by which they share one namespace."""
+"""Usernames and topic names: validation, stored form, and the mentions in a message."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import islice
 
 from precis_i18n import get_profile
 
-from server.contract.errors import ActionError, invalid
+from db.names import name_key, username_key, without_invisible
+from server.contract.errors import invalid
 
-_username_profile = get_profile("UsernameCaseMapped")
+__all__ = [
+    "after",
+    "emoji",
+    "mentions",
+    "most_mentions",
+    "name_key",
+    "title",
+    "topic_name",
+    "try_username_key",
+    "username",
+    "username_key",
+]
 
-# Control, surrogate, format (which holds the direction controls) and line separator characters. The two joiners
-# are kept for topic names: scripts and emoji need them; `name_key` ignores them.
+_preserving = get_profile("UsernameCasePreserved")
+_mapping = get_profile("UsernameCaseMapped")
+
+# Control, surrogate, format (which includes the direction controls) and line separator characters. Topic names may
+# contain the two joiners, because scripts and emoji need them; `name_key` ignores them.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = frozenset("\u200c\u200d")
-_IGNORED = {ord(char): None for char in "\u00ad\u034f\u200b\u200c\u200d\u2060\ufe0e\ufe0f\ufeff"}
+_TAGS = frozenset(map(chr, range(0xE0020, 0xE0080)))
+"""Tag characters, which occur only in the flags of England, Scotland and Wales."""
+_WRITTEN_TOGETHER = (
+    {"LATIN", "CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA"},
+    {"LATIN", "CJK", "IDEOGRAPHIC", "BOPOMOFO"},
+    {"LATIN", "CJK", "IDEOGRAPHIC", "HANGUL"},
+)
+"""Sets of scripts that one name may mix: "highly restrictive" in UTS 39, section 5.2."""
 
 
-def username(raw: str) -> str:
-    """Map a username to the form it is kept and compared in (PRECIS UsernameCaseMapped, RFC 8265).
+def username(raw: str, field: str = "username") -> str:
+    """The stored form of a new user's username (PRECIS UsernameCasePreserved, RFC 8265), which is also shown.
 
-    Raises `invalid` for what the profile refuses, and for more than 32 characters.
+    Raises `invalid` for the field if the profile refuses the name, it has more than 32 characters, or it mixes
+    scripts.
     """
     try:
-        mapped: str = _username_profile.enforce(raw)
-    except UnicodeEncodeError as why:
-        raise invalid("username", f"not allowed: {why.reason.partition('/')[2] or why.reason}") from None
-    if not 1 <= len(mapped) <= 32:
-        raise invalid("username", "1–32 characters")
-    if any(char.isspace() or unicodedata.category(char) in _HIDDEN for char in mapped):
-        raise invalid("username", "no whitespace, control or direction characters")
-    return mapped
+        kept: str = _preserving.enforce(raw)
+        mapped: str = _mapping.enforce(raw)
+    except UnicodeEncodeError as error:
+        raise invalid(field, f"not allowed: {error.reason.partition('/')[2] or error.reason}") from None
+    if not (1 <= len(kept) <= 32 and 1 <= len(mapped) <= 32):
+        raise invalid(field, "1–32 characters")
+    if any(char.isspace() or unicodedata.category(char) in _HIDDEN for char in kept):
+        raise invalid(field, "no whitespace, control or direction characters")
+    scripts = {_script(char) for char in kept if unicodedata.category(char) in _LETTERS}
+    if len(scripts) > 1 and not any(scripts <= together for together in _WRITTEN_TOGETHER):
+        raise invalid(field, f"letters of one script only, not of {' and '.join(sorted(map(str.title, scripts)))}")
+    return kept
 
 
-def try_username(raw: str) -> str | None:
-    """The mapped username, or None if it cannot be one (and so names nobody)."""
-    try:
-        return username(raw)
-    except ActionError:
-        return None
+_LETTERS = frozenset({"Ll", "Lo", "Lt", "Lu"})
+
+
+def _script(letter: str) -> str:
+    """The first word of the letter's Unicode name, which identifies its script."""
+    return unicodedata.name(letter, "").partition(" ")[0]
+
+
+MAX_TYPED = 128
+"""Most typed characters of a username with 32: a canonical decomposition has at most 4."""
+
+
+def _may_be_kept(mapped: str) -> bool:
+    return 1 <= len(mapped) <= 32 and mapped.isprintable() and " " not in mapped
+
+
+def try_username_key(raw: str) -> str | None:
+    """The key of the user with that name, in any case; None if no user can have it.
+
+    A name that `username` refuses has a key that no user has, so it need not be refused here.
+    """
+    key = username_key(raw[: MAX_TYPED + 1])
+    return key if len(raw) <= MAX_TYPED and _may_be_kept(key) else None
+
+
+def after(raw: str | None) -> str | None:
+    """The key of the username that a page continues after. Raises `invalid`."""
+    key = None if raw is None else try_username_key(raw)
+    if key is None and raw is not None:
+        raise invalid("after", "not allowed: not a username")
+    return key
 
 
 def topic_name(raw: str) -> str:
-    """Bring a topic name to its kept form: NFC, trimmed. Raises `invalid`."""
+    """The stored form of a topic name: NFC, trimmed. Raises `invalid`."""
     name = unicodedata.normalize("NFC", raw).strip()
     if not 1 <= len(name) <= 64:
         raise invalid("topic_name", "1–64 characters")
-    if any(unicodedata.category(char) in _HIDDEN and char not in _JOINERS for char in name):
-        raise invalid("topic_name", "no control or direction characters")
-    if not name_key(name):
-        raise invalid("topic_name", "nothing of it is visible")
+    _check_shown(name, "topic_name", _JOINERS)
     return name
 
 
-def name_key(name: str) -> str:
-    """The key by which topic names, and topics against usernames, are compared.
-
-    Case-folded NFKC without what cannot be seen (as Unicode's NFKC_Casefold).
-    """
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    return unicodedata.normalize("NFKC", folded.translate(_IGNORED)).strip()
+def title(raw: str) -> str:
+    """The stored form of a group's title: NFC, trimmed. Raises `invalid`."""
+    kept = unicodedata.normalize("NFC", raw).strip()
+    _check_shown(kept, "title", _JOINERS)
+    return kept
 
 
-MAX_MENTIONS = 50
-_CODE = re.compile(
-    r"^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)"  # a fenced block
-    r"|(?<!`)(`+)(?!`).+?(?<!`)\2(?!`)",  # a span
-    re.DOTALL | re.MULTILINE,
-)
+def emoji(raw: str) -> str:
+    """Check the emoji of a reaction, or its short name. Raises `invalid`."""
+    _check_shown(raw, "emoji", _JOINERS | _TAGS)
+    return raw
+
+
+def _check_shown(text: str, field: str, allowed: frozenset[str]) -> None:
+    if any(unicodedata.category(char) in _HIDDEN and char not in allowed for char in text):
+        raise invalid(field, "no control or direction characters")
+    if not without_invisible(text).strip():
+        raise invalid(field, "no visible character")
+
+
+MAX_MENTIONS = 64
+"""Most words after an `@` that are examined in a message, and most names that it mentions."""
+MAX_PUNCTUATION = 7
+"""Most punctuation characters at the end of a username that can be mentioned."""
+MAX_MARKS = 500
+"""After this many marks (an `@`, a run of backticks, a fence) the rest of a message is not searched for mentions."""
+_MARK = re.compile("@|`+|~{3,}")
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
+_BACKTICKS = re.compile("`+")
+_BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _MENTION = re.compile(r"(?<![^\s(\[{<\"'“‘«¿¡,;:/*_~|>-])@([^\s@]{1,64})")
 _AFTER_A_NAME = ".,;:!?…'\"”’»)]}>*_~|/-"
 
 
 def mentions(content: str) -> tuple[str, ...]:
-    """Usernames that a message may mention: what follows an `@` at the beginning of a word, outside of code.
+    """Keys of users whom a message may mention: names after an `@` at the start of a word, outside of code.
 
-    Code is what CommonMark takes for a code span or a fenced code block. A username may end in punctuation, and so
-    may a sentence: of "@ana." both "ana." and "ana" are returned. Whether they are members is not known here.
+    Code is a code span or a fenced code block of CommonMark. A username may end in punctuation, and so may a
+    sentence: for "@ana." both "ana" and "ana." are returned. The names need not be users. `MAX_MENTIONS` and
+    `MAX_MARKS` bound the time to a few ms for any content.
     """
     if "@" not in content:
         return ()
-    found: dict[str, None] = {}
-    for match in _MENTION.finditer(_CODE.sub(" ", content) if "`" in content or "~~~" in content else content):
-        raw = match[1]
-        if (owner := try_username(re.split("['’]", raw)[0])) is not None:  # @ana's
-            found[owner] = None
-        while raw:
-            name = try_username(raw)
-            if name is not None:
-                found[name] = None
-            if raw[-1] not in _AFTER_A_NAME:
-                break
-            raw = raw[:-1]
-        if len(found) >= MAX_MENTIONS:
+    last_mark = next(islice(_MARK.finditer(content), MAX_MARKS, None), None)
+    if last_mark is not None:
+        content = content[: last_mark.start()]
+    keys: dict[str, None] = {}
+    words = dict.fromkeys(match[1] for match in _MENTION.finditer(_without_code(content)))
+    for word in islice(words, MAX_MENTIONS):
+        for name in _names_in(word):
+            keys[name] = None
+        if len(keys) >= MAX_MENTIONS:
             break
-    return tuple(found)
+    return tuple(keys)[:MAX_MENTIONS]
+
+
+def most_mentions(content: str) -> int:
+    """Upper bound of the names that `mentions` returns, without parsing the content."""
+    return min((1 + MAX_PUNCTUATION) * content.count("@"), MAX_MENTIONS)
+
+
+def _names_in(word: str) -> list[str]:
+    """Keys of users that a word may name: the word itself, without final punctuation, and without a genitive 's."""
+    mapped = username_key(word)
+    if mapped.isalnum():
+        return [mapped] if len(mapped) <= 32 else []
+    shortest = max(1, len(mapped.rstrip(_AFTER_A_NAME)))
+    longest = min(len(mapped), shortest + MAX_PUNCTUATION)
+    candidates = [mapped[:length] for length in range(shortest, longest + 1)]
+    if "'" in word or "’" in word:
+        candidates.append(re.split("['’]", mapped, maxsplit=1)[0])  # @ana's
+    return [name for name in candidates if _may_be_kept(name)]
+
+
+def _without_code(content: str) -> str:
+    """The content without its fenced code blocks and code spans (CommonMark 0.31, sections 4.5 and 6.1)."""
+    if "`" not in content and "~~~" not in content:
+        return content
+    outside: list[str] = []
+    fence, begin = "", 0
+    for line in _FENCE.finditer(content):
+        run, rest = line.groups()
+        if fence:
+            if run.startswith(fence) and not rest.strip():
+                fence, begin = "", line.end()
+        elif run[0] == "~" or "`" not in rest:
+            outside.append(content[begin : line.start()])
+            fence = run
+    if not fence:
+        outside.append(content[begin:])
+    return _without_spans("\n\n".join(outside))
+
+
+def _without_spans(text: str) -> str:
+    """The text without code spans: the parts between two runs of equally many backticks in one paragraph."""
+    runs = [run.span() for run in _BACKTICKS.finditer(text)]
+    closing: list[int | None] = [None] * len(runs)
+    following: dict[int, int] = {}
+    """Length of a run -> index of the nearest later run of that length in the paragraph."""
+    for index in range(len(runs) - 1, -1, -1):
+        start, end = runs[index]
+        if index + 1 < len(runs) and _BLANK_LINE.search(text, end, runs[index + 1][0]):
+            following.clear()
+        closing[index] = following.get(end - start)
+        following[end - start] = index
+    outside: list[str] = []
+    index = begin = 0
+    while index < len(runs):
+        last = closing[index]
+        if last is not None:
+            outside.append(text[begin : runs[index][0]])
+            begin, index = runs[last][1], last
+        index += 1
+    return " ".join([*outside, text[begin:]])

@@ -5,129 +5,84 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
+import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import uvicorn
-
 from server.app import Application
+from server.banner import banner
 from server.settings import SettingsError
-from server.transport.direct import DirectWebSocket, Http
-from server.transport.protocol import MAX_PAYLOAD
+from server.transport.socketio_server import MAX_PAYLOAD
+from server.transport.tcp_connections import raise_descriptor_limit
+from server.transport.uvicorn_server import BACKLOG, DrainingServer
 
-BACKLOG = 4096
 UNSENT_BYTES = 128 * 1024
-"""What the kernel takes of a connection beyond what is on its way; the rest waits here, where it is counted."""
+"""Bytes per connection that the kernel buffers beyond those in flight; the server buffers and counts the rest."""
 LOCK_PATIENCE_S = 10.0
-DURABILITY = {
-    "full": "an acknowledged message survives a crash of the machine",
-    "normal": "an acknowledged message survives a crash of the process, not of the machine",
-}
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+FORCED_EXIT_S = 15.0
+"""The process exits this long after the signal even if something hangs, such as a thread in a system call."""
+
+logger = logging.getLogger("tidings.serving")
 
 
-class Server(uvicorn.Server):
-    """uvicorn, told to drain the node before it closes connections."""
+class Server(DrainingServer):
+    """Serves the application, and stops on signals (`stopped_by_signals`)."""
 
     def __init__(self, app: Application, host: str, port: int) -> None:
-        self._app = app
+        super().__init__(app, host, port, max_message=MAX_PAYLOAD, drain=app.node.drain)
+        self._node = app.node
         self.starting: asyncio.Task[object] | None = None
-        """The task to cancel if told to stop before there is anything to drain."""
-        self.listening = asyncio.Event()
-        self._stopping = asyncio.Event()
-        super().__init__(
-            uvicorn.Config(
-                app,
-                host=host,
-                port=port,
-                lifespan="off",  # `run` starts and stops the node
-                http=Http,
-                ws=DirectWebSocket,
-                ws_max_size=MAX_PAYLOAD,
-                ws_per_message_deflate=False,  # it holds memory per connection
-                ws_ping_interval=None,  # Engine.IO has a heartbeat of its own
-                timeout_keep_alive=5,
-                timeout_graceful_shutdown=10,
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                backlog=BACKLOG,
-            )
-        )
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield  # `stopped_by_signals` has them, from before the first line that is printed
+        """The task to cancel if a signal arrives during the start."""
+        app.connections.trusted = self.trusted_proxies()
 
     @contextlib.contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
-        """Stop on SIGTERM and SIGINT, with exit status 0; a second SIGINT stops without waiting."""
+        """Stop on SIGTERM or SIGINT, with exit status 0. A second one ends the process without waiting."""
         loop = asyncio.get_running_loop()
-        stopping = (signal.SIGTERM, signal.SIGINT)
         try:
-            for number in stopping:
-                loop.add_signal_handler(number, self._told_to_stop, number)
+            for number in STOPPING:
+                loop.add_signal_handler(number, self._handle_stop_signal)
         except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
             yield
             return
         try:
             yield
         finally:
-            for number in stopping:
+            for number in STOPPING:
                 loop.remove_signal_handler(number)
 
-    def _told_to_stop(self, number: int) -> None:
+    def _handle_stop_signal(self) -> None:
+        for number in STOPPING:  # a second signal gets the default handler, which works even if the event loop hangs
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+        last_resort = threading.Timer(FORCED_EXIT_S, self._end_process)
+        last_resort.daemon = True
+        last_resort.start()
         if self.starting is not None and not self.should_exit:
             self.starting.cancel()
-        self.handle_exit(number, None)
-        self._stopping.set()
+        self.stop()
 
-    def stop(self) -> None:
-        """Have `serve` drain the node and return."""
-        self.should_exit = True
-        self._stopping.set()
-
-    async def main_loop(self) -> None:
-        """uvicorn's, which looks ten times a second whether to stop; but it stops at once."""
-        ticks = 0
-        while not await self.on_tick(ticks):
-            ticks += 1
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), 0.1)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for listener in self.servers:
-            listener.close()
-        await self._app.node.drain()
-        await super().shutdown(sockets)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
+    def _end_process(self) -> None:
+        logger.critical("the server did not stop within %g s: exiting now", FORCED_EXIT_S)
+        self._node.logs.flush()
+        os._exit(1)
 
 
-def banner(app: Application, host: str, port: int) -> str:
-    settings, database = app.node.settings, app.node.database
-    shown = f"[{host}]" if ":" in host else host
-    data = database.url.database if database.is_sqlite else database.url.render_as_string(hide_password=True)
-    return "\n".join(
-        (
-            f"Tidings listening on http://{shown}:{port}",
-            f"  data        {data}",
-            f"  durability  {settings.durability}: {DURABILITY[settings.durability]}",
-        )
-    )
-
-
-async def run(app: Application) -> None:
+async def run(app: Application, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT. Raises `SettingsError`, `StoreUnavailable` or `OSError` if it cannot start."""
     settings, node = app.node.settings, app.node
-    server = Server(app, settings.host, settings.port)
+    node.connections.descriptors = raise_descriptor_limit()
+    node.logs.info("descriptors", limit=node.connections.descriptors)
+    server = Server(app, host, port)
     with server.stopped_by_signals():
         server.starting = asyncio.current_task()
         try:
@@ -135,41 +90,55 @@ async def run(app: Application) -> None:
                 if node.database.is_sqlite:
                     settings.prepare_data_dir()
                     await stack.enter_async_context(only_server(Path(node.database.url.database or "")))
+                node.database.make_room()
                 await node.start()
                 stack.push_async_callback(node.stop)
-                listening = stack.enter_context(listen(settings.host, settings.port))
+                await node.database.keep_reserve()
+                listening = stack.enter_context(listen(host, port))
                 server.starting = None
                 host, port = listening.getsockname()[:2]
                 _settle_garbage_collector()
-                print(banner(app, str(host), int(port)), flush=True)
+                proxies = server.config.forwarded_allow_ips
+                print(banner(settings, node.database.url, str(host), int(port), proxies), flush=True)
                 await server.serve([listening])
         except asyncio.CancelledError:
             if not server.should_exit:
                 raise
+    if node.unfinished:  # a thread may hang in a system call, and the interpreter would wait for it
+        node.logs.flush()
+        os._exit(1)
 
 
 def _settle_garbage_collector() -> None:
-    """What was imported stays; and what comes now (entries, frames, answers) is freed by its references, in the main.
+    """Freeze the imported objects, and set how often the collector runs.
 
-    The collector's defaults walk every connection again for each few thousand messages.
+    Reference counting frees entries, frames, answers and most of a closed connection. The collector's default
+    thresholds would traverse all connections every few thousand messages. But the rest of a closed connection (a
+    cancelled replay, exceptions, objects of libraries) has mostly survived a young collection, and needs an old one.
+    With thresholds of 50,000, 20 and 20, memory grew by 7 MiB a minute while clients connected and disconnected. With
+    these, an old collection runs after 80,000 new objects, but not before the survivors have grown by a quarter.
+
+    Garbage from the start is frozen as well: it is less than 1,000 objects, and finding it would add a twentieth to
+    the start.
     """
-    gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.enable()
+    gc.set_threshold(20_000, 2, 2)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one."""
+    """A listening socket; port 0: any free port. Raises `OSError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    # Accepted connections inherit it. asyncio's own loop sets it only on sockets that say they are TCP, which those
-    # of `create_server` do not; without it an event right behind an answer waits 40 ms for the client's delayed ACK.
+    # Accepted connections inherit this option. asyncio's own loop sets it only on sockets with proto IPPROTO_TCP,
+    # which `create_server` does not set. Without it, an event right after an answer waits 40 ms for the client's
+    # delayed ACK.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # Inherited too. Without it the kernel takes 4 MB for a client that does not read, a copy for each: seconds of
-    # writing at full cost, before it is known to be slow.
+    # Inherited too. Without it the kernel buffers up to 4 MB for each client that does not read, so the server writes
+    # to it at full cost for seconds before it notices.
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     return listening
@@ -177,34 +146,34 @@ def listen(host: str, port: int) -> socket.socket:
 
 @asynccontextmanager
 async def only_server(database: Path, patience_s: float = LOCK_PATIENCE_S) -> AsyncIterator[None]:
-    """Be the only server on a SQLite file, or raise `SettingsError`.
+    """Hold the lock that makes this the only server on a SQLite file. Raises `SettingsError` after `patience_s`.
 
-    Two would each believe that what they publish is all there is, and both would checkpoint. One that is started
-    before the one before it has ended (a restart) waits for it. The lock is the operating system's: it ends with the
-    process, however that ends. The command line's other commands do not take it, they may work beside a server.
+    Two servers would not deliver each other's messages, and both would checkpoint. A restarted server waits for the
+    previous one to end. The operating system releases the lock when the process ends, for whatever reason. Other
+    commands of the command line do not take the lock: they may run beside a server.
     """
     with _open_lock(database) as file:
         deadline = time.monotonic() + patience_s
-        told = False
+        announced = False
         while not _lock(file.fileno()):
             if time.monotonic() >= deadline:
-                raise SettingsError(f"another server is running on {database}: end it first")
-            if not told:
-                told = True
-                waiting = f"waiting for it to end, {patience_s:g} s at most"
+                raise SettingsError(f"another server is running on {database}: stop it first")
+            if not announced:
+                announced = True
+                waiting = f"waiting up to {patience_s:g} s for it to stop"
                 print(f"tidings: another server is running on {database}; {waiting}", file=sys.stderr, flush=True)
             await asyncio.sleep(0.05)
         yield
 
 
 def _open_lock(database: Path) -> BinaryIO:
-    """The lock's file, beside the database, whichever way to it the settings name."""
+    """The lock file next to the database, the same one for every path that leads to it."""
     path = database.resolve()
     return path.with_name(f"{path.name}.lock").open("ab")
 
 
 def _lock(descriptor: int) -> bool:
-    """Take an exclusive lock on a file; False if another process has it. It ends when the file is closed."""
+    """Take an exclusive lock on a file; False if another process has it. Closing the file releases it."""
     if sys.platform == "win32":
         import msvcrt
 

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from server.addresses import host_of, is_loopback
 from server.limits import Limit, rate
 from server.logs import Level
 
 SECRET_KEY_BYTES = 32
+METRICS_TOKEN_LENGTH = 16
+"""Minimum, in characters."""
 MAX_TOKEN_MINUTES = 10 * 366 * 24 * 60
 MAX_RETENTION_DAYS = 100 * 366
+OTHER_NAMES = {"ACCESS_TOKEN_EXPIRE_MINUTES": "access_token_expire_minutes", "APP_PORT": "port"}
+"""Setting names from the documents of other systems. They are read from a `.env` file only, because variables of
+the environment may belong to another program: Kubernetes sets `APP_PORT=tcp://…`."""
 
 
 def _rate(text: str) -> str:
@@ -27,11 +40,18 @@ def _rate(text: str) -> str:
 
 
 Rate = Annotated[str, AfterValidator(_rate)]
-"""How often something may be done: "6000/minute"."""
+"""An amount per period: "6000/minute"."""
+
+
+_ORIGIN = re.compile(r"https?://[^/?#@\s]+")
+
+
+def _host_of_origin(origin: str) -> str:
+    return "*" if origin == "*" else host_of(origin.partition("://")[2])
 
 
 class SettingsError(Exception):
-    """The settings cannot be served with; the message says which and why."""
+    """A setting that the server cannot start with; the message names it and the reason."""
 
 
 class Settings(BaseSettings):
@@ -42,30 +62,73 @@ class Settings(BaseSettings):
     )
 
     host: str = Field(default="127.0.0.1", description="Address to listen on")
-    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
-    data_dir: Path = Field(
-        default=Path("data"), description="The SQLite file, the generated secret (mode 0600), uploads"
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="Port to listen on; 0: any free port. In `.env` also `APP_PORT`"
     )
+    data_dir: Path = Field(default=Path("data"), description="The SQLite file and the generated secret (mode 0600)")
     database_url: str = Field(default="", description="`postgresql+asyncpg://…`; empty: SQLite in the data directory")
-    redis_url: str = Field(default="", description="Needed when there is more than one node")
+    redis_url: str = Field(default="", description="No effect: multiple nodes are not supported yet")
     secret_key: SecretStr = Field(
         default=SecretStr(""),
-        description="Signs the tokens; empty: generated once, in the data directory. 32 bytes or more",
+        description="Signs the tokens, 32 bytes or more; empty: generated once, in the data directory",
     )
-    access_token_expire_minutes: int = Field(default=1440, ge=1, le=MAX_TOKEN_MINUTES, description="Life of a token")
+    access_token_expire_minutes: int = Field(
+        default=1440,
+        ge=1,
+        le=MAX_TOKEN_MINUTES,
+        description="Token lifetime in minutes. In `.env` also `ACCESS_TOKEN_EXPIRE_MINUTES`",
+    )
+    session_days: int = Field(
+        default=90,
+        ge=0,
+        le=MAX_RETENTION_DAYS,
+        description="Days after which a session ends, however often it is refreshed; 0: never",
+    )
     cors_origins: Annotated[list[str], NoDecode] = Field(
-        default_factory=list, description="Comma-separated origins, or `*`; empty: same origin only"
+        default_factory=list,
+        description="Comma-separated origins whose pages may connect, or `*`; empty: same origin only. The"
+        " origin of a browser extension is `chrome-extension://<its id>`",
+    )
+    public_url: str = Field(
+        default="",
+        description="The address that clients use if a proxy is in front of the server: `https://chat.example.org`",
+    )
+    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Comma-separated host names accepted in the `Host` header, or `*`; empty: any. If"
+        " `TIDINGS_HOST` is loopback, empty means its own names and those of `TIDINGS_PUBLIC_URL` and"
+        " `TIDINGS_CORS_ORIGINS`. IP addresses are always accepted",
     )
     echo_upstream: str = Field(
-        default="", description="A `ws://` or `wss://` echo server; set, the echo channel is a proxy to it"
+        default="",
+        description="Address of a `ws://` or `wss://` echo server; if set, the echo channel is a proxy to it",
+    )
+    public_channel: Literal["start", "entry"] = Field(
+        default="start",
+        description="When the topic `public` is created: at the first start, or when a user first enters it"
+        " (`entry`)",
     )
     retention_topic_days: int = Field(
-        default=0, ge=0, le=MAX_RETENTION_DAYS, description="Messages of topics are kept so many days; 0: for ever"
+        default=0, ge=0, le=MAX_RETENTION_DAYS, description="Days to keep topic messages; 0: for ever"
     )
     retention_direct_days: int = Field(
-        default=0, ge=0, le=MAX_RETENTION_DAYS, description="The same for direct conversations"
+        default=0, ge=0, le=MAX_RETENTION_DAYS, description="Days to keep direct messages; 0: for ever"
     )
-    retention_group_days: int = Field(default=0, ge=0, le=MAX_RETENTION_DAYS, description="The same for groups")
+    retention_group_days: int = Field(
+        default=0, ge=0, le=MAX_RETENTION_DAYS, description="Days to keep group messages; 0: for ever"
+    )
+    purge_sessions_days: int = Field(
+        default=90,
+        ge=0,
+        le=MAX_RETENTION_DAYS,
+        description="Days to keep ended sessions, and the addresses that their users signed in from; 0: for ever",
+    )
+    purge_devices_days: int = Field(
+        default=365,
+        ge=0,
+        le=MAX_RETENTION_DAYS,
+        description="Days to keep a device and its cursors after its last connection; 0: for ever",
+    )
     durability: Literal["full", "normal"] = Field(
         default="full", description="`normal` survives a crash of the process, not of the machine"
     )
@@ -73,50 +136,139 @@ class Settings(BaseSettings):
         default="on", description="`off` lifts every rate limit and per-address cap"
     )
     limit_sends: Rate = Field(
-        default="6000/minute", description="What a user may send (messages, edits …); a connection half of it"
+        default="6000/minute",
+        description="Sends of a user (messages, edits …); each 4 KB of a message count as one. A connection"
+        " may use half",
+    )
+    limit_volume: Rate = Field(
+        default="1000000000/day",
+        description="Bytes that a user stores in messages, edits and echo, plus 256 for each. A connection"
+        " may use half",
     )
     limit_joins: Rate = Field(
-        default="3000/minute", description="Changes of rooms and who is in them; a connection half of it"
+        default="3000/minute", description="Changes of a room's members, by one user. A connection may use half"
     )
+    limit_rooms: Rate = Field(
+        default="300/hour",
+        description="Topics, groups, conversations and invitation links that a user creates. A connection"
+        " may use half",
+    )
+    limit_conflicts: Rate = Field(
+        default="60/hour",
+        description="Attempts of a user to create a topic under the name of another user's private topic; attempts"
+        " from one address to register a taken name",
+    )
+    limit_invites: Rate = Field(default="30/hour", description="Rooms that one user adds the same other user to")
+    limit_typing: Rate = Field(
+        default="1200/minute", description="`typing` actions of a user. A connection may use half"
+    )
+    limit_connects: Rate = Field(default="300/minute", description="Connections that a user opens")
+    limit_devices: Rate = Field(default="60/hour", description="New device names of a user")
     limit_reads: Rate = Field(
-        default="6000/minute", description="History, lists, profiles, markers; a connection half of it"
+        default="6000/minute",
+        description="Reads of a user: history, lists, profiles, markers. A connection may use half",
     )
-    limit_searches: Rate = Field(default="300/minute", description="Searches; a connection half of it")
-    limit_exports: Rate = Field(default="10/hour", description="Exports of all that is kept of a user")
+    limit_searches: Rate = Field(default="300/minute", description="Searches of a user. A connection may use half")
+    limit_exports: Rate = Field(default="10/hour", description="Exports of a user's data")
     limit_logins: Rate = Field(
-        default="10/minute", description="Attempts to sign in to one account; from one address three times as many"
+        default="10/minute",
+        description="Sign-in attempts on one account: from each address that has signed in to it before, and from all"
+        " other addresses together. One address has three times as many attempts on accounts that it is new to",
     )
-    limit_registrations: Rate = Field(default="20/minute", description="Accounts made from one address")
+    limit_registrations: Rate = Field(default="20/minute", description="Accounts registered from one address")
+    max_devices: int = Field(
+        default=100, ge=0, description="Devices of a user; a new one replaces the least recently seen. 0: no bound"
+    )
+    max_sessions: int = Field(
+        default=100, ge=0, description="Valid sessions of a user; a new one ends the oldest. 0: no bound"
+    )
+    max_rooms: int = Field(default=3000, ge=0, description="Rooms that a user is a member of. 0: no bound")
+    max_topics: int = Field(default=1000, ge=0, description="Topics that a user owns. 0: no bound")
+    max_groups: int = Field(default=1000, ge=0, description="Groups that a user owns. 0: no bound")
+    max_links: int = Field(default=50, ge=0, description="Invitation links of one user to one room. 0: no bound")
+    max_echo_entries: int = Field(
+        default=10_000, ge=0, description="Entries kept in a user's echo log, the newest ones. 0: no bound"
+    )
     log_level: Level = Field(
-        default="info", description="`debug`, `info`, `warning` or `error`; above `info`, actions make no line"
+        default="info", description="`debug`, `info`, `warning` or `error`; above `info`, actions are not logged"
+    )
+    metrics_token: SecretStr = Field(
+        default=SecretStr(""),
+        description="Bearer token required by `GET /metrics`; empty: only clients in a private network may read it",
     )
     parser: Literal["json", "msgpack"] = Field(
-        default="json", description="`msgpack`: clients use `socket.io-msgpack-parser`; all of them, or none"
+        default="json", description="`msgpack`: all Socket.IO clients must use `socket.io-msgpack-parser`"
     )
-    dev_tokens: bool = Field(default=False, description="Serves `GET /token?username=`; only on a loopback host")
+    dev_tokens: bool = Field(
+        default=False, description="Serves `GET /token?username=` to this machine only; not allowed with CORS origins"
+    )
 
-    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        given = dotenv_settings.env_vars
+        other = {field: value for name, field in OTHER_NAMES.items() if (value := given.get(name.lower()))}
+        own = init_settings, env_settings, dotenv_settings, file_secret_settings
+        return *own, InitSettingsSource(settings_cls, other)
+
+    @field_validator("cors_origins", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_host_names(cls, value: list[str]) -> list[str]:
+        names = [name.lower() for name in value]
+        if any(name != "*" and host_of(name) != name for name in names):
+            raise ValueError("give host names without scheme, port and path")
+        return names
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _check_metrics_token(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value()) < METRICS_TOKEN_LENGTH:
+            raise ValueError(f"a token has at least {METRICS_TOKEN_LENGTH} characters")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _check_public_url(cls, value: str) -> str:
+        value = value.removesuffix("/").lower()
+        if value and not _ORIGIN.fullmatch(value):
+            raise ValueError("give an address like https://chat.example.org, without a path")
+        return value
+
     @field_validator("echo_upstream")
     @classmethod
-    def _a_websocket(cls, value: str) -> str:
+    def _check_echo_upstream(cls, value: str) -> str:
         if value:
             try:
-                where = urlsplit(value)
-                good = where.scheme in ("ws", "wss") and bool(where.hostname) and where.port != 0
+                url = urlsplit(value)
+                valid = url.scheme in ("ws", "wss") and bool(url.hostname) and url.port != 0
             except ValueError:
-                good = False
-            if not good:
+                valid = False
+            if not valid:
                 raise ValueError("give a ws:// or wss:// address")
         return value
 
     @model_validator(mode="after")
-    def _dev_tokens_stay_home(self) -> Settings:
+    def _check_dev_tokens(self) -> Settings:
         if self.dev_tokens and not is_loopback(self.host):
-            raise ValueError(f"TIDINGS_DEV_TOKENS hands out tokens to anyone: not on the host {self.host}")
+            raise ValueError(
+                f"TIDINGS_DEV_TOKENS gives a token to anyone who asks, so it is not allowed on the host {self.host}"
+            )
+        if self.dev_tokens and self.cors_origins:
+            raise ValueError(
+                "TIDINGS_DEV_TOKENS gives a token to anyone who asks, so it is not allowed with TIDINGS_CORS_ORIGINS"
+            )
         return self
 
     @property
@@ -125,25 +277,51 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'tidings.db'}"
 
     @property
+    def origins(self) -> list[str]:
+        """Origins whose pages may connect, besides the origin of the requested host."""
+        return [*self.cors_origins, *([self.public_url] if self.public_url else [])]
+
+    @property
+    def host_names(self) -> frozenset[str] | None:
+        """Host names accepted in the `Host` header; None: any."""
+        allowed = self.allowed_hosts
+        if not allowed and is_loopback(self.host):
+            allowed = [*map(_host_of_origin, self.cors_origins)]
+        elif not allowed:
+            return None
+        return None if "*" in allowed else frozenset((*allowed, _host_of_origin(self.public_url))) - {""}
+
+    @property
     def limited(self) -> bool:
         return self.rate_limits == "on"
 
     @property
     def limits(self) -> dict[Limit, str]:
-        """The rates of the kinds of actions."""
-        return {
-            Limit.SENDS: self.limit_sends,
-            Limit.JOINS: self.limit_joins,
-            Limit.READS: self.limit_reads,
-            Limit.SEARCHES: self.limit_searches,
-            Limit.EXPORTS: self.limit_exports,
-        }
+        """The rate of each kind of action."""
+        return {kind: getattr(self, f"limit_{kind}") for kind in Limit}
+
+    @property
+    def signing_key_file(self) -> Path | None:
+        """The file that holds the signing key; None if the key comes from the environment."""
+        if not self.secret_key.get_secret_value():
+            return self.data_dir / "secret_key"
+        dotenv = Path(".env")
+        return dotenv.absolute() if "TIDINGS_SECRET_KEY" not in os.environ and dotenv.is_file() else None
+
+    @property
+    def quotas(self) -> dict[str, int]:
+        """How many of each kind of thing a user may have."""
+        kinds = ("devices", "sessions", "rooms", "topics", "groups", "links", "echo_entries")
+        return {kind: getattr(self, f"max_{kind}") for kind in kinds}
 
     def prepare_data_dir(self) -> None:
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def signing_key(self) -> bytes:
-        """The key that signs tokens; made at the first call on a data directory if none was given."""
+        """The key that signs tokens. Without a configured key, the first call writes one to the data directory.
+
+        Raises SettingsError if the key is too short.
+        """
         given = self.secret_key.get_secret_value().encode()
         if given:
             if len(given) < SECRET_KEY_BYTES:
@@ -160,23 +338,14 @@ class Settings(BaseSettings):
 
 
 def _make_key(path: Path) -> None:
-    """Put a new key into a file that is there whole or not at all; of two who do so at once, the first wins."""
-    made = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    """Write a new key atomically: the file exists whole or not at all. Of two concurrent writers, the first wins."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_hex(SECRET_KEY_BYTES).encode())
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
-            path.hardlink_to(made)
+            path.hardlink_to(temporary)
     finally:
-        made.unlink(missing_ok=True)
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,22 @@
+"""Passwords, tokens and sessions: how a caller becomes a `Principal`."""
+
+from server.auth.attempts import SOURCE_FACTOR, Attempts
+from server.auth.passwords import BCRYPT_ROUNDS, HASHES_WAITING, PASSWORD_BYTES, THREADS, Caller, Passwords
+from server.auth.sessions import Auth
+from server.auth.tokens import UNTIL_LOGOUT, Tokens, now_ms, unauthenticated
+
+__all__ = [
+    "BCRYPT_ROUNDS",
+    "HASHES_WAITING",
+    "PASSWORD_BYTES",
+    "SOURCE_FACTOR",
+    "THREADS",
+    "UNTIL_LOGOUT",
+    "Attempts",
+    "Auth",
+    "Caller",
+    "Passwords",
+    "Tokens",
+    "now_ms",
+    "unauthenticated",
+]

@@ -1,0 +1,354 @@
+"""Accounts and sessions: how a caller becomes a `Principal`."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+
+from sqlalchemy.engine import Connection as Transaction
+
+from db.engine import Database
+from db.queries import quotas, users
+from db.queries.rows import UserRow
+from db.queries.users import DeviceRow, SessionRow
+from db.read_batcher import ReadBatcher
+from server import names
+from server.addresses import source_of
+from server.auth.attempts import Attempts
+from server.auth.passwords import BCRYPT_ROUNDS, Caller, Passwords
+from server.auth.tokens import UNTIL_LOGOUT, Tokens, now_ms, unauthenticated
+from server.contract.errors import ActionError, CloseReason, ErrorCode, not_found
+from server.fanout.broker import Broker
+from server.log.notices import UserChannel, Withdrawn
+from server.log.quotas import SESSIONS
+from server.principal import Principal
+
+WRONG_PASSWORD = "wrong username or password"
+USE_NOTED_MS = 3_600_000
+"""Shortest interval between two updates of a session's `used_at`."""
+
+
+class Auth:
+    """Accounts and sessions."""
+
+    def __init__(
+        self,
+        database: Database,
+        broker: Broker,
+        *,
+        token_minutes: int,
+        attempts: Attempts | None = None,
+        sessions: int = SESSIONS,
+        session_days: int = 0,
+        bcrypt_rounds: int = BCRYPT_ROUNDS,
+    ) -> None:
+        """
+        Args:
+            attempts: limits logins and registrations; None: they are not limited.
+            sessions: most sessions of a user; a new one ends the oldest. 0: no bound.
+            session_days: longest life of a session, however often it is refreshed; 0: no bound.
+        """
+        self._db = database
+        self._broker = broker
+        self._key = b""
+        self._tokens = Tokens(b"")
+        self._arrivals = ReadBatcher(database, users.arrivals)
+        self._token_ms = token_minutes * 60_000
+        self._attempts = attempts
+        self._sessions = sessions
+        self._life_ms = session_days * 86_400_000 or None
+        self.used: set[int] = set()
+        """Keys of sessions whose `used_at` is outdated; `SessionCheck` updates it."""
+        self.passwords = Passwords(bcrypt_rounds)
+
+    async def start(self, key: bytes) -> None:
+        """Set the key that signs tokens, and prepare for logins."""
+        self.sign_with(key)
+        await self.passwords.start()
+
+    def sign_with(self, key: bytes) -> None:
+        """Set the key only, for a process without logins."""
+        self._key = key
+        self._tokens = Tokens(key)
+
+    def stop(self) -> None:
+        self.passwords.stop()
+
+    async def register(
+        self, raw_name: str, password: str, address: str, agent: str | None = None, *, until_logout: bool = False
+    ) -> tuple[str, int, UserRow]:
+        """Create an account and sign in: token, its expiry (ms), user.
+
+        Raises `invalid`, `conflict` or `rate_limited`.
+        """
+        username = names.username(raw_name)
+        if self._attempts is not None:
+            self._attempts.register(address)
+        hashed = await self.passwords.hash(password, Caller(source_of(address), known=False))
+        now = now_ms()
+
+        def insert(conn: Transaction) -> UserRow | None:
+            key = users.add(conn, username, hashed, now)
+            return None if key is None else users.by_key(conn, names.username_key(username))
+
+        user = await self._db.write(insert)
+        if user is None:
+            if self._attempts is not None:
+                self._attempts.name_taken(address)
+            raise ActionError(ErrorCode.CONFLICT, "the name is taken, or looks like a taken one")
+        source = self._source(user.key, address)
+        token, expires_at = await self.sign_in(user, agent=agent, source=source, until_logout=until_logout)
+        return token, expires_at, user
+
+    async def login(
+        self, raw_name: str, password: str, address: str, agent: str | None = None, *, until_logout: bool = False
+    ) -> tuple[str, int, UserRow]:
+        """Sign in with a password: token, its expiry (ms), user.
+
+        An unknown user and a wrong password get the same error after the same time. `Attempts` limits the attempts;
+        existing sessions are not affected. Raises `unauthenticated`, `rate_limited` or `unavailable`.
+        """
+        key = names.try_username_key(raw_name)
+
+        def find(conn: Transaction) -> tuple[UserRow | None, bool]:
+            user = users.by_key(conn, key or "")
+            if user is None:
+                return None, False
+            return user, users.has_signed_in_from(conn, user.key, self._source(user.key, address))
+
+        user, known = await self._db.read(find)
+        attempt = None
+        if self._attempts is not None:
+            attempt = self._attempts.sign_in(key or raw_name[:64], address, known=known)
+        caller = Caller(source_of(address), known)
+        good = await self.passwords.matches(password, user.password_hash if user else None, caller)
+        if not good or user is None or user.disabled:
+            raise unauthenticated(WRONG_PASSWORD)
+        if attempt is not None:
+            attempt.succeeded()
+        source = self._source(user.key, address)
+        token, expires_at = await self.sign_in(user, agent=agent, source=source, until_logout=until_logout)
+        return token, expires_at, user
+
+    def _source(self, user_key: int, address: str) -> str:
+        """The source of a user's session as a keyed hash, so that the database contains no address."""
+        message = f"source of {user_key}: {source_of(address)}".encode()
+        return hmac.digest(self._key, message, "sha256")[:16].hex()
+
+    async def sign_in(
+        self,
+        user: UserRow,
+        life_ms: int | None = None,
+        *,
+        agent: str | None = None,
+        source: str | None = None,
+        until_logout: bool = False,
+    ) -> tuple[str, int]:
+        """Create a session: its token and the token's expiry (ms).
+
+        Raises `unauthenticated` if the user was disabled or has a new password since `user` was read. So a withdrawal
+        of all sessions of the user covers this one too, or prevents it.
+
+        Args:
+            life_ms: lifetime, also beyond the longest life of a session; None: that of a token.
+            until_logout: the session lasts until its user logs out, or for the longest life of a session.
+        """
+        sid, now = secrets.token_urlsafe(18), now_ms()
+        expires_at = UNTIL_LOGOUT if until_logout else self._expiry(now, life_ms)
+        if life_ms is None and self._life_ms is not None:
+            expires_at = min(expires_at, self._expiry(now, self._life_ms))
+
+        def insert(conn: Transaction) -> list[int]:
+            current = users.lock(conn, user.key)
+            if current is None or current.disabled or current.password_hash != user.password_hash:
+                raise unauthenticated(WRONG_PASSWORD)
+            ended = quotas.make_room_for_session(conn, user.key, self._sessions, now) if self._sessions else []
+            users.add_session(conn, sid, user.key, now, expires_at, agent, source, until_logout=until_logout)
+            return ended
+
+        for session_key in await self._db.write(insert, vital=True):
+            self.withdraw(Withdrawn(user.key, session_key, CloseReason.TOKEN_REVOKED))
+        return self._tokens.make(user.username, sid, now, expires_at), expires_at
+
+    async def token_for(self, raw_name: str, life_ms: int | None = None) -> tuple[str, int]:
+        """Sign in without a password, for an operator of the machine. Creates the user if necessary.
+
+        Raises `invalid`, `conflict` (a topic has that name) or `forbidden` (the user is disabled).
+        """
+        user = await self._find(raw_name) or await self._make(names.username(raw_name))
+        if user.disabled:
+            raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} is disabled")
+        return await self.sign_in(user, life_ms)
+
+    async def _make(self, username: str) -> UserRow:
+        """Create a user without a password, or return the existing user. Raises `conflict` if a topic has the
+        name."""
+
+        def find_or_make(conn: Transaction) -> UserRow | None:
+            users.add(conn, username, None, now_ms())
+            return users.by_key(conn, names.username_key(username))
+
+        user = await self._db.write(find_or_make)
+        if user is None:
+            raise ActionError(ErrorCode.CONFLICT, f"the name {username} is taken, or looks like a taken one")
+        return user
+
+    async def refresh(self, principal: Principal) -> tuple[str, int]:
+        """A fresh token of the same session and its expiry (ms), at most the end of the session's longest life."""
+        now = now_ms()
+        wanted, life_ms = self._expiry(now, None), self._life_ms
+        end = await self._db.write(
+            lambda conn: users.extend_session(conn, principal.session_key, wanted, life_ms), vital=True
+        )
+        expires_at = min(wanted, end // 1000 * 1000)
+        return self._tokens.make(principal.username, principal.sid, now, expires_at), expires_at
+
+    def _expiry(self, now: int, life_ms: int | None) -> int:
+        """The expiry (ms) of a token made now, in whole seconds like `exp`."""
+        return (now + (self._token_ms if life_ms is None else life_ms)) // 1000 * 1000
+
+    def ticket(self, principal: Principal, purpose: str) -> tuple[str, int]:
+        """A token of the same session for one purpose, valid for some minutes; and its expiry (ms)."""
+        return self._tokens.ticket(purpose, principal.username, principal.sid, now_ms(), principal.expires_at)
+
+    def check_signature(self, token: str) -> None:
+        """Check a token without the database. Raises `unauthenticated` or `token_expired`."""
+        self._tokens.read(token)
+
+    def vouches(self, token: str) -> bool:
+        """Whether this server has signed the token and it has not expired. Its session may still be withdrawn."""
+        try:
+            self._tokens.read(token)
+        except ActionError:
+            return False
+        return True
+
+    async def authenticate(self, token: str, purpose: str = "") -> Principal:
+        """The principal of a token, or of a ticket for the purpose.
+
+        Raises `unauthenticated`, `token_expired` or `token_revoked`.
+        """
+        subject, sid, expires_at = self._tokens.read(token, purpose)
+        return self._principal(await self._db.read(lambda conn: users.session(conn, sid)), subject, expires_at)
+
+    async def arrive(self, token: str, device: str, purpose: str = "") -> tuple[Principal, DeviceRow | None]:
+        """Like `authenticate`, with the user's device of that name, or None if it is new.
+
+        Concurrent arrivals share one read.
+        """
+        subject, sid, expires_at = self._tokens.read(token, purpose)
+        arrival = await self._arrivals.read((sid, device))
+        principal = self._principal(None if arrival is None else arrival.session, subject, expires_at)
+        return principal, None if arrival is None else arrival.device
+
+    def _principal(self, session: SessionRow | None, subject: str, expires_at: int) -> Principal:
+        if session is None or names.username_key(session.username) != names.username_key(subject):
+            raise unauthenticated()
+        if session.revoked_at is not None or session.disabled:
+            raise ActionError(ErrorCode.TOKEN_REVOKED, "the token was withdrawn")
+        if now_ms() - session.used_at >= USE_NOTED_MS:
+            self.used.add(session.key)
+        return Principal(
+            session.user_key, session.username, session.key, session.sid, expires_at, bool(session.admin)
+        )
+
+    async def service(self, raw_name: str) -> Principal:
+        """An account of the server itself, without a password. If the name is taken, a random suffix is added."""
+
+        def create(conn: Transaction) -> Principal:
+            for username in (raw_name, f"{raw_name}-{secrets.token_hex(8)}"):
+                users.add(conn, username, None, now_ms())
+                user = users.by_key(conn, names.username_key(username))
+                if user is not None and user.password_hash is None:
+                    return Principal(user.key, user.username, 0, "", 0)
+            raise ActionError(ErrorCode.UNAVAILABLE, "no name is free")
+
+        return await self._db.write(create)
+
+    async def user(self, raw_name: str) -> UserRow:
+        """A user by name. Raises `not_found`."""
+        row = await self._find(raw_name)
+        if row is None:
+            raise ActionError(ErrorCode.NOT_FOUND, "no such user")
+        return row
+
+    async def _find(self, raw_name: str) -> UserRow | None:
+        key = names.try_username_key(raw_name)
+        return None if key is None else await self._db.read(lambda conn: users.by_key(conn, key))
+
+    async def check_password(self, principal: Principal, password: str) -> UserRow:
+        """The caller's user row, after checking their password. Raises `forbidden` or `rate_limited`."""
+        if self._attempts is not None:
+            self._attempts.confirm(principal.session_key)
+        user = await self.user(principal.username)
+        if not await self.passwords.matches(password, user.password_hash, Caller(principal.user_key)):
+            raise ActionError(ErrorCode.FORBIDDEN, "wrong password")
+        return user
+
+    async def change_password(self, principal: Principal, user: UserRow, new: str) -> list[Withdrawn]:
+        """Set the user's password, and withdraw all sessions but the caller's. Raises `conflict` or `invalid`."""
+        hashed, now = await self.passwords.hash(new, Caller(principal.user_key)), now_ms()
+
+        def change(conn: Transaction) -> list[int]:
+            current = users.lock(conn, user.key)
+            if current is None or current.password_hash != user.password_hash:
+                raise ActionError(ErrorCode.CONFLICT, "the password was changed meanwhile")
+            users.set_password(conn, user.key, hashed)
+            return users.revoke_sessions_of(conn, user.key, now, but=principal.session_key)
+
+        withdrawn = await self._db.write(change, vital=True)
+        return [Withdrawn(user.key, session_key, CloseReason.TOKEN_REVOKED) for session_key in withdrawn]
+
+    async def set_disabled(self, user: UserRow, disabled: bool) -> list[Withdrawn]:
+        """Disable a user and withdraw their sessions, or enable the user again."""
+        now = now_ms()
+
+        def change(conn: Transaction) -> None:
+            users.set_disabled(conn, user.key, disabled)
+            if disabled:
+                users.revoke_sessions_of(conn, user.key, now)
+
+        await self._db.write(change, vital=True)
+        return [Withdrawn(user.key, None, CloseReason.TOKEN_REVOKED)] if disabled else []
+
+    async def revoke(self, principal: Principal, sid: str) -> Withdrawn:
+        """Withdraw one of the caller's own sessions. Raises `not_found`."""
+        now = now_ms()
+
+        def revoke(conn: Transaction) -> int | None:
+            for session in users.sessions_of(conn, principal.user_key, now):
+                if session.sid == sid:
+                    users.revoke_session(conn, session.key, now)
+                    return session.key
+            return None
+
+        session_key = await self._db.write(revoke, vital=True)
+        if session_key is None:
+            raise not_found("session")
+        return Withdrawn(principal.user_key, session_key, CloseReason.TOKEN_REVOKED)
+
+    async def logout(self, principal: Principal) -> list[Withdrawn]:
+        """Withdraw the session; publish the returned notices with `withdraw` to close its connections.
+
+        If the session lasts until logout, all sessions of that kind of the user end with it.
+        """
+        now = now_ms()
+
+        def update(conn: Transaction) -> list[int]:
+            users.revoke_session(conn, principal.session_key, now)
+            users.touch(conn, principal.user_key, now)
+            if not users.is_until_logout(conn, principal.session_key):
+                return []
+            return users.revoke_sessions_of(conn, principal.user_key, now, until_logout=True)
+
+        withdrawn = [principal.session_key, *await self._db.write(update, vital=True)]
+        return [Withdrawn(principal.user_key, key, CloseReason.TOKEN_REVOKED) for key in withdrawn]
+
+    async def is_signed_in(self, username: str, to: Principal) -> bool:
+        """Whether a user has a valid session, connected or not. False if the user has blocked `to`."""
+        now = now_ms()
+        key = names.username_key(username)
+        return await self._db.read(lambda conn: users.is_signed_in(conn, key, to.user_key, now))
+
+    def withdraw(self, notice: Withdrawn) -> None:
+        self._broker.publish(UserChannel(notice.user_key), notice)

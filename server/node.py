@@ -1,0 +1,289 @@
+"""One server process: its parts, how they are put together, and the order in which they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import server.actions
+from db.engine import Database, StoreUnavailable
+from db.schema import migrate, pending
+from server.access import Directory
+from server.auth import BCRYPT_ROUNDS, Attempts, Auth
+from server.context import Parts
+from server.contract.models import RoomKind
+from server.dispatch import Dispatcher, Registry
+from server.echo import EchoChannel
+from server.fanout.broker import Broker, MemoryBroker
+from server.fanout.catchup import CatchUp
+from server.fanout.delivery import Delivery
+from server.fanout.hub import HEAD_CHECK_S, Hub
+from server.fanout.presence import PRESENCE_S
+from server.fanout.session_check import SESSION_CHECK_S, SessionCheck
+from server.fanout.typing import TYPING_S
+from server.gateways.applications import ApplicationUsers, RoomsOfHub
+from server.gateways.client_session import Backend
+from server.gateways.dialects.mounting import Dialects
+from server.gateways.dialects.registry import DIALECTS
+from server.gateways.socketio import SocketIOGateway
+from server.gateways.websocket import JsonCodec, PlainClient
+from server.gateways.websocket_client import WebSocketGateway
+from server.limits import Limits
+from server.log.cursors import Cursors
+from server.log.health import Health
+from server.log.indexer import Indexer
+from server.log.journal import Journal
+from server.log.purge import Purge
+from server.log.quotas import Quotas
+from server.log.retention import RETENTION_S, Retention
+from server.logs import Logs
+from server.memory import MemoryTrim
+from server.metrics import Metrics
+from server.monitoring import ConnectionRecorder, register_fanout, register_log, register_process
+from server.settings import Settings, SettingsError
+from server.supervision import Periodic
+from server.transport.admission import MAX_HALF_OPEN
+from server.transport.buffered_session import LINGER_S
+from server.transport.tcp_connections import MOST_PER_SOURCE, TcpConnections
+
+HALF_OPEN_PER_SOURCE = 200
+STOP_S = 13.0
+"""Stopping takes no longer, even if the store does not answer."""
+STOP_PART_S = LINGER_S + 1.0
+"""Nor does any part of it: connections get the time to read their last words."""
+
+logger = logging.getLogger("tidings.node")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeOptions:
+    """Choices that are no settings of an operator: another broker, other intervals (in seconds)."""
+
+    broker: Broker | None = None
+    logs: Logs | None = None
+    bcrypt_rounds: int = BCRYPT_ROUNDS
+    session_check_s: float = SESSION_CHECK_S
+    head_check_s: float = HEAD_CHECK_S
+    typing_s: float = TYPING_S
+    presence_s: float = PRESENCE_S
+    retention_s: float = RETENTION_S
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the Socket.IO gateway (`connect_timeout`, `ping_interval`)."""
+    websocket: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the WebSocket gateways, those of the dialects included."""
+    echo: Mapping[str, float] = field(default_factory=dict)
+    """Options of the echo channel (`answer_s`, `idle_s`)."""
+
+
+class Node:
+    """One server process. The factory functions below make the groups of its parts."""
+
+    def __init__(self, settings: Settings, options: NodeOptions) -> None:
+        self.settings = settings
+        self.logs = Logs(settings.log_level) if options.logs is None else options.logs
+        registry = Registry(server.actions)
+        self.metrics = Metrics(action.name for action in registry)
+        self.database = Database(settings.database, settings.durability)
+        self.broker: Broker = MemoryBroker() if options.broker is None else options.broker
+        quotas = Quotas(**settings.quotas)
+
+        self.cursors = Cursors()
+        self.hub, self.catch_up, self.delivery = make_fanout(
+            options, self.database, self.broker, self.cursors, ConnectionRecorder(self.metrics, self.logs)
+        )
+        self.indexer = Indexer(self.database)
+        self.journal = Journal(self.database, self.delivery, self.cursors, self.indexer, self.metrics, quotas)
+        self.retention, self.purge = make_maintenance(settings, options, self.database, self.delivery, quotas)
+        self.auth = make_auth(settings, options, self.database, self.broker, quotas)
+        self.sessions = SessionCheck(self.database, self.hub, self.auth.used, options.session_check_s)
+        self.echo = EchoChannel(self.journal, settings.echo_upstream, **options.echo)
+        self.parts = Parts(
+            self.database,
+            self.auth,
+            Directory(self.database),
+            self.journal,
+            self.hub,
+            self.cursors,
+            self.echo,
+            self.indexer,
+            Health(self.database, self.journal, (self.journal.loop, self.hub.head_check, self.sessions.loop)),
+            Limits(settings.limits) if settings.limited else None,
+        )
+        self.dispatcher = Dispatcher(registry, unavailable=(StoreUnavailable,), metrics=self.metrics, logs=self.logs)
+        self.application_users = ApplicationUsers(self.parts, self.dispatcher, self.database, options.session_check_s)
+        self.socketio, self.websocket, self.dialects = make_gateways(
+            settings,
+            options,
+            Backend(self.parts, self.dispatcher, self.catch_up),
+            RoomsOfHub(self.parts, self.broker),
+            self.application_users,
+        )
+        half_open = self.socketio.eio.half_open
+        self.connections = TcpConnections(half_open, MOST_PER_SOURCE if settings.limited else None)
+        register_log(self.metrics, self.journal, self.indexer)
+        register_fanout(self.metrics, self.hub, self.catch_up)
+        register_process(self.metrics, self.auth, self.connections, half_open)
+        self.memory_trim = MemoryTrim()
+        self._periodic: dict[str, Periodic] = {
+            "the check of sessions": self.sessions,
+            "the check of applications' users": self.application_users,
+            "retention": self.retention,
+            "the purge": self.purge,
+            "the trim of memory": self.memory_trim,
+        }
+        self._stack = AsyncExitStack()
+        self._drained = False
+        self._stop_by: float | None = None
+        """The deadline of stopping, by the loop's clock."""
+        self.unfinished: list[str] = []
+        """The parts that did not end in time."""
+
+    async def start(self) -> None:
+        """Open the database and start the parts. Raises `StoreUnavailable` or `SettingsError`."""
+        settings = self.settings
+        if self.database.is_sqlite:
+            settings.prepare_data_dir()
+            await asyncio.to_thread(migrate, settings.database)
+        elif await asyncio.to_thread(pending, settings.database):
+            raise SettingsError("the database needs migrations: run `tidings migrate`")
+        async with AsyncExitStack() as stack:
+
+            def ends(what: str, stop: Callable[[], Awaitable[object]]) -> None:
+                stack.push_async_callback(self._end, what, stop)
+
+            await self.database.start()
+            ends("the database", self.database.stop)
+            stack.callback(self.auth.stop)
+            await self.auth.start(settings.signing_key())
+            await self.delivery.start()
+            ends("the broker", self.broker.stop)
+            self.hub.start()
+            ends("the hub", self.hub.stop)
+            await self.journal.start()
+            ends("the journal", self.journal.stop)
+            await self.indexer.start()
+            ends("the search index", self.indexer.stop)
+            stack.callback(self.hub.typists.stop)
+            ends("presence", self.hub.presence.stop)
+            for what, periodic in self._periodic.items():
+                await periodic.start()
+                ends(what, periodic.stop)
+            ends("replays", self.catch_up.stop)
+            stack.push_async_callback(self.drain)
+            await self.dialects.start()
+            self._stack = stack.pop_all()
+
+    async def drain(self) -> None:
+        """Refuse new work, finish the running actions, notify the connections and close them. Idempotent."""
+        if not self._drained:
+            self._drained = True
+            self.auth.passwords.drain()
+            await self._end("the echo server's answers", self.echo.stop)
+            await self._end("actions", self.dispatcher.drain)
+            gateways = self.socketio, self.websocket, self.dialects
+            await self._end("connections", lambda: asyncio.gather(*(gateway.stop() for gateway in gateways)))
+
+    async def stop(self) -> None:
+        """Stop all parts within `STOP_S`, counted from `drain`. Those that do not end are in `unfinished`."""
+        await self._stack.aclose()
+        self.logs.flush()
+
+    async def _end(self, what: str, stop: Callable[[], Awaitable[object]]) -> None:
+        """End a part, or give up on it."""
+        now = asyncio.get_running_loop().time()
+        self._stop_by = self._stop_by or now + STOP_S
+        ending = asyncio.ensure_future(stop())
+        await asyncio.wait([ending], timeout=max(0.1, min(STOP_PART_S, self._stop_by - now)))
+        if ending.done():
+            ending.result()
+            return
+        ending.cancel()
+        self.unfinished.append(what)
+        logger.error("the server stops without waiting any longer for %s", what)
+
+
+def make_fanout(
+    options: NodeOptions, database: Database, broker: Broker, cursors: Cursors, recorder: ConnectionRecorder
+) -> tuple[Hub, CatchUp, Delivery]:
+    hub = Hub(
+        database,
+        broker,
+        cursors,
+        recorder,
+        head_check_s=options.head_check_s,
+        presence_s=options.presence_s,
+        typing_s=options.typing_s,
+    )
+    catch_up = CatchUp(database, hub, cursors)
+    return hub, catch_up, Delivery(broker, hub, catch_up)
+
+
+def make_maintenance(
+    settings: Settings, options: NodeOptions, database: Database, delivery: Delivery, quotas: Quotas
+) -> tuple[Retention, Purge]:
+    days = {
+        RoomKind.TOPIC: settings.retention_topic_days,
+        RoomKind.DIRECT: settings.retention_direct_days,
+        RoomKind.GROUP: settings.retention_group_days,
+    }
+    purge = Purge(
+        database,
+        delivery,
+        sessions_days=settings.purge_sessions_days,
+        devices_days=settings.purge_devices_days,
+        echo_entries=quotas.echo_entries,
+        interval_s=options.retention_s,
+    )
+    return Retention(database, days, options.retention_s), purge
+
+
+def make_auth(settings: Settings, options: NodeOptions, database: Database, broker: Broker, quotas: Quotas) -> Auth:
+    attempts = None
+    if settings.limited:
+        attempts = Attempts(settings.limit_logins, settings.limit_registrations, settings.limit_conflicts)
+    return Auth(
+        database,
+        broker,
+        token_minutes=settings.access_token_expire_minutes,
+        session_days=settings.session_days,
+        attempts=attempts,
+        sessions=quotas.sessions,
+        bcrypt_rounds=options.bcrypt_rounds,
+    )
+
+
+def make_gateways(
+    settings: Settings, options: NodeOptions, backend: Backend, rooms: RoomsOfHub, users: ApplicationUsers
+) -> tuple[SocketIOGateway, WebSocketGateway, Dialects]:
+    engine = {"max_half_open_per_source": HALF_OPEN_PER_SOURCE if settings.limited else MAX_HALF_OPEN}
+    socketio = SocketIOGateway(
+        backend,
+        rooms,
+        users,
+        parser=settings.parser,
+        cors_allowed_origins=settings.origins,
+        **engine | dict(options.engine),
+    )
+    websocket = WebSocketGateway(
+        partial(PlainClient, JsonCodec()),
+        backend,
+        socketio.eio.half_open,
+        cors_allowed_origins=settings.origins,
+        **options.websocket,
+    )
+    dialects = Dialects(
+        DIALECTS,
+        backend,
+        socketio.eio.half_open,
+        dev_tokens=settings.dev_tokens,
+        public_channel=settings.public_channel == "start",
+        public_url=settings.public_url,
+        cors_allowed_origins=settings.origins,
+        **options.websocket,
+    )
+    return socketio, websocket, dialects
