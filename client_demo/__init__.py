@@ -1,9 +1,9 @@
-"""The terminal client: chat in a terminal, send and tail from scripts; and an example of how to write a client.
+"""The terminal client: a chat, and commands for scripts. It is also an example of how to write a client.
 
-What a client has to do so that the server's guarantees reach the person in front of it:
+A client has three duties, so that the server's guarantees hold up to the screen:
 
-- keep a message on disk before it is sent, under a `client_id` of its own, until it is acknowledged (`outbox`);
-- keep a cursor per room, moved in the transaction in which an entry is taken (`store`), and bring the cursors
-  at every connect (`connection`);
-- take events in the order in which they arrive, and drop what the cursor has already passed (`client`).
+- It stores a message under its own `client_id` before sending it, and until it is acknowledged (`outbox`).
+- It keeps a cursor per room, which moves only after an entry was shown (`store`), and brings the cursors at every
+  connect (`client`).
+- It handles events in the order of their arrival, and drops entries that the cursor has passed (`client`).
 """

@@ -1,6 +1,27 @@
-import sys
+"""The command `tidings-chat`, also as `python -m client_demo`."""
 
-from client_demo.cli import main
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+_NEEDED = ("aiohttp", "aiosqlite", "httpx", "prompt_toolkit", "rich", "socketio")
+
+
+def main() -> int:
+    """Run the client, or say how to install the extra that it needs."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        print(
+            f"tidings-chat: not installed: {', '.join(missing)}. The client is an extra:"
+            ' pip install "tidings[client]" (in a checkout: make setup)',
+            file=sys.stderr,
+        )
+        return 1
+    from client_demo.cli import main
+
+    return main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

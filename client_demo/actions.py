@@ -1,19 +1,20 @@
-"""The commands that ask one thing and show the answer: the same in the chat and for scripts."""
+"""Commands of one request and one answer, the same in the chat and for scripts."""
 
 from __future__ import annotations
 
-import re
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from client_demo import render
-from client_demo.desk import Desk, Mistake, Table, number_and_text, person, seconds, span, words
+from client_demo.arguments import conversation, duration, number, number_and_text, seconds, username, words
+from client_demo.errors import InvalidCommand
+from client_demo.registry import CommandContext, CommandTable
 from client_demo.rooms import title
 from server.contract.models import (
     Bans,
     Echo,
     EchoHistory,
-    Found,
     InvitationLink,
+    InvitationLinks,
     Members,
     Message,
     Pending,
@@ -21,272 +22,308 @@ from server.contract.models import (
     Receipts,
     Role,
     Room,
+    SearchResults,
     Sessions,
     Usernames,
+    View,
 )
 
-ACTIONS: Final[Table[Desk]] = Table()
-_command = ACTIONS.add
+ACTIONS: Final[CommandTable[CommandContext]] = CommandTable()
+_command = ACTIONS.command
 
-_MESSAGES, _ROOMS, _PEOPLE, _ORDER, _ME = "messages", "rooms", "people", "keeping order", "you"
+_MESSAGES, _ROOMS, _PEOPLE, _MODERATION, _ACCOUNT = (
+    "messages",
+    "rooms",
+    "people",
+    "moderation",
+    "account",
+)
+
+
+V = TypeVar("V", bound=View)
+
+
+async def _ask(context: CommandContext, answer: type[V], action: str, payload: dict[str, Any]) -> V:
+    """Ask an action and read its answer, as `CommandContext.ask`."""
+    return answer.model_validate(await context.ask(action, payload), extra="ignore")
+
+
+async def _ask_in_room(context: CommandContext, answer: type[V], action: str, **payload: Any) -> V:
+    """Ask an action on the current room and read its answer, as `CommandContext.ask_in_room`."""
+    return answer.model_validate(await context.ask_in_room(action, **payload), extra="ignore")
 
 
 # Messages
 
 
-@_command("edit", "N TEXT", "change a message of yours; . is your last one", group=_MESSAGES, room=True)
-async def edit(desk: Desk, rest: str) -> None:
+@_command("edit", "N TEXT", "change one of your messages; . is your last one", group=_MESSAGES, needs_room=True)
+async def edit(context: CommandContext, rest: str) -> None:
     which, text = number_and_text(rest, "/edit N TEXT")
-    message = await desk.message(which, mine=True)
-    data = await desk.ask("edit", {"message_id": message.id, "content": text})
-    desk.show(views=[Message.model_validate(data, extra="ignore")])
+    message = await context.message(which, mine=True)
+    context.show(views=[await _ask(context, Message, "edit", {"message_id": message.id, "content": text})])
 
 
-@_command("delete", "N", "delete one; . is your last one", group=_MESSAGES, room=True)
-async def delete(desk: Desk, rest: str) -> None:
-    message = await desk.message(rest, mine=True)
-    await desk.ask("delete", {"message_id": message.id})
+@_command("delete", "N", "delete a message; . is your last one", group=_MESSAGES, needs_room=True)
+async def delete(context: CommandContext, rest: str) -> None:
+    message = await context.message(rest, mine=True)
+    await context.ask("delete", {"message_id": message.id})
 
 
-@_command("react", "N EMOJI", "put an emoji on message N; . is the last one", group=_MESSAGES, room=True)
-async def react(desk: Desk, rest: str) -> None:
-    await _react(desk, rest, remove=False)
+@_command("react", "N EMOJI", "put an emoji on message N; . is the last one", group=_MESSAGES, needs_room=True)
+async def react(context: CommandContext, rest: str) -> None:
+    await _react(context, rest, remove=False)
 
 
-@_command("unreact", "N EMOJI", "take yours off again", group=_MESSAGES, room=True)
-async def unreact(desk: Desk, rest: str) -> None:
-    await _react(desk, rest, remove=True)
+@_command("unreact", "N EMOJI", "remove your emoji from message N", group=_MESSAGES, needs_room=True)
+async def unreact(context: CommandContext, rest: str) -> None:
+    await _react(context, rest, remove=True)
 
 
-async def _react(desk: Desk, rest: str, *, remove: bool) -> None:
+async def _react(context: CommandContext, rest: str, *, remove: bool) -> None:
     which, emoji = words(rest, "which message, and what? N EMOJI", 2, 2)
-    message = await desk.message(which)
-    data = await desk.ask("react", {"message_id": message.id, "emoji": emoji, "remove": remove})
-    desk.show(views=[Message.model_validate(data, extra="ignore")])
+    message = await context.message(which)
+    payload = {"message_id": message.id, "emoji": emoji, "remove": remove}
+    context.show(views=[await _ask(context, Message, "react", payload)])
 
 
-@_command("search", "WORDS", 'messages with all these words, in your rooms; "a phrase", begin*', group=_MESSAGES)
-async def search(desk: Desk, rest: str) -> None:
-    found = Found.model_validate(await desk.ask("search", {"query": rest}), extra="ignore")
-    if not found.messages:
-        desk.show(render.note("nothing found"))
-    for message in reversed(found.messages):
-        where = f"#{message.topic_name}" if message.topic_name else desk.title_of(message.room_id)
-        desk.show(render.found(message, found.snippets.get(message.id, []), desk.account.username, where))
-    desk.show(*([render.note("↑ older ones are not shown")] if found.next else []), views=reversed(found.messages))
+@_command("search", "WORDS", 'find messages in your rooms with all these words; "a phrase", begin*', group=_MESSAGES)
+async def search(context: CommandContext, rest: str) -> None:
+    results = await _ask(context, SearchResults, "search", {"query": rest})
+    if not results.messages:
+        context.show(render.note("nothing found"))
+    for message in reversed(results.messages):
+        where = f"#{message.topic_name}" if message.topic_name else context.title_of(message.room_id)
+        context.show(
+            render.search_result(message, results.snippets.get(message.id, []), context.account.username, where)
+        )
+    context.show(
+        *([render.note("↑ older ones are not shown")] if results.next else []), views=reversed(results.messages)
+    )
 
 
 # Rooms
 
 
-@_command("title", "TITLE", "give this group another title", group=_ROOMS, room=True)
-async def set_title(desk: Desk, rest: str) -> None:
-    desk.show(views=[Room.model_validate(await desk.about("set_title", title=rest), extra="ignore")])
+@_command("title", "TITLE", "change the title of this group", group=_ROOMS, needs_room=True)
+async def set_title(context: CommandContext, rest: str) -> None:
+    context.show(views=[await _ask_in_room(context, Room, "set_title", title=rest)])
 
 
-@_command("invite", "USER", "bring somebody into this private topic or group", group=_ROOMS, room=True)
-async def invite(desk: Desk, rest: str) -> None:
-    await desk.about("invite", username=person(rest))
+@_command("invite", "USER", "add a user to this private topic or group", group=_ROOMS, needs_room=True)
+async def invite(context: CommandContext, rest: str) -> None:
+    await context.ask_in_room("invite", username=username(rest))
 
 
-@_command("link", "[TIME|never] [USES]", "make a code by which others may come; 7d", group=_ROOMS, room=True)
-async def link(desk: Desk, rest: str) -> None:
+@_command(
+    "link",
+    "[TIME|never] [USES]",
+    "make an invitation link; default: 7d",
+    group=_ROOMS,
+    needs_room=True,
+)
+async def link(context: CommandContext, rest: str) -> None:
     given = words(rest, "/link [TIME|never] [USES]", 0, 2)
     payload: dict[str, Any] = {}
     if given:
         payload["expires_in"] = None if given[0] == "never" else seconds(given[0])
     if len(given) > 1:
-        payload["uses"] = _number(given[1])
-    made = InvitationLink.model_validate(await desk.about("create_invitation_link", **payload), extra="ignore")
-    until = f"until {render.moment(made.expires_at)}" if made.expires_at else "for ever"
-    uses = f", {made.uses_left} times" if made.uses_left is not None else ""
-    desk.show(render.note(f"/join-link {made.code}  works {until}{uses}; /unlink ends it"), views=[made])
+        payload["uses"] = number(given[1])
+    made = await _ask_in_room(context, InvitationLink, "create_invitation_link", **payload)
+    works = render.works(made)
+    context.show(render.note(f"/join-link {made.code}  works {works}; /unlink ends it"), views=[made])
 
 
-@_command("unlink", "CODE", "make such a code void", group=_ROOMS)
-async def unlink(desk: Desk, rest: str) -> None:
-    await desk.ask("delete_invitation_link", {"code": rest})
-    desk.show(render.note("that link is void"))
+@_command(
+    "links",
+    "",
+    "list the links that work; all, if you moderate this room",
+    group=_ROOMS,
+    needs_room=True,
+)
+async def links(context: CommandContext, _: str) -> None:
+    page = await _ask_in_room(context, InvitationLinks, "get_invitation_links", limit=500)
+    context.show(render.links(page.links, more=page.next is not None), views=page.links)
+
+
+@_command("unlink", "CODE", "delete an invitation link", group=_ROOMS)
+async def unlink(context: CommandContext, rest: str) -> None:
+    await context.ask("delete_invitation_link", {"code": rest})
+    context.show(render.note("the link is deleted"))
 
 
 # People
 
 
-@_command("members", "", "who is in this room, and who is there", group=_PEOPLE, room=True)
-async def members(desk: Desk, _: str) -> None:
+@_command("members", "", "list the members of this room, and who is online", group=_PEOPLE, needs_room=True)
+async def members(context: CommandContext, _: str) -> None:
     after: str | None = None
     while True:
-        data = await desk.about("get_members", limit=500, **({"after": after} if after else {}))
-        page = Members.model_validate(data, extra="ignore")
-        desk.show(render.members(page.members, desk.account.username), views=page.members)
+        page = await _ask_in_room(context, Members, "get_members", limit=500, **({"after": after} if after else {}))
+        context.show(render.members(page.members, context.account.username), views=page.members)
         after = page.next
         if after is None:
             return
 
 
-@_command("receipts", "", "how far the others have received and read this room", group=_PEOPLE, room=True)
-async def receipts(desk: Desk, _: str) -> None:
-    found = Receipts.model_validate(await desk.about("get_receipts"), extra="ignore").receipts
-    desk.show(render.receipts(found), views=found)
+@_command("receipts", "", "show how far the others have received and read this room", group=_PEOPLE, needs_room=True)
+async def receipts(context: CommandContext, _: str) -> None:
+    receipts_ = (await _ask_in_room(context, Receipts, "get_receipts")).receipts
+    context.show(render.receipts(receipts_), views=receipts_)
 
 
-@_command("whois", "USER", "whether somebody is there, and since when", group=_PEOPLE)
-async def whois(desk: Desk, rest: str) -> None:
-    profile = Profile.model_validate(await desk.ask("get_profile", {"username": person(rest)}), extra="ignore")
-    desk.show(render.profile(profile, desk.account.username), views=[profile])
+@_command("whois", "USER", "show whether a user is online", group=_PEOPLE)
+async def whois(context: CommandContext, rest: str) -> None:
+    profile = await _ask(context, Profile, "get_profile", {"username": username(rest)})
+    context.show(render.profile(profile, context.account.username), views=[profile])
 
 
-@_command("block", "USER", "take no messages and invitations from somebody", group=_PEOPLE)
-async def block(desk: Desk, rest: str) -> None:
-    await desk.ask("block", {"username": person(rest)})
-    desk.show(render.note(f"{person(rest)} is blocked: no direct messages, no invitations; /unblock ends it"))
+@_command("block", "USER", "refuse messages and invitations from a user", group=_PEOPLE)
+async def block(context: CommandContext, rest: str) -> None:
+    await context.ask("block", {"username": username(rest)})
+    context.show(render.note(f"{username(rest)} is blocked: no direct messages, no invitations; /unblock ends it"))
 
 
-@_command("unblock", "USER", "take them again", group=_PEOPLE)
-async def unblock(desk: Desk, rest: str) -> None:
-    await desk.ask("unblock", {"username": person(rest)})
-    desk.show(render.note(f"{person(rest)} is not blocked"))
+@_command("unblock", "USER", "accept them again", group=_PEOPLE)
+async def unblock(context: CommandContext, rest: str) -> None:
+    await context.ask("unblock", {"username": username(rest)})
+    context.show(render.note(f"{username(rest)} is not blocked"))
 
 
-@_command("blocks", "", "whom you have blocked", group=_PEOPLE)
-async def blocks(desk: Desk, _: str) -> None:
-    found = Usernames.model_validate(await desk.ask("get_blocks", {}), extra="ignore")
-    desk.show(render.note(", ".join(found.usernames) or "nobody is blocked"), views=[found])
+@_command("blocks", "", "list the users you have blocked", group=_PEOPLE)
+async def blocks(context: CommandContext, _: str) -> None:
+    blocked = await _ask(context, Usernames, "get_blocks", {})
+    context.show(render.note(", ".join(blocked.usernames) or "nobody is blocked"), views=[blocked])
 
 
-# Keeping order
+# Moderation
 
 
-@_command("kick", "USER", "remove a member, who may come back", group=_ORDER, room=True)
-async def kick(desk: Desk, rest: str) -> None:
-    await desk.about("kick", username=person(rest))
+@_command("kick", "USER", "remove a member, who may come back", group=_MODERATION, needs_room=True)
+async def kick(context: CommandContext, rest: str) -> None:
+    await context.ask_in_room("kick", username=username(rest))
 
 
-@_command("ban", "USER [TIME]", "remove somebody for a time, or for ever", group=_ORDER, room=True)
-async def ban(desk: Desk, rest: str) -> None:
+@_command("ban", "USER [TIME]", "remove a user for a time, or forever", group=_MODERATION, needs_room=True)
+async def ban(context: CommandContext, rest: str) -> None:
     who, *time = words(rest, "/ban USER [TIME]", 1, 2)
-    duration = {"duration": seconds(time[0])} if time else {}
-    await desk.about("ban", username=person(who), **duration)
-    desk.show(render.note(f"{person(who)} is banned {f'for {span(seconds(time[0]))}' if time else 'for ever'}"))
-
-
-@_command("unban", "USER", "let them come back", group=_ORDER, room=True)
-async def unban(desk: Desk, rest: str) -> None:
-    await desk.about("unban", username=person(rest))
-    desk.show(render.note(f"{person(rest)} is not banned any more, and may come back"))
-
-
-@_command("bans", "", "who is banned from this room", group=_ORDER, room=True)
-async def bans(desk: Desk, _: str) -> None:
-    found = Bans.model_validate(await desk.about("get_bans", limit=500), extra="ignore")
-    desk.show(render.bans(found.bans, more=found.next is not None), views=found.bans)
-
-
-@_command("mute", "USER [TIME]", "let a member not speak for a while (1h); 0 ends it", group=_ORDER, room=True)
-async def mute(desk: Desk, rest: str) -> None:
-    who, *time = words(rest, "/mute USER [TIME]", 1, 2)
-    duration = seconds(time[0]) if time else 3600
-    await desk.about("mute", username=person(who), duration=duration)
-    desk.show(render.note(f"{person(who)} {f'is muted for {span(duration)}' if duration else 'may speak again'}"))
-
-
-@_command("role", "USER ROLE", "make somebody owner, moderator or member", group=_ORDER, room=True)
-async def role(desk: Desk, rest: str) -> None:
-    who, name = words(rest, "/role USER ROLE: owner, moderator or member", 2, 2)
-    if name not in list(Role):
-        raise Mistake(f"{name} is no role: owner, moderator or member")
-    await desk.about("set_role", username=person(who), role=name)
-
-
-# The user's own
-
-
-@_command("sessions", "", "where you are signed in", group=_ME)
-async def sessions(desk: Desk, _: str) -> None:
-    found = Sessions.model_validate(await desk.ask("get_sessions", {}), extra="ignore").sessions
-    desk.show(render.sessions(found), views=found)
-
-
-@_command("revoke", "N", "sign one out, by its number in /sessions", group=_ME)
-async def revoke(desk: Desk, rest: str) -> None:
-    found = Sessions.model_validate(await desk.ask("get_sessions", {}), extra="ignore").sessions
-    which = rest.removeprefix("#")
-    if which.isascii() and which.isdigit() and 1 <= int(which[:9]) <= len(found):
-        which = found[int(which[:9]) - 1].session_id
-    await desk.ask("revoke_session", {"session_id": which})
-    desk.show(render.note("that session is signed out"))
-
-
-@_command("passwd", "", "another password; ends your other sessions", group=_ME)
-async def passwd(desk: Desk, _: str) -> None:
-    present = await desk.secret("Present password")
-    new = await desk.secret("New password")
-    if await desk.secret("New password, again") != new:
-        raise Mistake("these were not the same; the password is as it was")
-    await desk.ask("change_password", {"password": present, "new_password": new})
-    desk.account.forget_password()
-    desk.show(render.note("the password is changed; your other sessions are signed out"))
-
-
-@_command("deactivate", "", "close your account; what you sent stays", group=_ME)
-async def deactivate(desk: Desk, _: str) -> None:
-    await desk.ask("deactivate", {"password": await desk.secret("Your password, to close the account")})
-
-
-@_command("pending", "[DEVICE]", "what a device of yours still misses; this one", group=_ME)
-async def pending(desk: Desk, rest: str) -> None:
-    payload = {"device": rest or desk.device, "limit": 500}
-    found = Pending.model_validate(await desk.ask("get_pending", payload), extra="ignore").rooms
-    desk.show(
-        render.pending([(desk.title_of(room.room_id), room) for room in found], rest or desk.device), views=found
+    until = {"duration": seconds(time[0])} if time else {}
+    await context.ask_in_room("ban", username=username(who), **until)
+    context.show(
+        render.note(f"{username(who)} is banned {f'for {duration(seconds(time[0]))}' if time else 'forever'}")
     )
 
 
-@_command("clear", "[DEVICE]", "let it miss that", group=_ME)
-async def clear(desk: Desk, rest: str) -> None:
-    await desk.ask("clear_pending", {"device": rest or desk.device})
-    desk.show(render.note(f"nothing is pending for {rest or desk.device}"))
+@_command("unban", "USER", "let a user come back", group=_MODERATION, needs_room=True)
+async def unban(context: CommandContext, rest: str) -> None:
+    await context.ask_in_room("unban", username=username(rest))
+    context.show(render.note(f"{username(rest)} is no longer banned"))
 
 
-@_command("echo", "TEXT", "have the server say it back", group=_ME)
-async def echo(desk: Desk, rest: str) -> None:
-    said = Echo.model_validate(await desk.ask("echo", {"content": rest}), extra="ignore")
-    desk.show(render.note(f"echo: {said.content}"), views=[said])
+@_command("bans", "", "list the users who are banned from this room", group=_MODERATION, needs_room=True)
+async def bans(context: CommandContext, _: str) -> None:
+    page = await _ask_in_room(context, Bans, "get_bans", limit=500)
+    context.show(render.bans(page.bans, more=page.next is not None), views=page.bans)
 
 
-@_command("echo-history", "", "what it said back before", group=_ME)
-async def echo_history(desk: Desk, _: str) -> None:
-    found = EchoHistory.model_validate(await desk.ask("echo_history", {}), extra="ignore").entries
-    desk.show(*(render.echo(entry) for entry in found), views=found)
-    if not found:
-        desk.show(render.note("no echo yet"))
+@_command(
+    "mute",
+    "USER [TIME]",
+    "keep a member from sending (1h); 0 ends it",
+    group=_MODERATION,
+    needs_room=True,
+)
+async def mute(context: CommandContext, rest: str) -> None:
+    who, *time = words(rest, "/mute USER [TIME]", 1, 2)
+    length = seconds(time[0]) if time else 3600
+    await context.ask_in_room("mute", username=username(who), duration=length)
+    context.show(
+        render.note(f"{username(who)} {f'is muted for {duration(length)}' if length else 'may speak again'}")
+    )
 
 
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise Mistake(f"{text} is no number")
-    return int(text)
+@_command("role", "USER ROLE", "make a user owner, moderator or member", group=_MODERATION, needs_room=True)
+async def role(context: CommandContext, rest: str) -> None:
+    who, name = words(rest, "/role USER ROLE: owner, moderator or member", 2, 2)
+    if name not in list(Role):
+        raise InvalidCommand(f"{name} is not a role: owner, moderator or member")
+    await context.ask_in_room("set_role", username=username(who), role=name)
 
 
-def conversation(rest: str) -> dict[str, Any]:
-    """`USER… [: TITLE]` as the payload of `create_conversation`."""
-    people, colon, name = rest.partition(":")
-    usernames = [person(who) for who in re.split(r"[\s,]+", people) if person(who)]
-    if not usernames or (colon and not name.strip()):
-        raise Mistake("/new USER… [: TITLE]")
-    return {"usernames": usernames, **({"title": name.strip()} if colon else {})}
+# The user's account
 
 
-@_command("new", "USER… [: TITLE]", "a group; or the conversation with one", group=_ROOMS)
-async def new(desk: Desk, rest: str) -> None:
-    room = Room.model_validate(await desk.ask("create_conversation", conversation(rest)), extra="ignore")
-    desk.show(render.note(f"you are in {title(room)} now"), views=[room])
-    desk.enter(room)
+@_command("sessions", "", "list where you are signed in", group=_ACCOUNT)
+async def sessions(context: CommandContext, _: str) -> None:
+    session_list = (await _ask(context, Sessions, "get_sessions", {})).sessions
+    context.show(render.sessions(session_list), views=session_list)
 
 
-@_command("join-link", "CODE", "come in by such a code", group=_ROOMS)
-async def join_link(desk: Desk, rest: str) -> None:
+@_command("revoke", "N", "sign out a session, by its number in /sessions", group=_ACCOUNT)
+async def revoke(context: CommandContext, rest: str) -> None:
+    session_list = (await _ask(context, Sessions, "get_sessions", {})).sessions
+    which = rest.removeprefix("#")
+    if which.isascii() and which.isdigit() and 1 <= int(which[:9]) <= len(session_list):
+        which = session_list[int(which[:9]) - 1].session_id
+    await context.ask("revoke_session", {"session_id": which})
+    context.show(render.note("that session is signed out"))
+
+
+@_command("passwd", "", "change your password; this ends your other sessions", group=_ACCOUNT)
+async def passwd(context: CommandContext, _: str) -> None:
+    current = await context.read_secret("Current password")
+    new = await context.read_secret("New password")
+    if await context.read_secret("New password, again") != new:
+        raise InvalidCommand("the two are not the same; the password is unchanged")
+    await context.ask("change_password", {"password": current, "new_password": new})
+    context.account.forget_password()
+    context.show(render.note("the password is changed; your other sessions are signed out"))
+
+
+@_command("deactivate", "", "close your account; what you sent stays", group=_ACCOUNT)
+async def deactivate(context: CommandContext, _: str) -> None:
+    await context.ask("deactivate", {"password": await context.read_secret("Your password, to close the account")})
+
+
+@_command("pending", "[DEVICE]", "list what a device has not received; default: this device", group=_ACCOUNT)
+async def pending(context: CommandContext, rest: str) -> None:
+    payload = {"device": rest or context.device, "limit": 500}
+    pending_rooms = (await _ask(context, Pending, "get_pending", payload)).rooms
+    context.show(
+        render.pending([(context.title_of(room.room_id), room) for room in pending_rooms], rest or context.device),
+        views=pending_rooms,
+    )
+
+
+@_command("clear", "[DEVICE]", "drop what a device has not received", group=_ACCOUNT)
+async def clear(context: CommandContext, rest: str) -> None:
+    await context.ask("clear_pending", {"device": rest or context.device})
+    context.show(render.note(f"nothing is pending for {rest or context.device}"))
+
+
+@_command("echo", "TEXT", "have the server send TEXT back", group=_ACCOUNT)
+async def echo(context: CommandContext, rest: str) -> None:
+    said = await _ask(context, Echo, "echo", {"content": rest})
+    context.show(render.note(f"echo: {said.content}"), views=[said])
+
+
+@_command("echo-history", "", "list your echoes", group=_ACCOUNT)
+async def echo_history(context: CommandContext, _: str) -> None:
+    entries = (await _ask(context, EchoHistory, "echo_history", {})).entries
+    context.show(*(render.echo(entry) for entry in entries), views=entries)
+    if not entries:
+        context.show(render.note("no echo yet"))
+
+
+@_command("new", "USER… [: TITLE]", "start a group, or a conversation with one user", group=_ROOMS)
+async def new(context: CommandContext, rest: str) -> None:
+    room = await _ask(context, Room, "create_conversation", conversation(rest))
+    context.show(render.note(f"you are in {title(room)} now"), views=[room])
+    await context.entered(room)
+
+
+@_command("join-link", "CODE", "join a room by its invitation link", group=_ROOMS)
+async def join_link(context: CommandContext, rest: str) -> None:
     code = rest.removeprefix("/join-link").strip()
-    room = Room.model_validate(await desk.ask("join_by_link", {"code": code}), extra="ignore")
-    desk.show(render.note(f"you are in {title(room)} now"), views=[room])
-    desk.enter(room)
+    room = await _ask(context, Room, "join_by_link", {"code": code})
+    context.show(render.note(f"you are in {title(room)} now"), views=[room])
+    await context.entered(room)

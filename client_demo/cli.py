@@ -1,4 +1,4 @@
-"""The command line: `python -m client_demo --user omar`, and the same with a command for scripts."""
+"""The command line: `tidings-chat --user omar`, and the same with a command for scripts."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from client_demo import render, scripts
-from client_demo.account import Account, whose
+from client_demo.account import PROGRAM, VERSION, Account, username_of
 from client_demo.actions import ACTIONS
-from client_demo.desk import run
 from client_demo.errors import ClientError, Refused
+from client_demo.registry import run
 from client_demo.rooms import title
 from client_demo.store import Store, default_directory, state_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done; 1 refused, unreachable or timed out, with the reason on stderr; 2 a wrong command line."""
+    """Return the exit status: 0 done; 1 refused, unreachable or timed out (see stderr); 2 invalid command line."""
     args = _parser().parse_args(arguments)
     try:
         return asyncio.run(_run(args))
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(render.visible(str(why)), file=sys.stderr)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output has had enough: `tail noticias | head -1`
+    except BrokenPipeError:  # the reader of the output has ended: `tail noticias | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return 1
@@ -41,55 +41,69 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m client_demo",
+        prog=PROGRAM,
         description="A terminal client for Tidings. Without a command: chat.",
-        epilog="The password is taken from --password, from TIDINGS_PASSWORD, or asked for. A ROOM is a topic, a"
+        epilog="The password comes from --password, from TIDINGS_PASSWORD, or from a prompt. A ROOM is a topic, a"
         " user (for the direct conversation), or a room_id.",
     )
-    parser.add_argument("--server", default="http://127.0.0.1:8000", type=_server, help="default: %(default)s")
+    server = os.environ.get("TIDINGS_SERVER") or "http://127.0.0.1:8000"
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
+    parser.add_argument("--server", default=server, type=_server, help="default: TIDINGS_SERVER, or %(default)s")
     parser.add_argument("--user")
-    parser.add_argument("--password", help="others on this machine can see it while the client runs")
+    parser.add_argument("--password", help="other users of this machine can see it while the client runs")
     parser.add_argument("--token", help="sign in with a token instead of a password")
-    parser.add_argument("--register", action="store_true", help="make the user if there is none")
-    parser.add_argument("--device", default="terminal", help="default: %(default)s; one at a time receives as it")
-    parser.add_argument("--state", type=Path, metavar="DIR", help="default: the state directory of the user")
+    parser.add_argument("--register", action="store_true", help="register the user if there is none")
+    parser.add_argument(
+        "--device", default="terminal", help="default: %(default)s; one client at a time receives as it"
+    )
+    parser.add_argument("--state", type=Path, metavar="DIR", help="default: $XDG_STATE_HOME/tidings")
+    parser.add_argument(
+        "--no-bell",
+        dest="bell",
+        action="store_false",
+        help="chat: do not ring for mentions and direct messages",
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands, for scripts")
 
     send = commands.add_parser("send", help="send a message and wait for the acknowledgement")
     send.add_argument("room", metavar="ROOM")
-    send.add_argument("text", metavar="TEXT", help="- reads it from standard input")
-    send.add_argument("--reply-to", metavar="N", help="answer message N of the room; . is the last one")
-    send.add_argument("--client-id", help="sent twice with the same, it takes effect once")
+    send.add_argument("text", metavar="TEXT", help="- reads standard input")
+    send.add_argument("--reply-to", metavar="N", help="reply to message N of the room; . is the last one")
+    send.add_argument("--client-id", help="two sends with the same ID take effect once")
     send.add_argument("--timeout", type=float, default=30, help="seconds to keep trying; default: %(default)s")
-    send.add_argument("--json", action="store_true", help="print the message as the server has it")
+    send.add_argument("--json", action="store_true", help="print the message that the server stored")
 
-    tail = commands.add_parser("tail", help="print pending messages, then those that come; joins the topic")
+    tail = commands.add_parser("tail", help="print pending messages, then live ones; joins the topic")
     tail.add_argument("room", metavar="ROOM")
     tail.add_argument("--json", action="store_true", help="one JSON object per message")
-    tail.add_argument("--changes", action="store_true", help="also edits, deletions and reactions, each by its event")
+    tail.add_argument(
+        "--changes", action="store_true", help="also edits, deletions and reactions, with their event names"
+    )
     tail.add_argument("--count", type=int, metavar="N", help="end after N messages")
-    tail.add_argument("--timeout", type=float, metavar="S", help="end after S seconds; status 1 if N are not reached")
+    tail.add_argument(
+        "--timeout", type=float, metavar="S", help="end after S seconds, with status 1 before N messages"
+    )
 
     rooms = commands.add_parser("rooms", help="list your rooms")
-    rooms.add_argument("--all", action="store_true", help="also the public topics that you are not in")
+    rooms.add_argument("--all", action="store_true", help="also list public topics that you are not a member of")
     rooms.add_argument("--json", action="store_true")
 
-    history = commands.add_parser("history", help="the newest messages of a room")
+    history = commands.add_parser("history", help="print the newest messages of a room")
     history.add_argument("room", metavar="ROOM")
     history.add_argument("--limit", type=int, default=50, help="1–200; default: %(default)s")
     history.add_argument("--json", action="store_true")
 
     create = commands.add_parser("create", help="make a topic")
     create.add_argument("topic", metavar="TOPIC")
-    create.add_argument("--private", action="store_true", help="only the invited may enter")
+    create.add_argument("--private", action="store_true", help="only invited users may join")
 
     join = commands.add_parser("join", help="become a member of a topic")
     join.add_argument("topic", metavar="TOPIC")
 
     for action in ACTIONS.commands.values():
         one = commands.add_parser(action.name, help=action.summary)
-        one.usage = f"%(prog)s [--json] {'ROOM ' if action.room else ''}{action.arguments}".strip()
-        if action.room:
+        one.usage = f"%(prog)s [--json] {'ROOM ' if action.needs_room else ''}{action.arguments}".strip()
+        if action.needs_room:
             one.add_argument("room", metavar="ROOM")
         one.add_argument("words", nargs="*", metavar=action.arguments or "-")
         one.add_argument("--json", action="store_true", help="one JSON object per line")
@@ -107,15 +121,15 @@ def _server(url: str) -> str:
 async def _run(args: argparse.Namespace) -> int:
     user = args.user
     if args.token:
-        user = await whose(args.server, args.token)
+        user = await username_of(args.server, args.token)
     if not user:
-        _usage("--user is needed (or --token)")
+        _usage("--user or --token is required")
     device = args.device if args.command != "tail" else _tail_device(args.device)
     path = state_path(args.state or default_directory(), args.server, user, args.device)
-    with Store(path, device) as store:
+    async with Store(path, device) as store:
         if args.token:
-            store.put(token=args.token, expires_at=None)
-        account = Account(args.server, store, user, args.password or os.environ.get("TIDINGS_PASSWORD"))
+            await store.put(token=args.token, expires_at=None)
+        account = await Account.open(args.server, store, user, args.password or os.environ.get("TIDINGS_PASSWORD"))
         try:
             await account.sign_in(lambda: _may_register(args, user), lambda: _ask_password(user))
             return await _command(args, account, store, device)
@@ -124,7 +138,7 @@ async def _run(args: argparse.Namespace) -> int:
 
 
 def _tail_device(device: str) -> str:
-    """Tails are a device of their own: they have their own places in the rooms, and take nothing from the chat."""
+    """Tails have a device of their own, and so their own cursors: they take no messages from the chat."""
     name = f"{device} tail"
     return name if len(name) <= 64 else f"{hashlib.sha256(name.encode()).hexdigest()[:32]} tail"
 
@@ -132,15 +146,15 @@ def _tail_device(device: str) -> str:
 async def _command(args: argparse.Namespace, account: Account, store: Store, device: str) -> int:
     match args.command:
         case None:
-            from client_demo.chat import Chat  # what it needs takes a while to import, and `send` has no use for it
+            from client_demo.chat import Chat  # its imports are slow, and `send` does not need them
 
             with store.receiving():
-                await Chat(account, store, device).run()
+                await Chat(account, store, device, bell=args.bell).run()
         case "send":
             text = sys.stdin.read().removesuffix("\n") if args.text == "-" else args.text
             reply_to = None
             if args.reply_to is not None:
-                room = scripts.Script(account, device, args.room, as_json=False)
+                room = scripts.ScriptContext(account, device, args.room, as_json=False)
                 reply_to = (await room.message(args.reply_to)).id
             message = await scripts.send(
                 account, args.room, text, client_id=args.client_id, timeout=args.timeout, reply_to=reply_to
@@ -155,8 +169,8 @@ async def _command(args: argparse.Namespace, account: Account, store: Store, dev
         case "rooms":
             scripts.print_rooms(await scripts.rooms(account, everything=args.all), as_json=args.json)
         case "history":
-            found = await scripts.history(account, args.room, limit=args.limit)
-            scripts.print_messages(found, args.room, as_json=args.json)
+            messages = await scripts.history(account, args.room, limit=args.limit)
+            scripts.print_messages(messages, args.room, as_json=args.json)
         case "create":
             print(title(await scripts.create(account, args.topic, private=args.private)))
         case "join":
@@ -164,9 +178,11 @@ async def _command(args: argparse.Namespace, account: Account, store: Store, dev
         case name:
             action, rest = ACTIONS.commands[name], " ".join(args.words)
             if rest and not action.arguments:
-                _usage(f"{name} takes no more than that")
-            desk = scripts.Script(account, device, args.room if action.room else "", as_json=args.json)
-            await run(action, desk, rest)
+                _usage(f"{name} takes no arguments")
+            context = scripts.ScriptContext(
+                account, device, args.room if action.needs_room else "", as_json=args.json
+            )
+            await run(action, context, rest)
     return 0
 
 
@@ -184,5 +200,5 @@ async def _may_register(args: argparse.Namespace, user: str) -> bool:
 
 
 def _usage(problem: str) -> NoReturn:
-    print(f"python -m client_demo: {problem}", file=sys.stderr)
+    print(f"{PROGRAM}: {problem}", file=sys.stderr)
     raise SystemExit(2)

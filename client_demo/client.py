@@ -1,7 +1,7 @@
-"""A device of a user, connected: everything that stands between the wire and a screen or a script.
+"""A connected device of a user: everything between the wire and a screen or a script.
 
-It stays connected, brings its cursors at every connect, hands each entry over exactly once and in order, tells the
-server what has been received, sends what waits in the outbox, and renews its token.
+It stays connected, brings its cursors at every connect, shows each entry exactly once and in order, acknowledges what
+it received, sends the outbox, and renews its token.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from client_demo.account import Account
@@ -20,33 +20,35 @@ from client_demo.rooms import Rooms
 from client_demo.store import Store, Unsent
 from server.contract.actions import MAX_CURSORS
 from server.contract.errors import CloseReason, Error, ErrorCode
-from server.contract.events import Closing, MemberChanged, MessageChanged, Ready, RoomAdded, RoomChanged, RoomRemoved
+from server.contract.events import Closing, MemberChanged, Ready, RoomAdded, RoomEntry, RoomRemoved
 from server.contract.models import History, Message
 
 _BACKOFF: Final = 0.25
 _BACKOFF_MOST: Final = 15.0
-_TELL_AFTER: Final = 0.4
+_MARKERS_AFTER: Final = 0.4
 _RENEW_BEFORE: Final = 300.0
 
 
 class Client:
-    """`run` it; meanwhile `ask` and `outbox.send`."""
+    """While `run` runs, use `ask` and `outbox.send`."""
 
     def __init__(
         self,
         account: Account,
         store: Store,
         device: str,
-        show: Callable[[Event], None],
+        show: Callable[[Event], Awaitable[None]],
         offline: Callable[[str], None],
         failed: Callable[[Unsent, Error], None],
         wants: Callable[[str], bool] = lambda room_id: True,
     ) -> None:
         """
-        `show` gets every event in order; an entry of a room exactly once, also across restarts. If it raises, `run`
-        ends with that, and the entry counts as not shown. `offline` is told in a sentence why there is no
-        connection; `failed`, what could not be sent. The entries of a room that `wants` denies are left where they
-        are, for another run of the same device that wants them.
+        Args:
+            show: gets every event in order, and each entry of a room exactly once, also across restarts. If it
+                raises, `run` raises the same, and the entry counts as not shown.
+            offline: gets a sentence that says why there is no connection.
+            failed: gets a message that the server will never accept, and its error.
+            wants: the entries of a room for which it returns False stay pending, for a later run of the same device.
         """
         self.account = account
         self.rooms = Rooms()
@@ -55,25 +57,28 @@ class Client:
         self._show = show
         self._wants = wants
         self._offline = offline
+        self._arrivals: asyncio.Queue[Event] = asyncio.Queue()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._begun = set(store.cursors())
+        self._begun: set[str] = set()
         self._markers: dict[tuple[str, str], int] = {}
         self._markers_moved = asyncio.Event()
         self._attempts = 0
-        self._connection = Connection(account.server, self._auth, self._arrived)
+        self._connection = Connection(account.server, self._auth, self._arrivals.put_nowait, self._arrivals.join)
         self.ask = self._connection.ask
-        self.outbox = Outbox(store, self.ask, failed)
+        self.outbox = Outbox(store, self.ask, failed, lambda: self.is_open)
 
     @property
     def is_open(self) -> bool:
         return self._connection.is_open
 
     async def run(self) -> None:
-        """Until cancelled. Raises `SignedOut`, or `Refused` where it makes no sense to come back."""
+        """Run until cancelled. Raises a `ClientError`, such as `SignedOut`, if a reconnect would be futile."""
+        self._begun = set(await self._store.cursors())
         parts: list[Coroutine[Any, Any, None]] = [
             self._stay_connected(),
+            self._record_arrivals(),
             self._take_events(),
-            self._tell_markers(),
+            self._send_markers(),
             self._renew_in_time(),
             self.outbox.run(),
         ]
@@ -89,18 +94,18 @@ class Client:
 
     # Connecting
 
-    def _auth(self) -> dict[str, Any]:
-        """The payload of each connect, made when it is sent."""
-        cursors = [(room_id, seq) for room_id, seq in self._store.cursors().items() if self._wants(room_id)]
-        return {"token": self.account.token, "device": self._device, "cursors": dict(cursors[:MAX_CURSORS])}
+    async def _auth(self) -> dict[str, Any]:
+        """The payload of a connect."""
+        cursors = [(room_id, seq) for room_id, seq in (await self._store.cursors()).items() if self._wants(room_id)]
+        return {"token": await self.account.token(), "device": self._device, "cursors": dict(cursors[:MAX_CURSORS])}
 
     async def _stay_connected(self) -> None:
         while True:
             wait = None
             try:
-                closing = await self._connection.live()
+                closing = await self._connection.run()
                 self._offline("the connection was lost" if closing is None else f"closed: {closing.reason}")
-                await self._answer_closing(closing)
+                await self._handle_closing(closing)
             except Offline as why:
                 self._offline(str(why))
             except Refused as why:
@@ -117,8 +122,8 @@ class Client:
             self._attempts = min(self._attempts + 1, 10)
             await asyncio.sleep(wait)
 
-    async def _answer_closing(self, closing: Closing | None) -> None:
-        """Do what the server's `closing` asks for; return if we should come back."""
+    async def _handle_closing(self, closing: Closing | None) -> None:
+        """Return if the client should reconnect after this `closing`; otherwise raise."""
         if closing is None or closing.reconnect:
             return
         if closing.reason is CloseReason.TOKEN_EXPIRED:
@@ -133,29 +138,39 @@ class Client:
             await self.account.renew()
 
     async def _renew_in_time(self) -> None:
-        """Bring the connection a fresh token before the old one ends."""
+        """Renew the token, and authenticate the connection with it, before the old one expires."""
         while True:
-            left = self.account.expires_in
+            left = await self.account.expires_in()
             await asyncio.sleep(max(1.0, left - min(_RENEW_BEFORE, left / 4)) if left > 0 else 1.0)
-            if not self.is_open or self.account.expires_in > _RENEW_BEFORE:
+            if not self.is_open or await self.account.expires_in() > _RENEW_BEFORE:
                 continue
             with contextlib.suppress(Offline, Refused):
                 await self.account.renew()
-                await self.ask("authenticate", {"token": self.account.token})
+                await self.ask("authenticate", {"token": await self.account.token()})
 
     # Receiving
 
-    def _arrived(self, event: Event) -> None:
-        """Called in the order of arrival.
+    async def _record_arrivals(self) -> None:
+        """Write to disk where a room begins for this device, then pass its entries on to be taken.
 
-        Where a room begins for this device is on disk at once: from here on the server may take what it sent for
-        received (a PONG proves it), while it still waits in this queue.
+        The connection answers no PING before that: once it is answered, the server counts the entries as delivered,
+        while they may still wait in the queue when this process dies.
         """
-        room_id, seq = position(event)
-        if room_id and seq and room_id not in self._begun:
-            self._store.begin(room_id, seq)
-            self._begun.add(room_id)
-        self._events.put_nowait(event)
+        while True:
+            arrived = [await self._arrivals.get()]
+            while not self._arrivals.empty():
+                arrived.append(self._arrivals.get_nowait())
+            first: dict[str, int] = {}
+            for event in arrived:
+                room_id, seq = position(event)
+                if room_id and seq and room_id not in self._begun:
+                    first.setdefault(room_id, seq)
+            if first:
+                await self._store.begin(first)
+                self._begun |= first.keys()
+            for event in arrived:
+                self._events.put_nowait(event)
+                self._arrivals.task_done()
 
     async def _take_events(self) -> None:
         while True:
@@ -165,60 +180,60 @@ class Client:
                     self.outbox.wake()
                     with contextlib.suppress(Offline, Refused):
                         await self.rooms.load(self.ask)
-                    self._show(event)
+                    await self._show(event)
                 case Ready() as ready:
                     self._attempts = 0
-                    self._store.put(expires_at=ready.token_expires_at)
+                    await self._store.put(expires_at=ready.token_expires_at)
                     for room_id in filter(self._wants, ready.reset):
-                        with contextlib.suppress(Offline, Refused):  # then the next connect resets it again
+                        with contextlib.suppress(Offline, Refused):  # the next connect resets it again
                             await self._read_again(room_id)
-                    self._show(event)
+                    await self._show(event)
                 case RoomAdded(room=room):
                     self.rooms.add(room)
-                    self._show(event)
+                    await self._show(event)
                 case RoomRemoved(room_id=room_id):
-                    self._show(event)
+                    await self._show(event)
                     self.rooms.remove(room_id)
-                    self._store.forget(room_id)
+                    await self._store.forget(room_id)
                     self._begun.discard(room_id)
                 case _:
-                    self._take(event)
+                    await self._take(event)
 
-    def _take(self, event: Event) -> None:
+    async def _take(self, event: Event) -> None:
         room_id, seq = position(event)
         if not room_id or not seq:
             self.rooms.apply(event.data, self.account.username)
-            self._show(event)
+            await self._show(event)
             return
         if not self._wants(room_id):
             return
-        with self._store.take(room_id, seq) as new:
+        async with self._store.take(room_id, seq) as new:
             if new:
                 self.rooms.apply(event.data, self.account.username)
-                self._show(event)
+                await self._show(event)
         if new:
             self._mark("delivered", room_id, seq)
 
     async def _read_again(self, room_id: str) -> None:
-        """The log does not know our cursor: take what it has after it; if there is nothing, begin anew."""
-        before = after = self._store.cursor(room_id) or 0
+        """The log ends before our cursor: take what follows the cursor, if anything; else drop the cursor."""
+        before = after = await self._store.cursor(room_id) or 0
         while True:
             data = await self.ask("history", {"room_id": room_id, "after": after, "limit": 200})
             page = History.model_validate(data, extra="ignore")
             for message in page.messages:
-                self._take(Event("message", message))
+                await self._take(Event("message", message))
                 after = message.seq
             if not page.has_more or not page.messages:
                 break
         if after == before:
-            self._store.forget(room_id)
+            await self._store.forget(room_id)
             self._begun.discard(room_id)
 
-    # Markers: how far we have received and read. Cumulative, so that one call tells of many, and a lost one is
-    # made good by the next.
+    # Markers: how far this device has received, and the user has read. They are cumulative: one call covers many
+    # entries, and the next call makes up for a lost one.
 
     def read(self, room_id: str, seq: int) -> None:
-        """The user has read a room up to here; the server is told soon."""
+        """Mark a room as read up to `seq`; the server gets the marker shortly."""
         self._mark("read", room_id, seq)
 
     def _mark(self, action: str, room_id: str, seq: int) -> None:
@@ -226,14 +241,14 @@ class Client:
             self._markers[action, room_id] = seq
             self._markers_moved.set()
 
-    async def _tell_markers(self) -> None:
+    async def _send_markers(self) -> None:
         while True:
             await self._markers_moved.wait()
-            await asyncio.sleep(_TELL_AFTER)
-            await self.tell_markers()
+            await asyncio.sleep(_MARKERS_AFTER)
+            await self.send_markers()
 
-    async def tell_markers(self) -> None:
-        """Tell the server now. What it cannot be told, the cursors of the next connect tell, or nobody."""
+    async def send_markers(self) -> None:
+        """Send the markers now. If that fails, the cursors of the next connect replace the `delivered` ones."""
         self._markers_moved.clear()
         markers, self._markers = self._markers, {}
         delivered = {room_id: seq for (action, room_id), seq in markers.items() if action == "delivered"}
@@ -246,8 +261,8 @@ class Client:
 
 
 def position(event: Event) -> tuple[str | None, int | None]:
-    """The room and seq of an entry; (None, None) for what is not in a log."""
+    """The room and seq of an entry; (None, None) for an event that is not in a log."""
     match event.data:
-        case Message() | MessageChanged() | MemberChanged() | RoomChanged() as entry:
+        case Message() | MemberChanged() | RoomEntry() as entry:
             return entry.room_id, entry.seq
     return None, None

@@ -1,14 +1,16 @@
-"""One Socket.IO connection: ask actions, get events.
+"""One Socket.IO connection: request actions, receive events.
 
-Four things to know of python-socketio's `AsyncClient`, which shape this module:
+Five properties of python-socketio's `AsyncClient` shape this module:
 
 - It starts a task per incoming packet. Handlers that are coroutines overtake each other; plain functions run in the
-  order of arrival. So every handler here is a plain function that hands over and returns.
-- `call()` does not notice that the connection is gone and waits out its timeout; and what is emitted while the
-  connection closes is dropped in silence. So `ask` keeps a future per question and fails all of them at the end.
-- Its own reconnection gives up where the server closes in an orderly way, and goes on for ever where the server
-  refuses the token. Only the caller can tell these apart, so each `live()` is one connection, made anew.
-- `auth` may be a function: it is called when the connection is open, and so brings the newest token and cursors.
+  order of arrival. So every handler here is a plain function that queues the event and returns.
+- `call()` does not notice a lost connection and waits for its timeout; a packet emitted while the connection closes
+  is dropped silently. So `ask` keeps a future per request and fails all of them when the connection ends.
+- Its own reconnection gives up after an orderly close by the server, and never gives up when the server refuses the
+  token. Only the caller can tell these apart, so each `run()` is one new connection.
+- `auth` may be a function. It is called once the connection is open, and so returns the newest token and cursors.
+- It answers a PING in the same step of the event loop. That answer proves to the server that everything before the
+  PING has arrived, so `_socket_class` holds the PING back until the arrivals are recorded.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +26,7 @@ import aiohttp
 import socketio
 from pydantic import ValidationError
 
+from client_demo.account import USER_AGENT
 from client_demo.errors import NotConnected, Offline, Refused, read_error
 from server.contract.errors import Error, ErrorCode
 from server.contract.events import EVENTS, Closing
@@ -38,26 +41,38 @@ _CANNOT_CONNECT: Final = (
 )
 _CONNECT_WITHIN: Final = 15.0
 _CLOSE_WITHIN: Final = 2.0
+_PING: Final = "2"
 
 _log = logging.getLogger("tidings.client")
-_log.addHandler(logging.NullHandler())  # or python-socketio would write into the middle of the screen
+_log.addHandler(logging.NullHandler())  # without a handler, python-socketio would print to the screen
 
 
 @dataclass(frozen=True)
 class Event:
-    """What the server pushed, by its name on the wire. `connected` (without data) is this client's own."""
+    """An event of the server, by its name on the wire. `connected`, without data, is this client's own."""
 
     name: str
     data: View | None = None
 
 
 class Connection:
-    def __init__(self, server: str, auth: Callable[[], dict[str, Any]], receive: Callable[[Event], None]) -> None:
-        """`receive` gets every event, in order, in the event loop: it must not block. `auth` gives the payload of
-        a connect."""
+    def __init__(
+        self,
+        server: str,
+        auth: Callable[[], Awaitable[dict[str, Any]]],
+        receive: Callable[[Event], None],
+        recorded: Callable[[], Awaitable[None]],
+    ) -> None:
+        """
+        Args:
+            auth: returns the payload of a connect.
+            receive: gets every event in order, in the event loop; it must not block.
+            recorded: returns when every received event is recorded, so that the server may count it as delivered.
+        """
         self._server = server
         self._auth = auth
         self._receive = receive
+        self._recorded = recorded
         self._socket: socketio.AsyncClient | None = None
         self._asked: set[asyncio.Future[Any]] = set()
 
@@ -65,10 +80,10 @@ class Connection:
     def is_open(self) -> bool:
         return self._socket is not None
 
-    async def live(self) -> Closing | None:
-        """Connect, and return when that connection has ended: with what the server said before it closed.
+    async def run(self) -> Closing | None:
+        """Connect, and return when the connection has ended: the server's `closing` event, if it sent one.
 
-        Raises `Refused` if the server does not let us in, `Offline` if it cannot be reached.
+        Raises `Refused` if the server refuses the connect, `Offline` if it cannot be reached.
         """
         refusal: list[Error] = []
         closing: list[Closing] = []
@@ -78,7 +93,7 @@ class Connection:
             self._receive(Event("connected"))
 
         def refused(answer: Any = None) -> None:
-            # {"message", "data"} from the server; or a string, when there was no server to answer
+            # {"message", "data"} from the server; a string if no server answered
             if isinstance(answer, dict):
                 refusal.append(read_error(answer.get("data") or answer))
 
@@ -90,8 +105,9 @@ class Connection:
                 closing.append(event.data)
             self._receive(event)
 
-        # The HTTP session is ours, because python-socketio does not close its own on every path.
-        async with aiohttp.ClientSession() as http:
+        # python-socketio does not close its own HTTP session on every path, so it gets this one.
+        socket_class = _socket_class(self._recorded)
+        async with aiohttp.ClientSession(headers={"User-Agent": USER_AGENT}, ws_response_class=socket_class) as http:
             sio = socketio.AsyncClient(
                 reconnection=False, handle_sigint=False, logger=_log, engineio_logger=_log, http_session=http
             )
@@ -116,10 +132,10 @@ class Connection:
         return closing[0] if closing else None
 
     async def ask(self, action: str, payload: dict[str, Any], timeout: float = 20) -> dict[str, Any]:
-        """Ask an action and return the `data` of its answer.
+        """Request an action and return the `data` of its answer.
 
-        Raises `Refused` for an error answer, `Offline` if there is no connection or no answer came: then whether it
-        has taken effect is not known.
+        Raises `Refused` for an error answer, `NotConnected` if the request was not sent, and `Offline` if no answer
+        came: the action may have taken effect.
         """
         sio = self._socket
         if sio is None:
@@ -142,17 +158,31 @@ class Connection:
         finally:
             self._asked.discard(future)
             if future.done() and not future.cancelled():
-                future.exception()  # seen
+                future.exception()  # marks it as retrieved
         if not isinstance(answer, dict):
-            raise Refused(Error(code=ErrorCode.INTERNAL, message=f"{action} got an answer that is none"))
+            raise Refused(Error(code=ErrorCode.INTERNAL, message=f"the answer to {action} is not an object"))
         if not answer.get("ok"):
             raise Refused(read_error(answer.get("error")))
         data = answer.get("data")
         return data if isinstance(data, dict) else {}
 
 
+def _socket_class(recorded: Callable[[], Awaitable[None]]) -> type[aiohttp.ClientWebSocketResponse]:
+    """A WebSocket that hands over an Engine.IO PING only when everything before it is recorded."""
+
+    class Socket(aiohttp.ClientWebSocketResponse):
+        async def receive(self, timeout: float | None = None) -> aiohttp.WSMessage:
+            message = await super().receive(timeout)
+            if message.data == _PING:
+                await asyncio.sleep(0)  # lets the tasks of the packets before it call their handlers
+                await recorded()
+            return message
+
+    return Socket
+
+
 def _read_event(name: str, args: tuple[Any, ...]) -> Event | None:
-    """The event, or None for one that this client is too old to know."""
+    """Parse an event; None for one that this client does not know."""
     model = EVENTS.get(name)
     if model is None or not args:
         return None

@@ -1,11 +1,12 @@
-"""What can go wrong between this client and the server.
+"""The client's exceptions.
 
 ClientError
-├── Refused      the server answered with an error: `error.code` says which
+├── Refused      the server answered with an error; its code is `error.code`
 ├── Offline      no connection, or it was lost before the answer: the action may or may not have taken effect
-│   └── NotConnected   it never left: it has not taken effect
-├── SignedOut    no valid token and no way to get one: a person has to sign in again
-└── Busy         another process receives as this device
+│   └── NotConnected   the action was not sent: it has not taken effect
+├── SignedOut    no valid token and no way to get one: the user has to sign in again
+├── Busy         another process receives as this device
+└── InvalidCommand   wrong arguments, or a command that is not possible here
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from server.contract.errors import Error, ErrorCode
 
 
 class ClientError(Exception):
-    """Base of all of them; `str()` of one is a sentence for people."""
+    """The base class; `str()` gives a sentence for the user."""
 
 
 class Refused(ClientError):
@@ -34,7 +35,7 @@ class Refused(ClientError):
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that the server asked to wait, if it did."""
+        """Seconds to wait, if the server asked for that."""
         after = self.error.details.get("retry_after")
         return float(after) if isinstance(after, int | float) and after >= 0 else None
 
@@ -44,7 +45,7 @@ class Offline(ClientError):
 
 
 class NotConnected(Offline):
-    """What was asked never left."""
+    """The action was not sent."""
 
 
 class SignedOut(ClientError):
@@ -55,8 +56,12 @@ class Busy(ClientError):
     pass
 
 
+class InvalidCommand(ClientError):
+    pass
+
+
 def read_error(raw: Any) -> Error:
-    """Make an `Error` of what came; a code that this client does not know yet counts as `internal`."""
+    """Parse an error of the wire. A code that this client does not know becomes `internal`."""
     try:
         return Error.model_validate(raw, extra="ignore")
     except ValidationError:

@@ -1,11 +1,11 @@
-"""Sending: strictly in order, and each message once, across lost connections and restarts of the client.
+"""Sends messages in order and each once, across lost connections and restarts of the client.
 
-A message is on disk before it is sent and until the server has acknowledged it. When the answer is lost, whether the
-message took effect is not known: it is sent again with the same `client_id`, and the server answers with the message
-that it already has. One is in flight at a time, so nothing overtakes a message that has to wait.
+A message is on disk before it is sent and until the server has acknowledged it. After a lost answer, the client does
+not know whether the message took effect: it sends it again with the same `client_id`, and the server answers with
+the message that it already has. Only one message is in flight, so none overtakes another that has to wait.
 
-A message may be changed while it waits. If it has been tried, the server may have it as it was: then the answer
-tells, and the `edit` goes out before the message counts as sent.
+The user may edit a message while it waits. After an attempt to send it, the server may have the former content: the
+answer shows it, and an `edit` follows before the message counts as sent.
 """
 
 from __future__ import annotations
@@ -19,43 +19,54 @@ from client_demo.store import RoomRef, Store, Unsent
 from server.contract.errors import Error, ErrorCode
 
 Ask = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
-_WAIT: Final = 0.5
-_WAIT_MOST: Final = 30.0
-_NOT_THE_MESSAGE: Final = {ErrorCode.UNAUTHENTICATED, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_REVOKED}
-"""Refusals of the one who asks, not of what is asked: the message waits until we are signed in again."""
+_RETRY_AFTER: Final = 0.5
+_RETRY_AFTER_MOST: Final = 30.0
+_SIGN_IN_FIRST: Final = {ErrorCode.UNAUTHENTICATED, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_REVOKED}
+"""These refuse the client, not the message, which waits until the client is signed in again."""
 
 
 class Outbox:
-    def __init__(self, store: Store, ask: Ask, failed: Callable[[Unsent, Error], None]) -> None:
-        """`failed` is told of a message that the server will never take; it is not sent again."""
+    def __init__(
+        self,
+        store: Store,
+        ask: Ask,
+        failed: Callable[[Unsent, Error], None],
+        is_open: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """
+        Args:
+            failed: gets a message that the server will never accept, and the error.
+            is_open: whether there is a connection. Without one, no message counts as tried, so it can be withdrawn.
+        """
         self._store = store
         self._ask = ask
         self._failed = failed
+        self._is_open = is_open
         self._woken = asyncio.Event()
 
-    def send(self, room: RoomRef, content: str, reply_to: str | None = None) -> None:
-        """On disk when this returns; on its way when there is a connection."""
-        self._store.enqueue(room, content, reply_to=reply_to)
+    async def send(self, room: RoomRef, content: str, reply_to: str | None = None) -> None:
+        """Store a message; it is on disk when this returns, and is sent as soon as there is a connection."""
+        await self._store.enqueue(room, content, reply_to=reply_to)
         self.wake()
 
     def wake(self) -> None:
-        """Something has changed: there is a message, or a connection."""
+        """There is a new message, or a new connection: try again now."""
         self._woken.set()
 
     async def run(self) -> None:
         waited = 0.0
         while True:
             self._woken.clear()
-            unsent = self._store.next_unsent()
-            if unsent is None:
+            attempt = await self._store.try_next() if self._is_open() else None
+            if attempt is None:
                 await self._woken.wait()
                 continue
-            first = self._store.tried(unsent)
+            unsent, first = attempt
             try:
                 await self._send(unsent)
             except NotConnected:
                 if first:
-                    self._store.untried(unsent)
+                    await self._store.not_tried(unsent)
                 waited = _longer(waited)
                 await self._pause(waited)
             except Offline:
@@ -65,26 +76,21 @@ class Outbox:
                 if why.error.retryable:
                     waited = _longer(waited)
                     await asyncio.sleep(why.retry_after if why.retry_after is not None else waited)
-                elif why.code in _NOT_THE_MESSAGE:
+                elif why.code in _SIGN_IN_FIRST:
                     waited = _longer(waited)
                     await self._pause(waited)
                 else:
-                    refused = self._store.get_unsent(unsent.client_id) or unsent
-                    self._store.done(unsent)
-                    self._failed(refused, why.error)
+                    self._failed(await self._store.discard(unsent), why.error)
             else:
                 waited = 0.0
 
     async def _send(self, unsent: Unsent) -> None:
         sent = await self._ask("message", unsent.payload)
-        while (wanted := self._store.get_unsent(unsent.client_id)) is not None:
-            if not wanted.edited or wanted.content == sent.get("content"):
-                self._store.done(unsent)
-                return
-            sent = await self._ask("edit", {"message_id": sent["id"], "content": wanted.content})
+        while (changed := await self._store.acknowledge(unsent, sent.get("content"))) is not None:
+            sent = await self._ask("edit", {"message_id": sent["id"], "content": changed.content})
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, or until woken: by a connection, for one."""
+        """Wait so long, or until `wake`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
@@ -93,4 +99,4 @@ class Outbox:
 
 
 def _longer(waited: float) -> float:
-    return min(_WAIT_MOST, max(_WAIT, waited * 2))
+    return min(_RETRY_AFTER_MOST, max(_RETRY_AFTER, waited * 2))

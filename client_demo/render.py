@@ -1,7 +1,7 @@
-"""How rooms, messages and what happens to them look, in a terminal and as JSON.
+"""Rooms, messages and events as text for a terminal, and as JSON.
 
-Everything that came over the wire passes through `visible` before it reaches a terminal: what others write must not
-move the cursor, change colours or reorder the line.
+All text of other users passes through `visible` before it reaches a terminal: it must not move the cursor, change
+colours or reorder the line.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -20,11 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from client_demo.rooms import title
-from server.contract.events import MemberChange, MemberChanged
+from server.contract.events import MemberChange, MemberChanged, RoomEntry
 from server.contract.models import (
     Ban,
     Direction,
     EchoEntry,
+    InvitationLink,
     Member,
     Message,
     PendingRoom,
@@ -47,7 +48,7 @@ _COLOURS: Final = (
     "bright_blue",
 )
 _HIDDEN: Final = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-_KEPT: Final = {"\u200c", "\u200d"}  # the joiners, which scripts and emoji need
+_KEPT: Final = {"\u200c", "\u200d"}  # the zero-width joiners, which some scripts and emoji need
 _NOT_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _CHANGES: Final = {
     MemberChange.JOINED: "joined",
@@ -58,14 +59,14 @@ _CHANGES: Final = {
 
 
 def visible(text: str, keep: str = "") -> str:
-    """The text with every control, direction and other invisible character shown as `�`, except those to `keep`."""
+    """Replace control, direction and other invisible characters by `�`, except those in `keep`."""
     return "".join(
         char if char in keep or char in _KEPT or unicodedata.category(char) not in _HIDDEN else "�" for char in text
     )
 
 
 def as_json(view: View, event: str | None = None) -> str:
-    """One line, as `{"event", "data"}` if the event is named; what a terminal could take for a command is escaped."""
+    """One line of JSON, as `{"event", "data"}` if the event is named, with control characters escaped."""
     data = view.model_dump(mode="json")
     data = data if event is None else {"event": event, "data": data}
     line = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
@@ -73,7 +74,7 @@ def as_json(view: View, event: str | None = None) -> str:
 
 
 def clock(timestamp: str) -> str:
-    """Hours and minutes of a wire time, where we are."""
+    """Hours and minutes of a timestamp, in local time."""
     return f"{_local(timestamp):%H:%M}"
 
 
@@ -91,23 +92,27 @@ def _local(timestamp: str) -> datetime:
 
 
 def name(username: str, me: str = "") -> Text:
-    """A username in its own colour; ours stands out."""
+    """A username in its own colour; the user's own name is bold green."""
     colour = "bold green" if username == me else f"bold {_COLOURS[zlib.crc32(username.encode()) % len(_COLOURS)]}"
     return Text(visible(username), style=colour)
 
 
-def message(message: Message, me: str, room: str = "", answers: Message | None = None) -> RenderableType:
-    """One message: its number, time, sender, text; with the room in place of the number if it is not the one on
-    screen, in which numbers point. `answers` is the message that it answers, if that is known."""
+def message(message: Message, me: str, room: str = "", replied: Message | None = None) -> RenderableType:
+    """One message: its number, time, sender and text.
+
+    Args:
+        room: the title of the room, unless it is the open one.
+        replied: the message that this one replies to, if known.
+    """
     calls = me in message.mentions and message.sender != me
     head = Text(f"{'' if room else message.seq:>3} ", style="bold yellow" if calls else "dim")
     head.append(clock(message.created_at), style="not bold dim white")
     if room:
-        head.append(f" {visible(room)}", style="not bold cyan")
+        head.append(f" {visible(room)} {message.seq}", style="not bold cyan")
     head.append(" ").append_text(name(message.sender, me))
     text = Text()
     if message.reply_to and not message.deleted:
-        text.append_text(_quote(answers, me)).append("\n")
+        text.append_text(_quote(replied, me)).append("\n")
     text.append_text(_text(message, me))
     if message.reactions:
         text.append("\n").append_text(reactions(message))
@@ -118,18 +123,18 @@ _MARKS: Final = {"message_edited": "✎", "message_deleted": "✗", "reaction": 
 
 
 def changed(what: str, before: Message | None, after: Message, me: str, room: str = "") -> RenderableType:
-    """What a change made of a message, which stands further up on the screen."""
+    """A message after a change; the message itself is further up on the screen."""
     head = Text(f"{'' if room else after.seq:>3} ", style="dim").append(
         f"{_MARKS.get('message_deleted' if after.deleted else what, '·'):>5}", style="yellow"
     )
     if room:
-        head.append(f" {visible(room)}", style="cyan")
+        head.append(f" {visible(room)} {after.seq}", style="cyan")
     head.append(" ").append_text(name(after.sender, me))
     if after.deleted:
         return _row(head, _text(after, me))
     if what == "reaction":
         text = _text(after, me, most=40)
-        for emoji, who, on in _moved(before, after):
+        for emoji, who, on in _reaction_changes(before, after):
             text.append("  ").append_text(name(who, me)).append(f" {'' if on else 'took back '}{visible(emoji)}")
         if before is None or sum(map(len, after.reactions.values())) > 1:
             text.append("\n").append_text(reactions(after))
@@ -140,12 +145,13 @@ def changed(what: str, before: Message | None, after: Message, me: str, room: st
 def _row(head: Text, text: Text) -> RenderableType:
     row = Table.grid(padding=(0, 1))
     row.add_column(no_wrap=True)
+    row.add_column(overflow="fold")  # wraps a long URL instead of cutting it
     row.add_row(head, text)
     return row
 
 
 def _text(message: Message, me: str, most: int | None = None) -> Text:
-    """What a message says, on `most` characters of one line if given; who is meant by it is marked."""
+    """The text of a message, cut to `most` characters of one line if given, with mentions highlighted."""
     if message.deleted:
         return Text("(deleted)", style="dim italic")
     if most is None:
@@ -174,7 +180,7 @@ def _quote(answered: Message | None, me: str) -> Text:
 
 
 def reactions(message: Message) -> Text:
-    """Each emoji and who put it; how many, if they are more than three."""
+    """Each emoji with its users, or with their number if they are more than three."""
     shown = (
         f"{visible(emoji)} {', '.join(map(visible, who)) if len(who) <= 3 else len(who)}"
         for emoji, who in message.reactions.items()
@@ -182,8 +188,8 @@ def reactions(message: Message) -> Text:
     return Text("  ".join(shown), style="dim")
 
 
-def _moved(before: Message | None, after: Message) -> Iterable[tuple[str, str, bool]]:
-    """Who put (True) or took back (False) which emoji."""
+def _reaction_changes(before: Message | None, after: Message) -> Iterable[tuple[str, str, bool]]:
+    """Yield (emoji, username, whether it was added)."""
     if before is None:
         return
     for emoji in {**before.reactions, **after.reactions}:
@@ -192,8 +198,8 @@ def _moved(before: Message | None, after: Message) -> Iterable[tuple[str, str, b
         yield from ((emoji, who, False) for who in was if who not in now)
 
 
-def found(message: Message, snippet: Sequence[Snippet], me: str, room: str) -> RenderableType:
-    """One hit of a search: where, when, who, and the part around the match."""
+def search_result(message: Message, snippet: Sequence[Snippet], me: str, room: str) -> RenderableType:
+    """A search result: its time, room, sender, and the text around the match."""
     head = Text(moment(message.created_at), style="dim").append(f" {visible(room)} {message.seq}", style="cyan")
     text = Text()
     for piece in snippet:
@@ -202,7 +208,7 @@ def found(message: Message, snippet: Sequence[Snippet], me: str, room: str) -> R
 
 
 def plain(message: Message, room: str, change: str = "") -> str:
-    """The same for a pipe; with what has become of it, if this is told of a message that came before."""
+    """A message as one line for a pipe. `change` is the event, if it changed an earlier message."""
     text = "(deleted)" if message.deleted else visible(message.content, keep="\n\t")
     if change:
         put = " ".join(f"{visible(emoji)} {len(who)}" for emoji, who in message.reactions.items())
@@ -211,7 +217,7 @@ def plain(message: Message, room: str, change: str = "") -> str:
 
 
 def note(text: str, style: str = "dim") -> Text:
-    """Something that is not a message."""
+    """A line that is not a message."""
     return Text(f"  {visible(text)}", style=style)
 
 
@@ -227,18 +233,29 @@ def member(change: MemberChanged, room: str, *, mine: bool = False) -> Text:
     return note(f"{change.username} {_CHANGES[change.change]} {room}")
 
 
-def rooms(found: Iterable[Room]) -> RenderableType:
-    """The table of rooms: those with something unread first."""
+def entry(event: RoomEntry, room: str) -> Text:
+    """An entry that has no line of its own, in the contract's words for its kind."""
+    says = (type(event).__doc__ or "").partition("\n")[0]
+    return note(": ".join(filter(None, (room, getattr(event, "username", ""), says))))
+
+
+def rooms(room_list: Iterable[Room], key: Callable[[str], int | None] = lambda room_id: None) -> RenderableType:
+    """The table of rooms, those with unread messages first. `key` returns the digit that opens a room, with Alt."""
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), expand=True)
+    shown = sorted(room_list, key=lambda room: (room.unread == 0, title(room).casefold()))
+    keys = {room.room_id: key(room.room_id) for room in shown}
+    if any(keys.values()):
+        table.add_column("Alt", justify="right", style="dim")
     table.add_column("room", no_wrap=True)
     table.add_column("new", justify="right")
     table.add_column("online", justify="right")
     table.add_column("", no_wrap=True)
     table.add_column("last", no_wrap=True, overflow="ellipsis", style="dim", ratio=1)
-    for room in sorted(found, key=lambda room: (room.unread == 0, title(room).casefold())):
+    for room in shown:
         kind = room.kind.value if room.topic_name is None else "private" if room.is_private else ""
         last = room.last_message
         table.add_row(
+            *([str(keys[room.room_id] or "")] if any(keys.values()) else []),
             Text(visible(title(room)), style="bold" if room.unread else ""),
             Text(str(room.unread) if room.unread else "", style="bold green"),
             Text(f"{room.online}/{room.members}"),
@@ -248,9 +265,9 @@ def rooms(found: Iterable[Room]) -> RenderableType:
     return table if table.row_count else note("No rooms yet: /join a topic, or /create one.")
 
 
-def members(found: Iterable[Member], me: str) -> RenderableType:
+def members(member_list: Iterable[Member], me: str) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    for who in found:
+    for who in member_list:
         role = "" if who.role.value == "member" else who.role.value
         table.add_row(
             dot(who.online), name(who.username, me), Text(role, style="yellow"), Text(_seen(who), style="dim")
@@ -258,11 +275,11 @@ def members(found: Iterable[Member], me: str) -> RenderableType:
     return table
 
 
-def receipts(found: Sequence[Receipt]) -> RenderableType:
-    if not found:
-        return note("nobody else is here, or too many to tell")
+def receipts(receipt_list: Sequence[Receipt]) -> RenderableType:
+    if not receipt_list:
+        return note("nobody else is a member, or too many are")
     table = Table.grid(padding=(0, 2))
-    for one in found:
+    for one in receipt_list:
         marks = f"received up to {one.delivered_seq}, read up to {one.read_seq}"
         table.add_row("", name(one.username), Text(marks, style="dim"))
     return table
@@ -280,27 +297,45 @@ def _seen(who: Member | Profile) -> str:
 
 def profile(who: Profile, me: str) -> RenderableType:
     row = dot(who.online).append(" ").append_text(name(who.username, me))
-    return row.append(f"  {_seen(who)}, here since {moment(who.created_at)}", style="not bold dim white")
+    return row.append(f"  {_seen(who)}, registered {moment(who.created_at)}", style="not bold dim white")
 
 
-def bans(found: Sequence[Ban], *, more: bool) -> RenderableType:
-    if not found:
+def bans(ban_list: Sequence[Ban], *, more: bool) -> RenderableType:
+    if not ban_list:
         return note("nobody is banned")
     table = Table.grid(padding=(0, 2))
-    for ban in found:
-        until = f"until {moment(ban.expires_at)}" if ban.expires_at else "for ever"
+    for ban in ban_list:
+        until = f"until {moment(ban.expires_at)}" if ban.expires_at else "forever"
         table.add_row("", name(ban.username), Text(until, style="dim"))
     if more:
         table.add_row("", "… and more")
     return table
 
 
-def sessions(found: Sequence[Session]) -> RenderableType:
+def works(link: InvitationLink) -> str:
+    """Until when an invitation link works, and how often."""
+    until = f"until {moment(link.expires_at)}" if link.expires_at else "forever"
+    return until + (f", {link.uses_left} times" if link.uses_left is not None else "")
+
+
+def links(link_list: Sequence[InvitationLink], *, more: bool) -> RenderableType:
+    if not link_list:
+        return note("there are no invitation links")
     table = Table.grid(padding=(0, 2))
-    for number, session in enumerate(found, 1):
+    for link in link_list:
+        table.add_row("", Text(link.code), name(link.username), Text(works(link), style="dim"))
+    if more:
+        table.add_row("", "… and more")
+    return table
+
+
+def sessions(session_list: Sequence[Session]) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    for number, session in enumerate(session_list, 1):
         table.add_row(
             Text(f"{number:>3}", style="dim"),
             Text(f"since {moment(session.created_at)}"),
+            Text("online" if session.online else f"last used {moment(session.last_used_at)}", style="dim"),
             Text(f"until {moment(session.expires_at)}", style="dim"),
             Text(_short(session.user_agent or "", 40), style="dim"),
             Text("this one" if session.current else "", style="green"),
@@ -308,12 +343,12 @@ def sessions(found: Sequence[Session]) -> RenderableType:
     return table
 
 
-def pending(found: Sequence[tuple[str, PendingRoom]], device: str) -> RenderableType:
-    if not found:
+def pending(pending_rooms: Sequence[tuple[str, PendingRoom]], device: str) -> RenderableType:
+    if not pending_rooms:
         return note(f"nothing is pending for {device}")
     table = Table.grid(padding=(0, 2))
-    for title_, room in found:
-        table.add_row("", Text(visible(title_)), Text(f"{room.pending} of {room.last_seq} to come", style="dim"))
+    for title_, room in pending_rooms:
+        table.add_row("", Text(visible(title_)), Text(f"{room.pending} of {room.last_seq} pending", style="dim"))
     return table
 
 

@@ -1,4 +1,4 @@
-"""The rooms that the user is in, and how people call them."""
+"""The rooms that the user is a member of, and their titles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Rooms:
         return iter(self._by_id.values())
 
     async def load(self, ask: Ask) -> None:
-        """Ask for all of them, by pages."""
+        """Load all of them, page by page."""
         self._by_id = {room.room_id: room for room in await all_rooms(ask, member=True)}
 
     def add(self, room: Room) -> None:
@@ -28,7 +28,7 @@ class Rooms:
         self._by_id.pop(room_id, None)
 
     def apply(self, event: View | None, me: str) -> None:
-        """Bring the room that an event is about up to it: `applied`."""
+        """Apply an event to the room that it names."""
         room = self._by_id.get(getattr(event, "room_id", ""))
         if room is not None and event is not None:
             self._by_id[room.room_id] = applied(room, event, me)
@@ -37,7 +37,7 @@ class Rooms:
         return self._by_id.get(room_id)
 
     def find(self, name: str) -> Room | None:
-        """By room_id, topic name, or the other's username; as the user typed it."""
+        """Find a room by room_id, topic name, or the other's username, in any case."""
         folded = name.strip().casefold()
         for room in self._by_id.values():
             if room.room_id == name or folded in {n.casefold() for n in (room.topic_name, room.title) if n}:
@@ -59,10 +59,10 @@ def title(room: Room) -> str:
 
 
 def applied(room: Room, event: View, me: str) -> Room:
-    """The room after an event; the same one if the snapshot counts it already.
+    """The room after an event; the same room if its snapshot already includes the event.
 
-    A snapshot with `last_seq` L holds everything up to L. What has no seq (who comes and goes in a public topic) is
-    counted as it comes; the next snapshot puts it right.
+    A snapshot with `last_seq` L includes every entry up to L. An event without a seq (a member joins or leaves a
+    public topic) is counted when it arrives; the next snapshot corrects the count.
     """
     seq = getattr(event, "seq", None)
     if seq is not None and seq <= room.last_seq:
@@ -88,7 +88,7 @@ def applied(room: Room, event: View, me: str) -> Room:
 
 
 async def all_rooms(ask: Ask, **only: Any) -> list[Room]:
-    """`get_rooms`, all pages."""
+    """All pages of `get_rooms`."""
     rooms: list[Room] = []
     after: str | None = None
     while True:
@@ -100,12 +100,12 @@ async def all_rooms(ask: Ask, **only: Any) -> list[Room]:
             return rooms
 
 
-def further(held: Receipt | None, told: Receipt) -> Receipt:
-    """Marks move forwards only: the answer of `get_receipts` may be older than an event that came before it."""
+def merged(held: Receipt | None, received: Receipt) -> Receipt:
+    """The further of both: the answer of `get_receipts` may be older than an event that arrived before it."""
     if held is None:
-        return told
-    moved = {
-        "delivered_seq": max(held.delivered_seq, told.delivered_seq),
-        "read_seq": max(held.read_seq, told.read_seq),
+        return received
+    furthest = {
+        "delivered_seq": max(held.delivered_seq, received.delivered_seq),
+        "read_seq": max(held.read_seq, received.read_seq),
     }
-    return told.model_copy(update=moved)
+    return received.model_copy(update=furthest)

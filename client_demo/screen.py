@@ -1,4 +1,4 @@
-"""The terminal: an input line and a status bar at the bottom, which stay whole while things are printed above."""
+"""The terminal: an input line and a status bar at the bottom, and text printed above them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 from prompt_toolkit.styles import Style
 from rich.console import Console, RenderableType
@@ -23,6 +24,7 @@ _STYLE = Style.from_dict(
         "bar.good": "fg:ansigreen",
         "bar.bad": "fg:ansiyellow bold",
         "bar.quiet": "fg:ansibrightblack",
+        "bar.current": "bold underline",
         "prompt": "bold",
     }
 )
@@ -35,19 +37,24 @@ class Screen:
         status: Callable[[], StyleAndTextTuples],
         suggest: Callable[[str], Iterable[str]],
         typed: Callable[[str], None],
+        switch: Callable[[int], None] = lambda key: None,
     ) -> None:
         """
-        `prompt` and `status` are asked at every redraw; `suggest` completes the line so far; `typed` is told the
-        line at every change of it.
+        Args:
+            prompt, status: called at every redraw.
+            suggest: returns the completions of the line so far.
+            typed: gets the line at every change of it.
+            switch: gets the digit that is pressed with Alt.
         """
         self._session: PromptSession[str] = PromptSession(
             message=lambda: [("class:prompt", f"{prompt()} › ")],
             bottom_toolbar=status,
             completer=_Suggestions(suggest),
             complete_while_typing=False,
-            erase_when_done=True,  # a message is shown when it is in the room, not when it is typed
-            history=InMemoryHistory(),  # what people write is not left lying about on disk
+            erase_when_done=True,  # a message is printed when it is in the room, not when it is typed
+            history=InMemoryHistory(),  # private messages do not belong in a history file
             style=_STYLE,
+            key_bindings=_digits(switch),
             refresh_interval=1.0,
         )
         self._session.default_buffer.on_text_changed += lambda buffer: typed(buffer.text)
@@ -61,19 +68,20 @@ class Screen:
     def __exit__(self, *why: Any) -> None:
         self._open.close()
 
-    async def line(self) -> str | None:
-        """The next line; None when the user wants to leave (Ctrl-D, or Ctrl-C on an empty line)."""
+    async def line(self, begun: str = "") -> str | None:
+        """Read a line, which starts with `begun`; None if the user quits (Ctrl-D, or Ctrl-C on an empty line)."""
         while True:
             try:
-                return await self._session.prompt_async()
+                return await self._session.prompt_async(default=begun)
             except EOFError:
                 return None
             except KeyboardInterrupt:
                 if not self._session.default_buffer.text:
                     return None
+                begun = ""
 
     async def secret(self, prompt: str) -> str:
-        """Something typed that is neither shown nor remembered; empty when the user wants none of it."""
+        """Read a line that is neither shown nor put in the history; empty if the user cancels."""
         session: PromptSession[str] = PromptSession(is_password=True, erase_when_done=True, style=_STYLE)
         try:
             return await session.prompt_async([("class:prompt", f"{prompt} › ")])
@@ -82,22 +90,39 @@ class Screen:
 
     def print(self, *renderables: RenderableType) -> None:
         """Print above the input line."""
-        # Made anew each time, so that it knows the present stdout, and the present width of the terminal.
+        # A new console each time: stdout and the width of the terminal may have changed.
         console = Console(file=sys.stdout, force_terminal=True, highlight=False, soft_wrap=False)
         for renderable in renderables:
             console.print(renderable)
 
+    def bell(self) -> None:
+        """Ring the terminal's bell."""
+        self._session.app.output.bell()
+        self._session.app.output.flush()
+
     def redraw(self) -> None:
-        """Something that the prompt or the status bar shows has changed."""
+        """Draw the prompt and the status bar again."""
         app = get_app_or_none()
         if app is not None:
             app.invalidate()
         self._session.app.invalidate()
 
 
+def _digits(switch: Callable[[int], None]) -> KeyBindings:
+    """Bind Alt and a digit, which terminals send as Escape and the digit."""
+    bindings = KeyBindings()
+    for digit in range(1, 10):
+
+        @bindings.add("escape", str(digit))
+        def _(_event: KeyPressEvent, digit: int = digit) -> None:
+            switch(digit)
+
+    return bindings
+
+
 @contextlib.contextmanager
 def _no_echo() -> Iterator[None]:
-    """Between two prompts, too, the terminal does not show what is typed: it may be a password."""
+    """Keep the terminal from echoing keys between two prompts: they may belong to a password."""
     if sys.platform == "win32" or not sys.stdin.isatty():
         yield
         return
@@ -120,4 +145,4 @@ class _Suggestions(Completer):
         line = document.text_before_cursor
         word = line.rpartition(" ")[2]
         for suggestion in self._suggest(line):
-            yield Completion(suggestion, start_position=-len(word))
+            yield Completion(f"{suggestion} ", start_position=-len(word), display=suggestion)

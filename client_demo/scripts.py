@@ -1,4 +1,4 @@
-"""What scripts use for one question and one answer: REST."""
+"""Commands for scripts: one REST request each."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from rich.console import Console, RenderableType
 
 from client_demo import render
 from client_demo.account import Account
-from client_demo.desk import Mistake, pointed
-from client_demo.errors import Offline, Refused
+from client_demo.arguments import find_message
+from client_demo.errors import InvalidCommand, Offline, Refused
 from client_demo.rooms import all_rooms, title
 from server.contract.errors import ErrorCode
 from server.contract.models import ConnectedRoom, History, Message, Room, View
 
 UNKNOWN: Final = (ErrorCode.NOT_FOUND, ErrorCode.INVALID)
-"""What the server answers when a name names nothing, or cannot be one."""
+"""The answers to a room or user that does not exist, or to a name that is not valid."""
 
-_AGAIN_AFTER: Final = 0.5
+_RETRY_AFTER: Final = 0.5
 
 
 async def send(
     account: Account, room: str, content: str, *, client_id: str | None, timeout: float, reply_to: str | None = None
 ) -> Message:
-    """Send, and wait for the acknowledgement. Tries again, with the same `client_id`, until the time is out."""
+    """Send a message and wait for the acknowledgement, retrying with the same `client_id` for `timeout` seconds."""
     payload = {"content": content, "client_id": client_id or str(uuid.uuid4())}
     if reply_to is not None:
         payload["reply_to"] = reply_to
     until = time.monotonic() + timeout
     while True:
         try:
-            return Message.model_validate(await _about(account, room, "message", payload), extra="ignore")
+            return Message.model_validate(await _ask_in_room(account, room, "message", payload), extra="ignore")
         except (Offline, Refused) as why:
-            wait = _AGAIN_AFTER
+            wait = _RETRY_AFTER
             if isinstance(why, Refused):
                 if not why.error.retryable:
                     raise
@@ -49,7 +49,7 @@ async def send(
 
 
 async def history(account: Account, room: str, **page: int) -> list[Message]:
-    data = await _about(account, room, "history", page)
+    data = await _ask_in_room(account, room, "history", page)
     return History.model_validate(data, extra="ignore").messages
 
 
@@ -67,8 +67,8 @@ async def join(account: Account, topic: str) -> Room:
     return ConnectedRoom.model_validate(data, extra="ignore").room
 
 
-async def _about(account: Account, room: str, action: str, payload: dict[str, Any]) -> dict[str, Any]:
-    """Ask about a room given as people give it: a topic or a username, which share one namespace; or a room_id."""
+async def _ask_in_room(account: Account, room: str, action: str, payload: dict[str, Any]) -> dict[str, Any]:
+    """Request an action on a room given as a topic or a username, which share a namespace, or as a room_id."""
     try:
         return await account.ask(action, {"topic_name": room, **payload})
     except Refused as why:
@@ -80,8 +80,8 @@ async def _about(account: Account, room: str, action: str, payload: dict[str, An
             raise (why if by_id.code in UNKNOWN else by_id) from None
 
 
-class Script:
-    """What a command has at hand in a script (`desk.Desk`): REST, and the room that was named, if it is about one."""
+class ScriptContext:
+    """Implements `registry.CommandContext` over REST, for the room on the command line."""
 
     def __init__(self, account: Account, device: str, room: str, *, as_json: bool) -> None:
         self.account = account
@@ -92,12 +92,12 @@ class Script:
 
     async def ask(self, action: str, payload: dict[str, Any]) -> dict[str, Any]:
         data = await self.account.ask(action, payload)
-        if action in ("search", "get_pending"):  # only what these answer names rooms by their ids
+        if action in ("search", "get_pending"):  # their answers name rooms by id only
             self._titles = {room.room_id: title(room) for room in await rooms(self.account, everything=False)}
         return data
 
-    async def about(self, action: str, **payload: Any) -> dict[str, Any]:
-        return await _about(self.account, self._room, action, payload)
+    async def ask_in_room(self, action: str, **payload: Any) -> dict[str, Any]:
+        return await _ask_in_room(self.account, self._room, action, payload)
 
     async def message(self, which: str, *, mine: bool = False) -> Message:
         async def last() -> Message | None:
@@ -109,36 +109,36 @@ class Script:
             page = await history(self.account, self._room, before=seq + 1, limit=1)
             return page[0] if page and page[0].seq == seq else None
 
-        return await pointed(which, last=last, at=at)
+        return await find_message(which, last=last, at=at)
 
-    def show(self, *looks: RenderableType, views: Iterable[View] = ()) -> None:
+    def show(self, *renderables: RenderableType, views: Iterable[View] = ()) -> None:
         if self._as_json:
             for view in views:
                 print(render.as_json(view))
         else:
-            Console(highlight=False).print(*looks, sep="\n", end="\n" if looks else "")
+            Console(highlight=False).print(*renderables, sep="\n", end="\n" if renderables else "")
 
-    async def secret(self, prompt: str) -> str:
+    async def read_secret(self, prompt: str) -> str:
         if not sys.stdin.isatty():
-            raise Mistake("a password is typed in a terminal, not piped")
+            raise InvalidCommand("a password can only be typed in a terminal, not piped")
         return await asyncio.to_thread(getpass.getpass, f"{prompt}: ")
 
-    def enter(self, room: Room) -> None:
+    async def entered(self, room: Room) -> None:
         pass
 
     def title_of(self, room_id: str) -> str:
         return self._titles.get(room_id, "?")
 
 
-def print_rooms(found: list[Room], *, as_json: bool) -> None:
+def print_rooms(room_list: list[Room], *, as_json: bool) -> None:
     if as_json:
-        for room in found:
+        for room in room_list:
             print(render.as_json(room))
     else:
-        Console(highlight=False).print(render.rooms(found))
+        Console(highlight=False).print(render.rooms(room_list))
 
 
-def print_messages(found: list[Message], room: str, *, as_json: bool) -> None:
-    for message in found:
+def print_messages(messages: list[Message], room: str, *, as_json: bool) -> None:
+    for message in messages:
         where = f"@{room}" if message.topic_name is None else f"#{message.topic_name}"
         print(render.as_json(message) if as_json else render.plain(message, where))

@@ -1,7 +1,7 @@
-"""What the client keeps on disk: its token, how far it has received each room, and what is not yet sent.
+"""The client's state on disk: its token, a cursor per room, and the outbox.
 
 One small SQLite file per server, user and device. Several processes may have it open (a chat, and a script that
-sends); only one at a time receives as one device, which `receiving` sees to.
+sends); `receiving` lets only one of them receive as the device.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import hashlib
 import json
 import os
 import re
-import sqlite3
 import sys
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+import aiosqlite
 
 from client_demo.errors import Busy
 
@@ -42,7 +43,7 @@ ALTER TABLE outbox ADD COLUMN tried INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE outbox ADD COLUMN edited INTEGER NOT NULL DEFAULT 0;
 """,
 }
-"""From that version to the next one. What an older client left in its outbox may have been tried."""
+"""Version -> the statements that lead to the next one. An older client may have tried what is in its outbox."""
 
 RoomRef = dict[str, str]
 """A room reference of the contract: exactly one of `room_id`, `topic_name`, `username`."""
@@ -50,14 +51,14 @@ RoomRef = dict[str, str]
 
 @dataclass(frozen=True)
 class Unsent:
-    """A message that the server has not acknowledged yet."""
+    """A message that the server has not acknowledged."""
 
     client_id: str
     room: RoomRef
     content: str
     reply_to: str | None = None
     edited: bool = False
-    """Its content was changed after it had been tried: the server may have an older one."""
+    """The content was changed after an attempt to send it: the server may have the older one."""
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -80,184 +81,222 @@ def state_path(directory: Path, server: str, user: str, device: str) -> Path:
 
 
 class Store:
-    """The state of one device.
+    """The state of one device: `async with Store(path, device) as store`.
 
-    A message to be sent is synced to disk before `enqueue` returns. Everything else outlives the process, but not
-    a power cut: what that loses costs a repeat or a new sign-in, never a message.
+    A message to be sent is synced to disk before `enqueue` returns. Everything else survives the end of the process,
+    but not a power cut, which costs a repeat or a new sign-in, never a message.
+
+    Every write is one statement. Concurrent callers therefore need no lock, and a cancelled caller leaves nothing
+    half done.
     """
 
     def __init__(self, path: Path, device: str) -> None:
+        self.unsent = 0
+        """How many messages wait for their acknowledgement. Only the process in `receiving` changes that."""
         self._path = path
         self._device = device
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its side files the same mode
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        with self._transaction():
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version not in (0, *_MIGRATIONS, _VERSION):
-                raise Busy(f"{path} was written by another version of this client ({version})")
-            for step in range(version, _VERSION):
-                for statement in (_MIGRATIONS[step] if step else _SCHEMA).split(";"):
-                    self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version={_VERSION}")
+        self._open = contextlib.AsyncExitStack()
 
-    def close(self) -> None:
-        self._db.close()
-
-    def __enter__(self) -> Store:
+    async def __aenter__(self) -> Store:
+        """Open the file, creating or migrating it. Raises `Busy` if a newer client has written it."""
+        _create(self._path)
+        async with contextlib.AsyncExitStack() as stack:
+            self._db = await stack.enter_async_context(_connection(self._path, "NORMAL"))
+            await self._migrate()
+            self._durable = await stack.enter_async_context(_connection(self._path, "FULL"))
+            ((self.unsent,),) = await self._db.execute_fetchall("SELECT count(*) FROM outbox")
+            self._open = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    async def __aexit__(self, *_: object) -> None:
+        await self._open.aclose()
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+    async def _migrate(self) -> None:
+        """In one transaction. No other coroutine has this connection yet, and an error closes it: a rollback."""
+        await self._db.execute("BEGIN IMMEDIATE")
+        ((version,),) = await self._db.execute_fetchall("PRAGMA user_version")
+        if version not in (0, *_MIGRATIONS, _VERSION):
+            raise Busy(f"{self._path} was written by another version of this client ({version})")
+        for step in range(version, _VERSION):
+            for statement in (_MIGRATIONS[step] if step else _SCHEMA).split(";"):
+                await self._db.execute(statement)
+        await self._db.execute(f"PRAGMA user_version={_VERSION}")
+        await self._db.execute("COMMIT")
 
-    # What is simply kept
+    # Values by name
 
-    def get(self, name: str) -> str | None:
-        row = self._db.execute("SELECT value FROM kept WHERE name = ?", (name,)).fetchone()
-        return None if row is None else str(row[0])
+    async def get(self, name: str) -> str | None:
+        for (value,) in await self._db.execute_fetchall("SELECT value FROM kept WHERE name = ?", (name,)):
+            return str(value)
+        return None
 
-    def put(self, **values: str | None) -> None:
-        """Keep all of these, together; None forgets."""
-        with self._transaction():
-            for name, value in values.items():
-                if value is None:
-                    self._db.execute("DELETE FROM kept WHERE name = ?", (name,))
-                else:
-                    self._db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (name, value))
+    async def put(self, **values: str | None) -> None:
+        """Store all these values; None deletes one. The deletions come first, in a statement of their own."""
+        deleted = [name for name, value in values.items() if value is None]
+        stored = [part for name, value in values.items() if value is not None for part in (name, value)]
+        if deleted:
+            await self._db.execute(f"DELETE FROM kept WHERE name IN ({', '.join('?' * len(deleted))})", deleted)
+        if stored:
+            rows = ", ".join(["(?, ?)"] * (len(stored) // 2))
+            await self._db.execute(f"INSERT OR REPLACE INTO kept VALUES {rows}", stored)
 
     # Receiving
 
     @contextlib.contextmanager
     def receiving(self, room: str = "") -> Iterator[None]:
-        """Be the one process that receives as this device, or one of its rooms as this device; or raise `Busy`.
+        """Be the only process that receives as this device, or that receives one room as this device.
 
-        Ends with the process at the latest.
+        The lock ends with the block, or with the process. Raises `Busy` if another process holds it.
         """
-        if sys.platform == "win32":  # no flock there: that only one runs is up to the user
+        if sys.platform == "win32":  # no flock there: the user has to see to it
             yield
             return
         import fcntl
 
         name = hashlib.sha256(f"{self._device}\n{room}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
-        # A file of its own: closing any descriptor of the database would drop SQLite's locks on it.
+        # A separate file: closing any descriptor of the database would drop SQLite's locks on it.
         with open(self._path.with_suffix(f".{name}.lock"), "a", opener=_private) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise Busy(
-                    f"another process receives as device {self._device!r}: give this one a --device of its own"
+                    f"another process receives as device {self._device!r}: choose another --device for this one"
                 ) from None
             yield
 
-    @contextlib.contextmanager
-    def take(self, room_id: str, seq: int) -> Iterator[bool]:
-        """Take the entry `seq` of a room, once: `with store.take(…) as new: if new: show(…)`.
+    @contextlib.asynccontextmanager
+    async def take(self, room_id: str, seq: int) -> AsyncIterator[bool]:
+        """Take the entry `seq` of a room once: `async with store.take(…) as new: if new: show(…)`.
 
-        The cursor moves when the block ends well, and not if it raises. So an entry is shown exactly once, unless
-        the process dies between showing and the commit: then it is shown again, never lost. No lock is held
-        meanwhile (showing may block); that no other process takes for the same device, `receiving` sees to.
+        The cursor moves when the block ends, and not if it raises. So an entry is shown exactly once, unless the
+        process dies between showing and the commit: then it is shown again, never lost. No lock is held meanwhile,
+        because showing may block; `receiving` keeps other processes from taking entries of the same device.
         """
-        cursor = self.cursor(room_id)
+        cursor = await self.cursor(room_id)
         new = cursor is None or seq > cursor
         yield new
         if new:
-            self._db.execute("INSERT OR REPLACE INTO cursor VALUES (?, ?, ?)", (self._device, room_id, seq))
+            await self._db.execute("INSERT OR REPLACE INTO cursor VALUES (?, ?, ?)", (self._device, room_id, seq))
 
-    def cursor(self, room_id: str) -> int | None:
-        """seq of the last entry taken from a room."""
-        row = self._db.execute(
+    async def cursor(self, room_id: str) -> int | None:
+        """The seq of the last entry taken from a room."""
+        rows = await self._db.execute_fetchall(
             "SELECT seq FROM cursor WHERE device = ? AND room_id = ?", (self._device, room_id)
-        ).fetchone()
-        return None if row is None else int(row[0])
+        )
+        for (seq,) in rows:
+            return int(seq)
+        return None
 
-    def cursors(self) -> dict[str, int]:
-        """room_id -> seq of the last entry taken."""
-        rows = self._db.execute("SELECT room_id, seq FROM cursor WHERE device = ?", (self._device,))
-        return dict(rows.fetchall())
+    async def cursors(self) -> dict[str, int]:
+        """room_id -> the seq of the last entry taken."""
+        rows = await self._db.execute_fetchall("SELECT room_id, seq FROM cursor WHERE device = ?", (self._device,))
+        return {str(room_id): int(seq) for room_id, seq in rows}
 
-    def begin(self, room_id: str, seq: int) -> None:
-        """Note that nothing of a room from `seq` on has been taken yet, unless the room has a cursor already."""
-        self._db.execute("INSERT OR IGNORE INTO cursor VALUES (?, ?, ?)", (self._device, room_id, seq - 1))
+    async def begin(self, first: Mapping[str, int]) -> None:
+        """Record, by room_id, the first seq that was received; a room that has a cursor keeps it."""
+        await self._db.executemany(
+            "INSERT OR IGNORE INTO cursor VALUES (?, ?, ?)",
+            [(self._device, room_id, seq - 1) for room_id, seq in first.items()],
+        )
 
-    def forget(self, room_id: str) -> None:
-        """Drop the cursor of a room: its log begins anew for this device."""
-        self._db.execute("DELETE FROM cursor WHERE device = ? AND room_id = ?", (self._device, room_id))
+    async def forget(self, room_id: str) -> None:
+        """Delete the cursor of a room: its log starts from the beginning for this device."""
+        await self._db.execute("DELETE FROM cursor WHERE device = ? AND room_id = ?", (self._device, room_id))
 
     # Sending
 
-    def enqueue(
+    async def enqueue(
         self, room: RoomRef, content: str, client_id: str | None = None, reply_to: str | None = None
     ) -> Unsent:
-        """Keep a message for sending, after all that were enqueued before it."""
+        """Store a message for sending, after all that were enqueued before it."""
         unsent = Unsent(client_id or str(uuid.uuid4()), room, content, reply_to)
-        self._db.execute("PRAGMA synchronous=FULL")
-        try:
-            self._db.execute(
-                "INSERT INTO outbox (client_id, room, content, reply_to, tried) VALUES (?, ?, ?, ?, 0)",
-                (unsent.client_id, json.dumps(room), content, reply_to),
-            )
-        finally:
-            self._db.execute("PRAGMA synchronous=NORMAL")
+        await self._durable.execute(
+            "INSERT INTO outbox (client_id, room, content, reply_to, tried) VALUES (?, ?, ?, ?, 0)",
+            (unsent.client_id, json.dumps(room), content, reply_to),
+        )
+        self.unsent += 1
         return unsent
 
-    def next_unsent(self) -> Unsent | None:
-        """The oldest message that is not acknowledged."""
-        return next(self._unsent("ORDER BY position LIMIT 1"), None)
-
-    def get_unsent(self, client_id: str) -> Unsent | None:
-        """That message as it should be now; None if it is sent, or withdrawn."""
-        return next(self._unsent("WHERE client_id = ?", client_id), None)
-
-    def last_unsent(self, room: RoomRef) -> Unsent | None:
-        """The newest message to a room that is not acknowledged."""
-        return next(self._unsent("WHERE room = ? ORDER BY position DESC LIMIT 1", json.dumps(room)), None)
-
-    def _unsent(self, which: str, *values: str) -> Iterator[Unsent]:
-        rows = self._db.execute(f"SELECT client_id, room, content, reply_to, edited FROM outbox {which}", values)
-        for client_id, room, content, reply_to, edited in rows.fetchall():
-            yield Unsent(client_id, json.loads(room), content, reply_to, bool(edited))
-
-    def tried(self, unsent: Unsent) -> bool:
-        """It goes out now: from here on the server may have it. True if that was the first time."""
-        first = self._db.execute("UPDATE outbox SET tried = 1 WHERE client_id = ? AND NOT tried", (unsent.client_id,))
-        return first.rowcount == 1
-
-    def untried(self, unsent: Unsent) -> None:
-        """It did not go out after all."""
-        self._db.execute("UPDATE outbox SET tried = 0 WHERE client_id = ?", (unsent.client_id,))
-
-    def change(self, unsent: Unsent, content: str) -> bool:
-        """Give a message that waits another content; False if it waits no more."""
-        changed = self._db.execute(
-            "UPDATE outbox SET content = ?, edited = tried WHERE client_id = ?", (content, unsent.client_id)
+    async def try_next(self) -> tuple[Unsent, bool] | None:
+        """The oldest message, marked as tried: from now on the server may have it. True at its first attempt."""
+        rows = await self._db.execute_fetchall(
+            "UPDATE outbox SET tried = tried + 1 WHERE position = (SELECT min(position) FROM outbox)"
+            f" RETURNING {_UNSENT}, tried"
         )
-        return changed.rowcount == 1
+        for *columns, attempts in rows:
+            return _unsent(columns), attempts == 1
+        return None
 
-    def withdraw(self, unsent: Unsent) -> bool:
-        """Take back a message that was never tried; False if the server may have it."""
-        gone = self._db.execute("DELETE FROM outbox WHERE client_id = ? AND NOT tried", (unsent.client_id,))
-        return gone.rowcount == 1
+    async def not_tried(self, unsent: Unsent) -> None:
+        """Undo the mark of `try_next`: the message never left."""
+        await self._db.execute("UPDATE outbox SET tried = 0 WHERE client_id = ?", (unsent.client_id,))
 
-    def unsent(self) -> int:
-        """How many messages wait to be sent."""
-        (count,) = self._db.execute("SELECT count(*) FROM outbox").fetchone()
-        return int(count)
+    async def acknowledge(self, unsent: Unsent, content: str | None) -> Unsent | None:
+        """Delete a message that the server has with this content; the message itself if it was changed since."""
+        deleted = await self._db.execute_fetchall(
+            "DELETE FROM outbox WHERE client_id = ? AND (NOT edited OR content = ?) RETURNING 1",
+            (unsent.client_id, content),
+        )
+        self.unsent -= len(list(deleted))
+        rows = await self._db.execute_fetchall(
+            f"SELECT {_UNSENT} FROM outbox WHERE client_id = ?", (unsent.client_id,)
+        )
+        return next(map(_unsent, rows), None)
 
-    def done(self, unsent: Unsent) -> None:
-        """The server has it, or never will: it is not sent again."""
-        self._db.execute("DELETE FROM outbox WHERE client_id = ?", (unsent.client_id,))
+    async def discard(self, unsent: Unsent) -> Unsent:
+        """Delete a message that the server will never accept, and return its last state."""
+        rows = await self._db.execute_fetchall(
+            f"DELETE FROM outbox WHERE client_id = ? RETURNING {_UNSENT}", (unsent.client_id,)
+        )
+        deleted = list(map(_unsent, rows))
+        self.unsent -= len(deleted)
+        return deleted[0] if deleted else unsent
+
+    async def last_unsent(self, room: RoomRef) -> Unsent | None:
+        """The newest message to a room that is not acknowledged."""
+        rows = await self._db.execute_fetchall(
+            f"SELECT {_UNSENT} FROM outbox WHERE room = ? ORDER BY position DESC LIMIT 1", (json.dumps(room),)
+        )
+        return next(map(_unsent, rows), None)
+
+    async def change(self, unsent: Unsent, content: str) -> bool:
+        """Replace the content of an unsent message; False if it is no longer unsent."""
+        rows = await self._db.execute_fetchall(
+            "UPDATE outbox SET content = ?, edited = tried > 0 WHERE client_id = ? RETURNING 1",
+            (content, unsent.client_id),
+        )
+        return bool(list(rows))
+
+    async def withdraw(self, unsent: Unsent) -> bool:
+        """Delete a message that was never tried; False if the server may have it."""
+        rows = await self._db.execute_fetchall(
+            "DELETE FROM outbox WHERE client_id = ? AND NOT tried RETURNING 1", (unsent.client_id,)
+        )
+        withdrawn = len(list(rows))
+        self.unsent -= withdrawn
+        return bool(withdrawn)
+
+
+_UNSENT: Final = "client_id, room, content, reply_to, edited"
+
+
+def _unsent(columns: Sequence[Any]) -> Unsent:
+    client_id, room, content, reply_to, edited = columns
+    return Unsent(client_id, json.loads(room), content, reply_to, bool(edited))
+
+
+@contextlib.asynccontextmanager
+async def _connection(path: Path, synchronous: Literal["NORMAL", "FULL"]) -> AsyncIterator[aiosqlite.Connection]:
+    async with aiosqlite.connect(path, isolation_level=None, timeout=10) as connection:
+        await connection.execute("PRAGMA journal_mode=WAL")
+        await connection.execute(f"PRAGMA synchronous={synchronous}")
+        yield connection
+
+
+def _create(path: Path) -> None:
+    """Make the file readable by its user only. SQLite gives its side files the same mode."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
 
 def _private(path: str, flags: int) -> int:

@@ -19,13 +19,13 @@ from server.contract.models import Message, Profile, Room, RoomKind, View
 
 
 class _Enough(Exception):
-    """As many as were asked for are printed; the entry at hand is not taken."""
+    """`count` messages are printed; the current entry is not taken."""
 
 
 class Tail:
-    """Prints the messages of one room: first what is pending for this device, then what comes.
+    """Prints the messages of one room: first those pending for this device, then live ones.
 
-    A message is printed and flushed before the cursor moves past it, so the next tail goes on with the one after.
+    A message is printed and flushed before the cursor moves past it, so the next tail continues after it.
     """
 
     def __init__(self, room: str, *, as_json: bool, changes: bool, count: int | None) -> None:
@@ -33,17 +33,17 @@ class Tail:
         self._as_json = as_json
         self._changes = changes
         self._left = count
-        self._wanted: str | None = None
+        self._room_id: str | None = None
         self._title = room
         self._enough = asyncio.Event()
 
     async def run(self, account: Account, store: Store, device: str, timeout: float | None) -> bool:
-        """True when `count` messages are printed, or when no count was given and the time is out."""
-        client = Client(account, store, device, self._show, _say, lambda *_: None, self._wants)
+        """True if `count` messages were printed, or if no count was given and the time is over."""
+        client = Client(account, store, device, self._show, _report, lambda *_: None, self._wants)
         if self._left == 0:
             return True
         await self._resolve(account)
-        with store.receiving(self._wanted or self._room):
+        with store.receiving(self._room_id or self._room):
             return await self._print(client, timeout)
 
     async def _print(self, client: Client, timeout: float | None) -> bool:
@@ -54,7 +54,7 @@ class Tail:
             if client.is_open:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(2):
-                        await client.tell_markers()
+                        await client.send_markers()
             if running.done() and not self._enough.is_set():
                 running.result()
         finally:
@@ -64,14 +64,14 @@ class Tail:
         return self._enough.is_set() or self._left is None
 
     async def _resolve(self, account: Account) -> None:
-        """Find the room; become a member of the topic if need be; or wait for the conversation to begin."""
+        """Find the room, joining a topic; or note whose conversation to wait for."""
         name = self._room.casefold()
         for room in await all_rooms(account.ask, member=True):
             if name in {n.casefold() for n in (room.topic_name, room.title) if n} or room.room_id == self._room:
-                self._found(room)
+                self._select(room)
                 return
         try:
-            self._found(await join(account, self._room))
+            self._select(await join(account, self._room))
         except Refused as why:
             if why.code not in UNKNOWN:
                 raise
@@ -81,22 +81,22 @@ class Tail:
                 raise why from None
             self._room = Profile.model_validate(data, extra="ignore").username
 
-    def _found(self, room: Room) -> None:
-        self._wanted, self._title = room.room_id, title(room)
+    def _select(self, room: Room) -> None:
+        self._room_id, self._title = room.room_id, title(room)
 
     def _wants(self, room_id: str) -> bool:
-        return room_id == self._wanted
+        return room_id == self._room_id
 
-    def _show(self, event: Event) -> None:
+    async def _show(self, event: Event) -> None:
         match event.data:
-            case Message(room_id=self._wanted) as message:
+            case Message(room_id=self._room_id) as message:
                 self._print_one(event.name, message, message)
-            case MessageChanged(room_id=self._wanted, message=message) as changed if self._changes:
+            case MessageChanged(room_id=self._room_id, message=message) as changed if self._changes:
                 self._print_one(event.name, changed, message)
-            case RoomAdded(room=room) if self._wanted is None:
+            case RoomAdded(room=room) if self._room_id is None:
                 if room.kind is RoomKind.DIRECT and room.title == self._room:
-                    self._found(room)
-            case RoomRemoved(room_id=self._wanted) as removed:
+                    self._select(room)
+            case RoomRemoved(room_id=self._room_id) as removed:
                 raise ClientError(f"no longer in {self._title}: {removed.reason}")
 
     def _print_one(self, name: str, view: View, message: Message) -> None:
@@ -112,5 +112,5 @@ class Tail:
                 self._enough.set()
 
 
-def _say(why: str) -> None:
+def _report(why: str) -> None:
     print(f"{why}: trying again", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The messages that the user has seen or can point at, in their present state. In memory: the server has them all."""
+"""The messages that were shown or that a command refers to, in their current state. The server has all of them."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Final
 from server.contract.events import MessageChanged
 from server.contract.models import Message
 
-_KEPT: Final = 1000
-"""Messages of a room; older ones can be asked for."""
+_CAPACITY: Final = 1000
+"""Messages per room; older ones can be loaded again."""
 
 
-class Log:
+class MessageCache:
     def __init__(self) -> None:
         self._rooms: dict[str, dict[int, Message]] = {}
 
     def add(self, message: Message) -> Message:
-        """Take a message as an event, or a page of history, has it; returns its newest state.
+        """Store a message of an event or of a page of history, and return its newest state.
 
-        An answer may be older than an event that came before it: what is deleted or edited later here stays so.
+        An answer may be older than an event that arrived before it, so a deletion or a later edit is kept.
         """
         room = self._rooms.setdefault(message.room_id, {})
         held = room.get(message.seq)
         if held is not None and (held.deleted or (held.edited_at or "") > (message.edited_at or "")):
             return held
         room[message.seq] = message
-        if len(room) > _KEPT:
+        if len(room) > _CAPACITY:
             del room[min(room)]
         return message
 
     def change(self, event: MessageChanged) -> Message | None:
-        """Take what an edit, a deletion or a reaction made of a message; returns what it was, if that is known."""
+        """Store a message as an edit, a deletion or a reaction left it; return its former state, if known."""
         room = self._rooms.setdefault(event.room_id, {})
         before = room.get(event.message.seq)
         room[event.message.seq] = event.message
@@ -43,9 +43,9 @@ class Log:
         return next((m for m in self._rooms.get(room_id, {}).values() if m.id == message_id), None)
 
     def last(self, room_id: str, sender: str | None = None) -> Message | None:
-        """The newest message of a room that stands, or of one sender in it."""
-        standing = (m for m in self._rooms.get(room_id, {}).values() if not m.deleted and sender in (None, m.sender))
-        return max(standing, key=lambda m: m.seq, default=None)
+        """The newest message of a room, or of one sender in it, that is not deleted."""
+        remaining = (m for m in self._rooms.get(room_id, {}).values() if not m.deleted and sender in (None, m.sender))
+        return max(remaining, key=lambda m: m.seq, default=None)
 
     def forget(self, room_id: str) -> None:
         self._rooms.pop(room_id, None)

@@ -1,0 +1,77 @@
+"""Parsing of command arguments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from client_demo.errors import InvalidCommand
+from server.contract.models import Message
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def username(text: str) -> str:
+    """A username, with or without its `@`."""
+    return text.strip().removeprefix("@")
+
+
+def number_and_text(rest: str, usage: str) -> tuple[str, str]:
+    number, _, text = rest.partition(" ")
+    if not text.strip():
+        raise InvalidCommand(usage)
+    return number, text.strip()
+
+
+def words(rest: str, usage: str, least: int, most: int) -> list[str]:
+    split = rest.split()
+    if not least <= len(split) <= most:
+        raise InvalidCommand(usage)
+    return split
+
+
+def number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise InvalidCommand(f"{text} is not a number")
+    return int(text)
+
+
+def seconds(text: str) -> int:
+    """Parse `90`, `90s`, `10m`, `2h`, `7d`, `2w`."""
+    count, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "s")
+    if not (count.isascii() and count.isdigit() and len(count) < 10):
+        raise InvalidCommand(f"{text} is not a time: 90s, 10m, 2h, 7d")
+    return int(count) * _UNITS[unit]
+
+
+def duration(length: int) -> str:
+    """Seconds in the largest unit that divides them: `10 m`."""
+    for unit in ("w", "d", "h", "m"):
+        if length >= _UNITS[unit] and length % _UNITS[unit] == 0:
+            return f"{length // _UNITS[unit]} {unit}"
+    return f"{length} s"
+
+
+def conversation(rest: str) -> dict[str, Any]:
+    """`USER… [: TITLE]` as the payload of `create_conversation`."""
+    people, colon, title = rest.partition(":")
+    usernames = [username(name) for name in re.split(r"[\s,]+", people) if username(name)]
+    if not usernames or (colon and not title.strip()):
+        raise InvalidCommand("/new USER… [: TITLE]")
+    return {"usernames": usernames, **({"title": title.strip()} if colon else {})}
+
+
+async def find_message(
+    which: str, *, last: Callable[[], Awaitable[Message | None]], at: Callable[[int], Awaitable[Message | None]]
+) -> Message:
+    """Find the message that `which` names: `.` by `last`, a number by `at`."""
+    if which == ".":
+        message = await last()
+    elif which.isascii() and which.isdigit() and 0 < len(which) < 16:
+        message = await at(int(which))
+    else:
+        raise InvalidCommand(f"{which} is not the number of a message; . is the last one")
+    if message is None:
+        raise InvalidCommand("there is no message yet" if which == "." else f"there is no message {which} here")
+    return message
