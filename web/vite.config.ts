@@ -9,6 +9,7 @@ const SERVER = process.env.TIDINGS_SERVER ?? "http://127.0.0.1:8000";
 
 /** No part of the Markdown parser may make HTML: see there. */
 const REFERENCES = fileURLToPath(new URL("src/views/references.ts", import.meta.url));
+const NO_HTML = fileURLToPath(new URL("src/views/noHtml.ts", import.meta.url));
 
 /** The emoji picker's data, served from here and loaded when the picker is first opened. */
 function emojiData(): Plugin {
@@ -43,7 +44,12 @@ function shellList(): Plugin {
 
 export default defineConfig({
   plugins: [react(), emojiData(), shellList()],
-  resolve: { alias: { "decode-named-character-reference": REFERENCES } },
+  resolve: {
+    alias: [
+      { find: "decode-named-character-reference", replacement: REFERENCES },
+      { find: /^\.\/lib\/html-(flow|text)\.js$/, replacement: NO_HTML },
+    ],
+  },
   build: {
     // Inside the Python package, so that a checkout and a wheel find it at the same place.
     outDir: "../server/static",
@@ -69,7 +75,7 @@ export default defineConfig({
           isolate: false,
           maxWorkers: 2,
           testTimeout: 120_000,
-          hookTimeout: 60_000,
+          hookTimeout: 120_000,
           expect: { poll: { timeout: 30_000 } },
         },
       },

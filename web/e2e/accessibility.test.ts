@@ -148,7 +148,7 @@ for (const [size, options] of Object.entries(SIZES))
 
     await omar.enter(`${topic} in private`);
     for (const [item, dialog] of [
-      ["Invite somebody", /Invite to/],
+      ["Invite people", /Invite to/],
       ["Invitation link", /Invitation link to/],
     ] as const) {
       await omar.menu("More about this room", item);
@@ -164,7 +164,7 @@ for (const [size, options] of Object.entries(SIZES))
     await omar.context.setOffline(true);
     await page.getByText("You are offline.").waitFor();
     await omar.say("this waits");
-    await omar.log.getByLabel("Waits to be sent").waitFor();
+    await omar.log.getByLabel("Waiting to be sent").waitFor();
     await isAccessible(omar, "offline");
   });
 
@@ -226,7 +226,7 @@ test("what is typed right behind the key that opens the search or a dialog is wr
   await omar.enter(topic);
   await hasAllParts(omar);
   const type = (text: string) => Promise.all([...text].map((key) => page.keyboard.press(key)));
-  await page.keyboard.press("Control+k");
+  await page.keyboard.press("Control+Shift+f");
   await type("first");
   await expect(page.getByRole("searchbox", { name: "Search", exact: true }).inputValue()).resolves.toBe("first");
   await expect(omar.box.inputValue()).resolves.toBe("");
@@ -274,7 +274,7 @@ test("all of it goes by keyboard alone: signing up, a topic, writing, answering,
   await keyboard.type("first");
   await keyboard.press("Enter");
   await omar.message("first").waitFor();
-  const waits = omar.log.getByLabel("Waits to be sent");
+  const waits = omar.log.getByLabel("Waiting to be sent");
   await waits.waitFor({ state: "hidden" });
 
   await tabTo(omar, /first/, "Shift+Tab");
@@ -289,7 +289,7 @@ test("all of it goes by keyboard alone: signing up, a topic, writing, answering,
   await Promise.all(["ArrowUp", "Backspace", "d", "Enter"].map((key) => keyboard.press(key)));
   await omar.message("second").waitFor();
 
-  await keyboard.press("Control+k");
+  await keyboard.press("Control+Shift+f");
   const search = omar.page.getByRole("searchbox", { name: "Search", exact: true });
   await expect.poll(() => search.evaluate((field) => field === document.activeElement)).toBe(true);
   await keyboard.type("first");
@@ -312,4 +312,33 @@ test("all of it goes by keyboard alone: signing up, a topic, writing, answering,
   await tabTo(omar, "Sign out");
   await keyboard.press("Enter");
   await omar.button("Sign in").waitFor();
+});
+
+test("with forced colours the room that is open, what one pressed and who is online are told apart", async ({
+  person,
+  account,
+}) => {
+  const [omar, diego] = [await person("omar"), await account("diego")];
+  const program = await omar.account();
+  const [here, there] = [`here ${omar.name}`, `there ${omar.name}`];
+  const room_id = await program.topic(here);
+  await program.topic(there);
+  await diego.ask("subscribe", { topic_name: here });
+  const message = await diego.say(room_id, "look");
+  await program.ask("react", { message_id: message.id, emoji: "👍" });
+  await diego.ask("react", { message_id: message.id, emoji: "❤️" });
+  await omar.enter(here);
+  await omar.message("look").waitFor();
+  await omar.page.emulateMedia({ forcedColors: "active" });
+  const styleOf = (selector: string, name: "outlineStyle" | "backgroundColor") =>
+    omar.page
+      .locator(selector)
+      .first()
+      .evaluate((element, name) => getComputedStyle(element)[name], name);
+  expect(await styleOf(".room-row.current", "outlineStyle")).toBe("solid");
+  expect(await styleOf(".room-row:not(.current)", "outlineStyle")).toBe("none");
+  expect(await styleOf(".reaction[aria-pressed=true]", "outlineStyle")).toBe("solid");
+  expect(await styleOf(".reaction[aria-pressed=false]", "outlineStyle")).toBe("none");
+  const canvas = await styleOf("body", "backgroundColor");
+  await expect.poll(() => styleOf(".avatar > .dot", "backgroundColor")).not.toBe(canvas);
 });

@@ -66,19 +66,80 @@ test("a device is seen and its session ended from another, which asks it to sign
 
   const settings = await openSettings(omar, "Devices");
   await expect.poll(() => settings.getByRole("listitem").count()).toBe(2);
-  await settings.getByRole("button", { name: /End the session/ }).click();
+  await settings.getByText("Signed in just now, in use now").waitFor();
+  await phone.page.goto("about:blank");
+  await omar.page.keyboard.press("Escape");
+  await expect
+    .poll(async () =>
+      (await (await omar.account()).ask("get_sessions", {})).sessions.map(({ online }) => online).sort(),
+    )
+    .toEqual([false, true]);
+  await openSettings(omar, "Devices");
+  await settings.getByText(/^Signed in .*, used within the last hour$/).waitFor();
+  await phone.page.goBack();
+  await phone.seesChat();
+  await settings.getByRole("button", { name: /^Sign out .*, signed in/ }).click();
   await expect.poll(() => settings.getByRole("listitem").count()).toBe(1);
-  await phone.page.getByText("This session was ended. Please sign in again.").waitFor();
+  await phone.page.getByText("This session was signed out. Please sign in again.").waitFor();
   await phone.signIn();
 
   await settings.getByRole("tab", { name: "Security" }).click();
-  await settings.getByLabel("Present password").fill(PASSWORD);
+  await settings.getByLabel("Current password").fill(PASSWORD);
   await settings.getByLabel("New password").fill("another horse");
   await settings.getByLabel("New password").press("Enter");
-  await phone.page.getByText("This session was ended. Please sign in again.").waitFor();
+  await phone.page.getByText("This session was signed out. Please sign in again.").waitFor();
   await phone.signIn("another horse");
   await omar.page.keyboard.press("Escape");
   await omar.seesChat();
+});
+
+test("what is wrong in a form is said at its field, in words for people", async ({ person, visitor }) => {
+  const [omar, nobody] = await Promise.all([person("omar"), visitor("nobody")]);
+  const settings = await openSettings(omar, "Security");
+  await settings.getByLabel("Current password").fill("wrong horse");
+  await settings.getByLabel("New password").fill("another horse");
+  await settings.getByLabel("New password").press("Enter");
+  await settings.getByText("This is not your current password.").waitFor();
+  expect(await settings.getByLabel("Current password").getAttribute("aria-invalid")).toBe("true");
+  expect(await settings.getByLabel("New password").getAttribute("aria-invalid")).toBe(null);
+  await settings.getByLabel("Current password").fill(PASSWORD);
+  await settings.getByLabel("New password").fill("short");
+  await settings.getByLabel("New password").press("Enter");
+  await settings.getByText(/must have at least 8 characters/).waitFor();
+  expect(await settings.getByLabel("New password").getAttribute("aria-invalid")).toBe("true");
+  expect(await settings.getByLabel("Current password").getAttribute("aria-invalid")).toBe(null);
+
+  nobody.expects(/status of 422/);
+  await nobody.button("Create account").click();
+  await nobody.page.getByText("Enter a username.").waitFor();
+  await nobody.page.getByRole("textbox", { name: "Username" }).fill("two words");
+  await nobody.button("Create account").click();
+  await nobody.page.getByText("Enter a password.").waitFor();
+  await nobody.page.getByLabel("Password", { exact: true }).fill(PASSWORD);
+  await nobody.button("Create account").click();
+  await nobody.page.getByText("Username must not contain spaces.").waitFor();
+});
+
+test("Enter in a new conversation adds the person who was written, and starts only without one", async ({
+  person,
+  account,
+}) => {
+  const omar = await person("omar");
+  const [diego, yuki] = [await account("diego"), await account("yuki")];
+  await omar.button("New conversation").click();
+  const dialog = omar.page.getByRole("dialog", { name: "New conversation" });
+  const field = dialog.getByRole("textbox", { name: "Username" });
+  for (const { name } of [diego, yuki]) {
+    await field.fill(name);
+    await field.press("Enter");
+    await dialog.getByRole("button", { name: `Remove ${name}` }).waitFor();
+    await expect.poll(() => field.inputValue()).toBe("");
+  }
+  expect((await (await omar.account()).ask("get_rooms", { member: true })).rooms).toEqual([]);
+  await field.press("Enter");
+  await dialog.waitFor({ state: "hidden" });
+  const [room] = (await (await omar.account()).ask("get_rooms", { member: true })).rooms;
+  expect(room).toMatchObject({ kind: "group", members: 3 });
 });
 
 test("a deactivated account is left and forgotten at once, and lets nobody in; what its owner wrote stays", async ({
@@ -134,7 +195,7 @@ test("what one downloads of oneself holds what one wrote, one's rooms and whom o
   await omar.message("a word of mine").waitFor();
 
   const settings = await openSettings(omar, "Privacy");
-  await settings.getByRole("textbox", { name: "Block somebody" }).fill(lucia.name);
+  await settings.getByRole("textbox", { name: "Block a person" }).fill(lucia.name);
   await settings.getByRole("button", { name: "Block", exact: true }).click();
   await settings.getByRole("button", { name: `Unblock ${lucia.name}` }).waitFor();
   await settings.getByRole("tab", { name: "Account" }).click();

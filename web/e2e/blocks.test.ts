@@ -20,7 +20,7 @@ test("who is blocked in a conversation can say nothing in it and is told so, unt
   await omar.page.getByText("You have blocked this person.").waitFor();
   await lucia.page.getByText("online", { exact: true }).waitFor({ state: "hidden" });
 
-  const why = /this user does not take messages from you/i;
+  const why = /this user does not accept messages from you/i;
   await lucia.say("why?");
   await lucia
     .message("why?")
@@ -40,7 +40,7 @@ test("who is blocked in a conversation can say nothing in it and is told so, unt
   for (const other of [omar.name, teresa.name]) {
     await dialog.getByRole("textbox", { name: "Username" }).fill(other);
     await dialog.getByRole("button", { name: "Add", exact: true }).click();
-    await dialog.getByRole("button", { name: `Take out ${other}` }).waitFor();
+    await dialog.getByRole("button", { name: `Remove ${other}` }).waitFor();
   }
   await dialog.getByRole("button", { name: "Start" }).click();
   await expect.poll(() => dialog.getByRole("alert").textContent()).toMatch(/you/);
@@ -67,8 +67,8 @@ test("a block that is put or taken back in the settings is seen in the conversat
   await omar.menu("Account", "Settings");
   const settings = omar.page.getByRole("dialog", { name: "Settings" });
   await settings.getByRole("tab", { name: "Privacy" }).click();
-  await settings.getByText("You have blocked nobody.").waitFor();
-  const name = settings.getByRole("textbox", { name: "Block somebody" });
+  await settings.getByText("You have not blocked anyone.").waitFor();
+  const name = settings.getByRole("textbox", { name: "Block a person" });
   await name.fill("nobody of that name");
   await name.press("Enter");
   await settings.getByRole("alert").waitFor();
@@ -79,6 +79,6 @@ test("a block that is put or taken back in the settings is seen in the conversat
   const told = omar.page.getByText("You have blocked this person.");
   await told.waitFor();
   await unblock.click();
-  await settings.getByText("You have blocked nobody.").waitFor();
+  await settings.getByText("You have not blocked anyone.").waitFor();
   await told.waitFor({ state: "hidden" });
 });

@@ -135,7 +135,7 @@ test("a private topic is come by with an invitation or a link alone; who moderat
   const [omar, lucia, teresa] = await Promise.all([person("omar"), person("lucia"), person("teresa")]);
   const topic = `secret of ${omar.name}`;
   await newTopic(omar, topic, true);
-  await omar.menu("More about this room", "Invite somebody");
+  await omar.menu("More about this room", "Invite people");
   await omar.page.getByRole("textbox", { name: "Username" }).fill(lucia.name);
   await omar.button("Invite").click();
   await lucia.enter(topic);
@@ -153,7 +153,7 @@ test("a private topic is come by with an invitation or a link alone; who moderat
   await omar.message("here I am").waitFor();
 
   await omar.button("Members").click();
-  await moderate(omar, lucia, "Make a moderator");
+  await moderate(omar, lucia, "Make moderator");
   await expect.poll(() => members(omar).textContent()).toMatch(new RegExp(`${lucia.name}moderator`));
   await moderate(omar, teresa, "Mute");
   await teresa.say("may I?");
@@ -182,7 +182,7 @@ test("what is searched for is found in all rooms, and a press leads to it, howev
   await (await omar.account()).join(topic);
   await omar.enter(topic);
   await omar.message("hay 399").waitFor();
-  await omar.page.keyboard.press("Control+k");
+  await omar.page.keyboard.press("Control+Shift+f");
   await omar.page.getByRole("searchbox", { name: "Search", exact: true }).fill("needle");
   await omar.page.getByRole("list", { name: "Results" }).getByRole("button").first().click();
   await omar.message("the needle in the haystack").waitFor();

@@ -3,7 +3,7 @@ import type { JSHandle, Page, Route } from "playwright-core";
 import { AWAY } from "./support/person.ts";
 import { expect, test } from "./support/world.ts";
 
-const WAITS = "Waits to be sent";
+const WAITS = "Waiting to be sent";
 
 function numbered(word: string, from: number, to: number): string[] {
   return Array.from({ length: to - from + 1 }, (_, at) => `${word}-${String(from + at).padStart(3, "0")}`);
@@ -179,8 +179,8 @@ test("the banner says why there is no connection, and goes when there is one", a
   await omar.seesChat();
   // Each for as long as it is so: it does not flicker while the page tries to connect.
   expect(await said.jsonValue()).toEqual([
-    "The server is restarting. Coming back in a moment.",
-    "The server cannot be reached. Trying again.",
+    "The server is restarting. Reconnecting in a moment…",
+    "The server cannot be reached. Trying again…",
     "",
   ]);
 });
@@ -223,10 +223,10 @@ test("who signs out before all is sent is asked, and signed out once it is sent"
   await omar.say("last words");
   await omar.log.getByLabel(WAITS).waitFor();
   await omar.button("Sign out").click();
-  await omar.page.getByText("One message that you wrote is only on this device yet.").waitFor();
-  await omar.button("Stay").click();
+  await omar.page.getByText("One message has not been sent yet.").waitFor();
+  await omar.button("Stay signed in").click();
   await omar.button("Sign out").click();
-  await omar.page.getByRole("dialog", { name: "Not everything was sent" }).waitFor();
+  await omar.page.getByRole("dialog", { name: "Unsent messages" }).waitFor();
   await omar.context.setOffline(false);
   await omar.button("Sign in").waitFor();
   expect((await diego.history(room)).map(({ content }) => content)).toEqual(["last words"]);
@@ -243,7 +243,7 @@ test("a part whose code cannot be had says so, and is shown once it can", async 
   const said = omar.page.getByText("could not be loaded");
   for (const open of [
     () => omar.button("New topic").click(),
-    () => omar.page.keyboard.press("Control+k"),
+    () => omar.page.keyboard.press("Control+Shift+f"),
     () => omar.button("Insert an emoji").click(),
   ]) {
     await open();
@@ -255,7 +255,7 @@ test("a part whose code cannot be had says so, and is shown once it can", async 
   await omar.button("New topic").click();
   await omar.page.getByRole("textbox", { name: "Topic name" }).waitFor();
   await omar.page.keyboard.press("Escape");
-  await omar.page.keyboard.press("Control+k");
+  await omar.page.keyboard.press("Control+Shift+f");
   await omar.page.getByRole("searchbox", { name: "Search", exact: true }).waitFor();
 });
 
@@ -282,9 +282,9 @@ test("a page that comes upon an error of its own says so, and comes back with wh
   await page.evaluate(breakRooms);
   omar.expects(/TypeError/);
   await page.goto(chat);
-  await page.getByRole("heading", { name: "Something in this page went wrong." }).waitFor();
+  await page.getByRole("heading", { name: "Something went wrong on this page." }).waitFor();
   await omar.context.setOffline(false);
-  await omar.button("Reload, and load all rooms anew").click();
+  await omar.button("Reload, and fetch all rooms again").click();
   await omar.message("unsent").waitFor();
   await waiting.waitFor({ state: "hidden" });
   await expect(omar.sees(/kept|unsent/)).resolves.toEqual(["kept", "unsent"]);

@@ -1,6 +1,6 @@
 /** Who keeps order in a room, and who is taken into it: what each of them does and sees. */
 import type { Person } from "./support/person.ts";
-import { members, moderate, newConversation, newTopic } from "./support/rooms.ts";
+import { member, members, moderate, newConversation, newTopic } from "./support/rooms.ts";
 import { expect, test } from "./support/world.ts";
 
 async function join(person: Person, topic: string): Promise<void> {
@@ -11,7 +11,7 @@ async function join(person: Person, topic: string): Promise<void> {
 
 /** What one is offered to do about a member. */
 async function offered(person: Person, whom: Person): Promise<string[]> {
-  await person.button(new RegExp(`^${whom.name}`)).click();
+  await member(person, whom).click();
   await person.page.getByRole("menuitem", { name: "Mention" }).waitFor();
   const items = await person.page.getByRole("menuitem").allTextContents();
   await person.page.keyboard.press("Escape");
@@ -45,8 +45,8 @@ test("who was muted writes again once unmuted, and who was banned joins again on
   await omar.message("thank you").waitFor();
 
   await moderate(omar, lucia, "Ban");
-  await lucia.page.getByText("There is no such room, or you are not in it.").waitFor();
-  await omar.button(new RegExp(`^${lucia.name}`)).waitFor({ state: "hidden" });
+  await lucia.page.getByText(`A moderator banned you from ${topic}.`).waitFor();
+  await member(omar, lucia).waitFor({ state: "hidden" });
   await join(lucia, topic);
   await expect.poll(() => lucia.page.getByRole("alert").textContent()).toMatch(/^Banned from this room/);
   await closeDialog(lucia);
@@ -54,12 +54,96 @@ test("who was muted writes again once unmuted, and who was banned joins again on
   await members(omar).getByText("Banned", { exact: true }).click();
   await members(omar).getByRole("listitem").filter({ hasText: lucia.name }).getByText(/until/).waitFor();
   await omar.button(`Unban ${lucia.name}`).click();
-  await members(omar).getByText("Nobody is banned.").waitFor();
+  await members(omar).getByText("No one is banned.").waitFor();
   await join(lucia, topic);
   await lucia.say("here again");
   await omar.message("here again").waitFor();
   await members(omar).getByText("Members", { exact: true }).last().click();
-  await omar.button(new RegExp(`^${lucia.name}`)).waitFor();
+  await member(omar, lucia).waitFor();
+});
+
+test("a mute is seen by the muted before they write, and by moderators in the list of members", async ({
+  person,
+}) => {
+  const [omar, lucia, teresa] = await Promise.all([person("omar"), person("lucia"), person("teresa")]);
+  const topic = `hush of ${omar.name}`;
+  await newTopic(omar, topic);
+  for (const one of [lucia, teresa]) await join(one, topic);
+  const row = (one: Person) => members(one).getByRole("listitem").filter({ hasText: lucia.name });
+  for (const one of [omar, teresa]) {
+    await one.button("Members").click();
+    await row(one).waitFor();
+  }
+  expect(await offered(omar, lucia)).toContain("Mute");
+  expect(await offered(omar, lucia)).not.toContain("Unmute");
+  await moderate(omar, lucia, "Mute");
+  await row(omar).getByText("muted", { exact: true }).waitFor();
+  expect(await offered(omar, lucia)).toContain("Unmute");
+  expect(await offered(omar, lucia)).not.toContain("Mute");
+  const told = lucia.page.getByText(/You are muted in this room until \d/);
+  await lucia.page.reload();
+  await told.waitFor();
+  await members(teresa).getByRole("button", { name: "Close" }).click();
+  await teresa.button("Members").click();
+  await row(teresa).waitFor();
+  expect(await row(teresa).getByText("muted").count()).toBe(0);
+  await moderate(omar, lucia, "Unmute");
+  await row(omar).getByText("muted", { exact: true }).waitFor({ state: "hidden" });
+  await lucia.page.reload();
+  await lucia.box.waitFor();
+  await lucia.say("thank you");
+  await omar.message("thank you").waitFor();
+  expect(await told.count()).toBe(0);
+});
+
+test("who is kicked from a public topic is told so, and joins again by a press", async ({ person }) => {
+  const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
+  const topic = `revolving ${omar.name}`;
+  await newTopic(omar, topic);
+  await join(lucia, topic);
+  await omar.button("Members").click();
+  await moderate(omar, lucia, "Kick");
+  await lucia.page.getByText(`A moderator removed you from ${topic}.`).waitFor();
+  await lucia.button("Join again").click();
+  await lucia.say("here again");
+  await omar.message("here again").waitFor();
+});
+
+test("in a group the timeline tells who joined, left and renamed it, also after a reload", async ({ person }) => {
+  const [omar, lucia, teresa] = await Promise.all([person("omar"), person("lucia"), person("teresa")]);
+  const title = `crew of ${omar.name}`;
+  await newConversation(omar, [lucia.name, teresa.name], title);
+  await lucia.enter(title);
+  await omar.say("ahoy");
+  await lucia.message("ahoy").waitFor();
+  await teresa.enter(title);
+  await teresa.menu("More about this room", "Leave");
+  await teresa.button("Leave").click();
+  await omar.menu("More about this room", "Rename");
+  await omar.page.getByRole("dialog").getByRole("textbox", { name: "Name" }).fill(`fleet of ${omar.name}`);
+  await omar.button("Rename").click();
+  await omar.menu("More about this room", "Invite people");
+  await omar.page.getByRole("textbox", { name: "Username" }).fill(teresa.name);
+  await omar.button("Invite").click();
+  await omar.page.getByText(`${teresa.name} is now a member.`).waitFor();
+  await closeDialog(omar);
+  await omar.say("aye");
+  await lucia.message("aye").waitFor();
+  const lines = [
+    "ahoy",
+    `${teresa.name} left.`,
+    `${omar.name} renamed the group to “fleet of ${omar.name}”.`,
+    `${teresa.name} joined.`,
+    "aye",
+  ];
+  const shown = () =>
+    lucia.log
+      .locator(".note, article .content")
+      .evaluateAll((rows) => rows.map((row) => row.textContent ?? "").slice(-5));
+  await expect.poll(shown).toEqual(lines);
+  await lucia.page.reload();
+  await lucia.message("aye").waitFor();
+  await expect.poll(shown).toEqual(lines);
 });
 
 test("who hands a group over keeps order in it no more than a moderator, and the new owner does; its title is for both", async ({
@@ -70,17 +154,17 @@ test("who hands a group over keeps order in it no more than a moderator, and the
   await newConversation(omar, [lucia.name, teresa.name], title);
   for (const one of [lucia, teresa]) await one.enter(title);
   for (const one of [omar, lucia]) await one.button("Members").click();
-  expect(await offered(lucia, omar)).toEqual(["Start a conversation", "Mention"]);
-  expect(await offered(omar, lucia)).toContain("Hand the room over");
+  expect(await offered(lucia, omar)).toEqual(["Message", "Mention"]);
+  expect(await offered(omar, lucia)).toContain("Transfer ownership");
 
-  await moderate(omar, lucia, "Hand the room over", "Hand over");
+  await moderate(omar, lucia, "Transfer ownership", "Transfer");
   for (const one of [omar, lucia]) {
     await members(one).getByRole("listitem").filter({ hasText: lucia.name }).getByText("owner").waitFor();
     await members(one).getByRole("listitem").filter({ hasText: omar.name }).getByText("moderator").waitFor();
   }
-  expect(await offered(omar, lucia)).toEqual(["Start a conversation", "Mention"]);
+  expect(await offered(omar, lucia)).toEqual(["Message", "Mention"]);
   expect(await offered(omar, teresa)).toContain("Kick");
-  expect(await offered(omar, teresa)).not.toContain("Hand the room over");
+  expect(await offered(omar, teresa)).not.toContain("Transfer ownership");
 
   const rename = async (one: Person, to: string) => {
     await one.menu("More about this room", "Rename");
@@ -101,7 +185,7 @@ test("who hands a group over keeps order in it no more than a moderator, and the
 
   await moderate(lucia, omar, "Kick");
   await omar.room(`band of ${lucia.name}`).waitFor({ state: "hidden" });
-  await omar.page.getByText("There is no such room, or you are not in it.").waitFor();
+  await omar.page.getByText(`A moderator removed you from band of ${lucia.name}.`).waitFor();
 });
 
 test("who is invited into a group or a private topic is in it at once, and once they have left it is theirs no more", async ({
@@ -114,14 +198,14 @@ test("who is invited into a group or a private topic is in it at once, and once 
   for (const room of [group, topic]) {
     await omar.enter(room);
     await omar.say(`this is ${room}`);
-    await omar.menu("More about this room", "Invite somebody");
+    await omar.menu("More about this room", "Invite people");
     const dialog = omar.page.getByRole("dialog", { name: `Invite to ${room}` });
     await dialog.getByRole("textbox", { name: "Username" }).fill("nobody of that name");
     await dialog.getByRole("button", { name: "Invite" }).click();
     await dialog.getByRole("alert").waitFor();
     await dialog.getByRole("textbox", { name: "Username" }).fill(lucia.name);
     await dialog.getByRole("button", { name: "Invite" }).click();
-    await dialog.getByText(`${lucia.name} is a member now.`).waitFor();
+    await dialog.getByText(`${lucia.name} is now a member.`).waitFor();
     await closeDialog(omar);
     await lucia.enter(room);
     await lucia.message(`this is ${room}`).waitFor();
@@ -130,15 +214,15 @@ test("who is invited into a group or a private topic is in it at once, and once 
 
     const address = lucia.page.url();
     await omar.button("Members").click();
-    await omar.button(new RegExp(`^${lucia.name}`)).waitFor();
+    await member(omar, lucia).waitFor();
     await lucia.menu("More about this room", "Leave");
-    await lucia.page.getByText("You can come back only if somebody invites you again.").waitFor();
+    await lucia.page.getByText("You can come back only if somebody invites you.").waitFor();
     await lucia.button("Leave").click();
     await lucia.room(room).waitFor({ state: "hidden" });
-    await omar.button(new RegExp(`^${lucia.name}`)).waitFor({ state: "hidden" });
+    await member(omar, lucia).waitFor({ state: "hidden" });
     await members(omar).getByRole("button", { name: "Close" }).click();
     await lucia.page.goto(address);
-    await lucia.page.getByText("There is no such room, or you are not in it.").waitFor();
+    await lucia.page.getByText(`You left ${room}.`).waitFor();
     expect(await lucia.page.getByText(`this is ${room}`).count()).toBe(0);
   }
 });
@@ -150,19 +234,20 @@ test("an invitation link lets in as many as it is good for, and nobody once it i
   await omar.menu("More about this room", "Invitation link");
   const dialog = omar.page.getByRole("dialog", { name: `Invitation link to ${topic}` });
   const links = dialog.getByRole("textbox", { name: "Link", exact: true });
-  await dialog.getByRole("textbox", { name: "How many may use it" }).fill("1");
+  await dialog.getByRole("textbox", { name: "Maximum uses" }).fill("1");
   await dialog.getByRole("button", { name: "Create link" }).click();
-  await dialog.getByText("for one person").waitFor();
+  await dialog.getByText("1 use left").waitFor();
   const once = await links.inputValue();
-  await dialog.getByRole("textbox", { name: "How many may use it" }).fill("");
-  await dialog.getByRole("combobox", { name: "Good for" }).selectOption("Until it is ended");
+  await dialog.getByRole("textbox", { name: "Maximum uses" }).fill("");
+  await dialog.getByRole("combobox", { name: "Valid for" }).selectOption("Until revoked");
   await dialog.getByRole("button", { name: "Create link" }).click();
-  await dialog.getByText("Good until it is ended, for any number.").waitFor();
+  await dialog.getByText("Valid until revoked, unlimited uses.").waitFor();
   const always = await links.first().inputValue();
   expect(always).not.toBe(once);
 
   const open = async (one: Person, address: string) => {
     await one.page.goto(address);
+    await one.page.getByRole("dialog").getByText(`You have been invited to ${topic}.`).waitFor();
     await one.button("Join").click();
   };
   const isTold = (one: Person, what: RegExp) =>
@@ -171,31 +256,33 @@ test("an invitation link lets in as many as it is good for, and nobody once it i
   await lucia.say("by the link");
   await omar.message("by the link").waitFor();
   await open(lucia, always);
-  await isTold(lucia, /You are a member already/);
+  await isTold(lucia, /You are already a member/);
   await closeDialog(lucia);
 
   await open(teresa, once);
-  await isTold(teresa, /not good any more/);
+  await isTold(teresa, /no longer valid/);
   await closeDialog(teresa);
   expect(await teresa.room(topic).count()).toBe(0);
-  await dialog.getByRole("button", { name: "End", exact: true }).first().click();
+  await dialog.getByRole("button", { name: "Revoke", exact: true }).first().click();
   await expect
     .poll(() => links.evaluateAll((fields) => fields.map((field) => (field as HTMLInputElement).value)))
     .toEqual([once]);
   await open(teresa, always);
-  await isTold(teresa, /not good any more/);
+  await isTold(teresa, /no longer valid/);
   await closeDialog(teresa);
 
+  // Links are found again, also those of others for who moderates.
+  await lucia.enter(topic);
+  await lucia.menu("More about this room", "Invitation link");
+  const hers = lucia.page.getByRole("dialog", { name: `Invitation link to ${topic}` });
+  await hers.getByRole("button", { name: "Create link" }).click();
+  const third = await hers.getByRole("textbox", { name: "Link", exact: true }).inputValue();
   await omar.page.reload();
   await omar.menu("More about this room", "Invitation link");
-  await dialog.getByRole("button", { name: "Create link" }).click();
-  const third = await links.inputValue();
-  await omar.page.reload();
-  await omar.menu("More about this room", "Invitation link");
-  await dialog.getByText("End a link that was made earlier").click();
-  await dialog.getByRole("textbox", { name: "Link or code" }).fill(third);
-  await dialog.getByRole("button", { name: "End this link" }).click();
-  await dialog.getByText("The link no longer works.").waitFor();
+  await dialog.getByText(`created by ${lucia.name}`).waitFor();
+  expect(await links.inputValue()).toBe(third);
+  await dialog.getByRole("button", { name: "Revoke", exact: true }).click();
+  await links.waitFor({ state: "hidden" });
   await open(teresa, third);
-  await isTold(teresa, /not good any more/);
+  await isTold(teresa, /no longer valid/);
 });

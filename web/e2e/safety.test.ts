@@ -1,4 +1,5 @@
 /** What somebody wrote is text, whoever shows it and wherever: nothing of it runs, loads or leads to a script. */
+import { HOSTILE } from "../tests/hostile.ts";
 import { Account } from "./support/account.ts";
 import { HTML, PAYLOADS } from "./support/payloads.ts";
 import type { Person } from "./support/person.ts";
@@ -66,8 +67,9 @@ test("two hundred payloads as usernames, topics, titles, reactions and messages 
   const fitting = HTML.filter((payload) => payload.length <= LONGEST_USERNAME && !/\s/.test(payload));
   const usernames = [...new Set(fitting.map((payload) => payload.toLowerCase()))];
   const named = new Map(PAYLOADS.map((payload) => [payload.toLowerCase(), payload]));
+  const titles = PAYLOADS.filter((payload) => /^\P{Cc}*$/u.test(payload));
   const topics = [...named.values()].filter(
-    (payload) => payload.length <= LONGEST_TOPIC && /^\P{Cc}*$/u.test(payload) && !fitting.includes(payload),
+    (payload) => payload.length <= LONGEST_TOPIC && titles.includes(payload) && !fitting.includes(payload),
   );
   for (const username of usernames) {
     const one = await Account.create(server.url, username);
@@ -77,7 +79,7 @@ test("two hundred payloads as usernames, topics, titles, reactions and messages 
     await one.leave();
   }
   const messages = await Promise.all(PAYLOADS.map((payload) => eve.say(hall, payload)));
-  await Promise.all(PAYLOADS.map((title) => eve.ask("create_conversation", { usernames: [omar.name], title })));
+  await Promise.all(titles.map((title) => eve.ask("create_conversation", { usernames: [omar.name], title })));
   for (const topic of topics) await eve.topic(topic);
   for (const topic of topics.slice(0, 20)) await program.join(topic);
   const last = messages.at(-1);
@@ -86,9 +88,10 @@ test("two hundred payloads as usernames, topics, titles, reactions and messages 
   await eve.ask("message", { room_id: hall, content: "an answer", reply_to: last.id });
 
   const rooms = await scrolledThrough(omar, "nav .room-list", "a");
-  for (const title of [...PAYLOADS, ...topics.slice(0, 20)]) expect(rooms).toContain(title.trim());
+  for (const title of [...titles, ...topics.slice(0, 20)]) expect(rooms).toContain(title.trim());
 
-  await omar.enter("hall");
+  await omar.enter("hall"); // at the first of the messages, for all are new
+  await omar.button(/Jump to newest/).click();
   await omar.message("an answer").waitFor();
   const seen = letters((await omar.sees(/[\s\S]+/)).join(" "));
   for (const payload of HTML) expect(seen).toContain(letters(payload));
@@ -109,8 +112,71 @@ test("two hundred payloads as usernames, topics, titles, reactions and messages 
   const newest = topics[19] ?? "";
   await omar.room(newest).first().click();
   await omar.page.getByRole("heading", { level: 1, name: newest, exact: true }).waitFor();
-  expect(await omar.page.title()).toContain(newest);
+  await expect.poll(() => omar.page.title()).toContain(newest);
   expect(await strangers(omar)).toEqual([]);
+});
+
+test("no message keeps a room from being opened, and its moderator from deleting it", async ({ person, account }) => {
+  const eve = await account("eve");
+  const omar = await person("omar");
+  const program = await omar.account();
+  const topic = `open ${omar.name}`;
+  const room_id = await program.topic(topic);
+  await eve.join(topic);
+  const names = Object.keys(HOSTILE);
+  for (const name of names) await eve.ask("message", { room_id, content: HOSTILE[name] ?? "" });
+  await program.say(room_id, "still open");
+  await omar.enter(topic);
+  await omar.message("still open").waitFor();
+  const log = await omar.log.elementHandle();
+  expect(await omar.page.evaluate(scrolledToTop, log)).toBe(names.length + 1);
+  const worst = omar.log.getByRole("article").first();
+  await worst.hover({ position: { x: 10, y: 10 } });
+  await worst.getByRole("button", { name: "More actions" }).click();
+  await omar.page.getByRole("menuitem", { name: "Delete" }).click();
+  await omar.page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+  await omar.message("This message was deleted").waitFor();
+  await omar.page.reload();
+  await omar.message("still open").waitFor();
+});
+
+/** Runs in the page: how many messages the log shows to somebody who scrolls up to its beginning. */
+async function scrolledToTop(log: Node | null): Promise<number> {
+  const scroller = log as HTMLElement;
+  const seen = new Set<string | undefined>();
+  for (let still = 0; still < 10; still = scroller.scrollTop > 0 ? 0 : still + 1) {
+    for (const article of scroller.querySelectorAll<HTMLElement>("article")) seen.add(article.dataset.key);
+    scroller.scrollTop -= scroller.clientHeight / 2;
+    await new Promise((resolve) => requestAnimationFrame(resolve));
+  }
+  return seen.size;
+}
+
+test("a message that breaks what renders it is shown as it was typed, and the others as ever", async ({
+  person,
+  account,
+}) => {
+  const eve = await account("eve");
+  const omar = await person("omar");
+  omar.expects(/planted/);
+  const topic = `broken ${omar.name}`;
+  const room_id = await (await omar.account()).topic(topic);
+  await eve.join(topic);
+  await eve.say(room_id, "*this* one breaks");
+  await eve.say(room_id, "this one is *fine*");
+  await omar.page.addInitScript(() => {
+    const { test } = RegExp.prototype;
+    RegExp.prototype.test = function (text) {
+      if (text.endsWith("this* one breaks")) throw new RangeError("planted");
+      return test.call(this, text);
+    };
+  });
+  await omar.page.reload();
+  await omar.enter(topic);
+  await omar.message("*this* one breaks").waitFor();
+  expect(await omar.message("this one is").locator("em").textContent()).toBe("fine");
+  await eve.say(room_id, "and it goes on");
+  await omar.message("and it goes on").waitFor();
 });
 
 test("the page is held by a strict policy: no script but its own files, and no other host", async ({ server }) => {

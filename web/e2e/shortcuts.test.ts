@@ -38,7 +38,7 @@ test("a question mark lists the keyboard shortcuts, but not while one writes; Es
       ]),
     );
   const does = Object.fromEntries(listed) as Record<string, string>;
-  expect(does).toMatchObject({ "?": "Show this list", "/ or Ctrl K": "Search", C: "Write" });
+  expect(does).toMatchObject({ "?": "Show this list", "/ or Ctrl Shift F": "Search messages", C: "Write a message" });
   await closed();
   await expect.poll(() => opener.evaluate(isFocused)).toBe(true);
 
@@ -53,11 +53,11 @@ test("a question mark lists the keyboard shortcuts, but not while one writes; Es
   await expect.poll(() => opener.evaluate(isFocused)).toBe(true);
 
   await omar.menu("Account", "Keyboard shortcuts");
-  await list.getByRole("checkbox", { name: /Single keys/ }).uncheck();
+  await list.getByRole("checkbox", { name: /single-key/ }).uncheck();
   await closed();
   await expect.poll(() => omar.button("Account").evaluate(isFocused)).toBe(true);
   await page.keyboard.press("?");
-  await page.keyboard.press("Control+k");
+  await page.keyboard.press("Control+Shift+f");
   await expect.poll(() => search.evaluate(isFocused)).toBe(true);
   expect(await list.count()).toBe(0);
 });

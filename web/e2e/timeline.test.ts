@@ -139,6 +139,22 @@ test("a line with the day stands above the first message of each day, also of th
   const seen = await daysSeen(omar.page);
   expect((await omar.sees(/message-\d+/)).length).toBe(300);
   expect((await seen()).sort()).toEqual(expected.sort());
+
+  // From the beginning, where that leaves one, to a day in the middle.
+  const wanted = messages.find(({ created_at }) => dayOf(created_at) >= dayOf(Date.now() - 5 * 86_400_000));
+  if (wanted === undefined) throw new Error("there is no such day");
+  const dialog = omar.page.getByRole("dialog", { name: "Go to a date" });
+  await omar.menu("More about this room", "Go to a date");
+  await dialog.getByLabel("Date").fill(day.format(Date.now() + 3 * 86_400_000));
+  await dialog.getByRole("button", { name: "Go", exact: true }).click();
+  await dialog.getByText("There are no messages on this date or later.").waitFor();
+  await dialog.getByLabel("Date").fill(day.format(new Date(wanted.created_at)));
+  await dialog.getByRole("button", { name: "Go", exact: true }).click();
+  await dialog.waitFor({ state: "hidden" });
+  expect(wanted.seq).toBeGreaterThan(100);
+  await expect
+    .poll(() => omar.page.locator(".message.highlighted").textContent())
+    .toContain(wanted.content.slice(0, 14));
 });
 
 /** From now on, each line with a day that is in the page, with what is above and below it. */
@@ -208,6 +224,7 @@ test("what came while one was elsewhere stands below a line, which stands still 
   const line = ["— Today", "news-1", "news-2", "— New messages", "news-3", "news-4"];
   await expect.poll(() => rowsOf(lucia, news)).toEqual(line);
   await omar.say("news-5");
+  await lucia.message("news-5").waitFor();
   await lucia.say("news-6");
   await expect.poll(() => rowsOf(lucia, news)).toEqual([...line, "news-5", "news-6"]);
 
@@ -245,4 +262,102 @@ test("what came while one was elsewhere stands below a line, which stands still 
   expect(await fromEnd(lucia)).toBeLessThan(2);
   await toNewest.waitFor({ state: "hidden" });
   await expect.poll(() => lucia.page.title()).not.toMatch(/^\(/);
+});
+
+test("a room with much unread opens at the first unread message; what was not seen stays unread, and both ends are a press away", async ({
+  person,
+  account,
+}) => {
+  const lucia = await person("lucia");
+  const omar = await account("omar");
+  const [topic, other] = [`flood of ${omar.name}`, `elsewhere of ${omar.name}`];
+  const reader = await lucia.account();
+  const room_id = await omar.topic(topic);
+  for (const name of [topic, other]) {
+    if (name === other) await omar.topic(other);
+    await reader.join(name);
+  }
+  const drop = /drop-\d+/;
+  const fall = async (from: number, to: number) => {
+    for (let number = from; number <= to; number++) await omar.say(room_id, `drop-${number}`);
+  };
+  await fall(1, 30);
+  await lucia.enter(topic);
+  await lucia.button("Jump to newest").click();
+  await lucia.message("drop-30").waitFor();
+  await expect.poll(() => lucia.page.title()).not.toMatch(/^\(/);
+  await lucia.enter(other);
+  await fall(31, 127);
+  await expect.poll(() => lucia.page.title()).toMatch(/^\(97\)/);
+
+  await lucia.enter(topic);
+  const line = lucia.log.getByText("New messages");
+  await line.waitFor();
+  await lucia.message("drop-31").waitFor();
+  const inSight = async (text: string) => {
+    const [box, log] = await Promise.all([lucia.message(text).boundingBox(), lucia.log.boundingBox()]);
+    return box !== null && log !== null && box.y >= log.y - 1 && box.y + box.height <= log.y + log.height + 1;
+  };
+  await expect.poll(() => inSight("drop-31")).toBe(true);
+  expect(await lucia.message("drop-127").count()).toBe(0);
+  // What is on the screen has been read, the rest has not.
+  await expect.poll(() => lucia.page.title()).not.toMatch(/^\(97\)/);
+  expect(await lucia.page.title()).toMatch(/^\([1-9]\d?\)/);
+  await lucia.enter(other);
+  await lucia.enter(topic);
+  await lucia.button("Jump to newest").click();
+  await lucia.message("drop-127").waitFor();
+  await expect.poll(() => lucia.page.title()).not.toMatch(/^\(/);
+  expect(await rowsOf(lucia, drop)).toContain("drop-127");
+
+  // From any message, one key leads to the first of the room; from there, one to the newest.
+  await lucia.message("drop-127").focus();
+  await lucia.page.keyboard.press("Home");
+  await lucia.message(/drop-1(?!\d)/).waitFor();
+  await expect.poll(() => lucia.message(/drop-1(?!\d)/).evaluate((row) => row === document.activeElement)).toBe(true);
+  await lucia.page.keyboard.press("End");
+  await lucia.message("drop-127").waitFor();
+  expect(await fromEnd(lucia)).toBeLessThan(2);
+});
+
+test("who comes back to an open room is told how much came meanwhile, and taken to the first of it", async ({
+  person,
+  account,
+}) => {
+  const lucia = await person("lucia");
+  const omar = await account("omar");
+  const topic = `return of ${lucia.name}`;
+  const room_id = await omar.topic(topic);
+  await (await lucia.account()).join(topic);
+  await lucia.enter(topic);
+  await omar.say(room_id, "before");
+  await lucia.message("before").waitFor();
+  lucia.expects(AWAY);
+  await lucia.context.setOffline(true);
+  await lucia.page.getByText("You are offline.").waitFor();
+  for (let number = 1; number <= 60; number++) await omar.say(room_id, `missed-${number}`);
+  await lucia.context.setOffline(false);
+  await lucia.message("missed-60").waitFor();
+  await lucia.button("60 new messages").click();
+  await lucia.log.getByText("New messages").waitFor();
+  await lucia.message(/missed-1(?!\d)/).waitFor();
+  await lucia.button(/new messages$/).waitFor({ state: "hidden" });
+  await lucia.button("Jump to newest").click();
+  await lucia.message("missed-60").waitFor();
+  await lucia.button(/new messages$/).waitFor({ state: "hidden" });
+});
+
+test("a new room says where it starts, and how to bring others in", async ({ person }) => {
+  const omar = await person("omar");
+  const program = await omar.account();
+  const [open, closed] = [`open of ${omar.name}`, `closed of ${omar.name}`];
+  await program.topic(open);
+  await program.topic(closed, true);
+  await omar.enter(open);
+  await omar.log.getByText(`This is the start of #${open}.`).waitFor();
+  await omar.log.getByRole("button", { name: "Copy link" }).waitFor();
+  await omar.enter(closed);
+  await omar.log.getByText(`This is the start of #${closed}.`).waitFor();
+  await omar.log.getByRole("button", { name: "Invite people" }).click();
+  await omar.page.getByRole("dialog", { name: `Invite to ${closed}` }).waitFor();
 });

@@ -1,14 +1,14 @@
-/** Whom the user has blocked. The server tells of it who asks: what is known here is as of the last answer. */
+/** The users that this user has blocked, as of the last answer: the server sends no event when that changes. */
 import type { LiveAction } from "./connection.ts";
 import type { Actions } from "./contract.gen.ts";
 
 export interface BlocksOptions {
-  /** Ask the server; raises `Refused`. */
+  /** Request an action. Raises `Refused`. */
   ask<A extends LiveAction>(action: A, request: Actions[A]["request"]): Promise<Actions[A]["response"]>;
   changed(usernames: ReadonlySet<string>): void;
 }
 
-/** All of them raise `Refused`. */
+/** Every method raises `Refused`. */
 export class Blocks {
   private readonly options: BlocksOptions;
 

@@ -1,5 +1,5 @@
 /**
- * The client of one signed-in user: where events, answers, what is kept and what waits to be sent come together.
+ * The client of one signed-in user. It connects the live connection, the state, the database and the outbox.
  *
  * A message goes `send` → `Outbox` (IndexedDB) → `Connection` → server, and comes back as an event: `Connection` →
  * `applied` (store.ts) → the views, and → `Database`, with its cursor.
@@ -7,25 +7,25 @@
 import { createStore, type StoreApi } from "zustand/vanilla";
 import { Blocks } from "./blocks.ts";
 import { Connection, type LiveAction, type Status } from "./connection.ts";
-import type { Actions, Message, Room, Rooms } from "./contract.gen.ts";
+import type { Actions, Message, Room, RoomKind, Rooms } from "./contract.gen.ts";
 import { Database } from "./database.ts";
-import { Keeper } from "./keeper.ts";
 import { Loading } from "./loading.ts";
 import { Outbox, type Unsent } from "./outbox.ts";
 import { Reading } from "./reading.ts";
+import { RoomWriter } from "./roomWriter.ts";
 import { deviceName, exported, get, Refused, refreshed, type Session, saveSession } from "./session.ts";
 import { applied, type Change, initial, KEPT, type RoomState, type ServerEvent, type State } from "./store.ts";
 import { tailOf } from "./timeline.ts";
 
-/** What the views show. */
+/** The data that the views show. */
 export interface View {
   readonly state: State;
   readonly status: Status;
-  /** Whether the rooms are known, be it from what was kept. */
+  /** Whether the rooms are known, from the server or from the database. */
   readonly loaded: boolean;
-  /** What waits to be sent or was refused, in order. */
+  /** Unsent and refused messages, in order. */
   readonly unsent: readonly Unsent[];
-  /** Whom the user has blocked; null until it is asked for. */
+  /** The users that this user has blocked; null until they are loaded. */
   readonly blocked: ReadonlySet<string> | null;
 }
 
@@ -43,8 +43,8 @@ export class Client {
   private readonly database: Database;
   private readonly connection: Connection;
   private readonly outbox: Outbox;
-  private readonly keeper: Keeper;
-  /** What is asked for beyond what comes by itself. */
+  private readonly roomWriter: RoomWriter;
+  /** Loads what no event brings. */
   readonly load: Loading;
   readonly blocks: Blocks;
   private readonly tabs: BroadcastChannel;
@@ -59,10 +59,12 @@ export class Client {
   private deliveredTimer: ReturnType<typeof setTimeout> | null = null;
   private confirmed: ReadonlyMap<string, RoomState> = new Map();
   private stopped = false;
-  /** The room that is on the screen: its messages are not cut. */
+  /** Whether the current attempt to connect has requested the snapshot of the rooms. */
+  private snapshotIsNew = false;
+  /** The room on the screen, whose messages are not trimmed. */
   private watched: string | null = null;
 
-  /** Open what is kept of the user, and begin to connect. */
+  /** Open the user's database, and start to connect. */
   static async open(session: Session): Promise<Client> {
     const database = await Database.open(session.username);
     const client = new Client(session, database, await database.rooms());
@@ -75,7 +77,7 @@ export class Client {
     this.session = session;
     this.database = database;
     const held = new Map(rooms.map((room) => [room.room.room_id, room]));
-    this.keeper = new Keeper(database, held);
+    this.roomWriter = new RoomWriter(database, held);
     this.confirmed = held;
     this.view = createStore<View>(() => ({
       state: { ...initial(session.username), rooms: held },
@@ -89,7 +91,10 @@ export class Client {
       auth: () => ({ token: this.session.token, device: deviceName(), cursors: this.cursors() }),
       event: (event) => this.event(event),
       status: (status) => {
-        if (status.is === "offline") this.take({ type: "disconnected" });
+        if (status.is === "offline") {
+          this.snapshotIsNew = false;
+          this.take({ type: "disconnected" });
+        }
         this.view.setState({ status });
       },
     });
@@ -97,7 +102,7 @@ export class Client {
     this.tabs.onmessage = () => void this.outbox.load();
     this.outbox = new Outbox({
       store: database.outbox,
-      send: (request) => this.connection.ask("message", request),
+      send: (request) => this.sent(request),
       has: (message) => message.seq <= (this.room(message.room_id)?.cursor ?? Number.POSITIVE_INFINITY),
       ready: () => this.connection.isReady,
       changed: (unsent) => this.view.setState({ unsent }),
@@ -140,7 +145,7 @@ export class Client {
     return this.state.rooms.get(room_id);
   }
 
-  /** Stop, with everything kept. */
+  /** Stop. The database stays. */
   async stop(): Promise<void> {
     if (this.stopped) return;
     this.flush();
@@ -150,12 +155,12 @@ export class Client {
     for (const timer of this.timers) clearTimeout(timer);
     this.connection.stop();
     this.outbox.stop();
-    await this.keeper.keep(this.state.rooms);
+    await this.roomWriter.write(this.state.rooms);
     this.tabs.close();
     this.database.close();
   }
 
-  /** Withdraw the session and forget all that is kept here. */
+  /** Revoke the session and delete the user's data on this device. */
   async signOut(): Promise<void> {
     await this.ask("logout", {}).catch(() => undefined); // without a connection the token outlives us until it expires
     saveSession(null);
@@ -163,18 +168,18 @@ export class Client {
     await Database.forget(this.me);
   }
 
-  /** All that the server keeps of the user, as JSON lines. Raises `Refused`. */
+  /** The server's data about the user, as JSON lines. Raises `Refused`. */
   export(): Promise<Blob> {
     return exported(this.session.token);
   }
 
-  /** Call `heard` with the messages of others that arrive. Returns what ends it. */
+  /** Call `heard` with each message of another user that arrives. Returns a function that stops it. */
   onMessages(heard: (messages: readonly Message[]) => void): () => void {
     this.listeners.add(heard);
     return () => this.listeners.delete(heard);
   }
 
-  /** Ask an action on the live connection. Raises `Refused`. What the server sent before the answer has been applied. */
+  /** Request an action on the live connection. Events sent before the answer are applied by then. Raises `Refused`. */
   async ask<A extends LiveAction>(action: A, request: Actions[A]["request"]): Promise<Actions[A]["response"]> {
     const data = await this.connection.ask(action, request);
     this.flush();
@@ -188,11 +193,22 @@ export class Client {
 
   // Messages
 
-  /** Kept when this returns; sent, once, when there is a connection. */
+  /** Put a message in the outbox. It is stored when this returns, and sent once as soon as there is a connection. */
   async send(room_id: string, content: string, reply_to: string | null = null): Promise<void> {
-    // Said, for the server passes on that one types only now and then: else it would not when one goes on at once.
+    // The server throttles typing notices. Without this stop, it would drop the next one if the user types on.
     this.typing(room_id, false);
     await this.outbox.send(room_id, content, reply_to);
+  }
+
+  private async sent(request: Actions["message"]["request"]): Promise<Message> {
+    try {
+      return await this.connection.ask("message", request);
+    } catch (error) {
+      const until = error instanceof Refused ? error.details.muted_until : null;
+      if (typeof until === "string" && typeof request.room_id === "string")
+        this.take({ type: "muted", room_id: request.room_id, until });
+      throw error;
+    }
   }
 
   retryUnsent(client_id: string): Promise<void> {
@@ -203,7 +219,7 @@ export class Client {
     return this.outbox.discard(client_id);
   }
 
-  /** Tell the others, now and then, that the user is typing. */
+  /** Send a typing notice, at most every few seconds. */
   typing(room_id: string, typing: boolean): void {
     const now = Date.now();
     const last = this.typedAt.get(room_id);
@@ -222,36 +238,49 @@ export class Client {
     if (!this.stopped) void this.database.keepDraft(room_id, text);
   }
 
-  /** Somebody looks at the end of this room, and reads what comes; null: nobody does. */
+  /** The user looks at the end of this room, so arriving messages are read; null: at no room. */
   look(room_id: string | null): void {
     this.reading.look(room_id);
     this.show(this.reading.seen(this.state));
   }
 
+  /** The user has seen a room up to a seq, but not its end. */
+  readTo(room_id: string, seq: number): void {
+    this.flush();
+    this.show(this.reading.readTo(this.state, room_id, seq));
+  }
+
+  /** Mark all rooms as read. */
+  readAll(): void {
+    this.flush();
+    this.show(this.reading.readAll(this.state));
+  }
+
   // Pages of the log
 
-  /** The room on the screen, or none. Others keep their newest messages only. */
+  /** Set the room on the screen, or none. Other rooms keep only their newest messages. */
   watch(room_id: string | null): void {
     if (this.watched !== null && this.watched !== room_id) this.take({ type: "tail_only", room_id: this.watched });
     this.watched = room_id;
   }
 
-  /** Cut what is held of a room to what lies around a seq that is looked at. */
+  /** Drop the messages of a room that are far from a seq. */
   trim(room_id: string, around: number): void {
     this.take({ type: "trim", room_id, around });
   }
 
-  // What comes
+  // Receiving
 
-  /** A device that holds nothing begins with a snapshot: its cursors then say where the events have to begin. */
+  /** A device without data loads a snapshot first: its cursors say where the events start. */
   private async prepare(): Promise<void> {
     if (this.view.getState().loaded) return;
     await this.loadRooms();
+    this.snapshotIsNew = true;
     this.view.setState({ loaded: true });
   }
 
-  /** Have the snapshot of all rooms. It is asked for again if it was on its way when a room was taken from us. */
-  private async loadRooms(): Promise<void> {
+  /** Load the snapshot of the rooms, again if the user lost a room while it was loading. */
+  private async loadRooms(kind?: RoomKind): Promise<void> {
     let epoch: number;
     do {
       this.flush();
@@ -260,7 +289,8 @@ export class Client {
       let after: string | null = null;
       do {
         const next: string = after === null ? "" : `&after=${encodeURIComponent(after)}`;
-        const path = `/api/rooms?member=true&limit=${ROOMS_PAGE}${next}`;
+        const only = kind === undefined ? "" : `&kind=${kind}`;
+        const path = `/api/rooms?member=true&limit=${ROOMS_PAGE}${only}${next}`;
         const page = (await get(path, this.session.token)) as Rooms;
         rooms.push(...page.rooms);
         after = page.next;
@@ -281,24 +311,27 @@ export class Client {
     this.take(event);
     if (event.type !== "ready") return;
     this.flush();
-    this.keeper.over(event.data.reset);
-    void this.caughtUp();
+    this.roomWriter.overwrite(event.data.reset);
+    // A snapshot that was just loaded lacks only the presence of the other users in conversations.
+    const lacking = this.snapshotIsNew && event.data.reset.length === 0 ? "direct" : undefined;
+    this.snapshotIsNew = false;
+    void this.caughtUp(lacking);
   }
 
-  /** The replay is over: what has no seq is asked for anew, and what waits goes out. */
-  private async caughtUp(): Promise<void> {
+  /** After the replay, reload what has no seq, of all rooms or of one kind, and send the outbox. */
+  private async caughtUp(kind?: RoomKind): Promise<void> {
     this.outbox.wake();
     this.reading.tell();
     for (const [room_id] of this.state.rooms) if (room_id !== this.watched) this.take({ type: "tail_only", room_id });
     try {
-      await this.loadRooms();
+      await this.loadRooms(kind);
       await this.prefetch();
     } catch (error) {
       if (!(error instanceof Refused)) throw error; // the next connection asks again
     }
   }
 
-  /** Have the newest page of the rooms that were spoken in last, so that they open at once. */
+  /** Load the newest page of the most recent rooms, so that they open without a wait. */
   private async prefetch(): Promise<void> {
     const newest = [...this.state.rooms.values()]
       .filter(({ segments }) => tailOf(segments).messages.length < KEPT / 10 && tailOf(segments).from > 1)
@@ -311,12 +344,12 @@ export class Client {
     this.queue.push(change);
     if (this.scheduled || this.stopped) return;
     this.scheduled = true;
-    // A page that is not seen gets no frames.
+    // A hidden page gets no animation frames.
     if (document.hidden) setTimeout(() => this.flush());
     else requestAnimationFrame(() => this.flush());
   }
 
-  /** Apply what has come. Once a frame, so that a burst costs one rendering. */
+  /** Apply the queued changes, once per frame, so that a burst is rendered once. */
   private flush(): void {
     this.scheduled = false;
     if (this.queue.length === 0 || this.stopped) return;
@@ -349,12 +382,12 @@ export class Client {
         sent = true;
       }
     }
-    // What leaves the outbox is kept in its room at once, or a reload without a network would not show it.
+    // Store the room before the message leaves the outbox, or an offline reload would not show it.
     if (sent) this.keep();
     if (others.length > 0) for (const listener of this.listeners) listener(others);
   }
 
-  // What is kept, and told
+  // Storing, and informing other tabs
 
   private readonly hidden = (): void => {
     if (!document.hidden) return;
@@ -367,7 +400,7 @@ export class Client {
     for (const [room_id, room] of this.state.rooms)
       if (room_id !== this.watched && tailOf(room.segments).messages.length > 2 * KEPT)
         this.take({ type: "tail_only", room_id });
-    void this.keeper.keep(this.state.rooms);
+    void this.roomWriter.write(this.state.rooms);
   }
 
   private confirm(): void {
@@ -384,7 +417,7 @@ export class Client {
 
   private planRefresh(): void {
     const left = new Date(this.session.expires_at).getTime() - Date.now();
-    // Half of its life, if it is a short one. The bound is the longest time that a timer takes.
+    // Half of a short lifetime. The bound is the longest delay that a timer accepts.
     this.later(() => void this.refresh(), Math.min(Math.max(left - REFRESH_BEFORE, left / 2, 1000), 2 ** 31 - 1));
   }
 

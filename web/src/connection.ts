@@ -1,6 +1,6 @@
 /**
- * The live connection: events in, in their order, and actions out. It comes back by itself unless the server said not
- * to, and each time brings the newest token and the present cursors.
+ * The live connection: events in, in order, and actions out. It reconnects unless the server forbids it,
+ * and each time brings the newest token and the current cursors.
  */
 import { io, type Socket } from "socket.io-client";
 import type {
@@ -11,13 +11,12 @@ import type {
   CloseReason,
   Closing,
   ConnectAuth,
-  Events,
   ServerToClientEvents,
 } from "./contract.gen.ts";
 import { noAnswer, Refused } from "./session.ts";
-import type { ServerEvent } from "./store.ts";
+import { EVENTS, type ServerEvent } from "./store.ts";
 
-/** Why there is no connection. `refused`: the server does not let us in, and it is no use to try again. */
+/** Why there is no connection. `refused`: the server refuses this client, and a retry would be futile. */
 export type Status =
   | { readonly is: "connecting" }
   | { readonly is: "online" }
@@ -27,53 +26,38 @@ export type Status =
 export type LiveAction = keyof ClientToServerEvents;
 
 export interface Listener {
-  /** Have what a connect needs. Raises `Refused`. */
+  /** Prepare a connect. Raises `Refused`. */
   prepare(): Promise<void>;
-  /** What to bring at a connect. */
+  /** The payload of a connect. */
   auth(): ConnectAuth;
-  /** In the order of arrival; `ready` follows what was missed. */
+  /** Called in the order of arrival; `ready` follows the missed entries. */
   event(event: ServerEvent): void;
   status(status: Status): void;
 }
 
-const EVENTS: { [K in keyof Events]: true } = {
-  ready: true,
-  message: true,
-  message_edited: true,
-  message_deleted: true,
-  reaction: true,
-  member: true,
-  room_added: true,
-  room_removed: true,
-  room_changed: true,
-  typing: true,
-  presence: true,
-  receipt: true,
-  closing: true,
-};
 const ANSWER_WITHIN = 20_000;
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 10_000;
-/** So long a server that said that it restarts may be away before it counts as unreachable. */
+/** How long a server that announced a restart may be away before it counts as unreachable. */
 const RESTARTS_WITHIN = 5000;
 
 export class Connection {
   private readonly socket: Socket<ServerToClientEvents, ClientToServerEvents>;
   private readonly listener: Listener;
   private closing: Closing | null = null;
-  /** When the server said that it restarts, ms */
+  /** When the server announced a restart (ms) */
   private restartsSince = Number.NEGATIVE_INFINITY;
   private timer: ReturnType<typeof setTimeout> | null = null;
   private wait = FIRST_WAIT;
   private ready = false;
-  /** The one that connects or is connected; null: none. The library's `active` stays true after a connection is lost. */
+  /** The current socket, connecting or connected. The library's `active` stays true after a connection is lost. */
   private attempt: object | null = null;
 
   constructor(listener: Listener) {
     this.listener = listener;
     this.socket = io({
       autoConnect: false,
-      // This class decides when to come back: the library's own way does not know of `closing`.
+      // This class reconnects by itself, because the library does not know `closing`.
       reconnection: false,
       transports: ["websocket", "polling"],
       tryAllTransports: true,
@@ -109,7 +93,7 @@ export class Connection {
     this.socket.disconnect();
   }
 
-  /** The data of the answer. Raises `Refused`; its `code` is null if no answer came. */
+  /** Request an action and return the data of its answer. Raises `Refused`; its `code` is null if no answer came. */
   async ask<A extends LiveAction>(action: A, request: Actions[A]["request"]): Promise<Actions[A]["response"]> {
     if (!this.socket.connected) throw noAnswer("There is no connection to the server.");
     const answer = await this.emit<Actions[A]["response"]>(action, request);
@@ -131,7 +115,7 @@ export class Connection {
     }
   }
 
-  /** The typed maps say what each action takes; here, where any of them goes out, one signature stands for all. */
+  /** `ask` checks each action's payload by its type. Here one signature covers all actions. */
   private async emit<T>(action: string, request: unknown): Promise<Answer<T> | null> {
     const socket = this.socket.timeout(ANSWER_WITHIN) as unknown as {
       emitWithAck(action: string, request: unknown): Promise<Answer<T>>;
@@ -140,7 +124,7 @@ export class Connection {
   }
 
   private received(name: string, data: unknown): void {
-    if (!(name in EVENTS)) return; // of a newer server
+    if (!Object.hasOwn(EVENTS, name)) return; // of a newer server, or of an application
     const event = { type: name, data } as ServerEvent;
     if (event.type === "closing") this.closing = event.data;
     if (event.type === "ready") {
@@ -171,7 +155,7 @@ export class Connection {
     this.retry(closing?.reason ?? "unreachable");
   }
 
-  /** Try again after a while that grows; with chance in it, so that not all clients of a server come at once. */
+  /** Reconnect after a growing, random delay, so that the clients of a server do not all return together. */
   private retry(why: CloseReason | "unreachable", after: number | null = null): void {
     this.clearTimer();
     const chosen = after ?? this.wait * (0.5 + Math.random());
@@ -189,7 +173,7 @@ export class Connection {
     if (this.timer !== null) this.connect();
   };
 
-  /** A socket may not notice for a minute that its network is gone; the browser does. */
+  /** The browser notices a lost network at once, the socket perhaps only after a minute. */
   private readonly networkIsGone = (): void => {
     if (this.socket.connected) this.socket.io.engine.close();
     else if (this.attempt !== null) {

@@ -11,7 +11,7 @@ export function useClient(): Client {
   return client;
 }
 
-/** What a part of the view is; rendered again when it is another. The selector must not make a new object each time. */
+/** A part of the view state. The component renders again when it changes, so the selector must not return new objects. */
 export function useView<T>(selector: (view: View) => T): T {
   return useStore(useClient().view, selector);
 }

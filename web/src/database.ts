@@ -1,11 +1,11 @@
 /**
- * What this device keeps of a user, in IndexedDB: rooms with their cursor and newest messages, what waits to be sent, and
- * what was begun to be written. A room is one record, so its cursor and its messages are always of one moment.
+ * A user's data on this device, in IndexedDB: rooms with their cursor and newest messages, the outbox, and drafts.
+ * A room is one record, so its cursor and its messages always belong together.
  */
 import { type DBSchema, deleteDB, type IDBPDatabase, openDB } from "idb";
 import type { Member, Room } from "./contract.gen.ts";
 import type { OutboxStore, Unsent } from "./outbox.ts";
-import { begun, KEPT, type Marks, type RoomState } from "./store.ts";
+import { begun, KEPT, type Marks, type Note, type RoomState } from "./store.ts";
 import type { Segment } from "./timeline.ts";
 import { tailOf, tailOnly } from "./timeline.ts";
 
@@ -14,6 +14,8 @@ interface KeptRoom {
   readonly room: Room;
   readonly cursor: number;
   readonly tail: Segment;
+  /** undefined: stored by an earlier build of the page */
+  readonly notes?: readonly Note[];
   readonly marks: ReadonlyMap<string, Marks>;
   readonly members: ReadonlyMap<string, Member> | null;
 }
@@ -49,12 +51,12 @@ export class Database {
     return new Database(db);
   }
 
-  /** Forget all that is kept of a user. */
+  /** Delete all data of a user. */
   static async forget(username: string): Promise<void> {
     await deleteDB(nameOf(username));
   }
 
-  /** Forget the rooms that are kept of a user; what waits to be sent, and what was begun, stays. */
+  /** Delete a user's rooms, but not the outbox and the drafts. */
   static async forgetRooms(username: string): Promise<void> {
     const database = await Database.open(username);
     await database.db.clear("rooms");
@@ -67,29 +69,30 @@ export class Database {
 
   async rooms(): Promise<RoomState[]> {
     const kept = await this.db.getAll("rooms");
-    return kept.map(({ room, cursor, tail, marks, members }) => ({
+    return kept.map(({ room, cursor, tail, notes, marks, members }) => ({
       ...begun(room),
       cursor,
       segments: [tail],
+      notes: notes ?? [],
       marks,
       members,
     }));
   }
 
   /**
-   * Keep rooms as they are now, all or none. Another tab may have kept a room as it is later: that stays. `over` are the
-   * rooms whose log was reset: they are kept however far the kept ones had come.
+   * Store rooms, all or none. If another tab has stored a later state of a room, that one stays; but not for the rooms
+   * in `over`, whose log was reset.
    */
   async keep(rooms: Iterable<RoomState>, gone: Iterable<string>, over: ReadonlySet<string>): Promise<void> {
     const work = this.db.transaction("rooms", "readwrite");
     const store = work.objectStore("rooms");
     try {
-      for (const { room, cursor, segments, marks, members } of rooms) {
+      for (const { room, cursor, segments, notes, marks, members } of rooms) {
         const { room_id } = room;
         const kept = over.has(room_id) ? undefined : await store.get(room_id);
         if (kept !== undefined && kept.cursor > cursor) continue;
         const tail = tailOf(tailOnly(segments, KEPT));
-        await store.put({ room_id, room, cursor, tail, marks, members });
+        await store.put({ room_id, room, cursor, tail, notes, marks, members });
       }
       for (const room_id of gone) await store.delete(room_id);
     } catch (error) {

@@ -1,21 +1,21 @@
-/** What is asked for when somebody wants to see it: pages of a room's log, its members, how far they have read. */
+/** Loads what a view needs: pages of a room's log, its members, and their receipts. */
 import type { LiveAction } from "./connection.ts";
 import type { Actions, Member } from "./contract.gen.ts";
 import type { Change, State } from "./store.ts";
 import { segmentAt } from "./timeline.ts";
 
 export interface LoadingOptions {
-  /** Ask the server; raises `Refused`. */
+  /** Request an action. Raises `Refused`. */
   ask<A extends LiveAction>(action: A, request: Actions[A]["request"]): Promise<Actions[A]["response"]>;
   state(): State;
-  /** Apply a change, and what came before it. */
+  /** Apply a change, after the queued ones. */
   take(change: Change): void;
 }
 
 const PAGE = 100;
 const MEMBERS_PAGE = 500;
 
-/** All of them raise `Refused`, and take the answer into the state. Who asks what is being asked gets the same answer. */
+/** Every method applies the answer to the state, and raises `Refused`. Concurrent equal requests share one answer. */
 export class Loading {
   private readonly options: LoadingOptions;
   private readonly asked = new Map<string, Promise<void>>();
@@ -24,7 +24,7 @@ export class Loading {
     this.options = options;
   }
 
-  /** More of the log before a segment that is held. */
+  /** The page of the log before a segment. */
   before(room_id: string, from: number): Promise<void> {
     return this.once(`before ${room_id} ${from}`, async () => {
       const { epoch } = this.options.state();
@@ -34,11 +34,11 @@ export class Loading {
     });
   }
 
-  /** More of the log after a segment that is held. */
+  /** The page of the log after a segment. */
   after(room_id: string, to: number): Promise<void> {
     return this.once(`after ${room_id} ${to}`, async () => {
       const { epoch, rooms } = this.options.state();
-      // The server held at least so much when it answered: no more messages means none up to there.
+      // The answer covers the log up to this seq: an empty page means that there are no messages up to there.
       const cursor = rooms.get(room_id)?.cursor ?? to;
       const { messages, has_more } = await this.options.ask("history", { room_id, after: to, limit: PAGE });
       const last = messages.at(-1)?.seq ?? to;
@@ -47,14 +47,34 @@ export class Loading {
     });
   }
 
-  /** The log around a seq. */
+  /** The log around a seq; for 1, the beginning of the log as it is now. */
   around(room_id: string, seq: number): Promise<void> {
     const held = this.options.state().rooms.get(room_id);
     if (held === undefined || segmentAt(held.segments, seq) !== null) return Promise.resolve();
+    if (seq <= 1) return this.after(room_id, 0);
     return this.before(room_id, Math.min(seq + PAGE / 2, held.cursor + 1));
   }
 
-  /** The members of a room, all pages. */
+  /** The seq of the first message at or after a time (ISO 8601, UTC, milliseconds), if any. */
+  async firstSince(room_id: string, at: string): Promise<number | null> {
+    let first: number | null = null;
+    let before = 0;
+    let after = (this.options.state().rooms.get(room_id)?.room.last_seq ?? 0) + 1;
+    // Binary search: the log up to `before` is earlier than the time, the log from `after` on is not.
+    while (after - before > 1) {
+      const middle = Math.floor((before + after) / 2);
+      const { messages } = await this.options.ask("history", { room_id, before: middle + 1, limit: 1 });
+      const message = messages[0];
+      if (message === undefined || message.seq <= before || message.created_at < at) before = middle;
+      else {
+        first = message.seq;
+        after = message.seq;
+      }
+    }
+    return first;
+  }
+
+  /** All pages of a room's members. */
   members(room_id: string): Promise<void> {
     return this.once(`members ${room_id}`, async () => {
       this.options.take({ type: "members_asked", room_id });
@@ -73,7 +93,7 @@ export class Loading {
     });
   }
 
-  /** How far the others have received and read a room. */
+  /** How far the other members have received and read a room. */
   receipts(room_id: string): Promise<void> {
     return this.once(`receipts ${room_id}`, async () => {
       const { receipts } = await this.options.ask("get_receipts", { room_id });

@@ -1,6 +1,6 @@
 /**
- * What is on the screen, as the address says it: `#/room/ID`; `#/room/ID/SEQ`, a message in it; `#/join/CODE`, an
- * invitation.
+ * The page's address: `#/room/ID`; `#/room/ID/SEQ`, a message in it; `#/join/CODE` or
+ * `#/join/CODE/NAME`, an invitation.
  */
 import { useMemo } from "react";
 import { navigate, useHashLocation } from "wouter/use-hash-location";
@@ -9,9 +9,18 @@ export interface Route {
   readonly room_id: string | null;
   /** A message to jump to */
   readonly seq: number | null;
-  /** The code of an invitation link that was opened */
-  readonly invitation: string | null;
+  /** An invitation link that was opened */
+  readonly invitation: Invitation | null;
 }
+
+export interface Invitation {
+  readonly code: string;
+  /** The room's name in the link, if any; only the server knows which room it is. */
+  readonly name: string;
+}
+
+/** Characters of the name in a link */
+const LONGEST_NAME = 100;
 
 export function useRoute(): Route {
   const [path] = useHashLocation();
@@ -27,17 +36,18 @@ export function hrefTo(room_id: string | null, seq: number | null = null): strin
   return `#${pathTo(room_id, seq)}`;
 }
 
-/** The whole address of a message, to hand on. */
+/** The full URL of a message, for sharing. */
 export function linkTo(room_id: string, seq: number): string {
   return new URL(hrefTo(room_id, seq), window.location.href).href;
 }
 
-/** The whole address of an invitation, to hand on. */
-export function invitationTo(code: string): string {
-  return new URL(`#/join/${encodeURIComponent(code)}`, window.location.href).href;
+/** The full URL of an invitation, for sharing. */
+export function invitationTo({ code, name }: Invitation): string {
+  const path = [code, name].filter((part) => part !== "").map(encodeURIComponent);
+  return new URL(`#/join/${path.join("/")}`, window.location.href).href;
 }
 
-/** The code in what somebody was handed: the address of an invitation, or the code itself. */
+/** The invitation code in a pasted text: a full URL, or the code itself. */
 export function invitationIn(text: string): string {
   const [, code] = /#\/join\/([^/\s]+)/.exec(text) ?? [];
   return code === undefined ? text.trim() : decode(code);
@@ -52,7 +62,8 @@ function read(path: string): Route {
   const [, kind, what, seq] = path.split("/");
   const route: Route = { room_id: null, seq: null, invitation: null };
   if (what === undefined || what === "") return route;
-  if (kind === "join") return { ...route, invitation: decode(what) };
+  if (kind === "join")
+    return { ...route, invitation: { code: decode(what), name: decode(seq ?? "").slice(0, LONGEST_NAME) } };
   if (kind !== "room") return route;
   return { ...route, room_id: decode(what), seq: seq !== undefined && /^\d{1,15}$/.test(seq) ? Number(seq) : null };
 }

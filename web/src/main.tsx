@@ -14,5 +14,5 @@ if (root !== null)
       <App />
     </Crash>,
   );
-// Without it the page works as well, but not when the server is away.
+// Optional: without it the page does not open offline.
 registerWorker().catch(() => undefined);

@@ -1,9 +1,9 @@
 /**
- * Sending: in order, each message once, across lost connections and reloads.
+ * Sends messages in order and each once, across lost connections and reloads.
  *
- * A message is in IndexedDB before it is sent, and until the server has acknowledged it. When the answer is lost, whether
- * it took effect is not known: it is sent again with the same `client_id`, and the server answers with the message that
- * it has already. One is in flight at a time, so nothing overtakes one that has to wait. Of several tabs, one sends.
+ * A message is in IndexedDB before it is sent, and until the server has acknowledged it. After a lost answer, nobody
+ * here knows whether it took effect: it is sent again with the same `client_id`, and the server answers with the message
+ * that it has. Only one message is in flight, so none overtakes another that has to wait. Of several tabs, one sends.
  */
 import type { Message, SendMessage } from "./contract.gen.ts";
 import { Refused, randomId } from "./session.ts";
@@ -15,34 +15,34 @@ export interface Unsent {
   readonly reply_to: string | null;
   /** ISO 8601, UTC, by this device's clock */
   readonly created_at: string;
-  /** Why the server does not take it; null: it waits. */
+  /** Why the server refused it; null: it waits. */
   readonly refused: string | null;
 }
 
-/** Where the outbox is kept: in the order in which messages were added. */
+/** The stored outbox, in the order in which messages were added. */
 export interface OutboxStore {
   all(): Promise<Unsent[]>;
   add(unsent: Unsent): Promise<void>;
-  /** Replace the one with this `client_id`, at its place; nothing if it is gone. */
+  /** Replace the message with this `client_id`, if it is still there; its position stays. */
   update(unsent: Unsent): Promise<void>;
   remove(client_id: string): Promise<void>;
 }
 
 export interface OutboxOptions {
   readonly store: OutboxStore;
-  /** Ask the server; raises `Refused`. */
+  /** Request an action. Raises `Refused`. */
   send(request: SendMessage): Promise<Message>;
-  /** Whether a message has come as an event already. */
+  /** Whether the message has already arrived as an event. */
   has(message: Message): boolean;
-  /** Whether there is a connection to send on. */
+  /** Whether there is a connection. */
   ready(): boolean;
-  /** What waits or was refused, in order. */
+  /** Unsent and refused messages, in order. */
   changed(unsent: readonly Unsent[]): void;
-  /** Do the work while no other tab does. */
+  /** Run the work while no other tab does. */
   alone<T>(work: () => Promise<T>): Promise<T>;
-  /** Tell the other tabs that what is kept has changed. */
+  /** Inform the other tabs that the stored outbox has changed. */
   tell(): void;
-  /** Call after a time (ms). */
+  /** Call after a delay (ms). */
   later(work: () => void, after: number): void;
 }
 
@@ -57,7 +57,7 @@ export class Outbox {
   private flushing = false;
   private again = false;
   private stopped = false;
-  /** The server named a time to wait: nothing is sent before it, whatever wakes us. */
+  /** The server asked to wait until then: nothing is sent earlier, whatever calls `wake`. */
   private limited = false;
   private wait = FIRST_WAIT;
 
@@ -69,11 +69,11 @@ export class Outbox {
     this.stopped = true;
   }
 
-  /** Read what is kept: at the start, and when another tab has changed it. */
+  /** Read the stored outbox, at the start and when another tab has changed it. */
   async load(): Promise<void> {
     let shown: number;
     let kept: Unsent[];
-    // What was read may be older than what has changed here meanwhile, and would bring back what is gone.
+    // If this tab has changed the outbox meanwhile, what was read is outdated and would bring back deleted messages.
     do {
       ({ shown } = this);
       kept = await this.options.store.all();
@@ -81,7 +81,7 @@ export class Outbox {
     this.show(kept);
   }
 
-  /** Kept when this returns; on its way when there is a connection. */
+  /** Store a message. It is stored when this returns, and sent as soon as there is a connection. */
   async send(room_id: string, content: string, reply_to: string | null = null): Promise<Unsent> {
     const unsent: Unsent = {
       client_id: randomId(),
@@ -98,12 +98,12 @@ export class Outbox {
     return unsent;
   }
 
-  /** Whether this message waits here, or was refused. */
+  /** Whether this message is unsent or refused. */
   holds(client_id: string): boolean {
     return this.held.some((unsent) => unsent.client_id === client_id);
   }
 
-  /** The message is in the room: by the answer, or because it came as an event. */
+  /** The message is in the room: an answer or an event says so. */
   async arrived(client_id: string): Promise<void> {
     if (!this.holds(client_id)) return;
     this.show(this.held.filter((unsent) => unsent.client_id !== client_id));
@@ -111,12 +111,12 @@ export class Outbox {
     this.options.tell();
   }
 
-  /** Give up one that the server refused. */
+  /** Delete a refused message. */
   async discard(client_id: string): Promise<void> {
     await this.arrived(client_id);
   }
 
-  /** Try one again that the server refused. */
+  /** Send a refused message again. */
   async retry(client_id: string): Promise<void> {
     const unsent = this.held.find((one) => one.client_id === client_id);
     if (unsent === undefined) return;
@@ -124,7 +124,7 @@ export class Outbox {
     this.wake();
   }
 
-  /** There is a connection, or something to send. */
+  /** There is a new connection or a new message: try to send. */
   wake(): void {
     if (this.stopped || this.limited || !this.options.ready()) return;
     if (this.flushing) {
@@ -156,7 +156,7 @@ export class Outbox {
         });
         await this.options.store.remove(next.client_id);
         this.wait = FIRST_WAIT;
-        // It is shown as waiting until its event has come, so that it never disappears in between.
+        // It is shown as waiting until its event has arrived, so that it never disappears in between.
         if (this.options.has(sent)) this.show(this.held.filter((unsent) => unsent.client_id !== next.client_id));
         this.options.tell();
       } catch (error) {
@@ -193,7 +193,7 @@ export class Outbox {
   }
 }
 
-/** Whether the same may succeed later: no answer, a retryable error, or a refusal of who asks, not of what is asked. */
+/** Whether a retry may succeed: no answer, a retryable error, or one about the session and not the message. */
 function waits(error: Refused): boolean {
   return (
     error.retryable ||

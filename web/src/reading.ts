@@ -1,20 +1,20 @@
 /**
- * What one has read: while somebody looks at the end of a room, what comes into it is read as it comes. It is so here at
- * once, and told to the server now and then; what it has not heard of is told again with the next connection.
+ * Read markers. While the user looks at the end of a room, messages are read as they arrive. The state changes
+ * immediately, the server gets a marker now and then, and again after a reconnect if it did not get the last one.
  */
 import { Refused } from "./session.ts";
-import { applied, type State } from "./store.ts";
+import { applied, type Change, type State } from "./store.ts";
 
 export interface ReadingOptions {
-  /** Ask the server; raises `Refused`. */
+  /** Request an action. Raises `Refused`. */
   ask(room_id: string, seq: number): Promise<unknown>;
   /** Whether there is a connection. */
   ready(): boolean;
-  /** Call after a time (ms). */
+  /** Call after a delay (ms). */
   later(work: () => void, after: number): void;
 }
 
-/** However fast messages come, it is not told more often than this. */
+/** The server gets markers no more often than this (ms). */
 const TELL_EVERY = 250;
 
 export class Reading {
@@ -27,12 +27,12 @@ export class Reading {
     this.options = options;
   }
 
-  /** The room whose end somebody looks at; null: nobody does. */
+  /** The room whose end the user looks at; null: none. */
   look(room_id: string | null): void {
     this.looked = room_id;
   }
 
-  /** The state with that room read, as far as all of it has come. */
+  /** The state with that room read up to its cursor. */
   seen(state: State): State {
     const held = this.looked === null ? undefined : state.rooms.get(this.looked);
     if (held === undefined) return state;
@@ -43,7 +43,28 @@ export class Reading {
     return applied(state, [{ type: "read", room_id: room.room_id, seq: cursor, unread: 0 }]);
   }
 
-  /** There is a connection, or something to tell. */
+  /** The state with a room read up to a seq. */
+  readTo(state: State, room_id: string, seq: number): State {
+    const room = state.rooms.get(room_id)?.room;
+    if (room === undefined || seq <= room.read_seq || room.unread === 0) return state;
+    this.untold.set(room_id, seq);
+    this.tell();
+    return applied(state, [{ type: "read", room_id, seq, unread: Number.POSITIVE_INFINITY }]);
+  }
+
+  /** The state with every room read up to its cursor. */
+  readAll(state: State): State {
+    const changes: Change[] = [];
+    for (const { room, cursor } of state.rooms.values()) {
+      if (cursor < room.last_seq || room.unread === 0) continue;
+      this.untold.set(room.room_id, cursor);
+      changes.push({ type: "read", room_id: room.room_id, seq: cursor, unread: 0 });
+    }
+    this.tell();
+    return applied(state, changes);
+  }
+
+  /** There is a connection, or a new marker: send the markers. */
   tell(): void {
     if (this.telling || this.untold.size === 0) return;
     this.telling = true;

@@ -1,4 +1,4 @@
-/** One room as it is held, and how what is counted in it changes. */
+/** The state of one room, and how events change its counts. */
 import type { Member, MemberChanged, Message, Role, Room } from "./contract.gen.ts";
 import type { ServerEvent } from "./store.ts";
 import { emptyAt, type Segments, segmentAt, tailOf, withChanged } from "./timeline.ts";
@@ -9,37 +9,54 @@ export interface Marks {
   readonly read_seq: number;
 }
 
+/** An entry of a room's log that is not about a message: a membership or title change. */
+export interface Note {
+  readonly seq: number;
+  /** The member that it is about; for a title, the one who chose it */
+  readonly username: string;
+  readonly change: MemberChanged["change"] | "title";
+  readonly role: Role | null;
+  readonly title: string | null;
+}
+
 export interface RoomState {
   readonly room: Room;
-  /** seq up to which this device holds the room's log: what it brings when it connects. */
+  /** The seq up to which this device has the room's log; brought at the next connect. */
   readonly cursor: number;
   readonly segments: Segments;
-  /** Messages that were changed by events, by seq, as they are now: a page that is on its way may be older. */
+  /** The newest that arrived as events, in seq order: pages of history do not have them. */
+  readonly notes: readonly Note[];
+  /** Messages that events have changed, by seq: a page that is still loading may have their former state. */
   readonly changed: ReadonlyMap<number, Message>;
-  /** By username; null until they were asked for. */
+  /** By username; null until they are loaded. */
   readonly members: ReadonlyMap<string, Member> | null;
-  /** Who came, went or changed role since the members were asked for; null if no answer is awaited. */
+  /** When the user's mute ends (ISO 8601), as far as this device knows; possibly in the past. */
+  readonly mutedUntil: string | null;
+  /** Membership changes since the members were requested; null if no answer is pending. */
   readonly cameMeanwhile: ReadonlyMap<string, Role | null> | null;
   readonly marks: ReadonlyMap<string, Marks>;
   readonly typing: ReadonlySet<string>;
   /**
-   * The server does not know the log that was held: the next snapshot counts, whatever it says, and what comes before
-   * it waits here. null: all is well.
+   * After a reset of the log, the next snapshot replaces the room in any case. Events before it
+   * wait here. null: there was no reset.
    */
   readonly waiting: readonly ServerEvent[] | null;
 }
 
-/** Old enough for every answer that may be on its way. */
+const NOTES_KEPT = 50;
+/** Longer than any answer may take. */
 const CHANGED_KEPT = 200;
 
-/** A room of which nothing is held: what comes after the snapshot will be. */
+/** A room without messages: those after its snapshot will be added. */
 export function begun(room: Room): RoomState {
   return {
     room,
     cursor: room.last_seq,
     segments: emptyAt(room.last_seq),
+    notes: [],
     changed: new Map(),
     members: null,
+    mutedUntil: null,
     cameMeanwhile: null,
     marks: new Map(),
     typing: new Set(),
@@ -47,15 +64,15 @@ export function begun(room: Room): RoomState {
   };
 }
 
-/** The room after a message that its snapshot does not count. */
+/** The room after a message that its snapshot does not include. */
 export function withMessage(room: Room, message: Message, me: string): Room {
   const now = { ...room, last_message: message };
   if (message.sender === me) return { ...now, unread: 0, read_seq: Math.max(room.read_seq, message.seq) };
-  // The read marker may be ahead of what has come: a receipt waits for no replay.
+  // The read marker may be ahead of the cursor, because a receipt does not wait for the replay.
   return message.seq > room.read_seq ? { ...now, unread: room.unread + 1 } : now;
 }
 
-/** The room read up to a seq, at least; `unread`: how many messages were left then, if the server said so. */
+/** The room read up to a seq at least. `unread`: the number of messages after it, if the server gave one. */
 export function withRead(held: RoomState, read_seq: number, unread = Number.POSITIVE_INFINITY): RoomState {
   const { room } = held;
   if (read_seq < room.read_seq) return held;
@@ -66,8 +83,8 @@ export function withRead(held: RoomState, read_seq: number, unread = Number.POSI
 }
 
 /**
- * How many messages up to `last_seq` are after a seq. Counted from what is held, where it is: what the server said may
- * be of a moment before or after it.
+ * The number of messages after a seq, up to `last_seq`. Counted in the held log where possible: the server's number
+ * may be of an earlier or later moment.
  */
 function unreadAfter({ room, cursor, segments }: RoomState, seq: number, said: number): number {
   if (seq >= room.last_seq) return 0;
@@ -79,7 +96,7 @@ function unreadAfter({ room, cursor, segments }: RoomState, seq: number, said: n
   return Math.min(said, room.unread, room.last_seq - seq);
 }
 
-/** A newer snapshot, or one of the same moment, in the place of the room. What has been read stays read. */
+/** The room after a newer or equally new snapshot. Read messages stay read. */
 export function withSnapshot(held: RoomState, room: Room): RoomState {
   const { read_seq, unread, last_seq } = held.room;
   if (room.read_seq >= read_seq) return { ...held, room };
@@ -87,7 +104,7 @@ export function withSnapshot(held: RoomState, room: Room): RoomState {
   return withRead({ ...held, room }, read_seq);
 }
 
-/** With a message as it is now: where it is held, and where an older page may bring it. */
+/** The room with a changed message, also for the pages that are still loading. */
 export function withNewest(held: RoomState, message: Message): RoomState {
   const changed = new Map(held.changed);
   changed.delete(message.seq);
@@ -99,15 +116,21 @@ export function withNewest(held: RoomState, message: Message): RoomState {
   return { ...held, segments: withChanged(held.segments, message), changed };
 }
 
-/** The members as an answer has them, and who came and went while it was on its way. Nothing, if none is awaited. */
-export function withMembers(held: RoomState, answer: readonly Member[]): RoomState {
-  if (held.cameMeanwhile === null) return held;
-  const members = new Map(answer.map((member) => [member.username, member]));
-  for (const [username, role] of held.cameMeanwhile) put(members, username, role, false);
-  return { ...held, members, cameMeanwhile: null };
+/** The room with one more note, the newest. */
+export function withNote(held: RoomState, note: Note): RoomState {
+  return { ...held, notes: [...held.notes, note].slice(-NOTES_KEPT) };
 }
 
-/** The members after one came, went or changed role. */
+/** The room with loaded members, plus the changes since their request. Unchanged if no answer is pending. */
+export function withMembers(held: RoomState, answer: readonly Member[], me: string): RoomState {
+  if (held.cameMeanwhile === null) return held;
+  const mutedUntil = answer.find(({ username }) => username === me)?.muted_until ?? null;
+  const members = new Map(answer.map((member) => [member.username, member]));
+  for (const [username, role] of held.cameMeanwhile) put(members, username, role, false);
+  return { ...held, members, mutedUntil, cameMeanwhile: null };
+}
+
+/** The members after one joined, left or changed role. */
 export function withMember(held: RoomState, { username, role }: MemberChanged, online: boolean): RoomState {
   const typing = role === null ? without(held.typing, username) : held.typing;
   const { cameMeanwhile: came, members: known } = held;
@@ -120,7 +143,11 @@ export function withMember(held: RoomState, { username, role }: MemberChanged, o
 
 function put(members: Map<string, Member>, username: string, role: Role | null, online: boolean): void {
   if (role === null) members.delete(username);
-  else members.set(username, { ...(members.get(username) ?? { username, online, last_seen: null }), role });
+  else
+    members.set(username, {
+      ...(members.get(username) ?? { username, online, last_seen: null, muted_until: null }),
+      role,
+    });
 }
 
 export function without<T>(set: ReadonlySet<T>, one: T): ReadonlySet<T> {

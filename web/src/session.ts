@@ -1,4 +1,4 @@
-/** Who is signed in, and asking over HTTP: what needs no live connection. */
+/** The signed-in session, and requests over HTTP, which need no live connection. */
 import type { ActionError, Credentials, ErrorCode } from "./contract.gen.ts";
 
 export interface Session {
@@ -8,7 +8,7 @@ export interface Session {
   readonly expires_at: string;
 }
 
-/** An answer that says no, as the contract's error; or no answer (`code` is null). */
+/** An error answer of the contract; or no answer (`code` is null). */
 export class Refused extends Error {
   readonly code: ErrorCode | null;
   readonly details: Record<string, unknown>;
@@ -22,22 +22,22 @@ export class Refused extends Error {
     this.retryable = error.retryable;
   }
 
-  /** ms to wait before the same is asked again; null if the server named none. */
+  /** ms to wait before a retry, if the server gave that. */
   get retryAfter(): number | null {
     const seconds = this.details.retry_after;
     return typeof seconds === "number" ? seconds * 1000 : null;
   }
 }
 
-/** No answer came: whether it took effect is not known. */
+/** No answer came: the action may have taken effect. */
 export function noAnswer(message: string): Refused {
   return new Refused({ code: null, message, details: {}, retryable: true });
 }
 
-// Of this origin alone: a script of another cannot read it, and the page runs no script but its own (its CSP).
+// Only scripts of this origin can read it, and by its CSP the page runs no script but its own.
 const SESSION = "tidings.session";
 const DEVICE = "tidings.device";
-/** Bytes of an export that its last line is in */
+/** The last line of an export is within this many bytes of its end */
 const LAST_LINE_WITHIN = 1000;
 const ANSWER_WITHIN = 20_000;
 
@@ -55,7 +55,7 @@ export function saveSession(session: Session | null): void {
   else localStorage.setItem(SESSION, JSON.stringify(session));
 }
 
-/** Call `changed` when another tab signs in or out. Returns what ends it. */
+/** Call `changed` when another tab signs in or out. Returns a function that stops it. */
 export function onSessionElsewhere(changed: (session: Session | null) => void): () => void {
   const listener = (event: StorageEvent) => {
     if (event.key === SESSION || event.key === null) changed(loadSession());
@@ -64,7 +64,7 @@ export function onSessionElsewhere(changed: (session: Session | null) => void): 
   return () => window.removeEventListener("storage", listener);
 }
 
-/** The name of this installation of the client, made once. */
+/** The device name of this browser, generated once. */
 export function deviceName(): string {
   const kept = localStorage.getItem(DEVICE);
   if (kept !== null) return kept;
@@ -102,12 +102,12 @@ async function post(path: string, body: object, token?: string): Promise<Credent
   return (await request(path, { method: "POST", headers, body: JSON.stringify(body) })) as Credentials;
 }
 
-/** Ask a GET route. Raises `Refused`. */
+/** Send a GET request. Raises `Refused`. */
 export async function get(path: string, token: string): Promise<unknown> {
   return request(path, { headers: { authorization: `Bearer ${token}` } });
 }
 
-/** All that is kept of the user, as JSON lines, however long it takes. Raises `Refused`, also if it is not whole. */
+/** The server's data about the user, as JSON lines, without a timeout. Raises `Refused`, also if it is incomplete. */
 export async function exported(token: string): Promise<Blob> {
   const answer = await sent("/api/me/export", { headers: { authorization: `Bearer ${token}` } });
   const lines = await answer.blob().catch(() => null);

@@ -1,12 +1,12 @@
 /**
- * What the client knows, and the one function by which it changes: `applied(state, changes)`.
+ * The client's state, and the only function that changes it: `applied(state, changes)`.
  *
- * The law, as on the server: a snapshot with the events after it is the newer snapshot. So the order in which answers
- * and events come does not matter, and an event that comes twice changes nothing.
+ * The law, as on the server: a snapshot with the events after it is the newer snapshot. So answers
+ * and events may arrive in any order, and a repeated event changes nothing.
  *
- * Some things void the answers that are on their way: a room is taken from us, its log turns out to be another, the
- * snapshot of that comes, the connection is lost (a room may come and go meanwhile, of which nobody tells). Then
- * `State.epoch` grows; an answer says in which it was asked for, and one of an earlier epoch changes nothing.
+ * Some changes invalidate the answers that are pending: the user loses a room, its log was reset, its snapshot after a
+ * reset arrives, the connection is lost (the user may have joined and left a room meanwhile, without an event). Then
+ * `State.epoch` grows; an answer carries the epoch of its request, and one of an earlier epoch changes nothing.
  */
 import type {
   Events,
@@ -17,6 +17,7 @@ import type {
   Receipt,
   Room,
   RoomChanged,
+  RoomRemoved,
 } from "./contract.gen.ts";
 import {
   begun,
@@ -25,6 +26,7 @@ import {
   withMembers,
   withMessage,
   withNewest,
+  withNote,
   without,
   withRead,
   withSnapshot,
@@ -32,12 +34,29 @@ import {
 import type { Segment } from "./timeline.ts";
 import { extended, tailOnly, trimmed, withPage } from "./timeline.ts";
 
-export { begun, type Marks, type RoomState } from "./room.ts";
+export { begun, type Marks, type Note, type RoomState } from "./room.ts";
 
 /** An event of the server, by its name on the wire. */
 export type ServerEvent = { [K in keyof Events]: { readonly type: K; readonly data: Events[K] } }[keyof Events];
 
-/** What comes from answers, and from this device itself. */
+/** Every event. The compiler asks for those that are missing. */
+export const EVENTS: { readonly [K in keyof Events]: true } = {
+  ready: true,
+  message: true,
+  message_edited: true,
+  message_deleted: true,
+  reaction: true,
+  member: true,
+  room_added: true,
+  room_removed: true,
+  room_changed: true,
+  typing: true,
+  presence: true,
+  receipt: true,
+  closing: true,
+};
+
+/** Changes from answers and from this device itself. */
 export type LocalChange =
   | { readonly type: "rooms"; readonly epoch: number; readonly rooms: readonly Room[] }
   | { readonly type: "page"; readonly epoch: number; readonly room_id: string; readonly page: Segment }
@@ -46,6 +65,7 @@ export type LocalChange =
   | { readonly type: "members_asked"; readonly room_id: string }
   | { readonly type: "members"; readonly room_id: string; readonly members: readonly Member[] }
   | { readonly type: "receipts"; readonly room_id: string; readonly receipts: readonly Receipt[] }
+  | { readonly type: "muted"; readonly room_id: string; readonly until: string }
   | { readonly type: "read"; readonly room_id: string; readonly seq: number; readonly unread: number }
   | { readonly type: "disconnected" };
 
@@ -56,36 +76,44 @@ export interface Presence {
   readonly last_seen: string | null;
 }
 
+/** A room that the user has lost, and why. */
+export interface Gone {
+  readonly room: Room;
+  readonly reason: string;
+}
+
 export interface State {
   readonly me: string;
   readonly rooms: ReadonlyMap<string, RoomState>;
+  /** By room_id, since the page was opened */
+  readonly gone: ReadonlyMap<string, Gone>;
   /** Since the connection was made, by username. */
   readonly presence: ReadonlyMap<string, Presence>;
   readonly epoch: number;
   /**
-   * From a connection to the snapshot of the rooms after it, what has come of rooms that are not held: this device may
-   * have been told of a room, and have closed before it kept it. null: such a room is none of ours.
+   * Between a connect and the snapshot after it, events of rooms that this device does not have: it may have received
+   * `room_added` and closed before it stored the room. null: the user is not in such a room.
    */
   readonly strange: ReadonlyMap<string, readonly ServerEvent[]> | null;
 }
 
-/** Messages that are kept of a room that nobody looks at. */
+/** Messages kept of a room that is not on the screen. */
 export const KEPT = 300;
-/** Messages that are kept on either side of what is looked at. */
+/** Messages kept on either side of the screen. */
 export const AROUND = 2000;
 
 export function initial(me: string): State {
-  return { me, rooms: new Map(), presence: new Map(), epoch: 0, strange: new Map() };
+  return { me, rooms: new Map(), gone: new Map(), presence: new Map(), epoch: 0, strange: new Map() };
 }
 
-/** The state after changes, in their order. Each room that is touched is made anew once, however many there are. */
+/** The state after changes, in order. Each changed room is copied once, however many changes there are. */
 export function applied(state: State, changes: Iterable<Change>): State {
   const draft = new Draft(state);
   for (const change of changes) draft.take(change);
   return draft.end();
 }
 
-/** Messages waiting to be put on the end of a room's tail, so that a thousand of them cost one copy. */
+/** Messages to append to a room's tail together, so that a thousand of them cost one copy. */
 interface Growth {
   first: number;
   to: number;
@@ -95,6 +123,7 @@ interface Growth {
 class Draft {
   private readonly before: State;
   private rooms: Map<string, RoomState> | null = null;
+  private gone: ReadonlyMap<string, Gone>;
   private presence: Map<string, Presence> | null = null;
   private readonly growing = new Map<string, Growth>();
   private readonly waiting = new Map<string, ServerEvent[]>();
@@ -104,14 +133,22 @@ class Draft {
   constructor(before: State) {
     this.before = before;
     this.epoch = before.epoch;
+    this.gone = before.gone;
     this.strange = before.strange;
   }
 
   end(): State {
     for (const room_id of [...this.growing.keys(), ...this.waiting.keys()]) this.settle(room_id);
-    const { before, rooms, presence, epoch, strange } = this;
+    const { before, rooms, gone, presence, epoch, strange } = this;
     if (rooms === null && presence === null && epoch === before.epoch && strange === before.strange) return before;
-    return { me: before.me, rooms: rooms ?? before.rooms, presence: presence ?? before.presence, epoch, strange };
+    return {
+      me: before.me,
+      rooms: rooms ?? before.rooms,
+      gone,
+      presence: presence ?? before.presence,
+      epoch,
+      strange,
+    };
   }
 
   take(change: Change): void {
@@ -133,7 +170,7 @@ class Draft {
       case "room_added":
         return this.put(begun(change.data.room));
       case "room_removed":
-        return this.removed(change.data.room_id);
+        return this.removed(change.data);
       case "typing":
         return this.typing(change.data.room_id, change.data.username, change.data.typing);
       case "presence":
@@ -164,14 +201,18 @@ class Draft {
       case "members_asked":
         return this.update(change.room_id, (held) => ({ ...held, cameMeanwhile: new Map() }));
       case "members":
-        return this.update(change.room_id, (held) => withMembers(held, change.members));
+        return this.update(change.room_id, (held) => withMembers(held, change.members, this.before.me));
       case "receipts":
         for (const receipt of change.receipts) this.receipt(receipt);
         return;
+      case "muted":
+        return this.update(change.room_id, (held) => ({ ...held, mutedUntil: change.until }));
       case "read":
         return this.update(change.room_id, (held) => withRead(held, change.seq, change.unread));
       case "disconnected":
         return this.disconnected();
+      default:
+        change satisfies never;
     }
   }
 
@@ -184,21 +225,23 @@ class Draft {
     return this.rooms;
   }
 
-  /** A room of which nothing is held yet. */
+  /** A room that is new here. */
   private put(room: RoomState): void {
     this.growing.delete(room.room.room_id);
     this.waiting.delete(room.room.room_id);
     this.writable().set(room.room.room_id, room);
   }
 
-  private removed(room_id: string): void {
+  private removed({ room_id, reason }: RoomRemoved): void {
+    const held = this.get(room_id);
+    if (held !== undefined) this.gone = new Map(this.gone).set(room_id, { room: held.room, reason });
     this.epoch++;
     this.growing.delete(room_id);
     this.waiting.delete(room_id);
     if (this.get(room_id) !== undefined) this.writable().delete(room_id);
   }
 
-  /** Whether an event has to wait for the snapshot of its room; then it does. */
+  /** Queue an event that has to wait for the snapshot of its room. Returns whether it has to. */
   private waits(event: ServerEvent & { readonly data: { readonly room_id: string } }): boolean {
     const { room_id } = event.data;
     const held = this.get(room_id);
@@ -220,7 +263,7 @@ class Draft {
     if (next !== room) this.writable().set(room_id, next);
   }
 
-  /** The room with what its tail has grown by, or with what waits. */
+  /** The room with its queued messages appended. */
   private settle(room_id: string): void {
     const growth = this.growing.get(room_id);
     const waiting = this.waiting.get(room_id);
@@ -236,7 +279,7 @@ class Draft {
     }
   }
 
-  /** An entry of a room's log: counted in the room unless its snapshot has it, put on the tail unless it is there. */
+  /** Apply an entry: count it unless the snapshot includes it, append it unless the tail has it. */
   private entry(room_id: string, seq: number, message: Message | null, counted?: (room: Room) => Room): void {
     const held = this.get(room_id);
     if (held === undefined) return;
@@ -272,8 +315,10 @@ class Draft {
     this.update(room_id, (held) => withNewest(held, message));
   }
 
-  private retitled(change: RoomChanged): void {
-    this.entry(change.room_id, change.seq, null, (room) => ({ ...room, title: change.title }));
+  private retitled({ room_id, seq, username, title }: RoomChanged): void {
+    if (seq > (this.get(room_id)?.cursor ?? 0))
+      this.update(room_id, (held) => withNote(held, { seq, username, change: "title", role: null, title }));
+    this.entry(room_id, seq, null, (room) => ({ ...room, title }));
   }
 
   private member(change: MemberChanged): void {
@@ -283,7 +328,11 @@ class Draft {
     };
     if (change.seq == null) this.update(change.room_id, (held) => ({ ...held, room: counted(held.room) }));
     else if (change.seq <= (this.get(change.room_id)?.cursor ?? 0)) return;
-    else this.entry(change.room_id, change.seq, null, counted);
+    else {
+      const { room_id, seq, username, change: what, role } = change;
+      this.update(room_id, (held) => withNote(held, { seq, username, change: what, role, title: null }));
+      this.entry(room_id, seq, null, counted);
+    }
     const online = this.presenceOf(change.username)?.online ?? false;
     this.update(change.room_id, (held) => withMember(held, change, online));
   }
@@ -329,7 +378,7 @@ class Draft {
     });
   }
 
-  /** The room's log does not know our cursor: what is held of it may be of another log. The snapshot comes next. */
+  /** The room's log ends before our cursor, so the held messages may be of another log. The snapshot comes next. */
   private forget(room_id: string): void {
     const held = this.get(room_id);
     if (held === undefined) return;
@@ -341,7 +390,7 @@ class Draft {
     this.settle(room.room_id);
     const held = this.get(room.room_id);
     if (held === undefined || held.waiting !== null) {
-      // A page that was asked for before may lack what the snapshot counts, and what does not come again.
+      // A page requested earlier may lack entries that the snapshot counts and that do not arrive again.
       if (held !== undefined) this.epoch++;
       this.put(begun(room));
       for (const event of held?.waiting ?? this.strange?.get(room.room_id) ?? []) this.take(event);
@@ -353,7 +402,7 @@ class Draft {
   private page(room_id: string, page: Segment): void {
     this.update(room_id, (room) => {
       const messages = page.messages.map((message) => room.changed.get(message.seq) ?? message);
-      // A page that reaches beyond the cursor: what follows comes as events, in its order.
+      // The page reaches beyond the cursor: the entries there will arrive as events, in order.
       const to = Math.min(page.to, room.cursor);
       const within = messages.filter((message) => message.seq <= to);
       return { ...room, segments: withPage(room.segments, { from: page.from, to, messages: within }) };

@@ -1,14 +1,14 @@
 /// <reference lib="webworker" />
 /**
- * The service worker keeps the page's own files, so that it opens without a server. It never touches what is said: the
- * messages are in IndexedDB, and every request but those for the files goes to the network as it is.
+ * The service worker stores the page's own files, so that the page opens without a server. It never touches messages:
+ * those are in IndexedDB, and every other request goes to the network unchanged.
  */
 const worker = self as unknown as ServiceWorkerGlobalScope;
 
 const CACHE = "tidings-shell";
 const PUBLIC = ["/", "/manifest.webmanifest", "/icon.svg", "/emoji/en/data.json", "/emoji/en/messages.json"];
 
-/** Take all files of the newest build, and drop those of older ones. */
+/** Store all files of the newest build, and delete those of older ones. */
 async function keepShell(): Promise<void> {
   const answer = await fetch("/shell.json", { cache: "no-store" });
   const assets = ((await answer.json()) as string[]).map((file) => `/${file}`);
@@ -21,7 +21,7 @@ async function keepShell(): Promise<void> {
     if (!wanted.has(new URL(request.url).pathname)) await cache.delete(request);
 }
 
-/** The page as the server has it now; the kept one if the server cannot be reached. */
+/** The page from the server; the stored one if the server cannot be reached. */
 async function page(request: Request): Promise<Response> {
   try {
     const answer = await fetch(request);

@@ -1,4 +1,4 @@
-/** Light, dark, or as the system has it. */
+/** Light, dark, or the system's setting. */
 export type Theme = "system" | "light" | "dark";
 
 const THEME = "tidings.theme";
@@ -8,7 +8,7 @@ export function loadTheme(): Theme {
   return kept === "light" || kept === "dark" ? kept : "system";
 }
 
-/** Show it from now on, and after a reload. */
+/** Apply a theme, now and after a reload. */
 export function chooseTheme(theme: Theme): void {
   if (theme === "system") localStorage.removeItem(THEME);
   else localStorage.setItem(THEME, theme);

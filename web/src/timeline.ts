@@ -8,12 +8,12 @@ export interface Segment {
 }
 
 /**
- * What is held of a room's log: segments in order, which neither overlap nor touch. The last is the tail: it ends at
- * the cursor, and what arrives is put on its end. The others are pages of history that somebody jumped to.
+ * The held parts of a room's log: segments in order, which neither overlap nor touch. The last is the tail: it ends at
+ * the cursor, and arriving messages are appended to it. The others are pages of history, loaded by a jump.
  */
 export type Segments = readonly Segment[];
 
-/** Nothing is held yet; what comes after `cursor` will be. */
+/** An empty tail at a cursor. */
 export function emptyAt(cursor: number): Segments {
   return [{ from: cursor + 1, to: cursor, messages: [] }];
 }
@@ -24,7 +24,7 @@ export function tailOf(segments: Segments): Segment {
   return tail;
 }
 
-/** The segment that a seq lies in; null if it is not held. */
+/** The segment that contains a seq, if any. */
 export function segmentAt(segments: Segments, seq: number): Segment | null {
   return segments.find((segment) => segment.from <= seq && seq <= segment.to) ?? null;
 }
@@ -49,7 +49,7 @@ export function place(messages: readonly Message[], seq: number): number {
   return low;
 }
 
-/** Entries that follow on the tail, up to `to`. After a gap (a log that was reset) a new tail begins. */
+/** Append entries up to `to` to the tail. After a gap (the log was reset) a new tail starts. */
 export function extended(segments: Segments, first: number, to: number, messages: readonly Message[]): Segments {
   const tail = tailOf(segments);
   const others = segments.slice(0, -1);
@@ -62,7 +62,7 @@ export function extended(segments: Segments, first: number, to: number, messages
   return [...before, { from: first, to, messages }];
 }
 
-/** With a page of history, joined with what it touches. A message that is held already stays: events keep it new. */
+/** Add a page of history, and join it with the segments it touches. Held messages stay: events keep them current. */
 export function withPage(segments: Segments, page: Segment): Segments {
   if (page.to < page.from) return segments;
   let { from, to, messages } = page;
@@ -80,7 +80,7 @@ export function withPage(segments: Segments, page: Segment): Segments {
   return [...before, { from, to, messages }, ...after];
 }
 
-/** Both, in seq order; of a message that is in both, the first one's. */
+/** Both in seq order; a message in both is taken from `held`. */
 function merged(held: readonly Message[], page: readonly Message[]): readonly Message[] {
   const first = held[0];
   const last = held.at(-1);
@@ -94,7 +94,7 @@ function merged(held: readonly Message[], page: readonly Message[]): readonly Me
   return [...held, ...fresh].sort((one, other) => one.seq - other.seq);
 }
 
-/** With a message as it is now in the place of what it was; the same segments if it is not held. */
+/** Replace a message; the same segments if it is not held. */
 export function withChanged(segments: Segments, message: Message): Segments {
   if (find(segments, message.seq) === null) return segments;
   return segments.map((segment) =>
@@ -104,7 +104,7 @@ export function withChanged(segments: Segments, message: Message): Segments {
   );
 }
 
-/** The tail's newest `keep` messages alone. */
+/** Only the newest `keep` messages of the tail. */
 export function tailOnly(segments: Segments, keep: number): Segments {
   const tail = tailOf(segments);
   if (segments.length === 1 && tail.messages.length <= keep) return segments;
@@ -114,8 +114,8 @@ export function tailOnly(segments: Segments, keep: number): Segments {
 }
 
 /**
- * A long segment cut to about `keep` messages around one that is looked at: what is far from it is asked for again when
- * it is needed. The tail keeps its place at the cursor, with nothing in it.
+ * Cut a long segment to about `keep` messages on either side of a seq; the others can be loaded again. If that
+ * cuts the end of the tail, an empty tail stays at the cursor.
  */
 export function trimmed(segments: Segments, around: number, keep: number): Segments {
   const segment = segmentAt(segments, around);

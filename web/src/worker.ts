@@ -13,7 +13,7 @@ const SCRIPT = "/sw.js";
 export async function registerWorker(): Promise<void> {
   if (!("serviceWorker" in navigator) || !import.meta.env.PROD) return;
   const { trustedTypes } = window as unknown as { trustedTypes?: TrustedPolicies };
-  // The page's policy lets a script's address through only if it was vouched for; this is the only one.
+  // The page's policy (trusted types) allows only script URLs that a policy has created: this one.
   const policy = trustedTypes?.createPolicy("tidings", {
     createScriptURL: (url) => {
       if (url !== SCRIPT) throw new TypeError("not the service worker");
@@ -21,6 +21,6 @@ export async function registerWorker(): Promise<void> {
     },
   });
   const registration = await navigator.serviceWorker.register(policy?.createScriptURL(SCRIPT) ?? SCRIPT);
-  // The page may be of a newer build than the one whose files are kept, with the same worker.
+  // The page may be newer than the stored files, with the same worker.
   registration.active?.postMessage("refresh");
 }

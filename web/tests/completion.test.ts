@@ -15,7 +15,7 @@ test.each(["ana@exa", "at 10:30", "so :)", ":D", "http://x", "@ana ", "a: b"])("
   expect(triggerAt(text, text.length)).toBeNull();
 });
 
-test("what is completed stands where it was typed, with a space after it and the caret behind that", () => {
+test("a completion replaces the typed word, followed by a space and the caret", () => {
   const text = "hi @an, look";
   const trigger = triggerAt(text, 6);
   expect(trigger && completed(text, trigger, "@ana")).toEqual({ text: "hi @ana , look", caret: 8 });
@@ -24,6 +24,6 @@ test("what is completed stands where it was typed, with a space after it and the
   expect(second && completed(before, second, "@ana")).toEqual({ text: "hi @ana look", caret: 8 });
 });
 
-test("those that begin with it come before those that have it elsewhere", () => {
+test("matches at the beginning come before other matches", () => {
   expect(matching(["diana", "ana", "anabel", "omar"], "AN", (name) => name, 3)).toEqual(["ana", "anabel", "diana"]);
 });

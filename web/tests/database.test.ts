@@ -30,18 +30,18 @@ async function only(database: Database): Promise<RoomState> {
 const contents = ({ segments }: RoomState): string[] =>
   segments.flatMap(({ messages }) => messages.map(({ content }: Message) => content));
 
-test("a room is there again as it was, to the newest message", async () => {
+test("a room is restored completely, up to the newest message", async () => {
   const database = await opened();
   const now: RoomState = {
     ...held(1, 2, 3),
     marks: new Map([["ana", { delivered_seq: 3, read_seq: 2 }]]),
-    members: new Map([["ana", { username: "ana", role: "owner", online: true, last_seen: null }]]),
+    members: new Map([["ana", { username: "ana", role: "owner", online: true, last_seen: null, muted_until: null }]]),
   };
   await database.keep([now], [], NONE);
   expect(await database.rooms()).toEqual([now]);
 });
 
-test("of a long room the newest messages are kept, and where they begin", async () => {
+test("of a long room the newest messages and their start are stored", async () => {
   const database = await opened();
   await database.keep([held(...Array.from({ length: KEPT + 20 }, (_, at) => at + 1))], [], NONE);
   const kept = await only(database);
@@ -49,7 +49,7 @@ test("of a long room the newest messages are kept, and where they begin", async 
   expect(contents(kept)).toHaveLength(KEPT);
 });
 
-test("a room never goes back behind what another tab has kept of it", async () => {
+test("a room is never stored behind the state of another tab", async () => {
   const database = await opened();
   await database.keep([held(1, 2, 3)], [], NONE);
   await database.keep([held(1, 2)], [], NONE);
@@ -57,7 +57,7 @@ test("a room never goes back behind what another tab has kept of it", async () =
   expect(contents(await only(database))).toHaveLength(3);
 });
 
-test("a room whose log was reset goes back to where the server says, and on from there", async () => {
+test("a room whose log was reset restarts where the server says", async () => {
   const database = await opened();
   await database.keep([held(1, 2, 3)], [], NONE);
   await database.keep([held(1)], [], new Set(["r"]));
@@ -66,21 +66,21 @@ test("a room whose log was reset goes back to where the server says, and on from
   expect((await only(database)).cursor).toBe(2);
 });
 
-test("a room that was left is forgotten", async () => {
+test("a room that was left is deleted", async () => {
   const database = await opened();
   await database.keep([held(1)], [], NONE);
   await database.keep([], ["r"], NONE);
   expect(await database.rooms()).toEqual([]);
 });
 
-test("rooms are kept all or none", async () => {
+test("rooms are stored all or none", async () => {
   const database = await opened();
   const bad = { ...held(1), marks: new Map([["ana", (() => undefined) as never]]) }; // cannot be written
   await expect(database.keep([{ ...held(1), room: room({ room_id: "q" }) }, bad], [], NONE)).rejects.toThrow();
   expect(await database.rooms()).toEqual([]);
 });
 
-test("what was begun to be written is there again, until it is sent", async () => {
+test("a draft is restored until it is sent", async () => {
   const database = await opened();
   expect(await database.draft("r")).toBe("");
   await database.keepDraft("r", "dear");
@@ -89,7 +89,7 @@ test("what was begun to be written is there again, until it is sent", async () =
   expect(await database.draft("r")).toBe("");
 });
 
-test("of a user who has signed out nothing is left, though another tab is open", async () => {
+test("after signing out nothing of the user is left, even with another tab open", async () => {
   const name = `user${Math.random()}`;
   const database = await Database.open(name);
   await database.keep([held(1)], [], NONE);
@@ -100,7 +100,7 @@ test("of a user who has signed out nothing is left, though another tab is open",
   expect(await next.draft("r")).toBe("");
 });
 
-test("a device that is reloaded at any moment goes on from what it kept: no gap, no repeat", async () => {
+test("a device that is reloaded at any moment continues without a gap or a repeat", async () => {
   await fc.assert(
     fc.asyncProperty(
       script,

@@ -2,12 +2,13 @@ import { createElement } from "react";
 import { renderToStaticMarkup } from "react-dom/server";
 import { expect, test } from "vitest";
 import { Content } from "../src/views/Markdown.tsx";
-import { isEmojiOnly, isLong, isPlain, linkTarget } from "../src/views/markdown.ts";
+import { isEmojiOnly, isLong, isPlain, linkTarget, parsed, visibleIfFolded } from "../src/views/markdown.ts";
+import { HARDEST, HOSTILE } from "./hostile.ts";
 
 const HERE = "https://chat.example/";
 
-function html(content: string, mentions: string[] = []): string {
-  return renderToStaticMarkup(createElement(Content, { content, mentions, me: "me", here: HERE }));
+function html(content: string, mentions: string[] = [], me = "me"): string {
+  return renderToStaticMarkup(createElement(Content, { content, mentions, me, here: HERE }));
 }
 
 test.each([
@@ -64,7 +65,7 @@ test.each([
   expect(html(`[here](<${href}>)`)).toBe("<p>here</p>");
 });
 
-test("a link leaves the page in a new tab, and says nothing of where it came from", () => {
+test("a link opens a new tab without a referrer", () => {
   expect(html("https://example.org/a")).toBe(
     '<p><a href="https://example.org/a" title="https://example.org/a" target="_blank" rel="noopener noreferrer nofollow">https://example.org/a</a></p>',
   );
@@ -79,18 +80,58 @@ test("a link to a message of this client opens inside", () => {
   expect(linkTarget("mailto:ana@example.org", HERE)).toBe("mailto:ana@example.org");
 });
 
-test("a character reference stays as it was typed, in a link, too", () => {
+test("a character reference stays as typed, even in a link", () => {
   expect(html("a &amp; b &#65; &copy;")).toBe("<p>a &amp;amp; b &amp;#65; &amp;copy;</p>");
   expect(html("[x](https://example.org/?a&copy;b)")).toContain('href="https://example.org/?a&amp;copy;b"');
 });
 
-test("only who is mentioned is a chip, once, in whole, and never in code", () => {
+test("only real mentions become chips, once, completely, and never in code", () => {
   expect(html("@ana @anabel @Me `@ana`", ["ana", "me"])).toBe(
     '<p><span class="mention other">@ana</span> @anabel <span class="mention mine">@Me</span> <code>@ana</code></p>',
+  );
+  expect(html("@brianyork @ana", ["BrianYork", "Ana"], "BrianYork")).toBe(
+    '<p><span class="mention mine">@brianyork</span> <span class="mention other">@ana</span></p>',
   );
   expect(html("@a.b+c and mail@ana", ["a.b+c", "ana"])).toBe(
     '<p><span class="mention other">@a.b+c</span> and mail@ana</p>',
   );
+});
+
+/** ms of the processor */
+function worked(work: () => void): number {
+  const before = process.cpuUsage();
+  work();
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / 1000;
+}
+
+test.each(Object.entries({ ...HOSTILE, ...HARDEST }))(
+  "whatever markup a message has, it is rendered in a moment and keeps its text: %s",
+  (_, content) => {
+    let shown = "";
+    const least = Math.min(...[1, 2].map(() => worked(() => (shown = html(content, ["ana"])))));
+    expect(least).toBeLessThan(800);
+    const letters = (text: string) => text.replace(/[^abw]/g, "").length;
+    // What is in a tag, or in a reference, was not written.
+    const text = shown.replace(/<[^>]*>/g, "").replace(/&(?:amp|lt|gt|quot);/g, "");
+    expect(letters(text)).toBe(letters(content.replace(/\]\(http:[^)]*\)|^ *```.*$/gm, "")));
+  },
+);
+
+test("quotes and lists nest twenty levels; deeper ones are shown as typed", () => {
+  expect(html(`${">".repeat(20)}a`).match(/<blockquote>/g)).toHaveLength(20);
+  expect(html(`${"- ".repeat(20)}a`).match(/<ul>/g)).toHaveLength(20);
+  expect(html(`${">".repeat(21)}a`)).toBe(`<p class="as-typed">${"&gt;".repeat(21)}a</p>`);
+  const indented = Array.from({ length: 30 }, (_, at) => `${"  ".repeat(at)}- a`).join("\n");
+  expect(html(indented)).toBe(`<p class="as-typed">${indented}</p>`);
+});
+
+test("a long text with ordinary markup, and long code in a block, are formatted", () => {
+  const text =
+    "A sentence with **strong** words, `code`, and https://example.org/a_b.\n\n- an item\n- another one\n\n";
+  expect(parsed(text.repeat(55), [], "me")).not.toBeNull();
+  const code = "const value_of_it = [...list_of_them].map((one) => *one & other_one);\n";
+  expect(parsed(`So:\n\n\`\`\`js\n${code.repeat(230)}\`\`\`\nThat is **it**.`, [], "me")).not.toBeNull();
 });
 
 test.each(["hello", "10:30: it took 3 minutes; fine?", "¡Buenos días!", "a (b) 'c' 🙂"])(
@@ -117,8 +158,15 @@ test("a few emoji alone are large", () => {
   expect(isEmojiOnly(" ")).toBe(false);
 });
 
-test("what is long is folded: many lines, or much text", () => {
+test("long messages are folded: many lines, or much text", () => {
   expect(isLong("a\n".repeat(25))).toBe(true);
   expect(isLong("a".repeat(1801))).toBe(true);
   expect(isLong("a\n".repeat(20))).toBe(false);
+});
+
+test("a folded message shows its beginning, without a split character", () => {
+  expect(visibleIfFolded("a".repeat(1900))).toBe("a".repeat(1900));
+  expect(visibleIfFolded("a\n".repeat(8000)).length).toBeLessThan(130);
+  expect(visibleIfFolded("🙂".repeat(8000))).toBe("🙂".repeat(2000));
+  expect(visibleIfFolded(`a${"🙂".repeat(8000)}`)).toBe(`a${"🙂".repeat(1999)}`);
 });

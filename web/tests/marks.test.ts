@@ -20,20 +20,20 @@ function told(
   return marksFor(after.rooms.get("r") as RoomState)(seq);
 }
 
-test("a message to one other is sent, then delivered, then read", () => {
+test("a direct message is sent, then delivered, then read", () => {
   expect(told(5, "direct", 2, {})).toEqual({ mark: "sent", readBy: "" });
   expect(told(5, "direct", 2, { ana: [4, 4] })).toEqual({ mark: "sent", readBy: "" });
   expect(told(5, "direct", 2, { ana: [5, 4] })).toEqual({ mark: "delivered", readBy: "" });
   expect(told(5, "direct", 2, { ana: [5, 5] })).toEqual({ mark: "read", readBy: "" });
 });
 
-test("in a group it is read when all have read it; until then it says who has", () => {
+test("in a group a message is read when all have read it; until then it shows who has", () => {
   expect(told(5, "group", 3, { ana: [7, 7] })).toEqual({ mark: "sent", readBy: "ana" });
   expect(told(5, "group", 3, { ana: [7, 7], omar: [5, 2] })).toEqual({ mark: "delivered", readBy: "ana" });
   expect(told(5, "group", 3, { ana: [7, 7], omar: [5, 5] })).toEqual({ mark: "read", readBy: "ana, omar" });
 });
 
-test("topics, and who is alone, are told nothing", () => {
+test("topics and rooms without other members show no receipts", () => {
   expect(told(5, "topic", 3, { ana: [7, 7], omar: [7, 7] })).toBeNull();
   expect(told(5, "group", 1, {})).toBeNull();
 });

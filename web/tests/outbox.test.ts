@@ -223,7 +223,7 @@ function allIsSaid(world: World, count: number): Promise<void> {
 
 const TRANSIENT = ["ok", "lost", "answer lost", "late", "cut off", "limited", "unavailable", "expired"] as const;
 
-test("whatever is lost, limited or reloaded, in one tab or two: the room has what was sent, once, in order", async () => {
+test("across losses, limits and reloads, in one tab or two, the room has all messages once, in order", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.constantFrom<Fate>(...TRANSIENT), { maxLength: 30 }),
@@ -269,7 +269,7 @@ test("whatever is lost, limited or reloaded, in one tab or two: the room has wha
   );
 });
 
-test("what is written offline waits, through a reload, and is then sent in order", async () => {
+test("messages written offline survive a reload and are then sent in order", async () => {
   const world = aWorld();
   const tab = await world.open();
   tab.online = false;
@@ -280,7 +280,7 @@ test("what is written offline waits, through a reload, and is then sent in order
   expect([world.contents, next.waiting]).toEqual([["one", "two", "three"], []]);
 });
 
-test("a message that arrives while what is kept is being read is not brought back by that", async () => {
+test("loading the stored messages does not restore a message that has left the outbox", async () => {
   const tab = await aWorld().open();
   tab.online = false;
   const { client_id } = await tab.say("one");
@@ -289,7 +289,7 @@ test("a message that arrives while what is kept is being read is not brought bac
   expect(tab.waiting).toEqual([]);
 });
 
-test("a message is kept before it is sent", async () => {
+test("a message is stored before it is sent", async () => {
   const world = aWorld();
   const tab = await world.open();
   tab.online = false;
@@ -299,7 +299,7 @@ test("a message is kept before it is sent", async () => {
   other.close();
 });
 
-test("what the server does not take is kept with the reason, and holds nothing up", async () => {
+test("a refused message is kept with the reason, and does not delay others", async () => {
   const world = aWorld();
   const tab = await world.open();
   world.fates = ["refused"];
@@ -313,7 +313,7 @@ test("what the server does not take is kept with the reason, and holds nothing u
   expect(world.asked).toEqual(["no", "yes"]); // it is not tried again by itself
 });
 
-test("what was refused is sent when the user tries again, or is gone when they give it up", async () => {
+test("a refused message is sent on retry, or deleted on request", async () => {
   const world = aWorld();
   const tab = await world.open();
   world.fates = ["refused", "refused"];
@@ -327,7 +327,7 @@ test("what was refused is sent when the user tries again, or is gone when they g
   expect(await tab.database.outbox.all()).toEqual([]);
 });
 
-test("what is tried again is sent at the place where it was written", async () => {
+test("a retried message is sent at its original position", async () => {
   const world = aWorld();
   const tab = await world.open();
   world.fates = ["refused"];
@@ -342,7 +342,7 @@ test("what is tried again is sent at the place where it was written", async () =
   expect(world.contents).toEqual(["first", "second"]);
 });
 
-test("a refusal of what another tab has just added is noted, and not asked for again", async () => {
+test("a refusal of another tab's message is recorded, and the message is not sent again", async () => {
   const world = aWorld();
   const [one, other] = [await world.open(), await world.open()];
   one.online = other.online = false;
@@ -356,7 +356,7 @@ test("a refusal of what another tab has just added is noted, and not asked for a
   expect((await other.database.outbox.all()).map(({ refused }) => refused)).toEqual(["refused: forbidden"]);
 });
 
-test("before the time that the server named, nothing is sent, whatever else is written; then all, in order", async () => {
+test("nothing is sent before retry_after, then everything in order", async () => {
   const world = aWorld();
   const tab = await world.open();
   world.fates = ["limited", "ok", "limited", "limited"];
@@ -369,7 +369,7 @@ test("before the time that the server named, nothing is sent, whatever else is w
   expect(world.early).toBe(0);
 });
 
-test("of two tabs one sends at a time, and both show what waits", async () => {
+test("of two tabs one sends at a time, and both show the unsent messages", async () => {
   const world = aWorld();
   const [one, other] = [await world.open(), await world.open()];
   one.online = other.online = false;
@@ -385,7 +385,7 @@ test("of two tabs one sends at a time, and both show what waits", async () => {
   expect(world.asked).toEqual(["one", "two"]);
 });
 
-test("a message is shown as waiting until its event has come", async () => {
+test("a message is shown as unsent until its event arrives", async () => {
   const world = aWorld();
   world.silent = true;
   const tab = await world.open();
@@ -397,7 +397,7 @@ test("a message is shown as waiting until its event has come", async () => {
   expect(tab.waiting).toEqual([]);
 });
 
-test("who has stopped sends nothing more", async () => {
+test("a stopped outbox sends nothing more", async () => {
   const world = aWorld();
   const tab = await world.open();
   tab.outbox.stop();

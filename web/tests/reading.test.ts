@@ -33,7 +33,7 @@ function withMessages(state: State, ...seqs: number[]): State {
 
 const EMPTY: State = { ...initial("me"), rooms: new Map([["r", begun(room())]]) };
 
-test("what comes into the room that is looked at is read as it comes, and told once for many", async () => {
+test("messages in the visible room are read as they arrive, with one request for many", async () => {
   const { reading, asked, pass } = reader();
   reading.look("r");
   const one = reading.seen(withMessages(EMPTY, 1, 2));
@@ -47,7 +47,7 @@ test("what comes into the room that is looked at is read as it comes, and told o
   expect(asked).toHaveLength(1);
 });
 
-test("nothing is read while nobody looks", async () => {
+test("nothing is read while the page is hidden", async () => {
   const { reading, asked, pass } = reader();
   const state = withMessages(EMPTY, 1);
   expect(reading.seen(state)).toBe(state);
@@ -57,7 +57,7 @@ test("nothing is read while nobody looks", async () => {
   expect(asked).toEqual([]);
 });
 
-test("what is still on its way is not read", () => {
+test("a message that has not arrived is not read", () => {
   const { reading } = reader();
   reading.look("r");
   const state = applied(EMPTY, [{ type: "rooms", epoch: 0, rooms: [room({ last_seq: 2, unread: 2 })] }]);
@@ -65,7 +65,7 @@ test("what is still on its way is not read", () => {
   expect(reading.seen(withMessages(state, 1, 2)).rooms.get("r")?.room).toMatchObject({ unread: 0, read_seq: 2 });
 });
 
-test("what could not be told is told with the next connection", async () => {
+test("an unsent read marker is sent with the next connection", async () => {
   const { reading, asked, world, pass } = reader(() => Promise.reject(noAnswer("gone")));
   reading.look("r");
   reading.seen(withMessages(EMPTY, 1));
@@ -85,7 +85,7 @@ test("what could not be told is told with the next connection", async () => {
   expect(asked).toHaveLength(2);
 });
 
-test("what the server refuses for good is not told again", async () => {
+test("a finally refused read marker is not sent again", async () => {
   const no = new Refused({ code: "not_found", message: "no such room", details: {}, retryable: false });
   const { reading, asked, pass } = reader(() => Promise.reject(no));
   reading.look("r");

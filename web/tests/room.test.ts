@@ -54,14 +54,14 @@ function counts(state: State): readonly number[] {
   return [last_seq, read_seq, unread];
 }
 
-const ANA: Member = { username: "ana", role: "member", online: true, last_seen: null };
+const ANA: Member = { username: "ana", role: "member", online: true, last_seen: null, muted_until: null };
 
-test("a page that is older than a change does not undo it", () => {
+test("an older page does not undo a change", () => {
   const state = after(given({ last_seq: 5 }), edited(6, 3), page(1, 5, message(3)));
   expect(find(held(state).segments, 3)?.content).toBe("edit 6");
 });
 
-test("what was changed while it was held stays changed when it was let go of, and an older page brings it", () => {
+test("a change of an unloaded message survives an older page", () => {
   const state = after(
     given({ last_seq: 9 }),
     page(1, 5, message(3)), // somebody jumped there
@@ -72,7 +72,7 @@ test("what was changed while it was held stays changed when it was let go of, an
   expect(find(held(state).segments, 3)?.content).toBe("edit 10");
 });
 
-test("of two changes the newer is kept for an older page, though the first came when the message was not held", () => {
+test("of two changes the newer one is kept for an older page", () => {
   const state = after(
     given({ last_seq: 9 }),
     edited(10, 3),
@@ -84,7 +84,7 @@ test("of two changes the newer is kept for an older page, though the first came 
   expect(find(held(state).segments, 3)?.content).toBe("edit 11");
 });
 
-test("a room from which we were taken does not come back by an answer that is older", () => {
+test("an older answer does not restore a room that was removed", () => {
   const state = after(
     given(),
     { type: "room_removed", data: { room_id: "r", reason: "kicked" } },
@@ -94,17 +94,17 @@ test("a room from which we were taken does not come back by an answer that is ol
   expect(after(state, rooms(state.epoch, { last_seq: 3 })).rooms.size).toBe(1);
 });
 
-test("an answer to a question of before the connection was lost brings no room", () => {
+test("an answer from before a lost connection adds no room", () => {
   const state = after(initial("me"), { type: "disconnected" }, rooms(0, { last_seq: 3 }));
   expect(state.rooms.size).toBe(0);
 });
 
-test("what was read stays read, though an older snapshot comes later", () => {
+test("read messages stay read if an older snapshot arrives later", () => {
   const state = after(given({ last_seq: 3, unread: 3 }), readElsewhere(3), rooms(0, { last_seq: 3, unread: 3 }));
   expect(counts(state)).toEqual([3, 3, 0]);
 });
 
-test("a message that comes after the mark that it was read is not unread", () => {
+test("a message that arrives after its read marker is not unread", () => {
   const state = after(given({ last_seq: 3, read_seq: 3 }), readElsewhere(5), said(4), said(5), said(6));
   expect(counts(state)).toEqual([6, 5, 1]);
 });
@@ -119,23 +119,23 @@ test("a message that the answer to `read` has overtaken is counted once", () => 
   expect(counts(state)).toEqual([2, 1, 1]);
 });
 
-test("what is unread after a mark among messages that are not held is what the server said", () => {
+test("unread counts among unloaded messages come from the server", () => {
   const state = after(given({ last_seq: 9, unread: 9 }), { type: "read", room_id: "r", seq: 4, unread: 5 });
   expect(counts(state)).toEqual([9, 4, 5]);
 });
 
-test("what is unread after a mark is counted, also when the snapshot is ahead of the messages", () => {
+test("messages after the read marker are counted, even if the snapshot is ahead", () => {
   const state = after(given(), said(1), said(2), rooms(0, { last_seq: 4, unread: 4 }), readElsewhere(1));
   expect(counts(state)).toEqual([4, 1, 3]);
   expect(counts(after(state, said(3), said(4), said(5)))).toEqual([5, 1, 4]);
 });
 
-test("one's own message reads the room", () => {
+test("one's own message marks the room as read", () => {
   const state = after(given({ last_seq: 3, unread: 3 }), said(4, { sender: "me" }));
   expect(counts(state)).toEqual([4, 4, 0]);
 });
 
-test("what comes between a reset and the snapshot after it is neither lost nor counted twice", () => {
+test("events between a reset and the next snapshot are neither lost nor counted twice", () => {
   const state = after(given({ last_seq: 100 }), said(101), reset(), said(82), said(83));
   const next = after(state, said(84), rooms(state.epoch, { last_seq: 82, unread: 1 }), said(85));
   expect(counts(next)).toEqual([85, 0, 4]);
@@ -143,30 +143,30 @@ test("what comes between a reset and the snapshot after it is neither lost nor c
   expect(held(state).cursor).toBe(0);
 });
 
-test("a page of a log that is no more claims nothing of the one that is", () => {
+test("a page of a replaced log says nothing about the new one", () => {
   const state = after(given({ last_seq: 100 }), reset());
   const next = after(state, rooms(state.epoch, { last_seq: 85 }), page(61, 99, message(80)));
   expect(held(next).segments).toEqual([{ from: 86, to: 85, messages: [] }]);
 });
 
-test("a page that reaches beyond what has arrived leaves that to the events", () => {
+test("a page beyond the arrived entries leaves those to the events", () => {
   const state = after(given({ last_seq: 2 }), page(1, 4, message(1), message(3), message(4)), said(3), said(4));
   expect(held(state).segments).toEqual([{ from: 1, to: 4, messages: [1, 3, 4].map((seq) => message(seq)) }]);
 });
 
-test("after a reset, a page that was asked for before the snapshot undoes no change that the snapshot counts", () => {
+test("after a reset, a page requested before the snapshot undoes no change", () => {
   const state = after(given({ last_seq: 100 }), reset(), edited(85, 3));
   const old: Change = { ...page(1, 84, message(3)), epoch: state.epoch };
   const next = after(state, rooms(state.epoch, { last_seq: 85 }), old);
   expect(find(held(next).segments, 3)).toBeNull();
 });
 
-test("an answer of before a reset says nothing about the log after it", () => {
+test("an answer from before a reset says nothing about the new log", () => {
   const state = after(given({ last_seq: 100 }), reset(), rooms(0, { last_seq: 100 }), page(1, 100));
   expect(held(state)).toMatchObject({ cursor: 0, waiting: [], segments: [{ from: 1, to: 0 }] });
 });
 
-test("who came and went while the members were on their way is among them, or is not", () => {
+test("joins and leaves during the request are applied to the list of members", () => {
   const asked: Change = { type: "members_asked", room_id: "r" };
   const member = (seq: number, username: string, change: "joined" | "left"): Change => ({
     type: "member",
@@ -180,7 +180,7 @@ test("who came and went while the members were on their way is among them, or is
   expect([...(held(next).members?.keys() ?? [])]).toEqual(["ana"]);
 });
 
-test("presence is the newest, is shown at the member, and ends with the connection", () => {
+test("presence is the latest, is shown at the member, and ends with the connection", () => {
   const gone: Change = { type: "presence", data: { username: "ana", online: false, last_seen: "then" } };
   const members: Change[] = [
     { type: "members_asked", room_id: "r" },
@@ -207,7 +207,7 @@ test("who is typing is shown until the message comes, they stop, they leave, or 
   expect(held(after(state, mine)).typing.has("me")).toBe(false);
 });
 
-test("the marks of others only move forwards", () => {
+test("read markers of others only move forward", () => {
   const mark = (delivered_seq: number, read_seq: number): Change => ({
     type: "receipts",
     room_id: "r",
@@ -218,7 +218,7 @@ test("the marks of others only move forwards", () => {
   expect(after(state, mark(5, 4))).toBe(state);
 });
 
-test("a room that nobody looks at keeps its newest messages, and what comes next follows on them", () => {
+test("a background room keeps its newest messages and appends new ones", () => {
   const many = Array.from({ length: KEPT + 50 }, (_, at) => said(at + 1));
   const state = after(given(), ...many, { type: "tail_only", room_id: "r" }, said(KEPT + 51));
   expect(held(state).segments).toHaveLength(1);
@@ -226,14 +226,14 @@ test("a room that nobody looks at keeps its newest messages, and what comes next
   expect(tailOf(held(state).segments).messages).toHaveLength(KEPT + 1);
 });
 
-test("of a room that only the snapshot tells of, what has come before it is neither lost nor counted twice", () => {
+test("events before the first snapshot of a room are neither lost nor counted twice", () => {
   const added = after(initial("me"), said(4), said(5), said(6), readElsewhere(1));
   const state = after(added, rooms(0, { last_seq: 5, unread: 5 }), said(7));
   expect(counts(state)).toEqual([7, 1, 6]);
   expect(held(state).segments).toEqual([{ from: 6, to: 7, messages: [message(6), message(7)] }]);
 });
 
-test("what is of no room of ours changes nothing", () => {
+test("events of unknown rooms change nothing", () => {
   const state = after(given(), rooms(0, {}));
   const elsewhere = { room_id: "other" };
   expect(

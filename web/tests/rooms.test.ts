@@ -1,12 +1,21 @@
 import { expect, test } from "vitest";
 import type { Room } from "../src/contract.gen.ts";
 import { applied, begun, initial, type RoomState } from "../src/store.ts";
-import { isMentioned, isOtherOnline, type Line, linesOf, previewOf, type Shown } from "../src/views/rooms.ts";
+import { hueOf, nameOf } from "../src/text.ts";
+import {
+  isMentioned,
+  isOtherOnline,
+  type Line,
+  linesOf,
+  previewOf,
+  type Shown,
+  unreadOutOfSight,
+} from "../src/views/rooms.ts";
 import { message, room } from "./make.ts";
 
-const ALL: Shown = { filter: "", folded: new Set(), current: null };
+const ALL: Shown = { filter: "", folded: new Set(), current: null, me: "me" };
 
-test("topics come before conversations, and in each who spoke last comes first", () => {
+test("topics come before conversations, each with the newest message first", () => {
   const lines = linesOf(
     held(
       topic("old", { last_message: saidAt("2026-01-01T00:00:00.000Z") }),
@@ -20,19 +29,34 @@ test("topics come before conversations, and in each who spoke last comes first",
   expect(names(lines)).toEqual(["[topics]", "new", "old", "just made", "silent", "[conversations]", "ana"]);
 });
 
-test("a folded section shows what is open or unread", () => {
+test("a folded section shows open and unread rooms", () => {
   const rooms = held(topic("read"), topic("open"), topic("unread", { unread: 2 }), direct("ana"));
   const lines = linesOf(rooms, { ...ALL, folded: new Set(["topics"]), current: "open" });
   expect(names(lines)).toEqual(["[topics]", "unread", "open", "[conversations]", "ana"]);
 });
 
-test("filtering finds a part of a name in any case, also in what is folded, and leaves empty sections out", () => {
+test("filtering finds parts of names in any case, also in folded sections, and hides empty sections", () => {
   const rooms = held(topic("Releases"), topic("noticias"), direct("ana"));
   const lines = linesOf(rooms, { ...ALL, filter: " ELEA ", folded: new Set(["topics"]) });
   expect(names(lines)).toEqual(["[topics]", "Releases"]);
 });
 
-test("a mention counts until it is read, wherever it stands among what is unread", () => {
+test("unread rooms out of sight are counted, with the nearest one on either side", () => {
+  const names = ["a", "b", "c", "d", "e", "f"];
+  const unread = new Set(["a", "b", "e"]);
+  const rooms = held(...names.map((name) => direct(name, { unread: unread.has(name) ? 2 : 0 })));
+  const lines = linesOf(rooms, ALL).slice(2);
+  const at = (name: string) => lines.findIndex((line) => line.kind === "room" && line.held.room.room_id === name);
+  const [first, last] = [Math.min(at("c"), at("d")), Math.max(at("c"), at("d"))];
+  const found = unreadOutOfSight(lines, first, last);
+  expect([found.above, found.below].sort((one, other) => (one?.count ?? 0) - (other?.count ?? 0))).toEqual([
+    { count: 1, nearest: at("e") },
+    { count: 2, nearest: at("b") },
+  ]);
+  expect(unreadOutOfSight(lines, 0, lines.length)).toEqual({ above: null, below: null });
+});
+
+test("a mention counts until it is read, wherever it is among the unread messages", () => {
   const mention = message(1, { mentions: ["me"] });
   let state = applied({ ...initial("me"), rooms: held(room()) }, [{ type: "message", data: mention }]);
   expect(mentioned(state.rooms)).toBe(true);
@@ -42,7 +66,7 @@ test("a mention counts until it is read, wherever it stands among what is unread
   expect(mentioned(state.rooms)).toBe(false);
 });
 
-test("a mention that was deleted, or by oneself, is none", () => {
+test("deleted mentions and one's own do not count", () => {
   const mention = message(1, { mentions: ["me"] });
   const deleted = { ...mention, deleted: true, content: "", mentions: [] };
   const state = applied({ ...initial("me"), rooms: held(room()) }, [
@@ -54,12 +78,12 @@ test("a mention that was deleted, or by oneself, is none", () => {
   expect(isMentioned(begun(own), "me")).toBe(false);
 });
 
-test("a mention counts also if only the snapshot has it", () => {
+test("a mention that only the snapshot has counts", () => {
   const counted = room({ last_seq: 4, read_seq: 3, unread: 1, last_message: message(4, { mentions: ["me"] }) });
   expect(isMentioned(begun(counted), "me")).toBe(true);
 });
 
-test("the other is online as was heard last, else as the snapshot counted", () => {
+test("presence comes from the last event, or else from the snapshot", () => {
   const ana = begun(direct("ana", { online: 2 }));
   expect(isOtherOnline(ana, new Map())).toBe(true);
   expect(isOtherOnline(ana, new Map([["ana", { online: false, last_seen: null }]]))).toBe(false);
@@ -67,7 +91,43 @@ test("the other is online as was heard last, else as the snapshot counted", () =
   expect(isOtherOnline(begun(room({ online: 3 })), new Map())).toBe(false);
 });
 
-test("under a room's name stands who is typing, else what was said last and by whom", () => {
+test("a preview shows the text of a message without its markup", () => {
+  const preview = (content: string) =>
+    previewOf(begun(direct("ana", { last_message: message(1, { content }) })), "me").text;
+  expect(preview("> a quote\n\n- one\n- two\n\n1. three")).toBe("a quote one two three");
+  expect(preview("**bold** _and_ ~~gone~~ `code` [a link](https://example.org)")).toBe("bold and gone code a link");
+  expect(preview("2 * 3 * 4, snake_case_name, a - b, x > y")).toBe("2 * 3 * 4, snake_case_name, a - b, x > y");
+  expect(preview("a".repeat(16_384)).length).toBeLessThanOrEqual(120);
+});
+
+test("a group without a title is called by its other members", () => {
+  const group = (...names: string[]) =>
+    nameOf(
+      room({ title: null, members: names.length }),
+      new Map(
+        names.map((username) => [
+          username,
+          { username, role: "member", online: false, last_seen: null, muted_until: null },
+        ]),
+      ),
+      "me",
+    );
+  expect(group("me", "carla", "bruno")).toBe("bruno, carla");
+  expect(group("me", "e", "d", "c", "b", "a")).toBe("a, b, c and 2 more");
+  expect(nameOf(room({ title: null, members: 3 }))).toBe("Group of 3");
+  expect(nameOf(room({ title: "Editors" }), new Map(), "me")).toBe("Editors");
+});
+
+test("names that differ in one character have very different hues", () => {
+  const hues = Array.from({ length: 10 }, (_, at) => hueOf(`persona00${at}`)).sort((one, other) => one - other);
+  const spread = (hues.at(-1) ?? 0) - (hues[0] ?? 0);
+  expect(spread).toBeGreaterThan(180);
+  expect(new Set(hues.map((hue) => Math.floor(hue / 60))).size).toBeGreaterThanOrEqual(4);
+  const [ana, dora] = [hueOf("ana"), hueOf("dora")];
+  expect(Math.min(Math.abs(ana - dora), 360 - Math.abs(ana - dora))).toBeGreaterThan(30);
+});
+
+test("below a room's name is who is typing, or else the last message and its sender", () => {
   const group = begun(room({ last_message: message(1, { content: "look:\n```js\nx = 1\n```" }) }));
   expect(previewOf(group, "me")).toEqual({ sender: "ana", text: "look: x = 1" });
   expect(previewOf({ ...group, typing: new Set(["ana", "omar"]) }, "me").text).toBe("ana and omar are typing…");

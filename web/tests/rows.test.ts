@@ -40,7 +40,7 @@ function read(rows: readonly Row[]): string {
     .join(" ");
 }
 
-test("messages of one sender within five minutes stand together", () => {
+test("messages of one sender within five minutes are grouped", () => {
   const shown = rows([
     message(5),
     message(6, { at: NOON + 4 * MINUTE }),
@@ -51,11 +51,11 @@ test("messages of one sender within five minutes stand together", () => {
   expect(read(shown)).toBe("day 5 +6 7 8 9");
 });
 
-test("an answer stands under its sender's name, because a quote is above it", () => {
+test("a reply repeats its sender's name, because a quote is above it", () => {
   expect(read(rows([message(5), message(6, { reply_to: "m1" }), message(7)]))).toBe("day 5 6 +7");
 });
 
-test("each day begins with its line, and with the sender's name", () => {
+test("each day begins with its line and the sender's name", () => {
   const midnight = new Date(2026, 4, 13).getTime();
   const shown = rows([
     message(5, { at: midnight - MINUTE }),
@@ -77,12 +77,33 @@ test("the line of new messages is above the first one of others, below the line 
   expect(read(rows(log, { newAfter: 8 }))).toBe("day 5 6 day 7 +8");
 });
 
-test("the beginning of the room is shown only where it is held", () => {
+test("in a long run of one sender the name is repeated, independent of the pages", () => {
+  const log = Array.from({ length: 60 }, (_, at) => message(at + 5));
+  const named = (from: number) =>
+    rows(log.slice(from)).flatMap((row) => (row.kind === "message" && !row.grouped ? [row.message.seq] : []));
+  expect(named(0)).toEqual([5, 16, 32, 48, 64]);
+  expect(named(20)).toEqual([25, 32, 48, 64]);
+});
+
+test("changes of the room are shown between the messages, and end a group", () => {
+  const note = (seq: number) => ({
+    seq,
+    username: "ana",
+    change: "joined" as const,
+    role: "member" as const,
+    title: null,
+  });
+  const log = [message(5), message(7), message(8), message(10)];
+  const shown = read(rows(log, { notes: [note(2), note(6), note(9), note(11)], segment: segmentOf(log, 5, 11) }));
+  expect(shown).toBe("day 5 note 7 +8 note 10 note");
+});
+
+test("the beginning of the room is shown only if it is loaded", () => {
   expect(read(rows([message(5)], { segment: segmentOf([message(5)], 1) }))).toBe("beginning day 5");
   expect(read(rows([message(5)]))).toBe("day 5");
 });
 
-test("what waits stands at the end, in its order, and keeps its key when it has come back", () => {
+test("unsent messages are at the end, in order, and keep their key when their event arrives", () => {
   const log = [message(5)];
   const waiting = rows(log, { unsent: [unsent("a"), unsent("b", "muted")] });
   expect(read(waiting)).toBe("day 5 a +b");
@@ -92,7 +113,7 @@ test("what waits stands at the end, in its order, and keeps its key when it has 
   expect(sent.map((row) => row.key)).toEqual(waiting.map((row) => row.key));
 });
 
-test("what has come back is not shown a second time, although the outbox still has it", () => {
+test("a message whose event has arrived is shown once, although the outbox still has it", () => {
   const back = message(6, { sender: "me", client_id: "a" });
   expect(read(rows([message(5), back], { unsent: [unsent("a")] }))).toBe("day 5 6");
 });
@@ -101,7 +122,7 @@ test("somebody else's message with the same client_id hides nothing of mine", ()
   expect(read(rows([message(5, { client_id: "a" })], { unsent: [unsent("a")] }))).toBe("day 5 a");
 });
 
-test("a row is the same object as long as its message is", () => {
+test("a row is the same object as long as its message is the same", () => {
   const log = [message(5), message(6)];
   const before = rows(log);
   const after = rows([...log, message(7)]);
@@ -111,7 +132,7 @@ test("a row is the same object as long as its message is", () => {
   expect(edited[2]).not.toBe(before[2]);
 });
 
-test("a seq that is no message leads to the next one that is", () => {
+test("a seq without a message leads to the next message", () => {
   const shown = rows([message(5), message(9)]);
   expect(shown[rowOf(shown, 6)]).toMatchObject({ message: { seq: 9 } });
   expect(rowOf(shown, 10)).toBe(-1);
@@ -156,7 +177,7 @@ test("a page in front while a message arrives is two steps", () => {
   expect(first).toMatchObject({ shift: true, more: true });
 });
 
-test("what waits in a room in which nothing was said yet stays the same row while more is written, and when it is sent", () => {
+test("the first unsent message of an empty room stays the same row while more are written, and when it is sent", () => {
   const [one, two] = [unsent("one"), unsent("two")];
   const sent = message(5, { sender: "me", client_id: "one" });
   const first = rows([], { unsent: [one] });

@@ -67,7 +67,13 @@ export class Log {
   }
 
   memberList(): Member[] {
-    return [...this.members].map(([username, role]) => ({ username, role, online: false, last_seen: null }));
+    return [...this.members].map(([username, role]) => ({
+      username,
+      role,
+      online: false,
+      last_seen: null,
+      muted_until: null,
+    }));
   }
 
   /** The event of an entry; of a message or a change of one, with the message as it is now. */

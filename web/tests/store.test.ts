@@ -7,7 +7,7 @@ import { Device, run, script } from "./device.ts";
 const RUNS = Number(process.env.RUNS ?? 200);
 
 describe("the law", () => {
-  test("when all has come, what is held is what the server has, however it came", () => {
+  test("once everything has arrived, in any order, the state equals the server's", () => {
     fc.assert(
       fc.property(script, (steps) => {
         const device = new Device();
@@ -20,7 +20,7 @@ describe("the law", () => {
     );
   });
 
-  test("what comes at once makes the same state as if it came one by one", () => {
+  test("a batch of events has the same effect as single events", () => {
     fc.assert(
       fc.property(script, (steps) => {
         const device = new Device(true);
@@ -31,7 +31,7 @@ describe("the law", () => {
     );
   });
 
-  test("an event that comes again changes nothing", () => {
+  test("a repeated event changes nothing", () => {
     fc.assert(
       fc.property(script, (steps) => {
         const device = new Device();

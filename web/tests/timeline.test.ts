@@ -137,7 +137,7 @@ function take(held: Held, { step, seq, size }: { step: string; seq: number; size
   }
 }
 
-test("whatever pages, arrivals, changes and cuts come: no gap, no repeat, and each message as it is now", () => {
+test("after any pages, arrivals, changes and cuts: no gap, no repeat, and each message in its current state", () => {
   fc.assert(
     fc.property(logs, seqs, steps, (kinds, cursor, todo) => {
       const held = new Held(kinds, cursor);
@@ -151,7 +151,7 @@ test("whatever pages, arrivals, changes and cuts come: no gap, no repeat, and ea
   );
 });
 
-test("the order in which pages come does not matter", () => {
+test("the order of pages does not matter", () => {
   const pages = fc.array(fc.tuple(seqs, seqs), { maxLength: 12 });
   fc.assert(
     fc.property(
@@ -170,14 +170,14 @@ test("the order in which pages come does not matter", () => {
   );
 });
 
-test("a page that is older than what is held changes nothing of it", () => {
+test("an older page does not change loaded messages", () => {
   const now = message(2, { content: "edited" });
   const held = withPage(emptyAt(3), { from: 1, to: 3, messages: [message(1), now, message(3)] });
   const page: Segment = { from: 1, to: 3, messages: [message(1), message(2), message(3)] };
   expect(find(withPage(held, page), 2)).toBe(now);
 });
 
-test("the tail that is kept has its newest messages, and all entries from the first of them", () => {
+test("the kept tail has the newest messages, and all entries from the first of them", () => {
   fc.assert(
     fc.property(logs, fc.integer({ min: 1, max: 8 }), (kinds, keep) => {
       const held = new Held(kinds, 40);
@@ -190,7 +190,7 @@ test("the tail that is kept has its newest messages, and all entries from the fi
   );
 });
 
-test("a cut keeps what is looked at, with as many messages on both sides as are to be kept", () => {
+test("a cut keeps the visible messages, with the configured number on both sides", () => {
   fc.assert(
     fc.property(logs, seqs, fc.integer({ min: 1, max: 8 }), (kinds, seq, keep) => {
       const held = new Held(kinds, 40);
@@ -212,7 +212,7 @@ test("a cut keeps what is looked at, with as many messages on both sides as are 
   );
 });
 
-test("after a gap in the log that arrives, a new tail begins, and nothing between is claimed", () => {
+test("a gap in the arriving log starts a new tail", () => {
   const held = extended(emptyAt(0), 1, 2, [message(1), message(2)]);
   const gap = extended(held, 10, 11, [message(10)]);
   expect(gap).toEqual([

@@ -31,7 +31,7 @@ export class Account {
     const answer = (await socket.timeout(ANSWER_WITHIN).emitWithAck(action, request)) as Answer<
       Actions[A]["response"]
     >;
-    if (!answer.ok) throw new Error(`${action} ${JSON.stringify(request)}: ${answer.error.message}`);
+    if (!answer.ok) throw new Error(`${action} ${JSON.stringify(request).slice(0, 300)}: ${answer.error.message}`);
     return answer.data;
   }
 

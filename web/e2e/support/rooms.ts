@@ -9,7 +9,7 @@ export async function newConversation(person: Person, others: readonly string[],
     await dialog.getByRole("textbox", { name: "Username" }).fill(other);
     if (at < others.length - 1) await dialog.getByRole("button", { name: "Add", exact: true }).click();
   }
-  if (title !== "") await dialog.getByRole("textbox", { name: "Title of the group" }).fill(title);
+  if (title !== "") await dialog.getByRole("textbox", { name: "Group name (optional)" }).fill(title);
   await dialog.getByRole("button", { name: "Start" }).click();
   await dialog.waitFor({ state: "hidden" });
 }
@@ -28,9 +28,15 @@ export function members(person: Person): Locator {
   return person.page.getByRole("complementary", { name: "Members" });
 }
 
+/** Somebody else in that list. */
+export function member(person: Person, whom: { readonly name: string }): Locator {
+  return members(person).getByRole("button", { name: new RegExp(`^${whom.name}`) });
+}
+
 /** Do something about a member who is shown in the list, and confirm it. */
 export async function moderate(person: Person, whom: Person, what: string, confirm = what): Promise<void> {
-  await person.menu(new RegExp(`^${whom.name}`), what);
+  await member(person, whom).click();
+  await person.page.getByRole("menuitem", { name: what, exact: true }).click();
   await person.page.getByRole("dialog").getByRole("button", { name: confirm, exact: true }).click();
   await person.page.getByRole("dialog").waitFor({ state: "hidden" });
 }

@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 
 export const REPOSITORY = fileURLToPath(new URL("../../..", import.meta.url));
 export const PYTHON = process.env.TIDINGS_PYTHON ?? join(REPOSITORY, ".venv/bin/python");
-const STARTED_WITHIN = 30_000;
+const STARTED_WITHIN = 110_000;
 
 export class Server {
   readonly data: string;
@@ -38,6 +38,7 @@ export class Server {
         TIDINGS_DATA_DIR: this.data,
         TIDINGS_DEV_TOKENS: "true",
         TIDINGS_LOG_LEVEL: "warning",
+        TIDINGS_PUBLIC_CHANNEL: "entry",
         TIDINGS_RATE_LIMITS: "off",
       }),
       stdio: ["ignore", "pipe", "pipe"],

@@ -6,7 +6,7 @@ import { loadSession, onSessionElsewhere, type Session, saveSession } from "../s
 import { Chat } from "./Chat.tsx";
 import { SignIn } from "./SignIn.tsx";
 
-/** Who is signed in decides what there is: the form to sign in, or the chat of that user. */
+/** Shows the sign-in form, or the chat of the signed-in user. */
 export function App() {
   const [session, setSession] = useState(loadSession);
   const client = useClientOf(session);
@@ -17,7 +17,7 @@ export function App() {
   };
   if (session === null) return <SignIn onSession={enter} />;
   if (client === "failed")
-    return <p className="nothing">This browser does not let the page keep anything. Is this a private window?</p>;
+    return <p className="nothing">This browser does not allow the page to store data. Is this a private window?</p>;
   if (client === null) return null;
   return <SignedIn key={session.token} client={client} onSession={enter} onSignedOut={() => setSession(null)} />;
 }
@@ -45,12 +45,12 @@ function SignedIn({
 }
 
 const SIGN_IN_AGAIN: Record<string, string> = {
-  token_expired: "You have been signed in for long. Please sign in again: nothing is lost.",
-  token_revoked: "This session was ended. Please sign in again.",
+  token_expired: "Your session has expired. Please sign in again: nothing is lost.",
+  token_revoked: "This session was signed out. Please sign in again.",
   unauthenticated: "The server does not know this session. Please sign in again.",
 };
 
-/** The client of a session, while it lasts. */
+/** The client of a session, closed when the session ends. */
 function useClientOf(session: Session | null): Client | "failed" | null {
   const [client, setClient] = useState<Client | "failed" | null>(null);
   useEffect(() => {

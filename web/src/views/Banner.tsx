@@ -6,7 +6,7 @@ import { reasonOf } from "../text.ts";
 const CONNECTS_WITHIN = 1000;
 const CONNECTING = "Connecting…";
 
-/** Says, quietly, that there is no connection, why, and what waits. Nothing when all is well. */
+/** Shows why there is no connection, and how many messages are unsent. Empty while online. */
 export function Banner() {
   const client = useClient();
   const status = useView((view) => view.status);
@@ -19,7 +19,9 @@ export function Banner() {
           <span>{text}</span>
           {waiting > 0 && (
             <span>
-              {waiting === 1 ? "1 message waits and will be sent." : `${waiting} messages wait and will be sent.`}
+              {waiting === 1
+                ? "1 message will be sent when you are back online."
+                : `${waiting} messages will be sent when you are back online.`}
             </span>
           )}
           {text !== CONNECTING && (
@@ -33,7 +35,7 @@ export function Banner() {
   );
 }
 
-/** What to say: while it connects what was said before, until it has taken so long that this is worth a word. */
+/** The text to show. While connecting, the former text stays until a delay has passed. */
 function useText(status: Status): string | null {
   const [text, setText] = useState<string | null>(null);
   useEffect(() => {
@@ -49,19 +51,19 @@ function textOf(status: Exclude<Status, { is: "connecting" }>): string | null {
     case "online":
       return null;
     case "refused":
-      return `The server refuses the connection. ${reasonOf(status.error)}`;
+      return `The server refused the connection. ${reasonOf(status.error)}`;
     case "offline":
       return WHY[status.why];
   }
 }
 
 const WHY: Record<Extract<Status, { is: "offline" }>["why"], string> = {
-  unreachable: "The server cannot be reached. Trying again.",
+  unreachable: "The server cannot be reached. Trying again…",
   no_network: "You are offline.",
-  shutdown: "The server is restarting. Coming back in a moment.",
-  slow_consumer: "This connection was too slow and was closed. Catching up.",
+  shutdown: "The server is restarting. Reconnecting in a moment…",
+  slow_consumer: "The connection was too slow and was closed. Catching up…",
   token_expired: "Your session has expired.",
-  token_revoked: "Your session was ended.",
-  replaced: "Too many connections are open from this browser; this one was closed.",
-  protocol_error: "The server did not understand this page. Reload it, please.",
+  token_revoked: "Your session was signed out.",
+  replaced: "Too many connections are open from this browser: this one was closed.",
+  protocol_error: "The server did not understand this page. Please reload it.",
 };

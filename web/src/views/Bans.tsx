@@ -6,7 +6,7 @@ import { Avatar, useWork } from "./ui.tsx";
 
 const PAGE = 100;
 
-/** Who is banned from a room, and the way back. */
+/** The banned users of a room, with a button to unban each. */
 export function Bans({ room_id }: { room_id: string }) {
   const client = useClient();
   const [bans, setBans] = useState<readonly Ban[] | null>(null);
@@ -34,7 +34,7 @@ export function Bans({ room_id }: { room_id: string }) {
       )}
       <p role="status" className="muted">
         {bans === null && error === null && "Loading…"}
-        {bans?.length === 0 && "Nobody is banned."}
+        {bans?.length === 0 && "No one is banned."}
       </p>
       <ul>
         {bans?.map(({ username, expires_at }) => (
@@ -43,7 +43,7 @@ export function Bans({ room_id }: { room_id: string }) {
             <span className="grow">
               <span className="ellipsis">{username}</span>
               <span className="muted small seen">
-                {expires_at === null ? "for ever" : `until ${momentOf(expires_at)}`}
+                {expires_at === null ? "permanently" : `until ${momentOf(expires_at)}`}
               </span>
             </span>
             <button
@@ -60,7 +60,7 @@ export function Bans({ room_id }: { room_id: string }) {
       </ul>
       {next !== null && (
         <button type="button" className="button" disabled={busy} onClick={() => void load(next)}>
-          More
+          Show more
         </button>
       )}
     </div>

@@ -1,10 +1,10 @@
 import "../styles/dialogs.css";
 import { Check, Copy } from "lucide-react";
 import { type ReactNode, useRef, useState } from "react";
-import { copied } from "./copied.ts";
+import { copyToClipboard } from "./clipboard.ts";
 import { Dialog, Field, Form, IconButton, useWork } from "./ui.tsx";
 
-/** Asks before something is done, does it, and stays with the reason if it was refused. */
+/** Asks for confirmation and runs the action; stays open with the reason if it is refused. */
 export function Confirm({
   title,
   does,
@@ -14,7 +14,7 @@ export function Confirm({
   children,
 }: {
   title: string;
-  /** The word on the button */
+  /** The label of the button */
   does: string;
   danger?: boolean;
   work: () => Promise<unknown>;
@@ -47,12 +47,12 @@ export function Confirm({
   );
 }
 
-/** Text to hand on: with a button that copies it, and to be copied by hand where the page may not. */
+/** A text to share, with a button that copies it; selected for copying by hand if the browser forbids that. */
 export function CopyField({ label, value }: { label: string; value: string }) {
   const [done, setDone] = useState<boolean | null>(null);
   const field = useRef<HTMLInputElement>(null);
   const copy = async () => {
-    const worked = await copied(value);
+    const worked = await copyToClipboard(value);
     setDone(worked);
     if (!worked) field.current?.select();
   };
@@ -64,7 +64,7 @@ export function CopyField({ label, value }: { label: string; value: string }) {
       </IconButton>
       <span role="status" className="muted small">
         {done === true && "Copied."}
-        {done === false && "The browser does not let the page copy it. Copy the selected text, please."}
+        {done === false && "The browser does not allow this page to copy. Please copy the selected text yourself."}
       </span>
     </div>
   );

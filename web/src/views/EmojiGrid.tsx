@@ -1,7 +1,7 @@
 import { EmojiPicker } from "frimousse";
 import type { AriaAttributes } from "react";
 
-/** All emoji, to search and choose from. Loaded when it is first opened, like its data. */
+/** All emoji, with a search. Its code and its data are loaded when it is first opened. */
 export function EmojiGrid({ onChoose }: { onChoose: (emoji: string) => void }) {
   return (
     <EmojiPicker.Root
@@ -38,7 +38,7 @@ export function EmojiGrid({ onChoose }: { onChoose: (emoji: string) => void }) {
   );
 }
 
-/** ARIA counts rows and columns from 1; the library gives them from 0. */
+/** ARIA counts rows and columns from 1, the library from 0. */
 function fromOne<P extends AriaAttributes>(props: P): P {
   const { "aria-rowindex": row, "aria-colindex": column } = props;
   return {

@@ -8,7 +8,7 @@ const EmojiGrid = lazy(
   <p className="muted emoji-grid">Loading…</p>,
 );
 
-/** A button that opens all emoji. `onOpen` hears when it opens and closes. */
+/** A button that opens the emoji grid. `onOpen` is called when it opens and closes. */
 export function EmojiButton({
   label,
   icon,

@@ -9,7 +9,7 @@ import { Dialog, useWork } from "./ui.tsx";
 const PAGE = 500;
 const SHOWN = 100;
 
-/** The public topics: those with most people first. Who is in one already opens it from here. */
+/** The public topics, the largest first. A member can open the topic from here. */
 export function FindTopics({ onClose, onLink }: { onClose: () => void; onLink: () => void }) {
   const client = useClient();
   const { topics, whole, failed } = useTopics();
@@ -41,7 +41,7 @@ export function FindTopics({ onClose, onLink }: { onClose: () => void; onLink: (
         </p>
       )}
       <p className="hidden" role="status">
-        {whole ? `${found.length} topics` : ""}
+        {whole ? (found.length === 1 ? "1 topic" : `${found.length} topics`) : ""}
       </p>
       <ul className="topics">
         {found.slice(0, SHOWN).map((topic) => (
@@ -49,10 +49,10 @@ export function FindTopics({ onClose, onLink }: { onClose: () => void; onLink: (
         ))}
       </ul>
       {found.length > SHOWN && (
-        <p className="muted small">And {found.length - SHOWN} more: write some of the name.</p>
+        <p className="muted small">{(found.length - SHOWN).toLocaleString()} more: type to narrow the list.</p>
       )}
       {found.length === 0 && failed === null && (
-        <p className="muted">{whole ? (words === "" ? NONE_YET : "No topic has that in its name.") : "Looking…"}</p>
+        <p className="muted">{whole ? (words === "" ? NONE_YET : "No topic has a name like this.") : "Loading…"}</p>
       )}
       <footer>
         <button type="button" className="button" onClick={onLink}>
@@ -63,7 +63,7 @@ export function FindTopics({ onClose, onLink }: { onClose: () => void; onLink: (
   );
 }
 
-const NONE_YET = "There are no public topics yet. Make the first one.";
+const NONE_YET = "There are no public topics yet. Create the first one.";
 
 function Topic({
   topic,
@@ -108,7 +108,7 @@ function Topic({
   );
 }
 
-/** All public topics, page by page as they come. */
+/** Loads all public topics, page by page. */
 function useTopics(): { topics: readonly Room[]; whole: boolean; failed: string | null } {
   const client = useClient();
   const [topics, setTopics] = useState<readonly Room[]>([]);

@@ -1,9 +1,9 @@
-import { useId, useState } from "react";
+import { useEffect, useId, useState } from "react";
 import type { Client } from "../client.ts";
 import { useClient } from "../context.ts";
-import type { InvitationLink, Room } from "../contract.gen.ts";
-import { invitationIn, invitationTo } from "../location.ts";
-import { momentOf, nameOf } from "../text.ts";
+import type { InvitationLink, InvitationLinks, Room } from "../contract.gen.ts";
+import { invitationTo } from "../location.ts";
+import { momentOf, reasonOf } from "../text.ts";
 import { CopyField } from "./Confirm.tsx";
 import { Dialog, Field, Form, useWork } from "./ui.tsx";
 
@@ -13,58 +13,87 @@ const LASTING: readonly { readonly seconds: number | null; readonly text: string
   { seconds: DAY, text: "1 day" },
   { seconds: 7 * DAY, text: "7 days" },
   { seconds: 30 * DAY, text: "30 days" },
-  { seconds: null, text: "Until it is ended" },
+  { seconds: null, text: "Until revoked" },
 ];
 
-/** The links that were made since the page was opened: the server does not list them. */
-const made = new WeakMap<Client, readonly InvitationLink[]>();
-
-/** Make a link by which others come into the room, and end one. */
-export function InvitationDialog({ room, onClose }: { room: Room; onClose: () => void }) {
+/** Lists the invitation links of a room that still work, and creates new ones. */
+export function InvitationDialog({ room, name, onClose }: { room: Room; name: string; onClose: () => void }) {
   const client = useClient();
-  const [links, setLinks] = useState(made.get(client) ?? []);
-  const keep = (next: readonly InvitationLink[]) => {
-    made.set(client, next);
-    setLinks(next);
-  };
+  const { room_id } = room;
+  /** The newest first; null: not loaded yet */
+  const [links, setLinks] = useState<readonly InvitationLink[] | null>(null);
+  const [failed, setFailed] = useState<string | null>(null);
+  useEffect(() => {
+    let over = false;
+    linksOf(client, room_id).then(
+      (found) =>
+        over || setLinks((made) => [...(made ?? []), ...found.filter((link) => !made?.some(isLink(link.code)))]),
+      (error: unknown) => over || setFailed(reasonOf(error)),
+    );
+    return () => {
+      over = true;
+    };
+  }, [client, room_id]);
   const end = async (code: string) => {
     await client.ask("delete_invitation_link", { code });
-    keep((made.get(client) ?? []).filter((link) => link.code !== code));
+    setLinks((known) => known?.filter((link) => !isLink(code)(link)) ?? null);
   };
   return (
-    <Dialog title={`Invitation link to ${nameOf(room)}`} onClose={onClose}>
-      {links
-        .filter((link) => link.room_id === room.room_id)
-        .map((link) => (
-          <Made key={link.code} link={link} end={() => end(link.code)} />
-        ))}
-      <Make room={room} onMade={(link) => keep([link, ...links])} />
-      <details>
-        <summary>End a link that was made earlier</summary>
-        <End end={end} />
-      </details>
+    <Dialog title={`Invitation link to ${name}`} onClose={onClose}>
+      {failed !== null && (
+        <p role="alert" className="error">
+          {failed}
+        </p>
+      )}
+      {links?.map((link) => (
+        <Made
+          key={link.code}
+          link={link}
+          name={room.topic_name ?? room.title ?? ""}
+          me={client.me}
+          end={() => end(link.code)}
+        />
+      ))}
+      <Make room={room} onMade={(link) => setLinks((known) => [link, ...(known ?? [])])} />
     </Dialog>
   );
 }
 
-function Made({ link, end }: { link: InvitationLink; end: () => Promise<void> }) {
+const isLink = (code: string) => (link: InvitationLink) => link.code === code;
+
+/** The links that still work: the user's own; for a moderator, all. Raises `Refused`. */
+async function linksOf(client: Client, room_id: string): Promise<InvitationLink[]> {
+  const links: InvitationLink[] = [];
+  let after: string | null = null;
+  do {
+    const next: { after?: string } = after === null ? {} : { after };
+    const page: InvitationLinks = await client.ask("get_invitation_links", { room_id, ...next });
+    links.push(...page.links);
+    after = page.next;
+  } while (after !== null);
+  return links.sort((one, other) => other.created_at.localeCompare(one.created_at));
+}
+
+function Made({ link, name, me, end }: { link: InvitationLink; name: string; me: string; end: () => Promise<void> }) {
   const work = useWork();
-  const until = link.expires_at === null ? "Good until it is ended" : `Good until ${momentOf(link.expires_at)}`;
+  const until = link.expires_at === null ? "Valid until revoked" : `Valid until ${momentOf(link.expires_at)}`;
   const uses =
-    link.uses_left === null
-      ? "for any number"
-      : link.uses_left === 1
-        ? "for one person"
-        : `for ${link.uses_left} people`;
+    link.uses_left === null ? "unlimited uses" : link.uses_left === 1 ? "1 use left" : `${link.uses_left} uses left`;
   return (
     <div className="made-link">
-      <CopyField label="Link" value={invitationTo(link.code)} />
+      <CopyField label="Link" value={invitationTo({ code: link.code, name })} />
       <div className="row">
         <span className="muted small grow">
-          {until}, {uses}.
+          {until}, {uses}
+          {link.username !== me && (
+            <>
+              , created by <bdi>{link.username}</bdi>
+            </>
+          )}
+          .
         </span>
         <button type="button" className="button danger" disabled={work.busy} onClick={() => void work.run(end)}>
-          End
+          Revoke
         </button>
       </div>
       {work.error !== null && (
@@ -94,11 +123,11 @@ function Make({ room, onMade }: { room: Room; onMade: (link: InvitationLink) => 
     });
   return (
     <Form onSubmit={() => (wrong ? undefined : void make())}>
-      <p className="muted">Whoever has the link becomes a member by opening it.</p>
+      <p className="muted">Anyone who opens the link and signs in can join.</p>
       <div className="two">
         <div className="field">
           <label className="label" htmlFor={`${id}-lasting`}>
-            Good for
+            Valid for
           </label>
           <select
             id={`${id}-lasting`}
@@ -114,12 +143,12 @@ function Make({ room, onMade }: { room: Room; onMade: (link: InvitationLink) => 
           </select>
         </div>
         <Field
-          label="How many may use it"
+          label="Maximum uses"
           inputMode="numeric"
           autoComplete="off"
-          placeholder="Any number"
+          placeholder="Unlimited"
           value={uses}
-          error={wrong ? "A number from 1 to 1,000,000, or nothing." : null}
+          error={wrong ? "Enter a number from 1 to 1,000,000, or leave it empty." : null}
           onChange={(event) => setUses(event.target.value.trim())}
         />
       </div>
@@ -131,35 +160,6 @@ function Make({ room, onMade }: { room: Room; onMade: (link: InvitationLink) => 
       <footer>
         <button type="submit" className="button primary" disabled={work.busy || wrong}>
           Create link
-        </button>
-      </footer>
-    </Form>
-  );
-}
-
-function End({ end }: { end: (code: string) => Promise<void> }) {
-  const work = useWork();
-  const [text, setText] = useState("");
-  const [ended, setEnded] = useState(false);
-  const submit = async () => {
-    setEnded(false);
-    if (!(await work.run(() => end(invitationIn(text))))) return;
-    setText("");
-    setEnded(true);
-  };
-  return (
-    <Form onSubmit={() => void submit()}>
-      <Field
-        label="Link or code"
-        verbatim
-        value={text}
-        error={work.error}
-        onChange={(event) => setText(event.target.value)}
-      />
-      <p role="status">{ended && "The link no longer works."}</p>
-      <footer>
-        <button type="submit" className="button danger" disabled={work.busy || text.trim() === ""}>
-          End this link
         </button>
       </footer>
     </Form>

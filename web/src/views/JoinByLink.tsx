@@ -1,13 +1,13 @@
 import { useState } from "react";
 import { useClient } from "../context.ts";
-import { invitationIn, open } from "../location.ts";
+import { type Invitation, invitationIn, open } from "../location.ts";
 import { Refused } from "../session.ts";
 import { Dialog, Field, Form, useWork } from "./ui.tsx";
 
-/** Join by an invitation; `code` is there already if its address was opened. */
-export function JoinByLink({ code: given, onClose }: { code: string; onClose: () => void }) {
+/** Join by an invitation link, from the address or pasted. */
+export function JoinByLink({ invitation, onClose }: { invitation: Invitation | null; onClose: () => void }) {
   const client = useClient();
-  const [text, setText] = useState(given);
+  const [text, setText] = useState(invitation?.code ?? "");
   const { busy, error, run } = useWork();
   const join = () =>
     run(async () => {
@@ -18,21 +18,37 @@ export function JoinByLink({ code: given, onClose }: { code: string; onClose: ()
   return (
     <Dialog title="Join by invitation" onClose={onClose}>
       <Form onSubmit={join}>
-        {given !== "" && <p>You were invited. Joining, you become a member, and the others see that you came.</p>}
-        <Field
-          label="Invitation link"
-          data-autofocus
-          verbatim
-          hint="The whole link, or the code at its end."
-          error={error}
-          value={text}
-          onChange={(event) => setText(event.target.value)}
-        />
+        {invitation === null ? (
+          <Field
+            label="Invitation link"
+            data-autofocus
+            verbatim
+            hint="The whole link, or only its code"
+            error={error}
+            value={text}
+            onChange={(event) => setText(event.target.value)}
+          />
+        ) : (
+          <p>
+            You have been invited to {invitation.name === "" ? "a room" : <b dir="auto">{invitation.name}</b>}. Its
+            members will see that you joined.
+          </p>
+        )}
+        {invitation !== null && error !== null && (
+          <p role="alert" className="error">
+            {error}
+          </p>
+        )}
         <footer>
           <button type="button" className="button" onClick={onClose}>
             Not now
           </button>
-          <button type="submit" className="button primary" disabled={busy || text.trim() === ""}>
+          <button
+            type="submit"
+            className="button primary"
+            data-autofocus={invitation !== null || undefined}
+            disabled={busy || text.trim() === ""}
+          >
             Join
           </button>
         </footer>
@@ -45,9 +61,9 @@ function explain(error: unknown): never {
   if (error instanceof Refused && error.code === "not_found")
     throw new Refused({
       ...error,
-      message: "This invitation is not good any more: it has expired, was used up or taken back.",
+      message: "This invitation is no longer valid: it has expired, was used up or was revoked.",
     });
   if (error instanceof Refused && error.code === "conflict")
-    throw new Refused({ ...error, message: "You are a member already: you find it among your rooms." });
+    throw new Refused({ ...error, message: "You are already a member of this room: it is in your list of rooms." });
   throw error;
 }

@@ -1,27 +1,50 @@
 import { Check, Copy } from "lucide-react";
 import type { Nodes } from "mdast";
-import { type ComponentProps, Fragment, memo, type ReactNode, useRef, useState } from "react";
-import { isEmojiOnly, isLong, isPlain, linkTarget, parsed } from "./markdown.ts";
+import { Component, type ComponentProps, Fragment, memo, type ReactNode, useRef, useState } from "react";
+import { isEmojiOnly, isLong, isPlain, linkTarget, parsed, visibleIfFolded } from "./markdown.ts";
 
-/** What a message says. */
-export const Content = memo(function Content({
-  content,
-  mentions,
-  me,
-  here = window.location.href,
-}: {
+interface ContentProps {
   content: string;
   mentions: readonly string[];
   me: string;
-  /** The address of the page: links to it stay inside. */
+  /** The origin of the page: links to it open in place. */
   here?: string;
-}) {
-  if (isEmojiOnly(content)) return <p className="emoji-only">{content}</p>;
-  if (isPlain(content)) return <p>{content}</p>;
-  return shown(parsed(content, mentions, me), here);
+}
+
+/** The content of a message. */
+export const Content = memo(function Content(props: ContentProps) {
+  return (
+    <UnlessBroken key={props.content} fallback={<AsTyped>{props.content}</AsTyped>}>
+      <Formatted {...props} />
+    </UnlessBroken>
+  );
 });
 
-/** The same, folded when it is long. `opened` remembers what was unfolded while rows come and go. */
+function Formatted({ content, mentions, me, here = window.location.href }: ContentProps) {
+  if (isEmojiOnly(content)) return <p className="emoji-only">{content}</p>;
+  if (isPlain(content)) return <p>{content}</p>;
+  const tree = parsed(content, mentions, me);
+  return tree === null ? <AsTyped>{content}</AsTyped> : shown(tree, here);
+}
+
+function AsTyped({ children }: { children: string }) {
+  return <p className="as-typed">{children}</p>;
+}
+
+/** If one message cannot be rendered, its plain text is shown, and the page goes on. */
+class UnlessBroken extends Component<{ fallback: ReactNode; children: ReactNode }, { broken: boolean }> {
+  override state = { broken: false };
+
+  static getDerivedStateFromError(): { broken: boolean } {
+    return { broken: true };
+  }
+
+  override render(): ReactNode {
+    return this.state.broken ? this.props.fallback : this.props.children;
+  }
+}
+
+/** The content, folded if it is long. `opened` has the ids of unfolded messages while their rows unmount and mount. */
 export function Folded({
   id,
   opened,
@@ -37,7 +60,7 @@ export function Folded({
   return (
     <>
       <div className={open ? "" : "folded"}>
-        <Content {...rest} />
+        <Content {...rest} content={open ? rest.content : visibleIfFolded(rest.content)} />
       </div>
       <button type="button" className="more" aria-expanded={open} onClick={toggle}>
         {open ? "Show less" : "Show more"}
@@ -47,8 +70,8 @@ export function Folded({
 }
 
 /**
- * A node of the tree as an element. These are all that there are: what else the parser should know one day is shown by
- * its text. Nothing becomes HTML on the way.
+ * Render a node of the tree as an element. A node of an unknown type is shown by
+ * its text. No node becomes HTML.
  */
 function shown(node: Nodes, here: string): ReactNode {
   switch (node.type) {
@@ -88,7 +111,7 @@ function children(node: Extract<Nodes, { children: unknown }>, here: string): Re
   return node.children.map((child, index) => <Fragment key={index}>{shown(child, here)}</Fragment>);
 }
 
-/** The items of a list without blank lines have no paragraphs. */
+/** In a list without blank lines, the items have no paragraphs. */
 function tight(node: Extract<Nodes, { type: "listItem" }>, here: string): ReactNode {
   return node.children.map((child, index) => (
     // biome-ignore lint/suspicious/noArrayIndexKey: the tree of a content is always the same

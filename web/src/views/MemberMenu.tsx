@@ -3,8 +3,9 @@ import { AtSign, Ban, Crown, MessageCircle, Shield, ShieldOff, UserMinus, Volume
 import type { Member, Room } from "../contract.gen.ts";
 import { mayActOn } from "./rights.ts";
 import { Item, MenuContent } from "./ui.tsx";
+import { isAhead } from "./useMuted.ts";
 
-/** What a moderator may want to do with a member. */
+/** A moderator's action on a member. */
 export type Task = "mute" | "unmute" | "kick" | "ban" | "promote" | "demote" | "hand_over";
 
 export interface Act {
@@ -12,11 +13,11 @@ export interface Act {
   readonly username: string;
 }
 
-/** What one can do about a member. One menu for all rows, of which there may be thousands. */
+/** The menu about a member. One menu serves all rows, of which there may be thousands. */
 export function MemberMenu({
   store,
   id,
-  member: { username, role },
+  member: { username, role, muted_until },
   room,
   onWrite,
   onMention,
@@ -36,7 +37,7 @@ export function MemberMenu({
       <MenuContent id={id} label={username}>
         {room.kind !== "direct" && (
           <Item onClick={() => onWrite(username)}>
-            <MessageCircle size={18} /> Start a conversation
+            <MessageCircle size={18} /> Message
           </Item>
         )}
         <Item onClick={() => onMention(username)}>
@@ -47,26 +48,29 @@ export function MemberMenu({
             <hr className="menu-separator" />
             {role === "member" && (
               <Item onClick={act("promote")}>
-                <Shield size={18} /> Make a moderator
+                <Shield size={18} /> Make moderator
               </Item>
             )}
             {role === "moderator" && (
               <Item onClick={act("demote")}>
-                <ShieldOff size={18} /> Make an ordinary member
+                <ShieldOff size={18} /> Remove as moderator
               </Item>
             )}
             {room.role === "owner" && (
               <Item onClick={act("hand_over")}>
-                <Crown size={18} /> Hand the room over
+                <Crown size={18} /> Transfer ownership
               </Item>
             )}
             <hr className="menu-separator" />
-            <Item onClick={act("mute")}>
-              <VolumeX size={18} /> Mute
-            </Item>
-            <Item onClick={act("unmute")}>
-              <Volume2 size={18} /> Unmute
-            </Item>
+            {isAhead(muted_until) ? (
+              <Item onClick={act("unmute")}>
+                <Volume2 size={18} /> Unmute
+              </Item>
+            ) : (
+              <Item onClick={act("mute")}>
+                <VolumeX size={18} /> Mute
+              </Item>
+            )}
             <Item danger onClick={act("kick")}>
               <UserMinus size={18} /> Kick
             </Item>

@@ -5,28 +5,29 @@ import { Virtualizer } from "virtua";
 import { useClient, useRoom, useView } from "../context.ts";
 import type { Member, Room } from "../contract.gen.ts";
 import { open } from "../location.ts";
-import { agoOf, reasonOf } from "../text.ts";
+import { agoOf, byName, reasonOf, withTimes } from "../text.ts";
 import { Bans } from "./Bans.tsx";
 import { type Act, MemberMenu } from "./MemberMenu.tsx";
 import { ModerationDialog } from "./ModerationDialog.tsx";
 import { Panel } from "./Panel.tsx";
 import { moderates } from "./rights.ts";
 import { Avatar, ListRows, useWork } from "./ui.tsx";
-
-/** Above it, the server does not tell who comes and goes. */
-const FOLLOWED = 200;
+import { isAhead } from "./useMuted.ts";
 
 type Row = { readonly heading: string } | Member;
 
-/** Who is in the room: those who are online, and the others. */
+/** The members of a room, those online first. */
 export function MembersPanel({
   room_id,
+  name,
   onClose,
   onMakeWay,
 }: {
   room_id: string;
+  /** The initial filter */
+  name: string;
   onClose: () => void;
-  /** The user goes to a place of the room. */
+  /** The user jumps to a message of the room. */
   onMakeWay: () => void;
 }) {
   const held = useRoom(room_id);
@@ -38,7 +39,7 @@ export function MembersPanel({
     <Panel title="Members" onClose={onClose}>
       {moderates(held.room.role) && held.room.kind !== "direct" && (
         <fieldset className="segments">
-          <legend className="hidden">Who is shown</legend>
+          <legend className="hidden">Show</legend>
           {[false, true].map((banned) => (
             <label key={String(banned)}>
               <input type="radio" name={id} checked={showsBans === banned} onChange={() => setShowsBans(banned)} />
@@ -50,13 +51,13 @@ export function MembersPanel({
       {showsBans ? (
         <Bans room_id={room_id} />
       ) : (
-        <People room={held.room} members={held.members} error={loading} onMakeWay={onMakeWay} />
+        <People room={held.room} members={held.members} name={name} error={loading} onMakeWay={onMakeWay} />
       )}
     </Panel>
   );
 }
 
-/** Have the members, anew with each connection. Answers why they cannot be had. */
+/** Loads the members at each connect. Returns why that failed. */
 function useLoaded(room_id: string): string | null {
   const client = useClient();
   const connected = useView((view) => view.status.is === "online");
@@ -78,17 +79,19 @@ function useLoaded(room_id: string): string | null {
 function People({
   room,
   members,
+  name,
   error,
   onMakeWay,
 }: {
   room: Room;
   members: ReadonlyMap<string, Member> | null;
+  name: string;
   error: string | null;
   onMakeWay: () => void;
 }) {
   const client = useClient();
   const connected = useView((view) => view.status.is === "online");
-  const [filter, setFilter] = useState("");
+  const [filter, setFilter] = useState(name);
   const [act, setAct] = useState<Act | null>(null);
   const scroller = useRef<HTMLDivElement>(null);
   const wanted = useDeferredValue(filter.trim().toLocaleLowerCase());
@@ -122,12 +125,11 @@ function People({
     });
   const mention = (username: string) => {
     onMakeWay();
-    // The menu gives the focus back, and the room may be hidden, until this is on the screen.
+    // Until the next frame, the menu gives the focus back, and the room may be hidden.
     requestAnimationFrame(() => requestAnimationFrame(() => writeMention(username)));
   };
-  const acted = () => {
-    if (room.members > FOLLOWED) client.load.members(room.room_id).catch(() => undefined);
-  };
+  /** The server sends no event about other users' mutes, nor, in large rooms, about presence. */
+  const acted = () => void client.load.members(room.room_id).catch(() => undefined);
   return (
     <>
       <div className="members-filter">
@@ -152,10 +154,10 @@ function People({
         )}
         {members === null && error === null && (
           <p className="muted" role="status">
-            {connected ? "Loading…" : "The members are shown when there is a connection."}
+            {connected ? "Loading…" : "The members will be shown when you are online."}
           </p>
         )}
-        {members !== null && rows.length === 0 && <p className="muted">Nobody here is called that.</p>}
+        {members !== null && rows.length === 0 && <p className="muted">No member has a name like this.</p>}
       </div>
       <div className="content members" ref={scroller}>
         <Virtualizer as={ListRows} item="li" scrollRef={scroller} data={rows}>
@@ -191,14 +193,14 @@ function People({
 }
 
 const MemberRow = memo(function MemberRow({
-  member: { username, role, online, last_seen },
+  member: { username, role, online, last_seen, muted_until },
   me,
   menu,
   onOpen,
 }: {
   member: Member;
   me: boolean;
-  /** The id of the menu about this member, while it is open */
+  /** The id of this member's menu, while it is open */
   menu: string | null;
   onOpen: (username: string, button: HTMLElement) => void;
 }) {
@@ -210,6 +212,11 @@ const MemberRow = memo(function MemberRow({
           <span className="ellipsis">{username}</span>
           {me && <span className="muted small">you</span>}
           {role !== "member" && <span className="role">{role}</span>}
+          {isAhead(muted_until) && (
+            <span className="role" title={withTimes(`Muted until ${muted_until}`)}>
+              muted
+            </span>
+          )}
         </span>
         {!online && last_seen !== null && (
           <span className="muted small ellipsis seen">last seen {agoOf(last_seen)}</span>
@@ -232,8 +239,6 @@ const MemberRow = memo(function MemberRow({
   );
 });
 
-const byName = new Intl.Collator(undefined, { sensitivity: "base" });
-
 function rowsOf(members: ReadonlyMap<string, Member> | null, wanted: string): readonly Row[] {
   if (members === null) return [];
   const all = [...members.values()].filter(({ username }) => username.toLocaleLowerCase().includes(wanted));
@@ -247,7 +252,7 @@ function group(name: string, members: readonly Member[]): readonly Row[] {
   return members.length === 0 ? [] : [{ heading: `${name} (${members.length.toLocaleString()})` }, ...members];
 }
 
-/** Write a mention where the user was writing. */
+/** Insert a mention at the caret of the composer. */
 function writeMention(username: string): void {
   const box = document.querySelector<HTMLTextAreaElement>(".composer textarea");
   if (box === null) return;

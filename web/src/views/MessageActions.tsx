@@ -5,7 +5,7 @@ import { EmojiButton } from "./EmojiPicker.tsx";
 import { mayDelete, QUICK, type Tools } from "./tools.ts";
 import { IconButton, Item, MenuContent } from "./ui.tsx";
 
-/** What can be done with a message: a few at once, the rest in a menu, which the keyboard's menu key opens too. */
+/** The actions on a message: a few buttons, and a menu, which the keyboard's menu key opens too. */
 export function MessageActions({
   message,
   moderator,

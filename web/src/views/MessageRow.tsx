@@ -1,7 +1,7 @@
 import { Check, CheckCheck, CircleAlert, Clock, CornerUpRight } from "lucide-react";
 import { type KeyboardEvent, type MouseEvent, memo, useState } from "react";
 import type { Message } from "../contract.gen.ts";
-import { briefTimeOf, momentOf, timeOf, withTimes } from "../text.ts";
+import { briefTimeOf, momentOf, plainOf, timeOf, withTimes } from "../text.ts";
 import { Folded } from "./Markdown.tsx";
 import { MessageActions } from "./MessageActions.tsx";
 import { Reactions } from "./Reactions.tsx";
@@ -9,7 +9,10 @@ import type { MessageRow as Row } from "./rows.ts";
 import type { Mark, Tools } from "./tools.ts";
 import { Avatar } from "./ui.tsx";
 
-/** One message. It is rendered again only when something of its own changes. */
+/** Characters of the quoted message */
+const QUOTED = 120;
+
+/** One message. It renders again only when its own data changes. */
 export const MessageRow = memo(function MessageRow({
   row,
   tools,
@@ -23,13 +26,13 @@ export const MessageRow = memo(function MessageRow({
   row: Row;
   tools: Tools;
   moderator: boolean;
-  /** How far it has got; null where that is not told. */
+  /** The delivery state; null if there is none to show. */
   mark: Mark | null;
   readBy: string;
-  /** The message it answers; null if that is not held. */
+  /** The message that it replies to, if that is held. */
   replied: Message | null;
   highlighted: boolean;
-  /** The one of all messages that Tab leads to. */
+  /** Whether the Tab key leads to this message. */
   current: boolean;
 }) {
   const { message, grouped, unsent } = row;
@@ -44,7 +47,8 @@ export const MessageRow = memo(function MessageRow({
     setNear(true);
     setMenu(true);
   };
-  // Only for the pointer: to make it for each row that comes by would cost more than the rest of the row.
+  const showSender = () => tools.person(message.sender);
+  // Only under the pointer: formatting it for every row would cost more than the rest of the row.
   const moment = near ? momentOf(message.created_at) : undefined;
   const classes = ["message"];
   if (grouped) classes.push("grouped");
@@ -56,14 +60,14 @@ export const MessageRow = memo(function MessageRow({
       className={classes.join(" ")}
       tabIndex={current ? 0 : -1}
       data-key={row.key}
-      // Not where it enters: who scrolls has all the rows come by under the pointer.
+      // Not `onPointerEnter`: scrolling moves all rows under a resting pointer.
       onPointerMove={(event) => event.pointerType === "mouse" && setNear(true)}
       onPointerLeave={(event) => event.pointerType === "mouse" && setNear(false)}
       onFocus={() => setNear(true)}
       onBlur={(event) => {
         if (!event.currentTarget.contains(event.relatedTarget)) setNear(false);
       }}
-      // A right click is the browser's: it knows about links and selections.
+      // A right click opens the browser's menu, which handles links and selections.
       onContextMenu={(event) => event.button !== 2 && openMenu(event)}
       onKeyDown={(event) => event.key === "ContextMenu" && openMenu(event)}
     >
@@ -72,9 +76,10 @@ export const MessageRow = memo(function MessageRow({
           {briefTimeOf(message.created_at)}
         </time>
       ) : (
-        <span className="side">
+        // The same as the name below; keyboard users have the list of members.
+        <button type="button" className="side" tabIndex={-1} aria-hidden="true" onClick={showSender}>
           <Avatar name={message.sender} />
-        </span>
+        </button>
       )}
       <div className="body">
         {message.reply_to !== null && !message.deleted && <Quote replied={replied} jump={tools.jump} />}
@@ -82,7 +87,9 @@ export const MessageRow = memo(function MessageRow({
           <span className="hidden">{message.sender}: </span>
         ) : (
           <header>
-            <span className="sender">{message.sender}</span>{" "}
+            <button type="button" className="sender" tabIndex={-1} onClick={showSender}>
+              <bdi>{message.sender}</bdi>
+            </button>{" "}
             <time dateTime={message.created_at} title={moment}>
               {timeOf(message.created_at)}
             </time>
@@ -91,7 +98,7 @@ export const MessageRow = memo(function MessageRow({
         {message.deleted ? (
           <p className="tombstone">This message was deleted.</p>
         ) : (
-          <div className="content">
+          <div className="content" dir="auto">
             <Folded
               id={row.key}
               opened={tools.opened}
@@ -112,11 +119,11 @@ export const MessageRow = memo(function MessageRow({
         )}
       </div>
       {unsent !== null && unsent.refused === null && (
-        <span className="mark" title="Waits to be sent">
-          <Clock size={14} aria-label="Waits to be sent" />
+        <span className="mark" title="Waiting to be sent">
+          <Clock size={14} aria-label="Waiting to be sent" />
         </span>
       )}
-      {unsent === null && mark !== null && !message.deleted && <Told mark={mark} readBy={readBy} />}
+      {unsent === null && mark !== null && !message.deleted && <DeliveryMark mark={mark} readBy={readBy} />}
       {active && (
         <MessageActions
           message={message}
@@ -135,21 +142,21 @@ function Quote({ replied, jump }: { replied: Message | null; jump: (seq: number)
   if (replied === null)
     return (
       <div className="quote">
-        <CornerUpRight size={14} aria-hidden="true" /> In reply to an earlier one
+        <CornerUpRight size={14} aria-hidden="true" /> In reply to an earlier message
       </div>
     );
   return (
     <button type="button" className="quote" onClick={() => jump(replied.seq)}>
       <CornerUpRight size={14} aria-hidden="true" />
       <span className="hidden">In reply to </span>
-      <b>{replied.sender}</b>
-      <span className="ellipsis">{replied.deleted ? "deleted" : beginOf(replied.content)}</span>
+      <b>
+        <bdi>{replied.sender}</bdi>
+      </b>
+      <span className="ellipsis" dir="auto">
+        {replied.deleted ? "Message deleted" : plainOf(replied.content, QUOTED)}
+      </span>
     </button>
   );
-}
-
-function beginOf(content: string): string {
-  return content.slice(0, 200).replace(/\*\*|~~|`+|\s+/g, (sign) => (sign.trim() === "" ? " " : ""));
 }
 
 function Refusal({ why, client_id, tools }: { why: string; client_id: string; tools: Tools }) {
@@ -167,13 +174,13 @@ function Refusal({ why, client_id, tools }: { why: string; client_id: string; to
   );
 }
 
-const TOLD: Record<Mark, string> = { sent: "Sent", delivered: "Delivered", read: "Read" };
+const LABELS: Record<Mark, string> = { sent: "Sent", delivered: "Delivered", read: "Read" };
 
-function Told({ mark, readBy }: { mark: Mark; readBy: string }) {
-  const said = readBy === "" ? TOLD[mark] : `Read by ${readBy}`;
+function DeliveryMark({ mark, readBy }: { mark: Mark; readBy: string }) {
+  const label = readBy === "" ? LABELS[mark] : `Read by ${readBy}`;
   return (
-    <span className={`mark ${mark}`} title={said}>
-      {mark === "sent" ? <Check size={14} aria-label={said} /> : <CheckCheck size={14} aria-label={said} />}
+    <span className={`mark ${mark}`} title={label}>
+      {mark === "sent" ? <Check size={14} aria-label={label} /> : <CheckCheck size={14} aria-label={label} />}
     </span>
   );
 }

@@ -8,7 +8,7 @@ import type { Act, Task } from "./MemberMenu.tsx";
 
 interface Duration {
   readonly text: string;
-  /** null: for ever */
+  /** null: forever */
   readonly seconds: number | null;
 }
 
@@ -38,7 +38,8 @@ const QUESTIONS: Record<Task, Question> = {
     title: (username) => `Mute ${username}?`,
     does: "Mute",
     danger: true,
-    says: (username) => `${username} stays and reads, but cannot write, edit or react. Leaving does not end it.`,
+    says: (username) =>
+      `${username} can still read, but cannot send, edit or react. Leaving and joining again does not end the mute.`,
     durations: DURATIONS,
     ask: (client, about, seconds) => client.ask("mute", { ...about, duration: seconds ?? HOUR }),
   },
@@ -46,7 +47,7 @@ const QUESTIONS: Record<Task, Question> = {
     title: (username) => `Unmute ${username}?`,
     does: "Unmute",
     danger: false,
-    says: (username) => `If ${username} was muted, they can write again at once.`,
+    says: (username) => `${username} can write again right away.`,
     ask: (client, about) => client.ask("mute", { ...about, duration: 0 }),
   },
   kick: {
@@ -55,43 +56,43 @@ const QUESTIONS: Record<Task, Question> = {
     danger: true,
     says: (username, { kind, is_private }) =>
       kind === "topic" && !is_private
-        ? `${username} is removed, and may come back at any time.`
-        : `${username} is removed, and may come back when somebody invites them.`,
+        ? `${username} will be removed, and can join again at any time.`
+        : `${username} will be removed, and can come back if somebody invites them.`,
     ask: (client, about) => client.ask("kick", about),
   },
   ban: {
     title: (username) => `Ban ${username}?`,
     does: "Ban",
     danger: true,
-    says: (username) => `${username} is removed, and cannot come back by whichever way until the ban is over.`,
-    durations: [...DURATIONS, { text: "For ever", seconds: null }],
+    says: (username) => `${username} will be removed, and cannot come back until the ban ends.`,
+    durations: [...DURATIONS, { text: "Permanently", seconds: null }],
     ask: (client, about, seconds) => client.ask("ban", { ...about, duration: seconds }),
   },
   promote: {
     title: (username) => `Make ${username} a moderator?`,
-    does: "Make a moderator",
+    does: "Make moderator",
     danger: false,
-    says: (username) => `${username} can then delete what others wrote, and mute, kick and ban members.`,
+    says: (username) => `${username} will be able to delete messages of others, and to mute, kick and ban members.`,
     ask: (client, about) => client.ask("set_role", { ...about, role: "moderator" }),
   },
   demote: {
-    title: (username) => `Make ${username} an ordinary member?`,
-    does: "Make an ordinary member",
+    title: (username) => `Remove ${username} as moderator?`,
+    does: "Remove",
     danger: false,
-    says: (username) => `${username} no longer keeps order here.`,
+    says: (username) => `${username} stays a member, but can no longer moderate this room.`,
     ask: (client, about) => client.ask("set_role", { ...about, role: "member" }),
   },
   hand_over: {
-    title: (username) => `Hand the room over to ${username}?`,
-    does: "Hand over",
+    title: (username) => `Transfer ownership to ${username}?`,
+    does: "Transfer",
     danger: true,
     says: (username, room) =>
-      `${username} will own ${nameOf(room)}, and you will be a moderator. Only ${username} can give it back.`,
+      `${username} will own ${nameOf(room)}, and you will be a moderator. Only ${username} can transfer it back.`,
     ask: (client, about) => client.ask("set_role", { ...about, role: "owner" }),
   },
 };
 
-/** Asks a moderator before something is done about a member, and for how long. */
+/** Asks a moderator to confirm an action on a member, and for its duration. */
 export function ModerationDialog({
   act: { task, username },
   room,
@@ -117,7 +118,7 @@ export function ModerationDialog({
       <p>{says(username, room)}</p>
       {durations !== undefined && (
         <fieldset className="choices">
-          <legend>For how long</legend>
+          <legend>Duration</legend>
           {durations.map(({ text }, index) => (
             <label key={text} className="check">
               <input type="radio" name={id} checked={chosen === index} onChange={() => setChosen(index)} />

@@ -2,25 +2,20 @@ import { X } from "lucide-react";
 import { useMemo, useState } from "react";
 import { useClient } from "../context.ts";
 import { open } from "../location.ts";
-import type { State } from "../store.ts";
-import { tailOf } from "../timeline.ts";
+import { knownUsers, matchingUsers } from "./knownUsers.ts";
+import { SuggestedUsers } from "./SuggestedUsers.tsx";
 import { Avatar, Dialog, Field, Form, useWork } from "./ui.tsx";
 
-const SUGGESTED = 6;
-const LOOKED_AT = 50;
-
-/** With one other, or with several: a group, which may have a title. */
+/** Starts a conversation with one user, or a group, which may have a name. */
 export function NewConversation({ onClose }: { onClose: () => void }) {
   const client = useClient();
   const [people, setPeople] = useState<readonly string[]>([]);
   const [name, setName] = useState("");
   const [title, setTitle] = useState("");
   const { busy, error, run, clear } = useWork();
-  const known = useMemo(() => peopleKnown(client.state), [client]);
+  const known = useMemo(() => knownUsers(client.state), [client]);
   const written = name.trim();
-  const suggested = known
-    .filter((one) => one.toLocaleLowerCase().includes(written.toLocaleLowerCase()) && !people.includes(one))
-    .slice(0, SUGGESTED);
+  const suggested = matchingUsers(known, written, new Set(people));
   const all = written === "" || people.includes(written) ? people : [...people, written];
   const isGroup = all.length > 1;
   const add = (username: string) => {
@@ -31,7 +26,7 @@ export function NewConversation({ onClose }: { onClose: () => void }) {
     run(async () => {
       const { username } = await client.ask("get_profile", { username: written });
       add(username);
-      // The next one may have been begun meanwhile.
+      // The user may have typed the next name meanwhile.
       setName((now) => (now.trim() === written ? "" : now));
     });
   const addSuggested = (username: string) => {
@@ -56,7 +51,7 @@ export function NewConversation({ onClose }: { onClose: () => void }) {
                 <span className="ellipsis">{person}</span>
                 <button
                   type="button"
-                  aria-label={`Take out ${person}`}
+                  aria-label={`Remove ${person}`}
                   onClick={() => setPeople(people.filter((one) => one !== person))}
                 >
                   <X size={16} />
@@ -73,6 +68,12 @@ export function NewConversation({ onClose }: { onClose: () => void }) {
             error={error}
             value={name}
             onChange={(event) => setName(event.target.value)}
+            // Enter adds the typed name, and the field is free for another.
+            onKeyDown={(event) => {
+              if (event.key !== "Enter" || event.nativeEvent.isComposing || written === "") return;
+              event.preventDefault();
+              void addWritten();
+            }}
           />
           <button
             type="button"
@@ -83,27 +84,16 @@ export function NewConversation({ onClose }: { onClose: () => void }) {
             Add
           </button>
         </div>
-        {suggested.length > 0 && (
-          <fieldset className="suggested">
-            <legend className="muted small">People you know</legend>
-            {suggested.map((person) => (
-              <button key={person} type="button" className="chip" onClick={() => addSuggested(person)}>
-                <Avatar name={person} small />
-                <span className="ellipsis">{person}</span>
-              </button>
-            ))}
-          </fieldset>
-        )}
+        <SuggestedUsers names={suggested} onChoose={addSuggested} />
         {isGroup ? (
           <Field
-            label="Title of the group"
-            placeholder="May stay empty"
+            label="Group name (optional)"
             autoComplete="off"
             value={title}
             onChange={(event) => setTitle(event.target.value)}
           />
         ) : (
-          <p className="muted small">Add more than one person for a group.</p>
+          <p className="muted small">Add more people to make it a group.</p>
         )}
         <footer>
           <button type="button" className="button" onClick={onClose}>
@@ -116,18 +106,4 @@ export function NewConversation({ onClose }: { onClose: () => void }) {
       </Form>
     </Dialog>
   );
-}
-
-/** Whom one has heard lately, or talks to. */
-function peopleKnown({ me, rooms }: State): string[] {
-  const people = new Set<string>();
-  const latest = [...rooms.values()].sort((one, other) =>
-    (other.room.last_message?.created_at ?? "") < (one.room.last_message?.created_at ?? "") ? -1 : 1,
-  );
-  for (const { room, segments } of latest) {
-    if (room.kind === "direct" && room.title !== null) people.add(room.title);
-    for (const { sender } of tailOf(segments).messages.slice(-LOOKED_AT)) people.add(sender);
-  }
-  people.delete(me);
-  return [...people];
 }

@@ -23,7 +23,7 @@ export function NewTopic({ onClose }: { onClose: () => void }) {
           required
           autoComplete="off"
           autoCapitalize="none"
-          hint="Short and telling."
+          hint="For example: release-planning"
           error={error}
           value={name}
           onChange={(event) => setName(event.target.value)}
@@ -35,8 +35,8 @@ export function NewTopic({ onClose }: { onClose: () => void }) {
           </label>
           <p className="muted small">
             {isPrivate
-              ? "Only those whom its members invite can see it and join."
-              : "Everybody on this server can find it and join."}
+              ? "Only people you or other members invite can see it and join."
+              : "Everyone on this server can find it and join."}
           </p>
         </div>
         <footer>

@@ -4,7 +4,7 @@ import { IconButton } from "./ui.tsx";
 
 const SHOWN_FOR = 6000;
 
-/** A sentence about what was just asked for. It goes away by itself. */
+/** A sentence about the last action, which disappears after a while. */
 export function Notice({ notice, onClose }: { notice: { readonly text: string }; onClose: () => void }) {
   // biome-ignore lint/correctness/useExhaustiveDependencies: the time begins with each notice
   useEffect(() => {

@@ -4,18 +4,20 @@ import type { Route } from "../location.ts";
 import { IconButton } from "./ui.tsx";
 import { useMatches } from "./useMatches.ts";
 
-/** What is beside the room; instead of it, where there is no place for both. */
-export type Shown = { readonly kind: "members" } | { readonly kind: "search"; readonly here: boolean };
+/** The panel beside the room; on a narrow screen, instead of it. */
+export type Shown =
+  | { readonly kind: "members" /** The filter; "": all */; readonly name: string }
+  | { readonly kind: "search"; readonly here: boolean };
 
-/** Where a panel is shown instead of the room, as in app.css. */
+/** Narrow screens show a panel instead of the room, as in app.css. */
 const narrow = window.matchMedia("(max-width: 1100px)");
 
-/** Which panel is open. Closing it gives the focus back to what opened it. */
+/** Which panel is open. Closing it returns the focus to the element that opened it. */
 export function usePanel(route: Route): {
   shown: Shown | null;
   show: (panel: Shown) => void;
   close: () => void;
-  /** Somebody goes to a place of the room: the panel makes way if it hides the room. */
+  /** The user jumps to a message: close the panel if it hides the room. */
   makeWay: () => void;
 } {
   const [shown, setShown] = useState<Shown | null>(null);
@@ -38,7 +40,7 @@ export function usePanel(route: Route): {
   };
   const close = () => {
     setShown(null);
-    // What opened it may be hidden until this is on the screen.
+    // The element that opened it may be hidden until the next frame.
     requestAnimationFrame(() => {
       if (opener.current instanceof HTMLElement) opener.current.focus();
     });
@@ -46,7 +48,7 @@ export function usePanel(route: Route): {
   return { shown, show, close, makeWay };
 }
 
-/** A panel with its heading. Escape closes it, unless something else is open or being written. */
+/** A panel with its heading. Escape closes it, unless a menu is open or a text is being written. */
 export function Panel({ title, onClose, children }: { title: string; onClose: () => void; children: ReactNode }) {
   const aside = useRef<HTMLElement>(null);
   const heading = useRef<HTMLHeadingElement>(null);
@@ -56,7 +58,7 @@ export function Panel({ title, onClose, children }: { title: string; onClose: ()
   useEffect(() => {
     if (aside.current?.contains(document.activeElement) !== true) heading.current?.focus();
     let covered = false;
-    // Before what is over the page hears of the key, and goes.
+    // In the capture phase, before an open menu or dialog closes at the same key.
     const before = () => {
       covered = document.querySelector("[role=dialog], [role=menu]") !== null;
     };

@@ -5,7 +5,7 @@ import type { Tools } from "./tools.ts";
 
 const NAMED = 12;
 
-/** The emoji on a message, each with how many put it there; a press puts one's own, or takes it off. */
+/** The emoji on a message, each with its count; a press adds or removes the user's own. */
 export function Reactions({ message, tools }: { message: Message; tools: Tools }) {
   const reactions = Object.entries(message.reactions);
   if (reactions.length === 0) return null;

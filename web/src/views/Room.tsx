@@ -1,10 +1,12 @@
-import { useCallback, useMemo, useState } from "react";
+import { useCallback, useMemo, useRef, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
-import { linkTo, open } from "../location.ts";
+import { hrefTo, linkTo, open } from "../location.ts";
 import { reasonOf } from "../text.ts";
 import { Composer } from "./Composer.tsx";
+import { copyToClipboard } from "./clipboard.ts";
 import { Notice } from "./Notice.tsx";
+import type { RoomTask } from "./RoomDialog.tsx";
 import { RoomHeader } from "./RoomHeader.tsx";
 import { Timeline } from "./Timeline.tsx";
 import { Typing } from "./Typing.tsx";
@@ -13,43 +15,63 @@ import { Dialog, Form, useWork } from "./ui.tsx";
 import { useReceipts } from "./useReceipts.ts";
 import "../styles/timeline.css";
 
-/** What the composer is about, besides a new message. */
+/** The message that the composer edits or replies to. */
 export interface Target {
   readonly kind: "reply" | "edit";
   readonly message: Message;
 }
 
-/** One room: its header, its timeline, and where one writes. `members`: who is in it is shown beside it. */
+/** One room: its header, its timeline and its composer. `members`: whether the members are shown beside it. */
 export function Room({
   room_id,
   seq,
   members,
   onMembers,
+  onPerson,
   onSearch,
 }: {
   room_id: string;
   seq: number | null;
   members: boolean;
   onMembers: () => void;
+  /** Show a member in the list */
+  onPerson: (username: string) => void;
   onSearch: () => void;
 }) {
   const kind = useView((view) => view.state.rooms.get(room_id)?.room.kind);
   const role = useView((view) => view.state.rooms.get(room_id)?.room.role);
   const [target, setTarget] = useState<Target | null>(null);
   const [removing, setRemoving] = useState<Message | null>(null);
+  const [task, setTask] = useState<RoomTask | null>(null);
   const [notice, setNotice] = useState<{ readonly text: string } | null>(null);
   const tell = useCallback((text: string) => setNotice({ text }), []);
-  const tools = useTools(room_id, setTarget, setRemoving, tell);
+  const tools = useTools(room_id, setTarget, setRemoving, tell, onPerson);
   useReceipts(room_id);
   if (kind === undefined) return null;
+  const address = new URL(hrefTo(room_id), window.location.href).href;
+  const copyAddress = async () => {
+    if (await copyToClipboard(address)) tell("The link was copied.");
+    else setTask("address");
+  };
   return (
     <section className="room" aria-label="Room">
-      <RoomHeader room_id={room_id} members={members} onMembers={onMembers} onSearch={onSearch} />
+      <RoomHeader
+        room_id={room_id}
+        members={members}
+        task={task}
+        address={address}
+        onTask={setTask}
+        onCopyLink={() => void copyAddress()}
+        onMembers={onMembers}
+        onSearch={onSearch}
+      />
       <Timeline
         room_id={room_id}
         seq={seq}
         tools={tools}
         moderator={kind !== "direct" && (role === "owner" || role === "moderator")}
+        onInvite={() => setTask("invite")}
+        onCopyLink={() => void copyAddress()}
       />
       {notice !== null && <Notice notice={notice} onClose={() => setNotice(null)} />}
       <Typing room_id={room_id} />
@@ -64,16 +86,14 @@ function useTools(
   onTarget: (target: Target) => void,
   onRemove: (message: Message) => void,
   tell: (text: string) => void,
+  onPerson: (username: string) => void,
 ): Tools {
   const client = useClient();
+  const latest = useRef(onPerson);
+  latest.current = onPerson;
   return useMemo(() => {
-    const copy = (text: string, done: string) =>
-      navigator.clipboard === undefined
-        ? tell("This browser lets a page copy only over HTTPS.")
-        : void navigator.clipboard.writeText(text).then(
-            () => tell(done),
-            () => tell("The browser did not let this page copy."),
-          );
+    const copy = async (text: string, done: string) =>
+      tell((await copyToClipboard(text)) ? done : "The browser does not allow this page to copy.");
     return {
       me: client.me,
       react: (message, emoji) => {
@@ -83,9 +103,10 @@ function useTools(
       reply: (message) => onTarget({ kind: "reply", message }),
       edit: (message) => onTarget({ kind: "edit", message }),
       remove: onRemove,
-      copyText: (message) => copy(message.content, "The text is copied."),
-      copyLink: (message) => copy(linkTo(room_id, message.seq), "The link is copied."),
+      copyText: (message) => void copy(message.content, "The text was copied."),
+      copyLink: (message) => void copy(linkTo(room_id, message.seq), "The link was copied."),
       jump: (seq) => open(room_id, seq),
+      person: (username) => latest.current(username),
       retry: (client_id) => void client.retryUnsent(client_id),
       discard: (client_id) => void client.discardUnsent(client_id),
       opened: new Set(),
@@ -100,10 +121,10 @@ function Removal({ message, onClose }: { message: Message; onClose: () => void }
     if (await run(() => client.ask("delete", { message_id: message.id }))) onClose();
   };
   return (
-    <Dialog title="Delete this?" onClose={onClose}>
+    <Dialog title="Delete this message?" onClose={onClose}>
       <Form onSubmit={() => void remove()}>
-        <p>Everybody sees that something was deleted, but not what it was. This cannot be undone.</p>
-        <blockquote className="removal">
+        <p>Everyone will see that a message was deleted, but not what it said. This cannot be undone.</p>
+        <blockquote className="removal" dir="auto">
           <b>{message.sender}</b> {message.content.slice(0, 300)}
         </blockquote>
         {error !== null && (
@@ -112,7 +133,7 @@ function Removal({ message, onClose }: { message: Message; onClose: () => void }
           </p>
         )}
         <footer>
-          <button type="button" className="button" onClick={onClose}>
+          <button type="button" className="button" data-autofocus onClick={onClose}>
             Cancel
           </button>
           <button type="submit" className="button danger" disabled={busy}>

@@ -1,36 +1,40 @@
-import { useState } from "react";
-import { useClient } from "../context.ts";
+import { useMemo, useState } from "react";
+import { useClient, useRoom } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
 import { open } from "../location.ts";
-import { nameOf } from "../text.ts";
 import { Confirm, CopyField } from "./Confirm.tsx";
 import { InvitationDialog } from "./InvitationDialog.tsx";
+import { knownUsers, matchingUsers } from "./knownUsers.ts";
+import { SuggestedUsers } from "./SuggestedUsers.tsx";
 import { Dialog, Field, Form, useWork } from "./ui.tsx";
 
-/** What the menu of a room asks for. */
-export type RoomTask = "invite" | "link" | "rename" | "leave" | "block" | "unblock" | "address";
+/** The dialogs of a room's menu. */
+export type RoomTask = "invite" | "link" | "rename" | "date" | "leave" | "block" | "unblock" | "address";
 
 export function RoomDialog({
   task,
   room,
+  name,
   address,
   onClose,
 }: {
   task: RoomTask;
   room: Room;
+  name: string;
   /** Of the room, on this page */
   address: string;
   onClose: () => void;
 }) {
   const client = useClient();
-  const name = nameOf(room);
   switch (task) {
     case "invite":
-      return <Invite room={room} onClose={onClose} />;
+      return <Invite room={room} name={name} onClose={onClose} />;
     case "link":
-      return <InvitationDialog room={room} onClose={onClose} />;
+      return <InvitationDialog room={room} name={name} onClose={onClose} />;
     case "rename":
       return <Rename room={room} onClose={onClose} />;
+    case "date":
+      return <GoToDate room={room} onClose={onClose} />;
     case "leave":
       return (
         <Confirm
@@ -57,13 +61,13 @@ export function RoomDialog({
           work={() => client.blocks.block(name)}
           onClose={onClose}
         >
-          <p>{name} can then neither write to you nor invite you, and does not see whether you are online.</p>
+          <p>{name} will not be able to send you direct messages or invite you, or see whether you are online.</p>
         </Confirm>
       );
     case "unblock":
       return (
         <Confirm title={`Unblock ${name}?`} does="Unblock" work={() => client.blocks.unblock(name)} onClose={onClose}>
-          <p>{name} can then write to you and invite you again, and sees whether you are online.</p>
+          <p>{name} will be able to send you direct messages, to invite you, and to see whether you are online.</p>
         </Confirm>
       );
     case "address":
@@ -75,24 +79,26 @@ export function RoomDialog({
   }
 }
 
-/** What it means to leave the room. */
+/** The consequences of leaving the room. */
 function leaving(room: Room): string[] {
   const alone = room.members === 1;
   const isPublic = room.kind === "topic" && !room.is_private;
   const heir =
-    "You own this room. It goes to its longest-standing moderator, or else to its longest-standing member.";
+    "You own this room. Ownership passes to the moderator who has been here longest or, without one, to the member.";
   const back = isPublic
-    ? "You can come back whenever you like."
+    ? "You can join again at any time."
     : alone
-      ? "You are the only one here: nobody will be able to come back."
-      : "You can come back only if somebody invites you again.";
+      ? "You are the only member: no one will be able to come back."
+      : "You can come back only if somebody invites you.";
   return room.role === "owner" && !alone ? [heir, back] : [back];
 }
 
-function Invite({ room, onClose }: { room: Room; onClose: () => void }) {
+function Invite({ room, name, onClose }: { room: Room; name: string; onClose: () => void }) {
   const client = useClient();
   const work = useWork();
   const [username, setUsername] = useState("");
+  const known = useMemo(() => knownUsers(client.state), [client]);
+  const members = useRoom(room.room_id)?.members;
   const [invited, setInvited] = useState<string | null>(null);
   const invite = async () => {
     setInvited(null);
@@ -102,24 +108,73 @@ function Invite({ room, onClose }: { room: Room; onClose: () => void }) {
     setUsername("");
   };
   return (
-    <Dialog title={`Invite to ${nameOf(room)}`} onClose={onClose}>
+    <Dialog title={`Invite to ${name}`} onClose={onClose}>
       <Form onSubmit={() => void invite()}>
         <Field
           label="Username"
-          hint="Whom you invite is a member at once."
+          hint="They become a member right away."
           data-autofocus
           verbatim
           value={username}
           error={work.error}
           onChange={(event) => setUsername(event.target.value)}
         />
-        <p role="status">{invited !== null && `${invited} is a member now.`}</p>
+        <SuggestedUsers
+          names={matchingUsers(known, username.trim(), new Set(members?.keys()))}
+          onChoose={(chosen) => setUsername(chosen)}
+        />
+        <p role="status">{invited !== null && `${invited} is now a member.`}</p>
         <footer>
           <button type="button" className="button" onClick={onClose}>
             Close
           </button>
           <button type="submit" className="button primary" disabled={work.busy || username.trim() === ""}>
             Invite
+          </button>
+        </footer>
+      </Form>
+    </Dialog>
+  );
+}
+
+function GoToDate({ room, onClose }: { room: Room; onClose: () => void }) {
+  const client = useClient();
+  const work = useWork();
+  const [date, setDate] = useState("");
+  const [missing, setMissing] = useState(false);
+  const go = () =>
+    work.run(async () => {
+      const midnight = new Date(`${date}T00:00`); // by the clock of the user
+      const seq = await client.load.firstSince(room.room_id, midnight.toISOString());
+      setMissing(seq === null);
+      if (seq === null) return;
+      onClose();
+      open(room.room_id, seq);
+    });
+  return (
+    <Dialog title="Go to a date" onClose={onClose}>
+      <Form onSubmit={() => void go()}>
+        <Field
+          label="Date"
+          type="date"
+          data-autofocus
+          value={date}
+          error={work.error ?? (missing ? "There are no messages on this date or later." : null)}
+          onChange={(event) => {
+            setMissing(false);
+            setDate(event.target.value);
+          }}
+        />
+        <footer>
+          <button type="button" className="button" onClick={onClose}>
+            Cancel
+          </button>
+          <button
+            type="submit"
+            className="button primary"
+            disabled={work.busy || Number.isNaN(Date.parse(`${date}T00:00`))}
+          >
+            Go
           </button>
         </footer>
       </Form>
@@ -136,7 +191,7 @@ function Rename({ room, onClose }: { room: Room; onClose: () => void }) {
     if (await work.run(() => client.ask("set_title", { room_id, title: title.trim() }))) onClose();
   };
   return (
-    <Dialog title="Rename the group" onClose={onClose}>
+    <Dialog title="Rename group" onClose={onClose}>
       <Form onSubmit={() => void rename()}>
         <Field
           label="Name"

@@ -1,7 +1,9 @@
 import "../styles/header.css";
 import {
   ArrowLeft,
+  ArrowUpToLine,
   Ban,
+  CalendarDays,
   Copy,
   Hash,
   Link,
@@ -13,13 +15,12 @@ import {
   UserPlus,
   Users,
 } from "lucide-react";
-import { useEffect, useRef, useState } from "react";
+import { useEffect, useRef } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
-import { hrefTo, open } from "../location.ts";
+import { open } from "../location.ts";
 import type { RoomState } from "../store.ts";
 import { agoOf, nameOf } from "../text.ts";
-import { copied } from "./copied.ts";
 import { lazyDialog } from "./lazy.tsx";
 import type { RoomTask } from "./RoomDialog.tsx";
 import { mayInvite, moderates } from "./rights.ts";
@@ -27,35 +28,39 @@ import { Avatar, IconButton, Item, Menu } from "./ui.tsx";
 
 const RoomDialog = lazyDialog(() => import("./RoomDialog.tsx").then((part) => part.RoomDialog));
 
-/** Up to so many, the server tells who of the members is online: they are asked for when the room is opened. */
+/** Up to this many members, the server sends presence, so they are loaded when the room opens. */
 const FOLLOWED = 200;
-const SAID_FOR = 3000;
 
-/** What the room is, who is there, and what one can do with it. */
+/** The room's name, presence and menu. */
 export function RoomHeader({
   room_id,
   members,
+  task,
+  address,
+  onTask: setTask,
+  onCopyLink,
   onMembers,
   onSearch,
 }: {
   room_id: string;
   /** Whether the members are shown */
   members: boolean;
+  /** The dialog that is open */
+  task: RoomTask | null;
+  /** Of the room, on this page */
+  address: string;
+  onTask: (task: RoomTask | null) => void;
+  onCopyLink: () => void;
   onMembers: () => void;
   onSearch: () => void;
 }) {
+  const client = useClient();
   const held = useHead(room_id);
-  const [task, setTask] = useState<RoomTask | null>(null);
-  const [said, say] = useSaid();
   const blocked = useBlocked(held?.room);
   const presence = usePresence(held);
   if (held === undefined) return null;
   const { room } = held;
-  const address = new URL(hrefTo(room_id), window.location.href).href;
-  const copyAddress = async () => {
-    if (await copied(address)) say("The link was copied.");
-    else setTask("address");
-  };
+  const name = nameOf(room, held.members, client.me);
   return (
     <header className="room-header">
       <IconButton label="Back" className="only-phone" onClick={() => open(null)}>
@@ -63,13 +68,10 @@ export function RoomHeader({
       </IconButton>
       <Sign room={room} online={presence.online} />
       <div className="grow">
-        <h1 className="ellipsis" tabIndex={-1}>
-          {nameOf(room)}
+        <h1 className="ellipsis" dir="auto" tabIndex={-1}>
+          {name}
         </h1>
-        <p className="muted small ellipsis">
-          <span role="status">{said}</span>
-          {said === null && (blocked ? "You have blocked this person." : presence.text)}
-        </p>
+        <p className="muted small ellipsis">{blocked ? "You have blocked this person." : presence.text}</p>
       </div>
       <IconButton label="Search in this room" onClick={onSearch}>
         <Search size={20} />
@@ -81,7 +83,7 @@ export function RoomHeader({
         {mayInvite(room) && (
           <>
             <Item onClick={() => setTask("invite")}>
-              <UserPlus size={18} /> Invite somebody
+              <UserPlus size={18} /> Invite people
             </Item>
             <Item onClick={() => setTask("link")}>
               <Link size={18} /> Invitation link
@@ -93,8 +95,14 @@ export function RoomHeader({
             <Pencil size={18} /> Rename
           </Item>
         )}
-        <Item onClick={() => void copyAddress()}>
+        <Item onClick={onCopyLink}>
           <Copy size={18} /> Copy link to this room
+        </Item>
+        <Item onClick={() => open(room_id, 1)}>
+          <ArrowUpToLine size={18} /> Go to the first message
+        </Item>
+        <Item onClick={() => setTask("date")}>
+          <CalendarDays size={18} /> Go to a date
         </Item>
         <hr className="menu-separator" />
         {room.kind === "direct" ? (
@@ -107,7 +115,9 @@ export function RoomHeader({
           </Item>
         )}
       </Menu>
-      {task !== null && <RoomDialog task={task} room={room} address={address} onClose={() => setTask(null)} />}
+      {task !== null && (
+        <RoomDialog task={task} room={room} name={name} address={address} onClose={() => setTask(null)} />
+      )}
     </header>
   );
 }
@@ -123,12 +133,12 @@ function Sign({ room, online }: { room: Room; online: boolean }) {
   );
 }
 
-/** What every message changes of a room; the header shows none of it. */
+/** The fields of a room that every message changes; the header does not show them. */
 const OF_MESSAGES: readonly string[] = ["last_seq", "last_message", "unread", "read_seq"] satisfies (keyof Room)[];
 
 type Head = Pick<RoomState, "room" | "members">;
 
-/** The same object as long as what the header shows is the same. */
+/** The same object while the fields in the header are the same. */
 function useHead(room_id: string): Head | undefined {
   const last = useRef<Head>(undefined);
   return useView((view) => {
@@ -143,7 +153,7 @@ function isSame(one: Head, other: Head): boolean {
   return one.members === other.members && shown.every((key) => one.room[key] === other.room[key]);
 }
 
-/** Who is there. Asks for the members whenever there is a new connection: what was told before it may be over. */
+/** Who is online. Loads the members at each connect, because earlier presence is outdated. */
 function usePresence(held: Head | undefined): { online: boolean; text: string } {
   const client = useClient();
   const connected = useView((view) => view.status.is === "online");
@@ -151,7 +161,7 @@ function usePresence(held: Head | undefined): { online: boolean; text: string } 
   const told = useView((view) => (other === null ? undefined : view.state.presence.get(other)));
   const room_id = held !== undefined && held.room.members <= FOLLOWED ? held.room.room_id : null;
   useEffect(() => {
-    // Without an answer the count of the snapshot is shown.
+    // On failure, the count of the snapshot is shown.
     if (connected && room_id !== null) client.load.members(room_id).catch(() => undefined);
   }, [client, connected, room_id]);
   if (held === undefined) return { online: false, text: "" };
@@ -168,27 +178,14 @@ function usePresence(held: Head | undefined): { online: boolean; text: string } 
   return { online: false, text: `${count}, ${online.toLocaleString()} online` };
 }
 
-/** Whether one has blocked the other of a direct conversation; null until it is known. */
+/** Whether the user has blocked the other user of a direct conversation; null until it is known. */
 function useBlocked(room: Room | undefined): boolean | null {
   const client = useClient();
   const connected = useView((view) => view.status.is === "online");
   const other = room?.kind === "direct" ? room.title : null;
   useEffect(() => {
-    // Without an answer it stays unknown, and the menu does not offer it.
+    // On failure it stays unknown, and the menu does not offer it.
     if (other !== null && connected) client.blocks.load().catch(() => undefined);
   }, [client, connected, other]);
   return useView(({ blocked }) => (other === null ? null : (blocked?.has(other) ?? null)));
-}
-
-/** A word on what was just done, for a moment. */
-function useSaid(): [string | null, (text: string) => void] {
-  const [said, setSaid] = useState<string | null>(null);
-  const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
-  useEffect(() => () => clearTimeout(timer.current), []);
-  const say = (text: string) => {
-    setSaid(text);
-    clearTimeout(timer.current);
-    timer.current = setTimeout(() => setSaid(null), SAID_FOR);
-  };
-  return [said, say];
 }

@@ -1,6 +1,7 @@
-import { ChevronDown, ChevronRight, Plus } from "lucide-react";
+import { ArrowDown, ArrowUp, ChevronDown, ChevronRight, Plus } from "lucide-react";
 import {
   type KeyboardEvent,
+  type RefObject,
   useCallback,
   useDeferredValue,
   useEffect,
@@ -13,7 +14,7 @@ import { Virtualizer, type VirtualizerHandle } from "virtua";
 import { useView } from "../context.ts";
 import { open } from "../location.ts";
 import { RoomRow } from "./RoomRow.tsx";
-import { isOtherOnline, type Line, linesOf, type Section } from "./rooms.ts";
+import { isOtherOnline, type Line, linesOf, type OutOfSight, type Section, unreadOutOfSight } from "./rooms.ts";
 import { IconButton, Rows } from "./ui.tsx";
 import { isForThePage } from "./useShortcuts.ts";
 
@@ -24,9 +25,9 @@ const SECTIONS: Record<Section, { title: string; add: string }> = {
   conversations: { title: "Conversations", add: "New conversation" },
 };
 
-/** The user's rooms, however many: only those in sight are in the page. Arrow keys go from one to the next. */
+/** The user's rooms in a virtual list. Arrow keys move between them. */
 export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (section: Section) => void }) {
-  // Deferred: many events a second must not hold up what one reads and writes.
+  // Deferred: many events a second must not delay reading and typing.
   const rooms = useDeferredValue(useView((view) => view.state.rooms));
   const presence = useView((view) => view.state.presence);
   const connected = useView((view) => view.status.is === "online");
@@ -35,15 +36,15 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
   const [folded, fold] = useFolded();
   const shownFilter = useDeferredValue(filter);
   const lines = useMemo(
-    () => linesOf(rooms, { filter: shownFilter, folded, current: room_id }),
-    [rooms, shownFilter, folded, room_id],
+    () => linesOf(rooms, { filter: shownFilter, folded, current: room_id, me }),
+    [rooms, shownFilter, folded, room_id, me],
   );
   const list = useRef<HTMLDivElement>(null);
   const virtualizer = useRef<VirtualizerHandle>(null);
   const latest = useRef({ lines, room_id });
   latest.current = { lines, room_id };
 
-  // The row that the Tab key comes to; it stays in the page when it is scrolled away, so that the focus is not lost.
+  // The row that the Tab key leads to. It stays mounted when it is scrolled away, so that the focus is not lost.
   const [chosen, setChosen] = useState<string | null>(null);
   const reachable = indexOf(lines, chosen) ?? indexOf(lines, room_id) ?? step(lines, -1, 1);
   const [focusing, setFocusing] = useState<string | null>(null);
@@ -66,7 +67,7 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
     if (at !== null) virtualizer.current?.scrollToIndex(at, { align: "nearest" });
   }, [room_id, listed]);
 
-  // Alt and an arrow, wherever the focus is: the room above or below; with Shift, one with something unread.
+  // Alt and an arrow, wherever the focus is: the room above or below; with Shift, the next unread one.
   useEffect(() => {
     const pressed = (event: globalThis.KeyboardEvent) => {
       if (!event.altKey || !isForThePage(event)) return;
@@ -99,6 +100,8 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
     },
     [focus],
   );
+  const hidden = useOutOfSight(lines, list, virtualizer);
+  const show = (at: number) => virtualizer.current?.scrollToIndex(at, { align: "center", smooth: !calm.matches });
   const filtering = (event: KeyboardEvent) => {
     const first = step(lines, -1, 1);
     const room_id = roomAt(lines, first);
@@ -126,40 +129,99 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
           onKeyDown={filtering}
         />
       </div>
-      <div ref={list} className="room-list">
-        <Virtualizer
-          ref={virtualizer}
-          as={Rows}
-          itemSize={ROW}
-          keepMounted={reachable === null ? [] : [reachable]}
-          data={lines}
+      <div className="room-list-frame">
+        {hidden.above !== null && <Unread hidden={hidden.above} where="above" onShow={show} />}
+        {/* biome-ignore lint/a11y/noStaticElementInteractions: the links in it are what is pressed */}
+        {/* biome-ignore lint/a11y/useKeyWithClickEvents: Enter on a link is a click */}
+        <div
+          ref={list}
+          className="room-list"
+          onScroll={hidden.look}
+          // After a choice, the filter would only hide the other rooms.
+          onClick={(event) => event.target instanceof Element && event.target.closest("a") !== null && setFilter("")}
         >
-          {(line, at) =>
-            line.kind === "heading" ? (
-              <Heading
-                key={line.section}
-                section={line.section}
-                folded={line.folded}
-                onFold={() => fold(line.section)}
-                onNew={() => onNew(line.section)}
-              />
-            ) : (
-              <RoomRow
-                key={line.held.room.room_id}
-                held={line.held}
-                me={me}
-                current={line.held.room.room_id === room_id}
-                online={connected && isOtherOnline(line.held, presence)}
-                reachable={at === reachable}
-                onKeyDown={moved}
-              />
-            )
-          }
-        </Virtualizer>
-        {lines.length === 0 && <p className="none muted">None of your rooms has that in its name.</p>}
+          <Virtualizer
+            ref={virtualizer}
+            as={Rows}
+            itemSize={ROW}
+            keepMounted={reachable === null ? [] : [reachable]}
+            data={lines}
+          >
+            {(line, at) =>
+              line.kind === "heading" ? (
+                <Heading
+                  key={line.section}
+                  section={line.section}
+                  folded={line.folded}
+                  onFold={() => fold(line.section)}
+                  onNew={() => onNew(line.section)}
+                />
+              ) : (
+                <RoomRow
+                  key={line.held.room.room_id}
+                  held={line.held}
+                  me={me}
+                  current={line.held.room.room_id === room_id}
+                  online={connected && isOtherOnline(line.held, presence)}
+                  reachable={at === reachable}
+                  onKeyDown={moved}
+                />
+              )
+            }
+          </Virtualizer>
+          {lines.length === 0 && <p className="none muted">No room of yours has a name like this.</p>}
+        </div>
+        {hidden.below !== null && <Unread hidden={hidden.below} where="below" onShow={show} />}
       </div>
     </>
   );
+}
+
+/** The user's setting for less motion */
+const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
+
+/** A button that shows unread rooms outside the visible part, and scrolls to them. */
+function Unread({
+  hidden: { count, nearest },
+  where,
+  onShow,
+}: {
+  hidden: OutOfSight;
+  where: "above" | "below";
+  onShow: (at: number) => void;
+}) {
+  const Arrow = where === "above" ? ArrowUp : ArrowDown;
+  return (
+    <button type="button" className={`button unread-pill ${where}`} onClick={() => onShow(nearest)}>
+      <Arrow size={15} aria-hidden="true" /> {count} unread<span className="hidden"> {where}</span>
+    </button>
+  );
+}
+
+/** The unread rooms above and below the visible part of the list; call `look` after scrolling. */
+function useOutOfSight(
+  lines: readonly Line[],
+  list: RefObject<HTMLDivElement | null>,
+  virtualizer: RefObject<VirtualizerHandle | null>,
+) {
+  const [sight, setSight] = useState<readonly [first: number, last: number]>([0, Number.POSITIVE_INFINITY]);
+  const look = useCallback(() => {
+    const [element, handle] = [list.current, virtualizer.current];
+    if (element === null || handle === null) return;
+    // A line counts as visible if half of it is.
+    const first = handle.findItemIndex(element.scrollTop + ROW / 2);
+    const last = handle.findItemIndex(element.scrollTop + element.clientHeight - ROW / 2);
+    setSight((before) => (before[0] === first && before[1] === last ? before : [first, last]));
+  }, [list, virtualizer]);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: when there are other lines
+  useLayoutEffect(look, [lines, look]);
+  useEffect(() => {
+    if (list.current === null) return;
+    const observer = new ResizeObserver(look);
+    observer.observe(list.current);
+    return () => observer.disconnect();
+  }, [list, look]);
+  return { ...useMemo(() => unreadOutOfSight(lines, ...sight), [lines, sight]), look };
 }
 
 function Heading({
@@ -189,7 +251,7 @@ function Heading({
   );
 }
 
-/** The sections that are folded, also after a reload. */
+/** The folded sections, stored across reloads. */
 function useFolded(): [ReadonlySet<Section>, (section: Section) => void] {
   const [folded, setFolded] = useState<ReadonlySet<Section>>(
     () =>
@@ -222,7 +284,7 @@ function step(lines: readonly Line[], from: number, direction: 1 | -1): number |
   return null;
 }
 
-/** The next line with something unread, around the end if need be. */
+/** The next unread line, continuing at the other end. */
 function nextUnread(lines: readonly Line[], from: number, direction: 1 | -1): number | null {
   for (let steps = 1; steps <= lines.length; steps++) {
     const at = (((from + direction * steps) % lines.length) + lines.length) % lines.length;

@@ -1,5 +1,6 @@
 import { Hash, Lock, Users } from "lucide-react";
-import { type KeyboardEvent, memo, useId } from "react";
+import { type KeyboardEvent, memo, useEffect, useId } from "react";
+import { useClient, useView } from "../context.ts";
 import { hrefTo } from "../location.ts";
 import type { RoomState } from "../store.ts";
 import { hueOf, nameOf, whenOf } from "../text.ts";
@@ -7,8 +8,8 @@ import { isMentioned, previewOf } from "./rooms.ts";
 import { Avatar } from "./ui.tsx";
 
 /**
- * A room in the sidebar: a link named by the room alone, as large as the row; what else is shown describes it.
- * `reachable`: the one row that the Tab key comes to. Rendered again only when its room changes.
+ * A room in the sidebar: a link as large as the row. The room's name labels it, and the rest describes it.
+ * `reachable`: whether the Tab key leads to it. It renders again only when its room changes.
  */
 export const RoomRow = memo(function RoomRow({
   held,
@@ -27,7 +28,7 @@ export const RoomRow = memo(function RoomRow({
 }) {
   const { room } = held;
   const id = useId();
-  const name = nameOf(room);
+  const name = nameOf(room, held.members, me);
   const preview = previewOf(held, me);
   const last = room.last_message;
   const unread = room.unread > 0;
@@ -36,8 +37,10 @@ export const RoomRow = memo(function RoomRow({
   return (
     <div className={`room-row ${unread ? "unread" : ""} ${current ? "current" : ""}`}>
       <Sign held={held} name={name} online={online} />
+      {room.kind === "group" && room.title === null && held.members === null && <Names room_id={room.room_id} />}
       <a
         className="name ellipsis"
+        dir="auto"
         href={hrefTo(room.room_id)}
         data-room-id={room.room_id}
         data-unread={unread}
@@ -53,7 +56,7 @@ export const RoomRow = memo(function RoomRow({
           {whenOf(last.created_at)}
         </time>
       )}
-      <span id={`${id}-preview`} className={`preview small ellipsis ${typing ? "now" : ""}`}>
+      <span id={`${id}-preview`} dir="auto" className={`preview small ellipsis ${typing ? "now" : ""}`}>
         {preview.sender !== null && <span className="sender">{preview.sender}: </span>}
         {preview.text}
       </span>
@@ -75,7 +78,18 @@ export const RoomRow = memo(function RoomRow({
   );
 });
 
-/** Whose room it is at a glance: `#`, a lock, several people, or the other's avatar. */
+/** Loads the members of a group without a title, who make up its name. */
+function Names({ room_id }: { room_id: string }) {
+  const client = useClient();
+  const connected = useView((view) => view.status.is === "online");
+  useEffect(() => {
+    // On failure, its name is the number of members.
+    if (connected) client.load.members(room_id).catch(() => undefined);
+  }, [client, connected, room_id]);
+  return null;
+}
+
+/** The kind of room: `#`, a lock, several people, or the other user's avatar. */
 function Sign({ held: { room }, name, online }: { held: RoomState; name: string; online: boolean }) {
   if (room.kind === "direct") return <Avatar name={name} online={online} />;
   const Icon = room.kind === "group" ? Users : room.is_private ? Lock : Hash;

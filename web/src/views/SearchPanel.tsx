@@ -2,7 +2,7 @@ import "../styles/search.css";
 import { type KeyboardEvent, useEffect, useId, useRef, useState } from "react";
 import type { Client } from "../client.ts";
 import { useClient, useView } from "../context.ts";
-import type { Found, Message, Snippet } from "../contract.gen.ts";
+import type { Message, SearchResults, Snippet } from "../contract.gen.ts";
 import { open } from "../location.ts";
 import { Refused } from "../session.ts";
 import { momentOf, nameOf, reasonOf, whenOf } from "../text.ts";
@@ -13,7 +13,7 @@ const TYPED_AFTER = 250;
 const PAGE = 30;
 const LONGEST = 256;
 
-/** Search as one types, in the room on the screen or in all of one's rooms. */
+/** Search while typing, in the open room or in all of the user's rooms. */
 export function SearchPanel({
   room_id,
   asked,
@@ -22,10 +22,10 @@ export function SearchPanel({
 }: {
   /** The room on the screen */
   room_id: string | null;
-  /** As it was asked for: another object each time it is */
+  /** A new object for each request to search */
   asked: { readonly here: boolean };
   onClose: () => void;
-  /** The user goes to a place of a room. */
+  /** The user jumps to a message. */
   onMakeWay: () => void;
 }) {
   const [query, setQuery] = useState("");
@@ -45,7 +45,7 @@ export function SearchPanel({
     open(message.room_id, message.seq);
     onMakeWay();
   };
-  /** From the field to the results, from one to the next, and back. */
+  /** Arrow keys move between the field and the results. */
   const step = (event: KeyboardEvent) => {
     const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (by === undefined) return;
@@ -93,7 +93,7 @@ export function SearchPanel({
             </fieldset>
           )}
           <p id={`${id}-help`} className="muted small">
-            all the <b>words</b>, <b>"a phrase"</b>, <b>begin*</b>
+            Finds all the <b>words</b>, <b>"a phrase"</b>, or <b>begin*</b>
           </p>
         </Form>
         <p role="status" className="muted small">
@@ -117,7 +117,7 @@ export function SearchPanel({
         </ol>
         {search.more !== null && (
           <button type="button" className="button" onClick={search.more}>
-            More
+            Show more
           </button>
         )}
       </div>
@@ -136,8 +136,9 @@ function Hit({
   withRoom: boolean;
   onJump: () => void;
 }) {
-  const held = useView((view) => view.state.rooms.get(message.room_id)?.room);
-  const name = held === undefined ? message.topic_name : nameOf(held);
+  const held = useView((view) => view.state.rooms.get(message.room_id));
+  const me = useClient().me;
+  const name = held === undefined ? message.topic_name : nameOf(held.room, held.members, me);
   let at = 0;
   return (
     <li>
@@ -148,7 +149,7 @@ function Hit({
             <b>{message.sender}</b>
             {withRoom && name !== null && (
               <span className="muted small ellipsis">
-                {held?.kind === "direct" ? "with" : "in"} {name}
+                {held?.room.kind === "direct" ? "with" : "in"} {name}
               </span>
             )}
             <time className="muted small" dateTime={message.created_at} title={momentOf(message.created_at)}>
@@ -174,7 +175,7 @@ interface Answered {
   readonly next: string | null;
 }
 
-/** What is found of a query, a moment after it was last changed. An answer to an earlier one is never shown. */
+/** The results of a query, shortly after its last change. Answers to earlier queries are dropped. */
 function useSearch(typed: string, scope: string | null) {
   const client = useClient();
   const [answered, setAnswered] = useState<Answered | null>(null);
@@ -222,13 +223,13 @@ function useSearch(typed: string, scope: string | null) {
   };
 }
 
-/** What was found, or why not. */
+/** The results, or why there are none. */
 async function found(
   client: Client,
   query: string,
   room_id: string | null,
   before: string | null,
-): Promise<Found | string> {
+): Promise<SearchResults | string> {
   try {
     return await client.ask("search", {
       query,
@@ -237,12 +238,12 @@ async function found(
       ...(before === null ? {} : { before }),
     });
   } catch (error) {
-    if (error instanceof Refused && error.code === "invalid") return "Type a word to search for.";
+    if (error instanceof Refused && error.code === "invalid") return "Enter a word to search for.";
     return reasonOf(error);
   }
 }
 
-/** The last word may be one that is not yet written to its end: what begins with it is found, too. */
+/** Match the last word as a prefix, because it may be incomplete. */
 function beginning(typed: string): string {
   const quotes = typed.split('"').length - 1;
   const unfinished = quotes % 2 === 0 && /[\p{L}\p{N}]$/u.test(typed) && typed.length < LONGEST;
@@ -250,7 +251,7 @@ function beginning(typed: string): string {
 }
 
 function counted(count: number, more: boolean): string {
-  if (count === 0) return "Nothing was found.";
+  if (count === 0) return "No results";
   if (more) return `The newest ${count} results`;
   return count === 1 ? "1 result" : `${count} results`;
 }

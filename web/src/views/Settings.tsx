@@ -42,7 +42,7 @@ export function Settings({ onClose, onSignOut }: { onClose: () => void; onSignOu
 }
 
 const THEMES: readonly { value: Theme; label: string }[] = [
-  { value: "system", label: "As the system has it" },
+  { value: "system", label: "Use system setting" },
   { value: "light", label: "Light" },
   { value: "dark", label: "Dark" },
 ];
@@ -67,10 +67,10 @@ function ThemeChoice() {
 }
 
 const NOTIFICATIONS: Record<ReturnType<typeof permission>, string> = {
-  default: "Be told of mentions and of what is written to you alone, while you look elsewhere.",
-  granted: "On. To turn them off, take the permission back in the browser's settings of this page.",
-  denied: "The browser blocks them. To have them, allow them in its settings of this page.",
-  unsupported: "This browser has none, or not here: they need a secure address (https).",
+  default: "Notify me of mentions and direct messages when this tab is in the background.",
+  granted: "On. To turn them off, remove the permission in your browser's settings for this page.",
+  denied: "Your browser blocks them. To turn them on, allow them in its settings for this page.",
+  unsupported: "Not available: they need a browser that supports them, and a secure address (https).",
 };
 
 function Notifications() {
@@ -95,14 +95,14 @@ function Export() {
   return (
     <section>
       <h3>Your data</h3>
-      <p className="muted">All that this server keeps of you, in one file: a JSON object in each line.</p>
+      <p className="muted">Everything this server stores about you, in one file with a JSON object per line.</p>
       {error !== null && (
         <p className="error" role="alert">
           {error}
         </p>
       )}
       <button type="button" className="button" disabled={busy} onClick={save}>
-        {busy ? "Collecting…" : "Download my data"}
+        {busy ? "Preparing…" : "Download my data"}
       </button>
     </section>
   );

@@ -1,4 +1,4 @@
-/** The parts of the settings that ask the server: devices, password, blocked people, the end of the account. */
+/** The settings on the server: devices, password, blocked users, closing the account. */
 import { Laptop, Smartphone } from "lucide-react";
 import { useCallback, useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
@@ -6,7 +6,7 @@ import type { Session } from "../contract.gen.ts";
 import { agoOf, momentOf, reasonOf } from "../text.ts";
 import { Avatar, Field, Form, useWork } from "./ui.tsx";
 
-/** What the server answers, and asking it anew; null until it is there. */
+/** The server's answer, null until it is there, and a function that reloads it. */
 function useAnswer<T>(ask: () => Promise<T>): {
   answer: T | null;
   failed: string | null;
@@ -49,7 +49,7 @@ export function Devices() {
     <section>
       <h3>Where you are signed in</h3>
       <Problem text={failed ?? error} />
-      {answer === null && failed === null && <p className="muted">Looking…</p>}
+      {answer === null && failed === null && <p className="muted">Loading…</p>}
       <ul className="devices">
         {answer?.sessions.map((session) => {
           const { name, phone } = deviceOf(session.user_agent);
@@ -62,17 +62,18 @@ export function Devices() {
                 <span className="muted small" title={momentOf(session.created_at)}>
                   {session.current ? "This device, signed in " : "Signed in "}
                   {agoOf(session.created_at)}
+                  {!session.current && `, ${usedOf(session)}`}
                 </span>
               </span>
               {!session.current && (
                 <button
                   type="button"
                   className="button"
-                  aria-label={`End the session of ${name}, signed in ${agoOf(session.created_at)}`}
+                  aria-label={`Sign out ${name}, signed in ${agoOf(session.created_at)}, ${usedOf(session)}`}
                   disabled={busy}
                   onClick={() => end([session])}
                 >
-                  End
+                  Sign out
                 </button>
               )}
             </li>
@@ -81,11 +82,19 @@ export function Devices() {
       </ul>
       {others.length > 1 && (
         <button type="button" className="button danger" disabled={busy} onClick={() => end(others)}>
-          End all others
+          Sign out all other devices
         </button>
       )}
     </section>
   );
+}
+
+/** When a session was last used. The server knows that to within an hour, unless it is in use. */
+function usedOf({ online, last_used_at }: Session): string {
+  if (online) return "in use now";
+  return Date.now() - Date.parse(last_used_at) < 3_600_000
+    ? "used within the last hour"
+    : `last used ${agoOf(last_used_at)}`;
 }
 
 const SYSTEMS: readonly [RegExp, string][] = [
@@ -104,7 +113,7 @@ const BROWSERS: readonly [RegExp, string][] = [
   [/safari/i, "Safari"],
 ];
 
-/** "Firefox on Linux"; for what is no browser, the first word that it calls itself. */
+/** "Firefox on Linux"; for other clients, the first word of the user agent. */
 function deviceOf(user_agent: string | null): { name: string; phone: boolean } {
   if (user_agent === null || user_agent === "") return { name: "Unknown device", phone: false };
   const named = (table: readonly [RegExp, string][]) => table.find(([pattern]) => pattern.test(user_agent))?.[1];
@@ -119,7 +128,8 @@ export function ChangePassword() {
   const [present, setPresent] = useState("");
   const [wanted, setWanted] = useState("");
   const [done, setDone] = useState(false);
-  const { busy, error, run } = useWork();
+  const { busy, error, code, run } = useWork();
+  const isWrong = code === "forbidden";
   const change = () =>
     run(async () => {
       setDone(false);
@@ -130,13 +140,14 @@ export function ChangePassword() {
     });
   return (
     <Form onSubmit={change}>
-      <h3>Change the password</h3>
-      <p className="muted">All your other devices are signed out then.</p>
+      <h3>Change password</h3>
+      <p className="muted">Your other devices will be signed out.</p>
       <input className="hidden" autoComplete="username" value={client.me} readOnly tabIndex={-1} aria-hidden="true" />
       <Field
-        label="Present password"
+        label="Current password"
         type="password"
         autoComplete="current-password"
+        error={isWrong ? "This is not your current password." : null}
         value={present}
         onChange={(event) => setPresent(event.target.value)}
       />
@@ -144,15 +155,15 @@ export function ChangePassword() {
         label="New password"
         type="password"
         autoComplete="new-password"
-        hint="At least 8 characters."
-        error={error}
+        hint="At least 8 characters"
+        error={isWrong ? null : error}
         value={wanted}
         onChange={(event) => setWanted(event.target.value)}
       />
-      <p role="status">{done ? "Changed. Your other devices have to sign in again." : ""}</p>
+      <p role="status">{done ? "Your password was changed, and your other devices were signed out." : ""}</p>
       <footer>
         <button type="submit" className="button primary" disabled={busy || present === "" || wanted === ""}>
-          Change
+          Change password
         </button>
       </footer>
     </Form>
@@ -175,9 +186,11 @@ export function Blocked() {
   return (
     <section>
       <h3>Blocked people</h3>
-      <p className="muted">They cannot write to you alone or invite you, and do not see whether you are online.</p>
+      <p className="muted">
+        They cannot send you direct messages or invite you, and do not see whether you are online.
+      </p>
       <Problem text={failed} />
-      {blocked?.size === 0 && <p>You have blocked nobody.</p>}
+      {blocked?.size === 0 && <p>You have not blocked anyone.</p>}
       <ul className="devices">
         {[...(blocked ?? [])].map((username) => (
           <li key={username}>
@@ -197,7 +210,7 @@ export function Blocked() {
       </ul>
       <Form className="with-button" onSubmit={block}>
         <Field
-          label="Block somebody"
+          label="Block a person"
           verbatim
           error={error}
           value={name}
@@ -223,9 +236,9 @@ export function Deactivate({ onSignOut }: { onSignOut: () => void }) {
     });
   return (
     <Form onSubmit={deactivate}>
-      <h3>Deactivate the account</h3>
+      <h3>Deactivate account</h3>
       <p className="muted">
-        Nobody can sign in to it any more, you neither, until an administrator enables it again. What you wrote stays.
+        No one, including you, can sign in until an administrator enables the account again. Your messages stay.
       </p>
       {!asked ? (
         <div>
@@ -246,7 +259,7 @@ export function Deactivate({ onSignOut }: { onSignOut: () => void }) {
           />
           <footer>
             <button type="button" className="button" onClick={() => setAsked(false)}>
-              Keep it
+              Cancel
             </button>
             <button type="submit" className="button danger" disabled={busy || password === ""}>
               Deactivate my account

@@ -25,7 +25,7 @@ export function ShortcutsDialog({ onClose }: { onClose: () => void }) {
       </dl>
       <label className="check">
         <input type="checkbox" checked={singleKeys} onChange={(event) => choose(event.target.checked)} />
-        Single keys (?, / and C) do something
+        Enable single-key shortcuts (?, / and C)
       </label>
     </Dialog>
   );

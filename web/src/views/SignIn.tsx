@@ -1,8 +1,9 @@
 import { useState } from "react";
+import { useRoute } from "../location.ts";
 import { createAccount, type Session, signIn } from "../session.ts";
 import { Field, Form, useWork } from "./ui.tsx";
 
-/** Sign in, or make an account: one form, two buttons. `notice` says why one has to sign in again. */
+/** Sign in or register: one form, two buttons. `notice` says why the user has to sign in again. */
 export function SignIn({
   username: known = "",
   notice = null,
@@ -15,8 +16,15 @@ export function SignIn({
   const [username, setUsername] = useState(known);
   const [password, setPassword] = useState("");
   const [shown, setShown] = useState(false);
-  const { busy, error, run } = useWork();
-  const enter = (way: typeof signIn) => run(async () => onSession(await way(username.trim(), password)));
+  const { busy, error, run, clear } = useWork();
+  const { invitation } = useRoute();
+  const [missing, setMissing] = useState<"username" | "password" | null>(null);
+  const enter = (way: typeof signIn) => {
+    const [named, empty] = [username.trim(), password === ""];
+    setMissing(named === "" ? "username" : empty ? "password" : null);
+    if (named === "" || empty) return clear();
+    return run(async () => onSession(await way(named, password)));
+  };
   return (
     <main className="sign-in">
       <Form className="sign-in-form" onSubmit={() => enter(signIn)}>
@@ -27,6 +35,14 @@ export function SignIn({
             <p className="muted">What you send arrives.</p>
           </div>
         </div>
+        {notice === null && invitation !== null && (
+          <p className="banner" role="status">
+            <span>
+              You have been invited to {invitation.name === "" ? "a room" : <b dir="auto">{invitation.name}</b>}. Sign
+              in or create an account to join it.
+            </span>
+          </p>
+        )}
         {notice !== null && (
           <p className="banner" role="status">
             {notice}
@@ -39,6 +55,7 @@ export function SignIn({
           autoComplete="username"
           required
           autoFocus={known === ""}
+          error={missing === "username" ? "Enter a username." : null}
           value={username}
           onChange={(event) => setUsername(event.target.value)}
         />
@@ -49,13 +66,14 @@ export function SignIn({
           autoComplete="current-password"
           required
           autoFocus={known !== ""}
-          hint="At least 8 characters."
+          hint="At least 8 characters"
+          error={missing === "password" ? "Enter a password." : null}
           value={password}
           onChange={(event) => setPassword(event.target.value)}
         />
         <label className="check">
           <input type="checkbox" checked={shown} onChange={(event) => setShown(event.target.checked)} />
-          Show what I type
+          Show password
         </label>
         {error !== null && (
           <p className="error" role="alert">

@@ -2,7 +2,7 @@ import { useView } from "../context.ts";
 
 const NAMED = 3;
 
-/** Who is typing now. The line is always there, so that nothing moves when somebody begins. */
+/** Who is typing. The line is always there, so that the page does not move when a user starts typing. */
 export function Typing({ room_id }: { room_id: string }) {
   const typing = useView((view) => view.state.rooms.get(room_id)?.typing);
   const names = typing === undefined ? [] : [...typing];

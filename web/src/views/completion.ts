@@ -1,14 +1,14 @@
-/** Names and emoji that complete what is being typed. */
+/** Completion of names and emoji. */
 
 export interface Trigger {
   readonly kind: "@" | ":";
-  /** What was typed after it */
+  /** The text after the sign */
   readonly query: string;
-  /** Where it begins in the text */
+  /** The index of the sign */
   readonly at: number;
 }
 
-/** What is being typed before the caret that could be completed. */
+/** The word before the caret, if it can be completed. */
 export function triggerAt(text: string, caret: number): Trigger | null {
   const match = /(?:^|[\s([{"'*_~])([@:])([\p{L}\p{N}_+.-]{0,40})$/u.exec(text.slice(0, caret));
   if (match === null) return null;
@@ -18,14 +18,14 @@ export function triggerAt(text: string, caret: number): Trigger | null {
   return { kind, query, at: caret - query.length - 1 };
 }
 
-/** The text with what was typed replaced, and where the caret goes. */
+/** The text with the word replaced, and the new caret. */
 export function completed(text: string, trigger: Trigger, by: string): { text: string; caret: number } {
   const end = trigger.at + 1 + trigger.query.length;
   const space = /^\s/.test(text.slice(end)) ? "" : " ";
   return { text: text.slice(0, trigger.at) + by + space + text.slice(end), caret: trigger.at + by.length + 1 };
 }
 
-/** Those that begin with what was typed, then those that have it elsewhere. */
+/** Those that start with the query, then those that contain it. */
 export function matching<T>(all: Iterable<T>, query: string, nameOf: (one: T) => string, most: number): T[] {
   const sought = query.toLowerCase();
   const begin: T[] = [];
@@ -46,7 +46,7 @@ export interface Shortcode {
 
 let shortcodes: Promise<readonly Shortcode[]> | null = null;
 
-/** Emoji by their short names. Asked for when the first is typed; none, if that fails. */
+/** Emoji by short name. Loaded at the first use; empty if that fails. */
 export function loadShortcodes(): Promise<readonly Shortcode[]> {
   shortcodes ??= fetchShortcodes().catch(() => {
     shortcodes = null;
@@ -65,6 +65,6 @@ async function fetchShortcodes(): Promise<Shortcode[]> {
 
 function emojiOf(hexcode: string): string {
   const emoji = String.fromCodePoint(...hexcode.split("-").map((part) => Number.parseInt(part, 16)));
-  // Some are shown as text unless they are told to be emoji.
+  // Some are shown as text without the variation selector.
   return hexcode.includes("-") || /\p{Emoji_Presentation}/u.test(emoji) ? emoji : `${emoji}\uFE0F`;
 }

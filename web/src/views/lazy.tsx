@@ -2,7 +2,7 @@ import { type ComponentType, type ReactNode, useEffect, useState } from "react";
 import { Panel } from "./Panel.tsx";
 import { Dialog } from "./ui.tsx";
 
-/** When the page may be busy for so long (ms), it is not waited for. */
+/** How long (ms) to wait for an idle page. */
 const IDLE_WITHIN = 3000;
 const NOT_LOADED =
   "This part of the page could not be loaded. Try again when there is a connection, or reload the page.";
@@ -10,8 +10,8 @@ const NOT_LOADED =
 const loads: (() => Promise<void>)[] = [];
 
 /**
- * A part of the page whose code is not needed at first. Once it is there it is shown at once, so that no key is lost that
- * follows the one which opens it. `missing` is shown when its code cannot be had; opened again, it tries again.
+ * A part of the page whose code is loaded later. Once loaded, it is shown in the same frame, so that no key is lost that
+ * follows the one that opens it. `missing` is shown if its code cannot be loaded; opening it again tries again.
  */
 export function lazy<P extends object>(
   load: () => Promise<ComponentType<P>>,
@@ -63,7 +63,7 @@ export function lazyPanel<P extends Closable>(
   ));
 }
 
-/** Have the code of all parts, when there is nothing else to do. Returns what calls it off. */
+/** Load the code of all parts while the page is idle. Returns a function that cancels it. */
 export function loadRest(): () => void {
   const begin = () => {
     for (const load of loads) load().catch(() => undefined); // it is tried again when the part is opened

@@ -1,5 +1,5 @@
-/** The part of Markdown that messages are written in, as a tree, and what of it may become a link. */
-import type { Emphasis, Root } from "mdast";
+/** Parses the Markdown subset of messages, and decides which links are allowed. */
+import type { Emphasis, Nodes, Root } from "mdast";
 import { findAndReplace } from "mdast-util-find-and-replace";
 import { fromMarkdown, type Options } from "mdast-util-from-markdown";
 import { gfmAutolinkLiteralFromMarkdown } from "mdast-util-gfm-autolink-literal";
@@ -10,12 +10,12 @@ import { gfmStrikethrough } from "micromark-extension-gfm-strikethrough";
 
 declare module "mdast" {
   interface EmphasisData {
-    /** It is the name of somebody who is mentioned: the reader, or another. */
+    /** A mention of the reader, or of another user. */
     mention?: "mine" | "other";
   }
 }
 
-/** What the parser does not know here: it stays as it was typed. Indented code is none to the server either. */
+/** Syntax that is off, and so stays as typed. The server does not treat indented text as code either. */
 const UNKNOWN = [
   "characterReference",
   "codeIndented",
@@ -33,12 +33,81 @@ const SUBSET: Options = {
   mdastExtensions: [gfmAutolinkLiteralFromMarkdown(), gfmStrikethroughFromMarkdown()],
 };
 
-/** A message's content as a tree (mdast), in which the names of those who are mentioned are marked. */
-export function parsed(content: string, mentions: readonly string[], me: string): Root {
+/** The nesting limit of quotes and lists; deeper ones would overflow the stack of the parser and the renderer. */
+const MAX_NESTING = 20;
+/** Bounds the time to parse a message: see `costOf`. Prose and code of 16,384 characters stay well below it. */
+const MAX_COST = 2000;
+
+/**
+ * Parse a message into a tree (mdast) with its mentions marked. null: it nests too
+ * deeply or would take too long to parse, and is shown as typed.
+ */
+export function parsed(content: string, mentions: readonly string[], me: string): Root | null {
+  if (costOf(content) > MAX_COST) return null;
   const tree = fromMarkdown(content, SUBSET);
+  // Before anything that visits the tree by recursion.
+  if (isDeeper(tree, MAX_NESTING)) return null;
   newlineToBreak(tree);
   if (mentions.length > 0) mark(tree, mentions, me);
   return tree;
+}
+
+/** A quote or list marker at the beginning of a line */
+const CONTAINER = /[ \t]*(?:>|[-+*](?=[ \t]|$)|\d{1,9}[.)](?=[ \t]|$))[ \t]?/y;
+const FENCE = /^(`{3,}(?=[^`]*$)|~{3,})/;
+const FENCE_ELSEWHERE = /^[\s>*+\-\d.)]+(?:`{3}|~{3})/;
+/** The parser's time grows with the square of the number of emphasis marks, and of `&` in an address. */
+const COSTS: Readonly<Record<string, number>> = {
+  "*": 2,
+  _: 2,
+  "~": 2,
+  "&": 10,
+  "`": 1,
+  "[": 1,
+  "]": 1,
+  "<": 1,
+  "@": 3,
+  ":": 3,
+  ".": 1,
+  "\\": 1,
+};
+
+/** An estimate of the parser's work, in one linear pass. Infinity: the content nests too deeply. */
+function costOf(content: string): number {
+  const lines = content.split(/\r\n?|\n/);
+  // Markup in a code block costs nothing. Where the extent of a block is unclear, all of it counts.
+  const seesFences = !lines.some((line) => FENCE_ELSEWHERE.test(line));
+  let fence: string | null = null;
+  let cost = 2 * lines.length;
+  for (const line of lines) {
+    const mark: string | undefined = FENCE.exec(line)?.[1];
+    if (fence !== null) {
+      if (mark?.startsWith(fence) && /^[ \t]*$/.test(line.slice(mark.length))) fence = null;
+      continue;
+    }
+    if (mark !== undefined && seesFences) {
+      fence = mark;
+      continue;
+    }
+    let nesting = 0;
+    for (CONTAINER.lastIndex = 0; CONTAINER.test(line); nesting++) cost += 2;
+    // Lists nest by their indentation, too.
+    if (nesting > 0) cost += line.search(/\S/) >> 2;
+    if (nesting > MAX_NESTING) return Number.POSITIVE_INFINITY;
+    for (const character of line) cost += COSTS[character] ?? 0;
+    if (cost > MAX_COST) return cost;
+  }
+  return cost;
+}
+
+function isDeeper(tree: Root, most: number): boolean {
+  let level: readonly Nodes[] = [tree];
+  for (let depth = 0; level.length > 0; depth++) {
+    // A list is two levels, the list and its item, and each level contains text.
+    if (depth > 2 * most + 4) return true;
+    level = level.flatMap((node) => ("children" in node ? node.children : []));
+  }
+  return false;
 }
 
 function mark(tree: Root, names: readonly string[], me: string): void {
@@ -47,7 +116,7 @@ function mark(tree: Root, names: readonly string[], me: string): void {
   const chip = (text: string, name: string): Emphasis => ({
     type: "emphasis",
     children: [{ type: "text", value: text }],
-    data: { mention: name.toLowerCase() === me ? "mine" : "other" },
+    data: { mention: name.toLowerCase() === me.toLowerCase() ? "mine" : "other" },
   });
   findAndReplace(tree, [pattern, chip], { ignore: ["link"] });
 }
@@ -56,7 +125,7 @@ function escaped(text: string): string {
   return text.replace(/[.*+?^${}()|[\]\\-]/g, "\\$&");
 }
 
-/** Where a link may lead: a message here as `#/room/…`, or somewhere else on the web or by mail. null: nowhere. */
+/** The allowed target of a link: a message here (`#/room/…`), a web page, or a mail address. null: no link. */
 export function linkTarget(href: string, here: string): string | null {
   if (href.startsWith("#/room/")) return href;
   let url: URL;
@@ -72,7 +141,7 @@ export function linkTarget(href: string, here: string): string | null {
   return url.href;
 }
 
-/** Whether nothing in it could be Markdown, a link or a mention: it is shown as it is, without the parser. */
+/** Whether a content has no Markdown, link or mention, and needs no parser. */
 export function isPlain(content: string): boolean {
   return !/[\\`*_~[\]<>&@\n|]|:\/\/|^\s|^[-+#]|^\d+[.)]|www\./iu.test(content);
 }
@@ -80,17 +149,26 @@ export function isPlain(content: string): boolean {
 const EMOJI = /\p{RGI_Emoji}/gv;
 const EMOJI_ONLY = /^(?:\p{RGI_Emoji}|\s)+$/v;
 
-/** A few emoji and nothing else: shown larger. */
+/** Whether a content is only a few emoji, which are shown larger. */
 export function isEmojiOnly(content: string): boolean {
   if (content.length > 60 || !EMOJI_ONLY.test(content)) return false;
   const count = content.match(EMOJI)?.length ?? 0;
   return count > 0 && count <= 6;
 }
 
-/** Whether so much was written that it is folded until somebody asks for it. */
+/** Whether a content is long enough to be folded. */
 export function isLong(content: string): boolean {
   if (content.length > 1800) return true;
   let lines = 0;
   for (let at = content.indexOf("\n"); at >= 0; at = content.indexOf("\n", at + 1)) lines++;
   return lines > 24;
+}
+
+/** The part of a folded content that is rendered: a little more than is visible, so that rooms open quickly. */
+export function visibleIfFolded(content: string): string {
+  let end = 0;
+  for (let lines = 0; lines < 60 && end >= 0; lines++) end = content.indexOf("\n", end + 1);
+  const most = Math.min(4000, end < 0 ? content.length : end);
+  // Do not split a surrogate pair.
+  return content.slice(0, /[\uD800-\uDBFF]/.test(content.charAt(most - 1)) ? most - 1 : most);
 }

@@ -1,15 +1,15 @@
-/** How far one's own messages have got, in conversations. */
+/** The delivery state of the user's own messages, in conversations. */
 import type { RoomState } from "../store.ts";
 import type { Mark } from "./tools.ts";
 
-export interface Told {
+export interface DeliveryState {
   readonly mark: Mark;
-  /** Who of a group has read it; empty in a direct conversation, or if nobody has. */
+  /** The members of a group who have read it; empty in a direct conversation, or if nobody has. */
   readonly readBy: string;
 }
 
-/** By a message's seq. Nothing is told in topics, nor where one is alone. */
-export function marksFor(held: RoomState): (seq: number) => Told | null {
+/** By a message's seq. Topics have no marks, nor has a conversation without other members. */
+export function marksFor(held: RoomState): (seq: number) => DeliveryState | null {
   const { room, marks } = held;
   const others = room.members - 1;
   if (room.kind === "topic" || others < 1) return () => null;

@@ -1,4 +1,4 @@
-/** What reaches somebody who does not look at the page: the number in its title, and the browser's notifications. */
+/** The unread count in the page's title, and the browser's notifications. */
 import { useEffect, useRef } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
@@ -6,10 +6,10 @@ import { hrefTo, open } from "../location.ts";
 import { nameOf } from "../text.ts";
 
 const SHOWN_AT_ONCE = 3;
-/** ms; with each title the browser draws a part of its own window anew. */
+/** ms between two titles: the browser redraws part of its window for each. */
 const COUNTED_EVERY = 500;
 
-/** The page's title. A component, so that a message that nobody reads renders this again, and not the page. */
+/** Sets the page's title. A component of its own, so that an unread message does not render the page. */
 export function Title({ room_id }: { room_id: string | null }): null {
   const unread = useView((view) => {
     let sum = 0;
@@ -18,7 +18,7 @@ export function Title({ room_id }: { room_id: string | null }): null {
   });
   const name = useView((view) => {
     const held = room_id === null ? undefined : view.state.rooms.get(room_id);
-    return held === undefined ? null : nameOf(held.room);
+    return held === undefined ? null : nameOf(held.room, held.members, view.state.me);
   });
   const page = name === null ? "Tidings" : `${name} · Tidings`;
   const written = useRef({ page: "", at: 0 });
@@ -59,7 +59,7 @@ export function useNotifications(): void {
   }, []);
 }
 
-/** "unsupported" where the browser has none, or not without HTTPS. */
+/** "unsupported" if the browser has no notifications, or none without HTTPS. */
 export function permission(): NotificationPermission | "unsupported" {
   return "Notification" in window && window.isSecureContext ? Notification.permission : "unsupported";
 }

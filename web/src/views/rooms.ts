@@ -1,11 +1,11 @@
-/** The sidebar's list: which rooms it shows, in which order, and what it says of each. */
+/** The lines of the sidebar: which rooms, in which order, with which text. */
 import type { Message } from "../contract.gen.ts";
 import type { Presence, RoomState } from "../store.ts";
-import { nameOf } from "../text.ts";
+import { nameOf, plainOf } from "../text.ts";
 import { tailOf } from "../timeline.ts";
 
-/** Characters of a message that are looked at for one line */
-const SEEN = 300;
+/** Characters of a message that fit on one line */
+const SEEN = 120;
 
 export type Section = "topics" | "conversations";
 
@@ -14,23 +14,25 @@ export type Line =
   | { readonly kind: "room"; readonly held: RoomState };
 
 export interface Shown {
-  /** Rooms whose name has this in it; empty: all */
+  /** Only rooms whose name contains this; empty: all */
   readonly filter: string;
   readonly folded: ReadonlySet<Section>;
   /** The room that is open */
   readonly current: string | null;
+  readonly me: string;
 }
 
 /**
- * The lines of the list, in order: who spoke last comes first; rooms in which nothing was said yet come last, the newest
- * first. A folded section shows what is open or unread. While one filters, nothing is folded, and what is empty is not
- * there.
+ * The lines in order: the room with the newest message first; rooms without messages last, the newest
+ * first. A folded section shows only its open and unread rooms. A filter unfolds all sections and hides
+ * empty ones.
  */
-export function linesOf(rooms: ReadonlyMap<string, RoomState>, { filter, folded, current }: Shown): Line[] {
+export function linesOf(rooms: ReadonlyMap<string, RoomState>, { filter, folded, current, me }: Shown): Line[] {
   const words = filter.trim().toLocaleLowerCase();
   const found: Record<Section, RoomState[]> = { topics: [], conversations: [] };
   for (const held of rooms.values())
-    if (words === "" || nameOf(held.room).toLocaleLowerCase().includes(words)) found[sectionOf(held)].push(held);
+    if (words === "" || nameOf(held.room, held.members, me).toLocaleLowerCase().includes(words))
+      found[sectionOf(held)].push(held);
   const lines: Line[] = [];
   for (const section of ["topics", "conversations"] as const) {
     const isFolded = words === "" && folded.has(section);
@@ -40,6 +42,39 @@ export function linesOf(rooms: ReadonlyMap<string, RoomState>, { filter, folded,
       if (!isFolded || held.room.unread > 0 || held.room.room_id === current) lines.push({ kind: "room", held });
   }
   return lines;
+}
+
+/** Unread rooms outside the visible part, and the nearest of them. */
+export interface OutOfSight {
+  readonly count: number;
+  readonly nearest: number;
+}
+
+/** The unread rooms above `first` and below `last`, the first and the last visible line. */
+export function unreadOutOfSight(
+  lines: readonly Line[],
+  first: number,
+  last: number,
+): { above: OutOfSight | null; below: OutOfSight | null } {
+  const unread = (at: number) => {
+    const line = lines[at];
+    return line?.kind === "room" && line.held.room.unread > 0;
+  };
+  let [above, below, nearestAbove, nearestBelow] = [0, 0, -1, -1];
+  for (let at = 0; at < Math.min(first, lines.length); at++)
+    if (unread(at)) {
+      above++;
+      nearestAbove = at;
+    }
+  for (let at = lines.length - 1; at > last; at--)
+    if (unread(at)) {
+      below++;
+      nearestBelow = at;
+    }
+  return {
+    above: above === 0 ? null : { count: above, nearest: nearestAbove },
+    below: below === 0 ? null : { count: below, nearest: nearestBelow },
+  };
 }
 
 function sectionOf({ room }: RoomState): Section {
@@ -52,7 +87,7 @@ function later(one: RoomState, other: RoomState): number {
   return first === second ? 0 : first > second ? -1 : 1;
 }
 
-/** Whether a message that is held and was not read mentions the user. */
+/** Whether a held unread message mentions the user. */
 export function isMentioned({ room, segments }: RoomState, me: string): boolean {
   if (room.unread === 0) return false;
   const mentions = (message: Message) => !message.deleted && message.sender !== me && message.mentions.includes(me);
@@ -65,28 +100,26 @@ export function isMentioned({ room, segments }: RoomState, me: string): boolean 
   return room.last_message !== null && room.last_message.seq > room.read_seq && mentions(room.last_message);
 }
 
-/** Whether the other one of a direct conversation is there: as was heard since the connection was made, else as counted. */
+/** Whether the other user of a direct conversation is online: by the last event, else by the snapshot. */
 export function isOtherOnline({ room, members }: RoomState, presence: ReadonlyMap<string, Presence>): boolean {
   if (room.kind !== "direct" || room.title === null) return false;
   return (presence.get(room.title) ?? members?.get(room.title))?.online ?? room.online >= 2;
 }
 
-/** The line under a room's name: who is typing, else what was said last. */
+/** The text under a room's name: who is typing, else the last message. */
 export function previewOf({ room, typing }: RoomState, me: string): { sender: string | null; text: string } {
   const [first, second] = typing;
   if (first !== undefined) {
     if (room.kind === "direct") return { sender: null, text: "typing…" };
     if (second === undefined) return { sender: null, text: `${first} is typing…` };
-    return { sender: null, text: typing.size === 2 ? `${first} and ${second} are typing…` : "Several are typing…" };
+    return {
+      sender: null,
+      text: typing.size === 2 ? `${first} and ${second} are typing…` : "Several people are typing…",
+    };
   }
   const last = room.last_message;
-  if (last === null) return { sender: null, text: "Nothing was said yet" };
-  const text = last.deleted
-    ? "deleted"
-    : last.content
-        .slice(0, SEEN)
-        .replace(/(```\w*|\s)+/g, " ")
-        .trim();
+  if (last === null) return { sender: null, text: "No messages yet" };
+  const text = last.deleted ? "Message deleted" : plainOf(last.content, SEEN);
   if (last.sender === me) return { sender: "You", text };
   return { sender: room.kind === "direct" ? null : last.sender, text };
 }

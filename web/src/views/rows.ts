@@ -1,18 +1,23 @@
-/** What stands in the timeline, from top to bottom: made from one segment of the log and what waits to be sent. */
+/** The rows of the timeline: made from one segment of the log and the unsent messages. */
 import type { Message } from "../contract.gen.ts";
 import type { Unsent } from "../outbox.ts";
+import type { Note } from "../store.ts";
 import { place, type Segment } from "../timeline.ts";
 
-/** Messages of one sender within this time stand together under one name. */
+/** Messages of one sender within this time are grouped under one name. */
 const TOGETHER = 5 * 60_000;
+/** A long group repeats the name at such seqs: counted by seq, it does not move when an older page arrives. */
+const NAMED_EVERY = 16;
+
+export type { Note };
 
 export interface MessageRow {
   readonly kind: "message";
   readonly key: string;
   readonly message: Message;
-  /** It stands under the message above it, of the same sender. */
+  /** Whether it belongs to the group of the message above it. */
   readonly grouped: boolean;
-  /** What the message is as long as it is not in the log. */
+  /** The unsent message, if it is not in the log. */
   readonly unsent: Unsent | null;
 }
 
@@ -20,21 +25,24 @@ export type Row =
   | { readonly kind: "beginning"; readonly key: "beginning" }
   | { readonly kind: "day"; readonly key: string; readonly at: string }
   | { readonly kind: "new"; readonly key: "new" }
+  | { readonly kind: "note"; readonly key: string; readonly note: Note }
   | MessageRow;
 
 export interface RowsOf {
   readonly segment: Segment;
   readonly me: string;
-  /** Where the line "new messages" goes: above the first one of others after this seq. null: nowhere. */
+  /** The "New messages" line goes above the first message of another user after this seq. null: no line. */
   readonly newAfter: number | null;
-  /** What waits or was refused of this room; not given where the segment is not the tail. */
+  /** In seq order */
+  readonly notes?: readonly Note[];
+  /** The room's unsent and refused messages; empty if the segment is not the tail. */
   readonly unsent: readonly Unsent[];
 }
 
 const BEGINNING: Row = { kind: "beginning", key: "beginning" };
 const NEW: Row = { kind: "new", key: "new" };
 
-/** What is worth knowing of a message again and again; and its row, the same as long as nothing in it changes. */
+/** Cached facts about a message, and its row, which stays the same object while the message does. */
 interface Known {
   readonly at: number;
   readonly day: number;
@@ -54,8 +62,8 @@ function knownOf(of: Message | Unsent): Known {
   return made;
 }
 
-/** The rows of a segment. One cheap pass: it runs with every message that arrives. */
-export function rowsOf({ segment, me, newAfter, unsent }: RowsOf): readonly Row[] {
+/** The rows of a segment. One cheap pass, because it runs for every message that arrives. */
+export function rowsOf({ segment, me, newAfter, notes = [], unsent }: RowsOf): readonly Row[] {
   const rows: Row[] = [];
   if (segment.from <= 1) rows.push(BEGINNING);
   let above: { sender: string; at: number } | null = null;
@@ -78,7 +86,15 @@ export function rowsOf({ segment, me, newAfter, unsent }: RowsOf): readonly Row[
       above = { sender, at: facts.at };
     }
   };
+  let noted = notes.findIndex(({ seq }) => seq >= segment.from);
+  const putNotes = (before: number) => {
+    for (let note = notes[noted]; note !== undefined && note.seq < before; note = notes[++noted]) {
+      rows.push({ kind: "note", key: `note ${note.seq}`, note });
+      above = null;
+    }
+  };
   for (const message of segment.messages) {
+    putNotes(message.seq);
     if (seeksNew && message.seq > (newAfter ?? 0) && message.sender !== me) {
       if (knownOf(message).day !== day) {
         rows.push({ kind: "day", key: `day ${knownOf(message).day}`, at: message.created_at });
@@ -92,10 +108,11 @@ export function rowsOf({ segment, me, newAfter, unsent }: RowsOf): readonly Row[
       kind: "message",
       key: keyOf(message),
       message,
-      grouped: grouped && message.reply_to === null,
+      grouped: grouped && message.reply_to === null && message.seq % NAMED_EVERY !== 0,
       unsent: null,
     }));
   }
+  putNotes(segment.to + 1);
   for (const waiting of unsent) {
     if (isHeld(segment, me, waiting)) continue;
     put(waiting, me, (grouped) => ({
@@ -109,12 +126,12 @@ export function rowsOf({ segment, me, newAfter, unsent }: RowsOf): readonly Row[
   return rows;
 }
 
-/** The same while a message waits and when it has come back. */
+/** The key of a message, the same before and after it is sent. */
 function keyOf(message: Message): string {
   return message.client_id === null ? message.id : `sent ${message.client_id}`;
 }
 
-/** Whether what waits has come back already; the outbox hears of it a moment later. */
+/** Whether an unsent message has already arrived as an event; the outbox is updated a moment later. */
 function isHeld(segment: Segment, me: string, { client_id }: Unsent): boolean {
   for (let at = segment.messages.length - 1; at >= Math.max(0, segment.messages.length - 200); at--) {
     const message = segment.messages[at];
@@ -141,12 +158,12 @@ function messageOf(unsent: Unsent, me: string): Message {
   };
 }
 
-/** The index of the row with this message, or with the next one after it; -1 if there is none. */
+/** The index of the row with this message, or with the next one; -1 if there is none. */
 export function rowOf(rows: readonly Row[], seq: number): number {
   return rows.findIndex((row) => row.kind === "message" && row.unsent === null && row.message.seq >= seq);
 }
 
-/** How many messages of others came after a seq. */
+/** The number of messages of other users after a seq. */
 export function countAfter(segment: Segment, seq: number, me: string): number {
   let count = 0;
   for (let at = place(segment.messages, seq + 1); at < segment.messages.length; at++)
@@ -155,14 +172,14 @@ export function countAfter(segment: Segment, seq: number, me: string): number {
 }
 
 /**
- * How rows that are shown become others without what is looked at moving. A virtual list keeps its place while rows
- * come or go at one end; so where both ends change, the beginning is first.
+ * One step from the shown rows to the next ones that keeps the scroll position. A virtual list can keep it while rows
+ * change at one end; if both ends change, the beginning changes first.
  */
 export interface Step {
   readonly rows: readonly Row[];
-  /** Rows have come or gone at the beginning. */
+  /** Rows were added or removed at the beginning. */
   readonly shift: boolean;
-  /** Nothing of what was shown is left: it is another list. */
+  /** No shown row is left, so the list is a new one. */
   readonly anew: boolean;
   /** There is a second step to `next`. */
   readonly more: boolean;
@@ -177,7 +194,7 @@ export function stepTo(shown: readonly Row[], next: readonly Row[]): Step {
   return { rows: [...next.slice(0, after), ...shown.slice(before)], shift: true, anew: false, more: true };
 }
 
-/** The places of the first message that is in both. Where nothing but what waits is shown, that is known by its key. */
+/** The indexes of the first message in both; of an unsent one, by its key. */
 function anchorOf(shown: readonly Row[], next: readonly Row[]): readonly [number, number] | null {
   const first = Math.max(firstSeq(shown), firstSeq(next));
   const waits = firstSeq(shown) === 0;
@@ -190,4 +207,33 @@ function anchorOf(shown: readonly Row[], next: readonly Row[]): readonly [number
 function firstSeq(rows: readonly Row[]): number {
   for (const row of rows) if (row.kind === "message" && row.unsent === null) return row.message.seq;
   return 0;
+}
+
+/** The seq of the first message at or after a row; null: there is none. */
+export function seqFrom(rows: readonly Row[], index: number): number | null {
+  for (let at = Math.max(0, index); at < rows.length; at++) {
+    const row = rows[at];
+    if (row?.kind === "message" && row.unsent === null) return row.message.seq;
+  }
+  return null;
+}
+
+/** The seq of the last message before a row; 0: there is none. */
+export function seqBefore(rows: readonly Row[], index: number): number {
+  for (let at = Math.min(index, rows.length) - 1; at >= 0; at--) {
+    const row = rows[at];
+    if (row?.kind === "message" && row.unsent === null) return row.message.seq;
+  }
+  return 0;
+}
+
+export function indexOf(rows: readonly Row[], key: string | null): number | null {
+  if (key === null) return null;
+  const index = rows.findIndex((row) => row.key === key);
+  return index < 0 ? null : index;
+}
+
+/** The index of the last message; -1: there is none. */
+export function lastMessage(rows: readonly Row[]): number {
+  return rows.findLastIndex((row) => row.kind === "message");
 }

@@ -1,4 +1,4 @@
-/** What one may do with a message, wherever in a row it is asked for. The same object as long as the room is open. */
+/** The actions on a message, for every part of its row. The same object while the room is open. */
 import type { Message } from "../contract.gen.ts";
 
 export interface Tools {
@@ -6,18 +6,20 @@ export interface Tools {
   react(message: Message, emoji: string): void;
   reply(message: Message): void;
   edit(message: Message): void;
-  /** Asks first. */
+  /** Asks for confirmation. */
   remove(message: Message): void;
   copyText(message: Message): void;
   copyLink(message: Message): void;
   jump(seq: number): void;
+  /** Show a user in the list of members. */
+  person(username: string): void;
   retry(client_id: string): void;
   discard(client_id: string): void;
-  /** Long messages that were unfolded */
+  /** The ids of unfolded messages */
   readonly opened: Set<string>;
 }
 
-/** How far one's own message has got. */
+/** The delivery state of the user's own message. */
 export type Mark = "sent" | "delivered" | "read";
 
 export const QUICK = ["👍", "❤️", "😂"] as const;

@@ -1,4 +1,4 @@
-/** What every view is made of, on Ariakit's accessible parts. */
+/** The basic components of every view, on Ariakit's accessible ones. */
 import {
   Dialog as AriakitDialog,
   Menu as AriakitMenu,
@@ -13,6 +13,8 @@ import {
 import { X } from "lucide-react";
 import { type ComponentProps, type FormEvent, type KeyboardEvent, type ReactNode, useId, useState } from "react";
 import type { CustomContainerComponentProps } from "virtua";
+import type { ErrorCode } from "../contract.gen.ts";
+import { Refused } from "../session.ts";
 import { hueOf, initialOf, reasonOf } from "../text.ts";
 
 export function IconButton({
@@ -37,7 +39,7 @@ export function Avatar({ name, small = false, online = false }: { name: string; 
   );
 }
 
-/** A modal dialog; it is mounted while it is open. What opened it gets the focus back. */
+/** A modal dialog, mounted while it is open. The element that opened it gets the focus back. */
 export function Dialog({ title, onClose, children }: { title: string; onClose: () => void; children: ReactNode }) {
   const [opener] = useState(openerOf);
   return (
@@ -60,7 +62,7 @@ export function Dialog({ title, onClose, children }: { title: string; onClose: (
   );
 }
 
-/** What has the focus; in a menu, which is about to close, the button of the menu. */
+/** The focused element; in a menu, which is about to close, the button of the menu. */
 function openerOf(): HTMLElement | null {
   const focused = document.activeElement;
   const menu = focused?.closest("[role=menu]");
@@ -68,7 +70,7 @@ function openerOf(): HTMLElement | null {
   return opener instanceof HTMLElement && opener !== document.body ? opener : null;
 }
 
-/** What a menu's button opens, and Tab closes: over the page, and a landmark, because it is in none of the others. */
+/** The menu that a button opens and Tab closes. It is a landmark, because it is outside of the page's others. */
 export function MenuContent({ label, id, children }: { label: string; id?: string; children: ReactNode }) {
   const menu = useMenuContext();
   const leave = (event: KeyboardEvent) => {
@@ -126,7 +128,7 @@ export function Item({ danger = false, ...rest }: { danger?: boolean } & MenuIte
   return <MenuItem className={`menu-item ${danger ? "danger" : ""}`} {...rest} />;
 }
 
-/** For a name or a code: the browser proposes and corrects nothing. */
+/** For a name or a code: turns off the browser's suggestions and corrections. */
 const VERBATIM = { autoComplete: "off", autoCapitalize: "none", spellCheck: false } as const;
 
 function clickable(Container: "div" | "ul") {
@@ -135,10 +137,10 @@ function clickable(Container: "div" | "ul") {
   };
 }
 
-/** What holds the rows of a virtual list. Virtua's own takes no clicks while the list scrolls, nor right after. */
+/** The element around the rows of a virtual list. Virtua's default ignores clicks during and right after scrolling. */
 export const [Rows, ListRows] = [clickable("div"), clickable("ul")];
 
-/** A labelled text field, with what is wrong with it. */
+/** A labelled text field with its error. */
 export function Field({
   label,
   hint,
@@ -176,32 +178,34 @@ export function Field({
 }
 
 /**
- * Work that is asked of the server, one at a time: whether it is under way, and why it was refused.
- * `run` answers whether it succeeded.
+ * Runs one request at a time, with its state and the reason of a failure.
+ * `run` returns whether it succeeded.
  */
 export function useWork(): {
   busy: boolean;
   error: string | null;
+  /** The error code; null: no error, or no answer came */
+  code: ErrorCode | null;
   run: (work: () => Promise<unknown>) => Promise<boolean>;
   clear: () => void;
 } {
   const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<string | null>(null);
+  const [failed, setFailed] = useState<{ readonly text: string; readonly code: ErrorCode | null } | null>(null);
   const run = async (work: () => Promise<unknown>) => {
     if (busy) return false;
     setBusy(true);
-    setError(null);
+    setFailed(null);
     try {
       await work();
       return true;
     } catch (refused) {
-      setError(reasonOf(refused));
+      setFailed({ text: reasonOf(refused), code: refused instanceof Refused ? refused.code : null });
       return false;
     } finally {
       setBusy(false);
     }
   };
-  return { busy, error, run, clear: () => setError(null) };
+  return { busy, error: failed?.text ?? null, code: failed?.code ?? null, run, clear: () => setFailed(null) };
 }
 
 /** A form that does not leave the page. */

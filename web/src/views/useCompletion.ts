@@ -2,19 +2,19 @@ import { type RefObject, useMemo, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import { loadShortcodes, matching, type Shortcode, type Trigger, triggerAt } from "./completion.ts";
 
-/** Members of larger rooms are not asked for, all of them, because somebody typed an `@`. */
+/** The members of larger rooms are too many to load for an `@`. */
 const MOST_MEMBERS = 1000;
 const SHOWN = 8;
 
 export interface Choice {
-  /** What is put into the text */
+  /** The text to insert */
   readonly value: string;
   readonly name: string;
-  /** An emoji; null: it is a person. */
-  readonly sign: string | null;
+  /** null: it is a member. */
+  readonly emoji: string | null;
 }
 
-/** What completes the word at the caret: members of the room after `@`, emoji after `:`. */
+/** Completions for the word at the caret: members of the room after `@`, emoji after `:`. */
 export function useCompletion(
   room_id: string,
   box: RefObject<HTMLTextAreaElement | null>,
@@ -33,7 +33,7 @@ export function useCompletion(
       before?.kind === found?.kind && before?.query === found?.query && before?.at === found?.at ? before : found,
     );
     if (found?.kind === ":" && shortcodes.length === 0) void loadShortcodes().then(setShortcodes);
-    // Without a connection there is nobody to choose from; the name can be typed all the same.
+    // Offline there are no completions, but the name can still be typed.
     if (found?.kind === "@" && members === null && few) client.load.members(room_id).catch(() => undefined);
   };
 
@@ -43,13 +43,13 @@ export function useCompletion(
       return matching(shortcodes, trigger.query, ({ code }) => code, SHOWN).map(({ code, emoji }) => ({
         value: emoji,
         name: `:${code}:`,
-        sign: emoji,
+        emoji,
       }));
     const names = [...(members?.keys() ?? [])].filter((name) => name !== client.me).sort();
     return matching(names, trigger.query, (name) => name, SHOWN).map((name) => ({
       value: `@${name}`,
       name,
-      sign: null,
+      emoji: null,
     }));
   }, [trigger, shortcodes, members, client]);
 

@@ -4,16 +4,16 @@ import { hrefTo, open } from "../location.ts";
 import { reasonOf } from "../text.ts";
 
 export interface Jump {
-  /** The message that is to be shown now. Another object each time, also for the same message. */
+  /** The message to show now; a new object for each jump, also to the same message. */
   readonly landed: { readonly seq: number } | null;
   readonly loading: boolean;
   readonly failed: string | null;
   again(): void;
-  /** Back to the end: the address names no message any more. */
+  /** Remove the message from the address. */
   leave(): void;
 }
 
-/** Brings the message that the address names; again when the same address is opened again. */
+/** Loads the message in the address, and again when the same address is opened again. */
 export function useJump(room_id: string, seq: number | null): Jump {
   const client = useClient();
   const online = useView((view) => view.status.is === "online");
@@ -42,7 +42,7 @@ export function useJump(room_id: string, seq: number | null): Jump {
     };
   }, [client, room_id, seq, count]);
 
-  // The address stays the same when the same link is followed twice: the browser then tells of no change.
+  // Following the same link twice does not change the address, so the router does not notice.
   useEffect(() => {
     if (seq === null) return;
     const here = hrefTo(room_id, seq);

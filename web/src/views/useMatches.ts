@@ -1,6 +1,6 @@
 import { useCallback, useSyncExternalStore } from "react";
 
-/** Whether a media query holds, now and when that changes. */
+/** Whether a media query matches, also when that changes. */
 export function useMatches(media: MediaQueryList): boolean {
   const subscribe = useCallback(
     (changed: () => void) => {

@@ -5,10 +5,10 @@ import type { Segment } from "../timeline.ts";
 
 export type Direction = "older" | "newer";
 
-/** What is under way in one direction: nothing, a page, or why there is none. */
+/** The state of one direction: idle, loading, or failed with a reason. */
 export type Paging = null | "loading" | { readonly failed: string };
 
-/** Pages of the log in both directions of the segment that is shown. */
+/** Loads pages of the log before and after the shown segment. */
 export function usePaging(
   room_id: string,
   segment: Segment,
@@ -25,7 +25,7 @@ export function usePaging(
     (direction: Direction, again = false) => {
       const { segment, isTail, paging } = now.current;
       if (direction === "older" ? segment.from <= 1 : isTail) return;
-      // What has failed is asked for again by the person, or when the connection is back.
+      // After a failure, the user or a reconnect tries again.
       if (busy.current[direction] || (paging[direction] !== null && !again)) return;
       busy.current[direction] = true;
       const tell = (what: Paging) => setPaging((before) => ({ ...before, [direction]: what }));

@@ -2,7 +2,7 @@ import { useCallback, useRef } from "react";
 import type { Message } from "../contract.gen.ts";
 import { find, place, type Segments } from "../timeline.ts";
 
-/** Finds the message that another one answers, among those that are held. Where it was found is remembered. */
+/** Finds the message that another one replies to, among the held ones, and caches where it is. */
 export function useReply(segments: Segments): (answer: Message) => Message | null {
   const seqs = useRef(new Map<string, number>());
   return useCallback(
@@ -20,7 +20,7 @@ export function useReply(segments: Segments): (answer: Message) => Message | nul
   );
 }
 
-/** Backwards from the answer; one that waits to be sent has no seq yet, and begins at the end. */
+/** Search backwards from the reply; an unsent one has no seq, so the search starts at the end. */
 function search(segments: Segments, id: string, before: number): Message | null {
   for (const { messages } of [...segments].reverse())
     for (let at = (before === 0 ? messages.length : place(messages, before)) - 1; at >= 0; at--)

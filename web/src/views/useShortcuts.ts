@@ -1,23 +1,26 @@
 import { useEffect, useRef } from "react";
+import { open } from "../location.ts";
 
-/** Every shortcut, as the list under `?` shows it. `Alt` + arrows work while one writes, too. */
+/** Every shortcut, for the list under `?`. `Alt` + arrows also work in the text box. */
 export const SHORTCUTS: readonly { readonly keys: readonly string[]; readonly does: string }[] = [
   { keys: ["?"], does: "Show this list" },
-  { keys: ["/", "Ctrl K"], does: "Search" },
-  { keys: ["Alt ↑", "Alt ↓"], does: "The room above, below" },
-  { keys: ["Alt Shift ↑", "Alt Shift ↓"], does: "The same, only rooms with something unread" },
-  { keys: ["↑", "↓", "Home", "End"], does: "From room to room, in the list of rooms" },
-  { keys: ["C"], does: "Write" },
-  { keys: ["Enter", "Shift Enter"], does: "Send; a new line" },
-  { keys: ["↑"], does: "Edit what you sent last, in an empty box" },
-  { keys: ["Tab", "↑", "↓"], does: "To the timeline, and from message to message" },
-  { keys: ["R", "E", "+", "Delete"], does: "Reply, edit, react, delete: on a message" },
-  { keys: ["Escape"], does: "Close, or give up what you are doing" },
+  { keys: ["Ctrl K"], does: "Go to a room: type part of its name" },
+  { keys: ["/", "Ctrl Shift F"], does: "Search messages" },
+  { keys: ["Alt ↑", "Alt ↓"], does: "Previous, next room" },
+  { keys: ["Alt Shift ↑", "Alt Shift ↓"], does: "Previous, next room with unread messages" },
+  { keys: ["↑", "↓", "Home", "End"], does: "In the list of rooms: move between rooms" },
+  { keys: ["C"], does: "Write a message" },
+  { keys: ["Enter", "Shift Enter"], does: "Send; start a new line" },
+  { keys: ["↑"], does: "In an empty message box: edit your last message" },
+  { keys: ["Tab", "↑", "↓"], does: "Go to the timeline; move between messages" },
+  { keys: ["Home", "End"], does: "In the timeline: first message, newest message" },
+  { keys: ["R", "E", "+", "Delete"], does: "On a message: reply, edit, react, delete" },
+  { keys: ["Escape"], does: "Close or cancel" },
 ];
 
 const SINGLE_KEYS = "tidings.single_keys";
 
-/** Whether single keys do something. They can be turned off: who speaks to the page may press them unawares. */
+/** Whether single-key shortcuts are on. They can be turned off, because dictated text may trigger them. */
 export function loadSingleKeys(): boolean {
   return localStorage.getItem(SINGLE_KEYS) !== "off";
 }
@@ -27,12 +30,25 @@ export function chooseSingleKeys(on: boolean): void {
   else localStorage.setItem(SINGLE_KEYS, "off");
 }
 
-/** Whether a key goes to the page as a whole: no dialog or menu is open, and nothing else has taken it. */
+/** Whether a key is for the whole page: no dialog or menu is open, and no element has handled it. */
 export function isForThePage(event: KeyboardEvent): boolean {
   return !event.defaultPrevented && document.querySelector("[role=dialog], [role=menu]") === null;
 }
 
-/** The keys that do something wherever one is. Those that go from room to room are the sidebar's: it knows their order. */
+function goToRooms(): void {
+  const filter = () => document.querySelector<HTMLInputElement>(".sidebar .filter input");
+  // On a phone, the sidebar is hidden while a room is open.
+  if (filter()?.checkVisibility() === false) open(null);
+  // Immediately if it is there, so that no key is lost.
+  const focus = () => {
+    filter()?.focus();
+    filter()?.select();
+  };
+  focus();
+  if (document.activeElement !== filter()) requestAnimationFrame(focus);
+}
+
+/** The keys that work everywhere. The sidebar handles those that switch rooms, because it knows their order. */
 export function useShortcuts(does: { onHelp: () => void; onSearch: () => void }): void {
   const latest = useRef(does);
   latest.current = does;
@@ -40,11 +56,13 @@ export function useShortcuts(does: { onHelp: () => void; onSearch: () => void })
     const pressed = (event: KeyboardEvent) => {
       if (!isForThePage(event)) return;
       const writing = event.target instanceof HTMLElement && event.target.matches("input, textarea, select");
-      if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") latest.current.onSearch();
+      const [key, control] = [event.key.toLowerCase(), event.ctrlKey || event.metaKey];
+      if (control && !event.shiftKey && key === "k") goToRooms();
+      else if (control && event.shiftKey && key === "f") latest.current.onSearch();
       else if (writing || event.ctrlKey || event.metaKey || event.altKey || !loadSingleKeys()) return;
       else if (event.key === "?") latest.current.onHelp();
       else if (event.key === "/") latest.current.onSearch();
-      else if (event.key.toLowerCase() === "c") document.querySelector<HTMLElement>(".composer textarea")?.focus();
+      else if (key === "c") document.querySelector<HTMLElement>(".composer textarea")?.focus();
       else return;
       event.preventDefault();
     };

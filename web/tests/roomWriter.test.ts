@@ -1,12 +1,12 @@
 import { expect, test } from "vitest";
-import { Keeper } from "../src/keeper.ts";
+import { RoomWriter } from "../src/roomWriter.ts";
 import { begun, type RoomState } from "../src/store.ts";
 import { room } from "./make.ts";
 
-test("what could not be kept is kept with the next change, and a reset is not forgotten over it", async () => {
+test("a failed write is repeated with the next change, including a reset", async () => {
   const kept: { rooms: string[]; gone: string[]; over: string[] }[] = [];
   let full = true;
-  const keeper = new Keeper(
+  const roomWriter = new RoomWriter(
     {
       keep: async (rooms, gone, over) => {
         if (full) throw new DOMException("the disk is full", "QuotaExceededError");
@@ -18,13 +18,13 @@ test("what could not be kept is kept with the next change, and a reset is not fo
   const rooms = (...ids: string[]) =>
     new Map(ids.map((id): [string, RoomState] => [id, begun(room({ room_id: id }))]));
   const first = rooms("a", "b");
-  keeper.over(["b"]);
-  await keeper.keep(first);
+  roomWriter.overwrite(["b"]);
+  await roomWriter.write(first);
   full = false;
-  await keeper.keep(first);
+  await roomWriter.write(first);
   expect(kept).toEqual([{ rooms: ["a", "b"], gone: [], over: ["b"] }]);
   const second = new Map(first);
   second.delete("a");
-  await keeper.keep(second);
+  await roomWriter.write(second);
   expect(kept.at(-1)).toEqual({ rooms: [], gone: ["a"], over: [] });
 });

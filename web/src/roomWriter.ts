@@ -1,29 +1,29 @@
 import type { Database } from "./database.ts";
 import type { RoomState } from "./store.ts";
 
-/** Keeps the rooms in the database as they change: only those that did, and in the order of the changes. */
-export class Keeper {
+/** Stores changed rooms in the database, in the order of their changes. */
+export class RoomWriter {
   private readonly database: Pick<Database, "keep">;
   private kept: ReadonlyMap<string, RoomState>;
   private readonly reset = new Set<string>();
   private working: Promise<void> = Promise.resolve();
 
-  /** `kept`: what the database holds. */
+  /** `kept`: the rooms in the database. */
   constructor(database: Pick<Database, "keep">, kept: ReadonlyMap<string, RoomState>) {
     this.database = database;
     this.kept = kept;
   }
 
-  /** The logs of these rooms were reset: they are kept however far the kept ones had come. */
-  over(room_ids: Iterable<string>): void {
+  /** The logs of these rooms were reset, so their stored state is replaced even if its cursor is further. */
+  overwrite(room_ids: Iterable<string>): void {
     for (const room_id of room_ids) this.reset.add(room_id);
   }
 
   /**
-   * Keep the rooms as they are now; returns when that is done. What cannot be kept is tried again with the next change;
-   * until then the kept cursors stay where they are, and the server sends again what came after them.
+   * Store the rooms; returns when that is done. After a failure, the next change tries again.
+   * Until then the stored cursors do not move, so the server would send the entries after them again.
    */
-  keep(now: ReadonlyMap<string, RoomState>): Promise<void> {
+  write(now: ReadonlyMap<string, RoomState>): Promise<void> {
     this.working = this.working.then(async () => {
       const before = this.kept;
       if (before === now) return;

@@ -1,0 +1,97 @@
+/** Where one writes: what it says, what covers it, and what it refuses. */
+import { expect, test } from "./support/world.ts";
+
+test("a file that is dropped or pasted is refused in words, and does not take the page away", async ({ person }) => {
+  const omar = await person("omar");
+  const topic = `files ${omar.name}`;
+  await (await omar.account()).topic(topic);
+  await omar.enter(topic);
+  const { page } = omar;
+  /** Whether the page has taken the event, so that the browser does nothing with it. */
+  const carried = (type: "dragover" | "drop" | "paste", text: boolean) =>
+    page.evaluate(
+      ([type, text]) => {
+        const data = new DataTransfer();
+        data.items.add(new File(["x"], "x.png", { type: "image/png" }));
+        if (text) data.setData("text/plain", "a cell");
+        const options = { bubbles: true, cancelable: true };
+        const event =
+          type === "paste"
+            ? new ClipboardEvent(type, { ...options, clipboardData: data })
+            : new DragEvent(type, { ...options, dataTransfer: data });
+        (document.activeElement ?? document.body).dispatchEvent(event);
+        return event.defaultPrevented;
+      },
+      [type, text] as const,
+    );
+  const notice = page.getByText("Files and images cannot be sent here.");
+  expect(await carried("paste", true)).toBe(false);
+  expect(await notice.count()).toBe(0);
+  for (const type of ["drop", "paste"] as const) {
+    expect(await carried("dragover", false)).toBe(true);
+    expect(await carried(type, false)).toBe(true);
+    await notice.waitFor();
+    await page.getByRole("status").filter({ has: notice }).getByRole("button", { name: "Close" }).click();
+    await notice.waitFor({ state: "hidden" });
+  }
+});
+
+test("what is completed does not cover what one replies to, and the box names its room", async ({
+  person,
+  account,
+}) => {
+  const omar = await person("omar");
+  const diego = await account("diego");
+  const topic = `covers ${omar.name}`;
+  const room_id = await (await omar.account()).topic(topic);
+  await diego.join(topic);
+  await diego.say(room_id, "what is asked");
+  await omar.enter(topic);
+  expect(await omar.box.getAttribute("placeholder")).toBe(`Message #${topic}`);
+  await omar.act("what is asked", "Reply");
+  const target = omar.page.getByText("Replying to");
+  await target.waitFor();
+  await omar.box.pressSequentially("@");
+  const list = omar.page.getByRole("listbox", { name: "Completions" });
+  await list.getByRole("option").first().waitFor();
+  const place = await target.boundingBox();
+  await expect
+    .poll(async () => {
+      const box = await list.boundingBox();
+      return (box?.y ?? Number.NaN) + (box?.height ?? Number.NaN);
+    })
+    .toBeLessThanOrEqual(place?.y ?? 0);
+});
+
+test("Arabic and Hebrew are written and read from right to left, next to English that is not", async ({ person }) => {
+  const omar = await person("omar");
+  const topic = `scripts ${omar.name}`;
+  await (await omar.account()).topic(topic);
+  await omar.enter(topic);
+  const direction = (text: string) =>
+    omar
+      .message(text)
+      .locator(".content")
+      .evaluate((content) => getComputedStyle(content).direction);
+  await omar.say("مرحبا Tidings!", "Hello, עולם.");
+  await omar.message("Hello").waitFor();
+  expect(await direction("مرحبا")).toBe("rtl");
+  expect(await direction("Hello")).toBe("ltr");
+  // The exclamation mark ends the sentence at its left.
+  const [mark, word] = await omar
+    .message("مرحبا")
+    .locator("p")
+    .evaluate((paragraph) => {
+      const text = paragraph.firstChild as Text;
+      const leftOf = (at: number) => {
+        const range = document.createRange();
+        range.setStart(text, at);
+        range.setEnd(text, at + 1);
+        return range.getBoundingClientRect().left;
+      };
+      return [leftOf(text.length - 1), leftOf(0)];
+    });
+  expect(mark).toBeLessThan(word ?? 0);
+  await omar.box.fill("مرحبا");
+  expect(await omar.box.evaluate((box) => getComputedStyle(box).direction)).toBe("rtl");
+});

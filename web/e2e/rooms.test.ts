@@ -1,0 +1,130 @@
+/** The list of rooms: what is unread in it is found, and every room has a name of its own. */
+import { members, newConversation } from "./support/rooms.ts";
+import { expect, test } from "./support/world.ts";
+
+test("a direct message below what is in sight of a long list is announced, and one press away", async ({
+  person,
+  account,
+}) => {
+  const omar = await person("omar");
+  const diego = await account("diego");
+  const program = await omar.account();
+  for (let at = 0; at < 40; at++) await program.topic(`${omar.name} ${at}`);
+  const { room_id } = await diego.ask("create_conversation", { usernames: [omar.name] });
+  await omar.room(`${omar.name} 39`).waitFor();
+  await diego.say(room_id, "are you there?");
+  const pill = omar.button("1 unread below");
+  await pill.waitFor();
+  await pill.click();
+  await omar.room(diego.name).waitFor();
+  await pill.waitFor({ state: "hidden" });
+  await omar.enter(diego.name);
+  await omar.message("are you there?").waitFor();
+  await diego.say(room_id, "good");
+  await omar.message("good").waitFor();
+  expect(await omar.button(/unread (above|below)/).count()).toBe(0);
+});
+
+test("a room that is chosen from a filtered list ends the filter, and one key leads to it", async ({ person }) => {
+  const omar = await person("omar");
+  const program = await omar.account();
+  const [first, second] = [`first ${omar.name}`, `second ${omar.name}`];
+  for (const topic of [first, second]) await program.topic(topic);
+  const filter = omar.page.getByRole("searchbox", { name: "Filter rooms" });
+  await filter.fill("FIRST");
+  await omar.room(second).waitFor({ state: "hidden" });
+  await omar.enter(first);
+  await expect.poll(() => filter.inputValue()).toBe("");
+  await omar.room(second).waitFor();
+  // Of the room that is open already, too.
+  await filter.fill("first");
+  await omar.room(first).click();
+  await omar.room(second).waitFor();
+  await omar.page.keyboard.press("Control+k");
+  await omar.page.keyboard.type("second");
+  await omar.room(first).waitFor({ state: "hidden" });
+  await omar.page.keyboard.press("Enter");
+  await omar.page.getByRole("heading", { level: 1, name: second }).waitFor();
+});
+
+test("a group without a title is called by its other members, whoever looks", async ({ person, account }) => {
+  const [omar, yuki] = await Promise.all([person("omar"), person("yuki")]);
+  const diego = await account("diego");
+  await newConversation(omar, [diego.name, yuki.name]);
+  const named = (...names: string[]) => names.sort().join(", ");
+  await omar.page.getByRole("heading", { level: 1, name: named(diego.name, yuki.name) }).waitFor();
+  await omar.room(named(diego.name, yuki.name)).waitFor();
+  await yuki.enter(named(diego.name, omar.name));
+  await yuki.button("Members").click();
+  await members(yuki).getByText(diego.name).waitFor();
+  await expect.poll(() => yuki.page.title()).toContain(named(diego.name, omar.name));
+});
+
+test("all rooms can be marked as read", async ({ person, account }) => {
+  const omar = await person("omar");
+  const program = await omar.account();
+  const diego = await account("diego");
+  for (const topic of ["one", "another"]) {
+    const room_id = await diego.topic(`${topic} ${omar.name}`);
+    await program.join(`${topic} ${omar.name}`);
+    await diego.say(room_id, "news");
+  }
+  await expect.poll(() => omar.page.title()).toMatch(/^\(2\)/);
+  await omar.menu("Account", "Mark all rooms as read");
+  await expect.poll(() => omar.page.title()).toBe("Tidings");
+  await expect
+    .poll(async () => (await program.ask("get_rooms", { member: true })).rooms.map((room) => room.unread))
+    .toEqual([0, 0]);
+});
+
+test("who signs in gets the list of rooms once, compressed", async ({ person, account, visitor }) => {
+  const omar = await person("omar");
+  const diego = await account("diego");
+  const program = await omar.account();
+  for (let at = 0; at < 12; at++) await program.topic(`${omar.name} ${at}`);
+  await program.ask("create_conversation", { usernames: [diego.name] });
+  const device = await visitor("device");
+  device.name = omar.name;
+  const asked: { kind: string | null; encoding: string | undefined }[] = [];
+  device.page.on("response", (answer) => {
+    const url = new URL(answer.url());
+    if (url.pathname === "/api/rooms")
+      asked.push({ kind: url.searchParams.get("kind"), encoding: answer.headers()["content-encoding"] });
+  });
+  await device.fillIn();
+  await device.button("Sign in").click();
+  await device.room(`${omar.name} 11`).waitFor();
+  await device.enter(`${omar.name} 11`);
+  await device.say("I am here");
+  await expect
+    .poll(() => asked)
+    .toEqual([
+      { kind: null, encoding: "gzip" },
+      { kind: "direct", encoding: undefined },
+    ]);
+  // Whoever was away is told of all, for what has no seq.
+  await device.page.reload();
+  await expect.poll(() => asked.slice(2)).toEqual([{ kind: null, encoding: "gzip" }]);
+});
+
+test("a press on a name or a face in the timeline shows who that is among the members", async ({
+  person,
+  account,
+}) => {
+  const [omar, diego, lucia] = [await person("omar"), await account("diego"), await account("lucia")];
+  const topic = `faces ${omar.name}`;
+  const room_id = await (await omar.account()).topic(topic);
+  for (const one of [diego, lucia]) {
+    await one.ask("subscribe", { topic_name: topic });
+    await one.say(room_id, `from ${one.name}`);
+  }
+  await omar.enter(topic);
+  const panel = omar.page.getByRole("complementary", { name: "Members" });
+  const shown = () => panel.locator(".member .ellipsis:not(.seen)").allTextContents();
+  await omar.message(`from ${diego.name}`).getByRole("button", { name: diego.name, exact: true }).click();
+  await expect.poll(shown).toEqual([diego.name]);
+  await omar.message(`from ${lucia.name}`).locator(".avatar").click();
+  await expect.poll(shown).toEqual([lucia.name]);
+  await panel.getByRole("button", { name: lucia.name }).click();
+  await omar.page.getByRole("menuitem", { name: "Message" }).waitFor();
+});

@@ -1,0 +1,47 @@
+/** The parts of the composer above and below the text box. */
+import { Pencil, Reply, X } from "lucide-react";
+import { plainOf } from "../text.ts";
+import type { Target } from "./Room.tsx";
+import { IconButton } from "./ui.tsx";
+
+/** Characters of the quoted message */
+const QUOTED = 120;
+
+/** The message that is edited or replied to. */
+export function TargetLine({ target, onCancel }: { target: Target; onCancel: () => void }) {
+  return (
+    <div className="target">
+      {target.kind === "edit" ? <Pencil size={16} /> : <Reply size={16} />}
+      <span className="ellipsis grow">
+        {target.kind === "edit" ? (
+          "Editing"
+        ) : (
+          <>
+            Replying to{" "}
+            <b>
+              <bdi>{target.message.sender}</bdi>
+            </b>
+          </>
+        )}{" "}
+        <bdi className="muted">{plainOf(target.message.content, QUOTED)}</bdi>
+      </span>
+      <IconButton label="Cancel" onClick={onCancel}>
+        <X size={16} />
+      </IconButton>
+    </div>
+  );
+}
+
+export function Hint({ left, error }: { left: number | null; error: string | null }) {
+  return (
+    <div id="composer-hint" className="hint" aria-live="polite">
+      {left !== null && left < 0 && (
+        <span className="error">
+          {-left} {left === -1 ? "character" : "characters"} too long
+        </span>
+      )}
+      {left !== null && left >= 0 && <span className="muted">{left} characters left</span>}
+      {error !== null && <span className="error">{error}</span>}
+    </div>
+  );
+}

@@ -1,0 +1,148 @@
+/** The parts of the timeline that are not messages: the room's beginning, the lines between messages, the buttons. */
+import { ArrowDown, ArrowUp, Link, UserPlus } from "lucide-react";
+import type { RoomState } from "../store.ts";
+import { dayOf, nameOf } from "../text.ts";
+import { mayInvite } from "./rights.ts";
+import type { Note, Row } from "./rows.ts";
+import type { Direction, Paging } from "./usePaging.ts";
+
+export function Beginning({
+  held: { room, members },
+  me,
+  onInvite,
+  onCopyLink,
+}: {
+  held: RoomState;
+  me: string;
+  onInvite: () => void;
+  onCopyLink: () => void;
+}) {
+  const name = nameOf(room, members, me);
+  return (
+    <div className="beginning">
+      <h2 dir="auto">{name}</h2>
+      <p className="muted">
+        {room.kind === "direct" ? (
+          <>
+            This is the start of your conversation with <bdi>{name}</bdi>.
+          </>
+        ) : (
+          <>
+            This is the start of{" "}
+            <bdi>
+              {room.kind === "topic" ? "#" : ""}
+              {name}
+            </bdi>
+            .
+          </>
+        )}
+      </p>
+      {room.kind !== "direct" && (
+        <div className="row">
+          {mayInvite(room) && (
+            <button type="button" className="button" onClick={onInvite}>
+              <UserPlus size={17} aria-hidden="true" /> Invite people
+            </button>
+          )}
+          {room.kind === "topic" && !room.is_private && (
+            <button type="button" className="button" onClick={onCopyLink}>
+              <Link size={17} aria-hidden="true" /> Copy link
+            </button>
+          )}
+        </div>
+      )}
+    </div>
+  );
+}
+
+/** A row that is not a message. */
+export function Line({ row }: { row: Exclude<Row, { kind: "message" | "beginning" }> }) {
+  if (row.kind === "note")
+    return (
+      <div className="note">
+        <NoteText note={row.note} />
+      </div>
+    );
+  return (
+    <div className={row.kind === "day" ? "day" : "new-line"}>
+      <span>{row.kind === "day" ? dayOf(row.at) : "New messages"}</span>
+    </div>
+  );
+}
+
+const CHANGES = {
+  joined: "joined.",
+  left: "left.",
+  kicked: "was removed.",
+  banned: "was banned.",
+} as const;
+
+function NoteText({ note }: { note: Note }) {
+  const name = <bdi>{note.username}</bdi>;
+  if (note.change === "title")
+    return (
+      <>
+        {name} renamed the group to <bdi>“{note.title}”</bdi>.
+      </>
+    );
+  if (note.change === "role")
+    return (
+      <>
+        {name} is now {note.role === "owner" ? "the owner" : `a ${note.role}`}.
+      </>
+    );
+  return (
+    <>
+      {name} {CHANGES[note.change]}
+    </>
+  );
+}
+
+export function Loading({
+  direction,
+  paging,
+  onAgain,
+}: {
+  direction: Direction;
+  paging: Paging;
+  onAgain: () => void;
+}) {
+  if (paging === null) return null;
+  if (paging === "loading") return <div className={`paging ${direction}`}>Loading…</div>;
+  return <Failed direction={direction} why={paging.failed} onAgain={onAgain} />;
+}
+
+export function Failed({ direction, why, onAgain }: { direction: Direction; why: string; onAgain: () => void }) {
+  return (
+    <div className={`paging ${direction}`} role="alert">
+      {why}{" "}
+      <button type="button" className="link" onClick={onAgain}>
+        Try again
+      </button>
+    </div>
+  );
+}
+
+/** The button that jumps up to the first new message. */
+export function ToNew({ count, onPress }: { count: number; onPress: () => void }) {
+  return (
+    <button type="button" className="button to-new" onClick={onPress}>
+      <ArrowUp size={16} aria-hidden="true" /> {count.toLocaleString()} new {count === 1 ? "message" : "messages"}
+    </button>
+  );
+}
+
+/** The button that jumps to the end of the room, with the number of unseen messages. */
+export function ToNewest({ fresh, onPress }: { fresh: number; onPress: () => void }) {
+  return (
+    <button type="button" className="button to-newest" onClick={onPress}>
+      <ArrowDown size={16} aria-hidden="true" /> Jump to newest
+      {fresh > 0 && (
+        <span className="badge strong">
+          {fresh}
+          <span className="hidden"> new</span>
+        </span>
+      )}
+    </button>
+  );
+}

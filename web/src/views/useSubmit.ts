@@ -1,0 +1,52 @@
+import { useState } from "react";
+import { useClient } from "../context.ts";
+import type { Target } from "./Room.tsx";
+import { useWork } from "./ui.tsx";
+import type { ComposerText } from "./useText.ts";
+
+export interface Submit {
+  readonly busy: boolean;
+  readonly error: string | null;
+  readonly clearError: () => void;
+  readonly submit: () => Promise<void>;
+  /** Leave the edit or the reply. */
+  readonly cancel: () => void;
+}
+
+/** Puts a new message in the outbox, or sends an edit to the server. */
+export function useSubmit(
+  room_id: string,
+  target: Target | null,
+  onTarget: (target: Target | null) => void,
+  { text, isEmpty, left, setDraft }: ComposerText,
+): Submit {
+  const client = useClient();
+  const { busy, error, run, clear } = useWork();
+  const [failed, setFailed] = useState<string | null>(null);
+  const clearError = () => {
+    setFailed(null);
+    clear();
+  };
+  const cancel = () => {
+    clear();
+    onTarget(null);
+  };
+  const submit = async () => {
+    if (isEmpty || (left ?? 0) < 0) return;
+    const content = text.replace(/^(?:[^\S\n]*\n)+/, "").trimEnd();
+    if (target?.kind === "edit") {
+      if (content === target.message.content) return cancel();
+      if (await run(() => client.ask("edit", { message_id: target.message.id, content }))) onTarget(null);
+      return;
+    }
+    setDraft("");
+    onTarget(null);
+    try {
+      await client.send(room_id, content, target?.message.id ?? null);
+    } catch {
+      setDraft(content);
+      setFailed("The message could not be saved on this device. Its storage may be full.");
+    }
+  };
+  return { busy, error: error ?? failed, clearError, submit, cancel };
+}
