@@ -74,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parent = args.directory or CACHE
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="run-", dir=parent, ignore_cleanup_errors=True) as directory:
+        Path(directory).chmod(0o711)  # PostgreSQL runs as a user of its own where we are root
         if args.what == "capacity":
             return capacity.run(console, plan)
         if args.what == "profile":

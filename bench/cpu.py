@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _SCHEDULED = 2
@@ -30,3 +32,14 @@ def cores() -> tuple[int, int]:
     """The core of the server and the core of everything else; the same one if there is only one."""
     usable = sorted(os.sched_getaffinity(0))
     return usable[0], usable[-1]
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """What is started in here runs on that core."""
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, usable)

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from bench.cpu import cores
-from bench.servers import ROOT, Server, on_core, readable, room_id
+from bench.cpu import cores, on_core
+from bench.servers import ROOT, Server, readable, room_id
 
 CONTENT = 100
 """Characters of a message's content."""

@@ -12,7 +12,8 @@ from typing import Any
 
 from bench.cpu import cpu_seconds, pss_kib
 from bench.load import Load, history_of, message_to, sender
-from bench.servers import Durable, Fanout, Natural, Server, Tidings, World, room_id
+from bench.postgresql import inserts_per_second
+from bench.servers import Durable, Fanout, Natural, Server, Tidings, TidingsOnPostgreSQL, World, room_id
 
 
 @dataclass
@@ -134,6 +135,7 @@ class Sending(Scenario):
     count: str = "messages"
     """messages: deliveries; acks: messages sent"""
     lower_p50: bool = False
+    ours: type[Server] = Tidings
 
     def _world(self, plan: Plan) -> World:
         if self.users is None:
@@ -160,7 +162,7 @@ class Sending(Scenario):
         return server, load
 
     def run(self, plan: Plan, directory: Path) -> list[Row]:
-        made: dict[type[Server], list[dict[str, Any]]] = {self.peer: [], Tidings: []}
+        made: dict[type[Server], list[dict[str, Any]]] = {self.peer: [], self.ours: []}
         with ExitStack() as stack:
             loads = {make: self.prepared(plan, directory, make, stack)[1] for make in made}
             for _ in range(plan.rounds):
@@ -193,6 +195,33 @@ class OneAtATime(Sending):
     def _row(self, made: dict[type[Server], list[dict[str, Any]]]) -> Row:
         peer, ours = (side(make.name, rounds, lambda one: one["ack_p50"], "acks") for make, rounds in made.items())
         return Row(self.key, self.title, "ms to ack (p50)", peer, ours, f"≤ {self.target:g} ×", self.target, False)
+
+
+@dataclass
+class Lone(Scenario):
+    """One message at a time on PostgreSQL, against what PostgreSQL gives one client for a durable INSERT."""
+
+    key: str = "lone-postgresql"
+    title: str = "one in flight on PostgreSQL"
+
+    def run(self, plan: Plan, directory: Path) -> list[Row]:
+        inserts: list[float] = []
+        made: list[dict[str, Any]] = []
+        with running(TidingsOnPostgreSQL, World([[0, 1]]), directory) as (server, load):
+            assert isinstance(server, TidingsOnPostgreSQL)
+            load.senders([sender(0, 1, [message_to(0)])])
+            for _ in range(plan.rounds):
+                inserts.append(inserts_per_second(server.url, plan.seconds))
+                plan.round_done()
+                made.append(load.measure(plan.warmup, plan.seconds))
+                plan.round_done()
+        rate = side(server.name, made, lambda one: one["acks"] / one["seconds"], "acks")
+        cpu = side(server.name, made, cpu_per_message, "acks")
+        against = Side("pgbench, one client", inserts)
+        return [
+            Row(self.key, self.title, "messages/s", against, rate, "≥ 0.25 ×", 0.25, True),
+            Row(self.key, self.title, "µs CPU per message", None, cpu, "≤ 600 µs", 600.0, False),
+        ]
 
 
 @dataclass
@@ -239,6 +268,31 @@ class Idle(Scenario):
 
 
 @dataclass
+class Connecting(Scenario):
+    """What it costs to open connections: handshake, token, and where the user stands. A fresh server each round."""
+
+    key: str = "connect-postgresql"
+    title: str = "5,000 connections, PostgreSQL: connecting"
+    connections: int = 5000
+    target: float = 1.5
+
+    def run(self, plan: Plan, directory: Path) -> list[Row]:
+        count = plan.scaled(self.connections, 10)
+        world = World([list(range(first, min(first + 10, count))) for first in range(0, count, 10)])
+        spent: dict[type[Server], list[float]] = {Tidings: [], TidingsOnPostgreSQL: []}
+        for number in range(plan.rounds):
+            for make, each in spent.items():
+                with running(make, world, directory / str(number), opened=False) as (server, load):
+                    before = cpu_seconds(server.pid)
+                    load.open()
+                    each.append((cpu_seconds(server.pid) - before) * 1e6 / count)
+                plan.round_done()
+        against, ours = (Side(make.name, values) for make, values in spent.items())
+        target = f"≤ {self.target:g} ×"
+        return [Row(self.key, self.title, "µs CPU each", against, ours, target, self.target, False)]
+
+
+@dataclass
 class CatchUp(Scenario):
     """A device that comes back to many messages: from the start of its TCP connection until it is told `ready`."""
 
@@ -246,11 +300,13 @@ class CatchUp(Scenario):
     title: str = "catch-up: 10,000 pending, one device"
     pending: int = 10_000
     target: float = 3.0
+    peer: type[Server] = Durable
+    ours: type[Server] = Tidings
 
     def run(self, plan: Plan, directory: Path) -> list[Row]:
         pending = plan.scaled(self.pending, 100)
         world = World([[0, 1]], entries={0: pending})
-        made: dict[type[Server], list[dict[str, Any]]] = {Durable: [], Tidings: []}
+        made: dict[type[Server], list[dict[str, Any]]] = {self.peer: [], self.ours: []}
         with ExitStack() as stack:
             running_now = {make: stack.enter_context(running(make, world, directory, opened=False)) for make in made}
             for _, load in running_now.values():
@@ -381,6 +437,34 @@ SCENARIOS: Sequence[Scenario] = (
     CatchUp(),
     GrowthMembers(),
     GrowthLog(),
+    Sending(
+        "pair-postgresql",
+        "a room of two, 64 in flight, PostgreSQL",
+        Tidings,
+        0.7,
+        window=64,
+        count="acks",
+        ours=TidingsOnPostgreSQL,
+    ),
+    Lone(),
+    Sending(
+        "pairs-postgresql",
+        "1,000 rooms of two, 200 senders, PostgreSQL",
+        Tidings,
+        0.6,
+        rooms=1000,
+        users=200,
+        count="acks",
+        ours=TidingsOnPostgreSQL,
+    ),
+    CatchUp(
+        "catch-up-postgresql",
+        "catch-up of 10,000, PostgreSQL",
+        target=0.7,
+        peer=Tidings,
+        ours=TidingsOnPostgreSQL,
+    ),
+    Connecting(),
 )
 
 BY_KEY = {scenario.key: scenario for scenario in SCENARIOS}

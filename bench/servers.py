@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -14,15 +15,17 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import asyncpg
 import jwt
 
-from bench.cpu import cores
+from bench.cpu import cores, on_core
+from bench.postgresql import cluster
 from db.schema import migrate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,17 +76,6 @@ def room_id(room: int) -> str:
 
 def prepared_content(seq: int) -> str:
     return f"{seq:032}".ljust(100, "x")
-
-
-@contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """What is started in here runs on that core."""
-    usable = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, usable)
 
 
 @contextmanager
@@ -216,6 +208,7 @@ class Tidings(Server):
         return [sys.executable, "-m", "server", "serve", "--host", "127.0.0.1", "--port", "0"], {
             "TIDINGS_DATA_DIR": str(self.directory),
             "TIDINGS_SECRET_KEY": SECRET,
+            "TIDINGS_PUBLIC_CHANNEL": "entry",
             "TIDINGS_RATE_LIMITS": "off",
             "TIDINGS_LOG_LEVEL": "warning",
             "TIDINGS_DURABILITY": "full",
@@ -224,58 +217,122 @@ class Tidings(Server):
     def prepare(self) -> None:
         path = self.directory / "tidings.db"
         migrate(f"sqlite:///{path}")
+        with _filling(path) as db:
+            for table, columns, rows in self.tables():
+                marks = ", ".join("?" * len(columns))
+                db.executemany(f'INSERT INTO "{table}" ({", ".join(columns)}) VALUES ({marks})', rows)
+
+    def tables(self) -> Iterator[tuple[str, Sequence[str], Iterator[tuple[Any, ...]]]]:
+        """The world as rows: of each table, in the order in which they can be inserted, its columns and the rows."""
         world, now = self.world, time.time_ns() // 1_000_000
         strangers = max(world.offline.values(), default=0)
         everyone = range(world.users + strangers)
-        with _filling(path) as db:
-            db.executemany("INSERT INTO name (key, kind) VALUES (?, 'user')", ((username(u),) for u in everyone))
-            db.executemany(
-                "INSERT INTO user (id, username, created_at, disabled, admin) VALUES (?, ?, ?, 0, 0)",
-                ((u + 1, username(u), now) for u in everyone),
-            )
-            db.executemany(
-                "INSERT INTO session (sid, user_id, created_at, expires_at) VALUES (?, ?, ?, ?)",
-                ((sid, u + 1, now, now + 86_400_000) for u, sid in enumerate(self._sids)),
-            )
-            db.executemany(
-                "INSERT INTO device (id, user_id, name, created_at) VALUES (?, ?, ?, ?)",
-                ((u + 1, u + 1, DEVICE, now) for u in everyone),
-            )
-            for room, online in enumerate(world.rooms):
-                topic = f"topic{room}"
-                away = range(world.users, world.users + world.offline.get(room, 0))
-                entries = world.entries.get(room, 0)
-                db.execute(
-                    "INSERT INTO room (id, room_id, kind, is_private, topic_name, name_key, first_seq,"
-                    " first_messages, last_seq,"
-                    " messages, last_message_seq, members, created_at)"
-                    " VALUES (?, ?, 'topic', 0, ?, ?, 1, 0, ?, ?, ?, ?, ?)",
-                    (room + 1, room_id(room), topic, topic, *[entries] * 3, len(online) + len(away), now),
+        rooms = range(len(world.rooms))
+        entries = [world.entries.get(room, 0) for room in rooms]
+        members = [
+            [*world.rooms[room], *range(world.users, world.users + world.offline.get(room, 0))] for room in rooms
+        ]
+        yield "name", ("key", "kind"), ((username(u), "user") for u in everyone)
+        yield "name", ("key", "kind"), ((f"topic{room}", "topic") for room in rooms)
+        yield (
+            "user",
+            ("id", "username", "username_key", "created_at", "disabled", "admin"),
+            ((u + 1, username(u), username(u), now, False, False) for u in everyone),
+        )
+        yield (
+            "session",
+            ("sid", "user_id", "created_at", "expires_at"),
+            ((sid, u + 1, now, now + 86_400_000) for u, sid in enumerate(self._sids)),
+        )
+        yield (
+            "device",
+            ("id", "user_id", "name", "created_at"),
+            ((u + 1, u + 1, DEVICE, now) for u in everyone),
+        )
+        yield (
+            "room",
+            (
+                *("id", "room_id", "kind", "is_private", "topic_name", "name_key", "first_seq", "first_messages"),
+                *("last_seq", "messages", "last_message_seq", "members", "created_at"),
+            ),
+            (
+                (
+                    *(room + 1, room_id(room), "topic", False, f"topic{room}", f"topic{room}", 1, 0),
+                    *(entries[room], entries[room], entries[room], len(members[room]), now),
                 )
-                db.execute("INSERT INTO name (key, kind) VALUES (?, 'topic')", (topic,))
-                members = [*online, *away]
-                db.executemany(
-                    "INSERT INTO member (room_id, user_id, role, joined_at, joined_seq, blocked)"
-                    " VALUES (?, ?, 'member', ?, 0, 0)",
-                    ((room + 1, u + 1, now) for u in members),
+                for room in rooms
+            ),
+        )
+        yield (
+            "member",
+            ("room_id", "user_id", "role", "joined_at", "joined_seq", "blocked"),
+            ((room + 1, u + 1, "member", now, 0, False) for room in rooms for u in members[room]),
+        )
+        yield (
+            "cursor",
+            ("device_id", "room_id", "seq"),
+            ((u + 1, room + 1, entries[room]) for room in rooms for u in members[room]),
+        )
+        # What was prepared counts as indexed for searches, as it would be. What is sent is indexed meanwhile.
+        yield (
+            "consumer_cursor",
+            ("room_id", "consumer", "seq"),
+            ((room + 1, "search", entries[room]) for room in rooms),
+        )
+        yield (
+            "entry",
+            (
+                *("room_id", "seq", "kind", "message_id", "sender_id", "content", "messages", "created_at"),
+                "deleted",
+            ),
+            (
+                (
+                    *(room + 1, n, "message", f"{room:06}{n:010}prepare", world.rooms[room][0] + 1),
+                    *(prepared_content(n), n, now, False),
                 )
-                db.executemany(
-                    "INSERT INTO cursor (device_id, room_id, seq) VALUES (?, ?, ?)",
-                    ((u + 1, room + 1, entries) for u in members),
-                )
-                # What was prepared counts as indexed for searches, as it would be. What is sent is indexed meanwhile.
-                db.execute(
-                    "INSERT INTO consumer_cursor (room_id, consumer, seq) VALUES (?, 'search', ?)",
-                    (room + 1, entries),
-                )
-                db.executemany(
-                    "INSERT INTO entry (room_id, seq, kind, message_id, sender_id, content, messages, created_at,"
-                    " deleted) VALUES (?, ?, 'message', ?, ?, ?, ?, ?, 0)",
-                    (
-                        (room + 1, n, f"{room:06}{n:010}prepare", online[0] + 1, prepared_content(n), n, now)
-                        for n in range(1, entries + 1)
-                    ),
-                )
+                for room in rooms
+                for n in range(1, entries[room] + 1)
+            ),
+        )
+
+
+class TidingsOnPostgreSQL(Tidings):
+    """The same on PostgreSQL (`synchronous_commit=on`), in a cluster of the benchmark's own on the same disk."""
+
+    name = "Tidings on PostgreSQL"
+
+    def __init__(self, world: World, directory: Path) -> None:
+        super().__init__(world, directory)
+        self._stack = ExitStack()
+        self.url = ""
+        """Of its database."""
+
+    def command(self) -> tuple[list[str], dict[str, str]]:
+        command, environment = super().command()
+        return command, environment | {"TIDINGS_DATABASE_URL": self.url}
+
+    def prepare(self) -> None:
+        self.url = self._stack.enter_context(cluster(self.directory / "postgresql"))
+        migrate(self.url)
+        asyncio.run(self._fill())
+
+    async def _fill(self) -> None:
+        conn = await asyncpg.connect(self.url)
+        try:
+            for table, columns, rows in self.tables():
+                await conn.copy_records_to_table(table, columns=columns, records=rows)
+                if columns[0] == "id":
+                    await conn.execute(
+                        f"SELECT setval(pg_get_serial_sequence('\"{table}\"', 'id'), 1 + max(id)) FROM \"{table}\""
+                    )
+            await conn.execute("VACUUM ANALYZE")
+            await conn.execute("CHECKPOINT")
+        finally:
+            await conn.close()
+
+    def stop(self) -> None:
+        super().stop()
+        self._stack.close()
 
 
 class _Peer(Server):
