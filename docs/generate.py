@@ -1,9 +1,8 @@
 """Makes the parts of the documents that must not go stale: `python -m docs.generate`, or `make docs`.
 
 A part stands between two markers, `<!-- generated: name -->` and `<!-- /generated -->`, in README.md or in a page
-of docs/. It is made from the code: the registry of actions, the contract's models, the settings. The TypeScript
-types of the contract are made with them (`docs.typescript`). With `--check` nothing is written; the exit status says
-whether something is stale.
+of docs/. It is made from the code: the registry of actions, the contract's models, the settings. With `--check`
+nothing is written; the exit status says whether something is stale.
 """
 
 from __future__ import annotations
@@ -11,8 +10,9 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import textwrap
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
@@ -21,28 +21,39 @@ from pydantic import AliasChoices, BaseModel, SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 
 import server.actions
-from docs import typescript
-from server import app, auth
-from server.contract import actions, events, models
+from server import auth, context, names, node
+from server.actions import rooms
+from server.contract import actions, events, models, validation
 from server.contract.errors import CloseReason, Error, ErrorCode
 from server.contract.models import Role, RoomKind
-from server.contract.permissions import WITHOUT, Permission, refusal
-from server.delivery import cursors, hub, membership, typing
+from server.contract.permissions import ON_A_MESSAGE, WITHOUT, Permission, refusal
 from server.dispatch import Action, Registry
-from server.gateways import inbox, rest, websocket
+from server.fanout import hub, typing
+from server.gateways import action_queue, client_session, rest
+from server.gateways.websocket_client import CLOSE_CODES
 from server.limits import Limit, rate
+from server.log import cursors, memberships, messages
 from server.settings import Settings
-from server.transport import admission, outlet, protocol
+from server.transport import (
+    admission,
+    buffered_session,
+    engine_session,
+    input_limits,
+    socketio_server,
+    tcp_connections,
+    uvicorn_server,
+    websocket_wire,
+)
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-TYPES: Final = ROOT / "web/src/contract.gen.ts"
+EXAMPLE: Final = ROOT / ".env.example"
 _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 
 _NAMES: Final[dict[str, tuple[Any, str]]] = {
     "username": (
         actions.Username,
-        "string, 1–32 characters in its mapped form (PRECIS UsernameCaseMapped, RFC 8265), in which it is kept and"
-        " compared; no whitespace, control or direction characters",
+        "string, 1–32 characters (PRECIS UsernameCasePreserved, RFC 8265), without whitespace, control or direction"
+        " characters; shown as it was registered, and compared in its case-mapped form: `brianyork` is `BrianYork`",
     ),
     "topic_name": (
         actions.TopicName,
@@ -87,7 +98,8 @@ def type_of(hint: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(type_of(one) for one in get_args(hint)))
     if origin is Annotated:
-        return _limited(hint)
+        of = get_args(hint)[0]
+        return _limited(hint) if of in (str, int) else type_of(of)
     if origin is Literal:
         return " or ".join(f"`{one}`" for one in get_args(hint))
     if origin is list:
@@ -282,7 +294,12 @@ def close_reasons() -> str:
     return _table(
         ["reason", "reconnect", "why", "close code on `/ws`"],
         [
-            [f"`{reason}`", "yes" if reason.reconnect else "no", meaning[reason], str(websocket.CLOSE_CODES[reason])]
+            [
+                f"`{reason}`",
+                "yes" if reason.reconnect else "no",
+                meaning[reason],
+                str(CLOSE_CODES[reason]),
+            ]
             for reason in CloseReason
         ],
     )
@@ -307,12 +324,8 @@ def permissions() -> str:
     )
 
 
-_BY_MESSAGE: Final = (Permission.EDIT, Permission.DELETE, Permission.DELETE_ANY, Permission.REACT)
-"""What names a message by its id, which who is not in the room is not to know of."""
-
-
 def _may(kind: RoomKind, is_private: bool, role: Role | None, banned: bool, need: Permission) -> str:
-    if role is None and need in _BY_MESSAGE:
+    if role is None and need in ON_A_MESSAGE:
         return f"`{ErrorCode.NOT_FOUND}`"
     refused = refusal(kind, is_private, role, banned, need)
     return "yes" if refused is None else f"`{refused.code}`"
@@ -321,76 +334,248 @@ def _may(kind: RoomKind, is_private: bool, role: Role | None, banned: bool, need
 def limits() -> str:
     """With the rates as they are unless the operator says otherwise."""
     default = {name: str(info.default) for name, info in Settings.model_fields.items()}
-    per_account = rate(default["limit_logins"])
-    kinds = {kind: [f"`{one.name}`" for one in registry() if one.limit is kind] for kind in Limit}
-    return _table(
-        ["limit", "value", "beyond it"],
+    rows = [
+        *_limits_of_requests(),
+        *_limits_of_connections(),
+        *_rates_of_users(default),
+        *_limits_of_storage(default),
+        *_rates_of_sign_ins(default),
+        *_limits_of_events(),
+    ]
+    return _table(["limit", "value", "beyond it"], rows)
+
+
+Row = Sequence[str]
+
+
+def _rated(limit: str, value: str) -> Row:
+    return [limit, value, "`rate_limited`"]
+
+
+def _limits_of_requests() -> list[Row]:
+    """What one request, answer or message may hold."""
+    return [
+        ["one packet or polling body", f"{socketio_server.MAX_PAYLOAD:,} bytes", "the connection is closed"],
+        ["a REST body", f"{rest.MAX_BODY:,} bytes", "`too_large`"],
         [
-            ["one packet or polling body", f"{protocol.MAX_PAYLOAD:,} bytes", "the connection is closed"],
-            ["a REST body", f"{rest.MAX_BODY:,} bytes", "`too_large`"],
-            ["`content`", f"{actions.MAX_CONTENT:,} characters", "`too_large`"],
-            ["rooms in one `cursors`", f"{actions.MAX_CURSORS:,}", "`invalid`"],
-            [
-                "actions of a connection without an answer",
-                f"{inbox.MAX_IN_FLIGHT:,}, {inbox.MAX_WAITING_BYTES:,} bytes",
-                "`rate_limited`",
-            ],
-            ["waiting for a client that does not read", f"{outlet.MAX_BUFFERED:,} bytes", "`slow_consumer`"],
-            [
-                "from opening to CONNECT, or `authenticate`",
-                f"{protocol.CONNECT_TIMEOUT_S:g} s",
-                "the connection is closed",
-            ],
-            [
-                "`/ws`: requests before the token is found good",
-                f"{websocket.MAX_EARLY:,}, {websocket.MAX_EARLY_BYTES:,} bytes",
-                "`rate_limited`, the connection is closed",
-            ],
-            [
-                "connections without authentication",
-                f"{admission.MAX_HALF_OPEN:,}; {app.HALF_OPEN_PER_ADDRESS:,} per address",
-                "HTTP 503",
-            ],
-            ["connections of one device", f"{hub.CONNECTIONS_PER_DEVICE}", "the oldest is closed: `replaced`"],
-            *(
-                [f"{kind}: {', '.join(names)}", f"{default[f'limit_{kind}']} by a user", "`rate_limited`"]
-                for kind, names in kinds.items()
-                if names
-            ),
-            ["registrations from one address", default["limit_registrations"], "`rate_limited`"],
-            [
-                "logins from one address",
-                default["limit_logins"].replace(
-                    str(per_account.amount), str(auth.LOGINS_OF_AN_ADDRESS * per_account.amount)
-                ),
-                "`rate_limited`",
-            ],
-            ["logins to one account", default["limit_logins"], "`rate_limited`"],
-            ["`typing` without a word", f"{typing.TYPING_S:g} s", "it ends by itself"],
-            ["members of a public topic", f"{membership.MEMBER_EVENTS_UP_TO}", "no `member` events"],
-            [
-                "members of a room",
-                f"{cursors.RECEIPT_MEMBERS}",
-                "no `receipt` events of others, `get_receipts` is empty",
-            ],
+            "values in one packet, frame or body; commas and brackets count, also within strings",
+            f"{input_limits.MAX_VALUES:,}",
+            "`invalid`; over Socket.IO the connection is closed",
         ],
-    )
+        ["packets in one polling body", f"{engine_session.MAX_PACKETS:,}", "the connection is closed"],
+        ["parameters of a query string", f"{input_limits.MAX_PARAMETERS}", "`invalid`"],
+        ["fields that an error names", f"{validation.MAX_WRONG_FIELDS}", "the others are not named"],
+        [
+            "contents in one page of messages, rooms, search or echo",
+            f"about {actions.MAX_PAGE_BYTES:,} bytes",
+            "the page has fewer than `limit`; `has_more` or `next` says that there are more",
+        ],
+        [
+            "usernames in the answer of `connect_to_room`",
+            f"{rooms.MAX_ONLINE}",
+            "`get_members` has all, in pages",
+        ],
+        [
+            "words with an `@` that are looked at in one message",
+            f"{names.MAX_MENTIONS}, up to its {names.MAX_MARKS}th `@` or run of backticks",
+            "no mention",
+        ],
+        ["`content`", f"{actions.MAX_CONTENT:,} characters", "`too_large`"],
+        ["members of a group", f"{actions.MAX_GROUP}", "`too_large`"],
+        [
+            "different emojis, and reactions, on one message",
+            f"{messages.MAX_EMOJIS}, and {messages.MAX_REACTIONS:,}",
+            "`too_large`",
+        ],
+        ["rooms in one `cursors`", f"{actions.MAX_CURSORS:,}", "`invalid`"],
+    ]
+
+
+def _limits_of_connections() -> list[Row]:
+    """How many connections there may be, how long each phase of one may take, and what may wait in one."""
+    return [
+        [
+            "actions of a connection without an answer",
+            f"{action_queue.MAX_IN_FLIGHT:,}, {action_queue.MAX_WAITING_BYTES:,} bytes",
+            "`rate_limited`",
+        ],
+        [
+            "waiting for a client that does not read",
+            f"{buffered_session.MAX_BUFFERED:,} bytes",
+            "`slow_consumer`",
+        ],
+        [
+            "from opening to CONNECT, or `authenticate`",
+            f"{socketio_server.CONNECT_TIMEOUT_S:g} s",
+            "the connection is closed",
+        ],
+        [
+            "`/ws`: requests before the token is found good",
+            f"{client_session.MAX_EARLY:,}, {client_session.MAX_EARLY_BYTES:,} bytes",
+            "`rate_limited`, the connection is closed",
+        ],
+        [
+            "connections without authentication and without a good token in the address",
+            f"{admission.MAX_HALF_OPEN:,}; {node.HALF_OPEN_PER_SOURCE:,} of an IPv4 address or IPv6 /64",
+            "the oldest, of the source with the most, is closed",
+        ],
+        [
+            "TCP connections of one source that is not a trusted proxy",
+            f"{tcp_connections.MOST_PER_SOURCE:,}",
+            "HTTP 503, or none",
+        ],
+        [
+            "a request line and headers",
+            f"{uvicorn_server.HEAD_S:g} s, {uvicorn_server.MAX_HEAD:,} bytes, {uvicorn_server.MAX_HEADERS} headers",
+            "HTTP 408, 431, or none for a connection that sends nothing",
+        ],
+        [
+            "a body",
+            f"{uvicorn_server.BODY_S:g} s; one of a polling session at once",
+            "HTTP 408; the session ends",
+        ],
+        ["a REST body of a request without a token", f"{rest.MAX_ANONYMOUS_BODY:,} bytes", "`too_large`"],
+        ["a line of a WebSocket's opening handshake", f"{uvicorn_server.MAX_LINE:,} bytes", "HTTP 414, 431"],
+        [
+            "a WebSocket message, from its first byte to its last",
+            f"{websocket_wire.MESSAGE_S:g} s",
+            "the connection is closed",
+        ],
+        [
+            "refused CONNECTs of a session",
+            f"2 (of unknown namespaces {socketio_server.MAX_REFUSED})",
+            "the connection is closed",
+        ],
+        [
+            "connections of one device, and of one user, to one node",
+            f"{hub.CONNECTIONS_PER_DEVICE}, and {hub.CONNECTIONS_PER_USER}",
+            "the oldest is closed: `replaced`",
+        ],
+    ]
+
+
+def _rates_of_users(default: Mapping[str, str]) -> list[Row]:
+    """How often a signed-in user may act."""
+    kinds = {kind: [f"`{one.name}`" for one in registry() if one.limit is kind] for kind in Limit}
+    return [
+        *(
+            _rated(f"{kind}: {', '.join(names)}", f"{default[f'limit_{kind}']} by a user")
+            for kind, names in kinds.items()
+            if names
+        ),
+        [
+            "a send for each so many characters that it carries to others",
+            f"{context.SEND_SIZE:,}",
+            "it counts once more among the sends",
+        ],
+        _rated(
+            f"bytes kept of messages, edits, reactions and echo, and {context.ENTRY_BYTES} for each",
+            f"{default['limit_volume']} by a user",
+        ),
+        _rated(
+            "groups, direct conversations that a first message makes: as rooms",
+            f"{default['limit_rooms']} by a user",
+        ),
+        _rated(
+            "names of private topics of others that a user tries to take; taken names that one address registers",
+            default["limit_conflicts"],
+        ),
+        _rated("rooms that one user brings one other into", default["limit_invites"]),
+        ["connections that open", f"{default['limit_connects']} by a user", "refused: `rate_limited`"],
+        ["devices named for the first time", f"{default['limit_devices']} by a user", "refused: `rate_limited`"],
+    ]
+
+
+def _limits_of_storage(default: Mapping[str, str]) -> list[Row]:
+    """What is kept of a user."""
+    return [
+        [
+            "devices kept of a user",
+            f"{int(default['max_devices']):,}",
+            "the one unseen for longest, of those that are not connected, is dropped: it comes back as a new one",
+        ],
+        ["sessions of a user", f"{int(default['max_sessions']):,}", "the oldest ends: `token_revoked`"],
+        ["rooms that a user is in", f"{int(default['max_rooms']):,}", "`too_large`"],
+        [
+            "topics, and groups, that a user owns",
+            f"{int(default['max_topics']):,}, and {int(default['max_groups']):,}",
+            "`too_large`",
+        ],
+        ["invitation links by one user into one room", f"{int(default['max_links']):,}", "`too_large`"],
+        [
+            "devices that are not seen any more, and sessions that have ended",
+            f"{default['purge_devices_days']} days, and {default['purge_sessions_days']} days",
+            "they are forgotten; a device that comes back is a new one",
+        ],
+        [
+            "entries of a user's echo log",
+            f"{int(default['max_echo_entries']):,}",
+            "the oldest go, some minutes later",
+        ],
+    ]
+
+
+def _rates_of_sign_ins(default: Mapping[str, str]) -> list[Row]:
+    """How often an address, or anybody on an account, may try to sign in."""
+    per_account = rate(default["limit_logins"])
+    return [
+        _rated("registrations from one address", default["limit_registrations"]),
+        _rated(
+            "attempts to sign in to one account from an address that has signed in to it before",
+            default["limit_logins"],
+        ),
+        _rated(
+            "attempts on one account from all other addresses, half of them the first of an address in a day",
+            default["limit_logins"],
+        ),
+        _rated(
+            "attempts from one address on accounts that it has not signed in to before",
+            default["limit_logins"].replace(str(per_account.amount), str(auth.SOURCE_FACTOR * per_account.amount)),
+        ),
+        _rated("passwords that one session gives once more", default["limit_logins"]),
+    ]
+
+
+def _limits_of_events() -> list[Row]:
+    """Up to where events are sent."""
+    return [
+        ["`typing` without a word", f"{typing.TYPING_S:g} s", "it ends by itself"],
+        ["members of a public topic", f"{memberships.MEMBER_EVENTS_UP_TO}", "no `member` events"],
+        [
+            "members of a room",
+            f"{cursors.RECEIPT_MEMBERS}",
+            "no `receipt` events of others, `get_receipts` is empty",
+        ],
+    ]
 
 
 # -- parts of README.md ----------------------------------------------------------------------------------------------
 
 
 def settings() -> str:
-    rows = []
+    rows = [[f"`{name}`", f"`{default}`" if default else "", what] for name, default, what in _settings()]
+    return _table(["setting", "default", ""], rows)
+
+
+def _settings() -> Iterator[tuple[str, str, str]]:
+    """Of each setting: its name in the environment, its default there, and what it is."""
     for name, info in Settings.model_fields.items():
         default = info.get_default(call_default_factory=True)
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
         if isinstance(default, bool):
             default = str(default).lower()
-        shown = "" if default in ("", []) else f"`{default}`"
-        rows.append([f"`{Settings.model_config['env_prefix']}{name.upper()}`", shown, info.description or ""])
-    return _table(["setting", "default", ""], rows)
+        shown = "" if default in ("", []) else str(default)
+        yield f"{Settings.model_config['env_prefix']}{name.upper()}", shown, info.description or ""
+
+
+def example_settings() -> str:
+    """`.env.example`: all settings, none of them set."""
+    lines = ["# Every setting with its default. Copy this file to `.env`, where the server is started, and take the"]
+    lines += ["# `#` from what is to be different. Made by `make docs`."]
+    for name, default, what in _settings():
+        lines += ["", *textwrap.wrap(what, 118, initial_indent="# ", subsequent_indent="# "), f"#{name}={default}"]
+    return "\n".join(lines) + "\n"
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------
@@ -420,19 +605,19 @@ def render(text: str) -> str:
 
 
 def is_stale(path: Path) -> bool:
-    """Whether a page, or the file of the types, is not as it would be made now."""
+    """Whether a page, or the example of the settings, is not as it would be made now."""
     return not path.exists() or path.read_text("utf-8") != _made(path)
 
 
 def _made(path: Path) -> str:
-    return typescript.render(registry()) if path == TYPES else render(path.read_text("utf-8"))
+    return example_settings() if path == EXAMPLE else render(path.read_text("utf-8"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m docs.generate", description="Make the generated parts again.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if something is stale")
     check: bool = parser.parse_args(arguments).check
-    stale = [path for path in (*pages(), TYPES) if is_stale(path)]
+    stale = [path for path in (*pages(), EXAMPLE) if is_stale(path)]
     for path in stale:
         print(f"{path.relative_to(ROOT)}: {'stale; run make docs' if check else 'made again'}")
         if not check:

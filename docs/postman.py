@@ -16,6 +16,7 @@ from typing import Any, Final
 import server.actions
 from server.dispatch import Registry
 from server.gateways import openapi
+from server.gateways.dialects.registry import kept_token
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 CONVERTER: Final = ROOT / "tests/js/node_modules/openapi-to-postmanv2/bin/openapi2postmanv2.js"
@@ -29,13 +30,13 @@ _OPTIONS: Final = {
     "includeAuthInfoInExample": "false",
 }
 _KEEP_TOKEN: Final = (
-    'if (pm.response.code < 300) pm.collectionVariables.set("bearerToken", pm.response.json().token);'
+    'if (pm.response.code < 300) pm.collectionVariables.set("bearerToken", pm.response.json().{member});'
 )
 
 
 def collection(node: str = "node") -> dict[str, Any]:
     """The collection (format 2.1); `node` is Node.js. Raises `CalledProcessError` if it cannot be converted."""
-    described = openapi.document(Registry(server.actions)) | {"servers": [{"url": ADDRESS}]}
+    described = openapi.document(Registry(server.actions), dev_tokens=True) | {"servers": [{"url": ADDRESS}]}
     options = ",".join(f"{name}={value}" for name, value in _OPTIONS.items())
     with TemporaryDirectory() as directory:
         source, target = Path(directory, "openapi.json"), Path(directory, "collection.json")
@@ -51,8 +52,10 @@ def collection(node: str = "node") -> dict[str, Any]:
         shown = {parameter["name"] for parameter in operation.get("parameters", ()) if "example" in parameter}
         for parameter in item["request"]["url"]["query"]:
             parameter["disabled"] = parameter["key"] not in shown
-        if operation["operationId"] in ("register", "login", "refresh"):
-            item["event"] = [{"listen": "test", "script": {"type": "text/javascript", "exec": [_KEEP_TOKEN]}}]
+        name = operation["operationId"]
+        if member := "token" if name in ("register", "login", "refresh") else kept_token(name):
+            script = {"type": "text/javascript", "exec": [_KEEP_TOKEN.format(member=member)]}
+            item["event"] = [{"listen": "test", "script": script}]
     return made
 
 
@@ -60,7 +63,8 @@ def route(item: dict[str, Any]) -> tuple[str, str]:
     """Method and path of a request of the collection, as OpenAPI writes it."""
     parts = item["request"]["url"]["path"]
     path = "".join(f"/{{{part[1:]}}}" if part.startswith(":") else f"/{part}" for part in parts)
-    return item["request"]["method"], path
+    # What is a part of a segment only is a variable of the collection.
+    return item["request"]["method"], path.replace("{{", "{").replace("}}", "}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-COLUMNS, LINES, SIZE = 92, 19, 14
+COLUMNS, LINES, SIZE = 92, 22, 14
 FONTS = Path("/usr/share/fonts/truetype/dejavu")
 GROUND, GREY = "#0c0c0c", "#dee1e6"
 COLOURS = ("#0c0c0c", "#c50f1f", "#2fa043", "#c19c00", "#3b78ff", "#a05fd0", "#3a96dd", "#cccccc")
@@ -78,7 +78,7 @@ def tell(tmux: list[str], python: str, url: str, directory: str) -> None:
             environment = ["-e", "TIDINGS_PASSWORD=correct horse", "-e", "LC_ALL=C.UTF-8"]
             subprocess.run([*tmux, "-u", "new-session", "-d", "-s", who, *size, *environment, client], check=True)
             started.add(who)
-            wait(tmux, who, r"/help says")
+            wait(tmux, who, r"/help lists the commands, Tab")
         if line is not None:
             subprocess.run([*tmux, "send-keys", "-t", who, "-l", line], check=True)
             subprocess.run([*tmux, "send-keys", "-t", who, "Enter"], check=True)
@@ -125,7 +125,7 @@ def draw(screens: list[tuple[str, str]], picture: str) -> None:
         pen.rounded_rectangle(
             (left, top, left + frame[0], top + 28), 8, "#2b3036", corners=(True, True, False, False)
         )
-        pen.text((left + 12, top + 6), f"python -m client_demo --user {who}", "#dddddd", fonts[False, False])
+        pen.text((left + 12, top + 6), f"tidings-chat --user {who}", "#dddddd", fonts[False, False])
         codes: dict[str, Any] = {}  # tmux says what changes, also from one line to the next
         for row, line in enumerate(text.split("\n")):
             for column, letter, style in cells(line, codes):

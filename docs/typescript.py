@@ -1,175 +1,29 @@
-"""`web/src/contract.gen.ts`: the contract as TypeScript types, made from the registry of actions and the events."""
+"""Writes the contract's TypeScript types for the web client: `python -m docs.typescript`.
+
+They are the `/contract.ts` of this code. `npm run check --prefix web` writes them before it checks; they are not kept
+in the repository, as a build needs no types.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from typing import Any, Final
+from pathlib import Path
+from typing import Final
 
-from server.contract.actions import ConnectAuth, RoomRef, SubjectInRoom
-from server.contract.errors import Error
-from server.contract.events import EVENTS
-from server.dispatch import Action, Registry
-from server.gateways.schemas import Schema, Schemas, exactly_one
+import server.actions
+from server.dispatch import Registry
+from server.gateways import typescript
 
-_HEAD: Final = """\
-// Made by `make docs` from the server's registry of actions and its models. Do not edit.
-
-/** Of these fields exactly one. */
-type ExactlyOne<T> = {
-  [K in keyof T]: { [P in K]: T[P] } & { [P in Exclude<keyof T, K>]?: null };
-}[keyof T];
-
-/** The one argument of every acknowledgement. */
-export type Answer<T> = { ok: true; data: T } | { ok: false; error: ActionError };
-"""
-_BASES: Final = (RoomRef, SubjectInRoom)
-"""Models whose rule, exactly one of some fields, others take over."""
-_RENAMED: Final = {"Error": "ActionError"}
-"""Models whose name JavaScript has for something else."""
+TYPES: Final = Path(__file__).resolve().parent.parent / "web/src/contract.gen.ts"
 
 
-def render(registry: Registry) -> str:
-    """The file's text."""
-    taken = [*(action.request for action in registry), ConnectAuth, *_BASES]
-    known = Schemas(taken=taken, given=[*(action.response for action in registry), *EVENTS.values(), Error])
-    parts = [_HEAD, *(_declared(name, known) for name in sorted(known.components)), *_maps(registry)]
-    return "\n".join(parts)
+def write() -> bool:
+    """Write the types unless they are there already. Returns whether they were written."""
+    text = typescript.render(Registry(server.actions))
+    if TYPES.exists() and TYPES.read_text("utf-8") == text:
+        return False
+    TYPES.write_text(text, "utf-8")
+    return True
 
 
-def _maps(registry: Registry) -> Iterable[str]:
-    asked = [(name, action) for action in registry for name in (action.name, *action.also)]
-    yield _interface(
-        "Actions",
-        "Every action: what it takes, and what it answers.",
-        [
-            (name, action.summary, f"{{ request: {_request(action)}; response: {_response(action)} }}", False)
-            for name, action in asked
-        ],
-    )
-    yield _interface(
-        "Events",
-        "Every event, and what it carries.",
-        [(name, "", model.__name__, False) for name, model in EVENTS.items()],
-    )
-    yield _interface(
-        "ServerToClientEvents",
-        "For `Socket<ServerToClientEvents, ClientToServerEvents>` of socket.io-client.",
-        [(name, "", f"(event: {model.__name__}) => void", False) for name, model in EVENTS.items()],
-    )
-    yield _interface(
-        "ClientToServerEvents",
-        "The actions of a live connection; each is acknowledged.",
-        [
-            (
-                name,
-                action.summary,
-                f"(request: {_request(action)}, answer: (answer: Answer<{_response(action)}>) => void) => void",
-                False,
-            )
-            for name, action in asked
-            if action.live
-        ],
-    )
-
-
-def _request(action: Action) -> str:
-    return action.request.__name__
-
-
-def _response(action: Action) -> str:
-    return action.response.__name__
-
-
-def _declared(name: str, known: Schemas) -> str:
-    schema = known.components[name]
-    name = _RENAMED.get(name, name)
-    if not schema.get("properties"):
-        body = "Record<string, never>" if schema.get("type") == "object" else _type(schema)
-        return f"{_comment(schema)}export type {name} = {body};\n"
-    fields = _fields(schema)
-    if not (group := exactly_one(schema)):
-        return _interface(name, schema.get("description", ""), fields)
-    base = next((base.__name__ for base in _BASES if exactly_one(known.of(base)) == group), name)
-    rest = [field for field in fields if field[0] not in group]
-    if base == name or base not in known.components:
-        one = [(field, says, its.removesuffix(" | null"), False) for field, says, its, _ in fields if field in group]
-        made = f"ExactlyOne<{_object(one)}>"
-    else:
-        made = base
-        rest = [field for field in rest if field[0] not in known.components[base]["properties"]]
-    parts = [made, *([_object(rest)] if rest else [])]
-    return f"{_comment(schema)}export type {name} = {' & '.join(parts)};\n"
-
-
-_Field = tuple[str, str, str, bool]
-"""A field's name, what it is, its type, and whether it may be left out."""
-
-
-def _fields(schema: Schema) -> list[_Field]:
-    required = schema.get("required", ())
-    return [
-        (name, _says(its, name in required), _type(its), name not in required)
-        for name, its in schema["properties"].items()
-    ]
-
-
-def _says(schema: Schema, required: bool) -> str:
-    """What is told of a field: its description, and its default where that is not `null`."""
-    default = schema.get("default")
-    given = "" if required or default in (None, {}, []) else f"Default: {json.dumps(default)}"
-    return "\n".join(filter(None, [schema.get("description", ""), given]))
-
-
-def _interface(name: str, says: str, fields: Iterable[_Field]) -> str:
-    return f"{_comment({'description': says})}export interface {name} {_object(fields)}\n"
-
-
-def _object(fields: Iterable[_Field]) -> str:
-    lines = [
-        f"{_comment({'description': says}, '  ')}  {name}{'?' if optional else ''}: {its};\n"
-        for name, says, its, optional in fields
-    ]
-    return f"{{\n{''.join(lines)}}}"
-
-
-def _comment(schema: Schema, indent: str = "") -> str:
-    lines = [line.rstrip() for line in schema.get("description", "").replace("*/", "*\\/").splitlines()]
-    if not lines:
-        return ""
-    if len(lines) == 1:
-        return f"{indent}/** {lines[0]} */\n"
-    return "".join([f"{indent}/**\n", *(f"{indent} * {line}".rstrip() + "\n" for line in lines), f"{indent} */\n"])
-
-
-def _type(schema: Schema) -> str:
-    """A schema as a type."""
-    if "$ref" in schema:
-        name = str(schema["$ref"]).rpartition("/")[2]
-        return _RENAMED.get(name, name)
-    if "const" in schema:
-        return json.dumps(schema["const"])
-    if "enum" in schema:
-        return " | ".join(json.dumps(value, ensure_ascii=False) for value in schema["enum"])
-    if "anyOf" in schema:
-        return " | ".join(dict.fromkeys(_type(one) for one in schema["anyOf"]))
-    match schema.get("type"):
-        case "array":
-            items = _type(schema["items"])
-            return f"({items})[]" if " " in items else f"{items}[]"
-        case "object":
-            return f"Record<string, {_values(schema)}>"
-        case "integer" | "number":
-            return "number"
-        case "string" | "boolean" | "null":
-            return str(schema["type"])
-        case _:
-            raise TypeError(f"no TypeScript type for {schema}")
-
-
-def _values(schema: Schema) -> str:
-    """The type of an object's values, whatever their names."""
-    inner: Any = schema.get("additionalProperties", True)
-    if "patternProperties" in schema:
-        inner = next(iter(schema["patternProperties"].values()))
-    return _type(inner) if isinstance(inner, dict) and inner else "unknown"
+if __name__ == "__main__":
+    write()
