@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,9 +15,26 @@ from sqlalchemy.engine import make_url
 
 from db.schema import migrate
 from tests.db import postgresql
+from tests.support.memory import folder_in_memory
 from tests.support.node import RunningNode, running_node
 
 _no_postgresql = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Otherwise each worker, and each process that a test starts, would compile the project again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    if "not long" in config.option.markexpr:
+        os.environ["TIDINGS_TEST_DEPTH"] = "quick"
+    if folder := folder_in_memory():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected lives to the end: garbage collection leaves it out of each of its rounds."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -23,14 +42,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"Nothing was tested on PostgreSQL: {reason}", yellow=True)
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Name a failure when it happens: a run that is cut short prints no summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\nFAILED {report.nodeid}", flush=True)
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """For each two processors three workers: a test waits as long as it works."""
     return (os.cpu_count() or 1) * 3 // 2
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+ON_BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)]
+"""The databases of a test; `make test` runs it on SQLite."""
+
+
+@pytest.fixture(params=ON_BOTH)
 def database_url(request: pytest.FixtureRequest) -> str:
-    """A migrated, empty database of the test's own: who asks for it runs on SQLite and on PostgreSQL."""
+    """A migrated, empty database of the test's own, on SQLite and on PostgreSQL."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 

@@ -19,7 +19,7 @@ async def server(database_url: str, tmp_path: Path) -> AsyncIterator[RunningNode
 @pytest.fixture
 async def http(server: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
     """A client of `server`."""
-    async with httpx.AsyncClient(base_url=server.url, verify=NO_TLS, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=server.url, verify=NO_TLS, timeout=30) as client:
         yield client
 
 

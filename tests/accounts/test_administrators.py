@@ -1,4 +1,4 @@
-"""What administrators do, and nobody else."""
+"""Actions of administrators, which nobody else may run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from db.queries import users
-from tests.support.client import DEADLINE_S, Refused, connected
+from tests.support.client import DEADLINE_S, REGISTRY, Refused, connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode
 
 
@@ -124,3 +124,20 @@ async def test_conversations_are_not_theirs_to_delete(server: RunningNode, admin
             assert (await admin.delete(f"/api/admin/topics/{room['room_id']}")).status_code == 404
             await omar.ask("message", room_id=room["room_id"], content="still here")
         assert (await admin.get("/api/admin/topics")).json()["topics"] == []
+
+
+async def test_all_others_are_refused_all_of_it_whatever_they_name(lite: RunningNode) -> None:
+    """Before anything is looked up: what is not there is refused in the same way."""
+    theirs = [action for action in REGISTRY if action.name.startswith("admin_")]
+    assert [action for action in REGISTRY if action.admin] == theirs
+    assert len(theirs) >= 5
+    token = await lite.register("omar")
+    await lite.register("diego")
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=lite.url, verify=NO_TLS, headers=headers) as http:
+        for action in theirs:
+            method, _, path = (action.http or "").partition(" ")
+            for user in ("diego", "nobody"):
+                refused = await http.request(method, path.format(username=user, room_id="nowhere"))
+                assert (refused.status_code, refused.json()["code"]) == (403, "forbidden"), (action.name, user)
+    await lite.login("diego")

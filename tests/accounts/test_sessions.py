@@ -1,17 +1,21 @@
-"""Sessions: they begin with a login, outlive tokens by refresh, and end everywhere when they are withdrawn."""
+"""Sessions begin with a login, outlive tokens by refresh, and end everywhere when they are withdrawn."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import socketio
+from sqlalchemy import update
 
+from db.models import sessions
 from db.queries import users
-from server.auth import now_ms
+from server.auth import UNTIL_LOGOUT, now_ms
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
 
@@ -43,7 +47,7 @@ async def test_register_login_me_refresh_and_logout_over_http(server: RunningNod
     assert registered.json().keys() == {"token", "expires_at", "user"}
     profile = registered.json()["user"]
     assert profile.keys() == {"username", "online", "last_seen", "created_at"}
-    assert (profile["username"], profile["online"], profile["last_seen"]) == ("omar", False, None)
+    assert (profile["username"], profile["online"], profile["last_seen"]) == ("Omar", False, None)
 
     login = await http.post("/api/login", json={"username": "omar", "password": PASSWORD})
     assert login.status_code == 200
@@ -73,7 +77,7 @@ async def test_a_profile_tells_who_is_online_and_since_when_not(server: RunningN
     token = await server.register("diego")
     async with connected(server.url, token):
         assert (await http.get("/api/users/diego", headers=headers)).json()["online"] is True
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (profile := (await http.get("/api/users/diego", headers=headers)).json())["last_seen"] is None:
             pass  # each look is a round trip; it is written behind the closing of the connection
     assert profile["online"] is False
@@ -243,3 +247,73 @@ async def test_what_a_node_forgets_when_it_restarts_sessions_are_not(server: Run
     async with connected(server.url, token) as omar:
         await omar.ask("get_rooms")
     assert await _refusal(server.url, withdrawn) == "token_revoked"
+
+
+DAY_MS = 86_400_000
+
+
+async def _began(server: RunningNode, token: str, days_ago: float) -> int:
+    """Let a token's session have begun then; returns when that was (ms)."""
+    principal = await server.node.auth.authenticate(token)
+    begun = now_ms() - round(days_ago * DAY_MS)
+    change = update(sessions).where(sessions.c.id == principal.session_key).values(created_at=begun)
+    await server.node.database.write(lambda conn: conn.execute(change))
+    return begun
+
+
+async def test_a_session_ends_after_its_longest_life_however_often_it_is_refreshed(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running_node(database_url, tmp_path, session_days=30) as node:
+        token = await node.register("omar")
+        auth, principal = node.node.auth, await node.node.auth.authenticate(token)
+
+        async def refreshed(days_ago: float) -> tuple[int, int]:
+            """When the session began, and until when its fresh token is good."""
+            begun = await _began(node, token, days_ago)
+            # A session that is so old had a token that has ended by now.
+            change = update(sessions).where(sessions.c.id == principal.session_key).values(expires_at=begun)
+            await node.node.database.write(lambda conn: conn.execute(change))
+            fresh, expires_at = await auth.refresh(principal)
+            if expires_at > now_ms():
+                assert (await auth.authenticate(fresh)).expires_at == expires_at
+            return begun, expires_at
+
+        assert (await refreshed(28.5))[1] > now_ms() + 0.9 * DAY_MS
+        for days_ago in (29.5, 30.5):
+            begun, expires_at = await refreshed(days_ago)
+            assert begun + 30 * DAY_MS - 1000 <= expires_at <= begun + 30 * DAY_MS
+
+
+@pytest.mark.parametrize("days", [0, 30])
+async def test_a_session_until_logout_has_the_longest_life_too(database_url: str, tmp_path: Path, days: int) -> None:
+    async with running_node(database_url, tmp_path, session_days=days) as node:
+        await node.register("omar")
+        auth, before = node.node.auth, now_ms()
+        token, expires_at = await auth.sign_in(await auth.user("omar"), until_logout=True)
+        assert (await auth.authenticate(token)).expires_at == expires_at
+        if days == 0:
+            assert expires_at == UNTIL_LOGOUT
+        else:
+            assert before + days * DAY_MS - 1000 <= expires_at <= now_ms() + days * DAY_MS
+
+
+async def test_sessions_tell_when_they_were_last_used_and_which_are_connected(watchful: RunningNode) -> None:
+    first, second = await watchful.register("omar"), await watchful.login("omar")
+    days_ago = [await _began(watchful, token, 3) for token in (first, second)]
+    async with httpx.AsyncClient(base_url=watchful.url) as http:
+
+        async def seen() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = (await http.get("/api/sessions", headers=_bearer(second))).json()[
+                "sessions"
+            ]
+            return found
+
+        async with connected(watchful.url, second, device="phone"), asyncio.timeout(DEADLINE_S):
+            while (found := await seen())[0]["last_used_at"] == found[0]["created_at"]:
+                pass  # each look is a round trip; it is noted soon after
+        assert [one["current"] for one in found] == [True, False]
+        assert [one["online"] for one in found] == [True, False]
+        used = [datetime.fromisoformat(one["last_used_at"]).timestamp() * 1000 for one in found]
+        assert abs(used[0] - now_ms()) < 60_000
+        assert abs(used[1] - days_ago[0]) < 60_000

@@ -166,6 +166,12 @@ _OF_THE_LOG = ("message", "message_edited", "message_deleted", "reaction", "memb
         ("~~~ py\n@diego", []),
         ("`unclosed @diego", ["diego"]),
         ("(@diego's)", ["diego"]),
+        ("@diego!!! and @ＯＭＡＲ．", ["diego", "omar"]),
+        ("`a\n\n@diego ` in another paragraph", ["diego"]),
+        ("````\n```\n@diego\n````\n@omar", ["omar"]),
+        ("``` `not a fence`\n@diego", ["diego"]),
+        ("~~~\n@diego\n~~~~ \n@omar", ["omar"]),
+        ("`@diego` `` @omar `", ["omar"]),
     ],
 )
 async def test_mentions_are_of_members_outside_of_code(people: People, content: str, mentions: list[str]) -> None:
@@ -192,8 +198,8 @@ async def test_changes_of_one_connection_take_effect_in_their_order(people: Peop
 
 
 async def test_typing_is_passed_on_at_most_every_few_seconds(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.delivery.typing.TOLD_AGAIN_S", 3600)
-    monkeypatch.setattr(people.server.node.typists, "_typing_s", 3600)
+    monkeypatch.setattr("server.fanout.typing.REPEAT_S", 3600)
+    monkeypatch.setattr(people.server.node.hub.typists, "_typing_s", 3600)
     room_id = await _room(people)
     for _ in range(20):
         await people.omar.ask("typing", room_id=room_id)
@@ -203,7 +209,7 @@ async def test_typing_is_passed_on_at_most_every_few_seconds(people: People, mon
 
 
 async def test_who_leaves_no_longer_types(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(people.server.node.typists, "_typing_s", 3600)  # it does not end by itself
+    monkeypatch.setattr(people.server.node.hub.typists, "_typing_s", 3600)  # it does not end by itself
     room_id = await _room(people)
     await people.diego.ask("typing", room_id=room_id)
     await people.diego.ask("unsubscribe", room_id=room_id)

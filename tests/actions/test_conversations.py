@@ -1,4 +1,4 @@
-"""Conversations: direct and groups; who is in them, what they are called, and how one comes in."""
+"""Conversations, direct and groups: members, titles, joining."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.actions.conftest import People, code
 from tests.support.client import Refused
 
 
-async def test_two_people_have_one_direct_conversation_also_when_both_begin_it_at_once(people: People) -> None:
+async def test_two_users_have_one_direct_conversation_even_if_both_create_it_concurrently(people: People) -> None:
     rooms = await asyncio.gather(
         people.omar.ask("create_conversation", usernames=["diego"]),
         people.diego.ask("create_conversation", usernames=["Omar"]),
@@ -23,7 +23,7 @@ async def test_two_people_have_one_direct_conversation_also_when_both_begin_it_a
         assert len(client.of("room_added")) == 1
 
 
-async def test_a_group_is_its_members_at_once_and_who_made_it_owns_it(people: People) -> None:
+async def test_a_new_group_has_its_members_and_belongs_to_its_creator(people: People) -> None:
     room = await people.omar.ask("create_conversation", usernames=["diego", "satoshi"], title=" Familia ")
     assert (room["kind"], room["title"], room["role"], room["is_private"]) == ("group", "Familia", "owner", True)
     for client in (people.diego, people.satoshi):
@@ -53,7 +53,7 @@ async def test_the_title_of_a_group_is_its_moderators_and_an_entry_of_its_log(pe
     assert await code(people.omar, "set_title", room_id=topic["room_id"], title="x") == "forbidden"
 
 
-async def test_who_is_invited_later_reads_everything_and_who_left_nothing_more(people: People) -> None:
+async def test_a_later_member_reads_everything_and_a_former_member_nothing_more(people: People) -> None:
     room = await people.omar.ask("create_conversation", usernames=["diego"], title="uno")
     ref = {"room_id": room["room_id"]}
     await people.omar.ask("message", **ref, content="antes")
@@ -97,4 +97,4 @@ def _make_users(conn) -> None:  # type: ignore[no-untyped-def]
     from db.queries import users
 
     for n in range(254):
-        users.add(conn, f"user{n}", f"user{n}", None, 0)
+        users.add(conn, f"user{n}", None, 0)

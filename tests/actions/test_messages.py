@@ -1,4 +1,4 @@
-"""Messages: whom they reach, what they may be, and how they are read back."""
+"""Messages: their recipients, their limits, and history."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_a_direct_conversation_is_one_by_whatever_name_it_is_called(people
     assert people.satoshi.events == [("ready", people.satoshi.of("ready")[0])]
 
 
-async def test_a_direct_conversation_that_both_start_at_once_is_one(people: People) -> None:
+async def test_two_concurrent_direct_conversations_are_one(people: People) -> None:
     asked = [
         client.send("message", {"username": other, "content": f"{n}"})
         for n in range(3)

@@ -1,9 +1,8 @@
-"""How far messages have got: unread counts, receipts, typing."""
+"""Unread counts, receipts, typing."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from sqlalchemy import Engine, event, insert, update
 from sqlalchemy.engine import Connection as Transaction
 
 from db import models
-from server.app import Node
+from server.node import NodeOptions
 from tests.actions.conftest import People, code
 from tests.support.client import Client, connected
 from tests.support.node import RunningNode, running_node
@@ -98,7 +97,7 @@ async def crowd(server: RunningNode, room_id: str, size: int) -> None:
         for n in range(size - room.members):
             key = conn.execute(
                 insert(models.users)
-                .values(username=f"crowd{n}", created_at=0, disabled=False)
+                .values(username=f"crowd{n}", username_key=f"crowd{n}", created_at=0, disabled=False)
                 .returning(models.users.c.id)
             ).scalar_one()
             conn.execute(
@@ -135,7 +134,7 @@ async def marks(client: Client, **ref: str) -> dict[str, tuple[int, int]]:
     return {one["username"]: (one["delivered_seq"], one["read_seq"]) for one in found}
 
 
-async def test_who_comes_later_can_ask_how_far_the_others_have_received_and_read(people: People) -> None:
+async def test_a_later_connection_can_request_the_receipts_of_the_others(people: People) -> None:
     omar, diego, satoshi = people.omar, people.diego, people.satoshi
     ref = {"room_id": (await omar.ask("create", topic_name="noticias"))["room_id"]}
     await omar.ask("message", **ref, content="0")
@@ -168,15 +167,42 @@ async def test_the_furthest_device_is_what_the_others_are_told(people: People) -
     assert await marks(omar, username="diego") == {"diego": (2, 0)}
 
 
-async def test_a_block_hides_no_receipt(people: People) -> None:
-    """As with the event: both are in the conversation, and see how far it has been read."""
+@pytest.mark.parametrize("how", ["read", "delivered"])
+async def test_receipts_are_hidden_from_whom_one_has_blocked(people: People, how: str) -> None:
+    """To the blocked they look as if nothing had been received. The others in the room get them."""
+    omar, diego, satoshi = people.omar, people.diego, people.satoshi
+    ref = {"room_id": (await omar.ask("create_conversation", usernames=["diego", "satoshi"], title="x"))["room_id"]}
+    await diego.ask("block", username="omar")
+    await omar.ask("message", **ref, content="1")
+    await diego.event("message")
+    if how == "read":
+        await diego.ask("read", **ref, seq=1)
+    else:
+        await diego.ask("delivered", cursors={ref["room_id"]: 1})
+    at = 1 if how == "read" else 0
+    await satoshi.event("receipt", lambda r: (r["username"], r["read_seq"]) == ("diego", at))
+    assert (await marks(satoshi, **ref))["diego"] == (int(how != "read"), at)
+    assert (await marks(omar, **ref))["diego"] == (0, 0)
+
+    await satoshi.ask("read", **ref, seq=1)
+    await omar.event("receipt", lambda r: (r["username"], r["read_seq"]) == ("satoshi", 1))
+    assert [r for r in omar.of("receipt") if r["username"] == "diego"] == []
+
+
+async def test_receipts_come_again_when_a_block_is_taken_back_and_the_blocked_ones_own_go_on(people: People) -> None:
     omar, diego = people.omar, people.diego
-    ref = {"room_id": (await omar.ask("message", username="diego", content="x"))["room_id"]}
+    ref = {"room_id": (await omar.ask("message", username="diego", content="1"))["room_id"]}
+    await omar.ask("message", **ref, content="2")
     await diego.ask("block", username="omar")
     await diego.ask("read", **ref, seq=1)
-    await omar.event("receipt", lambda r: r["read_seq"] == 1)
+    assert (await marks(omar, **ref))["diego"] == (0, 0)
+    await omar.ask("read", **ref, seq=2)
+    assert (await marks(diego, **ref))["omar"][1] == 2
+    await diego.ask("unblock", username="omar")
     assert (await marks(omar, **ref))["diego"][1] == 1
-    assert (await marks(diego, **ref)).keys() == {"omar"}
+    await diego.ask("read", **ref, seq=2)
+    await omar.event("receipt", lambda r: (r["username"], r["read_seq"]) == ("diego", 2))
+    assert len([r for r in omar.of("receipt") if r["username"] == "diego"]) == 1
 
 
 @pytest.mark.parametrize(("members", "told"), [(50, 49), (51, 0)])
@@ -187,7 +213,7 @@ async def test_receipts_are_answered_for_rooms_of_up_to_50_members(people: Peopl
 
 
 @pytest.mark.parametrize(("members", "told"), [(200, True), (201, False)])
-async def test_public_topics_of_up_to_200_members_tell_who_comes_and_goes(
+async def test_public_topics_of_up_to_200_members_send_member_events(
     people: People, members: int, *, told: bool
 ) -> None:
     room_id = (await people.omar.ask("create", topic_name="noticias"))["room_id"]
@@ -201,14 +227,14 @@ async def test_public_topics_of_up_to_200_members_tell_who_comes_and_goes(
     assert len(people.omar.of("member")) == told
 
 
-async def test_private_topics_log_who_comes_and_goes_whatever_their_size(people: People) -> None:
+async def test_private_topics_of_any_size_log_their_membership(people: People) -> None:
     room_id = (await people.omar.ask("create", topic_name="secreta", is_private=True))["room_id"]
     await crowd(people.server, room_id, 300)
     await people.omar.ask("invite", room_id=room_id, username="diego")
     assert (await people.omar.event("member"))["seq"] == 1
 
 
-async def test_typing_is_told_to_the_others_and_ends_when_it_is_said(people: People) -> None:
+async def test_typing_is_sent_to_the_others_and_ends_on_request(people: People) -> None:
     omar, diego = people.omar, people.diego
     room_id = (await omar.ask("create", topic_name="noticias"))["room_id"]
     await diego.ask("subscribe", topic_name="noticias")
@@ -227,7 +253,7 @@ async def test_typing_is_told_to_the_others_and_ends_when_it_is_said(people: Peo
 
 
 async def test_typing_ends_with_the_connection(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(people.server.node.typists, "_typing_s", 3600)  # it does not end by itself
+    monkeypatch.setattr(people.server.node.hub.typists, "_typing_s", 3600)  # it does not end by itself
     omar, diego = people.omar, people.diego
     await omar.ask("message", username="diego", content="x")
     await omar.ask("typing", username="diego")
@@ -247,4 +273,4 @@ async def test_typing_ends_by_itself(database_url: str, tmp_path: Path) -> None:
 
 
 def test_typing_ends_after_6_s_unless_configured_otherwise() -> None:
-    assert inspect.signature(Node).parameters["typing_s"].default == 6
+    assert NodeOptions().typing_s == 6

@@ -1,4 +1,4 @@
-"""What is pending for a device, and letting it miss that."""
+"""The pending entries of a device: counting and skipping them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from db.queries import queue
+from db.queries import undelivered
 from tests.actions.conftest import People, code
 from tests.delivery.support import make_topic, reader, rest
 from tests.support.client import Client, connected
@@ -64,7 +64,7 @@ async def test_a_cursor_that_is_written_while_the_pending_are_read_counts(
 
     async def overtaken(query: Any) -> Any:
         found = await read(query)
-        if getattr(query, "func", None) is queue.behind:
+        if getattr(query, "func", None) is undelivered.behind:
             await omar.ask("message", room_id=room_id, content="new")  # the cursor is written with it
         return found
 
@@ -72,7 +72,7 @@ async def test_a_cursor_that_is_written_while_the_pending_are_read_counts(
     assert await pending(diego) == {room_id: (2, 3, 1)}
 
 
-async def test_what_was_cleared_does_not_come_and_what_is_sent_then_does(people: People) -> None:
+async def test_cleared_messages_do_not_come_and_later_ones_do(people: People) -> None:
     omar, url, token = people.omar, people.server.url, people.tokens["diego"]
     one = await make_topic(url, people.tokens["omar"], "one", token)
     two = await make_topic(url, people.tokens["omar"], "two", token)

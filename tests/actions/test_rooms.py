@@ -1,4 +1,4 @@
-"""Topics: made, entered, left, handed over, listed."""
+"""Topics: creating, entering, leaving, handing over, listing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from server.actions import rooms
 from tests.actions.conftest import People, code
 from tests.support.client import Refused, connected
 
@@ -40,7 +41,7 @@ async def test_a_bad_topic_name_is_invalid(people: People) -> None:
         assert await code(people.omar, "create", topic_name=name) == "invalid"
 
 
-async def test_two_that_create_one_name_at_once_make_one_topic(people: People) -> None:
+async def test_two_concurrent_creates_of_a_name_make_one_topic(people: People) -> None:
     asked = [client.send("create", {"topic_name": "noticias"}) for client in (people.omar, people.diego) * 3]
     answers = await asyncio.gather(*asked)
     assert sum(answer["ok"] for answer in answers) == 1
@@ -80,7 +81,7 @@ async def test_a_topic_name_that_is_a_username_is_no_topic_to_enter(people: Peop
     assert await code(people.omar, "invite", topic_name="diego", username="satoshi") == "not_found"
 
 
-async def test_any_member_invites_into_a_private_topic_and_the_invited_is_in_at_once(people: People) -> None:
+async def test_any_member_of_a_private_topic_can_add_a_user_immediately(people: People) -> None:
     omar, diego, satoshi = people.omar, people.diego, people.satoshi
     room = await omar.ask("create", topic_name="secreta", is_private=True)
     room_id = room["room_id"]
@@ -143,7 +144,7 @@ async def test_an_owner_that_leaves_hands_over_to_the_longest_standing_member(pe
     assert await code(diego, "history", room_id=room_id) == "not_found"
 
 
-async def test_who_comes_to_a_public_topic_that_all_have_left_owns_it(people: People) -> None:
+async def test_the_first_member_of_an_abandoned_public_topic_owns_it(people: People) -> None:
     await people.omar.ask("create", topic_name="noticias")
     await people.omar.ask("unsubscribe", topic_name="noticias")
     assert (await people.diego.ask("subscribe", topic_name="noticias"))["role"] == "owner"
@@ -189,7 +190,33 @@ async def test_get_rooms_lists_what_the_caller_may_see_in_pages(people: People) 
         assert await code(diego, "get_rooms", **bad) == "invalid"
 
 
-async def test_connect_to_room_subscribes_if_need_be_and_tells_who_is_online(people: People) -> None:
+async def test_connect_to_room_takes_what_the_chat_rooms_document_has(people: People) -> None:
+    await people.omar.ask("create", topic_name="noticias")
+    for fields in (
+        {"username": "diego", "roomName": "noticias"},
+        {"username": "DIEGO", "topic_name": "noticias"},
+        {"roomName": "noticias", "topic_name": "noticias"},
+        {"action": "connect_to_room", "username": "diego", "roomName": "noticias", "topic_name": "noticias"},
+    ):
+        assert (await people.diego.ask("connect_to_room", fields))["roomName"] == "noticias"
+    assert await code(people.diego, "connect_to_room", username="omar", roomName="noticias") == "forbidden"
+    assert await code(people.diego, "connect_to_room", topic_name="noticias", roomName="general") == "invalid"
+
+
+async def test_a_frame_of_the_document_can_be_sent_as_the_event_that_it_names(people: People) -> None:
+    await people.omar.ask("create", {"action": "create", "topic_name": "noticias", "is_private": False})
+    await people.omar.ask("create", {"action": "create", "topic_name": "cave", "is_private": True})
+    await people.diego.ask("suscribe", {"action": "suscribe", "topic_name": "noticias"})
+    await people.omar.ask("invite", {"action": "invite", "topic_name": "cave", "username": "diego"})
+    message = {"action": "message", "topic_name": "noticias", "content": "Content of the message"}
+    assert (await people.omar.ask("message", message))["content"] == "Content of the message"
+    for other in ("create", "nothing", 7, None, ["message"]):
+        with pytest.raises(Refused) as refused:
+            await people.omar.ask("message", {**message, "action": other})
+        assert refused.value.code == "invalid"
+
+
+async def test_connect_to_room_subscribes_if_necessary_and_returns_the_online_members(people: People) -> None:
     room = await people.omar.ask("create", topic_name="noticias")
     entered = await people.diego.ask("connect_to_room", roomName="noticias")
     assert (entered["roomName"], entered["usernames"]) == ("noticias", ["diego", "omar"])
@@ -202,6 +229,21 @@ async def test_connect_to_room_subscribes_if_need_be_and_tells_who_is_online(peo
         pass
     assert (await people.diego.ask("connect_to_room", topic_name="noticias"))["usernames"] == ["diego"]
     assert await code(people.diego, "connect_to_room", topic_name="none") == "not_found"
+
+
+async def test_connect_to_room_names_no_more_online_members_than_that(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a topic with more members than it names, those are looked for who are connected, not all who are in it."""
+    monkeypatch.setattr(rooms, "MAX_ONLINE", 2)
+    await people.omar.ask("create", topic_name="noticias")
+    await people.diego.ask("subscribe", topic_name="noticias")
+    entered = await people.satoshi.ask("connect_to_room", topic_name="noticias")
+    assert (entered["usernames"], entered["room"]["members"]) == (["diego", "omar"], 3)
+    await people.diego.close()
+    while (await people.omar.ask("get_profile", username="diego"))["online"]:
+        pass
+    assert (await people.omar.ask("connect_to_room", topic_name="noticias"))["usernames"] == ["omar", "satoshi"]
 
 
 async def test_get_members_tells_who_is_there_in_pages(people: People) -> None:
@@ -265,7 +307,7 @@ async def test_a_room_reference_is_exactly_one(people: People) -> None:
         assert await code(people.omar, action, room_id=room_id, topic_name="noticias", **more) == "invalid"
 
 
-async def test_who_is_not_in_a_public_topic_is_forbidden_what_members_do(people: People) -> None:
+async def test_non_members_of_a_public_topic_are_forbidden_the_actions_of_members(people: People) -> None:
     await people.omar.ask("create", topic_name="noticias")
     for action, more in IN_A_ROOM:
         assert await code(people.diego, action, topic_name="noticias", **more) == "forbidden"
@@ -280,7 +322,7 @@ async def test_a_stranger_cannot_tell_a_private_room_from_none(people: People) -
     refs = [("room_id", room_id, "none"), ("room_id", direct, "none"), ("topic_name", "secreta", "none")]
 
     async def answer(action: str, **fields: object) -> dict[str, object]:
-        return dict(await people.satoshi.sio.call(action, fields, timeout=10))
+        return dict(await people.satoshi.sio.call(action, fields, timeout=30))
 
     for action, more in [
         ("history", {}),

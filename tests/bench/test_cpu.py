@@ -1,4 +1,4 @@
-"""CPU is counted of the process that is measured, and all of it."""
+"""Processor time is measured for the right process, and completely."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Command:
     async def listening(self) -> Command:
         """Wait until it serves; notes its `url`, and that all of what it says first is there."""
         self.url = (await self.until("out", r"http://\S+"))[0]
-        await self.until("out", r"durability  .*\n")
+        await self.until("out", r"safety  .*\n")
         return self
 
     async def end(self, number: signal.Signals | None = None) -> int:
@@ -125,6 +125,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     monkeypatch.chdir(tmp_path)
     loggers = [logging.getLogger(name) for name in ("alembic", "uvicorn", "asyncio")]
     levels = [logger.level for logger in loggers]
+    mask = os.umask(0o022)
 
     async def run(*args: str, stdin: str = "", status: int = 0, **environment: str) -> Done:
         out, err = io.StringIO(), io.StringIO()
@@ -143,5 +144,6 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         return Done(done, out.getvalue(), err.getvalue())
 
     yield run
+    os.umask(mask)
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)

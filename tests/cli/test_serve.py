@@ -1,4 +1,4 @@
-"""`tidings serve`: what it says, how it stops, and why it does not start."""
+"""`tidings serve`: its output, its shutdown, and its start-up errors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from pathlib import Path
 import httpx
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import make_url
 
 from db.schema import pending
-from server.app import create_app
-from server.serving import banner, only_server
+from server.banner import banner
+from server.serving import only_server
 from server.settings import Settings, SettingsError
 from tests.cli.conftest import Command, Run, Start
 from tests.support.client import connected
-from tests.support.node import PASSWORD
+from tests.support.node import PASSWORD, token_from
 
 
 async def _token(command: Run, username: str) -> str:
@@ -37,7 +38,7 @@ def _contents(database: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-async def test_told_to_stop_it_finishes_what_is_in_flight_and_says_goodbye(
+async def test_on_sigterm_it_finishes_running_actions_and_sends_closing(
     serve: Start, command: Run, tmp_path: Path, number: signal.Signals
 ) -> None:
     tokens = [await _token(command, name) for name in ("omar", "diego")]
@@ -62,21 +63,22 @@ async def test_told_to_stop_it_finishes_what_is_in_flight_and_says_goodbye(
     assert log == [str(n) for n in range(len(log))]
 
 
+@pytest.mark.long
 async def test_a_login_that_is_under_way_is_answered_before_it_stops(serve: Start, command: Run) -> None:
     await command("user", "add", "omar", stdin=f"{PASSWORD}\n")
     server = await serve()
     body = f'{{"username": "omar", "password": "{PASSWORD}"}}'.encode()
     host, port = server.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    head = f"POST /api/login HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    head = f"POST /api/login HTTP/1.1\r\nHost: [::1]\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
     writer.write(head.encode())
-    assert b"100" in await asyncio.wait_for(reader.readline(), 10)  # it has begun to read the payload
+    assert b"100" in await asyncio.wait_for(reader.readline(), 30)  # it has begun to read the payload
     await reader.readline()
     writer.write(body)
     await writer.drain()
     async with httpx.AsyncClient(base_url=server.url) as http:
         await http.get("/health/live")  # a round trip later than the body
-    status, answer = await asyncio.gather(server.end(signal.SIGTERM), asyncio.wait_for(reader.read(), 20))
+    status, answer = await asyncio.gather(server.end(signal.SIGTERM), asyncio.wait_for(reader.read(), 30))
     writer.close()
     await writer.wait_closed()
     assert status == 0
@@ -84,38 +86,134 @@ async def test_a_login_that_is_under_way_is_answered_before_it_stops(serve: Star
     assert server.err == ""
 
 
-async def test_it_says_where_it_listens_where_the_data_is_and_how_durable_it_is(serve: Start, tmp_path: Path) -> None:
+async def test_it_says_in_four_lines_its_address_data_durability_and_whether_it_is_safe(
+    serve: Start, tmp_path: Path
+) -> None:
     data = tmp_path / "elsewhere"
-    server = await serve(TIDINGS_DATA_DIR=str(data), TIDINGS_DURABILITY="normal")
-    async with httpx.AsyncClient(base_url=server.url, timeout=20) as http:
+    server = await serve(TIDINGS_DATA_DIR=str(data), TIDINGS_DURABILITY="normal", TIDINGS_RATE_LIMITS="on")
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
         assert (await http.get("/health/ready")).status_code == 200
-    lines = server.out.splitlines()
-    assert re.fullmatch(r"Tidings listening on http://127\.0\.0\.1:\d+", lines[0])
-    assert lines[1].split() == ["data", str(data / "tidings.db")]
-    assert lines[2].split(maxsplit=1) == [
+    address, stored, durability, safety = server.out.splitlines()
+    assert re.fullmatch(r"Tidings listening on http://127\.0\.0\.1:\d+", address)
+    assert stored.split(maxsplit=1) == ["data", f"SQLite, {data / 'tidings.db'}"]
+    assert durability.split(maxsplit=1) == [
         "durability",
         "normal: an acknowledged message survives a crash of the process, not of the machine",
+    ]
+    assert safety.split(maxsplit=1) == [
+        "safety",
+        "ok: rate limits are on; X-Forwarded-For is trusted only from 127.0.0.1,::1 (FORWARDED_ALLOW_IPS); "
+        f"the signing key is generated, in {data / 'secret_key'} (mode 0600)",
     ]
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
     assert stat.S_IMODE((data / "secret_key").stat().st_mode) == 0o600
     assert {path.name for path in data.iterdir() if not path.name.startswith("tidings.db")} == {"secret_key"}
 
 
-def test_it_tells_of_postgresql_without_the_password(tmp_path: Path) -> None:
-    url = "postgresql+asyncpg://omar:top-secret@db.example:5433/chat"
+@pytest.mark.long
+async def test_an_unsafe_restart_prints_each_problem_and_its_remedy(serve: Start, tmp_path: Path) -> None:
+    server = await serve()
+    assert await server.end(signal.SIGTERM) == 0
+    key = tmp_path / "data" / "secret_key"
+    key.chmod(0o644)
+    server = await serve(TIDINGS_RATE_LIMITS="off", FORWARDED_ALLOW_IPS="*", TIDINGS_DEV_TOKENS="true")
+    lines = server.out.splitlines()
+    assert len(lines) == 4
+    said = lines[3].split(maxsplit=1)[1]
+    assert said.startswith("NOT SAFE: ")
+    assert "TIDINGS_RATE_LIMITS=off" in said
+    assert "FORWARDED_ALLOW_IPS=*" in said
+    assert "chmod 600 data/secret_key, now 0644" in said
+    assert "TIDINGS_DEV_TOKENS" in said
+    assert "Safe: " not in said
+
+
+async def test_its_files_are_nobody_elses_to_read_also_in_a_directory_that_is_open(
+    serve: Start, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    data.chmod(0o755)
+    server = await serve()
+    await token_from(server.url, "register", "omar")
+    names = {path.name for path in data.iterdir()}
+    assert names >= {"secret_key", "tidings.db", "tidings.db-shm", "tidings.db-wal", "tidings.db.lock"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in data.iterdir()} == {0o600}
+    assert "other local users" not in server.out
+    assert await server.end(signal.SIGTERM) == 0
+    (data / "tidings.db").chmod(0o644)
+    server = await serve()
+    assert f"other local users can read the database (chmod 600 {data / 'tidings.db'}*, now 0644)" in server.out
+    assert await server.end(signal.SIGTERM) == 0
+    data.chmod(0o770)
+    server = await serve()
+    assert f"other local users can replace the database (chmod 700 {data}, now 0770)" in server.out
+
+
+def _lines(settings: Settings, proxies: list[str] | str = "127.0.0.1,::1", host: str = "127.0.0.1") -> list[str]:
+    lines = banner(settings, make_url(settings.database), host, 8000, proxies).splitlines()
+    assert len(lines) == 4
+    return lines
+
+
+def test_it_names_postgresql_without_a_password(tmp_path: Path) -> None:
+    url = "postgresql+asyncpg://omar:top-secret@db.example:5433/chat?password=top-secret"
     settings = Settings(_env_file=None, database_url=url, data_dir=tmp_path, secret_key=SecretStr("k" * 32))
-    said = banner(create_app(settings), "::1", 8000)
-    assert "http://[::1]:8000\n" in said
-    assert "db.example:5433/chat" in said
-    assert "full: an acknowledged message survives a crash of the machine" in said
-    assert "top-secret" not in said
+    lines = _lines(settings, host="::1")
+    assert lines[0].endswith("http://[::1]:8000")
+    assert lines[1].endswith("PostgreSQL, postgresql+asyncpg://omar:***@db.example:5433/chat")
+    assert "full: an acknowledged message survives a crash of the machine" in lines[2]
+    assert "the signing key is given in TIDINGS_SECRET_KEY" in lines[3]
+    assert "top-secret" not in "".join(lines)
+    assert "kkkk" not in "".join(lines)
 
 
+def test_it_judges_the_proxies_that_it_trusts(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path, secret_key=SecretStr("k" * 32))
+    for safe, shown in (
+        ("127.0.0.1,::1", "only from 127.0.0.1,::1 "),
+        (["10.0.0.1", "172.16.0.0/12"], "only from 10.0.0.1,172.16.0.0/12 "),
+        ("", "from no proxy"),
+    ):
+        assert "safety      ok: " in (said := _lines(settings, safe)[3]), said
+        assert f"X-Forwarded-For is trusted {shown}" in said + " "
+    for unsafe in ("*", ["*"], "0.0.0.0/0", "10.0.0.1, ::/0", "128.0.0.0/1", "localhost", "10.0.0.1/33", "*,::1"):
+        assert "NOT SAFE: " in (said := _lines(settings, unsafe)[3]), said
+        assert "FORWARDED_ALLOW_IPS" in said
+        assert "Safe: rate limits are on" in said
+
+
+def test_a_secret_in_a_settings_file_that_others_can_read_is_not_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TIDINGS_SECRET_KEY", raising=False)
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(f"TIDINGS_SECRET_KEY={'k' * 32}\n")
+    for mode, safe in ((0o640, False), (0o604, False), (0o600, True)):
+        dotenv.chmod(mode)
+        said = _lines(Settings(data_dir=tmp_path))[3]
+        assert ("NOT SAFE" not in said) == safe
+        assert (f"chmod 600 {dotenv}, now {mode:04o}" in said) != safe
+    monkeypatch.setenv("TIDINGS_SECRET_KEY", "e" * 32)
+    dotenv.chmod(0o644)
+    assert "safety      ok: " in _lines(Settings(data_dir=tmp_path))[3]
+
+
+def test_it_says_that_redis_has_no_effect(tmp_path: Path) -> None:
+    key = SecretStr("k" * 32)
+    settings = Settings(_env_file=None, data_dir=tmp_path, secret_key=key, redis_url="redis://omar:top-secret@h")
+    assert "TIDINGS_REDIS_URL has no effect, multiple nodes are not supported yet" in _lines(settings)[1]
+    assert "top-secret" not in "".join(_lines(settings))
+    assert "REDIS" not in "".join(_lines(Settings(_env_file=None, data_dir=tmp_path, secret_key=key)))
+
+
+@pytest.mark.long
 async def test_killed_and_started_again_it_serves_the_same_data_under_the_same_key(
     serve: Start, tmp_path: Path
 ) -> None:
     server = await serve()
-    async with httpx.AsyncClient(base_url=server.url, timeout=20) as http:
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
         made = await http.post("/api/register", json={"username": "omar", "password": PASSWORD})
     key = (tmp_path / "data" / "secret_key").read_bytes()
     assert await server.end(signal.SIGKILL) == -signal.SIGKILL
@@ -130,6 +228,7 @@ async def test_killed_and_started_again_it_serves_the_same_data_under_the_same_k
     assert _contents(tmp_path / "data" / "tidings.db") == ["still here"]
 
 
+@pytest.mark.long
 async def test_what_keeps_it_from_starting_is_one_clear_line(tidings: Start, postgresql_server: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket() as closed:
         port = str(taken.getsockname()[1])
@@ -175,10 +274,11 @@ async def test_settings_that_cannot_be_are_one_clear_line_whatever_the_command(c
     done = await command("migrate", status=1, **world)
     assert done.err.startswith("tidings: TIDINGS_DEV_TOKENS ")
     assert "0.0.0.0" in done.err
-    assert "TIDINGS_REDIS_URL" in (await command("serve", "--workers", "2", status=1)).err
+    assert "one server per database" in (await command("serve", "--workers", "2", status=1)).err
 
 
-async def test_of_two_started_at_once_on_a_fresh_directory_one_serves_and_the_other_takes_over(
+@pytest.mark.long
+async def test_of_two_concurrent_starts_on_a_fresh_directory_one_serves_and_the_other_takes_over(
     tidings: Start, tmp_path: Path
 ) -> None:
     both = [await tidings("serve", "--port", "0") for _ in range(2)]
@@ -186,9 +286,9 @@ async def test_of_two_started_at_once_on_a_fresh_directory_one_serves_and_the_ot
     done, _ = await asyncio.wait(serving, return_when=asyncio.FIRST_COMPLETED)
     first = next(iter(done)).result()
     second = both[both[0] is first]
-    await second.until("err", r"another server is running on .*waiting for it to end, 10 s at most")
+    await second.until("err", r"another server is running on .*waiting up to 10 s for it to stop")
     assert second.out == ""
-    async with httpx.AsyncClient(base_url=first.url, timeout=20) as http:
+    async with httpx.AsyncClient(base_url=first.url, timeout=30) as http:
         made = await http.post("/api/register", json={"username": "omar", "password": PASSWORD})
     assert await first.end(signal.SIGTERM) == 0
     await asyncio.wait_for(asyncio.gather(*serving), 30)
@@ -198,7 +298,8 @@ async def test_of_two_started_at_once_on_a_fresh_directory_one_serves_and_the_ot
     assert await second.end(signal.SIGINT) == 0
 
 
-async def test_told_to_stop_while_it_waits_for_another_it_stops(tidings: Start, tmp_path: Path) -> None:
+@pytest.mark.long
+async def test_on_sigterm_while_it_waits_for_another_server_it_stops(tidings: Start, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     async with only_server(tmp_path / "data" / "tidings.db"):
         waiting = [await tidings("serve", "--port", "0") for _ in range(2)]
@@ -208,6 +309,7 @@ async def test_told_to_stop_while_it_waits_for_another_it_stops(tidings: Start, 
             assert "Traceback" not in command.err
 
 
+@pytest.mark.long
 async def test_a_second_server_on_a_file_gives_up_after_its_patience_and_says_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,7 +320,7 @@ async def test_a_second_server_on_a_file_gives_up_after_its_patience_and_says_wh
             with pytest.raises(SettingsError, match="another server is running on"):
                 async with only_server(name, patience_s=0.1):
                     pytest.fail("two servers on one file")
-            assert capsys.readouterr().err.count("waiting for it to end, 0.1 s at most") == 1
+            assert capsys.readouterr().err.count("waiting up to 0.1 s for it to stop") == 1
         async with only_server(tmp_path / "other.db", patience_s=0):
             pass
     async with only_server(database, patience_s=0):

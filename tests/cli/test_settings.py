@@ -1,8 +1,9 @@
-"""Settings: their names and defaults as in the contract, and where they come from."""
+"""Settings: names and defaults as in the contract, and their sources."""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -79,6 +80,43 @@ def test_each_is_read_from_a_dotenv_file_and_the_environment_wins(
     assert getattr(Settings(), _field(name)) == value
 
 
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("ACCESS_TOKEN_EXPIRE_MINUTES", "TIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES"), ("APP_PORT", "TIDINGS_PORT")],
+)
+def test_a_name_of_another_systems_document_counts_in_a_dotenv_file_where_ours_is_not_given(
+    name: str, ours: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    field, dotenv = _field(ours), tmp_path / ".env"
+    dotenv.write_text(f"{name}=30\n")
+    assert getattr(Settings(), field) == 30
+    assert getattr(Settings(**{field: 34}), field) == 34
+    dotenv.write_text(f"{name}=30\n{ours}=31\n")
+    assert getattr(Settings(), field) == 31
+    dotenv.write_text(f"{name}=30\n")
+    monkeypatch.setenv(ours, "32")
+    assert getattr(Settings(), field) == 32
+    monkeypatch.delenv(ours)
+    dotenv.write_text(f"{name}=\n")
+    assert getattr(Settings(), field) == DEFAULTS[ours]
+
+
+def test_what_other_programs_have_in_the_environment_or_what_signs_or_opens_the_server_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("APP_PORT", "tcp://10.0.0.1:80")
+    monkeypatch.setenv("ACCESS_TOKEN_EXPIRE_MINUTES", "5")
+    others = {
+        "SECRET_KEY": "k" * 32,
+        "APP_HOST": "0.0.0.0",
+        "POSTGRES_DB": "theirs",
+        "DEBUG": "True",
+        "IS_PROXY": "True",
+    }
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in others.items()))
+    assert Settings() == Settings(_env_file=None, **{_field(name): value for name, value in DEFAULTS.items()})
+
+
 def test_sqlite_is_in_the_data_directory_unless_a_database_is_named(tmp_path: Path) -> None:
     assert Settings().database == f"sqlite:///{tmp_path / 'data' / 'tidings.db'}"
     assert Settings(data_dir=Path("/elsewhere")).database == "sqlite:////elsewhere/tidings.db"
@@ -120,17 +158,22 @@ def test_a_value_out_of_range_is_refused(monkeypatch: pytest.MonkeyPatch, name: 
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
-def test_dev_tokens_are_served_at_home(host: str) -> None:
+def test_dev_tokens_are_served_on_a_loopback_host(host: str) -> None:
     assert Settings(dev_tokens=True, host=host).dev_tokens is True
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.com", "", "localhost.example.com"])
-def test_dev_tokens_are_never_served_to_the_world(host: str) -> None:
+def test_dev_tokens_are_refused_on_any_other_host(host: str) -> None:
     with pytest.raises(ValidationError, match="TIDINGS_DEV_TOKENS"):
         Settings(dev_tokens=True, host=host)
 
 
-def test_a_key_is_made_once_readable_by_its_owner_alone_also_when_many_start_at_once(tmp_path: Path) -> None:
+def test_dev_tokens_are_refused_with_cors_origins() -> None:
+    with pytest.raises(ValidationError, match="not allowed with TIDINGS_CORS_ORIGINS"):
+        Settings(dev_tokens=True, cors_origins="https://app.example")
+
+
+def test_concurrent_starts_create_one_key_that_only_its_owner_can_read(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "new" / "data")
     with ThreadPoolExecutor(16) as threads:
         keys = set(threads.map(lambda _: Settings(data_dir=settings.data_dir).signing_key(), range(64)))
@@ -142,15 +185,26 @@ def test_a_key_is_made_once_readable_by_its_owner_alone_also_when_many_start_at_
 
 
 @pytest.mark.parametrize("left", [b"", b"\n", b"short", b"x" * 31])
-def test_a_key_file_without_a_whole_key_is_refused_not_signed_with(tmp_path: Path, left: bytes) -> None:
+def test_a_key_file_with_a_short_key_is_refused(tmp_path: Path, left: bytes) -> None:
     (tmp_path / "secret_key").write_bytes(left)
     with pytest.raises(SettingsError, match="secret_key"):
         Settings(data_dir=tmp_path).signing_key()
 
 
-def test_a_given_key_has_32_bytes_or_more_and_is_not_written_down(tmp_path: Path) -> None:
+def test_a_configured_key_has_32_bytes_or_more_and_is_not_written_to_disk(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="32 bytes"):
         Settings(secret_key=SecretStr("x" * 31), data_dir=tmp_path).signing_key()
     assert Settings(secret_key=SecretStr("é" * 16), data_dir=tmp_path).signing_key() == ("é" * 16).encode()
     assert list(tmp_path.iterdir()) == []
     assert "x" * 32 not in repr(Settings(secret_key=SecretStr("x" * 32)))
+
+
+def test_the_example_file_holds_every_setting_with_its_default(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / ".env.example"
+    assert Settings(_env_file=example) == Settings(_env_file=None)
+    said = re.sub(r"^#(?=TIDINGS_)", "", example.read_text("utf-8"), flags=re.M)
+    taken = tmp_path / "taken.env"
+    taken.write_text(said, "utf-8")
+    assert Settings(_env_file=taken) == Settings(_env_file=None)
+    names = re.findall(r"^(TIDINGS_\w+)=", said, re.M)
+    assert names == [f"TIDINGS_{name.upper()}" for name in Settings.model_fields]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from client_demo.cli import main
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
 from tests.support.process import ServerProcess
 
@@ -78,18 +80,23 @@ async def people(server: Server) -> AsyncIterator[People]:
 
 
 class Cli:
-    """The client as a process: `await cli("omar", "send", "noticias", "hola")`."""
+    """The client on a command line: `await cli("omar", "send", "noticias", "hola")`.
+
+    `start` and `execute` run it in a process of its own; `run`, for a command that ends by itself, in a thread of
+    this one: without the wait for its imports.
+    """
 
     def __init__(self, server: Server, state: Path) -> None:
         self._server = server
-        self._state = state
+        self.state = state
         self._started: list[asyncio.subprocess.Process] = []
+        self._running = asyncio.Lock()
+
+    def _arguments(self, user: str, *arguments: str) -> list[str]:
+        return ["--server", self._server.url, "--state", str(self.state), "--user", user, "--register", *arguments]
 
     def command(self, user: str, *arguments: str) -> list[str]:
-        return [
-            *(sys.executable, "-m", "client_demo", "--server", self._server.url, "--state", str(self._state)),
-            *("--user", user, "--register", *arguments),
-        ]
+        return [sys.executable, "-m", "client_demo", *self._arguments(user, *arguments)]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -111,7 +118,28 @@ class Cli:
 
     async def run(self, user: str, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
         """Status, standard output and standard error."""
-        process = await self.start(user, *arguments, stdin=stdin)
+        out, err = io.StringIO(), io.StringIO()
+        async with self._running, asyncio.timeout(DEADLINE):
+            with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
+                patched.setattr(sys, "stdin", io.StringIO(stdin))
+                patched.setenv("TIDINGS_PASSWORD", PASSWORD)
+                status = await asyncio.to_thread(main, self._arguments(user, *arguments))
+        return status, out.getvalue(), err.getvalue()
+
+    async def execute(self, command: list[str], **environment: str) -> tuple[int, str, str]:
+        """The same of any command."""
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env={**self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._started.append(process)
+        return await self._end_of(process)
+
+    @staticmethod
+    async def _end_of(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
         async with asyncio.timeout(DEADLINE):
             out, err = await process.communicate()
         return process.returncode or 0, out.decode(), err.decode()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import time
 
 import pytest
 from rich.console import Console
 
 from client_demo import render
+from server.contract.events import RoomChanged
 from server.contract.models import Message
 
 NASTY = [
@@ -63,6 +65,22 @@ def test_markup_in_a_message_is_text() -> None:
     assert "[bold]no[/bold]" in drawn("[bold]no[/bold]")
 
 
+@pytest.mark.parametrize(
+    "unit", [">", "> ", "- ", "*a_ ", "_*", "http://a.b/&a;", "[/]", "[red]", "@ana ", "a\n", "\t", "e\u0301", "漢"]
+)
+def test_whatever_a_message_says_it_is_drawn_quickly_and_in_full(unit: str) -> None:
+    content = (unit * 16_384)[:16_384]
+    said = message(content).model_copy(update={"mentions": ["ana", "omar"]})
+    before = time.thread_time()
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    console.print(render.message(said, "omar"))
+    console.print(render.changed("reaction", said, said, "omar"))
+    assert time.thread_time() - before < 3
+    shown = drawn(content)
+    for sign in set(content) - set(" \n\t"):
+        assert shown.count(sign) >= content.count(sign)
+
+
 def test_who_reads_sees_where_they_are_meant_and_nobody_else() -> None:
     said = message("hola @omar y @omarito").model_copy(update={"mentions": ["omar"]})
     marked = [
@@ -80,3 +98,8 @@ def test_a_deleted_message_has_nothing_left_of_it() -> None:
         Console(file=out, color_system=None, width=60).print(shown)
         assert "(deleted)" in out.getvalue()
         assert "edited" not in out.getvalue()
+
+
+def test_an_entry_without_a_line_of_its_own_is_shown_in_the_words_of_the_contract() -> None:
+    renamed = RoomChanged(room_id="r", seq=1, username="omar", title="Editors\x1b[2J")
+    assert render.entry(renamed, "#no\x1bticias").plain == "  #no�ticias: omar: The title of a group has changed."

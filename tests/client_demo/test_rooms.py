@@ -1,24 +1,14 @@
-"""A room as the client holds it: the old snapshot with the events after it is the new snapshot."""
+"""Old snapshot + events = new snapshot, for a room in the client."""
 
 from __future__ import annotations
 
-from client_demo.log import Log
-from client_demo.rooms import applied, further, title
-from server.contract.events import MemberChange, MemberChanged, MessageChanged, RoomChanged
+from client_demo.message_cache import MessageCache
+from client_demo.rooms import applied, merged, title
+from server.contract.events import EVENTS, MemberChange, MemberChanged, MessageChanged
 from server.contract.models import Message, Receipt, Role, Room, RoomKind
 from tests.client_demo.conftest import People
 from tests.support.client import connected
 from tests.support.node import RunningNode
-
-MODELS = {
-    "message": Message,
-    "message_edited": MessageChanged,
-    "message_deleted": MessageChanged,
-    "reaction": MessageChanged,
-    "member": MemberChanged,
-    "room_changed": RoomChanged,
-    "receipt": Receipt,
-}
 
 
 async def test_a_snapshot_with_its_events_is_the_next_snapshot(server: RunningNode, people: People) -> None:
@@ -44,14 +34,13 @@ async def test_a_snapshot_with_its_events_is_the_next_snapshot(server: RunningNo
             (snapshot,) = (await diego.ask("get_rooms", kind="group"))["rooms"]
             events = [(name, data) for name, data in diego.events if data.get("room_id") == group["room_id"]]
         for name, data in [*events, *events]:  # what comes twice changes nothing
-            if name in MODELS:
-                room = applied(room, MODELS[name].model_validate(data), "diego")
+            room = applied(room, EVENTS[name].model_validate(data), "diego")
         wanted = Room.model_validate(snapshot)
         assert room == wanted.model_copy(update={"online": room.online})
         assert (title(room), room.role, room.members, room.unread) == ("Late shift", Role.MODERATOR, 3, 3)
 
 
-def test_who_comes_to_a_public_topic_is_counted_though_it_is_not_logged() -> None:
+def test_a_member_who_joins_a_public_topic_is_counted_although_it_is_not_logged() -> None:
     room = Room(
         room_id="r",
         kind=RoomKind.TOPIC,
@@ -71,9 +60,9 @@ def test_who_comes_to_a_public_topic_is_counted_though_it_is_not_logged() -> Non
 
 def test_an_answer_that_is_older_than_an_event_moves_no_mark_back() -> None:
     told = Receipt(room_id="r", username="diego", delivered_seq=5, read_seq=3)
-    assert further(None, told) == told
+    assert merged(None, told) == told
     older = told.model_copy(update={"delivered_seq": 4, "read_seq": 4})
-    assert further(told, older) == told.model_copy(update={"read_seq": 4})
+    assert merged(told, older) == told.model_copy(update={"read_seq": 4})
 
 
 def test_an_old_page_of_history_brings_nothing_back() -> None:
@@ -82,7 +71,7 @@ def test_an_old_page_of_history_brings_nothing_back() -> None:
     )
     edited = said.model_copy(update={"content": "b", "edited_at": "2026-01-31T09:31:00.250Z"})
     gone = edited.model_copy(update={"content": "", "deleted": True})
-    log = Log()
+    log = MessageCache()
     log.add(said)
     assert log.change(MessageChanged(room_id="r", seq=2, message=edited)) == said
     assert log.add(said) == edited

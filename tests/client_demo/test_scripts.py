@@ -8,6 +8,9 @@ from typing import Any
 
 from tests.client_demo.conftest import DEADLINE, PASSWORD, Cli, People, Server
 
+ASKED_AGAIN_S = 0.05
+"""A process is not started sooner for being asked about without a pause."""
+
 
 def contents(out: str) -> list[str]:
     return [json.loads(line)["content"] for line in out.splitlines()]
@@ -56,11 +59,11 @@ async def test_a_tail_takes_nothing_from_the_other_rooms_of_its_user(cli: Cli, p
 async def test_a_tail_joins_the_topic_if_need_be(cli: Cli, people: People) -> None:
     await people.topic("noticias", "omar")
     tail = await cli.start("diego", "tail", "noticias", "--json", "--count", "1")
-    async with asyncio.timeout(DEADLINE):
-        while (await people.ask("omar", "GET", "/api/rooms"))["rooms"][0]["members"] < 2:
-            pass
+    line = asyncio.ensure_future(line_of(tail))
+    while not line.done() and (await people.ask("omar", "GET", "/api/rooms"))["rooms"][0]["members"] < 2:
+        await asyncio.wait([line], timeout=ASKED_AGAIN_S)
     await people.say("omar", "noticias", "after")
-    assert (await line_of(tail))["content"] == "after"
+    assert (await line)["content"] == "after"
     assert await tail.wait() == 0
 
 
@@ -97,11 +100,11 @@ async def test_a_conversation_can_be_tailed_before_it_begins(cli: Cli, people: P
     await people.ask("diego", "GET", "/api/me")
     await people.ask("omar", "GET", "/api/me")
     tail = await cli.start("diego", "tail", "omar", "--json", "--count", "2")
-    async with asyncio.timeout(DEADLINE):
-        while not (await people.ask("omar", "GET", "/api/users/diego"))["online"]:
-            pass
+    line = asyncio.ensure_future(line_of(tail))
+    while not line.done() and not (await people.ask("omar", "GET", "/api/users/diego"))["online"]:
+        await asyncio.wait([line], timeout=ASKED_AGAIN_S)
     await people.say("omar", "diego", "hola diego")
-    assert (await line_of(tail))["content"] == "hola diego"
+    assert (await line)["content"] == "hola diego"
     await people.say("diego", "omar", "hola omar")
     assert (await line_of(tail))["content"] == "hola omar"
     assert await tail.wait() == 0

@@ -1,4 +1,4 @@
-"""The server is killed without a word and comes back on the same data: nothing is lost, nothing happens twice."""
+"""The server is killed and restarted on the same data: nothing is lost or repeated."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from tests.client_demo.conftest import DEADLINE, Cli, People, Terminals
 from tests.client_demo.test_chat import AT
 from tests.client_demo.test_scripts import line_of
 from tests.support.process import ServerProcess
+
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ async def test_what_is_typed_while_the_server_is_dead_arrives_once(
     terminals: Terminals, people: People, server: ServerProcess
 ) -> None:
     omar = terminals.open("omar")
-    await omar.sees("/help says")
+    await omar.sees("/help lists the commands, Tab")
     omar.type("/create noticias")
     await omar.sees("#noticias is yours")
     for n in range(5):
@@ -81,7 +83,7 @@ async def test_what_was_not_sent_is_sent_by_the_next_start(
     terminals: Terminals, people: People, server: ServerProcess
 ) -> None:
     omar = terminals.open("omar")
-    await omar.sees("/help says")
+    await omar.sees("/help lists the commands, Tab")
     omar.type("/create noticias")
     await omar.sees("#noticias is yours")
     await server.kill()

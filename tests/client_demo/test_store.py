@@ -1,7 +1,10 @@
-"""What is kept on disk survives the process, and only its user can read it."""
+"""The stored state survives the process, and only its user can read it."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sqlite3
 import stat
 import sys
 from pathlib import Path
@@ -17,66 +20,103 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "omar.sqlite3"
 
 
-def test_an_entry_is_taken_once_also_after_a_restart(path: Path) -> None:
+async def test_an_entry_is_taken_once_also_after_a_restart(path: Path) -> None:
     shown: list[int] = []
     for _ in range(2):
-        with Store(path, "laptop") as store:
+        async with Store(path, "laptop") as store:
             for seq in (1, 2, 2, 1, 3):
-                with store.take("r1", seq) as new:
+                async with store.take("r1", seq) as new:
                     if new:
                         shown.append(seq)
     assert shown == [1, 2, 3]
 
 
-def test_an_entry_that_could_not_be_shown_is_taken_again(path: Path) -> None:
-    with Store(path, "laptop") as store:
-        with pytest.raises(BrokenPipeError), store.take("r1", 7):
-            raise BrokenPipeError
-        with store.take("r1", 7) as new:
+async def test_an_entry_that_could_not_be_shown_is_taken_again(path: Path) -> None:
+    async with Store(path, "laptop") as store:
+        with pytest.raises(BrokenPipeError):
+            async with store.take("r1", 7):
+                raise BrokenPipeError
+        async with store.take("r1", 7) as new:
             assert new
-        assert store.cursors() == {"r1": 7}
+        assert await store.cursors() == {"r1": 7}
 
 
-def test_what_arrived_but_was_never_taken_is_asked_for_again(path: Path) -> None:
-    with Store(path, "laptop") as store:
-        store.begin("r1", 5)
-        store.begin("r1", 6)
-    with Store(path, "laptop") as store:
-        assert store.cursors() == {"r1": 4}
+async def test_an_entry_that_arrived_but_was_never_taken_is_requested_again(path: Path) -> None:
+    async with Store(path, "laptop") as store:
+        await store.begin({"r1": 5})
+        await store.begin({"r1": 6})
+    async with Store(path, "laptop") as store:
+        assert await store.cursors() == {"r1": 4}
 
 
-def test_each_device_has_its_own_place_in_a_room(path: Path) -> None:
-    with Store(path, "laptop") as laptop, laptop.take("r1", 9):
+async def test_each_device_has_its_own_cursor_in_a_room(path: Path) -> None:
+    async with Store(path, "laptop") as laptop, laptop.take("r1", 9):
         pass
-    with Store(path, "laptop tail noticias") as tail:
-        assert tail.cursors() == {}
-        with tail.take("r1", 3) as new:
+    async with Store(path, "laptop tail noticias") as tail:
+        assert await tail.cursors() == {}
+        async with tail.take("r1", 3) as new:
             assert new
 
 
-def test_a_forgotten_room_begins_anew(path: Path) -> None:
-    with Store(path, "laptop") as store:
-        with store.take("r1", 41):
+async def test_a_forgotten_room_starts_from_the_beginning(path: Path) -> None:
+    async with Store(path, "laptop") as store:
+        async with store.take("r1", 41):
             pass
-        store.forget("r1")
-        with store.take("r1", 2) as new:
+        await store.forget("r1")
+        async with store.take("r1", 2) as new:
             assert new
 
 
-def test_unsent_messages_survive_a_restart_in_order_and_with_their_ids(path: Path) -> None:
-    with Store(path, "laptop") as store:
-        sent = [store.enqueue({"username": "diego"}, f"hola {n}") for n in range(3)]
+async def test_unsent_messages_survive_a_restart_in_order_and_with_their_ids(path: Path) -> None:
+    async with Store(path, "laptop") as store:
+        sent = [await store.enqueue({"username": "diego"}, f"hola {n}") for n in range(3)]
         assert len({unsent.client_id for unsent in sent}) == 3
-    with Store(path, "laptop") as store:
+    async with Store(path, "laptop") as store:
+        assert store.unsent == 3
         for unsent in sent:
-            assert store.next_unsent() == unsent
-            store.done(unsent)
-        assert store.next_unsent() is None
-        assert store.unsent() == 0
+            assert await store.try_next() == (unsent, True)
+            assert await store.acknowledge(unsent, unsent.content) is None
+        assert await store.try_next() is None
+        assert store.unsent == 0
 
 
-def test_two_processes_do_not_receive_as_one_device(path: Path) -> None:
-    with Store(path, "laptop") as one, Store(path, "laptop") as same, Store(path, "phone") as other:
+async def test_an_enqueued_message_is_on_disk(path: Path) -> None:
+    """Committed with a sync: the write-ahead log that a second connection reads has it."""
+    async with Store(path, "laptop") as store:
+        await store.enqueue({"username": "diego"}, "hola")
+        ((synchronous,),) = await store._durable.execute_fetchall("PRAGMA synchronous")
+        assert synchronous == 2  # FULL
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            assert other.execute("SELECT content FROM outbox").fetchall() == [("hola",)]
+
+
+async def test_a_change_that_crosses_the_acknowledgement_is_not_lost(path: Path) -> None:
+    async with Store(path, "laptop") as store:
+        await store.enqueue({"username": "diego"}, "helo")
+        attempt = await store.try_next()
+        assert attempt is not None
+        unsent, _ = attempt
+        assert await store.change(unsent, "hello")
+        changed = await store.acknowledge(unsent, "helo")
+        assert changed is not None
+        assert changed.content == "hello"
+        assert await store.acknowledge(unsent, "hello") is None
+        assert not await store.change(unsent, "too late")
+
+
+async def test_concurrent_callers_of_a_store_do_not_disturb_each_other(path: Path) -> None:
+    async with Store(path, "laptop") as store:
+        await asyncio.gather(
+            *(store.enqueue({"username": "diego"}, f"m{n}") for n in range(20)),
+            *(store.put(token=f"t{n}", expires_at=None) for n in range(20)),
+            *(store.begin({f"r{n}": n + 1}) for n in range(20)),
+        )
+    async with Store(path, "laptop") as store:
+        assert (store.unsent, await store.get("token"), len(await store.cursors())) == (20, "t19", 20)
+
+
+async def test_two_processes_do_not_receive_as_one_device(path: Path) -> None:
+    async with Store(path, "laptop") as one, Store(path, "laptop") as same, Store(path, "phone") as other:
         with one.receiving():
             with pytest.raises(Busy), same.receiving():
                 pass
@@ -87,13 +127,14 @@ def test_two_processes_do_not_receive_as_one_device(path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
-def test_nobody_else_on_the_machine_can_read_the_state(path: Path) -> None:
-    with Store(path, "laptop") as store, store.receiving():
-        store.put(token="secret")
-        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-        files = list(path.parent.iterdir())
-        assert len(files) >= 3  # the database, its log and its shared memory, the lock
-        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+async def test_nobody_else_on_the_machine_can_read_the_state(path: Path) -> None:
+    async with Store(path, "laptop") as store:
+        with store.receiving():
+            await store.put(token="secret")
+            assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+            files = list(path.parent.iterdir())
+            assert len(files) >= 3  # the database, its log and its shared memory, the lock
+            assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
 def test_the_state_of_one_server_user_and_device_is_not_mixed_with_another(tmp_path: Path) -> None:
@@ -116,22 +157,29 @@ def test_the_state_directory_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, 
     assert default_directory() == tmp_path / ".local" / "state" / "tidings"
 
 
-def test_a_state_of_another_version_is_refused_and_left_alone(path: Path) -> None:
-    with Store(path, "laptop") as store:
-        store._db.execute("PRAGMA user_version=99")
+async def test_a_state_of_another_version_is_refused_and_left_alone(path: Path) -> None:
+    async with Store(path, "laptop"):
+        pass
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version=99")
     with pytest.raises(Busy, match="another version"):
-        Store(path, "laptop")
+        async with Store(path, "laptop"):
+            pass
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (99,)
 
 
-def test_what_the_client_before_this_one_kept_is_taken_over(path: Path) -> None:
-    """Version 1 had no answers and no changes; what waited there may have been tried."""
-    with Store(path, "laptop") as store:
-        store.enqueue({"username": "diego"}, "hola")
+async def test_a_store_of_version_1_is_migrated_with_its_outbox(path: Path) -> None:
+    """Version 1 had no replies and no edits; the messages in its outbox may have been tried."""
+    async with Store(path, "laptop") as store:
+        await store.enqueue({"username": "diego"}, "hola")
+    with contextlib.closing(sqlite3.connect(path)) as db:
         for column in ("reply_to", "tried", "edited"):
-            store._db.execute(f"ALTER TABLE outbox DROP COLUMN {column}")
-        store._db.execute("PRAGMA user_version=1")
-    with Store(path, "laptop") as store:
-        unsent = store.next_unsent()
+            db.execute(f"ALTER TABLE outbox DROP COLUMN {column}")
+        db.execute("PRAGMA user_version=1")
+    async with Store(path, "laptop") as store:
+        unsent = await store.last_unsent({"username": "diego"})
         assert unsent is not None
         assert unsent.content == "hola"
-        assert not store.withdraw(unsent)
+        assert not await store.withdraw(unsent)
+        assert await store.try_next() == (unsent, False)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
 from client_demo.actions import ACTIONS
-from client_demo.commands import NAMES
+from client_demo.chat_commands import NAMES
 from tests.client_demo.conftest import PASSWORD, Cli, People, Terminals
 from tests.client_demo.test_chat import AT
+
+pytestmark = pytest.mark.long
 
 
 async def test_messages_are_edited_deleted_answered_found_and_reacted_to(
@@ -17,7 +21,7 @@ async def test_messages_are_edited_deleted_answered_found_and_reacted_to(
     await people.topic("noticias", "omar", "diego")
     omar, diego = terminals.open("omar"), terminals.open("diego")
     for one in (omar, diego):
-        await one.sees("/help says")
+        await one.sees("/help lists the commands, Tab")
         one.type("/open noticias")
         await one.sees("#noticias ›")
     await omar.sees("● diego")  # in the status bar
@@ -49,10 +53,10 @@ async def test_messages_are_edited_deleted_answered_found_and_reacted_to(
     for line, answer in (
         ("/edit 2 mine", r"only who wrote a message may edit it \(forbidden\)"),
         ("/edit 99 nothing", "there is no message 99 here"),
-        ("/react first 👍", "first is no number of a message"),
+        ("/react first 👍", "first is not the number of a message"),
         ("/react 1", "which message, and what"),
         ("/react 1 a\u202eb", r"invalid\)"),
-        ("/delete", "/delete N: delete one"),
+        ("/delete", "/delete N: delete a message"),
         ("/reply 1", "/reply N TEXT"),
         ("/EDIT 1 by another name", "by another name"),
         ("/nothing at all", "there is no /nothing"),
@@ -69,7 +73,7 @@ async def test_messages_are_edited_deleted_answered_found_and_reacted_to(
     omar.type("/delete 1")
     await omar.sees(r"✗ omar \(deleted\)")
     diego = terminals.open("diego")
-    await diego.sees(r"#noticias omar \(deleted\)")
+    await diego.sees(r"#noticias \d+ omar \(deleted\)")
     await diego.sees("2 while you were away")
 
 
@@ -77,7 +81,7 @@ async def test_people_come_go_and_are_kept_in_order(terminals: Terminals, people
     await people.ask("maria", "GET", "/api/me")
     omar, diego = terminals.open("omar"), terminals.open("diego")
     for one in (omar, diego):
-        await one.sees("/help says")
+        await one.sees("/help lists the commands, Tab")
     omar.type("/new maria, @diego : The editors")
     await diego.sees("you are in The editors now: /open The editors")
     await omar.sees("The editors ›")
@@ -89,7 +93,7 @@ async def test_people_come_go_and_are_kept_in_order(terminals: Terminals, people
     diego.type("/title Mine")
     await diego.sees(r"\(forbidden\)")
     omar.type("/role diego king")
-    await omar.sees("king is no role")
+    await omar.sees("king is not a role")
     omar.type("/role diego moderator")
     await diego.sees("you are moderator in Late shift now")
     omar.type("/members")
@@ -98,7 +102,7 @@ async def test_people_come_go_and_are_kept_in_order(terminals: Terminals, people
     omar.type("/receipts")
     await omar.sees(r"diego +received up to \d+, read up to \d+\s+maria +received up to 0, read up to 0")
     omar.type("/mute diego soon")
-    await omar.sees("soon is no time")
+    await omar.sees("soon is not a time")
     omar.type("/mute diego 10m")
     await omar.sees("diego is muted for 10 m")
     diego.type("may I?")
@@ -120,16 +124,20 @@ async def test_people_come_go_and_are_kept_in_order(terminals: Terminals, people
     diego.type(made[0])
     await diego.sees(r"\((conflict|not_found)\)")
     omar.type("/link never")
-    await omar.sees("works for ever")
+    await omar.sees("works forever")
+    omar.type("/links")
+    await omar.sees(r"\S+ +omar +forever")
     omar.type("/unlink " + re.findall(r"/join-link (\S+)", omar.text)[-1])
-    await omar.sees("that link is void")
+    await omar.sees("the link is deleted")
+    omar.type("/links")
+    await omar.sees("there are no invitation links")
     omar.type("/ban diego 2h")
     await diego.sees("you are no longer in Late shift: banned")
     await omar.sees("diego is banned for 2 h")
     omar.type("/bans")
     await omar.sees("diego +until")
     omar.type("/unban diego")
-    await omar.sees("diego is not banned any more")
+    await omar.sees("diego is no longer banned")
     omar.type("/bans")
     await omar.sees("nobody is banned")
     omar.type("/invite diego")
@@ -146,7 +154,7 @@ async def test_people_come_go_and_are_kept_in_order(terminals: Terminals, people
     omar.type("/blocks")
     await omar.sees("nobody is blocked")
     omar.type("/whois diego")
-    await omar.sees("● diego +online, here since")
+    await omar.sees("● diego +online, registered")
     omar.type("/whois nobody")
     await omar.sees(r"\(not_found\)")
 
@@ -154,7 +162,7 @@ async def test_people_come_go_and_are_kept_in_order(terminals: Terminals, people
 async def test_an_account_looks_after_itself(terminals: Terminals, people: People) -> None:
     await people.ask("omar", "GET", "/api/me")  # another session
     omar = terminals.open("omar")
-    await omar.sees("/help says")
+    await omar.sees("/help lists the commands, Tab")
     omar.type("/sessions")
     await omar.sees("this one")
     omar.type("/revoke 7")
@@ -168,24 +176,31 @@ async def test_an_account_looks_after_itself(terminals: Terminals, people: Peopl
     omar.type("/pending")
     await omar.sees("nothing is pending for terminal")
     omar.type("/pending nothing")
-    await omar.sees(r"\(not_found\)")
+    await omar.sees(r"\(not_found\)", times=2)
     omar.type("/clear")
     await omar.sees("nothing is pending for terminal", times=2)
     attempts = (
-        ((PASSWORD, "another horse", "other horse"), "these were not the same"),
+        ((PASSWORD, "another horse", "other horse"), "the two are not the same"),
         (("wrong", "another horse", "another horse"), r"\(forbidden\)"),
         ((PASSWORD, "another horse", "another horse"), "the password is changed"),
     )
     for attempt, (answers, end) in enumerate(attempts, 1):
         omar.type("/passwd")
-        for prompt, answer in zip(("Present password", "New password", "again"), answers, strict=True):
+        for prompt, answer in zip(("Current password", "New password", "again"), answers, strict=True):
             await omar.sees(f"{prompt} ›", times=attempt)
             omar.type(answer)
         await omar.sees(end)
     assert "horse" not in omar.text
     omar.type("/help")
+    await omar.sees("/help COMMAND explains")
     for name in NAMES:
         await omar.sees(f"/{name}[ \n]")
+    omar.type("/help mute")
+    await omar.sees(r"/mute USER \[TIME\] +keep a member from sending")
+    assert "/kick USER" not in omar.text
+    omar.type("/help all")
+    await omar.sees("/kick USER +remove a member")
+    await omar.sees("Ctrl-D quits", times=2)  # its last line: the whole list has been read
     shown = omar.text.count("/echo-history")
     omar.keys("/echo-\t")
     await omar.sees("/echo-history", times=shown + 1)

@@ -11,16 +11,19 @@ from typing import Any
 
 import pytest
 
-from server.transport.direct import DirectWebSocket
+from server.transport.uvicorn_server import UvicornWebSocket
 from tests.conformance.servers import Application, DirectApplication
 from tests.conformance.wire import Endpoint, serving
 
 WAYS: dict[str, tuple[Any, type[Application]]] = {
-    "direct": (DirectWebSocket, DirectApplication),
-    "taken over": (DirectWebSocket, Application),
+    "direct": (UvicornWebSocket, DirectApplication),
+    "taken over": (UvicornWebSocket, Application),
     "asgi": ("websockets-sansio", Application),
 }
 """Opened here, as Tidings serves; taken over from uvicorn; and over ASGI, as under any other server."""
+
+EVERY_WAY = ["direct", *(pytest.param(way, marks=pytest.mark.long) for way in WAYS if way != "direct")]
+"""`make test` runs the one that Tidings serves."""
 
 HANDSHAKE_REFUSED = "ASGI callable returned without completing handshake."
 """What uvicorn's own protocol says when an application answers a handshake with an HTTP response, as ASGI has it."""
@@ -28,7 +31,7 @@ HANDSHAKE_REFUSED = "ASGI callable returned without completing handshake."
 Starting = Callable[..., AbstractAsyncContextManager[Endpoint]]
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=EVERY_WAY)
 def engineio_with(request: pytest.FixtureRequest, quiet_log: None) -> Starting:
     """Starts the Engine.IO server with options of the transport."""
     return partial(serving, "engineio", *WAYS[request.param])
@@ -40,7 +43,7 @@ async def engineio(engineio_with: Starting) -> AsyncIterator[Endpoint]:
         yield await stack.enter_async_context(engineio_with())
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=EVERY_WAY)
 def socketio_with(request: pytest.FixtureRequest, quiet_log: None) -> Starting:
     """Starts the Socket.IO server with options of the transport."""
     return partial(serving, "socketio", *WAYS[request.param])

@@ -8,10 +8,12 @@ from typing import Any
 
 import uvicorn
 
-from server.transport.direct import DirectWebSocket, Http, Opening, Wire
-from server.transport.protocol import NamespaceSocket, SocketIOServer
-from server.transport.server import EngineServer, Receive, Scope, Send
-from server.transport.session import EngineSession
+from server.transport.engine_server import EngineServer, Receive, Scope, Send
+from server.transport.engine_session import EngineSession
+from server.transport.handshake import Handshake, WebSocketOpening
+from server.transport.socketio_server import NamespaceSocket, SocketIOServer
+from server.transport.uvicorn_server import UvicornHttp, UvicornWebSocket
+from server.transport.websocket_wire import Wire
 
 TRANSPORT: dict[str, Any] = {
     "ping_interval": 0.3,
@@ -25,10 +27,13 @@ CONNECT_TIMEOUT_S = 1.0
 class Echo:
     """Engine.IO: every message comes back."""
 
-    def opened(self, session: EngineSession, address: str) -> None: ...
+    def opened(self, session: EngineSession, handshake: Handshake) -> None: ...
 
     def message(self, session: EngineSession, data: str | bytes) -> None:
         session.put(["4" + data if isinstance(data, str) else data], len(data))
+
+    def broken(self, session: EngineSession) -> bool:
+        return False
 
     def ended(self, session: EngineSession, reason: str) -> None: ...
 
@@ -50,6 +55,9 @@ class Namespaces:
 
     def broken(self, client: NamespaceSocket[None]) -> None:
         client.session.end("protocol error", politely=True)
+
+    def failed(self, client: NamespaceSocket[None]) -> None:
+        client.session.end("internal error", politely=True)
 
 
 def engineio(**options: Any) -> tuple[str, EngineServer]:
@@ -88,7 +96,7 @@ class Application:
 class DirectApplication(Application):
     """Opens WebSockets without ASGI, too, as Tidings does."""
 
-    def open_websocket(self, opening: Opening) -> tuple[bytes, Callable[[Wire], None]] | None:
+    def open_websocket(self, opening: WebSocketOpening) -> tuple[bytes, Callable[[Wire], None]] | None:
         return self.engine.open_websocket(opening) if opening.path == self.path.encode() else None
 
 
@@ -98,8 +106,8 @@ def configure(app: Any, **options: Any) -> uvicorn.Config:
         app,
         **{
             "lifespan": "off",
-            "http": Http,
-            "ws": DirectWebSocket,
+            "http": UvicornHttp,
+            "ws": UvicornWebSocket,
             "ws_per_message_deflate": False,
             "ws_ping_interval": None,
             "log_config": None,

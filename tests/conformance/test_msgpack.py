@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.javascript import run
 from tests.support.process import ServerProcess
+
+pytestmark = pytest.mark.long
 
 
 async def test_the_official_client_speaks_msgpack_over_every_transport(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import msgpack
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from server.transport.protocol import MsgpackCodec
+from server.transport.socketio_codecs import MsgpackCodec
 from tests.conformance.conftest import Starting
 from tests.conformance.wire import Endpoint, eventually, received, until_closed
 
@@ -74,7 +74,7 @@ async def test_an_unknown_namespace_is_refused_with_an_object_and_the_session_st
         sid_of(await received(socket), "40")
 
 
-async def test_who_connects_nowhere_in_time_is_closed(socketio_with: Starting) -> None:
+async def test_a_session_that_connects_to_no_namespace_in_time_is_closed(socketio_with: Starting) -> None:
     async with socketio_with(connect_timeout=2, ping_interval=0.1) as server:
         async with server.session() as silent, server.session() as refused, connected(server) as in_time:
             await refused.send("40/x")
@@ -107,7 +107,7 @@ async def test_leaving_a_namespace_leaves_the_others(socketio: Endpoint) -> None
         assert await until_closed(socket) == []  # nobody is there
 
 
-async def test_who_has_left_the_last_namespace_may_come_back(socketio: Endpoint) -> None:
+async def test_a_client_that_left_its_last_namespace_may_connect_again(socketio: Endpoint) -> None:
     async with connected(socketio) as socket:
         await socket.send("41")
         await socket.send("40")
@@ -317,7 +317,7 @@ NO_MSGPACK: dict[str, str | bytes] = {
 }
 
 
-async def test_what_is_no_msgpack_packet_closes_the_connection(socketio_with: Starting) -> None:
+async def test_an_invalid_msgpack_packet_closes_the_connection(socketio_with: Starting) -> None:
     async with msgpack_server(socketio_with) as server, msgpack_connected(server) as bystander:
         for what, packet in NO_MSGPACK.items():
             async with msgpack_connected(server) as socket:

@@ -1,4 +1,4 @@
-"""WebSocket frames (RFC 6455) as a server of Engine.IO must take them, however TCP cuts them."""
+"""WebSocket frames (RFC 6455) on a real server, however TCP segments them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from server.transport.direct import DirectWebSocket
+from server.transport import websocket_wire
+from server.transport.uvicorn_server import UvicornWebSocket
 from tests.conformance.servers import Application, DirectApplication
 from tests.conformance.wire import (
     Endpoint,
@@ -26,7 +27,7 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 @pytest.fixture(params=[DirectApplication, Application], ids=["direct", "taken over"])
 async def engineio(request: pytest.FixtureRequest, quiet_log: None) -> AsyncIterator[Endpoint]:
     """Not over ASGI, where the frames are the business of the server under it."""
-    async with serving("engineio", DirectWebSocket, request.param) as endpoint:
+    async with serving("engineio", UvicornWebSocket, request.param) as endpoint:
         yield endpoint
 
 
@@ -56,7 +57,7 @@ NOT_AN_OPENING = {
 async def test_an_opening_handshake_that_is_wrong_is_refused_and_opens_nothing(what: str, quiet_log: None) -> None:
     found, put, status = NOT_AN_OPENING[what]
     for application in (DirectApplication, Application):
-        async with serving("engineio", DirectWebSocket, application, cors_allowed_origins=[]) as endpoint:
+        async with serving("engineio", UvicornWebSocket, application, cors_allowed_origins=[]) as endpoint:
             request = upgrade_request(endpoint).decode()
             assert found in request
             async with plain(endpoint) as wire:
@@ -70,7 +71,7 @@ RIGHT_OPENINGS = {
         "Connection: Upgrade\r\nUpgrade: websocket",
         "CONNECTION: x, UPGRADE\r\nuPgRaDe: WebSocket",
     ),
-    "more headers": ("Upgrade: websocket", "Upgrade: websocket" + "".join(f"\r\nX-{n}: {n}" for n in range(100))),
+    "more headers": ("Upgrade: websocket", "Upgrade: websocket" + "".join(f"\r\nX-{n}: {n}" for n in range(80))),
     "a header twice": ("Upgrade: websocket", "Upgrade: websocket\r\nCookie: a=1\r\nCookie: b=2"),
     "extensions and protocols offered": (
         "Upgrade: websocket",
@@ -101,7 +102,7 @@ async def test_the_address_is_the_one_that_a_proxy_names(engineio: Endpoint) -> 
             await wire.send(sent)
             assert (await wire.head()).startswith(b"HTTP/1.1 101 ")
             await wire.frame()
-            assert engineio.engine.half_open.addresses() == [address]
+            assert engineio.engine.half_open.sources() == [address]
         await eventually(lambda: not engineio.engine.half_open)
 
 
@@ -286,3 +287,31 @@ async def test_a_server_that_closes_waits_for_the_answer(engineio: Endpoint) -> 
 
 def sid_is_held(server: Endpoint) -> bool:
     return bool(server.engine.sockets)
+
+
+@pytest.mark.parametrize("begin", [frame(0x01, b"4a"), frame(0x81, b"4a")[:5], frame(0x81, b"4a") + b"\x81"])
+async def test_a_message_that_never_ends_closes_the_connection(
+    engineio: Endpoint, monkeypatch: pytest.MonkeyPatch, begin: bytes
+) -> None:
+    """PINGs between its fragments do not put that off: it would be kept for as long as its client likes to."""
+    monkeypatch.setattr(websocket_wire, "MESSAGE_S", 0.3)
+    async with wired(engineio) as wire:
+        await wire.send(begin)
+        if begin[0] == 0x01:
+            await wire.send(frame(0x89, b"more"))
+            assert await wire.frame() == (PONG, b"more")
+        elif len(begin) > 5:
+            assert await wire.frame() == (TEXT, b"4a")
+        assert await wire.close_code() == 1001
+    await eventually(lambda: not engineio.engine.sockets)
+
+
+async def test_a_message_that_ends_has_no_time_limit_any_more(engineio: Endpoint) -> None:
+    async with wired(engineio) as wire:
+        (session,) = engineio.engine.sockets.values()
+        for piece in (frame(0x01, b"4a"), frame(0x80, b"b")[:3]):
+            await wire.send(piece)
+            await eventually(lambda: session.wire._message_timer is not None)
+        await wire.send(frame(0x80, b"b")[3:])
+        assert await wire.frame() == (TEXT, b"4ab")
+        assert session.wire._message_timer is None

@@ -15,7 +15,7 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from server.transport.server import EngineServer
+from server.transport.engine_server import EngineServer
 from tests.conformance.servers import APPLICATIONS, Application, DirectApplication, configure
 
 DEADLINE_S = 30.0
@@ -221,6 +221,11 @@ class Wire:
         async with asyncio.timeout(DEADLINE_S):
             assert await self._reader.read() == b""
         return int.from_bytes(payload[:2], "big")
+
+    async def read(self) -> bytes:
+        """What comes next; empty at the end of the connection."""
+        async with asyncio.timeout(DEADLINE_S):
+            return await self._reader.read(65_536)
 
     async def bytes_until_end(self) -> bytes:
         async with asyncio.timeout(DEADLINE_S):

@@ -1,4 +1,4 @@
-"""Kill the server under load, again and again: nobody who uses it may be able to tell from what they got."""
+"""The server is killed under load again and again, and no client can tell from what it received."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from tests.crash.conftest import KILLS, KILLS_ON_POSTGRESQL
 from tests.crash.load import SLOW_DISK, Recorded, Victim, record
 from tests.support.client import connected
 
-pytestmark = pytest.mark.timeout(400)  # twenty starts of the server, on a machine that has other things to do
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(400),
+]  # twenty starts of the server, on a machine that has other things to do
 
 
 def test_what_was_acknowledged_survives_twenty_kills_in_order_once_for_everyone(crashes: Recorded, seed: int) -> None:

@@ -16,14 +16,13 @@ from pathlib import Path
 import asyncpg
 from sqlalchemy.engine import make_url
 
+from tests.support.memory import folder_in_memory
+
 DEFAULTS = (
     "postgresql+asyncpg://root@127.0.0.1:5432/postgres",
     "postgresql+asyncpg://postgres@127.0.0.1:5432/postgres",
 )
 
-
-ROOM = 4 * 1024**3
-"""Bytes to be free in memory for a cluster to be put there."""
 CANNOT_ASK = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
@@ -75,7 +74,7 @@ def execute(url: str, *statements: str) -> None:
     """Run statements one by one, each in its own transaction (CREATE DATABASE insists)."""
 
     async def run() -> None:
-        conn = await asyncpg.connect(url.replace("+asyncpg", ""), timeout=10)
+        conn = await asyncpg.connect(url.replace("+asyncpg", ""), timeout=30)
         try:
             for statement in statements:
                 await conn.execute(statement)
@@ -83,15 +82,6 @@ def execute(url: str, *statements: str) -> None:
             await conn.close()
 
     asyncio.run(run())
-
-
-def _in_memory() -> Path | None:
-    """A folder that is memory, if there is one with room enough: a database is made there in half the time."""
-    folder = Path("/dev/shm")
-    with suppress(OSError):
-        if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > ROOM:
-            return folder
-    return None
 
 
 @contextmanager
@@ -105,7 +95,7 @@ def _cluster() -> Iterator[str]:
     if programs is None:
         raise NoServer("no PostgreSQL answers on 127.0.0.1:5432, and there is no initdb to start one with")
     # In a folder of its own, as short as can be: the path of a Unix socket has a limit of some 100 bytes.
-    home = Path(tempfile.mkdtemp(prefix="tidings-pg-", dir=_in_memory()))
+    home = Path(tempfile.mkdtemp(prefix="tidings-pg-", dir=folder_in_memory()))
     as_user: list[str] = []
     if os.getuid() == 0:  # initdb refuses root
         try:

@@ -8,7 +8,7 @@ from db.models import entries, rooms, users
 
 
 def add_user(conn: Connection) -> None:
-    conn.execute(insert(users).values(id=1, username="ana", created_at=0, disabled=False))
+    conn.execute(insert(users).values(id=1, username="ana", username_key="ana", created_at=0, disabled=False))
 
 
 def add_room(conn: Connection, number: int) -> None:

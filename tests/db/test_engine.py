@@ -74,7 +74,7 @@ async def test_a_function_goes_on_after_an_error_in_a_savepoint(database: Databa
     assert await database.read(count_rooms) == 1
 
 
-async def test_a_function_that_hides_an_error_is_not_told_that_it_committed(database: Database) -> None:
+async def test_a_function_that_hides_an_error_does_not_commit(database: Database) -> None:
     def change(conn: Connection) -> None:
         add_room(conn, 1)
         with suppress(IntegrityError):

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+import db.schema
 from db.engine import StoreUnavailable
 from db.models import in_models, metadata
 from db.schema import SchemaUnknown, migrate, pending
@@ -23,6 +24,9 @@ from db.schema import SchemaUnknown, migrate, pending
 T = TypeVar("T")
 
 WITHOUT_ROWID = {"ban", "block", "consumer_cursor", "cursor", "entry", "member", "mute", "read_marker"}
+REVISIONS = [
+    path.name.partition("_")[0] for path in sorted(Path(db.schema.__file__).parent.glob("migrations/versions/0*.py"))
+]
 OF_FTS5 = {"search_words_config", "search_words_idx"}
 
 
@@ -40,8 +44,10 @@ def catalogue(conn: Connection) -> Any:
     """All that the database says of its tables, but for Alembic's own."""
     if conn.dialect.name == "sqlite":
         rows = conn.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
-        # Columns and constraints in any order: the models and the migrations name them in different ones.
-        found = {name: sorted(re.split(r",? ?\n\t?", sql.strip())) for name, sql in rows}
+        # Columns and constraints in any order: the models and the migrations name them in different ones. A column
+        # that was added later is on the line of what was last before; a table that was copied is quoted.
+        line = re.compile(r",? ?\n\t?|, (?=[a-z_]+ [A-Z])")
+        found = {name: sorted(line.split(sql.strip().replace('"', ""))) for name, sql in rows}
         return {name: parts for name, parts in found.items() if name != "alembic_version"}
     queries = (
         "SELECT table_name, column_name, data_type, character_maximum_length, is_nullable, column_default"
@@ -83,7 +89,7 @@ async def test_only_entries_with_a_client_id_are_in_its_index(database_url: str)
     assert (bool(got[0]), *got[1:]) == expected
 
 
-async def test_processes_that_migrate_at_once_all_succeed_and_one_of_them_migrates(empty_url: str) -> None:
+async def test_concurrent_migrations_all_succeed_and_one_of_them_migrates(empty_url: str) -> None:
     code = (
         "import sys; from db.schema import migrate\n"
         "print('ready', flush=True); sys.stdin.readline(); print(migrate(sys.argv[1]))"
@@ -99,28 +105,28 @@ async def test_processes_that_migrate_at_once_all_succeed_and_one_of_them_migrat
         assert await process.stdout.readline() == b"ready\n"
     answers = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
     assert [process.returncode for process in processes] == [0, 0, 0]
-    assert sorted(answer.decode().strip() for answer, _ in answers) == ["['0001']", "[]", "[]"]
+    assert sorted(answer.decode().strip() for answer, _ in answers) == [str(REVISIONS), "[]", "[]"]
     assert await asyncio.to_thread(pending, empty_url) == []
 
 
-async def test_migrating_waits_for_who_writes_to_a_file_that_is_not_in_wal_mode_yet(tmp_path: Path) -> None:
+async def test_migrating_waits_for_a_writer_of_a_file_that_is_not_in_wal_mode_yet(tmp_path: Path) -> None:
     path = tmp_path / "tidings.sqlite3"
     with sqlite3.connect(path, check_same_thread=False, isolation_level=None) as other:
         other.executescript("CREATE TABLE x (y); BEGIN IMMEDIATE;")
         asyncio.get_running_loop().call_later(0.2, other.rollback)  # SQLite itself refuses at once
-        assert await asyncio.to_thread(migrate, f"sqlite:///{path}") == ["0001"]
+        assert await asyncio.to_thread(migrate, f"sqlite:///{path}") == REVISIONS
     other.close()
 
 
 async def test_two_databases_can_be_migrated_at_once_in_one_process(tmp_path: Path) -> None:
     urls = [f"sqlite:///{tmp_path / str(number)}" for number in range(8)]
-    assert await asyncio.gather(*(asyncio.to_thread(migrate, url) for url in urls)) == [["0001"]] * 8
+    assert await asyncio.gather(*(asyncio.to_thread(migrate, url) for url in urls)) == [REVISIONS] * 8
     assert len({str(await run(url, catalogue)) for url in urls}) == 1
 
 
-def test_what_is_pending_is_what_migrate_applies_and_looking_changes_nothing(empty_url: str, tmp_path: Path) -> None:
+def test_pending_lists_the_revisions_that_migrate_applies_and_changes_nothing(empty_url: str, tmp_path: Path) -> None:
     expected = pending(empty_url)
-    assert expected[0] == "0001"
+    assert expected == REVISIONS
     assert list(tmp_path.iterdir()) == []
     assert migrate(empty_url) == expected
     assert pending(empty_url) == []
@@ -133,7 +139,7 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_url: s
     with pytest.raises(Exception, match="already exists"):
         await asyncio.to_thread(migrate, empty_url)
     assert await run(empty_url, catalogue) == before
-    assert await asyncio.to_thread(pending, empty_url) == ["0001"]
+    assert await asyncio.to_thread(pending, empty_url) == REVISIONS
 
 
 async def test_a_database_of_a_newer_version_is_left_alone(database_url: str) -> None:

@@ -4,39 +4,100 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable
 
-from server.delivery.broker import Appended, Channel, MemoryBroker, Notice
+from server.fanout.broker import MemoryBroker
+from server.log.notices import Appended, Channel, Notice, decode, encode
 
 
 class FaultyBroker(MemoryBroker):
-    """Loses, repeats and holds back what tells of entries; for the rest it is the broker of a single node."""
+    """Loses, repeats and holds back notices of every kind.
 
-    def __init__(self, seed: int) -> None:
+    What tells of entries comes in any order; on each other channel what it lets through comes in the order in which
+    it was published. `loses`: kinds of which it also loses some.
+    """
+
+    def __init__(self, seed: int, *loses: type) -> None:
         super().__init__()
         self._random = random.Random(seed)
+        self._loses = (Appended, *loses)
         self._held: list[tuple[Channel, Notice]] = []
-        self.harm = 0
+        self._late: dict[Channel, deque[Notice]] = {}
+        self.harm: Counter[type] = Counter()
+        """How many notices of each kind were lost, repeated or late."""
 
     def publish(self, channel: Channel, notice: Notice) -> None:
-        if not isinstance(notice, Appended):
+        faults = ["pass", "repeat", "hold", "hold"]
+        if isinstance(notice, self._loses):
+            faults.append("lose")
+        fault = self._random.choice(faults)
+        if fault != "pass":
+            self.harm[type(notice)] += 1
+        if fault != "lose":
+            if isinstance(notice, Appended):
+                self._publish_entries(channel, notice, fault)
+            else:
+                self._publish_in_order(channel, notice, fault)
+        self._release()
+
+    def _publish_entries(self, channel: Channel, notice: Notice, fault: str) -> None:
+        if fault != "hold":
             super().publish(channel, notice)
-            return
-        match self._random.choice(["pass", "lose", "repeat", "hold", "hold"]):
-            case "pass":
-                super().publish(channel, notice)
-            case "repeat":
-                super().publish(channel, notice)
-                self._held.append((channel, notice))
-            case "hold":
-                self._held.append((channel, notice))
-            case _:
-                self.harm += 1
+        if fault != "pass":
+            self._held.append((channel, notice))
+
+    def _publish_in_order(self, channel: Channel, notice: Notice, fault: str) -> None:
+        late = self._late.setdefault(channel, deque())
+        late.extend([notice] * (2 if fault == "repeat" else 1))
+        if fault != "hold":
+            self._catch_up(late, channel)
+
+    def _catch_up(self, late: deque[Notice], channel: Channel) -> None:
+        while late:
+            super().publish(channel, late.popleft())
+
+    def settle(self) -> None:
+        """Let everything go on that is late."""
+        held, self._held = self._held, []
+        for channel, notice in held:
+            super().publish(channel, notice)
+        for channel, late in self._late.items():
+            self._catch_up(late, channel)
+
+    def _release(self) -> None:
+        """Let some of what is late go on."""
         if self._random.random() < 0.4:
             held, self._held = self._held, []
-            self.harm += len(held)
-            for late in self._random.sample(held, len(held)):
-                super().publish(*late)
+            for channel, notice in self._random.sample(held, len(held)):
+                super().publish(channel, notice)
+            if self._late:
+                channel = self._random.choice(list(self._late))
+                self._catch_up(self._late[channel], channel)
+
+
+class ChoosyBroker(MemoryBroker):
+    """Loses the notices for which `loses` holds, and keeps those for which `holds` does until `go_on`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loses: Callable[[Notice], bool] = lambda _: False
+        self.holds: Callable[[Notice], bool] = lambda _: False
+        self._held: list[tuple[Channel, Notice]] = []
+
+    def publish(self, channel: Channel, notice: Notice) -> None:
+        if self.loses(notice):
+            return
+        if self.holds(notice):
+            self._held.append((channel, notice))
+        else:
+            super().publish(channel, notice)
+
+    def go_on(self) -> None:
+        self.holds = lambda _: False
+        held, self._held = self._held, []
+        for channel, notice in held:
+            super().publish(channel, notice)
 
 
 class DeafBroker(MemoryBroker):
@@ -62,19 +123,49 @@ class NotingBroker(MemoryBroker):
         super().publish(channel, notice)
 
 
+class HesitantBroker(MemoryBroker):
+    """Knows who was online when it was asked, and says so later: as one that has to ask elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._about: int | None = None
+        self._asked, self._may_answer = asyncio.Event(), asyncio.Event()
+
+    def hold(self, user_key: int) -> asyncio.Event:
+        """The next answer about a user waits for `go_on`; the event says that it was asked for."""
+        self._about = user_key
+        return self._asked
+
+    def go_on(self) -> None:
+        self._may_answer.set()
+
+    async def who_is_online(self, user_keys: Iterable[int] | None = None) -> set[int]:
+        answer = await super().who_is_online(user_keys)
+        if user_keys is not None and self._about in set(user_keys):
+            self._about = None
+            self._asked.set()
+            await self._may_answer.wait()
+        return answer
+
+
 class Wire:
-    """Joins the brokers of several nodes of one process."""
+    """Joins the brokers of several nodes of one process: what crosses it is bytes."""
 
     def __init__(self) -> None:
         self.brokers: list[LinkedBroker] = []
 
 
 class LinkedBroker(MemoryBroker):
-    """One node's end of a `Wire`. What another node publishes is received in a later step of the event loop."""
+    """One node's end of a `Wire`.
+
+    What another node publishes is received in a later step of the event loop, and a subscription takes effect on the
+    wire in a later step than the call, as over a network.
+    """
 
     def __init__(self, wire: Wire) -> None:
         super().__init__()
         self._wire = wire
+        self._effective: set[Channel] = set()
 
     async def start(self, receive: Callable[[Notice], None]) -> None:
         await super().start(receive)
@@ -84,12 +175,60 @@ class LinkedBroker(MemoryBroker):
         self._wire.brokers.remove(self)
         await super().stop()
 
+    async def _subscribed(self, channel: Channel) -> None:
+        await asyncio.sleep(0)
+        if channel in self._channels:
+            self._effective.add(channel)
+
+    def subscribe(self, channel: Channel) -> Awaitable[None]:
+        super().subscribe(channel)
+        return asyncio.ensure_future(self._subscribed(channel))
+
+    def unsubscribe(self, channel: Channel) -> None:
+        super().unsubscribe(channel)
+        self._effective.discard(channel)
+
     def publish(self, channel: Channel, notice: Notice) -> None:
         super().publish(channel, notice)
+        data = encode(channel, notice)
         for other in self._wire.brokers:
-            if other is not self:
-                asyncio.get_running_loop().call_soon(MemoryBroker.publish, other, channel, notice)
+            if other is not self and channel in other._effective:
+                asyncio.get_running_loop().call_soon(other._arrived, data)
+
+    def _arrived(self, data: bytes) -> None:
+        MemoryBroker.publish(self, *decode(data))
 
     async def who_is_online(self, user_keys: Iterable[int] | None = None) -> set[int]:
         wanted = None if user_keys is None else set(user_keys)
         return set().union(*[await MemoryBroker.who_is_online(broker, wanted) for broker in self._wire.brokers])
+
+
+class HarmfulBroker(MemoryBroker):
+    """Delays, loses, repeats and reorders notices of every kind, also of one channel. Loses the first of each."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._random = random.Random(seed)
+        self._late: list[tuple[Channel, Notice]] = []
+        self.harm: Counter[tuple[type, str]] = Counter()
+        """How often each fault befell each kind of notice."""
+
+    def publish(self, channel: Channel, notice: Notice) -> None:
+        fault = self._random.choice(["none", "lose", "repeat", "delay", "delay"])
+        if not any(kind is type(notice) for kind, _ in self.harm):
+            fault = "lose"
+        self.harm[type(notice), fault] += 1
+        if fault in ("none", "repeat"):
+            super().publish(channel, notice)
+        if fault in ("repeat", "delay"):
+            self._late.append((channel, notice))
+        if self._random.random() < 0.3:
+            self.release()
+
+    def release(self) -> None:
+        """Deliver what is late, in any order."""
+        late, self._late = self._late, []
+        if len(late) > 1:
+            self.harm.update((type(notice), "reorder") for _, notice in late)
+        for channel, notice in self._random.sample(late, len(late)):
+            super().publish(channel, notice)

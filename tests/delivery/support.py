@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
 import secrets
 import socket
 import sqlite3
+import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,17 +28,48 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
 from db.engine import Database
-from db.queries import log, rooms, users
+from db.queries import consumers, log, rooms, users
 from db.queries.rows import EntryRow
+from db.queries.search import CONSUMER
 from server.contract.errors import CloseReason
-from server.delivery import hub
-from server.delivery.connection import Principal
-from server.delivery.frames import Batch
-from server.transport.protocol import TextCodec
+from server.fanout import hub
+from server.fanout.connection import Batch
+from server.principal import Principal
+from server.transport.socketio_codecs import TextCodec
 from tests.support.client import DEADLINE_S, Client
+from tests.support.network import Conditions
 from tests.support.node import NO_TLS, RunningNode
 
 _HEAD = re.compile(r"^4(\d)(\d*)")
+TRANSPORTS = {"polling": ["polling"], "upgrade": ["polling", "websocket"], "websocket": ["websocket"]}
+BAD = Conditions(delay=0.004, jitter=0.012, split=900, ragged=True)
+"""A bad network, up and down: slower than the database, and frames come in pieces."""
+
+
+def over(transports: list[str]) -> Mapping[str, Callable[..., Any]]:
+    """`Client` and `connected` of `tests.support.client`, with other transports than WebSocket alone."""
+
+    class Other(Client):
+        async def connect(self, transports_: list[str] | None = None, *, ready: bool = True) -> Client:
+            return await super().connect(transports_ or transports, ready=ready)
+
+        async def close(self) -> None:
+            with warnings.catch_warnings():
+                # The library closes its HTTP session without reading the answer to its last request.
+                warnings.simplefilter("ignore", ResourceWarning)
+                await super().close()
+                gc.collect()
+
+    @asynccontextmanager
+    async def connected(url: str, token: str, **auth: Any) -> AsyncIterator[Client]:
+        client = Other(url, token, **auth)
+        await client.connect()
+        try:
+            yield client
+        finally:
+            await client.close()
+
+    return {"Client": Other, "connected": connected}
 
 
 class Reader:
@@ -93,7 +126,8 @@ class Reader:
         try:
             while True:
                 if await self.next() == "2":
-                    await self.pong()
+                    with suppress(ConnectionClosed):  # there may be more to read
+                        await self.pong()
         except ConnectionClosed:
             pass
 
@@ -106,9 +140,14 @@ class Reader:
 
 
 @asynccontextmanager
-async def reader(url: str, token: str, *, ready: bool = True, **auth: Any) -> AsyncIterator[Reader]:
+async def reader(
+    url: str, token: str, *, ready: bool = True, after_ping: bool = False, **auth: Any
+) -> AsyncIterator[Reader]:
+    """`after_ping`: it authenticates only when a PING has come, which it does not answer."""
     async with small_socket(url, "/socket.io/?EIO=4&transport=websocket") as ws:
         one = Reader(ws)
+        if after_ping:
+            await one.until_ping()
         await ws.send("40" + json.dumps({"token": token, **auth}))
         while not (await one.next()).startswith("40"):
             pass
@@ -202,11 +241,16 @@ async def make_topic(url: str, token: str, name: str, *members: str, is_private:
     return room_id
 
 
-async def fill(database: Database, sender: str, contents: Mapping[str, Sequence[str]]) -> None:
-    """Append messages, room_id -> contents, straight to the logs of rooms that nobody is connected to."""
+async def fill(
+    database: Database, sender: str, contents: Mapping[str, Sequence[str]], *, indexed: bool = False
+) -> None:
+    """Append messages, room_id -> contents, straight to the logs of rooms that nobody is connected to.
+
+    `indexed`: the search index passes them over, so that it does nothing while a server is measured.
+    """
 
     def append(conn: Transaction) -> None:
-        user = users.by_username(conn, sender)
+        user = users.by_key(conn, sender)
         assert user is not None
         entries, heads = [], []
         for room_id, new in contents.items():
@@ -235,6 +279,8 @@ async def fill(database: Database, sender: str, contents: Mapping[str, Sequence[
             heads.append(room._replace(last_seq=last.seq, messages=last.messages, last_message_seq=last.seq))
         log.add(conn, entries)
         rooms.save_heads(conn, heads)
+        for room in heads if indexed else ():
+            consumers.skip(conn, CONSUMER, room.key, room.last_seq)
 
     await database.write(append)
 
@@ -359,6 +405,8 @@ class RecordingLink:
         self._reads.clear()
         self.waiting.set()
         await self._reads.wait()
+
+    def confirm(self) -> None: ...
 
     def close(self, reason: CloseReason) -> None:
         self.closed = reason

@@ -10,10 +10,13 @@ import pytest
 from sqlalchemy import Engine, event, text
 
 from server.contract.errors import ActionError
-from server.delivery.operations import Operation, Send, Work
+from server.log.messages import AppendMessage
+from server.log.transaction import Operation, Work
 from tests.delivery.support import break_store, make_topic, principal, reader, rest, store_held, stored
 from tests.support.client import Client, Refused, connected
 from tests.support.node import RunningNode
+
+EVERY_WAY_MATTERS = True
 
 
 async def test_nothing_is_acknowledged_or_published_before_it_is_committed(
@@ -32,7 +35,7 @@ async def test_nothing_is_acknowledged_or_published_before_it_is_committed(
         assert await stored(database_url, room_id) == ["hola"]
 
 
-async def test_what_is_acknowledged_is_found_by_another_process_at_that_moment(
+async def test_an_acknowledged_message_is_immediately_visible_to_another_process(
     server: RunningNode, database_url: str
 ) -> None:
     token = await server.register("omar")
@@ -174,11 +177,11 @@ async def test_an_append_that_fails_unexpectedly_fails_alone_in_its_batch(
         key = server.node.hub.key(room_id)
         # Handed over in one step of the event loop, so they are in one batch.
         futures = [
-            journal.hand_over(Send(me, key, "before", "1")),
-            journal.hand_over(Send(me, key, "again", "1")),
+            journal.hand_over(AppendMessage(me, key, "before", "1")),
+            journal.hand_over(AppendMessage(me, key, "again", "1")),
             journal.hand_over(Poisoned(me, key, statement)),
-            journal.hand_over(Send(me, key, "no reply", None, "nothing")),
-            journal.hand_over(Send(me, key, "after")),
+            journal.hand_over(AppendMessage(me, key, "no reply", None, "nothing")),
+            journal.hand_over(AppendMessage(me, key, "after")),
         ]
         before, again, poisoned, unknown, after = await asyncio.gather(*futures, return_exceptions=True)
         assert [one["seq"] for one in (before, again, after)] == [1, 1, 2]  # type: ignore[index]
@@ -188,7 +191,7 @@ async def test_an_append_that_fails_unexpectedly_fails_alone_in_its_batch(
         await diego.until(lambda: len(diego.of("message")) == 2)
         assert diego.contents() == ["before", "after"]
         assert await stored(database_url, room_id) == ["before", "after"]
-        assert journal.alive
+        assert journal.loop.deaths == 0
 
 
 async def test_every_action_is_answered(server: RunningNode) -> None:

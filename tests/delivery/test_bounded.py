@@ -1,4 +1,4 @@
-"""Away for long: everything comes, in bounded memory, and nobody else waits for it."""
+"""A long replay is complete, uses bounded memory, and delays nobody else."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from db.engine import Database
 from db.queries import log, rooms, users
 from db.queries.log import Span
 from db.queries.rows import entry_bytes
-from server.delivery.catchup import PAGE_BYTES, WRITE_BYTES, read_page
-from server.delivery.connection import Connection
-from server.delivery.frames import Batch, RoomName
-from server.delivery.journal import MAX_BATCH_BYTES
-from server.delivery.operations import Send
-from server.transport.protocol import TextCodec
+from server.fanout.connection import Batch, Connection
+from server.fanout.pages import PAGE_BYTES, WRITE_BYTES, read_page
+from server.log.journal import MAX_BATCH_BYTES
+from server.log.messages import AppendMessage
+from server.log.views import RoomName
+from server.transport.socketio_codecs import TextCodec
 from tests.delivery.brokers import NotingBroker
 from tests.delivery.support import RecordingLink, fill, make_topic, principal, reader
 from tests.support.client import connected
@@ -44,7 +44,7 @@ async def test_ten_thousand_messages_are_replayed_in_bounded_memory_while_others
         await database.start()
         try:
             for _ in range(10):
-                await fill(database, "diego", {room_id: ["x" * 4000] * 1000})  # 40 MB
+                await fill(database, "diego", {room_id: ["x" * 4000] * 1000}, indexed=True)  # 40 MB
         finally:
             await database.stop()
         process = psutil.Process(server.pid)
@@ -116,10 +116,14 @@ async def test_a_device_is_told_of_new_rooms_as_it_reads(server: RunningNode) ->
             read = len(link.written)
             link.read()
             waits = asyncio.ensure_future(link.waiting.wait())
-            await asyncio.wait([connection.replay, waits], timeout=5, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([connection.replay, waits], timeout=30, return_when=asyncio.FIRST_COMPLETED)
             assert waits.done() or connection.replay.done()
             waits.cancel()
-        names = [(name, payload.get("room_id") or payload["room"]["room_id"]) for name, payload in link.written[:-1]]
+        names = [
+            (name, payload.get("room_id") or payload["room"]["room_id"])
+            for name, payload in link.written[:-1]
+            if name != "receipt"  # the other device may confirm its messages before this replay ends
+        ]
         assert names == [("room_added", one) for one in room_ids] + [("message", one) for one in room_ids[:-1]]
         server.node.hub.remove(connection)
 
@@ -169,7 +173,7 @@ async def test_what_one_batch_publishes_fits_the_queue_of_a_connection(database_
             me, key = principal(server, "omar"), server.node.hub.key(room_id)
             # All in the queue before the first batch is made of it.
             contents = ["🦉" * 16_384, "x" * 16_384, "x"] * 20
-            await asyncio.gather(*(server.node.journal.hand_over(Send(me, key, one)) for one in contents))
+            await asyncio.gather(*(server.node.journal.hand_over(AppendMessage(me, key, one)) for one in contents))
             sizes = [sum(map(entry_bytes, notice.entries)) for notice in broker.appended]
             assert max(sizes) <= MAX_BATCH_BYTES
             assert min(sizes[:-1]) > MAX_BATCH_BYTES // 2  # and no smaller than need be
@@ -212,7 +216,7 @@ async def test_a_page_is_bounded_in_bytes_and_misses_nothing(server: RunningNode
     assert seq == 3
 
 
-async def test_who_does_not_read_is_closed_and_loses_nothing_and_slows_nobody(server: RunningNode) -> None:
+async def test_a_slow_consumer_is_closed_loses_nothing_and_slows_nobody(server: RunningNode) -> None:
     token, other = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, other, "noticias", token)
     async with (
@@ -251,7 +255,7 @@ async def test_after_what_did_not_fit_nothing_goes_out(server: RunningNode) -> N
         assert 0 < len(got) < 2000
 
 
-async def test_many_cursors_of_rooms_that_are_not_there_are_answered_at_once(server: RunningNode) -> None:
+async def test_many_cursors_of_missing_rooms_are_answered_quickly(server: RunningNode) -> None:
     token = await server.register("omar")
     room_id = await make_topic(server.url, token, "noticias")
     nonsense = {f"{n:064}": 1 for n in range(9_999)}

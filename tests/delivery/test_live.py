@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
+from server.contract import models
+from server.log import views
 from tests.support.client import connected
 from tests.support.node import RunningNode
 
 
+@pytest.mark.bad_network("polling", "upgrade", "websocket", "plain")
 async def test_every_member_gets_a_rooms_messages_in_seq_order(server: RunningNode) -> None:
     tokens = {name: await server.register(name) for name in ("omar", "diego")}
     async with connected(server.url, tokens["omar"]) as omar, connected(server.url, tokens["diego"]) as diego:
@@ -18,3 +23,22 @@ async def test_every_member_gets_a_rooms_messages_in_seq_order(server: RunningNo
             await client.until(lambda client=client: len(client.of("message")) == 100)
             assert [m["seq"] for m in client.of("message")] == acknowledged
             assert client.contents() == [str(n) for n in range(100)]
+
+
+async def test_a_message_is_put_into_its_wire_form_once(server: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def timestamp(ms: int) -> str:  # each form of a message has one
+        made.append(ms)
+        return models.timestamp(ms)
+
+    tokens = {name: await server.register(name) for name in ("omar", "diego")}
+    async with connected(server.url, tokens["omar"]) as omar, connected(server.url, tokens["diego"]) as diego:
+        await omar.ask("create", topic_name="noticias")
+        await diego.ask("subscribe", topic_name="noticias")
+        monkeypatch.setattr(views, "timestamp", timestamp)
+        acknowledged = await omar.ask("message", topic_name="noticias", content="hola", client_id="c1")
+        assert await omar.event("message") == acknowledged
+        assert await diego.event("message") == {**acknowledged, "client_id": None}
+        assert acknowledged["client_id"] == "c1"
+        assert len(made) == 1

@@ -1,4 +1,4 @@
-"""What a device missed is written as it would have been, had the device been there."""
+"""A missed entry is written exactly like a live one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from db.queries import log, rooms, users
 from db.queries.log import Span
 from db.queries.rows import EntryRow
 from server.contract.events import EVENTS
-from server.delivery.catchup import read_page
-from server.delivery.frames import Codec, RoomName, event, said_by
-from server.transport.protocol import MsgpackCodec, TextCodec
+from server.fanout.connection import EventCodec
+from server.fanout.pages import read_page
+from server.log.views import RoomName, event, said_by
+from server.transport.socketio_codecs import MsgpackCodec, TextCodec
 from tests.delivery.support import make_topic
 from tests.support.node import RunningNode
 
@@ -95,7 +96,7 @@ def entries_of(room_key: int, senders: dict[str, int], after: int) -> list[Entry
 
 
 @pytest.mark.parametrize("codec", [TextCodec(), MsgpackCodec()], ids=["json", "msgpack"])
-async def test_what_was_missed_is_what_would_have_come(server: RunningNode, codec: Codec) -> None:
+async def test_what_was_missed_is_what_would_have_come(server: RunningNode, codec: EventCodec) -> None:
     token, other = await server.register("omar"), await server.register("diego")
     room_ids = [await make_topic(server.url, token, name, other) for name in ("noticias", 'a "b"')]
     database = server.node.database
@@ -104,7 +105,7 @@ async def test_what_was_missed_is_what_would_have_come(server: RunningNode, code
 
     def fill(conn: Transaction) -> None:
         for name in ("omar", "diego"):
-            user = users.by_username(conn, name)
+            user = users.by_key(conn, name)
             assert user is not None
             keys[name] = user.key
         for room_id in room_ids:

@@ -1,4 +1,4 @@
-"""What holds for a client that only polls."""
+"""The guarantees for a client that only polls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A device that comes back gets everything it missed: in order, and once if it brings its cursors."""
+"""A returning device gets everything it missed in order, and exactly once if it sends its cursors."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.delivery.brokers import DeafBroker
+from tests.delivery.gate import Gate
 from tests.delivery.support import fill, make_topic, reader, rest, seqs
-from tests.support.client import Client, Refused, connected
+from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import RunningNode, running_node
 
 OFTEN = {"ping_interval": 0.2, "ping_timeout": 10}
@@ -71,12 +73,12 @@ async def test_a_device_without_cursors_of_its_own_starts_where_it_said_it_was(s
         assert await phone.ask("delivered", cursors={room_id: 2}) == {}  # forwards only
         # Once diego is told, it is in the database.
         await diego.event("receipt", lambda r: r["delivered_seq"] == 3)
-    async with connected(server.url, token, device="phone") as phone:
-        assert (phone.contents(), phone.of("ready")[0]["replayed"]) == (["4", "5"], 2)
+    async with reader(server.url, token, device="phone") as phone:  # it answers no PING
+        assert (phone.seqs(room_id), phone.events[-1][1]["replayed"]) == ([4, 5], 2)
     await server.stop()
     await server.start()
-    async with connected(server.url, token, device="phone") as phone:
-        assert phone.contents() == ["4", "5"]
+    async with reader(server.url, token, device="phone") as phone:
+        assert phone.seqs(room_id) == [4, 5]
 
 
 async def test_a_cursor_beyond_the_log_is_refused_and_a_foreign_room_passed_over(server: RunningNode) -> None:
@@ -94,6 +96,25 @@ async def test_a_cursor_beyond_the_log_is_refused_and_a_foreign_room_passed_over
         await phone.event("receipt", lambda r: r["delivered_seq"] == 1)  # it is stored
     async with connected(server.url, token, device="phone") as phone:
         assert phone.of("ready")[0]["replayed"] == 0
+
+
+async def test_what_was_acknowledged_may_be_confirmed_before_its_notice_has_come(
+    database_url: str, tmp_path: Path
+) -> None:
+    broker = DeafBroker()
+    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+        token = await server.register("omar")
+        room_id = await make_topic(server.url, token, "noticias")
+        async with connected(server.url, token, device="phone") as phone:
+            await server.node.hub.repairs.settled()  # a room that is new here is looked at once
+            broker.deaf = True
+            await phone.ask("message", room_id=room_id, content="1")
+            assert await phone.ask("delivered", cursors={room_id: 1}) == {}
+            with pytest.raises(Refused) as refused:
+                await phone.ask("delivered", cursors={room_id: 2})
+            assert list(refused.value.details["fields"]) == [f"cursors.{room_id}"]
+            broker.deaf = False
+            await phone.event("receipt", lambda r: r["delivered_seq"] == 1)  # it is stored
 
 
 async def test_a_cursor_that_the_log_does_not_know_is_reset(server: RunningNode) -> None:
@@ -160,12 +181,14 @@ async def test_without_a_pong_everything_comes_again(server: RunningNode) -> Non
     room_id = await make_topic(server.url, other, "noticias", token)
     async with connected(server.url, other) as diego:
         for visit in range(1, 4):
-            async with connected(server.url, token) as omar:
+            async with reader(server.url, token) as omar:  # it answers no PING
                 await diego.ask("message", room_id=room_id, content=str(visit))
-                await omar.until(lambda omar=omar, visit=visit: len(omar.of("message")) == visit)
-                assert omar.contents() == [str(n) for n in range(1, visit + 1)]
+                while len(omar.seqs(room_id)) < visit:
+                    await omar.next()
+                assert omar.seqs(room_id) == list(range(1, visit + 1))
 
 
+@pytest.mark.bad_network("polling")
 async def test_each_device_gets_everything_and_a_new_one_starts_where_the_furthest_is(server: RunningNode) -> None:
     token, other = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, other, "noticias", token)
@@ -183,7 +206,8 @@ async def test_each_device_gets_everything_and_a_new_one_starts_where_the_furthe
                 assert client.contents() == missed
 
 
-async def test_a_device_is_told_of_rooms_that_came_and_went_while_it_was_away(server: RunningNode) -> None:
+@pytest.mark.bad_network("upgrade", "plain")
+async def test_a_device_gets_the_rooms_added_and_removed_while_it_was_offline(server: RunningNode) -> None:
     token, other = await server.register("omar"), await server.register("diego")
     left = await make_topic(server.url, other, "left", token)
     async with connected(server.url, token, device="phone"):
@@ -229,3 +253,31 @@ async def send_by_rest(server: RunningNode, token: str, room_id: str, content: s
     async with rest(server.url, token) as http:
         answer = await http.post("/api/messages", json={"room_id": room_id, "content": content})
         assert answer.status_code == 201
+
+
+async def test_what_a_device_confirms_while_it_comes_back_is_not_replayed(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cursor is written after its position was read, and before that is looked at."""
+    async with running_node(sqlite_url, tmp_path) as server:
+        token, other = await server.register("omar"), await server.register("diego")
+        room_id = await make_topic(server.url, other, "noticias", token)
+        gate = Gate(server.node.database, monkeypatch, "read")
+        async with connected(server.url, other) as diego, connected(server.url, token, device="phone") as phone:
+            await phone.ask("delivered", cursors={room_id: 0})
+            for nth in (1, 2):  # the token's session; then the positions
+                await diego.ask("message", room_id=room_id, content=str(nth))
+                await phone.event("message", lambda m, nth=nth: m["seq"] == nth)  # type: ignore[misc]
+                gate.hold(nth)
+                coming = asyncio.ensure_future(replayed(server.url, token))
+                await asyncio.wait_for(gate.held.wait(), DEADLINE_S)
+                await phone.ask("delivered", cursors={room_id: nth})
+                await diego.event("receipt", lambda r, nth=nth: r["delivered_seq"] == nth)  # type: ignore[misc]
+                gate.release()
+                assert (nth, await coming) == (nth, 0)
+
+
+async def replayed(url: str, token: str) -> int:
+    """How much a second connection of the device gets again."""
+    async with reader(url, token, device="phone") as again:
+        return int(again.events[-1][1]["replayed"])

@@ -1,18 +1,20 @@
-"""Who was removed gets nothing more, also in the middle of a replay."""
+"""A removed member gets nothing more, even during a replay."""
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from server.contract.errors import ActionError
-from server.delivery.broker import Change, Left, PresenceChanged
-from server.delivery.membership import Leave
-from server.delivery.operations import Send
+from server.log.memberships import KickMember, Leave
+from server.log.messages import AppendMessage
+from server.log.notices import Appended, Joined, Left, Personal, PresenceChanged, Transient, UserPresence
+from tests.delivery.brokers import ChoosyBroker, FaultyBroker
 from tests.delivery.support import Reader, fill, make_topic, principal, reader, rest, seqs
-from tests.support.client import connected
-from tests.support.node import RunningNode
+from tests.support.client import Client, connected
+from tests.support.node import RunningNode, running_node
 
 MISSED = 3000
 CONTENT = "x" * 6000
@@ -81,7 +83,8 @@ async def test_a_session_that_is_withdrawn_in_the_middle_of_a_replay_gets_nothin
         await stays.event("message", lambda m: m["id"] == after["id"])  # another session of the user goes on
 
 
-async def test_who_has_unsubscribed_gets_no_more_messages_on_any_device(server: RunningNode) -> None:
+@pytest.mark.bad_network("polling", "websocket")
+async def test_after_unsubscribe_no_device_gets_further_messages(server: RunningNode) -> None:
     token, other = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, other, "noticias", token)
     async with (
@@ -102,7 +105,7 @@ async def test_who_has_unsubscribed_gets_no_more_messages_on_any_device(server: 
         assert phone.of("message") == []
 
 
-async def test_a_presence_told_in_the_step_of_the_removal_comes_before_it(server: RunningNode) -> None:
+async def test_presence_published_in_the_step_of_a_removal_precedes_it(server: RunningNode) -> None:
     token, other = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, other, "noticias", token)
     async with connected(server.url, token) as omar, connected(server.url, other):
@@ -110,13 +113,14 @@ async def test_a_presence_told_in_the_step_of_the_removal_comes_before_it(server
         key = hub.key(room_id)
         assert key is not None
         went = {"username": "diego", "online": False, "last_seen": "2026-01-01T00:00:00.000Z"}
-        hub.receive(PresenceChanged(key, [Change(her.user_key, went, frozenset())]))
-        hub.receive(Left(him.user_key, key, room_id, "left"))
+        server.node.delivery.receive(PresenceChanged(key, [UserPresence(her.user_key, went, frozenset())]))
+        server.node.delivery.receive(Left(him.user_key, key, room_id, "left"))
         await omar.ask("get_rooms")
         assert went in omar.of("presence")
         assert omar.events[-1][0] == "room_removed"
 
 
+@pytest.mark.bad_network("upgrade")
 @pytest.mark.parametrize("is_private", [False, True], ids=["public", "private"])
 async def test_leaving_takes_effect_at_its_place_among_messages(server: RunningNode, *, is_private: bool) -> None:
     """Whatever else is in the batch: who leaves gets exactly the entries before the leave."""
@@ -149,7 +153,7 @@ async def test_leaving_takes_effect_at_its_place_among_messages(server: RunningN
 
 
 @pytest.mark.parametrize("is_private", [False, True], ids=["public", "private"])
-async def test_who_leaves_gets_what_stands_before_it_in_the_same_batch(
+async def test_a_leaving_member_gets_earlier_entries_of_the_same_batch(
     server: RunningNode, *, is_private: bool
 ) -> None:
     token, other = await server.register("omar"), await server.register("diego")
@@ -164,11 +168,11 @@ async def test_who_leaves_gets_what_stands_before_it_in_the_same_batch(
         key, journal = server.node.hub.key(room_id), server.node.journal
         # Handed over in one step of the event loop, so they are in one batch.
         futures = [
-            journal.hand_over(Send(her, key, "1")),
-            journal.hand_over(Send(him, key, "2")),
+            journal.hand_over(AppendMessage(her, key, "1")),
+            journal.hand_over(AppendMessage(him, key, "2")),
             journal.hand_over(Leave(him, key)),
-            journal.hand_over(Send(her, key, "3")),
-            journal.hand_over(Send(him, key, "too late")),
+            journal.hand_over(AppendMessage(her, key, "3")),
+            journal.hand_over(AppendMessage(him, key, "too late")),
         ]
         *_, late = await asyncio.gather(*futures, return_exceptions=True)
         assert isinstance(late, ActionError)
@@ -177,3 +181,125 @@ async def test_who_leaves_gets_what_stands_before_it_in_the_same_batch(
         assert omar.contents() == ["1", "2"]
         assert omar.events[-1][0] == "room_removed"
         await diego.until(lambda: diego.contents() == ["1", "2", "3"])
+
+
+# -- whatever becomes of the notice ----------------------------------------------------------------------------------
+
+
+async def test_a_kicked_member_gets_nothing_after_it_even_if_the_notice_is_lost(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Of a private room: its log tells of the removal."""
+    broker = ChoosyBroker()
+    async with running_node(database_url, tmp_path, options={"broker": broker}) as server:
+        token, other = await server.register("omar"), await server.register("diego")
+        room_id = await make_topic(server.url, other, "noticias", is_private=True)
+        async with connected(server.url, token) as omar, connected(server.url, other) as diego:
+            await diego.ask("invite", room_id=room_id, username="omar")
+            await omar.event("room_added")
+            await omar.ask("typing", room_id=room_id)
+            await diego.event("typing", lambda e: e["typing"])
+            broker.loses = lambda notice: isinstance(notice, Left)
+            him, her = principal(server, "omar"), principal(server, "diego")
+            key, journal = server.node.hub.key(room_id), server.node.journal
+            assert key is not None
+            before = journal.hand_over(AppendMessage(her, key, "before"))
+            kick = journal.hand_over(KickMember(her, key, him.user_key, "omar"))
+            after = journal.hand_over(AppendMessage(her, key, "after"))
+            await asyncio.gather(before, kick, after)
+            assert await omar.event("room_removed") == {"room_id": room_id, "reason": "kicked"}
+            await diego.event("typing", lambda e: not e["typing"])
+            await diego.ask("message", room_id=room_id, content="and after")
+            await diego.until(lambda: diego.contents()[-1:] == ["and after"])
+            await omar.ask("get_rooms")
+            assert omar.contents() == ["before"]
+            assert [name for name, _ in omar.events if name != "presence"][-1] == "room_removed"
+
+
+async def test_a_reinvited_member_stays_in_the_room_when_the_removal_is_replayed(
+    database_url: str, tmp_path: Path
+) -> None:
+    broker = ChoosyBroker()
+    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+        token, other = await server.register("omar"), await server.register("diego")
+        room_id = await make_topic(server.url, other, "noticias", is_private=True)
+        async with connected(server.url, token) as omar, connected(server.url, other) as diego:
+            await diego.ask("invite", room_id=room_id, username="omar")
+            await omar.event("room_added")
+            broker.holds = lambda notice: isinstance(notice, Appended)
+            await diego.ask("kick", room_id=room_id, username="omar")
+            await omar.event("room_removed")
+            await diego.ask("invite", room_id=room_id, username="omar")
+            await omar.event("room_added")
+            broker.go_on()
+            await diego.ask("message", room_id=room_id, content="to both")
+            await omar.event("message")
+            assert len(omar.of("room_removed")) == 1
+
+
+async def test_a_reinvited_member_has_everything_at_the_next_connect(database_url: str, tmp_path: Path) -> None:
+    """A connection that was not told that it was removed is not told either that it is in again: it would be lost."""
+    broker = ChoosyBroker()
+    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+        token, other = await server.register("omar"), await server.register("diego")
+        room_id = await make_topic(server.url, other, "noticias", is_private=True)
+        async with connected(server.url, other) as diego:
+            await diego.ask("invite", room_id=room_id, username="omar")
+            async with connected(server.url, token) as omar:
+                broker.loses = lambda notice: isinstance(notice, Left | Appended)
+                await diego.ask("kick", room_id=room_id, username="omar")
+                await diego.ask("invite", room_id=room_id, username="omar")
+                closing = await omar.event("closing")
+                assert closing == {"reason": "shutdown", "reconnect": True}
+            broker.loses = lambda _: False
+            async with connected(server.url, token) as omar:
+                await diego.ask("message", room_id=room_id, content="to both")
+                await omar.event("message")
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_nobody_gets_what_was_said_while_they_were_out_whatever_the_broker_does(
+    database_url: str, tmp_path: Path, seed: int
+) -> None:
+    broker = FaultyBroker(seed, Left, Joined, Transient, Personal, PresenceChanged)
+    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 0.05}) as server:
+        tokens = [await server.register(name) for name in ("omar", "diego", "satoshi")]
+        room_id = await make_topic(server.url, tokens[0], "noticias", is_private=True)
+        async with connected(server.url, tokens[0]) as omar:
+            for name in ("diego", "satoshi"):
+                await omar.ask("invite", room_id=room_id, username=name)
+            satoshi = await Client(server.url, tokens[2]).connect()
+            visits = [await Client(server.url, tokens[1]).connect()]
+            out: set[int] = set()
+            """seqs of what was said while diego was out"""
+
+            async def say() -> list[int]:
+                said = [one.send("message", {"room_id": room_id, "content": "x"}) for one in (omar, satoshi)]
+                return [answer["data"]["seq"] for answer in await asyncio.gather(*said)]
+
+            for _ in range(25):
+                await say()
+                await omar.ask("kick", room_id=room_id, username="diego")
+                out.update(await say())
+                await omar.ask("invite", room_id=room_id, username="diego")
+                broker.settle()
+                seq = (await omar.ask("message", room_id=room_id, content="welcome"))["seq"]
+                await visits[-1].until(lambda seq=seq: seq in seqs(visits[-1], room_id) or not is_in(server, "diego"))
+                if seq not in seqs(visits[-1], room_id):
+                    await visits[-1].close()  # the notice of the invitation was lost: they learn of it as they come
+                    visits.append(await Client(server.url, tokens[1]).connect())
+            total = (await omar.ask("message", room_id=room_id, content="last"))["seq"]
+            for stays in (omar, satoshi):
+                await stays.until(lambda stays=stays: seqs(stays, room_id)[-1:] == [total])
+                assert seqs(stays, room_id) == list(range(seqs(stays, room_id)[0], total + 1))
+            assert len(visits) > 1
+            for client in visits:
+                assert not out.intersection(seqs(client, room_id))
+            assert all(broker.harm[kind] > 10 for kind in (Appended, Left, Joined)), broker.harm
+            for client in (visits[-1], satoshi):
+                await client.close()
+
+
+def is_in(server: RunningNode, username: str) -> bool:
+    """Whether a connection of the user is in a room."""
+    return any(one.rooms for one in server.node.hub.connections if one.principal.username == username)

@@ -1,19 +1,26 @@
-"""A broker is a hint, the database is the truth: what a notice did not tell is found."""
+"""The broker is a hint and the database the truth: entries of lost notices are found."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from db.queries import rooms
-from server.delivery.connection import Connection, Principal
-from server.delivery.hub import REPAIR_BYTES
+from db.engine import StoreUnavailable
+from db.queries import log, rooms
+from server.contract.errors import CloseReason
+from server.fanout.connection import Batch, Connection
+from server.fanout.repair import REPAIR_BYTES
+from server.log.notices import Appended
+from server.principal import Principal
 from tests.delivery.brokers import DeafBroker, FaultyBroker
 from tests.delivery.support import RecordingLink, fill, make_topic, principal, seqs
-from tests.support.client import Client, connected
+from tests.support.client import DEADLINE_S, Client, Refused, connected
+from tests.support.commits import commits
 from tests.support.node import RunningNode, running_node
 
 
@@ -36,7 +43,7 @@ async def test_every_connection_gets_every_entry_once_and_in_order_whatever_the_
             )
             if n == 30:  # and who comes in the middle of it
                 clients.append(await Client(server.url, tokens[1], device="late").connect())
-        assert broker.harm > 30
+        assert broker.harm[Appended] > 30
         total = 60 * 3 + 29
         for client in clients:
             for room_id in room_ids:
@@ -54,7 +61,7 @@ async def test_a_lost_notice_is_found_by_the_next_one(database_url: str, tmp_pat
         token = await server.register("omar")
         room_id = await make_topic(server.url, token, "noticias")
         async with connected(server.url, token) as omar:
-            await asyncio.gather(*server.node.hub._background)  # a room that is new here is looked at once
+            await server.node.hub.repairs.settled()  # a room that is new here is looked at once
             broker.deaf = True
             for n in range(1, 4):
                 await omar.ask("message", room_id=room_id, content=str(n))
@@ -88,7 +95,7 @@ async def test_a_large_gap_is_repaired_in_pieces_as_its_readers_take_them(databa
             room = await server.node.database.read(partial(rooms.find, room_id=room_id))
             assert room is not None
             assert hub.attach(connection, room, 0)
-            await asyncio.gather(*hub._background)  # a room that is new here is looked at once
+            await hub.repairs.settled()  # a room that is new here is looked at once
             broker.deaf = True
             sent = [omar.send("message", {"room_id": room_id, "content": "x" * 16_000}) for _ in range(64)]
             assert all(answer["ok"] for answer in await asyncio.gather(*sent))
@@ -96,7 +103,7 @@ async def test_a_large_gap_is_repaired_in_pieces_as_its_readers_take_them(databa
             await omar.ask("message", room_id=room_id, content="last")
             read = 0
             while len(link.written) < 65:
-                await asyncio.wait_for(link.waiting.wait(), 5)
+                await asyncio.wait_for(link.waiting.wait(), 30)
                 assert 0 < len(link.written) - read <= REPAIR_BYTES // 16_000 + 1
                 read = len(link.written)
                 link.read()
@@ -145,3 +152,138 @@ async def test_a_room_whose_head_moved_before_its_first_reader_was_there_is_look
     await asyncio.wait_for(link.until(1), 5)
     assert link.written[0][1]["content"] == "1"
     server.node.hub.detach(connection, room.key)
+
+
+async def test_a_commit_that_was_reported_as_failed_is_delivered_immediately(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the next test, without the network: the commit takes effect, and the journal gets an error."""
+    async with running_node(sqlite_url, tmp_path, options={"head_check_s": 3600}) as server:
+        token, other = await server.register("omar"), await server.register("diego")
+        room_id = await make_topic(server.url, token, "noticias", other)
+        async with connected(server.url, token) as omar, connected(server.url, other) as diego:
+            await server.node.hub.repairs.settled()  # a room that is new here is looked at once
+            write = server.node.database.write
+
+            async def lose_answer(*args: Any, **options: Any) -> Any:
+                monkeypatch.setattr(server.node.database, "write", write)
+                await write(*args, **options)
+                raise StoreUnavailable("the connection was lost during COMMIT")
+
+            monkeypatch.setattr(server.node.database, "write", lose_answer)
+            with pytest.raises(Refused, match="unavailable"):
+                await omar.ask("message", room_id=room_id, content="1", client_id="1")
+            for client in (omar, diego):
+                await client.event("message", lambda m: m["content"] == "1")
+            await omar.ask("message", room_id=room_id, content="1", client_id="1")
+            await omar.ask("message", room_id=room_id, content="2")
+            await diego.until(lambda: diego.contents() == ["1", "2"])
+
+
+async def test_a_commit_whose_answer_was_lost_is_delivered_immediately(postgresql_url: str, tmp_path: Path) -> None:
+    """Its sender is answered `unavailable`, and may or may not try again; nobody published it."""
+    async with (
+        commits(postgresql_url) as (way, url),
+        running_node(url, tmp_path, options={"head_check_s": 3600}) as server,
+    ):
+        token, other = await server.register("omar"), await server.register("diego")
+        room_id = await make_topic(server.url, token, "noticias", other)
+        async with connected(server.url, token) as omar, connected(server.url, other) as diego:
+            await server.node.hub.repairs.settled()
+            way.lose_answer()
+            with pytest.raises(Refused) as refused:
+                await omar.ask("message", room_id=room_id, content="1", client_id="1")
+            assert refused.value.code == "unavailable"
+            await asyncio.wait_for(way.lost.wait(), DEADLINE_S)
+            for client in (omar, diego):
+                await client.event("message", lambda m: m["content"] == "1")
+            await omar.ask("message", room_id=room_id, content="1", client_id="1")
+            await omar.ask("message", room_id=room_id, content="2")
+            await diego.until(lambda: diego.contents() == ["1", "2"])
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("away"), LookupError("unexpected")], ids=str)
+async def test_a_repair_that_fails_is_logged_and_tried_again(
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    broker = DeafBroker()
+    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+        token = await server.register("omar")
+        room_id = await make_topic(server.url, token, "noticias")
+        async with connected(server.url, token) as omar:
+            await server.node.hub.repairs.settled()
+            monkeypatch.setattr(server.node.hub.repairs, "_retry_s", 0.01)
+            read, failures = server.node.database.read, 2
+
+            async def fail_first(query: Any) -> Any:
+                nonlocal failures
+                if getattr(query, "func", None) is log.after and failures:
+                    failures -= 1
+                    raise error
+                return await read(query)
+
+            monkeypatch.setattr(server.node.database, "read", fail_first)
+            broker.deaf = True
+            await omar.ask("message", room_id=room_id, content="1")
+            broker.deaf = False
+            await omar.ask("message", room_id=room_id, content="2")
+            await omar.until(lambda: omar.contents() == ["1", "2"])
+            assert [record.name for record in caplog.records] == ["tidings.repair"] * 2
+
+
+async def test_a_room_that_is_suspected_while_the_store_is_away_is_looked_at_when_it_is_back(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = DeafBroker()
+    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+        token = await server.register("omar")
+        room_id = await make_topic(server.url, token, "noticias")
+        async with connected(server.url, token) as omar:
+            hub, database = server.node.hub, server.node.database
+            await hub.repairs.settled()
+            monkeypatch.setattr(hub.repairs, "_retry_s", 0.01)
+            broker.deaf = True
+            await omar.ask("message", room_id=room_id, content="1")
+            read, failures = database.read, 2
+
+            async def fail_first(query: Any) -> Any:
+                nonlocal failures
+                if failures:
+                    failures -= 1
+                    raise StoreUnavailable("away")
+                return await read(query)
+
+            monkeypatch.setattr(database, "read", fail_first)
+            key = hub.key(room_id)
+            assert key is not None
+            hub.suspect([key])
+            await omar.until(lambda: omar.contents() == ["1"])
+
+
+class BrokenLink(RecordingLink):
+    """Nothing can be written to it."""
+
+    def write(self, batch: Batch) -> None:
+        raise LookupError("a bug")
+
+
+async def test_a_connection_that_a_delivery_left_out_comes_back_for_it(server: RunningNode) -> None:
+    """Whatever goes wrong with one connection: the others are not left with a gap that nobody knows of."""
+    token = await server.register("omar")
+    room_id = await make_topic(server.url, token, "noticias")
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(server.url, token, device=str(n))) for n in range(8)]
+        hub, room = server.node.hub, await server.node.database.read(partial(rooms.find, room_id=room_id))
+        assert room is not None
+        broken = Connection(BrokenLink(), principal(server, "omar"), "broken")
+        assert hub.attach(broken, room, 0)
+        await clients[0].ask("message", room_id=room_id, content="1")
+        for client in clients:
+            await client.until(lambda client=client: bool(client.contents() or client.of("closing")))
+            assert client.contents() or client.of("closing") == [{"reason": "shutdown", "reconnect": True}]
+        assert broken.link.closed is CloseReason.SHUTDOWN
+        hub.detach(broken, room.key)

@@ -1,15 +1,20 @@
-"""An append that carries a `client_id` takes effect once, however often and from wherever it is retried."""
+"""An append with a `client_id` takes effect once, however often and from wherever it is retried."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
+import pytest
+
 from tests.delivery.support import make_topic, rest, stored
-from tests.support.client import Client, connected
+from tests.support.client import Client, Refused, connected
 from tests.support.node import RunningNode
 
+EVERY_WAY_MATTERS = True
 
+
+@pytest.mark.bad_network("upgrade", "plain")
 async def test_a_retry_gets_the_first_result_on_any_connection_and_after_a_restart(
     server: RunningNode, database_url: str
 ) -> None:
@@ -35,6 +40,7 @@ async def test_a_retry_gets_the_first_result_on_any_connection_and_after_a_resta
     assert diego.contents() == ["hola", "between"]
 
 
+@pytest.mark.bad_network("polling")
 async def test_retries_at_once_on_two_devices_take_effect_once(server: RunningNode, database_url: str) -> None:
     token = await server.register("omar")
     room_id = await make_topic(server.url, token, "noticias")
@@ -108,10 +114,68 @@ async def test_a_client_id_goes_to_its_sender_only(server: RunningNode) -> None:
             assert (await back.event("message"))["client_id"] == expected
 
 
-async def test_a_sender_that_has_left_gets_the_first_result_of_a_retry(server: RunningNode) -> None:
+@pytest.mark.parametrize("is_private", [False, True], ids=["public", "private"])
+@pytest.mark.parametrize("removal", ["unsubscribe", "kick", "ban"])
+async def test_a_retry_is_refused_for_a_former_member_and_gets_the_first_result_after_rejoining(
+    server: RunningNode, removal: str, *, is_private: bool
+) -> None:
+    token, other = await server.register("omar"), await server.register("diego")
+    async with connected(server.url, token) as omar, connected(server.url, other) as diego:
+
+        async def come_in() -> None:
+            if is_private:
+                await diego.ask("invite", room_id=room["room_id"], username="omar")
+            else:
+                await omar.ask("subscribe", topic_name="noticias")
+
+        room = await diego.ask("create", topic_name="noticias", is_private=is_private)
+        await come_in()
+        retry = {"room_id": room["room_id"], "content": "bye", "client_id": "a"}
+        first = await omar.ask("message", retry)
+        if removal == "unsubscribe":
+            await omar.ask("unsubscribe", room_id=room["room_id"])
+        else:
+            await diego.ask(removal, room_id=room["room_id"], username="omar")
+        await diego.ask("react", message_id=first["id"], emoji="👍")
+
+        refused = "not_found" if is_private else "forbidden"
+        by_name = {"topic_name": "noticias", "content": "bye", "client_id": "a"}
+        for payload in (retry, by_name):
+            with pytest.raises(Refused) as why:
+                await omar.ask("message", payload)
+            assert why.value.code == refused
+            assert "👍" not in str(why.value.error)
+        async with rest(server.url, token) as http:
+            for path, body in (
+                ("/api/messages", {"room_id": room["room_id"], "content": "bye"}),
+                ("/message", {"ConversationId": room["room_id"], "Message": "bye"}),
+            ):
+                answer = await http.post(path, json=body, headers={"Idempotency-Key": "a"})
+                assert answer.status_code == (404 if is_private else 403), answer.text
+                assert "👍" not in answer.text
+
+        if removal == "ban":
+            await diego.ask("unban", room_id=room["room_id"], username="omar")
+        await come_in()
+        assert await omar.ask("message", retry) == first | {"reactions": {"👍": ["diego"]}}
+        history = await omar.ask("history", room_id=room["room_id"])
+        assert [message["content"] for message in history["messages"]] == ["bye"]
+
+
+async def test_a_muted_member_still_gets_the_first_result_of_a_retry(
+    server: RunningNode,
+) -> None:
     token, other = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, other, "noticias", token)
-    async with connected(server.url, token) as omar:
-        first = await omar.ask("message", room_id=room_id, content="bye", client_id="a")
-        await omar.ask("unsubscribe", room_id=room_id)
-        assert await omar.ask("message", room_id=room_id, content="bye", client_id="a") == first
+    async with connected(server.url, token) as omar, connected(server.url, other) as diego:
+        said = {"room_id": room_id, "content": "bye", "client_id": "a"}
+        whispered = {"username": "diego", "content": "psst", "client_id": "a"}
+        first, direct = await omar.ask("message", said), await omar.ask("message", whispered)
+        await diego.ask("mute", room_id=room_id, username="omar", duration=600)
+        await diego.ask("block", username="omar")
+        assert await omar.ask("message", said) == first
+        assert await omar.ask("message", whispered) == direct
+        for payload in (said, whispered):
+            with pytest.raises(Refused) as why:
+                await omar.ask("message", payload | {"client_id": "b"})
+            assert why.value.code == "forbidden"

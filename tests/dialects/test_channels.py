@@ -1,10 +1,11 @@
-"""The two channels' document: each sentence of it that promises something."""
+"""The two-channels protocol: every promise of its document."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,10 +20,12 @@ from sqlalchemy import select
 from sqlalchemy.engine import Connection as Transaction
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin
 
 from db.models import users
 from server.auth import now_ms
 from server.cli import main
+from server.gateways.dialects.channels import PublicChannel
 from tests.delivery.support import soon_expired
 from tests.echo.upstream import EchoServer, echo_server
 from tests.support.client import DEADLINE_S, Client, Refused, connected
@@ -370,6 +373,26 @@ async def test_in_proxy_mode_the_upstream_answers(proxy: RunningNode, upstream: 
     await upstream.until(lambda: not upstream.clients)
 
 
+async def test_in_proxy_mode_all_that_the_upstream_sends_comes_in_order_and_is_kept_so(
+    proxy: RunningNode, upstream: EchoServer
+) -> None:
+    async def talks(ws: Any, content: str) -> None:
+        for said in (f"{content} 1", f"{content} 2", "\0", f"{content} 3"):
+            await ws.send(said)
+
+    upstream.greeting, upstream.behaviour = "welcome", talks
+    token = await proxy.register("ana")
+    async with opened(await link(proxy.url, token, "echo_ws")) as ana:
+        assert await ana.receive() == "welcome"
+        for said in ("a", "b"):
+            await ana.say(said)
+            assert [await ana.receive() for _ in range(3)] == [f"{said} 1", f"{said} 2", f"{said} 3"]
+        await upstream.clients[0].send("unasked")
+        assert await ana.receive() == "unasked"
+    received = [content for direction, content in await history(proxy.url, token) if direction == "received"]
+    assert received == ["welcome", "a 1", "a 2", "a 3", "b 1", "b 2", "b 3", "unasked"]
+
+
 async def test_an_upstream_that_is_gone_is_an_error_and_the_channel_stays(
     proxy: RunningNode, upstream: EchoServer
 ) -> None:
@@ -388,7 +411,7 @@ async def test_an_upstream_that_is_gone_is_an_error_and_the_channel_stays(
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-async def test_what_is_no_content_is_an_error_and_the_channel_stays(gateway: RunningNode, channel: str) -> None:
+async def test_an_invalid_content_is_an_error_and_the_channel_stays(gateway: RunningNode, channel: str) -> None:
     async with entered(gateway, "ana", channel) as ana:
         for noise, code in (("", "invalid"), (b"bytes", "invalid"), ("\0", "invalid"), ("x" * 16_385, "too_large")):
             await ana.say(noise)
@@ -419,7 +442,7 @@ async def test_an_echo_channel_hears_nothing_of_rooms(gateway: RunningNode) -> N
 # -- the public channel ----------------------------------------------------------------------------------------------
 
 
-async def test_a_newcomer_gets_all_since_the_server_was_started_then_what_is_said(gateway: RunningNode) -> None:
+async def test_a_newcomer_gets_the_messages_since_the_start_then_new_ones(gateway: RunningNode) -> None:
     async with entered(gateway, "ana", "pub_ws") as ana:
         for number in range(250):
             await ana.say(f"{number}")
@@ -568,8 +591,7 @@ async def test_who_does_not_read_is_closed(sqlite_url: str, tmp_path: Path, chan
         running_node(sqlite_url, tmp_path, options={"websocket": {"linger": 0.5}}) as gateway,
         entered(gateway, "omar", channel) as omar,
     ):
-        gone = asyncio.Event()
-        gateway.node.hub.ended = lambda connection: gone.set()
+        gone = gateway.gone()
         omar.socket.transport.pause_reading()
         async with asyncio.timeout(3 * DEADLINE_S):
             with contextlib.suppress(ConnectionClosed):
@@ -594,3 +616,98 @@ def test_settings_are_read_from_an_env_file(
     claims = jwt.decode(capsys.readouterr().out.strip(), options={"verify_signature": False})
     assert claims["exp"] - claims["iat"] == 30 * 60
     assert (tmp_path / "here" / "tidings.db").exists()
+
+
+@pytest.mark.parametrize("action", ["subscribe", "connect_to_room"])
+async def test_the_public_channel_is_there_before_anybody_has_asked_for_its_link(
+    gateway: RunningNode, action: str
+) -> None:
+    ana, ben = await gateway.register("ana"), await gateway.register("ben")
+    async with connected(gateway.url, ana) as one, connected(gateway.url, ben) as other:
+        await asyncio.gather(one.ask(action, topic_name="public"), other.ask(action, topic_name="Public"))
+        members = (await one.ask("get_members", topic_name="public"))["members"]
+        assert {(member["username"], member["role"]) for member in members} == {
+            ("ana", "member"),
+            ("ben", "member"),
+            ("channels", "owner"),
+        }
+        with pytest.raises(Refused) as refused:
+            await one.ask(action, topic_name="publicity")
+        assert refused.value.code == "not_found"
+
+
+# -- browser extensions ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["chrome-extension", "moz-extension"])
+async def test_a_browser_extension_is_let_in_by_its_origin_and_a_refusal_says_how(
+    quiet_log: None, sqlite_url: str, tmp_path: Path, scheme: str
+) -> None:
+    extension, other = (f"{scheme}://{letter * 32}" for letter in "ab")
+    async with running_node(sqlite_url, tmp_path, cors_origins=extension) as node:
+        token = await node.register("ana")
+        for channel in ("echo_ws", "pub_ws"):
+            address = await link(node.url, token, channel)
+            options: dict[str, Any] = {"compression": None, "ping_interval": None, "proxy": None}
+            async with connect(address, origin=Origin(extension), **options) as socket:
+                await socket.send("hello")
+                assert "hello" in str(await asyncio.wait_for(socket.recv(), DEADLINE_S))
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(address, origin=Origin(other), **options)
+            assert refused.value.response.status_code == 403
+            assert b"TIDINGS_CORS_ORIGINS" in refused.value.response.body
+
+
+async def test_the_public_channel_is_in_the_lists_of_rooms_before_its_first_visitor(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Made at the first start; at the next one it is found, and nothing is written."""
+    rooms, made = [], []
+    for _ in range(2):
+        async with running_node(database_url, tmp_path, public_channel="start") as node:
+            token = (await node.node.auth.token_for("ana"))[0]
+            async with httpx.AsyncClient(base_url=node.url, headers=bearer(token)) as http:
+                (room,) = (await http.get("/api/rooms")).json()["rooms"]
+                rooms.append((room["room_id"], room["topic_name"], room["is_private"], room["role"]))
+                link = await http.get("/pub_ws")
+                assert link.status_code == 200
+                made.append((await http.get("/api/users/channels")).status_code)
+    assert rooms[0][1:] == ("public", False, None)
+    assert rooms[1][:2] == rooms[0][:2]
+    assert made == [200, 200]
+
+
+async def test_a_server_that_cannot_make_the_public_channel_starts_and_makes_it_on_the_first_visit(
+    quiet_log: None, sqlite_url: str, tmp_path: Path
+) -> None:
+    with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as store:
+        refuse = "BEGIN SELECT RAISE(ABORT, 'no users now'); END"
+        store.execute(f"CREATE TRIGGER refusing BEFORE INSERT ON {users.name} {refuse}")
+        async with running_node(sqlite_url, tmp_path, public_channel="start") as node:
+            store.execute("DROP TRIGGER refusing")
+            token = await node.register("ana")
+            async with httpx.AsyncClient(base_url=node.url, headers=bearer(token)) as http:
+                assert (await http.get("/api/rooms")).json()["rooms"] == []
+                assert (await http.get("/pub_ws")).status_code == 200
+                assert [room["topic_name"] for room in (await http.get("/api/rooms")).json()["rooms"]] == ["public"]
+
+
+async def test_a_store_that_cannot_be_written_for_a_time_does_not_hold_up_the_start(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.gateways.dialects.mounting.PREPARE_S", 0.01)
+    prepare = PublicChannel.prepare
+    with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as store:
+
+        async def locked(channel: PublicChannel) -> None:
+            store.execute("BEGIN IMMEDIATE")
+            await prepare(channel)
+
+        monkeypatch.setattr(PublicChannel, "prepare", locked)
+        async with running_node(sqlite_url, tmp_path, public_channel="start") as node:
+            assert store.in_transaction
+            store.execute("ROLLBACK")
+            headers = bearer(await node.register("ana"))
+            async with httpx.AsyncClient(base_url=node.url, headers=headers) as http, asyncio.timeout(DEADLINE_S):
+                while [room["topic_name"] for room in (await http.get("/api/rooms")).json()["rooms"]] != ["public"]:
+                    pass

@@ -1,4 +1,4 @@
-"""The chat rooms' document: its examples as they stand there, and what it promises."""
+"""The chat-rooms protocol: the examples and promises of its document."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ async def test_the_documented_session(gateway: RunningNode, host: Client) -> Non
         assert await one.receive() == {
             "statusCode": "ok",
             "type": "connect_to_room",
-            "data": {"roomName": "room one", "usernames": ["testuser"]},
+            "data": {"roomName": "room one", "usernames": ["testUser"]},
         }
 
 
@@ -244,7 +244,7 @@ async def test_the_username_of_a_command_is_that_of_the_token(gateway: RunningNo
         assert await ana.code("connect_to_room", username="ben", roomName="room one") == "forbidden"
         assert await ana.code("connect_to_room", username="nobody", roomName="room one") == "forbidden"
         assert await ana.code("connect_to_room", username=7, roomName="room one") == "invalid"
-        assert (await ana.ok("connect_to_room", username="ANA", roomName="room one"))["usernames"] == ["ana"]
+        assert (await ana.ok("connect_to_room", username="ANA", roomName="room one"))["usernames"] == ["Ana"]
 
 
 async def test_a_token_that_is_withdrawn_closes_the_connection(gateway: RunningNode, host: Client) -> None:
@@ -290,7 +290,7 @@ async def test_who_gives_no_token_in_time_is_closed(sqlite_url: str, tmp_path: P
 # -- order, absence, several connections -----------------------------------------------------------------------------
 
 
-async def test_commands_that_are_sent_at_once_are_answered_in_order(gateway: RunningNode, host: Client) -> None:
+async def test_concurrent_commands_are_answered_in_order(gateway: RunningNode, host: Client) -> None:
     async with chatting(gateway, "ana") as ana:
         commands: list[tuple[str, dict[str, Any]]] = [
             ("get_rooms", {}),
@@ -315,7 +315,7 @@ async def test_commands_that_are_sent_at_once_are_answered_in_order(gateway: Run
         assert said == [*map(str, range(50)), "there"]
 
 
-async def test_who_lost_the_connection_gets_what_was_said_meanwhile_once(gateway: RunningNode, host: Client) -> None:
+async def test_a_lost_connection_gets_the_missed_messages_once(gateway: RunningNode, host: Client) -> None:
     token = await gateway.register("ana")
     await host.ask("subscribe", topic_name="room one")
     async with chatting(gateway, "ben") as ben:
@@ -341,7 +341,7 @@ async def test_who_lost_the_connection_gets_what_was_said_meanwhile_once(gateway
             assert [frame for frame in ana.pushed if frame["type"] == "message"] == []
 
 
-async def test_who_comes_back_is_counted_in_the_first_answer_whatever_they_are_told_before(
+async def test_a_returning_user_is_counted_in_the_first_answer(
     gateway: RunningNode, host: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = await gateway.register("ana")
@@ -362,7 +362,7 @@ async def test_who_comes_back_is_counted_in_the_first_answer_whatever_they_are_t
     async with chatting(gateway, "ana", token) as ana:
         counts = asyncio.create_task(ana.counts())
         await reading.wait()
-        gateway.node.hub.tell(key, "presence", {"username": "host", "online": True, "last_seen": None})
+        gateway.node.hub.notify(key, "presence", {"username": "host", "online": True, "last_seen": None})
         for _ in range(5):
             await host.ask("get_rooms")  # as many steps as a first command would need
         assert not counts.done()
@@ -529,15 +529,14 @@ async def test_what_waits_of_a_client_is_bounded(gateway: RunningNode, host: Cli
         assert await ana.counts()
 
 
-async def test_who_does_not_read_is_closed_and_holds_nobody_up(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_slow_consumer_is_closed_and_delays_nobody(sqlite_url: str, tmp_path: Path) -> None:
     async with running_node(sqlite_url, tmp_path, options={"websocket": {"linger": 0.5}}) as gateway:
         host = await gateway.register("host")
         async with connected(gateway.url, host) as writer, chatting(gateway, "omar") as omar:
             await writer.ask("create", topic_name="room one")
             await omar.connect_to("room one")
             omar.socket.transport.pause_reading()
-            gone = asyncio.Event()
-            gateway.node.hub.ended = lambda connection: gone.set()
+            gone = gateway.gone()
             for _ in range(3000):
                 await writer.ask("message", topic_name="room one", content="x" * 16_000)
                 if gone.is_set():

@@ -1,4 +1,4 @@
-"""The topics system's documents: every example in them, and every sentence that promises something."""
+"""The topics protocol: every example and promise of its documents."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.contract.actions import MAX_CONTENT
-from server.contract.errors import ErrorCode
-from server.gateways.websocket import MAX_EARLY
+from server.contract.errors import ActionError, ErrorCode
+from server.gateways.client_session import MAX_EARLY
 from tests.delivery.support import held, make_topic, rest, small_socket, soon_expired, store_held
 from tests.e2e.javascript import SCRIPTS, node
 from tests.gateways.test_websocket_auth import resigned
 from tests.support.client import DEADLINE_S, connected
+from tests.support.depth import examples
 from tests.support.node import RunningNode, running_node
 from tests.support.process import ServerProcess
 
@@ -278,7 +279,7 @@ async def test_disconnect_in_a_normal_way(gateway: RunningNode, tokens: dict[str
         assert len(page["messages"]) == 2
 
 
-async def test_who_was_not_connected_gets_what_is_pending_when_connected_again(
+async def test_a_user_gets_the_pending_messages_at_the_next_connect(
     gateway: RunningNode, tokens: dict[str, str]
 ) -> None:
     await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"])
@@ -375,11 +376,10 @@ async def test_the_other_paths_stay_what_they_are(gateway: RunningNode, tokens: 
         assert (await http.get(f"/{tokens['omar']}")).status_code == 404  # it is no page
 
 
-async def test_what_is_sent_before_the_token_is_looked_up_waits_for_it(
+async def test_requests_before_the_token_is_verified_wait(
     gateway: RunningNode, tokens: dict[str, str], sqlite_url: str
 ) -> None:
-    gone = asyncio.Event()
-    gateway.node.hub.ended = lambda one: gone.set() if one.principal.username == "diego" else None
+    gone = gateway.gone("diego")
     async with AsyncExitStack() as stack:
         async with store_held(sqlite_url):  # a device that is new is written down first
             omar = await stack.enter_async_context(talking(gateway.url, tokens["omar"]))
@@ -446,7 +446,7 @@ async def test_when_the_server_stops_it_says_so(gateway: RunningNode, tokens: di
 # -- tokens for trying things out -------------------------------------------------------------------------------
 
 
-async def test_the_token_route_gives_a_token_of_one_day_to_who_is_at_home(sqlite_url: str, tmp_path: Path) -> None:
+async def test_the_token_route_gives_a_one_day_token_to_the_same_machine(sqlite_url: str, tmp_path: Path) -> None:
     async with (
         running_node(sqlite_url, tmp_path, dev_tokens=True) as node,
         httpx.AsyncClient(base_url=node.url) as http,
@@ -474,13 +474,53 @@ async def test_the_token_route_gives_a_token_of_one_day_to_who_is_at_home(sqlite
         ):
             refused = await http.get(f"/token{query}")
             assert (refused.status_code, refused.headers["content-type"]) == (status, "application/problem+json")
-        # A page of elsewhere whose name was made to lead here.
-        for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "[::", ""):
-            assert (await http.get("/token?username=omar", headers={"Host": host})).status_code == 404
         for host in ("localhost", "localhost:5000", "[::1]:8000"):
             assert (await http.get("/token?username=omar", headers={"Host": host})).status_code == 200
         await node.node.auth.set_disabled(await node.node.auth.user("omar"), True)
         assert (await http.get("/token?username=omar")).json()["code"] == "forbidden"
+
+
+_NOT_AT_HOME: list[list[tuple[str, str]]] = [
+    *([("Host", host)] for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "[::", "")),
+    *(
+        [(name, "203.0.113.9")]
+        for name in ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Server", "X-Real-IP", "Forwarded", "Via")
+    ),
+    [("X-Forwarded-For", "127.0.0.1")],
+    *([("Origin", origin)] for origin in ("https://evil.example", "null", "http://localhost:3000", "")),
+    *([("Sec-Fetch-Site", site)] for site in ("cross-site", "same-site")),
+]
+
+
+async def test_the_token_route_makes_nobody_for_a_proxy_or_a_page_of_elsewhere(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    async with (
+        running_node(sqlite_url, tmp_path, dev_tokens=True) as node,
+        httpx.AsyncClient(base_url=node.url) as http,
+    ):
+        for headers in _NOT_AT_HOME:
+            refused = await http.get("/token?username=root", headers=headers)
+            assert refused.status_code in (403, 421), headers  # 421: not for that host, whatever the route
+            assert refused.json()["code"] == "forbidden", headers
+            assert "access-control-allow-origin" not in refused.headers
+        preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "GET"}
+        allowed = await http.options("/token?username=root", headers=preflight)
+        assert (allowed.status_code, "access-control-allow-origin" in allowed.headers) == (405, False)
+        with pytest.raises(ActionError, match="no such user"):
+            await node.node.auth.user("root")
+        own = {"Origin": node.url, "Sec-Fetch-Site": "same-origin"}
+        for at_home in (own, {"Sec-Fetch-Site": "none"}, {"User-Agent": "curl/8.5.0"}):
+            assert (await http.get("/token?username=root", headers=at_home)).status_code == 200
+
+
+async def test_the_token_route_is_not_for_another_machine(sqlite_url: str, tmp_path: Path) -> None:
+    """Whatever it says that it is: the peer counts. Asked of the application itself, as its server would."""
+    async with running_node(sqlite_url, tmp_path, dev_tokens=True) as node:
+        for peer, status in ((("203.0.113.9", 5), 403), (None, 403), (("127.0.0.1", 5), 200), (("::1", 5), 200)):
+            transport = httpx.ASGITransport(node.app, client=peer)  # type: ignore[arg-type]
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                assert (await http.get("/token?username=omar")).status_code == status, peer
 
 
 async def test_without_the_setting_there_is_no_token_route(gateway: RunningNode) -> None:
@@ -534,7 +574,7 @@ async def test_a_group_has_its_id_as_its_name_and_is_answered_by_it(
             assert await diego.code("message", topic_name=old, content="still here?") == "not_found"
 
 
-async def test_edits_and_deletions_are_not_told_and_what_was_deleted_is_not_pending(
+async def test_edits_and_deletions_are_not_sent_and_deleted_messages_are_not_pending(
     gateway: RunningNode, tokens: dict[str, str]
 ) -> None:
     await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"])
@@ -674,7 +714,7 @@ async def test_whatever_is_sent_is_answered_once_and_never_by_a_fault_of_the_ser
 ) -> None:
     sent: list[str | bytes] = []
 
-    @settings(max_examples=300, phases=_PHASES, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=examples(300), phases=_PHASES, deadline=None, database=None, derandomize=True)
     @given(_FRAMES.filter(lambda frame: "disconnect" not in str(frame)))
     def collect(frame: str | bytes) -> None:
         sent.append(frame)
@@ -759,7 +799,7 @@ async def test_a_connection_that_breaks_loses_nothing(gateway: RunningNode, toke
             assert await diego.nothing_more() == ["unconfirmed", "missed"]
 
 
-async def test_who_does_not_read_is_closed_and_loses_nothing_and_slows_nobody(
+async def test_a_slow_consumer_is_closed_loses_nothing_and_slows_nobody(
     gateway: RunningNode, tokens: dict[str, str]
 ) -> None:
     await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"], tokens["satoshi"])

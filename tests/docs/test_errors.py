@@ -1,8 +1,9 @@
-"""docs/protocol.md names, for each action, what it may be refused for: each of these can be seen to happen."""
+"""Every error that docs/protocol.md lists for an action can be provoked."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import pytest
 from sqlalchemy.engine import Connection
 
 from db.queries import users
-from docs import generate
-from server.contract.actions import MAX_CONTENT, MAX_GROUP
+from server.contract.actions import MAX_CONTENT, MAX_GROUP, RoomRef, SubjectInRoom
 from server.contract.errors import ActionError, ErrorCode
-from server.delivery.operations import MAX_EMOJIS
-from tests.support.client import Client, Refused, connected
+from server.dispatch import Action
+from server.log.messages import MAX_EMOJIS
+from tests.permissions.rights import codes
+from tests.support.client import REGISTRY, Client, Refused, connected
+from tests.support.examples import example
 from tests.support.node import PASSWORD, RunningNode, running_node
 
 NOTICIAS, SECRETO, ABIERTO = {"topic_name": "noticias"}, {"topic_name": "secreto"}, {"topic_name": "abierto"}
@@ -32,34 +35,10 @@ Refusals = dict[ErrorCode, list[dict[str, Any]]]
 # Asked by diego. He owns `abierto` (public) and `corro` (private), is a member of omar's `sala` (public), muted in
 # omar's `callada` and banned from omar's `vedado` and `prohibido` (public); omar's `noticias` and `secreto` he is not
 # in. Omar and he have a conversation; satoshi has blocked him, also in theirs, and is banned from `corro`.
-_REF: Refusals = {
-    ErrorCode.INVALID: [MYSELF],
-    ErrorCode.NOT_FOUND: [SECRETO, NOBODY],
-    ErrorCode.FORBIDDEN: [NOTICIAS],
-}
+_OF_A_MODERATOR: Refusals = {ErrorCode.INVALID: [{"topic_name": "corro"} | MYSELF]}
+_OF_MEMBERS = {ErrorCode.NOT_FOUND: [{"topic_name": "corro"} | OMAR]}
 
-
-def _of_a_room(also: dict[ErrorCode, list[dict[str, Any]]] | None = None, **fields: Any) -> Refusals:
-    """What every action on a room of one's own is refused for, and what else."""
-    by_all = {code: [payload | fields for payload in payloads] for code, payloads in _REF.items()}
-    return {code: by_all.get(code, []) + (also or {}).get(code, []) for code in by_all | (also or {})}
-
-
-def _of_a_moderator(*, outsiders: bool = False, **fields: Any) -> Refusals:
-    """`outsiders`: it can be done to who is not in the room, too."""
-    corro = {"topic_name": "corro", **fields}
-    return {
-        ErrorCode.INVALID: [corro | MYSELF],
-        ErrorCode.NOT_FOUND: [corro | NOBODY, SECRETO | OMAR | fields] + [corro | OMAR] * (not outsiders),
-        ErrorCode.FORBIDDEN: [
-            NOTICIAS | OMAR | fields,
-            {"topic_name": "sala", "username": "satoshi"} | fields,
-            {"room_id": DIRECT} | OMAR | fields,
-        ],
-    }
-
-
-LIVE: dict[str, Refusals] = {
+OWN_REASONS: dict[str, Refusals] = {
     "create": {ErrorCode.CONFLICT: [NOTICIAS, SECRETO, {"topic_name": "Omar"}]},
     "subscribe": {
         ErrorCode.FORBIDDEN: [{"topic_name": "prohibido"}],
@@ -70,9 +49,7 @@ LIVE: dict[str, Refusals] = {
         ErrorCode.FORBIDDEN: [{"topic_name": "prohibido"}],
         ErrorCode.NOT_FOUND: [SECRETO, {"topic_name": "nothing"}],
     },
-    "unsubscribe": _of_a_room({ErrorCode.FORBIDDEN: [OMAR]}),
     "invite": {
-        ErrorCode.NOT_FOUND: [SECRETO | OMAR, {"topic_name": "corro"} | NOBODY],
         ErrorCode.FORBIDDEN: [
             ABIERTO | {"username": "eva"},
             {"room_id": DIRECT, "username": "eva"},
@@ -82,67 +59,36 @@ LIVE: dict[str, Refusals] = {
         ErrorCode.CONFLICT: [{"topic_name": "corro"} | MYSELF],
         ErrorCode.TOO_LARGE: [{"room_id": FULL, "username": "eva"}],
     },
-    "message": _of_a_room(
-        {
-            ErrorCode.INVALID: [ABIERTO | {"content": "x", "reply_to": "none"}],
-            ErrorCode.FORBIDDEN: [
-                {"topic_name": "callada", "content": "x"},
-                {"username": "satoshi", "content": "x"},
-            ],
-            ErrorCode.TOO_LARGE: [ABIERTO | {"content": LONG}],
-        },
-        content="x",
-    ),
+    "message": {
+        ErrorCode.INVALID: [ABIERTO | {"reply_to": "none"}],
+        ErrorCode.FORBIDDEN: [{"topic_name": "callada"}, {"username": "satoshi"}],
+        ErrorCode.TOO_LARGE: [ABIERTO | {"content": LONG}],
+    },
     "edit": {
-        ErrorCode.FORBIDDEN: [
-            {"message_id": SAID, "content": "x"},
-            {"message_id": UNHEARD, "content": "x"},
-            {"message_id": TOLD, "content": "x"},
-        ],
-        ErrorCode.NOT_FOUND: [
-            {"message_id": "none", "content": "x"},
-            {"message_id": UNSEEN, "content": "x"},
-            {"message_id": GONE, "content": "x"},
-        ],
+        ErrorCode.FORBIDDEN: [{"message_id": SAID}, {"message_id": UNHEARD}, {"message_id": TOLD}],
+        ErrorCode.NOT_FOUND: [{"message_id": GONE}],
         ErrorCode.TOO_LARGE: [{"message_id": OWN, "content": LONG}],
     },
-    "delete": {
-        ErrorCode.FORBIDDEN: [{"message_id": SAID}],
-        ErrorCode.NOT_FOUND: [{"message_id": "none"}, {"message_id": UNSEEN}],
-    },
+    "delete": {ErrorCode.FORBIDDEN: [{"message_id": SAID}]},
     "react": {
-        ErrorCode.FORBIDDEN: [{"message_id": HEARD, "emoji": "👍"}, {"message_id": TOLD, "emoji": "👍"}],
-        ErrorCode.NOT_FOUND: [{"message_id": "none", "emoji": "👍"}, {"message_id": GONE, "emoji": "👍"}],
-        ErrorCode.TOO_LARGE: [{"message_id": CRAMMED, "emoji": "👍"}],
+        ErrorCode.FORBIDDEN: [{"message_id": HEARD}, {"message_id": TOLD}],
+        ErrorCode.NOT_FOUND: [{"message_id": GONE}],
+        ErrorCode.TOO_LARGE: [{"message_id": CRAMMED}],
     },
-    "history": _of_a_room(),
-    "search": _of_a_room(
-        {ErrorCode.INVALID: [{"query": "?!"}], ErrorCode.NOT_FOUND: [{"query": "x", "before": "none"}]},
-        query="x",
-    ),
-    "get_members": _of_a_room(),
-    "get_receipts": _of_a_room(),
-    "typing": _of_a_room(
-        {ErrorCode.FORBIDDEN: [{"topic_name": "callada"}, {"username": "satoshi"}]},
-    ),
+    "search": {ErrorCode.INVALID: [{"query": "?!"}], ErrorCode.NOT_FOUND: [{"before": "none"}]},
+    "typing": {ErrorCode.FORBIDDEN: [{"topic_name": "callada"}, {"username": "satoshi"}]},
     "get_rooms": {ErrorCode.NOT_FOUND: [{"after": SECRET}, {"after": "nothing"}]},
-    "read": _of_a_room({ErrorCode.INVALID: [ABIERTO | {"seq": 1000}]}, seq=0),
-    "kick": _of_a_moderator(),
-    "ban": _of_a_moderator(outsiders=True),
-    "unban": _of_a_moderator(),
-    "mute": _of_a_moderator(),
-    "set_role": _of_a_moderator(role="member"),
-    "get_bans": _of_a_room({ErrorCode.FORBIDDEN: [{"topic_name": "sala"}, OMAR]}),
-    "set_title": _of_a_room(
-        {ErrorCode.FORBIDDEN: [{"topic_name": "corro", "title": "x"}, {"room_id": FULL, "title": "x"}]},
-        title="x",
-    ),
+    "read": {ErrorCode.INVALID: [ABIERTO | {"seq": 1000}]},
+    "kick": _OF_A_MODERATOR | _OF_MEMBERS,
+    "ban": _OF_A_MODERATOR,
+    "unban": _OF_A_MODERATOR | _OF_MEMBERS,
+    "mute": _OF_A_MODERATOR | _OF_MEMBERS,
+    "set_role": _OF_A_MODERATOR | _OF_MEMBERS,
     "create_conversation": {
         ErrorCode.INVALID: [{"usernames": ["diego"]}],
         ErrorCode.NOT_FOUND: [{"usernames": ["omar", "nobody"]}],
         ErrorCode.FORBIDDEN: [{"usernames": ["ana"]}, {"usernames": ["omar", "satoshi"]}],
     },
-    "create_invitation_link": _of_a_room({ErrorCode.FORBIDDEN: [ABIERTO, OMAR]}),
     "join_by_link": {
         ErrorCode.FORBIDDEN: [{"code": INTO_VEDADO}],
         ErrorCode.NOT_FOUND: [{"code": "none"}],
@@ -159,6 +105,43 @@ LIVE: dict[str, Refusals] = {
     "unblock": {ErrorCode.INVALID: [MYSELF], ErrorCode.NOT_FOUND: [NOBODY]},
     "revoke_session": {ErrorCode.NOT_FOUND: [{"session_id": "none"}]},
 }
+"""What an action is refused for beyond its reference to a room or message, and beyond the rights in it.
+
+The rights are in `tests/permissions/rights.py`, whose every refusal `tests/permissions` sees happen.
+"""
+
+
+def _by_reference(action: Action) -> Refusals:
+    """Return what an action is refused for because of the room or the message that it names."""
+    fields = action.request.model_fields.keys()
+    if issubclass(action.request, SubjectInRoom):
+        not_found = [SECRETO | OMAR, {"topic_name": "corro"} | NOBODY]
+        return {ErrorCode.NOT_FOUND: not_found, ErrorCode.FORBIDDEN: [NOTICIAS | OMAR]}
+    if RoomRef.model_fields.keys() <= fields:
+        return {ErrorCode.INVALID: [MYSELF], ErrorCode.NOT_FOUND: [SECRETO, NOBODY], ErrorCode.FORBIDDEN: [NOTICIAS]}
+    if "message_id" in fields:
+        return {ErrorCode.NOT_FOUND: [{"message_id": "none"}, {"message_id": UNSEEN}]}
+    return {}
+
+
+def _asked(action: Action) -> Iterator[tuple[ErrorCode, dict[str, Any]]]:
+    """Yield each code with the payloads that are refused with it."""
+    rest = example(action, without=("message_id", *RoomRef.model_fields))
+    for refusals in (_by_reference(action), OWN_REASONS.get(action.name, {})):
+        for code, payloads in refusals.items():
+            for payload in payloads:
+                yield code, rest | payload
+
+
+# Asked by diego where a user may be in one room, own one topic and one group, and make one link into a room.
+TOO_MANY: dict[str, dict[str, Any]] = {
+    "create": {"topic_name": "nuevo"},
+    "subscribe": NOTICIAS,
+    "connect_to_room": NOTICIAS,
+    "create_conversation": {"usernames": ["eva", "omar"]},
+    "create_invitation_link": {"topic_name": "corro"},
+    "message": {"username": "eva", "content": "x"},
+}
 
 
 async def test_every_refusal_that_is_documented_happens(sqlite_url: str, tmp_path: Path) -> None:
@@ -168,24 +151,26 @@ async def test_every_refusal_that_is_documented_happens(sqlite_url: str, tmp_pat
             async with connected(node.url, tokens["satoshi"]) as satoshi, connected(node.url, tokens["ana"]) as ana:
                 ids = await _furnish(node, omar, diego, satoshi, ana)
             abierto = (await diego.ask("connect_to_room", topic_name="abierto"))["room"]
-            asked = {
-                **LIVE,
-                "delivered": {ErrorCode.INVALID: [{"cursors": {abierto["room_id"]: 1000}}]},
-                "authenticate": await _tokens(node, tokens["omar"]),
-            }
-            for action, refusals in asked.items():
-                for code, payloads in refusals.items():
-                    for payload in payloads:
-                        payload = {field: ids.get(str(value), value) for field, value in payload.items()}
-                        assert await _refusal(diego, action, payload) == code, (action, payload)
-        over_http = await _over_http(node, tokens, ids)
-    seen = {action: set(refusals) for action, refusals in asked.items()} | over_http
-    documented = {action.name: set(action.refusals) for action in generate.registry()}
-    assert seen == {action: codes for action, codes in documented.items() if codes}
+            beyond = [("delivered", ErrorCode.INVALID, {"cursors": {abierto["room_id"]: 1000}})]
+            beyond += [("authenticate", *case) for case in await _tokens(node, tokens["omar"])]
+            of_all = [(action.name, *case) for action in REGISTRY if action.live for case in _asked(action)]
+            seen = {action.name: codes(action.name) for action in REGISTRY}
+            for action, code, payload in of_all + beyond:
+                payload = {field: ids.get(str(value), value) for field, value in payload.items()}
+                assert await _refusal(diego, action, payload) == code, (action, payload)
+                seen[action].add(code)
+        for action, refused in (await _over_http(node, tokens, ids)).items():
+            seen[action] |= refused
+    small = {f"max_{what}": 1 for what in ("rooms", "topics", "groups", "links")}
+    async with running_node(sqlite_url, tmp_path, **small) as node, connected(node.url, tokens["diego"]) as diego:
+        for action, payload in TOO_MANY.items():
+            assert await _refusal(diego, action, payload) == ErrorCode.TOO_LARGE, action
+            seen[action].add(ErrorCode.TOO_LARGE)
+    assert seen == {action.name: set(action.refusals) for action in REGISTRY}
 
 
 async def _furnish(node: RunningNode, omar: Client, diego: Client, satoshi: Client, ana: Client) -> dict[str, str]:
-    """Make what `LIVE` asks for; returns what stands for its placeholders."""
+    """Make what is asked for; returns what stands for its placeholders."""
     await omar.ask("create", NOTICIAS)
     ids = {SECRET: (await omar.ask("create", SECRETO | {"is_private": True}))["room_id"]}
     ids[UNSEEN] = (await omar.ask("message", SECRETO | {"content": "x"}))["id"]
@@ -220,7 +205,7 @@ async def _furnish(node: RunningNode, omar: Client, diego: Client, satoshi: Clie
 
     def add_many(conn: Connection) -> None:
         for name in many:
-            users.add(conn, name, name, None, 0)
+            users.add(conn, name, None, 0)
 
     await node.node.database.write(add_many)
     ids[FULL] = (await omar.ask("create_conversation", usernames=[*many[1:], "diego"]))["room_id"]
@@ -237,19 +222,19 @@ async def _refusal(client: Client, action: str, payload: dict[str, Any]) -> str:
     return "ok"
 
 
-async def _tokens(node: RunningNode, of_another: str) -> dict[ErrorCode, list[dict[str, Any]]]:
+async def _tokens(node: RunningNode, of_another: str) -> list[tuple[ErrorCode, dict[str, Any]]]:
     """Tokens that `authenticate` refuses to diego."""
     revoked = await node.login("diego")
     claims = jwt.decode(revoked, options={"verify_signature": False})
     expired = jwt.encode(claims | {"exp": claims["iat"]}, node.node.settings.signing_key(), algorithm="HS256")
     async with httpx.AsyncClient(base_url=node.url) as http:
         await http.post("/api/logout", headers={"Authorization": f"Bearer {revoked}"})
-    return {
-        ErrorCode.UNAUTHENTICATED: [{"token": "not a token"}],
-        ErrorCode.TOKEN_EXPIRED: [{"token": expired}],
-        ErrorCode.TOKEN_REVOKED: [{"token": revoked}],
-        ErrorCode.FORBIDDEN: [{"token": of_another}],
-    }
+    return [
+        (ErrorCode.UNAUTHENTICATED, {"token": "not a token"}),
+        (ErrorCode.TOKEN_EXPIRED, {"token": expired}),
+        (ErrorCode.TOKEN_REVOKED, {"token": revoked}),
+        (ErrorCode.FORBIDDEN, {"token": of_another}),
+    ]
 
 
 async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, str]) -> dict[str, set[ErrorCode]]:
@@ -275,10 +260,10 @@ async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, s
 
         for _ in range(11):
             await ask("change_password", "/api/me/password", "ana", password="wrong", new_password=PASSWORD)
-        for caller in ("satoshi", "ana"):
-            await ask("deactivate", "/api/me/deactivate", caller, password="wrong")
+            await ask("deactivate", "/api/me/deactivate", "ana", password="wrong")
+        await ask("deactivate", "/api/me/deactivate", "satoshi", password="wrong")
         eva, auth = await node.node.auth.authenticate(tokens["eva"]), node.node.auth
-        checked = await auth.check_password(eva, PASSWORD, "")
+        checked = await auth.check_password(eva, PASSWORD)
         await ask("change_password", "/api/me/password", "eva", password=PASSWORD, new_password="another password")
         with pytest.raises(ActionError) as refused:
             await auth.change_password(eva, checked, "a third password")

@@ -15,7 +15,7 @@ PAGES = generate.pages()
 PROTOCOL = (generate.ROOT / "docs/protocol.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("path", [*PAGES, generate.TYPES], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*PAGES, generate.EXAMPLE], ids=lambda path: path.name)
 def test_nothing_generated_is_stale(path: Path) -> None:
     assert not generate.is_stale(path), f"{path.name} is stale: run `make docs`"
 

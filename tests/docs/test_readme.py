@@ -1,13 +1,15 @@
-"""What README.md shows is what happens: its snippets run as they stand, but for the server's address."""
+"""The snippets of README.md run as printed, except for the server's address."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -35,18 +37,20 @@ def snippet(language: str, containing: str, url: str) -> str:
     return str(found.replace(ADDRESS, url))
 
 
-async def run(*command: str, cwd: Path, state: Path) -> str:
+async def run(*command: str, cwd: Path, state: Path, server: str = "") -> str:
     """Run to the end; returns what it printed. Fails if it fails, or prints to stderr."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
     environment |= {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}",
         "XDG_STATE_HOME": str(state),
     }
+    if server:
+        environment["TIDINGS_SERVER"] = server
     process = await asyncio.create_subprocess_exec(
         *command, cwd=cwd, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             out, problems = await process.communicate()
     finally:
         if process.returncode is None:
@@ -57,36 +61,34 @@ async def run(*command: str, cwd: Path, state: Path) -> str:
 
 async def test_the_javascript_snippet_reaches_a_python_client(node: RunningNode, tmp_path: Path) -> None:
     (tmp_path / "node_modules").symlink_to(ROOT / "tests/js/node_modules")
-    (tmp_path / "snippet.mjs").write_text(snippet("js", "socket.io-client", node.url), "utf-8")
+    (tmp_path / "chat.mjs").write_text(snippet("js", "socket.io-client", node.url), "utf-8")
     async with connected(node.url, await node.register("omar")) as omar:
         await omar.ask("create", topic_name="noticias")
-        printed = await run("node", "snippet.mjs", cwd=tmp_path, state=tmp_path)
+        printed = await run("node", "chat.mjs", cwd=tmp_path, state=tmp_path)
         message = await omar.event("message")
         assert (message["sender"], message["content"]) == ("memoor", "Hola")
         assert f"on disk with seq {message['seq']}" in printed
         assert "2 members" in printed
-        await run("node", "snippet.mjs", cwd=tmp_path, state=tmp_path)  # signs in to the account that is there now
+        await run("node", "chat.mjs", cwd=tmp_path, state=tmp_path)  # signs in to the account that is there now
         assert (await omar.event("message"))["seq"] == message["seq"] + 1
 
 
 async def test_the_python_snippet_reaches_another_client(node: RunningNode, tmp_path: Path) -> None:
-    (tmp_path / "snippet.py").write_text(snippet("python", "import socketio", node.url), "utf-8")
+    (tmp_path / "chat.py").write_text(snippet("python", "import socketio", node.url), "utf-8")
     async with connected(node.url, await node.register("omar")) as omar:
         await omar.ask("create", topic_name="noticias")
-        printed = await run(sys.executable, "snippet.py", cwd=tmp_path, state=tmp_path)
+        printed = await run(sys.executable, "chat.py", cwd=tmp_path, state=tmp_path)
         message = await omar.event("message")
         assert (message["sender"], message["content"]) == ("diego", "Hola")
-        assert "up to date; 0 came in" in printed
+        assert "up to date; 0 arrived" in printed
         assert f"on disk with seq {message['seq']}" in printed
-        await run(sys.executable, "snippet.py", cwd=tmp_path, state=tmp_path)
+        await run(sys.executable, "chat.py", cwd=tmp_path, state=tmp_path)
         assert (await omar.event("message"))["seq"] == message["seq"] + 1
 
 
 async def test_the_terminal_snippet_delivers_to_who_was_away(node: RunningNode, tmp_path: Path) -> None:
-    script = snippet("sh", "python -m client_demo", node.url)
-    script = script.replace("source .venv/bin/activate\n", "")
-    script = script.replace("python -m client_demo", f"python -m client_demo --server {node.url}")
-    printed = await run("bash", "-euc", script, cwd=ROOT, state=tmp_path)
+    script = snippet("sh", "tidings-chat", node.url).replace("source .venv/bin/activate\n", "")
+    printed = await run("bash", "-euc", script, cwd=ROOT, state=tmp_path, server=node.url)
     *_, last = printed.splitlines()
     assert "omar" in last
     assert "Buenos días" in last
@@ -95,15 +97,37 @@ async def test_the_terminal_snippet_delivers_to_who_was_away(node: RunningNode, 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
 async def test_the_curl_snippet_sends_once_however_often_it_is_run(node: RunningNode, tmp_path: Path) -> None:
     script = snippet("sh", "curl", node.url)
-    sending = script[script.rindex("curl ") :]
+    assert "--json" not in script  # since curl 7.82; Ubuntu 22.04 has 7.81
+    sending = script[script.rindex("\ncurl ") :]
     async with connected(node.url, await node.register("omar")) as omar:
         await omar.ask("create", topic_name="noticias")
-        await run(
-            "bash",
-            "-euc",
-            script.replace("curl ", "curl -sS ") + sending.replace("curl ", "curl -sS "),
-            cwd=ROOT,
-            state=tmp_path,
-        )
+        quiet = (script + sending).replace("curl ", "curl -sS ")
+        printed = await run("bash", "-euc", quiet, cwd=ROOT, state=tmp_path)
         history = await omar.ask("history", topic_name="noticias")
         assert [(m["sender"], m["content"]) for m in history["messages"]] == [("satoshi", "Hola")]
+    registered, joined, first, again = map(json.loads, printed.splitlines())  # each answer on a line of its own
+    assert registered["token"]
+    assert joined["topic_name"] == "noticias"
+    assert first["seq"] == again["seq"]
+
+
+def test_every_block_is_run_by_a_test_but_the_one_that_starts_the_server() -> None:
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
+    marks = {"make run", "tidings-chat", "curl", "socket.io-client", "import socketio"}
+    assert [sum(mark in block for mark in marks) for _, block in blocks] == [1] * len(marks)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
+    assert {"run", "test", "test-all"} <= set(targets)
+
+
+def test_extras_are_installed_by_the_names_that_the_packages_give_them() -> None:
+    """Before version 23.3, pip takes `asyncio_client` for another extra than `asyncio-client`."""
+    documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    installed = {
+        (package, extra)
+        for document in documents
+        for line in re.findall(r"pip install [^`\n]*", document.read_text("utf-8"))
+        for package, extra in re.findall(r"([\w.-]+)\[([\w.-]+)\]", line)
+    }
+    assert ("python-socketio", "asyncio-client") in installed
+    for package, extra in installed:
+        assert extra in (metadata(package).get_all("Provides-Extra") or [])

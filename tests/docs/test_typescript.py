@@ -1,22 +1,27 @@
-"""The generated TypeScript types hold what a client may do and refuse what it may not, by the compiler itself."""
+"""The TypeScript compiler accepts what a client may do with the generated types, and refuses the rest."""
 
 from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
-from docs import generate
 from server.contract.errors import CloseReason, ErrorCode
 from server.contract.events import EVENTS
+from server.gateways import typescript
 from tests.e2e.javascript import SCRIPTS, node
 from tests.support.client import REGISTRY
 
-TYPES = generate.TYPES.read_text("utf-8")
+TYPES = typescript.render(REGISTRY)
 
 
-def test_the_types_fit_the_client_and_refuse_what_is_wrong() -> None:
+def test_the_types_fit_the_client_and_refuse_what_is_wrong(tmp_path: Path) -> None:
+    for file in (SCRIPTS / "types").iterdir():
+        (tmp_path / file.name).write_text(file.read_text("utf-8"), "utf-8")
+    (tmp_path / "contract.ts").write_text(TYPES, "utf-8")
+    (tmp_path / "node_modules").symlink_to(SCRIPTS / "node_modules")
     compiler = SCRIPTS / "node_modules/typescript/bin/tsc"
-    arguments = [node("typescript"), compiler, "--project", SCRIPTS / "types"]
+    arguments = [node("typescript"), compiler, "--project", tmp_path]
     told = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=100)
     assert (told.stdout, told.returncode) == ("", 0)
 

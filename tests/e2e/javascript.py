@@ -38,8 +38,13 @@ def _itself(node: str) -> str:
     return subprocess.run(asked, check=True, capture_output=True, text=True, timeout=DEADLINE_S).stdout.strip()
 
 
-async def run(script: str, given: Mapping[str, Any], can: Mapping[str, Callable[[], Awaitable[Any]]]) -> None:
-    """Run a script to its end; it fails the test by its exit status. `can`: what it may ask to have done."""
+async def run(
+    script: str, given: Mapping[str, Any], can: Mapping[str, Callable[[], Awaitable[Any]]] | None = None
+) -> dict[str, Any]:
+    """Run a script to its end; it fails the test by its exit status. Returns what it said last.
+
+    `can`: what it may ask to have done.
+    """
     process = await asyncio.create_subprocess_exec(
         node(),
         str(SCRIPTS / script),
@@ -52,15 +57,14 @@ async def run(script: str, given: Mapping[str, Any], can: Mapping[str, Callable[
     assert process.stdout is not None
     assert process.stderr is not None
     complaints = asyncio.create_task(process.stderr.read())
-    finished = None
+    said: dict[str, Any] = {}
     try:
         async with asyncio.timeout(DEADLINE_S):
             async for line in process.stdout:
                 said = json.loads(line)
-                if "please" in said:
+                if can and "please" in said:
                     await can[said["please"]]()
                     process.stdin.write(b"done\n")
-                finished = said.get("finished")
             status = await process.wait()
     finally:
         if process.returncode is None:
@@ -69,4 +73,5 @@ async def run(script: str, given: Mapping[str, Any], can: Mapping[str, Callable[
         process.stdin.close()
         stderr = (await complaints).decode()
     assert status == 0, stderr
-    assert finished == Path(script).stem, "the script did not come to its end"
+    assert said.get("finished") == Path(script).stem, "the script did not come to its end"
+    return said

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 
 import jwt
+import pytest
 
 from tests.e2e.conftest import SECRET
 from tests.e2e.javascript import run
 from tests.support.process import ServerProcess
+
+pytestmark = pytest.mark.long
 
 
 async def test_omar_diego_satoshi_and_memoor_in_javascript(process: ServerProcess, tokens: dict[str, str]) -> None:

@@ -127,12 +127,12 @@ async def test_a_restarted_server_has_everything_that_it_acknowledged(
         await omar.ask("message", topic_name="noticias", content="before")
         assert await process.terminate() == 0
         assert await omar.event("closing") == {"reason": "shutdown", "reconnect": True}
-        await asyncio.wait_for(omar.closed.wait(), 10)
+        await asyncio.wait_for(omar.closed.wait(), 30)
     await process.start()
     async with connected(process.url, tokens["omar"], cursors={}) as omar:
         await omar.ask("message", topic_name="noticias", content="between")
         await process.kill()
-        await asyncio.wait_for(omar.closed.wait(), 10)
+        await asyncio.wait_for(omar.closed.wait(), 30)
     await process.start()
     async with connected(process.url, tokens["omar"]) as omar:
         page = await omar.ask("history", topic_name="noticias")

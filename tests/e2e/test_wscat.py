@@ -1,4 +1,4 @@
-"""A plain WebSocket is all that a chat needs: wscat, with a person who types JSON."""
+"""A plain WebSocket suffices for a chat: wscat, with typed JSON."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
+
 from tests.e2e.javascript import SCRIPTS, node
 from tests.support.client import DEADLINE_S, connected
 from tests.support.process import ServerProcess
+
+pytestmark = pytest.mark.long
 
 
 class Wscat:

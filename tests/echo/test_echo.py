@@ -1,4 +1,4 @@
-"""The echo channel by itself: what is said comes back, and both are kept."""
+"""The echo channel itself: contents come back, and both directions are stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The echo channel as a proxy: its upstream dies, is silent, says too much, and no client is left waiting."""
+"""The echo channel as a proxy: its upstream dies, is silent or sends too much, and no client waits forever."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_what_the_upstream_says_unasked_is_kept(upstream: EchoServer, omar
     await omar.ask("echo", content="hola")
     (ws,) = upstream.clients
     await ws.send("psst")
-    await asyncio.wait_for(await ws.ping(), 5)  # it has been read
+    await asyncio.wait_for(await ws.ping(), 30)  # it has been read
     assert await omar.ask("echo", content="ya") == {"content": "ya"}
     assert await whole(omar) == [
         ("sent", "hola"),
@@ -220,13 +220,13 @@ async def test_callers_of_rest_have_one_for_each_user_until_it_is_idle(
     assert said(page)[-1] == ("sent", "4")
 
 
-async def test_a_node_that_stops_answers_who_waits_and_hangs_up(
+async def test_a_stopping_node_answers_waiting_requests_and_closes(
     upstream: EchoServer, proxy: RunningNode, omar: Client
 ) -> None:
     upstream.behaviour = is_silent
     waiting = omar.send("echo", {"content": "x"})
     await upstream.until(lambda: upstream.heard == ["x"])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await proxy.stop()
         await upstream.until(lambda: not upstream.clients)
     assert (await waiting)["error"]["code"] == "unavailable"

@@ -1,4 +1,4 @@
-"""Every action is answered, one connection's in the order in which it asked, and nobody waits for the slow."""
+"""Every action is answered, in the order of requests on each connection, and no connection waits for another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from server.context import Context
 from server.contract.actions import NoPayload
 from server.contract.models import Empty
 from server.dispatch import Handler, action
-from server.gateways.inbox import MAX_IN_FLIGHT, MAX_REFUSALS, MAX_WAITING_BYTES
+from server.gateways.action_queue import MAX_IN_FLIGHT, MAX_REFUSALS, MAX_WAITING_BYTES
 from tests.gateways.raw import Raw, dumps, entered, opened, polling
 from tests.support.node import RunningNode, running_node
 
@@ -402,7 +402,7 @@ async def test_more_bytes_waiting_than_allowed_are_refused_and_the_rest_is_answe
         await raw.is_alive()
 
 
-async def test_who_goes_on_and_on_past_every_refusal_is_closed(
+async def test_a_client_that_ignores_every_refusal_is_closed(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
     async with (

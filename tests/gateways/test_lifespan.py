@@ -14,8 +14,10 @@ import uvicorn
 from server.app import Application, create_app
 from server.serving import listen
 from server.settings import Settings
+from tests.delivery.support import store_held
 from tests.gateways.raw import entered
-from tests.support.node import PASSWORD, settings_for
+from tests.support.client import DEADLINE_S, connected
+from tests.support.node import PASSWORD, running_node, settings_for
 
 
 async def _lifespan(app: Application, *, until: str) -> list[MutableMapping[str, Any]]:
@@ -30,7 +32,7 @@ async def _lifespan(app: Application, *, until: str) -> list[MutableMapping[str,
             ask.put_nowait({"type": "lifespan.shutdown"})
 
     serving = asyncio.ensure_future(app({"type": "lifespan", "asgi": {"version": "3.0"}}, ask.get, send))
-    await asyncio.wait([serving], timeout=10)
+    await asyncio.wait([serving], timeout=30)
     assert serving.done()
     serving.exception()  # a server may be told by an exception as well as by a message
     assert [message["type"] for message in said][-1] == until, said
@@ -46,13 +48,13 @@ async def test_an_asgi_server_of_any_kind_starts_and_stops_the_node(
     with listen("127.0.0.1", 0) as socket:
         url = f"http://127.0.0.1:{socket.getsockname()[1]}"
         serving = asyncio.create_task(stock._serve([socket]))  # `serve` would take pytest's signals
-        async with httpx.AsyncClient(base_url=url, timeout=10) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=30) as http:
             answer = await http.post("/api/register", json={"username": "omar", "password": PASSWORD})
             assert answer.status_code == 201, answer.text
         async with entered(url, answer.json()["token"]) as raw:
             await raw.is_alive()
         stock.should_exit = True
-        await asyncio.wait_for(serving, 20)
+        await asyncio.wait_for(serving, 30)
     with pytest.raises(Exception, match=r"."):
         await app.node.database.read(lambda conn: None)
 
@@ -60,6 +62,29 @@ async def test_an_asgi_server_of_any_kind_starts_and_stops_the_node(
 async def test_startup_and_shutdown_are_completed(quiet_log: None, sqlite_url: str, tmp_path: Path) -> None:
     said = await _lifespan(create_app(settings_for(sqlite_url, tmp_path)), until="lifespan.shutdown.complete")
     assert [message["type"] for message in said] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+async def test_a_node_whose_store_is_away_stops_and_names_what_it_left_unfinished(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.node.STOP_PART_S", 0.2)
+    async with (
+        running_node(sqlite_url, tmp_path) as server,
+        connected(server.url, await server.register("omar")) as omar,
+    ):
+        node = server.node
+        await omar.ask("create", topic_name="noticias")
+        async with store_held(sqlite_url):
+            sent = omar.send("message", {"topic_name": "noticias", "content": "x"})
+            async with asyncio.timeout(DEADLINE_S):
+                while not node.journal.age:
+                    await asyncio.to_thread(str)
+            await asyncio.wait_for(node.stop(), DEADLINE_S)
+            assert {"actions", "the journal", "the database"} <= set(node.unfinished)
+        assert await omar.event("closing") == {"reason": "shutdown", "reconnect": True}
+        sent.cancel()
+        await node.journal.loop.ended()  # which the store kept
+        await node.database.stop()
 
 
 def _broken_settings(tmp_path: Path) -> dict[str, Settings]:
@@ -83,5 +108,5 @@ async def test_an_asgi_server_does_not_serve_a_node_that_cannot_start(tmp_path: 
         config = uvicorn.Config(create_app(settings), lifespan="on", log_config=None)
         config.load()
         lifespan = config.lifespan_class(config)
-        await asyncio.wait_for(lifespan.startup(), 10)
+        await asyncio.wait_for(lifespan.startup(), 30)
         assert lifespan.should_exit, what

@@ -1,4 +1,4 @@
-"""The web client as the server hands it out: what a browser is told of its files, and what stays as it was."""
+"""The web client as served: the headers and caching of its files, and unchanged routes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from pathlib import Path, PurePosixPath
 
 import httpx
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 from websockets.asyncio.client import connect
 
-from server.gateways.web import TYPES, built
+from server.gateways import docs
+from server.gateways.static_files import TYPES, built
 from server.logs import Logs
 from tests.support.node import NO_TLS, RunningNode, running_node
 from tests.support.process import ServerProcess
@@ -68,7 +70,7 @@ async def node(static: Path, quiet_log: None, sqlite_url: str, tmp_path: Path) -
 
 @pytest.fixture
 async def http(node: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=node.url, verify=NO_TLS, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=node.url, verify=NO_TLS, timeout=30) as client:
         yield client
 
 
@@ -129,7 +131,7 @@ async def test_what_a_browser_has_already_is_not_sent_again(http: httpx.AsyncCli
     assert len({(await http.get(path)).headers["ETag"] for path in PATHS}) == len(PATHS)
 
 
-async def test_a_file_comes_compressed_to_who_takes_that_and_only_if_it_is_smaller(http: httpx.AsyncClient) -> None:
+async def test_a_file_is_compressed_for_clients_that_accept_gzip_if_that_is_smaller(http: httpx.AsyncClient) -> None:
     for path, body in PATHS.items():
         small = path in ("/shell.json", "/manifest.webmanifest", "/icon-192.png")
         for accepted, compressed in (
@@ -180,7 +182,7 @@ async def test_nothing_but_the_files_is_there(node: RunningNode) -> None:
     for target in NOT_FILES:
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-        head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+        head, _, body = (await asyncio.wait_for(reader.read(), 30)).partition(b"\r\n\r\n")
         writer.close()
         await writer.wait_closed()
         assert head.split()[1] == b"404", target
@@ -189,7 +191,7 @@ async def test_nothing_but_the_files_is_there(node: RunningNode) -> None:
 
 
 async def test_the_other_routes_answer_as_they_did(node: RunningNode, http: httpx.AsyncClient) -> None:
-    assert (await http.get("/docs")).headers["Content-Security-Policy"].startswith("default-src 'self'")
+    assert (await http.get("/docs")).headers["Content-Security-Policy"] == docs.GUARDS["Content-Security-Policy"]
     refused = await http.post("/")
     assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
     assert refused.headers["Content-Type"] == "application/problem+json"
@@ -202,7 +204,7 @@ async def test_the_other_routes_answer_as_they_did(node: RunningNode, http: http
 async def test_a_websocket_at_the_page_s_address_belongs_to_the_chat_rooms(node: RunningNode) -> None:
     async with connect(f"{node.url.replace('http', 'ws')}/", proxy=None) as socket:
         await socket.send(json.dumps({"command": "nothing"}))
-        answer = json.loads(await asyncio.wait_for(socket.recv(), 10))
+        answer = json.loads(await asyncio.wait_for(socket.recv(), 30))
         assert answer.keys() == {"statusCode", "type", "data"}
 
 
@@ -228,7 +230,7 @@ async def test_without_a_built_client_the_address_leads_to_the_documentation(sql
             assert (answer.status_code, answer.headers["Location"]) == (307, "/docs")
             assert (await http.get("/sw.js")).status_code == 404
         told = [json.loads(line)["event"] for line in b"".join(lines).splitlines()]
-        assert told[0] == "the web client is not built: / leads to /docs"
+        assert told[0] == "the web client is not built: / redirects to /docs"
         lines.clear()
 
 
@@ -297,6 +299,12 @@ def _only(folder: Path, pattern: str) -> Path:
     return found
 
 
+def test_a_wheel_brings_the_page_along(page: dict[str, bytes]) -> None:
+    files = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+    assert {f"server/static/{name}" for name in page} <= files
+
+
+@pytest.mark.long
 async def test_an_sdist_and_a_wheel_made_of_it_without_node_bring_the_page_along(
     page: dict[str, bytes], tmp_path: Path
 ) -> None:

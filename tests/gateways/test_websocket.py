@@ -1,4 +1,4 @@
-"""The plain WebSocket: requests and answers, events, what is malformed, and how it ends."""
+"""The plain WebSocket: requests and answers, events, malformed frames, and closing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from server.gateways.inbox import MAX_IN_FLIGHT
+from server.gateways.action_queue import MAX_IN_FLIGHT
 from server.gateways.websocket import MAX_ID, MAX_NUMBER
-from server.transport.websocket import MAX_MESSAGE
+from server.transport.websocket_server import MAX_MESSAGE
 from tests.delivery.support import make_topic, plain_reader
 from tests.gateways.plain import Plain, entered, plain
 from tests.gateways.raw import entered as entered_by_socketio
 from tests.support.client import DEADLINE_S, connected, plainly_connected
+from tests.support.depth import examples
 from tests.support.node import RunningNode, running_node
 
 
@@ -123,7 +124,7 @@ MALFORMED: dict[str, tuple[str | bytes, str]] = {
 }
 
 
-async def test_what_is_malformed_is_answered_invalid_and_the_connection_stays(omar: Plain) -> None:
+async def test_a_malformed_frame_is_answered_invalid_and_the_connection_stays(omar: Plain) -> None:
     for what, (frame, field) in MALFORMED.items():
         await omar.socket.send(frame)
         answer = await omar.answer()
@@ -173,7 +174,7 @@ REQUESTS = st.fixed_dictionaries({}, optional={"id": JSON, "action": ACTIONS | J
 
 
 def test_whatever_is_sent_is_answered_and_nothing_breaks(sqlite_url: str, tmp_path: Path, quiet_log: None) -> None:
-    @settings(max_examples=200, deadline=None, database=None, phases=[Phase.generate], derandomize=True)
+    @settings(max_examples=examples(200), deadline=None, database=None, phases=[Phase.generate], derandomize=True)
     @given(st.binary() | st.text(st.characters(exclude_categories=["Cs"])) | (REQUESTS | JSON).map(json.dumps))
     def nothing_breaks(frame: str | bytes) -> None:
         async def answered() -> None:
@@ -247,7 +248,7 @@ async def test_logout_is_answered_and_closes_every_connection_of_the_session(gat
         await stays.is_alive()
 
 
-async def test_an_oversized_frame_is_told_of_and_closes_its_own_connection(gateway: RunningNode) -> None:
+async def test_an_oversized_frame_gets_closing_and_closes_only_its_connection(gateway: RunningNode) -> None:
     token = await gateway.register("omar")
     async with entered(gateway.url, token) as bystander, plain(gateway.url) as nobody:
         async with entered(gateway.url, token) as omar:
@@ -279,7 +280,7 @@ async def test_a_connection_that_is_cut_leaves_nothing(gateway: RunningNode) -> 
         assert len(gateway.node.hub.connections) == 1
 
 
-async def test_who_stops_the_server_tells_every_connection_before_it_closes(
+async def test_a_stopping_server_sends_closing_to_every_connection(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
     async with running_node(sqlite_url, tmp_path) as node:

@@ -1,4 +1,4 @@
-"""Who gets in over the plain WebSocket, who is refused and how, and how long a token holds it open."""
+"""Authentication over the plain WebSocket: accepted and refused tokens, and expiry."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any
 
 import jwt
 import pytest
-from websockets.exceptions import InvalidStatus
 
-from server.gateways.websocket import MAX_EARLY, MAX_EARLY_BYTES
+from server.gateways.client_session import MAX_EARLY, MAX_EARLY_BYTES
 from tests.delivery.support import store_held
 from tests.gateways.plain import Plain, entered, plain
 from tests.gateways.raw import opened
@@ -59,7 +58,7 @@ async def test_the_first_frame_brings_token_device_and_cursors_and_is_answered_b
             assert (ready["device"], ready["replayed"], ready["token_expires_at"]) == ("laptop", 2, expires_at)
 
 
-async def test_a_refused_first_frame_is_answered_with_what_is_wrong_and_closed(gateway: RunningNode) -> None:
+async def test_a_refused_first_frame_gets_the_error_and_is_closed(gateway: RunningNode) -> None:
     good = await gateway.register("omar")
     revoked = await gateway.login("omar")
     async with entered(gateway.url, revoked) as gone:
@@ -120,7 +119,7 @@ async def test_a_token_in_the_address_is_enough_and_requests_need_not_wait(gatew
         assert (await omar.event("ready"))["device"] == "default"
 
 
-async def test_a_wrong_token_in_the_address_is_told_of_after_the_handshake(gateway: RunningNode) -> None:
+async def test_a_wrong_token_in_the_address_is_refused_after_the_handshake(gateway: RunningNode) -> None:
     """A browser does not let a page see why an opening handshake failed."""
     good = await gateway.register("omar")
     for token, code in (
@@ -139,7 +138,7 @@ async def test_a_wrong_token_in_the_address_is_told_of_after_the_handshake(gatew
 # -- time and number --------------------------------------------------------------------------------------------
 
 
-async def test_who_does_not_authenticate_in_time_is_told_and_closed(
+async def test_a_client_that_does_not_authenticate_in_time_is_refused_and_closed(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
     options = {"websocket": {"connect_timeout": 2}}
@@ -193,22 +192,34 @@ async def test_both_doors_share_the_cap_of_connections_without_authentication(
         AsyncExitStack() as stack,
     ):
         token = await node.register("omar")
-        waiting = await stack.enter_async_context(plain(node.url))
+        first = await stack.enter_async_context(plain(node.url))
+        second = await stack.enter_async_context(opened(node.url))
+        third = await stack.enter_async_context(plain(node.url))
+        assert await first.until_closed() == 1013
         await stack.enter_async_context(opened(node.url))
-        for door in (plain, opened):
-            with pytest.raises(InvalidStatus) as refused:
-                async with door(node.url):
-                    pass
-            assert refused.value.response.status_code == 503
-        assert (await waiting.ask("authenticate", token=token))["ok"]  # counts no more
-        async with plain(node.url) as another:
-            await another.socket.close()
+        await second.until_closed()
+        assert (await third.ask("authenticate", token=token))["ok"]  # counts no more
         for _ in range(3):
             await stack.enter_async_context(entered(node.url, token))
-        await waiting.is_alive()
+        await third.is_alive()
 
 
-async def test_the_oldest_of_too_many_connections_of_a_device_is_told_that_it_is_replaced(
+async def test_a_good_token_in_the_address_takes_no_place_of_those_without_authentication(
+    quiet_log: None, sqlite_url: str, tmp_path: Path
+) -> None:
+    async with running_node(sqlite_url, tmp_path, options={"engine": {"max_half_open": 1}}) as node:
+        token = await node.register("omar")
+        async with plain(node.url) as silent:
+            for _ in range(3):
+                async with plain(node.url, token=token) as omar:
+                    await omar.is_alive()
+            assert node.node.socketio.eio.half_open.dropped == 0
+            async with plain(node.url, token=token[:-2]) as refused:
+                assert await refused.until_closed() == 4401
+            assert await silent.until_closed() == 1013
+
+
+async def test_the_oldest_of_too_many_connections_of_a_device_is_closed_as_replaced(
     gateway: RunningNode,
 ) -> None:
     token = await gateway.register("omar")
@@ -217,6 +228,20 @@ async def test_the_oldest_of_too_many_connections_of_a_device_is_told_that_it_is
         assert await crowd[0].until_closed() == 1008
         assert crowd[0].frames[-1] == {"event": "closing", "data": {"reason": "replaced", "reconnect": False}}
         await crowd[1].is_alive()
+
+
+async def test_the_oldest_of_too_many_connections_of_a_user_is_closed_as_replaced(gateway: RunningNode) -> None:
+    """Each of a device of its own: a bound of the process's memory, which no rate has to do with."""
+    token = await gateway.register("omar")
+    async with AsyncExitStack() as stack:
+        crowd = [
+            await stack.enter_async_context(entered(gateway.url, token, device=f"device {number}"))
+            for number in range(65)
+        ]
+        assert await crowd[0].until_closed() == 1008
+        assert crowd[0].frames[-1] == {"event": "closing", "data": {"reason": "replaced", "reconnect": False}}
+        await crowd[1].is_alive()
+        assert len(gateway.node.hub.connections) == 64
 
 
 # -- while it is open -------------------------------------------------------------------------------------------

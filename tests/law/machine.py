@@ -13,13 +13,16 @@ import httpx
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from server.contract.actions import RoomRef
+from server.dispatch import Action
 from tests.law.model import Link, Message, Refusal, Room, said
 from tests.law.state import State, with_history
 from tests.law.world import PAGE, Device, World
-from tests.support.client import Refused
+from tests.support.client import REGISTRY, Refused
+from tests.support.examples import beside_the_room
 
 T = TypeVar("T")
-USERS, DEVICES, TOPICS = ("ana", "ben", "cleo"), ("phone", "laptop"), ("plaza", "patio", "puente")
+USERS, DEVICES, TOPICS = ("Ana", "ben", "CLEO"), ("phone", "laptop"), ("plaza", "patio", "puente")
 _example = itertools.count()
 
 index = st.integers(0, 5)
@@ -64,6 +67,19 @@ def changes(*what: str) -> st.SearchStrategy[Changes]:
     )
 
 
+JUDGED = (
+    *("message", "edit", "delete", "react", "history", "typing", "read", "invite", "unsubscribe", "set_title"),
+    *("kick", "ban", "unban", "mute", "set_role", "get_bans", "get_members"),
+    *("create_invitation_link", "get_invitation_links"),
+)
+"""Actions on a room or a message that have rules of their own, by which the model knows what comes of them."""
+OTHERS = [
+    action
+    for action in REGISTRY
+    if action.live
+    and action.name not in JUDGED
+    and (issubclass(action.request, RoomRef) or "message_id" in action.request.model_fields)
+]
 a_moderation = st.tuples(
     index,
     references,
@@ -254,7 +270,7 @@ class Law(RuleBasedStateMachine):
         closing = [one for one in self.world.connected if one.live.token == token]
         await self.ask(device, "logout", lambda: None, {})
         for one in closing:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await one.live.closed.wait()
             assert one.live.of("closing") == [{"reason": "token_revoked", "reconnect": False}]
             await one.close()
@@ -367,6 +383,26 @@ class Law(RuleBasedStateMachine):
         self.model.rooms.append(Room(view["room_id"], kind, None, True, roles, title=title))
 
     @precondition(lambda self: self.world.connected)
+    @rule(who=index, ref=references, at=which_message, action=st.sampled_from(OTHERS))
+    def do_another(self, who: int, ref: tuple[str, int], at: int, action: Action) -> None:
+        """An action that the model does not judge: what it changes in a client's state, it changes by events."""
+
+        async def work() -> None:
+            device, rest = self.device(who), beside_the_room(action)
+            if "message_id" in action.request.model_fields:
+                messages = [message for room in self.model.rooms for message in room.log]
+                rest["message_id"] = messages[-1 - at % len(messages)].id if messages else "0" * 24
+            else:
+                rest |= self.ref(device, ref)
+            before = self.states()
+            try:
+                await device.live.ask(action.name, rest)
+            except Refused:
+                self.unchanged = before
+
+        self.run(work())
+
+    @precondition(lambda self: self.world.connected)
     @rule(who=index, ref=references, title=st.sampled_from(["t1", "t2"]))
     def set_title(self, who: int, ref: tuple[str, int], title: str) -> None:
         async def work() -> None:
@@ -397,7 +433,9 @@ class Law(RuleBasedStateMachine):
             verdict = lambda: self.model.may_link(device.username, payload)  # noqa: E731
             done = await self.ask(device, "create_invitation_link", verdict, {**payload, "uses": uses})
             if done is not None:
-                self.model.links.append(Link(done[1]["code"], done[0], uses))
+                room, maker = done[0], device.username
+                self.model.links.append(Link(done[1]["code"], room, uses, maker, room.stays[maker]))
+                await self._list(device, room)
             code = self.model.links[-1].code if self.model.links else "none"
             if then == "void":
                 await self._void(device if guest % 2 else self.device(guest), code)
@@ -408,6 +446,14 @@ class Law(RuleBasedStateMachine):
             self.unchanged = None
 
         self.run(work())
+
+    async def _list(self, device: Device, room: Room) -> None:
+        found = (await device.live.ask("get_invitation_links", room_id=room.room_id, limit=500))["links"]
+        good = [link for link in self.model.links if link.room is room and link.good]
+        mine = [link for link in good if room.members[device.username] != "member" or link.maker == device.username]
+        assert {(link["code"], link["username"], link["uses_left"]) for link in found} == {
+            (link.code, link.maker, link.uses) for link in mine
+        }
 
     async def _use(self, device: Device, code: str) -> None:
         done = await self.ask(

@@ -5,6 +5,7 @@ The server's independent judge.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +77,8 @@ class Room:
     claimed: dict[tuple[str, str], str] = field(default_factory=dict)
     """(sender, client_id) -> id of what it made."""
     banned: set[str] = field(default_factory=set)
+    stays: Counter[str] = field(default_factory=Counter)
+    """How often a user has been a member and is so no more."""
     muted: set[str] = field(default_factory=set)
     """Also who has left: it outlives that."""
     unsure: bool = False
@@ -90,6 +93,7 @@ class Room:
     def gone(self, username: str) -> None:
         """An owner's place goes to the longest-standing moderator, else member."""
         role = self.members.pop(username, None)
+        self.stays[username] += role is not None
         if role == "owner" and self.members:
             heir = next(
                 (name for name, role in self.members.items() if role == "moderator"), next(iter(self.members))
@@ -103,6 +107,13 @@ class Link:
     code: str
     room: Room
     uses: int | None
+    maker: str
+    stay: int
+    """Which of the maker's memberships it was made in: it ends with that one."""
+
+    @property
+    def good(self) -> bool:
+        return self.uses != 0 and self.maker in self.room.members and self.room.stays[self.maker] == self.stay
 
 
 class Refusal(Exception):
@@ -230,7 +241,7 @@ class Model:
         return room
 
     def may_use(self, me: str, code: str) -> Link:
-        link = next((one for one in self.links if one.code == code and one.uses != 0), None)
+        link = next((one for one in self.links if one.code == code and one.good), None)
         if link is None:
             raise Refusal("not_found")
         if me in link.room.members:
@@ -240,7 +251,7 @@ class Model:
         return link
 
     def may_void(self, me: str, code: str) -> Link:
-        link = next((one for one in self.links if one.code == code and one.uses != 0), None)
+        link = next((one for one in self.links if one.code == code and one.good), None)
         if link is None or me not in link.room.members:
             raise Refusal("not_found")
         return link
@@ -305,9 +316,9 @@ class Model:
             if (room, me) in self.blocks:
                 raise Refusal("forbidden")
             return None
+        self.entered(me, ref)
         if client_id is not None and (before := room.claimed.get((me, client_id))) is not None:
             return before
-        self.entered(me, ref)
         if self.silenced(me, room):
             raise Refusal("forbidden")
         if reply_to is not None and all(reply_to != one.id for one in room.log):

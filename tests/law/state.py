@@ -94,7 +94,7 @@ def apply(state: State, event: str, payload: Mapping[str, Any]) -> State:
         case "member":
             return _member(_received(state, payload), payload)
         case "room_changed":
-            return _titled(_received(state, payload), payload)
+            return _entry(_received(state, payload), payload, title=payload["title"])
         case "room_added":
             return _room_added(state, payload["room"])
         case "room_removed":
@@ -103,6 +103,8 @@ def apply(state: State, event: str, payload: Mapping[str, Any]) -> State:
             return _receipt(state, payload)
         case "ready":
             return _ready(state, payload)
+        case _ if "seq" in payload:
+            return _entry(_received(state, payload), payload)
         case _:  # typing, presence, closing
             return state
 
@@ -149,11 +151,12 @@ def _changed(state: State, change: Mapping[str, Any]) -> State:
     return _with_room(state, replace(room, last_seq=max(seq, room.last_seq)))
 
 
-def _titled(state: State, change: Mapping[str, Any]) -> State:
-    room = state.rooms.get(change["room_id"])
-    if room is None or change["seq"] <= room.last_seq:
+def _entry(state: State, entry: Mapping[str, Any], **changed: Any) -> State:
+    """An entry of any kind: `changed` are the fields of the room that it sets."""
+    room = state.rooms.get(entry["room_id"])
+    if room is None or entry["seq"] <= room.last_seq:
         return state
-    return _with_room(state, replace(room, last_seq=change["seq"], title=change["title"]))
+    return _with_room(state, replace(room, last_seq=entry["seq"], **changed))
 
 
 def _member(state: State, event: Mapping[str, Any]) -> State:

@@ -57,11 +57,15 @@ def _settings(examples: int, steps: int) -> settings:
     )
 
 
-def test_a_snapshot_and_the_events_since_make_the_new_snapshot(sqlite_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("examples", [5, pytest.param(60, marks=pytest.mark.long)])
+def test_a_snapshot_and_the_events_since_make_the_new_snapshot(
+    sqlite_url: str, tmp_path: Path, examples: int
+) -> None:
     with _law(sqlite_url, tmp_path) as law:
-        run_machine(law, settings=_settings(60, 25))
+        run_machine(law, settings=_settings(examples, 25))
 
 
+@pytest.mark.long
 def test_so_they_do_on_postgresql(postgresql_url: str, tmp_path: Path) -> None:
     with _law(postgresql_url, tmp_path) as law:
         run_machine(law, settings=_settings(8, 25))

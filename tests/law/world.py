@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from server.contract.events import EVENTS
 from tests.law import state as states
 from tests.law.model import Model, said
 from tests.law.state import Room, State
@@ -17,8 +18,8 @@ PAGE = 3
 """So small that listings have several pages."""
 
 
-LOGGED = ("message", "message_edited", "message_deleted", "reaction", "member", "room_changed")
-"""Events that tell of an entry, if they have a `seq`."""
+LOGGED = {name for name, model in EVENTS.items() if {"room_id", "seq"} <= model.model_fields.keys()}
+"""Events of entries, if they have a `seq`."""
 
 
 class LawClient(Client):

@@ -1,15 +1,19 @@
-"""The log: a line for each request and action, made of what is safe to tell."""
+"""The log has a line for each request and action, made only of safe fields."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import re
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import httpx
@@ -310,7 +314,7 @@ async def test_what_libraries_say_is_a_line_like_the_others_but_not_their_small_
     assert SECRET not in log.text
 
 
-async def test_lines_of_one_moment_are_written_together_and_what_is_urgent_at_once() -> None:
+async def test_log_lines_are_batched_and_urgent_ones_written_immediately() -> None:
     log = Log()
     logs = Logs("info", write=log.write)
     for n in range(100):
@@ -340,3 +344,40 @@ def test_the_level_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDINGS_LOG_LEVEL", "loud")
     with pytest.raises(ValueError, match="log_level"):
         Settings(_env_file=None)
+
+
+def test_a_line_of_another_thread_is_written_wherever_a_flush_interrupts_it() -> None:
+    """One line for each instruction of `line`: another thread flushes in front of that instruction."""
+    written: list[bytes] = []
+    logs = Logs(write=written.append)
+
+    def line_interrupted_at(at: int) -> bool:
+        """False if there is no such instruction."""
+        instructions = itertools.count()
+        interrupted = False
+
+        def trace(frame: FrameType, event: str, _argument: object) -> Any:
+            nonlocal interrupted
+            frame.f_trace_opcodes = frame.f_code is Logs.line.__code__
+            if event == "opcode" and next(instructions) == at:
+                interrupted = True
+                other = threading.Thread(target=logs.flush)
+                other.start()
+                other.join()
+            return trace
+
+        def write_line() -> None:
+            sys.settrace(trace)
+            logs.line(b"line %d\n" % at, urgent=False)
+
+        thread = threading.Thread(target=write_line)
+        thread.start()
+        thread.join()
+        return interrupted
+
+    instructions = 0
+    while line_interrupted_at(instructions):
+        instructions += 1
+    logs.flush()
+    assert instructions > 10
+    assert b"".join(written).splitlines() == [b"line %d" % at for at in range(instructions + 1)]

@@ -1,8 +1,9 @@
-"""`/metrics`: what it counts is what happened, whoever asked, and a client can make nothing of it grow."""
+"""`/metrics` counts what happened, and no client can make its number of labels grow."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import httpx
@@ -188,6 +189,28 @@ async def test_passwords_that_wait_are_seen(sqlite_url: str, tmp_path: Path) -> 
                     pass
             assert {(await login).status_code for login in logins} == {200}
         assert (await scrape(node))("bcrypt_waiting") == 0
+
+
+async def test_it_says_how_far_the_search_index_is_behind(node: RunningNode) -> None:
+    token = await node.register("omar")
+    async with connected(node.url, token) as omar:
+        await omar.ask("create", topic_name="noticias")
+        await omar.ask("message", topic_name="noticias", content="x")
+        await until(node, "search_rooms_behind", 0)
+        assert (await scrape(node))("search_behind_seconds") == 0
+        await node.node.indexer.stop()
+        await omar.ask("message", topic_name="noticias", content="x")
+        first = await until(node, "search_rooms_behind", 1)
+        began = time.monotonic()
+        for _ in range(5):
+            await scrape(node)
+        await omar.ask("create", topic_name="deportes")
+        for topic_name in ("noticias", "deportes"):  # it is behind since the first message that is not in the index
+            await omar.ask("message", topic_name=topic_name, content="x")
+        waited = time.monotonic() - began
+        second = await scrape(node)
+        assert second("search_rooms_behind") == 2
+        assert second("search_behind_seconds") >= first("search_behind_seconds") + waited > waited
 
 
 async def test_the_process_and_the_build_are_named(node: RunningNode) -> None:

@@ -63,6 +63,7 @@ ACTS = (
     Act("delete", "delete any", by="theirs"),
     _on("invite", "invite", "guest"),
     Act("create_invitation_link", "invite"),
+    Act("get_invitation_links", "invite"),
     Act("join_by_link", "join by link", by="link"),
     Act("delete_invitation_link", "link", by="link"),
     Act("subscribe", "join", by="topic_name"),
@@ -93,8 +94,32 @@ ACTS = (
     Act("delivered", "anybody", by="cursors"),
     Act("admin_delete_topic", "administrate"),
 )
+TABLE = {
+    "read": ("history", "read"),
+    "send": ("message", "send"),
+    "edit": ("edit", "edit own"),
+    "delete": ("delete", "delete own"),
+    "delete any": ("delete", "delete any"),
+    "react": ("react", "react"),
+    "type": ("typing", "type"),
+    "invite": ("invite", "invite"),
+    "join": ("subscribe", "join"),
+    "leave": ("unsubscribe", "leave"),
+    "set the title": ("set_title", "set the title"),
+    "kick": ("kick", "moderate"),
+    "ban": ("ban", "moderate"),
+    "mute": ("mute", "moderate"),
+    "set a role": ("set_role", "moderate"),
+}
+"""The columns of the documented table: for each, the action and the right of the act that shows it."""
 WITHOUT_A_ROOM = {"create"}
 """Actions with a field that names a room, but a new one."""
+
+
+def codes(action: str) -> set[str]:
+    """The codes with which the action is refused to somebody, in some room."""
+    cells = [(act, room, caller) for act in ACTS if act.action == action for room in ROOMS for caller in CALLERS]
+    return {expected(*cell) for cell in cells if exists(*cell)} - {"ok"}
 
 
 def exists(act: Act, room: str, caller: str) -> bool:

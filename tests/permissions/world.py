@@ -15,10 +15,12 @@ from db.queries import users
 from server.auth import now_ms
 from server.contract.models import Role
 from server.contract.permissions import Permission
-from server.delivery import membership
-from server.delivery.connection import Principal
-from server.delivery.operations import Operation, Send
+from server.log import memberships
+from server.log.messages import AppendMessage
+from server.log.rooms import CreateGroup, CreateTopic, OpenDirect
+from server.log.transaction import Operation
 from server.names import name_key
+from server.principal import Principal
 from tests.permissions.rights import CALLERS, DIRECT, GROUP, INSIDE, PRIVATE, PUBLIC, ROOMS, Act
 from tests.support.node import RunningNode
 
@@ -78,18 +80,22 @@ class World:
         )
         for _ in range(doors):
             writers = [cell for cell in cells if cell[1] in (WROTE if cell[0] != DIRECT else INSIDE)]
-            own = await self._write(Send(self.who[cell[1]], self.places[cell].key, "hola") for cell in writers)
-            theirs = await self._write(Send(self.who["target"], self.places[cell].key, "hola") for cell in cells)
+            own = await self._write(
+                AppendMessage(self.who[cell[1]], self.places[cell].key, "hola") for cell in writers
+            )
+            theirs = await self._write(
+                AppendMessage(self.who["target"], self.places[cell].key, "hola") for cell in cells
+            )
             for cell, message in zip(writers, own, strict=True):
                 self.places[cell].own.append(message["id"])
             for cell, message in zip(cells, theirs, strict=True):
                 self.places[cell].theirs.append(message["id"])
             linked = [cell for cell in many if cell[0] != PUBLIC]
-            codes = await self._write(
-                membership.CreateLink(self.who["target"], self.places[cell].key, None, None) for cell in linked
+            made = await self._write(
+                memberships.CreateLink(self.who["target"], self.places[cell].key, None, None) for cell in linked
             )
-            for cell, code in zip(linked, codes, strict=True):
-                self.places[cell].links.append(code)
+            for cell, link in zip(linked, made, strict=True):
+                self.places[cell].links.append(link.code)
         await self._write(change for cell in many for change in self._moderate(*cell))
         return self
 
@@ -124,30 +130,30 @@ class World:
         owner, target = self.who["owner" if caller == "owner" else "chief"], self.who["target"].user_key
         name = f"{room} {caller}"
         if room in (PUBLIC, PRIVATE):
-            return membership.CreateTopic(owner, None, name, name_key(name), room == PRIVATE)
+            return CreateTopic(owner, None, name, name_key(name), room == PRIVATE)
         if room == GROUP:
-            return membership.CreateGroup(owner, None, (), name)
-        return membership.OpenDirect(self.who[caller if caller in INSIDE else "chief"], None, target)
+            return CreateGroup(owner, None, (), name)
+        return OpenDirect(self.who[caller if caller in INSIDE else "chief"], None, target)
 
     def _join(self, room: str, caller: str, name: str) -> Operation[Any]:
         owner = self.who["owner" if caller == "owner" else "chief"]
         actor, need = (self.who[name], Permission.JOIN) if room == PUBLIC else (owner, Permission.INVITE)
-        return membership.Join(actor, self.places[room, caller].key, self.who[name].user_key, name, need)
+        return memberships.Join(actor, self.places[room, caller].key, self.who[name].user_key, name, need)
 
     def _moderate(self, room: str, caller: str) -> Iterable[Operation[Any]]:
         owner, key = self.who["owner" if caller == "owner" else "chief"], self.places[room, caller].key
         me = (owner, key, self.who[caller].user_key, caller)
-        yield membership.SetRole(owner, key, self.who["deputy"].user_key, "deputy", Role.MODERATOR)
-        yield membership.Ban(owner, key, self.who["barred"].user_key, "barred", None)
+        yield memberships.ChangeRole(owner, key, self.who["deputy"].user_key, "deputy", Role.MODERATOR)
+        yield memberships.BanFromRoom(owner, key, self.who["barred"].user_key, "barred", None)
         match caller:
             case "muted":
-                yield membership.Mute(*me, 3600)
+                yield memberships.MuteMember(*me, 3600)
             case "moderator":
-                yield membership.SetRole(*me, Role.MODERATOR)
+                yield memberships.ChangeRole(*me, Role.MODERATOR)
             case "removed":
-                yield membership.Kick(*me)
+                yield memberships.KickMember(*me)
             case "banned":
-                yield membership.Ban(*me, None)
+                yield memberships.BanFromRoom(*me, None)
 
     async def _write(self, changes: Iterable[Operation[Any]]) -> list[Any]:
         return await asyncio.gather(*(self._journal.write(change) for change in changes))
@@ -159,7 +165,7 @@ def _key(made: Any) -> int:
 
 def _add_users(conn: Connection) -> None:
     for name in (*CALLERS, *OTHERS):
-        key = users.add(conn, name, name_key(name), None, now_ms())
+        key = users.add(conn, name, None, now_ms())
         assert key is not None
         if name == "admin":
             users.set_admin(conn, key, True)

@@ -20,5 +20,5 @@ async def lite(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
 async def http(lite: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
     """Omar's client of `lite`."""
     headers = {"Authorization": f"Bearer {await lite.register('omar')}"}
-    async with httpx.AsyncClient(base_url=lite.url, verify=NO_TLS, headers=headers, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=lite.url, verify=NO_TLS, headers=headers, timeout=30) as client:
         yield client

@@ -17,7 +17,7 @@ class SignedIn:
     """A token until it is refused, then a fresh one; of another user once this one cannot sign in any more."""
 
     def __init__(self) -> None:
-        self._http = httpx.Client(base_url=os.environ["TIDINGS_FUZZED"], timeout=20)
+        self._http = httpx.Client(base_url=os.environ["TIDINGS_FUZZED"], timeout=30)
         self._names = (f"omar{number}" for number in count())
         self._who = {"username": "omar", "password": PASSWORD}
 

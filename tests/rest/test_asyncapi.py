@@ -1,4 +1,4 @@
-"""The AsyncAPI document: what goes over a live connection, in both gateways."""
+"""The AsyncAPI document describes live connections, for both gateways."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def resolve(reference: dict[str, Any]) -> Any:
     return resolve(found) if "$ref" in found else found
 
 
+@pytest.mark.long
 def test_the_official_parser_has_nothing_to_complain_of() -> None:
     judged = subprocess.run(
         [node("@asyncapi/parser"), SCRIPTS / "asyncapi.mjs"],

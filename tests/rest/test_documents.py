@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.routing import Route
 
 import server.actions
 from server.dispatch import Registry
-from server.gateways import openapi
+from server.gateways import openapi, typescript
+from server.gateways.dialects import messenger_rest
+from server.gateways.dialects.registry import mounted
 from server.gateways.schemas import ALWAYS, errors
 from tests.support.client import REGISTRY
+from tests.support.node import running_node
 
 ROUTED = [action for action in REGISTRY if action.http is not None]
 
@@ -29,9 +34,53 @@ def test_the_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
     assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
 
 
-def test_the_document_names_every_route_and_no_other(document: dict[str, Any]) -> None:
+_NOT_OF_THE_INTERFACE = re.compile(
+    r"/(docs(/assets/.*)?|openapi\.json|asyncapi\.json|health/(live|ready)|metrics|((assets|emoji)/.*)?|[\w-]+\.\w+)"
+)
+"""The documents themselves, the page's files, and what those ask who run the server."""
+
+
+@pytest.mark.parametrize("dev_tokens", [False, True])
+async def test_the_document_names_every_route_that_is_served_and_no_other(
+    sqlite_url: str, tmp_path: Path, dev_tokens: bool
+) -> None:
+    async with running_node(sqlite_url, tmp_path, dev_tokens=dev_tokens) as node:
+        served = {
+            f"{method} {route.path}"
+            for route in node.app.web.routes
+            if isinstance(route, Route) and not _NOT_OF_THE_INTERFACE.fullmatch(route.path)
+            for method in route.methods or ()
+            if route.name != messenger_rest.OTHER_ROUTES and (dev_tokens or route.path != "/token")
+        }
+        async with httpx.AsyncClient(base_url=node.url) as http:
+            document = (await http.get("/openapi.json")).json()
     described = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
-    assert described == {action.http for action in ROUTED}
+    assert described == served
+    assert {action.http for action in ROUTED} < described
+    assert len(described) == len(ROUTED) + len(mounted(dev_tokens=dev_tokens)) > len(ROUTED)
+
+
+def test_each_route_of_a_dialect_has_its_answers_and_its_tag(document: dict[str, Any]) -> None:
+    """The messenger's are in its envelope, whatever the status; the others refuse with problem details."""
+    tags = {tag["name"] for tag in document["tags"]}
+    found = [
+        operation
+        for path, methods in document["paths"].items()
+        if not path.startswith("/api/")
+        for operation in methods.values()
+    ]
+    names = {operation["operationId"] for methods in document["paths"].values() for operation in methods.values()}
+    assert len(names) == len(ROUTED) + len(found)
+    for operation in found:
+        (tag,) = operation["tags"]
+        assert tag in tags
+        for status, answer in operation["responses"].items():
+            ((kind, content),) = answer["content"].items()
+            if tag == "dialect: messenger":
+                assert kind == "application/json"
+                assert _resolve(document, content["schema"])["required"] == ["Message", "Data"]
+            else:
+                assert kind == ("application/json" if int(status) < 400 else "application/problem+json")
 
 
 @pytest.mark.parametrize("action", ROUTED, ids=lambda action: action.name)
@@ -80,7 +129,7 @@ def test_what_can_be_said_over_http_only_so_is_in_the_document(document: dict[st
     message = document["paths"]["/api/messages"]["post"]
     (key,) = message["parameters"]
     assert (key["in"], key["name"], key["required"]) == ("header", "Idempotency-Key", False)
-    assert document["servers"] == [{"url": "/", "description": "Where this document is from"}]
+    assert document["servers"] == [{"url": "/", "description": "The server of this document"}]
 
 
 def _resolve(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -98,32 +147,44 @@ async def test_the_document_is_served(http: httpx.AsyncClient, document: dict[st
     assert answer.json() == document
 
 
+async def test_the_types_are_served(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/contract.ts")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
+    assert answer.text == typescript.render(REGISTRY)
+
+
 class _Links(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[str] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attributes]
+        assert "style" not in names, "the policy allows nothing that is written in the page"
+        assert tag != "script" or "src" in names
         self.found += [value for name, value in attributes if name in ("src", "href") and value]
 
 
 async def test_the_page_is_shown_and_loads_nothing_from_other_hosts(http: httpx.AsyncClient) -> None:
     page = await http.get("/docs")
     assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
-    assert "/openapi.json" in page.text
     assert "://" not in page.text
-    # Unless told not to, Swagger UI asks another host to judge the document.
-    assert '"validatorUrl": null' in page.text
-    assert page.headers["Content-Security-Policy"].startswith("default-src 'self';")
-    assert "http" not in page.headers["Content-Security-Policy"]
+    policy = page.headers["Content-Security-Policy"].split("; ")
+    assert {"default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'"} <= set(policy)
+    assert not any("unsafe" in directive or "http" in directive for directive in policy)
+
+    start = (await http.get("/docs/assets/start.js")).text
+    assert 'url: "/openapi.json"' in start
+    assert "://" not in start
+    assert "validatorUrl: null" in start, "unless told not to, Swagger UI asks another host to judge the document"
 
     links = _Links()
     links.feed(page.text)
-    assert sorted(link.rpartition(".")[2] for link in links.found) == ["css", "js", "png"]
+    assert sorted(link.rpartition(".")[2] for link in links.found) == ["css", "js", "js", "png"]
     for link in links.found:
         assert link.startswith("/docs/assets/")
         asset = await http.get(link)
         assert asset.status_code == 200
-        assert len(asset.content) > 500
+        assert len(asset.content) > 200
         expected = {"css": "text/css", "js": "text/javascript", "png": "image/png"}[link.rpartition(".")[2]]
         assert asset.headers["Content-Type"].startswith(expected)

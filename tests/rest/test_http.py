@@ -1,19 +1,16 @@
-"""REST as HTTP: what is not a good request is answered as a problem, whatever is wrong with it."""
+"""REST as HTTP: every bad request is answered as a problem."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-import sqlite3
 from pathlib import Path
 
 import httpx
 import pytest
 
-from server.gateways import rest
 from server.gateways.rest import MAX_BODY
-from tests.db import postgresql
 from tests.rest.problems import problem
 from tests.support.client import REGISTRY
 from tests.support.node import RunningNode, running_node
@@ -152,7 +149,7 @@ async def test_nobody_gets_in_without_a_token_where_one_is_due(lite: RunningNode
         problem(await anyone.post("/api/topics", content=b"{"), "unauthenticated")
 
 
-async def test_a_caller_who_goes_away_in_the_middle_of_a_body_is_no_fault(
+async def test_a_client_that_disconnects_within_a_body_causes_no_error(
     lite: RunningNode, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "tidings")
@@ -160,80 +157,15 @@ async def test_a_caller_who_goes_away_in_the_middle_of_a_body_is_no_fault(
     reader, writer = await asyncio.open_connection(host, int(port))
     token = http.headers["Authorization"]
     writer.write(
-        f"POST /api/topics HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nContent-Length: 100\r\n"
+        f"POST /api/topics HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {token}\r\nContent-Length: 100\r\n"
         "Expect: 100-continue\r\n\r\n".encode()
     )
-    assert b"100" in await asyncio.wait_for(reader.readline(), 10)  # it waits for the body now
+    assert b"100" in await asyncio.wait_for(reader.readline(), 30)  # it waits for the body now
     writer.write(b'{"topic')
     writer.close()
     await writer.wait_closed()
     await lite.stop()  # waits for the request to end
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
-
-
-async def test_health_says_whether_the_process_answers_and_whether_it_can_write(
-    lite: RunningNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    probes = 0
-    database = lite.node.database
-    probe = database.probe
-
-    async def counted() -> None:
-        nonlocal probes
-        probes += 1
-        await probe()
-
-    monkeypatch.setattr(database, "probe", counted)
-    async with httpx.AsyncClient(base_url=lite.url, timeout=20) as http:
-        for path in ("/health/live", "/health/ready"):
-            answer = await http.get(path)
-            assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
-        other = sqlite3.connect(tmp_path / "tidings.sqlite3", isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        monkeypatch.setattr(rest, "READY_TIMEOUT_S", 0.2)
-        probes = 0
-        answers = await asyncio.gather(*(http.get("/health/ready") for _ in range(5)))
-        for answer in answers:
-            problem(answer, "unavailable", 503)
-        assert probes == 1  # however many ask, they do not queue up behind a store that hangs
-        assert (await http.get("/health/live")).status_code == 200
-        other.execute("ROLLBACK")
-        other.close()
-        monkeypatch.setattr(rest, "READY_TIMEOUT_S", 10)
-        assert (await http.get("/health/ready")).status_code == 200
-
-
-async def test_health_notices_a_database_that_takes_no_writes(
-    postgresql_url: str, postgresql_server: str, tmp_path: Path
-) -> None:
-    name = postgresql_url.partition("?")[0].rpartition("/")[2]
-
-    async def let(read_only: str) -> None:
-        await asyncio.to_thread(
-            postgresql.execute,
-            postgresql_server,
-            f"ALTER DATABASE {name} SET default_transaction_read_only = {read_only}",
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
-        )
-
-    async with (
-        running_node(postgresql_url, tmp_path) as node,
-        httpx.AsyncClient(base_url=node.url, timeout=20) as http,
-    ):
-        token = await node.register("omar")
-        await let("on")
-        async with asyncio.timeout(10):
-            while (answer := await http.get("/health/ready")).status_code == 200:
-                pass
-        problem(answer, "unavailable", 503)
-        refused = await http.post(
-            "/api/topics", json={"topic_name": "noticias"}, headers={"Authorization": f"Bearer {token}"}
-        )
-        problem(refused, "unavailable", 503)
-        await let("off")
-        async with asyncio.timeout(10):
-            while (answer := await http.get("/health/ready")).status_code != 200:
-                problem(answer, "unavailable", 503)
 
 
 async def test_other_origins_are_let_in_only_if_the_settings_say_so(sqlite_url: str, tmp_path: Path) -> None:

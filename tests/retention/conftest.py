@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.engine import Connection as Transaction
 
 from db.models import entries, rooms
-from server.delivery.retention import DAY_MS, now_ms
+from server.log.retention import DAY_MS, now_ms
 from tests.support.node import RunningNode, running_node
 
 

@@ -1,4 +1,4 @@
-"""Private rooms that are nobody's any more are cleared away when the devices that knew them have been told."""
+"""Private rooms without members are removed once the devices that knew them are notified."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from db.models import (
     search_documents,
     users,
 )
-from server.delivery import retention
+from server.log import retention
 from tests.delivery.support import fill, rest
 from tests.retention.conftest import Kept
 from tests.support.client import Client, connected

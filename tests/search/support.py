@@ -12,7 +12,7 @@ from db.models import entries, members, rooms, users
 from db.queries import log
 from db.queries.rows import EntryRow
 from db.queries.words import words
-from server.delivery.indexer import Indexer
+from server.log.indexer import Indexer
 from tests.support.client import DEADLINE_S, Client
 
 
@@ -40,7 +40,9 @@ async def index_all(database: Database) -> None:
 
 def fill(conn: Connection, contents: dict[int, list[str]]) -> None:
     """Rooms with logs of messages, room -> contents; user 1 is in all of them. Each is 1 ms after the other."""
-    conn.execute(insert(users).values(id=1, username="ana", created_at=0, disabled=False, admin=False))
+    conn.execute(
+        insert(users).values(id=1, username="ana", username_key="ana", created_at=0, disabled=False, admin=False)
+    )
     clock = 0
     for room_key, said in contents.items():
         head = len(said)
@@ -120,7 +122,7 @@ def wanted(conn: Connection) -> dict[tuple[int, int], list[str]]:
         entries.c.kind == "message", entries.c.deleted.is_(False)
     )
     return {
-        (room_key, seq): sorted({f"¶{room_key}", *words(content)})
+        (room_key, seq): sorted({f"{room_key}·{word}" for word in words(content)})
         for room_key, seq, content in conn.execute(messages)
     }
 

@@ -1,25 +1,32 @@
-"""The index follows the logs exactly, whatever interrupts it, and forgets what is to be forgotten."""
+"""The index follows the logs exactly, despite interruptions, and forgets deleted contents."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import random
 import signal
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, func, select
 
+import db.schema
 from db.engine import Database
 from db.models import rooms, search_documents
 from db.queries import consumers, search
 from db.queries.words import parse
-from server.delivery.indexer import Indexer
+from server.log.indexer import Indexer
 from tests.search.support import assert_index_is_of_the_logs, caught_up, change, fill, index_all
 from tests.support.client import DEADLINE_S
+from tests.support.depth import examples
 
 LOGS = {room_key: [f"alpha w{room_key} n{n}" for n in range(1, 31)] for room_key in (1, 2, 3)}
 
@@ -69,9 +76,9 @@ _KILLED = """
 import asyncio, os, signal, sys
 from db.engine import Database
 from db.queries import search
-from server.delivery import indexer
+from server.log import indexer
 
-indexer._STEP_ENTRIES = 7
+indexer._STEP_ENTRIES, indexer._LONGEST_STEP = 7, 1
 write, written = search.write_step, 0
 
 def write_and_die(conn, step):
@@ -110,7 +117,7 @@ async def test_an_indexer_that_is_killed_within_a_step_is_continued_exactly(data
 async def test_two_indexers_of_the_same_logs_do_everything_once(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.delivery.indexer._STEP_ENTRIES", 5)
+    monkeypatch.setattr("server.log.indexer._STEP_ENTRIES", 5)
     other = Database(database_url) if not database.is_sqlite else database
     if other is not database:
         await other.start()
@@ -183,7 +190,7 @@ async def test_what_retention_takes_is_not_found_and_not_indexed_again(database:
     assert await database.read(lambda conn: contents(conn, "w3")) == []
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(80), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(said=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=400))
 async def test_any_content_can_be_indexed_and_is_found_by_its_words(database: Database, said: str) -> None:
     class _Undo(Exception):
@@ -208,6 +215,29 @@ async def test_the_longest_messages_can_be_indexed(database: Database, one: str)
     await database.write(lambda conn: fill(conn, {1: [said]}))
     await index_all(database)
     await database.write(assert_index_is_of_the_logs)
+
+
+async def test_an_index_without_rooms_in_its_words_is_made_anew_by_the_migration(database: Database) -> None:
+    (path,) = (Path(db.schema.__file__).parent / "migrations/versions").glob("*_search_by_room.py")
+    migration = importlib.import_module(f"db.migrations.versions.{path.stem}")
+
+    def outdated(conn: Connection) -> None:
+        """As the version before had it."""
+        fill(conn, LOGS)
+        steps(conn)
+        old = "'¶1 alpha'" if conn.dialect.name == "sqlite" else "array_to_tsvector(ARRAY['¶1', 'alpha'])"
+        conn.exec_driver_sql(f"UPDATE search_words SET words = {old}")
+
+    def upgrade(conn: Connection) -> None:
+        with Operations.context(MigrationContext.configure(conn)):
+            migration.upgrade()
+
+    await database.write(outdated)
+    assert await database.read(lambda conn: contents(conn, "alpha")) == []
+    await database.write(upgrade)
+    await index_all(database)
+    await database.write(assert_index_is_of_the_logs)
+    assert len(await database.read(lambda conn: contents(conn, "alpha"))) == 90
 
 
 def _raw(conn: Connection) -> bytes:
@@ -273,3 +303,45 @@ async def test_a_purge_goes_on_while_messages_are_indexed(sqlite_url: str) -> No
     await index_all(database)
     await database.write(assert_index_is_of_the_logs)
     await database.stop()
+
+
+async def test_who_is_far_behind_takes_larger_steps(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs a transaction: in small ones, it would not keep up with who sends much."""
+    await database.write(lambda conn: fill(conn, {1: [f"w{n}" for n in range(3000)]}))
+    read_step, sizes = search.read_step, []
+
+    def noted(conn: Connection, keys: Any, entries: int, size: int) -> search.Step:
+        sizes.append(entries)
+        return read_step(conn, keys, entries, size)
+
+    monkeypatch.setattr(search, "read_step", noted)
+    indexer = Indexer(database)
+    await indexer.start()
+    await indexer.caught_up()
+    await indexer.stop()
+    assert sizes[:4] == [100, 200, 400, 800]
+    assert len(sizes) <= 8
+    await database.write(assert_index_is_of_the_logs)
+
+
+async def test_a_room_counts_as_behind_until_all_of_it_is_indexed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await database.write(lambda conn: fill(conn, {1: [f"w{n}" for n in range(3000)]}))
+    indexer, read_step = Indexer(database), search.read_step
+    looks: list[tuple[float, float, int]] = []
+
+    def looked(conn: Connection, *args: Any) -> search.Step:
+        now = time.monotonic()
+        looks.append((now, now - indexer.lag, indexer.rooms_behind))
+        return read_step(conn, *args)
+
+    monkeypatch.setattr(search, "read_step", looked)
+    indexer.appended([1])
+    await indexer.start()
+    await indexer.caught_up()
+    assert (indexer.rooms_behind, indexer.lag) == (0, 0)
+    await indexer.stop()
+    times, since, rooms = zip(*looks[:6], strict=True)  # of which each leaves more to be read
+    assert rooms == (1,) * 6
+    assert max(since) - min(since) < (times[-1] - times[0]) / 2

@@ -1,4 +1,4 @@
-"""Searching: what is found, by whom, and in which order."""
+"""Search: results, access and order."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from db.queries import search
-from server.delivery.indexer import Indexer
+from server.log.indexer import Indexer
 from tests.actions.conftest import People, code
 from tests.search.support import caught_up, found
 from tests.support.client import DEADLINE_S, Client, Refused, connected
+from tests.support.depth import examples
 from tests.support.node import RunningNode
 
 SAID = [
@@ -97,8 +98,8 @@ async def test_only_rooms_that_one_is_in_are_searched(people: People, monkeypatc
     room_id = (await say(omar, "needle just for you", username="diego"))[0]["room_id"]
     await caught_up(people.server.node.indexer)
     everything = ["needle just for you", "needle in secreto", "needle in abierto"]
-    for rooms_in_query in (256, 1):  # and for who is in more rooms than can be asked for
-        monkeypatch.setattr(search, "ROOMS_IN_QUERY", rooms_in_query)
+    for terms_in_query in (256, 1):  # in one statement, and in one for each room
+        monkeypatch.setattr(search, "TERMS_IN_QUERY", terms_in_query)
         assert await found(omar, "needle") == everything
         assert await found(omar, "needle", topic_name="secreto") == ["needle in secreto"]
         assert await found(omar, "needle", username="diego") == ["needle just for you"]
@@ -122,8 +123,8 @@ async def test_who_is_no_longer_in_a_room_finds_nothing_of_it(
     await caught_up(people.server.node.indexer)
     assert await found(people.diego, "needle") == ["needle"]
     await people.omar.ask("kick", room_id=room["room_id"], username="diego")
-    for rooms_in_query in (256, 0):
-        monkeypatch.setattr(search, "ROOMS_IN_QUERY", rooms_in_query)
+    for terms_in_query in (256, 1):
+        monkeypatch.setattr(search, "TERMS_IN_QUERY", terms_in_query)
         assert await found(people.diego, "needle") == []
         assert await code(people.diego, "search", query="needle", room_id=room["room_id"]) == "not_found"
 
@@ -202,7 +203,7 @@ _hostile = st.lists(
         ['"', "'", "*", "\\", " ", "(", ")", ":", "&", "|", "!", "<->", "-", "^", "+", "{", "}", ",", "%", "_"]
     )
     | st.sampled_from(
-        ["AND", "OR", "NOT", "NEAR(", "words", "room", "¶1", "a", "東", "\u0301", "ﷺ", "\u200d", "x:*", "1"]
+        ["AND", "OR", "NOT", "NEAR(", "words", "room", "¶1", "1·a", "a", "東", "\u0301", "ﷺ", "\u200d", "x:*", "1"]
     )
     | st.text(max_size=8),
     min_size=1,
@@ -210,7 +211,7 @@ _hostile = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(query=_hostile.map(lambda query: query[:256]))
 async def test_whatever_is_asked_for_is_answered_or_invalid(standing: tuple[RunningNode, Client], query: str) -> None:
     _, omar = standing
@@ -234,18 +235,18 @@ async def test_sending_does_not_wait_for_the_index(people: People) -> None:
 
 
 async def test_the_journal_tells_the_index_of_what_it_committed(
-    standing: tuple[RunningNode, Client],
+    standing: tuple[RunningNode, Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, omar = standing
     told: list[set[int]] = []
-    server.node.journal.appended = lambda room_keys: told.append(set(room_keys))
+    monkeypatch.setattr(server.node.indexer, "appended", lambda room_keys: told.append(set(room_keys)))
     await omar.ask("message", topic_name="noticias", content="hay")
     await omar.event("message", lambda message: message["content"] == "hay")
     assert [len(room_keys) for room_keys in told if room_keys] == [1]
 
 
 async def test_who_searches_right_after_sending_finds_it(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.delivery.indexer.SETTLE_S", DEADLINE_S)  # however slow the index is
+    monkeypatch.setattr("server.log.indexer.SETTLE_S", DEADLINE_S)  # however slow the index is
     await people.omar.ask("create", topic_name="noticias")
     for n in range(5):
         await people.omar.ask("message", topic_name="noticias", content=f"palabra{n}")

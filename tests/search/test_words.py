@@ -1,4 +1,4 @@
-"""What is a word, what a query asks for, and what is shown of a message."""
+"""Words of a text, words of a query, and the excerpt of a message."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class LiveClient(ABC):
         self, name: str, where: Callable[[dict[str, Any]], bool] = lambda _: True, deadline: float = DEADLINE_S
     ) -> dict[str, Any]:
         """The next event of that name (for which `where` holds) that was not taken yet."""
-        async with asyncio.timeout(deadline):
+        async with self._expecting(f"no such {name!r}", deadline):
             while True:
                 for at, (event, payload) in enumerate(self.events):
                     if event == name and at not in self._taken and where(payload):
@@ -85,10 +85,21 @@ class LiveClient(ABC):
 
     async def until(self, condition: Callable[[], bool], deadline: float = DEADLINE_S) -> None:
         """Wait until something holds of what was received."""
-        async with asyncio.timeout(deadline):
+        async with self._expecting("no event that makes the condition hold", deadline):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()
+
+    @asynccontextmanager
+    async def _expecting(self, failure: str, deadline: float) -> AsyncIterator[None]:
+        """Fail with what was received, if what is awaited within does not come."""
+        try:
+            async with asyncio.timeout(deadline):
+                yield
+        except TimeoutError:
+            ended = "; the connection has ended" if self.closed.is_set() else ""
+            last = "".join(f"\n  {name} {payload}"[:200] for name, payload in self.events[-12:])
+            raise AssertionError(f"{failure} within {deadline:g} s{ended}; last received:{last}") from None
 
     def of(self, name: str) -> list[dict[str, Any]]:
         """The payloads of all events of that name so far."""

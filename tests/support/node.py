@@ -13,7 +13,9 @@ from typing import Any
 
 import httpx
 
-from server.app import Application, Node, create_app
+from server.app import Application, create_app
+from server.fanout.connection import Connection
+from server.node import Node
 from server.serving import Server, listen
 from server.settings import Settings
 from tests.support.ports import port_of
@@ -38,6 +40,7 @@ class RunningNode:
         self._serving: asyncio.Task[None] | None = None
         self._socket: socket.socket | None = None
         self._port = port_of(self)
+        self._through = ""
         self.app: Application
         self.url = ""
 
@@ -51,11 +54,15 @@ class RunningNode:
         await self.app.node.start()
         self._socket = listen("127.0.0.1", self._port)
         self._port = self._socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self._port}"
+        self.url = self._through or f"http://127.0.0.1:{self._port}"
         server = _Server(self.app, "127.0.0.1", 0)
         self._server = server
         self._serving = asyncio.create_task(server.serve([self._socket]))
-        await asyncio.wait_for(server.listening.wait(), 10)
+        await asyncio.wait_for(server.listening.wait(), 30)
+
+    def through(self, url: str) -> None:
+        """From here on `url` is that of a proxy to it, also after a restart (where ports are kept: on Linux)."""
+        self.url = self._through = url
 
     async def stop(self) -> None:
         """Stop as on SIGTERM."""
@@ -66,6 +73,18 @@ class RunningNode:
             await self.app.node.stop()
         if self._socket is not None:
             self._socket.close()
+
+    def gone(self, username: str = "") -> asyncio.Event:
+        """Set when the next connection has ended: of a user, or of anybody."""
+        ended, remove = asyncio.Event(), self.node.hub.remove
+
+        def removing(connection: Connection) -> None:
+            remove(connection)
+            if username in ("", connection.principal.username):
+                ended.set()
+
+        self.node.hub.remove = removing  # type: ignore[method-assign]
+        return ended
 
     async def register(self, username: str, password: str = PASSWORD) -> str:
         """Make an account; returns its token."""
@@ -86,13 +105,14 @@ async def token_from(url: str, action: str, username: str, password: str = PASSW
 
 
 def settings_for(database_url: str, data_dir: Path, **changes: Any) -> Settings:
-    """Settings of a test: nothing from the environment, no rate limits."""
+    """Settings of a test: nothing from the environment, no rate limits, no rooms at first."""
     return Settings(
         _env_file=None,
         **{
             "database_url": database_url,
             "data_dir": data_dir,
             "rate_limits": "off",
+            "public_channel": "entry",
             "log_level": "warning",
             "secret_key": "a key for tests only, of 32 bytes and more",
             **changes,
@@ -104,7 +124,7 @@ def settings_for(database_url: str, data_dir: Path, **changes: Any) -> Settings:
 async def running_node(
     database_url: str, data_dir: Path, *, options: dict[str, Any] | None = None, **changes: Any
 ) -> AsyncIterator[RunningNode]:
-    """A running node; `changes` to its settings, `options` of `server.app.Node`."""
+    """A running node; `changes` to its settings, `options` as of `server.node.NodeOptions`."""
     node = RunningNode(settings_for(database_url, data_dir, **changes), **{"bcrypt_rounds": 4, **(options or {})})
     await node.start()
     try:

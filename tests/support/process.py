@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.node import PASSWORD, token_from
@@ -14,11 +15,27 @@ from tests.support.ports import port_of
 
 
 class ServerProcess:
-    def __init__(self, data_dir: Path, **environment: str) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        stderr: int | None = None,
+        arguments: Sequence[str] = (),
+        directory: Path | None = None,
+        **environment: str,
+    ) -> None:
+        """`stderr`: the descriptor that its log goes to; None: this process's own. `arguments`: more of them.
+
+        `directory`: where it runs; None: where this process does.
+        """
         self.data_dir = data_dir
+        self._arguments = arguments
+        self._directory = directory
+        self._stderr = stderr
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")} | {
             "TIDINGS_DATA_DIR": str(data_dir),
             "TIDINGS_RATE_LIMITS": "off",
+            "TIDINGS_PUBLIC_CHANNEL": "entry",
             "TIDINGS_LOG_LEVEL": "warning",
             **environment,
         }
@@ -32,6 +49,11 @@ class ServerProcess:
         assert self._process is not None, "not started"
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs: it was started, and has not ended."""
+        return self._process is not None and self._process.returncode is None
+
     async def start(self) -> None:
         """Serve, on the port of the time before if there was one; returns when it listens."""
         self._process = await asyncio.create_subprocess_exec(
@@ -43,8 +65,11 @@ class ServerProcess:
             "127.0.0.1",
             "--port",
             str(self._port),
+            *self._arguments,
+            cwd=self._directory,
             env=self._environment,
             stdout=asyncio.subprocess.PIPE,
+            stderr=self._stderr,
             start_new_session=True,
         )
         assert self._process.stdout is not None
@@ -62,6 +87,12 @@ class ServerProcess:
         except TimeoutError:
             await self.kill()
             raise
+
+    async def complaints(self) -> str:
+        """What it has written to its log; with `stderr=PIPE`, when it has ended."""
+        assert self._process is not None, "not started"
+        assert self._process.stderr is not None, "its log goes elsewhere"
+        return (await self._process.stderr.read()).decode()
 
     async def kill(self) -> None:
         """SIGKILL: no chance to clean up."""

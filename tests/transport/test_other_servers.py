@@ -1,4 +1,4 @@
-"""Under another ASGI server than its own, Tidings works over the ordinary path: nothing is taken over."""
+"""Under another ASGI server Tidings works over plain ASGI, without taking over sockets."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import pytest
 
 from tests.support.client import DEADLINE_S, Client, LiveClient, plainly_connected
 from tests.support.node import token_from
+
+pytestmark = pytest.mark.long
 
 SERVERS = ("granian", "hypercorn", "uvicorn, websockets", "uvicorn, websockets-sansio", "uvicorn, wsproto")
 WAYS = {"websocket": ["websocket"], "polling": ["polling"], "upgrade": ["polling", "websocket"]}
@@ -44,7 +46,7 @@ class Process:
         self._process.send_signal(signal.SIGTERM)
 
     async def ended(self) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await self._reading
             await self._process.wait()
 

@@ -1,4 +1,5 @@
-"""Who does not read is bounded in bytes, told why, closed in seconds, and loses nothing: over every way out."""
+"""A slow consumer is bounded in bytes, gets the reason, is closed in seconds and loses nothing: on every
+transport."""
 
 from __future__ import annotations
 
@@ -19,23 +20,28 @@ from websockets.exceptions import ConnectionClosed
 
 from bench.servers import Tidings
 from bench.slow_consumers import Plan, measure, world
-from server.app import Node, create_app
+from server.app import create_app
+from server.node import Node
 from server.serving import listen
-from server.transport.direct import HIGH_WATER, DirectWebSocket
-from server.transport.outlet import MAX_BUFFERED, Outlet
-from server.transport.session import SEPARATOR
+from server.transport.buffered_session import MAX_BUFFERED, BufferedSession
+from server.transport.engine_session import SEPARATOR
+from server.transport.uvicorn_server import UvicornWebSocket
+from server.transport.websocket_wire import HIGH_WATER
 from tests.conformance.wire import frame, running, serving, wired
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import PASSWORD, settings_for
 
 WAYS: dict[str, Any] = {
-    "taken over": DirectWebSocket,
+    "taken over": UvicornWebSocket,
     "over ASGI": "websockets-sansio",
-    "polling": DirectWebSocket,
-    "plain, taken over": DirectWebSocket,
+    "polling": UvicornWebSocket,
+    "plain, taken over": UvicornWebSocket,
     "plain, over ASGI": "websockets-sansio",
 }
+EVERY_WAY = [pytest.param(way, marks=pytest.mark.long if way.endswith("over ASGI") else ()) for way in WAYS]
 LINGER = {"linger": 1.0}
+SOON_S = 20.0
+"""Less than half a linger time of a minute, and than a heartbeat: neither has closed a connection by then."""
 BATCH = 20
 LONG = "x" * 16_000
 
@@ -52,9 +58,9 @@ class World:
         self.diego: Client
 
     @property
-    def session(self) -> Outlet | None:
+    def session(self) -> BufferedSession | None:
         """Omar's, as long as the server holds it."""
-        held: list[tuple[Outlet, Any]] = [
+        held: list[tuple[BufferedSession, Any]] = [
             *((socket.session, socket.data) for socket in self.node.socketio.server.sockets),
             *((session, session.data) for session in self.node.websocket.server.sessions if not session.closing),
         ]
@@ -71,7 +77,7 @@ class World:
         self.sent += number
         await self.diego.until(lambda: len(self.diego.of("message")) == self.sent)
 
-    async def send_until(self, buffered: int) -> Outlet:
+    async def send_until(self, buffered: int) -> BufferedSession:
         """Send until so many bytes wait for omar in the server."""
         while True:
             session = self.session
@@ -240,7 +246,7 @@ async def _entered(made: Omar, world: World, auth: dict[str, Any]) -> Omar:
 
 
 @contextmanager
-def lingering(session: Outlet) -> Iterator[None]:
+def lingering(session: BufferedSession) -> Iterator[None]:
     """A session that is closed meanwhile lets its client take its time to read what is left, and why."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session.server, "linger", 60.0)
@@ -251,8 +257,8 @@ def seqs(one: Omar) -> list[int]:
     return [message["seq"] for message in one.of("message")]
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_who_does_not_read_is_told_closed_and_resumes_without_loss(
+@pytest.mark.parametrize("way", EVERY_WAY)
+async def test_a_slow_consumer_gets_closing_is_closed_and_resumes_without_loss(
     way: str, sqlite_url: str, tmp_path: Path
 ) -> None:
     async with a_world(way, sqlite_url, tmp_path) as world:
@@ -269,7 +275,7 @@ async def test_who_does_not_read_is_told_closed_and_resumes_without_loss(
             assert most > MAX_BUFFERED // 2
             began = time.monotonic()
             await slow.until_closed()
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < SOON_S
             assert slow.of("closing") == [{"reason": "slow_consumer", "reconnect": True}]
             assert slow.packets[-1].startswith('42["closing",')
             got = seqs(slow)
@@ -279,21 +285,21 @@ async def test_who_does_not_read_is_told_closed_and_resumes_without_loss(
             assert got + seqs(back) == list(range(1, world.sent + 1))
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_who_never_reads_is_gone_in_seconds(way: str, sqlite_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", EVERY_WAY)
+async def test_a_client_that_never_reads_is_closed_within_seconds(way: str, sqlite_url: str, tmp_path: Path) -> None:
     async with a_world(way, sqlite_url, tmp_path) as world, omar(way, world):
         session = world.session
         assert session is not None
         while world.session is not None:
             await world.send()
-        async with asyncio.timeout(5):  # the linger time is one
+        async with asyncio.timeout(SOON_S):  # the linger time is one
             while not session.closed:
                 await world.diego.ask("get_rooms")
         if session.wire is not None:
             assert session.wire.disconnected
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EVERY_WAY)
 async def test_transient_events_are_dropped_first(way: str, sqlite_url: str, tmp_path: Path) -> None:
     async with a_world(way, sqlite_url, tmp_path) as world, omar(way, world) as slow:
         for typing in (True, False):  # it would end by itself, in a while
@@ -317,7 +323,7 @@ async def test_transient_events_are_dropped_first(way: str, sqlite_url: str, tmp
         await slow.until('42["typing",')
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EVERY_WAY)
 async def test_acknowledgements_that_are_not_read_count_too(way: str, sqlite_url: str, tmp_path: Path) -> None:
     async with a_world(way, sqlite_url, tmp_path) as world:
         await world.send(number=25)  # a page of 400 KB
@@ -341,7 +347,7 @@ async def test_acknowledgements_that_are_not_read_count_too(way: str, sqlite_url
 
 
 async def test_pongs_that_are_not_read_are_bounded_and_the_session_goes_on() -> None:
-    async with serving("engineio", DirectWebSocket) as server, wired(server, receive_buffer=65_536) as wire:
+    async with serving("engineio", UvicornWebSocket) as server, wired(server, receive_buffer=65_536) as wire:
         (session,) = server.engine.sockets.values()
         pings = frame(0x89, bytes(125)) * 1000
         most = 0
@@ -355,7 +361,7 @@ async def test_pongs_that_are_not_read_are_bounded_and_the_session_goes_on() -> 
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="the kernel has no such bound")
-def test_the_kernel_takes_little_for_who_does_not_read() -> None:
+def test_the_kernel_buffers_little_for_a_slow_consumer() -> None:
     with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()) as client:
         held, _ = listening.accept()
         with held:
@@ -379,6 +385,6 @@ def test_many_that_never_read_cost_little_and_nobody_else(tmp_path: Path) -> Non
     finally:
         server.stop()
     assert len(result.closed_after) == plan.slow
-    assert result.during.growth < plan.slow * 2e6
+    assert result.during.growth < plan.slow * 3e6  # without a bound it is three times that
     assert len(result.during.latencies) == plan.members * plan.rate * plan.seconds, "the others got everything"
     assert result.resumed == list(result.missed), "and so does who comes back"

@@ -15,7 +15,7 @@ import type {
   Room,
   RoomRef,
   ServerToClientEvents,
-} from "../../../web/src/contract.gen.ts";
+} from "./contract.ts";
 
 const auth: ConnectAuth = { token: "…", device: "laptop", cursors: { "a room": 41 } };
 const socket: Socket<ServerToClientEvents, ClientToServerEvents> = io("http://127.0.0.1:8000", { auth });

@@ -1,4 +1,4 @@
-"""Reads that go together: each sees what was committed before it was asked, and answers for itself alone."""
+"""Batched reads: each sees what was committed before its request, and fails alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from db.engine import Database
 from db.queries import progress, users
 from db.queries.rows import RoomRow
 from db.queries.users import DeviceRow
-from db.together import AT_MOST, Together
+from db.read_batcher import MAX_BATCH, ReadBatcher
 from tests.db.rows import add_room, add_user, count_rooms
 
 
@@ -25,14 +25,14 @@ async def test_those_who_ask_at_once_share_a_transaction(database: Database) -> 
         sizes.append(len(asked))
         return [-one for one in asked]
 
-    together = Together(database, query)
-    count = 2 * AT_MOST + 1
-    assert await asyncio.gather(*map(together.read, range(count))) == [-n for n in range(count)]
-    assert sizes == [AT_MOST, AT_MOST, 1]
-    assert await together.read(7) == -7
+    batcher = ReadBatcher(database, query)
+    count = 2 * MAX_BATCH + 1
+    assert await asyncio.gather(*map(batcher.read, range(count))) == [-n for n in range(count)]
+    assert sizes == [MAX_BATCH, MAX_BATCH, 1]
+    assert await batcher.read(7) == -7
 
 
-async def test_those_who_ask_soon_after_one_another_share_a_transaction_too(
+async def test_requests_shortly_after_one_another_share_a_transaction(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
@@ -47,12 +47,12 @@ async def test_those_who_ask_soon_after_one_another_share_a_transaction_too(
         sizes.append(len(asked))
         return asked
 
-    together = Together(database, query, gather_s=60)
-    monkeypatch.setattr("db.together.asyncio.sleep", sleep)
-    assert await together.read(0) == 0, "who is alone does not wait"
+    batcher = ReadBatcher(database, query, gather_s=60)
+    monkeypatch.setattr("db.read_batcher.asyncio.sleep", sleep)
+    assert await batcher.read(0) == 0, "who is alone does not wait"
     later = []
     for n in range(1, 4):
-        later.append(asyncio.create_task(together.read(n)))
+        later.append(asyncio.create_task(batcher.read(n)))
         await database.read(count_rooms)  # as long as one of its own would have taken
     over.set()
     assert await asyncio.gather(*later) == [1, 2, 3]
@@ -60,7 +60,7 @@ async def test_those_who_ask_soon_after_one_another_share_a_transaction_too(
     assert sizes == [1, 3]
 
 
-async def test_who_asks_while_a_transaction_is_under_way_sees_what_was_committed_until_then(sqlite: Database) -> None:
+async def test_a_read_sees_everything_committed_before_its_request(sqlite: Database) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def query(conn: Connection, asked: Sequence[str]) -> list[int]:
@@ -70,12 +70,12 @@ async def test_who_asks_while_a_transaction_is_under_way_sees_what_was_committed
             assert go_on.wait(10)
         return [found] * len(asked)
 
-    together = Together(sqlite, query)
-    first = asyncio.create_task(together.read("first"))
+    batcher = ReadBatcher(sqlite, query)
+    first = asyncio.create_task(batcher.read("first"))
     try:
         assert await asyncio.to_thread(begun.wait, 10)
         await sqlite.write(lambda conn: add_room(conn, 1))
-        second = asyncio.create_task(together.read("second"))
+        second = asyncio.create_task(batcher.read("second"))
         await asyncio.sleep(0)
     finally:
         go_on.set()
@@ -86,8 +86,8 @@ async def test_a_bad_one_fails_alone_and_one_that_is_given_up_holds_up_nobody(da
     def query(_: Connection, asked: Sequence[int]) -> list[int]:
         return [10 // one for one in asked]
 
-    together = Together(database, query)
-    good, bad, given_up, other = (asyncio.create_task(together.read(n)) for n in (1, 0, 2, 5))
+    batcher = ReadBatcher(database, query)
+    good, bad, given_up, other = (asyncio.create_task(batcher.read(n)) for n in (1, 0, 2, 5))
     await asyncio.sleep(0)
     given_up.cancel()
     assert (await good, await other) == (10, 2)
@@ -95,10 +95,12 @@ async def test_a_bad_one_fails_alone_and_one_that_is_given_up_holds_up_nobody(da
         await bad
 
 
-async def test_a_devices_rooms_cursors_and_session_are_found_for_many_at_once(database: Database) -> None:
+async def test_rooms_cursors_and_sessions_of_many_devices_are_queried_together(database: Database) -> None:
     def fill(conn: Connection) -> None:
         add_user(conn)
-        conn.execute(insert(models.users).values(id=2, username="diego", created_at=0, disabled=True))
+        conn.execute(
+            insert(models.users).values(id=2, username="diego", username_key="diego", created_at=0, disabled=True)
+        )
         for number in (1, 2, 3):
             add_room(conn, number)
         for key, user in ((1, 1), (2, 1), (3, 2)):

@@ -1,4 +1,4 @@
-"""WebSocket frames, sans I/O: the parser against the `websockets` library's own, however the stream is cut."""
+"""WebSocket frames, sans I/O: the parser compared with the `websockets` library's, however the stream is cut."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from server.transport import frames
-from server.transport.frames import FrameError, Message, Parser
+from server.transport import websocket_frames as frames
+from server.transport.websocket_frames import FrameError, FrameParser, WebSocketMessage
+from tests.support.depth import examples
 
 LIMIT = 70_000
 """Bytes of a message: some lengths beyond what two bytes can say."""
@@ -27,7 +28,7 @@ Outcome = tuple[list[tuple[int, bytes]], int | None]
 
 
 def ours(chunks: Iterable[bytes], limit: int = LIMIT) -> Outcome:
-    parser = Parser(limit)
+    parser = FrameParser(limit)
     came: list[tuple[int, bytes]] = []
     try:
         for chunk in chunks:
@@ -80,9 +81,11 @@ def _messages(draw: st.DrawFn) -> list[Frame]:
     cuts = draw(st.lists(st.integers(0, LIMIT), max_size=3))
     pieces = list(cut(payload, cuts))
     made = []
+    # The library counts a control frame as part of the message that it interrupts; ours does not, see below.
+    controls = st.lists(_controls, max_size=1 if len(payload) + 125 <= LIMIT else 0)
     for at, piece in enumerate(pieces):
         made.append(Frame(opcode if at == 0 else Opcode.CONT, piece, fin=at == len(pieces) - 1))
-        made += draw(st.lists(_controls, max_size=1))
+        made += draw(controls)
     return made
 
 
@@ -124,7 +127,7 @@ FAULTS: dict[str, tuple[bytes, int]] = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     parts=st.lists(_messages() | _controls.map(lambda frame: [frame]), max_size=4),
     end=st.just([]) | _closes,
@@ -170,12 +173,32 @@ def test_a_close_reason_that_is_not_utf_8_is_invalid_data() -> None:
     assert ours([stream]) == theirs(stream) == ([], 1007)
 
 
+@pytest.mark.parametrize(
+    ("size", "length"),
+    [
+        (0, b"\xfe\x00\x00"),
+        (125, b"\xfe\x00\x7d"),
+        (125, b"\xff" + (125).to_bytes(8, "big")),
+        (65_535, b"\xff" + (65_535).to_bytes(8, "big")),
+    ],
+)
+def test_a_length_in_more_bytes_than_it_needs_is_a_protocol_error(size: int, length: bytes) -> None:
+    """RFC 6455, section 5.2: the minimal number of bytes must be used. The library takes such lengths."""
+    before = sent(Frame(Opcode.TEXT, b"before"))
+    assert ours([before + masked(0x82, bytes(size), size=length)]) == ([(frames.TEXT, b"before")], 1002)
+
+
+@pytest.mark.parametrize("size", [125, 126, 65_535, 65_536])
+def test_a_length_in_its_shortest_form_is_taken(size: int) -> None:
+    assert ours([sent(Frame(Opcode.BINARY, bytes(size)))]) == ([(frames.BINARY, bytes(size))], None)
+
+
 def test_a_control_frame_in_a_message_is_no_part_of_its_size() -> None:
     stream = masked(0x02, bytes(100)) + masked(0x89, bytes(100)) + masked(0x80, bytes(20))
     assert ours([stream], limit=120) == ([(frames.PING, bytes(100)), (frames.BINARY, bytes(120))], None)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     messages=st.lists(st.text(max_size=200) | _payloads, max_size=5), at=st.lists(st.integers(0, 200_000), max_size=6)
 )
@@ -202,8 +225,8 @@ def test_a_message_costs_about_the_same_in_one_piece_and_in_many() -> None:
     size = 1_000_000
     stream = sent(Frame(Opcode.BINARY, bytes(size)))
     began = time.process_time()
-    parser = Parser(size)
-    came: list[Message] = []
+    parser = FrameParser(size)
+    came: list[WebSocketMessage] = []
     for at in range(0, len(stream), 50):
         came += parser.feed(stream[at : at + 50])
     assert len(came) == 1
@@ -211,10 +234,10 @@ def test_a_message_costs_about_the_same_in_one_piece_and_in_many() -> None:
 
 
 def test_fragments_of_nothing_take_no_memory() -> None:
-    parser = Parser(100)
+    parser = FrameParser(100)
     assert not list(parser.feed(masked(0x01)))
     assert not list(parser.feed(masked(0x00) * 10_000))
     kept = parser._fragments
     assert kept is not None
     assert len(kept) == 0
-    assert list(parser.feed(masked(0x80, b"end"))) == [Message(frames.TEXT, b"end")]
+    assert list(parser.feed(masked(0x80, b"end"))) == [WebSocketMessage(frames.TEXT, b"end")]

@@ -1,0 +1,228 @@
+"""Guessing a password is slow from any number of addresses, and cannot lock the owner out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Hashable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.auth import HASHES_WAITING, THREADS, Attempts
+from server.contract.errors import ActionError
+from tests.accounts.test_passwords import Gate, gate  # noqa: F401
+from tests.support.client import Refused, connected
+from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
+
+HOME = "127.4.4.4"
+ELSEWHERE = "127.5.5.5"
+CROWD = [f"127.6.{n // 200}.{n % 200 + 1}" for n in range(40)]
+LIMITED = {"rate_limits": "on", "limit_logins": "8/hour"}
+
+
+async def _ask(url: str, source: str, action: str, username: str, password: str) -> int:
+    """The status of an answer to a client at an address of this machine."""
+    transport = httpx.AsyncHTTPTransport(local_address=source, verify=NO_TLS)
+    async with httpx.AsyncClient(base_url=url, transport=transport, timeout=60) as http:
+        return (await http.post(f"/api/{action}", json={"username": username, "password": password})).status_code
+
+
+async def _guess(url: str, source: str, username: str = "omar") -> int:
+    return await _ask(url, source, "login", username, "wrong password")
+
+
+@pytest.fixture
+async def node(database_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
+    """Where omar has an account, made at home."""
+    async with running_node(database_url, tmp_path, **LIMITED) as node:
+        assert await _ask(node.url, HOME, "register", "omar", PASSWORD) == 201
+        yield node
+
+
+async def _guess_from_one(url: str) -> None:
+    answers = [await _guess(url, CROWD[0]) for _ in range(20)]
+    assert answers.count(401) == 1 + 4, "the first, and half the rate further ones"
+    assert answers[-1] == 429
+
+
+async def test_the_owner_signs_in_at_home_and_elsewhere_while_one_address_guesses(node: RunningNode) -> None:
+    await _guess_from_one(node.url)
+    assert await _ask(node.url, HOME, "login", "omar", PASSWORD) == 200
+    assert await _ask(node.url, ELSEWHERE, "login", "omar", PASSWORD) == 200
+    assert await _guess(node.url, CROWD[0]) == 429
+
+
+async def test_the_owner_signs_in_at_home_while_many_addresses_guess_also_after_a_restart(node: RunningNode) -> None:
+    for _ in range(2):
+        answers = [await _guess(node.url, source) for source in CROWD for _ in range(2)]
+        assert answers.count(401) == 8, "no more than the rate, however many addresses"
+        assert answers[-1] == 429
+        for _ in range(4):
+            assert await _ask(node.url, HOME, "login", "omar", PASSWORD) == 200
+        await node.stop()
+        await node.start()
+
+
+async def test_an_address_where_the_owner_has_signed_in_once_is_known(node: RunningNode) -> None:
+    assert await _ask(node.url, ELSEWHERE, "login", "omar", PASSWORD) == 200
+    for source in CROWD:
+        await _guess(node.url, source)
+    assert await _ask(node.url, ELSEWHERE, "login", "omar", PASSWORD) == 200
+    assert await _ask(node.url, "127.5.5.6", "login", "omar", PASSWORD) == 429
+
+
+async def test_a_known_address_is_held_when_it_guesses(node: RunningNode) -> None:
+    answers = [await _guess(node.url, HOME) for _ in range(10)]
+    assert answers == [401] * 8 + [429] * 2
+    assert await _ask(node.url, HOME, "login", "omar", PASSWORD) == 429
+    assert await _ask(node.url, ELSEWHERE, "login", "omar", PASSWORD) == 200
+
+
+async def test_accounts_that_do_not_exist_are_limited_alike(node: RunningNode) -> None:
+    """So the limits do not tell which accounts exist."""
+    for username in ("omar", "nobody"):
+        answers = [await _guess(node.url, source, username) for source in CROWD[:10] for _ in range(2)]
+        assert answers == [401, 401] * 4 + [429, 429] * 6, username
+
+
+async def test_what_others_guess_does_not_keep_the_owner_from_changing_the_password(node: RunningNode) -> None:
+    transport = httpx.AsyncHTTPTransport(local_address=HOME, verify=NO_TLS)
+    async with httpx.AsyncClient(base_url=node.url, transport=transport, timeout=60) as http:
+        account = {"username": "omar", "password": PASSWORD}
+        token = (await http.post("/api/login", json=account)).json()["token"]
+    for source in (HOME, *CROWD):
+        for _ in range(10):
+            await _guess(node.url, source)
+    assert await _ask(node.url, HOME, "login", "omar", PASSWORD) == 429
+    async with connected(node.url, token) as omar:
+        assert await omar.ask("change_password", password=PASSWORD, new_password="another password") == {}
+        with pytest.raises(Refused) as refused:
+            await omar.ask("deactivate", password=PASSWORD)
+        assert refused.value.code == "forbidden"
+        assert await omar.ask("deactivate", password="another password") == {}
+
+
+async def test_many_logins_of_one_address_do_not_keep_others_from_the_queue(
+    database_url: str,
+    tmp_path: Path,
+    gate: Gate,  # noqa: F811
+) -> None:
+    """A full queue makes room for other addresses, and their passwords are among the next to be checked."""
+    async with running_node(database_url, tmp_path) as node:
+        assert await _ask(node.url, HOME, "register", "omar", PASSWORD) == 201
+        flood = {asyncio.create_task(_guess(node.url, CROWD[0])) for _ in range(HASHES_WAITING + THREADS + 3)}
+        refused = await _answered(flood, 3)
+        elsewhere = asyncio.create_task(_ask(node.url, ELSEWHERE, "login", "omar", PASSWORD))
+        refused |= await _answered(flood - refused, 1)
+        assert {task.result() for task in refused} == {503}
+        home = asyncio.create_task(_ask(node.url, HOME, "login", "omar", PASSWORD))
+        async with httpx.AsyncClient(base_url=node.url, verify=NO_TLS) as http, asyncio.timeout(60):
+            waiting = f"tidings_bcrypt_waiting {HASHES_WAITING + THREADS + 1}"
+            while waiting not in (await http.get("/metrics")).text:
+                pass  # each look is a round trip
+        gate.open()
+        assert await asyncio.gather(home, elsewhere) == [200, 200]
+        assert set(await asyncio.gather(*(flood - refused))) == {401}
+        order = [password == PASSWORD.encode() for password in gate.checked]
+        assert order.count(True) == 2
+        assert sum(order[: THREADS + 6]) == 2
+
+
+async def _answered(tasks: set[asyncio.Task[int]], number: int) -> set[asyncio.Task[int]]:
+    done: set[asyncio.Task[int]] = set()
+    while len(done) < number:
+        some, _ = await asyncio.wait(tasks - done, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+        assert some, "nobody was answered"
+        done |= some
+    return done
+
+
+# -- without a server ------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _tries(attempts: Attempts, address: str, *, known: bool = False) -> bool:
+    try:
+        attempts.sign_in("omar", address, known=known)
+    except ActionError:
+        return False
+    return True
+
+
+def test_all_strangers_together_have_the_rate_in_every_hour() -> None:
+    clock = Clock()
+    attempts = Attempts("10/minute", "20/minute", "60/hour", clock)
+    tried: list[float] = []
+    for minute in range(600):
+        for n in range(200):
+            clock.now += 0.3
+            if _tries(attempts, f"10.{minute % 250}.{n % 20}.{n}"):
+                tried.append(clock.now)
+    in_an_hour = max(sum(begin <= at < begin + 3600 for at in tried) for begin in tried[::7])
+    assert 400 <= in_an_hour <= 600 + 10
+
+
+def test_an_owner_at_a_new_address_waits_at_most_until_all_addresses_of_the_crowd_have_tried_once() -> None:
+    clock = Clock()
+    attempts = Attempts("10/minute", "20/minute", "60/hour", clock)
+    crowd = [f"10.0.{n}.1" for n in range(100)]
+    for _ in range(30):  # of five a minute, less what the window keeps back
+        for address in crowd * 3:
+            _tries(attempts, address)
+        clock.now += 60
+        for address in crowd * 3:
+            _tries(attempts, address)
+    assert _tries(attempts, "203.0.113.9")
+
+
+def test_an_ipv6_site_counts_as_one_address_that_tries_first() -> None:
+    attempts = Attempts("10/hour", "20/minute", "60/hour", Clock())
+    tried = sum(_tries(attempts, f"2001:db8:7:{n:x}::1") for n in range(500))
+    assert tried == 1 + 5
+    assert _tries(attempts, "2001:db8:8::1")
+
+
+def test_right_passwords_use_up_nothing_of_what_strangers_have() -> None:
+    attempts = Attempts("10/hour", "20/minute", "60/hour", Clock())
+    for n in range(50):
+        attempts.sign_in("omar", f"10.0.0.{n}", known=False).succeeded()
+    assert sum(_tries(attempts, f"10.0.1.{n}") for n in range(50)) == 5
+
+
+def test_the_first_attempts_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.auth.attempts.FIRST_TRIES_KEPT", 10)
+    clock = Clock()
+    attempts = Attempts("10/minute", "20/minute", "60/hour", clock)
+    for n in range(100):
+        clock.now += 60
+        assert _tries(attempts, f"10.0.0.{n}")
+    assert len(attempts._tried) == 10
+
+
+@pytest.mark.parametrize("crowd", [1, 5, HASHES_WAITING])
+def test_a_full_queue_takes_from_the_longest_lane(crowd: int) -> None:
+    from server.auth.lanes import Lanes
+
+    queue: Lanes[tuple[Hashable, int]] = Lanes(HASHES_WAITING)
+    for n in range(2 * HASHES_WAITING):
+        queue.put(n % crowd, (n % crowd, n))
+    displaced = queue.put("owner", ("owner", 0))
+    assert len(queue) == HASHES_WAITING
+    if crowd == HASHES_WAITING:
+        assert displaced == ("owner", 0), "all lanes are as short as its own"
+        return
+    assert displaced is not None
+    assert displaced[0] != "owner"
+    served = [queue.get() for _ in range(crowd + 1)]
+    assert ("owner", 0) in served
+    left = [queue.get() for _ in range(HASHES_WAITING)]
+    assert left.count(None) == crowd + 1
+    assert len(queue) == 0

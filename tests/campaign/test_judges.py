@@ -1,0 +1,204 @@
+"""The campaigns' judges: what they take for broken is broken, and what they send is what they mean to send."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from websockets.frames import Frame, Opcode
+from websockets.protocol import SERVER, State
+from websockets.server import ServerProtocol
+
+from tests.campaign.__main__ import campaigns
+from tests.campaign.attack.doors import DOORS
+from tests.campaign.attack.frames import faults, strange
+from tests.campaign.support.lab import SECRET_KEY, Area, Lab, parser, run, slope
+from tests.campaign.support.load import Load, Reader, content_of, said
+from tests.campaign.support.report import BROKEN, ERROR, KEPT, SKIPPED, NotTried, Report, Seen
+from tests.campaign.support.tokens import claims_of, forged, make
+from tests.campaign.support.wire import PONG, TEXT, frame
+from tests.crash.checker import Ack, Entry, Law, Send, check
+
+
+def options(tmp_path: Path, *arguments: str) -> argparse.Namespace:
+    return parser("").parse_args(["--quick", "--json", str(tmp_path / "figures.json"), *arguments])
+
+
+def area_of(**outcomes: Seen | Exception) -> Area:
+    area = Area("made up")
+
+    def make_check(outcome: Seen | Exception) -> Callable[[Lab], Any]:
+        async def one(_: Lab) -> Seen:
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        return one
+
+    for name, outcome in outcomes.items():
+        area.check(name)(make_check(outcome))
+    return area
+
+
+KEPT_ONE, BROKEN_ONE = Seen(1, "x", "x", True), Seen(1, "x", "y", False)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "status"),
+    [
+        ({"a": KEPT_ONE}, 0),
+        ({"a": KEPT_ONE, "b": BROKEN_ONE}, 1),
+        ({"a": KEPT_ONE, "b": NotTried("no rights")}, 0),
+        ({"a": BROKEN_ONE, "b": ValueError("of the check's own")}, 2),
+    ],
+)
+def test_only_kept_promises_end_with_status_0(outcomes: dict[str, Any], status: int, tmp_path: Path) -> None:
+    assert run("x", [area_of(**outcomes)], options(tmp_path)) == status
+    told = json.loads((tmp_path / "figures.json").read_text())
+    kinds = [(NotTried, SKIPPED), (Exception, ERROR), (Seen, KEPT)]
+    expected = [
+        BROKEN if outcome is BROKEN_ONE else next(verdict for kind, verdict in kinds if isinstance(outcome, kind))
+        for outcome in outcomes.values()
+    ]
+    assert [row["verdict"] for row in told["checks"]] == expected
+
+
+def test_a_check_that_is_cancelled_by_what_it_tries_is_an_error_and_the_others_go_on(tmp_path: Path) -> None:
+    area = area_of(after=KEPT_ONE)
+
+    async def cancelled(_: Lab) -> Seen:
+        raise asyncio.CancelledError
+
+    area.checks.insert(0, ("cancelled", cancelled))
+    assert run("x", [area], options(tmp_path)) == 2
+
+
+def test_the_runner_finds_the_campaigns() -> None:
+    assert {"attacks", "faults", "soak"} <= campaigns().keys()
+
+
+def test_the_table_names_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report("x", seed=1)
+    report.add("area", "promise", Seen(7, "nothing", "something", False), 0.5)
+    line = capsys.readouterr().out
+    assert [cell.strip() for cell in line.strip().strip("|").split("|")] == [
+        *("promise", "7", "nothing", "something", BROKEN)
+    ]
+
+
+def test_a_slope_is_that_of_least_squares() -> None:
+    assert slope([(0, 1), (1, 3), (2, 5)]) == 2
+    assert slope([(0, 5), (1, 5), (2, 5)]) == 0
+    assert slope([(0, 0), (1, 2), (2, 0)]) == 0
+
+
+class Story:
+    """A load whose story is made up: two messages, and one reader with cursors who has both."""
+
+    def __init__(self) -> None:
+        self.load = Load(None, "", 1)  # type: ignore[arg-type]  # nothing is asked of it
+        self.load.rooms = ["r"]
+        self.log = []
+        reader = Reader("ws", "reader0", "d0", exact=True)
+        reader.begin()
+        for seq, client_id in enumerate(("writer0-1", "writer0-2"), 1):
+            self.load.sends.append(Send("writer0", "r", client_id))
+            self.load.acks.append(Ack("writer0", client_id, "r", seq, f"m{seq}"))
+            self.log.append(Entry("r", seq, f"m{seq}", "writer0", client_id, content=client_id))
+            message = {"room_id": "r", "seq": seq, "id": f"m{seq}", "content": content_of(client_id)}
+            reader.take("message", message)
+        self.reader = reader
+        self.load.readers.append(reader)
+
+    def laws(self) -> set[Law]:
+        return {law for law, _ in check(self.load.history(self.log, {"r": len(self.log)}))}
+
+
+def test_a_sound_story_breaks_no_law() -> None:
+    assert Story().laws() == set()
+
+
+def test_what_goes_wrong_in_a_story_is_seen() -> None:
+    lost = Story()
+    lost.log.pop()
+    assert Law.LOST in lost.laws()
+    gap = Story()
+    del gap.reader.records[0].received[0]
+    assert Law.GAP in gap.laws()
+    behind = Story()
+    del behind.reader.records[0].received[1]
+    assert Law.GAP in behind.laws()
+    repeat = Story()
+    repeat.reader.records[0].received.append(repeat.reader.records[0].received[1])
+    assert Law.REPEAT in repeat.laws()
+    twice = Story()
+    twice.log.append(twice.log[1]._replace(seq=3))
+    assert Law.TWICE in twice.laws()
+    reset = Story()
+    reset.reader.records[0].reset.append("r")
+    assert Law.KNOWN in reset.laws()
+
+
+def test_a_content_that_lost_a_byte_is_nobodys() -> None:
+    whole = content_of("writer0-7")
+    assert said(whole) == "writer0-7"
+    assert said(whole[:-1]) != "writer0-7"
+    other = Story()
+    one = other.reader.records[0].received[0]
+    other.reader.records[0].received[0] = one._replace(content=said(content_of("writer0-1")[:-1]))
+    assert Law.CONVERGED in other.laws()
+
+
+def test_frames_are_those_of_rfc_6455() -> None:
+    def parsed(data: bytes) -> list[Frame]:
+        protocol = ServerProtocol(state=State.OPEN, max_size=None)
+        assert protocol.side is SERVER
+        protocol.receive_data(data)
+        return [event for event in protocol.events_received() if isinstance(event, Frame)]
+
+    for size in (0, 1, 125, 126, 65_535, 65_536, 70_001):
+        (one,) = parsed(frame(TEXT, b"x" * size))
+        assert (one.opcode, bytes(one.data), one.fin) == (Opcode.TEXT, b"x" * size, True)
+    assert [one.opcode for one in parsed(frame(PONG, b"x") + frame(TEXT, b"y"))] == [Opcode.PONG, Opcode.TEXT]
+    text = '{"a":"é👍"}'.encode()
+    for name, cut in strange().items():
+        whole = b"".join(bytes(one.data) for one in parsed(b"".join(cut(text))) if one.opcode < Opcode.CLOSE)
+        assert whole == text, name
+
+
+def test_broken_frames_are_broken_for_another_implementation_too() -> None:
+    for name, (data, codes) in faults().items():
+        protocol = ServerProtocol(state=State.OPEN, max_size=1_000_000)
+        protocol.receive_data(data)
+        messages = protocol.events_received()
+        # It takes lengths that are not minimal, as many do, and leaves it to its caller to decode text.
+        if "needs none" in name or codes == {1007} or (name == "a length of 100 MB" and protocol.parser_exc is None):
+            continue
+        assert protocol.parser_exc is not None, (name, messages)
+
+
+def test_forged_tokens_are_not_taken_by_another_implementation() -> None:
+    """But for those that only the key's holder can make, and whose claims are for the server to judge."""
+    good = make(
+        {"sub": "omar", "sid": "s1", "iat": 1, "exp": 4_102_444_800, "iss": "tidings", "aud": "tidings"}, SECRET_KEY
+    )
+    options = {"require": ["sub", "sid", "iat", "exp", "iss", "aud"]}
+    assert jwt.decode(good, SECRET_KEY, ["HS256"], options, audience="tidings", issuer="tidings") == claims_of(good)
+    names = [name for name, _ in forged(good, SECRET_KEY, "s2", "diego")]
+    assert len(names) == len(set(names)) >= 95
+    taken = []
+    for name, token in forged(good, SECRET_KEY, "s2", "diego"):
+        try:
+            jwt.decode(token, SECRET_KEY, ["HS256"], options, audience="tidings", issuer="tidings")
+            taken.append(name)
+        except Exception:
+            continue
+    claims = ("exp ", "until ", "sub ", "sid ", "iat ", "nbf ")
+    assert [name for name in taken if not name.startswith(claims)] == []
+    assert len(DOORS) == 11

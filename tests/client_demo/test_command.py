@@ -1,0 +1,51 @@
+"""The command `tidings-chat`: where it is, which server it takes, and what it says without its extra."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.client_demo.conftest import Cli, Server
+from tests.support.node import PASSWORD
+
+
+async def test_the_command_is_installed_and_takes_the_server_from_the_environment(cli: Cli, server: Server) -> None:
+    command = Path(sys.executable).with_name("tidings-chat")
+    done = await cli.execute(
+        [str(command), "--state", str(cli.state), "--user", "omar", "--register", "create", "noticias"],
+        TIDINGS_SERVER=server.url,
+    )
+    assert done == (0, "#noticias\n", "")
+    status, _, err = await cli.execute(
+        [str(command), "--user", "omar", "--password", PASSWORD, "rooms"], TIDINGS_SERVER="ftp://nowhere"
+    )
+    assert status == 2
+    assert "give it as http://host:port" in err
+
+
+@pytest.mark.parametrize("missing", ["httpx", "prompt_toolkit", "rich", "aiohttp", "aiosqlite"])
+def test_without_its_extra_it_says_how_to_install_it(missing: str) -> None:
+    program = f"""
+import sys
+import importlib.machinery
+
+real = importlib.machinery.PathFinder
+
+class Without:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return None if name.partition(".")[0] == {missing!r} else real.find_spec(name, path, target)
+
+sys.meta_path = [Without if finder is real else finder for finder in sys.meta_path]
+from client_demo.__main__ import main
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert f"not installed: {missing}" in done.stderr
+    assert 'pip install "tidings[client]"' in done.stderr

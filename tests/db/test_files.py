@@ -1,0 +1,152 @@
+"""The files of an open SQLite database are removed, replaced, truncated or damaged."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+import db.sqlite
+from db.connections import READERS
+from db.engine import Database, StoreUnavailable
+from tests.db.rows import add_room, count_rooms
+
+
+@pytest.fixture
+def path(sqlite_url: str) -> Path:
+    return Path(sqlite_url.removeprefix("sqlite:///"))
+
+
+@pytest.fixture
+async def database(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    """An open database with three rooms, which looks at its files before each transaction."""
+    monkeypatch.setattr(db.sqlite, "FILES_S", 0.0)
+    database = Database(sqlite_url)
+    await database.start()
+    await add(database, 1, 2, 3)
+    yield database
+    await database.stop()
+
+
+async def add(database: Database, *keys: int) -> None:
+    for key in keys:
+        await database.write(lambda conn, key=key: add_room(conn, key))  # type: ignore[misc]
+
+
+def rooms_in(path: Path) -> int:
+    """How many rooms another process finds; the file must be sound."""
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        (count,) = other.execute("SELECT count(*) FROM room").fetchone()
+        return int(count)
+
+
+def overwrite(path: Path) -> None:
+    """All but the first page."""
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+
+
+def together(query: Callable[[Connection], int]) -> Callable[[Connection], int]:
+    """A read that ends only when all readers are reading."""
+    return lambda conn: (BARRIER.wait(10), query(conn))[1]
+
+
+BARRIER = threading.Barrier(READERS)
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("replaced", [False, True], ids=["gone", "replaced"])
+async def test_nothing_is_committed_while_files_are_missing_or_replaced(
+    database: Database, path: Path, suffix: str, replaced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, aside = f"{path}{suffix}", f"{path}-aside"
+    os.rename(file, aside)
+    if replaced:
+        shutil.copy(aside, file)
+    for brief in (True, False, True):
+        with pytest.raises(StoreUnavailable, match="missing or replaced"):
+            await database.write(lambda conn: add_room(conn, 4), brief=brief)
+        assert not database.wrote_within(1e9)
+    with pytest.raises(StoreUnavailable):
+        await database.probe()
+    assert await asyncio.gather(*(database.read(together(count_rooms)) for _ in range(READERS))) == [3] * READERS
+    assert os.access(file, os.F_OK) == replaced, "a new file was made in its place"
+    assert caplog.text.count("until the file is back") == 1, "logged once"
+    os.rename(aside, file)
+    await add(database, 5)
+    assert await database.read(count_rooms) == 4
+    await database.stop()
+    assert rooms_in(path) == 4
+
+
+async def test_what_a_log_holds_that_is_gone_is_saved_into_the_database(
+    database: Database, path: Path, tmp_path: Path
+) -> None:
+    os.unlink(f"{path}-wal")
+    with pytest.raises(StoreUnavailable):
+        await add(database, 4)
+    assert rooms_in(Path(shutil.copy(path, tmp_path / "alone"))) == 3
+    await database.stop()
+    assert rooms_in(path) == 3
+
+
+@pytest.mark.parametrize("left", [0, 1, 40])
+async def test_a_log_that_was_cut_is_neither_written_to_nor_brought_home(
+    database: Database, path: Path, tmp_path: Path, left: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.truncate(f"{path}-wal", left)
+    for key in (4, 5):
+        with pytest.raises(StoreUnavailable, match="cut"):
+            await add(database, key)
+    assert os.stat(f"{path}-wal").st_size == left
+    assert "damaged" in caplog.text
+    await database.stop()
+    assert rooms_in(Path(shutil.copy(path, tmp_path / "alone"))) == 0, "what is missing is not written as zeros"
+
+
+async def test_a_log_that_was_cut_and_then_appended_to_is_not_brought_home(
+    database: Database, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db.sqlite, "FILES_S", 1e9)
+    os.truncate(f"{path}-wal", 0)
+    await add(database, 4)  # it was looked just before the cut
+    await database._store.checkpoint()  # type: ignore[union-attr]
+    with pytest.raises(StoreUnavailable, match="cut"):
+        await add(database, 5)
+    await database.stop()
+    assert rooms_in(Path(shutil.copy(path, tmp_path / "alone"))) == 0
+
+
+async def test_a_log_that_another_process_has_brought_home_and_emptied_is_gone_on_with(
+    database: Database, path: Path
+) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+        assert os.stat(f"{path}-wal").st_size == 0
+        await add(database, 4, 5)
+    await database.stop()
+    assert rooms_in(path) == 5
+
+
+async def test_damage_that_any_connection_finds_stops_all_writing(
+    database: Database, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await database._store.checkpoint()  # type: ignore[union-attr]
+    overwrite(path)
+    await add(database, 4)  # the writer has its pages at hand
+    with pytest.raises(StoreUnavailable, match="malformed"):
+        await database.read(lambda conn: conn.exec_driver_sql("SELECT * FROM entry, user, device").all())
+    assert not database.wrote_within(1e9)
+    with pytest.raises(StoreUnavailable, match="damaged"):
+        await add(database, 5)
+    assert "nothing is written until" in caplog.text

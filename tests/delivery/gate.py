@@ -1,0 +1,52 @@
+"""Holds one access to the database, as long as a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from db.engine import Database
+
+NOT_ASKED_FOR = (
+    *("tidings.search", "tidings.sessions", "tidings.retention", "tidings.purge", "tidings.head_check"),
+    *("presence", "subscriptions to rooms", "check of suspected rooms", "repair of a room"),
+)
+"""Tasks that go to the database for nobody. No visit waits for them: it may be over before they are held."""
+
+
+class Gate:
+    """Holds one access to the database after it was answered. Of those that the server makes for its clients."""
+
+    def __init__(self, database: Database, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+        self._left = 0
+        self.held, self._released = asyncio.Event(), asyncio.Event()
+        original = getattr(database, kind)
+
+        async def access(*args: Any, **options: Any) -> Any:
+            task = asyncio.current_task()
+            mine = self._counts(task.get_name() if task is not None else "")
+            try:
+                return await original(*args, **options)
+            finally:
+                if mine:
+                    self.held.set()
+                    await self._released.wait()
+
+        monkeypatch.setattr(database, kind, access)
+
+    def _counts(self, task: str) -> bool:
+        if not self._left or task in NOT_ASKED_FOR:
+            return False
+        self._left -= 1
+        return not self._left
+
+    def hold(self, nth: int) -> None:
+        """Hold the nth access from now on."""
+        self._left = nth
+        self.held, self._released = asyncio.Event(), asyncio.Event()
+
+    def release(self) -> None:
+        self._left = 0
+        self._released.set()

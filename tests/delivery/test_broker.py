@@ -1,0 +1,244 @@
+"""The guarantees of every broker, and the encoding of notices between nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from db.queries.rooms import Snapshot
+from db.queries.rows import EntryRow, RoomRow
+from server.contract.errors import CloseReason
+from server.contract.events import MemberChange
+from server.fanout.broker import Broker, MemoryBroker
+from server.log.notices import (
+    Appended,
+    Channel,
+    Joined,
+    Left,
+    Notice,
+    Personal,
+    PresenceChanged,
+    RoomChannel,
+    Transient,
+    UserChannel,
+    UserPresence,
+    Withdrawn,
+    decode,
+    encode,
+)
+from tests.delivery.brokers import HarmfulBroker, LinkedBroker, Wire
+from tests.delivery.support import make_topic
+from tests.support.client import DEADLINE_S, connected
+from tests.support.node import running_node
+
+ONLY_SOCKETIO = True
+
+ROOM = RoomRow(7, "room7", "topic", True, "notícias", None, None, 1, 3, 2, 3, 2, 0)
+MESSAGE = EntryRow(
+    7, 1, "message", "m1", 5, "omar", "c1", "hola 👋", None, '["diego"]', 1, 1_700_000_000_000, None, False
+)
+EDIT = EntryRow(7, 2, "edit", None, 5, "omar", None, None, None, "{}", 1, 2, None, False, 1, None, MESSAGE)
+NOTICES: dict[str, tuple[Channel, Notice]] = {
+    "appended": (RoomChannel(7), Appended(7, [MESSAGE, EDIT], 2)),
+    "transient": (RoomChannel(7), Transient(7, "typing", {"typing": True}, "c", 200, 3, frozenset({5, 6}))),
+    "joined": (UserChannel(5), Joined(5, Snapshot(ROOM, "member", 1, 0, 0, EDIT, None, False))),
+    "joined an empty room": (UserChannel(5), Joined(5, Snapshot(ROOM, "owner", 0, 0, 0, None, "diego", True))),
+    "left": (UserChannel(5), Left(5, 7, "room7", MemberChange.KICKED)),
+    "personal": (UserChannel(5), Personal(5, "receipt", {"read_seq": 2, "who": None})),
+    "presence": (RoomChannel(7), PresenceChanged(7, [UserPresence(5, {"online": True}, frozenset({9}))])),
+    "withdrawn": (UserChannel(5), Withdrawn(5, None, CloseReason.TOKEN_REVOKED)),
+}
+
+
+@pytest.mark.parametrize("kind", NOTICES)
+def test_a_notice_comes_back_from_its_bytes_as_it_was(kind: str) -> None:
+    assert decode(encode(*NOTICES[kind])) == NOTICES[kind]
+
+
+def test_every_kind_of_notice_has_been_to_bytes_and_back() -> None:
+    assert {type(notice) for _, notice in NOTICES.values()} == set(Notice.__args__)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x01",
+        b"\x02[]",
+        b"\x01[]",
+        b"\x01null",
+        b'\x01["room",7,"Gone",{}]',
+        b'\x01["room",7,"Left",{}]',
+        encode(*NOTICES["joined"])[:-1],
+        encode(*NOTICES["withdrawn"]).replace(b"token_revoked", b"no_such_reason"),
+    ],
+)
+def test_bytes_that_are_no_notice_are_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="not a notice"):
+        decode(data)
+
+
+# -- every implementation --------------------------------------------------------------------------------------------
+
+MakeBroker = Callable[[], Broker]
+
+
+def in_memory() -> MakeBroker:
+    return MemoryBroker
+
+
+def over_a_wire() -> MakeBroker:
+    wire = Wire()
+    return lambda: LinkedBroker(wire)
+
+
+NODES = {"memory": (in_memory, 1), "a wire": (over_a_wire, 3)}
+"""Each implementation, and how many nodes it joins."""
+
+
+class Listener:
+    """A node's broker, and what it has received."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.received: list[Notice] = []
+        self._arrived = asyncio.Event()
+
+    def receive(self, notice: Notice) -> None:
+        self.received.append(notice)
+        self._arrived.set()
+
+    async def until(self, count: int) -> list[Notice]:
+        async with asyncio.timeout(DEADLINE_S):
+            while len(self.received) < count:
+                self._arrived.clear()
+                await self._arrived.wait()
+        return self.received
+
+
+@pytest.fixture(params=NODES)
+async def nodes(request: pytest.FixtureRequest) -> AsyncIterator[list[Listener]]:
+    make, count = NODES[request.param]
+    make_broker = make()
+    listeners = [Listener(make_broker()) for _ in range(count)]
+    for one in listeners:
+        await one.broker.start(one.receive)
+    yield listeners
+    for one in listeners:
+        await one.broker.stop()
+
+
+async def test_a_notice_reaches_every_subscribed_node_and_its_publisher(nodes: list[Listener]) -> None:
+    channel, notice = NOTICES["appended"]
+    for one in nodes:
+        await one.broker.subscribe(channel)
+    nodes[0].broker.publish(channel, notice)
+    for one in nodes:
+        assert await one.until(1) == [notice]
+
+
+async def test_a_subscription_takes_effect_on_its_own_node_with_the_call(nodes: list[Listener]) -> None:
+    channel, notice = NOTICES["left"]
+    subscribed: Awaitable[None] = nodes[0].broker.subscribe(channel)
+    nodes[0].broker.publish(channel, notice)
+    assert nodes[0].received == [notice]
+    await subscribed
+
+
+async def test_an_awaited_subscription_takes_effect_on_every_node(nodes: list[Listener]) -> None:
+    channel, notice = NOTICES["joined"]
+    await nodes[0].broker.subscribe(channel)
+    nodes[-1].broker.publish(channel, notice)
+    assert await nodes[0].until(1) == [notice]
+
+
+async def test_subscribing_twice_is_subscribing_once(nodes: list[Listener]) -> None:
+    channel, notice = NOTICES["presence"]
+    await nodes[0].broker.subscribe(channel)
+    await nodes[0].broker.subscribe(channel)
+    nodes[-1].broker.publish(channel, notice)
+    assert await nodes[0].until(1) == [notice]
+    nodes[0].broker.unsubscribe(channel)
+    nodes[0].broker.unsubscribe(channel)
+    nodes[0].broker.publish(channel, notice)
+    assert nodes[0].received == [notice]
+
+
+async def test_only_what_is_subscribed_to_is_received(nodes: list[Listener]) -> None:
+    await nodes[0].broker.subscribe(RoomChannel(5))
+    _, notice = NOTICES["personal"]
+    nodes[-1].broker.publish(UserChannel(5), notice)  # the same key, of the other kind
+    nodes[-1].broker.publish(RoomChannel(5), notice)
+    assert await nodes[0].until(1) == [notice]
+
+
+async def test_a_user_is_online_while_any_node_has_them(nodes: list[Listener]) -> None:
+    first, last = nodes[0].broker, nodes[-1].broker
+    first.online(1, True)
+    last.online(2, True)
+    for one in nodes:
+        assert await one.broker.who_is_online() == {1, 2}
+        assert await one.broker.who_is_online([2, 3]) == {2}
+        assert await one.broker.who_is_online([]) == set()
+    first.online(1, False)
+    first.online(1, False)
+    assert await last.who_is_online([1, 2]) == {2}
+
+
+async def test_nothing_is_received_after_the_end(nodes: list[Listener]) -> None:
+    channel, notice = NOTICES["withdrawn"]
+    ended = nodes.pop(0)
+    await ended.broker.subscribe(channel)
+    for one in nodes:
+        await one.broker.subscribe(channel)
+    await ended.broker.stop()
+    ended.broker.publish(channel, notice)
+    for one in nodes:
+        one.broker.publish(channel, notice)
+        await one.until(1)
+    assert ended.received == []
+
+
+# -- a broker that keeps nothing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_members_get_every_entry_once_in_order_if_notices_are_lost_or_reordered(
+    sqlite_url: str, tmp_path: Path, seed: int
+) -> None:
+    """And a session that is withdrawn ends: its notice may be lost, but not the check of sessions."""
+    broker = HarmfulBroker(seed)
+    often = {"broker": broker, "head_check_s": 0.05, "session_check_s": 0.05, "presence_s": 0.01}
+    async with running_node(sqlite_url, tmp_path, options=often) as server:
+        omar, diego, satoshi = [await server.register(name) for name in ("omar", "diego", "satoshi")]
+        room_id = await make_topic(server.url, omar, "noticias", diego, satoshi)
+        async with connected(server.url, omar) as sender, connected(server.url, diego) as reader:
+            for n in range(60):
+                await sender.ask("message", room_id=room_id, content=str(n))
+                await sender.ask("typing", room_id=room_id, typing=n % 2 == 0)
+                if n % 10 == 0:
+                    await sender.ask("read", room_id=room_id, seq=n + 1)
+                    async with connected(server.url, satoshi):
+                        pass
+            wanted = [str(n) for n in range(60)]
+            await reader.until(lambda: reader.contents() == wanted)
+            await sender.until(lambda: sender.contents() == wanted)
+            async with connected(server.url, await server.login("diego"), device="other") as other:
+                await other.ask("logout")
+                assert (await other.event("closing"))["reason"] == "token_revoked"
+        faults = {fault for _, fault in broker.harm}
+        assert {"lose", "repeat", "delay", "reorder"} <= faults
+        assert {Appended, Transient, PresenceChanged} <= {kind for kind, fault in broker.harm if fault == "lose"}
+
+
+def test_a_harmful_broker_harms_every_kind_of_notice() -> None:
+    broker = HarmfulBroker(1)
+    for _ in range(200):
+        for channel, notice in NOTICES.values():
+            broker.publish(channel, notice)
+    kinds = {type(notice) for _, notice in NOTICES.values()}
+    for fault in ("lose", "repeat", "delay", "reorder"):
+        assert {kind for kind, befell in broker.harm if befell == fault} == kinds

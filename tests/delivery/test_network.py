@@ -1,0 +1,123 @@
+"""The guarantees hold on a bad network: a replay completes, and nothing is lost or repeated."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from tests.delivery.support import BAD, TRANSPORTS, fill, make_topic, over, rest, seqs
+from tests.e2e.javascript import run
+from tests.support.client import Client, LiveClient, PlainClient
+from tests.support.network import Conditions, network
+from tests.support.node import running_node
+
+LATENCY = Conditions(delay=0.015)
+
+
+@pytest.mark.parametrize(
+    ("transports", "missed"),
+    [(None, 3000), (["polling"], 700), (["websocket"], 3000)],
+    ids=["default", "polling", "websocket"],
+)
+async def test_a_stock_javascript_client_gets_a_long_replay_whatever_carries_it(
+    sqlite_url: str, tmp_path: Path, transports: list[str] | None, missed: int
+) -> None:
+    """By default it begins with polling, and moves to a WebSocket in the middle of the replay."""
+    async with running_node(sqlite_url, tmp_path) as server, network(server.url, LATENCY, LATENCY) as slow:
+        omar, diego = await server.register("omar"), await server.register("diego")
+        room_id = await make_topic(server.url, omar, "noticias", diego)
+        await fill(server.node.database, "omar", {room_id: ["x" * 100] * missed})
+        device = {"url": slow.url, "token": diego, "device": "browser", "transports": transports}
+        got = await run("replay.mjs", device | {"room_id": room_id, "after": 0, "upto": missed, "quiet_ms": 15_000})
+        assert got["outcome"] == "whole", got
+        assert (got["connects"], got["gaps"], got["repeats"]) == (1, 0, 0), got
+        assert got["transport"] == ("polling" if transports == ["polling"] else "websocket")
+
+
+@pytest.mark.parametrize("door", [*TRANSPORTS, "plain"])
+async def test_a_device_whose_links_are_cut_again_and_again_gets_every_entry_once(
+    sqlite_url: str, tmp_path: Path, door: str
+) -> None:
+    make = PlainClient if door == "plain" else over(TRANSPORTS[door])["Client"]
+    async with running_node(sqlite_url, tmp_path) as server, network(server.url, BAD, BAD, seed=1) as bad:
+        omar, diego = await server.register("omar"), await server.register("diego")
+        room_id = await make_topic(server.url, omar, "noticias", diego)
+        await fill(server.node.database, "omar", {room_id: ["x" * 300] * 600})
+        got: list[int] = []
+        async with rest(server.url, omar) as http:
+            for visit in range(5):
+                client: LiveClient = make(bad.url, diego, device="phone", cursors={room_id: len(got)})
+                await client.connect(ready=False)
+                if visit == 4:
+                    await client.event("ready")
+                last = (await http.post("/api/messages", json={"room_id": room_id, "content": "live"})).json()["seq"]
+                goal = last if visit == 4 else min(len(got) + 25 * (visit + 1), last)
+                await client.until(lambda client=client, goal=goal: seqs(client, room_id)[-1:] >= [goal])
+                assert bad.cut() > 0
+                with contextlib.suppress(Exception):  # whatever it says of a link that is gone
+                    await client.close()
+                got += seqs(client, room_id)
+                assert got == list(range(1, len(got) + 1))
+        assert got == list(range(1, 606))
+
+
+async def test_a_slow_poller_stays_connected_however_much_it_still_has_to_fetch(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    """A poll takes few packets: a PING behind a long queue comes after the time that it has to be answered in."""
+    often = {"ping_interval": 0.3, "ping_timeout": 1.5, "max_buffered": 256 * 1024}
+    missed, fetched = 1400, 1200
+    async with (
+        running_node(sqlite_url, tmp_path, options={"engine": often}) as server,
+        network(server.url, Conditions(delay=0.03), Conditions(delay=0.03)) as slow,
+    ):
+        omar, diego = await server.register("omar"), await server.register("diego")
+        room_id = await make_topic(server.url, omar, "noticias", diego)
+        await fill(server.node.database, "omar", {room_id: ["x"] * missed})
+        first: Client = over(["polling"])["Client"](slow.url, diego, device="phone")
+        await first.connect(ready=False)
+        await first.until(lambda: len(seqs(first, room_id)) >= fetched or first.closed.is_set())
+        assert slow.cut() > 0
+        with contextlib.suppress(Exception):
+            await first.close()
+        got = len(seqs(first, room_id))
+        assert got >= fetched, "its connection ended"
+        # What a heartbeat proves is what had been fetched before it, not what was queued.
+        second: Client = over(["polling"])["Client"](slow.url, diego, device="phone")
+        await second.connect()
+        again = seqs(second, room_id)
+        assert again == list(range(again[0], missed + 1))
+        assert again[0] <= got + 1
+        assert again[0] > 1, "no heartbeat proved anything"
+        await second.close()
+
+
+@pytest.mark.parametrize("make", [Client, PlainClient], ids=["socketio", "plain"])
+async def test_a_slow_link_brings_a_long_replay_in_one_connection(
+    sqlite_url: str, tmp_path: Path, make: type[LiveClient]
+) -> None:
+    """A PING waits behind what was written before it: that its PONG is late does not mean that the client is gone."""
+    often = {"ping_interval": 0.7, "ping_timeout": 0.7}
+    missed = 150
+    async with (
+        running_node(sqlite_url, tmp_path, options={"engine": often, "websocket": often}) as server,
+        network(server.url, down=Conditions(rate=300_000, buffer=65_536)) as slow,
+    ):
+        omar, diego = await server.register("omar"), await server.register("diego")
+        room_id = await make_topic(server.url, omar, "noticias", diego)
+        await fill(server.node.database, "omar", {room_id: ["x" * 6000] * missed})
+        first = make(slow.url, diego, device="phone")
+        await first.connect(ready=False)
+        await first.until(lambda: len(seqs(first, room_id)) == missed or first.closed.is_set())
+        assert seqs(first, room_id) == list(range(1, missed + 1))
+        slow.cut()
+        with contextlib.suppress(Exception):
+            await first.close()
+        slow.conditions["down"] = Conditions()
+        # What has arrived was proved as it came, though the client never said so.
+        second = make(slow.url, diego, device="phone")
+        await second.connect()
+        assert len(seqs(second, room_id)) < missed
+        await second.close()

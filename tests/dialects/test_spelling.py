@@ -1,0 +1,80 @@
+"""In every dialect a username is shown as registered, and found in any case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import jwt
+
+from tests.dialects.test_channels import entered
+from tests.dialects.test_messenger import Person
+from tests.dialects.test_rooms import chatting
+from tests.dialects.test_topics import talking
+from tests.support.client import connected
+from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
+
+
+async def test_the_topics_dialect(gateway: RunningNode) -> None:
+    tokens = {name: await gateway.register(name) for name in ("Omar", "EderLopez")}
+    async with talking(gateway.url, tokens["Omar"]) as omar, talking(gateway.url, tokens["EderLopez"]) as eder:
+        await omar.ask("create", topic_name="cave", is_private=True)
+        await omar.ask("invite", topic_name="cave", username="ederlopez")
+        await omar.ask("message", topic_name="EDERLOPEZ", content="hello")
+        pushed = await eder.until("hello")
+        assert (pushed["topic_name"], pushed["sender"]) == ("Omar", "Omar")
+        assert (await eder.ask("message", topic_name="omar", content="hi"))["topic_name"] == "Omar"
+        pushed = await omar.until("hi")
+        assert (pushed["topic_name"], pushed["sender"]) == ("EderLopez", "EderLopez")
+
+
+async def test_the_messenger(gateway: RunningNode) -> None:
+    brian = await Person(gateway.url, "BrianYork").create()
+    user2 = await Person(gateway.url, "user2").create()
+    conversation = await user2.talk_to("brianyork")
+    (found,) = await brian.ask("GET /conversation")
+    assert found["Members"] == ["BrianYork", "user2"]
+    assert (await user2.ask("GET /user/BRIANYORK"))["Username"] == "BrianYork"
+    assert (await user2.ask("GET /user/brianyork"))["LoggedOn"] is True
+    async with brian.listening() as brians, user2.listening() as others:
+        await brians.say({"User": "brianYORK", "Message": "Typing", "ConvId": conversation})
+        assert await others.next() == {"User": "BrianYork", "Message": "Typing", "ConvId": conversation}
+        await brian.say(conversation, "Hello")
+        assert (await others.told("New Message"))["Sender"] == "BrianYork"
+
+
+async def test_the_channels(gateway: RunningNode) -> None:
+    async with httpx.AsyncClient(base_url=gateway.url, verify=NO_TLS) as http:
+        who = {"login": "BrianYork", "password": PASSWORD}
+        assert (await http.post("/register", json=who)).json()["username"] == "BrianYork"
+        assert (await http.post("/login", json=who | {"login": "brianyork"})).is_success
+    async with entered(gateway, "OtherUser", "pub_ws") as channel:
+        await channel.say("hello")
+        assert await channel.message() == ("OtherUser", "hello")
+
+
+async def test_the_chat_rooms(gateway: RunningNode) -> None:
+    async with connected(gateway.url, await gateway.register("Host")) as host:
+        await host.ask("create", topic_name="room one")
+    async with chatting(gateway, "testUser") as test, chatting(gateway, "otherUser") as other:
+        await test.connect_to("room one")
+        connected_to = await other.ok("connect_to_room", username="OTHERUSER", roomName="room one")
+        assert connected_to["usernames"] == ["otherUser", "testUser"]
+        assert (await test.push("user_joined"))["username"] == "otherUser"
+        await other.ok("send_message", message="hi")
+        assert (await test.push("message"))["username"] == "otherUser"
+    token = await gateway.login("TESTUSER")
+    async with chatting(gateway, "testuser", token) as test:
+        await test.connect_to("room one")
+
+
+async def test_a_token_for_trying_out(sqlite_url: str, tmp_path: Path) -> None:
+    async with (
+        running_node(sqlite_url, tmp_path, dev_tokens=True) as node,
+        httpx.AsyncClient(base_url=node.url, verify=NO_TLS) as http,
+    ):
+        for typed in ("EderLopez", "ederlopez"):
+            token = (await http.get("/token", params={"username": typed})).json()["token"]
+            assert jwt.decode(token, options={"verify_signature": False})["sub"] == "EderLopez"
+            async with connected(node.url, token) as eder:
+                assert eder.of("ready")[0]["username"] == "EderLopez"

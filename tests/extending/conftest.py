@@ -1,0 +1,78 @@
+"""Servers with an application: a stock one, and Tidings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import socketio
+import uvicorn
+
+from server.serving import listen
+from tests.support.node import RunningNode, running_node
+
+USERS = ("omar", "diego", "memoor")
+
+
+class Serving:
+    """Where an application runs, and a token for each of `USERS`."""
+
+    def __init__(self, url: str, sio: socketio.AsyncServer, installed: Any, tokens: dict[str, str]) -> None:
+        self.url = url
+        self.sio = sio
+        self.installed = installed
+        self.tokens = tokens
+        self.node: RunningNode
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+@asynccontextmanager
+async def on_stock(install: Callable[[socketio.AsyncServer], Any], _: Path, **options: Any) -> AsyncIterator[Serving]:
+    """The application on python-socketio's own server, under uvicorn."""
+    sio = socketio.AsyncServer(async_mode="asgi", **options)
+    installed = install(sio)
+    server = _Server(
+        uvicorn.Config(socketio.ASGIApp(sio), log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    )
+    with listen("127.0.0.1", 0) as listening:
+        task = asyncio.create_task(server.serve([listening]))
+        await asyncio.wait_for(server.listening.wait(), 10)
+        try:
+            yield Serving(f"http://127.0.0.1:{listening.getsockname()[1]}", sio, installed, dict.fromkeys(USERS, "-"))
+        finally:
+            server.should_exit = True
+            await task
+
+
+@asynccontextmanager
+async def on_tidings(
+    install: Callable[[socketio.AsyncServer], Any],
+    data_dir: Path,
+    *,
+    options: dict[str, Any] | None = None,
+    **changes: Any,
+) -> AsyncIterator[Serving]:
+    """The application on Tidings; `options` of its node, and `changes` to the settings."""
+    url = f"sqlite:///{data_dir}/tidings.db"
+    async with running_node(url, data_dir, options=options, **changes) as node:
+        tokens = {name: await node.register(name) for name in USERS}
+        serving = Serving(node.url, node.app.sio, install(node.app.sio), tokens)
+        serving.node = node
+        yield serving

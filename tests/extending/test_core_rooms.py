@@ -1,0 +1,133 @@
+"""`/` on `app.sio`: its rooms are the topics and conversations, its handlers the actions of the contract."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import socketio
+from sqlalchemy.engine import Connection as Transaction
+
+from tests.extending.conftest import Serving, on_tidings
+from tests.support.client import Client, PlainClient
+
+DEADLINE_S = 20.0
+
+
+class _TakesAnyEvent:
+    """A client that also takes events which are not of the contract."""
+
+    async def _event(self, event: str, *args: Any) -> None:
+        self.events.append((event, *args))  # type: ignore[attr-defined]
+        self._changed.set()  # type: ignore[attr-defined]
+
+
+class LiveClient(_TakesAnyEvent, Client): ...
+
+
+class LivePlainClient(_TakesAnyEvent, PlainClient): ...
+
+
+@pytest.fixture
+async def serving(tmp_path: Path) -> AsyncIterator[Serving]:
+    async with on_tidings(lambda sio: None, tmp_path) as serving:
+        yield serving
+
+
+async def members(serving: Serving) -> tuple[str, Client, Client, PlainClient]:
+    """A topic, omar (who made it) and diego over Socket.IO, and diego once more over `/ws`."""
+    omar = await LiveClient(serving.url, serving.tokens["omar"]).connect()
+    diego = await LiveClient(serving.url, serving.tokens["diego"]).connect()
+    plain = await LivePlainClient(serving.url, serving.tokens["diego"], device="plain").connect()
+    room_id: str = (await omar.ask("create", topic_name="ajedrez"))["room_id"]
+    await diego.ask("subscribe", topic_name="ajedrez")
+    await plain.event("room_added")
+    return room_id, omar, diego, plain
+
+
+async def test_an_emit_to_a_room_reaches_its_live_members_on_every_gateway_and_is_not_stored(
+    serving: Serving,
+) -> None:
+    sio: socketio.AsyncServer = serving.sio
+    room_id, omar, diego, plain = await members(serving)
+    outsider = await LiveClient(serving.url, serving.tokens["memoor"]).connect()
+    before = await entries(serving)
+    await sio.emit("scored", {"goals": 1}, room=room_id)
+    for client in (omar, diego, plain):
+        assert await client.event("scored") == {"goals": 1}
+    omar_sid = omar.sio.get_sid("/")
+    await sio.emit("scored", {"goals": 2}, room=room_id, skip_sid=omar_sid)
+    await sio.emit("only you", {"just": "you"}, to=omar_sid)
+    assert await diego.event("scored", lambda data: data["goals"] == 2)
+    assert await omar.event("only you") == {"just": "you"}
+    await sio.emit("everybody", {"hola": True})
+    for client in (omar, diego, plain, outsider):
+        assert await client.event("everybody") == {"hola": True}
+    assert [data["goals"] for data in omar.of("scored")] == [1]
+    assert outsider.of("scored") == []
+    assert await entries(serving) == before
+    await diego.ask("unsubscribe", topic_name="ajedrez")
+    await sio.emit("scored", {"goals": 3}, room=room_id)
+    await omar.event("scored", lambda data: data["goals"] == 3)
+    await sio.emit("the end", None)
+    await diego.event("the end")
+    assert [data["goals"] for data in diego.of("scored")] == [1, 2]
+    for client in (omar, diego, plain, outsider):
+        await client.close()
+
+
+async def entries(serving: Serving) -> int:
+    def count(conn: Transaction) -> int:
+        found: Any = conn.exec_driver_sql("SELECT count(*) FROM entry").scalar()
+        return int(found)
+
+    return await serving.node.node.database.read(count)
+
+
+async def test_rooms_and_participants_follow_the_memberships(serving: Serving) -> None:
+    sio: socketio.AsyncServer = serving.sio
+    room_id, omar, diego, plain = await members(serving)
+    omar_sid, diego_sid = omar.sio.get_sid("/"), diego.sio.get_sid("/")
+    assert sio.rooms(omar_sid) == [omar_sid, room_id]
+    assert {sid for sid, _ in sio.manager.get_participants("/", room_id)} == {omar_sid, diego_sid}
+    await diego.ask("unsubscribe", topic_name="ajedrez")
+    await diego.event("room_removed")
+    assert sio.rooms(diego_sid) == [diego_sid]
+    assert [sid for sid, _ in sio.manager.get_participants("/", room_id)] == [omar_sid]
+    assert sio.transport(omar_sid) == "websocket"
+    await sio.disconnect(diego_sid)
+    await diego.until(lambda: not diego.sio.connected)
+    assert sio.rooms(diego_sid) == []
+    assert {sid for sid, _ in sio.manager.get_participants("/", None)} == {omar_sid}
+    assert sio.rooms("nobody") == []
+    for client in (omar, diego, plain):
+        await client.close()
+
+
+async def test_what_is_the_cores_is_refused_with_a_reason(serving: Serving) -> None:
+    sio: socketio.AsyncServer = serving.sio
+    for event in ("message", "room_added", "closing", "disconnect"):
+        with pytest.raises(ValueError, match=f"`{event}` is an event of Tidings"):
+            await sio.emit(event, {}, room="any")
+    for unfit, reason in ((b"bytes", "must be JSON"), (("two", "arguments"), "one argument")):
+        with pytest.raises(ValueError, match=reason):
+            await sio.emit("scored", unfit)
+    with pytest.raises(ValueError, match="acknowledge no events"):
+        await sio.emit("scored", {}, to="sid", callback=print)
+    with pytest.raises(ValueError, match="`message` is an action of Tidings"):
+        sio.on("message", print)
+    with pytest.raises(ValueError, match="use a namespace of your own"):
+        sio.event(test_rooms_and_participants_follow_the_memberships)
+    with pytest.raises(ValueError, match="use a namespace of your own"):
+        sio.register_namespace(socketio.AsyncNamespace("/"))
+    for change in (sio.enter_room("sid", "room"), sio.leave_room("sid", "room"), sio.close_room("room")):
+        with pytest.raises(ValueError, match="topics and conversations"):
+            await change
+    with pytest.raises(ValueError, match="no sessions in `/`"):
+        await sio.get_session("sid")
+    async with asyncio.timeout(DEADLINE_S):
+        client = await Client(serving.url, serving.tokens["omar"]).connect()
+        await client.close()

@@ -1,0 +1,120 @@
+"""docs/extending.md runs as printed: the application with `tidings serve --app`, and its two clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from docs.generate import ROOT
+from tests.e2e.javascript import SCRIPTS, node
+from tests.support.process import ServerProcess
+
+PAGE = (ROOT / "docs/extending.md").read_text("utf-8")
+DEADLINE_S = 60.0
+SCRIPT = """
+import { play } from "./play.mjs";
+const { url, token, room } = JSON.parse(process.argv[2]);
+const moved = [];
+let win;
+const won = new Promise((resolve) => (win = resolve));
+const game = await play(url, token, room, (move) => moved.push(move), win);
+for (const square of ["e4", "d4", "c4"]) await game.move(square);
+console.log(JSON.stringify({ moved, winner: await won }));
+game.leave();
+"""
+
+
+def block(language: str, containing: str) -> str:
+    for found in re.finditer(rf"^```{language}\n(.*?)^```$", PAGE, re.M | re.S):
+        if containing in found[1]:
+            return found[1]
+    raise AssertionError(f"no block of {language} with {containing}")
+
+
+@pytest.fixture
+async def game(tmp_path: Path) -> AsyncIterator[ServerProcess]:
+    (tmp_path / "game.py").write_text(block("python", "create_app"))
+    process = ServerProcess(tmp_path / "data", arguments=("--app", "game:app"), directory=tmp_path)
+    await process.start()
+    yield process
+    assert await process.terminate() == 0
+
+
+async def room_of(process: ServerProcess, token: str) -> str:
+    headers = {"authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=process.url, headers=headers) as http:
+        answer = await http.post("/api/topics", json={"topic_name": "ajedrez"})
+        assert answer.is_success, answer.text
+        room_id: str = answer.json()["room_id"]
+        return room_id
+
+
+async def test_the_game_runs_with_the_stock_python_client(game: ServerProcess) -> None:
+    token = await game.register("omar")
+    room = await room_of(game, token)
+    program: dict[str, Any] = {}
+    exec(block("python", "AsyncClient()"), program)
+    moved: asyncio.Queue[Any] = asyncio.Queue()
+    won: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    client = await program["play"](game.url, token, room, moved.put_nowait, won.set_result)
+    for number, square in enumerate(("e4", "d4", "c4"), 1):
+        assert await client.call("move", (room, square), namespace="/game") == number
+        assert await asyncio.wait_for(moved.get(), DEADLINE_S) == {"player": "omar", "square": square}
+    assert await asyncio.wait_for(won, DEADLINE_S) == {"room_id": room, "player": "omar"}
+    await client.disconnect()
+
+
+async def test_the_game_runs_with_the_stock_javascript_client(game: ServerProcess, tmp_path: Path) -> None:
+    token = await game.register("diego")
+    room = await room_of(game, token)
+    (tmp_path / "play.mjs").write_text(block("js", "socket.io-client"))
+    (tmp_path / "script.mjs").write_text(SCRIPT)
+    (tmp_path / "node_modules").symlink_to(SCRIPTS / "node_modules")
+    given = json.dumps({"url": game.url, "token": token, "room": room})
+    process = await asyncio.create_subprocess_exec(
+        node(), str(tmp_path / "script.mjs"), given, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        printed, _ = await asyncio.wait_for(process.communicate(), DEADLINE_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    said = json.loads(printed)
+    assert said["winner"] == {"room_id": room, "player": "diego"}
+    assert [move["square"] for move in said["moved"]] == ["e4", "d4", "c4"]
+
+
+@pytest.mark.parametrize(
+    ("app", "why"),
+    [
+        ("game", "write MODULE:ATTRIBUTE"),
+        ("nowhere:app", "there is no module nowhere"),
+        ("json:dumps", "is not what server.app.create_app() returns"),
+    ],
+)
+async def test_an_application_that_cannot_be_served_is_refused_with_a_reason(
+    tmp_path: Path, app: str, why: str
+) -> None:
+    process = ServerProcess(tmp_path, stderr=asyncio.subprocess.PIPE, arguments=("--app", app), directory=tmp_path)
+    with pytest.raises(RuntimeError, match="exit status 1"):
+        await process.start()
+    assert why in await process.complaints()
+
+
+async def test_an_application_may_import_what_the_server_does_not_use(tmp_path: Path) -> None:
+    (tmp_path / "game.py").write_text(
+        "import aiohttp, requests, rich, socketio\n"
+        "from server.app import create_app\n"
+        "socketio.AsyncClient()\n"
+        "app = create_app()\n"
+    )
+    process = ServerProcess(tmp_path / "data", arguments=("--app", "game:app"), directory=tmp_path)
+    await process.start()
+    assert await process.terminate() == 0

@@ -1,0 +1,118 @@
+"""What is used of python-socketio, python-engineio and uvicorn beyond their documented interfaces is still there.
+
+When one of them is raised and this fails, the message names what is gone or has changed. The uses stand in
+`server/transport/python_socketio.py` and `server/transport/uvicorn_server.py`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import engineio
+import pytest
+import socketio
+import uvicorn
+from engineio.async_socket import AsyncSocket
+from socketio import packet
+from socketio.msgpack_packet import MsgPackPacket
+from uvicorn.middleware.proxy_headers import _TrustedHosts
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+METHODS: dict[Any, dict[str, str]] = {
+    socketio.AsyncServer: {
+        "_engineio_server_class": "self",
+        "_handle_connect": "self eio_sid namespace data",
+        "_handle_disconnect": "self eio_sid namespace reason",
+        "_handle_event_internal": "self server sid eio_sid data namespace id",
+        "_handle_ack": "self eio_sid namespace id data",
+        "_handle_eio_connect": "self eio_sid environ",
+        "_handle_eio_disconnect": "self eio_sid reason",
+        "_trigger_event": "self event namespace args",
+        "_send_packet": "self eio_sid pkt",
+        "instrument": "self auth mode read_only server_id namespace server_stats_interval",
+    },
+    socketio.AsyncManager: {
+        "emit": "self event data namespace room skip_sid callback to kwargs",
+        "get_namespaces": "self",
+        "get_participants": "self namespace room",
+        "get_rooms": "self sid namespace",
+        "sid_from_eio_sid": "self eio_sid namespace",
+        "eio_sid_from_sid": "self sid namespace",
+        "is_connected": "self sid namespace",
+        "pre_disconnect": "self sid namespace",
+        "disconnect": "self sid namespace kwargs",
+        "basic_enter_room": "self sid namespace room eio_sid",
+        "leave_room": "self sid namespace room",
+        "close_room": "self room namespace",
+        "_generate_ack_id": "self sid callback",
+    },
+    packet.Packet: {"encode": "self", "decode": "self encoded_packet", "add_attachment": "self attachment"},
+    MsgPackPacket: {"encode": "self", "decode": "self encoded_packet"},
+    engineio.AsyncServer: {
+        "generate_id": "self",
+        "_get_socket": "self sid",
+        "_ok": "self packets headers jsonp_index",
+    },
+    AsyncSocket: {
+        "handle_post_request": "self environ",
+        "_websocket_handler": "self ws",
+        "_send_ping": "self",
+    },
+    HttpToolsProtocol: {
+        "connection_made": "self transport",
+        "on_message_begin": "self",
+        "on_url": "self url",
+        "on_header": "self name value",
+        "on_headers_complete": "self",
+        "on_message_complete": "self",
+        "send_400_response": "self msg",
+        "handle_websocket_upgrade": "self",
+        "_should_upgrade": "self",
+    },
+    WebSocketsSansIOProtocol: {
+        "handle_connect": "self event",
+        "run_asgi": "self",
+        "receive": "self",
+        "send": "self message",
+        "send_500_response": "self",
+        "data_received": "self data",
+    },
+    uvicorn.Server: {
+        "main_loop": "self",
+        "on_tick": "self counter",
+        "startup": "self sockets",
+        "shutdown": "self sockets",
+        "capture_signals": "self",
+    },
+    _TrustedHosts: {"__contains__": "self host"},
+}
+
+
+@pytest.mark.parametrize("used", METHODS, ids=lambda used: used.__name__)
+def test_every_undocumented_method_that_is_used_is_as_it_was(used: Any) -> None:
+    changed = []
+    for name, parameters in METHODS[used].items():
+        method = getattr(used, name, None)
+        if method is None:
+            changed.append(f"{used.__name__}.{name} is gone")
+        elif (now := " ".join(inspect.signature(method).parameters)) != parameters:
+            changed.append(f"{used.__name__}.{name} takes ({now}), no longer ({parameters})")
+    assert not changed, "\n".join(changed)
+
+
+async def test_every_undocumented_attribute_that_is_used_is_as_it_was() -> None:
+    server = socketio.AsyncServer(async_mode="asgi")
+    wanted = {
+        server: ("handlers", "namespace_handlers", "environ", "packet_class", "manager", "not_handled", "reason"),
+        server.eio: ("sockets", "handlers", "cors_allowed_origins", "ping_interval", "ping_timeout"),
+        server.manager: ("rooms", "callbacks", "pending_connect", "pending_disconnect"),
+    }
+    gone = [f"{type(of).__name__}.{name}" for of, names in wanted.items() for name in names if not hasattr(of, name)]
+    assert not gone, f"gone: {', '.join(gone)}"
+    assert set(server.eio.handlers) == {"connect", "message", "disconnect"}
+    assert [getattr(packet, name) for name in ("CONNECT", "DISCONNECT", "EVENT", "ACK", "CONNECT_ERROR")] == [
+        *range(5)
+    ]
+    assert (packet.BINARY_EVENT, packet.BINARY_ACK) == (5, 6)

@@ -1,0 +1,315 @@
+"""Limits of a connection before its request is complete: time, bytes and descriptors, by source."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.transport import tcp_connections, uvicorn_server
+from server.transport.tcp_connections import RESERVED, SourceQueue
+from server.transport.uvicorn_server import MAX_HEAD, MAX_HEADERS, MAX_LINE, UvicornHttp, UvicornWebSocket
+from tests.conformance.wire import DEADLINE_S, eventually, frame, running
+from tests.support.client import connected
+from tests.support.node import NO_TLS, RunningNode, running_node
+
+UPGRADE = (
+    "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
+)
+LONG = "x" * (MAX_LINE + 200)
+
+
+class Raw:
+    """A TCP connection, and nothing sent yet."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+
+    async def send(self, data: str | bytes) -> None:
+        """Also to a server that has closed."""
+        self.writer.write(data if isinstance(data, bytes) else data.encode())
+        with suppress(ConnectionError):
+            await self.writer.drain()
+
+    async def until_end(self) -> bytes:
+        """What the server sends before it closes."""
+        came = b""
+        with suppress(ConnectionError):
+            async with asyncio.timeout(DEADLINE_S):
+                while more := await self._reader.read(65_536):
+                    came += more
+        return came
+
+    async def until_answered(self) -> bytes:
+        async with asyncio.timeout(DEADLINE_S):
+            return await self._reader.readuntil(b"\r\n\r\n")
+
+
+@asynccontextmanager
+async def raw(node: RunningNode, source: str = "127.0.0.1") -> AsyncIterator[Raw]:
+    port = int(node.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+    try:
+        yield Raw(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+@pytest.fixture
+async def server(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
+    async with running_node(sqlite_url, tmp_path) as node:
+        yield node
+
+
+# -- time ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("begin", "status"),
+    [
+        ("", b""),
+        ("\r\n\r\n", b""),
+        ("GET / HTTP/1.1\r\nHo", b"HTTP/1.1 408 "),
+        ("POST /api/login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n{", b"HTTP/1.1 408 "),
+    ],
+    ids=["nothing", "empty lines", "half a head", "half a body"],
+)
+async def test_a_request_that_does_not_come_whole_in_time_is_closed(
+    server: RunningNode, monkeypatch: pytest.MonkeyPatch, begin: str, status: bytes
+) -> None:
+    monkeypatch.setattr(UvicornHttp, "head_s", 0.2)
+    monkeypatch.setattr(UvicornHttp, "body_s", 0.2)
+    async with raw(server) as connection:
+        await connection.send(begin)
+        assert (await connection.until_end()).startswith(status)
+    assert server.node.connections.open == 0
+
+
+async def test_the_second_request_of_a_connection_has_a_time_limit_too(
+    server: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(UvicornHttp, "head_s", 0.2)
+    async with raw(server) as connection:
+        await connection.send("GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert (await connection.until_answered()).startswith(b"HTTP/1.1 200 ")
+        await connection.send("GET / HTT")
+        assert b"HTTP/1.1 408 " in await connection.until_end()
+
+
+async def test_a_request_that_waits_for_its_answer_has_no_time_limit(
+    server: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(UvicornHttp, "head_s", 0.1)
+    monkeypatch.setattr(UvicornHttp, "body_s", 0.1)
+    token = await server.register("omar")
+    async with httpx.AsyncClient(base_url=server.url, verify=NO_TLS, timeout=DEADLINE_S) as http:
+        opened = await http.get("/socket.io/?EIO=4&transport=polling")
+        session = f"/socket.io/?EIO=4&transport=polling&sid={json.loads(opened.text[1:])['sid']}"
+        await http.post(session, content=f"40{json.dumps({'token': token})}")
+        while "ready" not in (await http.get(session)).text:
+            pass
+        waiting = asyncio.create_task(http.get(session))
+        await eventually(lambda: any(one.polling for one in server.node.socketio.eio.sockets.values()))
+        async with raw(server) as silent:  # its time is over before the poll is answered
+            assert await silent.until_end() == b""
+        await http.post(session, content='42["create",{"topic_name":"noticias"}]')
+        assert "room_added" in (await waiting).text
+
+
+# -- bytes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET / HTTP/1.1\r\n" + "".join(f"a{n}: b\r\n" for n in range(MAX_HEADERS + 2)),
+        "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\na: " + "b" * MAX_HEAD + "\r\nc: d\r\n",
+        "GET /" + "a" * MAX_HEAD + " HTTP/1.1\r\n",
+    ],
+    ids=["many headers", "a long header", "a long address"],
+)
+async def test_a_head_that_is_too_large_is_refused_before_it_is_whole(server: RunningNode, head: str) -> None:
+    async with raw(server) as connection:
+        await connection.send(head)
+        assert (await connection.until_end()).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_header_without_an_end_is_refused(server: RunningNode) -> None:
+    async with raw(server) as connection:
+        await connection.send("GET / HTTP/1.1\r\na: ")
+        sent = 0
+        while not connection.writer.is_closing() and sent < 64 * MAX_HEAD:
+            await connection.send(b"b" * 4096)
+            sent += 4096
+            await asyncio.sleep(0)
+        assert sent < 64 * MAX_HEAD
+    await eventually(lambda: server.node.connections.open == 0)
+
+
+@pytest.mark.parametrize(
+    ("opening", "status"),
+    [
+        (UPGRADE.format(path="/ws", more="Content-Length: 5\r\n") + "hello", b"400"),
+        (UPGRADE.format(path="/ws", more="Transfer-Encoding: chunked\r\n") + "0\r\n\r\n", b"400"),
+        (UPGRADE.format(path="/ws", more="".join(f"a{n}: b\r\n" for n in range(129))), b"431"),
+        (UPGRADE.format(path="/ws", more=f"Cookie: {LONG}\r\n"), b"431"),
+        (UPGRADE.format(path=f"/ws?token={LONG}", more=""), b"414"),
+        (UPGRADE.format(path="/ws?token=" + 10 * LONG, more=""), b"431"),
+        (UPGRADE.format(path="/socket.io/?EIO=4&transport=websocket&x=" + 10 * LONG, more=""), b"431"),
+        (UPGRADE.format(path="/ws", more="").replace("HTTP/1.1", "HTTP/1.0"), b"400"),
+        (UPGRADE.format(path="/ws", more="").replace("Host: 127.0.0.1\r\n", ""), b"400"),
+        (UPGRADE.format(path="/ws", more="Host: 127.0.0.1\r\n"), b"400"),
+        (UPGRADE.format(path="/ws", more="").replace("GET", "POST"), b"400"),
+    ],
+    ids=[
+        "a body",
+        "a chunked body",
+        "129 headers",
+        "a header over 8 KB",
+        "an address over 8 KB",
+        "an address over 64 KB",
+        "an address over 64 KB of Socket.IO",
+        "HTTP/1.0",
+        "no Host",
+        "two Hosts",
+        "POST",
+    ],
+)
+async def test_an_opening_that_cannot_be_is_answered_and_closed(
+    server: RunningNode, opening: str, status: bytes
+) -> None:
+    async with raw(server) as connection:
+        await connection.send(opening)
+        assert (await connection.until_end()).startswith(b"HTTP/1.1 " + status)
+
+
+async def test_frames_before_a_websocket_is_accepted_wait_in_the_socket() -> None:
+    """And all of them are read when it is."""
+    accept = asyncio.Event()
+    messages = [b"x" * 60_000] * 200
+    came: list[object] = []
+    found: list[UvicornWebSocket] = []
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        assert isinstance(scope, dict)
+        assert callable(receive)
+        assert callable(send)
+        found.append(scope["extensions"][uvicorn_server.EXTENSION])
+        await receive()
+        await accept.wait()
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            came.append(event["bytes"])
+
+    async with running(app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(UPGRADE.format(path="/", more="").encode())
+        await eventually(lambda: bool(found))
+        writer.write(b"".join(frame(0x82, message) for message in messages))
+        await eventually(lambda: not found[0].transport.is_reading())
+        assert len(found[0]._early) <= uvicorn_server.MAX_EARLY + 256 * 1024  # the last read
+        accept.set()
+        await eventually(lambda: len(came) == len(messages))
+        assert came == messages
+        writer.close()
+        await reader.read()
+
+
+# -- how many --------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def bounded(sqlite_url: str, tmp_path: Path, most: int) -> AsyncIterator[RunningNode]:
+    """A node that lets in so many connections of one source."""
+    async with running_node(sqlite_url, tmp_path) as node:
+        node.node.connections.trusted = frozenset()
+        node.node.connections._most_per_source = most
+        yield node
+
+
+async def test_a_source_has_so_many_connections_and_others_are_served(sqlite_url: str, tmp_path: Path) -> None:
+    async with (
+        bounded(sqlite_url, tmp_path, 3) as node,
+        connected(node.url, await node.register("omar")),
+    ):
+        async with raw(node), raw(node):
+            await eventually(lambda: node.node.connections.open == 3)  # a WebSocket, and two that are silent
+            async with raw(node) as refused:
+                await refused.send("GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                assert not (await refused.until_end()).startswith(b"HTTP/1.1 200 ")
+            async with raw(node, "127.0.0.2") as other:
+                await other.send("GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                assert (await other.until_answered()).startswith(b"HTTP/1.1 200 ")
+        await eventually(lambda: node.node.connections.open == 1)
+        async with raw(node) as again:
+            await again.send("GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert (await again.until_answered()).startswith(b"HTTP/1.1 200 ")
+    assert node.node.connections.refused == 1
+
+
+async def test_the_connections_of_a_trusted_proxy_are_not_counted_by_source(sqlite_url: str, tmp_path: Path) -> None:
+    async with bounded(sqlite_url, tmp_path, 1) as node:
+        node.node.connections.trusted = frozenset(("127.0.0.1",))
+        async with raw(node), raw(node) as second:
+            await second.send("GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert (await second.until_answered()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_silent_connections_make_room_for_others_when_descriptors_run_short(
+    server: RunningNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged once a minute, and who is connected stays."""
+    counted = server.node.connections
+    monkeypatch.setattr(UvicornHttp, "head_s", DEADLINE_S)
+    async with connected(server.url, await server.register("omar")) as omar:
+        with socket.socket() as highest:
+            counted.descriptors = highest.fileno() + 10 + RESERVED
+        async with AsyncExitStack() as stack:
+            crowd = [await stack.enter_async_context(raw(server, "127.0.0.2")) for _ in range(20)]
+            async with raw(server) as honest:
+                await honest.send("GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                assert (await honest.until_answered()).startswith(b"HTTP/1.1 200 ")
+            assert counted.dropped > 0
+            assert counted.refused == 0
+            await omar.ask("get_rooms")
+            assert await crowd[0].until_end() == b"", "the oldest goes first"
+    told = [record for record in caplog.records if "descriptors run short" in record.getMessage()]
+    assert [record.levelno for record in told] == [logging.ERROR]
+
+
+def test_the_limit_of_descriptors_is_raised_as_far_as_the_system_lets_it() -> None:
+    asked = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 600));"
+        "from server.transport.tcp_connections import raise_descriptor_limit; print(raise_descriptor_limit())"
+    )
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard == resource.RLIM_INFINITY or hard >= 600
+    told = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True, timeout=60)
+    assert told.stdout.strip() == "600"
+
+
+def test_the_busiest_source_is_the_one_with_the_most_and_its_oldest_goes_first() -> None:
+    crowd: SourceQueue[int] = SourceQueue()
+    for item, source in enumerate(["a", "b", "b", "c", "c", "c", "b"]):
+        crowd.add(item, source)
+    gone = []
+    while (oldest := crowd.oldest()) is not None:
+        assert crowd.remove(oldest)
+        gone.append(oldest)
+    assert sorted(gone) == list(range(7))
+    assert set(gone[:2]) == {1, 3}, "of the two that had three, the oldest each"
+    assert not crowd.remove(0)
+    assert len(crowd) == 0
+    assert tcp_connections.descriptor_limit() > 0

@@ -1,0 +1,199 @@
+"""Quotas of a user: connections, devices, sessions, rooms, links. Beyond them a request is refused, or the oldest
+goes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from sqlalchemy import func, select
+from websockets.frames import Frame, Opcode
+
+from db.models import cursors, devices
+from server.fanout.hub import CONNECTIONS_PER_USER
+from server.log.quotas import Quotas
+from server.settings import Settings
+from tests.support.client import DEADLINE_S, Client, Refused, connected
+from tests.support.node import RunningNode, running_node
+
+
+async def _too_large(asked: Awaitable[Any]) -> int:
+    """The limit with which something is refused."""
+    with pytest.raises(Refused) as refused:
+        await asked
+    assert (refused.value.code, refused.value.error["retryable"]) == ("too_large", False)
+    limit = refused.value.details["limit"]
+    assert isinstance(limit, int)
+    return limit
+
+
+async def _devices(node: RunningNode) -> set[str]:
+    found = select(devices.c.name)
+    return set(await node.node.database.read(lambda conn: conn.scalars(found).all()))
+
+
+async def _silent(stack: AsyncExitStack, node: RunningNode, token: str, device: str) -> asyncio.StreamReader:
+    """A connection that is open, and from here on neither reads nor answers."""
+    address = urlsplit(node.url)
+    assert address.hostname is not None
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    stack.callback(writer.close)
+    writer.write(
+        f"GET /ws HTTP/1.1\r\nHost: {address.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    hello = json.dumps({"id": 1, "action": "authenticate", "data": {"token": token, "device": device}})
+    writer.write(Frame(Opcode.TEXT, hello.encode()).serialize(mask=True))
+    await reader.readuntil(b'"ready"')
+    return reader
+
+
+async def test_the_oldest_connections_are_replaced_though_they_do_not_answer(sqlite_url: str, tmp_path: Path) -> None:
+    async with running_node(sqlite_url, tmp_path, max_devices=0) as node, AsyncExitStack() as stack:
+        token = await node.register("omar")
+        crowd = [await _silent(stack, node, token, f"device {n}") for n in range(CONNECTIONS_PER_USER + 3)]
+        async with asyncio.timeout(DEADLINE_S):
+            for reader in crowd[:3]:
+                await reader.readuntil(b'"replaced"')
+        async with connected(node.url, token) as client:
+            await client.ask("get_rooms")
+            async with asyncio.timeout(DEADLINE_S):
+                await crowd[3].readuntil(b'"replaced"')
+
+
+async def test_a_new_device_drops_the_one_unseen_for_longest_that_is_not_connected(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running_node(database_url, tmp_path, max_devices=3) as node:
+        token, other = await node.register("omar"), await node.register("diego")
+        async with connected(node.url, token, device="oldest, connected") as stays:
+            await stays.ask("create", topic_name="noticias")
+            for name in ("second", "third"):
+                async with connected(node.url, token, device=name):
+                    pass
+            async with connected(node.url, other, device="diego's"):
+                pass
+            for name in ("second", "fourth"):  # so the third is unseen for longest
+                async with connected(node.url, token, device=name) as client:
+                    await client.ask("get_rooms")
+            assert await _devices(node) == {"diego's", "oldest, connected", "second", "fourth"}
+            orphans = (
+                select(func.count()).select_from(cursors).where(cursors.c.device_id.not_in(select(devices.c.id)))
+            )
+            assert await node.node.database.read(lambda conn: conn.execute(orphans).scalar()) == 0
+            sent = await stays.ask("message", topic_name="noticias", content="hola")
+            async with connected(node.url, token, device="third") as back:  # as a new one: where the others are
+                assert back.of("message") in ([], [sent])
+                await stays.ask("message", topic_name="noticias", content="otra")
+                await back.event("message", lambda message: message["content"] == "otra")
+                await back.ask("delivered", cursors={sent["room_id"]: 2})
+            await stays.ask("message", topic_name="noticias", content="tercera")
+            async with connected(node.url, token, device="third") as back:
+                assert back.contents() == ["tercera"]
+
+
+async def test_the_oldest_session_ends_when_there_are_too_many(database_url: str, tmp_path: Path) -> None:
+    options = {"session_check_s": 600}  # it is told, not found out
+    async with (
+        running_node(database_url, tmp_path, options=options, max_sessions=3) as node,
+        httpx.AsyncClient() as http,
+    ):
+        await node.register("diego")
+        first, second = await node.register("omar"), await node.login("omar")
+
+        async def status(token: str) -> int:
+            return (await http.get(f"{node.url}/api/me", headers={"Authorization": f"Bearer {token}"})).status_code
+
+        async with connected(node.url, first) as old, connected(node.url, second) as newer:
+            await node.login("omar")
+            assert [await status(token) for token in (first, second)] == [200, 200]
+            last = await node.login("omar")
+            assert await old.event("closing") == {"reason": "token_revoked", "reconnect": False}
+            assert [await status(token) for token in (first, second, last)] == [401, 200, 200]
+            assert len((await newer.ask("get_sessions"))["sessions"]) == 3
+
+
+async def test_a_user_owns_no_more_topics_and_groups_than_that(database_url: str, tmp_path: Path) -> None:
+    async with running_node(database_url, tmp_path, max_topics=2, max_groups=1) as node:
+        omar, diego = await node.register("omar"), await node.register("diego")
+        async with connected(node.url, omar) as client, connected(node.url, diego) as other:
+            await client.ask("create", topic_name="one")
+            await client.ask("create", topic_name="two", is_private=True)
+            assert await _too_large(client.ask("create", topic_name="three")) == 2
+            await client.ask("create_conversation", usernames=["diego"], title="us")
+            assert await _too_large(client.ask("create_conversation", usernames=["diego"], title="again")) == 1
+            await client.ask("create_conversation", usernames=["diego"])
+            await other.ask("create", topic_name="three")  # the name is free: nothing was made
+            await other.ask("subscribe", topic_name="one")
+            await client.ask("set_role", topic_name="one", username="diego", role="owner")
+            await client.ask("create", topic_name="four")
+
+
+async def test_a_user_is_in_no_more_rooms_than_that(database_url: str, tmp_path: Path) -> None:
+    async with running_node(database_url, tmp_path, max_rooms=3) as node:
+        tokens = [await node.register(name) for name in ("omar", "diego", "ana")]
+        async with AsyncExitStack() as stack:
+            omar, diego, ana = [await stack.enter_async_context(connected(node.url, token)) for token in tokens]
+            for client, name in ((diego, "one"), (diego, "two"), (ana, "three"), (ana, "four")):
+                await client.ask("create", topic_name=name, is_private=name == "two")
+            code = (await diego.ask("create_invitation_link", topic_name="two"))["code"]
+            for name in ("one", "three", "four"):
+                await omar.ask("subscribe", topic_name=name)
+            for ask in (
+                omar.ask("create", topic_name="five"),
+                omar.ask("create_conversation", usernames=["diego"]),
+                omar.ask("create_conversation", usernames=["diego", "ana"]),
+                omar.ask("message", username="diego", content="hola"),
+                omar.ask("join_by_link", code=code),
+                diego.ask("invite", topic_name="two", username="omar"),
+                diego.ask("create_conversation", usernames=["omar", "ana"]),
+            ):
+                assert await _too_large(ask) == 3
+            await omar.ask("unsubscribe", topic_name="four")
+            await omar.ask("join_by_link", code=code)
+            # Nobody is out of reach: who is in many rooms can still be written to.
+            await ana.ask("message", username="omar", content="hola")
+            assert (await omar.event("message"))["content"] == "hola"
+
+
+async def test_a_member_has_no_more_invitation_links_into_a_room_than_that(database_url: str, tmp_path: Path) -> None:
+    async with running_node(database_url, tmp_path, max_links=2) as node:
+        omar, diego = await node.register("omar"), await node.register("diego")
+        async with connected(node.url, omar) as client, connected(node.url, diego) as other:
+            for name in ("one", "two"):
+                await client.ask("create", topic_name=name, is_private=True)
+                await client.ask("invite", topic_name=name, username="diego")
+            codes = [(await client.ask("create_invitation_link", topic_name="one"))["code"] for _ in range(2)]
+            assert await _too_large(client.ask("create_invitation_link", topic_name="one")) == 2
+            await client.ask("create_invitation_link", topic_name="two")
+            await other.ask("create_invitation_link", topic_name="one")
+            await client.ask("delete_invitation_link", code=codes[0])
+            await client.ask("create_invitation_link", topic_name="one")
+
+
+def test_the_bounds_are_those_of_the_settings() -> None:
+    assert Quotas(**Settings(_env_file=None).quotas) == Quotas()
+
+
+async def test_a_bound_of_0_is_none(sqlite_url: str, tmp_path: Path) -> None:
+    bounds = ("devices", "sessions", "rooms", "topics", "groups", "links", "echo_entries")
+    async with running_node(sqlite_url, tmp_path, **{f"max_{bound}": 0 for bound in bounds}) as node:
+        await node.register("diego")
+        token = await node.register("omar")
+        async with connected(node.url, token) as client:
+            await client.ask("create", topic_name="one", is_private=True)
+            await client.ask("create_invitation_link", topic_name="one")
+            await client.ask("create_conversation", usernames=["diego"], title="us")
+            await client.ask("echo", content="hola")
+        client = Client(node.url, token, device="another")
+        await client.connect()
+        await client.close()
+        assert await _devices(node) == {"default", "another"}

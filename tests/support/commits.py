@@ -1,0 +1,91 @@
+"""A way to PostgreSQL on which the answer to a commit can be lost, and that can fall silent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy.engine import make_url
+
+
+class Commits:
+    """Passes everything on. After `lose_answer` it cuts the connection when the next commit is done."""
+
+    def __init__(self, host: str, port: int) -> None:
+        """`host` may be the directory of a Unix socket."""
+        self._host, self._port = host, port
+        self._connections: set[asyncio.Task[None]] = set()
+        self._losing = False
+        self._passing = asyncio.Event()
+        self._passing.set()
+        self.lost = asyncio.Event()
+        """The answer to a commit was lost; it has taken effect."""
+
+    def lose_answer(self) -> None:
+        self._losing = True
+
+    def freeze(self) -> None:
+        """From now on nothing is passed on, in neither direction, and no connection ends."""
+        self._passing.clear()
+
+    def thaw(self) -> None:
+        self._passing.set()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+        if self._host.startswith("/"):
+            from_server, to_server = await asyncio.open_unix_connection(f"{self._host}/.s.PGSQL.{self._port}")
+        else:
+            from_server, to_server = await asyncio.open_connection(self._host, self._port)
+        asked = asyncio.create_task(self._pass_questions(reader, to_server))
+        try:
+            await self._pass_answers(from_server, writer)
+        finally:
+            asked.cancel()
+            for way in (writer, to_server):
+                way.transport.abort()
+
+    async def _pass_questions(self, client: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await client.read(65536):
+                await self._passing.wait()
+                server.write(data)
+                await server.drain()
+        server.close()
+
+    async def _pass_answers(self, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await server.read(65536):
+                await self._passing.wait()
+                if self._losing and b"C\x00\x00\x00\x0bCOMMIT\x00" in data:  # CommandComplete
+                    self._losing = False
+                    self.lost.set()
+                    return
+                client.write(data)
+                await client.drain()
+
+    async def stop(self) -> None:
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+
+@asynccontextmanager
+async def commits(database_url: str) -> AsyncIterator[tuple[Commits, str]]:
+    """The way, and the URL of the same database over it."""
+    url = make_url(database_url)
+    asked = {"host": url.host or "127.0.0.1", "port": url.port or 5432, **url.query}
+    way = Commits(str(asked["host"]), int(str(asked["port"])))
+    server = await asyncio.start_server(way.accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        there = url.difference_update_query(["host", "port"]).set(host="127.0.0.1", port=port)
+        yield way, there.render_as_string(hide_password=False)
+    finally:
+        server.close()
+        await way.stop()

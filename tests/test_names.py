@@ -1,0 +1,46 @@
+"""Every class and type alias of the server has a name of its own, so that a search for it finds one definition."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def definitions(root: Path) -> dict[str, list[str]]:
+    """Where each class and module-level type alias under `root` is defined, by its name."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(root.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        names = [(node.name, node.lineno) for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        names += [
+            (node.targets[0].id, node.lineno)
+            for node in tree.body
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and _is_type(node.targets[0].id)
+        ]
+        for name, line in names:
+            places[name].append(f"{path.relative_to(root)}:{line}")
+    return places
+
+
+def _is_type(name: str) -> bool:
+    """Constants are in capitals; `T` is a type variable, of which each module has its own."""
+    bare = name.lstrip("_")
+    return bare[:1].isupper() and not bare.isupper()
+
+
+def repeated(root: Path) -> dict[str, list[str]]:
+    return {name: places for name, places in definitions(root).items() if len(places) > 1}
+
+
+def test_every_class_name_of_the_server_is_defined_once() -> None:
+    assert {"Dispatcher", "Registry"} <= definitions(ROOT / "server").keys()
+    assert repeated(ROOT / "server") == {}
+
+
+def test_a_name_that_is_defined_twice_is_found(tmp_path: Path) -> None:
+    (tmp_path / "rooms.py").write_text("class Rooms: ...\nT = TypeVar('T')\nMAX = 1")
+    (tmp_path / "models.py").write_text("Rooms = list[str]\nT = TypeVar('T')\nMAX = 2")
+    assert repeated(tmp_path) == {"Rooms": ["models.py:1", "rooms.py:1"]}
