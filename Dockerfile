@@ -1,4 +1,7 @@
-FROM python:3.11-slim AS base
+# By tag: a build takes what was mended in Debian and Python since. `--build-arg PYTHON_IMAGE=python:3.11-slim@sha256:…`
+# builds on the same image every time.
+ARG PYTHON_IMAGE=python:3.11-slim
+FROM ${PYTHON_IMAGE} AS base
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore \

@@ -25,7 +25,7 @@ WITH_NODE = if ! { $(NODE_OK); }; then PATH="$(CURDIR)/$(BIN):$$PATH"; export PA
 
 .PHONY: help
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(STAMP) ## Make .venv with the locked dependencies and the project, editable
@@ -57,10 +57,20 @@ run: $(STAMP) $(WEB) ## Start a server on http://127.0.0.1:8000
 	$(BIN)/tidings serve
 
 .PHONY: test
-test: $(STAMP) $(NODE_TESTS) $(PEERS) $(WEB) ## Run the tests
+test: TESTS := -m "not long"
+test: BROWSER := test:core
+test: run-tests ## Run the tests that every change should pass, in some minutes
+
+.PHONY: test-all
+test-all: TESTS := --durations=20
+test-all: BROWSER := test:browser
+test-all: run-tests ## Run these and the long ones, as CI does
+
+.PHONY: run-tests
+run-tests: $(STAMP) $(NODE_TESTS) $(PEERS) $(WEB)
 	@echo npm test --prefix web; $(WITH_NODE) npm test --prefix web
-	@echo pytest; $(WITH_NODE) $(BIN)/python -m pytest -n auto
-	@echo npm run test:browser --prefix web; $(WITH_NODE) npm run test:browser --prefix web
+	@echo pytest $(TESTS); $(WITH_NODE) $(BIN)/python -m pytest -n auto $(TESTS)
+	@echo npm run $(BROWSER) --prefix web; $(WITH_NODE) npm run $(BROWSER) --prefix web
 
 # The peers run on the Node.js of the dev dependencies, not on the machine's: so all measure the same one.
 $(PEERS): bench/peers/package-lock.json bench/peers/package.json $(STAMP)
@@ -86,7 +96,7 @@ fmt: $(STAMP) $(WEB_PACKAGES) ## Format, and mend what the linter can
 	@echo npm run fmt --prefix web; $(WITH_NODE) npm run fmt --prefix web
 
 .PHONY: docs
-docs: $(STAMP) ## Make the generated parts of the documents, and the TypeScript types, again
+docs: $(STAMP) ## Make the generated parts of the documents again
 	$(BIN)/python -m docs.generate
 
 .PHONY: screenshots
