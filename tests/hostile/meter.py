@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.support.node import RunningNode, settings_for
+from tests.support.yardstick import slowdown
 
 T = TypeVar("T")
 
@@ -24,8 +25,6 @@ BUDGET_S = 0.020
 """No request or message may hold the event loop for longer than this."""
 TRIES = 5
 """The best of so many tries counts: another process can only make a step longer."""
-YARDSTICK_S = 0.0036
-"""The processor time of the work in `slowdown` on the idle machine on which the budget was set."""
 
 
 class Meter:
@@ -137,16 +136,6 @@ async def longest_step(node: MeteredNode, attempt: Callable[[], Awaitable[object
     finally:
         gc.enable()
     return best
-
-
-def slowdown() -> float:
-    """How much slower this thread is now than on the idle machine of the budgets: at least 1."""
-    begun = time.thread_time()
-    kept: dict[str, list[int]] = {}
-    for number in range(12_000):
-        name = str(number % 997)
-        kept[name] = [*kept.get(name, ())[-3:], number]
-    return max(1.0, (time.thread_time() - begun) / YARDSTICK_S)
 
 
 async def _slowdown() -> float:

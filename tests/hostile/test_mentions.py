@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -21,6 +22,7 @@ from tests.hostile.contents import CONTENTS
 from tests.hostile.meter import BUDGET_S, MeteredNode, longest_step
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import running_node
+from tests.support.yardstick import slowdown
 
 
 @pytest.mark.parametrize("action", ["message", "message to a room that is not there", "edit"])
@@ -121,7 +123,7 @@ async def test_a_thousand_such_messages_do_not_hold_the_writer(
         try:
             return commit(*work)
         finally:
-            spent.append(time.thread_time() - begun)
+            spent.append((time.thread_time() - begun) / slowdown())
 
     async with running_node(sqlite_url, tmp_path) as server:
         room_id = await make_topic(server.url, await server.register("omar"), "noticias")
@@ -130,7 +132,14 @@ async def test_a_thousand_such_messages_do_not_hold_the_writer(
             monkeypatch.setattr(journal, "commit", timed)
             content = "@a @b @c @d @e @f @g @h" if kind == "short" else CONTENTS[kind]
             contents = [f"{number} {content}"[:2000] for number in range(1000)]
-            await asyncio.gather(*(server.node.journal.hand_over(AppendMessage(me, key, one)) for one in contents))
+            # A full collection looks at what all the tests before this one left: 0.3 s of whatever thread it meets.
+            gc.disable()
+            try:
+                await asyncio.gather(
+                    *(server.node.journal.hand_over(AppendMessage(me, key, one)) for one in contents)
+                )
+            finally:
+                gc.enable()
     assert len(spent) > 1
     assert max(looked_up) <= journal.MAX_BATCH_NAMES
     assert max(spent) < 0.5
