@@ -31,8 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
 
 
-def pytest_collection_finish() -> None:
-    """What is imported and collected lives to the end: garbage collection leaves it out of each of its rounds."""
+@pytest.fixture(scope="module", autouse=True)
+def _only_new_objects() -> None:
+    """Hide what imports and earlier tests left from the collector: each collection would take 0.3 s longer."""
     gc.collect()
     gc.freeze()
 

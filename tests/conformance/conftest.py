@@ -55,15 +55,6 @@ async def socketio(socketio_with: Starting) -> AsyncIterator[Endpoint]:
         yield await stack.enter_async_context(socketio_with(connect_timeout=20))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _little_garbage() -> Iterator[None]:
-    """What is there before is not looked through again after each test."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture
 def quiet_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Fails a test in which the server logged a traceback or an error, whatever it answered."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 
 import orjson
@@ -30,15 +30,6 @@ from tests.support.client import DEADLINE_S
 from tests.support.node import RunningNode
 
 ONLY_SOCKETIO = True  # the ways in are parameters here
-
-
-@pytest.fixture(autouse=True)
-def _only_new_objects() -> Iterator[None]:
-    """Hide the objects of earlier tests from the collector: each look at them takes up to 0.5 s of the loop."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 class Ways:
