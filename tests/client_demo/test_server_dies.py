@@ -99,5 +99,5 @@ async def test_what_was_not_sent_is_sent_by_the_next_start(
     omar.kill()
     await server.start()
     omar = terminals.open("omar")
-    await omar.sees(AT + "(#noticias )?omar +para luego")
+    await omar.sees(AT + "(#noticias 1 )?omar +para luego")
     assert await people.said("omar", "noticias") == ["para luego"]
