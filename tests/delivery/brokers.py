@@ -14,8 +14,8 @@ from server.log.notices import Appended, Channel, Notice, decode, encode
 class FaultyBroker(MemoryBroker):
     """Loses, repeats and holds back notices of every kind.
 
-    What tells of entries comes in any order; on each other channel what it lets through comes in the order in which
-    it was published. `loses`: kinds of which it also loses some.
+    Notices of entries arrive in any order; other notices keep the order of their channel.
+    It always loses some notices of entries; `loses` names further kinds.
     """
 
     def __init__(self, seed: int, *loses: type) -> None:
@@ -26,12 +26,16 @@ class FaultyBroker(MemoryBroker):
         self._late: dict[Channel, deque[Notice]] = {}
         self.harm: Counter[type] = Counter()
         """How many notices of each kind were lost, repeated or late."""
+        self.lose_next: type | None = None
+        """The next notice of this kind is lost."""
 
     def publish(self, channel: Channel, notice: Notice) -> None:
         faults = ["pass", "repeat", "hold", "hold"]
         if isinstance(notice, self._loses):
             faults.append("lose")
         fault = self._random.choice(faults)
+        if type(notice) is self.lose_next:
+            fault, self.lose_next = "lose", None
         if fault != "pass":
             self.harm[type(notice)] += 1
         if fault != "lose":
@@ -58,7 +62,7 @@ class FaultyBroker(MemoryBroker):
             super().publish(channel, late.popleft())
 
     def settle(self) -> None:
-        """Let everything go on that is late."""
+        """Deliver every late notice."""
         held, self._held = self._held, []
         for channel, notice in held:
             super().publish(channel, notice)
@@ -66,7 +70,7 @@ class FaultyBroker(MemoryBroker):
             self._catch_up(late, channel)
 
     def _release(self) -> None:
-        """Let some of what is late go on."""
+        """Deliver some late notices."""
         if self._random.random() < 0.4:
             held, self._held = self._held, []
             for channel, notice in self._random.sample(held, len(held)):
@@ -77,7 +81,7 @@ class FaultyBroker(MemoryBroker):
 
 
 class ChoosyBroker(MemoryBroker):
-    """Loses the notices for which `loses` holds, and keeps those for which `holds` does until `go_on`."""
+    """Loses the notices that `loses` selects, and holds back those that `holds` selects until `go_on`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +105,7 @@ class ChoosyBroker(MemoryBroker):
 
 
 class DeafBroker(MemoryBroker):
-    """Loses every notice of entries as long as `deaf` holds."""
+    """Loses every notice of entries while `deaf` is set."""
 
     deaf = False
 
@@ -111,7 +115,7 @@ class DeafBroker(MemoryBroker):
 
 
 class NotingBroker(MemoryBroker):
-    """Notes what was appended."""
+    """Records the notices of entries."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,32 +128,32 @@ class NotingBroker(MemoryBroker):
 
 
 class HesitantBroker(MemoryBroker):
-    """Knows who was online when it was asked, and says so later: as one that has to ask elsewhere."""
+    """Answers `who_is_online` late, with the state at the time of the request, as a remote service may."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._about: int | None = None
-        self._asked, self._may_answer = asyncio.Event(), asyncio.Event()
+        self._held_user: int | None = None
+        self._requested, self._may_answer = asyncio.Event(), asyncio.Event()
 
     def hold(self, user_key: int) -> asyncio.Event:
-        """The next answer about a user waits for `go_on`; the event says that it was asked for."""
-        self._about = user_key
-        return self._asked
+        """Hold the next answer about a user until `go_on`; the returned event is set when it is requested."""
+        self._held_user = user_key
+        return self._requested
 
     def go_on(self) -> None:
         self._may_answer.set()
 
     async def who_is_online(self, user_keys: Iterable[int] | None = None) -> set[int]:
         answer = await super().who_is_online(user_keys)
-        if user_keys is not None and self._about in set(user_keys):
-            self._about = None
-            self._asked.set()
+        if user_keys is not None and self._held_user in set(user_keys):
+            self._held_user = None
+            self._requested.set()
             await self._may_answer.wait()
         return answer
 
 
 class Wire:
-    """Joins the brokers of several nodes of one process: what crosses it is bytes."""
+    """Joins the brokers of several nodes in one process. Notices cross it as bytes."""
 
     def __init__(self) -> None:
         self.brokers: list[LinkedBroker] = []
@@ -193,9 +197,9 @@ class LinkedBroker(MemoryBroker):
         data = encode(channel, notice)
         for other in self._wire.brokers:
             if other is not self and channel in other._effective:
-                asyncio.get_running_loop().call_soon(other._arrived, data)
+                asyncio.get_running_loop().call_soon(other._receive_encoded, data)
 
-    def _arrived(self, data: bytes) -> None:
+    def _receive_encoded(self, data: bytes) -> None:
         MemoryBroker.publish(self, *decode(data))
 
     async def who_is_online(self, user_keys: Iterable[int] | None = None) -> set[int]:
@@ -204,7 +208,7 @@ class LinkedBroker(MemoryBroker):
 
 
 class HarmfulBroker(MemoryBroker):
-    """Delays, loses, repeats and reorders notices of every kind, also of one channel. Loses the first of each."""
+    """Delays, loses, repeats and reorders notices, also within a channel. Loses the first of each kind."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -226,7 +230,7 @@ class HarmfulBroker(MemoryBroker):
             self.release()
 
     def release(self) -> None:
-        """Deliver what is late, in any order."""
+        """Deliver the late notices in any order."""
         late, self._late = self._late, []
         if len(late) > 1:
             self.harm.update((type(notice), "reorder") for _, notice in late)

@@ -1,7 +1,7 @@
 """Every test of this folder runs on both databases, and over both doors: Socket.IO and the plain WebSocket.
 
-Those marked `bad_network` also run through `tests.support.network`, over the transports that are named there.
-`make test` leaves it at SQLite and Socket.IO, but in modules that set `EVERY_WAY_MATTERS`.
+Tests marked `bad_network` also run through `tests.support.network`, over the transports that the mark names.
+`make test` runs only SQLite with Socket.IO, except in modules that set `EVERY_WAY_MATTERS`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.delivery.support import BAD, TRANSPORTS, over, plain_reader
+from tests.delivery.support import BAD, TRANSPORTS, clients_over, plain_reader
 from tests.support.client import PlainClient, plainly_connected
 from tests.support.network import network
 from tests.support.node import RunningNode, running_node
@@ -22,18 +22,18 @@ PLAIN: Mapping[str, Callable[..., Any]] = {
     "connected": plainly_connected,
     "reader": plain_reader,
 }
-"""What stands for the clients that the tests import, when they run over the plain WebSocket."""
+"""Replaces the clients that the tests import, for runs over the plain WebSocket."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "database_url" in metafunc.fixturenames:
-        others = ["postgresql"]
+        variants = ["postgresql"]
         if not getattr(metafunc.module, "ONLY_SOCKETIO", False):
-            others.append("sqlite-plain")
-        if bad := metafunc.definition.get_closest_marker("bad_network"):
-            others += [f"sqlite-{door}-bad_network" for door in bad.args]
+            variants.append("sqlite-plain")
+        if mark := metafunc.definition.get_closest_marker("bad_network"):
+            variants += [f"sqlite-{door}-bad_network" for door in mark.args]
         marks = () if getattr(metafunc.module, "EVERY_WAY_MATTERS", False) else pytest.mark.long
-        ways = ["sqlite", *(pytest.param(way, marks=marks) for way in others)]
+        ways = ["sqlite", *(pytest.param(way, marks=marks) for way in variants)]
         metafunc.parametrize("database_url", ways, indirect=True)
 
 
@@ -48,7 +48,7 @@ def way(request: pytest.FixtureRequest) -> list[str]:
 def database_url(request: pytest.FixtureRequest, way: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
     door = way[1:2]
     if door:
-        clients = PLAIN if door == ["plain"] else over(TRANSPORTS[door[0]])
+        clients = PLAIN if door == ["plain"] else clients_over(TRANSPORTS[door[0]])
         for name, client in clients.items():
             monkeypatch.setattr(request.module, name, client, raising=False)
     url: str = request.getfixturevalue(f"{way[0]}_url")

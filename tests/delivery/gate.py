@@ -1,4 +1,4 @@
-"""Holds one access to the database, as long as a test wants."""
+"""Holds one access to the database until the test releases it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 
 from db.engine import Database
 
-NOT_ASKED_FOR = (
+BACKGROUND_TASKS = (
     *("tidings.search", "tidings.sessions", "tidings.retention", "tidings.purge", "tidings.head_check"),
     *("presence", "subscriptions to rooms", "check of suspected rooms", "repair of a room"),
 )
-"""Tasks that go to the database for nobody. No visit waits for them: it may be over before they are held."""
+"""Tasks that access the database without a request. A visit may end before they do, so they are not counted."""
 
 
 class Gate:
-    """Holds one access to the database after it was answered. Of those that the server makes for its clients."""
+    """Holds the result of one database access. Only accesses for clients count, not those of background tasks."""
 
     def __init__(self, database: Database, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
         self._left = 0
@@ -26,18 +26,18 @@ class Gate:
 
         async def access(*args: Any, **options: Any) -> Any:
             task = asyncio.current_task()
-            mine = self._counts(task.get_name() if task is not None else "")
+            is_nth = self._counts(task.get_name() if task is not None else "")
             try:
                 return await original(*args, **options)
             finally:
-                if mine:
+                if is_nth:
                     self.held.set()
                     await self._released.wait()
 
         monkeypatch.setattr(database, kind, access)
 
     def _counts(self, task: str) -> bool:
-        if not self._left or task in NOT_ASKED_FOR:
+        if not self._left or task in BACKGROUND_TASKS:
             return False
         self._left -= 1
         return not self._left

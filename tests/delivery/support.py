@@ -1,4 +1,4 @@
-"""What the tests of delivery share: a reader that can stop reading, a log filled quickly, a store in trouble."""
+"""Helpers of the delivery tests: a reader that can pause, a log filled quickly, a store that blocks or fails."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ from tests.support.node import NO_TLS, RunningNode
 _HEAD = re.compile(r"^4(\d)(\d*)")
 TRANSPORTS = {"polling": ["polling"], "upgrade": ["polling", "websocket"], "websocket": ["websocket"]}
 BAD = Conditions(delay=0.004, jitter=0.012, split=900, ragged=True)
-"""A bad network, up and down: slower than the database, and frames come in pieces."""
+"""A bad network in both directions: slower than the database, and it splits frames."""
 
 
-def over(transports: list[str]) -> Mapping[str, Callable[..., Any]]:
-    """`Client` and `connected` of `tests.support.client`, with other transports than WebSocket alone."""
+def clients_over(transports: list[str]) -> Mapping[str, Callable[..., Any]]:
+    """`Client` and `connected` of `tests.support.client`, over these transports instead of WebSocket alone."""
 
-    class Other(Client):
+    class TransportClient(Client):
         async def connect(self, transports_: list[str] | None = None, *, ready: bool = True) -> Client:
             return await super().connect(transports_ or transports, ready=ready)
 
@@ -62,20 +62,20 @@ def over(transports: list[str]) -> Mapping[str, Callable[..., Any]]:
 
     @asynccontextmanager
     async def connected(url: str, token: str, **auth: Any) -> AsyncIterator[Client]:
-        client = Other(url, token, **auth)
+        client = TransportClient(url, token, **auth)
         await client.connect()
         try:
             yield client
         finally:
             await client.close()
 
-    return {"Client": Other, "connected": connected}
+    return {"Client": TransportClient, "connected": connected}
 
 
 class Reader:
-    """A connection that reads and answers PINGs only when it is told to.
+    """A connection that reads and answers PINGs only on request.
 
-    What it has not read is held up in small buffers: a reader that pauses is felt by the server soon.
+    Its buffers are small, so the server notices soon that it has paused.
     """
 
     def __init__(self, ws: ClientConnection) -> None:
@@ -108,7 +108,7 @@ class Reader:
         await self._ws.send("3")
 
     async def ask(self, action: str, **fields: Any) -> Any:
-        """Perform an action, reading everything up to its answer: what is in `events` then, came before it."""
+        """Perform an action, reading everything up to its answer: all of `events` then preceded the answer."""
         self._asked += 1
         await self._send(action, fields)
         while True:
@@ -122,11 +122,11 @@ class Reader:
         await self._ws.send(f"42{self._asked}" + json.dumps([action, fields]))
 
     async def until_closed(self) -> None:
-        """Read until the server closes."""
+        """Read until the server closes the connection."""
         try:
             while True:
                 if await self.next() == "2":
-                    with suppress(ConnectionClosed):  # there may be more to read
+                    with suppress(ConnectionClosed):  # unread frames may remain after the close
                         await self.pong()
         except ConnectionClosed:
             pass
@@ -135,7 +135,7 @@ class Reader:
         await self._ws.close()
 
     def seqs(self, room_id: str) -> list[int]:
-        """seqs of all entries of the room so far."""
+        """The seqs of the room's entries received so far."""
         return [p["seq"] for n, p in self.events if p.get("seq") and p["room_id"] == room_id]
 
 
@@ -143,29 +143,29 @@ class Reader:
 async def reader(
     url: str, token: str, *, ready: bool = True, after_ping: bool = False, **auth: Any
 ) -> AsyncIterator[Reader]:
-    """`after_ping`: it authenticates only when a PING has come, which it does not answer."""
+    """`after_ping`: authenticate only after the first PING, and leave that PING unanswered."""
     async with small_socket(url, "/socket.io/?EIO=4&transport=websocket") as ws:
-        one = Reader(ws)
+        connection = Reader(ws)
         if after_ping:
-            await one.until_ping()
+            await connection.until_ping()
         await ws.send("40" + json.dumps({"token": token, **auth}))
-        while not (await one.next()).startswith("40"):
+        while not (await connection.next()).startswith("40"):
             pass
         if ready:
-            await one.until_event("ready")
-        yield one
+            await connection.until_event("ready")
+        yield connection
 
 
 @asynccontextmanager
 async def small_socket(url: str, path: str, **options: Any) -> AsyncIterator[ClientConnection]:
     """A WebSocket with small buffers."""
-    where = urlsplit(url)
+    address = urlsplit(url)
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, (where.hostname, where.port))
+    await asyncio.get_running_loop().sock_connect(sock, (address.hostname, address.port))
     async with connect(
-        f"ws://{where.netloc}{path}",
+        f"ws://{address.netloc}{path}",
         sock=sock,
         max_queue=4,
         max_size=None,
@@ -177,8 +177,8 @@ async def small_socket(url: str, path: str, **options: Any) -> AsyncIterator[Cli
         yield ws
 
 
-class _Held(ClientProtocol):
-    """A client's end that does not answer PINGs by itself: it reads them as a text."""
+class _ManualPongProtocol(ClientProtocol):
+    """Does not answer PINGs by itself: passes them on as text frames."""
 
     def recv_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.PING:
@@ -186,13 +186,13 @@ class _Held(ClientProtocol):
         super().recv_frame(frame)
 
 
-def held(protocol: ClientProtocol, **options: Any) -> ClientConnection:
-    protocol.__class__ = _Held
+def manual_pong_connection(protocol: ClientProtocol, **options: Any) -> ClientConnection:
+    protocol.__class__ = _ManualPongProtocol
     return ClientConnection(protocol, **options)
 
 
 class PlainReader(Reader):
-    """As `Reader`, over a plain WebSocket; `frames` are told in the words of Socket.IO."""
+    """As `Reader`, over a plain WebSocket; `frames` are translated to those of Socket.IO."""
 
     async def next(self) -> str:
         raw = json.loads(await asyncio.wait_for(self._ws.recv(), DEADLINE_S))
@@ -207,7 +207,7 @@ class PlainReader(Reader):
         return frame
 
     async def pong(self, payload: bytes | None = None) -> None:
-        """Answer the last PING; or with what was not in it."""
+        """Answer the last PING, with its payload or another one."""
         await self._ws.pong(bytes.fromhex(self._ping) if payload is None else payload)
 
     async def _send(self, action: str, fields: Mapping[str, Any]) -> None:
@@ -216,12 +216,12 @@ class PlainReader(Reader):
 
 @asynccontextmanager
 async def plain_reader(url: str, token: str, *, ready: bool = True, **auth: Any) -> AsyncIterator[PlainReader]:
-    async with small_socket(url, "/ws", create_connection=held) as ws:
-        one = PlainReader(ws)
-        assert (await one.ask("authenticate", token=token, **auth))["ok"]
+    async with small_socket(url, "/ws", create_connection=manual_pong_connection) as ws:
+        connection = PlainReader(ws)
+        assert (await connection.ask("authenticate", token=token, **auth))["ok"]
         if ready:
-            await one.until_event("ready")
-        yield one
+            await connection.until_event("ready")
+        yield connection
 
 
 def rest(url: str, token: str) -> httpx.AsyncClient:
@@ -229,12 +229,12 @@ def rest(url: str, token: str) -> httpx.AsyncClient:
 
 
 async def make_topic(url: str, token: str, name: str, *members: str, is_private: bool = False) -> str:
-    """A topic of the token's user; `members` are tokens that subscribe. No connection is needed; returns room_id."""
+    """Create a topic over REST as the token's user; `members` are tokens that subscribe. Returns the room_id."""
     async with rest(url, token) as http:
         answer = await http.post("/api/topics", json={"topic_name": name, "is_private": is_private})
         assert answer.status_code == 201, answer.text
-    for other in members:
-        async with rest(url, other) as http:
+    for member in members:
+        async with rest(url, member) as http:
             joined = await http.post("/api/subscriptions", json={"topic_name": name})
             assert joined.status_code == 201, joined.text
     room_id: str = answer.json()["room_id"]
@@ -244,19 +244,19 @@ async def make_topic(url: str, token: str, name: str, *members: str, is_private:
 async def fill(
     database: Database, sender: str, contents: Mapping[str, Sequence[str]], *, indexed: bool = False
 ) -> None:
-    """Append messages, room_id -> contents, straight to the logs of rooms that nobody is connected to.
+    """Append messages (room_id -> contents) directly to the logs of rooms without connections.
 
-    `indexed`: the search index passes them over, so that it does nothing while a server is measured.
+    `indexed`: mark them as indexed, so that the indexer does no work while a server is measured.
     """
 
     def append(conn: Transaction) -> None:
         user = users.by_key(conn, sender)
         assert user is not None
         entries, heads = [], []
-        for room_id, new in contents.items():
+        for room_id, new_contents in contents.items():
             room = rooms.find(conn, room_id=room_id)
             assert room is not None
-            for n, content in enumerate(new, 1):
+            for n, content in enumerate(new_contents, 1):
                 entries.append(
                     EntryRow(
                         room_key=room.key,
@@ -286,21 +286,21 @@ async def fill(
 
 
 def principal(node: RunningNode, username: str) -> Principal:
-    """Of a user who is connected."""
+    """The principal of a connected user."""
     return next(c.principal for c in node.node.hub.connections if c.principal.username == username)
 
 
 def soon_expired(monkeypatch: pytest.MonkeyPatch, expires_at: int) -> None:
-    """From now on a connection by a token that expires then (ms since the epoch) ends half a second after it began.
+    """From now on a connection with a token that expires then (ms since the epoch) ends after half a second.
 
-    For the connections it is half a second before that time; the token is good for as long as a test may take.
+    Only the clock of the connections is moved: the token itself stays valid for the whole test.
     """
     monkeypatch.setattr(hub, "time", SimpleNamespace(time=lambda: expires_at / 1000 - 0.5))
 
 
 @asynccontextmanager
 async def store_held(url: str) -> AsyncIterator[None]:
-    """As long as this holds, no transaction that appends can commit: somebody else has the lock it needs."""
+    """Keep transactions that append from committing: another program has the lock that they need."""
     if url.startswith("sqlite"):
         conn = sqlite3.connect(make_url(url).database or "", isolation_level=None)
         conn.execute("BEGIN IMMEDIATE")
@@ -310,17 +310,17 @@ async def store_held(url: str) -> AsyncIterator[None]:
             conn.rollback()
             conn.close()
     else:
-        other = await asyncpg.connect(make_url(url).set(drivername="postgresql").render_as_string(False))
+        conn = await asyncpg.connect(make_url(url).set(drivername="postgresql").render_as_string(False))
         try:
-            async with other.transaction():
-                await other.execute("LOCK TABLE entry IN SHARE ROW EXCLUSIVE MODE")
+            async with conn.transaction():
+                await conn.execute("LOCK TABLE entry IN SHARE ROW EXCLUSIVE MODE")
                 yield
         finally:
-            await other.close()
+            await conn.close()
 
 
 async def stored(url: str, room_id: str) -> list[str]:
-    """The contents of a room's messages as another process finds them in the database."""
+    """The contents of a room's messages, as another process reads them from the database."""
     query = "SELECT content FROM entry JOIN room ON room.id = entry.room_id WHERE room.room_id = {} ORDER BY seq"
     if url.startswith("sqlite"):
         conn = sqlite3.connect(make_url(url).database or "")
@@ -328,15 +328,15 @@ async def stored(url: str, room_id: str) -> list[str]:
             return [content for (content,) in conn.execute(query.format("?"), (room_id,))]
         finally:
             conn.close()
-    other = await asyncpg.connect(make_url(url).set(drivername="postgresql").render_as_string(False))
+    conn = await asyncpg.connect(make_url(url).set(drivername="postgresql").render_as_string(False))
     try:
-        return [row["content"] for row in await other.fetch(query.format("$1"), room_id)]
+        return [row["content"] for row in await conn.fetch(query.format("$1"), room_id)]
     finally:
-        await other.close()
+        await conn.close()
 
 
 async def break_store(database: Database) -> Callable[[], Any]:
-    """From now on a commit with a long message fails for want of space; call what is returned to mend it."""
+    """From now on a commit with a long message fails for lack of space; the returned function repairs the store."""
     if database.is_sqlite:
 
         def full(conn: Transaction) -> None:
@@ -346,7 +346,7 @@ async def break_store(database: Database) -> Callable[[], Any]:
         await database.write(full)
 
         async def mend() -> None:
-            pass  # the limit was of the connection, which was given up when it failed
+            pass  # the limit belonged to the connection, which was dropped when it failed
 
         return mend
 
@@ -373,12 +373,12 @@ async def break_store(database: Database) -> Callable[[], Any]:
 
 
 def seqs(client: Client, room_id: str) -> list[int]:
-    """seqs of all entries of the room so far."""
+    """The seqs of the room's entries received so far."""
     return [p["seq"] for n, p in client.events if p.get("seq") and p["room_id"] == room_id]
 
 
 class RecordingLink:
-    """A connection's way out whose far end reads when it is told to."""
+    """A connection's link whose far end reads on request."""
 
     codec = TextCodec()
     gateway = transport = "recording"
@@ -392,7 +392,7 @@ class RecordingLink:
         self.written: list[tuple[str, Any]] = []
         self.closed: CloseReason | None = None
         self.waiting = asyncio.Event()
-        """Somebody waits for the far end to read."""
+        """Set while a writer waits for the far end to read."""
         self._reads = asyncio.Event()
         self._arrived = asyncio.Event()
 
@@ -412,13 +412,13 @@ class RecordingLink:
         self.closed = reason
 
     async def until(self, count: int) -> None:
-        """Wait until so many events were written."""
+        """Wait until that many events were written."""
         async with asyncio.timeout(DEADLINE_S):
             while len(self.written) < count:
                 self._arrived.clear()
                 await self._arrived.wait()
 
     def read(self) -> None:
-        """Read all that was written."""
+        """Read everything that was written."""
         self.waiting.clear()
         self._reads.set()

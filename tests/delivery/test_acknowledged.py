@@ -27,7 +27,7 @@ async def test_nothing_is_acknowledged_or_published_before_it_is_committed(
     async with connected(server.url, tokens[0]) as omar, connected(server.url, tokens[1]) as diego:
         async with store_held(database_url):
             answer = omar.send("message", {"room_id": room_id, "content": "hola"})
-            for _ in range(5):  # round trips of another connection: the server is not idle
+            for _ in range(5):  # round trips of another connection: the server had time to answer
                 await diego.ask("get_profile", username="omar")
             assert not answer.done()
             assert diego.of("message") == omar.of("message") == []
@@ -122,21 +122,23 @@ async def test_the_sender_gets_the_answer_before_the_event(server: RunningNode) 
 async def test_a_bad_append_fails_alone_in_its_batch(server: RunningNode, database_url: str) -> None:
     tokens = [await server.register(name) for name in ("omar", "diego", "stranger")]
     room_id = await make_topic(server.url, tokens[0], "noticias", tokens[1])
-    other = await make_topic(server.url, tokens[0], "otras", tokens[1])
+    other_room = await make_topic(server.url, tokens[0], "otras", tokens[1])
     private = await make_topic(server.url, tokens[0], "secreta", is_private=True)
     async with (
         connected(server.url, tokens[0]) as omar,
         connected(server.url, tokens[1]) as diego,
         connected(server.url, tokens[2]) as stranger,
     ):
-        elsewhere = (await omar.ask("message", room_id=other, content="otra"))["id"]
+        message_of_other_room = (await omar.ask("message", room_id=other_room, content="otra"))["id"]
         async with store_held(database_url):
             first = omar.send("message", {"room_id": room_id, "content": "first"})
             good = [diego.send("message", {"room_id": room_id, "content": f"good {n}"}) for n in range(3)]
             bad = {
                 "forbidden": stranger.send("message", {"room_id": room_id, "content": "no"}),
                 "not_found": stranger.send("message", {"room_id": private, "content": "no"}),
-                "invalid": diego.send("message", {"room_id": room_id, "content": "no", "reply_to": elsewhere}),
+                "invalid": diego.send(
+                    "message", {"room_id": room_id, "content": "no", "reply_to": message_of_other_room}
+                ),
             }
             last = diego.send("message", {"room_id": room_id, "content": "last"})
             async with rest(server.url, tokens[0]) as http:
@@ -148,13 +150,18 @@ async def test_a_bad_append_fails_alone_in_its_batch(server: RunningNode, databa
         assert [answer["data"]["content"] for answer in answers[1:]] == ["good 0", "good 1", "good 2", "last"]
         assert refusals == {code: code for code in bad}
         await diego.until(lambda: len(diego.of("message")) == 6)
-        assert [one for one in diego.contents(room_id) if one != "first"] == ["good 0", "good 1", "good 2", "last"]
+        assert [content for content in diego.contents(room_id) if content != "first"] == [
+            "good 0",
+            "good 1",
+            "good 2",
+            "last",
+        ]
         assert stranger.of("message") == []
 
 
 @dataclass(frozen=True, slots=True)
 class Poisoned(Operation[None]):
-    """Changes the room, then fails as no operation should."""
+    """Changes the room, then fails with an unexpected exception."""
 
     statement: str | None
 
@@ -184,7 +191,7 @@ async def test_an_append_that_fails_unexpectedly_fails_alone_in_its_batch(
             journal.hand_over(AppendMessage(me, key, "after")),
         ]
         before, again, poisoned, unknown, after = await asyncio.gather(*futures, return_exceptions=True)
-        assert [one["seq"] for one in (before, again, after)] == [1, 1, 2]  # type: ignore[index]
+        assert [message["seq"] for message in (before, again, after)] == [1, 1, 2]  # type: ignore[index]
         assert not isinstance(poisoned, ActionError)
         assert isinstance(poisoned, Exception)
         assert isinstance(unknown, ActionError)

@@ -1,4 +1,4 @@
-"""Presence of thousands: encoded once for each change, written once to each connection, and a few in each turn."""
+"""Presence of thousands: each change is encoded once, and written to a few connections in each turn of the loop."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ class Crowd:
             ]
             self.announcer.collect(PresenceChanged(key, changes))
 
-    def told(self, n: int) -> list[tuple[str, bool]]:
+    def changes_of(self, n: int) -> list[tuple[str, bool]]:
         return [(payload["username"], payload["online"]) for _, payload in self.members[n][1].written]
 
-    async def done(self) -> None:
+    async def settled(self) -> None:
         async with asyncio.timeout(DEADLINE_S):
             await self.announcer.written()
 
@@ -90,59 +90,58 @@ def rooms_of(n: int) -> set[int]:
     return {1 + n % ROOMS, 1 + (n + 1) % ROOMS}
 
 
-async def test_each_member_gets_each_arrival_once_and_each_arrival_is_encoded_once() -> None:
+async def test_each_arrival_is_encoded_once_and_written_once_to_each_member() -> None:
     crowd = Crowd(300)
-    came = range(100, 200)
-    # As one change for all its rooms, which is how it comes from `PresenceTracker`.
+    arrivals = range(100, 200)
+    # `PresenceTracker` passes one change object for all rooms of a user.
     changes = {
-        n: UserPresence(n, {"username": f"user{n}", "online": True, "last_seen": None}, frozenset()) for n in came
+        n: UserPresence(n, {"username": f"user{n}", "online": True, "last_seen": None}, frozenset()) for n in arrivals
     }
     for key in crowd.rooms:
-        crowd.announcer.collect(PresenceChanged(key, [one for n, one in changes.items() if key in rooms_of(n)]))
-    await crowd.done()
+        crowd.announcer.collect(PresenceChanged(key, [change for n, change in changes.items() if key in rooms_of(n)]))
+    await crowd.settled()
     assert Counter(crowd.writes) == Counter([connection for connection, _ in crowd.members.values()])
     for n in range(300):
-        assert sorted(crowd.told(n)) == sorted((f"user{m}", True) for m in came if m != n)
-    assert (crowd.codec.encoded, crowd.codec.framed) == (len(came), len(came))
+        assert sorted(crowd.changes_of(n)) == sorted((f"user{m}", True) for m in arrivals if m != n)
+    assert (crowd.codec.encoded, crowd.codec.framed) == (len(arrivals), len(arrivals))
     for _, link in crowd.members.values():
         (frames,) = link.frames
-        again = CountingCodec().frames(message for message in map(encoded, link.written))
-        assert frames == again
+        assert frames == CountingCodec().frames(map(encoded, link.written))
 
 
 def encoded(event: tuple[str, Any]) -> bytes:
     return TextCodec().encode(*event)
 
 
-async def test_no_turn_of_the_loop_writes_to_more_than_a_few() -> None:
+async def test_one_turn_of_the_loop_writes_presence_to_a_bounded_number_of_connections() -> None:
     crowd = Crowd(5 * EACH_TURN + 1)
     crowd.change(range(50), online=True)
     turns = [0]
     while not crowd.writes or len(crowd.writes) > turns[-1]:
         turns.append(len(crowd.writes))
         await asyncio.sleep(0)
-    await crowd.done()
+    await crowd.settled()
     assert len(crowd.writes) == len(crowd.members)
     assert max(after - before for before, after in pairwise(turns)) <= EACH_TURN
 
 
-async def test_what_comes_later_is_told_later_to_each() -> None:
+async def test_each_member_gets_presence_changes_in_the_order_of_the_changes() -> None:
     crowd = Crowd(5 * EACH_TURN)
     crowd.change([1], online=True)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert 0 < len(crowd.writes) < len(crowd.members), "some are told, others wait"
+    assert 0 < len(crowd.writes) < len(crowd.members), "some connections are written to, others wait"
     crowd.change([1], online=False)
     await asyncio.sleep(0)
     crowd.change([1], online=True)
     await asyncio.sleep(0)
-    assert len(crowd.announcer._rounds) == 3, "two rounds wait for the first"
-    await crowd.done()
+    assert len(crowd.announcer._rounds) == 3, "two rounds wait behind the first"
+    await crowd.settled()
     for n in range(len(crowd.members)):
-        assert crowd.told(n) == ([] if n == 1 else [("user1", True), ("user1", False), ("user1", True)])
+        assert crowd.changes_of(n) == ([] if n == 1 else [("user1", True), ("user1", False), ("user1", True)])
 
 
-async def test_a_user_who_left_meanwhile_gets_room_removed_first_and_nothing_after_it() -> None:
+async def test_a_member_who_leaves_during_a_round_gets_no_presence_afterwards() -> None:
     crowd = Crowd(5 * EACH_TURN)
     connection, link = crowd.members[0]
     crowd.change([1], online=True)
@@ -150,35 +149,35 @@ async def test_a_user_who_left_meanwhile_gets_room_removed_first_and_nothing_aft
         crowd.announcer.write_now(connection)
         crowd.rooms[key].detach(connection)
         connection.forget(key)
-    assert ("user1", True) in crowd.told(0)
+    assert ("user1", True) in crowd.changes_of(0)
     at = len(link.written)
     crowd.change([2], online=True)
-    await crowd.done()
+    await crowd.settled()
     assert len(link.written) == at
 
 
-@pytest.mark.parametrize("told", [False, True], ids=["not told yet", "told already"])
-async def test_who_leaves_one_room_meanwhile_is_told_once_of_who_is_in_the_other_too(*, told: bool) -> None:
+@pytest.mark.parametrize("written", [False, True], ids=["not written yet", "written already"])
+async def test_a_member_who_leaves_one_of_two_shared_rooms_gets_a_change_once(*, written: bool) -> None:
     crowd = Crowd(5 * EACH_TURN)
     crowd.change([0], online=True)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    one = next(n for n in range(3, len(crowd.members), ROOMS) if bool(crowd.told(n)) is told)
-    connection, _ = crowd.members[one]
+    member = next(n for n in range(3, len(crowd.members), ROOMS) if bool(crowd.changes_of(n)) is written)
+    connection, _ = crowd.members[member]
     (left, _) = connection.rooms
     crowd.announcer.write_now(connection)
     crowd.rooms[left].detach(connection)
     connection.forget(left)
-    await crowd.done()
-    assert crowd.told(one) == [("user0", True)]
+    await crowd.settled()
+    assert crowd.changes_of(member) == [("user0", True)]
 
 
-async def test_who_is_hidden_is_hidden_from_these_only() -> None:
+async def test_a_hidden_presence_is_hidden_from_the_named_users_only() -> None:
     crowd = Crowd(30)
     crowd.change([1], online=True, hidden_from=frozenset({4, 7}))
     crowd.change([2], online=True)
-    await crowd.done()
+    await crowd.settled()
     for n in range(30):
-        assert ("user1", True) in crowd.told(n) or n in (1, 4, 7)
-        assert ("user1", True) not in crowd.told(n) or n not in (1, 4, 7)
-        assert ("user2", True) in crowd.told(n) or n == 2
+        assert ("user1", True) in crowd.changes_of(n) or n in (1, 4, 7)
+        assert ("user1", True) not in crowd.changes_of(n) or n not in (1, 4, 7)
+        assert ("user2", True) in crowd.changes_of(n) or n == 2

@@ -76,7 +76,7 @@ async def test_a_thousand_rooms_with_one_message_each_are_replayed(server: Runni
     room_ids = await many_rooms(server, 1000)
     async with connected(server.url, other) as diego:
         async with reader(server.url, token, ready=False, device="phone", cursors={}) as phone:
-            # The device was never told of these rooms. It does not read while it is, and they do not wait for it.
+            # The rooms are new to the device, which does not read yet: the writer does not wait for it.
             await phone.until_event("room_added")
             await diego.ask("message", room_id=room_ids[-1], content="live")
             assert (await phone.until_event("ready"))["replayed"] in (999, 1000)
@@ -92,8 +92,8 @@ async def test_a_thousand_rooms_with_one_message_each_are_replayed(server: Runni
             await phone.until(lambda: phone.contents(room_ids[7]) == ["y" * 3000, "live"])
 
 
-async def test_a_device_is_told_of_new_rooms_as_it_reads(server: RunningNode) -> None:
-    """A thousand rooms with long messages must not overflow the queue of the device that is told of them."""
+async def test_a_device_gets_new_rooms_no_faster_than_it_reads(server: RunningNode) -> None:
+    """A thousand rooms with long messages must not overflow the queue of a device that learns of them."""
     token, _ = await server.register("omar"), await server.register("diego")
     async with connected(server.url, token, device="phone"):
         pass
@@ -120,29 +120,31 @@ async def test_a_device_is_told_of_new_rooms_as_it_reads(server: RunningNode) ->
         names = [
             (name, payload.get("room_id") or payload["room"]["room_id"])
             for name, payload in link.written[:-1]
-            if name != "receipt"  # the other device may confirm its messages before this replay ends
+            if name != "receipt"  # the other device may confirm messages before this replay ends
         ]
-        assert names == [("room_added", one) for one in room_ids] + [("message", one) for one in room_ids[:-1]]
+        assert names == [("room_added", added) for added in room_ids] + [
+            ("message", filled) for filled in room_ids[:-1]
+        ]
         server.node.hub.remove(connection)
 
 
 async def many_rooms(server: RunningNode, count: int) -> list[str]:
-    """Topics of diego and omar with one message each, but for the last one."""
+    """Topics of diego and omar with one message each, except the last, which is empty."""
     diego, omar = [await server.node.auth.user(name) for name in ("diego", "omar")]
 
     def make(conn: Transaction) -> list[str]:
         room_ids = [f"{n:024x}" for n in range(count)]
-        new = [{"room_id": one, "kind": "topic", "is_private": False, "topic_name": one} for one in room_ids]
+        new = [{"room_id": name, "kind": "topic", "is_private": False, "topic_name": name} for name in room_ids]
         conn.execute(
             insert(models.rooms),
-            [one | {"name_key": one["room_id"], "members": 2, "created_at": 0} for one in new],
+            [room | {"name_key": room["room_id"], "members": 2, "created_at": 0} for room in new],
         )
         keys = dict(conn.execute(select(models.rooms.c.room_id, models.rooms.c.id)).all())
         conn.execute(
             insert(models.members),
             [
-                {"room_id": keys[one], "user_id": user.key, "role": "member", "joined_at": 0, "joined_seq": 0}
-                for one in room_ids
+                {"room_id": keys[room_id], "user_id": user.key, "role": "member", "joined_at": 0, "joined_seq": 0}
+                for room_id in room_ids
                 for user in (diego, omar)
             ],
         )
@@ -154,7 +156,7 @@ async def many_rooms(server: RunningNode, count: int) -> list[str]:
 
 
 async def test_a_replay_of_the_longest_messages_fits_the_connection(server: RunningNode) -> None:
-    """64 KB each in UTF-8: a page of so many entries must not overflow the queue of a reader that keeps up."""
+    """A page of entries of 64 KB each (UTF-8) must not overflow the queue of a reader that keeps up."""
     token, other = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, other, "noticias", token)
     await fill(server.node.database, "diego", {room_id: ["1"] * 300 + ["🦉" * 16_384] * 100})
@@ -162,19 +164,21 @@ async def test_a_replay_of_the_longest_messages_fits_the_connection(server: Runn
         assert [m["seq"] for m in omar.of("message")] == list(range(1, 401))
 
 
-async def test_what_one_batch_publishes_fits_the_queue_of_a_connection(database_url: str, tmp_path: Path) -> None:
+async def test_the_entries_of_one_batch_fit_the_queue_of_a_connection(database_url: str, tmp_path: Path) -> None:
     broker = NotingBroker()
     async with running_node(database_url, tmp_path, options={"broker": broker}) as server:
         token = await server.register("omar")
         room_id = await make_topic(server.url, token, "noticias")
         async with connected(server.url, token) as omar:
             me, key = principal(server, "omar"), server.node.hub.key(room_id)
-            # All in the queue before the first batch is made of it.
+            # All of them are queued before the journal takes the first batch.
             contents = ["🦉" * 16_384, "x" * 16_384, "x"] * 20
-            await asyncio.gather(*(server.node.journal.hand_over(AppendMessage(me, key, one)) for one in contents))
+            await asyncio.gather(
+                *(server.node.journal.hand_over(AppendMessage(me, key, content)) for content in contents)
+            )
             sizes = [sum(map(entry_bytes, notice.entries)) for notice in broker.appended]
             assert max(sizes) <= MAX_BATCH_BYTES
-            assert min(sizes[:-1]) > MAX_BATCH_BYTES // 2  # and no smaller than need be
+            assert min(sizes[:-1]) > MAX_BATCH_BYTES // 2  # batches are filled
             await omar.until(lambda: omar.contents() == contents)
 
 
@@ -192,21 +196,21 @@ async def test_a_page_is_bounded_in_bytes_and_misses_nothing(server: RunningNode
     ]
     names = {key: RoomName(key, str(key), None, False) for key in keys}
     wanted = [Span(key, 0, 3) for key in keys]
-    got: list[tuple[int, int]] = []
+    read: list[tuple[int, int]] = []
     while wanted:
-        covered, found = await database.read(
+        covered, chunks = await database.read(
             partial(read_page, user_key=omar.key, wanted=wanted, names=names, codec=TextCodec(), max_bytes=10_000)
         )
         assert covered
-        messages = [message for chunk in found for message in chunk.messages]
+        messages = [message for chunk in chunks for message in chunk.messages]
         assert sum(map(len, messages[:-1])) < 10_000
-        for chunk in found:
+        for chunk in chunks:
             assert len(chunk.messages) == chunk.last - chunk.first + 1
-            got += [(chunk.room_key, seq) for seq in range(chunk.first, chunk.last + 1)]
+            read += [(chunk.room_key, seq) for seq in range(chunk.first, chunk.last + 1)]
         upto = {span.room_key: span.upto for span in covered}
         wanted = [span._replace(after=upto.get(span.room_key, span.after)) for span in wanted]
         wanted = [span for span in wanted if span.after < span.upto]
-    assert sorted(got) == [(key, seq) for key in sorted((keys[0], keys[2])) for seq in (1, 2, 3)]
+    assert sorted(read) == [(key, seq) for key in sorted((keys[0], keys[2])) for seq in (1, 2, 3)]
     seq = 0
     while page := await database.read(partial(log.after, room_key=keys[2], seq=seq, limit=2, max_bytes=10_000)):
         assert [entry.seq for entry in page] in ([seq + 1], [seq + 1, seq + 2])
@@ -224,57 +228,57 @@ async def test_a_slow_consumer_is_closed_loses_nothing_and_slows_nobody(server: 
     ):
         total = 0
         while "slow" in {connection.device for connection in server.node.hub.connections}:
-            # Answers and messages, in the sender's one buffer: less than what may wait there.
+            # The sender's buffer gets answers and messages: few enough that it does not overflow.
             sent = [diego.send("message", {"room_id": room_id, "content": "x" * 16_000}) for _ in range(20)]
             assert all(answer["ok"] for answer in await asyncio.gather(*sent))
             total += 20
             await good.until(lambda total=total: len(good.of("message")) == total)
             assert total < 4000
         await slow.until_closed()
-        got = slow.seqs(room_id)
-        assert got == list(range(1, len(got) + 1))
-        assert len(got) < total
+        received = slow.seqs(room_id)
+        assert received == list(range(1, len(received) + 1))
+        assert len(received) < total
         assert [m["seq"] for m in good.of("message")] == list(range(1, total + 1))
-    async with connected(server.url, token, device="slow", cursors={room_id: len(got)}) as back:
-        assert [m["seq"] for m in back.of("message")] == list(range(len(got) + 1, total + 1))
+    async with connected(server.url, token, device="slow", cursors={room_id: len(received)}) as returned:
+        assert [m["seq"] for m in returned.of("message")] == list(range(len(received) + 1, total + 1))
 
 
-async def test_after_what_did_not_fit_nothing_goes_out(server: RunningNode) -> None:
-    """A gap would be taken for the whole: the reader's cursor would go past what was dropped."""
+async def test_a_connection_gets_nothing_after_a_dropped_event(server: RunningNode) -> None:
+    """Otherwise the reader's cursor would move past the dropped event."""
     token = await server.register("omar")
     async with reader(server.url, token) as slow:
         (connection,) = server.node.hub.connections
-        at = len(slow.events)
-        for n in range(2000):  # in one step of the event loop, the large and the small by turns
+        before = len(slow.events)
+        for n in range(2000):  # in one step of the event loop, large and small ones alternating
             connection.link.write(Batch([("message", {"n": n, "content": "x" * (100_000 if n % 2 else 10)})]))
         await slow.until_closed()
-        got = [payload["n"] for name, payload in slow.events[at:] if name == "message"]
-        assert got == list(range(len(got)))
-        assert 0 < len(got) < 2000
+        received = [payload["n"] for name, payload in slow.events[before:] if name == "message"]
+        assert received == list(range(len(received)))
+        assert 0 < len(received) < 2000
 
 
 async def test_many_cursors_of_missing_rooms_are_answered_quickly(server: RunningNode) -> None:
     token = await server.register("omar")
     room_id = await make_topic(server.url, token, "noticias")
-    nonsense = {f"{n:064}": 1 for n in range(9_999)}
-    async with reader(server.url, token, cursors=nonsense | {room_id: 0}) as omar:
+    unknown = {f"{n:064}": 1 for n in range(9_999)}
+    async with reader(server.url, token, cursors=unknown | {room_id: 0}) as omar:
         removed = [payload["room_id"] for name, payload in omar.events if name == "room_removed"]
-        assert removed == sorted(nonsense)
+        assert removed == sorted(unknown)
         began = time.process_time()
-        assert await omar.ask("delivered", cursors=nonsense) == {"ok": True, "data": {}}
+        assert await omar.ask("delivered", cursors=unknown) == {"ok": True, "data": {}}
         assert (time.process_time() - began) / slowdown() < 2
 
 
-async def test_readers_that_go_in_mid_replay_leave_nothing_behind(server: RunningNode) -> None:
-    """More of them than the database has connections: a read that is given up gives its connection back."""
+async def test_readers_that_disconnect_during_a_replay_return_their_database_connections(server: RunningNode) -> None:
+    """There are more readers than database connections: an abandoned read has to return its connection."""
     token, other = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, other, "noticias", token)
     await fill(server.node.database, "diego", {room_id: ["x" * 3000] * 1500})
     for n in range(30):
-        async with reader(server.url, token, ready=False, cursors={room_id: 0}) as one:
+        async with reader(server.url, token, ready=False, cursors={room_id: 0}) as leaving:
             for _ in range(n * 3):
-                await one.next()
-    async with reader(server.url, token, cursors={room_id: 0}) as one:
-        assert one.seqs(room_id) == list(range(1, 1501))
-        assert (await one.ask("history", room_id=room_id))["ok"]
-        assert (await one.ask("get_profile", username="omar"))["data"]["online"]
+                await leaving.next()
+    async with reader(server.url, token, cursors={room_id: 0}) as omar:
+        assert omar.seqs(room_id) == list(range(1, 1501))
+        assert (await omar.ask("history", room_id=room_id))["ok"]
+        assert (await omar.ask("get_profile", username="omar"))["data"]["online"]

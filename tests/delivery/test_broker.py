@@ -54,11 +54,11 @@ NOTICES: dict[str, tuple[Channel, Notice]] = {
 
 
 @pytest.mark.parametrize("kind", NOTICES)
-def test_a_notice_comes_back_from_its_bytes_as_it_was(kind: str) -> None:
+def test_a_decoded_notice_equals_the_encoded_one(kind: str) -> None:
     assert decode(encode(*NOTICES[kind])) == NOTICES[kind]
 
 
-def test_every_kind_of_notice_has_been_to_bytes_and_back() -> None:
+def test_every_kind_of_notice_is_among_those_encoded_here() -> None:
     assert {type(notice) for _, notice in NOTICES.values()} == set(Notice.__args__)
 
 
@@ -76,7 +76,7 @@ def test_every_kind_of_notice_has_been_to_bytes_and_back() -> None:
         encode(*NOTICES["withdrawn"]).replace(b"token_revoked", b"no_such_reason"),
     ],
 )
-def test_bytes_that_are_no_notice_are_refused(data: bytes) -> None:
+def test_decode_refuses_bytes_that_are_not_a_notice(data: bytes) -> None:
     with pytest.raises(ValueError, match="not a notice"):
         decode(data)
 
@@ -95,12 +95,12 @@ def over_a_wire() -> MakeBroker:
     return lambda: LinkedBroker(wire)
 
 
-NODES = {"memory": (in_memory, 1), "a wire": (over_a_wire, 3)}
-"""Each implementation, and how many nodes it joins."""
+NODES = {"memory": (in_memory, 1), "wire": (over_a_wire, 3)}
+"""Each implementation of `Broker`, and how many nodes it joins."""
 
 
 class Listener:
-    """A node's broker, and what it has received."""
+    """A node's broker, and the notices that it has received."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
@@ -124,20 +124,20 @@ async def nodes(request: pytest.FixtureRequest) -> AsyncIterator[list[Listener]]
     make, count = NODES[request.param]
     make_broker = make()
     listeners = [Listener(make_broker()) for _ in range(count)]
-    for one in listeners:
-        await one.broker.start(one.receive)
+    for listener in listeners:
+        await listener.broker.start(listener.receive)
     yield listeners
-    for one in listeners:
-        await one.broker.stop()
+    for listener in listeners:
+        await listener.broker.stop()
 
 
 async def test_a_notice_reaches_every_subscribed_node_and_its_publisher(nodes: list[Listener]) -> None:
     channel, notice = NOTICES["appended"]
-    for one in nodes:
-        await one.broker.subscribe(channel)
+    for node in nodes:
+        await node.broker.subscribe(channel)
     nodes[0].broker.publish(channel, notice)
-    for one in nodes:
-        assert await one.until(1) == [notice]
+    for node in nodes:
+        assert await node.until(1) == [notice]
 
 
 async def test_a_subscription_takes_effect_on_its_own_node_with_the_call(nodes: list[Listener]) -> None:
@@ -155,7 +155,7 @@ async def test_an_awaited_subscription_takes_effect_on_every_node(nodes: list[Li
     assert await nodes[0].until(1) == [notice]
 
 
-async def test_subscribing_twice_is_subscribing_once(nodes: list[Listener]) -> None:
+async def test_a_channel_subscribed_to_twice_delivers_a_notice_once(nodes: list[Listener]) -> None:
     channel, notice = NOTICES["presence"]
     await nodes[0].broker.subscribe(channel)
     await nodes[0].broker.subscribe(channel)
@@ -167,52 +167,52 @@ async def test_subscribing_twice_is_subscribing_once(nodes: list[Listener]) -> N
     assert nodes[0].received == [notice]
 
 
-async def test_only_what_is_subscribed_to_is_received(nodes: list[Listener]) -> None:
+async def test_a_node_receives_only_notices_of_subscribed_channels(nodes: list[Listener]) -> None:
     await nodes[0].broker.subscribe(RoomChannel(5))
     _, notice = NOTICES["personal"]
-    nodes[-1].broker.publish(UserChannel(5), notice)  # the same key, of the other kind
+    nodes[-1].broker.publish(UserChannel(5), notice)  # the same key, but of a user
     nodes[-1].broker.publish(RoomChannel(5), notice)
     assert await nodes[0].until(1) == [notice]
 
 
-async def test_a_user_is_online_while_any_node_has_them(nodes: list[Listener]) -> None:
+async def test_a_user_is_online_while_connected_to_any_node(nodes: list[Listener]) -> None:
     first, last = nodes[0].broker, nodes[-1].broker
     first.online(1, True)
     last.online(2, True)
-    for one in nodes:
-        assert await one.broker.who_is_online() == {1, 2}
-        assert await one.broker.who_is_online([2, 3]) == {2}
-        assert await one.broker.who_is_online([]) == set()
+    for node in nodes:
+        assert await node.broker.who_is_online() == {1, 2}
+        assert await node.broker.who_is_online([2, 3]) == {2}
+        assert await node.broker.who_is_online([]) == set()
     first.online(1, False)
     first.online(1, False)
     assert await last.who_is_online([1, 2]) == {2}
 
 
-async def test_nothing_is_received_after_the_end(nodes: list[Listener]) -> None:
+async def test_a_stopped_broker_receives_no_notice(nodes: list[Listener]) -> None:
     channel, notice = NOTICES["withdrawn"]
-    ended = nodes.pop(0)
-    await ended.broker.subscribe(channel)
-    for one in nodes:
-        await one.broker.subscribe(channel)
-    await ended.broker.stop()
-    ended.broker.publish(channel, notice)
-    for one in nodes:
-        one.broker.publish(channel, notice)
-        await one.until(1)
-    assert ended.received == []
+    stopped = nodes.pop(0)
+    await stopped.broker.subscribe(channel)
+    for node in nodes:
+        await node.broker.subscribe(channel)
+    await stopped.broker.stop()
+    stopped.broker.publish(channel, notice)
+    for node in nodes:
+        node.broker.publish(channel, notice)
+        await node.until(1)
+    assert stopped.received == []
 
 
-# -- a broker that keeps nothing -------------------------------------------------------------------------------------
+# -- a broker that keeps no guarantee --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_members_get_every_entry_once_in_order_if_notices_are_lost_or_reordered(
     sqlite_url: str, tmp_path: Path, seed: int
 ) -> None:
-    """And a session that is withdrawn ends: its notice may be lost, but not the check of sessions."""
+    """A withdrawn session ends, too: if its notice is lost, the session check finds it."""
     broker = HarmfulBroker(seed)
-    often = {"broker": broker, "head_check_s": 0.05, "session_check_s": 0.05, "presence_s": 0.01}
-    async with running_node(sqlite_url, tmp_path, options=often) as server:
+    options = {"broker": broker, "head_check_s": 0.05, "session_check_s": 0.05, "presence_s": 0.01}
+    async with running_node(sqlite_url, tmp_path, options=options) as server:
         omar, diego, satoshi = [await server.register(name) for name in ("omar", "diego", "satoshi")]
         room_id = await make_topic(server.url, omar, "noticias", diego, satoshi)
         async with connected(server.url, omar) as sender, connected(server.url, diego) as reader:
@@ -223,9 +223,9 @@ async def test_members_get_every_entry_once_in_order_if_notices_are_lost_or_reor
                     await sender.ask("read", room_id=room_id, seq=n + 1)
                     async with connected(server.url, satoshi):
                         pass
-            wanted = [str(n) for n in range(60)]
-            await reader.until(lambda: reader.contents() == wanted)
-            await sender.until(lambda: sender.contents() == wanted)
+            contents = [str(n) for n in range(60)]
+            await reader.until(lambda: reader.contents() == contents)
+            await sender.until(lambda: sender.contents() == contents)
             async with connected(server.url, await server.login("diego"), device="other") as other:
                 await other.ask("logout")
                 assert (await other.event("closing"))["reason"] == "token_revoked"
@@ -241,4 +241,4 @@ def test_a_harmful_broker_harms_every_kind_of_notice() -> None:
             broker.publish(channel, notice)
     kinds = {type(notice) for _, notice in NOTICES.values()}
     for fault in ("lose", "repeat", "delay", "reorder"):
-        assert {kind for kind, befell in broker.harm if befell == fault} == kinds
+        assert {kind for kind, suffered in broker.harm if suffered == fault} == kinds

@@ -35,13 +35,13 @@ MB = 1024 * 1024
 CHANGES = ("message_edited", "message_deleted", "reaction")
 
 
-def told(client: LiveClient, room_id: str) -> list[tuple[str, int]]:
-    """The entries of a room so far: event and seq."""
+def entry_events(client: LiveClient, room_id: str) -> list[tuple[str, int]]:
+    """The entries of a room received so far: event name and seq."""
     return [(name, p["seq"]) for name, p in client.events if p.get("seq") and p["room_id"] == room_id]
 
 
-def held(client: LiveClient, before: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The messages of a client that holds some already, by id."""
+def known_messages(client: LiveClient, before: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The messages that a client knows, by id; it began with those of `before`."""
     known = dict(before)
     for name, payload in client.events:
         message = payload if name == "message" else payload["message"] if name in CHANGES else None
@@ -50,21 +50,23 @@ def held(client: LiveClient, before: dict[str, dict[str, Any]]) -> dict[str, dic
     return known
 
 
-def shown(client: LiveClient) -> set[str]:
-    """Every `client_id` that this client was shown."""
-    found = {m["client_id"] for m in client.of("message")}
-    found |= {p["message"]["client_id"] for name in CHANGES for p in client.of(name)}
-    found |= {p["room"]["last_message"]["client_id"] for p in client.of("room_added") if p["room"]["last_message"]}
-    return found - {None}
+def shown_client_ids(client: LiveClient) -> set[str]:
+    """Every `client_id` that this client received."""
+    client_ids = {m["client_id"] for m in client.of("message")}
+    client_ids |= {p["message"]["client_id"] for name in CHANGES for p in client.of(name)}
+    client_ids |= {
+        p["room"]["last_message"]["client_id"] for p in client.of("room_added") if p["room"]["last_message"]
+    }
+    return client_ids - {None}
 
 
-async def test_a_device_that_comes_back_gets_each_change_exactly_once_wherever_it_was(server: RunningNode) -> None:
+async def test_a_returning_device_gets_each_missed_change_exactly_once_from_any_cursor(server: RunningNode) -> None:
     token, other = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, token, "noticias", other, is_private=False)
     history: list[dict[str, dict[str, Any]]] = [{}]
-    """What a device holds that has received so much of the log."""
+    """history[n]: the messages that a device knows after n entries."""
     async with connected(server.url, token) as omar, connected(server.url, other, device="stays") as diego:
-        first, second = [await omar.ask("message", room_id=room_id, content=one) for one in ("uno", "dos")]
+        first, second = [await omar.ask("message", room_id=room_id, content=content) for content in ("uno", "dos")]
         await omar.ask("edit", message_id=first["id"], content="uno!")
         await diego.ask("react", message_id=second["id"], emoji="👍")
         third = await diego.ask("message", room_id=room_id, content="tres", reply_to=first["id"])
@@ -73,7 +75,7 @@ async def test_a_device_that_comes_back_gets_each_change_exactly_once_wherever_i
         await omar.ask("react", message_id=third["id"], emoji="👍")
         await omar.ask("react", message_id=third["id"], emoji="👍", remove=True)
         await diego.until(lambda: seqs(diego, room_id) == list(range(1, 10)))
-        live = told(diego, room_id)
+        live = entry_events(diego, room_id)
         for name, payload in diego.events:
             if name == "message" or name in CHANGES:
                 message = payload if name == "message" else payload["message"]
@@ -82,12 +84,12 @@ async def test_a_device_that_comes_back_gets_each_change_exactly_once_wherever_i
     assert [name for name, _ in live].count("message") == 3
     for position in range(10):
         async with connected(server.url, other, device="phone", cursors={room_id: position}) as phone:
-            assert told(phone, room_id) == live[position:]
-            now = held(phone, history[position])
-            assert sorted(now.values(), key=lambda m: m["seq"]) == fresh
+            assert entry_events(phone, room_id) == live[position:]
+            known = known_messages(phone, history[position])
+            assert sorted(known.values(), key=lambda m: m["seq"]) == fresh
 
 
-async def test_changes_of_one_batch_come_in_their_order_each_as_it_was(server: RunningNode) -> None:
+async def test_changes_of_one_batch_are_delivered_in_order_each_with_its_own_state(server: RunningNode) -> None:
     token, other = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, token, "noticias", other)
     async with connected(server.url, token) as omar, connected(server.url, other) as diego:
@@ -108,7 +110,7 @@ async def test_changes_of_one_batch_come_in_their_order_each_as_it_was(server: R
         answers = await asyncio.gather(*futures)
         for client in (omar, diego):
             await client.until(lambda c=client: "last" in c.contents())
-            assert [name for name, _ in told(client, room_id)] == [
+            assert [name for name, _ in entry_events(client, room_id)] == [
                 "message",
                 "message_edited",
                 "message",
@@ -122,14 +124,14 @@ async def test_changes_of_one_batch_come_in_their_order_each_as_it_was(server: R
             assert [m["content"] for m in changed] == ["1", "1", "2", ""]
             assert [m["reactions"] for m in changed] == [{}, {"👍": ["omar"]}, {"👍": ["omar"]}, {}]
             assert {m["id"] for m in changed} == {sent["id"]}
-        # Sent again, it is answered with the message as it is at this place of the log.
+        # A retry is answered with the message as it is at that position of the log.
         assert [answers[4]["content"], answers[6]["content"], answers[6]["deleted"]] == ["2", "", True]
 
 
 async def test_a_client_id_is_shown_only_to_its_sender_whoever_changes_the_message(
     database_url: str, tmp_path: Path
 ) -> None:
-    """Live, repaired, replayed, read back; and the sender sees it in all of them."""
+    """Covers live, repaired and replayed events and reads. The sender sees it in all of them."""
     broker = DeafBroker()
     async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
         token, other = await server.register("omar"), await server.register("diego")
@@ -142,7 +144,7 @@ async def test_a_client_id_is_shown_only_to_its_sender_whoever_changes_the_messa
             async def change(first: dict[str, Any], second: dict[str, Any]) -> None:
                 await omar.ask("edit", message_id=first["id"], content="changed")
                 await diego.ask("react", message_id=first["id"], emoji="👍")
-                await diego.ask("delete", message_id=second["id"])  # the owner's right
+                await diego.ask("delete", message_id=second["id"])  # diego owns the room
 
             await change(*sent[:2])
             await diego.until(lambda: seqs(diego, room_id) == list(range(1, 8)))
@@ -152,13 +154,13 @@ async def test_a_client_id_is_shown_only_to_its_sender_whoever_changes_the_messa
             await diego.ask("message", room_id=room_id, content="the next notice")
             for client, mine in ((omar, {f"mine-{n}" for n in range(4)}), (diego, set())):
                 await client.until(lambda c=client: seqs(c, room_id) == list(range(1, 12)))
-                assert shown(client) == mine
+                assert shown_client_ids(client) == mine
                 changes = [p["message"]["client_id"] for name in CHANGES for p in client.of(name)]
                 assert all(changes) is bool(mine)
-        for who, mine in ((token, {f"mine-{n}" for n in range(4)}), (other, set())):
-            async with connected(server.url, who, device="late", cursors={room_id: 0}) as late:
+        for reader_token, mine in ((token, {f"mine-{n}" for n in range(4)}), (other, set())):
+            async with connected(server.url, reader_token, device="late", cursors={room_id: 0}) as late:
                 assert seqs(late, room_id) == list(range(1, 12))
-                assert shown(late) == mine
+                assert shown_client_ids(late) == mine
                 read = (await late.ask("history", room_id=room_id))["messages"]
                 assert {m["client_id"] for m in read} - {None} == mine
                 (room,) = (await late.ask("get_rooms"))["rooms"]
@@ -172,33 +174,31 @@ async def test_lost_notices_of_changes_are_repaired_in_order_once(database_url: 
         room_id = await make_topic(server.url, tokens[0], "noticias", tokens[1])
         clients = [await Client(server.url, token).connect() for token in tokens]
         sent = [await clients[0].ask("message", room_id=room_id, content="x") for _ in range(5)]
-        total = 5
         for n in range(40):
-            one = sent[n % 5]["id"]
+            message_id = sent[n % 5]["id"]
             answers = await asyncio.gather(
-                clients[0].send("edit", {"message_id": one, "content": str(n)}),
-                clients[1].send("react", {"message_id": one, "emoji": f"e{n % 10}", "remove": n % 20 > 10}),
+                clients[0].send("edit", {"message_id": message_id, "content": str(n)}),
+                clients[1].send("react", {"message_id": message_id, "emoji": f"e{n % 10}", "remove": n % 20 > 10}),
                 clients[1].send("message", {"room_id": room_id, "content": str(n)}),
             )
             assert all(answer["ok"] for answer in answers)
-            total = answers[2]["data"]["seq"]
         total = (await clients[0].ask("get_rooms"))["rooms"][0]["last_seq"]
         assert broker.harm[Appended] > 10
         for client in clients:
             await client.until(lambda c=client: seqs(c, room_id)[-1] >= total)
             assert seqs(client, room_id) == list(range(1, total + 1))
             fresh = (await client.ask("history", room_id=room_id, limit=200))["messages"]
-            assert sorted(held(client, {}).values(), key=lambda m: m["seq"]) == fresh
+            assert sorted(known_messages(client, {}).values(), key=lambda m: m["seq"]) == fresh
             await client.close()
 
 
 # -- removal ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [KickMember, BanFromRoom])
+@pytest.mark.parametrize("removal_type", [KickMember, BanFromRoom])
 @pytest.mark.parametrize("is_private", [False, True], ids=["public", "private"])
 async def test_a_removed_member_gets_earlier_entries_of_the_same_batch(
-    server: RunningNode, *, is_private: bool, how: type
+    server: RunningNode, *, is_private: bool, removal_type: type
 ) -> None:
     token, other = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, other, "noticias", is_private=is_private)
@@ -216,23 +216,23 @@ async def test_a_removed_member_gets_earlier_entries_of_the_same_batch(
         futures = [
             journal.hand_over(AppendMessage(her, key, "1")),
             journal.hand_over(ChangeReaction(him, key, at, 100, "👍", False)),
-            journal.hand_over(KickMember(*removal) if how is KickMember else BanFromRoom(*removal, None)),
+            journal.hand_over(KickMember(*removal) if removal_type is KickMember else BanFromRoom(*removal, None)),
             journal.hand_over(EditMessage(her, key, at, 100, "secret")),
             journal.hand_over(ChangeReaction(him, key, at, 100, "too late", False)),
             journal.hand_over(AppendMessage(her, key, "3")),
         ]
         outcomes = await asyncio.gather(*futures, return_exceptions=True)
-        assert [isinstance(one, ActionError) for one in outcomes] == [False] * 4 + [True, False]
+        assert [isinstance(outcome, ActionError) for outcome in outcomes] == [False] * 4 + [True, False]
         removed = await omar.event("room_removed")
-        assert removed == {"room_id": room_id, "reason": "kicked" if how is KickMember else "banned"}
+        assert removed == {"room_id": room_id, "reason": "kicked" if removal_type is KickMember else "banned"}
         await omar.ask("get_rooms")
         assert omar.contents() == ["0", "1"]
         assert [p["seq"] for p in omar.of("reaction")] == [at + 2]
         assert omar.of("message_edited") == []
         assert omar.events[-1][0] == "room_removed"
         await diego.until(lambda: diego.contents() == ["0", "1", "3"])
-        whole = seqs(diego, room_id)
-        assert whole == list(range(1, len(whole) + 1))
+        all_seqs = seqs(diego, room_id)
+        assert all_seqs == list(range(1, len(all_seqs) + 1))
     async with connected(server.url, token, cursors={room_id: 0}) as omar:
         assert seqs(omar, room_id) == []
         assert omar.of("room_removed") == [{"room_id": room_id, "reason": "gone"}]
@@ -254,19 +254,19 @@ async def test_a_member_removed_during_a_replay_gets_nothing_after_it(server: Ru
         await slow.until_event("room_removed")
         at = len(slow.events)
         await slow.ask("get_rooms")
-        got = slow.seqs(room_id)
-        assert got == list(range(1, len(got) + 1))
-        assert len(got) < 3000
+        received = slow.seqs(room_id)
+        assert received == list(range(1, len(received) + 1))
+        assert len(received) < 3000
         assert [name for name, _ in slow.events[at:] if name != "ready"] == []
 
 
 # -- bounded ---------------------------------------------------------------------------------------------------------
 
 
-async def edited(
+async def fill_with_edits(
     database: Database, sender: str, room_id: str, contents: list[str], *, all_of: int | None = None
 ) -> None:
-    """Append messages, and then an edit of each of them; or so many of the first one. They are not indexed."""
+    """Append messages, then an edit of each, or `all_of` edits of the first. None of them is indexed."""
     await fill(database, sender, {room_id: contents}, indexed=True)
 
     def append(conn: Transaction) -> None:
@@ -315,7 +315,7 @@ async def test_two_thousand_edited_long_messages_are_replayed_in_bounded_memory(
         await database.start()
         try:
             for _ in range(4):
-                await edited(database, "diego", room_id, ["x" * 16_000] * 500)  # 32 MB, told twice
+                await fill_with_edits(database, "diego", room_id, ["x" * 16_000] * 500)  # 32 MB, sent twice
         finally:
             await database.stop()
         process = psutil.Process(server.pid)
@@ -344,25 +344,25 @@ async def _room(server: RunningNode, room_id: str) -> RoomRow:
     return room
 
 
-@pytest.mark.parametrize("all_of", [None, 200], ids=["one each", "all of one"])
-async def test_a_page_of_edits_is_bounded_by_what_they_are_told_with(server: RunningNode, all_of: int | None) -> None:
-    """An edit is short where it is stored, and as long as the message where it is told."""
+@pytest.mark.parametrize("all_of", [None, 200], ids=["one edit of each", "all of the first"])
+async def test_a_page_of_edits_is_bounded_by_their_encoded_size(server: RunningNode, all_of: int | None) -> None:
+    """A stored edit is short; its event is as long as the message."""
     token, other = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, other, "noticias", token)
     database = server.node.database
-    await edited(database, "diego", room_id, ["x" * 16_000] * 200, all_of=all_of)
+    await fill_with_edits(database, "diego", room_id, ["x" * 16_000] * 200, all_of=all_of)
     omar, room = await server.node.auth.user("omar"), await _room(server, room_id)
     names = {room.key: RoomName(room.key, room_id, None, False)}
     position = 200
     while position < 400:
         wanted = [Span(room.key, position, 400)]
-        (covered,), found = await database.read(
+        (covered,), chunks = await database.read(
             partial(read_page, user_key=omar.key, wanted=wanted, names=names, codec=TextCodec())
         )
-        messages = [message for chunk in found for message in chunk.messages]
+        messages = [message for chunk in chunks for message in chunk.messages]
         assert sum(map(len, messages[:-1])) < PAGE_BYTES
-        assert all(sum(map(len, chunk.messages[:-1])) < WRITE_BYTES for chunk in found)
-        assert [seq for one in found for seq in range(one.first, one.last + 1)] == list(
+        assert all(sum(map(len, chunk.messages[:-1])) < WRITE_BYTES for chunk in chunks)
+        assert [seq for chunk in chunks for seq in range(chunk.first, chunk.last + 1)] == list(
             range(position + 1, covered.upto + 1)
         )
         position = covered.upto
@@ -377,17 +377,17 @@ async def test_a_page_of_edits_is_bounded_by_what_they_are_told_with(server: Run
         position += len(page)
 
 
-async def test_a_page_ends_where_it_is_long_enough_in_whichever_chunk(server: RunningNode) -> None:
+async def test_a_page_ends_at_its_byte_limit_in_any_chunk(server: RunningNode) -> None:
     token, other = await server.register("omar"), await server.register("diego")
     room_ids = [await make_topic(server.url, other, name, token) for name in ("one", "two", "three")]
     database, omar = server.node.database, await server.node.auth.user("omar")
-    # Two short rooms, and one that would fill several chunks.
+    # Two short rooms, and one that fills several chunks.
     await fill(database, "diego", {room_ids[0]: ["x" * 3000], room_ids[1]: ["x" * 3000]})
     await fill(database, "diego", {room_ids[2]: ["x" * 1000] * 400})
-    found_rooms = [await _room(server, room_id) for room_id in room_ids]
-    names = {room.key: RoomName(room.key, room.room_id, None, False) for room in found_rooms}
+    room_rows = [await _room(server, room_id) for room_id in room_ids]
+    names = {room.key: RoomName(room.key, room.room_id, None, False) for room in room_rows}
     for max_bytes in (2_000, 5_000, 10_000, WRITE_BYTES + 20_000, 2 * WRITE_BYTES + 20_000):
-        wanted = [Span(room.key, 0, room.last_seq) for room in found_rooms]
+        wanted = [Span(room.key, 0, room.last_seq) for room in room_rows]
         page = await database.read(
             partial(read_page, user_key=omar.key, wanted=wanted, names=names, codec=TextCodec(), max_bytes=max_bytes)
         )

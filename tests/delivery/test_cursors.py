@@ -17,11 +17,11 @@ from tests.delivery.support import make_topic, principal
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import RunningNode
 
-ONLY_SOCKETIO = True  # the door makes no difference to what is written
+ONLY_SOCKETIO = True  # the gateway makes no difference to what is written
 COUNT = 4 * AT_ONCE + 7
 
 
-async def test_cursors_of_thousands_are_written_in_parts_and_no_message_waits_for_all(
+async def test_cursors_of_thousands_of_devices_are_written_in_parts_and_delay_no_message(
     server: RunningNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = await server.register("omar")
@@ -44,7 +44,7 @@ async def test_cursors_of_thousands_are_written_in_parts_and_no_message_waits_fo
             save(conn, moved)
 
         monkeypatch.setattr(commit, "save", counting)
-        monkeypatch.setattr(journal, "CURSOR_INTERVAL_S", 3600.0)  # no tick drives what follows
+        monkeypatch.setattr(journal, "CURSOR_INTERVAL_S", 3600.0)  # no interval writes the cursors below
         cursors = server.node.cursors
         for n in devices:
             cursors.advance(me.user_key, n, {key: 7})
@@ -52,7 +52,7 @@ async def test_cursors_of_thousands_are_written_in_parts_and_no_message_waits_fo
         sent = server.node.journal.hand_over(AppendMessage(me, key, "hola"))
         async with asyncio.timeout(DEADLINE_S):
             assert (await sent)["seq"] == 1
-            assert sum(sizes) <= 2 * AT_ONCE, "the message was in one of the first transactions"
+            assert sum(sizes) <= 2 * AT_ONCE, "the message is in one of the first transactions"
             while cursors or sum(sizes) < 2 * COUNT:
                 await server.node.database.read(lambda conn: conn.execute(text("SELECT 1")))
         assert max(sizes) <= AT_ONCE
@@ -70,7 +70,7 @@ async def test_cursors_of_thousands_are_written_in_parts_and_no_message_waits_fo
                 pass
 
 
-def test_a_receipt_goes_with_its_cursor() -> None:
+def test_a_receipt_is_written_with_its_cursor() -> None:
     cursors = Cursors()
     for n in range(AT_ONCE + 3):
         cursors.advance(n, n, {n % 5: 1}, shown=range(5))
@@ -82,7 +82,7 @@ def test_a_receipt_goes_with_its_cursor() -> None:
     assert cursors.take().receipts == {}
 
 
-def test_what_could_not_be_written_is_written_the_next_time_and_nothing_is_set_back() -> None:
+def test_cursors_of_a_failed_write_are_written_by_the_next_and_never_move_back() -> None:
     cursors = Cursors()
     cursors.advance(1, 0, {1: 5, 2: 5}, shown={1, 2})
     assert len(cursors.take()) == 2

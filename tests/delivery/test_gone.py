@@ -1,7 +1,7 @@
-"""A connection that is gone is in no room, and nothing holds it: wherever its client left.
+"""A closed connection is in no room and is freed, at whatever point its client left.
 
-A client that leaves is noticed while something it asked for is still being read. Each test holds one access to the
-database after the other, has the client leave meanwhile, and looks at what is left of the connection afterwards.
+The server may notice that a client left while a database access for it is still pending. Each test holds one access
+after the other, lets the client leave meanwhile, and checks what remains of the connection afterwards.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from tests.delivery.support import RecordingLink, make_topic, rest
 from tests.support.client import DEADLINE_S
 from tests.support.node import RunningNode
 
-ONLY_SOCKETIO = True  # the ways in are parameters here
+ONLY_SOCKETIO = True  # the gateways are parameters here
 
 
-class Ways:
-    """A raw client for each way in. It goes without a word."""
+class Visits:
+    """A raw client for each gateway. It aborts its connection without a CLOSE."""
 
     def __init__(self, node: RunningNode, token: str) -> None:
         self._node = node
@@ -45,7 +45,7 @@ class Ways:
         socket = await connect(self._address + path, compression=None, ping_interval=None, proxy=None)
         try:
             yield socket
-            await until(self._is_in)
+            await until(self._is_ready)
         finally:
             socket.transport.abort()
 
@@ -80,46 +80,48 @@ class Ways:
         async with self._open("/" + link.partition("://")[2].partition("/")[2]):
             await until(lambda: bool(self._node.node.hub.live_rooms))
 
-    def _is_in(self) -> bool:
-        """The replay is over."""
-        found = self._node.node.hub.connections
-        return any(one.replay is not None and one.replay.done() for one in found)
+    def _is_ready(self) -> bool:
+        """Whether a replay has finished."""
+        connections = self._node.node.hub.connections
+        return any(each.replay is not None and each.replay.done() for each in connections)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what nobody is told of."""
+    """Wait for a condition that no event announces."""
     async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0)
 
 
-async def nobody_is_there(node: RunningNode) -> None:
-    """Wait until the server has noticed that every client is gone."""
+async def all_sessions_closed(node: RunningNode) -> None:
+    """Wait until the server has noticed that every client has left."""
     dialects = [gateway.server for gateway in node.node.dialects.gateways]
     plain = (node.node.websocket.server, *dialects)
     await until(lambda: not node.node.socketio.eio.sockets and not any(server.sessions for server in plain))
 
 
-async def nobody_is_registered(node: RunningNode) -> None:
+async def no_connection_registered(node: RunningNode) -> None:
     hub = node.node.hub
     try:
         await until(lambda: not hub.connections and not hub.live_rooms)
     except TimeoutError:
-        pytest.fail(f"left are the connections {hub.connections}, and {hub.live_rooms} rooms that somebody is in")
+        pytest.fail(f"still registered: connections {hub.connections}, live rooms {hub.live_rooms}")
 
 
-def alive() -> list[Connection]:
+def live_connections() -> list[Connection]:
     gc.collect()
-    return [one for one in gc.get_objects() if type(one) is Connection]
+    return [item for item in gc.get_objects() if type(item) is Connection]
 
 
-async def nothing_is_left(node: RunningNode, before: Collection[Connection]) -> None:
-    """Fails unless, in the end, no connection is registered, in a room, or held by anything but those of `before`."""
-    await nobody_is_registered(node)
+async def no_connection_left(node: RunningNode, before: Collection[Connection]) -> None:
+    """Fail unless every connection except those of `before` is unregistered, in no room, and freed."""
+    await no_connection_registered(node)
     try:
-        await until(lambda: all(one in before for one in alive()))
+        await until(lambda: all(connection in before for connection in live_connections()))
     except TimeoutError:
-        pytest.fail(f"alive, held by {[gc.get_referrers(one) for one in alive() if one not in before]}")
+        pytest.fail(
+            f"not freed, held by {[gc.get_referrers(kept) for kept in live_connections() if kept not in before]}"
+        )
 
 
 async def leave_at_each(
@@ -128,8 +130,8 @@ async def leave_at_each(
     visit: Callable[[], Awaitable[None]],
     meanwhile: Callable[[int], Awaitable[object]] | None = None,
 ) -> int:
-    """Visit again and again, and leave while one access after the other is held; returns how many there were."""
-    before = alive()
+    """Visit repeatedly, and leave while the nth access is held, for each n; returns the number of accesses."""
+    before = live_connections()
     for nth in itertools.count(1):
         gate.hold(nth)
         visiting = asyncio.ensure_future(visit())
@@ -141,13 +143,13 @@ async def leave_at_each(
         visiting.cancel()
         held.cancel()
         results = await asyncio.gather(visiting, held, return_exceptions=True)
-        await nobody_is_there(node)
+        await all_sessions_closed(node)
         gate.release()
-        await nobody_is_registered(node)
+        await no_connection_registered(node)
         if not gate.held.is_set():
             problem = results[0]
             assert problem is None, problem
-            await nothing_is_left(node, before)
+            await no_connection_left(node, before)
             return nth - 1
     raise AssertionError
 
@@ -163,29 +165,29 @@ async def leave_at_each(
         ("public_channel", 6),
     ],
 )
-async def test_who_leaves_while_they_come_is_in_no_room_afterwards(
+async def test_a_client_that_leaves_while_it_connects_is_ready_no_room_afterwards(
     server: RunningNode, monkeypatch: pytest.MonkeyPatch, door: str, accesses: int
 ) -> None:
     token, other = await server.register("omar"), await server.register("diego")
     await make_topic(server.url, other, "noticias", token)
-    visit = getattr(Ways(server, token), door)
-    await visit()  # devices and the public channel are there
-    await nobody_is_there(server)
+    visit = getattr(Visits(server, token), door)
+    await visit()  # creates the device and the public channel
+    await all_sessions_closed(server)
     gate = Gate(server.node.database, monkeypatch, "read")
 
-    async def come_and_go(nth: int) -> None:
-        """Memberships of theirs begin, end, and begin again meanwhile."""
+    async def change_memberships(nth: int) -> None:
+        """Let memberships of the visitor begin, end, and begin again."""
         await make_topic(server.url, other, f"topic{nth}", token)
         async with rest(server.url, token) as http:
             await http.request("DELETE", "/api/subscriptions", params={"topic_name": "noticias"})
-            again = await http.post("/api/subscriptions", json={"topic_name": "noticias"})
-            assert again.status_code == 201, again.text
+            joined = await http.post("/api/subscriptions", json={"topic_name": "noticias"})
+            assert joined.status_code == 201, joined.text
 
-    assert await leave_at_each(server, gate, visit, come_and_go) >= accesses
+    assert await leave_at_each(server, gate, visit, change_memberships) >= accesses
 
 
 @pytest.mark.parametrize("ends", [False, True], ids=["leaves the room", "disconnects"])
-async def test_a_room_that_is_left_while_it_is_entered_is_not_entered(
+async def test_a_connection_that_leaves_or_closes_while_it_enters_a_room_is_not_in_it(
     server: RunningNode, monkeypatch: pytest.MonkeyPatch, *, ends: bool
 ) -> None:
     node, token = server.node, await server.register("omar")
@@ -207,10 +209,10 @@ async def test_a_room_that_is_left_while_it_is_entered_is_not_entered(
     assert link.written == []
 
 
-async def test_a_connection_that_ends_while_it_enters_a_room_learns_of_no_membership_after_that(
+async def test_a_connection_that_closes_while_it_enters_a_room_gets_no_membership_event(
     server: RunningNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its user leaves the room and comes back while it reads: both notices wait for the end of the read."""
+    """Its user leaves the room and rejoins during the read: both notices are deferred until the read ends."""
     node, token, other = server.node, await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, other, "noticias", token)
     (omar, _), link = await node.auth.arrive(token, "recorded"), RecordingLink()
@@ -239,7 +241,7 @@ async def test_a_client_that_disconnects_while_its_device_is_created_leaves_noth
     token, other = await server.register("omar"), await server.register("diego")
     await make_topic(server.url, other, "noticias", token)
     gate = Gate(server.node.database, monkeypatch, "write")
-    assert await leave_at_each(server, gate, getattr(Ways(server, token), door)) >= 1
+    assert await leave_at_each(server, gate, getattr(Visits(server, token), door)) >= 1
 
 
 @pytest.mark.parametrize("path", ["/socket.io/?EIO=4&transport=websocket", "/ws"])
@@ -247,9 +249,9 @@ async def test_a_connection_that_ends_during_authenticate_is_not_kept_until_the_
     server: RunningNode, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     token = await server.register("omar")
-    gate, before = Gate(server.node.database, monkeypatch, "read"), alive()
+    gate, before = Gate(server.node.database, monkeypatch, "read"), live_connections()
 
-    async def say(socket: ClientConnection, action: str, data: object) -> None:
+    async def send(socket: ClientConnection, action: str, data: object) -> None:
         if path == "/ws":
             await socket.send(orjson.dumps({"id": 1, "action": action, "data": data}).decode())
         else:
@@ -259,41 +261,41 @@ async def test_a_connection_that_ends_during_authenticate_is_not_kept_until_the_
         server.url.replace("http", "ws", 1) + path, compression=None, ping_interval=None, proxy=None
     ) as socket:
         if path == "/ws":
-            await say(socket, "authenticate", {"token": token})
+            await send(socket, "authenticate", {"token": token})
         else:
             await socket.send("40" + orjson.dumps({"token": token}).decode())
         while "ready" not in str(await socket.recv()):
             pass
         gate.hold(1)
-        await say(socket, "authenticate", {"token": token})
+        await send(socket, "authenticate", {"token": token})
         await asyncio.wait_for(gate.held.wait(), DEADLINE_S)
         socket.transport.abort()
-    await nobody_is_there(server)
+    await all_sessions_closed(server)
     gate.release()
-    await nothing_is_left(server, before)
+    await no_connection_left(server, before)
 
 
 def held_objects() -> int:
-    """How many objects of connections there are, garbage that the collector has not found yet included."""
+    """The number of objects that belong to connections, including garbage not yet collected."""
     kinds = Connection, ClientSession, BaseLink, BufferedSession, UvicornHttp, UvicornWebSocket, Wire
-    return sum(issubclass(type(one), kinds) for one in gc.get_objects())
+    return sum(issubclass(type(item), kinds) for item in gc.get_objects())
 
 
 @pytest.mark.parametrize("door", ["socketio", "websocket", "topics"])
 async def test_a_closed_connection_is_freed_without_the_collector(server: RunningNode, door: str) -> None:
-    """Its garbage would wait for a collection of the old objects, which comes late."""
+    """Otherwise it stays in memory until the collector examines the oldest generation."""
     token, other = await server.register("omar"), await server.register("diego")
     await make_topic(server.url, other, "noticias", token)
-    visit = getattr(Ways(server, token), door)
-    await visit()  # devices and the public channel are there
-    await nobody_is_there(server)
+    visit = getattr(Visits(server, token), door)
+    await visit()  # creates the device and the public channel
+    await all_sessions_closed(server)
     gc.collect()
     gc.disable()
     try:
         before = held_objects()
         await visit()
         assert held_objects() > before
-        await nobody_is_there(server)
+        await all_sessions_closed(server)
         await until(lambda: held_objects() <= before)
     finally:
         gc.enable()
@@ -303,12 +305,12 @@ async def test_a_closed_connection_is_freed_without_the_collector(server: Runnin
 async def test_a_connection_that_is_closed_during_its_replay_is_freed_without_the_collector(
     server: RunningNode, monkeypatch: pytest.MonkeyPatch, door: str
 ) -> None:
-    """Its garbage would hold the page that was just read."""
+    """Otherwise its garbage keeps the page that was just read."""
     token, other = await server.register("omar"), await server.register("diego")
     await make_topic(server.url, other, "noticias", token)
-    visit = getattr(Ways(server, token), door)
-    await visit()  # devices and the public channel are there
-    await nobody_is_there(server)
+    visit = getattr(Visits(server, token), door)
+    await visit()  # creates the device and the public channel
+    await all_sessions_closed(server)
     gate = Gate(server.node.database, monkeypatch, "read")
     gc.collect()
     gc.disable()
@@ -319,16 +321,16 @@ async def test_a_connection_that_is_closed_during_its_replay_is_freed_without_th
             visiting = asyncio.ensure_future(visit())
             holding = asyncio.ensure_future(gate.held.wait())
             await asyncio.wait([visiting, holding], timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
-            left_at_once = holding.done()
+            was_held = holding.done()
             visiting.cancel()
             holding.cancel()
             await asyncio.wait([visiting, holding])
             del visiting, holding
-            await nobody_is_there(server)
+            await all_sessions_closed(server)
             gate.release()
             await until(lambda: held_objects() <= before)
-            if not left_at_once:
-                assert nth > 2, "it was not closed during its replay"
+            if not was_held:
+                assert nth > 2, "no visit was closed during its replay"
                 break
     finally:
         gc.enable()

@@ -1,4 +1,4 @@
-"""Live fan-out."""
+"""Live events reach every member in order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def test_every_member_gets_a_rooms_messages_in_seq_order(server: RunningNo
         room = await omar.ask("create", topic_name="noticias")
         await diego.ask("subscribe", topic_name="noticias")
         sent = [omar.send("message", {"room_id": room["room_id"], "content": str(n)}) for n in range(100)]
-        acknowledged = [(await one)["data"]["seq"] for one in sent]
+        acknowledged = [(await answer)["data"]["seq"] for answer in sent]
         assert acknowledged == list(range(1, 101))
         for client in (omar, diego):
             await client.until(lambda client=client: len(client.of("message")) == 100)
@@ -25,11 +25,11 @@ async def test_every_member_gets_a_rooms_messages_in_seq_order(server: RunningNo
             assert client.contents() == [str(n) for n in range(100)]
 
 
-async def test_a_message_is_put_into_its_wire_form_once(server: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
+async def test_the_wire_form_of_a_message_is_made_once(server: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    timestamps: list[int] = []
 
-    def timestamp(ms: int) -> str:  # each form of a message has one
-        made.append(ms)
+    def timestamp(ms: int) -> str:  # called once for each wire form of a message
+        timestamps.append(ms)
         return models.timestamp(ms)
 
     tokens = {name: await server.register(name) for name in ("omar", "diego")}
@@ -41,4 +41,4 @@ async def test_a_message_is_put_into_its_wire_form_once(server: RunningNode, mon
         assert await omar.event("message") == acknowledged
         assert await diego.event("message") == {**acknowledged, "client_id": None}
         assert acknowledged["client_id"] == "c1"
-        assert len(made) == 1
+        assert len(timestamps) == 1

@@ -1,4 +1,4 @@
-"""A room that somebody else has locked in PostgreSQL holds up its own changes, and nobody else's."""
+"""A room that another program has locked in PostgreSQL delays its own changes only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ONLY_SOCKETIO = True
 
 @asynccontextmanager
 async def locked(url: str, room_id: str) -> AsyncIterator[None]:
-    """Another program has locked the room's row, as strictly as can be."""
+    """Lock the room's row from another connection, with the strictest row lock."""
     conn = await asyncpg.connect(url.replace("+asyncpg", ""))
     try:
         async with conn.transaction():
@@ -42,16 +42,16 @@ async def test_a_locked_room_holds_up_its_own_messages_only(postgresql_url: str,
                 ]
                 for n in range(20):
                     await reader.ask("message", room_id=free, content=str(n))
-                    if n == 10:  # behind those that wait already
+                    if n == 10:  # queued behind those that wait already
                         waiting.append(asyncio.ensure_future(writer.ask("message", room_id=held, content="3")))
-                assert not any(one.done() for one in waiting)
+                assert not any(request.done() for request in waiting)
                 async with httpx.AsyncClient() as http:
                     assert (await http.get(f"{server.url}/health/ready")).status_code == 200
             async with asyncio.timeout(DEADLINE_S):
-                acknowledged = [await one for one in waiting]
-            assert [one["seq"] for one in acknowledged] == [1, 2, 3, 4]
+                acknowledged = [await request for request in waiting]
+            assert [message["seq"] for message in acknowledged] == [1, 2, 3, 4]
             await reader.until(lambda: len(reader.of("message")) == 24)
-            assert [one["content"] for one in reader.of("message") if one["room_id"] == held] == ["0", "1", "2", "3"]
+            assert reader.contents(held) == ["0", "1", "2", "3"]
             assert seqs(reader, free) == list(range(1, 21))
 
 
@@ -63,7 +63,9 @@ async def test_a_cursor_of_a_locked_room_holds_up_no_message(postgresql_url: str
             await writer.ask("message", room_id=held, content="0")
             await reader.event("message")
             async with locked(postgresql_url, held):
-                await reader.ask("delivered", cursors={held: 1})  # its first: the room's row is looked at
+                await reader.ask(
+                    "delivered", cursors={held: 1}
+                )  # its first cursor of the room, which reads the room's row
                 for n in range(20):
                     await reader.ask("message", room_id=free, content=str(n))
             await writer.event("receipt", lambda r: (r["room_id"], r["delivered_seq"]) == (held, 1))
@@ -87,7 +89,7 @@ async def test_a_message_whose_room_stays_locked_is_refused_and_not_written(
 async def test_no_message_overtakes_one_whose_room_was_locked(
     postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It comes when the lock is gone, but before the earlier one is tried again."""
+    """The later message is sent after the lock is released, but before the earlier one is retried."""
     monkeypatch.setattr(journal, "RETRY_HELD_S", 1.0)
     async with running_node(postgresql_url, tmp_path) as server:
         omar, diego = await server.register("omar"), await server.register("diego")
@@ -99,4 +101,4 @@ async def test_no_message_overtakes_one_whose_room_was_locked(
                 while not server.node.journal.held:
                     await second.ask("message", room_id=free, content="once more")
             later = asyncio.ensure_future(second.ask("message", room_id=held, content="later"))
-            assert [(await one)["seq"] for one in (earlier, later)] == [1, 2]
+            assert [(await request)["seq"] for request in (earlier, later)] == [1, 2]

@@ -31,16 +31,14 @@ CONTENTS = [
     "x" * 70_000,
     "{}%d%b",
 ]
-BODY = '{"change":"role","username":"omar","role":"moderator"}'
-
-
-WAS = '{"id":"was","sender":"omar","created_at":1700000000000,"emoji":"👍","remove":false}'
+MEMBER_BODY = '{"change":"role","username":"omar","role":"moderator"}'
+CHANGE_BODY = '{"id":"was","sender":"omar","created_at":1700000000000,"emoji":"👍","remove":false}'
 CLIENT_ID = len(CONTENTS)
-"""Which kind has one."""
+"""The index of the first kind with a `client_id`."""
 
 
 def entries_of(room_key: int, senders: dict[str, int], after: int) -> list[EntryRow]:
-    """Of every kind, in turn from each of the senders."""
+    """Entries of every kind, one from each sender."""
     plain: dict[str, Any] = {
         "kind": "message",
         "content": "plain",
@@ -57,46 +55,46 @@ def entries_of(room_key: int, senders: dict[str, int], after: int) -> list[Entry
         {"edited_at": 1_700_000_000_007},
         {"deleted": True},
         {"deleted": True, "content": None},
-        {"kind": "member", "content": None, "body": BODY},
+        {"kind": "member", "content": None, "body": MEMBER_BODY},
         {"kind": "title", "content": None, "body": '{"title":"línea"}'},
         {"client_id": "mine-2", "reply_to": "the-first", "edited_at": 1_700_000_000_000, "content": 'é"'},
         {"client_id": "mine-3", "reactions": '{"🦉":["omar","diego"]}', "body": '["omar"]'},
-        # Of a plain message, of one with a `client_id`, of a deleted one, of one that is no longer there.
+        # Changes of a plain message, one with a `client_id`, a deleted one, and one that no longer exists.
         *(
-            {"kind": kind, "content": None, "body": WAS, "of": target}
+            {"kind": kind, "content": None, "body": CHANGE_BODY, "of": target}
             for kind in ("edit", "delete", "reaction")
             for target in (0, CLIENT_ID, CLIENT_ID + 3, 1000)
         ),
         {},
     ]
     times = [1_700_000_000_000, 1_700_000_000_000, 1_700_000_000_999, 1_699_999_999_050, 1_767_225_599_999, 0]
-    made = []
+    entries: list[EntryRow] = []
     for kind in kinds:
         for sender, key in senders.items():
-            n = len(made)
+            n = len(entries)
             seq = after + n + 1
-            given = plain | kind
-            is_message = given["kind"] == "message"
-            client_id = given["client_id"] and f"{given['client_id']}-{sender}"
+            fields = plain | kind
+            is_message = fields["kind"] == "message"
+            client_id = fields["client_id"] and f"{fields['client_id']}-{sender}"
             message_id = f"{room_key}-{seq}" if is_message else None
-            given |= {"client_id": client_id, "message_id": message_id}
+            fields |= {"client_id": client_id, "message_id": message_id}
             at = times[n % len(times)]
-            of = given.pop("of", None)
-            if of is not None:  # a message of the other sender
-                given["target_seq"] = after + 1 + of * len(senders) + (n + 1) % len(senders)
-            made.append(
+            target = fields.pop("of", None)
+            if target is not None:  # a message of the other sender
+                fields["target_seq"] = after + 1 + target * len(senders) + (n + 1) % len(senders)
+            entries.append(
                 EntryRow(
-                    room_key=room_key, seq=seq, sender_key=key, sender=sender, messages=seq, created_at=at, **given
+                    room_key=room_key, seq=seq, sender_key=key, sender=sender, messages=seq, created_at=at, **fields
                 )
             )
-    known = {entry.seq: entry for entry in made}
+    known = {entry.seq: entry for entry in entries}
     return [
-        entry if entry.target_seq is None else entry._replace(target=known.get(entry.target_seq)) for entry in made
+        entry if entry.target_seq is None else entry._replace(target=known.get(entry.target_seq)) for entry in entries
     ]
 
 
 @pytest.mark.parametrize("codec", [TextCodec(), MsgpackCodec()], ids=["json", "msgpack"])
-async def test_what_was_missed_is_what_would_have_come(server: RunningNode, codec: EventCodec) -> None:
+async def test_a_missed_entry_is_encoded_exactly_like_a_live_one(server: RunningNode, codec: EventCodec) -> None:
     token, other = await server.register("omar"), await server.register("diego")
     room_ids = [await make_topic(server.url, token, name, other) for name in ("noticias", 'a "b"')]
     database = server.node.database
@@ -115,36 +113,38 @@ async def test_what_was_missed_is_what_would_have_come(server: RunningNode, code
             log.add(conn, written[room.key])
 
     await database.write(fill)
-    # The second as if it were a conversation, which has no name.
+    # The second has no name, like a conversation.
     names = {
         key: RoomName(key, room_id, topic, False)
         for key, room_id, topic in zip(written, room_ids, ["noticias", None], strict=True)
     }
-    spans = [Span(key, found[0].seq - 1, found[-1].seq) for key, found in written.items()]
+    spans = [Span(key, entries[0].seq - 1, entries[-1].seq) for key, entries in written.items()]
     for wanted in (spans[:1], spans[1:], spans):
         for me in keys.values():
             page = await database.read(
                 partial(read_page, user_key=me, wanted=wanted, names=names, codec=codec, max_bytes=10_000_000)
             )
             assert page.covered == wanted
-            got = [message for chunk in page.chunks for message in chunk.messages]
+            messages = [message for chunk in page.chunks for message in chunk.messages]
             entries = [entry for span in wanted for entry in written[span.room_key]]
-            places = [(one.room_key, seq) for one in page.chunks for seq in range(one.first, one.last + 1)]
-            assert places == [(entry.room_key, entry.seq) for entry in entries]
-            told = [event(names[one.room_key], one, to_sender=said_by(one).sender_key == me) for one in entries]
-            assert got == [codec.encode(name, payload) for name, payload in told]
-            for message, (name, _) in zip(got, told, strict=True):
+            positions = [(chunk.room_key, seq) for chunk in page.chunks for seq in range(chunk.first, chunk.last + 1)]
+            assert positions == [(entry.room_key, entry.seq) for entry in entries]
+            events = [
+                event(names[entry.room_key], entry, to_sender=said_by(entry).sender_key == me) for entry in entries
+            ]
+            assert messages == [codec.encode(name, payload) for name, payload in events]
+            for message, (name, _) in zip(messages, events, strict=True):
                 _, payload = decoded(message)
                 assert EVENTS[name].model_validate(payload).model_dump(mode="json") == payload
-            payloads = [decoded(message)[1] for message in got]
-            mine = [payload.get("message", payload).get("client_id") for payload in payloads]
-            shown = [said_by(one).client_id if said_by(one).sender_key == me else None for one in entries]
-            assert mine == shown
+            payloads = [decoded(message)[1] for message in messages]
+            client_ids = [payload.get("message", payload).get("client_id") for payload in payloads]
+            expected = [said_by(entry).client_id if said_by(entry).sender_key == me else None for entry in entries]
+            assert client_ids == expected
 
 
 def decoded(message: bytes) -> list[Any]:
     if message.startswith(b"42"):
-        found: list[Any] = orjson.loads(message[2:])
+        event_and_payload: list[Any] = orjson.loads(message[2:])
     else:
-        found = msgpack.unpackb(message)["data"]
-    return found
+        event_and_payload = msgpack.unpackb(message)["data"]
+    return event_and_payload

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.delivery.support import BAD, TRANSPORTS, fill, make_topic, over, rest, seqs
+from tests.delivery.support import BAD, TRANSPORTS, clients_over, fill, make_topic, rest, seqs
 from tests.e2e.javascript import run
 from tests.support.client import Client, LiveClient, PlainClient
 from tests.support.network import Conditions, network
@@ -21,88 +21,88 @@ LATENCY = Conditions(delay=0.015)
     [(None, 3000), (["polling"], 700), (["websocket"], 3000)],
     ids=["default", "polling", "websocket"],
 )
-async def test_a_stock_javascript_client_gets_a_long_replay_whatever_carries_it(
+async def test_a_stock_javascript_client_gets_a_long_replay_over_every_transport(
     sqlite_url: str, tmp_path: Path, transports: list[str] | None, missed: int
 ) -> None:
-    """By default it begins with polling, and moves to a WebSocket in the middle of the replay."""
+    """By default it begins with polling, and upgrades to a WebSocket during the replay."""
     async with running_node(sqlite_url, tmp_path) as server, network(server.url, LATENCY, LATENCY) as slow:
         omar, diego = await server.register("omar"), await server.register("diego")
         room_id = await make_topic(server.url, omar, "noticias", diego)
         await fill(server.node.database, "omar", {room_id: ["x" * 100] * missed})
         device = {"url": slow.url, "token": diego, "device": "browser", "transports": transports}
-        got = await run("replay.mjs", device | {"room_id": room_id, "after": 0, "upto": missed, "quiet_ms": 15_000})
-        assert got["outcome"] == "whole", got
-        assert (got["connects"], got["gaps"], got["repeats"]) == (1, 0, 0), got
-        assert got["transport"] == ("polling" if transports == ["polling"] else "websocket")
+        result = await run(
+            "replay.mjs", device | {"room_id": room_id, "after": 0, "upto": missed, "quiet_ms": 15_000}
+        )
+        assert result["outcome"] == "whole", result
+        assert (result["connects"], result["gaps"], result["repeats"]) == (1, 0, 0), result
+        assert result["transport"] == ("polling" if transports == ["polling"] else "websocket")
 
 
 @pytest.mark.parametrize("door", [*TRANSPORTS, "plain"])
 async def test_a_device_whose_links_are_cut_again_and_again_gets_every_entry_once(
     sqlite_url: str, tmp_path: Path, door: str
 ) -> None:
-    make = PlainClient if door == "plain" else over(TRANSPORTS[door])["Client"]
+    make = PlainClient if door == "plain" else clients_over(TRANSPORTS[door])["Client"]
     async with running_node(sqlite_url, tmp_path) as server, network(server.url, BAD, BAD, seed=1) as bad:
         omar, diego = await server.register("omar"), await server.register("diego")
         room_id = await make_topic(server.url, omar, "noticias", diego)
         await fill(server.node.database, "omar", {room_id: ["x" * 300] * 600})
-        got: list[int] = []
+        received: list[int] = []
         async with rest(server.url, omar) as http:
             for visit in range(5):
-                client: LiveClient = make(bad.url, diego, device="phone", cursors={room_id: len(got)})
+                client: LiveClient = make(bad.url, diego, device="phone", cursors={room_id: len(received)})
                 await client.connect(ready=False)
                 if visit == 4:
                     await client.event("ready")
                 last = (await http.post("/api/messages", json={"room_id": room_id, "content": "live"})).json()["seq"]
-                goal = last if visit == 4 else min(len(got) + 25 * (visit + 1), last)
+                goal = last if visit == 4 else min(len(received) + 25 * (visit + 1), last)
                 await client.until(lambda client=client, goal=goal: seqs(client, room_id)[-1:] >= [goal])
                 assert bad.cut() > 0
-                with contextlib.suppress(Exception):  # whatever it says of a link that is gone
+                with contextlib.suppress(Exception):  # closing over a cut link may fail in any way
                     await client.close()
-                got += seqs(client, room_id)
-                assert got == list(range(1, len(got) + 1))
-        assert got == list(range(1, 606))
+                received += seqs(client, room_id)
+                assert received == list(range(1, len(received) + 1))
+        assert received == list(range(1, 606))
 
 
-async def test_a_slow_poller_stays_connected_however_much_it_still_has_to_fetch(
-    sqlite_url: str, tmp_path: Path
-) -> None:
-    """A poll takes few packets: a PING behind a long queue comes after the time that it has to be answered in."""
-    often = {"ping_interval": 0.3, "ping_timeout": 1.5, "max_buffered": 256 * 1024}
+async def test_a_slow_poller_stays_connected_behind_a_long_queue(sqlite_url: str, tmp_path: Path) -> None:
+    """A poll returns few packets, so a PING behind a long queue is read after its timeout."""
+    heartbeat = {"ping_interval": 0.3, "ping_timeout": 1.5, "max_buffered": 256 * 1024}
     missed, fetched = 1400, 1200
     async with (
-        running_node(sqlite_url, tmp_path, options={"engine": often}) as server,
+        running_node(sqlite_url, tmp_path, options={"engine": heartbeat}) as server,
         network(server.url, Conditions(delay=0.03), Conditions(delay=0.03)) as slow,
     ):
         omar, diego = await server.register("omar"), await server.register("diego")
         room_id = await make_topic(server.url, omar, "noticias", diego)
         await fill(server.node.database, "omar", {room_id: ["x"] * missed})
-        first: Client = over(["polling"])["Client"](slow.url, diego, device="phone")
+        first: Client = clients_over(["polling"])["Client"](slow.url, diego, device="phone")
         await first.connect(ready=False)
         await first.until(lambda: len(seqs(first, room_id)) >= fetched or first.closed.is_set())
         assert slow.cut() > 0
         with contextlib.suppress(Exception):
             await first.close()
-        got = len(seqs(first, room_id))
-        assert got >= fetched, "its connection ended"
-        # What a heartbeat proves is what had been fetched before it, not what was queued.
-        second: Client = over(["polling"])["Client"](slow.url, diego, device="phone")
+        received = len(seqs(first, room_id))
+        assert received >= fetched, "its connection ended"
+        # A heartbeat confirms the entries that were fetched before it, not those still queued.
+        second: Client = clients_over(["polling"])["Client"](slow.url, diego, device="phone")
         await second.connect()
         again = seqs(second, room_id)
         assert again == list(range(again[0], missed + 1))
-        assert again[0] <= got + 1
-        assert again[0] > 1, "no heartbeat proved anything"
+        assert again[0] <= received + 1
+        assert again[0] > 1, "no heartbeat confirmed anything"
         await second.close()
 
 
 @pytest.mark.parametrize("make", [Client, PlainClient], ids=["socketio", "plain"])
-async def test_a_slow_link_brings_a_long_replay_in_one_connection(
+async def test_a_long_replay_over_a_slow_link_completes_in_one_connection(
     sqlite_url: str, tmp_path: Path, make: type[LiveClient]
 ) -> None:
-    """A PING waits behind what was written before it: that its PONG is late does not mean that the client is gone."""
-    often = {"ping_interval": 0.7, "ping_timeout": 0.7}
+    """A PING waits behind earlier writes: a late PONG does not mean that the client has left."""
+    heartbeat = {"ping_interval": 0.7, "ping_timeout": 0.7}
     missed = 150
     async with (
-        running_node(sqlite_url, tmp_path, options={"engine": often, "websocket": often}) as server,
+        running_node(sqlite_url, tmp_path, options={"engine": heartbeat, "websocket": heartbeat}) as server,
         network(server.url, down=Conditions(rate=300_000, buffer=65_536)) as slow,
     ):
         omar, diego = await server.register("omar"), await server.register("diego")
@@ -116,7 +116,7 @@ async def test_a_slow_link_brings_a_long_replay_in_one_connection(
         with contextlib.suppress(Exception):
             await first.close()
         slow.conditions["down"] = Conditions()
-        # What has arrived was proved as it came, though the client never said so.
+        # Heartbeats confirmed entries during the replay, though the client never sent `delivered`.
         second = make(slow.url, diego, device="phone")
         await second.connect()
         assert len(seqs(second, room_id)) < missed

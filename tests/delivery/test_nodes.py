@@ -19,19 +19,23 @@ async def nodes(postgresql_url: str, tmp_path: Path) -> AsyncIterator[tuple[Runn
     """Two nodes whose brokers are linked. SQLite is for one node."""
     wire = Wire()
     async with (
-        running_node(postgresql_url, tmp_path, options={"broker": LinkedBroker(wire)}) as one,
-        running_node(postgresql_url, tmp_path, options={"broker": LinkedBroker(wire)}) as two,
+        running_node(postgresql_url, tmp_path, options={"broker": LinkedBroker(wire)}) as first,
+        running_node(postgresql_url, tmp_path, options={"broker": LinkedBroker(wire)}) as second,
     ):
-        yield one, two
+        yield first, second
 
 
-async def test_what_is_sent_on_both_nodes_reaches_both_in_one_order(nodes: tuple[RunningNode, RunningNode]) -> None:
-    one, two = nodes
-    tokens = [await one.register(name) for name in ("omar", "diego")]
-    room_id = await make_topic(one.url, tokens[0], "noticias", tokens[1])
+async def test_messages_sent_on_both_nodes_reach_every_client_in_one_order(
+    nodes: tuple[RunningNode, RunningNode],
+) -> None:
+    first, second = nodes
+    tokens = [await first.register(name) for name in ("omar", "diego")]
+    room_id = await make_topic(first.url, tokens[0], "noticias", tokens[1])
     clients = [
         await Client(node.url, token, device=str(n)).connect()
-        for n, (node, token) in enumerate([(one, tokens[0]), (two, tokens[1]), (two, tokens[0]), (one, tokens[1])])
+        for n, (node, token) in enumerate(
+            [(first, tokens[0]), (second, tokens[1]), (second, tokens[0]), (first, tokens[1])]
+        )
     ]
     sent = [
         client.send("message", {"room_id": room_id, "content": f"{k} {n}", "client_id": f"{k} {n}"})
@@ -50,16 +54,16 @@ async def test_what_is_sent_on_both_nodes_reaches_both_in_one_order(nodes: tuple
 
 
 async def test_a_client_id_counts_once_on_both_nodes(nodes: tuple[RunningNode, RunningNode]) -> None:
-    one, two = nodes
-    token = await one.register("omar")
-    room_id = await make_topic(one.url, token, "noticias")
-    async with connected(one.url, token, device="a") as here, connected(two.url, token, device="b") as there:
+    first, second = nodes
+    token = await first.register("omar")
+    room_id = await make_topic(first.url, token, "noticias")
+    async with connected(first.url, token, device="a") as here, connected(second.url, token, device="b") as there:
         sent = [
             client.send("message", {"room_id": room_id, "content": "x", "client_id": f"{n}"})
             for n in range(20)
             for client in (here, there)
         ]
-        answers = [(await one)["data"] for one in sent]
+        answers = [(await answer)["data"] for answer in sent]
         assert answers[0::2] == answers[1::2]
         assert sorted(answer["seq"] for answer in answers[0::2]) == list(range(1, 21))
 
@@ -67,9 +71,9 @@ async def test_a_client_id_counts_once_on_both_nodes(nodes: tuple[RunningNode, R
 async def test_concurrent_direct_conversations_on_two_nodes_are_one(
     nodes: tuple[RunningNode, RunningNode],
 ) -> None:
-    one, two = nodes
-    tokens = [await one.register(name) for name in ("omar", "diego")]
-    async with connected(one.url, tokens[0]) as omar, connected(two.url, tokens[1]) as diego:
+    first, second = nodes
+    tokens = [await first.register(name) for name in ("omar", "diego")]
+    async with connected(first.url, tokens[0]) as omar, connected(second.url, tokens[1]) as diego:
         both = [
             omar.send("message", {"username": "diego", "content": "from omar"}),
             diego.send("message", {"username": "omar", "content": "from diego"}),
@@ -86,12 +90,12 @@ async def test_concurrent_direct_conversations_on_two_nodes_are_one(
 async def test_leaving_on_one_node_takes_effect_on_the_other(
     nodes: tuple[RunningNode, RunningNode], *, is_private: bool
 ) -> None:
-    one, two = nodes
-    tokens = [await one.register(name) for name in ("omar", "diego")]
+    first, second = nodes
+    tokens = [await first.register(name) for name in ("omar", "diego")]
     async with (
-        connected(one.url, tokens[0]) as omar,
-        connected(two.url, tokens[1], device="there") as there,
-        connected(one.url, tokens[1], device="here") as here,
+        connected(first.url, tokens[0]) as omar,
+        connected(second.url, tokens[1], device="there") as there,
+        connected(first.url, tokens[1], device="here") as here,
     ):
         room = await omar.ask("create", topic_name="noticias", is_private=is_private)
         room_id = room["room_id"]
@@ -112,12 +116,12 @@ async def test_leaving_on_one_node_takes_effect_on_the_other(
         assert there.contents() == ["before"]
 
 
-async def test_typing_and_who_is_online_cross_the_nodes(nodes: tuple[RunningNode, RunningNode]) -> None:
-    one, two = nodes
-    tokens = [await one.register(name) for name in ("omar", "diego")]
-    room_id = await make_topic(one.url, tokens[0], "noticias", tokens[1])
-    async with connected(one.url, tokens[0]) as omar:
-        async with connected(two.url, tokens[1]) as diego:
+async def test_typing_and_presence_reach_the_other_node(nodes: tuple[RunningNode, RunningNode]) -> None:
+    first, second = nodes
+    tokens = [await first.register(name) for name in ("omar", "diego")]
+    room_id = await make_topic(first.url, tokens[0], "noticias", tokens[1])
+    async with connected(first.url, tokens[0]) as omar:
+        async with connected(second.url, tokens[1]) as diego:
             await omar.ask("typing", room_id=room_id)
             assert await diego.event("typing") == {"room_id": room_id, "username": "omar", "typing": True}
             entered = await omar.ask("connect_to_room", topic_name="noticias")
@@ -130,26 +134,26 @@ async def test_typing_and_who_is_online_cross_the_nodes(nodes: tuple[RunningNode
 
 
 async def test_a_withdrawn_session_is_closed_on_the_other_node(nodes: tuple[RunningNode, RunningNode]) -> None:
-    one, two = nodes
-    token = await one.register("omar")
-    async with connected(one.url, token, device="a") as here, connected(two.url, token, device="b") as there:
+    first, second = nodes
+    token = await first.register("omar")
+    async with connected(first.url, token, device="a") as here, connected(second.url, token, device="b") as there:
         await here.ask("logout")
         assert (await there.event("closing"))["reason"] == "token_revoked"
         await asyncio.wait_for(there.closed.wait(), 30)
 
 
 async def test_a_device_that_moves_to_the_other_node_misses_nothing(nodes: tuple[RunningNode, RunningNode]) -> None:
-    one = nodes[0]
-    tokens = [await one.register(name) for name in ("omar", "diego")]
-    room_id = await make_topic(one.url, tokens[0], "noticias", tokens[1])
-    got: list[int] = []
-    async with connected(one.url, tokens[0]) as omar:
+    first = nodes[0]
+    tokens = [await first.register(name) for name in ("omar", "diego")]
+    room_id = await make_topic(first.url, tokens[0], "noticias", tokens[1])
+    received: list[int] = []
+    async with connected(first.url, tokens[0]) as omar:
         for visit in range(6):
             node = nodes[visit % 2]
             sent = [omar.send("message", {"room_id": room_id, "content": "x"}) for _ in range(20)]
-            cursor = got[-1] if got else 0
+            cursor = received[-1] if received else 0
             async with connected(node.url, tokens[1], cursors={room_id: cursor}) as diego:
                 await asyncio.gather(*sent)
                 await diego.until(lambda d=diego, v=visit: 20 * (v + 1) in seqs(d, room_id))
-            got += seqs(diego, room_id)
-    assert got == list(range(1, 121))
+            received += seqs(diego, room_id)
+    assert received == list(range(1, 121))

@@ -1,4 +1,4 @@
-"""The broker is a hint and the database the truth: entries of lost notices are found."""
+"""The broker is only a hint: entries whose notices were lost are read from the database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.node import RunningNode, running_node
 
 
 @pytest.mark.parametrize("seed", [1])
-async def test_every_connection_gets_every_entry_once_and_in_order_whatever_the_broker_does(
+async def test_every_connection_gets_every_entry_once_and_in_order_over_a_faulty_broker(
     database_url: str, tmp_path: Path, seed: int
 ) -> None:
     broker = FaultyBroker(seed)
@@ -41,16 +41,16 @@ async def test_every_connection_gets_every_entry_once_and_in_order_whatever_the_
                     for room_id in room_ids
                 )
             )
-            if n == 30:  # and who comes in the middle of it
+            if n == 30:  # one connection begins in the middle
                 clients.append(await Client(server.url, tokens[1], device="late").connect())
         assert broker.harm[Appended] > 30
         total = 60 * 3 + 29
         for client in clients:
             for room_id in room_ids:
                 await client.until(lambda c=client, r=room_id: bool(seqs(c, r)) and seqs(c, r)[-1] >= total)
-                got = seqs(client, room_id)
-                assert got == list(range(got[0], total + 1))
-                assert client.auth.get("device") == "late" or got[0] == 1
+                received = seqs(client, room_id)
+                assert received == list(range(received[0], total + 1))
+                assert client.auth.get("device") == "late" or received[0] == 1
         for client in clients:
             await client.close()
 
@@ -61,7 +61,7 @@ async def test_a_lost_notice_is_found_by_the_next_one(database_url: str, tmp_pat
         token = await server.register("omar")
         room_id = await make_topic(server.url, token, "noticias")
         async with connected(server.url, token) as omar:
-            await server.node.hub.repairs.settled()  # a room that is new here is looked at once
+            await server.node.hub.repairs.settled()  # a room that is new to this node is checked once
             broker.deaf = True
             for n in range(1, 4):
                 await omar.ask("message", room_id=room_id, content=str(n))
@@ -83,8 +83,10 @@ async def test_a_lost_notice_is_found_by_the_periodic_check(database_url: str, t
             await omar.until(lambda: omar.contents() == ["1"])
 
 
-async def test_a_large_gap_is_repaired_in_pieces_as_its_readers_take_them(database_url: str, tmp_path: Path) -> None:
-    """Else the repair would overflow the queue of every reader, however well they keep up."""
+async def test_a_large_gap_is_repaired_in_pieces_no_faster_than_its_readers_read(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Otherwise the repair would overflow the queue of readers that keep up."""
     broker = DeafBroker()
     async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
         token = await server.register("omar")
@@ -95,7 +97,7 @@ async def test_a_large_gap_is_repaired_in_pieces_as_its_readers_take_them(databa
             room = await server.node.database.read(partial(rooms.find, room_id=room_id))
             assert room is not None
             assert hub.attach(connection, room, 0)
-            await hub.repairs.settled()  # a room that is new here is looked at once
+            await hub.repairs.settled()  # a room that is new to this node is checked once
             broker.deaf = True
             sent = [omar.send("message", {"room_id": room_id, "content": "x" * 16_000}) for _ in range(64)]
             assert all(answer["ok"] for answer in await asyncio.gather(*sent))
@@ -114,7 +116,7 @@ async def test_a_large_gap_is_repaired_in_pieces_as_its_readers_take_them(databa
             hub.detach(connection, room.key)
 
 
-async def test_a_reader_that_does_not_read_holds_up_a_repair_no_longer_than_it_must(
+async def test_a_reader_that_does_not_read_delays_a_repair_for_a_bounded_time(
     database_url: str, tmp_path: Path
 ) -> None:
     broker = DeafBroker()
@@ -137,10 +139,10 @@ async def test_a_reader_that_does_not_read_holds_up_a_repair_no_longer_than_it_m
             hub.detach(connection, room.key)
 
 
-async def test_a_room_whose_head_moved_before_its_first_reader_was_there_is_looked_at_again(
+async def test_a_room_whose_head_moved_before_its_first_reader_entered_is_repaired(
     server: RunningNode,
 ) -> None:
-    """Not only at the next periodic check: that is far away."""
+    """No periodic check is needed: the next one is an hour away."""
     token = await server.register("omar")
     room_id = await make_topic(server.url, token, "noticias")
     room = await server.node.database.read(partial(rooms.find, room_id=room_id))
@@ -157,12 +159,12 @@ async def test_a_room_whose_head_moved_before_its_first_reader_was_there_is_look
 async def test_a_commit_that_was_reported_as_failed_is_delivered_immediately(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the next test, without the network: the commit takes effect, and the journal gets an error."""
+    """Like the next test, without a network: the commit takes effect, and the journal gets an error."""
     async with running_node(sqlite_url, tmp_path, options={"head_check_s": 3600}) as server:
         token, other = await server.register("omar"), await server.register("diego")
         room_id = await make_topic(server.url, token, "noticias", other)
         async with connected(server.url, token) as omar, connected(server.url, other) as diego:
-            await server.node.hub.repairs.settled()  # a room that is new here is looked at once
+            await server.node.hub.repairs.settled()  # a room that is new to this node is checked once
             write = server.node.database.write
 
             async def lose_answer(*args: Any, **options: Any) -> Any:
@@ -181,20 +183,20 @@ async def test_a_commit_that_was_reported_as_failed_is_delivered_immediately(
 
 
 async def test_a_commit_whose_answer_was_lost_is_delivered_immediately(postgresql_url: str, tmp_path: Path) -> None:
-    """Its sender is answered `unavailable`, and may or may not try again; nobody published it."""
+    """Its sender gets `unavailable` and may not retry; no notice was published."""
     async with (
-        commits(postgresql_url) as (way, url),
+        commits(postgresql_url) as (link, url),
         running_node(url, tmp_path, options={"head_check_s": 3600}) as server,
     ):
         token, other = await server.register("omar"), await server.register("diego")
         room_id = await make_topic(server.url, token, "noticias", other)
         async with connected(server.url, token) as omar, connected(server.url, other) as diego:
             await server.node.hub.repairs.settled()
-            way.lose_answer()
+            link.lose_answer()
             with pytest.raises(Refused) as refused:
                 await omar.ask("message", room_id=room_id, content="1", client_id="1")
             assert refused.value.code == "unavailable"
-            await asyncio.wait_for(way.lost.wait(), DEADLINE_S)
+            await asyncio.wait_for(link.lost.wait(), DEADLINE_S)
             for client in (omar, diego):
                 await client.event("message", lambda m: m["content"] == "1")
             await omar.ask("message", room_id=room_id, content="1", client_id="1")
@@ -235,7 +237,7 @@ async def test_a_repair_that_fails_is_logged_and_tried_again(
             assert [record.name for record in caplog.records] == ["tidings.repair"] * 2
 
 
-async def test_a_room_that_is_suspected_while_the_store_is_away_is_looked_at_when_it_is_back(
+async def test_a_room_suspected_while_the_store_is_away_is_repaired_when_it_returns(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = DeafBroker()
@@ -265,14 +267,14 @@ async def test_a_room_that_is_suspected_while_the_store_is_away_is_looked_at_whe
 
 
 class BrokenLink(RecordingLink):
-    """Nothing can be written to it."""
+    """Every write fails."""
 
     def write(self, batch: Batch) -> None:
         raise LookupError("a bug")
 
 
-async def test_a_connection_that_a_delivery_left_out_comes_back_for_it(server: RunningNode) -> None:
-    """Whatever goes wrong with one connection: the others are not left with a gap that nobody knows of."""
+async def test_a_connection_that_missed_a_delivery_is_told_to_reconnect(server: RunningNode) -> None:
+    """A failing connection leaves no unnoticed gap on the others."""
     token = await server.register("omar")
     room_id = await make_topic(server.url, token, "noticias")
     async with contextlib.AsyncExitStack() as stack:

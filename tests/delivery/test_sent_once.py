@@ -1,4 +1,4 @@
-"""An append with a `client_id` takes effect once, however often and from wherever it is retried."""
+"""An append with a `client_id` takes effect once, however often and over whichever connection it is retried."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def test_a_retry_gets_the_first_result_on_any_connection_and_after_a_resta
     async with connected(server.url, token, device="phone") as omar, connected(server.url, other) as diego:
         first = await omar.ask("message", room_id=room_id, content="hola", client_id="a")
         assert await omar.ask("message", room_id=room_id, content="hola", client_id="a") == first
-        # Whatever it says this time, and whatever it names the room by.
+        # Also with another content, and with another reference to the room.
         assert await omar.ask("message", topic_name="NOTICIAS", content="otra", client_id="a") == first
         async with connected(server.url, await server.login("omar"), device="laptop") as laptop:
             assert await laptop.ask("message", room_id=room_id, content="hola", client_id="a") == first
@@ -41,7 +41,7 @@ async def test_a_retry_gets_the_first_result_on_any_connection_and_after_a_resta
 
 
 @pytest.mark.bad_network("polling")
-async def test_retries_at_once_on_two_devices_take_effect_once(server: RunningNode, database_url: str) -> None:
+async def test_concurrent_retries_on_two_devices_take_effect_once(server: RunningNode, database_url: str) -> None:
     token = await server.register("omar")
     room_id = await make_topic(server.url, token, "noticias")
     devices = [await Client(server.url, token, device=name).connect() for name in ("phone", "phone", "laptop")]
@@ -64,7 +64,7 @@ async def test_retries_at_once_on_two_devices_take_effect_once(server: RunningNo
         await device.close()
 
 
-async def test_a_client_id_is_of_one_sender_in_one_room(server: RunningNode) -> None:
+async def test_equal_client_ids_of_other_senders_or_rooms_do_not_collide(server: RunningNode) -> None:
     token, other = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, token, "noticias", other)
     second = await make_topic(server.url, token, "otras", other)
@@ -83,12 +83,12 @@ async def test_a_client_id_is_of_one_sender_in_one_room(server: RunningNode) -> 
         ]
 
 
-async def test_a_client_id_goes_to_its_sender_only(server: RunningNode) -> None:
+async def test_a_client_id_is_shown_to_its_sender_only(server: RunningNode) -> None:
     token, other = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, token, "noticias", other)
 
-    async def seen(client: Client) -> list[Any]:
-        """The client_id of the one message, wherever it is to be had."""
+    async def shown_client_ids(client: Client) -> list[Any]:
+        """The client_id of the message, from each place that shows it."""
         history = await client.ask("history", room_id=room_id)
         (room,) = (await client.ask("get_rooms"))["rooms"]
         entered = await client.ask("connect_to_room", topic_name="noticias")
@@ -106,12 +106,12 @@ async def test_a_client_id_goes_to_its_sender_only(server: RunningNode) -> None:
     ):
         answer = await phone.ask("message", room_id=room_id, content="hola", client_id="a")
         assert answer["client_id"] == "a"
-        assert await seen(phone) == await seen(laptop) == ["a"] * 4
-        assert await seen(diego) == [None] * 4
-    # Replayed, it is as it was live.
-    for name, expected in ((token, "a"), (other, None)):
-        async with connected(server.url, name, device="phone", cursors={room_id: 0}) as back:
-            assert (await back.event("message"))["client_id"] == expected
+        assert await shown_client_ids(phone) == await shown_client_ids(laptop) == ["a"] * 4
+        assert await shown_client_ids(diego) == [None] * 4
+    # A replay shows the same as the live event.
+    for reader_token, expected in ((token, "a"), (other, None)):
+        async with connected(server.url, reader_token, device="phone", cursors={room_id: 0}) as returned:
+            assert (await returned.event("message"))["client_id"] == expected
 
 
 @pytest.mark.parametrize("is_private", [False, True], ids=["public", "private"])
@@ -122,14 +122,14 @@ async def test_a_retry_is_refused_for_a_former_member_and_gets_the_first_result_
     token, other = await server.register("omar"), await server.register("diego")
     async with connected(server.url, token) as omar, connected(server.url, other) as diego:
 
-        async def come_in() -> None:
+        async def join() -> None:
             if is_private:
                 await diego.ask("invite", room_id=room["room_id"], username="omar")
             else:
                 await omar.ask("subscribe", topic_name="noticias")
 
         room = await diego.ask("create", topic_name="noticias", is_private=is_private)
-        await come_in()
+        await join()
         retry = {"room_id": room["room_id"], "content": "bye", "client_id": "a"}
         first = await omar.ask("message", retry)
         if removal == "unsubscribe":
@@ -141,10 +141,10 @@ async def test_a_retry_is_refused_for_a_former_member_and_gets_the_first_result_
         refused = "not_found" if is_private else "forbidden"
         by_name = {"topic_name": "noticias", "content": "bye", "client_id": "a"}
         for payload in (retry, by_name):
-            with pytest.raises(Refused) as why:
+            with pytest.raises(Refused) as error:
                 await omar.ask("message", payload)
-            assert why.value.code == refused
-            assert "👍" not in str(why.value.error)
+            assert error.value.code == refused
+            assert "👍" not in str(error.value.error)
         async with rest(server.url, token) as http:
             for path, body in (
                 ("/api/messages", {"room_id": room["room_id"], "content": "bye"}),
@@ -156,7 +156,7 @@ async def test_a_retry_is_refused_for_a_former_member_and_gets_the_first_result_
 
         if removal == "ban":
             await diego.ask("unban", room_id=room["room_id"], username="omar")
-        await come_in()
+        await join()
         assert await omar.ask("message", retry) == first | {"reactions": {"👍": ["diego"]}}
         history = await omar.ask("history", room_id=room["room_id"])
         assert [message["content"] for message in history["messages"]] == ["bye"]
@@ -168,14 +168,14 @@ async def test_a_muted_member_still_gets_the_first_result_of_a_retry(
     token, other = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, other, "noticias", token)
     async with connected(server.url, token) as omar, connected(server.url, other) as diego:
-        said = {"room_id": room_id, "content": "bye", "client_id": "a"}
-        whispered = {"username": "diego", "content": "psst", "client_id": "a"}
-        first, direct = await omar.ask("message", said), await omar.ask("message", whispered)
+        to_room = {"room_id": room_id, "content": "bye", "client_id": "a"}
+        to_diego = {"username": "diego", "content": "psst", "client_id": "a"}
+        first, direct = await omar.ask("message", to_room), await omar.ask("message", to_diego)
         await diego.ask("mute", room_id=room_id, username="omar", duration=600)
         await diego.ask("block", username="omar")
-        assert await omar.ask("message", said) == first
-        assert await omar.ask("message", whispered) == direct
-        for payload in (said, whispered):
-            with pytest.raises(Refused) as why:
+        assert await omar.ask("message", to_room) == first
+        assert await omar.ask("message", to_diego) == direct
+        for payload in (to_room, to_diego):
+            with pytest.raises(Refused) as error:
                 await omar.ask("message", payload | {"client_id": "b"})
-            assert why.value.code == "forbidden"
+            assert error.value.code == "forbidden"

@@ -17,8 +17,8 @@ from tests.support.node import RunningNode, running_node
 MISSED = 500
 
 
-async def missed_by(server: RunningNode, count: int, content: str = "x") -> tuple[str, str]:
-    """A user who has missed so many messages: their token, and the room."""
+async def omar_misses(server: RunningNode, count: int, content: str = "x") -> tuple[str, str]:
+    """Register omar, who misses `count` messages; returns his token and the room_id."""
     token, other = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, other, "noticias", token)
     await fill(server.node.database, "diego", {room_id: [content] * count})
@@ -26,8 +26,8 @@ async def missed_by(server: RunningNode, count: int, content: str = "x") -> tupl
 
 
 @pytest.mark.bad_network("polling", "upgrade", "websocket", "plain")
-async def test_a_client_that_leaves_as_soon_as_it_is_ready_gets_nothing_again(server: RunningNode) -> None:
-    token, room_id = await missed_by(server, MISSED)
+async def test_a_client_that_leaves_right_after_ready_gets_no_entry_again(server: RunningNode) -> None:
+    token, room_id = await omar_misses(server, MISSED)
     for visit in range(3):
         async with connected(server.url, token, device="phone") as phone:
             assert seqs(phone, room_id) == ([] if visit else list(range(1, MISSED + 1)))
@@ -35,12 +35,12 @@ async def test_a_client_that_leaves_as_soon_as_it_is_ready_gets_nothing_again(se
         assert seqs(other, room_id) == [], "a new device starts where the furthest one is"
 
 
-async def test_a_new_device_of_a_user_whose_others_have_confirmed_nothing_gets_everything_once(
+async def test_a_new_device_gets_every_entry_once_if_no_other_device_confirmed_any(
     server: RunningNode,
 ) -> None:
-    token, room_id = await missed_by(server, 20)
+    token, room_id = await omar_misses(server, 20)
     for device in ("cut", "cut too"):
-        async with reader(server.url, token, device=device) as silent:  # it answers no PING
+        async with reader(server.url, token, device=device) as silent:  # a reader answers no PING
             assert silent.seqs(room_id) == list(range(1, 21))
     for visit in range(3):
         async with connected(server.url, token, device=f"new {visit}") as new:
@@ -48,62 +48,60 @@ async def test_a_new_device_of_a_user_whose_others_have_confirmed_nothing_gets_e
 
 
 @pytest.mark.parametrize("transports", [None, ["websocket"], ["polling"]], ids=["default", "websocket", "polling"])
-async def test_a_stock_javascript_client_that_leaves_as_soon_as_it_is_ready_gets_nothing_again(
+async def test_a_stock_javascript_client_that_leaves_right_after_ready_gets_no_entry_again(
     sqlite_url: str, tmp_path: Path, transports: list[str] | None
 ) -> None:
-    """And the last visit stays for some heartbeats: the PING that came early has not disturbed them."""
-    often = {"ping_interval": 1.5, "ping_timeout": 10}
-    async with running_node(sqlite_url, tmp_path, options={"engine": often}) as server:
-        token, _ = await missed_by(server, MISSED)
-        given = {"url": server.url, "token": token, "device": "browser", "transports": transports}
-        got = await run("visits.mjs", given | {"visits": 4, "stay": 3})
-        assert got["replayed"] == [MISSED, 0, 0, 0]
-        assert got["pings"] == 3
+    """The last visit stays for some heartbeats: the early PING does not disturb them."""
+    heartbeat = {"ping_interval": 1.5, "ping_timeout": 10}
+    async with running_node(sqlite_url, tmp_path, options={"engine": heartbeat}) as server:
+        token, _ = await omar_misses(server, MISSED)
+        arguments = {"url": server.url, "token": token, "device": "browser", "transports": transports}
+        result = await run("visits.mjs", arguments | {"visits": 4, "stay": 3})
+        assert result["replayed"] == [MISSED, 0, 0, 0]
+        assert result["pings"] == 3
 
 
-async def test_the_early_ping_comes_before_ready_and_takes_the_place_of_the_regular_one(
-    database_url: str, tmp_path: Path
-) -> None:
-    """A client that reads slowly is not closed sooner for it than by the regular one."""
+async def test_the_early_ping_precedes_ready_and_replaces_the_regular_one(database_url: str, tmp_path: Path) -> None:
+    """A client that does not answer the early PING is closed no sooner than by the regular one."""
     interval, timeout = 0.2, 0.8
     heartbeat = {"ping_interval": interval, "ping_timeout": timeout}
     options = {"engine": heartbeat, "websocket": heartbeat}
     async with running_node(database_url, tmp_path, options=options) as server:
-        token, room_id = await missed_by(server, 3)
+        token, room_id = await omar_misses(server, 3)
         began = time.monotonic()
         async with reader(server.url, token, device="phone") as phone:
             assert "2" in phone.frames[:-1]
             assert phone.seqs(room_id) == [1, 2, 3]
             with pytest.raises(ConnectionClosed):
-                await asyncio.wait_for(never(phone.next), 30)
+                await asyncio.wait_for(read_forever(phone.next), 30)
             assert time.monotonic() - began >= interval + timeout
             assert phone.frames.count("2") == 1
         async with reader(server.url, token, device="phone") as phone:
-            assert phone.seqs(room_id) == [1, 2, 3]  # it has confirmed nothing
+            assert phone.seqs(room_id) == [1, 2, 3]  # the first connection confirmed nothing
             await phone.pong()
-            await phone.until_ping()  # the regular ones go on
+            await phone.until_ping()  # the regular PINGs go on
             await phone.pong()
         async with reader(server.url, token, device="phone") as phone:
             assert phone.seqs(room_id) == []
 
 
-async def never(read: object) -> None:
+async def read_forever(read: object) -> None:
     while True:
         await read()  # type: ignore[operator]
 
 
-async def test_a_ping_that_is_under_way_at_the_end_of_a_replay_is_followed_by_another(
+async def test_a_ping_pending_at_the_end_of_a_replay_is_followed_by_another(
     database_url: str, tmp_path: Path
 ) -> None:
-    """It proves nothing of what was written after it."""
+    """Its PONG confirms nothing that was written after it."""
     heartbeat = {"ping_interval": 2, "ping_timeout": 30}
     options = {"engine": heartbeat, "websocket": heartbeat}
     async with running_node(database_url, tmp_path, options=options) as server:
-        token, room_id = await missed_by(server, 2000, "x" * 6000)
+        token, room_id = await omar_misses(server, 2000, "x" * 6000)
         async with reader(server.url, token, ready=False, device="phone") as phone:
             await phone.until_event("message")
             async with asyncio.timeout(DEADLINE_S):
-                while not any(one._under_ping for one in server.node.hub.connections):  # noqa: ASYNC110
+                while not any(each._under_ping for each in server.node.hub.connections):  # noqa: ASYNC110
                     await asyncio.sleep(0)
             await phone.until_ping()
             assert len(phone.seqs(room_id)) < 2000
@@ -111,20 +109,20 @@ async def test_a_ping_that_is_under_way_at_the_end_of_a_replay_is_followed_by_an
             assert len(phone.seqs(room_id)) == 2000
             assert phone.frames.count("2") == 1
             await phone.pong()
-            await phone.ask("get_rooms")  # which answers the PING in front of the answer
+            await phone.ask("get_rooms")  # `ask` answers the PING that precedes its answer
             assert phone.frames.count("2") == 2
-            await phone.ask("get_rooms")  # the PONG was before it
+            await phone.ask("get_rooms")  # the server receives the PONG before this request
         async with reader(server.url, token, device="phone") as phone:
             assert phone.seqs(room_id) == []
 
 
-async def test_a_ping_before_the_authentication_proves_nothing(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_ping_before_the_authentication_confirms_nothing(sqlite_url: str, tmp_path: Path) -> None:
     heartbeat = {"ping_interval": 0.1, "ping_timeout": 30}
     async with running_node(sqlite_url, tmp_path, options={"engine": heartbeat}) as server:
-        token, room_id = await missed_by(server, 3)
+        token, room_id = await omar_misses(server, 3)
         for _ in range(2):
             async with reader(server.url, token, device="phone", after_ping=True) as phone:
                 assert phone.frames.count("2") == 2
                 assert phone.seqs(room_id) == [1, 2, 3]
-                await phone.pong()  # of the first
+                await phone.pong()  # answers the first PING
                 await phone.ask("get_rooms")

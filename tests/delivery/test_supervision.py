@@ -29,14 +29,14 @@ ONLY_SOCKETIO = True
 
 
 async def _until(condition: Callable[[], object]) -> None:
-    """Wait until something holds that is changed in this event loop."""
+    """Wait for a condition that this event loop changes."""
     async with asyncio.timeout(DEADLINE_S):
         while not condition():
             await asyncio.to_thread(str)
 
 
 class Dying:
-    """A loop that dies when it is told to."""
+    """A loop that dies when the test sets `die`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -56,7 +56,7 @@ class Dying:
             raise KeyError("a bug")
 
 
-async def test_a_loop_that_dies_is_logged_with_the_place_and_started_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_loop_that_dies_is_logged_with_its_traceback_and_restarted(caplog: pytest.LogCaptureFixture) -> None:
     dying = Dying()
     assert not dying.loop.down, "not started"
     dying.loop.start()
@@ -78,7 +78,7 @@ async def test_a_loop_that_dies_is_logged_with_the_place_and_started_again(caplo
     assert not dying.loop.down
 
 
-async def test_a_loop_that_ends_by_itself_is_started_again_and_counts_as_down_until_then(
+async def test_a_loop_that_returns_is_restarted_and_counts_as_down_until_then(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     runs = 0
@@ -92,11 +92,11 @@ async def test_a_loop_that_ends_by_itself_is_started_again_and_counts_as_down_un
     await _until(lambda: loop.down)
     assert (runs, loop.deaths) == (1, 1)
     assert "ended by itself" in caplog.text
-    await asyncio.wait_for(loop.ended(), DEADLINE_S)  # which does not wait for the restart
+    await asyncio.wait_for(loop.ended(), DEADLINE_S)  # does not wait for the restart
     assert not loop.down
 
 
-async def test_a_message_is_not_lost_with_a_journal_that_dies(
+async def test_no_message_is_lost_when_the_journal_dies(
     server: RunningNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     token = await server.register("omar")
@@ -116,7 +116,7 @@ async def test_a_message_is_not_lost_with_a_journal_that_dies(
         assert "tidings.journal has died" in caplog.text
 
 
-async def test_a_batch_that_the_journal_dies_of_is_answered(
+async def test_a_batch_that_kills_the_journal_is_answered(
     server: RunningNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = await server.register("omar")
@@ -140,7 +140,7 @@ async def test_a_batch_that_the_journal_dies_of_is_answered(
         await omar.ask("message", room_id=room_id, content="kept")
 
 
-async def test_the_check_of_heads_goes_on_after_an_error(
+async def test_the_head_check_continues_after_an_error(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker = DeafBroker()
@@ -190,7 +190,7 @@ async def test_a_cursor_that_cannot_be_written_fails_no_message_and_is_dropped(
             sent.append(omar.send("message", {"room_id": room_id, "content": str(n)}))
         assert all(answer["ok"] for answer in await asyncio.gather(*sent))
         await satoshi.until(lambda: len(satoshi.of("message")) == 21)
-        # Nothing is being written: both cursors are taken by the same transaction, that of the next message.
+        # No write is pending: the transaction of the next message takes both cursors.
         await asyncio.gather(*(client.ask("delivered", cursors={room_id: 21}) for client in (diego, satoshi)))
         await omar.ask("message", room_id=room_id, content="21")
 
@@ -225,7 +225,7 @@ async def test_changes_wait_ever_longer_while_the_store_is_away(
         began = clock()
         for tries in range(6):
             pauses = sum(PAUSE_S * 2**n for n in range(tries))
-            with pytest.raises(ActionError):  # and whoever comes back at once is not what drives the journal
+            with pytest.raises(ActionError):  # an immediate retry does not shorten the pause
                 await journal.write(AppendMessage(me, key, "x"))
             assert clock() - began >= 0.9 * pauses
         monkeypatch.undo()
@@ -248,16 +248,16 @@ async def test_the_age_of_the_oldest_change_is_known(server: RunningNode, databa
 
 KINDS = ["journal", "head_check", "session_check", "search", "retention", "purge", "applications", "memory"]
 VITAL = {"journal", "head_check", "session_check"}
-"""Without them a guarantee is broken: messages are not written, not found, or go on to a withdrawn session."""
+"""Without them messages are not written or not repaired, or a withdrawn session still gets them."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_background_loop_that_is_killed_is_logged_and_fails_the_readiness(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    often = {"head_check_s": 0.01, "session_check_s": 0.01, "retention_s": 0.01}
+    intervals = {"head_check_s": 0.01, "session_check_s": 0.01, "retention_s": 0.01}
     monkeypatch.setattr("server.node.MemoryTrim", partial(MemoryTrim, 0.01))
-    async with running_node(sqlite_url, tmp_path, options=often) as server:
+    async with running_node(sqlite_url, tmp_path, options=intervals) as server:
         node = server.node
         loop, owner, method = {
             "journal": (node.journal.loop, node.journal, "_next_batch"),
@@ -272,7 +272,7 @@ async def test_a_background_loop_that_is_killed_is_logged_and_fails_the_readines
         monkeypatch.setattr(loop, "_restart_s", LONGEST_RESTART_S)
 
         def cancel(*_: object) -> Any:
-            raise asyncio.CancelledError  # as of a scope that is not the loop's own: no `except Exception` sees it
+            raise asyncio.CancelledError  # like a foreign cancel scope: no `except Exception` catches it
 
         monkeypatch.setattr(owner, method, cancel)
         if kind == "journal":
@@ -280,7 +280,7 @@ async def test_a_background_loop_that_is_killed_is_logged_and_fails_the_readines
         elif kind == "search":
             owner.appended([0])
         await _until(lambda: loop.down)
-        (record,) = [one for one in caplog.records if one.getMessage().startswith(f"{loop.name} was cancelled")]
+        (record,) = [entry for entry in caplog.records if entry.getMessage().startswith(f"{loop.name} was cancelled")]
         assert record.levelname == "ERROR"
         assert record.exc_info is not None
         assert "in cancel" in "".join(traceback.format_exception(record.exc_info[1]))
@@ -313,13 +313,13 @@ async def test_a_task_that_its_owner_cancels_is_not_logged(caplog: pytest.LogCap
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
-    await asyncio.sleep(0)  # the callbacks of the task are called after whoever waits for it is woken, or before
+    await asyncio.sleep(0)  # the done callbacks may run after this coroutine is woken
     assert not caplog.records
 
 
 AWAITED = {
-    "db/postgresql.py": 1,  # the end of a failed transaction, awaited through a shield
-    "server/node.py": 1,  # the end of a part, which `stop` waits for
+    "db/postgresql.py": 1,  # the rollback of a failed transaction, awaited through a shield
+    "server/node.py": 1,  # the stop of a part, which `stop` awaits
     "server/fanout/repair.py": 1,  # drains, gathered
     "server/echo.py": 1,  # an answer, which the action awaits
     "server/supervision.py": 2,
@@ -333,7 +333,7 @@ def test_every_other_task_is_started_by_the_supervision() -> None:
     started: dict[str, int] = {}
     for path in [*root.glob("server/**/*.py"), *root.glob("db/**/*.py")]:
         name = path.relative_to(root).as_posix()
-        if not name.startswith("server/transport/"):  # of which every one is awaited where it is started
+        if not name.startswith("server/transport/"):  # awaits every task where it starts it
             count = len(re.findall(r"\b(?:create_task|ensure_future)\(", path.read_text(encoding="utf-8")))
             if count:
                 started[name] = count

@@ -28,7 +28,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from server.contract.actions import MAX_CONTENT
 from server.contract.errors import ActionError, ErrorCode
 from server.gateways.client_session import MAX_EARLY
-from tests.delivery.support import held, make_topic, rest, small_socket, soon_expired, store_held
+from tests.delivery.support import make_topic, manual_pong_connection, rest, small_socket, soon_expired, store_held
 from tests.e2e.javascript import SCRIPTS, node
 from tests.gateways.test_websocket_auth import resigned
 from tests.support.client import DEADLINE_S, connected
@@ -759,7 +759,9 @@ async def test_what_was_shown_before_a_goodbye_does_not_come_again(
 ) -> None:
     await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"])
     async with talking(gateway.url, tokens["omar"]) as omar:
-        async with small_socket(gateway.url, f"/{tokens['diego']}", create_connection=held) as socket:
+        async with small_socket(
+            gateway.url, f"/{tokens['diego']}", create_connection=manual_pong_connection
+        ) as socket:
             diego = Talker(socket)
             await omar.ask("message", topic_name="noticias", content="one")
             await diego.until("one")
@@ -779,7 +781,9 @@ async def test_what_was_shown_before_a_goodbye_does_not_come_again(
 async def test_a_connection_that_breaks_loses_nothing(gateway: RunningNode, tokens: dict[str, str]) -> None:
     await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"])
     async with talking(gateway.url, tokens["omar"]) as omar:
-        async with small_socket(gateway.url, f"/{tokens['diego']}", create_connection=held) as socket:
+        async with small_socket(
+            gateway.url, f"/{tokens['diego']}", create_connection=manual_pong_connection
+        ) as socket:
             diego = Talker(socket)
             await omar.ask("message", topic_name="noticias", content="confirmed")
             await diego.until("confirmed")
