@@ -47,6 +47,7 @@ from server.metrics import Metrics
 from server.monitoring import ConnectionRecorder, register_fanout, register_log, register_process
 from server.settings import Settings, SettingsError
 from server.supervision import Periodic
+from server.timers import GetTimers
 from server.transport.admission import MAX_HALF_OPEN
 from server.transport.buffered_session import LINGER_S
 from server.transport.tcp_connections import MOST_PER_SOURCE, TcpConnections
@@ -72,6 +73,8 @@ class NodeOptions:
     typing_s: float = TYPING_S
     presence_s: float = PRESENCE_S
     retention_s: float = RETENTION_S
+    timers: GetTimers = asyncio.get_running_loop
+    """Those of sign-ins, heartbeats, expiring tokens, and typing."""
     engine: Mapping[str, Any] = field(default_factory=dict)
     """Options of the Socket.IO gateway (`connect_timeout`, `ping_interval`)."""
     websocket: Mapping[str, Any] = field(default_factory=dict)
@@ -218,6 +221,7 @@ def make_fanout(
         head_check_s=options.head_check_s,
         presence_s=options.presence_s,
         typing_s=options.typing_s,
+        timers=options.timers,
     )
     catch_up = CatchUp(database, hub, cursors)
     return hub, catch_up, Delivery(broker, hub, catch_up)
@@ -267,6 +271,7 @@ def make_gateways(
         users,
         parser=settings.parser,
         cors_allowed_origins=settings.origins,
+        timers=options.timers,
         **engine | dict(options.engine),
     )
     websocket = WebSocketGateway(
@@ -274,6 +279,7 @@ def make_gateways(
         backend,
         socketio.eio.half_open,
         cors_allowed_origins=settings.origins,
+        timers=options.timers,
         **options.websocket,
     )
     dialects = Dialects(
@@ -284,6 +290,7 @@ def make_gateways(
         public_channel=settings.public_channel == "start",
         public_url=settings.public_url,
         cors_allowed_origins=settings.origins,
+        timers=options.timers,
         **options.websocket,
     )
     return socketio, websocket, dialects

@@ -27,6 +27,7 @@ from server.log.cursors import RECEIPT_MEMBERS, Cursors
 from server.log.notices import Joined, Personal, RoomChannel, UserChannel
 from server.log.views import RoomName, room_name
 from server.supervision import Loop, spawn
+from server.timers import GetTimers
 
 HEAD_CHECK_S = 15.0
 """The interval at which the heads of all rooms are compared with the database."""
@@ -53,12 +54,15 @@ class Hub:
         head_check_s: float = HEAD_CHECK_S,
         presence_s: float = PRESENCE_S,
         typing_s: float = TYPING_S,
+        timers: GetTimers = asyncio.get_running_loop,
     ) -> None:
+        """`timers`: those of expiring tokens, and of typing."""
         self._db = database
         self._broker = broker
         self._cursors = cursors
         self._observer = observer
         self._head_check_s = head_check_s
+        self._timers = timers
         self.live_rooms: dict[int, LiveRoom] = {}
         """Rooms with a connection here, by key."""
         self._keys: dict[str, int] = {}
@@ -71,7 +75,7 @@ class Hub:
         self.announcer = Announcer(self.live_rooms)
         self.repairs = Repairs(database, self.live_rooms, self.removed)
         self.presence = PresenceTracker(database, broker, self.live_rooms, self.announcer, presence_s=presence_s)
-        self.typists = Typists(broker, typing_s=typing_s)
+        self.typists = Typists(broker, typing_s=typing_s, timers=timers)
 
     def start(self) -> None:
         self.head_check.start()
@@ -172,8 +176,9 @@ class Hub:
         if connection.has_ended():
             return
         delay = max(0.0, connection.principal.expires_at / 1000 - time.time())
-        connection.expiry = asyncio.get_running_loop().call_later(
-            delay, lambda: connection.link.close(CloseReason.TOKEN_EXPIRED)
+        timers = self._timers()
+        connection.expiry = timers.call_at(
+            timers.time() + delay, lambda: connection.link.close(CloseReason.TOKEN_EXPIRED)
         )
 
     # -- rooms ---------------------------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from server.fanout.broker import Broker
 from server.fanout.connection import Connection
 from server.log.notices import RoomChannel, Transient
+from server.timers import GetTimers
 
 TYPING_S = 6.0
 """Typing ends by itself after this long."""
@@ -23,8 +25,11 @@ class _Typing:
 
 
 class Typists:
-    def __init__(self, broker: Broker, *, typing_s: float = TYPING_S) -> None:
+    def __init__(
+        self, broker: Broker, *, typing_s: float = TYPING_S, timers: GetTimers = asyncio.get_running_loop
+    ) -> None:
         self._broker = broker
+        self._timers = timers
         self._typing_s = typing_s
         self._typing: dict[Connection, dict[int, _Typing]] = {}
 
@@ -37,24 +42,21 @@ class Typists:
     def goes_on(self, connection: Connection, room_key: int) -> bool:
         """Extend the connection's typing if it was published just now; False: call `begin`."""
         typing = self._typing.get(connection, {}).get(room_key)
-        loop = asyncio.get_running_loop()
-        if typing is None or loop.time() - typing.published_at >= REPEAT_S:
+        if typing is None or self._timers().time() - typing.published_at >= REPEAT_S:
             return False
         typing.timer.cancel()
-        typing.timer = loop.call_later(self._typing_s, self.end, connection, room_key)
+        typing.timer = self._end_later(connection, room_key)
         return True
 
     def begin(self, connection: Connection, room_key: int, room_id: str) -> None:
         """Publish that the connection is typing, and end it after `typing_s`. Nothing if the connection has ended."""
         if connection.has_ended():
             return
-        loop = asyncio.get_running_loop()
         rooms = self._typing.setdefault(connection, {})
         before = rooms.get(room_key)
         if before is not None:
             before.timer.cancel()
-        timer = loop.call_later(self._typing_s, self.end, connection, room_key)
-        rooms[room_key] = _Typing(room_id, loop.time(), timer)
+        rooms[room_key] = _Typing(room_id, self._timers().time(), self._end_later(connection, room_key))
         self._publish(connection, room_key, room_id, True)
 
     def end(self, connection: Connection, room_key: int) -> bool:
@@ -73,6 +75,10 @@ class Typists:
         """End all typing of a connection that has ended."""
         for room_key in list(self._typing.get(connection, {})):
             self.end(connection, room_key)
+
+    def _end_later(self, connection: Connection, room_key: int) -> asyncio.TimerHandle:
+        timers = self._timers()
+        return timers.call_at(timers.time() + self._typing_s, partial(self.end, connection, room_key))
 
     def _publish(self, connection: Connection, room_key: int, room_id: str, typing: bool) -> None:
         payload = {"room_id": room_id, "username": connection.principal.username, "typing": typing}

@@ -24,6 +24,7 @@ from server.gateways.links import BaseLink
 from server.limits import Limit
 from server.log.devices import NameDevice
 from server.supervision import spawn
+from server.timers import Timers
 
 MAX_EARLY, MAX_EARLY_BYTES = 256, 256 * 1024
 """Frames that may wait until their sender has signed in."""
@@ -87,9 +88,9 @@ class ClientSession(ABC):
     def signing_in(self) -> bool:
         return self._sign_in_task is not None and self.connection is None
 
-    def expect_sign_in(self, seconds: float) -> None:
+    def expect_sign_in(self, seconds: float, timers: Timers) -> None:
         """Refuse the client if it has not signed in by then."""
-        self._sign_in_timeout = asyncio.get_running_loop().call_later(seconds, self._sign_in_timed_out)
+        self._sign_in_timeout = timers.call_at(timers.time() + seconds, self._sign_in_timed_out)
 
     def sign_in(self, credentials: Callable[[], ConnectAuth]) -> None:
         """Start to sign in; ends in `accepted` or `refused`. `credentials` may raise, which refuses the client."""

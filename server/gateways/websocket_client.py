@@ -103,7 +103,7 @@ class WebSocketGateway:
 
     def opened(self, session: WebSocketSession, query: Mapping[str, str]) -> None:
         client = session.data = self._client(self._backend, session)
-        client.expect_sign_in(self._connect_timeout)
+        client.expect_sign_in(self._connect_timeout, self.server.timers())
         client.opened(query)
 
     def message(self, session: WebSocketSession, data: str | bytes) -> None:

@@ -17,7 +17,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
 from sqlalchemy.engine import Connection as Transaction
@@ -53,8 +53,10 @@ _RETRY_S = 1.0
 
 
 class Indexer:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: returns seconds; times steps, and how long a room is behind."""
         self._db = database
+        self._clock = clock
         self._behind: dict[int, float] = {}
         """Rooms that may have entries after the cursor, in the order in which they are looked at, and since when."""
         self._indexing: dict[int, float] = {}
@@ -84,7 +86,7 @@ class Indexer:
 
     def appended(self, room_keys: Iterable[int]) -> None:
         """Rooms have new entries. Costs next to nothing: it is called for every batch of the journal."""
-        self._add(room_keys, time.monotonic())
+        self._add(room_keys, self._clock())
         self._wake.set()
 
     @property
@@ -96,7 +98,7 @@ class Indexer:
     def lag(self) -> float:
         """For how long the room that is longest behind its log has been so, in seconds."""
         since = min((*self._behind.values(), *self._indexing.values()), default=None)
-        return 0.0 if since is None else time.monotonic() - since
+        return 0.0 if since is None else self._clock() - since
 
     def _add(self, room_keys: Iterable[int], since: float) -> None:
         for key in room_keys:
@@ -114,16 +116,16 @@ class Indexer:
         while await self._db.read(_is_behind):
             done = self._done
             self._next_check = 0.0
-            self._next_purge = min(self._next_purge, time.monotonic())
+            self._next_purge = min(self._next_purge, self._clock())
             self._wake.set()
             await done.wait()
 
     async def _run(self) -> None:
         while not self._closing.is_set():
-            began = time.monotonic()
+            began = self._clock()
             try:
                 await self._do()
-                rest = REST * (time.monotonic() - began) / (1 if self.lag < FAR_S else 2)
+                rest = REST * (self._clock() - began) / (1 if self.lag < FAR_S else 2)
             except StoreUnavailable as error:
                 logger.warning("the search index cannot be brought forward: %s", error)
                 rest = _RETRY_S
@@ -134,7 +136,7 @@ class Indexer:
             await self._pause(rest)
             if not self._behind and not self._merging and not self._closing.is_set():
                 self._wake.clear()
-                await self._wait(self._wake, min(self._next_check, self._next_purge) - time.monotonic())
+                await self._wait(self._wake, min(self._next_check, self._next_purge) - self._clock())
                 await self._pause(DELAY_S)
 
     def _tell(self) -> None:
@@ -152,29 +154,29 @@ class Indexer:
 
     async def _do(self) -> None:
         """One small thing after the other."""
-        if time.monotonic() >= self._next_check:
+        if self._clock() >= self._next_check:
             await self._check()
         if self._behind:
             await self._step(list(islice(self._behind, _STEP_ROOMS)))
             self._tell()
             self._merging = self._db.is_sqlite
-        elif not self._merging and time.monotonic() >= self._next_purge:
+        elif not self._merging and self._clock() >= self._next_purge:
             await self._begin_purge()
         if self._merging:
             await self._merge()
 
     async def _check(self) -> None:
         """Compare the heads of all rooms with the cursors."""
-        self._next_check = time.monotonic() + CHECK_S
+        self._next_check = self._clock() + CHECK_S
         after = 0
         while found := await self._db.read(
             lambda conn, after=after: consumers.behind(conn, search.CONSUMER, after, _PAGE)  # type: ignore[misc]
         ):
-            self._add(found, time.monotonic())
+            self._add(found, self._clock())
             after = found[-1]
 
     async def _step(self, room_keys: Sequence[int]) -> None:
-        now = time.monotonic()
+        now = self._clock()
         # Before they are read: a later commit adds them again.
         since = self._indexing = {key: self._behind.pop(key, now) for key in room_keys}
         try:
@@ -210,13 +212,13 @@ class Indexer:
             self._behind[key] = min(began, self._behind.get(key, began))
 
     async def _merge(self) -> None:
-        began = time.monotonic()
+        began = self._clock()
         self._merging = await self._db.write(lambda conn: search.merge(conn, _MERGE_PAGES), lazy=True)
         if upto := self._purging:
-            self._purge_took += time.monotonic() - began
+            self._purge_took += self._clock() - began
             if not self._merging:
                 await self._db.write(lambda conn: search.purged(conn, upto), lazy=True)
-                self._next_purge = time.monotonic() + max(PURGE_S, _PURGE_REST * self._purge_took)
+                self._next_purge = self._clock() + max(PURGE_S, _PURGE_REST * self._purge_took)
                 self._purging, self._purge_took = 0, 0.0
 
     async def _begin_purge(self) -> None:
@@ -224,7 +226,7 @@ class Indexer:
         if upto:
             await self._db.write(lambda conn: search.merge(conn, _MERGE_PAGES, whole=True), lazy=True)
             self._purging, self._merging = upto, True
-        self._next_purge = time.monotonic() + PURGE_S
+        self._next_purge = self._clock() + PURGE_S
 
 
 def _is_behind(conn: Transaction) -> bool:

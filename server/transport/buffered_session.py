@@ -44,7 +44,8 @@ class BufferedSession(ABC):
     """
 
     server: Any
-    """Has the limits: `max_buffered` and `low_water` in bytes, `max_http_buffer_size` of a message, `linger` in s."""
+    """Has the limits: `max_buffered` and `low_water` in bytes, `max_http_buffer_size` of a message, `linger` in s.
+    `timers` are those of the heartbeat."""
 
     def __init__(self) -> None:
         self.closing = False
@@ -181,7 +182,7 @@ class BufferedSession(ABC):
             else:
                 overdue()
 
-        self._timer = asyncio.get_running_loop().call_at(by, look)
+        self._timer = self.server.timers().call_at(by, look)
 
     def _is_full(self) -> bool:
         return self.wire.full if self.wire is not None else bool(self.buffered > self.server.low_water)

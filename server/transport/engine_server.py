@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from server.timers import GetTimers
 from server.transport.admission import (
     CROWDED,
     MAX_HALF_OPEN,
@@ -82,12 +83,14 @@ class EngineListener(Protocol):
 
 
 class EngineServer(EngineOptions):
-    """Opens and ends the sessions. `max_half_open` limits those without authentication."""
+    """Opens and ends the sessions. `max_half_open` limits those without authentication; `timers` are those of the
+    heartbeats and of connecting."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.max_buffered: int = options.pop("max_buffered", MAX_BUFFERED)
         self.low_water = self.max_buffered // 4
         self.linger: float = options.pop("linger", LINGER_S)
+        self.timers: GetTimers = options.pop("timers", asyncio.get_running_loop)
         self.upgrade_timeout: float = options.pop("upgrade_timeout", UPGRADE_TIMEOUT_S)
         self.half_open = HalfOpen(
             options.pop("max_half_open", MAX_HALF_OPEN), options.pop("max_half_open_per_source", MAX_HALF_OPEN)

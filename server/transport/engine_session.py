@@ -6,7 +6,6 @@ with the type as its first character, or the bytes of a binary message.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -60,7 +59,7 @@ class EngineSession(BufferedSession):
         """
         if self._is_full() and not self._pings and not self.closing:
             self._cancel_timer()
-            self._ping_due = asyncio.get_running_loop().time()
+            self._ping_due = self.server.timers().time()
             self._ping()
         await super().drain()
 
@@ -119,9 +118,9 @@ class EngineSession(BufferedSession):
     # -- heartbeat -----------------------------------------------------------------------------------------------
 
     def start_heartbeat(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._ping_due = loop.time() + self.server.ping_interval
-        self._timer = loop.call_at(self._ping_due, self._ping)
+        timers = self.server.timers()
+        self._ping_due = timers.time() + self.server.ping_interval
+        self._timer = timers.call_at(self._ping_due, self._ping)
 
     def _ping(self) -> None:
         """Send the regular PING. If one is pending, wait for it instead, no longer than for a new one.
@@ -162,7 +161,7 @@ class EngineSession(BufferedSession):
 
     def check_timeout(self) -> None:
         """End a polling session if its PONG is overdue, however late the event loop is."""
-        if self.wire is None and asyncio.get_running_loop().time() >= self._ping_due + self.server.ping_timeout:
+        if self.wire is None and self.server.timers().time() >= self._ping_due + self.server.ping_timeout:
             self.end(self.server.reason.PING_TIMEOUT)
 
     def _pong(self) -> None:

@@ -229,7 +229,8 @@ class SocketIOServer(ApplicationServer, Generic[D]):
     def _expect_connect(self, peer: Peer[D]) -> None:
         """Close the session if it is in no namespace in time."""
         end = partial(peer.session.end, "connect timeout", politely=True)
-        peer.timeout = asyncio.get_running_loop().call_later(self._connect_timeout, end)
+        timers = self.eio.timers()
+        peer.timeout = timers.call_at(timers.time() + self._connect_timeout, end)
 
     def message(self, session: EngineSession, data: str | bytes) -> None:
         peer = self._peers.get(session.sid)

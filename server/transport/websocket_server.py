@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from server.timers import GetTimers
 from server.transport import websocket_frames as frames
 from server.transport.admission import (
     CROWDED,
@@ -117,11 +118,12 @@ class WebSocketSession(BufferedSession):
         if self._expected is not None:
             self._written = True
             return
-        due = asyncio.get_running_loop().time() + soon
+        timers = self.server.timers()
+        due = timers.time() + soon
         if not self.closing and due < self._ping_due:
             self._cancel_timer()
             self._ping_due = due
-            self._timer = asyncio.get_running_loop().call_at(due, self._ping)
+            self._timer = timers.call_at(due, self._ping)
 
     async def drain(self) -> None:
         """Wait for room as in the base class. Sends a PING if the buffer is full and none is pending."""
@@ -133,7 +135,7 @@ class WebSocketSession(BufferedSession):
             and not self.closing
         ):
             self._cancel_timer()
-            self._ping_due = asyncio.get_running_loop().time()
+            self._ping_due = self.server.timers().time()
             self._ping()
         await super().drain()
 
@@ -156,15 +158,15 @@ class WebSocketSession(BufferedSession):
             return
         self._confirming = then
         self._cancel_timer()
-        self._ping_due = asyncio.get_running_loop().time()
+        self._ping_due = self.server.timers().time()
         self._expected = None  # it replaces a pending one
         self._ping()
 
     def _wait_to_ping(self) -> None:
         if self.wire is not None and not self.closing:
-            loop = asyncio.get_running_loop()
-            self._ping_due = loop.time() + self.server.ping_interval
-            self._timer = loop.call_at(self._ping_due, self._ping)
+            timers = self.server.timers()
+            self._ping_due = timers.time() + self.server.ping_interval
+            self._timer = timers.call_at(self._ping_due, self._ping)
 
     def _ping(self) -> None:
         """Send the regular PING. If one is pending, wait for it instead, no longer than for a new one."""
@@ -237,6 +239,7 @@ class WebSocketServer:
         linger: float = LINGER_S,
         ping_soon: float | None = None,
         admit: Callable[[Scope], Awaitable[tuple[int, str] | None]] | None = None,
+        timers: GetTimers = asyncio.get_running_loop,
     ) -> None:
         """Times are in seconds, `max_buffered` is in bytes.
 
@@ -245,7 +248,9 @@ class WebSocketServer:
             ping_soon: delay of a PING after a write; None: PINGs are only sent at the interval.
             admit: called before the handshake is answered. Returns the status and text of a refusal, or None for an
                 authenticated client, whose session does not count as half open.
+            timers: those of the heartbeats and of signing in.
         """
+        self.timers = timers
         self.ping_soon = ping_soon
         self._admit = admit
         self.listener = listener

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 
 import pytest
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.conformance.conftest import Starting
 from tests.conformance.wire import DEADLINE_S, Endpoint, eventually, handshake, received, until_closed
+from tests.support.timers import Timers
 
 # -- handshake ---------------------------------------------------------------------------------------------------
 
@@ -191,54 +192,83 @@ async def test_a_poll_does_not_hold_up_another_session(engineio: Endpoint) -> No
 # -- heartbeat ---------------------------------------------------------------------------------------------------
 
 
+HEARTBEAT = {"ping_interval": 25, "ping_timeout": 20}
+
+
 async def test_pings_come_in_the_announced_interval_by_polling(engineio_with: Starting) -> None:
-    async with engineio_with(ping_interval=0.1, ping_timeout=5) as server:
-        began = time.monotonic()
+    timers = Timers()
+    async with engineio_with(**HEARTBEAT, timers=timers) as server:
         sid = await server.open()
         for _ in range(3):
-            assert (await server.poll(sid)).text == "2"
+            timers.advance(24)
+            await server.post(sid, "4no PING is due")
+            assert (await server.poll(sid)).text == "4no PING is due"
+            async with server.waiting_poll(sid) as polling:
+                timers.advance(1)
+                assert (await polling).text == "2"
             assert (await server.post(sid, "3")).text == "ok"
-        assert time.monotonic() - began >= 0.29
 
 
 async def test_pings_come_in_the_announced_interval_by_websocket(engineio_with: Starting) -> None:
-    async with engineio_with(ping_interval=0.1, ping_timeout=5) as server:
-        began = time.monotonic()
-        async with server.session() as socket:
-            for _ in range(3):
-                assert await asyncio.wait_for(socket.recv(), 30) == "2"
-                await socket.send("3")
-            assert time.monotonic() - began >= 0.29
+    timers = Timers()
+    async with engineio_with(**HEARTBEAT, timers=timers) as server, server.session() as socket:
+        for _ in range(3):
+            timers.advance(24)
+            await echoes(socket)
+            timers.advance(1)
+            assert await next_packet(socket) == "2"
+            await socket.send("3")
+            await echoes(socket)  # the PONG has been read
 
 
 async def test_a_polling_session_answers_400_after_its_ping_timeout(engineio_with: Starting) -> None:
-    async with engineio_with(ping_interval=0.05, ping_timeout=2) as server:
+    timers = Timers()
+    async with engineio_with(**HEARTBEAT, timers=timers) as server:
         silent, polls = await server.open(), await server.open()
+        timers.advance(25)
         assert (await server.poll(polls)).text == "2"
-        last = await server.poll(polls)  # it goes on polling, without a PONG
-        assert (last.status_code, last.text) == (200, "6")
+        async with server.waiting_poll(polls) as last:  # it goes on polling, without a PONG
+            timers.advance(19)
+            assert set(server.engine.sockets) == {silent, polls}
+            timers.advance(1)
+            assert ((await last).status_code, (await last).text) == (200, "6")
         await eventually(lambda: not server.engine.sockets)
         assert await server.is_gone(polls)
         assert await server.is_gone(silent)
 
 
 async def test_a_websocket_is_closed_after_its_ping_timeout(engineio_with: Starting) -> None:
-    async with engineio_with(ping_interval=0.05, ping_timeout=0.05) as server, server.session() as socket:
-        assert await asyncio.wait_for(socket.recv(), 30) == "2"
+    timers = Timers()
+    async with engineio_with(**HEARTBEAT, timers=timers) as server, server.session() as socket:
+        timers.advance(25)
+        assert await next_packet(socket) == "2"
+        timers.advance(19)
+        assert server.engine.sockets
+        timers.advance(1)
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(socket.recv(), 30)
+            await next_packet(socket)
         await eventually(lambda: not server.engine.sockets)
 
 
 async def test_pongs_that_answer_nothing_put_off_no_ping(engineio_with: Starting) -> None:
-    async with engineio_with(ping_interval=0.2, ping_timeout=5) as server, server.session() as socket:
-        ping = asyncio.create_task(socket.recv())
-        until = time.monotonic() + DEADLINE_S
-        while not ping.done():
-            assert time.monotonic() < until
+    timers = Timers()
+    async with engineio_with(**HEARTBEAT, timers=timers) as server, server.session() as socket:
+        for _ in range(3):
+            timers.advance(8)
             await socket.send("3")
-            await asyncio.wait([ping], timeout=0.02)
-        assert ping.result() == "2"
+            await echoes(socket)
+        timers.advance(1)
+        assert await next_packet(socket) == "2"
+
+
+async def next_packet(socket: ClientConnection) -> str | bytes:
+    return await asyncio.wait_for(socket.recv(), DEADLINE_S)
+
+
+async def echoes(socket: ClientConnection) -> None:
+    """The server has read what was sent, and has sent no PING before this."""
+    await socket.send("4echo")
+    assert await next_packet(socket) == "4echo"
 
 
 # -- close -------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection
 from server.transport.socketio_codecs import MsgpackCodec
 from tests.conformance.conftest import Starting
 from tests.conformance.wire import Endpoint, eventually, received, until_closed
+from tests.support.timers import Timers
 
 FIRST, SECOND = b"\x01\x02\x03", b"\x04\x00\xff"
 PLACEHOLDERS = '{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}'
@@ -75,11 +76,19 @@ async def test_an_unknown_namespace_is_refused_with_an_object_and_the_session_st
 
 
 async def test_a_session_that_connects_to_no_namespace_in_time_is_closed(socketio_with: Starting) -> None:
-    async with socketio_with(connect_timeout=2, ping_interval=0.1) as server:
+    timers = Timers()
+    async with socketio_with(connect_timeout=60, ping_interval=25, ping_timeout=60, timers=timers) as server:
         async with server.session() as silent, server.session() as refused, connected(server) as in_time:
             await refused.send("40/x")
             await received(refused)
-            assert await until_closed(silent) == []  # it answered every PING
+            timers.advance(25)
+            for socket in (silent, refused, in_time):
+                assert await socket.recv() == "2"
+                await socket.send("3")
+            timers.advance(34)
+            assert len(server.engine.sockets) == 3
+            timers.advance(1)
+            assert await until_closed(silent) == []
             assert await until_closed(refused) == []
             await echoes(in_time)
         await eventually(lambda: not server.engine.sockets)

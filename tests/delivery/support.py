@@ -10,9 +10,8 @@ import secrets
 import socket
 import sqlite3
 import warnings
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,13 +31,13 @@ from db.queries import consumers, log, rooms, users
 from db.queries.rows import EntryRow
 from db.queries.search import CONSUMER
 from server.contract.errors import CloseReason
-from server.fanout import hub
 from server.fanout.connection import Batch
 from server.principal import Principal
 from server.transport.socketio_codecs import TextCodec
 from tests.support.client import DEADLINE_S, Client
 from tests.support.network import Conditions
 from tests.support.node import NO_TLS, RunningNode
+from tests.support.timers import Timers
 
 _HEAD = re.compile(r"^4(\d)(\d*)")
 TRANSPORTS = {"polling": ["polling"], "upgrade": ["polling", "websocket"], "websocket": ["websocket"]}
@@ -141,13 +140,19 @@ class Reader:
 
 @asynccontextmanager
 async def reader(
-    url: str, token: str, *, ready: bool = True, after_ping: bool = False, **auth: Any
+    url: str,
+    token: str,
+    *,
+    ready: bool = True,
+    connected: Callable[[Reader], Awaitable[object]] | None = None,
+    **auth: Any,
 ) -> AsyncIterator[Reader]:
-    """`after_ping`: authenticate only after the first PING, and leave that PING unanswered."""
+    """`connected` is awaited after the handshake, before it authenticates."""
     async with small_socket(url, "/socket.io/?EIO=4&transport=websocket") as ws:
         connection = Reader(ws)
-        if after_ping:
-            await connection.until_ping()
+        await connection.next()
+        if connected is not None:
+            await connected(connection)
         await ws.send("40" + json.dumps({"token": token, **auth}))
         while not (await connection.next()).startswith("40"):
             pass
@@ -290,12 +295,11 @@ def principal(node: RunningNode, username: str) -> Principal:
     return next(c.principal for c in node.node.hub.connections if c.principal.username == username)
 
 
-def soon_expired(monkeypatch: pytest.MonkeyPatch, expires_at: int) -> None:
-    """From now on a connection with a token that expires then (ms since the epoch) ends after half a second.
-
-    Only the clock of the connections is moved: the token itself stays valid for the whole test.
-    """
-    monkeypatch.setattr(hub, "time", SimpleNamespace(time=lambda: expires_at / 1000 - 0.5))
+def expiry_timers(monkeypatch: pytest.MonkeyPatch, node: RunningNode) -> Timers:
+    """Those by which the tokens of all later connections expire."""
+    timers = Timers()
+    monkeypatch.setattr(node.node.hub, "_timers", timers)
+    return timers
 
 
 @asynccontextmanager

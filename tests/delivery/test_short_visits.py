@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.delivery.support import fill, make_topic, reader, seqs
+from tests.delivery.support import Reader, fill, make_topic, reader, seqs
 from tests.e2e.javascript import run
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import RunningNode, running_node
+from tests.support.timers import Timers
 
 MISSED = 500
+INTERVAL_S, TIMEOUT_S = 25, 20
+HEARTBEAT = {"ping_interval": INTERVAL_S, "ping_timeout": TIMEOUT_S}
 
 
 async def omar_misses(server: RunningNode, count: int, content: str = "x") -> tuple[str, str]:
@@ -52,34 +54,41 @@ async def test_a_stock_javascript_client_that_leaves_right_after_ready_gets_no_e
     sqlite_url: str, tmp_path: Path, transports: list[str] | None
 ) -> None:
     """The last visit stays for some heartbeats: the early PING does not disturb them."""
-    heartbeat = {"ping_interval": 1.5, "ping_timeout": 10}
-    async with running_node(sqlite_url, tmp_path, options={"engine": heartbeat}) as server:
+    timers = Timers()
+    async with running_node(sqlite_url, tmp_path, options={"timers": timers, "engine": HEARTBEAT}) as server:
         token, _ = await omar_misses(server, MISSED)
         arguments = {"url": server.url, "token": token, "device": "browser", "transports": transports}
-        result = await run("visits.mjs", arguments | {"visits": 4, "stay": 3})
+
+        async def next_ping() -> None:
+            timers.advance(INTERVAL_S)
+
+        result = await run("visits.mjs", arguments | {"visits": 4, "stay": 3}, {"the next PING": next_ping})
         assert result["replayed"] == [MISSED, 0, 0, 0]
         assert result["pings"] == 3
 
 
 async def test_the_early_ping_precedes_ready_and_replaces_the_regular_one(database_url: str, tmp_path: Path) -> None:
     """A client that does not answer the early PING is closed no sooner than by the regular one."""
-    interval, timeout = 0.2, 0.8
-    heartbeat = {"ping_interval": interval, "ping_timeout": timeout}
-    options = {"engine": heartbeat, "websocket": heartbeat}
+    timers = Timers()
+    options = {"timers": timers, "engine": HEARTBEAT, "websocket": HEARTBEAT}
     async with running_node(database_url, tmp_path, options=options) as server:
         token, room_id = await omar_misses(server, 3)
-        began = time.monotonic()
         async with reader(server.url, token, device="phone") as phone:
             assert "2" in phone.frames[:-1]
             assert phone.seqs(room_id) == [1, 2, 3]
+            timers.advance(INTERVAL_S + TIMEOUT_S - 1)
+            assert server.node.hub.connections
+            timers.advance(1)
+            assert not server.node.hub.connections
             with pytest.raises(ConnectionClosed):
-                await asyncio.wait_for(read_forever(phone.next), 30)
-            assert time.monotonic() - began >= interval + timeout
+                await read_forever(phone.next)
             assert phone.frames.count("2") == 1
         async with reader(server.url, token, device="phone") as phone:
             assert phone.seqs(room_id) == [1, 2, 3]  # the first connection confirmed nothing
             await phone.pong()
-            await phone.until_ping()  # the regular PINGs go on
+            await phone.ask("get_rooms")  # the PONG has been read
+            timers.advance(INTERVAL_S)  # the regular PINGs go on
+            await phone.until_ping()
             await phone.pong()
         async with reader(server.url, token, device="phone") as phone:
             assert phone.seqs(room_id) == []
@@ -94,9 +103,7 @@ async def test_a_ping_pending_at_the_end_of_a_replay_is_followed_by_another(
     database_url: str, tmp_path: Path
 ) -> None:
     """Its PONG confirms nothing that was written after it."""
-    heartbeat = {"ping_interval": 2, "ping_timeout": 30}
-    options = {"engine": heartbeat, "websocket": heartbeat}
-    async with running_node(database_url, tmp_path, options=options) as server:
+    async with running_node(database_url, tmp_path, options={"timers": Timers()}) as server:
         token, room_id = await omar_misses(server, 2000, "x" * 6000)
         async with reader(server.url, token, ready=False, device="phone") as phone:
             await phone.until_event("message")
@@ -117,11 +124,16 @@ async def test_a_ping_pending_at_the_end_of_a_replay_is_followed_by_another(
 
 
 async def test_a_ping_before_the_authentication_confirms_nothing(sqlite_url: str, tmp_path: Path) -> None:
-    heartbeat = {"ping_interval": 0.1, "ping_timeout": 30}
-    async with running_node(sqlite_url, tmp_path, options={"engine": heartbeat}) as server:
+    timers, patient = Timers(), {**HEARTBEAT, "connect_timeout": 2 * INTERVAL_S}
+    async with running_node(sqlite_url, tmp_path, options={"timers": timers, "engine": patient}) as server:
         token, room_id = await omar_misses(server, 3)
+
+        async def pinged(phone: Reader) -> None:
+            timers.advance(INTERVAL_S)
+            await phone.until_ping()
+
         for _ in range(2):
-            async with reader(server.url, token, device="phone", after_ping=True) as phone:
+            async with reader(server.url, token, device="phone", connected=pinged) as phone:
                 assert phone.frames.count("2") == 2
                 assert phone.seqs(room_id) == [1, 2, 3]
                 await phone.pong()  # answers the first PING

@@ -26,7 +26,7 @@ from db.models import users
 from server.auth import now_ms
 from server.cli import main
 from server.gateways.dialects.channels import PublicChannel
-from tests.delivery.support import soon_expired
+from tests.delivery.support import expiry_timers
 from tests.echo.upstream import EchoServer, echo_server
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
@@ -293,13 +293,14 @@ async def test_a_session_that_ends_closes_its_channels(
 ) -> None:
     token = await gateway.register("ana")
     user = await gateway.node.auth.user("ana")
-    short, expires_at = await gateway.node.auth.sign_in(user, 3_600_000)
+    short, _ = await gateway.node.auth.sign_in(user, 3_600_000)
     by_link, by_token = await link(gateway.url, token, channel), await link(gateway.url, short, channel)
-    soon_expired(monkeypatch, expires_at)
+    timers = expiry_timers(monkeypatch, gateway)
     async with opened(by_link) as one, opened(by_token) as two:
         async with httpx.AsyncClient(base_url=gateway.url) as http:
             await http.post("/api/logout", headers=bearer(token))
         assert (await one.refusal(), await one.until_closed()) == ("token_revoked", 4401)
+        timers.advance(3600)
         assert (await two.refusal(), await two.until_closed()) == ("token_expired", 4401)
 
 

@@ -20,10 +20,14 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from server.fanout.catchup import CatchUp
+from server.fanout.typing import REPEAT_S
 from server.gateways.dialects import messenger_rest
+from server.transport.socketio_server import CONNECT_TIMEOUT_S
+from tests.conformance.wire import eventually
 from tests.support.client import DEADLINE_S, connected
 from tests.support.depth import examples
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
+from tests.support.timers import Timers
 
 
 class Person:
@@ -195,8 +199,10 @@ async def test_a_websocket_that_does_not_authenticate_closes_at_once(
 
 
 async def test_a_websocket_without_a_token_closes(sqlite_url: str, tmp_path: Path) -> None:
-    options = {"websocket": {"connect_timeout": 0.1}}
-    async with running_node(sqlite_url, tmp_path, options=options) as node, opened(node.url) as ws:
+    timers = Timers()
+    async with running_node(sqlite_url, tmp_path, options={"timers": timers}) as node, opened(node.url) as ws:
+        await eventually(lambda: any(gateway.server.sessions for gateway in node.node.dialects.gateways))
+        timers.advance(CONNECT_TIMEOUT_S)
         assert await ws.closed() == 4401
 
 
@@ -652,28 +658,23 @@ async def test_typing_is_sent_only_to_the_other_members(server: RunningNode) -> 
         assert (await eves.told("New Message"))["MessageId"] == message  # the first that she hears
 
 
-async def test_continued_typing_is_sent_every_second(server: RunningNode) -> None:
+async def test_continued_typing_is_sent_every_second(server: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    timers = Timers()
+    monkeypatch.setattr(server.node.hub.typists, "_timers", timers)
     brian, york = await people(server.url, "brian", "york")
     conversation = await brian.talk_to(york)
-    loop = asyncio.get_running_loop()
     async with brian.listening() as brians, york.listening() as yorks:
         typing = {"User": "brian", "Message": "Typing", "ConvId": conversation}
-
-        async def type_on() -> None:
-            while True:
-                await brians.say(typing)
-                await (await brians.connection.ping())
-
-        began, heard = loop.time(), []
-        fingers = asyncio.create_task(type_on())
-        try:
-            for _ in range(3):
-                assert await yorks.next() == typing
-                heard.append(loop.time())
-            assert heard[2] - began >= 2
-            assert min(heard[1] - heard[0], heard[2] - heard[1]) < 2  # one of them may be heard late
-        finally:
-            fingers.cancel()
+        for _ in range(3):
+            await brians.say(typing)
+            assert await yorks.next() == typing
+            timers.advance(REPEAT_S * 0.875)
+            await brians.say(typing)
+            await brians.say(typing | {"User": "york"})
+            assert await brians.refused() == "User is not the authenticated user"  # the frame before it has been read
+            timers.advance(REPEAT_S * 0.125)
+        message = await brian.say(conversation, "Hello")
+        assert (await yorks.told("New Message"))["MessageId"] == message
 
 
 async def test_whole_messages_edits_and_deletions_come_over_the_websocket(server: RunningNode) -> None:

@@ -14,9 +14,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.contract.errors import ErrorCode
-from tests.delivery.support import soon_expired
+from server.transport.socketio_server import CONNECT_TIMEOUT_S
+from tests.conformance.wire import eventually
+from tests.delivery.support import expiry_timers
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import RunningNode, running_node
+from tests.support.timers import Timers
 
 PUSHED = ("message", "user_joined", "user_left", "closing")
 
@@ -267,21 +270,26 @@ async def test_an_expired_token_is_an_error_and_ends_the_connection_that_it_sign
     token = await gateway.register("ana")
     user = await gateway.node.auth.user("ana")
     expired, _ = await gateway.node.auth.sign_in(user, -1000)
-    short, expires_at = await gateway.node.auth.sign_in(user, 3_600_000)
+    short, _ = await gateway.node.auth.sign_in(user, 3_600_000)
     async with chatting(gateway, "ana", token) as ana:
         await ana.counts()
         ana.token = expired
         assert await ana.code("get_rooms") == "token_expired"
-        soon_expired(monkeypatch, expires_at)
-        await ana.say({"token": short, "action": "get_rooms"})
+        timers = expiry_timers(monkeypatch, gateway)
+        ana.token = short
+        await ana.counts()
+        timers.advance(3600)
         assert (await ana.push("closing"))["code"] == "token_expired"
 
 
 async def test_who_gives_no_token_in_time_is_closed(sqlite_url: str, tmp_path: Path) -> None:
+    timers = Timers()
     async with (
-        running_node(sqlite_url, tmp_path, options={"websocket": {"connect_timeout": 0.2}}) as gateway,
+        running_node(sqlite_url, tmp_path, options={"timers": timers}) as gateway,
         chatting(gateway, "ana") as ana,
     ):
+        await eventually(lambda: any(one.server.sessions for one in gateway.node.dialects.gateways))
+        timers.advance(CONNECT_TIMEOUT_S)
         assert (await ana.receive())["data"]["code"] == "unauthenticated"
         with pytest.raises(ConnectionClosed):
             await ana.receive()

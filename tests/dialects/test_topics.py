@@ -28,13 +28,16 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from server.contract.actions import MAX_CONTENT
 from server.contract.errors import ActionError, ErrorCode
 from server.gateways.client_session import MAX_EARLY
-from tests.delivery.support import make_topic, manual_pong_connection, rest, small_socket, soon_expired, store_held
+from server.transport.socketio_server import CONNECT_TIMEOUT_S
+from tests.conformance.wire import eventually
+from tests.delivery.support import expiry_timers, make_topic, manual_pong_connection, rest, small_socket, store_held
 from tests.e2e.javascript import SCRIPTS, node
 from tests.gateways.test_websocket_auth import resigned
 from tests.support.client import DEADLINE_S, connected
 from tests.support.depth import examples
 from tests.support.node import RunningNode, running_node
 from tests.support.process import ServerProcess
+from tests.support.timers import Timers
 
 USERS = ("omar", "diego", "satoshi", "memoor")
 """Those of the document."""
@@ -399,9 +402,13 @@ async def test_requests_before_the_token_is_verified_wait(
 async def test_a_store_that_hangs_is_not_the_tokens_fault(
     gateway: RunningNode, tokens: dict[str, str], sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as impatient:
-        impatient.setattr(gateway.node.dialects.find(f"/{tokens['omar']}"), "_connect_timeout", 0.3)
+    timers, found = Timers(), gateway.node.dialects.find(f"/{tokens['omar']}")
+    assert found is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(found.server, "timers", timers)
         async with store_held(sqlite_url), talking(gateway.url, tokens["omar"]) as omar:
+            await eventually(lambda: bool(found.server.sessions))
+            timers.advance(CONNECT_TIMEOUT_S)
             assert await omar.until_closed() == 1008
             assert omar.last | {"message": ""} == _ended("unavailable")
     async with talking(gateway.url, tokens["omar"]) as omar:
@@ -413,8 +420,7 @@ async def test_a_connection_ends_with_its_token(
 ) -> None:
     exp = int(time.time()) + 3600
     again = await gateway.login("omar")
-    soon_expired(monkeypatch, exp * 1000)
-    began = time.monotonic()
+    timers = expiry_timers(monkeypatch, gateway)
     async with (
         talking(gateway.url, resigned(tokens["omar"], exp=exp)) as expires,
         talking(gateway.url, again) as withdrawn,
@@ -425,9 +431,11 @@ async def test_a_connection_ends_with_its_token(
             await http.post("/api/logout")
         assert await withdrawn.until_closed() == 4401
         assert withdrawn.last | {"message": ""} == _ended("token_revoked")
+        timers.advance(3540)
+        await expires.nothing_more()
+        timers.advance(60)
         assert await expires.until_closed() == 4401
         assert expires.last | {"message": ""} == _ended("token_expired")
-        assert time.monotonic() - began >= 0.5
         await stays.nothing_more()
 
 

@@ -15,10 +15,12 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from server.transport.socketio_server import CONNECT_TIMEOUT_S
+from tests.conformance.wire import eventually
 from tests.gateways.plain import plain
 from tests.gateways.raw import ENGINE, dumps, entered, opened, polling
 from tests.support.client import Client
 from tests.support.node import RunningNode, running_node, settings_for
+from tests.support.timers import Timers
 
 # -- tokens -----------------------------------------------------------------------------------------------------
 
@@ -151,7 +153,8 @@ async def test_who_answers_pings_but_never_connects_is_closed(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
     assert CONNECT_TIMEOUT_S == 10
-    options = {"engine": {"connect_timeout": 2, "ping_interval": 0.1, "ping_timeout": 5}}
+    timers = Timers()
+    options = {"timers": timers, "engine": {"ping_interval": 4, "ping_timeout": 20}}
     async with running_node(sqlite_url, tmp_path, options=options) as node:
         token = await node.register("omar")
         async with (
@@ -161,9 +164,14 @@ async def test_who_answers_pings_but_never_connects_is_closed(
             entered(node.url, token) as left,
             polling(node.url) as polled,
         ):
-            await silent.ping()
             await refused.knock('{"token":"garbage"}')
             await left.send("41")
+            await eventually(lambda: len(node.node.hub.connections) == 1)
+            timers.advance(4)
+            await silent.ping()
+            timers.advance(5)
+            assert len(node.node.socketio.eio.sockets) == 5
+            timers.advance(5)  # that who left has had ten seconds, too
             await refused.until_closed()
             await silent.until_closed()
             await left.until_closed()
@@ -185,15 +193,16 @@ async def _handshakes(url: str, number: int) -> int:
 
 
 async def test_abandoned_handshakes_leave_nothing(quiet_log: None, sqlite_url: str, tmp_path: Path) -> None:
-    options = {"engine": {"connect_timeout": 0.5, "linger": 0.1}}
+    timers = Timers()
+    options = {"timers": timers, "engine": {"linger": 0.1}}
     async with running_node(sqlite_url, tmp_path, options=options) as node:
         assert await _handshakes(node.url, 300) == 300
         eio = node.node.socketio.eio
+        timers.advance(CONNECT_TIMEOUT_S)
         await asyncio.wait_for(eio._empty.wait(), 30)
         assert not eio.sockets
         assert not eio.half_open
         assert not node.node.socketio.server._peers
-        node.node.socketio.server._connect_timeout = CONNECT_TIMEOUT_S
         async with entered(node.url, await node.register("omar")) as raw:
             await raw.is_alive()
 

@@ -13,11 +13,14 @@ import jwt
 import pytest
 
 from server.gateways.client_session import MAX_EARLY, MAX_EARLY_BYTES
+from server.transport.socketio_server import CONNECT_TIMEOUT_S
+from tests.conformance.wire import eventually
 from tests.delivery.support import store_held
 from tests.gateways.plain import Plain, entered, plain
 from tests.gateways.raw import opened
 from tests.support.client import plainly_connected
 from tests.support.node import RunningNode, running_node, settings_for
+from tests.support.timers import Timers
 
 
 def resigned(token: str, **claims: Any) -> str:
@@ -141,12 +144,16 @@ async def test_a_wrong_token_in_the_address_is_refused_after_the_handshake(gatew
 async def test_a_client_that_does_not_authenticate_in_time_is_refused_and_closed(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
-    options = {"websocket": {"connect_timeout": 2}}
+    timers = Timers()
     async with (
-        running_node(sqlite_url, tmp_path, options=options) as node,
+        running_node(sqlite_url, tmp_path, options={"timers": timers}) as node,
         entered(node.url, await node.register("omar")) as in_time,
         plain(node.url) as silent,
     ):
+        await eventually(lambda: len(node.node.websocket.server.sessions) == 2)
+        timers.advance(CONNECT_TIMEOUT_S - 1)
+        assert len(node.node.websocket.server.sessions) == 2
+        timers.advance(1)
         error, close_code = await refusal(silent)
         assert (error["code"], close_code) == ("unauthenticated", 4401)
         await in_time.is_alive()
@@ -156,10 +163,13 @@ async def test_a_store_that_hangs_is_not_the_tokens_fault(
     gateway: RunningNode, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = await gateway.register("omar")
-    with monkeypatch.context() as impatient:
-        impatient.setattr(gateway.node.websocket, "_connect_timeout", 0.3)
+    timers, doors = Timers(), gateway.node.websocket.server
+    with monkeypatch.context() as patch:
+        patch.setattr(doors, "timers", timers)
         # A device that is new is written down first.
         async with store_held(sqlite_url), plain(gateway.url, token=token, device="new") as omar:
+            await eventually(lambda: bool(doors.sessions))
+            timers.advance(CONNECT_TIMEOUT_S)
             error, close_code = await refusal(omar)
             assert (error["code"], error["retryable"], close_code) == ("unavailable", True, 1008)
     async with entered(gateway.url, token, device="new") as omar:

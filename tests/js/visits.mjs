@@ -1,10 +1,12 @@
 // A stock client comes again and again, and leaves as soon as it is ready. It brings no cursors.
 //
 // Given: `url`, `token`, `device`, `transports` (null: the default ones, with the upgrade), `visits` and `stay` (PINGs
-// that the last visit waits for before it leaves). Says how many entries each visit was sent.
+// that the last visit waits for before it leaves). Asks for the time of the next PING. Says how many entries each
+// visit was sent.
 import { io } from "socket.io-client";
+import { given, please } from "./support.mjs";
 
-const { url, token, device, transports, visits, stay } = JSON.parse(process.argv[2]);
+const { url, token, device, transports, visits, stay } = given;
 const replayed = [];
 
 function visit() {
@@ -16,18 +18,26 @@ function visit() {
   });
   let pings = 0;
   const last = replayed.length === visits - 1;
+  // The answer comes when the server has read the PONGs before it.
+  const stayOn = () => socket.emit("get_rooms", {}, () => please("the next PING"));
   socket.on("ready", (ready) => {
     replayed.push(ready.replayed);
-    if (!last || !stay) socket.disconnect();
+    if (last) stayOn();
+    else socket.disconnect();
   });
   socket.io.on("ping", () => {
     pings += 1;
     if (last && pings === stay) socket.disconnect();
+    else if (replayed.length === visits) stayOn();
   });
   socket.io.engine.on("close", (reason) => {
     if (reason !== "forced close") throw new Error(`closed: ${reason}`);
-    if (!last) visit();
-    else console.log(JSON.stringify({ finished: "visits", replayed, pings }));
+    if (!last) {
+      visit();
+      return;
+    }
+    console.log(JSON.stringify({ finished: "visits", replayed, pings }));
+    process.exit(0);
   });
 }
 

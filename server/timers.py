@@ -1,0 +1,19 @@
+"""The time that protocols go by: sign-ins, heartbeats, expiries, typing. The event loop keeps it, or a test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Timers(Protocol):
+    """The part of an event loop that tells time and calls back. Times are in seconds."""
+
+    def time(self) -> float: ...
+
+    def call_at(self, when: float, callback: Callable[[], object], /) -> asyncio.TimerHandle: ...
+
+
+GetTimers = Callable[[], Timers]
+"""Returns the timers of the running event loop: `asyncio.get_running_loop`, unless a test stands in for it."""
