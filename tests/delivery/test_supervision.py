@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -15,6 +17,7 @@ import pytest
 from sqlalchemy import text
 
 from db.engine import StoreUnavailable
+from server.app import create_app
 from server.contract.errors import ActionError
 from server.log.journal import PAUSE_S
 from server.log.messages import AppendMessage
@@ -23,7 +26,7 @@ from server.supervision import LONGEST_RESTART_S, OFTEN, SETTLED_S, Loop, spawn
 from tests.delivery.brokers import DeafBroker
 from tests.delivery.support import make_topic, principal, store_held
 from tests.support.client import DEADLINE_S, Refused, connected
-from tests.support.node import RunningNode, running_node
+from tests.support.node import RunningNode, running_node, settings_for
 
 ONLY_SOCKETIO = True
 
@@ -288,6 +291,99 @@ async def test_a_background_loop_that_is_killed_is_logged_and_fails_the_readines
             ready = await http.get("/health/ready")
         assert ready.status_code == (503 if kind in VITAL else 200)
         assert (f"tidings.{kind} has stopped" in ready.text) is (kind in VITAL)
+
+
+def _loops_of_a_node() -> list[str]:
+    """The names of all loops that a node creates."""
+    names = []
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
+        make = Loop.__init__
+
+        def record(loop: Loop, *args: Any, **options: Any) -> None:
+            make(loop, *args, **options)
+            names.append(loop.name)
+
+        patch.setattr(Loop, "__init__", record)
+        create_app(settings_for("", Path(folder)))
+    return names
+
+
+LOOPS = _loops_of_a_node()
+
+
+class KillableLoop:
+    """The loop of that name in the next node. `kill` raises an exception in it, wherever it waits."""
+
+    def __init__(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.loop: Loop
+        self.runs = 0
+        self._killed = asyncio.Event()
+        make = Loop.__init__
+
+        def record(loop: Loop, name_: str, run: Callable[[], Awaitable[None]], **options: Any) -> None:
+            if name_ == name:
+                self.loop, self._run, run = loop, run, self._run_until_killed
+            make(loop, name_, run, **options)
+
+        monkeypatch.setattr(Loop, "__init__", record)
+
+    async def _run_until_killed(self) -> None:
+        self.runs += 1
+        running, killed = asyncio.ensure_future(self._run()), asyncio.ensure_future(self._killed.wait())
+        try:
+            await asyncio.wait([running, killed], return_when=asyncio.FIRST_COMPLETED)
+            if self._killed.is_set():
+                self._killed.clear()
+                raise KeyError("a bug")
+        finally:
+            for task in (running, killed):
+                task.cancel()
+            await asyncio.wait([running, killed])
+
+    async def kill(self, restart_s: float) -> None:
+        self.loop._restart_s = restart_s
+        deaths = self.loop.deaths
+        self._killed.set()
+        await _until(lambda: self.loop.deaths > deaths)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+async def test_every_loop_that_dies_is_logged_and_restarted_and_a_vital_one_fails_the_readiness(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    vital = name.removeprefix("tidings.") in VITAL
+    killable = KillableLoop(name, monkeypatch)
+    async with running_node(sqlite_url, tmp_path) as server, httpx.AsyncClient(base_url=server.url) as http:
+        await _until(lambda: killable.runs == 1)
+        await killable.kill(restart_s=0.0)
+        await _until(lambda: killable.runs == 2)
+        (record,) = [one for one in caplog.records if one.getMessage() == f"{name} has died; restarting it"]
+        assert record.levelname == "ERROR"
+        assert record.exc_info is not None
+        assert "in _run_until_killed" in "".join(traceback.format_exception(record.exc_info[1]))
+        assert (await http.get("/health/ready")).status_code == 200
+        await killable.kill(restart_s=LONGEST_RESTART_S)
+        ready = await http.get("/health/ready")
+        assert ready.status_code == (503 if vital else 200)
+        assert (f"{name} has stopped" in ready.text) is vital
+
+
+async def test_an_idle_node_runs_its_loops_and_no_other_task(sqlite_url: str, tmp_path: Path) -> None:
+    """A background task that is no loop would not be restarted after its death."""
+    node = create_app(settings_for(sqlite_url, tmp_path)).node
+    code = str(Path(__file__).parents[2])
+
+    def running() -> list[str]:
+        ours = [one for one in asyncio.all_tasks() if one.get_coro().cr_code.co_filename.startswith(code)]
+        return sorted(one.get_name() for one in ours if one is not asyncio.current_task())
+
+    await node.start()
+    try:
+        with suppress(TimeoutError):
+            await _until(lambda: running() == sorted(LOOPS))
+        assert running() == sorted(LOOPS)
+    finally:
+        await node.stop()
 
 
 @pytest.mark.parametrize("error", [KeyError("a bug"), asyncio.CancelledError("of a scope within")], ids=repr)
