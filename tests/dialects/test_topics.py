@@ -399,7 +399,7 @@ async def test_requests_before_the_token_is_verified_wait(
     assert "diego" not in {one.principal.username for one in gateway.node.hub.connections}
 
 
-async def test_a_store_that_hangs_is_not_the_tokens_fault(
+async def test_a_good_token_gets_unavailable_while_the_store_hangs(
     gateway: RunningNode, tokens: dict[str, str], sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timers, found = Timers(), gateway.node.dialects.find(f"/{tokens['omar']}")

@@ -71,7 +71,7 @@ async def test_what_the_upstream_answers_comes_back_and_is_kept(
     assert upstream.accepted == 1
 
 
-async def test_answers_come_in_the_order_of_asking(upstream: EchoServer, omar: Client) -> None:
+async def test_requests_are_answered_in_order(upstream: EchoServer, omar: Client) -> None:
     asked = [omar.send("echo", {"content": str(n)}) for n in range(100)]
     answers = await asyncio.gather(*asked)
     assert [answer["data"]["content"] for answer in answers] == [str(n) for n in range(100)]

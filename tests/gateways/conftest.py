@@ -1,4 +1,4 @@
-"""A node for the gateways' tests, and a watch over its log."""
+"""A node for the gateway tests, and a fixture that fails a test if the server logs an error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.node import RunningNode, running_node
 
 @pytest.fixture
 async def gateway(quiet_log: None, sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
-    """A running node. What a gateway does with its clients does not depend on the database."""
+    """A running node on SQLite: the behaviour of a gateway does not depend on the database."""
     async with running_node(sqlite_url, tmp_path) as node:
         yield node
 
@@ -23,7 +23,7 @@ async def gateway(quiet_log: None, sqlite_url: str, tmp_path: Path) -> AsyncIter
 def quiet_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Fails a test in which the server logged a traceback or an error, whatever it answered."""
     yield
-    gc.collect()  # a task that failed unobserved says so when it is collected
+    gc.collect()  # a task whose exception nobody retrieved logs it when it is collected
     for when in ("call", "teardown"):
         for record in caplog.get_records(when):
             assert record.exc_info is None, logging.Formatter().format(record)

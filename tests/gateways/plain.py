@@ -1,4 +1,4 @@
-"""A client of `/ws` that says exactly what it is told to."""
+"""A client of `/ws` that sends exactly the frames of the test."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.support.client import DEADLINE_S
 
 
 class Plain:
-    """One WebSocket. `frames` holds what came."""
+    """One WebSocket. `frames` holds the received frames."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
         self.frames: list[dict[str, Any]] = []
         self._asked = 0
 
-    async def say(self, **frame: Any) -> None:
+    async def send(self, **frame: Any) -> None:
         await self.socket.send(json.dumps(frame))
 
     async def receive(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class Plain:
         return frame
 
     async def answer(self) -> dict[str, Any]:
-        """The next frame that is no event."""
+        """The next frame that is not an event."""
         while "event" in (frame := await self.receive()):
             pass
         return frame
@@ -69,15 +69,15 @@ class Plain:
         return [frame["data"]["content"] for frame in self.frames if frame.get("event") == "message"]
 
     async def ask(self, action: str, **data: Any) -> dict[str, Any]:
-        """Send a request and wait for its answer, whole but for its id."""
+        """Send a request and wait for its answer; returns the answer without its id."""
         self._asked += 1
-        await self.say(id=self._asked, action=action, data=data)
+        await self.send(id=self._asked, action=action, data=data)
         while (frame := await self.receive()).get("id") != self._asked:
             pass
         return {key: value for key, value in frame.items() if key != "id"}
 
     async def code(self, action: str, **data: Any) -> str:
-        """As `ask`, for what is to be refused; returns the error's code."""
+        """As `ask`, for a request that is refused; returns the error code."""
         answer = await self.ask(action, **data)
         assert answer["ok"] is False, answer
         code: str = answer["error"]["code"]
@@ -99,8 +99,8 @@ async def plain(url: str, *, headers: dict[str, str] | None = None, **query: str
 
 @asynccontextmanager
 async def entered(url: str, token: str, **auth: Any) -> AsyncIterator[Plain]:
-    """A connection that is up to date."""
-    async with plain(url) as one:
-        assert (await one.ask("authenticate", token=token, **auth))["ok"]
-        await one.event("ready")
-        yield one
+    """A connection after `ready`."""
+    async with plain(url) as client:
+        assert (await client.ask("authenticate", token=token, **auth))["ok"]
+        await client.event("ready")
+        yield client

@@ -1,4 +1,4 @@
-"""A client that says exactly what it is told to: Engine.IO text over a WebSocket, or over polling requests."""
+"""A client that sends exactly the packets of the test, as Engine.IO text over a WebSocket or polling requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEADLINE_S = 30.0
 ENGINE = "/socket.io/?EIO=4&transport="
 SEPARATOR = "\x1e"
 HEAD = re.compile(r"^4\d(/[^,]*,)?\d*")
-"""Types, namespace and id of a Socket.IO packet: what stands before its data."""
+"""Types, namespace and id of a Socket.IO packet, which precede its data."""
 
 
 def dumps(value: object) -> str:
@@ -29,7 +29,7 @@ def dumps(value: object) -> str:
 
 
 class Raw:
-    """One WebSocket. `packets` holds what came, whole, without PINGs (they are answered as a client must)."""
+    """One WebSocket. `packets` holds the received packets without PINGs, which are answered."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -66,13 +66,13 @@ class Raw:
                 return json.loads(HEAD.sub("", packet) or "null")
 
     async def until_closed(self) -> list[str | bytes]:
-        """All packets until the server closes the WebSocket; fails when it does not."""
-        came: list[str | bytes] = []
+        """All packets until the server closes the WebSocket; fails if it does not."""
+        received: list[str | bytes] = []
         try:
             while True:
-                came.append(await self.receive())
+                received.append(await self.receive())
         except ConnectionClosed:
-            return came
+            return received
 
     async def enter(self, token: str, **auth: Any) -> Raw:
         """Connect to the namespace `/` and wait until the replay is over."""
@@ -80,8 +80,8 @@ class Raw:
         await self.until('42["ready",')
         return self
 
-    async def knock(self, auth: str) -> dict[str, Any]:
-        """Connect with `auth` as JSON text, to be refused; returns the error object."""
+    async def connect_refused(self, auth: str) -> dict[str, Any]:
+        """Send a CONNECT with `auth` as JSON text that is refused; returns the error object."""
         await self.send("40" + auth)
         refused = await self.until("44")
         assert set(refused) == {"message", "data"}, refused
@@ -106,14 +106,14 @@ class Raw:
         return result
 
     async def refusal(self, *event: Any) -> dict[str, Any]:
-        """As `ask`, for what is to be refused; returns the error object."""
+        """As `ask`, for an action that is refused; returns the error object."""
         answer = await self.ask(*event)
         assert answer["ok"] is False, answer
         error: dict[str, Any] = answer["error"]
         return error
 
     async def is_alive(self) -> None:
-        """The connection still answers."""
+        """Assert that the connection still answers."""
         assert (await self.ask("get_rooms", {}))["ok"]
 
 
@@ -133,7 +133,7 @@ async def opened(url: str, **headers: str) -> AsyncIterator[Raw]:
 
 @asynccontextmanager
 async def entered(url: str, token: str, **auth: Any) -> AsyncIterator[Raw]:
-    """A connection that is up to date."""
+    """A connection after `ready`."""
     async with opened(url) as raw:
         yield await raw.enter(token, **auth)
 
@@ -186,7 +186,7 @@ class Polling:
 
 @asynccontextmanager
 async def polling(url: str, token: str | None = None) -> AsyncIterator[Polling]:
-    """A polling session; with a token, connected and up to date."""
+    """A polling session; with a token, connected and past `ready`."""
     async with httpx.AsyncClient(base_url=url, verify=NO_TLS, timeout=DEADLINE_S) as http:
         answer = await http.get(ENGINE + "polling")
         assert answer.status_code == 200, answer.text
@@ -198,4 +198,4 @@ async def polling(url: str, token: str | None = None) -> AsyncIterator[Polling]:
             yield session
         finally:
             await session.post("1")
-            await http.get(session.address)  # whatever the server still had to say
+            await http.get(session.address)  # fetches the remaining packets

@@ -28,12 +28,12 @@ async def omar(gateway: RunningNode) -> AsyncIterator[Raw]:
         yield raw
 
 
-def give(node: RunningNode, handler: Handler) -> None:
-    """Let a node have one action more."""
+def add_action(node: RunningNode, handler: Handler) -> None:
+    """Register a further action on a node."""
     node.node.dispatcher.registry.add(handler.__action__)  # type: ignore[attr-defined]
 
 
-# -- always an answer -------------------------------------------------------------------------------------------
+# -- every action is answered -----------------------------------------------------------------------------------
 
 
 async def test_an_unknown_action_is_answered(omar: Raw) -> None:
@@ -44,14 +44,14 @@ async def test_an_unknown_action_is_answered(omar: Raw) -> None:
     await omar.is_alive()
 
 
-async def test_actions_that_are_not_of_a_live_connection_are_unknown_on_one(omar: Raw) -> None:
+async def test_actions_of_rest_only_are_unknown_on_a_live_connection(omar: Raw) -> None:
     for name in ("register", "login", "refresh"):
         assert (await omar.refusal(name, {"username": "eve", "password": "correct horse"}))["code"] == (
             "unknown_action"
         )
 
 
-async def test_a_name_that_is_no_text_is_answered(omar: Raw) -> None:
+async def test_an_action_name_that_is_not_a_string_is_answered(omar: Raw) -> None:
     for name in (1, 0, -1.5, None, True, [], {}, ["message"], {"message": 1}):
         assert (await omar.refusal(name, {"topic_name": "noticias"}))["code"] == "unknown_action", name
     await omar.is_alive()
@@ -73,7 +73,7 @@ async def test_events_with_socketios_own_names_are_unknown_actions_and_change_no
             environ, auth = {"REMOTE_ADDR": "10.0.0.1"}, {"token": tokens["diego"]}
             assert (await omar.refusal(name, environ, auth))["code"] == "invalid", name
             await omar.send("42" + dumps([name, environ, auth]))
-        # Omar is who he was, and where he was.
+        # Omar still has his identity and his room.
         sent = await omar.ask("message", {"topic_name": "noticias", "content": "hola"})
         assert sent["data"]["sender"] == "omar"
         assert (await diego.until('42["message",'))[1]["sender"] == "omar"
@@ -154,10 +154,10 @@ async def test_a_wrong_shape_is_invalid_and_names_the_field(omar: Raw) -> None:
         error = await omar.refusal(name, payload)
         assert error["code"] == "invalid", (name, payload, error)
         fields = error["details"]["fields"]
-        assert any(field in found for found in fields), (name, payload, error)
-        assert all(isinstance(why, str) and why for why in fields.values()), error
+        assert any(field in named for named in fields), (name, payload, error)
+        assert all(isinstance(reason, str) and reason for reason in fields.values()), error
     page = await omar.ask("history", {"topic_name": "noticias"})
-    assert page["data"]["messages"] == [], "nothing was half done"
+    assert page["data"]["messages"] == [], "no refused action took effect"
 
 
 async def test_a_payload_that_is_not_one_object_is_invalid(omar: Raw) -> None:
@@ -169,7 +169,7 @@ async def test_a_payload_that_is_not_one_object_is_invalid(omar: Raw) -> None:
         assert (await omar.ask("get_rooms", *args))["ok"], args
 
 
-async def test_content_over_the_limit_is_too_large_and_says_the_limit(omar: Raw) -> None:
+async def test_content_over_the_limit_is_too_large_and_the_error_names_the_limit(omar: Raw) -> None:
     error = await omar.refusal("message", {"topic_name": "noticias", "content": "ñ" * 16_385})
     assert (error["code"], error["details"]["limit"]) == ("too_large", 16_384)
     assert (await omar.ask("message", {"topic_name": "noticias", "content": "ñ" * 16_384}))["ok"]
@@ -188,27 +188,27 @@ CALLS: list[str] = []
 
 @action("fail")
 async def fail(ctx: Context, req: NoPayload) -> Empty:
-    """Fails as a programmer's mistake does."""
+    """Fails with an unexpected exception."""
     CALLS.append("fail")
     raise TypeError("the secret is 42")
 
 
 @action("fail_late")
 async def fail_late(ctx: Context, req: NoPayload) -> asyncio.Future[Empty]:
-    """Fails when the append is under way."""
+    """Fails after the handler returned its future."""
     CALLS.append("fail_late")
     future: asyncio.Future[Empty] = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(future.set_exception, KeyError("the secret is 42"))
     return future
 
 
-async def test_a_handler_that_fails_is_answered_with_internal_and_logged_under_its_id(
+async def test_a_handler_that_fails_is_answered_internal_and_logged_with_the_request_id(
     sqlite_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     CALLS.clear()
     async with running_node(sqlite_url, tmp_path) as node:
-        give(node, fail)
-        give(node, fail_late)
+        add_action(node, fail)
+        add_action(node, fail_late)
         async with entered(node.url, await node.register("omar")) as raw:
             for name in ("fail", "fail_late"):
                 error = await raw.refusal(name, {})
@@ -219,16 +219,16 @@ async def test_a_handler_that_fails_is_answered_with_internal_and_logged_under_i
                 assert logged.exc_info is not None
             await raw.is_alive()
             assert not [p for p in raw.packets if "secret" in str(p) or "Traceback" in str(p)]
-    assert CALLS == ["fail", "fail_late"], "once each"
+    assert CALLS == ["fail", "fail_late"], "each handler is called once"
 
 
 # -- order ------------------------------------------------------------------------------------------------------
 
 
 async def _flood(raw: Raw, rounds: int) -> list[tuple[int, str]]:
-    """Send many actions of all kinds at once; returns id and name of each, in that order."""
+    """Send many actions of all kinds without waiting; returns the id and name of each, in order."""
     room = {"topic_name": "noticias"}
-    asked: list[tuple[int, str]] = []
+    requests: list[tuple[int, str]] = []
     packets = []
     for number in range(rounds):
         for name, args in (
@@ -245,21 +245,23 @@ async def _flood(raw: Raw, rounds: int) -> list[tuple[int, str]]:
             ("create", [{"topic_name": f"topic {number}"}]),
             ("message", [{"topic_name": f"topic {number}", "content": "first"}]),
         ):
-            asked.append((1000 + len(asked), name))
-            packets.append(f"42{asked[-1][0]}{dumps([name, *args])}")
+            requests.append((1000 + len(requests), name))
+            packets.append(f"42{requests[-1][0]}{dumps([name, *args])}")
     await raw.send(*packets)
-    return asked
+    return requests
 
 
-def _check_flood(packets: list[Any], asked: list[tuple[int, str]]) -> None:
+def _check_flood(packets: list[Any], requests: list[tuple[int, str]]) -> None:
     answers = [p for p in packets if isinstance(p, str) and p.startswith("431")]
-    assert [int(p[2:6]) for p in answers] == [number for number, _ in asked], "answered in the order of asking"
+    assert [int(p[2:6]) for p in answers] == [number for number, _ in requests], (
+        "answered in the order of the requests"
+    )
     appended, sent = 0, 0
-    for packet, (_, name) in zip(answers, asked, strict=True):
+    for packet, (_, name) in zip(answers, requests, strict=True):
         (answer,) = json.loads(packet[6:])
         if name == "message" and answer["ok"] and answer["data"]["topic_name"] == "noticias":
             appended += 1
-            assert answer["data"]["seq"] == appended, "takes effect in the order of asking"
+            assert answer["data"]["seq"] == appended, "takes effect in the order of the requests"
             assert answer["data"]["content"] == str(sent)
             sent += 1
         elif name == "history":
@@ -273,12 +275,12 @@ def _check_flood(packets: list[Any], asked: list[tuple[int, str]]) -> None:
             assert answer["ok"] == (name == "message" and answer.get("data", {}).get("content") == "first"), answer
 
 
-async def test_one_connections_actions_take_effect_and_are_answered_in_order(server: RunningNode) -> None:
+async def test_the_actions_of_one_connection_take_effect_and_are_answered_in_order(server: RunningNode) -> None:
     async with entered(server.url, await server.register("omar")) as omar:
         await omar.ask("create", {"topic_name": "noticias"})
-        asked = await _flood(omar, 20)
-        await omar.until(f"43{asked[-1][0]}")
-        _check_flood(omar.packets[[p.startswith("431[") for p in map(str, omar.packets)].index(True) + 1 :], asked)
+        requests = await _flood(omar, 20)
+        await omar.until(f"43{requests[-1][0]}")
+        _check_flood(omar.packets[[p.startswith("431[") for p in map(str, omar.packets)].index(True) + 1 :], requests)
         events = [json.loads(p[2:])[1] for p in omar.packets if str(p).startswith('42["message",')]
         news = [e for e in events if e["topic_name"] == "noticias"]
         assert [e["content"] for e in news] == [str(n) for n in range(60)]
@@ -294,34 +296,36 @@ async def test_a_polling_post_of_many_packets_loses_none_and_keeps_their_order(g
         assert (await session.post(create, *sends)).text == "ok"
         answers: list[Any] = []
         while len(answers) < 200:
-            came = await session.poll()
+            packets = await session.poll()
             answers += [
                 json.loads(p[5:])[0]["data"]["content"]
-                for p in came
+                for p in packets
                 if p.startswith(("431", "432")) and not p.startswith("431[")
             ]
-            if "2" in came:
+            if "2" in packets:
                 await session.post("3")
         assert answers == [str(n) for n in range(200)]
 
 
-# -- nobody waits for the slow ----------------------------------------------------------------------------------
+# -- no connection waits for a slow one -------------------------------------------------------------------------
 
 GATES: dict[int, asyncio.Event] = {}
 
 
 @action("wait")
 async def wait(ctx: Context, req: NoPayload) -> Empty:
-    """Takes until the test lets it go."""
+    """Returns when the test sets its gate."""
     await GATES[id(ctx.hub)].wait()
     return Empty()
 
 
 @asynccontextmanager
-async def with_a_slow_action(url: str, path: Path, **engine: Any) -> AsyncIterator[tuple[RunningNode, asyncio.Event]]:
-    """A node on which `wait` takes until the event is set."""
+async def node_with_slow_action(
+    url: str, path: Path, **engine: Any
+) -> AsyncIterator[tuple[RunningNode, asyncio.Event]]:
+    """A node whose action `wait` returns when the event is set."""
     async with running_node(url, path, options={"engine": engine}) as node:
-        give(node, wait)
+        add_action(node, wait)
         gate = GATES[id(node.node.hub)] = asyncio.Event()
         try:
             yield node, gate
@@ -330,16 +334,16 @@ async def with_a_slow_action(url: str, path: Path, **engine: Any) -> AsyncIterat
             del GATES[id(node.node.hub)]
 
 
-async def test_a_slow_action_holds_up_neither_the_heartbeat_nor_the_events_nor_others(
+async def test_a_slow_action_delays_no_heartbeat_no_event_and_no_other_connection(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
-    async with with_a_slow_action(sqlite_url, tmp_path, ping_interval=0.1, ping_timeout=5) as (node, gate):
+    async with node_with_slow_action(sqlite_url, tmp_path, ping_interval=0.1, ping_timeout=5) as (node, gate):
         token = await node.register("omar")
         async with entered(node.url, token) as slow, entered(node.url, await node.register("diego")) as quick:
             await slow.ask("create", {"topic_name": "noticias"})
             await quick.ask("subscribe", {"topic_name": "noticias"})
             await slow.send('4290["wait"]', '4291["get_rooms"]')
-            for _ in range(10):  # each comes when the PONG for the one before it has been read
+            for _ in range(10):  # each follows the PONG of the previous one
                 await asyncio.gather(slow.ping(), quick.ping())
             await quick.ask("message", {"topic_name": "noticias", "content": "meanwhile"})
             assert (await slow.until('42["message",'))[1]["content"] == "meanwhile"
@@ -353,7 +357,7 @@ async def test_more_actions_in_flight_than_allowed_are_refused_and_answered_in_o
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
     async with (
-        with_a_slow_action(sqlite_url, tmp_path) as (node, gate),
+        node_with_slow_action(sqlite_url, tmp_path) as (node, gate),
         entered(node.url, await node.register("omar")) as raw,
     ):
         total = MAX_IN_FLIGHT + 100
@@ -381,7 +385,7 @@ async def test_more_bytes_waiting_than_allowed_are_refused_and_the_rest_is_answe
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
     async with (
-        with_a_slow_action(sqlite_url, tmp_path) as (node, gate),
+        node_with_slow_action(sqlite_url, tmp_path) as (node, gate),
         entered(node.url, await node.register("omar")) as raw,
     ):
         big, fitting = "x" * 500_000, MAX_WAITING_BYTES // 500_100
@@ -389,7 +393,7 @@ async def test_more_bytes_waiting_than_allowed_are_refused_and_the_rest_is_answe
         await raw.send("420" + dumps(["wait"]))
         for n in range(1, total + 1):
             await raw.send(f"42{n}" + dumps(["get_profile", {"username": big}]))
-        await (await raw.socket.ping())  # all of it has been read
+        await (await raw.socket.ping())  # the server has read everything
         gate.set()
         answers: dict[int, str] = {}
         while len(answers) <= total:
@@ -397,7 +401,9 @@ async def test_more_bytes_waiting_than_allowed_are_refused_and_the_rest_is_answe
             if packet.startswith("43"):
                 answer = json.loads(packet[packet.index("[") :])[0]
                 answers[int(packet[2 : packet.index("[")])] = "ok" if answer["ok"] else answer["error"]["code"]
-        assert [answers[n] for n in range(1, fitting + 1)] == ["invalid"] * fitting  # read, and found too long
+        assert [answers[n] for n in range(1, fitting + 1)] == [
+            "invalid"
+        ] * fitting  # handled, and the name is too long
         assert [answers[n] for n in range(fitting + 1, total + 1)] == ["rate_limited"] * 4
         await raw.is_alive()
 
@@ -406,7 +412,7 @@ async def test_a_client_that_ignores_every_refusal_is_closed(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
     async with (
-        with_a_slow_action(sqlite_url, tmp_path) as (node, gate),
+        node_with_slow_action(sqlite_url, tmp_path) as (node, gate),
         entered(node.url, await node.register("omar")) as raw,
     ):
         await raw.send("420" + dumps(["wait"]))

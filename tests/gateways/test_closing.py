@@ -20,13 +20,13 @@ from tests.support.node import PASSWORD, RunningNode
 SHUTDOWN = {"reason": "shutdown", "reconnect": True}
 REVOKED = {"reason": "token_revoked", "reconnect": False}
 TIMES = 5
-"""How often each is tried: what is lost is lost by a race in the client."""
+"""Repetitions: a lost event would be lost by a race in the client, so one try may miss it."""
 
 
-async def test_a_server_that_stops_opens_no_session_over_a_connection_that_is_still_open(
+async def test_a_stopping_server_opens_no_session_over_an_open_tcp_connection(
     gateway: RunningNode,
 ) -> None:
-    """A polling client that is told to reconnect does so at once, over the TCP connection of its last poll."""
+    """A polling client reconnects immediately, over the TCP connection of its last poll."""
     async with polling(gateway.url, await gateway.register("omar")) as session:
         stopping = asyncio.create_task(gateway.node.socketio.stop())
         await session.until('42["closing",')
@@ -37,13 +37,13 @@ async def test_a_server_that_stops_opens_no_session_over_a_connection_that_is_st
 
 
 def close_all(gateway: RunningNode) -> None:
-    """Close every connection; its client is to reconnect."""
+    """Close every connection, with a reason after which clients reconnect."""
     for connection in list(gateway.node.hub.connections):
         connection.link.close(CloseReason.SHUTDOWN)
 
 
 @pytest.mark.parametrize("transports", [["polling"], ["websocket"], None], ids=["polling", "websocket", "default"])
-async def test_a_javascript_application_gets_the_last_words_and_reconnects(
+async def test_a_javascript_application_gets_the_last_events_and_reconnects(
     gateway: RunningNode, transports: list[str] | None
 ) -> None:
     tokens = [await gateway.register("omar")] + [await gateway.login("omar") for _ in range(TIMES)]
@@ -55,39 +55,43 @@ async def test_a_javascript_application_gets_the_last_words_and_reconnects(
 
 
 @pytest.mark.parametrize("transport", ["polling", "websocket"])
-async def test_a_python_application_gets_the_last_words_and_reconnects(gateway: RunningNode, transport: str) -> None:
+async def test_a_python_application_gets_the_last_events_and_reconnects(gateway: RunningNode, transport: str) -> None:
     tokens = [await gateway.register("omar")] + [await gateway.login("omar") for _ in range(TIMES)]
     async with asyncio.timeout(2 * DEADLINE_S), aiohttp.ClientSession() as http:
         for token in tokens[1:]:
-            client, came = _async_client(http)
-            await client.connect(gateway.url, auth={"token": token}, transports=[transport])
+            client, events = _async_client(http)
+            await client.connect(
+                gateway.url, auth={"token": token}, transports=[transport], wait_timeout=int(DEADLINE_S)
+            )
             assert await client.call("logout", {}, timeout=int(DEADLINE_S)) == {"ok": True, "data": {}}
-            while (await came.get()) != REVOKED:
+            while (await events.get()) != REVOKED:
                 pass
             await client.wait()
-        client, came = _async_client(http)
-        await client.connect(gateway.url, auth={"token": tokens[0]}, transports=[transport])
-        assert await came.get() == "ready"
+        client, events = _async_client(http)
+        await client.connect(
+            gateway.url, auth={"token": tokens[0]}, transports=[transport], wait_timeout=int(DEADLINE_S)
+        )
+        assert await events.get() == "ready"
         for _ in range(3):
             close_all(gateway)
-            assert await came.get() == SHUTDOWN
-            assert await came.get() == "ready"
+            assert await events.get() == SHUTDOWN
+            assert await events.get() == "ready"
         await client.shutdown()
 
 
 def _async_client(http: aiohttp.ClientSession) -> tuple[socketio.AsyncClient, asyncio.Queue[Any]]:
-    came: asyncio.Queue[Any] = asyncio.Queue()
+    events: asyncio.Queue[Any] = asyncio.Queue()
     client = socketio.AsyncClient(reconnection_delay=0.01, handle_sigint=False, http_session=http)
-    client.on("closing", came.put)
+    client.on("closing", events.put)
 
     async def ready(_: Any) -> None:
-        await came.put("ready")
+        await events.put("ready")
 
     client.on("ready", ready)
-    return client, came
+    return client, events
 
 
-async def test_a_synchronous_python_application_that_polls_gets_the_last_words_and_reconnects(
+async def test_a_synchronous_python_application_that_polls_gets_the_last_events_and_reconnects(
     gateway: RunningNode,
 ) -> None:
     tokens = [await gateway.register("omar")] + [await gateway.login("omar") for _ in range(TIMES)]
@@ -101,49 +105,51 @@ async def test_a_synchronous_python_application_that_polls_gets_the_last_words_a
 
 def _synchronous_application(url: str, tokens: list[str], close: Callable[[], None]) -> None:
     for token in tokens[1:]:
-        client, came = _sync_client()
-        client.connect(url, auth={"token": token}, transports=["polling"])
+        client, events = _sync_client()
+        client.connect(url, auth={"token": token}, transports=["polling"], wait_timeout=int(DEADLINE_S))
         assert client.call("logout", {}, timeout=int(DEADLINE_S)) == {"ok": True, "data": {}}
-        while came.get(timeout=DEADLINE_S) != REVOKED:
+        while events.get(timeout=DEADLINE_S) != REVOKED:
             pass
         client.wait()
-    client, came = _sync_client()
-    client.connect(url, auth={"token": tokens[0]}, transports=["polling"])
-    assert came.get(timeout=DEADLINE_S) == "ready"
+    client, events = _sync_client()
+    client.connect(url, auth={"token": tokens[0]}, transports=["polling"], wait_timeout=int(DEADLINE_S))
+    assert events.get(timeout=DEADLINE_S) == "ready"
     for _ in range(3):
         close()
-        assert came.get(timeout=DEADLINE_S) == SHUTDOWN
-        assert came.get(timeout=DEADLINE_S) == "ready"
+        assert events.get(timeout=DEADLINE_S) == SHUTDOWN
+        assert events.get(timeout=DEADLINE_S) == "ready"
     client.shutdown()
 
 
 def _sync_client() -> tuple[socketio.Client, queue.Queue[Any]]:
-    came: queue.Queue[Any] = queue.Queue()
+    events: queue.Queue[Any] = queue.Queue()
     client = socketio.Client(reconnection_delay=0.01, handle_sigint=False)
-    client.on("closing", came.put)
-    client.on("ready", lambda _: came.put("ready"))
-    return client, came
+    client.on("closing", events.put)
+    client.on("ready", lambda _: events.put("ready"))
+    return client, events
 
 
 @pytest.mark.parametrize("action", ["logout", "revoke_session", "deactivate"])
-async def test_an_action_that_ends_its_own_session_is_answered_when_a_check_finds_the_session_withdrawn_first(
+async def test_an_action_that_ends_its_own_session_is_answered_even_if_a_check_finds_it_withdrawn(
     gateway: RunningNode, monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
-    """The check comes between the commit and the answer."""
+    """The session check runs between the commit and the answer."""
     name = {"logout": "logout", "revoke_session": "revoke", "deactivate": "set_disabled"}[action]
     commit = getattr(gateway.node.auth, name)
 
     async def commit_and_check(*args: Any) -> Any:
-        done = await commit(*args)
+        result = await commit(*args)
         await gateway.node.sessions._round()
-        return done
+        return result
 
     monkeypatch.setattr(gateway.node.auth, name, commit_and_check)
     token = await gateway.register("omar")
     async with asyncio.timeout(DEADLINE_S), aiohttp.ClientSession() as http:
-        client, came = _async_client(http)
-        await client.connect(gateway.url, auth={"token": token}, transports=["websocket"])
-        assert await came.get() == "ready"
+        client, events = _async_client(http)
+        await client.connect(
+            gateway.url, auth={"token": token}, transports=["websocket"], wait_timeout=int(DEADLINE_S)
+        )
+        assert await events.get() == "ready"
         sessions = await client.call("get_sessions", {})
         data = {
             "logout": {},
@@ -151,5 +157,5 @@ async def test_an_action_that_ends_its_own_session_is_answered_when_a_check_find
             "deactivate": {"password": PASSWORD},
         }[action]
         assert await client.call(action, data, timeout=int(DEADLINE_S)) == {"ok": True, "data": {}}
-        assert await came.get() == REVOKED
+        assert await events.get() == REVOKED
         await client.wait()

@@ -70,17 +70,17 @@ async def test_a_wrong_token_is_refused_with_the_matching_code(gateway: RunningN
         wrong[f"without {claim}"] = {"token": signed(rest)}, "unauthenticated"
     for claim in ("sub", "sid"):
         wrong[f"{claim} is a number"] = {"token": signed({**claims, claim: 1})}, "unauthenticated"
-    for what, (auth, code) in wrong.items():
+    for case, (auth, code) in wrong.items():
         async with opened(gateway.url) as raw:
-            error = await raw.knock("" if auth is None else dumps(auth))
-            assert (error["code"], error["retryable"]) == (code, False), what
-            await raw.enter(good)  # the same session is still good for a good token
+            error = await raw.connect_refused("" if auth is None else dumps(auth))
+            assert (error["code"], error["retryable"]) == (code, False), case
+            await raw.enter(good)  # the same session still accepts a good token
 
 
 async def test_a_session_that_was_refused_twice_is_closed(gateway: RunningNode) -> None:
     async with opened(gateway.url) as raw:
         for _ in range(2):
-            assert (await raw.knock(dumps({"token": "garbage"})))["code"] == "unauthenticated"
+            assert (await raw.connect_refused(dumps({"token": "garbage"})))["code"] == "unauthenticated"
         assert await raw.until_closed() == []
     async with opened(gateway.url) as raw:
         for _ in range(100):
@@ -89,13 +89,13 @@ async def test_a_session_that_was_refused_twice_is_closed(gateway: RunningNode) 
 
 
 @pytest.mark.parametrize("token", ["garbage", 7])
-async def test_a_token_is_looked_at_before_anything_else(gateway: RunningNode, token: object) -> None:
-    """Or an error would name what a stranger got wrong, however much that is."""
+async def test_the_token_is_checked_before_the_other_fields(gateway: RunningNode, token: object) -> None:
+    """Otherwise a stranger could have the server validate a long payload and list its errors."""
     wrong = {"token": token, "device": 7, "cursors": {str(n): -1 for n in range(10_000)}}
     async with opened(gateway.url) as raw:
-        assert (await raw.knock(dumps(wrong)))["code"] == "unauthenticated"
-    async with plain(gateway.url) as one:
-        answer = await one.ask("authenticate", **wrong)
+        assert (await raw.connect_refused(dumps(wrong)))["code"] == "unauthenticated"
+    async with plain(gateway.url) as client:
+        answer = await client.ask("authenticate", **wrong)
         assert answer["error"]["code"] == "unauthenticated"
 
 
@@ -114,10 +114,10 @@ async def test_auth_of_the_wrong_shape_is_invalid_and_names_the_field(gateway: R
     ]
     for auth, field in wrong:
         async with opened(gateway.url) as raw:
-            error = await raw.knock(dumps({"token": token, **auth}))
+            error = await raw.connect_refused(dumps({"token": token, **auth}))
             assert error["code"] == "invalid", auth
             assert field in error["details"]["fields"], (auth, error)
-            await raw.enter(token, of_the_clients_own="is no business of the server")
+            await raw.enter(token, field_of_the_client="ignored by the server")
 
 
 async def test_a_stock_client_gets_the_error_object_as_the_refusals_data(gateway: RunningNode) -> None:
@@ -127,7 +127,7 @@ async def test_a_stock_client_gets_the_error_object_as_the_refusals_data(gateway
     assert client.refusal["data"]["code"] == "unauthenticated"
 
 
-async def test_an_unknown_namespace_is_refused_and_the_session_goes_on(gateway: RunningNode) -> None:
+async def test_an_unknown_namespace_is_refused_and_the_session_continues(gateway: RunningNode) -> None:
     token = await gateway.register("omar")
     async with opened(gateway.url) as raw:
         for packet, name in (("40/admin,", "/admin"), ("40/admin?x=1,{}", "/admin"), ("40/ñ", "/ñ")):
@@ -149,7 +149,7 @@ async def test_a_client_that_left_the_namespace_can_connect_to_it_again(gateway:
 # -- time and number --------------------------------------------------------------------------------------------
 
 
-async def test_who_answers_pings_but_never_connects_is_closed(
+async def test_a_client_that_answers_pings_but_never_connects_is_closed(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
     assert CONNECT_TIMEOUT_S == 10
@@ -164,14 +164,14 @@ async def test_who_answers_pings_but_never_connects_is_closed(
             entered(node.url, token) as left,
             polling(node.url) as polled,
         ):
-            await refused.knock('{"token":"garbage"}')
+            await refused.connect_refused('{"token":"garbage"}')
             await left.send("41")
             await eventually(lambda: len(node.node.hub.connections) == 1)
             timers.advance(4)
             await silent.ping()
             timers.advance(5)
             assert len(node.node.socketio.eio.sockets) == 5
-            timers.advance(5)  # that who left has had ten seconds, too
+            timers.advance(5)  # the session that left its namespace has had ten seconds, too
             await refused.until_closed()
             await silent.until_closed()
             await left.until_closed()
@@ -181,7 +181,7 @@ async def test_who_answers_pings_but_never_connects_is_closed(
 
 
 async def _handshakes(url: str, number: int) -> int:
-    """Begin so many polling sessions and leave them; returns how many were let in."""
+    """Open polling sessions and abandon them; returns how many the server accepted."""
     request = f"GET {ENGINE}polling HTTP/1.1\r\nHost: {url.removeprefix('http://')}\r\n"
     reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
     writer.write((f"{request}\r\n" * (number - 1) + f"{request}Connection: close\r\n\r\n").encode())
@@ -207,10 +207,10 @@ async def test_abandoned_handshakes_leave_nothing(quiet_log: None, sqlite_url: s
             await raw.is_alive()
 
 
-async def test_of_too_many_connections_without_authentication_the_oldest_is_dropped(
+async def test_beyond_the_cap_the_oldest_connection_without_authentication_is_dropped(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
-    """Not a newcomer refused, who may have a good token; and who is authenticated counts no more."""
+    """A newcomer may have a good token, so it is accepted. Authenticated connections do not count."""
     async with (
         running_node(sqlite_url, tmp_path, options={"engine": {"max_half_open": 3}}) as node,
         AsyncExitStack() as stack,
@@ -246,7 +246,7 @@ async def test_one_address_cannot_take_all_the_connections_without_authenticatio
             async with httpx.AsyncClient(base_url=node.url, transport=neighbour) as other:
                 assert (await other.get(ENGINE + "polling")).status_code == 200
             assert (half_open.dropped, len(half_open)) == (1, 201)
-        node.node.socketio.eio.linger = 0.1  # nobody polls those sessions to their end
+        node.node.socketio.eio.linger = 0.1  # no client polls those sessions to their end
 
 
 # -- origins ----------------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ FOREIGN = (
 
 
 async def _open_with(url: str, headers: dict[str, str]) -> tuple[int, int, httpx.Headers]:
-    """What a handshake with these headers gets: status on polling, status on WebSocket, polling's headers."""
+    """A handshake with these headers: the status over polling and over WebSocket, and the headers over polling."""
     async with httpx.AsyncClient(base_url=url) as http:
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         answer = await http.get(ENGINE + "polling", headers=raw)
@@ -299,19 +299,19 @@ async def test_a_foreign_page_cannot_use_a_session_that_is_open(gateway: Running
         assert '"ok":true' in await session.until("431")
 
 
-async def test_the_servers_own_pages_and_programs_without_origin_are_let_in(gateway: RunningNode) -> None:
+async def test_the_servers_own_pages_and_programs_without_origin_are_accepted(gateway: RunningNode) -> None:
     polled, upgraded, headers = await _open_with(gateway.url, {"Origin": gateway.url})
     assert (polled, upgraded) == (200, 101)
     assert headers["access-control-allow-origin"] == gateway.url
     assert (await _open_with(gateway.url, {}))[:2] == (200, 101)
 
 
-async def test_the_origins_of_the_settings_are_let_in_and_no_others(
+async def test_only_the_origins_of_the_settings_are_accepted(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
-    friends = ["https://chat.example", "http://localhost:5173"]
-    async with running_node(sqlite_url, tmp_path, cors_origins=friends) as node:
-        for origin in (*friends, node.url):
+    allowed = ["https://chat.example", "http://localhost:5173"]
+    async with running_node(sqlite_url, tmp_path, cors_origins=allowed) as node:
+        for origin in (*allowed, node.url):
             polled, upgraded, headers = await _open_with(node.url, {"Origin": origin})
             assert (polled, upgraded) == (200, 101), origin
             assert headers["access-control-allow-origin"] == origin
@@ -319,7 +319,7 @@ async def test_the_origins_of_the_settings_are_let_in_and_no_others(
         for origin in (*FOREIGN, "http://chat.example", "https://chat.example:444", "https://chat.example.evil"):
             assert (await _open_with(node.url, {"Origin": origin}))[:2] == (403, 403), origin
         async with httpx.AsyncClient(base_url=node.url) as http:
-            preflight = await http.options(ENGINE + "polling", headers={"Origin": friends[0]})
+            preflight = await http.options(ENGINE + "polling", headers={"Origin": allowed[0]})
         assert preflight.status_code == 204
-        assert preflight.headers["access-control-allow-origin"] == friends[0]
+        assert preflight.headers["access-control-allow-origin"] == allowed[0]
         assert "POST" in preflight.headers["access-control-allow-methods"]

@@ -17,7 +17,7 @@ async def node(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
         yield node
 
 
-async def test_no_answer_is_kept_by_anybody_or_taken_for_something_else(node: RunningNode) -> None:
+async def test_every_answer_forbids_caching_and_content_sniffing(node: RunningNode) -> None:
     token = await node.register("omar")
     me, credentials = {"Authorization": f"Bearer {token}"}, {"username": "omar", "password": PASSWORD}
     documented = {"Username": "omar", "Password": PASSWORD}
@@ -54,18 +54,22 @@ async def test_no_answer_is_kept_by_anybody_or_taken_for_something_else(node: Ru
             await http.post("/api/logout"),
         ]
     for answer in answers:
-        said = answer.headers
-        assert (said.get("Cache-Control"), said.get("X-Content-Type-Options")) == ("no-store", "nosniff"), answer.url
-        assert len(said.get_list("Cache-Control")) == len(said.get_list("X-Content-Type-Options")) == 1, answer.url
+        headers = answer.headers
+        assert (headers.get("Cache-Control"), headers.get("X-Content-Type-Options")) == ("no-store", "nosniff"), (
+            answer.url
+        )
+        assert len(headers.get_list("Cache-Control")) == len(headers.get_list("X-Content-Type-Options")) == 1, (
+            answer.url
+        )
     assert {answer.status_code for answer in answers} == {200, 201, 204, 400, 401, 404, 405, 421, 422}
 
 
-async def test_files_of_the_pages_say_themselves_how_long_they_are_kept(node: RunningNode) -> None:
+async def test_files_of_the_documentation_page_have_their_own_cache_time(node: RunningNode) -> None:
     async with httpx.AsyncClient(base_url=node.url, verify=NO_TLS) as http:
-        for path, kept in (
+        for path, cache_control in (
             ("/docs/assets/swagger-ui.css", "max-age=86400"),
             ("/docs/assets/start.js", "max-age=86400"),
         ):
             answer = await http.get(path)
-            assert answer.headers.get_list("Cache-Control") == [kept]
+            assert answer.headers.get_list("Cache-Control") == [cache_control]
             assert answer.headers["X-Content-Type-Options"] == "nosniff"

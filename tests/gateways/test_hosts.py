@@ -1,4 +1,4 @@
-"""The `Host` header: a page of a rebound name gets nothing, over any gateway."""
+"""The `Host` header: a page of a rebound name is refused by every gateway."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ HTTP = ("/", "/api/rooms", "/health/live", "/metrics", "/docs", "/nothing", "/so
 WEBSOCKETS = ("/socket.io/?EIO=4&transport=websocket", "/ws", "/", "/websocket", "/echo_ws", "/pub_ws", "/token")
 
 
-async def answers(node: RunningNode, host: str) -> dict[str, int]:
-    """The status of each door; 101 for a WebSocket that opens."""
-    got: dict[str, int] = {}
+async def statuses(node: RunningNode, host: str) -> dict[str, int]:
+    """The status of each route; 101 for a WebSocket that opens."""
+    statuses_by_route: dict[str, int] = {}
     async with httpx.AsyncClient(base_url=node.url, verify=NO_TLS, timeout=DEADLINE_S) as http:
         for path in HTTP:
-            got[path] = (await http.get(path, headers={"Host": host})).status_code
+            statuses_by_route[path] = (await http.get(path, headers={"Host": host})).status_code
         refused = await http.post("/api/register", headers={"Host": host}, json={"username": "x", "password": ""})
-        got["register"] = refused.status_code
+        statuses_by_route["register"] = refused.status_code
     for path in WEBSOCKETS:
         address = node.url.replace("http", "ws", 1) + path
-        # As a page of that host does it: same origin. A header of ours comes first, so it is the one that counts.
+        # Like a page of that host, with the same origin. The library derives the Host header from the address.
         try:
             socket = await connect(
                 address.replace("127.0.0.1", host.partition(":")[0]),
@@ -39,28 +39,32 @@ async def answers(node: RunningNode, host: str) -> dict[str, int]:
                 origin=f"http://{host}",  # type: ignore[arg-type]
             )
         except InvalidStatus as refusal:
-            got[f"ws {path}"] = refusal.response.status_code
+            statuses_by_route[f"ws {path}"] = refusal.response.status_code
         else:
-            got[f"ws {path}"] = 101
+            statuses_by_route[f"ws {path}"] = 101
             await socket.close()
-    return got
+    return statuses_by_route
 
 
-async def test_a_server_on_loopback_gives_nothing_to_a_page_whose_name_was_made_to_lead_there(
+async def test_a_server_on_loopback_refuses_every_request_for_a_rebound_host_name(
     sqlite_url: str, tmp_path: Path
 ) -> None:
     async with running_node(sqlite_url, tmp_path) as node:
         port = node.url.rpartition(":")[2]
         for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "nas.local", "localhostx"):
-            got = await answers(node, f"{host}:{port}")
-            assert set(got.values()) == {421}, (host, got)
+            statuses_by_route = await statuses(node, f"{host}:{port}")
+            assert set(statuses_by_route.values()) == {421}, (host, statuses_by_route)
         for host in ("localhost", "127.0.0.1"):
-            got = await answers(node, f"{host}:{port}")
-            assert 421 not in got.values(), (host, got)
-            assert (got["/health/live"], got["ws /ws"], got[f"ws {WEBSOCKETS[0]}"]) == (200, 101, 101)
+            statuses_by_route = await statuses(node, f"{host}:{port}")
+            assert 421 not in statuses_by_route.values(), (host, statuses_by_route)
+            assert (
+                statuses_by_route["/health/live"],
+                statuses_by_route["ws /ws"],
+                statuses_by_route[f"ws {WEBSOCKETS[0]}"],
+            ) == (200, 101, 101)
 
 
-async def test_a_refusal_has_exactly_its_own_reason(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_wrong_host_is_refused_as_a_problem_that_names_the_setting(sqlite_url: str, tmp_path: Path) -> None:
     async with running_node(sqlite_url, tmp_path) as node, httpx.AsyncClient(base_url=node.url) as http:
         refused = await http.get("/api/me", headers={"Host": "evil.example"})
         assert refused.headers["content-type"] == "application/problem+json"
@@ -86,7 +90,7 @@ async def test_a_refusal_has_exactly_its_own_reason(sqlite_url: str, tmp_path: P
         ({"host": "0.0.0.0"}, ["anything.example"], []),
     ],
 )
-async def test_the_settings_say_which_names_are_good(
+async def test_the_settings_determine_the_accepted_hosts(
     sqlite_url: str, tmp_path: Path, settings: dict[str, Any], good: list[str], bad: list[str]
 ) -> None:
     async with (
@@ -110,14 +114,12 @@ async def test_the_settings_say_which_names_are_good(
         ("allowed_hosts", "chat.example.org:443"),
     ],
 )
-def test_an_address_that_is_none_keeps_the_server_from_starting(name: str, value: str) -> None:
+def test_a_malformed_address_in_the_settings_keeps_the_server_from_starting(name: str, value: str) -> None:
     with pytest.raises(ValueError, match="give "):
         Settings(_env_file=None, **{name: value})
 
 
-async def test_links_name_the_public_address_and_nothing_that_the_client_says(
-    sqlite_url: str, tmp_path: Path
-) -> None:
+async def test_links_name_the_public_address_and_not_the_clients_host_header(sqlite_url: str, tmp_path: Path) -> None:
     async with (
         running_node(sqlite_url, tmp_path, public_url="https://chat.example.org", allowed_hosts="*") as node,
         httpx.AsyncClient(base_url=node.url) as http,
@@ -132,7 +134,7 @@ async def test_links_name_the_public_address_and_nothing_that_the_client_says(
             assert (answer.status_code, answer.headers.get("location")) == (404, None)
 
 
-async def test_a_page_of_the_public_address_may_ask_whatever_host_the_proxy_passes_on(
+async def test_a_page_of_the_public_address_is_accepted_behind_a_proxy_that_rewrites_host(
     sqlite_url: str, tmp_path: Path
 ) -> None:
     async with running_node(sqlite_url, tmp_path, public_url="https://chat.example.org") as node:

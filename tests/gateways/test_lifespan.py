@@ -21,22 +21,22 @@ from tests.support.node import PASSWORD, running_node, settings_for
 
 
 async def _lifespan(app: Application, *, until: str) -> list[MutableMapping[str, Any]]:
-    """What the application answers to startup and, if it comes that far, to shutdown."""
-    said: list[MutableMapping[str, Any]] = []
-    ask: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
-    ask.put_nowait({"type": "lifespan.startup"})
+    """The messages that the application sends for startup and, after a successful one, for shutdown."""
+    messages: list[MutableMapping[str, Any]] = []
+    requests: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
+    requests.put_nowait({"type": "lifespan.startup"})
 
     async def send(message: MutableMapping[str, Any]) -> None:
-        said.append(message)
+        messages.append(message)
         if message["type"] == "lifespan.startup.complete":
-            ask.put_nowait({"type": "lifespan.shutdown"})
+            requests.put_nowait({"type": "lifespan.shutdown"})
 
-    serving = asyncio.ensure_future(app({"type": "lifespan", "asgi": {"version": "3.0"}}, ask.get, send))
+    serving = asyncio.ensure_future(app({"type": "lifespan", "asgi": {"version": "3.0"}}, requests.get, send))
     await asyncio.wait([serving], timeout=30)
     assert serving.done()
-    serving.exception()  # a server may be told by an exception as well as by a message
-    assert [message["type"] for message in said][-1] == until, said
-    return said
+    serving.exception()  # an application may report a failure by an exception, too
+    assert [message["type"] for message in messages][-1] == until, messages
+    return messages
 
 
 async def test_an_asgi_server_of_any_kind_starts_and_stops_the_node(
@@ -60,11 +60,11 @@ async def test_an_asgi_server_of_any_kind_starts_and_stops_the_node(
 
 
 async def test_startup_and_shutdown_are_completed(quiet_log: None, sqlite_url: str, tmp_path: Path) -> None:
-    said = await _lifespan(create_app(settings_for(sqlite_url, tmp_path)), until="lifespan.shutdown.complete")
-    assert [message["type"] for message in said] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    messages = await _lifespan(create_app(settings_for(sqlite_url, tmp_path)), until="lifespan.shutdown.complete")
+    assert [message["type"] for message in messages] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
-async def test_a_node_whose_store_is_away_stops_and_names_what_it_left_unfinished(
+async def test_a_node_whose_store_is_blocked_stops_and_names_its_unfinished_parts(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.node.STOP_PART_S", 0.2)
@@ -83,7 +83,7 @@ async def test_a_node_whose_store_is_away_stops_and_names_what_it_left_unfinishe
             assert {"actions", "the journal", "the database"} <= set(node.unfinished)
         assert await omar.event("closing") == {"reason": "shutdown", "reconnect": True}
         sent.cancel()
-        await node.journal.loop.ended()  # which the store kept
+        await node.journal.loop.ended()  # the blocked store had kept it waiting
         await node.database.stop()
 
 
@@ -91,22 +91,24 @@ def _broken_settings(tmp_path: Path) -> dict[str, Settings]:
     garbage = tmp_path / "garbage.db"
     garbage.write_bytes(b"not a database " * 1000)
     return {
-        "a database that is none": settings_for(f"sqlite:///{garbage}", tmp_path),
-        "a database that is not there": settings_for("postgresql+asyncpg://nobody@127.0.0.1:1/none", tmp_path),
+        "a file that is not a database": settings_for(f"sqlite:///{garbage}", tmp_path),
+        "a database server that does not exist": settings_for(
+            "postgresql+asyncpg://nobody@127.0.0.1:1/none", tmp_path
+        ),
         "a key that is too short": settings_for(f"sqlite:///{tmp_path / 'new.db'}", tmp_path, secret_key="short"),
     }
 
 
-async def test_a_node_that_cannot_start_says_so_to_the_server(tmp_path: Path) -> None:
-    for what, settings in _broken_settings(tmp_path).items():
-        said = await _lifespan(create_app(settings), until="lifespan.startup.failed")
-        assert said[-1]["message"], what
+async def test_a_node_that_cannot_start_reports_startup_failed(tmp_path: Path) -> None:
+    for case, settings in _broken_settings(tmp_path).items():
+        messages = await _lifespan(create_app(settings), until="lifespan.startup.failed")
+        assert messages[-1]["message"], case
 
 
 async def test_an_asgi_server_does_not_serve_a_node_that_cannot_start(tmp_path: Path) -> None:
-    for what, settings in _broken_settings(tmp_path).items():
+    for case, settings in _broken_settings(tmp_path).items():
         config = uvicorn.Config(create_app(settings), lifespan="on", log_config=None)
         config.load()
         lifespan = config.lifespan_class(config)
         await asyncio.wait_for(lifespan.startup(), 30)
-        assert lifespan.should_exit, what
+        assert lifespan.should_exit, case

@@ -51,9 +51,9 @@ BROKEN = {
     "an Engine.IO OPEN": '0{"sid":"x"}',
     "an Engine.IO PING": "2",
     "an Engine.IO UPGRADE": "5",
-    "an Engine.IO type that is none": "8",
+    "an unknown Engine.IO type": "8",
     "an empty frame": "",
-    "binary where none is due": b"\x00\x01\x02",
+    "an unexpected binary frame": b"\x00\x01\x02",
     "an empty binary frame": b"",
 }
 
@@ -61,28 +61,28 @@ BROKEN = {
 async def test_a_broken_packet_ends_its_own_connection_and_no_other(gateway: RunningNode) -> None:
     token = await gateway.register("omar")
     async with entered(gateway.url, token) as bystander:
-        for what, broken in BROKEN.items():
+        for case, broken in BROKEN.items():
             async with entered(gateway.url, token) as raw:
                 await raw.send(broken)
-                came = await raw.until_closed()
-            assert closing_of(came) == {"reason": "protocol_error", "reconnect": False}, what
-            assert came[-1] == "41", f"{what}: a stock client must not come back with the same bytes"
+                packets = await raw.until_closed()
+            assert closing_of(packets) == {"reason": "protocol_error", "reconnect": False}, case
+            assert packets[-1] == "41", f"{case}: a stock client must not reconnect and send the same bytes"
             await bystander.is_alive()
 
 
-async def test_a_fault_of_the_servers_is_not_blamed_on_the_client(
+async def test_a_server_error_does_not_close_the_connection_as_a_protocol_error(
     gateway: RunningNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails(*_args: object) -> None:
-        raise LookupError("a fault of the server's own")
+        raise LookupError("an error of the server")
 
     token = await gateway.register("omar")
     async with entered(gateway.url, token) as raw:
         monkeypatch.setattr(gateway.node.socketio.server._listener, "event", fails)
         await raw.send('42["get_rooms"]')
         assert closing_of(await raw.until_closed()) == {"reason": "shutdown", "reconnect": True}
-    assert "a fault of the server's own" in caplog.text
-    caplog.clear()  # it is the only test here that may log a traceback
+    assert "an error of the server" in caplog.text
+    caplog.clear()  # only this test may log a traceback
 
 
 async def test_a_broken_packet_before_the_connect_ends_the_session(gateway: RunningNode) -> None:
@@ -105,14 +105,14 @@ NOWHERE: dict[str, object] = {
 
 async def test_a_placeholder_that_points_nowhere_is_a_protocol_error(gateway: RunningNode) -> None:
     token = await gateway.register("omar")
-    for what, number in NOWHERE.items():
+    for case, number in NOWHERE.items():
         async with entered(gateway.url, token) as raw:
             event = ["message", {"content": {"_placeholder": True, "num": number}}]
             await raw.send("451-1" + dumps(event), b"bytes")
-            assert closing_of(await raw.until_closed())["reason"] == "protocol_error", what
+            assert closing_of(await raw.until_closed())["reason"] == "protocol_error", case
 
 
-async def test_a_text_where_an_attachment_is_due_is_a_protocol_error(gateway: RunningNode) -> None:
+async def test_a_text_packet_in_place_of_an_attachment_is_a_protocol_error(gateway: RunningNode) -> None:
     async with entered(gateway.url, await gateway.register("omar")) as raw:
         await raw.send("451-1" + dumps(["message", {"content": {"_placeholder": True, "num": 0}}]), '42["get_rooms"]')
         assert closing_of(await raw.until_closed())["reason"] == "protocol_error"
@@ -136,7 +136,7 @@ async def test_binary_as_the_name_of_an_action_is_answered(gateway: RunningNode)
         await raw.is_alive()
 
 
-async def test_acknowledgements_that_nobody_asked_for_are_ignored(gateway: RunningNode) -> None:
+async def test_unsolicited_acknowledgements_are_ignored(gateway: RunningNode) -> None:
     async with entered(gateway.url, await gateway.register("omar")) as raw:
         await raw.send("431[]", '43["x"]', "43", '461-9[{"_placeholder":true,"num":0}]', b"x")
         await raw.is_alive()
@@ -152,11 +152,11 @@ async def test_text_that_is_not_utf_8_ends_the_websocket(gateway: RunningNode) -
         await bystander.is_alive()
 
 
-async def test_a_connection_cut_in_the_middle_of_a_frame_is_gone(gateway: RunningNode) -> None:
+async def test_a_connection_cut_within_a_frame_disturbs_no_other(gateway: RunningNode) -> None:
     token = await gateway.register("omar")
     async with entered(gateway.url, token) as bystander:
         async with entered(gateway.url, token) as raw:
-            # A masked text frame of 1,000 bytes, of which four come.
+            # The first four bytes of a masked text frame of 1,000.
             raw.socket.transport.write(b"\x81\xfe" + struct.pack("!H", 1000) + b"mask" + b"half")
             await bystander.is_alive()
             raw.socket.transport.abort()
@@ -188,7 +188,7 @@ async def test_text_that_no_store_can_hold_is_refused_in_every_field(server: Run
     token = await server.register("omar")
     async with entered(server.url, token) as raw:
         await raw.ask("create", {"topic_name": "noticias"})
-        for what, text in TEXTS.items():
+        for case, text in TEXTS.items():
             for event in (
                 f'["message",{{"topic_name":"noticias","content":"{text}"}}]',
                 f'["message",{{"topic_name":"noticias","content":"x","client_id":"{text}"}}]',
@@ -204,23 +204,23 @@ async def test_text_that_no_store_can_hold_is_refused_in_every_field(server: Run
                 f'["connect_to_room",{{"roomName":"{text}"}}]',
             ):
                 answer = await raw.ask_text(event)
-                assert answer["ok"] is False, (what, event)
-                assert answer["error"]["code"] == "invalid", (what, event, answer)
+                assert answer["ok"] is False, (case, event)
+                assert answer["error"]["code"] == "invalid", (case, event, answer)
             answer = await raw.ask_text(f'["authenticate",{{"token":"{text}"}}]')
-            assert answer["error"]["code"] in ("invalid", "unauthenticated"), what
-            assert (await raw.ask_text(f'["{text}",{{}}]'))["error"]["code"] == "unknown_action", what
-    for what, text in TEXTS.items():
-        knocks = [(f'"token":"{text}"', "unauthenticated")]
-        knocks += [
+            assert answer["error"]["code"] in ("invalid", "unauthenticated"), case
+            assert (await raw.ask_text(f'["{text}",{{}}]'))["error"]["code"] == "unknown_action", case
+    for case, text in TEXTS.items():
+        attempts = [(f'"token":"{text}"', "unauthenticated")]
+        attempts += [
             (f'"token":"{token}",{auth}', "invalid") for auth in (f'"device":"{text}"', f'"cursors":{{"{text}":1}}')
         ]
-        for auth, code in knocks:
+        for auth, code in attempts:
             async with opened(server.url) as raw:
-                assert (await raw.knock(f"{{{auth}}}"))["code"] == code, (what, auth)
+                assert (await raw.connect_refused(f"{{{auth}}}"))["code"] == code, (case, auth)
                 await raw.enter(token)
 
 
-async def test_content_of_every_script_and_plane_comes_back_as_it_went(server: RunningNode) -> None:
+async def test_content_of_every_script_and_plane_is_returned_unchanged(server: RunningNode) -> None:
     text = 'ñ العربية 漢字 👩\u200d👩\u200d👧 𝕏 \u2028\u2029\ufeff\u200b \x01\x1e\x7f \\ " \U0001f600'
     async with entered(server.url, await server.register("omar")) as raw:
         await raw.ask("create", {"topic_name": "noticias"})
@@ -228,7 +228,7 @@ async def test_content_of_every_script_and_plane_comes_back_as_it_went(server: R
         assert answer["data"]["content"] == text
         page = await raw.ask("history", {"topic_name": "noticias"})
         assert [m["content"] for m in page["data"]["messages"]] == [text]
-    async with polling(server.url) as session:  # where U+001E separates packets
+    async with polling(server.url) as session:  # over polling U+001E separates packets
         token = await server.login("omar")
         await session.post("40" + dumps({"token": token, "device": "new", "cursors": {}}))
         await session.until('42["ready",')
@@ -247,16 +247,16 @@ BODIES = {
 }
 
 
-async def test_a_polling_body_that_cannot_be_read_is_a_400_and_the_end(gateway: RunningNode) -> None:
+async def test_a_polling_body_that_cannot_be_decoded_gets_a_400_and_ends_the_session(gateway: RunningNode) -> None:
     token = await gateway.register("omar")
-    for what, body in BODIES.items():
+    for case, body in BODIES.items():
         async with polling(gateway.url, token) as session:
-            assert (await session.http.post(session.address, content=body)).status_code == 400, what
-            assert (await session.http.get(session.address)).status_code == 400, what
+            assert (await session.http.post(session.address, content=body)).status_code == 400, case
+            assert (await session.http.get(session.address)).status_code == 400, case
     assert not gateway.node.socketio.eio.sockets
 
 
-async def test_a_protocol_error_on_polling_says_closing_and_ends(gateway: RunningNode) -> None:
+async def test_a_protocol_error_on_polling_sends_closing_and_ends_the_session(gateway: RunningNode) -> None:
     async with polling(gateway.url, await gateway.register("omar")) as session:
         await session.post("42[]")
         packets = await session.poll()
@@ -285,12 +285,12 @@ QUERIES = {
 }
 
 
-async def test_a_request_that_opens_nothing_is_a_400(gateway: RunningNode) -> None:
+async def test_a_request_that_opens_no_session_gets_a_400(gateway: RunningNode) -> None:
     async with httpx.AsyncClient(base_url=gateway.url) as http:
-        for what, query in QUERIES.items():
+        for case, query in QUERIES.items():
             for method in ("GET", "POST", "PUT", "DELETE"):
                 answer = await http.request(method, f"/socket.io/?{query}")
-                assert answer.status_code == 400, (what, method)
+                assert answer.status_code == 400, (case, method)
     assert not gateway.node.socketio.eio.sockets
 
 
@@ -325,7 +325,7 @@ def _encodable(frame: str | bytes) -> str | bytes:
 
 @pytest.fixture
 async def omars(gateway: RunningNode) -> AsyncIterator[tuple[str, str, Raw]]:
-    """The node's address, omar's token, and a connection of his that nothing may disturb."""
+    """The node's address, omar's token, and a connection of his that must stay undisturbed."""
     token = await gateway.register("omar")
     async with entered(gateway.url, token) as bystander:
         yield gateway.url, token, bystander
@@ -334,7 +334,11 @@ async def omars(gateway: RunningNode) -> AsyncIterator[tuple[str, str, Raw]]:
 _fuzz = settings(
     max_examples=examples(40),
     deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a network is too slow to shrink over; examples are small
+    phases=[
+        Phase.explicit,
+        Phase.reuse,
+        Phase.generate,
+    ],  # no shrinking: it is slow over a network, and the examples are small
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 

@@ -27,7 +27,7 @@ from tests.support.process import ServerProcess
 
 ROOT = Path(__file__).parents[2]
 FIRST_LOAD = 200 * 1000
-"""Bytes, compressed."""
+"""The limit in bytes, compressed."""
 FILES = {
     "index.html": b"<!doctype html><title>Tidings</title>" + b"<p>" * 200,
     "assets/index-Ab12.js": b"console.log('Tidings');" * 200,
@@ -53,7 +53,7 @@ PATHS = {"/" if name == "index.html" else f"/{name}": body for name, body in FIL
 
 @pytest.fixture
 def static(tmp_path: Path) -> Path:
-    """A client, built."""
+    """A folder like that of a built client."""
     for name, body in FILES.items():
         path = tmp_path / "static" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def page() -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-async def test_every_file_comes_as_it_was_built_and_as_what_it_is(http: httpx.AsyncClient) -> None:
+async def test_every_file_is_served_unchanged_with_its_media_type(http: httpx.AsyncClient) -> None:
     for path, body in PATHS.items():
         answer = await http.get(path)
         assert (answer.status_code, answer.content) == (200, body)
@@ -94,7 +94,7 @@ async def test_every_file_comes_as_it_was_built_and_as_what_it_is(http: httpx.As
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-async def test_the_browser_is_held_to_this_server_and_to_the_files_of_the_client(http: httpx.AsyncClient) -> None:
+async def test_the_content_policy_allows_only_this_server_and_its_files(http: httpx.AsyncClient) -> None:
     for path in PATHS:
         for headers in ({}, {"If-None-Match": (await http.get(path)).headers["ETag"]}):
             answer = await http.get(path, headers=headers)
@@ -114,13 +114,13 @@ async def test_the_browser_is_held_to_this_server_and_to_the_files_of_the_client
             assert "camera=()" in answer.headers["Permissions-Policy"]
 
 
-async def test_only_what_has_a_hash_in_its_name_is_kept_without_asking(http: httpx.AsyncClient) -> None:
+async def test_only_files_with_a_hash_in_their_name_are_cached_without_revalidation(http: httpx.AsyncClient) -> None:
     for path in PATHS:
-        kept = (await http.get(path)).headers["Cache-Control"]
-        assert kept == ("public, max-age=31536000, immutable" if path.startswith("/assets/") else "no-cache")
+        cache_control = (await http.get(path)).headers["Cache-Control"]
+        assert cache_control == ("public, max-age=31536000, immutable" if path.startswith("/assets/") else "no-cache")
 
 
-async def test_what_a_browser_has_already_is_not_sent_again(http: httpx.AsyncClient) -> None:
+async def test_a_file_that_the_browser_has_cached_is_not_sent_again(http: httpx.AsyncClient) -> None:
     for path in PATHS:
         tag = (await http.get(path)).headers["ETag"]
         assert (await http.get(path, headers={"Accept-Encoding": "identity"})).headers["ETag"] == tag
@@ -150,13 +150,13 @@ async def test_a_file_is_compressed_for_clients_that_accept_gzip_if_that_is_smal
             assert len(sent) < len(body) or not compressed
 
 
-async def test_head_tells_what_get_would(http: httpx.AsyncClient) -> None:
+async def test_head_answers_with_the_headers_of_get(http: httpx.AsyncClient) -> None:
     for path in PATHS:
-        told, got = await http.head(path), await http.get(path)
-        assert (told.status_code, told.content) == (200, b"")
-        own = ("date", "x-request-id")
-        assert {name: value for name, value in told.headers.items() if name not in own} == {
-            name: value for name, value in got.headers.items() if name not in own
+        head, full = await http.head(path), await http.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        varying = ("date", "x-request-id")
+        assert {name: value for name, value in head.headers.items() if name not in varying} == {
+            name: value for name, value in full.headers.items() if name not in varying
         }
 
 
@@ -174,10 +174,10 @@ NOT_FILES = (
     "/index.html",
     "/nothing",
 )
-"""Asked for as they stand here: an HTTP client would tidy them up."""
+"""Sent over a raw connection, because an HTTP client would normalize them."""
 
 
-async def test_nothing_but_the_files_is_there(node: RunningNode) -> None:
+async def test_only_the_files_of_the_client_are_served(node: RunningNode) -> None:
     host, port = node.url.removeprefix("http://").split(":")
     for target in NOT_FILES:
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -190,7 +190,7 @@ async def test_nothing_but_the_files_is_there(node: RunningNode) -> None:
         assert json.loads(body)["code"] == "not_found"
 
 
-async def test_the_other_routes_answer_as_they_did(node: RunningNode, http: httpx.AsyncClient) -> None:
+async def test_the_page_changes_no_other_route(node: RunningNode, http: httpx.AsyncClient) -> None:
     assert (await http.get("/docs")).headers["Content-Security-Policy"] == docs.GUARDS["Content-Security-Policy"]
     refused = await http.post("/")
     assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
@@ -201,14 +201,14 @@ async def test_the_other_routes_answer_as_they_did(node: RunningNode, http: http
     assert "Content-Security-Policy" not in (await http.get("/openapi.json")).headers
 
 
-async def test_a_websocket_at_the_page_s_address_belongs_to_the_chat_rooms(node: RunningNode) -> None:
+async def test_a_websocket_at_the_address_of_the_page_belongs_to_the_chat_rooms(node: RunningNode) -> None:
     async with connect(f"{node.url.replace('http', 'ws')}/", proxy=None) as socket:
         await socket.send(json.dumps({"command": "nothing"}))
         answer = json.loads(await asyncio.wait_for(socket.recv(), 30))
         assert answer.keys() == {"statusCode", "type", "data"}
 
 
-async def test_a_new_build_does_not_change_what_a_running_server_hands_out(
+async def test_a_new_build_does_not_change_the_files_of_a_running_server(
     static: Path, http: httpx.AsyncClient
 ) -> None:
     (static / "index.html").write_text("another")
@@ -217,7 +217,9 @@ async def test_a_new_build_does_not_change_what_a_running_server_hands_out(
         assert (await http.get(path)).content == body
 
 
-async def test_without_a_built_client_the_address_leads_to_the_documentation(sqlite_url: str, tmp_path: Path) -> None:
+async def test_without_a_built_client_the_root_redirects_to_the_documentation(
+    sqlite_url: str, tmp_path: Path
+) -> None:
     lines: list[bytes] = []
     (tmp_path / "empty").mkdir()
     for missing in (tmp_path / "empty", tmp_path / "nothing"):
@@ -229,13 +231,13 @@ async def test_without_a_built_client_the_address_leads_to_the_documentation(sql
             answer = await http.get("/")
             assert (answer.status_code, answer.headers["Location"]) == (307, "/docs")
             assert (await http.get("/sw.js")).status_code == 404
-        told = [json.loads(line)["event"] for line in b"".join(lines).splitlines()]
-        assert told[0] == "the web client is not built: / redirects to /docs"
+        logged = [json.loads(line)["event"] for line in b"".join(lines).splitlines()]
+        assert logged[0] == "the web client is not built: / redirects to /docs"
         lines.clear()
 
 
 class _Page(HTMLParser):
-    """What a browser loads for a page before it runs anything, and what the policy would not let it have."""
+    """The files that a browser loads before it runs scripts, and the elements that the policy refuses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -243,18 +245,18 @@ class _Page(HTMLParser):
         self.refused: list[str] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = dict(attributes)
-        if tag == "style" or "style" in given or any(name.startswith("on") for name in given):
+        values = dict(attributes)
+        if tag == "style" or "style" in values or any(name.startswith("on") for name in values):
             self.refused.append(self.get_starttag_text() or tag)
         if tag == "script":
-            if not given.get("src"):
+            if not values.get("src"):
                 self.refused.append(self.get_starttag_text() or tag)
-            self.loaded.append(given.get("src") or "")
-        elif tag == "link" and given.get("rel") in ("stylesheet", "modulepreload"):
-            self.loaded.append(given.get("href") or "")
+            self.loaded.append(values.get("src") or "")
+        elif tag == "link" and values.get("rel") in ("stylesheet", "modulepreload"):
+            self.loaded.append(values.get("href") or "")
 
 
-def test_the_page_asks_for_nothing_that_its_policy_refuses(page: dict[str, bytes]) -> None:
+def test_the_page_loads_nothing_that_its_policy_refuses(page: dict[str, bytes]) -> None:
     parsed = _Page()
     parsed.feed(page["index.html"].decode())
     assert parsed.refused == []
@@ -264,7 +266,7 @@ def test_the_page_asks_for_nothing_that_its_policy_refuses(page: dict[str, bytes
 
 
 def test_the_first_load_is_at_most_200_kb(page: dict[str, bytes]) -> None:
-    """The page, what it names, and what its scripts import before they run. Not what they load when it is needed."""
+    """The page, the files that it names, and the static imports of its scripts, without files loaded on demand."""
     parsed = _Page()
     parsed.feed(page["index.html"].decode())
     loaded, waiting = {"index.html"}, [path.removeprefix("/") for path in parsed.loaded]
@@ -277,7 +279,7 @@ def test_the_first_load_is_at_most_200_kb(page: dict[str, bytes]) -> None:
             imported: list[str] = re.findall(
                 r"""\b(?:from|import)\s*["'`]\./([^"'`]+\.js)["'`]""", page[name].decode()
             )
-            waiting += [f"{name.rpartition('/')[0]}/{other}" for other in imported]
+            waiting += [f"{name.rpartition('/')[0]}/{module}" for module in imported]
     sizes = {name: len(gzip.compress(page[name])) for name in sorted(loaded)}
     assert sum(sizes.values()) <= FIRST_LOAD, sizes
 
@@ -295,17 +297,17 @@ async def _run(*command: str, **environment: str) -> None:
 
 
 def _only(folder: Path, pattern: str) -> Path:
-    (found,) = folder.glob(pattern)
-    return found
+    (path,) = folder.glob(pattern)
+    return path
 
 
-def test_a_wheel_brings_the_page_along(page: dict[str, bytes]) -> None:
+def test_a_wheel_contains_the_page(page: dict[str, bytes]) -> None:
     files = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
     assert {f"server/static/{name}" for name in page} <= files
 
 
 @pytest.mark.long
-async def test_an_sdist_and_a_wheel_made_of_it_without_node_bring_the_page_along(
+async def test_an_sdist_and_a_wheel_built_from_it_without_node_contain_the_page(
     page: dict[str, bytes], tmp_path: Path
 ) -> None:
     await _run(

@@ -28,14 +28,14 @@ from tests.support.node import RunningNode, running_node
 
 @pytest.fixture
 async def omar(gateway: RunningNode) -> AsyncIterator[Plain]:
-    async with entered(gateway.url, await gateway.register("omar")) as one:
-        yield one
+    async with entered(gateway.url, await gateway.register("omar")) as client:
+        yield client
 
 
 # -- the same server as over Socket.IO --------------------------------------------------------------------------
 
 
-async def test_both_doors_lead_to_one_chat_in_one_order(gateway: RunningNode) -> None:
+async def test_socketio_and_plain_clients_share_a_room_in_one_order(gateway: RunningNode) -> None:
     tokens = {name: await gateway.register(name) for name in ("omar", "diego")}
     async with (
         plainly_connected(gateway.url, tokens["omar"]) as omar,
@@ -45,33 +45,33 @@ async def test_both_doors_lead_to_one_chat_in_one_order(gateway: RunningNode) ->
         await omar.ask("invite", topic_name="noticias", username="diego")
         assert (await diego.event("room_added"))["room"]["room_id"] == room["room_id"]
         sent = [
-            one.send("message", {"topic_name": "noticias", "content": f"{name} {n}", "client_id": f"{name} {n}"})
+            client.send("message", {"topic_name": "noticias", "content": f"{name} {n}", "client_id": f"{name} {n}"})
             for n in range(50)
-            for name, one in (("omar", omar), ("diego", diego))
+            for name, client in (("omar", omar), ("diego", diego))
         ]
         answers = [answer["data"] for answer in await asyncio.gather(*sent)]
         await diego.ask("typing", topic_name="noticias")
         await omar.event("typing")
-        for name, one in (("omar", omar), ("diego", diego)):
-            await one.until(lambda one=one: len(one.of("message")) == 100)
-            assert [m["seq"] for m in one.of("message")] == list(range(2, 102))
-            # What an answer says, the event says; the `client_id` is for its sender only.
-            told = {m["id"]: m for m in one.of("message")}
-            assert told == {m["id"]: m | ({} if m["sender"] == name else {"client_id": None}) for m in answers}
-            mine = [m["content"] for m in one.of("message") if m["sender"] == name]
+        for name, client in (("omar", omar), ("diego", diego)):
+            await client.until(lambda client=client: len(client.of("message")) == 100)
+            assert [m["seq"] for m in client.of("message")] == list(range(2, 102))
+            # The event equals the answer, except that only the sender gets the `client_id`.
+            events = {m["id"]: m for m in client.of("message")}
+            assert events == {m["id"]: m | ({} if m["sender"] == name else {"client_id": None}) for m in answers}
+            mine = [m["content"] for m in client.of("message") if m["sender"] == name]
             assert mine == [f"{name} {n}" for n in range(50)]
 
 
-async def test_answers_come_in_the_order_of_asking(omar: Plain) -> None:
+async def test_requests_are_answered_in_order(omar: Plain) -> None:
     await omar.ask("create", topic_name="noticias")
     for n in range(100):
-        await omar.say(id=n, action="message", data={"topic_name": "noticias", "content": str(n)})
-        await omar.say(id=f"h{n}", action="history", data={"topic_name": "noticias", "limit": 1})
+        await omar.send(id=n, action="message", data={"topic_name": "noticias", "content": str(n)})
+        await omar.send(id=f"h{n}", action="history", data={"topic_name": "noticias", "limit": 1})
     for n in range(100):
         assert (await omar.answer())["data"]["content"] == str(n)
         read = await omar.answer()
         assert read["id"] == f"h{n}"
-        assert [m["content"] for m in read["data"]["messages"]] == [str(n)], "it reads what was appended before"
+        assert [m["content"] for m in read["data"]["messages"]] == [str(n)], "the read sees the earlier append"
 
 
 # -- requests ---------------------------------------------------------------------------------------------------
@@ -79,16 +79,16 @@ async def test_answers_come_in_the_order_of_asking(omar: Plain) -> None:
 IDS = (7, 0, -1, 1.5, "7", "", "ñ", "🦉" * MAX_ID, MAX_NUMBER, -MAX_NUMBER)
 
 
-async def test_the_id_comes_back_as_it_was_and_is_needed_by_nobody(omar: Plain) -> None:
+async def test_an_answer_has_the_id_of_its_request_and_an_id_is_optional(omar: Plain) -> None:
     for request_id in IDS:
-        await omar.say(id=request_id, action="get_rooms")
+        await omar.send(id=request_id, action="get_rooms")
         answer = await omar.answer()
         assert (answer["ok"], answer["id"], type(answer["id"])) == (True, request_id, type(request_id))
-        await omar.say(id=request_id, action="get_rooms", data={"nonsense": 1})
+        await omar.send(id=request_id, action="get_rooms", data={"nonsense": 1})
         answer = await omar.answer()
         assert (answer["ok"], answer["id"]) == (False, request_id)
     for frame in ({}, {"id": None}, {"data": None}, {"data": {}}):
-        await omar.say(action="get_rooms", **frame)
+        await omar.send(action="get_rooms", **frame)
         answer = await omar.answer()
         assert set(answer) == {"ok", "data"}, frame
 
@@ -125,23 +125,23 @@ MALFORMED: dict[str, tuple[str | bytes, str]] = {
 
 
 async def test_a_malformed_frame_is_answered_invalid_and_the_connection_stays(omar: Plain) -> None:
-    for what, (frame, field) in MALFORMED.items():
+    for case, (frame, field) in MALFORMED.items():
         await omar.socket.send(frame)
         answer = await omar.answer()
-        assert "id" not in answer, what
-        assert answer["error"]["code"] == "invalid", what
-        assert field in answer["error"]["details"]["fields"], (what, answer)
+        assert "id" not in answer, case
+        assert answer["error"]["code"] == "invalid", case
+        assert field in answer["error"]["details"]["fields"], (case, answer)
         await omar.is_alive()
 
 
-async def test_a_malformed_request_that_has_an_id_is_answered_by_it(omar: Plain) -> None:
+async def test_a_malformed_request_is_answered_with_its_id(omar: Plain) -> None:
     for frame in ({"action": 7}, {"action": "get_rooms", "data": []}, {"action": "get_rooms", "more": 1}, {}):
-        await omar.say(id=5, **frame)
+        await omar.send(id=5, **frame)
         answer = await omar.answer()
         assert (answer["id"], answer["error"]["code"]) == (5, "invalid"), frame
 
 
-async def test_unknown_actions_and_those_that_are_not_of_a_live_connection_are_answered(omar: Plain) -> None:
+async def test_unknown_and_refused_actions_are_answered_with_their_codes(omar: Plain) -> None:
     for name in (
         "nonsense",
         "",
@@ -173,7 +173,9 @@ ACTIONS = st.sampled_from(["message", "connect", "typing", "history", "delivered
 REQUESTS = st.fixed_dictionaries({}, optional={"id": JSON, "action": ACTIONS | JSON, "data": _objects(JSON) | JSON})
 
 
-def test_whatever_is_sent_is_answered_and_nothing_breaks(sqlite_url: str, tmp_path: Path, quiet_log: None) -> None:
+def test_every_frame_is_answered_and_the_connection_survives(
+    sqlite_url: str, tmp_path: Path, quiet_log: None
+) -> None:
     @settings(max_examples=examples(200), deadline=None, database=None, phases=[Phase.generate], derandomize=True)
     @given(st.binary() | st.text(st.characters(exclude_categories=["Cs"])) | (REQUESTS | JSON).map(json.dumps))
     def nothing_breaks(frame: str | bytes) -> None:
@@ -210,23 +212,23 @@ async def test_more_requests_than_may_be_in_flight_are_refused_and_answered(omar
     await omar.is_alive()
 
 
-# -- how it ends ------------------------------------------------------------------------------------------------
+# -- closing ----------------------------------------------------------------------------------------------------
 
 
-async def test_disconnect_is_answered_behind_everything_before_it_and_closes_normally(gateway: RunningNode) -> None:
+async def test_disconnect_is_answered_after_earlier_requests_and_closes_normally(gateway: RunningNode) -> None:
     token = await gateway.register("omar")
     async with entered(gateway.url, token) as omar:
         await omar.ask("create", topic_name="noticias")
         assert await omar.code("disconnect", now=True) == "invalid"
-        await omar.say(id=1, action="message", data={"topic_name": "noticias", "content": "last"})
-        await omar.say(id=2, action="disconnect")
-        await omar.say(id=3, action="message", data={"topic_name": "noticias", "content": "too late"})
+        await omar.send(id=1, action="message", data={"topic_name": "noticias", "content": "last"})
+        await omar.send(id=2, action="disconnect")
+        await omar.send(id=3, action="message", data={"topic_name": "noticias", "content": "too late"})
         assert await omar.until_closed() == 1000
         answers = [frame for frame in omar.frames if "event" not in frame][-2:]
         assert [(answer["id"], answer["ok"]) for answer in answers] == [(1, True), (2, True)]
-        assert not any(frame.get("event") == "closing" for frame in omar.frames), "it is the client who goes"
-    async with entered(gateway.url, token, device="new") as again:
-        page = await again.ask("history", topic_name="noticias")
+        assert not any(frame.get("event") == "closing" for frame in omar.frames), "the client closes the connection"
+    async with entered(gateway.url, token, device="new") as returned:
+        page = await returned.ask("history", topic_name="noticias")
         assert [m["content"] for m in page["data"]["messages"]] == ["last"]
         assert len(gateway.node.hub.connections) == 1
 
@@ -234,12 +236,12 @@ async def test_disconnect_is_answered_behind_everything_before_it_and_closes_nor
 async def test_logout_is_answered_and_closes_every_connection_of_the_session(gateway: RunningNode) -> None:
     token = await gateway.register("omar")
     async with (
-        entered(gateway.url, token) as one,
-        entered(gateway.url, token, device="other") as other,
+        entered(gateway.url, token) as first,
+        entered(gateway.url, token, device="other") as second,
         entered(gateway.url, await gateway.login("omar")) as stays,
     ):
-        assert (await one.ask("logout"))["ok"]
-        for closed in (one, other):
+        assert (await first.ask("logout"))["ok"]
+        for closed in (first, second):
             assert await closed.until_closed() == 4401
             assert closed.frames[-1] == {
                 "event": "closing",
@@ -250,13 +252,13 @@ async def test_logout_is_answered_and_closes_every_connection_of_the_session(gat
 
 async def test_an_oversized_frame_gets_closing_and_closes_only_its_connection(gateway: RunningNode) -> None:
     token = await gateway.register("omar")
-    async with entered(gateway.url, token) as bystander, plain(gateway.url) as nobody:
+    async with entered(gateway.url, token) as bystander, plain(gateway.url) as unauthenticated:
         async with entered(gateway.url, token) as omar:
             await omar.socket.send(json.dumps({"action": "x" * MAX_MESSAGE}))
             assert await omar.until_closed() == 1009
             assert omar.frames[-1] == {"event": "closing", "data": {"reason": "protocol_error", "reconnect": False}}
-        await nobody.socket.send("x" * (MAX_MESSAGE + 1))
-        assert await nobody.until_closed() == 1009
+        await unauthenticated.socket.send("x" * (MAX_MESSAGE + 1))
+        assert await unauthenticated.until_closed() == 1009
         await bystander.is_alive()
 
 
@@ -268,7 +270,7 @@ async def test_text_that_is_not_utf_8_closes_with_the_code_for_it(omar: Plain, g
     assert not gateway.node.websocket.server.sessions
 
 
-async def test_a_connection_that_is_cut_leaves_nothing(gateway: RunningNode) -> None:
+async def test_a_connection_that_is_cut_leaves_no_session(gateway: RunningNode) -> None:
     token = await gateway.register("omar")
     async with entered_by_socketio(gateway.url, token) as bystander:
         async with entered(gateway.url, token) as omar:
@@ -285,25 +287,25 @@ async def test_a_stopping_server_sends_closing_to_every_connection(
 ) -> None:
     async with running_node(sqlite_url, tmp_path) as node:
         token = await node.register("omar")
-        async with entered(node.url, token) as omar, plain(node.url) as nobody:
-            ends = [asyncio.create_task(one.until_closed()) for one in (omar, nobody)]
+        async with entered(node.url, token) as omar, plain(node.url) as unauthenticated:
+            ends = [asyncio.create_task(client.until_closed()) for client in (omar, unauthenticated)]
             await node.stop()
             assert await asyncio.gather(*ends) == [1012, 1012]
-            for one in (omar, nobody):
-                assert one.frames[-1] == {"event": "closing", "data": {"reason": "shutdown", "reconnect": True}}
+            for client in (omar, unauthenticated):
+                assert client.frames[-1] == {"event": "closing", "data": {"reason": "shutdown", "reconnect": True}}
         await node.start()
         async with entered(node.url, token) as omar:
             await omar.is_alive()
 
 
-async def test_what_is_under_way_when_the_server_stops_is_answered(
+async def test_pending_requests_are_answered_when_the_server_stops(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
     async with running_node(sqlite_url, tmp_path) as node:
         async with entered(node.url, await node.register("omar")) as omar:
             await omar.ask("create", topic_name="noticias")
             for n in range(200):
-                await omar.say(id=n, action="message", data={"topic_name": "noticias", "content": str(n)})
+                await omar.send(id=n, action="message", data={"topic_name": "noticias", "content": str(n)})
             first = await omar.answer()
             stopping = asyncio.create_task(node.stop())
             assert await omar.until_closed() == 1012
@@ -317,7 +319,7 @@ async def test_what_is_under_way_when_the_server_stops_is_answered(
             assert [m["content"] for m in page["data"]["messages"]][: len(set(good))] == list(dict.fromkeys(good))
 
 
-async def test_a_peer_that_answers_no_ping_is_closed(quiet_log: None, sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_client_that_answers_no_ping_is_closed(quiet_log: None, sqlite_url: str, tmp_path: Path) -> None:
     options = {"websocket": {"ping_interval": 0.1, "ping_timeout": 2}}
     async with running_node(sqlite_url, tmp_path, options=options) as node:
         token = await node.register("omar")
@@ -325,13 +327,13 @@ async def test_a_peer_that_answers_no_ping_is_closed(quiet_log: None, sqlite_url
             reader, writer = await _silent(node.url, token)
             await asyncio.wait_for(reader.read(), DEADLINE_S)
             assert len(node.node.hub.connections) == 1
-            # Meanwhile the other, whose library answers PINGs, has gone through several.
+            # The library of the other client has answered several PINGs meanwhile.
             await alive.is_alive()
             writer.close()
 
 
 async def _silent(url: str, token: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection that is authenticated and then says nothing, not even PONG."""
+    """An authenticated connection that then sends nothing, not even PONG."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
@@ -342,9 +344,7 @@ async def _silent(url: str, token: str) -> tuple[asyncio.StreamReader, asyncio.S
     return reader, writer
 
 
-async def test_a_pong_that_answers_no_ping_of_the_servers_moves_no_cursor(
-    quiet_log: None, sqlite_url: str, tmp_path: Path
-) -> None:
+async def test_an_unsolicited_pong_moves_no_cursor(quiet_log: None, sqlite_url: str, tmp_path: Path) -> None:
     options = {"websocket": {"ping_interval": 0.2, "ping_timeout": 10}}
     async with running_node(sqlite_url, tmp_path, options=options) as node:
         tokens = [await node.register(name) for name in ("omar", "diego")]
@@ -352,14 +352,14 @@ async def test_a_pong_that_answers_no_ping_of_the_servers_moves_no_cursor(
         async with plainly_connected(node.url, tokens[0]) as omar, plain_reader(node.url, tokens[1]) as diego:
             await omar.ask("message", room_id=room_id, content="1")
             while not (frame := await diego.next()).startswith('42["message",'):
-                if frame == "2":  # it is the next one that the message stands before
+                if frame == "2":  # the message precedes the next PING
                     await diego.pong()
             await diego.until_ping()
             await diego.pong(b"12345678")
             await diego.pong(b"")
-            assert (await diego.ask("get_rooms"))["ok"]  # they have been read
-        async with entered(node.url, tokens[1]) as back:
-            assert back.contents() == ["1"]
+            assert (await diego.ask("get_rooms"))["ok"]  # the server has read the PONGs
+        async with entered(node.url, tokens[1]) as returned:
+            assert returned.contents() == ["1"]
 
 
 # -- paths and origins ------------------------------------------------------------------------------------------
@@ -373,16 +373,16 @@ async def test_only_the_documented_path_is_a_websocket(gateway: RunningNode) -> 
         assert (await http.get("/ws")).status_code == 404
 
 
-async def test_a_browser_on_a_foreign_page_is_refused_and_those_of_the_settings_are_let_in(
+async def test_a_browser_is_accepted_only_from_the_origins_of_the_settings(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
-    friend = "https://chat.example"
-    async with running_node(sqlite_url, tmp_path, cors_origins=[friend]) as node:
+    allowed = "https://chat.example"
+    async with running_node(sqlite_url, tmp_path, cors_origins=[allowed]) as node:
         token = await node.register("omar")
-        for origin in (node.url, friend):
+        for origin in (node.url, allowed):
             async with plain(node.url, headers={"Origin": origin}, token=token) as omar:
                 await omar.event("ready")
-        for origin in ("https://evil.example", "null", "http://127.0.0.1", f"{friend}.evil"):
+        for origin in ("https://evil.example", "null", "http://127.0.0.1", f"{allowed}.evil"):
             with pytest.raises(InvalidStatus) as refusal:
                 async with plain(node.url, headers={"Origin": origin}, token=token):
                     pass

@@ -29,19 +29,19 @@ def resigned(token: str, **claims: Any) -> str:
     return jwt.encode(jwt.decode(token, options={"verify_signature": False}) | claims, key, algorithm="HS256")
 
 
-async def refusal(one: Plain) -> tuple[Mapping[str, Any], int | None]:
+async def refusal(client: Plain) -> tuple[Mapping[str, Any], int | None]:
     """The error object, which is the last frame, and the close code."""
-    code = await one.until_closed()
-    assert one.frames, "closed without a word"
-    assert one.frames[-1]["ok"] is False
-    error: Mapping[str, Any] = one.frames[-1]["error"]
+    code = await client.until_closed()
+    assert client.frames, "closed without an error frame"
+    assert client.frames[-1]["ok"] is False
+    error: Mapping[str, Any] = client.frames[-1]["error"]
     return error, code
 
 
 # -- by the first frame -----------------------------------------------------------------------------------------
 
 
-async def test_the_first_frame_brings_token_device_and_cursors_and_is_answered_before_the_replay(
+async def test_a_first_frame_with_token_device_and_cursors_is_answered_before_the_replay(
     gateway: RunningNode,
 ) -> None:
     token = await gateway.register("omar")
@@ -54,7 +54,7 @@ async def test_the_first_frame_brings_token_device_and_cursors_and_is_answered_b
     for named in ({"id": "first"}, {}):
         async with plain(gateway.url) as omar:
             auth = {"token": token, "device": "laptop", "cursors": {room_id: 1}}
-            await omar.say(**named, action="authenticate", data=auth)
+            await omar.send(**named, action="authenticate", data=auth)
             ready = await omar.event("ready")
             assert omar.frames[0] == named | {"ok": True, "data": {"token_expires_at": expires_at}}
             assert omar.contents() == ["2", "3"]
@@ -78,16 +78,16 @@ async def test_a_refused_first_frame_gets_the_error_and_is_closed(gateway: Runni
         "cursors that are a list": ({"token": good, "cursors": []}, "invalid", 1008),
         "data that is a list": ([], "invalid", 1008),
     }
-    for what, (data, code, closed) in wrong.items():
-        async with plain(gateway.url) as one:
-            await one.say(id=what, action="authenticate", data=data)
-            error, close_code = await refusal(one)
-            assert (one.frames[-1]["id"], error["code"], close_code) == (what, code, closed), what
-            assert len(one.frames) == 1
+    for case, (data, code, closed) in wrong.items():
+        async with plain(gateway.url) as client:
+            await client.send(id=case, action="authenticate", data=data)
+            error, close_code = await refusal(client)
+            assert (client.frames[-1]["id"], error["code"], close_code) == (case, code, closed), case
+            assert len(client.frames) == 1
     assert not gateway.node.hub.connections
 
 
-async def test_nothing_is_done_for_who_has_not_authenticated(gateway: RunningNode) -> None:
+async def test_a_request_before_authentication_is_refused_and_closes_the_connection(gateway: RunningNode) -> None:
     await gateway.register("omar")
     for frame, code, closed in (
         ('{"id":1,"action":"get_rooms"}', "unauthenticated", 4401),
@@ -96,21 +96,21 @@ async def test_nothing_is_done_for_who_has_not_authenticated(gateway: RunningNod
         ("hello", "invalid", 1008),
         (b"\x00", "invalid", 1008),
     ):
-        async with plain(gateway.url) as one:
-            await one.socket.send(frame)
-            error, close_code = await refusal(one)
+        async with plain(gateway.url) as client:
+            await client.socket.send(frame)
+            error, close_code = await refusal(client)
             assert (error["code"], close_code) == (code, closed), frame
 
 
 # -- by the address ---------------------------------------------------------------------------------------------
 
 
-async def test_a_token_in_the_address_is_enough_and_requests_need_not_wait(gateway: RunningNode) -> None:
+async def test_a_token_in_the_address_authenticates_and_early_requests_are_answered(gateway: RunningNode) -> None:
     token = await gateway.register("omar")
     async with plain(gateway.url, token=token, device="tablet") as omar:
-        # Before it is known who asks: they are answered in their order, when it is.
+        # Sent before the token has been checked; answered in order afterwards.
         for n in range(50):
-            await omar.say(id=n, action="create", data={"topic_name": f"topic {n}"})
+            await omar.send(id=n, action="create", data={"topic_name": f"topic {n}"})
         for n in range(50):
             answer = await omar.answer()
             assert (answer["id"], answer["data"]["topic_name"]) == (n, f"topic {n}")
@@ -123,18 +123,18 @@ async def test_a_token_in_the_address_is_enough_and_requests_need_not_wait(gatew
 
 
 async def test_a_wrong_token_in_the_address_is_refused_after_the_handshake(gateway: RunningNode) -> None:
-    """A browser does not let a page see why an opening handshake failed."""
+    """A browser hides from a page why an opening handshake failed."""
     good = await gateway.register("omar")
     for token, code in (
         ("garbage", "unauthenticated"),
         ("", "unauthenticated"),
         (resigned(good, exp=int(time.time()) - 1), "token_expired"),
     ):
-        async with plain(gateway.url, token=token) as one:
-            error, close_code = await refusal(one)
-            assert (error["code"], close_code, "id" in one.frames[-1]) == (code, 4401, False)
-    async with plain(gateway.url, token=good, device="x" * 65) as one:
-        error, close_code = await refusal(one)
+        async with plain(gateway.url, token=token) as client:
+            error, close_code = await refusal(client)
+            assert (error["code"], close_code, "id" in client.frames[-1]) == (code, 4401, False)
+    async with plain(gateway.url, token=good, device="x" * 65) as client:
+        error, close_code = await refusal(client)
         assert (error["code"], close_code) == ("invalid", 1008)
 
 
@@ -159,14 +159,14 @@ async def test_a_client_that_does_not_authenticate_in_time_is_refused_and_closed
         await in_time.is_alive()
 
 
-async def test_a_store_that_hangs_is_not_the_tokens_fault(
+async def test_a_good_token_gets_unavailable_while_the_store_hangs(
     gateway: RunningNode, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = await gateway.register("omar")
     timers, doors = Timers(), gateway.node.websocket.server
     with monkeypatch.context() as patch:
         patch.setattr(doors, "timers", timers)
-        # A device that is new is written down first.
+        # A new device has to be stored before the connection is ready.
         async with store_held(sqlite_url), plain(gateway.url, token=token, device="new") as omar:
             await eventually(lambda: bool(doors.sessions))
             timers.advance(CONNECT_TIMEOUT_S)
@@ -177,7 +177,7 @@ async def test_a_store_that_hangs_is_not_the_tokens_fault(
         assert len(gateway.node.hub.connections) == 1
 
 
-async def test_what_waits_for_the_authentication_is_bounded(gateway: RunningNode, sqlite_url: str) -> None:
+async def test_requests_that_wait_for_authentication_are_bounded(gateway: RunningNode, sqlite_url: str) -> None:
     token = await gateway.register("omar")
     flood = (
         [json.dumps({"action": "get_rooms"})] * (MAX_EARLY + 1),
@@ -194,7 +194,7 @@ async def test_what_waits_for_the_authentication_is_bounded(gateway: RunningNode
         await omar.is_alive()
 
 
-async def test_both_doors_share_the_cap_of_connections_without_authentication(
+async def test_both_gateways_share_the_cap_of_connections_without_authentication(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
     async with (
@@ -208,13 +208,13 @@ async def test_both_doors_share_the_cap_of_connections_without_authentication(
         assert await first.until_closed() == 1013
         await stack.enter_async_context(opened(node.url))
         await second.until_closed()
-        assert (await third.ask("authenticate", token=token))["ok"]  # counts no more
+        assert (await third.ask("authenticate", token=token))["ok"]  # no longer counts
         for _ in range(3):
             await stack.enter_async_context(entered(node.url, token))
         await third.is_alive()
 
 
-async def test_a_good_token_in_the_address_takes_no_place_of_those_without_authentication(
+async def test_a_good_token_in_the_address_does_not_count_towards_the_cap(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
     async with running_node(sqlite_url, tmp_path, options={"engine": {"max_half_open": 1}}) as node:
@@ -241,7 +241,7 @@ async def test_the_oldest_of_too_many_connections_of_a_device_is_closed_as_repla
 
 
 async def test_the_oldest_of_too_many_connections_of_a_user_is_closed_as_replaced(gateway: RunningNode) -> None:
-    """Each of a device of its own: a bound of the process's memory, which no rate has to do with."""
+    """Each is of another device. The bound limits memory, and holds without rate limits."""
     token = await gateway.register("omar")
     async with AsyncExitStack() as stack:
         crowd = [
@@ -254,10 +254,10 @@ async def test_the_oldest_of_too_many_connections_of_a_user_is_closed_as_replace
         assert len(gateway.node.hub.connections) == 64
 
 
-# -- while it is open -------------------------------------------------------------------------------------------
+# -- expiry and withdrawal --------------------------------------------------------------------------------------
 
 
-async def test_a_connection_ends_with_its_token_unless_a_fresh_one_came(gateway: RunningNode) -> None:
+async def test_a_connection_ends_with_its_token_unless_it_got_a_fresh_one(gateway: RunningNode) -> None:
     token = await gateway.register("omar")
     soon = int(time.time()) + 4
     short = resigned(token, exp=soon)

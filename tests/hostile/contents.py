@@ -1,4 +1,4 @@
-"""Contents that are awkward to look through, each as long as a content may be."""
+"""Contents that are expensive to search, each as long as a content may be."""
 
 from __future__ import annotations
 

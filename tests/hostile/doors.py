@@ -1,4 +1,4 @@
-"""Every way in, as one that takes any text: `ask` sends it and waits until the server has dealt with it."""
+"""Every gateway behind one interface: `ask` sends any text and waits until the server has handled it."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from tests.support.node import NO_TLS
 
 ENGINE = "/socket.io/?EIO=4&transport="
 LIVE_BYTES = 950_000
-"""Of a payload over a live connection: a little less than the transport takes."""
+"""The size of a payload over a live connection: a little less than the transport accepts."""
 REST_BYTES = 250_000
 QUERY_BYTES = 60_000
 
 
 class Door(ABC):
-    """One way in, with whoever goes through it signed in."""
+    """A signed-in client of one gateway."""
 
     budget = LIVE_BYTES
     node: MeteredNode
-    """Where it leads to."""
+    """The server behind it."""
     token: str
 
     @classmethod
     def has(cls, action: Action) -> bool:
-        """Whether the action can be asked through it."""
+        """Whether the gateway offers the action."""
         return action.live
 
     @abstractmethod
     async def ask(self, action: Action, payload: str) -> None:
-        """Ask an action with this JSON text as its payload; return when it is answered, or the connection closed."""
+        """Request an action with this JSON text as payload; return when it is answered or the connection closed."""
 
     @abstractmethod
     async def close(self) -> None: ...
 
 
 class _Socket(Door):
-    """A WebSocket, opened anew when the server has closed it."""
+    """A WebSocket, reopened after the server has closed it."""
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url.replace("http", "ws", 1)
@@ -69,15 +69,15 @@ class _Socket(Door):
     def frame(self, action: Action, payload: str) -> str | bytes: ...
 
     @abstractmethod
-    def is_answer(self, came: str | bytes) -> bool:
-        """Whether that answers what was asked last."""
+    def is_answer(self, frame: str | bytes) -> bool:
+        """Whether the frame answers the last request."""
 
     async def ask(self, action: Action, payload: str) -> None:
         self.asked += 1
-        await self.say(self.frame(action, payload))
+        await self.send(self.frame(action, payload))
 
-    async def say(self, *frames: str | bytes) -> None:
-        """Send frames, and wait for the answer to the last of them, or for the end."""
+    async def send(self, *frames: str | bytes) -> None:
+        """Send frames, and wait for the answer to the last one or for the close."""
         with contextlib.suppress(ConnectionClosed):
             if self.socket is None:
                 self.socket = await self.enter()
@@ -108,18 +108,18 @@ class SocketIO(_Socket):
     def frame(self, action: Action, payload: str) -> str:
         return f'42{self.asked}["{action.name}",{payload}]'
 
-    def is_answer(self, came: str | bytes) -> bool:
-        return str(came).startswith(f"43{self.asked}[")
+    def is_answer(self, frame: str | bytes) -> bool:
+        return str(frame).startswith(f"43{self.asked}[")
 
     async def receive(self, socket: ClientConnection) -> str | bytes:
-        came = await socket.recv()
-        if came == "2":
+        frame = await socket.recv()
+        if frame == "2":
             await socket.send("3")
-        return came
+        return frame
 
 
 class Msgpack(SocketIO):
-    """For a server that runs with `TIDINGS_PARSER=msgpack`. What no Python value stands for is not sent."""
+    """For a server with `TIDINGS_PARSER=msgpack`. A JSON text that Python cannot load is not sent."""
 
     async def enter(self) -> ClientConnection:
         socket = await self.open(f"{ENGINE}websocket")
@@ -135,8 +135,8 @@ class Msgpack(SocketIO):
             return packed
         return msgpack.packb({"type": 2, "data": ["echo"], "nsp": "/", "id": self.asked})  # type: ignore[no-any-return]
 
-    def is_answer(self, came: str | bytes) -> bool:
-        return isinstance(came, bytes) and msgpack.unpackb(came).get("id") == self.asked
+    def is_answer(self, frame: str | bytes) -> bool:
+        return isinstance(frame, bytes) and msgpack.unpackb(frame).get("id") == self.asked
 
 
 class Polling(Door):
@@ -151,7 +151,7 @@ class Polling(Door):
         return f"{ENGINE}polling&sid={self._sid}"
 
     async def _until(self, wanted: str) -> bool:
-        """Poll until a packet begins so; False: the session is over."""
+        """Poll until a packet begins with `wanted`; False if the session has ended."""
         while True:
             answer = await self.http.get(self._address)
             if not answer.is_success:
@@ -167,7 +167,7 @@ class Polling(Door):
         await self.post(f'42{self.asked}["{action.name}",{payload}]')
 
     async def post(self, body: str) -> None:
-        """Send a body, and wait for the answer to what was `asked` last."""
+        """Send a body, and wait for the answer with the id `asked`."""
         if self._sid is None:
             opened = await self.http.get(f"{ENGINE}polling")
             self._sid = json.loads(opened.text[1:])["sid"]
@@ -195,9 +195,9 @@ class Plain(_Socket):
     def frame(self, action: Action, payload: str) -> str:
         return f'{{"id":{self.asked},"action":"{action.name}","data":{payload}}}'
 
-    def is_answer(self, came: str | bytes) -> bool:
-        # A frame that is no JSON is answered without an id.
-        return not str(came).startswith('{"event":')
+    def is_answer(self, frame: str | bytes) -> bool:
+        # A frame that is not JSON is answered without an id.
+        return not str(frame).startswith('{"event":')
 
 
 class Rest(Door):

@@ -1,7 +1,6 @@
 """A server on a thread and an event loop of its own, and the processor time of each step of that loop.
 
-The clients stay on the test's loop, so what is measured is the server alone: the time of its thread, not the wall's,
-whatever else runs on the machine.
+The clients stay on the test's loop, so the measurement covers only the server: the processor time of its thread.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ T = TypeVar("T")
 BUDGET_S = 0.020
 """No request or message may hold the event loop for longer than this."""
 TRIES = 5
-"""The best of so many tries counts: another process can only make a step longer."""
+"""The best try counts: another process can only lengthen a step."""
 
 
 class Meter:
@@ -32,7 +31,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.longest = 0.0
-        """The longest single step: for so long nobody else was served."""
+        """The longest single step, during which no other client is served."""
         self.total = 0.0
         self.steps = 0
 
@@ -55,7 +54,7 @@ class ServerThread:
         self._thread = threading.Thread(target=self._loop.run_forever, name="server")
 
     def run(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
-        """Have the server's loop run a coroutine; wait for its result on the caller's."""
+        """Run a coroutine on the server's loop, and await its result on the caller's."""
         return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     @contextmanager
@@ -91,7 +90,7 @@ def _metered(thread: threading.Thread, meter: Meter) -> Iterator[None]:
 
 
 class MeteredNode(RunningNode):
-    """A node on a thread of its own. What `run` runs, runs beside it; the rest is for the test's loop."""
+    """A node on a thread of its own. `thread.run` runs coroutines on its loop, everything else runs on the test's."""
 
     thread: ServerThread
 
@@ -117,7 +116,7 @@ async def metered_node(
 
 
 async def longest_step(node: MeteredNode, attempt: Callable[[], Awaitable[object]], tries: int = TRIES) -> float:
-    """The longest step of the server's loop while something is tried, in seconds; the best of some tries.
+    """The longest step of the server's loop during `attempt`, in seconds; the best of some tries.
 
     The first try within the budget ends the measurement. Other processes on the same cores and caches lengthen
     the server's processor time, too, up to threefold. So each try is divided by how much slower than on the idle

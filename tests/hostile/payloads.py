@@ -1,6 +1,6 @@
-"""Hostile requests, made from a request that is right: each of its values, one at a time, by something worse.
+"""Hostile requests: valid ones in which one value at a time is replaced by a more expensive one.
 
-They are JSON texts: some of what a client can write has no Python value, and some takes long to encode.
+They are JSON texts, because some have no Python value and others take long to encode.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from server.dispatch import Action
 from server.gateways.schemas import Schemas
 
 Attack = tuple[str, str]
-"""What it is, and the JSON text."""
+"""A description, and the JSON text."""
 
 _HOLE: Final = "\x00here\x00"
 _STRINGS: Final = ("\ufdfa", "İ", "ｱﾞ", "a\u0301\u0316", "سلا.")
 
 
 def of_action(action: Action, known: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A payload of an action that is right, as far as `known` values make it so, and one with all its fields."""
+    """A payload of an action, valid as far as `known` values make it so, and one with all its fields."""
     schemas = Schemas(taken=[action.request])
     schema = schemas.of(action.request)
     right = schemas.example(schemas.ref(action.request))
@@ -30,7 +30,7 @@ def of_action(action: Action, known: Mapping[str, Any]) -> tuple[dict[str, Any],
 
 
 def of_fields(action: Action, known: Mapping[str, Any], budget: int) -> Iterator[Attack]:
-    """Payloads of an action that take no special JSON: each text and number in it worse, alone and all together."""
+    """Payloads of ordinary JSON: each text and number replaced by an expensive one, alone and all together."""
     right, full = of_action(action, known)
     for name, value in right.items():
         for kind, worse in _worse(value, budget - 500, _longest(action, name)):
@@ -44,22 +44,22 @@ def of_fields(action: Action, known: Mapping[str, Any], budget: int) -> Iterator
 
 
 def _longest(action: Action, name: str) -> int:
-    """Characters that a text field takes, at most."""
+    """The maximum number of characters of a text field."""
     schema = Schemas(taken=[action.request]).of(action.request)["properties"].get(name, {})
-    given = [one["maxLength"] for one in (schema, *schema.get("anyOf", ())) if "maxLength" in one]
-    return min([*given, 16_384])
+    limits = [part["maxLength"] for part in (schema, *schema.get("anyOf", ())) if "maxLength" in part]
+    return min([*limits, 16_384])
 
 
 def of_json(right: Mapping[str, Any], budget: int) -> Iterator[Attack]:
-    """Variations that take long to decode: of the object as a whole, and of its first value."""
+    """Variations of the whole object and of its first value that take long to decode."""
     budget -= len(json.dumps(right))
     for path in ((), *((name,) for name in list(right)[:1])):
         for kind, text in _structures(budget):
-            yield f"{'.'.join(path) or 'all of it'}: {kind}", _with(right, path, text)
+            yield f"{'.'.join(path) or 'the whole'}: {kind}", _with(right, path, text)
 
 
 def _with(value: Any, path: tuple[str | int, ...], text: str) -> str:
-    """The JSON text of a value that has this text at a path."""
+    """The JSON text of a value, with `text` at a path."""
     return json.dumps(_put(value, path)).replace(json.dumps(_HOLE), text, 1)
 
 
@@ -114,7 +114,7 @@ def _worse(value: Any, budget: int, longest: int) -> Iterator[Attack]:
 
 
 def _fields(budget: int) -> Iterator[Attack]:
-    """Fields of an object, without its braces."""
+    """The fields of an object, without its braces."""
     number = min(budget // 10, 30_000)
     yield f"{number} fields", ",".join(f'"{at:05}":1' for at in range(number))
     number = budget // 10

@@ -28,7 +28,7 @@ async def door(request: pytest.FixtureRequest, sqlite_url: str, tmp_path: Path) 
 
 
 async def _known(door: Door) -> dict[str, str]:
-    """What a right payload names."""
+    """The ids and names of a valid payload."""
     headers = {"Authorization": f"Bearer {door.token}"}
     async with httpx.AsyncClient(base_url=door.node.url, verify=NO_TLS, headers=headers) as http:
         room = (await http.post("/api/topics", json={"topic_name": "noticias"})).json()
@@ -37,7 +37,7 @@ async def _known(door: Door) -> dict[str, str]:
 
 
 async def _held(door: Door, action: str, attacks: Iterable[Attack]) -> list[str]:
-    """The attacks that held the loop for longer than the budget."""
+    """The attacks that hold the loop for longer than the budget."""
     found = REGISTRY.get(action)
     assert found is not None
     held = []
@@ -62,8 +62,8 @@ async def test_no_field_of_any_action_holds_the_loop(door: Door) -> None:
     assert held == []
 
 
-def _asked_by(action: str) -> list[str]:
-    """The doors through which an action can be asked."""
+def _doors_of(action: str) -> list[str]:
+    """The gateways that offer an action."""
     found = REGISTRY.get(action)
     assert found is not None
     return [name for name, door in DOORS.items() if door.has(found)]
@@ -74,7 +74,7 @@ def _asked_by(action: str) -> list[str]:
     [
         pytest.param(door, action, marks=[pytest.mark.long] * (action != "message"))
         for action in ("message", "delivered", "create_conversation")
-        for door in _asked_by(action)
+        for door in _doors_of(action)
     ],
     indirect=["door"],
 )
@@ -85,13 +85,13 @@ async def test_no_json_holds_the_loop(door: Door, action: str) -> None:
     assert await _held(door, action, of_json(right, door.budget)) == []
 
 
-async def test_a_token_that_is_wrong_takes_no_longer_to_refuse(node: MeteredNode) -> None:
-    """Whoever has no token pays no attention to what comes with it."""
+async def test_refusing_a_wrong_token_does_not_decode_the_rest_of_the_payload(node: MeteredNode) -> None:
+    """The other fields of the payload cost nothing until the token has been checked."""
     for kind, auth in of_json({"token": "x", "cursors": {"Zm3kQ9vT2xLw": 41}}, 900_000):
 
         async def attempt(auth: str = auth) -> None:
             door = DOORS["websocket"](node.url, "x")
-            await door.say(f'{{"action":"authenticate","data":{auth}}}')
+            await door.send(f'{{"action":"authenticate","data":{auth}}}')
             await door.close()
 
         assert await longest_step(node, attempt) < BUDGET_S, kind

@@ -47,7 +47,7 @@ def crowded_file(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
 
     path = Path(shutil.copy(sqlite_template, folder / "crowded.sqlite3"))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("server.log.indexer.REST", 0)  # nobody else is served meanwhile
+        patched.setattr("server.log.indexer.REST", 0)  # no other work to yield to
         asyncio.run(prepare(f"sqlite:///{path}"))
     return path
 
@@ -113,39 +113,42 @@ async def test_no_page_holds_the_loop(node: MeteredNode, door: Door) -> None:
     assert {action: spent for action, spent in held.items() if spent >= BUDGET_S} == {}
 
 
-async def test_pages_of_long_messages_are_short_and_together_whole(node: MeteredNode, crowded: str) -> None:
+async def test_pages_of_long_messages_are_bounded_in_bytes_and_complete_together(
+    node: MeteredNode, crowded: str
+) -> None:
     async with connected(node.url, crowded) as omar:
-        seen: list[int] = []
+        seqs: list[int] = []
         before: dict[str, Any] = {}
         while True:
             page = await omar.ask("history", topic_name=NAMES[0], limit=200, **before)
             assert 1 <= len(page["messages"]) <= MAX_PAGE_BYTES // len(LONG) // 2
-            seen = [message["seq"] for message in page["messages"]] + seen
+            seqs = [message["seq"] for message in page["messages"]] + seqs
             if not page["has_more"]:
                 break
-            before = {"before": seen[0]}
-        assert seen == list(range(1, 221))
+            before = {"before": seqs[0]}
+        assert seqs == list(range(1, 221))
         after: dict[str, Any] = {}
-        found: list[str] = []
+        topics: list[str] = []
         while True:
             rooms_page = await omar.ask("get_rooms", limit=500, **after)
-            found += [room["topic_name"] for room in rooms_page["rooms"]]
-            assert sum(
-                len(room["last_message"]["content"]) for room in rooms_page["rooms"] if room["last_message"]
-            ) < (MAX_PAGE_BYTES)
+            topics += [room["topic_name"] for room in rooms_page["rooms"]]
+            assert (
+                sum(len(room["last_message"]["content"]) for room in rooms_page["rooms"] if room["last_message"])
+                < MAX_PAGE_BYTES
+            )
             if rooms_page["next"] is None:
                 break
             after = {"after": rooms_page["next"]}
-        assert found == NAMES
+        assert topics == NAMES
 
 
-async def test_who_is_online_in_a_large_topic_are_those_who_are(node: MeteredNode, crowded: str) -> None:
+async def test_connect_to_room_lists_the_online_members_of_a_large_topic(node: MeteredNode, crowded: str) -> None:
     async with connected(node.url, crowded) as omar:
         entered = await omar.ask("connect_to_room", topic_name=NAMES[0])
         assert (entered["usernames"], entered["room"]["members"]) == (["omar"], 2_001)
 
 
-async def test_no_route_that_gives_everything_holds_the_loop(node: MeteredNode, crowded: str) -> None:
+async def test_no_unpaged_route_holds_the_loop(node: MeteredNode, crowded: str) -> None:
     headers = {"Authorization": f"Bearer {crowded}"}
     async with httpx.AsyncClient(base_url=node.url, verify=NO_TLS, headers=headers, timeout=60) as http:
         held = {
@@ -163,19 +166,19 @@ async def test_no_route_that_gives_everything_holds_the_loop(node: MeteredNode, 
     assert {path: spent for path, spent in held.items() if spent >= BUDGET_S} == {}
 
 
-async def test_the_messengers_conversations_come_in_pages_that_are_whole_together(
+async def test_the_pages_of_the_messengers_conversations_are_complete_together(
     node: MeteredNode, crowded: str
 ) -> None:
     headers = {"Authorization": f"Bearer {crowded}"}
-    seen: list[str] = []
+    names: list[str] = []
     async with httpx.AsyncClient(base_url=node.url, verify=NO_TLS, headers=headers, timeout=60) as http:
         path: str | None = "/conversation"
         while path is not None:
             answer = await http.get(path)
-            page = [one["Name"] for one in answer.json()["Data"]]
+            page = [conversation["Name"] for conversation in answer.json()["Data"]]
             assert len(page) <= 100
-            seen += page
+            names += page
             path = answer.links["next"]["url"] if "next" in answer.links else None
             if path is not None:
                 assert path.startswith("/conversation?after=")
-    assert seen == NAMES
+    assert names == NAMES

@@ -15,7 +15,7 @@ from tests.support.client import connected
 
 
 def _enter(conn: Transaction, user_key: int) -> None:
-    """Be in as many rooms as one may be: half of them groups, which show who is online."""
+    """Make the user a member of the maximum number of rooms, half of them groups, which show presence."""
     room = {"last_seq": 1, "messages": 1, "last_message_seq": 1, "members": 1, "created_at": 0}
     member = {"user_id": user_key, "role": "owner", "joined_at": 0, "joined_seq": 1, "blocked": False}
     for kind, numbers in (("topic", range(1, ROOMS, 2)), ("group", range(2, ROOMS + 1, 2))):
@@ -31,11 +31,11 @@ def _enter(conn: Transaction, user_key: int) -> None:
         conn.execute(insert(models.members), [member | {"room_id": n} for n in numbers])
 
 
-@pytest.mark.parametrize("brought", [False, True])
+@pytest.mark.parametrize("with_cursors", [False, True])
 async def test_a_connection_of_a_user_in_many_rooms_does_not_hold_the_loop(
-    sqlite_url: str, tmp_path: Path, brought: bool
+    sqlite_url: str, tmp_path: Path, with_cursors: bool
 ) -> None:
-    cursors = {f"room {n}": 1 for n in range(1, ROOMS + 1)} if brought else {}
+    cursors = {f"room {n}": 1 for n in range(1, ROOMS + 1)} if with_cursors else {}
     async with metered_node(sqlite_url, tmp_path) as node:
         token = await node.register("omar")
         await node.thread.run(node.node.database.write(lambda conn: _enter(conn, 1)))

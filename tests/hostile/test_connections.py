@@ -31,26 +31,26 @@ LONG = "x" * (MAX_LINE + 200)
 
 
 class Raw:
-    """A TCP connection, and nothing sent yet."""
+    """A TCP connection on which nothing was sent."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self.writer = writer
 
     async def send(self, data: str | bytes) -> None:
-        """Also to a server that has closed."""
+        """Send bytes; the server may have closed."""
         self.writer.write(data if isinstance(data, bytes) else data.encode())
         with suppress(ConnectionError):
             await self.writer.drain()
 
     async def until_end(self) -> bytes:
-        """What the server sends before it closes."""
-        came = b""
+        """Everything that the server sends before it closes."""
+        received = b""
         with suppress(ConnectionError):
             async with asyncio.timeout(DEADLINE_S):
                 while more := await self._reader.read(65_536):
-                    came += more
-        return came
+                    received += more
+        return received
 
     async def until_answered(self) -> bytes:
         async with asyncio.timeout(DEADLINE_S):
@@ -86,7 +86,7 @@ async def server(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
     ],
     ids=["nothing", "empty lines", "half a head", "half a body"],
 )
-async def test_a_request_that_does_not_come_whole_in_time_is_closed(
+async def test_a_request_that_is_incomplete_at_its_time_limit_is_closed(
     server: RunningNode, monkeypatch: pytest.MonkeyPatch, begin: str, status: bytes
 ) -> None:
     monkeypatch.setattr(UvicornHttp, "head_s", 0.2)
@@ -111,8 +111,6 @@ async def test_the_second_request_of_a_connection_has_a_time_limit_too(
 async def test_a_request_that_waits_for_its_answer_has_no_time_limit(
     server: RunningNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(UvicornHttp, "head_s", 0.1)
-    monkeypatch.setattr(UvicornHttp, "body_s", 0.1)
     token = await server.register("omar")
     async with httpx.AsyncClient(base_url=server.url, verify=NO_TLS, timeout=DEADLINE_S) as http:
         opened = await http.get("/socket.io/?EIO=4&transport=polling")
@@ -120,10 +118,13 @@ async def test_a_request_that_waits_for_its_answer_has_no_time_limit(
         await http.post(session, content=f"40{json.dumps({'token': token})}")
         while "ready" not in (await http.get(session)).text:
             pass
-        waiting = asyncio.create_task(http.get(session))
-        await eventually(lambda: any(one.polling for one in server.node.socketio.eio.sockets.values()))
-        async with raw(server) as silent:  # its time is over before the poll is answered
-            assert await silent.until_end() == b""
+        with monkeypatch.context() as hurried:
+            hurried.setattr(UvicornHttp, "head_s", 0.5)
+            hurried.setattr(UvicornHttp, "body_s", 0.5)
+            waiting = asyncio.create_task(http.get(session))
+            await eventually(lambda: any(session.polling for session in server.node.socketio.eio.sockets.values()))
+            async with raw(server) as silent:  # times out while the poll still waits
+                assert await silent.until_end() == b""
         await http.post(session, content='42["create",{"topic_name":"noticias"}]')
         assert "room_added" in (await waiting).text
 
@@ -140,7 +141,7 @@ async def test_a_request_that_waits_for_its_answer_has_no_time_limit(
     ],
     ids=["many headers", "a long header", "a long address"],
 )
-async def test_a_head_that_is_too_large_is_refused_before_it_is_whole(server: RunningNode, head: str) -> None:
+async def test_a_head_over_the_limit_is_refused_before_it_is_complete(server: RunningNode, head: str) -> None:
     async with raw(server) as connection:
         await connection.send(head)
         assert (await connection.until_end()).startswith(b"HTTP/1.1 431 ")
@@ -187,7 +188,7 @@ async def test_a_header_without_an_end_is_refused(server: RunningNode) -> None:
         "POST",
     ],
 )
-async def test_an_opening_that_cannot_be_is_answered_and_closed(
+async def test_an_invalid_opening_handshake_is_answered_and_closed(
     server: RunningNode, opening: str, status: bytes
 ) -> None:
     async with raw(server) as connection:
@@ -196,56 +197,58 @@ async def test_an_opening_that_cannot_be_is_answered_and_closed(
 
 
 async def test_frames_before_a_websocket_is_accepted_wait_in_the_socket() -> None:
-    """And all of them are read when it is."""
+    """All of them are read after the accept."""
     accept = asyncio.Event()
     messages = [b"x" * 60_000] * 200
-    came: list[object] = []
-    found: list[UvicornWebSocket] = []
+    received: list[object] = []
+    connections: list[UvicornWebSocket] = []
 
     async def app(scope: object, receive: object, send: object) -> None:
         assert isinstance(scope, dict)
         assert callable(receive)
         assert callable(send)
-        found.append(scope["extensions"][uvicorn_server.EXTENSION])
+        connections.append(scope["extensions"][uvicorn_server.EXTENSION])
         await receive()
         await accept.wait()
         await send({"type": "websocket.accept"})
         while (event := await receive())["type"] == "websocket.receive":
-            came.append(event["bytes"])
+            received.append(event["bytes"])
 
     async with running(app) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(UPGRADE.format(path="/", more="").encode())
-        await eventually(lambda: bool(found))
+        await eventually(lambda: bool(connections))
         writer.write(b"".join(frame(0x82, message) for message in messages))
-        await eventually(lambda: not found[0].transport.is_reading())
-        assert len(found[0]._early) <= uvicorn_server.MAX_EARLY + 256 * 1024  # the last read
+        await eventually(lambda: not connections[0].transport.is_reading())
+        assert len(connections[0]._early) <= uvicorn_server.MAX_EARLY + 256 * 1024  # the last read
         accept.set()
-        await eventually(lambda: len(came) == len(messages))
-        assert came == messages
+        await eventually(lambda: len(received) == len(messages))
+        assert received == messages
         writer.close()
         await reader.read()
 
 
-# -- how many --------------------------------------------------------------------------------------------------------
+# -- number of connections -------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def bounded(sqlite_url: str, tmp_path: Path, most: int) -> AsyncIterator[RunningNode]:
-    """A node that lets in so many connections of one source."""
+    """A node that accepts at most `most` connections of one source."""
     async with running_node(sqlite_url, tmp_path) as node:
         node.node.connections.trusted = frozenset()
         node.node.connections._most_per_source = most
         yield node
 
 
-async def test_a_source_has_so_many_connections_and_others_are_served(sqlite_url: str, tmp_path: Path) -> None:
+async def test_the_connections_of_a_source_are_limited_and_other_sources_are_served(
+    sqlite_url: str, tmp_path: Path
+) -> None:
     async with (
         bounded(sqlite_url, tmp_path, 3) as node,
         connected(node.url, await node.register("omar")),
     ):
         async with raw(node), raw(node):
-            await eventually(lambda: node.node.connections.open == 3)  # a WebSocket, and two that are silent
+            await eventually(lambda: node.node.connections.open == 3)  # one WebSocket and two silent connections
             async with raw(node) as refused:
                 await refused.send("GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
                 assert not (await refused.until_end()).startswith(b"HTTP/1.1 200 ")
@@ -270,7 +273,7 @@ async def test_the_connections_of_a_trusted_proxy_are_not_counted_by_source(sqli
 async def test_silent_connections_make_room_for_others_when_descriptors_run_short(
     server: RunningNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is logged once a minute, and who is connected stays."""
+    """The shortage is logged once a minute, and a connected client stays."""
     counted = server.node.connections
     monkeypatch.setattr(UvicornHttp, "head_s", DEADLINE_S)
     async with connected(server.url, await server.register("omar")) as omar:
@@ -285,31 +288,31 @@ async def test_silent_connections_make_room_for_others_when_descriptors_run_shor
             assert counted.refused == 0
             await omar.ask("get_rooms")
             assert await crowd[0].until_end() == b"", "the oldest goes first"
-    told = [record for record in caplog.records if "descriptors run short" in record.getMessage()]
-    assert [record.levelno for record in told] == [logging.ERROR]
+    logged = [record for record in caplog.records if "descriptors run short" in record.getMessage()]
+    assert [record.levelno for record in logged] == [logging.ERROR]
 
 
-def test_the_limit_of_descriptors_is_raised_as_far_as_the_system_lets_it() -> None:
-    asked = (
+def test_the_limit_of_descriptors_is_raised_to_the_hard_limit() -> None:
+    code = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 600));"
         "from server.transport.tcp_connections import raise_descriptor_limit; print(raise_descriptor_limit())"
     )
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert hard == resource.RLIM_INFINITY or hard >= 600
-    told = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True, timeout=60)
-    assert told.stdout.strip() == "600"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "600"
 
 
-def test_the_busiest_source_is_the_one_with_the_most_and_its_oldest_goes_first() -> None:
+def test_the_oldest_connection_of_the_busiest_source_is_dropped_first() -> None:
     crowd: SourceQueue[int] = SourceQueue()
     for item, source in enumerate(["a", "b", "b", "c", "c", "c", "b"]):
         crowd.add(item, source)
-    gone = []
+    dropped = []
     while (oldest := crowd.oldest()) is not None:
         assert crowd.remove(oldest)
-        gone.append(oldest)
-    assert sorted(gone) == list(range(7))
-    assert set(gone[:2]) == {1, 3}, "of the two that had three, the oldest each"
+        dropped.append(oldest)
+    assert sorted(dropped) == list(range(7))
+    assert set(dropped[:2]) == {1, 3}, "the oldest of each source with three"
     assert not crowd.remove(0)
     assert len(crowd) == 0
     assert tcp_connections.descriptor_limit() > 0

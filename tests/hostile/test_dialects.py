@@ -24,7 +24,7 @@ Frames = list[dict[str, Any]]
 
 
 class Dialect:
-    """A WebSocket of a dialect: where it opens, what is said first, and frames that are right."""
+    """A WebSocket of a dialect: its path, its opening frames, and valid frames."""
 
     def __init__(self, path: str, hello: list[str], frames: Frames) -> None:
         self.path, self.hello, self.frames = path, hello, frames
@@ -101,7 +101,7 @@ _OPTIONS: dict[str, Any] = {"compression": None, "ping_interval": None, "max_siz
 
 
 async def _settle(socket: ClientConnection) -> None:
-    """Wait until the server has nothing more to say: it answers what came before a PING, mostly, before the PONG."""
+    """Wait for the PONG, and for up to one second for an answer."""
     async with asyncio.timeout(DEADLINE_S):
         pong = await socket.ping()
         reading = asyncio.ensure_future(_read(socket))
@@ -168,7 +168,7 @@ async def test_no_body_of_a_dialect_holds_the_loop(node: MeteredNode, route: str
 
 
 async def _prepare(node: MeteredNode) -> tuple[str, str]:
-    """Omar's token, and the id of a topic of his."""
+    """Register omar and diego; returns omar's token and the id of his topic."""
     token = await node.register("omar")
     await node.register("diego")
     async with httpx.AsyncClient(

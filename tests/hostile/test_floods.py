@@ -33,11 +33,11 @@ def _socketio(number: int, action: str, payload: object) -> str:
 
 
 async def _burst(door: Plain | SocketIO, frame: Callable[..., str], many: int, action: str, payload: object) -> None:
-    """Send them in one write, and wait until each is answered, or the connection closed."""
+    """Send `many` requests in one write, and wait until all are answered or the connection is closed."""
     socket = door.socket or await door.enter()
     door.socket = None
     frames = [Frame(Opcode.TEXT, frame(number, action, payload).encode()) for number in range(1, many + 1)]
-    socket.transport.write(b"".join(one.serialize(mask=True) for one in frames))
+    socket.transport.write(b"".join(each.serialize(mask=True) for each in frames))
     last = f'{{"id":{many},' if frame is _plain else f"43{many}["
     try:
         async with asyncio.timeout(DEADLINE_S):
@@ -50,21 +50,21 @@ async def _burst(door: Plain | SocketIO, frame: Callable[..., str], many: int, a
 
 @pytest.mark.parametrize("kind", REQUESTS)
 @pytest.mark.parametrize("many", [10, 1_000, pytest.param(8_000, marks=pytest.mark.long)])
-@pytest.mark.parametrize("way", ["websocket", "socketio"])
-async def test_requests_in_one_write_let_others_have_their_turn(
-    node: MeteredNode, way: str, many: int, kind: str
+@pytest.mark.parametrize("gateway", ["websocket", "socketio"])
+async def test_many_requests_in_one_write_do_not_hold_the_loop(
+    node: MeteredNode, gateway: str, many: int, kind: str
 ) -> None:
     token = await node.register("omar")
     async with connected(node.url, token) as omar:
         await omar.ask("create", topic_name="noticias")
-    frame = _plain if way == "websocket" else _socketio
-    async with door_of(way, node.url, token) as door:
+    frame = _plain if gateway == "websocket" else _socketio
+    async with door_of(gateway, node.url, token) as door:
         assert isinstance(door, Plain | SocketIO)
         assert await longest_step(node, partial(_burst, door, frame, many, *REQUESTS[kind])) < BUDGET_S
 
 
 @pytest.mark.parametrize("many", [1_000, 8_000, pytest.param(100_000, marks=pytest.mark.long)])
-async def test_packets_of_one_polling_body_let_others_have_their_turn(node: MeteredNode, many: int) -> None:
+async def test_many_packets_in_one_polling_body_do_not_hold_the_loop(node: MeteredNode, many: int) -> None:
     async with door_of("polling", node.url, await node.register("omar")) as door:
         assert isinstance(door, Polling)
 
@@ -75,8 +75,8 @@ async def test_packets_of_one_polling_body_let_others_have_their_turn(node: Mete
         assert await longest_step(node, attempt) < BUDGET_S
 
 
-async def test_frames_of_one_write_are_dealt_with_in_order_and_none_is_lost(node: MeteredNode) -> None:
-    """Also those that had to wait for another turn."""
+async def test_the_frames_of_one_write_take_effect_in_order_and_none_is_lost(node: MeteredNode) -> None:
+    """Also frames that wait for a later turn of the loop."""
     contents = [f"{number} " + "x" * 500 for number in range(1_000)]
     async with connected(node.url, await node.register("omar")) as omar:
         await omar.ask("create", topic_name="noticias")
@@ -84,10 +84,10 @@ async def test_frames_of_one_write_are_dealt_with_in_order_and_none_is_lost(node
             assert isinstance(door, Plain)
             socket = await door.enter()
             frames = [
-                Frame(Opcode.TEXT, _plain(at, "message", {"topic_name": "noticias", "content": one}).encode())
-                for at, one in enumerate(contents)
+                Frame(Opcode.TEXT, _plain(at, "message", {"topic_name": "noticias", "content": content}).encode())
+                for at, content in enumerate(contents)
             ]
-            socket.transport.write(b"".join(one.serialize(mask=True) for one in frames))
+            socket.transport.write(b"".join(each.serialize(mask=True) for each in frames))
             await omar.until(lambda: len(omar.contents()) == len(contents))
             assert omar.contents() == contents
             await socket.close()

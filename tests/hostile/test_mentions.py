@@ -35,29 +35,29 @@ async def test_no_content_holds_the_loop(node: MeteredNode, action: str) -> None
             "message to a room that is not there": {"topic_name": "otra"},
             "edit": {"message_id": sent["id"]},
         }[action]
-        what = action.partition(" ")[0]
+        name = action.partition(" ")[0]
         held = {
-            kind: await longest_step(node, partial(omar.call, what, {**fields, "content": content}))
+            kind: await longest_step(node, partial(omar.call, name, {**fields, "content": content}))
             for kind, content in CONTENTS.items()
         }
     assert {kind: spent for kind, spent in held.items() if spent >= BUDGET_S} == {}
 
 
 @pytest.mark.parametrize("kind", CONTENTS)
-def test_what_is_looked_at_in_a_content_is_counted(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Each of the bounds, whatever the machine: without one of them it is some ms, which no clock tells for sure."""
+def test_the_search_for_mentions_in_one_content_is_bounded(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Counts the steps, because a missing bound costs only milliseconds, too little to measure reliably."""
     names_in, without_code = names._names_in, names._without_code
     searched: list[str] = []
     words: list[str] = []
-    seen: set[str] = set()
+    found: set[str] = set()
 
     def noted_names_in(word: str) -> list[str]:
-        assert len(seen) < names.MAX_MENTIONS, "there are enough"
+        assert len(found) < names.MAX_MENTIONS, "no further mentions are needed"
         words.append(word)
-        found = names_in(word)
-        assert len(found) <= names.MAX_PUNCTUATION + 2
-        seen.update(found)
-        return found
+        candidates = names_in(word)
+        assert len(candidates) <= names.MAX_PUNCTUATION + 2
+        found.update(candidates)
+        return candidates
 
     def noted_without_code(text: str) -> str:
         searched.append(text)
@@ -71,7 +71,7 @@ def test_what_is_looked_at_in_a_content_is_counted(monkeypatch: pytest.MonkeyPat
     assert [len(names._MARK.findall(text)) <= names.MAX_MARKS for text in searched] == [True] * ("@" in content)
 
 
-async def test_a_message_of_who_may_not_write_it_is_not_searched(
+async def test_a_refused_message_is_not_searched_for_mentions(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searched: list[str] = []
@@ -92,7 +92,7 @@ async def test_a_message_of_who_may_not_write_it_is_not_searched(
     assert searched == ["@omar of a member"]
 
 
-async def test_a_member_since_this_batch_mentions_as_all_do(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_member_who_joined_in_the_same_batch_may_mention_others(sqlite_url: str, tmp_path: Path) -> None:
     async with running_node(sqlite_url, tmp_path) as server:
         omar, diego = await server.register("omar"), await server.register("diego")
         async with connected(server.url, omar) as owner, connected(server.url, diego) as newcomer:
@@ -108,17 +108,17 @@ async def test_a_member_since_this_batch_mentions_as_all_do(sqlite_url: str, tmp
 
 
 @pytest.mark.parametrize("kind", ["many names", "names with punctuation", "backticks", "short"])
-async def test_a_thousand_such_messages_do_not_hold_the_writer(
+async def test_a_thousand_messages_with_many_mentions_do_not_hold_the_writer(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Others are written between them: no transaction takes longer than some ordinary ones."""
+    """No transaction takes long, so other messages are committed in between."""
     spent: list[float] = []
     looked_up: list[int] = []
     commit = journal.commit
 
     def timed(*work: Any) -> object:
         operations: Sequence[AppendMessage] = work[1]
-        looked_up.append(sum(one.names for one in operations))
+        looked_up.append(sum(operation.names for operation in operations))
         begun = time.thread_time()
         try:
             return commit(*work)
@@ -132,11 +132,11 @@ async def test_a_thousand_such_messages_do_not_hold_the_writer(
             monkeypatch.setattr(journal, "commit", timed)
             content = "@a @b @c @d @e @f @g @h" if kind == "short" else CONTENTS[kind]
             contents = [f"{number} {content}"[:2000] for number in range(1000)]
-            # A full collection looks at what all the tests before this one left: 0.3 s of whatever thread it meets.
+            # A full collection examines the objects of all earlier tests: 0.3 s in whichever thread triggers it.
             gc.disable()
             try:
                 await asyncio.gather(
-                    *(server.node.journal.hand_over(AppendMessage(me, key, one)) for one in contents)
+                    *(server.node.journal.hand_over(AppendMessage(me, key, content)) for content in contents)
                 )
             finally:
                 gc.enable()
