@@ -166,10 +166,10 @@ ALLOWED: dict[str, set[str]] = {
     "db": set(),
     "client_demo": {"server.contract"},
 }
-"""Each layer, and the layers (or parts of them) that it may import; itself always. The longest name counts."""
+"""Each layer, and the layers (or parts of them) that it may import beside itself. The longest name applies."""
 
 ONLY_IN: dict[str, set[str]] = {
-    # What is used beyond the documented interfaces of these stands in one module each.
+    # Code that uses undocumented parts of these libraries is in one module each.
     "socketio": {"server.transport.python_socketio", "client_demo"},
     "engineio": {"server.transport.python_socketio", "client_demo"},
     "uvicorn": {"server.transport.uvicorn_server"},
@@ -180,13 +180,13 @@ ONLY_IN: dict[str, set[str]] = {
     "os.environb": {"server.settings", "client_demo"},
     "os.getenv": {"server.settings", "client_demo"},
     "os.getenvb": {"server.settings", "client_demo"},
-    # Raw look-ups of rooms: they say nothing about who may know of the room.
+    # Raw look-ups of rooms, which check no access.
     "db.queries.rooms.find": {"server.access", "server.fanout", "server.log"},
     "db.queries.rooms.find_direct": {"server.access", "server.fanout", "server.log"},
     "db.queries.rooms.by_key": {"server.access", "server.fanout", "server.log"},
     "db.queries.rooms.lock": {"db.queries.journal", "server.access", "server.fanout", "server.log"},
 }
-"""What may be imported, or named by way of an import, in these modules alone."""
+"""Names that only these modules may import or use through an import."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,17 +208,17 @@ def within(name: str, prefix: str) -> bool:
 
 
 def modules(root: Path) -> dict[str, Path]:
-    """Every module of ours, by its dotted name."""
-    found: dict[str, Path] = {}
+    """Every module of this project, by its dotted name."""
+    paths: dict[str, Path] = {}
     for package in OURS:
         for path in sorted((root / package).rglob("*.py")):
             parts = path.relative_to(root).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+            paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return paths
 
 
 def uses(name: str, path: Path) -> Iterator[Use]:
-    """What a module imports, and the dotted names that it spells from its imports."""
+    """The imports of a module, and the dotted names that it uses through them."""
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     known: dict[str, str] = {}
@@ -271,7 +271,7 @@ def layer(name: str) -> str | None:
 
 
 def violations(root: Path) -> list[str]:
-    """Everything under `root` that breaks a rule, in words."""
+    """A description of every broken rule under `root`."""
     found = modules(root)
     wrong: list[str] = []
     edges: dict[str, set[str]] = {name: set() for name in found}
@@ -384,7 +384,7 @@ def test_a_tree_that_keeps_the_rules_has_no_violations(tree: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "source", "said"),
+    ("path", "source", "message"),
     [
         ("server/contract/errors.py", "from server.dispatch import action", "not for server.contract"),
         ("server/contract/errors.py", "from server import dispatch", "not for server.contract"),
@@ -423,10 +423,10 @@ def test_a_tree_that_keeps_the_rules_has_no_violations(tree: Path) -> None:
         ("db/engine.py", "from db.queries.rooms import find", "import cycle"),
     ],
 )
-def test_a_planted_violation_is_found(tree: Path, path: str, source: str, said: str) -> None:
+def test_a_planted_violation_is_found(tree: Path, path: str, source: str, message: str) -> None:
     (tree / path).write_text(source)
-    found = violations(tree)
-    assert any(said in line for line in found), found
+    reported = violations(tree)
+    assert any(message in line for line in reported), reported
 
 
 def test_an_import_for_the_type_checker_alone_is_no_cycle_but_keeps_to_its_layer(tree: Path) -> None:

@@ -114,7 +114,7 @@ async def test_names_that_are_taken_are_tried_slowly(sqlite_url: str, tmp_path: 
         assert 1 <= refused.json()["details"]["retry_after"] <= 7200
 
 
-async def test_switched_off_there_are_none(lite: RunningNode) -> None:
+async def test_without_rate_limits_no_action_is_refused(lite: RunningNode) -> None:
     await lite.register("omar")
     async with httpx.AsyncClient(base_url=lite.url) as http:
         assert {(await _login(http, "omar")).status_code for _ in range(35)} == {200}

@@ -1,1 +1,1 @@
-"""The law: an old snapshot and the events since make the new snapshot, whatever was done in between."""
+"""The law: an old snapshot and the events since give the new snapshot, after any actions."""

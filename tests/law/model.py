@@ -1,7 +1,4 @@
-"""What should come of each action: who is in which room as what, what each message says, and which refusal is due.
-
-The server's independent judge.
-"""
+"""A model of the server: the memberships and roles, the messages, and the expected refusal of each action."""
 
 from __future__ import annotations
 
@@ -24,11 +21,11 @@ class Message:
     reactions: dict[str, list[str]] = field(default_factory=dict)
     mentions: list[str] = field(default_factory=list)
 
-    tried: set[str] = field(default_factory=set)
-    """Contents that it may have got when several things were done at once."""
+    possible_contents: set[str] = field(default_factory=set)
+    """Contents that concurrent edits may have given it."""
 
     @property
-    def said(self) -> tuple[Any, ...]:
+    def view(self) -> tuple[Any, ...]:
         return (
             self.id,
             self.seq,
@@ -42,11 +39,11 @@ class Message:
         )
 
     def adopt(self, wire: dict[str, Any]) -> None:
-        """Take over what came of it, if it may have come of it."""
+        """Take over the server's version after concurrent steps, if it is possible."""
         if wire["deleted"]:
             self.content, self.deleted, self.edited = "", True, wire["edited_at"] is not None
             self.reactions, self.mentions = {}, []
-        elif not self.deleted and wire["content"] in self.tried:
+        elif not self.deleted and wire["content"] in self.possible_contents:
             self.content, self.edited, self.mentions = (
                 wire["content"],
                 wire["edited_at"] is not None,
@@ -55,11 +52,11 @@ class Message:
         if not self.deleted:
             self.reactions = wire["reactions"]
             assert all(names and len(set(names)) == len(names) for names in self.reactions.values())
-        self.tried = set()
+        self.possible_contents = set()
 
 
-def said(wire: dict[str, Any]) -> tuple[Any, ...]:
-    """Of a message as the wire has it, what the model knows."""
+def view_of(wire: dict[str, Any]) -> tuple[Any, ...]:
+    """The fields of a message on the wire that the model knows."""
     names = ("id", "seq", "sender", "content", "reply_to", "deleted", "edited_at", "reactions", "mentions")
     return tuple(wire[name] if name != "edited_at" else wire[name] is not None for name in names)
 
@@ -71,29 +68,29 @@ class Room:
     topic_name: str | None
     is_private: bool
     members: dict[str, str]
-    """username -> role, in the order in which they came."""
+    """username -> role, in the order of joining."""
     title: str | None = None
     log: list[Message] = field(default_factory=list)
     claimed: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(sender, client_id) -> id of what it made."""
+    """(sender, client_id) -> id of the message."""
     banned: set[str] = field(default_factory=set)
-    stays: Counter[str] = field(default_factory=Counter)
-    """How often a user has been a member and is so no more."""
+    past_memberships: Counter[str] = field(default_factory=Counter)
+    """How many memberships of a user have ended."""
     muted: set[str] = field(default_factory=set)
-    """Also who has left: it outlives that."""
+    """A mute outlives the membership."""
     unsure: bool = False
-    """Several things were done at once: what came of it is the server's to say."""
+    """Set after concurrent steps: the outcome is taken from the server."""
     unordered: bool = False
-    """Who came first is not known, since several came at once."""
+    """Set if several users joined concurrently, so that the order of joining is unknown."""
 
-    def came(self, username: str) -> None:
+    def add_member(self, username: str) -> None:
         heir = not self.members and self.kind != "direct"
         self.members[username] = "owner" if heir else "member"
 
-    def gone(self, username: str) -> None:
-        """An owner's place goes to the longest-standing moderator, else member."""
+    def remove_member(self, username: str) -> None:
+        """Ownership passes to the longest-standing moderator, otherwise member."""
         role = self.members.pop(username, None)
-        self.stays[username] += role is not None
+        self.past_memberships[username] += role is not None
         if role == "owner" and self.members:
             heir = next(
                 (name for name, role in self.members.items() if role == "moderator"), next(iter(self.members))
@@ -108,16 +105,20 @@ class Link:
     room: Room
     uses: int | None
     maker: str
-    stay: int
-    """Which of the maker's memberships it was made in: it ends with that one."""
+    past_memberships: int
+    """Of the maker when the link was made: the link ends with that membership."""
 
     @property
-    def good(self) -> bool:
-        return self.uses != 0 and self.maker in self.room.members and self.room.stays[self.maker] == self.stay
+    def valid(self) -> bool:
+        return (
+            self.uses != 0
+            and self.maker in self.room.members
+            and self.room.past_memberships[self.maker] == self.past_memberships
+        )
 
 
 class Refusal(Exception):
-    """The error code that is due."""
+    """The expected error code of an action."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -130,10 +131,10 @@ class Model:
         self.rooms: list[Room] = []
         self.links: list[Link] = []
         self.blocks: set[tuple[str, str]] = set()
-        """(who, whom)"""
+        """(blocker, blocked)"""
 
     def of(self, user: str) -> set[str]:
-        """The ids of the rooms that a user is in."""
+        """The ids of the rooms of a user."""
         return {room.room_id for room in self.rooms if user in room.members}
 
     @property
@@ -148,7 +149,7 @@ class Model:
         return next((room for room in self.rooms if room.kind == "direct" and room.members.keys() == pair), None)
 
     def find(self, me: str, ref: dict[str, Any]) -> Room | str:
-        """What a room reference means: a room, or the user with whom there is no conversation yet."""
+        """The target of a room reference: a room, or a user without a conversation yet."""
         name = ref.get("topic_name", ref.get("username"))
         if (room_id := ref.get("room_id")) is not None:
             found = next((room for room in self.rooms if room.room_id == room_id), None)
@@ -163,15 +164,15 @@ class Model:
             raise Refusal("not_found")
         return found
 
-    def named(self, ref: dict[str, Any]) -> Room:
-        """What a reference means where a name can only be a topic's."""
+    def find_by_topic_name(self, ref: dict[str, Any]) -> Room:
+        """The target of a reference in which a name can only be a topic's."""
         found = self.topic(ref["topic_name"]) if "topic_name" in ref else self.find("", ref)
         if not isinstance(found, Room):
             raise Refusal("not_found")
         return found
 
-    def entered(self, me: str, ref: dict[str, Any]) -> Room:
-        """The room, if the user is in it."""
+    def require_member(self, me: str, ref: dict[str, Any]) -> Room:
+        """The room of a reference; refuses a non-member."""
         room = self.find(me, ref)
         if isinstance(room, str):
             raise Refusal("not_found")
@@ -186,7 +187,7 @@ class Model:
             raise Refusal("conflict")
 
     def may_join(self, me: str, ref: dict[str, Any]) -> Room:
-        room = self.named(ref)
+        room = self.find_by_topic_name(ref)
         if room.is_private and me not in room.members:
             raise Refusal("not_found")
         if me in room.members:
@@ -196,13 +197,13 @@ class Model:
         return room
 
     def may_leave(self, me: str, ref: dict[str, Any]) -> Room:
-        room = self.entered(me, ref)
+        room = self.require_member(me, ref)
         if room.kind == "direct":
             raise Refusal("forbidden")
         return room
 
     def may_invite(self, me: str, ref: dict[str, Any], username: str) -> Room:
-        room = self.named(ref)
+        room = self.find_by_topic_name(ref)
         if username not in self.users or (room.is_private and me not in room.members):
             raise Refusal("not_found")
         if room.kind == "direct" or not room.is_private or (username, me) in self.blocks:
@@ -213,8 +214,8 @@ class Model:
             raise Refusal("forbidden")
         return room
 
-    def may_open(self, me: str, usernames: list[str], title: str | None) -> Room | None:
-        """The conversation that there is already, or None."""
+    def may_open_conversation(self, me: str, usernames: list[str], title: str | None) -> Room | None:
+        """The existing conversation, or None."""
         if not set(usernames) <= set(self.users):
             raise Refusal("not_found")
         others = set(usernames) - {me}
@@ -228,20 +229,20 @@ class Model:
             raise Refusal("forbidden")
         return None
 
-    def may_name(self, me: str, ref: dict[str, Any]) -> Room:
-        room = self.entered(me, ref)
+    def may_set_title(self, me: str, ref: dict[str, Any]) -> Room:
+        room = self.require_member(me, ref)
         if room.kind != "group" or room.members[me] == "member":
             raise Refusal("forbidden")
         return room
 
-    def may_link(self, me: str, ref: dict[str, Any]) -> Room:
-        room = self.entered(me, ref)
+    def may_create_link(self, me: str, ref: dict[str, Any]) -> Room:
+        room = self.require_member(me, ref)
         if room.kind == "direct" or not room.is_private:
             raise Refusal("forbidden")
         return room
 
-    def may_use(self, me: str, code: str) -> Link:
-        link = next((one for one in self.links if one.code == code and one.good), None)
+    def may_join_by_link(self, me: str, code: str) -> Link:
+        link = next((known for known in self.links if known.code == code and known.valid), None)
         if link is None:
             raise Refusal("not_found")
         if me in link.room.members:
@@ -250,19 +251,19 @@ class Model:
             raise Refusal("forbidden")
         return link
 
-    def may_void(self, me: str, code: str) -> Link:
-        link = next((one for one in self.links if one.code == code and one.good), None)
+    def may_delete_link(self, me: str, code: str) -> Link:
+        link = next((known for known in self.links if known.code == code and known.valid), None)
         if link is None or me not in link.room.members:
             raise Refusal("not_found")
         return link
 
-    # -- who may do what to whom -----------------------------------------------------------------------------------
+    # -- moderation ------------------------------------------------------------------------------------------------
 
-    def may_moderate(self, me: str, ref: dict[str, Any], username: str, what: str, role: str | None) -> Room:
-        """`what`: kick, ban, unban, mute, unmute, set_role."""
+    def may_moderate(self, me: str, ref: dict[str, Any], username: str, kind: str, role: str | None) -> Room:
+        """`kind`: kick, ban, unban, mute, unmute, set_role."""
         if username not in self.users:
             raise Refusal("not_found")
-        room = self.named(ref)
+        room = self.find_by_topic_name(ref)
         if me not in room.members:
             raise Refusal("not_found" if room.is_private else "forbidden")
         if room.kind == "direct" or room.members[me] == "member":
@@ -272,18 +273,18 @@ class Model:
         mine, theirs = RANK[room.members[me]], RANK[room.members.get(username)]
         if theirs >= mine or RANK[role] > mine:
             raise Refusal("forbidden")
-        if username not in room.members and what not in ("ban", "unban"):
+        if username not in room.members and kind not in ("ban", "unban"):
             raise Refusal("not_found")
-        if what == "unban" and username not in room.banned:
+        if kind == "unban" and username not in room.banned:
             raise Refusal("not_found")
         return room
 
-    def moderated(self, me: str, room: Room, username: str, what: str, role: str | None) -> None:
-        match what:
+    def apply_moderation(self, me: str, room: Room, username: str, kind: str, role: str | None) -> None:
+        match kind:
             case "kick":
-                room.gone(username)
+                room.remove_member(username)
             case "ban":
-                room.gone(username)
+                room.remove_member(username)
                 room.banned.add(username)
             case "unban":
                 room.banned.discard(username)
@@ -303,12 +304,14 @@ class Model:
 
     # -- messages --------------------------------------------------------------------------------------------------
 
-    def silenced(self, me: str, room: Room) -> bool:
-        """Muted; or blocked by the other in a direct conversation."""
-        return me in room.muted or (room.kind == "direct" and any((one, me) in self.blocks for one in room.members))
+    def may_not_write(self, me: str, room: Room) -> bool:
+        """Whether the user is muted, or blocked by the other member of a direct conversation."""
+        return me in room.muted or (
+            room.kind == "direct" and any((other, me) in self.blocks for other in room.members)
+        )
 
     def may_send(self, me: str, ref: dict[str, Any], client_id: str | None, reply_to: str | None) -> str | None:
-        """The id of the message that this is a retry of, if it is."""
+        """The id of the original message if this is a retry, otherwise None."""
         room = self.find(me, ref)
         if isinstance(room, str):
             if reply_to is not None:
@@ -316,44 +319,44 @@ class Model:
             if (room, me) in self.blocks:
                 raise Refusal("forbidden")
             return None
-        self.entered(me, ref)
+        self.require_member(me, ref)
         if client_id is not None and (before := room.claimed.get((me, client_id))) is not None:
             return before
-        if self.silenced(me, room):
+        if self.may_not_write(me, room):
             raise Refusal("forbidden")
-        if reply_to is not None and all(reply_to != one.id for one in room.log):
+        if reply_to is not None and all(reply_to != message.id for message in room.log):
             raise Refusal("invalid")
         return None
 
-    def sent(self, me: str, ref: dict[str, Any], message: dict[str, Any]) -> None:
-        """A message was acknowledged; the first to a user has made the conversation."""
+    def apply_message(self, me: str, ref: dict[str, Any], message: dict[str, Any]) -> None:
+        """Add an acknowledged message; the first message to a user creates the conversation."""
         room = self.find(me, ref)
         if isinstance(room, str):
             room = Room(message["room_id"], "direct", None, True, {me: "member", room: "member"})
             self.rooms.append(room)
         assert message["room_id"] == room.room_id
-        if message["id"] not in [one.id for one in room.log]:
+        if message["id"] not in [known.id for known in room.log]:
             content: str = message["content"]
             mentions = self.mentioned(room, content)
             room.log.append(
                 Message(message["id"], message["seq"], me, content, message["reply_to"], mentions=mentions)
             )
-            room.log.sort(key=lambda one: one.seq)
+            room.log.sort(key=lambda known: known.seq)
             if message["client_id"] is not None:
                 room.claimed[me, message["client_id"]] = message["id"]
 
     def mentioned(self, room: Room, content: str) -> list[str]:
         return [word[1:] for word in content.split() if word.startswith("@") and word[1:] in room.members]
 
-    def of_member(self, me: str, message_id: str) -> tuple[Room, Message]:
+    def message_for_member(self, me: str, message_id: str) -> tuple[Room, Message]:
         for room, message in self.messages:
             if message.id == message_id and me in room.members:
                 return room, message
         raise Refusal("not_found")
 
     def may_edit(self, me: str, message_id: str) -> tuple[Room, Message]:
-        room, message = self.of_member(me, message_id)
-        if self.silenced(me, room):
+        room, message = self.message_for_member(me, message_id)
+        if self.may_not_write(me, room):
             raise Refusal("forbidden")
         if message.deleted:
             raise Refusal("not_found")
@@ -362,28 +365,28 @@ class Model:
         return room, message
 
     def may_delete(self, me: str, message_id: str) -> tuple[Room, Message]:
-        room, message = self.of_member(me, message_id)
+        room, message = self.message_for_member(me, message_id)
         if message.sender != me and (room.kind == "direct" or room.members[me] == "member"):
             raise Refusal("forbidden")
         return room, message
 
     def may_react(self, me: str, message_id: str) -> tuple[Room, Message]:
-        room, message = self.of_member(me, message_id)
-        if self.silenced(me, room):
+        room, message = self.message_for_member(me, message_id)
+        if self.may_not_write(me, room):
             raise Refusal("forbidden")
         if message.deleted:
             raise Refusal("not_found")
         return room, message
 
-    def edited(self, room: Room, message: Message, content: str) -> None:
+    def apply_edit(self, room: Room, message: Message, content: str) -> None:
         if content != message.content and not message.deleted:
             message.content, message.edited = content, True
             message.mentions = self.mentioned(room, content)
 
-    def deleted(self, message: Message) -> None:
+    def apply_delete(self, message: Message) -> None:
         message.content, message.deleted, message.mentions, message.reactions = "", True, [], {}
 
-    def reacted(self, me: str, message: Message, emoji: str, remove: bool) -> None:
+    def apply_reaction(self, me: str, message: Message, emoji: str, remove: bool) -> None:
         if message.deleted:
             return
         names = message.reactions.pop(emoji, [])

@@ -1,15 +1,15 @@
-"""A client's state, and how answers and events change it: what every client may do, and all it has to.
+"""The state of a client, and how answers and events change it: a complete reference for clients.
 
-Pure: nothing is changed in place, so an earlier state stays what it was. The rules in short:
+Pure: nothing is changed in place, so earlier states stay valid. The rules in short:
 
-* Events change the state. Of the answers only those of the three reading actions do (`with_rooms`, `with_members`,
-  `with_history`): what any other action did comes back as events, to the acting connection too, and its answer may be
-  overtaken by events that are newer than it is.
-* What is in a room's log is ordered by `seq`. A Room snapshot counts everything up to its `last_seq`: an entry at or
-  below that goes to the timeline and changes no count. So a snapshot and events may come in any order.
-* What is not in the log (who comes and goes in a public topic; which rooms one is in) has no order against answers:
-  an answer that such an event may have overtaken is dropped, and asked for again.
-* Nothing of `online` or typing is kept here: they are transient.
+* Events change the state. Of the answers only those of three reading actions do (`with_rooms`, `with_members`,
+  `with_history`): the effects of all other actions arrive as events, also at the acting connection, and an answer
+  may arrive after newer events.
+* The entries of a room's log are ordered by `seq`. A Room snapshot counts everything up to its `last_seq`: an entry
+  at or below that goes to the timeline and changes no count. So a snapshot and events may arrive in any order.
+* Events outside the log (members of public topics; the user's own rooms) have no order against answers: an answer
+  that such an event may have overtaken is dropped, and requested again.
+* `online` and typing are transient and not part of the state.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _GONE = ("left", "kicked", "banned")
 
 
 class Gap(Exception):
-    """An entry came whose predecessor has not: the server must never let it happen."""
+    """An entry arrived before its predecessor, which the server must never let happen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """A room that the user is in."""
+    """A room of the user."""
 
     room_id: str
     kind: str
@@ -43,12 +43,12 @@ class Room:
     last_seq: int
     read_seq: int
     unread: int | None
-    """None: not known until `wanted` has been asked for."""
+    """None: unknown until the pages of `wanted` have been read."""
     last_message: Message | None
 
     @classmethod
     def of(cls, snapshot: Mapping[str, Any]) -> Room:
-        """From a Room as the wire has it."""
+        """Make a room from a Room on the wire."""
         return cls(**{name: snapshot[name] for name in cls.__slots__})
 
 
@@ -66,21 +66,23 @@ class State:
     rooms: Mapping[str, Room] = field(default_factory=dict)
     timelines: Mapping[str, Timeline] = field(default_factory=dict)
     members: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Of the rooms that were opened: username -> role."""
+    """Members of the opened rooms: username -> role."""
     cursors: Mapping[str, int] = field(default_factory=dict)
-    """How far each room's log has been received: what to bring at the next connect."""
+    """How far each room's log has been received; sent at the next connect."""
     live: bool = False
-    """`ready` has come on this connection."""
+    """`ready` has arrived on this connection."""
     unlogged: int = 0
-    """How many events came that no log orders; an answer asked for before the last of them is out of date."""
+    """The number of events outside the logs; an answer requested before the last of them is outdated."""
 
 
 # -- connections and events ------------------------------------------------------------------------------------------
 
 
 def reconnecting(state: State) -> State:
-    """A new connection is about to bring `state.cursors`. After its `ready`, ask for the rooms again (and for the
-    members of public topics that are open): what is not in a log was not replayed."""
+    """The state for a new connection that sends `state.cursors`.
+
+    After `ready`, read the rooms again, and the members of opened public topics: only log entries are replayed.
+    """
     return replace(state, live=False, unlogged=state.unlogged + 1)
 
 
@@ -110,7 +112,7 @@ def apply(state: State, event: str, payload: Mapping[str, Any]) -> State:
 
 
 def _received(state: State, entry: Mapping[str, Any]) -> State:
-    """Note how far a room's log has come. An entry may come again, and none may be left out."""
+    """Advance the cursor of a room. An entry may be repeated, and none may be missing."""
     room_id, seq = entry["room_id"], entry["seq"]
     if seq is None:
         return state
@@ -121,7 +123,7 @@ def _received(state: State, entry: Mapping[str, Any]) -> State:
 
 
 def _message(state: State, message: Message) -> State:
-    """One's own message moves one's read marker to it, on all devices; another's is unread beyond the marker."""
+    """An own message moves the read marker to it, on all devices; a message of another user is unread beyond it."""
     room_id, seq = message["room_id"], message["seq"]
     state = _merge(state, room_id, [message])
     room = state.rooms.get(room_id)
@@ -136,10 +138,10 @@ def _message(state: State, message: Message) -> State:
 
 
 def _changed(state: State, change: Mapping[str, Any]) -> State:
-    """A message is another now: an entry of its own, which nobody has to read.
+    """A change of a message: an entry of its own that does not count as unread.
 
-    It comes with the message as it is, which may be newer than the change: then the later changes are still to come,
-    with a message that is as new or newer.
+    It carries the current message, which may be newer than the change: then later changes follow, with a message that
+    is as new or newer.
     """
     room_id, seq, message = change["room_id"], change["seq"], change["message"]
     state = _merge(state, room_id, [message])
@@ -152,7 +154,7 @@ def _changed(state: State, change: Mapping[str, Any]) -> State:
 
 
 def _entry(state: State, entry: Mapping[str, Any], **changed: Any) -> State:
-    """An entry of any kind: `changed` are the fields of the room that it sets."""
+    """An entry of any kind; `changed` are the fields of the room that it sets."""
     room = state.rooms.get(entry["room_id"])
     if room is None or entry["seq"] <= room.last_seq:
         return state
@@ -160,16 +162,16 @@ def _entry(state: State, entry: Mapping[str, Any], **changed: Any) -> State:
 
 
 def _member(state: State, event: Mapping[str, Any]) -> State:
-    """With a `seq` it is an entry like any other; without one it counts when it comes.
+    """A membership change: with a `seq` an ordinary entry, without one it applies when it arrives.
 
-    Entries that come again after a member list was asked for run up to the head, so the last word on each name is
+    Entries that are repeated after a member list was read continue up to the head, so the last entry of each name is
     the newest one.
     """
     room_id, seq, username, gone = event["room_id"], event["seq"], event["username"], event["change"] in _GONE
     if seq is None:
         state = replace(state, unlogged=state.unlogged + 1)
     listed = state.members.get(room_id)
-    was_there = listed is not None and username in listed
+    was_listed = listed is not None and username in listed
     if listed is not None:
         listed = _drop(listed, username) if gone else _put(listed, username, event["role"])
         state = replace(state, members=_put(state.members, room_id, listed))
@@ -179,7 +181,7 @@ def _member(state: State, event: Mapping[str, Any]) -> State:
     by = -1 if gone else event["change"] == "joined"
     if seq is not None:
         room = replace(room, last_seq=seq, members=room.members + by)
-    elif listed is None or was_there != (not gone):
+    elif listed is None or was_listed != (not gone):
         room = replace(room, members=room.members + by)
     if username == state.me and not gone:
         room = replace(room, role=event["role"])
@@ -187,9 +189,9 @@ def _member(state: State, event: Mapping[str, Any]) -> State:
 
 
 def _room_added(state: State, snapshot: Mapping[str, Any]) -> State:
-    """A room of one's own, new or once more: what was held of it before counts no longer.
+    """A room that the user joined, perhaps again: the earlier state of the room is dropped.
 
-    Before `ready` the replay may still bring entries up to its `last_seq`, so that is no cursor yet.
+    Before `ready` the replay may still bring entries up to its `last_seq`, so that is not a cursor yet.
     """
     room = Room.of(snapshot)
     state = _forget(replace(state, unlogged=state.unlogged + 1), room.room_id)
@@ -199,7 +201,7 @@ def _room_added(state: State, snapshot: Mapping[str, Any]) -> State:
 
 
 def _receipt(state: State, receipt: Mapping[str, Any]) -> State:
-    """One's own read marker moves, forwards only, by another device. (Another's receipt is for ticks.)"""
+    """Another device of the user moves the read marker, forwards only. Receipts of others do not change the state."""
     room = state.rooms.get(receipt["room_id"])
     if receipt["username"] != state.me or room is None or receipt["read_seq"] <= room.read_seq:
         return state
@@ -207,8 +209,7 @@ def _receipt(state: State, receipt: Mapping[str, Any]) -> State:
 
 
 def _ready(state: State, ready: Mapping[str, Any]) -> State:
-    """All that was missed has come: every log is received as far as its room counts. The logs of the rooms in
-    `reset` are not the ones that were held."""
+    """The replay is complete: every log is received up to its room's `last_seq`. Rooms in `reset` start anew."""
     for room_id in ready["reset"]:
         state = _forget(state, room_id)
     heads = {room.room_id: max(room.last_seq, state.cursors.get(room.room_id, 0)) for room in state.rooms.values()}
@@ -219,7 +220,7 @@ def _ready(state: State, ready: Mapping[str, Any]) -> State:
 
 
 def with_rooms(state: State, asked: State, rooms: Sequence[Mapping[str, Any]]) -> State | None:
-    """All of `get_rooms` with `member: true`; `asked` is the state in which it was asked. None: ask again."""
+    """Apply all of `get_rooms` with `member: true`; `asked` is the state at the request. None: request again."""
     if state.unlogged != asked.unlogged:
         return None
     answered = {snapshot["room_id"]: Room.of(snapshot) for snapshot in rooms}
@@ -236,7 +237,7 @@ def with_rooms(state: State, asked: State, rooms: Sequence[Mapping[str, Any]]) -
 
 
 def _newer(state: State, ours: Room, theirs: Room) -> Room:
-    """What is ordered by the log is taken from whoever knows more of it, the rest from the answer."""
+    """Take fields that the log orders from the version with more of the log, the others from the answer."""
     log, other = (theirs, ours) if theirs.last_seq >= ours.last_seq else (ours, theirs)
     unlogged = log if log.is_private else theirs
     newest = replace(log, role=unlogged.role, members=unlogged.members)
@@ -246,17 +247,19 @@ def _newer(state: State, ours: Room, theirs: Room) -> Room:
 
 
 def with_members(state: State, asked: State, room_id: str, members: Sequence[Mapping[str, Any]]) -> State | None:
-    """All of `get_members`: opens the room, whose list is kept from here on. None: ask again."""
+    """Apply all pages of `get_members`: the room is open, and its list is kept. None: request again."""
     room, before = state.rooms.get(room_id), asked.rooms.get(room_id)
     if room is None or before is None:
         return state
     if state.unlogged != asked.unlogged or room.last_seq != before.last_seq:
         return None
-    return replace(state, members=_put(state.members, room_id, {one["username"]: one["role"] for one in members}))
+    return replace(
+        state, members=_put(state.members, room_id, {member["username"]: member["role"] for member in members})
+    )
 
 
 def wanted(state: State) -> dict[str, int]:
-    """What has to be asked for: room_id -> `before` of a page of `history`, until all that is unread is there."""
+    """Pages of `history` to read until all unread messages are known: room_id -> `before`."""
     return {
         room.room_id: _timeline(state, room.room_id).complete_from
         for room in state.rooms.values()
@@ -267,15 +270,15 @@ def wanted(state: State) -> dict[str, int]:
 def with_history(
     state: State, asked: State, room_id: str, before: int | None, page: Mapping[str, Any]
 ) -> State | None:
-    """A page of `history`, the newest or before a seq; it may hold what has not come as an event. None: ask again.
+    """Apply a page of `history`, the newest or before a seq. None: request again.
 
-    A message that an event has told of since it was asked for stays as it was told: the page may be older.
+    A message that an event has brought since the request is kept: the page may be older.
     """
     if state.unlogged != asked.unlogged:
         return None
     room = state.rooms.get(room_id)
     ours, theirs = _timeline(state, room_id).messages, _timeline(asked, room_id).messages
-    new = [one for one in page["messages"] if ours.get(one["seq"]) is theirs.get(one["seq"])]
+    new = [message for message in page["messages"] if ours.get(message["seq"]) is theirs.get(message["seq"])]
     state = _merge(state, room_id, new)
     if room is None or (before is not None and before < _timeline(state, room_id).complete_from):
         return state
@@ -288,7 +291,7 @@ def with_history(
 
 
 def _recounted(state: State, room: Room) -> Room:
-    """Count what lies beyond the read marker, if the timeline reaches back that far."""
+    """Count the unread messages, if the timeline reaches back to the read marker."""
     if room.read_seq >= room.last_seq:
         return replace(room, unread=0)
     timeline = _timeline(state, room.room_id)

@@ -1,4 +1,4 @@
-"""Bugs that the law's test has found, each as a test of its own."""
+"""Bugs that the test of the law has found, each with a test of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.node import RunningNode
 
 
 @pytest.mark.parametrize("is_private", [False, True], ids=["public", "private"])
-async def test_a_device_gets_room_added_for_a_room_that_its_user_rejoined_while_it_was_offline(
+async def test_a_device_gets_room_added_for_a_room_rejoined_while_it_was_offline(
     server: RunningNode, is_private: bool
 ) -> None:
     ana, ben = await server.register("ana"), await server.register("ben")
@@ -28,8 +28,8 @@ async def test_a_device_gets_room_added_for_a_room_that_its_user_rejoined_while_
         async with connected(server.url, ben, device="phone") as phone:
             await enter()
             await host.ask("message", topic_name="plaza", content="hola")
-            heard = await phone.event("message")
-            await phone.ask("delivered", cursors={room["room_id"]: heard["seq"]})
+            received = await phone.event("message")
+            await phone.ask("delivered", cursors={room["room_id"]: received["seq"]})
             await laptop.ask("unsubscribe", topic_name="plaza")
             await phone.event("room_removed")
         await enter()
@@ -39,7 +39,7 @@ async def test_a_device_gets_room_added_for_a_room_that_its_user_rejoined_while_
             assert phone.of("message") == []
 
 
-async def test_a_first_message_that_is_refused_makes_no_conversation(server: RunningNode) -> None:
+async def test_a_refused_first_message_creates_no_conversation(server: RunningNode) -> None:
     ana = await server.register("ana")
     await server.register("ben")
     async with connected(server.url, ana) as client:
@@ -49,8 +49,8 @@ async def test_a_first_message_that_is_refused_makes_no_conversation(server: Run
         assert client.of("room_added") == []
 
 
-async def test_nobody_comes_by_a_link_to_a_group_that_all_have_left(server: RunningNode) -> None:
-    """It ended with the membership of whoever made it; and nobody could let its log be read again."""
+async def test_a_link_to_a_group_without_members_is_not_found(server: RunningNode) -> None:
+    """The link ended with the membership of its maker; nobody could grant access to the log again."""
     ana, ben = await server.register("ana"), await server.register("ben")
     async with connected(server.url, ana) as host, connected(server.url, ben) as guest:
         room = await host.ask("create_conversation", usernames=["ben"], title="viaje")
@@ -84,7 +84,7 @@ async def test_rooms_can_be_listed_by_kind(server: RunningNode) -> None:
             await client.ask("get_rooms", kind="plaza")
 
 
-def test_an_event_behind_an_answer_does_not_wait_for_the_clients_delayed_ack() -> None:
+def test_an_event_after_an_answer_does_not_wait_for_the_delayed_ack_of_the_client() -> None:
     with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
         accepted, _ = listening.accept()
         with accepted:

@@ -16,18 +16,18 @@ from tests.law.machine import Law
 from tests.support.node import NO_TLS, running_node
 
 BENS_PHONE, CLEOS_PHONE = 2, 4
-"""Among the devices with which an example begins."""
+"""Indices among the devices with which an example begins."""
 OTHER, OWN = False, True
-"""By whom: any user's device, or another device of the same user."""
+"""Whether a step is of any user, or of another device of the same user."""
 
 CHANGES = ("edit", "react", "edit", "delete")
 
-pytestmark = pytest.mark.timeout(300)  # what fails is run again and again, until it is small
+pytestmark = pytest.mark.timeout(300)  # Hypothesis repeats a failing example to shrink it
 
 
 @asynccontextmanager
 async def _serving(database_url: str, data_dir: Path) -> AsyncIterator[httpx.AsyncClient]:
-    # One client for all: making one loads the system's certificates, which takes longer than an example's step.
+    # One client for all: each new one loads the system's certificates, which takes longer than a step.
     async with (
         running_node(database_url, data_dir, durability="normal") as node,
         httpx.AsyncClient(base_url=node.url, verify=NO_TLS) as http,
@@ -58,7 +58,7 @@ def _settings(examples: int, steps: int) -> settings:
 
 
 @pytest.mark.parametrize("examples", [5, pytest.param(60, marks=pytest.mark.long)])
-def test_a_snapshot_and_the_events_since_make_the_new_snapshot(
+def test_an_old_snapshot_and_the_events_since_give_the_new_snapshot(
     sqlite_url: str, tmp_path: Path, examples: int
 ) -> None:
     with _law(sqlite_url, tmp_path) as law:
@@ -66,51 +66,58 @@ def test_a_snapshot_and_the_events_since_make_the_new_snapshot(
 
 
 @pytest.mark.long
-def test_so_they_do_on_postgresql(postgresql_url: str, tmp_path: Path) -> None:
+def test_an_old_snapshot_and_the_events_since_give_the_new_snapshot_on_postgresql(
+    postgresql_url: str, tmp_path: Path
+) -> None:
     with _law(postgresql_url, tmp_path) as law:
         run_machine(law, settings=_settings(8, 25))
 
 
 @pytest.mark.parametrize(
-    ("who", "confirmed", "seen", "steps"),
+    ("actor_index", "confirmed", "seen", "steps"),
     [
         (BENS_PHONE, False, 0, [(OTHER, 0, "send", 0, False), (OWN, 0, "read", 0, False)]),
         (BENS_PHONE, False, 0, [(OWN, 0, "leave", 0, False)]),
         (BENS_PHONE, True, 1, [(OWN, 0, "leave", 0, False), (OWN, 0, "join", 0, False)]),
         (CLEOS_PHONE, False, 0, [(OTHER, 0, "invite", 1, False), (OTHER, 0, "send", 1, False)]),
-        (BENS_PHONE, True, 1, [(OWN, 0, "send", 0, False), *((OWN, 0, one, 0, False) for one in CHANGES)]),
-        (CLEOS_PHONE, False, 1, [(OTHER, 2, "send", 2, False), *((OTHER, 2, one, 2, False) for one in CHANGES)]),
+        (BENS_PHONE, True, 1, [(OWN, 0, "send", 0, False), *((OWN, 0, change, 0, False) for change in CHANGES)]),
+        (
+            CLEOS_PHONE,
+            False,
+            1,
+            [(OTHER, 2, "send", 2, False), *((OTHER, 2, change, 2, False) for change in CHANGES)],
+        ),
         (CLEOS_PHONE, True, 1, [(OTHER, 2, "title", 2, False), (OTHER, 2, "title", 2, False)]),
         (CLEOS_PHONE, True, 1, [(OTHER, 2, "promote", 2, True), (OTHER, 2, "promote", 2, False)]),
         (BENS_PHONE, True, 0, [(OTHER, 0, "kick", 0, False), (OWN, 0, "join", 0, False)]),
-        (BENS_PHONE, True, 0, [(OTHER, 0, one, 0, False) for one in ("ban", "send", "unban")]),
+        (BENS_PHONE, True, 0, [(OTHER, 0, step, 0, False) for step in ("ban", "send", "unban")]),
     ],
     ids=[
         "read elsewhere",
-        "lost",
-        "left and come back to",
-        "gained",
+        "room left",
+        "room left and rejoined",
+        "room added",
         "changed",
         "changed in a group",
         "titled",
         "handed over",
-        "kicked and come back",
+        "kicked and rejoined",
         "banned",
     ],
 )
-def test_a_device_that_comes_back_knows_its_rooms_and_markers(
+def test_a_returning_device_knows_its_rooms_and_read_markers(
     sqlite_url: str,
     tmp_path: Path,
-    who: int,
+    actor_index: int,
     confirmed: bool,
     seen: int,
     steps: list[tuple[bool, int, str, int, bool]],
 ) -> None:
-    """Examples that must be among those above, by chance or not."""
+    """Cases that random examples may miss."""
     with _law(sqlite_url, tmp_path) as law:
         example = law()
         example.begin()
         try:
-            example.be_away(who=who, confirmed=confirmed, steps=steps, seen=seen, how="cursors")
+            example.be_away(actor_index=actor_index, confirmed=confirmed, steps=steps, seen=seen, mode="cursors")
         finally:
             example.teardown()

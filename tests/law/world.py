@@ -1,4 +1,4 @@
-"""Devices whose state is made of events alone, held against fresh answers of the server."""
+"""Devices whose state is built from events only, compared with fresh answers of the server."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import httpx
 
 from server.contract.events import EVENTS
 from tests.law import state as states
-from tests.law.model import Model, said
+from tests.law.model import Model, view_of
 from tests.law.state import Room, State
 from tests.support.client import Client
 from tests.support.node import PASSWORD
 
 PAGE = 3
-"""So small that listings have several pages."""
+"""Small, so that listings have several pages."""
 
 
 LOGGED = {name for name, model in EVENTS.items() if {"room_id", "seq"} <= model.model_fields.keys()}
-"""Events of entries, if they have a `seq`."""
+"""Events of entries (if their `seq` is not None)."""
 
 
 class LawClient(Client):
@@ -29,29 +29,29 @@ class LawClient(Client):
         super().__init__(device.url, token, device=device.name, **auth)
         self.device = device
         self.token = token
-        """Of the session that the connection belongs to."""
+        """The token of the connection's session."""
         self.broken: BaseException | None = None
-        self.given_up = False
-        self.heard: dict[str, int] = dict(auth.get("cursors", {}))
+        self.abandoned = False
+        self.last_seqs: dict[str, int] = dict(auth.get("cursors", {}))
 
     async def _event(self, event: str, *args: Any) -> None:
-        if self.given_up:
+        if self.abandoned:
             return
         try:
             await super()._event(event, *args)
-            self._once(event, args[0])
+            self._check_order(event, args[0])
             self.device.state = states.apply(self.device.state, event, args[0])
         except BaseException as problem:
             self.broken = self.broken or problem
 
-    def _once(self, event: str, payload: dict[str, Any]) -> None:
-        """On one connection each entry comes once, and after the one before it."""
+    def _check_order(self, event: str, payload: dict[str, Any]) -> None:
+        """Assert that each entry arrives once, after its predecessor."""
         if event in ("room_added", "room_removed"):
-            self.heard.pop(payload.get("room_id") or payload["room"]["room_id"], None)
+            self.last_seqs.pop(payload.get("room_id") or payload["room"]["room_id"], None)
         elif event in LOGGED and payload["seq"] is not None:
-            before = self.heard.get(payload["room_id"])
+            before = self.last_seqs.get(payload["room_id"])
             assert before is None or payload["seq"] == before + 1, f"{before} is followed by {payload}"
-            self.heard[payload["room_id"]] = payload["seq"]
+            self.last_seqs[payload["room_id"]] = payload["seq"]
 
     async def rooms(self) -> list[dict[str, Any]]:
         return await self._all("get_rooms", "rooms", member=True)
@@ -60,80 +60,83 @@ class LawClient(Client):
         return await self._all("get_members", "members", room_id=room_id)
 
     async def _all(self, action: str, key: str, **fields: Any) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+        items: list[dict[str, Any]] = []
         after: dict[str, Any] = {}
         while True:
             page = await self.ask(action, limit=PAGE, **fields, **after)
-            found += page[key]
+            items += page[key]
             if page["next"] is None:
-                return found
+                return items
             after = {"after": page["next"]}
 
     async def log(self, room_id: str) -> dict[int, dict[str, Any]]:
         """All messages of a room."""
-        found: list[dict[str, Any]] = []
+        messages: list[dict[str, Any]] = []
         more = True
         while more:
-            page = await self.ask("history", room_id=room_id, after=found[-1]["seq"] if found else 0, limit=200)
-            found += page["messages"]
+            page = await self.ask("history", room_id=room_id, after=messages[-1]["seq"] if messages else 0, limit=200)
+            messages += page["messages"]
             more = page["has_more"]
-        return {message["seq"]: message for message in found}
+        return {message["seq"]: message for message in messages}
 
-    async def heard_until_now(self) -> None:
-        """Whatever was written to this connection so far has been applied: an answer comes after it."""
+    async def apply_pending_events(self) -> None:
+        """Apply everything that was written to this connection so far: an answer arrives after it."""
         await self.ask("delivered", cursors={})
-        self.sound()
+        self.raise_if_broken()
 
-    def sound(self) -> None:
+    def raise_if_broken(self) -> None:
         if self.broken is not None:
             raise self.broken
 
 
 class Device:
-    """One installation of a client. It keeps its state while it is away."""
+    """One installation of a client. It keeps its state while it is disconnected."""
 
     def __init__(self, url: str, username: str, name: str, token: str) -> None:
         self.url = url
         self.username = username
         self.name = name
         self.token = token
-        """With which it connects."""
+        """The token for the next connect."""
         self.state = State(username)
         self.client: LawClient | None = None
         self.is_new = True
-        self.came: str | None = None
-        """How it has connected, until it has asked for what is not replayed."""
+        self.connected_by: str | None = None
+        """The mode of the last connect, until `refresh`."""
 
     @property
     def live(self) -> LawClient:
         assert self.client is not None
         return self.client
 
-    async def connect(self, how: str) -> None:
-        """`cursors`: it brings them; `state`: it does not, but has its state; `anew`: it has nothing; `astray`: its
-        cursors are of another log."""
-        how = "anew" if self.is_new else how
+    async def connect(self, mode: str) -> None:
+        """Connect by a mode.
+
+        `cursors`: sends its cursors; `state`: has its state, but sends no cursors; `anew`: has no state; `astray`:
+        sends cursors beyond the logs.
+        """
+        mode = "anew" if self.is_new else mode
         self.is_new = False
-        self.state = State(self.username) if how == "anew" else states.reconnecting(self.state)
+        self.state = State(self.username) if mode == "anew" else states.reconnecting(self.state)
         cursors = dict(self.state.cursors)
-        if how == "astray":
+        if mode == "astray":
             cursors = {room_id: seq + 1000 for room_id, seq in cursors.items()}
-        auth = {"cursors": cursors} if how in ("cursors", "astray") else {}
-        self.came = how
+        auth = {"cursors": cursors} if mode in ("cursors", "astray") else {}
+        self.connected_by = mode
         self.client = LawClient(self, self.token, **auth)
-        if how == "astray":
-            self.client.heard = {}
+        if mode == "astray":
+            self.client.last_seqs = {}
         await self.client.connect()
 
     async def close(self) -> None:
         client, self.client = self.client, None
         if client is not None:
-            client.sound()
-            client.given_up = True
+            client.raise_if_broken()
+            client.abandoned = True
             await client.close()
 
     async def refresh(self) -> None:
-        """Ask for what is not replayed: who is in public topics."""
+        """Read what is not replayed: the rooms, and the members of public topics."""
         settled = None
         while settled is None:
             asked = self.state
@@ -143,7 +146,7 @@ class Device:
         for room_id in list(self.state.members):
             if not self.state.rooms[room_id].is_private:
                 await self.open(room_id)
-        self.came = None
+        self.connected_by = None
 
     async def open(self, room_id: str) -> None:
         settled = None
@@ -154,7 +157,7 @@ class Device:
         self.state = settled
 
     async def complete(self) -> None:
-        """Ask for what the state wants to know."""
+        """Read the pages of history that the state needs."""
         while wanted := states.wanted(self.state):
             for room_id, before in wanted.items():
                 asked = self.state
@@ -163,7 +166,7 @@ class Device:
 
 
 class World:
-    """Some users with some devices each, on a node that others may use too."""
+    """Users with devices, on a node that other examples share."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self.http = http
@@ -194,7 +197,7 @@ class World:
             await device.close()
 
     async def check(self, *, everything: bool = False, unchanged: dict[Device, State] | None = None) -> None:
-        """The law, for every connected device; `everything`: of every room also its messages and members."""
+        """Check the law for every connected device; `everything`: also the messages and members of every room."""
         by_user: dict[str, list[Device]] = {}
         for device in self.connected:
             by_user.setdefault(device.username, []).append(device)
@@ -203,9 +206,9 @@ class World:
             fresh = {snapshot["room_id"]: Room.of(snapshot) for snapshot in await lead.rooms()}
             assert fresh.keys() == self.model.of(username)
             for device in devices:
-                await self._arrived(device, fresh)
+                await self._await_events(device, fresh)
                 if unchanged is not None and device in unchanged:
-                    assert device.state == unchanged[device], "what was refused or only asked has changed a state"
+                    assert device.state == unchanged[device], "a refused or reading action changed a state"
                 await self._check_rooms(device, fresh)
             opened = {room_id for device in devices for room_id in device.state.members}
             unsure = {room.room_id for room in self.model.rooms if room.unsure} & fresh.keys()
@@ -216,9 +219,9 @@ class World:
             for room in self.model.rooms:
                 room.unsure = room.unsure and room.room_id not in fresh
 
-    async def _arrived(self, device: Device, fresh: dict[str, Room]) -> None:
+    async def _await_events(self, device: Device, fresh: dict[str, Room]) -> None:
         client = device.live
-        await client.heard_until_now()
+        await client.apply_pending_events()
 
         def reached() -> bool:
             state = device.state
@@ -230,14 +233,14 @@ class World:
             return client.broken is not None or not behind
 
         await client.until(reached, deadline=5)
-        client.sound()
+        client.raise_if_broken()
 
     async def _check_rooms(self, device: Device, fresh: dict[str, Room]) -> None:
-        if device.came is not None:
+        if device.connected_by is not None:
             await device.complete()
-            if device.came in ("cursors", "state"):
+            if device.connected_by in ("cursors", "state"):
                 self._check_return(device, fresh)
-            if device.came == "cursors":
+            if device.connected_by == "cursors":
                 for room_id in device.state.members:
                     if fresh[room_id].is_private:
                         await self._check_members(fresh[room_id], [device])
@@ -246,10 +249,12 @@ class World:
         assert dict(device.state.rooms) == fresh
 
     def _check_return(self, device: Device, fresh: dict[str, Room]) -> None:
-        """What a device that comes back knows before it asks: all but who is in public topics, and, if it does not
-        bring its cursors, which rooms it has lost."""
+        """Check the state of a returning device before `refresh`.
+
+        It lacks only the members of public topics and, if it sent no cursors, the rooms that it lost.
+        """
         mine = dict(device.state.rooms)
-        if device.came == "state":
+        if device.connected_by == "state":
             mine = {room_id: room for room_id, room in mine.items() if room_id in fresh}
         assert mine.keys() == fresh.keys()
         for room_id, room in mine.items():
@@ -258,8 +263,8 @@ class World:
             assert known == theirs
 
     async def _check_members(self, room: Room, devices: list[Device]) -> None:
-        fresh = {one["username"]: one["role"] for one in await devices[0].live.members(room.room_id)}
-        model = next(one for one in self.model.rooms if one.room_id == room.room_id)
+        fresh = {member["username"]: member["role"] for member in await devices[0].live.members(room.room_id)}
+        model = next(known for known in self.model.rooms if known.room_id == room.room_id)
         assert fresh.keys() == model.members.keys()
         if model.unsure:
             model.members = {username: fresh[username] for username in model.members}
@@ -274,11 +279,11 @@ class World:
 
     async def _check_messages(self, room_id: str, devices: list[Device]) -> None:
         fresh = await devices[0].live.log(room_id)
-        model = next(one for one in self.model.rooms if one.room_id == room_id)
+        model = next(known for known in self.model.rooms if known.room_id == room_id)
         if model.unsure:
             for known in model.log:
                 known.adopt(fresh[known.seq])
-        assert [known.said for known in model.log] == [said(message) for message in fresh.values()]
+        assert [known.view for known in model.log] == [view_of(message) for message in fresh.values()]
         for device in devices:
             timeline = device.state.timelines[room_id]
             for seq, message in fresh.items():

@@ -25,7 +25,7 @@ from tests.support.commits import commits
 from tests.support.node import RunningNode, running_node
 
 SOON_S = 8.0
-"""Far above `PATIENCE_S`, for a busy machine; far below what the store is waited for."""
+"""Far above `PATIENCE_S`, for a busy machine, and far below the timeouts of the store."""
 assert SOON_S * 1000 < BUSY_TIMEOUT_MS < COMMAND_TIMEOUT_S * 1000
 
 
@@ -33,14 +33,14 @@ assert SOON_S * 1000 < BUSY_TIMEOUT_MS < COMMAND_TIMEOUT_S * 1000
 async def breakable(
     url: str, tmp_path: Path
 ) -> AsyncIterator[tuple[RunningNode, Callable[[], None], Callable[[], None]]]:
-    """A node, what makes its store silent, and what ends that."""
+    """A node, a function that makes its store silent, and one that ends the silence."""
     if url.startswith("sqlite"):
-        with closing(sqlite3.connect(make_url(url).database or "", isolation_level=None)) as other:
+        with closing(sqlite3.connect(make_url(url).database or "", isolation_level=None)) as conn:
             async with running_node(url, tmp_path) as node:
-                yield node, lambda: other.execute("BEGIN IMMEDIATE") and None, other.rollback
+                yield node, lambda: conn.execute("BEGIN IMMEDIATE") and None, conn.rollback
     else:
-        async with commits(url) as (way, url_of_way), running_node(url_of_way, tmp_path) as node:
-            yield node, way.freeze, way.thaw
+        async with commits(url) as (link, url_of_link), running_node(url_of_link, tmp_path) as node:
+            yield node, link.freeze, link.thaw
 
 
 async def until(http: httpx.AsyncClient, status: int) -> httpx.Response:
@@ -50,7 +50,7 @@ async def until(http: httpx.AsyncClient, status: int) -> httpx.Response:
         return answer
 
 
-async def test_it_is_answered_soon_although_the_store_is_silent(database_url: str, tmp_path: Path) -> None:
+async def test_readiness_is_answered_soon_while_the_store_is_silent(database_url: str, tmp_path: Path) -> None:
     async with (
         breakable(database_url, tmp_path) as (node, silence, end),
         httpx.AsyncClient(base_url=node.url, timeout=SOON_S) as http,
@@ -65,11 +65,11 @@ async def test_it_is_answered_soon_although_the_store_is_silent(database_url: st
         await until(http, 200)
 
 
-async def test_it_is_no_while_a_change_waits_too_long(
+async def test_readiness_fails_while_a_change_waits_too_long(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "LONGEST_WAIT_S", 0.3)
-    monkeypatch.setattr(health, "KEPT_S", 1e9)  # what was known before does not hide it
+    monkeypatch.setattr(health, "KEPT_S", 1e9)  # the cached probe does not hide the wait
     async with running_node(database_url, tmp_path) as node:
         token = await node.register("omar")
         async with connected(node.url, token) as omar, httpx.AsyncClient(base_url=node.url, timeout=SOON_S) as http:
@@ -83,7 +83,7 @@ async def test_it_is_no_while_a_change_waits_too_long(
             await until(http, 200)
 
 
-async def test_a_queued_change_waits_since_it_was_handed_over_whatever_was_written_before_it(
+async def test_the_age_of_a_queued_change_counts_from_its_hand_over(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "LONGEST_WAIT_S", 0.3)
@@ -94,19 +94,19 @@ async def test_a_queued_change_waits_since_it_was_handed_over_whatever_was_writt
             room_id = (await omar.ask("create", topic_name="noticias"))["room_id"]
             omar_here, room_key = principal(node, "omar"), node.node.hub.key(room_id)
             loop, writer = asyncio.get_running_loop(), node.node.journal
-            seen: list[tuple[float, float]] = []
+            observed: list[tuple[float, float]] = []
             async with store_held(database_url):
                 sent = [writer.hand_over(AppendMessage(omar_here, room_key, text)) for text in ("first", "second")]
                 handed_over = loop.time()
-                sent[0].add_done_callback(lambda _: seen.append((loop.time() - handed_over, writer.age)))
+                sent[0].add_done_callback(lambda _: observed.append((loop.time() - handed_over, writer.age)))
                 await until(http, 503)
             assert [entry["seq"] for entry in await asyncio.gather(*sent)] == [1, 2]
-            ((waited, age),) = seen
+            ((waited, age),) = observed
             assert age >= waited > 0.3
             assert writer.age == 0
 
 
-async def test_it_is_no_for_a_time_after_changes_were_refused_unless_others_are_written(
+async def test_readiness_fails_for_a_time_after_changes_were_refused_until_one_is_written(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (db.postgresql, db.sqlite):
@@ -122,7 +122,7 @@ async def test_it_is_no_for_a_time_after_changes_were_refused_unless_others_are_
             async with store_held(database_url):
                 with pytest.raises(Refused, match="unavailable"):
                     await omar.ask("message", topic_name="noticias", content="x")
-            await node.node.database.probe()  # so it would say yes for what the store says
+            await node.node.database.probe()  # the store itself is fine again
             problem(await http.get("/health/ready"), "unavailable", 503)
             with monkeypatch.context() as later:
                 later.setattr(health, "LONGEST_WAIT_S", 0.1)
@@ -132,7 +132,7 @@ async def test_it_is_no_for_a_time_after_changes_were_refused_unless_others_are_
             assert (await http.get("/health/ready")).status_code == 200
 
 
-async def test_asking_often_probes_the_store_no_more_often(
+async def test_frequent_readiness_checks_do_not_probe_the_store_more_often(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "KEPT_S", 1e9)
@@ -155,7 +155,7 @@ async def test_asking_often_probes_the_store_no_more_often(
             await ask(5, 200)
             await ask(20, 200)
             assert probes <= 1
-            await node.register("omar")  # whatever was written shows the same
+            await node.register("omar")  # a commit proves the same as a probe
             await ask(20, 200)
             assert probes <= 1
             monkeypatch.setattr(health, "KEPT_S", 0.0)
@@ -163,11 +163,11 @@ async def test_asking_often_probes_the_store_no_more_often(
             before = probes
             await ask(20, 503)
             await ask(20, 503)
-            assert probes == before + 1  # they do not queue up behind a store that hangs
+            assert probes == before + 1  # checks do not queue up behind a store that hangs
             end()
 
 
-async def _takes_no_more_connections(server_url: str, name: str, option: str, value: str) -> None:
+async def _alter_database(server_url: str, name: str, option: str, value: str) -> None:
     await asyncio.to_thread(
         postgresql.execute,
         server_url,
@@ -181,7 +181,7 @@ async def _takes_no_more_connections(server_url: str, name: str, option: str, va
     [("SET default_transaction_read_only =", "on", "off"), ("WITH ALLOW_CONNECTIONS", "false", "true")],
     ids=["read only", "no connections"],
 )
-async def test_postgresql_that_refuses_is_unavailable_to_all(
+async def test_while_postgresql_refuses_every_gateway_answers_unavailable(
     postgresql_url: str, postgresql_server: str, tmp_path: Path, option: str, bad: str, good: str
 ) -> None:
     name = postgresql_url.partition("?")[0].rpartition("/")[2]
@@ -192,7 +192,7 @@ async def test_postgresql_that_refuses_is_unavailable_to_all(
         token = await node.register("omar")
         async with connected(node.url, token) as omar:
             await omar.ask("create", topic_name="noticias")
-            await _takes_no_more_connections(postgresql_server, name, option, bad)
+            await _alter_database(postgresql_server, name, option, bad)
             problem(await until(http, 503), "unavailable", 503)
             with pytest.raises(Refused, match="unavailable"):
                 await omar.ask("message", topic_name="noticias", content="x")
@@ -200,6 +200,6 @@ async def test_postgresql_that_refuses_is_unavailable_to_all(
                 "/api/topics", json={"topic_name": "deportes"}, headers={"Authorization": f"Bearer {token}"}
             )
             problem(refused, "unavailable", 503)
-            await _takes_no_more_connections(postgresql_server, name, option, good)
+            await _alter_database(postgresql_server, name, option, good)
             await until(http, 200)
             await omar.ask("message", topic_name="noticias", content="x")

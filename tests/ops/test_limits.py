@@ -18,7 +18,7 @@ from tests.support.client import Client, Refused, connected
 from tests.support.node import running_node
 
 UNLIMITED = {"logout", "register", "login"}
-"""The first must always be possible, the others have limits of their own."""
+"""`logout` must always be possible; the others have limits of their own."""
 
 
 class Clock:
@@ -39,22 +39,22 @@ def _take(window: Window, key: str = "omar") -> bool:
 # -- the window ------------------------------------------------------------------------------------------------------
 
 
-def test_the_rate_holds_in_the_long_run_when_all_come_as_soon_as_they_may() -> None:
+def test_the_rate_holds_in_the_long_run_for_a_client_that_retries_as_soon_as_allowed() -> None:
     clock = Clock()
     window = Window(10, 60, clock)
-    taken: list[float] = []
+    times: list[float] = []
     for _ in range(200):
         if wait := window.wait("omar"):
             assert wait <= 120
             clock.now += wait + 1e-6
-            assert window.wait("omar") == 0, "the wait that was told is enough"
+            assert window.wait("omar") == 0, "the announced wait is long enough"
         window.count("omar")
-        taken.append(clock.now)
-    assert max(sum(1 for other in taken if at <= other < at + 60) for at in taken) < 20
-    assert taken[-1] - taken[0] == pytest.approx(200 / 10 * 60, rel=0.1)
+        times.append(clock.now)
+    assert max(sum(1 for other in times if at <= other < at + 60) for at in times) < 20
+    assert times[-1] - times[0] == pytest.approx(200 / 10 * 60, rel=0.1)
 
 
-def test_a_burst_at_the_turn_of_a_window_is_one_burst() -> None:
+def test_a_burst_across_two_windows_counts_as_one() -> None:
     clock = Clock()
     clock.now = 60 * 20 - 0.1
     window = Window(10, 60, clock)
@@ -79,7 +79,7 @@ def test_each_key_has_its_own_counter_and_unused_keys_take_no_memory() -> None:
     assert len(window) == 0
 
 
-def test_a_refusal_counts_nothing_neither_on_the_user_nor_on_the_connection() -> None:
+def test_a_refused_action_counts_neither_for_the_user_nor_for_the_connection() -> None:
     clock = Clock()
     limits = Limits({Limit.SENDS: "4/minute"}, clock)
 
@@ -92,12 +92,12 @@ def test_a_refusal_counts_nothing_neither_on_the_user_nor_on_the_connection() ->
 
     assert [take("a") for _ in range(5)] == [True, True, False, False, False]
     assert [take("b") for _ in range(5)] == [True, True, False, False, False]
-    assert not take("c"), "the user's"
+    assert not take("c"), "the limit of the user"
     clock.now += 121
     assert take("c")
 
 
-def test_what_weighs_more_counts_as_so_many_and_never_more_than_there_are() -> None:
+def test_a_weight_counts_as_many_actions_and_a_weight_over_the_limit_is_allowed_once() -> None:
     clock = Clock()
     window = Window(10, 60, clock)
     for weight, expected in ((4, 0.0), (4, 0.0), (2, 0.0)):
@@ -116,7 +116,7 @@ def test_what_weighs_more_counts_as_so_many_and_never_more_than_there_are() -> N
 # -- over the wire ---------------------------------------------------------------------------------------------------
 
 
-def test_every_action_says_what_it_counts_as() -> None:
+def test_every_action_but_the_unlimited_ones_has_a_kind_of_limit() -> None:
     assert {action.name for action in Registry(server.actions) if action.limit is None} == UNLIMITED
 
 
@@ -130,7 +130,7 @@ async def _refused(ask: Callable[[], Awaitable[Any]]) -> int:
     return retry_after
 
 
-async def test_sends_beyond_the_rate_are_refused_and_nothing_is_done(sqlite_url: str, tmp_path: Path) -> None:
+async def test_sends_beyond_the_rate_are_refused_without_an_effect(sqlite_url: str, tmp_path: Path) -> None:
     limited = {"rate_limits": "on", "limit_sends": "3/hour"}
     async with running_node(sqlite_url, tmp_path, **limited) as node:
         omar, diego = await node.register("omar"), await node.register("diego")
@@ -144,12 +144,12 @@ async def test_sends_beyond_the_rate_are_refused_and_nothing_is_done(sqlite_url:
             await send(laptop, "2")
             assert 1 <= await _refused(lambda: send(laptop, "lost")) <= 7200  # half of three, rounded up
             await send(phone, "3")
-            await _refused(lambda: send(phone, "lost"))  # of the user's three
+            await _refused(lambda: send(phone, "lost"))  # the limit of the user
             async with httpx.AsyncClient(base_url=node.url, headers={"Authorization": f"Bearer {omar}"}) as http:
                 answer = await http.post("/api/messages", json={"topic_name": "noticias", "content": "lost"})
                 assert (answer.status_code, answer.json()["code"]) == (429, "rate_limited")
                 assert int(answer.headers["Retry-After"]) == answer.json()["details"]["retry_after"] >= 1
-            # The other kinds, and the others, have their own.
+            # Other kinds of actions and other users have limits of their own.
             history = await laptop.ask("history", topic_name="noticias")
             assert [message["content"] for message in history["messages"]] == ["1", "2", "3"]
             assert (await laptop.ask("create", topic_name="otra"))["last_seq"] == 0
@@ -178,7 +178,7 @@ async def test_each_kind_has_its_own_rate_and_a_failure_counts_too(
     ):
         if kind is not Limit.JOINS:
             await omar.ask("create", topic_name="noticias")
-        for expected in (False, True):  # a connection has half
+        for expected in (False, True):  # a connection has half of the user's limit
             answer = await omar.sio.call(action, payload, timeout=30)
             assert (not answer["ok"] and answer["error"]["code"] == "rate_limited") is expected
 
@@ -198,7 +198,7 @@ async def test_logins_and_registrations_have_settings(sqlite_url: str, tmp_path:
             assert [await ask("login", f"nobody{n}") for n in range(7)] == [401] * 6 + [429]
 
 
-async def test_switched_off_there_are_none(sqlite_url: str, tmp_path: Path) -> None:
+async def test_without_rate_limits_no_action_is_refused(sqlite_url: str, tmp_path: Path) -> None:
     limited = {"rate_limits": "off", "limit_reads": "1/hour"}
     async with (
         running_node(sqlite_url, tmp_path, **limited) as node,
@@ -208,7 +208,7 @@ async def test_switched_off_there_are_none(sqlite_url: str, tmp_path: Path) -> N
             await omar.ask("get_rooms")
 
 
-async def test_signs_of_typing_have_a_rate(sqlite_url: str, tmp_path: Path) -> None:
+async def test_typing_has_a_rate(sqlite_url: str, tmp_path: Path) -> None:
     limited = {"rate_limits": "on", "limit_typing": "20/hour"}
     async with (
         running_node(sqlite_url, tmp_path, **limited) as node,
@@ -237,7 +237,7 @@ async def test_a_large_message_counts_by_its_size_and_so_does_a_reaction_that_ca
             await _refused(lambda: diego.ask("react", message_id=large["id"], emoji="🎉"))
 
 
-async def test_a_reaction_counts_eight_times_what_it_has_the_server_send(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_reaction_counts_eight_times_the_size_of_its_event(sqlite_url: str, tmp_path: Path) -> None:
     limited = {"rate_limits": "on", "limit_sends": "20/hour"}
     async with (
         running_node(sqlite_url, tmp_path, **limited) as node,
@@ -263,37 +263,37 @@ async def test_a_large_edit_and_a_large_echo_count_by_their_size(
     ):
         await omar.ask("create", topic_name="noticias")
         sent = await omar.ask("message", topic_name="noticias", content="x")
-        of_what = {"message_id": sent["id"]} if action == "edit" else {}
+        target = {"message_id": sent["id"]} if action == "edit" else {}
         await omar.ask(
-            action, content="x" * 16_384, **of_what
-        )  # an edit counts as 5 of 10; an echo, said and back, as 9
+            action, content="x" * 16_384, **target
+        )  # an edit counts as 5 of 10; an echo, there and back, as 9
         with pytest.raises(Refused, match="rate_limited"):
-            await omar.ask(action, content="y" * 16_384, **of_what)
+            await omar.ask(action, content="y" * 16_384, **target)
         await omar.ask("message", topic_name="noticias", content="x")
 
 
-async def test_what_is_kept_of_a_user_is_counted_in_bytes(sqlite_url: str, tmp_path: Path) -> None:
-    limited = {"rate_limits": "on", "limit_volume": "20000/day"}  # a connection has half
+async def test_the_volume_of_a_user_is_counted_in_stored_bytes(sqlite_url: str, tmp_path: Path) -> None:
+    limited = {"rate_limits": "on", "limit_volume": "20000/day"}  # a connection has half of the user's limit
     async with running_node(sqlite_url, tmp_path, **limited) as node:
         token = await node.register("omar")
 
-        async def say(client: Client, content: str) -> dict[str, Any]:
+        async def send(client: Client, content: str) -> dict[str, Any]:
             return await client.ask("message", topic_name="noticias", content=content)
 
         async with connected(node.url, token) as laptop, connected(node.url, token, device="phone") as phone:
             await laptop.ask("create", topic_name="noticias")
-            sent = await say(laptop, "é" * 2_000)  # 4,256
+            sent = await send(laptop, "é" * 2_000)  # 4,256
             await laptop.ask("edit", message_id=sent["id"], content="x" * 5_000)  # 5,256
-            retry_after = await _refused(lambda: say(laptop, "x" * 500))
+            retry_after = await _refused(lambda: send(laptop, "x" * 500))
             assert 1 <= retry_after <= 2 * 86_400
             await phone.ask("echo", content="x" * 4_000)  # 8,512
-            await _refused(lambda: say(phone, "x" * 2_000))
-            await say(phone, "x" * 500)
+            await _refused(lambda: send(phone, "x" * 2_000))
+            await send(phone, "x" * 500)
             kept = (await laptop.ask("history", topic_name="noticias"))["messages"]
             assert [message["content"] for message in kept] == ["x" * 5_000, "x" * 500]
 
 
-async def test_making_rooms_has_a_rate_of_its_own_and_joining_is_not_counted_with_it(
+async def test_creating_rooms_has_a_rate_of_its_own_that_joining_does_not_use(
     sqlite_url: str, tmp_path: Path
 ) -> None:
     limited = {"rate_limits": "on", "limit_rooms": "8/hour"}
@@ -322,7 +322,9 @@ async def test_making_rooms_has_a_rate_of_its_own_and_joining_is_not_counted_wit
             ]
 
 
-async def test_nobody_is_brought_into_room_after_room_by_a_stranger(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_stranger_can_bring_a_user_into_a_bounded_number_of_rooms_per_hour(
+    sqlite_url: str, tmp_path: Path
+) -> None:
     limited = {"rate_limits": "on", "limit_invites": "3/hour"}
     async with running_node(sqlite_url, tmp_path, **limited) as node:
         omar, diego, _ = [await node.register(name) for name in ("omar", "diego", "satoshi")]

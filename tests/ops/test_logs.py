@@ -35,7 +35,7 @@ SECRET = "Sesame7431"
 
 
 class Log:
-    """What was written."""
+    """The written lines."""
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
@@ -57,13 +57,13 @@ class Log:
         return [line for line in self.lines if line["event"] == event and fields.items() <= line.items()]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Lines wait a moment to be written together."""
+        """Wait for a condition: lines are written in batches."""
         async with asyncio.timeout(DEADLINE_S):
             while not condition():
                 self._written.clear()
                 await self._written.wait()
 
-    async def one(self, event: str, **fields: Any) -> dict[str, Any]:
+    async def only(self, event: str, **fields: Any) -> dict[str, Any]:
         await self.until(lambda: self.of(event, **fields))
         (line,) = self.of(event, **fields)
         return line
@@ -71,7 +71,7 @@ class Log:
 
 @pytest.fixture
 def standard_library() -> Iterator[None]:
-    """Gives the standard library's logging back as it was."""
+    """Restores the configuration of the standard library's logging."""
     root, ours = logging.getLogger(), logging.getLogger("tidings")
     kept = root.handlers[:], root.level, ours.level
     yield
@@ -94,7 +94,7 @@ async def logged(
 
 @action("fail", http="POST /api/fail")
 async def fail(ctx: Context, req: SendMessage) -> Empty:
-    """Fails as a programmer's mistake does, quoting what it was given."""
+    """Fails with an unexpected exception that quotes its payload."""
     try:
         raise KeyError(req.content)
     except KeyError as error:
@@ -113,8 +113,8 @@ async def test_each_action_over_a_live_connection_has_one_line(sqlite_url: str, 
                 await omar.ask("message", topic_name="nothing", content="hola")
             with pytest.raises(Refused):
                 await omar.ask("made up")
-        sent = await log.one("action", action="message", outcome="ok")
-        opened_line = await log.one("connection opened")
+        sent = await log.only("action", action="message", outcome="ok")
+        opened_line = await log.only("connection opened")
         assert sent == {
             "event": "action",
             "level": "info",
@@ -130,28 +130,30 @@ async def test_each_action_over_a_live_connection_has_one_line(sqlite_url: str, 
         }
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", sent["timestamp"])
         assert 0 < sent["duration_ms"] < DEADLINE_S * 1000
-        assert (await log.one("action", action="message", outcome="not_found"))["room"] is None
-        await log.one("action", action="unknown", outcome="unknown_action")
+        assert (await log.only("action", action="message", outcome="not_found"))["room"] is None
+        await log.only("action", action="unknown", outcome="unknown_action")
         assert len({line["request_id"] for line in log.of("action")}) == len(log.of("action")) == 4
         assert (opened_line["user"], opened_line["transport"]) == ("omar", "websocket")
-        closed = await log.one("connection closed")
+        closed = await log.only("connection closed")
         assert closed["connection"] == opened_line["connection"]
         assert closed["reason"]
         assert closed["duration_s"] > 0
 
 
-async def test_the_reason_of_a_close_is_told(sqlite_url: str, tmp_path: Path) -> None:
+async def test_the_reason_of_a_close_is_logged(sqlite_url: str, tmp_path: Path) -> None:
     async with logged(sqlite_url, tmp_path) as (node, log), connected(node.url, await node.register("omar")) as omar:
         await omar.ask("logout")
-        await log.one("connection closed", user="omar", reason="token_revoked")
+        await log.only("connection closed", user="omar", reason="token_revoked")
 
 
-async def test_each_http_request_has_one_line_and_its_answer_the_lines_id(sqlite_url: str, tmp_path: Path) -> None:
+async def test_each_http_request_has_one_line_with_the_request_id_of_its_answer(
+    sqlite_url: str, tmp_path: Path
+) -> None:
     async with logged(sqlite_url, tmp_path) as (node, log), httpx.AsyncClient(base_url=node.url) as http:
         token = await node.register("omar")
         http.headers["Authorization"] = f"Bearer {token}"
         made = await http.post("/api/topics", json={"topic_name": "noticias"})
-        line = await log.one("request", request_id=made.headers["X-Request-Id"])
+        line = await log.only("request", request_id=made.headers["X-Request-Id"])
         assert {name: line[name] for name in ("method", "route", "action", "user", "status", "outcome", "room")} == {
             "method": "POST",
             "route": "/api/topics",
@@ -163,26 +165,28 @@ async def test_each_http_request_has_one_line_and_its_answer_the_lines_id(sqlite
         }
         own = await http.get("/api/me", headers={"X-Request-Id": "from-the-proxy_1"})
         assert own.headers.get_list("X-Request-Id") == ["from-the-proxy_1"]
-        await log.one("request", request_id="from-the-proxy_1", action="me")
+        await log.only("request", request_id="from-the-proxy_1", action="me")
         for insane in ("x" * 65, "two words", 'quo"te', token, ""):
             answer = await http.get("/api/me", headers={"X-Request-Id": insane})
             assert answer.headers["X-Request-Id"] != insane
         lost = await http.get("/api/nothing")
-        assert (await log.one("request", request_id=lost.headers["X-Request-Id"]))["status"] == 404
+        assert (await log.only("request", request_id=lost.headers["X-Request-Id"]))["status"] == 404
         nobody = await http.get("/api/me", headers={"Authorization": "Bearer nonsense"})
-        line = await log.one("request", request_id=nobody.headers["X-Request-Id"])
+        line = await log.only("request", request_id=nobody.headers["X-Request-Id"])
         assert (line["outcome"], line["status"], line["user"]) == ("unauthenticated", 401, None)
-        assert (await log.one("request", action="register", outcome="ok"))["user"] == "omar"
-        assert not log.of("action"), "a request is no action of a connection"
+        assert (await log.only("request", action="register", outcome="ok"))["user"] == "omar"
+        assert not log.of("action"), "a request is not an action of a connection"
         live = await http.get("/health/live")
         scraped = await http.get("/metrics")
         assert live.headers["X-Request-Id"] != scraped.headers["X-Request-Id"]
         await http.get("/api/me", headers={"X-Request-Id": "last"})
-        await log.one("request", request_id="last")
+        await log.only("request", request_id="last")
         assert not [line for line in log.of("request") if line["route"] in ("/health/live", "/metrics")]
 
 
-async def test_a_fault_is_found_by_the_id_that_the_client_was_told(sqlite_url: str, tmp_path: Path) -> None:
+async def test_an_internal_error_is_logged_with_the_request_id_that_the_client_got(
+    sqlite_url: str, tmp_path: Path
+) -> None:
     async with logged(sqlite_url, tmp_path) as (node, log):
         node.node.dispatcher.registry.add(fail.__action__)  # type: ignore[attr-defined]
         token = await node.register("omar")
@@ -191,7 +195,7 @@ async def test_a_fault_is_found_by_the_id_that_the_client_was_told(sqlite_url: s
             with pytest.raises(Refused) as refused:
                 await omar.ask("fail", payload)
         request_id = refused.value.details["request_id"]
-        await log.one("action", action="fail", outcome="internal", request_id=request_id)
+        await log.only("action", action="fail", outcome="internal", request_id=request_id)
         (error,) = [line for line in log.lines if line["level"] == "error"]
         log.writes.clear()
 
@@ -203,7 +207,7 @@ async def test_a_fault_is_found_by_the_id_that_the_client_was_told(sqlite_url: s
             answer = await http.get("/api/me", headers={"Authorization": f"Bearer {token}"})
         assert answer.status_code == 500
         assert answer.json()["details"]["request_id"] == answer.headers["X-Request-Id"]
-        await log.one("request", outcome="internal", request_id=answer.headers["X-Request-Id"])
+        await log.only("request", outcome="internal", request_id=answer.headers["X-Request-Id"])
         (line,) = [line for line in log.lines if line["level"] == "error"]
         assert line["request_id"] == answer.headers["X-Request-Id"]
         assert error["request_id"] == request_id
@@ -212,8 +216,8 @@ async def test_a_fault_is_found_by_the_id_that_the_client_was_told(sqlite_url: s
         assert SECRET not in log.text
 
 
-async def test_no_secret_gets_into_the_log_whatever_clients_do_with_it(sqlite_url: str, tmp_path: Path) -> None:
-    """At the level that tells most. A client may put a password, a token or a message anywhere."""
+async def test_no_secret_gets_into_the_log_wherever_clients_put_it(sqlite_url: str, tmp_path: Path) -> None:
+    """At level debug. A client may put a password, a token or a message anywhere."""
     async with logged(sqlite_url, tmp_path, "debug") as (node, log):
         node.node.dispatcher.registry.add(fail.__action__)  # type: ignore[attr-defined]
         token = await node.register("omar", SECRET)
@@ -254,15 +258,15 @@ async def test_no_secret_gets_into_the_log_whatever_clients_do_with_it(sqlite_ur
             for data in ({**room, "content": SECRET}, {**room, "content": SECRET, SECRET: 1}):
                 await socket.send(json.dumps({"id": SECRET, "action": "message", "data": data}))
             await socket.send(SECRET)
-            await log.one("action", gateway="websocket", outcome="ok")
-            await log.one("action", gateway="websocket", outcome="invalid")
+            await log.only("action", gateway="websocket", outcome="ok")
+            await log.only("action", gateway="websocket", outcome="invalid")
         with contextlib.suppress(WebSocketException):
             await connect(node.url.replace("http", "ws", 1) + f"/{token}-x", proxy=None)
         async with connect(node.url.replace("http", "ws", 1) + f"/{token}", proxy=None) as socket:
             for content in (SECRET, [SECRET]):
                 await socket.send(json.dumps({"action": "message", **room, "content": content}))
-            await log.one("action", gateway="topics", outcome="ok")
-            await log.one("action", gateway="topics", outcome="invalid")
+            await log.only("action", gateway="topics", outcome="ok")
+            await log.only("action", gateway="topics", outcome="invalid")
         async with httpx.AsyncClient(base_url=node.url) as http:
             for username, password in (("omar", SECRET), (SECRET, PASSWORD), ("omar", SECRET + "x")):
                 await http.post("/api/login", json={"username": username, "password": password})
@@ -274,15 +278,15 @@ async def test_no_secret_gets_into_the_log_whatever_clients_do_with_it(sqlite_ur
             await http.request(SECRET.upper(), "/api/me", headers=bearer)
             await http.post("/api/fail", json={**room, "content": SECRET}, headers=bearer)
             await http.get("/api/me", headers=bearer | {"X-Request-Id": "end"})
-        await log.one("request", request_id="end")
+        await log.only("request", request_id="end")
         assert len(log.of("action")) == 19
-        assert len(log.of("request")) == 11  # with the registration, without the method that is none
+        assert len(log.of("request")) == 11  # with the registration, without the request of an invalid method
         for secret in (SECRET, SECRET.upper(), SECRET[:6], token, token.split(".")[1], token.split(".")[2]):
             assert secret not in log.text, [line for line in log.text.splitlines() if secret in line]
 
 
 @pytest.mark.parametrize("level", ["warning", "error"])
-async def test_above_info_there_is_no_line_for_what_goes_well(sqlite_url: str, tmp_path: Path, level: Level) -> None:
+async def test_above_info_successful_actions_are_not_logged(sqlite_url: str, tmp_path: Path, level: Level) -> None:
     async with logged(sqlite_url, tmp_path, level) as (node, log):
         async with connected(node.url, await node.register("omar")) as omar:
             await omar.ask("create", topic_name="noticias")
@@ -292,7 +296,7 @@ async def test_above_info_there_is_no_line_for_what_goes_well(sqlite_url: str, t
         assert len(log.lines) == (2 if level == "warning" else 1)
 
 
-async def test_what_libraries_say_is_a_line_like_the_others_but_not_their_small_talk() -> None:
+async def test_errors_of_libraries_are_logged_as_json_and_their_lesser_messages_are_not() -> None:
     log = Log()
     Logs("debug", write=log.write).take_over()
     for name in ("uvicorn.error", "sqlalchemy.engine", "websockets.server", "asyncio"):
@@ -329,7 +333,7 @@ async def test_log_lines_are_batched_and_urgent_ones_written_immediately() -> No
     assert [line.get("n") for line in log.lines] == [*range(101), None]
 
 
-def test_for_people_a_line_is_no_json() -> None:
+def test_pretty_lines_are_not_json() -> None:
     log = Log()
     logs = Logs("info", write=log.write, pretty=True)
     logs.info("action", user="omar", action="message")
@@ -346,8 +350,8 @@ def test_the_level_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
         Settings(_env_file=None)
 
 
-def test_a_line_of_another_thread_is_written_wherever_a_flush_interrupts_it() -> None:
-    """One line for each instruction of `line`: another thread flushes in front of that instruction."""
+def test_a_line_of_another_thread_is_written_at_whichever_instruction_a_flush_interrupts_it() -> None:
+    """For each instruction of `line`, another thread flushes before that instruction."""
     written: list[bytes] = []
     logs = Logs(write=written.append)
 

@@ -1,4 +1,4 @@
-"""Memory that the C allocator keeps after a peak."""
+"""Memory that the C allocator keeps after a peak is returned."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ HOLE_MIB = 40
 
 
 async def resident_after_a_peak(rounds: int) -> tuple[float, float]:
-    """Resident memory in MiB: with a hole in the heap, and after so many rounds of a `MemoryTrim`."""
+    """Resident memory in MiB: with a hole in the heap, and after rounds of a `MemoryTrim`."""
     process = psutil.Process()
-    # Below the allocator's threshold for mappings of their own.
+    # Smaller than the allocations that get a mapping of their own.
     peak = [bytearray(64 * 1024) for _ in range(HOLE_MIB * 16)]
-    del peak[:-1]  # the last one stands at the end of the heap
+    del peak[:-1]  # the last one keeps the end of the heap in use
     before = process.memory_info().rss
     trimmed = asyncio.Semaphore(0)
 
@@ -40,11 +40,11 @@ async def resident_after_a_peak(rounds: int) -> tuple[float, float]:
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library has no malloc_trim")
 @pytest.mark.parametrize("rounds", [0, 2])
-def test_free_memory_below_an_allocation_is_given_back(rounds: int) -> None:
+def test_free_memory_below_a_live_allocation_is_returned_to_the_system(rounds: int) -> None:
     code = (
         "import asyncio; from tests.ops.test_memory import resident_after_a_peak as run;"
         f"print(*asyncio.run(run({rounds})))"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    before, after = map(float, shown.stdout.split())
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    before, after = map(float, result.stdout.split())
     assert (before - after > HOLE_MIB / 2) is (rounds > 0)

@@ -1,4 +1,4 @@
-"""`/metrics` counts what happened, and no client can make its number of labels grow."""
+"""`/metrics` counts events, and no client can increase its number of labels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Scrape:
                 self.samples[at] = sample.value
 
     def __call__(self, name: str, **labels: str) -> float:
-        """One sample of ours; 0 if there is none."""
+        """The value of a sample of Tidings; 0 if it is missing."""
         return self.samples.get((f"tidings_{name}", frozenset(labels.items())), 0.0)
 
     def names(self) -> set[tuple[str, frozenset[tuple[str, str]]]]:
@@ -45,11 +45,11 @@ async def scrape(node: RunningNode) -> Scrape:
 
 
 async def until(node: RunningNode, name: str, value: float, **labels: str) -> Scrape:
-    """Scrape until it says so: a connection's end is noticed when the client's is."""
+    """Scrape until a sample has a value."""
     async with asyncio.timeout(DEADLINE_S):
-        while (found := await scrape(node))(name, **labels) != value:
+        while (metrics := await scrape(node))(name, **labels) != value:
             pass
-    return found
+    return metrics
 
 
 async def test_actions_are_counted_by_name_and_outcome_over_every_gateway(node: RunningNode) -> None:
@@ -65,25 +65,25 @@ async def test_actions_are_counted_by_name_and_outcome_over_every_gateway(node: 
             await http.post("/api/messages", json={"topic_name": "noticias", "content": "by REST"})
             await http.post("/api/subscriptions", json={"topic_name": "noticias"})
         with pytest.raises(Refused):
-            await omar.ask("suscribe", topic_name="noticias")  # another name of the same
-    found = await scrape(node)
-    assert found("actions_total", action="message", outcome="ok") == 6
-    assert found("actions_total", action="message", outcome="not_found") == 1
-    assert found("actions_total", action="message", outcome="invalid") == 1
-    assert found("actions_total", action="subscribe", outcome="conflict") == 2
-    assert found("actions_total", action="subscribe", outcome="ok") == 0
-    assert found("actions_total", action="register", outcome="ok") == 1
-    assert found("action_seconds_count", action="message") == 8
-    assert found("action_seconds_bucket", action="message", le="+Inf") == 8
-    assert 0 < found("action_seconds_sum", action="message") < DEADLINE_S
-    # Six messages, and what made the accounts and rooms, of which some may share a commit.
-    changes = found("journal_batch_changes_sum")
+            await omar.ask("suscribe", topic_name="noticias")  # an alias of `subscribe`
+    metrics = await scrape(node)
+    assert metrics("actions_total", action="message", outcome="ok") == 6
+    assert metrics("actions_total", action="message", outcome="not_found") == 1
+    assert metrics("actions_total", action="message", outcome="invalid") == 1
+    assert metrics("actions_total", action="subscribe", outcome="conflict") == 2
+    assert metrics("actions_total", action="subscribe", outcome="ok") == 0
+    assert metrics("actions_total", action="register", outcome="ok") == 1
+    assert metrics("action_seconds_count", action="message") == 8
+    assert metrics("action_seconds_bucket", action="message", le="+Inf") == 8
+    assert 0 < metrics("action_seconds_sum", action="message") < DEADLINE_S
+    # Six messages and the creation of the room; some changes may share a commit.
+    changes = metrics("journal_batch_changes_sum")
     assert changes >= 7
-    assert 1 <= found("journal_commit_seconds_count") == found("journal_batch_changes_count")
-    assert found("journal_commit_seconds_sum") > 0
+    assert 1 <= metrics("journal_commit_seconds_count") == metrics("journal_batch_changes_count")
+    assert metrics("journal_commit_seconds_sum") > 0
 
 
-async def test_what_clients_call_things_makes_no_label(node: RunningNode) -> None:
+async def test_names_that_clients_invent_add_no_labels(node: RunningNode) -> None:
     async with connected(node.url, await node.register("omar")) as omar:
         before = await until(node, "connections", 1, gateway="socketio", transport="websocket")
         with pytest.raises(Refused):
@@ -93,39 +93,39 @@ async def test_what_clients_call_things_makes_no_label(node: RunningNode) -> Non
             with pytest.raises(Refused):
                 await omar.ask(f"made up {n}", {"topic_name": f"topic {n}"})
         with pytest.raises(Refused):
-            await omar.ask("login")  # not over a live connection
+            await omar.ask("login")  # REST only
     async with httpx.AsyncClient(base_url=node.url) as http:
         for n in range(50):
             await http.get(f"/api/made-up-{n}")
     after = await scrape(node)
     assert after("actions_total", action="unknown", outcome="unknown_action") == 52
     assert len(once.names() - before.names()) == 1
-    assert len(after.names() - once.names()) <= 1  # the reason for which omar's connection closed
+    assert len(after.names() - once.names()) <= 1  # the reason of the close of omar's connection
     assert "made up" not in after.text
 
 
-async def test_connections_users_and_rooms_are_counted_as_they_are_now(node: RunningNode) -> None:
+async def test_gauges_count_the_current_connections_users_and_rooms(node: RunningNode) -> None:
     tokens = {name: await node.register(name) for name in ("omar", "diego")}
     async with connected(node.url, tokens["omar"]) as omar:
         await omar.ask("create", topic_name="noticias")
         await omar.ask("create", topic_name="otra")
         async with entered(node.url, tokens["omar"]), polling(node.url, tokens["diego"]), opened(node.url):
-            found = await scrape(node)
-            assert found("connections", gateway="socketio", transport="websocket") == 2
-            assert found("connections", gateway="socketio", transport="polling") == 1
-            assert found("connections_half_open") == 1
-            assert found("online_users") == 2
-            assert found("live_rooms") == 2
-            assert found("connections_opened_total", gateway="socketio") == 3
-    found = await until(node, "online_users", 0)
-    assert found("live_rooms") == 0
-    assert found("connections", gateway="socketio", transport="websocket") == 0
-    assert found("connections", gateway="socketio", transport="polling") == 0
-    ended = [value for (name, _), value in found.samples.items() if name == "tidings_connections_closed_total"]
+            metrics = await scrape(node)
+            assert metrics("connections", gateway="socketio", transport="websocket") == 2
+            assert metrics("connections", gateway="socketio", transport="polling") == 1
+            assert metrics("connections_half_open") == 1
+            assert metrics("online_users") == 2
+            assert metrics("live_rooms") == 2
+            assert metrics("connections_opened_total", gateway="socketio") == 3
+    metrics = await until(node, "online_users", 0)
+    assert metrics("live_rooms") == 0
+    assert metrics("connections", gateway="socketio", transport="websocket") == 0
+    assert metrics("connections", gateway="socketio", transport="polling") == 0
+    ended = [value for (name, _), value in metrics.samples.items() if name == "tidings_connections_closed_total"]
     assert sum(ended) == 3
 
 
-async def test_what_was_missed_and_replayed_is_counted(node: RunningNode) -> None:
+async def test_replayed_entries_are_counted(node: RunningNode) -> None:
     tokens = {name: await node.register(name) for name in ("omar", "diego")}
     async with connected(node.url, tokens["omar"]) as omar, connected(node.url, tokens["diego"]) as diego:
         await omar.ask("create", topic_name="noticias")
@@ -134,27 +134,27 @@ async def test_what_was_missed_and_replayed_is_counted(node: RunningNode) -> Non
         for n in range(7):
             await diego.ask("message", topic_name="noticias", content=f"{n}")
         assert (await scrape(node))("replayed_entries_total") == 0
-        async with connected(node.url, tokens["omar"]) as again:
-            assert len(again.of("message")) == 7
+        async with connected(node.url, tokens["omar"]) as returned:
+            assert len(returned.of("message")) == 7
         assert (await scrape(node))("replayed_entries_total") == 7
 
 
-async def test_who_does_not_read_is_seen_to_wait_and_to_be_closed(sqlite_url: str, tmp_path: Path) -> None:
+async def test_the_queue_and_the_close_of_a_slow_consumer_are_counted(sqlite_url: str, tmp_path: Path) -> None:
     async with running_node(sqlite_url, tmp_path) as node:
         tokens = {name: await node.register(name) for name in ("omar", "diego")}
         async with connected(node.url, tokens["diego"]) as diego, entered(node.url, tokens["omar"]) as omar:
             await diego.ask("create", topic_name="noticias")
             await omar.ask("subscribe", {"topic_name": "noticias"})
-            waited = 0.0
+            queued = 0.0
             for _ in range(200):  # 64 MB: more than the kernel holds
                 await _fill(diego)
-                found = await scrape(node)
-                if found("connections_closed_total", reason="slow_consumer"):
+                metrics = await scrape(node)
+                if metrics("connections_closed_total", reason="slow_consumer"):
                     break
-                waited = max(waited, found("connections_queued_bytes"))
-            assert found("connections_closed_total", reason="slow_consumer") == 1
-            assert waited > 0
-            assert found("connections", gateway="socketio", transport="websocket") == 1
+                queued = max(queued, metrics("connections_queued_bytes"))
+            assert metrics("connections_closed_total", reason="slow_consumer") == 1
+            assert queued > 0
+            assert metrics("connections", gateway="socketio", transport="websocket") == 1
 
 
 async def _fill(diego: Client) -> None:
@@ -163,7 +163,7 @@ async def _fill(diego: Client) -> None:
     diego.events.clear()
 
 
-async def test_reasons_of_the_server_are_told_apart(node: RunningNode) -> None:
+async def test_closes_are_counted_by_reason(node: RunningNode) -> None:
     token = await node.register("omar")
     async with entered(node.url, token) as raw:
         await raw.send("not a packet")
@@ -171,12 +171,12 @@ async def test_reasons_of_the_server_are_told_apart(node: RunningNode) -> None:
     async with connected(node.url, token) as omar:
         await omar.ask("logout")
         await asyncio.wait_for(omar.closed.wait(), DEADLINE_S)
-    found = await until(node, "connections_closed_total", 1, reason="token_revoked")
-    assert found("connections_closed_total", reason="shutdown") == 0
-    assert found("online_users") == 0
+    metrics = await until(node, "connections_closed_total", 1, reason="token_revoked")
+    assert metrics("connections_closed_total", reason="shutdown") == 0
+    assert metrics("online_users") == 0
 
 
-async def test_passwords_that_wait_are_seen(sqlite_url: str, tmp_path: Path) -> None:
+async def test_passwords_that_wait_for_bcrypt_are_counted(sqlite_url: str, tmp_path: Path) -> None:
     async with running_node(sqlite_url, tmp_path, options={"bcrypt_rounds": 11}) as node:
         await node.register("omar")
         assert (await scrape(node))("bcrypt_waiting") == 0
@@ -190,7 +190,7 @@ async def test_passwords_that_wait_are_seen(sqlite_url: str, tmp_path: Path) -> 
         assert (await scrape(node))("bcrypt_waiting") == 0
 
 
-async def test_it_says_how_far_the_search_index_is_behind(node: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_lag_of_the_search_index_is_measured(node: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     token = await node.register("omar")
     async with connected(node.url, token) as omar:
@@ -205,7 +205,7 @@ async def test_it_says_how_far_the_search_index_is_behind(node: RunningNode, mon
         assert first("search_behind_seconds") == 0
         now += 20
         await omar.ask("create", topic_name="deportes")
-        for topic_name in ("noticias", "deportes"):  # it is behind since the first message that is not in the index
+        for topic_name in ("noticias", "deportes"):  # the lag counts from the first message that is not indexed
             await omar.ask("message", topic_name=topic_name, content="x")
         now += 10
         second = await scrape(node)
@@ -214,12 +214,12 @@ async def test_it_says_how_far_the_search_index_is_behind(node: RunningNode, mon
 
 
 async def test_the_process_and_the_build_are_named(node: RunningNode) -> None:
-    found = await scrape(node)
-    (build,) = [dict(labels) for name, labels in found.samples if name == "tidings_build_info"]
+    metrics = await scrape(node)
+    (build,) = [dict(labels) for name, labels in metrics.samples if name == "tidings_build_info"]
     assert build["version"] == __version__
-    assert found.samples["process_resident_memory_bytes", frozenset()] > 1e6
-    assert found.samples["process_cpu_seconds_total", frozenset()] > 0
-    assert found("journal_queue_changes") == found("journal_queue_bytes") == 0
+    assert metrics.samples["process_resident_memory_bytes", frozenset()] > 1e6
+    assert metrics.samples["process_cpu_seconds_total", frozenset()] > 0
+    assert metrics("journal_queue_changes") == metrics("journal_queue_bytes") == 0
 
 
 async def test_two_nodes_in_one_process_count_for_themselves(

@@ -81,5 +81,5 @@ def test_a_token_that_can_be_guessed_keeps_the_server_from_starting() -> None:
         ("unix:", False),
     ],
 )
-def test_private_addresses_are_those_that_nobody_elsewhere_has(address: str, own: bool) -> None:
+def test_private_addresses_are_recognized(address: str, own: bool) -> None:
     assert is_private_address(address) is own

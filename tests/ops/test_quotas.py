@@ -1,5 +1,5 @@
-"""Quotas of a user: connections, devices, sessions, rooms, links. Beyond them a request is refused, or the oldest
-goes."""
+"""Quotas of a user (connections, devices, sessions, rooms, links): beyond them, a request fails or the oldest is
+replaced."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import RunningNode, running_node
 
 
-async def _too_large(asked: Awaitable[Any]) -> int:
-    """The limit with which something is refused."""
+async def _too_large(request: Awaitable[Any]) -> int:
+    """The limit that the refusal of a request names."""
     with pytest.raises(Refused) as refused:
-        await asked
+        await request
     assert (refused.value.code, refused.value.error["retryable"]) == ("too_large", False)
     limit = refused.value.details["limit"]
     assert isinstance(limit, int)
@@ -35,12 +35,12 @@ async def _too_large(asked: Awaitable[Any]) -> int:
 
 
 async def _devices(node: RunningNode) -> set[str]:
-    found = select(devices.c.name)
-    return set(await node.node.database.read(lambda conn: conn.scalars(found).all()))
+    names = select(devices.c.name)
+    return set(await node.node.database.read(lambda conn: conn.scalars(names).all()))
 
 
 async def _silent(stack: AsyncExitStack, node: RunningNode, token: str, device: str) -> asyncio.StreamReader:
-    """A connection that is open, and from here on neither reads nor answers."""
+    """An authenticated connection that then neither reads nor answers."""
     address = urlsplit(node.url)
     assert address.hostname is not None
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
@@ -56,7 +56,9 @@ async def _silent(stack: AsyncExitStack, node: RunningNode, token: str, device: 
     return reader
 
 
-async def test_the_oldest_connections_are_replaced_though_they_do_not_answer(sqlite_url: str, tmp_path: Path) -> None:
+async def test_the_oldest_connections_are_replaced_even_if_they_do_not_answer(
+    sqlite_url: str, tmp_path: Path
+) -> None:
     async with running_node(sqlite_url, tmp_path, max_devices=0) as node, AsyncExitStack() as stack:
         token = await node.register("omar")
         crowd = [await _silent(stack, node, token, f"device {n}") for n in range(CONNECTIONS_PER_USER + 3)]
@@ -69,7 +71,7 @@ async def test_the_oldest_connections_are_replaced_though_they_do_not_answer(sql
                 await crowd[3].readuntil(b'"replaced"')
 
 
-async def test_a_new_device_drops_the_one_unseen_for_longest_that_is_not_connected(
+async def test_a_new_device_replaces_the_least_recently_seen_disconnected_one(
     database_url: str, tmp_path: Path
 ) -> None:
     async with running_node(database_url, tmp_path, max_devices=3) as node:
@@ -81,7 +83,7 @@ async def test_a_new_device_drops_the_one_unseen_for_longest_that_is_not_connect
                     pass
             async with connected(node.url, other, device="diego's"):
                 pass
-            for name in ("second", "fourth"):  # so the third is unseen for longest
+            for name in ("second", "fourth"):  # so the third is the least recently seen
                 async with connected(node.url, token, device=name) as client:
                     await client.ask("get_rooms")
             assert await _devices(node) == {"diego's", "oldest, connected", "second", "fourth"}
@@ -90,18 +92,20 @@ async def test_a_new_device_drops_the_one_unseen_for_longest_that_is_not_connect
             )
             assert await node.node.database.read(lambda conn: conn.execute(orphans).scalar()) == 0
             sent = await stays.ask("message", topic_name="noticias", content="hola")
-            async with connected(node.url, token, device="third") as back:  # as a new one: where the others are
-                assert back.of("message") in ([], [sent])
+            async with connected(
+                node.url, token, device="third"
+            ) as returned:  # like a new device, it starts at the furthest cursor
+                assert returned.of("message") in ([], [sent])
                 await stays.ask("message", topic_name="noticias", content="otra")
-                await back.event("message", lambda message: message["content"] == "otra")
-                await back.ask("delivered", cursors={sent["room_id"]: 2})
+                await returned.event("message", lambda message: message["content"] == "otra")
+                await returned.ask("delivered", cursors={sent["room_id"]: 2})
             await stays.ask("message", topic_name="noticias", content="tercera")
-            async with connected(node.url, token, device="third") as back:
-                assert back.contents() == ["tercera"]
+            async with connected(node.url, token, device="third") as returned:
+                assert returned.contents() == ["tercera"]
 
 
-async def test_the_oldest_session_ends_when_there_are_too_many(database_url: str, tmp_path: Path) -> None:
-    options = {"session_check_s": 600}  # it is told, not found out
+async def test_a_new_session_beyond_the_quota_ends_the_oldest(database_url: str, tmp_path: Path) -> None:
+    options = {"session_check_s": 600}  # the notice closes it, not the periodic check
     async with (
         running_node(database_url, tmp_path, options=options, max_sessions=3) as node,
         httpx.AsyncClient() as http,
@@ -121,7 +125,7 @@ async def test_the_oldest_session_ends_when_there_are_too_many(database_url: str
             assert len((await newer.ask("get_sessions"))["sessions"]) == 3
 
 
-async def test_a_user_owns_no_more_topics_and_groups_than_that(database_url: str, tmp_path: Path) -> None:
+async def test_a_user_owns_no_more_topics_and_groups_than_the_quota(database_url: str, tmp_path: Path) -> None:
     async with running_node(database_url, tmp_path, max_topics=2, max_groups=1) as node:
         omar, diego = await node.register("omar"), await node.register("diego")
         async with connected(node.url, omar) as client, connected(node.url, diego) as other:
@@ -131,13 +135,13 @@ async def test_a_user_owns_no_more_topics_and_groups_than_that(database_url: str
             await client.ask("create_conversation", usernames=["diego"], title="us")
             assert await _too_large(client.ask("create_conversation", usernames=["diego"], title="again")) == 1
             await client.ask("create_conversation", usernames=["diego"])
-            await other.ask("create", topic_name="three")  # the name is free: nothing was made
+            await other.ask("create", topic_name="three")  # the name is free: the refused request created nothing
             await other.ask("subscribe", topic_name="one")
             await client.ask("set_role", topic_name="one", username="diego", role="owner")
             await client.ask("create", topic_name="four")
 
 
-async def test_a_user_is_in_no_more_rooms_than_that(database_url: str, tmp_path: Path) -> None:
+async def test_a_user_is_in_no_more_rooms_than_the_quota(database_url: str, tmp_path: Path) -> None:
     async with running_node(database_url, tmp_path, max_rooms=3) as node:
         tokens = [await node.register(name) for name in ("omar", "diego", "ana")]
         async with AsyncExitStack() as stack:
@@ -159,12 +163,14 @@ async def test_a_user_is_in_no_more_rooms_than_that(database_url: str, tmp_path:
                 assert await _too_large(ask) == 3
             await omar.ask("unsubscribe", topic_name="four")
             await omar.ask("join_by_link", code=code)
-            # Nobody is out of reach: who is in many rooms can still be written to.
+            # A user at the quota can still be written to.
             await ana.ask("message", username="omar", content="hola")
             assert (await omar.event("message"))["content"] == "hola"
 
 
-async def test_a_member_has_no_more_invitation_links_into_a_room_than_that(database_url: str, tmp_path: Path) -> None:
+async def test_a_member_has_no_more_invitation_links_to_a_room_than_the_quota(
+    database_url: str, tmp_path: Path
+) -> None:
     async with running_node(database_url, tmp_path, max_links=2) as node:
         omar, diego = await node.register("omar"), await node.register("diego")
         async with connected(node.url, omar) as client, connected(node.url, diego) as other:
@@ -179,11 +185,11 @@ async def test_a_member_has_no_more_invitation_links_into_a_room_than_that(datab
             await client.ask("create_invitation_link", topic_name="one")
 
 
-def test_the_bounds_are_those_of_the_settings() -> None:
+def test_the_default_quotas_equal_the_default_settings() -> None:
     assert Quotas(**Settings(_env_file=None).quotas) == Quotas()
 
 
-async def test_a_bound_of_0_is_none(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_quota_of_0_is_unlimited(sqlite_url: str, tmp_path: Path) -> None:
     bounds = ("devices", "sessions", "rooms", "topics", "groups", "links", "echo_entries")
     async with running_node(sqlite_url, tmp_path, **{f"max_{bound}": 0 for bound in bounds}) as node:
         await node.register("diego")

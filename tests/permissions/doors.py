@@ -1,4 +1,4 @@
-"""One way to ask, over Socket.IO, the plain WebSocket, REST and the dialects."""
+"""One interface to request actions over Socket.IO, the plain WebSocket, REST and the dialects."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.support.client import DEADLINE_S, REGISTRY, LiveClient
 
 
 class Door:
-    """Answers with the data, or with the error."""
+    """A signed-in client of one gateway."""
 
     def __init__(self, name: str, live: LiveClient | None = None, http: httpx.AsyncClient | None = None) -> None:
         self.name = name
         self._live, self._http = live, http
 
     def has(self, act: Act, room: str) -> bool:
-        """Whether it can be asked this way."""
+        """Whether the gateway offers the act."""
         found = REGISTRY.get(act.action)
         assert found is not None
         return found.live if self._live is not None else found.http is not None
@@ -31,20 +31,23 @@ class Door:
     async def error(
         self, action: str, fields: dict[str, Any], topic_name: str | None = None
     ) -> dict[str, Any] | None:
-        """Ask; the error's `code`, `message` and `details`, or None. `topic_name`: of the room, if it has one."""
+        """Request an action; returns `code`, `message` and `details` of the error, or None.
+
+        `topic_name`: that of the room, if it has one.
+        """
         if self._live is not None:
             answer = await self._live.call(action, fields)
             return None if answer["ok"] else {name: answer["error"][name] for name in ("code", "message", "details")}
         assert self._http is not None
-        came = await request(self._http, action, fields)
-        if came.is_success:
+        answer = await request(self._http, action, fields)
+        if answer.is_success:
             return None
-        body = came.json()
+        body = answer.json()
         return {"code": body["code"], "message": body["detail"], "details": body["details"]}
 
 
 async def request(http: httpx.AsyncClient, action: str, fields: dict[str, Any]) -> httpx.Response:
-    """Ask over REST, by the registry's route."""
+    """Request an action over REST, by its route in the registry."""
     found = REGISTRY.get(action)
     assert found is not None
     assert found.http is not None
@@ -65,13 +68,13 @@ class _Frames(Door):
         super().__init__(name)
         self._socket = socket
 
-    async def tell(self, is_answer: Callable[[dict[str, Any]], bool], **frame: Any) -> dict[str, Any]:
-        """Say a frame, and wait for its answer among what is pushed."""
+    async def exchange(self, is_answer: Callable[[dict[str, Any]], bool], **frame: Any) -> dict[str, Any]:
+        """Send a frame, and wait for its answer among pushed frames."""
         await self._socket.send(json.dumps(frame))
         while True:
-            came: dict[str, Any] = json.loads(await asyncio.wait_for(self._socket.recv(), DEADLINE_S))
-            if is_answer(came):
-                return came
+            received: dict[str, Any] = json.loads(await asyncio.wait_for(self._socket.recv(), DEADLINE_S))
+            if is_answer(received):
+                return received
 
 
 class ByTopics(_Frames):
@@ -83,9 +86,9 @@ class ByTopics(_Frames):
     async def error(
         self, action: str, fields: dict[str, Any], topic_name: str | None = None
     ) -> dict[str, Any] | None:
-        said = {name: value for name, value in fields.items() if name not in ("room_id", "topic_name")}
-        said["topic_name"] = topic_name or fields["room_id"]
-        answer = await self.tell(lambda frame: "status" in frame, action=action, **said)
+        request_fields = {name: value for name, value in fields.items() if name not in ("room_id", "topic_name")}
+        request_fields["topic_name"] = topic_name or fields["room_id"]
+        answer = await self.exchange(lambda frame: "status" in frame, action=action, **request_fields)
         return None if answer["status"] == "ok" else {"code": answer["code"]}
 
 
@@ -100,7 +103,7 @@ class ByRooms(_Frames):
     async def error(
         self, action: str, fields: dict[str, Any], topic_name: str | None = None
     ) -> dict[str, Any] | None:
-        answer = await self.tell(
+        answer = await self.exchange(
             lambda frame: frame["type"] == action,
             token=self._token,
             action=action,
@@ -110,7 +113,7 @@ class ByRooms(_Frames):
 
 
 class ByMessenger(Door):
-    """Its endpoints; what they refuse is told by the status."""
+    """The endpoints of the messenger, which report errors by the status."""
 
     def has(self, act: Act, room: str) -> bool:
         return act.action in ("message", "history", "edit", "delete")

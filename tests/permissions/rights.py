@@ -1,4 +1,4 @@
-"""Who may do what, said once more and independently of the server's table: from the contract, in its words."""
+"""The permissions, written a second time from the contract, independently of the server's table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 PUBLIC, PRIVATE, GROUP, DIRECT = ROOMS = ("public topic", "private topic", "group", "direct conversation")
 INSIDE = ("member", "muted", "moderator", "owner")
 OUTSIDE = ("stranger", "removed", "banned", "admin")
-"""Administrators have no rights in rooms; what they do has actions of its own."""
+"""Administrators have no rights in rooms; they have actions of their own."""
 CALLERS = (*INSIDE, *OUTSIDE)
 
 MEMBERS = {"read", "send", "edit own", "delete own", "react", "type", "leave", "invite"}
@@ -25,12 +25,12 @@ IMPOSSIBLE = {
     GROUP: set(),
     DIRECT: {"invite", "leave"},
 }
-"""What nobody may do in such a room."""
+"""The rights that nobody has in a kind of room."""
 
 
 @dataclass(frozen=True)
 class Act:
-    """One thing to ask: an action, its payload with the world's placeholders, and the right that it takes."""
+    """One request: an action, its payload with the world's placeholders, and the right that it needs."""
 
     action: str
     right: str
@@ -47,7 +47,7 @@ def _on(action: str, right: str, user: str, **fields: Any) -> Act:
     return Act(action, right, {"username": user, **fields})
 
 
-# In an order in which a message is deleted last.
+# Ordered so that a message is deleted last.
 ACTS = (
     Act("history", "read"),
     Act("get_members", "read"),
@@ -111,19 +111,19 @@ TABLE = {
     "mute": ("mute", "moderate"),
     "set a role": ("set_role", "moderate"),
 }
-"""The columns of the documented table: for each, the action and the right of the act that shows it."""
+"""The columns of the documented table: for each, the action and the right of the act that tests it."""
 WITHOUT_A_ROOM = {"create"}
-"""Actions with a field that names a room, but a new one."""
+"""Actions whose field names a new room."""
 
 
 def codes(action: str) -> set[str]:
-    """The codes with which the action is refused to somebody, in some room."""
+    """The codes with which the action is refused, over all callers and rooms."""
     cells = [(act, room, caller) for act in ACTS if act.action == action for room in ROOMS for caller in CALLERS]
     return {expected(*cell) for cell in cells if exists(*cell)} - {"ok"}
 
 
 def exists(act: Act, room: str, caller: str) -> bool:
-    """Whether there is such a cell: names are topics', links private rooms', and an owner has nobody above."""
+    """Whether the cell exists: only topics have names, only private rooms links, and no one is above an owner."""
     if act.by in ("topic_name",) or act.action == "admin_delete_topic":
         return room in (PUBLIC, PRIVATE)
     if act.by == "link":
@@ -132,7 +132,7 @@ def exists(act: Act, room: str, caller: str) -> bool:
 
 
 def expected(act: Act, room: str, caller: str) -> str:
-    """`ok`, or the code with which it is refused."""
+    """`ok`, or the code of the refusal."""
     if act.right == "anybody":
         return "ok"
     if act.right == "administrate":
@@ -140,7 +140,7 @@ def expected(act: Act, room: str, caller: str) -> str:
     if caller in INSIDE:
         return _inside(act, room, caller)
     if act.by in ("own", "theirs") or act.right in ("link", "pending"):
-        return "not_found"  # what is named by its own id is not for them to know, wherever it is
+        return "not_found"  # an outsider may not know a message or link, in any room
     if act.right == "join by link":
         return "forbidden" if caller == "banned" else "ok"
     if room != PUBLIC:
@@ -156,6 +156,6 @@ def _inside(act: Act, room: str, caller: str) -> str:
     if act.right in ("see", "enter", "pending", "link"):
         return "ok"
     if act.right == "moderate outsiders" and caller in ("moderator", "owner") and room != DIRECT:
-        return "not_found"  # they are not in the room, which is no secret to who is
-    role = "member" if room == DIRECT else caller  # the two are members there, and nobody can mute the other
+        return "not_found"  # members may know that the subject is not in the room
+    role = "member" if room == DIRECT else caller  # both are members, and neither can mute the other
     return "ok" if act.right in MAY[role] - IMPOSSIBLE[room] else "forbidden"

@@ -44,23 +44,25 @@ async def lite(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("doors", [DOORS[:1], pytest.param(DOORS, marks=pytest.mark.long)], ids=["one", "all"])
-async def test_who_may_do_what_by_every_door(lite: RunningNode, doors: tuple[str, ...]) -> None:
-    await _ask_everything(lite, doors)
+async def test_every_act_of_every_caller_has_its_documented_outcome_over_every_gateway(
+    lite: RunningNode, doors: tuple[str, ...]
+) -> None:
+    await _request_everything(lite, doors)
 
 
 @pytest.mark.long
-async def test_the_dialects_give_nobody_another_right(lite: RunningNode) -> None:
-    await _ask_everything(lite, DIALECTS)
+async def test_every_act_has_the_same_outcome_over_the_dialects(lite: RunningNode) -> None:
+    await _request_everything(lite, DIALECTS)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(240)
-async def test_who_may_do_what_on_postgresql(postgresql_url: str, tmp_path: Path) -> None:
+async def test_every_act_has_the_same_outcome_on_postgresql(postgresql_url: str, tmp_path: Path) -> None:
     async with running_node(postgresql_url, tmp_path, durability="normal") as node:
-        await _ask_everything(node, DOORS[:1])
+        await _request_everything(node, DOORS[:1])
 
 
-async def _ask_everything(node: RunningNode, doors: tuple[str, ...]) -> None:
+async def _request_everything(node: RunningNode, doors: tuple[str, ...]) -> None:
     world = await World(node).make(len(doors))
     wrong = []
     for caller in CALLERS:
@@ -68,7 +70,7 @@ async def _ask_everything(node: RunningNode, doors: tuple[str, ...]) -> None:
             for number, name in enumerate(doors):
                 door = await _open(stack, node, name, caller, world.tokens[caller])
                 for room in ROOMS:
-                    wrong += await _ask(world, door, number, room, caller)
+                    wrong += await _request(world, door, number, room, caller)
     assert not wrong, f"{len(wrong)} cells, of them:\n" + "\n".join(wrong[:40])
 
 
@@ -90,18 +92,18 @@ async def _open(stack: AsyncExitStack, node: RunningNode, name: str, caller: str
     return Door(name, live=await stack.enter_async_context(connect(node.url, token)))
 
 
-async def _ask(world: World, door: Door, number: int, room: str, caller: str) -> list[str]:
-    """Ask every act; what is refused must change nothing, what is done is taken back."""
+async def _request(world: World, door: Door, number: int, room: str, caller: str) -> list[str]:
+    """Request every act: a refused one must change nothing, a successful one is undone."""
     place, wrong = world.places[room, caller], []
     for act in (act for act in ACTS if exists(act, room, caller) and door.has(act, room)):
-        want = expected(act, room, caller)
+        outcome = expected(act, room, caller)
         before, head = await world.kept(place), await world.entries(place)
-        if act.right == "administrate" and want == "ok":
-            continue  # there would be no room to put back: tests/accounts has it
+        if act.right == "administrate" and outcome == "ok":
+            continue  # it would remove the room; tests/accounts covers it
         error = await door.error(act.action, world.fields(act, room, caller, number), place.topic_name)
         code = "ok" if error is None else error["code"]
-        if code != want:
-            wrong.append(f"{caller}, {room}, {door.name}: {act.label}: {code}, expected {want}")
+        if code != outcome:
+            wrong.append(f"{caller}, {room}, {door.name}: {act.label}: {code}, expected {outcome}")
         if await world.kept(place) != before:
             if code != "ok":
                 wrong.append(f"{caller}, {room}, {door.name}: {act.label}: refused, but changed something")
@@ -111,41 +113,41 @@ async def _ask(world: World, door: Door, number: int, room: str, caller: str) ->
     return wrong
 
 
-def test_every_action_that_names_a_room_is_asked() -> None:
+def test_every_action_that_names_a_room_is_among_the_acts() -> None:
     names = {"room_id", "topic_name", "message_id", "code", "cursors"}
     about = {
-        found.name
-        for found in REGISTRY
-        if names & set(found.request.model_fields) or issubclass(found.request, (RoomRef, SubjectInRoom))
+        action.name
+        for action in REGISTRY
+        if names & set(action.request.model_fields) or issubclass(action.request, (RoomRef, SubjectInRoom))
     }
     assert about - WITHOUT_A_ROOM <= {act.action for act in ACTS}
 
 
-def test_the_documented_table_is_what_happens() -> None:
-    """docs/protocol.md prints the server's table; what happens is asked above."""
+def test_the_documented_table_equals_the_tested_outcomes() -> None:
+    """docs/protocol.md prints the server's table; the tests above request every act."""
     page = (generate.ROOT / "docs/protocol.md").read_text("utf-8")
     lines = page.partition("<!-- generated: permissions -->\n")[2].partition("<!-- /generated -->")[0].splitlines()
     head, _, *rows = ([cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines)
     assert head[2:] == list(TABLE) == [str(need) for need in Permission]
-    said: dict[tuple[str, str], list[str]] = {}
-    for room, who, *cells in rows:
-        for one in who.split(", "):
-            said[room, "stranger" if one == "not a member" else one] = cells
-    assert {room for room, _ in said} == set(ROOMS)
-    for (room, caller), cells in said.items():
+    documented: dict[tuple[str, str], list[str]] = {}
+    for room, callers, *cells in rows:
+        for caller in callers.split(", "):
+            documented[room, "stranger" if caller == "not a member" else caller] = cells
+    assert {room for room, _ in documented} == set(ROOMS)
+    for (room, caller), cells in documented.items():
         for need, cell in zip(TABLE, cells, strict=True):
             if need == "join" and room in (GROUP, DIRECT):
-                continue  # one comes in by invitation
-            happens = expected(_act(*TABLE[need]), room, caller)
-            assert ("ok" if cell == "yes" else cell) == happens, (room, caller, need)
+                continue  # these rooms are entered by invitation
+            outcome = expected(_act(*TABLE[need]), room, caller)
+            assert ("ok" if cell == "yes" else cell) == outcome, (room, caller, need)
 
 
 def _act(action: str, right: str) -> Act:
     return next(act for act in ACTS if (act.action, act.right) == (action, right))
 
 
-def test_no_cell_is_missing() -> None:
+def test_the_matrix_is_complete() -> None:
     cells: list[Any] = [(act, room, caller) for act in ACTS for room in ROOMS for caller in CALLERS]
-    asked = [cell for cell in cells if exists(*cell)]
-    assert {expected(*cell) for cell in asked} == {"ok", "forbidden", "not_found", "conflict"}
-    assert len(asked) > 1000
+    tested = [cell for cell in cells if exists(*cell)]
+    assert {expected(*cell) for cell in tested} == {"ok", "forbidden", "not_found", "conflict"}
+    assert len(tested) > 1000

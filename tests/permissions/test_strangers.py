@@ -28,7 +28,7 @@ MISSING = {
     "code": "none",
     "after": "0" * 24,
 }
-"""What there is not, by the field that names it."""
+"""A value that does not exist, by the field that holds it."""
 
 
 @pytest.fixture
@@ -48,16 +48,16 @@ async def test_outsiders_cannot_distinguish_a_private_room_from_a_missing_one(li
                     if expected(act, room, caller) != "not_found":
                         continue
                     fields = world.fields(act, room, caller, 0)
-                    for given in [fields, *_named_otherwise(act, fields, room, caller)]:
-                        missing = given | {name: MISSING[name] for name in MISSING.keys() & given.keys()}
-                        here, nowhere = await door.error(act.action, given), await door.error(act.action, missing)
-                        assert here == nowhere, (caller, room, act.label, given)
+                    for payload in [fields, *_by_topic_name(act, fields, room, caller)]:
+                        missing = payload | {name: MISSING[name] for name in MISSING.keys() & payload.keys()}
+                        private, absent = await door.error(act.action, payload), await door.error(act.action, missing)
+                        assert private == absent, (caller, room, act.label, payload)
                         compared += 1
     assert compared > 200
 
 
-def _named_otherwise(act: Act, fields: dict[str, Any], room: str, caller: str) -> list[dict[str, Any]]:
-    """The same of a private topic by its name."""
+def _by_topic_name(act: Act, fields: dict[str, Any], room: str, caller: str) -> list[dict[str, Any]]:
+    """For a private topic, the same payload with its name instead of its id."""
     found = REGISTRY.get(act.action)
     assert found is not None
     if room != PRIVATE or "room_id" not in fields or "topic_name" not in found.request.model_fields:
@@ -66,8 +66,8 @@ def _named_otherwise(act: Act, fields: dict[str, Any], room: str, caller: str) -
     return [{**rest, "topic_name": f"{room} {caller}"}]
 
 
-async def _nobodies(node: RunningNode) -> dict[str, tuple[str | None, str]]:
-    """Who is let in by no door: their token, and the code that they get."""
+async def _unauthenticated(node: RunningNode) -> dict[str, tuple[str | None, str]]:
+    """Callers without a valid token: their token, and the error code that they get."""
     revoked, disabled = await node.register("revoked"), await node.register("disabled")
     claims = jwt.decode(await node.register("expired"), options={"verify_signature": False})
     expired = jwt.encode(claims | {"exp": claims["iat"]}, node.node.settings.signing_key(), algorithm="HS256")
@@ -85,21 +85,21 @@ async def _nobodies(node: RunningNode) -> dict[str, tuple[str | None, str]]:
     }
 
 
-async def test_who_is_nobody_is_refused_when_connecting(lite: RunningNode) -> None:
-    for who, (token, code) in (await _nobodies(lite)).items():
-        # Without a token it is the payload that is wrong, or right but of nobody.
+async def test_an_unauthenticated_caller_is_refused_when_connecting(lite: RunningNode) -> None:
+    for caller, (token, code) in (await _unauthenticated(lite)).items():
+        # Without a token the plain WebSocket finds the payload invalid, Socket.IO the caller unauthenticated.
         codes = {code} if token is not None else {"invalid", "unauthenticated"}
         client = Client(lite.url, token)
         with pytest.raises(SocketIOConnectionError):
             await client.connect()
-        assert client.refusal["data"]["code"] in codes, who
+        assert client.refusal["data"]["code"] in codes, caller
 
         plain = PlainClient(lite.url, token)
         with pytest.raises(Refused) as refused:
             await plain.connect()
-        assert refused.value.code in codes, who
+        assert refused.value.code in codes, caller
         await plain.closed.wait()
-        assert plain.socket.close_code == 4401, who
+        assert plain.socket.close_code == 4401, caller
         if token is None:
             continue
         url = lite.url.replace("http", "ws", 1) + f"/ws?token={token}"
@@ -108,17 +108,17 @@ async def test_who_is_nobody_is_refused_when_connecting(lite: RunningNode) -> No
             with contextlib.suppress(ConnectionClosed):
                 while True:
                     frames.append(str(await socket.recv()))
-        assert [code in frame for frame in frames] == [True], who
-        assert socket.close_code == 4401, who
+        assert [code in frame for frame in frames] == [True], caller
+        assert socket.close_code == 4401, caller
 
 
-async def test_who_is_nobody_is_refused_by_every_route(lite: RunningNode) -> None:
+async def test_an_unauthenticated_caller_is_refused_by_every_route(lite: RunningNode) -> None:
     routed = [found for found in REGISTRY if found.http is not None and not found.anonymous]
     assert len(routed) > 40
-    for who, (token, code) in (await _nobodies(lite)).items():
+    for caller, (token, code) in (await _unauthenticated(lite)).items():
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         async with httpx.AsyncClient(base_url=lite.url, verify=NO_TLS, headers=headers, timeout=30) as http:
             for found in routed:
                 fields = dict.fromkeys(found.request.model_fields, "x")
                 answer = await request(http, found.name, fields)
-                assert (answer.status_code, answer.json()["code"]) == (401, code), (who, found.name)
+                assert (answer.status_code, answer.json()["code"]) == (401, code), (caller, found.name)

@@ -1,4 +1,4 @@
-"""Every room with every caller in it, made through the journal, and put back as it was after each change."""
+"""A room of each kind for every caller, created through the journal, and restored after each change."""
 
 from __future__ import annotations
 
@@ -26,47 +26,47 @@ from tests.support.node import RunningNode
 
 OTHERS = ("chief", "deputy", "target", "barred", "guest")
 WROTE = (*INSIDE, "removed", "banned")
-"""Callers who are or were members, and wrote then."""
+"""Callers who are or were members and have written."""
 _KEPT: tuple[Table, ...] = (members, bans, mutes, read_markers, invitation_links)
 _OF_ROOM = ("members", "title", "name_key", "topic_name", "is_private")
 
 
 @dataclass
 class Place:
-    """A room of the world, with what acts need that name something in it."""
+    """A room of the world, with the messages and links that acts name."""
 
     key: int
     room_id: str
     topic_name: str | None
     own: list[str] = field(default_factory=list)
-    """Messages of the caller; made up ones, for who never wrote there."""
+    """Messages of the caller; empty if the caller never wrote."""
     theirs: list[str] = field(default_factory=list)
-    """Messages of target."""
+    """Messages of the user `target`."""
     links: list[str] = field(default_factory=list)
 
 
 class World:
-    """`places[room, caller]`: for each caller a room of each kind, in which they are what they are called.
+    """`places[room, caller]`: for each caller a room of each kind, in which the caller has the role of that name.
 
-    Chief owns it (but for the owner's), deputy moderates it, target is a member, barred is banned, guest is not in
-    it. A direct conversation is the caller's with target, that of a caller outside chief's with target: there,
-    whoever moderates or is muted elsewhere is but one of the two.
+    Chief owns the room (except the owner's), deputy moderates it, target is a member, barred is banned, and guest is
+    not in it. A direct conversation is between the caller and target, or, for a caller outside, between chief and
+    target; a moderator or muted caller has no such role there.
     """
 
     def __init__(self, node: RunningNode) -> None:
         self._journal, self._db, self._auth = node.node.journal, node.node.database, node.node.auth
         self.tokens: dict[str, str] = {}
-        self.who: dict[str, Principal] = {}
+        self.principals: dict[str, Principal] = {}
         self.places: dict[tuple[str, str], Place] = {}
 
     async def make(self, doors: int) -> World:
-        """`doors`: by how many ways each caller will ask; for each there are messages and a link to use up."""
+        """`doors`: the number of gateways; each has messages and a link of its own to use up."""
         await self._db.write(_add_users)
         for name in (*CALLERS, *OTHERS):
             self.tokens[name], _ = await self._auth.sign_in(await self._auth.user(name))
-            self.who[name] = await self._auth.authenticate(self.tokens[name])
+            self.principals[name] = await self._auth.authenticate(self.tokens[name])
         cells = [(room, caller) for room in ROOMS for caller in CALLERS]
-        keys = [_key(made) for made in await self._write(self._create(*cell) for cell in cells)]
+        keys = [_key(result) for result in await self._write(self._create(*cell) for cell in cells)]
         rows = await self._db.read(lambda conn: conn.execute(select(rooms)).all())
         row = {row.id: row for row in rows}
         self.places = {
@@ -81,20 +81,21 @@ class World:
         for _ in range(doors):
             writers = [cell for cell in cells if cell[1] in (WROTE if cell[0] != DIRECT else INSIDE)]
             own = await self._write(
-                AppendMessage(self.who[cell[1]], self.places[cell].key, "hola") for cell in writers
+                AppendMessage(self.principals[cell[1]], self.places[cell].key, "hola") for cell in writers
             )
             theirs = await self._write(
-                AppendMessage(self.who["target"], self.places[cell].key, "hola") for cell in cells
+                AppendMessage(self.principals["target"], self.places[cell].key, "hola") for cell in cells
             )
             for cell, message in zip(writers, own, strict=True):
                 self.places[cell].own.append(message["id"])
             for cell, message in zip(cells, theirs, strict=True):
                 self.places[cell].theirs.append(message["id"])
             linked = [cell for cell in many if cell[0] != PUBLIC]
-            made = await self._write(
-                memberships.CreateLink(self.who["target"], self.places[cell].key, None, None) for cell in linked
+            links = await self._write(
+                memberships.CreateLink(self.principals["target"], self.places[cell].key, None, None)
+                for cell in linked
             )
-            for cell, link in zip(linked, made, strict=True):
+            for cell, link in zip(linked, links, strict=True):
                 self.places[cell].links.append(link.code)
         await self._write(change for cell in many for change in self._moderate(*cell))
         return self
@@ -116,7 +117,7 @@ class World:
         return {**named, **act.fields}
 
     async def kept(self, place: Place) -> list[Any]:
-        """All that is stored of a room, but for its log."""
+        """Everything stored about a room except its log."""
         return await self._db.read(lambda conn: _read(conn, place.key))
 
     async def put_back(self, place: Place, kept: list[Any]) -> None:
@@ -127,24 +128,24 @@ class World:
         return await self._db.read(lambda conn: int(conn.execute(head).scalar_one()))
 
     def _create(self, room: str, caller: str) -> Operation[Any]:
-        owner, target = self.who["owner" if caller == "owner" else "chief"], self.who["target"].user_key
+        owner, target = self.principals["owner" if caller == "owner" else "chief"], self.principals["target"].user_key
         name = f"{room} {caller}"
         if room in (PUBLIC, PRIVATE):
             return CreateTopic(owner, None, name, name_key(name), room == PRIVATE)
         if room == GROUP:
             return CreateGroup(owner, None, (), name)
-        return OpenDirect(self.who[caller if caller in INSIDE else "chief"], None, target)
+        return OpenDirect(self.principals[caller if caller in INSIDE else "chief"], None, target)
 
     def _join(self, room: str, caller: str, name: str) -> Operation[Any]:
-        owner = self.who["owner" if caller == "owner" else "chief"]
-        actor, need = (self.who[name], Permission.JOIN) if room == PUBLIC else (owner, Permission.INVITE)
-        return memberships.Join(actor, self.places[room, caller].key, self.who[name].user_key, name, need)
+        owner = self.principals["owner" if caller == "owner" else "chief"]
+        actor, need = (self.principals[name], Permission.JOIN) if room == PUBLIC else (owner, Permission.INVITE)
+        return memberships.Join(actor, self.places[room, caller].key, self.principals[name].user_key, name, need)
 
     def _moderate(self, room: str, caller: str) -> Iterable[Operation[Any]]:
-        owner, key = self.who["owner" if caller == "owner" else "chief"], self.places[room, caller].key
-        me = (owner, key, self.who[caller].user_key, caller)
-        yield memberships.ChangeRole(owner, key, self.who["deputy"].user_key, "deputy", Role.MODERATOR)
-        yield memberships.BanFromRoom(owner, key, self.who["barred"].user_key, "barred", None)
+        owner, key = self.principals["owner" if caller == "owner" else "chief"], self.places[room, caller].key
+        me = (owner, key, self.principals[caller].user_key, caller)
+        yield memberships.ChangeRole(owner, key, self.principals["deputy"].user_key, "deputy", Role.MODERATOR)
+        yield memberships.BanFromRoom(owner, key, self.principals["barred"].user_key, "barred", None)
         match caller:
             case "muted":
                 yield memberships.MuteMember(*me, 3600)
@@ -159,8 +160,8 @@ class World:
         return await asyncio.gather(*(self._journal.write(change) for change in changes))
 
 
-def _key(made: Any) -> int:
-    return made if isinstance(made, int) else int(made.room.key)
+def _key(result: Any) -> int:
+    return result if isinstance(result, int) else int(result.room.key)
 
 
 def _add_users(conn: Connection) -> None:

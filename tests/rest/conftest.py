@@ -11,7 +11,7 @@ from tests.support.node import NO_TLS, RunningNode, running_node
 
 @pytest.fixture
 async def lite(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
-    """A running node on SQLite alone, for what no database has a part in."""
+    """A running node on SQLite only, for tests that do not depend on the database."""
     async with running_node(sqlite_url, tmp_path) as node:
         yield node
 

@@ -1,4 +1,4 @@
-"""Hooks of schemathesis: it asks as a user who is signed in, whatever its requests have done to the session."""
+"""Hooks of schemathesis: every request has a valid token, even after requests that ended the session."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.support.node import PASSWORD
 
 @schemathesis.auth()
 class SignedIn:
-    """A token until it is refused, then a fresh one; of another user once this one cannot sign in any more."""
+    """A fresh token for each batch of requests, of another user once the current one can no longer sign in."""
 
     def __init__(self) -> None:
         self._http = httpx.Client(base_url=os.environ["TIDINGS_FUZZED"], timeout=30)
         self._names = (f"omar{number}" for number in count())
-        self._who = {"username": "omar", "password": PASSWORD}
+        self._account = {"username": "omar", "password": PASSWORD}
 
     def get(self, case: Any, context: Any) -> str:
-        answer = self._http.post("/api/login", json=self._who)
+        answer = self._http.post("/api/login", json=self._account)
         while not answer.is_success:
-            self._who["username"] = next(self._names)
-            answer = self._http.post("/api/register", json=self._who)
+            self._account["username"] = next(self._names)
+            answer = self._http.post("/api/register", json=self._account)
         token: str = answer.json()["token"]
         return token
 

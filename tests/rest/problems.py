@@ -1,4 +1,4 @@
-"""What every error over REST looks like (RFC 9457)."""
+"""The form of every error over REST (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from server.contract.errors import Error, ErrorCode
 
 
 def problem(answer: httpx.Response, code: str, status: int | None = None) -> dict[str, Any]:
-    """Hold an answer against RFC 9457 and the contract's error; returns its `details`."""
+    """Check an answer against RFC 9457 and the contract's error; returns its `details`."""
     assert answer.headers["Content-Type"] == "application/problem+json", answer.text
     body: dict[str, Any] = answer.json()
     assert body.keys() == {"type", "title", "status", "detail", "code", "details", "retryable"}

@@ -20,7 +20,7 @@ async def _raw(http: httpx.AsyncClient, path: str, accepted: str) -> tuple[httpx
         return answer, b"".join([chunk async for chunk in answer.aiter_raw()])
 
 
-async def test_the_list_of_many_rooms_is_compressed_for_clients_that_take_it(http: httpx.AsyncClient) -> None:
+async def test_a_long_list_of_rooms_is_compressed_for_clients_that_accept_gzip(http: httpx.AsyncClient) -> None:
     for number in range(20):
         made = await http.post("/api/topics", json={"topic_name": f"topic {number}"})
         assert made.status_code == 201
@@ -54,7 +54,7 @@ async def test_large_answers_are_compressed_off_the_loop(
     on_loop: dict[int, bool] = {}
     compressed = responses._compressed
 
-    def noted(body: bytes) -> bytes:
+    def recording(body: bytes) -> bytes:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -63,7 +63,7 @@ async def test_large_answers_are_compressed_off_the_loop(
             on_loop[len(body)] = True
         return compressed(body)
 
-    monkeypatch.setattr(responses, "_compressed", noted)
+    monkeypatch.setattr(responses, "_compressed", recording)
     for _ in range(3):
         await http.post("/api/messages", json={"topic_name": "noticias", "content": "a" * 16_000})
         assert (await http.get("/api/messages?topic_name=noticias")).headers["Content-Encoding"] == "gzip"

@@ -19,7 +19,7 @@ from tests.support.client import REGISTRY
 
 LIVE = [action for action in REGISTRY if action.live]
 BESIDE = {"socketio": ("connect",), "websocket": ("connect", "disconnect")}
-"""The gateways, and what each has beside the actions and events of all."""
+"""The gateways, and the operations of each beside the common actions and events."""
 GATEWAYS = tuple(BESIDE)
 INFORMATION = 2
 """The parser's severities: 0 is an error, 1 a warning."""
@@ -31,15 +31,15 @@ def document() -> dict[str, Any]:
 
 
 def resolve(reference: dict[str, Any]) -> Any:
-    found: Any = document()
+    target: Any = document()
     for part in reference["$ref"].removeprefix("#/").split("/"):
-        found = found[part]
-    return resolve(found) if "$ref" in found else found
+        target = target[part]
+    return resolve(target) if "$ref" in target else target
 
 
 @pytest.mark.long
-def test_the_official_parser_has_nothing_to_complain_of() -> None:
-    judged = subprocess.run(
+def test_the_official_parser_accepts_the_document() -> None:
+    result = subprocess.run(
         [node("@asyncapi/parser"), SCRIPTS / "asyncapi.mjs"],
         input=json.dumps(document()),
         capture_output=True,
@@ -47,13 +47,13 @@ def test_the_official_parser_has_nothing_to_complain_of() -> None:
         timeout=100,
         check=True,
     )
-    found = json.loads(judged.stdout)
-    assert [one for one in found["diagnostics"] if one["severity"] < INFORMATION] == []
-    assert Counter(found["operations"]) == Counter(document()["operations"].keys())
+    report = json.loads(result.stdout)
+    assert [entry for entry in report["diagnostics"] if entry["severity"] < INFORMATION] == []
+    assert Counter(report["operations"]) == Counter(document()["operations"].keys())
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
-def test_every_live_action_and_every_event_is_there_and_nothing_else(gateway: str) -> None:
+def test_the_document_names_exactly_the_live_actions_and_the_events(gateway: str) -> None:
     names = {name for action in LIVE for name in (action.name, *action.also)}
     expected = {f"{gateway}.{name}" for name in names} | {f"{gateway}.{event}.event" for event in EVENTS}
     operations = {name for name in document()["operations"] if name.startswith(f"{gateway}.")}
@@ -62,11 +62,11 @@ def test_every_live_action_and_every_event_is_there_and_nothing_else(gateway: st
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
 @pytest.mark.parametrize("action", LIVE, ids=lambda action: action.name)
-def test_an_action_has_its_payload_its_answer_and_its_refusals(gateway: str, action: Any) -> None:
+def test_an_action_is_described_with_its_payload_answer_and_refusals(gateway: str, action: Any) -> None:
     operation = document()["operations"][f"{gateway}.{action.name}"]
     assert operation["action"] == "receive"
-    (asked,), (answered,) = operation["messages"], operation["reply"]["messages"]
-    (example,), (answer,) = resolve(asked)["examples"], resolve(answered)["examples"]
+    (request,), (reply,) = operation["messages"], operation["reply"]["messages"]
+    (example,), (answer,) = resolve(request)["examples"], resolve(reply)["examples"]
     payload, answer = example["payload"], dict(answer["payload"])
     if gateway == "websocket":
         assert (payload["id"], payload["action"]) == (answer.pop("id"), action.name)
@@ -74,7 +74,7 @@ def test_an_action_has_its_payload_its_answer_and_its_refusals(gateway: str, act
     action.request.model_validate(payload, strict=True)
     assert answer.keys() == {"ok", "data"}
     action.response.model_validate(answer["data"])
-    succeeded, failed = resolve(answered)["payload"]["oneOf"]
+    succeeded, failed = resolve(reply)["payload"]["oneOf"]
     assert (succeeded["properties"]["ok"]["const"], failed["properties"]["ok"]["const"]) == (True, False)
     assert resolve(failed["properties"]["error"])["title"] == "Error"
     for code, when in action.refusals.items():
@@ -84,7 +84,7 @@ def test_an_action_has_its_payload_its_answer_and_its_refusals(gateway: str, act
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
 @pytest.mark.parametrize("name", EVENTS)
-def test_an_event_has_an_example_that_is_one(gateway: str, name: str) -> None:
+def test_the_example_of_an_event_is_valid(gateway: str, name: str) -> None:
     operation = document()["operations"][f"{gateway}.{name}.event"]
     assert operation["action"] == "send"
     (example,) = resolve(operation["messages"][0])["examples"]

@@ -34,10 +34,10 @@ def test_the_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
     assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
 
 
-_NOT_OF_THE_INTERFACE = re.compile(
+_NOT_API = re.compile(
     r"/(docs(/assets/.*)?|openapi\.json|asyncapi\.json|health/(live|ready)|metrics|((assets|emoji)/.*)?|[\w-]+\.\w+)"
 )
-"""The documents themselves, the page's files, and what those ask who run the server."""
+"""The documents themselves, the files of the page, and the routes for operators."""
 
 
 @pytest.mark.parametrize("dev_tokens", [False, True])
@@ -48,7 +48,7 @@ async def test_the_document_names_every_route_that_is_served_and_no_other(
         served = {
             f"{method} {route.path}"
             for route in node.app.web.routes
-            if isinstance(route, Route) and not _NOT_OF_THE_INTERFACE.fullmatch(route.path)
+            if isinstance(route, Route) and not _NOT_API.fullmatch(route.path)
             for method in route.methods or ()
             if route.name != messenger_rest.OTHER_ROUTES and (dev_tokens or route.path != "/token")
         }
@@ -60,18 +60,18 @@ async def test_the_document_names_every_route_that_is_served_and_no_other(
     assert len(described) == len(ROUTED) + len(mounted(dev_tokens=dev_tokens)) > len(ROUTED)
 
 
-def test_each_route_of_a_dialect_has_its_answers_and_its_tag(document: dict[str, Any]) -> None:
-    """The messenger's are in its envelope, whatever the status; the others refuse with problem details."""
+def test_each_route_of_a_dialect_is_described_with_its_answers_and_tag(document: dict[str, Any]) -> None:
+    """The messenger answers in its envelope with every status; the others refuse with problem details."""
     tags = {tag["name"] for tag in document["tags"]}
-    found = [
+    operations = [
         operation
         for path, methods in document["paths"].items()
         if not path.startswith("/api/")
         for operation in methods.values()
     ]
     names = {operation["operationId"] for methods in document["paths"].values() for operation in methods.values()}
-    assert len(names) == len(ROUTED) + len(found)
-    for operation in found:
+    assert len(names) == len(ROUTED) + len(operations)
+    for operation in operations:
         (tag,) = operation["tags"]
         assert tag in tags
         for status, answer in operation["responses"].items():
@@ -84,7 +84,7 @@ def test_each_route_of_a_dialect_has_its_answers_and_its_tag(document: dict[str,
 
 
 @pytest.mark.parametrize("action", ROUTED, ids=lambda action: action.name)
-def test_each_route_has_its_payload_its_answer_and_its_errors(document: dict[str, Any], action: Any) -> None:
+def test_each_route_is_described_with_its_payload_answer_and_errors(document: dict[str, Any], action: Any) -> None:
     method, path = action.http.split(" ", 1)
     operation = document["paths"][path][method.lower()]
     assert operation["operationId"] == action.name
@@ -95,8 +95,8 @@ def test_each_route_has_its_payload_its_answer_and_its_errors(document: dict[str
 
     fields = set(action.request.model_fields)
     in_path = set(re.findall(r"{(\w+)}", path))
-    parameters = {one["name"]: one for one in operation.get("parameters", []) if one["in"] != "header"}
-    assert {name for name, one in parameters.items() if one["in"] == "path"} == in_path
+    parameters = {each["name"]: each for each in operation.get("parameters", []) if each["in"] != "header"}
+    assert {name for name, parameter in parameters.items() if parameter["in"] == "path"} == in_path
     if method in ("GET", "DELETE"):
         assert parameters.keys() == fields | in_path
         assert "requestBody" not in operation
@@ -125,7 +125,7 @@ def test_each_route_has_its_payload_its_answer_and_its_errors(document: dict[str
     assert answers.keys() == {str(action.status)} | {str(code.http_status) for code in errors(action)}
 
 
-def test_what_can_be_said_over_http_only_so_is_in_the_document(document: dict[str, Any]) -> None:
+def test_the_idempotency_key_and_the_server_are_described(document: dict[str, Any]) -> None:
     message = document["paths"]["/api/messages"]["post"]
     (key,) = message["parameters"]
     assert (key["in"], key["name"], key["required"]) == ("header", "Idempotency-Key", False)
@@ -136,8 +136,8 @@ def _resolve(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]
     if "$ref" not in schema:
         return schema
     name = schema["$ref"].removeprefix("#/components/schemas/")
-    found: dict[str, Any] = document["components"]["schemas"][name]
-    return found
+    target: dict[str, Any] = document["components"]["schemas"][name]
+    return target
 
 
 async def test_the_document_is_served(http: httpx.AsyncClient, document: dict[str, Any]) -> None:
@@ -156,13 +156,13 @@ async def test_the_types_are_served(http: httpx.AsyncClient) -> None:
 class _Links(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.links: list[str] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         names = [name for name, _ in attributes]
-        assert "style" not in names, "the policy allows nothing that is written in the page"
+        assert "style" not in names, "the policy allows no inline styles"
         assert tag != "script" or "src" in names
-        self.found += [value for name, value in attributes if name in ("src", "href") and value]
+        self.links += [value for name, value in attributes if name in ("src", "href") and value]
 
 
 async def test_the_page_is_shown_and_loads_nothing_from_other_hosts(http: httpx.AsyncClient) -> None:
@@ -176,12 +176,12 @@ async def test_the_page_is_shown_and_loads_nothing_from_other_hosts(http: httpx.
     start = (await http.get("/docs/assets/start.js")).text
     assert 'url: "/openapi.json"' in start
     assert "://" not in start
-    assert "validatorUrl: null" in start, "unless told not to, Swagger UI asks another host to judge the document"
+    assert "validatorUrl: null" in start, "by default, Swagger UI sends the document to another host for validation"
 
     links = _Links()
     links.feed(page.text)
-    assert sorted(link.rpartition(".")[2] for link in links.found) == ["css", "js", "js", "png"]
-    for link in links.found:
+    assert sorted(link.rpartition(".")[2] for link in links.links) == ["css", "js", "js", "png"]
+    for link in links.links:
         assert link.startswith("/docs/assets/")
         asset = await http.get(link)
         assert asset.status_code == 200

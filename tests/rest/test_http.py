@@ -82,7 +82,7 @@ async def test_a_body_over_the_limit_is_too_large_with_and_without_a_length(http
 
     answer = await http.post("/api/topics", content=pieces())  # type: ignore[arg-type]
     assert problem(answer, "too_large") == {"limit": MAX_BODY}
-    # Content that is within the body's limit, and over its own.
+    # Content within the limit of bodies, and over its own.
     long = {"topic_name": "noticias", "content": "é" * 16_385}
     assert problem(await http.post("/api/messages", json=long), "too_large") == {"limit": 16_384}
 
@@ -122,13 +122,15 @@ async def test_a_bad_query_string_is_invalid_and_names_the_parameter(http: httpx
         assert details["fields"].keys() == {field}, query
 
 
-async def test_what_stands_in_the_path_cannot_be_given_again(http: httpx.AsyncClient) -> None:
+async def test_a_parameter_of_the_path_is_refused_in_the_query(http: httpx.AsyncClient) -> None:
     assert (await http.get("/api/users/omar")).status_code == 200
     details = problem(await http.get("/api/users/omar?username=diego"), "invalid")
     assert details["fields"].keys() == {"username"}
 
 
-async def test_paths_are_decoded_once_and_bad_ones_name_nobody(lite: RunningNode, http: httpx.AsyncClient) -> None:
+async def test_paths_are_decoded_once_and_malformed_ones_are_not_found(
+    lite: RunningNode, http: httpx.AsyncClient
+) -> None:
     await lite.register("ダイゴ")
     assert (await http.get("/api/users/%E3%83%80%E3%82%A4%E3%82%B4")).json()["username"] == "ダイゴ"
     for path in ("%25", "%FF", "%E2%80%AE", "..%2f..", "omar%20"):
@@ -137,7 +139,7 @@ async def test_paths_are_decoded_once_and_bad_ones_name_nobody(lite: RunningNode
     problem(await http.get("/api/users/%00"), "invalid")
 
 
-async def test_nobody_gets_in_without_a_token_where_one_is_due(lite: RunningNode) -> None:
+async def test_every_route_that_needs_a_token_refuses_a_request_without_one(lite: RunningNode) -> None:
     async with httpx.AsyncClient(base_url=lite.url) as anyone:
         for action in REGISTRY:
             if action.http is None:
@@ -145,7 +147,7 @@ async def test_nobody_gets_in_without_a_token_where_one_is_due(lite: RunningNode
             method, path = action.http.split(" ", 1)
             answer = await anyone.request(method, path.replace("{username}", "omar"))
             problem(answer, "invalid" if action.anonymous else "unauthenticated")
-        # Who may not know is told the same of a body that is wrong.
+        # A caller without a token gets the same answer for a malformed body.
         problem(await anyone.post("/api/topics", content=b"{"), "unauthenticated")
 
 
@@ -160,7 +162,7 @@ async def test_a_client_that_disconnects_within_a_body_causes_no_error(
         f"POST /api/topics HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {token}\r\nContent-Length: 100\r\n"
         "Expect: 100-continue\r\n\r\n".encode()
     )
-    assert b"100" in await asyncio.wait_for(reader.readline(), 30)  # it waits for the body now
+    assert b"100" in await asyncio.wait_for(reader.readline(), 30)  # the server waits for the body now
     writer.write(b'{"topic')
     writer.close()
     await writer.wait_closed()
@@ -168,7 +170,7 @@ async def test_a_client_that_disconnects_within_a_body_causes_no_error(
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_other_origins_are_let_in_only_if_the_settings_say_so(sqlite_url: str, tmp_path: Path) -> None:
+async def test_other_origins_are_accepted_only_if_the_settings_allow_them(sqlite_url: str, tmp_path: Path) -> None:
     origin = "https://chat.example"
     preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
     for cors_origins, allowed in (([], None), ([origin], origin), (["https://other.example"], None)):

@@ -37,7 +37,7 @@ async def test_a_message_with_a_key_is_sent_once(omar: httpx.AsyncClient) -> Non
     assert other.json()["seq"] == first.json()["seq"] + 1
 
 
-async def test_a_key_that_cannot_be_one_is_refused_and_nothing_is_sent(omar: httpx.AsyncClient) -> None:
+async def test_an_invalid_key_is_refused_and_nothing_is_sent(omar: httpx.AsyncClient) -> None:
     for answer in (
         await _send(omar, "hola-1", client_id="hola-2"),
         await _send(omar, "hola-1", client_id=7),
@@ -54,6 +54,6 @@ async def test_a_key_that_cannot_be_one_is_refused_and_nothing_is_sent(omar: htt
     assert longest.status_code == 201
 
 
-async def test_a_key_means_nothing_to_other_actions(omar: httpx.AsyncClient) -> None:
+async def test_other_actions_ignore_the_key(omar: httpx.AsyncClient) -> None:
     answer = await omar.post("/api/topics", json={"topic_name": "otra"}, headers={"Idempotency-Key": "two words"})
     assert answer.status_code == 201

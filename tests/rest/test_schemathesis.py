@@ -27,7 +27,7 @@ CHECKS = (
     "allow_header_conformance",
     "ignored_auth",
 )
-"""Not that valid data is accepted: the shape of a name does not tell whether it is one (RFC 8265), or whose."""
+"""Without the check that valid data is accepted: no schema tells whether a name is valid (RFC 8265) or free."""
 
 CONFIG = f"""
 [checks]
@@ -39,12 +39,12 @@ negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 406, 409, 
 include-path-regex = "^/user/(login|logout)$"
 checks.allow_header_conformance.enabled = false
 """
-"""What is too long is refused with 413 (`too_large`), which the check does not take for a refusal by itself. A user
-may be named `login`: `Allow` has the GET of their profile, too."""
+"""Content over a limit is refused with 413 (`too_large`), which the check does not expect by default. A user may be
+named `login`, so `Allow` contains the GET of their profile, too."""
 
 
 @pytest.mark.timeout(320)
-async def test_the_openapi_document_is_kept(lite: RunningNode, tmp_path: Path) -> None:
+async def test_the_server_conforms_to_its_openapi_document(lite: RunningNode, tmp_path: Path) -> None:
     token = await lite.register("omar")
     await lite.register("diego")
     async with httpx.AsyncClient(base_url=lite.url, headers={"Authorization": f"Bearer {token}"}) as http:
@@ -63,9 +63,9 @@ async def test_the_openapi_document_is_kept(lite: RunningNode, tmp_path: Path) -
     )
     try:
         async with asyncio.timeout(300):
-            told, _ = await process.communicate()
+            output, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode == 0, told.decode()
+    assert process.returncode == 0, output.decode()

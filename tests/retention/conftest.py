@@ -1,4 +1,4 @@
-"""A node that keeps topics for ten days, and a clock that is given to it."""
+"""A node that keeps topics for ten days, and methods that age entries and run its retention."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.node import RunningNode, running_node
 
 @dataclass
 class Kept:
-    """The node, and what it does about time."""
+    """A node, with methods that age entries and run its retention."""
 
     server: RunningNode
 
     async def age(self, room_id: str, upto: int, days: int = 20) -> None:
-        """Let the entries of a room up to a seq be from so many days ago."""
+        """Date the entries of a room up to a seq so many days back."""
 
         def change(conn: Transaction) -> None:
             room = select(rooms.c.id).where(rooms.c.room_id == room_id).scalar_subquery()
@@ -31,20 +31,20 @@ class Kept:
 
         await self.server.node.database.write(change)
 
-    async def pass_over(self, days: int = 0) -> None:
-        """Take away what has outlived its time, in so many days."""
+    async def run_retention(self, days: int = 0) -> None:
+        """Run the retention once, as it would run so many days from now."""
         await self.server.node.retention.run_once(now_ms() + days * DAY_MS)
 
     async def trim(self, room_id: str, upto: int) -> None:
         await self.age(room_id, upto)
-        await self.pass_over()
+        await self.run_retention()
 
     async def stored(self, room_id: str) -> list[int]:
         """The seqs that a room still has."""
 
         def read(conn: Transaction) -> list[int]:
-            found = select(entries.c.seq).join_from(entries, rooms, rooms.c.id == entries.c.room_id)
-            return list(conn.scalars(found.where(rooms.c.room_id == room_id).order_by(entries.c.seq)))
+            seqs = select(entries.c.seq).join_from(entries, rooms, rooms.c.id == entries.c.room_id)
+            return list(conn.scalars(seqs.where(rooms.c.room_id == room_id).order_by(entries.c.seq)))
 
         return await self.server.node.database.read(read)
 

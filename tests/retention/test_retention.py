@@ -21,7 +21,7 @@ from tests.support.node import running_node
 
 
 async def topic(kept: Kept, count: int) -> tuple[str, str, str]:
-    """A topic of omar's and diego's with so many messages: its id and their tokens."""
+    """Create a topic of omar and diego with `count` messages; returns its id and their tokens."""
     omar, diego = await kept.server.register("omar"), await kept.server.register("diego")
     room_id = await make_topic(kept.server.url, omar, "noticias", diego)
     if count:
@@ -34,14 +34,14 @@ async def room_of(client: Client, room_id: str) -> dict[str, Any]:
     return next(room for room in (await client.ask("get_rooms"))["rooms"] if room["room_id"] == room_id)
 
 
-async def test_what_has_outlived_its_time_goes_and_nothing_else(kept: Kept) -> None:
+async def test_only_expired_entries_at_the_beginning_of_the_log_are_deleted(kept: Kept) -> None:
     room_id, omar, _ = await topic(kept, 6)
     await kept.age(room_id, 4, 11)
-    await kept.age(room_id, 2, 9)  # a clock that went back: what is older than it stays, too
-    await kept.pass_over()
+    await kept.age(room_id, 2, 9)  # the clock went back: an entry behind a newer one stays, too
+    await kept.run_retention()
     assert await kept.stored(room_id) == [1, 2, 3, 4, 5, 6]
     await kept.age(room_id, 4, 11)
-    await kept.pass_over()
+    await kept.run_retention()
     assert await kept.stored(room_id) == [5, 6]
     async with connected(kept.server.url, omar) as client:
         page = await client.ask("history", room_id=room_id)
@@ -50,7 +50,7 @@ async def test_what_has_outlived_its_time_goes_and_nothing_else(kept: Kept) -> N
         assert sent["seq"] == 7
 
 
-async def test_everything_can_go_and_the_log_goes_on(kept: Kept) -> None:
+async def test_a_log_continues_after_all_its_entries_were_deleted(kept: Kept) -> None:
     room_id, omar, _ = await topic(kept, 3)
     await kept.trim(room_id, 3)
     assert await kept.stored(room_id) == []
@@ -60,7 +60,7 @@ async def test_everything_can_go_and_the_log_goes_on(kept: Kept) -> None:
         assert (await client.ask("history", room_id=room_id))["messages"] == []
         assert (await client.ask("message", room_id=room_id, content="next"))["seq"] == 4
         await client.event("message", lambda m: m["seq"] == 4)
-    await kept.pass_over(days=1)
+    await kept.run_retention(days=1)
     assert await kept.stored(room_id) == [4]
 
 
@@ -72,7 +72,7 @@ async def test_without_a_setting_everything_stays(database_url: str, tmp_path: P
         assert await kept.stored(room_id) == [1, 2, 3]
 
 
-async def test_each_kind_of_room_has_a_time_of_its_own(database_url: str, tmp_path: Path) -> None:
+async def test_each_kind_of_room_has_its_own_retention_time(database_url: str, tmp_path: Path) -> None:
     async with running_node(database_url, tmp_path, retention_direct_days=10, retention_group_days=30) as server:
         kept = Kept(server)
         room_id, omar, _ = await topic(kept, 1)
@@ -81,21 +81,21 @@ async def test_each_kind_of_room_has_a_time_of_its_own(database_url: str, tmp_pa
             group = (await client.ask("create_conversation", usernames=["diego"], title="t"))["room_id"]
             await client.ask("message", room_id=group, content="x")
         rooms = (room_id, direct, group)
-        for one in rooms:
-            await kept.age(one, 1, 20)
-        await kept.pass_over()
-        assert [await kept.stored(one) for one in rooms] == [[1], [], [1]]
-        await kept.pass_over(days=11)
-        assert [await kept.stored(one) for one in rooms] == [[1], [], []]
+        for each in rooms:
+            await kept.age(each, 1, 20)
+        await kept.run_retention()
+        assert [await kept.stored(each) for each in rooms] == [[1], [], [1]]
+        await kept.run_retention(days=11)
+        assert [await kept.stored(each) for each in rooms] == [[1], [], []]
 
 
-async def test_unread_counts_messages_that_are_there_and_not_read(kept: Kept) -> None:
+async def test_unread_counts_only_kept_messages_after_the_read_marker(kept: Kept) -> None:
     room_id, omar, diego = await topic(kept, 10)
     async with connected(kept.server.url, diego) as client:
         assert await client.ask("read", room_id=room_id, seq=2) == {"unread": 8}
         await kept.trim(room_id, 4)
         assert (await room_of(client, room_id))["unread"] == 6
-        assert await client.ask("read", room_id=room_id, seq=3) == {"unread": 6}  # one that is gone
+        assert await client.ask("read", room_id=room_id, seq=3) == {"unread": 6}  # a deleted one
         assert (await room_of(client, room_id))["unread"] == 6
         assert await client.ask("read", room_id=room_id, seq=7) == {"unread": 3}
         await kept.trim(room_id, 10)
@@ -107,7 +107,7 @@ async def test_unread_counts_messages_that_are_there_and_not_read(kept: Kept) ->
         assert await client.ask("read", room_id=room_id, seq=11) == {"unread": 0}
 
 
-async def test_what_went_is_found_no_more_and_its_words_are_gone(kept: Kept) -> None:
+async def test_deleted_messages_are_not_found_and_their_words_are_removed(kept: Kept) -> None:
     room_id, omar, _ = await topic(kept, 3)
     async with connected(kept.server.url, omar) as client:
         for n in range(3):
@@ -115,12 +115,12 @@ async def test_what_went_is_found_no_more_and_its_words_are_gone(kept: Kept) -> 
         await kept.server.node.indexer.caught_up()
         assert len((await client.ask("search", query="palabra"))["messages"]) == 3
         await kept.trim(room_id, 5)
-        found = (await client.ask("search", query="palabra"))["messages"]
-        assert [message["content"] for message in found] == ["palabra 2"]
+        results = (await client.ask("search", query="palabra"))["messages"]
+        assert [message["content"] for message in results] == ["palabra 2"]
     assert await kept.count(search_documents) == 1
 
 
-async def test_a_change_of_a_message_that_is_gone_is_replayed_without_it(kept: Kept) -> None:
+async def test_a_change_of_a_deleted_message_is_replayed_with_a_tombstone(kept: Kept) -> None:
     room_id, omar, diego = await topic(kept, 1)
     async with connected(kept.server.url, diego):
         pass
@@ -131,14 +131,14 @@ async def test_a_change_of_a_message_that_is_gone_is_replayed_without_it(kept: K
         with pytest.raises(Refused) as refused:
             await client.ask("edit", message_id=message["id"], content="new")
         assert refused.value.code == "not_found"
-    async with connected(kept.server.url, diego) as away:
-        (told,) = away.of("reaction")
-        assert (told["seq"], told["message"]["id"], told["message"]["content"]) == (2, message["id"], "")
+    async with connected(kept.server.url, diego) as returned:
+        (reaction,) = returned.of("reaction")
+        assert (reaction["seq"], reaction["message"]["id"], reaction["message"]["content"]) == (2, message["id"], "")
 
 
-@pytest.mark.parametrize("brings", [True, False])
-async def test_a_device_behind_the_first_kept_entry_gets_the_room_in_reset_and_the_rest(
-    kept: Kept, *, brings: bool
+@pytest.mark.parametrize("sends_cursors", [True, False])
+async def test_a_device_behind_the_first_kept_entry_gets_a_reset_and_the_kept_entries(
+    kept: Kept, *, sends_cursors: bool
 ) -> None:
     room_id, _, diego = await topic(kept, 0)
     async with connected(kept.server.url, diego, device="phone"):
@@ -146,17 +146,17 @@ async def test_a_device_behind_the_first_kept_entry_gets_the_room_in_reset_and_t
     await fill(kept.server.node.database, "omar", {room_id: [str(n) for n in range(1, 11)]})
     await kept.age(room_id, 10, 0)
     await kept.trim(room_id, 6)
-    cursors = {"cursors": {room_id: 2}} if brings else {}
+    cursors = {"cursors": {room_id: 2}} if sends_cursors else {}
     async with connected(kept.server.url, diego, device="phone", **cursors) as phone:
         assert phone.contents() == ["7", "8", "9", "10"]
         assert phone.of("ready")[0]["reset"] == [room_id]
         await phone.ask("delivered", cursors={room_id: 10})
-    cursors = {"cursors": {room_id: 10}} if brings else {}
+    cursors = {"cursors": {room_id: 10}} if sends_cursors else {}
     async with connected(kept.server.url, diego, device="phone", **cursors) as phone:
         assert (phone.contents(), phone.of("ready")[0]["reset"]) == ([], [])
 
 
-async def test_a_device_at_the_end_of_what_went_is_not_reset(kept: Kept) -> None:
+async def test_a_device_at_the_last_deleted_entry_is_not_reset(kept: Kept) -> None:
     room_id, _, diego = await topic(kept, 5)
     await kept.trim(room_id, 3)
     async with connected(kept.server.url, diego, device="phone", cursors={room_id: 3}) as phone:
@@ -179,14 +179,14 @@ async def test_a_device_that_is_new_to_a_room_gets_the_kept_entries(kept: Kept) 
     async with connected(kept.server.url, diego, device="phone") as phone:
         assert phone.contents() == ["3", "4"]
         assert phone.of("ready")[0]["reset"] == []
-        assert [one["room"]["room_id"] for one in phone.of("room_added")] == [room_id]
+        assert [event["room"]["room_id"] for event in phone.of("room_added")] == [room_id]
 
 
 @pytest.mark.parametrize("upto", [30, 40], ids=["some left", "none left"])
-async def test_a_replay_that_retention_overtakes_is_closed_and_comes_back_whole(
+async def test_a_replay_that_retention_overtakes_is_closed_and_the_next_is_complete(
     kept: Kept, monkeypatch: pytest.MonkeyPatch, upto: int
 ) -> None:
-    """It neither hangs nor goes on behind a gap."""
+    """The replay neither hangs nor continues behind a gap."""
     room_id, omar, diego = await topic(kept, 0)
     async with connected(kept.server.url, diego, device="phone"):
         pass
@@ -197,11 +197,11 @@ async def test_a_replay_that_retention_overtakes_is_closed_and_comes_back_whole(
 
     async def read_slowly(self: Pages, wanted: PageRequest) -> Page:
         nonlocal reads
-        found = await read(self, wanted)
+        page = await read(self, wanted)
         reads += 1
         if reads == 1:
             await kept.trim(room_id, upto)
-        return found
+        return page
 
     monkeypatch.setattr(Pages, "read", read_slowly)
     phone = Client(kept.server.url, diego, device="phone")
@@ -218,7 +218,7 @@ async def test_a_replay_that_retention_overtakes_is_closed_and_comes_back_whole(
         await phone.event("message", lambda m: m["content"] == "live")
 
 
-async def test_a_live_connection_whose_lost_notice_is_of_what_went_comes_back(
+async def test_a_connection_that_missed_a_deleted_entry_is_closed_to_reconnect(
     database_url: str, tmp_path: Path
 ) -> None:
     broker = DeafBroker()
@@ -226,6 +226,7 @@ async def test_a_live_connection_whose_lost_notice_is_of_what_went_comes_back(
         kept = Kept(server)
         room_id, omar, diego = await topic(kept, 0)
         async with connected(server.url, diego, device="phone") as phone, rest(server.url, omar) as http:
+            await server.node.hub.repairs.settled()  # a room that is new to this node is checked once
             broker.deaf = True
             for n in range(4):
                 await http.post("/api/messages", json={"room_id": room_id, "content": str(n)})
@@ -239,30 +240,30 @@ async def test_a_live_connection_whose_lost_notice_is_of_what_went_comes_back(
             assert phone.of("ready")[0]["reset"] == [room_id]
 
 
-async def test_no_transaction_takes_more_than_a_step(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two, whatever else waits is written."""
+async def test_no_transaction_deletes_more_than_a_step(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other changes are committed in between."""
     room_id, _, _ = await topic(kept, 25)
     monkeypatch.setattr(retention, "STEP", 10)
-    write, taken = kept.server.node.database.write, []
+    write, deleted = kept.server.node.database.write, []
 
     async def counted(change: Any) -> Any:
         before = len(await kept.stored(room_id))
-        done = await write(change)
+        result = await write(change)
         if getattr(change, "func", None) is not None:
-            taken.append(before - len(await kept.stored(room_id)))
-        return done
+            deleted.append(before - len(await kept.stored(room_id)))
+        return result
 
     await kept.age(room_id, 25)
     monkeypatch.setattr(kept.server.node.database, "write", counted)
-    await kept.pass_over()
-    assert taken == [10, 10, 5]
+    await kept.run_retention()
+    assert deleted == [10, 10, 5]
 
 
-async def test_it_happens_by_itself(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_node_deletes_expired_entries_periodically(sqlite_url: str, tmp_path: Path) -> None:
     options = {"retention_s": 0.05}
     async with running_node(sqlite_url, tmp_path, options=options, retention_topic_days=10) as server:
         kept = Kept(server)
-        room_id, omar, _ = await topic(kept, 0)  # what is filled in is old already
+        room_id, omar, _ = await topic(kept, 0)  # `fill` would add old entries
         async with rest(server.url, omar) as http:
             for n in range(3):
                 await http.post("/api/messages", json={"room_id": room_id, "content": str(n)})

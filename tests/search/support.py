@@ -1,4 +1,4 @@
-"""What the tests of the search share: asking, waiting for the index, and holding it against the logs."""
+"""Helpers of the search tests: searching, waiting for the index, and comparing it with the logs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from server.log.indexer import Indexer
 from tests.support.client import DEADLINE_S, Client
 
 
-async def found(client: Client, query: str, **fields: Any) -> list[str]:
-    """The contents of what is found, newest first."""
+async def search_contents(client: Client, query: str, **fields: Any) -> list[str]:
+    """The contents of the messages found, newest first."""
     answer = await client.ask("search", query=query, **fields)
     assert set(answer["snippets"]) == {message["id"] for message in answer["messages"]}
     return [message["content"] for message in answer["messages"]]
@@ -29,7 +29,7 @@ async def caught_up(indexer: Indexer) -> None:
 
 
 async def index_all(database: Database) -> None:
-    """Bring the index to the logs' heads, as a server does that starts."""
+    """Index all logs to their heads, as a starting server does."""
     indexer = Indexer(database)
     await indexer.start()
     try:
@@ -39,13 +39,13 @@ async def index_all(database: Database) -> None:
 
 
 def fill(conn: Connection, contents: dict[int, list[str]]) -> None:
-    """Rooms with logs of messages, room -> contents; user 1 is in all of them. Each is 1 ms after the other."""
+    """Create rooms with messages (room -> contents), 1 ms apart; user 1 is a member of all."""
     conn.execute(
         insert(users).values(id=1, username="ana", username_key="ana", created_at=0, disabled=False, admin=False)
     )
     clock = 0
-    for room_key, said in contents.items():
-        head = len(said)
+    for room_key, room_contents in contents.items():
+        head = len(room_contents)
         conn.execute(
             insert(rooms).values(
                 id=room_key,
@@ -66,7 +66,7 @@ def fill(conn: Connection, contents: dict[int, list[str]]) -> None:
             )
         )
         new = []
-        for seq, content in enumerate(said, 1):
+        for seq, content in enumerate(room_contents, 1):
             clock += 1
             message = EntryRow(
                 room_key,
@@ -89,9 +89,9 @@ def fill(conn: Connection, contents: dict[int, list[str]]) -> None:
 
 
 def change(conn: Connection, room_key: int, seq: int, content: str | None) -> None:
-    """Edit a message, or delete it (None): an entry at the room's head."""
+    """Edit a message, or delete it (None), with an entry at the head of the room."""
     message = log.at(conn, [(room_key, seq)])[room_key, seq]
-    if message.deleted:  # for good
+    if message.deleted:  # a deleted message cannot change
         return
     deleted = content is None
     log.rewrite(conn, message._replace(content=content, deleted=deleted, edited_at=None if deleted else 1))
@@ -105,7 +105,7 @@ def change(conn: Connection, room_key: int, seq: int, content: str | None) -> No
 
 
 def indexed(conn: Connection) -> dict[tuple[int, int], list[str]]:
-    """The words of every message that search knows, as the database keeps them: room and seq -> words, sorted."""
+    """The words of every indexed message, as the database stores them: (room, seq) -> sorted words."""
     column = "words" if conn.dialect.name == "sqlite" else "array_to_string(tsvector_to_array(words), ' ')"
     key = "search_words.rowid" if conn.dialect.name == "sqlite" else "search_words.id"
     rows = conn.execute(
@@ -113,11 +113,11 @@ def indexed(conn: Connection) -> dict[tuple[int, int], list[str]]:
     ).all()
     if conn.dialect.name == "sqlite":
         conn.exec_driver_sql("INSERT INTO search_words (search_words) VALUES ('integrity-check')")
-    return {(room_key, seq): sorted(set(kept.split())) for room_key, seq, kept in rows}
+    return {(room_key, seq): sorted(set(stored.split())) for room_key, seq, stored in rows}
 
 
-def wanted(conn: Connection) -> dict[tuple[int, int], list[str]]:
-    """As `indexed`, from the logs."""
+def expected_index(conn: Connection) -> dict[tuple[int, int], list[str]]:
+    """As `indexed`, computed from the logs."""
     messages = select(entries.c.room_id, entries.c.seq, entries.c.content).where(
         entries.c.kind == "message", entries.c.deleted.is_(False)
     )
@@ -128,4 +128,4 @@ def wanted(conn: Connection) -> dict[tuple[int, int], list[str]]:
 
 
 def assert_index_is_of_the_logs(conn: Connection) -> None:
-    assert indexed(conn) == wanted(conn)
+    assert indexed(conn) == expected_index(conn)

@@ -31,12 +31,12 @@ LOGS = {room_key: [f"alpha w{room_key} n{n}" for n in range(1, 31)] for room_key
 
 
 def contents(conn: Connection, query: str, **fields: Any) -> list[str]:
-    asked: dict[str, Any] = {"room_key": None, "before": None, "limit": 1000, **fields}
-    return [row.entry.content or "" for row in search.find(conn, 1, parse(query), **asked)]
+    options: dict[str, Any] = {"room_key": None, "before": None, "limit": 1000, **fields}
+    return [row.entry.content or "" for row in search.find(conn, 1, parse(query), **options)]
 
 
 def steps(conn: Connection, limit: int = 200) -> int:
-    """Index all, within one transaction; returns in how many steps."""
+    """Index all logs within one transaction; returns the number of steps."""
     for count in range(1000):
         step = search.read_step(conn, [1, 2, 3], limit, 10_000)
         if not step.moves:
@@ -45,7 +45,7 @@ def steps(conn: Connection, limit: int = 200) -> int:
     raise AssertionError("no end")
 
 
-async def test_the_index_is_of_the_logs_after_any_changes_in_steps_of_any_size(database: Database) -> None:
+async def test_the_index_equals_the_logs_after_any_changes_in_steps_of_any_size(database: Database) -> None:
     await database.write(lambda conn: fill(conn, LOGS))
     chance = random.Random(7)
 
@@ -64,10 +64,10 @@ async def test_the_index_is_of_the_logs_after_any_changes_in_steps_of_any_size(d
     assert await database.read(lambda conn: consumers.behind(conn, search.CONSUMER, 0, 9)) == []
 
 
-async def test_what_was_sent_later_is_found_first_also_among_rooms(database: Database) -> None:
+async def test_newer_messages_are_found_first_across_rooms(database: Database) -> None:
     logs = {room_key: LOGS[room_key][:5] for room_key in (2, 1, 3)}
     await database.write(lambda conn: (fill(conn, logs), steps(conn)))
-    sent = [content for said in logs.values() for content in said]
+    sent = [content for room_contents in logs.values() for content in room_contents]
     assert await database.read(lambda conn: contents(conn, "alpha")) == sent[::-1]
 
 
@@ -83,7 +83,7 @@ write, written = search.write_step, 0
 def write_and_die(conn, step):
     global written
     moved = write(conn, step)
-    written += bool(moved)  # none, as long as the server has not noticed how the one before ended
+    written += bool(moved)  # empty until PostgreSQL has noticed that the previous process died
     if written == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     return moved
@@ -100,7 +100,7 @@ asyncio.run(main())
 """
 
 
-async def test_an_indexer_that_is_killed_within_a_step_is_continued_exactly(database: Database) -> None:
+async def test_an_indexer_continues_exactly_where_a_killed_one_committed(database: Database) -> None:
     await database.write(lambda conn: fill(conn, LOGS))
     known = select(func.count()).select_from(search_documents)
     url = database.url.render_as_string(hide_password=False)
@@ -113,7 +113,7 @@ async def test_an_indexer_that_is_killed_within_a_step_is_continued_exactly(data
     await database.write(assert_index_is_of_the_logs)
 
 
-async def test_two_indexers_of_the_same_logs_do_everything_once(
+async def test_two_indexers_index_the_same_logs_once(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.log.indexer._STEP_ENTRIES", 5)
@@ -132,7 +132,7 @@ async def test_two_indexers_of_the_same_logs_do_everything_once(
     await database.write(assert_index_is_of_the_logs)
 
 
-async def test_a_step_that_was_overtaken_changes_nothing(database: Database) -> None:
+async def test_a_step_whose_cursor_has_moved_changes_nothing_in_that_room(database: Database) -> None:
     await database.write(lambda conn: fill(conn, LOGS))
     stale = await database.read(lambda conn: search.read_step(conn, [1, 2], 40, 10_000))
     assert stale.moves == {1: (0, 30), 2: (0, 10)}
@@ -143,7 +143,7 @@ async def test_a_step_that_was_overtaken_changes_nothing(database: Database) -> 
     await database.write(assert_index_is_of_the_logs)
 
 
-async def test_a_room_that_cannot_be_indexed_does_not_hold_up_the_others(
+async def test_a_room_that_cannot_be_indexed_does_not_delay_the_others(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await database.write(lambda conn: fill(conn, LOGS))
@@ -168,60 +168,60 @@ async def test_a_room_that_cannot_be_indexed_does_not_hold_up_the_others(
     await database.write(assert_index_is_of_the_logs)
 
 
-async def test_what_retention_takes_is_not_found_and_not_indexed_again(database: Database) -> None:
+async def test_messages_deleted_by_retention_are_neither_found_nor_indexed_again(database: Database) -> None:
     def take(conn: Connection, room_key: int, upto: int) -> None:
         conn.exec_driver_sql(f"DELETE FROM entry WHERE room_id = {room_key} AND seq <= {upto}")
         conn.execute(rooms.update().where(rooms.c.id == room_key).values(first_seq=upto + 1))
         search.remove(conn, room_key, upto)
 
     await database.write(lambda conn: fill(conn, LOGS))
-    await database.write(lambda conn: take(conn, 1, 20))  # before it is indexed
+    await database.write(lambda conn: take(conn, 1, 20))  # before it was indexed
     behind = await database.read(lambda conn: search.read_step(conn, [2], 10, 10_000))
-    await database.write(lambda conn: take(conn, 2, 20))  # while it is
+    await database.write(lambda conn: take(conn, 2, 20))  # during a step
     assert await database.write(lambda conn: search.write_step(conn, behind)) == set()
     await index_all(database)
-    await database.write(lambda conn: (change(conn, 1, 25, None), take(conn, 1, 26)))  # and after
+    await database.write(lambda conn: (change(conn, 1, 25, None), take(conn, 1, 26)))  # afterwards
     await index_all(database)
     await database.write(assert_index_is_of_the_logs)
-    left = await database.read(lambda conn: contents(conn, "alpha"))
-    assert sorted(left) == sorted([*LOGS[1][26:], *LOGS[2][20:], *LOGS[3]])
+    remaining = await database.read(lambda conn: contents(conn, "alpha"))
+    assert sorted(remaining) == sorted([*LOGS[1][26:], *LOGS[2][20:], *LOGS[3]])
     await database.write(lambda conn: (search.remove(conn, 3, 2**53), consumers.forget(conn, 3)))
     assert await database.read(lambda conn: contents(conn, "w3")) == []
 
 
 @settings(deadline=None, max_examples=examples(80), suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(said=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=400))
-async def test_any_content_can_be_indexed_and_is_found_by_its_words(database: Database, said: str) -> None:
+@given(content=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=400))
+async def test_any_content_can_be_indexed_and_is_found_by_its_words(database: Database, content: str) -> None:
     class _Undo(Exception):
         pass
 
     def write(conn: Connection) -> None:
-        fill(conn, {1: [said]})
+        fill(conn, {1: [content]})
         steps(conn)
         assert_index_is_of_the_logs(conn)
-        for word in parse(said)[:5]:
-            found = search.find(conn, 1, (word,), room_key=None, before=None, limit=2)
-            assert len(found) == 1, word
+        for word in parse(content)[:5]:
+            results = search.find(conn, 1, (word,), room_key=None, before=None, limit=2)
+            assert len(results) == 1, word
         raise _Undo
 
     with pytest.raises(_Undo):
         await database.write(write)
 
 
-@pytest.mark.parametrize("one", ["の", "ﷺ", "x", "x ", "ß1 ", "\U0001f989", "a\u0301", "'", "\\ "])
-async def test_the_longest_messages_can_be_indexed(database: Database, one: str) -> None:
-    said = (one * 16_384)[:16_384]
-    await database.write(lambda conn: fill(conn, {1: [said]}))
+@pytest.mark.parametrize("piece", ["の", "ﷺ", "x", "x ", "ß1 ", "\U0001f989", "a\u0301", "'", "\\ "])
+async def test_the_longest_messages_can_be_indexed(database: Database, piece: str) -> None:
+    content = (piece * 16_384)[:16_384]
+    await database.write(lambda conn: fill(conn, {1: [content]}))
     await index_all(database)
     await database.write(assert_index_is_of_the_logs)
 
 
-async def test_an_index_without_rooms_in_its_words_is_made_anew_by_the_migration(database: Database) -> None:
+async def test_the_migration_rebuilds_an_index_whose_words_lack_their_rooms(database: Database) -> None:
     (path,) = (Path(db.schema.__file__).parent / "migrations/versions").glob("*_search_by_room.py")
     migration = importlib.import_module(f"db.migrations.versions.{path.stem}")
 
     def outdated(conn: Connection) -> None:
-        """As the version before had it."""
+        """The index as the version before the migration wrote it."""
         fill(conn, LOGS)
         steps(conn)
         old = "'¶1 alpha'" if conn.dialect.name == "sqlite" else "array_to_tsvector(ARRAY['¶1', 'alpha'])"
@@ -245,10 +245,10 @@ def _raw(conn: Connection) -> bytes:
     return b"".join(blocks) + "".join(texts).encode()
 
 
-async def test_words_of_what_was_deleted_or_edited_are_purged_from_the_files_of_sqlite(sqlite_url: str) -> None:
+async def test_words_of_deleted_and_edited_messages_are_purged_from_the_file_of_sqlite(sqlite_url: str) -> None:
     database = Database(sqlite_url)
     await database.start()
-    # FTS5 writes of a word only what it does not share with the one before it.
+    # FTS5 stores only the part of a word that differs from the word before it.
     secrets = [b"yzzyplugh", b"uuxfrotz", b"rueeaten"]
     logs = {1: [f"alpha {n}" for n in range(300)] + ["xyzzyplugh", "quuxfrotz", "grueeaten"]}
     await database.write(lambda conn: fill(conn, logs))
@@ -264,7 +264,7 @@ async def test_words_of_what_was_deleted_or_edited_are_purged_from_the_files_of_
 
     await database.write(forget)
     raw = await database.read(_raw)
-    assert [secret in raw for secret in secrets] == [True] * 3  # as FTS5 leaves it
+    assert [secret in raw for secret in secrets] == [True] * 3  # FTS5 keeps deleted words until a merge
     await index_all(database)
     raw = await database.read(_raw)
     assert [secret in raw for secret in secrets] == [False, False, True]
@@ -273,19 +273,19 @@ async def test_words_of_what_was_deleted_or_edited_are_purged_from_the_files_of_
     await database.stop()
 
 
-async def test_a_purge_goes_on_while_messages_are_indexed(sqlite_url: str) -> None:
+async def test_a_purge_completes_while_messages_are_indexed(sqlite_url: str) -> None:
     database = Database(sqlite_url)
     await database.start()
     chance = random.Random(3)
-    said = [" ".join(f"w{chance.randint(0, 5000)}" for _ in range(12)) for _ in range(3000)]
-    await database.write(lambda conn: fill(conn, {1: ["xyzzyplugh", *said[:2500]], 2: said[2500:]}))
+    contents_ = [" ".join(f"w{chance.randint(0, 5000)}" for _ in range(12)) for _ in range(3000)]
+    await database.write(lambda conn: fill(conn, {1: ["xyzzyplugh", *contents_[:2500]], 2: contents_[2500:]}))
     await database.write(steps)
 
     def between(conn: Connection, first: bool) -> bool:
         search.write_step(conn, search.read_step(conn, [2], 5, 10_000))
         return search.merge(conn, 1, whole=first)
 
-    def lag(conn: Connection) -> None:  # room 2 is yet to be indexed
+    def lag(conn: Connection) -> None:  # marks room 2 as not indexed
         search.remove(conn, 2, 500)
         conn.exec_driver_sql("UPDATE consumer_cursor SET seq = 0 WHERE room_id = 2")
         change(conn, 1, 1, None)
@@ -304,16 +304,18 @@ async def test_a_purge_goes_on_while_messages_are_indexed(sqlite_url: str) -> No
     await database.stop()
 
 
-async def test_who_is_far_behind_takes_larger_steps(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each costs a transaction: in small ones, it would not keep up with who sends much."""
+async def test_an_indexer_that_is_far_behind_takes_larger_steps(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step costs a transaction: small steps would not keep up with busy senders."""
     await database.write(lambda conn: fill(conn, {1: [f"w{n}" for n in range(3000)]}))
     read_step, sizes = search.read_step, []
 
-    def noted(conn: Connection, keys: Any, entries: int, size: int) -> search.Step:
+    def recording(conn: Connection, keys: Any, entries: int, size: int) -> search.Step:
         sizes.append(entries)
         return read_step(conn, keys, entries, size)
 
-    monkeypatch.setattr(search, "read_step", noted)
+    monkeypatch.setattr(search, "read_step", recording)
     indexer = Indexer(database)
     await indexer.start()
     await indexer.caught_up()

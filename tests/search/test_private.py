@@ -1,7 +1,7 @@
-"""What others write in private cannot be found out by searching, not even by how much work a search is.
+"""A search reveals nothing about foreign private rooms, not even by its cost.
 
-Work is counted in steps of SQLite's machine and rows of PostgreSQL's plan, not by the clock; and what FTS5 does
-within a step, by the processor time of the thread.
+The cost is counted in steps of SQLite's virtual machine and rows of PostgreSQL's plan; the cost within FTS5 is
+measured as processor time of the thread.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from tests.search.support import fill
 
 SPY = 2
 OTHERS = 5_000
-"""Messages of others with the word."""
+"""The number of foreign messages with the word."""
 
 
 def world(conn: Connection, rooms_of_the_spy: int) -> None:
-    """User 1 has said `secret` in a private room again and again; the spy has a few messages in some rooms."""
+    """User 1 wrote `secret` many times in a private room; the spy has a few messages in rooms of their own."""
     theirs = {room_key: ["nothing to see", "here"] for room_key in range(1, rooms_of_the_spy + 1)}
     private = {10_001: [f"secret number {n}" for n in range(OTHERS)]}
     fill(conn, theirs | private)
@@ -38,15 +38,15 @@ def world(conn: Connection, rooms_of_the_spy: int) -> None:
 
 
 def index(conn: Connection) -> None:
-    """All of the logs, without the rests of the indexer."""
+    """Index all logs, without the pauses of the indexer."""
     keys = consumers.behind(conn, search.CONSUMER, 0, 1000)
     while (step := search.read_step(conn, keys, 2_000, 10_000_000)).moves:
         search.write_step(conn, step)
 
 
 def find(conn: Connection, query: str, room_key: int | None = None) -> list[str]:
-    found = search.find(conn, SPY, parse(query), room_key=room_key, before=None, limit=20)
-    return [row.entry.content or "" for row in found]
+    results = search.find(conn, SPY, parse(query), room_key=room_key, before=None, limit=20)
+    return [row.entry.content or "" for row in results]
 
 
 @contextmanager
@@ -65,33 +65,33 @@ def steps_counted(conn: Connection) -> Iterator[list[int]]:
 
 
 def plans_of(conn: Connection, query: str) -> list[dict[str, Any]]:
-    """What PostgreSQL did for each statement of a search."""
-    asked: list[tuple[str, Any]] = []
+    """The executed plan of each statement of a search (PostgreSQL)."""
+    executed: list[tuple[str, Any]] = []
 
-    def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        asked.append((statement, parameters))
+    def record(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        executed.append((statement, parameters))
 
-    event.listen(conn, "before_cursor_execute", note)
+    event.listen(conn, "before_cursor_execute", record)
     try:
         find(conn, query)
     finally:
-        event.remove(conn, "before_cursor_execute", note)
+        event.remove(conn, "before_cursor_execute", record)
     explain = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
     return [
         conn.exec_driver_sql(explain + statement, parameters).scalar_one()[0]["Plan"]
-        for statement, parameters in asked
+        for statement, parameters in executed
     ]
 
 
 def visited(plan: dict[str, Any]) -> int:
-    """Rows that a plan's nodes have looked at."""
+    """The rows that the nodes of a plan visited."""
     removed = sum(rows for name, rows in plan.items() if name.startswith("Rows Removed"))
     here = int((plan["Actual Rows"] + removed) * plan["Actual Loops"])
     return here + sum(map(visited, plan.get("Plans", ())))
 
 
 @pytest.mark.parametrize("rooms", [3, 300])
-async def test_a_word_that_others_say_is_as_much_work_as_one_that_nobody_says(database: Database, rooms: int) -> None:
+async def test_a_word_in_foreign_rooms_costs_as_much_work_as_a_word_nowhere(database: Database, rooms: int) -> None:
     await database.write(lambda conn: world(conn, rooms))
     await database.write(index)
     if not database.is_sqlite:
@@ -101,48 +101,48 @@ async def test_a_word_that_others_say_is_as_much_work_as_one_that_nobody_says(da
         await database.write(lambda conn: conn.execute(text("ANALYZE")))
 
     def work(conn: Connection) -> dict[str, int]:
-        done: dict[str, int] = {}
+        costs: dict[str, int] = {}
         for query in ("secret", "nowhere", "secre*", "nowher*", '"secret number"', '"nowhere near"'):
             assert find(conn, query) == []
             if conn.dialect.name == "sqlite":
                 with steps_counted(conn) as counted:
                     find(conn, query)
-                done[query] = counted[0]
+                costs[query] = counted[0]
             else:
-                done[query] = sum(map(visited, plans_of(conn, query)))
+                costs[query] = sum(map(visited, plans_of(conn, query)))
         assert "here" in find(conn, "here")
-        return done
+        return costs
 
-    done = await database.read(work)
-    # FTS5 looks for a word's page in a table of its own: some steps more or less, by its place in the alphabet.
-    for said, unsaid in (("secret", "nowhere"), ("secre*", "nowher*"), ('"secret number"', '"nowhere near"')):
-        assert done[unsaid] > 0
-        assert abs(done[said] - done[unsaid]) <= 10 + done[unsaid] // 100, done
+    costs = await database.read(work)
+    # FTS5 finds the page of a word in a table of its own: the steps vary with the place in the alphabet.
+    for foreign, absent in (("secret", "nowhere"), ("secre*", "nowher*"), ('"secret number"', '"nowhere near"')):
+        assert costs[absent] > 0
+        assert abs(costs[foreign] - costs[absent]) <= 10 + costs[absent] // 100, costs
 
 
 @pytest.mark.parametrize("rooms", [3, 60, 300])
-async def test_fts5_spends_no_more_time_on_a_word_that_others_say(sqlite_url: str, rooms: int) -> None:
+async def test_fts5_spends_no_more_time_on_a_word_in_foreign_rooms(sqlite_url: str, rooms: int) -> None:
     database = Database(sqlite_url)
     await database.start()
     await database.write(lambda conn: world(conn, rooms))
     await database.write(index)
 
     def spent(conn: Connection) -> dict[str, float]:
-        """The least processor time (s) that each query took; taking turns, so that all are disturbed alike."""
-        took: dict[str, list[float]] = {"secret": [], "nowhere": []}
+        """The least processor time (s) of each query; they alternate, so that interference affects both alike."""
+        times_by_query: dict[str, list[float]] = {"secret": [], "nowhere": []}
         for _ in range(60):
-            for query, times in took.items():
+            for query, times in times_by_query.items():
                 began = time.thread_time()
                 find(conn, query)
                 times.append(time.thread_time() - began)
-        return {query: min(times) for query, times in took.items()}
+        return {query: min(times) for query, times in times_by_query.items()}
 
-    took = await database.read(spent)
+    times_by_query = await database.read(spent)
     await database.stop()
-    assert took["secret"] < 1.5 * took["nowhere"] + 20e-6, took
+    assert times_by_query["secret"] < 1.5 * times_by_query["nowhere"] + 20e-6, times_by_query
 
 
-async def test_more_words_than_can_be_looked_up_in_all_rooms_are_refused_and_can_be_asked_of_one(
+async def test_too_many_words_for_all_rooms_are_refused_and_allowed_in_one_room(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await database.write(lambda conn: world(conn, 10))
@@ -164,18 +164,18 @@ async def test_the_newest_of_many_rooms_come_first_on_every_page(
 ) -> None:
     monkeypatch.setattr(search, "TERMS_IN_QUERY", 4)
     monkeypatch.setattr(search, "NEWEST", 10)
-    said = {room_key: [f"word {room_key} {n}" for n in range(1 + room_key % 7)] for room_key in range(1, 40)}
-    await database.write(lambda conn: fill(conn, said))
+    contents = {room_key: [f"word {room_key} {n}" for n in range(1 + room_key % 7)] for room_key in range(1, 40)}
+    await database.write(lambda conn: fill(conn, contents))
     await database.write(index)
 
     def pages(conn: Connection, limit: int) -> list[str]:
-        got: list[str] = []
+        results: list[str] = []
         before = None
         while page := search.find(conn, 1, parse("word"), room_key=None, before=before, limit=limit):
-            got += [row.entry.content or "" for row in page]
+            results += [row.entry.content or "" for row in page]
             before = search.document(conn, page[-1].entry.message_id or "")
-        return got
+        return results
 
-    newest_first = [content for room in said.values() for content in room][::-1]
+    newest_first = [content for room in contents.values() for content in room][::-1]
     for limit in (1, 7, 100, 500):
         assert await database.read(lambda conn, limit=limit: pages(conn, limit)) == newest_first  # type: ignore[misc]

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from db.queries import search
 from server.log.indexer import Indexer
 from tests.actions.conftest import People, code
-from tests.search.support import caught_up, found
+from tests.search.support import caught_up, search_contents
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.depth import examples
 from tests.support.node import RunningNode
 
-SAID = [
+CONTENTS = [
     "¡Buenos días, señor!",
     "Η Ὀδύσσεια του Ομήρου",
     "Вечером ёлка горит",
@@ -30,13 +30,13 @@ SAID = [
 ]
 
 
-async def say(client: Client, *contents: str, **room: Any) -> list[dict[str, Any]]:
+async def send(client: Client, *contents: str, **room: Any) -> list[dict[str, Any]]:
     return [await client.ask("message", content=content, **room) for content in contents]
 
 
-async def test_messages_are_found_by_words_beginnings_and_phrases_of_any_script(people: People) -> None:
+async def test_messages_are_found_by_words_prefixes_and_phrases_of_any_script(people: People) -> None:
     await people.omar.ask("create", topic_name="noticias")
-    await say(people.omar, *SAID, topic_name="noticias")
+    await send(people.omar, *CONTENTS, topic_name="noticias")
     await caught_up(people.server.node.indexer)
     cases = {
         "dias SENOR": [0],
@@ -69,14 +69,16 @@ async def test_messages_are_found_by_words_beginnings_and_phrases_of_any_script(
         "good; morning,": [8, 7],
     }
     for query, expected in cases.items():
-        assert await found(people.omar, query) == [SAID[n] for n in expected], query
-        assert await found(people.omar, query, topic_name="noticias") == [SAID[n] for n in expected], query
+        assert await search_contents(people.omar, query) == [CONTENTS[n] for n in expected], query
+        assert await search_contents(people.omar, query, topic_name="noticias") == [CONTENTS[n] for n in expected], (
+            query
+        )
 
 
-async def test_the_answer_is_the_message_and_its_part_around_the_match(people: People) -> None:
+async def test_the_answer_has_each_message_with_a_snippet_around_its_match(people: People) -> None:
     await people.omar.ask("create", topic_name="noticias")
     await people.diego.ask("subscribe", topic_name="noticias")
-    (sent,) = await say(people.omar, "Buenos días a todos", topic_name="noticias", client_id="one")
+    (sent,) = await send(people.omar, "Buenos días a todos", topic_name="noticias", client_id="one")
     await caught_up(people.server.node.indexer)
     snippets = {
         sent["id"]: [
@@ -90,22 +92,22 @@ async def test_the_answer_is_the_message_and_its_part_around_the_match(people: P
         assert answer == {"messages": [message], "snippets": snippets, "next": None}
 
 
-async def test_only_rooms_that_one_is_in_are_searched(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_rooms_of_the_caller_are_searched(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
     omar, diego, satoshi = people.omar, people.diego, people.satoshi
     for name, private in (("abierto", False), ("secreto", True)):
         await omar.ask("create", topic_name=name, is_private=private)
-        await say(omar, f"needle in {name}", topic_name=name)
-    room_id = (await say(omar, "needle just for you", username="diego"))[0]["room_id"]
+        await send(omar, f"needle in {name}", topic_name=name)
+    room_id = (await send(omar, "needle just for you", username="diego"))[0]["room_id"]
     await caught_up(people.server.node.indexer)
     everything = ["needle just for you", "needle in secreto", "needle in abierto"]
-    for terms_in_query in (256, 1):  # in one statement, and in one for each room
+    for terms_in_query in (256, 1):  # all rooms in one statement, then one statement per room
         monkeypatch.setattr(search, "TERMS_IN_QUERY", terms_in_query)
-        assert await found(omar, "needle") == everything
-        assert await found(omar, "needle", topic_name="secreto") == ["needle in secreto"]
-        assert await found(omar, "needle", username="diego") == ["needle just for you"]
-        assert await found(diego, "needle") == ["needle just for you"]
-        assert await found(diego, "needle", topic_name="omar") == ["needle just for you"]
-        assert await found(satoshi, "needle") == []
+        assert await search_contents(omar, "needle") == everything
+        assert await search_contents(omar, "needle", topic_name="secreto") == ["needle in secreto"]
+        assert await search_contents(omar, "needle", username="diego") == ["needle just for you"]
+        assert await search_contents(diego, "needle") == ["needle just for you"]
+        assert await search_contents(diego, "needle", topic_name="omar") == ["needle just for you"]
+        assert await search_contents(satoshi, "needle") == []
         assert await code(satoshi, "search", query="needle", topic_name="secreto") == "not_found"
         assert await code(satoshi, "search", query="needle", room_id=room_id) == "not_found"
         assert await code(satoshi, "search", query="needle", topic_name="nowhere") == "not_found"
@@ -113,63 +115,61 @@ async def test_only_rooms_that_one_is_in_are_searched(people: People, monkeypatc
         assert await code(satoshi, "search", query="needle", topic_name="abierto") == "forbidden"
 
 
-async def test_who_is_no_longer_in_a_room_finds_nothing_of_it(
-    people: People, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_former_member_finds_nothing_of_the_room(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
     room = await people.omar.ask("create", topic_name="secreto", is_private=True)
     await people.omar.ask("invite", room_id=room["room_id"], username="diego")
     await people.diego.ask("create", topic_name="otro")
-    await say(people.omar, "needle", room_id=room["room_id"])
+    await send(people.omar, "needle", room_id=room["room_id"])
     await caught_up(people.server.node.indexer)
-    assert await found(people.diego, "needle") == ["needle"]
+    assert await search_contents(people.diego, "needle") == ["needle"]
     await people.omar.ask("kick", room_id=room["room_id"], username="diego")
     for terms_in_query in (256, 1):
         monkeypatch.setattr(search, "TERMS_IN_QUERY", terms_in_query)
-        assert await found(people.diego, "needle") == []
+        assert await search_contents(people.diego, "needle") == []
         assert await code(people.diego, "search", query="needle", room_id=room["room_id"]) == "not_found"
 
 
-async def test_an_edited_message_is_found_by_what_it_says_now_and_a_deleted_one_not_at_all(people: People) -> None:
+async def test_an_edited_message_is_found_by_its_new_content_and_a_deleted_one_is_not_found(people: People) -> None:
     await people.omar.ask("create", topic_name="noticias")
-    edited, deleted, kept = await say(people.omar, "alpha common", "alpha gone", "alpha kept", topic_name="noticias")
+    edited, deleted, kept = await send(people.omar, "alpha common", "alpha gone", "alpha kept", topic_name="noticias")
     indexer = people.server.node.indexer
     await caught_up(indexer)
-    await indexer.stop()  # so that what follows is not in the index: it may lag, the answer may not
+    await indexer.stop()  # the following changes are not indexed, but answers must show them
     await people.omar.ask("edit", message_id=edited["id"], content="beta common")
     await people.omar.ask("delete", message_id=deleted["id"])
-    assert await found(people.omar, "alpha", limit=1) == ["alpha kept"]
-    assert await found(people.omar, "alpha") == ["alpha kept"]
-    assert await found(people.omar, "gone") == []
-    assert await found(people.omar, "common") == ["beta common"]
+    assert await search_contents(people.omar, "alpha", limit=1) == ["alpha kept"]
+    assert await search_contents(people.omar, "alpha") == ["alpha kept"]
+    assert await search_contents(people.omar, "gone") == []
+    assert await search_contents(people.omar, "common") == ["beta common"]
     later = Indexer(people.server.node.database)
     await later.start()
     await caught_up(later)
     await later.stop()
-    assert await found(people.omar, "alpha") == [kept["content"]]
-    assert await found(people.omar, "gone") == []
-    assert await found(people.omar, "beta") == ["beta common"]
+    assert await search_contents(people.omar, "alpha") == [kept["content"]]
+    assert await search_contents(people.omar, "gone") == []
+    assert await search_contents(people.omar, "beta") == ["beta common"]
 
 
-async def test_pages_hold_together_while_messages_arrive_and_go(people: People) -> None:
+async def test_pages_neither_repeat_nor_miss_messages_while_others_are_sent_and_deleted(people: People) -> None:
     await people.omar.ask("create", topic_name="noticias")
-    sent = await say(people.omar, *(f"needle {n}" for n in range(10)), topic_name="noticias")
+    sent = await send(people.omar, *(f"needle {n}" for n in range(10)), topic_name="noticias")
     indexer = people.server.node.indexer
     await caught_up(indexer)
-    got: list[str] = []
+    results: list[str] = []
     page = await people.omar.ask("search", query="needle", limit=3)
     while True:
-        got += [message["content"] for message in page["messages"]]
+        results += [message["content"] for message in page["messages"]]
         if page["next"] is None:
             break
         assert page["next"] == page["messages"][-1]["id"]
-        if len(got) == 3:
-            await people.omar.ask("delete", message_id=page["next"])  # the page's own end
+        if len(results) == 3:
+            await people.omar.ask("delete", message_id=page["next"])  # the last message of the page
             await people.omar.ask("delete", message_id=sent[5]["id"])
             await people.omar.ask("edit", message_id=sent[4]["id"], content="needle 4, edited")
-        await say(people.omar, "needle meanwhile", topic_name="noticias")
+        await send(people.omar, "needle meanwhile", topic_name="noticias")
         await caught_up(indexer)
         page = await people.omar.ask("search", query="needle", limit=3, before=page["next"])
-    assert got == [
+    assert results == [
         "needle 9",
         "needle 8",
         "needle 7",
@@ -191,7 +191,7 @@ async def test_a_query_needs_a_word_and_at_most_one_room(people: People) -> None
 
 @pytest.fixture
 async def standing(server: RunningNode) -> AsyncIterator[tuple[RunningNode, Client]]:
-    """Omar, with a message."""
+    """A server, and omar with a message."""
     async with connected(server.url, await server.register("omar")) as omar:
         await omar.ask("create", topic_name="noticias")
         await omar.ask("message", topic_name="noticias", content="needle")
@@ -213,7 +213,7 @@ _hostile = st.lists(
 
 @settings(deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(query=_hostile.map(lambda query: query[:256]))
-async def test_whatever_is_asked_for_is_answered_or_invalid(standing: tuple[RunningNode, Client], query: str) -> None:
+async def test_every_query_is_answered_or_invalid(standing: tuple[RunningNode, Client], query: str) -> None:
     _, omar = standing
     for room in ({}, {"topic_name": "noticias"}):
         answer = await omar.sio.call("search", {"query": query, **room}, timeout=DEADLINE_S)
@@ -224,31 +224,33 @@ async def test_sending_does_not_wait_for_the_index(people: People) -> None:
     indexer = people.server.node.indexer
     await indexer.stop()
     await people.omar.ask("create", topic_name="noticias")
-    await say(people.omar, "needle", topic_name="noticias")
+    await send(people.omar, "needle", topic_name="noticias")
     assert (await people.omar.event("message"))["content"] == "needle"
-    assert await found(people.omar, "needle") == []
+    assert await search_contents(people.omar, "needle") == []
     later = Indexer(people.server.node.database)
     await later.start()
     await caught_up(later)
     await later.stop()
-    assert await found(people.omar, "needle") == ["needle"]
+    assert await search_contents(people.omar, "needle") == ["needle"]
 
 
-async def test_the_journal_tells_the_index_of_what_it_committed(
+async def test_the_journal_informs_the_indexer_of_each_commit(
     standing: tuple[RunningNode, Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, omar = standing
-    told: list[set[int]] = []
-    monkeypatch.setattr(server.node.indexer, "appended", lambda room_keys: told.append(set(room_keys)))
+    notified: list[set[int]] = []
+    monkeypatch.setattr(server.node.indexer, "appended", lambda room_keys: notified.append(set(room_keys)))
     await omar.ask("message", topic_name="noticias", content="hay")
     await omar.event("message", lambda message: message["content"] == "hay")
-    assert [len(room_keys) for room_keys in told if room_keys] == [1]
+    assert [len(room_keys) for room_keys in notified if room_keys] == [1]
 
 
-async def test_who_searches_right_after_sending_finds_it(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.log.indexer.SETTLE_S", DEADLINE_S)  # however slow the index is
+async def test_a_message_is_found_by_a_search_right_after_sending(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.log.indexer.SETTLE_S", DEADLINE_S)  # a search waits however slow the index is
     await people.omar.ask("create", topic_name="noticias")
     for n in range(5):
         await people.omar.ask("message", topic_name="noticias", content=f"palabra{n}")
-        found = await people.omar.ask("search", query=f"palabra{n}")
-        assert [m["content"] for m in found["messages"]] == [f"palabra{n}"]
+        answer = await people.omar.ask("search", query=f"palabra{n}")
+        assert [m["content"] for m in answer["messages"]] == [f"palabra{n}"]

@@ -1,6 +1,6 @@
 """`python -m tests.transport.serve SERVER`: Tidings as an ASGI application under another server than its own.
 
-It listens, prints where, and serves until SIGTERM: a request that comes too early waits.
+It listens, prints its address, and serves until SIGTERM. Requests before the startup wait.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FACTORY = "tests.transport.serve:application"
 
 
 def application() -> Application:
-    """The factory that a server is given; the settings are in the environment."""
+    """The application factory for the servers; the settings are in the environment."""
     return create_app(bcrypt_rounds=4)
 
 
@@ -50,7 +50,7 @@ def hypercorn(listening: socket.socket) -> None:
 
 
 class Granian(MPServer):
-    """It has no option for a socket that listens already: on Linux its workers open their own."""
+    """Granian with a listening socket: it has no option for one, and on Linux its workers open their own."""
 
     def __init__(self, listening: socket.socket) -> None:
         super().__init__(FACTORY, interface=Interfaces.ASGI, factory=True)

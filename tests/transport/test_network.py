@@ -13,13 +13,13 @@ from tests.support.network import BURST_S, PERFECT, Conditions, Ends, Network, n
 
 
 class World:
-    """A server that notes what comes, a network before it, and a client."""
+    """A recording server, a network in front of it, and a client."""
 
     def __init__(self) -> None:
-        self.came: list[bytes] = []
-        """At the server, as it was read."""
+        self.received: list[bytes] = []
+        """The chunks that the server read."""
         self.ended = ""
-        """How the stream ended there: "FIN" or "RST"."""
+        """How the stream to the server ended: "FIN" or "RST"."""
         self.network: Network
         self.client: Ends
         self.server: Ends
@@ -29,7 +29,7 @@ class World:
         self.server = reader, writer
         try:
             while data := await reader.read(1 << 20):
-                self.came.append(data)
+                self.received.append(data)
                 self._changed.set()
             self.ended = "FIN"
         except ConnectionResetError:
@@ -37,9 +37,9 @@ class World:
         self._changed.set()
 
     async def until(self, number: int) -> None:
-        """So many bytes have come, or the end."""
+        """Wait until the server has received that many bytes, or the end."""
         async with asyncio.timeout(DEADLINE_S):
-            while sum(map(len, self.came)) < number and not self.ended:
+            while sum(map(len, self.received)) < number and not self.ended:
                 self._changed.clear()
                 await self._changed.wait()
 
@@ -47,7 +47,7 @@ class World:
         await self.until(1 << 30)
         return self.ended
 
-    def say(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         self.client[1].write(data)
 
 
@@ -58,7 +58,7 @@ async def world(up: Conditions = PERFECT, down: Conditions = PERFECT, seed: int 
     port = server.sockets[0].getsockname()[1]
     async with network(f"http://127.0.0.1:{port}", up, down, seed=seed) as made.network:
         made.client = await asyncio.open_connection("127.0.0.1", int(made.network.url.rpartition(":")[2]))
-        made.say(b"hello")
+        made.send(b"hello")
         await made.until(5)
         try:
             yield made
@@ -68,13 +68,13 @@ async def world(up: Conditions = PERFECT, down: Conditions = PERFECT, seed: int 
     server.close()
 
 
-async def test_every_byte_passes_both_ways_in_order_however_it_is_cut_up() -> None:
+async def test_every_byte_passes_both_ways_in_order_however_the_stream_is_split() -> None:
     uneven = Conditions(jitter=0.002, split=1000, ragged=True, merge=0.001, rate=5e6)
     content = bytes(range(256)) * 1000
     async with world(uneven, uneven, seed=7) as made:
-        made.say(content)
+        made.send(content)
         await made.until(5 + len(content))
-        assert b"".join(made.came) == b"hello" + content
+        assert b"".join(made.received) == b"hello" + content
         made.server[1].write(content)
         made.server[1].write_eof()
         async with asyncio.timeout(DEADLINE_S):
@@ -83,51 +83,51 @@ async def test_every_byte_passes_both_ways_in_order_however_it_is_cut_up() -> No
         assert await made.until_ended() == "FIN"
 
 
-async def test_bytes_come_late_and_not_faster_than_the_rate() -> None:
+async def test_bytes_arrive_late_and_no_faster_than_the_rate() -> None:
     loop = asyncio.get_running_loop()
     async with world(Conditions(delay=0.05, rate=100_000)) as made:
         began = loop.time()
-        made.say(bytes(40_000))
+        made.send(bytes(40_000))
         await made.until(40_005)
         assert loop.time() - began >= 0.05 + 0.4 - BURST_S - 0.02
 
 
 async def test_a_split_piece_is_read_in_pieces_and_merged_ones_in_one() -> None:
     async with world(Conditions(split=1)) as made:
-        made.say(b"0123456789")
+        made.send(b"0123456789")
         await made.until(15)
-        assert len(made.came) > 5
+        assert len(made.received) > 5
     async with world(Conditions(merge=0.2)) as made:
-        before = len(made.came)
+        before = len(made.received)
         for _ in range(3):
-            made.say(b"0123456789")
+            made.send(b"0123456789")
             await made.client[1].drain()
             await asyncio.sleep(0)
         await made.until(35)
-        assert len(made.came) == before + 1
+        assert len(made.received) == before + 1
 
 
-async def test_what_is_frozen_passes_when_it_thaws() -> None:
+async def test_frozen_bytes_pass_after_the_thaw() -> None:
     async with world() as made:
         made.network.freeze()
-        made.say(b"later")
+        made.send(b"later")
         made.server[1].write(b"now")
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(made.client[0].read(1), 0.1)
-        assert made.came == [b"hello"]
+        assert made.received == [b"hello"]
         made.network.thaw()
         await made.until(10)
         assert await asyncio.wait_for(made.client[0].read(3), DEADLINE_S) == b"now"
 
 
-async def test_a_half_open_link_swallows_bytes_and_ends() -> None:
+async def test_a_half_open_link_swallows_bytes_and_the_end_of_the_stream() -> None:
     async with world() as made:
         made.network.swallow("up")
-        made.say(b"gone")
+        made.send(b"gone")
         made.client[1].write_eof()
         made.server[1].write(b"heard")
         assert await asyncio.wait_for(made.client[0].read(5), DEADLINE_S) == b"heard"
-        assert made.came == [b"hello"]
+        assert made.received == [b"hello"]
         assert not made.ended
         assert made.network.cut() == 1
         assert await made.until_ended() == "RST"
@@ -137,9 +137,9 @@ async def test_a_half_open_link_swallows_bytes_and_ends() -> None:
 async def test_a_link_is_cut_after_so_many_bytes_by_rst_or_fin(reset: bool) -> None:
     async with world() as made:
         made.network.links[0].cut_after("up", 3, reset=reset)
-        made.say(b"0123456789")
+        made.send(b"0123456789")
         assert await made.until_ended() == ("RST" if reset else "FIN")
-        assert b"".join(made.came) in ((b"hello", b"hello012") if reset else (b"hello012",))
+        assert b"".join(made.received) in ((b"hello", b"hello012") if reset else (b"hello012",))
         async with asyncio.timeout(DEADLINE_S):
             if reset:
                 with pytest.raises(ConnectionResetError):
@@ -148,7 +148,7 @@ async def test_a_link_is_cut_after_so_many_bytes_by_rst_or_fin(reset: bool) -> N
                 assert await made.client[0].read(1) == b""
 
 
-async def test_a_reset_and_an_end_pass_as_such() -> None:
+async def test_a_reset_and_an_end_of_stream_are_passed_on() -> None:
     async with world() as made:
         made.client[1].write_eof()
         assert await made.until_ended() == "FIN"

@@ -26,18 +26,18 @@ PLAIN = "plain WebSocket"
 
 
 class Process:
-    """What it says is kept in `said`."""
+    """A server process; `output` holds its output."""
 
     def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
         self._process = process
         self._reading = asyncio.create_task(self._read())
         self.url = url
-        self.said = ""
+        self.output = ""
 
     async def _read(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            self.said += line.decode()
+            self.output += line.decode()
 
     async def register(self, username: str) -> str:
         return await token_from(self.url, "register", username)
@@ -78,7 +78,7 @@ async def process(server: str, data_dir: Path) -> AsyncIterator[Process]:
 
 
 async def _served(url: str) -> None:
-    """It listens already: the request waits until the server takes it."""
+    """Wait until the server, which already listens, answers a request."""
     async with httpx.AsyncClient(base_url=url, timeout=None) as http:
         assert (await http.get("/health/ready")).status_code == 200
 
@@ -89,16 +89,16 @@ async def client(server: Process, token: str, way: str, **auth: object) -> Async
         async with plainly_connected(server.url, token, **auth) as plain:
             yield plain
         return
-    one = Client(server.url, token, **auth)
+    live = Client(server.url, token, **auth)
     try:
-        await one.connect(WAYS[way])
-        assert one.sio.transport() == ("polling" if way == "polling" else "websocket")
-        yield one
+        await live.connect(WAYS[way])
+        assert live.sio.transport() == ("polling" if way == "polling" else "websocket")
+        yield live
     finally:
         with warnings.catch_warnings():
             # The library closes its HTTP session without reading the answer to its last request.
             warnings.simplefilter("ignore", ResourceWarning)
-            await one.close()
+            await live.close()
             gc.collect()
 
 
@@ -112,15 +112,15 @@ async def test_messages_are_sent_received_in_order_and_replayed_over_every_trans
         room_id = (await sender.ask("create", topic_name="noticias"))["room_id"]
         head = 0
 
-        async def send(one: LiveClient, contents: Sequence[str]) -> list[int]:
-            """Send them all at once; returns their seqs."""
-            sent = [one.send("message", {"room_id": room_id, "content": content}) for content in contents]
+        async def send(member: LiveClient, contents: Sequence[str]) -> list[int]:
+            """Send messages without waiting in between; returns their seqs."""
+            sent = [member.send("message", {"room_id": room_id, "content": content}) for content in contents]
             answers = await asyncio.gather(*sent)
             assert all(answer["ok"] for answer in answers)
             return [answer["data"]["seq"] for answer in answers]
 
-        def seqs(one: LiveClient) -> list[int]:
-            return [message["seq"] for message in one.of("message")]
+        def seqs(member: LiveClient) -> list[int]:
+            return [message["seq"] for message in member.of("message")]
 
         for way in (*WAYS, PLAIN):
             async with client(running, diego, way, device=way) as member:
@@ -137,18 +137,18 @@ async def test_messages_are_sent_received_in_order_and_replayed_over_every_trans
                 assert seqs(sender) == list(range(1, head + 1)), way
                 assert seqs(member) == list(range(head - 69 - before, head + 1)), way
             await send(sender, ["x" * 10_000] * 40)
-            async with client(running, diego, way, device=way, cursors={room_id: head}) as back:
-                assert seqs(back) == list(range(head + 1, head + 41)), way
-                assert back.of("ready")[0]["replayed"] == 40
+            async with client(running, diego, way, device=way, cursors={room_id: head}) as returned:
+                assert seqs(returned) == list(range(head + 1, head + 41)), way
+                assert returned.of("ready")[0]["replayed"] == 40
             head += 40
             await sender.until(lambda head=head: len(seqs(sender)) == head)
-        assert "Traceback" not in running.said, running.said
-        # None of them lets an application speak before it cuts the connections: a client sees that they end.
+        assert "Traceback" not in running.output, running.output
+        # These servers close connections without notifying the application: clients only see the end.
         upgraded = await stack.enter_async_context(client(running, diego, "upgrade"))
         plain = await stack.enter_async_context(client(running, diego, PLAIN))
         running.terminate()
-        for one in (sender, upgraded, plain):
-            await asyncio.wait_for(one.closed.wait(), DEADLINE_S)
+        for ended in (sender, upgraded, plain):
+            await asyncio.wait_for(ended.closed.wait(), DEADLINE_S)
         await running.ended()
         assert (tmp_path / "tidings.db").exists()
         assert not (tmp_path / "tidings.db-wal").exists(), "the database was not closed"

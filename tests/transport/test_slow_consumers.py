@@ -1,4 +1,4 @@
-"""A slow consumer is bounded in bytes, gets the reason, is closed in seconds and loses nothing: on every
+"""A slow consumer is bounded in bytes, gets `closing`, is closed within seconds and loses nothing, over every
 transport."""
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ WAYS: dict[str, Any] = {
 EVERY_WAY = [pytest.param(way, marks=pytest.mark.long if way.endswith("over ASGI") else ()) for way in WAYS]
 LINGER = {"linger": 1.0}
 SOON_S = 20.0
-"""Less than half a linger time of a minute, and than a heartbeat: neither has closed a connection by then."""
+"""Less than the heartbeat, and than half of a linger time of a minute: neither closes a connection by then."""
 BATCH = 20
 LONG = "x" * 16_000
 
 
 class World:
-    """A node, and in one topic: diego, who writes and reads, and omar, whose client reads when it is told to."""
+    """A node with a topic of diego, who writes and reads, and omar, whose client reads on request."""
 
     def __init__(self, url: str, node: Node, tokens: dict[str, str]) -> None:
         self.url = url
@@ -59,26 +59,26 @@ class World:
 
     @property
     def session(self) -> BufferedSession | None:
-        """Omar's, as long as the server holds it."""
-        held: list[tuple[BufferedSession, Any]] = [
+        """The session of omar, while the server has one."""
+        sessions: list[tuple[BufferedSession, Any]] = [
             *((socket.session, socket.data) for socket in self.node.socketio.server.sockets),
             *((session, session.data) for session in self.node.websocket.server.sessions if not session.closing),
         ]
-        for session, client in held:
+        for session, client in sessions:
             connection = None if client is None else client.connection
             if connection is not None and connection.principal.username == "omar":
                 return session
         return None
 
     async def send(self, content: str = LONG, number: int = BATCH) -> None:
-        """Messages of diego, all at once; returns when he has got them all."""
+        """Send messages of diego; returns when he has received all of them."""
         sent = [self.diego.send("message", {"room_id": self.room_id, "content": content}) for _ in range(number)]
         assert all(answer["ok"] for answer in await asyncio.gather(*sent))
         self.sent += number
         await self.diego.until(lambda: len(self.diego.of("message")) == self.sent)
 
     async def send_until(self, buffered: int) -> BufferedSession:
-        """Send until so many bytes wait for omar in the server."""
+        """Send until that many bytes wait for omar in the server."""
         while True:
             session = self.session
             assert session is not None, "closed too early"
@@ -107,17 +107,17 @@ async def a_world(way: str, sqlite_url: str, data_dir: Path) -> AsyncIterator[Wo
 
 
 class Omar(ABC):
-    """His client. Packets are kept in `packets`, without PINGs, which are answered."""
+    """The client of omar. `packets` holds the received packets without PINGs, which are answered."""
 
     def __init__(self) -> None:
         self.packets: list[str] = []
 
     @abstractmethod
-    async def say(self, packet: str) -> None: ...
+    async def send(self, packet: str) -> None: ...
 
     @abstractmethod
     async def read(self) -> bool:
-        """Read what comes next; False when the server has closed."""
+        """Read the next packets; False if the server has closed."""
 
     async def until(self, prefix: str) -> None:
         async with asyncio.timeout(DEADLINE_S):
@@ -139,7 +139,7 @@ class OverWebSocket(Omar):
         super().__init__()
         self._ws = ws
 
-    async def say(self, packet: str) -> None:
+    async def send(self, packet: str) -> None:
         await self._ws.send(packet)
 
     async def read(self) -> bool:
@@ -156,13 +156,13 @@ class OverWebSocket(Omar):
 
 
 class OverPlain(Omar):
-    """On `/ws`; what is said and read is put in the words of Socket.IO."""
+    """A client of `/ws`; packets are translated from and to those of Socket.IO."""
 
     def __init__(self, ws: ClientConnection) -> None:
         super().__init__()
         self._ws = ws
 
-    async def say(self, packet: str) -> None:
+    async def send(self, packet: str) -> None:
         if packet.startswith("40"):
             frame = {"action": "authenticate", "data": json.loads(packet[2:])}
         else:
@@ -192,7 +192,7 @@ class OverPolling(Omar):
         self._http = http
         self._address = address
 
-    async def say(self, packet: str) -> None:
+    async def send(self, packet: str) -> None:
         answer = (await self._http.post(self._address, content=packet)).text
         if answer == "session id unknown":
             raise ConnectionResetError(answer)
@@ -204,14 +204,14 @@ class OverPolling(Omar):
             return False
         packets = answer.text.split(SEPARATOR)
         if "2" in packets:
-            await self.say("3")
+            await self.send("3")
         self.packets += [packet for packet in packets if packet not in ("2", "1")]
         return True
 
 
 @asynccontextmanager
 async def omar(way: str, world: World, **auth: Any) -> AsyncIterator[Omar]:
-    """Omar's client, up to date; from there on it reads when it is told to."""
+    """The client of omar after `ready`; from then on it reads on request."""
     made: Omar
     async with httpx.AsyncClient(base_url=world.url, timeout=DEADLINE_S) as http:
         if way == "polling":
@@ -240,21 +240,21 @@ async def omar(way: str, world: World, **auth: Any) -> AsyncIterator[Omar]:
 
 
 async def _entered(made: Omar, world: World, auth: dict[str, Any]) -> Omar:
-    await made.say("40" + json.dumps({"token": world.tokens["omar"], **auth}))
+    await made.send("40" + json.dumps({"token": world.tokens["omar"], **auth}))
     await made.until('42["ready",')
     return made
 
 
 @contextmanager
 def lingering(session: BufferedSession) -> Iterator[None]:
-    """A session that is closed meanwhile lets its client take its time to read what is left, and why."""
+    """A session that closes meanwhile gives its client time to read the remaining packets and `closing`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session.server, "linger", 60.0)
         yield
 
 
-def seqs(one: Omar) -> list[int]:
-    return [message["seq"] for message in one.of("message")]
+def seqs(client: Omar) -> list[int]:
+    return [message["seq"] for message in client.of("message")]
 
 
 @pytest.mark.parametrize("way", EVERY_WAY)
@@ -270,7 +270,7 @@ async def test_a_slow_consumer_gets_closing_is_closed_and_resumes_without_loss(
                     await world.send()
                     most = max(most, session.buffered)
                     assert world.sent < 2000
-            # A batch is written whole to who has read most of what was before.
+            # A batch is written whole to a client whose queue is not full.
             assert most <= MAX_BUFFERED + BATCH * 2 * len(LONG)
             assert most > MAX_BUFFERED // 2
             began = time.monotonic()
@@ -278,11 +278,11 @@ async def test_a_slow_consumer_gets_closing_is_closed_and_resumes_without_loss(
             assert time.monotonic() - began < SOON_S
             assert slow.of("closing") == [{"reason": "slow_consumer", "reconnect": True}]
             assert slow.packets[-1].startswith('42["closing",')
-            got = seqs(slow)
-            assert got == list(range(1, len(got) + 1))
-            assert len(got) < world.sent
-        async with omar(way, world, cursors={world.room_id: len(got)}) as back:
-            assert got + seqs(back) == list(range(1, world.sent + 1))
+            received = seqs(slow)
+            assert received == list(range(1, len(received) + 1))
+            assert len(received) < world.sent
+        async with omar(way, world, cursors={world.room_id: len(received)}) as returned:
+            assert received + seqs(returned) == list(range(1, world.sent + 1))
 
 
 @pytest.mark.parametrize("way", EVERY_WAY)
@@ -302,7 +302,7 @@ async def test_a_client_that_never_reads_is_closed_within_seconds(way: str, sqli
 @pytest.mark.parametrize("way", EVERY_WAY)
 async def test_transient_events_are_dropped_first(way: str, sqlite_url: str, tmp_path: Path) -> None:
     async with a_world(way, sqlite_url, tmp_path) as world, omar(way, world) as slow:
-        for typing in (True, False):  # it would end by itself, in a while
+        for typing in (True, False):  # otherwise typing would end after a timeout
             await world.diego.ask("typing", room_id=world.room_id, typing=typing)
         while len(slow.of("typing")) < 2:
             assert await slow.read()
@@ -324,18 +324,18 @@ async def test_transient_events_are_dropped_first(way: str, sqlite_url: str, tmp
 
 
 @pytest.mark.parametrize("way", EVERY_WAY)
-async def test_acknowledgements_that_are_not_read_count_too(way: str, sqlite_url: str, tmp_path: Path) -> None:
+async def test_unread_acknowledgements_count_towards_the_limit(way: str, sqlite_url: str, tmp_path: Path) -> None:
     async with a_world(way, sqlite_url, tmp_path) as world:
         await world.send(number=25)  # a page of 400 KB
         async with omar(way, world) as slow:
-            session, asked, most = world.session, 0, 0
+            session, requests, most = world.session, 0, 0
             assert session is not None
             with lingering(session):
                 while world.session is not None:
-                    asked += 1
-                    assert asked < 100
-                    with suppress(ConnectionClosed, ConnectionResetError):  # closed since the last look
-                        await slow.say(f'42{asked}["history",' + json.dumps({"room_id": world.room_id}) + "]")
+                    requests += 1
+                    assert requests < 100
+                    with suppress(ConnectionClosed, ConnectionResetError):  # closed since the last check
+                        await slow.send(f'42{requests}["history",' + json.dumps({"room_id": world.room_id}) + "]")
                     await world.diego.ask("get_rooms")
                     most = max(most, session.buffered)
             assert most <= MAX_BUFFERED + HIGH_WATER
@@ -343,10 +343,10 @@ async def test_acknowledgements_that_are_not_read_count_too(way: str, sqlite_url
             assert [closing["reason"] for closing in slow.of("closing")] == ["slow_consumer"]
             answered = [packet.partition("[")[0] for packet in slow.packets if packet.startswith("43")]
             assert answered == [f"43{n}" for n in range(1, len(answered) + 1)]
-            assert len(answered) < asked
+            assert len(answered) < requests
 
 
-async def test_pongs_that_are_not_read_are_bounded_and_the_session_goes_on() -> None:
+async def test_unread_pongs_are_bounded_and_the_session_continues() -> None:
     async with serving("engineio", UvicornWebSocket) as server, wired(server, receive_buffer=65_536) as wire:
         (session,) = server.engine.sockets.values()
         pings = frame(0x89, bytes(125)) * 1000
@@ -366,17 +366,17 @@ def test_the_kernel_buffers_little_for_a_slow_consumer() -> None:
         held, _ = listening.accept()
         with held:
             held.setblocking(False)
-            taken = 0
+            accepted = 0
             with suppress(BlockingIOError):
                 while True:
-                    taken += held.send(bytes(2048))
-            assert taken < 1_000_000  # and 4 MB if it may
+                    accepted += held.send(bytes(2048))
+            assert accepted < 1_000_000  # 4 MB without the bound
             client.setblocking(False)
-            assert client.recv(1), "it was the client's not to read"
+            assert client.recv(1), "the client had unread bytes"
 
 
-def test_many_that_never_read_cost_little_and_nobody_else(tmp_path: Path) -> None:
-    """`python -m bench.slow_consumers` is the same in full: 100 connections, for a minute."""
+def test_many_clients_that_never_read_cost_little_memory_and_affect_no_other(tmp_path: Path) -> None:
+    """A short run of `python -m bench.slow_consumers`, which has 100 connections for a minute."""
     plan = Plan(slow=20, members=3, rate=1500, seconds=3, without=0.1, receive_buffer=4096)
     server = Tidings(world(plan), tmp_path)
     server.start()
@@ -385,6 +385,8 @@ def test_many_that_never_read_cost_little_and_nobody_else(tmp_path: Path) -> Non
     finally:
         server.stop()
     assert len(result.closed_after) == plan.slow
-    assert result.during.growth < plan.slow * 3e6  # without a bound it is three times that
-    assert len(result.during.latencies) == plan.members * plan.rate * plan.seconds, "the others got everything"
-    assert result.resumed == list(result.missed), "and so does who comes back"
+    assert result.during.growth < plan.slow * 3e6  # three times as much without a bound
+    assert len(result.during.latencies) == plan.members * plan.rate * plan.seconds, (
+        "the other members got every message"
+    )
+    assert result.resumed == list(result.missed), "a returning client gets every missed message"

@@ -25,7 +25,7 @@ def session_of(server: Endpoint) -> EngineSession:
 
 
 async def waiting(session: EngineSession) -> asyncio.Task[None]:
-    """Somebody who waits for room in a session; a queue of 30 packets is too much."""
+    """A pending `drain` of a session: a queue of 30 packets is too long."""
     assert session.put([PACKET] * 30, 30 * len(PACKET))
     drained = asyncio.create_task(session.drain())
     await asyncio.sleep(0)
@@ -33,7 +33,7 @@ async def waiting(session: EngineSession) -> asyncio.Task[None]:
     return drained
 
 
-async def is_woken(drained: asyncio.Task[None]) -> None:
+async def assert_ends(drained: asyncio.Task[None]) -> None:
     await asyncio.wait_for(drained, DEADLINE_S)
 
 
@@ -44,7 +44,7 @@ async def test_a_drain_ends_when_the_session_moves_to_a_websocket(carrier: str) 
         drained = await waiting(session_of(server))
         async with server.upgrading(sid) as socket:
             await socket.send("5")
-            await is_woken(drained)
+            await assert_ends(drained)
             assert [await received(socket) for _ in range(30)] == [PACKET] * 30
 
 
@@ -52,10 +52,10 @@ async def test_a_drain_ends_as_polls_fetch_the_queue() -> None:
     async with serving("engineio", UvicornWebSocket, **SMALL) as server:
         sid = await server.open()
         drained = await waiting(session_of(server))
-        assert await server.packets(sid, 15) == [PACKET] * 15  # and a PING, which does not wait
+        assert await server.packets(sid, 15) == [PACKET] * 15  # with a PING, which is not queued
         assert not drained.done()
         assert await server.packets(sid, 15) == [PACKET] * 15
-        await is_woken(drained)
+        await assert_ends(drained)
 
 
 @pytest.mark.parametrize("politely", [True, False])
@@ -68,7 +68,7 @@ async def test_a_drain_ends_when_the_session_ends(*, politely: bool) -> None:
         if politely:
             assert await server.packets(sid, 15) == [PACKET] * 15
             assert await server.packets(sid, 16) == [PACKET] * 15 + ["1"]
-        await is_woken(drained)
+        await assert_ends(drained)
 
 
 async def test_a_drain_ends_when_the_queue_is_dropped() -> None:
@@ -77,7 +77,7 @@ async def test_a_drain_ends_when_the_queue_is_dropped() -> None:
         session = session_of(server)
         drained = await waiting(session)
         session.seal(["4bye"], drop=True)
-        await is_woken(drained)
+        await assert_ends(drained)
 
 
 async def test_a_drain_ends_when_the_upgraded_websocket_is_lost() -> None:
@@ -97,10 +97,10 @@ async def test_a_drain_ends_when_the_upgraded_websocket_is_lost() -> None:
                 drained = asyncio.create_task(session.drain())
                 await asyncio.sleep(0)
             wire.abort()
-            await is_woken(drained)
+            await assert_ends(drained)
 
 
-async def test_a_queue_of_other_than_ascii_text_is_counted_in_bytes_to_its_end() -> None:
+async def test_a_queue_of_non_ascii_text_is_counted_in_bytes() -> None:
     packet = "4" + "ñ" * 500
     size = len(packet.encode())
     async with serving("engineio", UvicornWebSocket, **SMALL) as server:
@@ -115,10 +115,10 @@ async def test_a_queue_of_other_than_ascii_text_is_counted_in_bytes_to_its_end()
 
 
 class Poll:
-    """A poll as an ASGI server makes it: it can leave, or be cancelled, in any step of the event loop."""
+    """A poll as an ASGI server passes it on; it can be left or cancelled in any step of the loop."""
 
     def __init__(self, server: Endpoint, sid: str, *, sends: bool = True) -> None:
-        self.answered: list[dict[str, Any]] = []
+        self.messages: list[dict[str, Any]] = []
         self._left: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._requested = False
         self._sends = sends
@@ -140,19 +140,19 @@ class Poll:
     async def _send(self, message: Any) -> None:
         if not self._sends:
             raise OSError("the client is gone")
-        self.answered.append(message)
+        self.messages.append(message)
 
     def leave(self) -> None:
         self._left.set_result({"type": "http.disconnect"})
 
     @property
     def packets(self) -> list[str]:
-        body: bytes = self.answered[-1]["body"]
+        body: bytes = self.messages[-1]["body"]
         return body.decode().split(SEPARATOR)
 
 
-async def test_packets_that_a_poll_has_taken_as_its_client_left_end_the_session() -> None:
-    """Or the session would go on behind them, if the client's next poll came by another way: a gap."""
+async def test_a_session_ends_if_a_poll_took_packets_and_its_client_left() -> None:
+    """Otherwise the client's next poll would continue behind a gap."""
     async with serving("engineio", UvicornWebSocket) as server:
         sid = await server.open()
         session = session_of(server)
@@ -167,7 +167,7 @@ async def test_packets_that_a_poll_has_taken_as_its_client_left_end_the_session(
         assert await server.is_gone(sid)
 
 
-async def test_packets_that_a_poll_has_taken_as_it_was_cancelled_end_the_session() -> None:
+async def test_a_session_ends_if_a_poll_took_packets_and_was_cancelled() -> None:
     async with serving("engineio", UvicornWebSocket) as server:
         sid = await server.open()
         session = session_of(server)
@@ -181,7 +181,7 @@ async def test_packets_that_a_poll_has_taken_as_it_was_cancelled_end_the_session
         assert await server.is_gone(sid)
 
 
-async def test_packets_of_a_poll_that_cannot_be_answered_end_the_session() -> None:
+async def test_a_session_ends_if_a_poll_took_packets_and_cannot_be_answered() -> None:
     async with serving("engineio", UvicornWebSocket) as server:
         sid = await server.open()
         session = session_of(server)
@@ -193,7 +193,7 @@ async def test_packets_of_a_poll_that_cannot_be_answered_end_the_session() -> No
         assert await server.is_gone(sid)
 
 
-async def test_a_poll_that_is_cancelled_before_it_took_anything_ends_the_session_too() -> None:
+async def test_a_session_ends_if_a_poll_is_cancelled_before_it_took_packets() -> None:
     async with serving("engineio", UvicornWebSocket) as server:
         sid = await server.open()
         session = session_of(server)
@@ -204,8 +204,8 @@ async def test_a_poll_that_is_cancelled_before_it_took_anything_ends_the_session
         assert session.closing
 
 
-async def test_a_websocket_behind_an_answer_that_is_not_read_is_full_from_its_beginning() -> None:
-    """Or there would be no bound to what is written to it: writing is paused already, and nobody is told again."""
+async def test_a_websocket_behind_an_unread_answer_is_full_from_its_beginning() -> None:
+    """Otherwise writes would be unbounded: the transport was paused before, and does not announce it again."""
     async with serving("engineio", UvicornWebSocket, max_buffered=400_000) as server, plain(server, 4096) as wire:
         sid = await server.open()
         polled = session_of(server)
@@ -214,7 +214,7 @@ async def test_a_websocket_behind_an_answer_that_is_not_read_is_full_from_its_be
         await eventually(lambda: not polled.polling and not polled.buffered)
         await wire.send(upgrade_request(server))
         await eventually(lambda: len(server.engine.sockets) == 2)
-        session = next(one for one in server.engine.sockets.values() if one is not polled)
+        session = next(each for each in server.engine.sockets.values() if each is not polled)
         await eventually(lambda: session.wire is not None)
         drained = asyncio.create_task(session.drain())
         await asyncio.sleep(0)
@@ -222,15 +222,15 @@ async def test_a_websocket_behind_an_answer_that_is_not_read_is_full_from_its_be
         assert not session.put(["4" + "x" * 400_000], 400_001)
         while not drained.done():
             assert await wire.read()
-        await is_woken(drained)
+        await assert_ends(drained)
         assert session.put(["4more"], 5)
 
 
-# -- last words ------------------------------------------------------------------------------------------------------
+# -- last events -----------------------------------------------------------------------------------------------------
 
 
-async def test_the_last_words_over_polling_and_the_close_are_answers_to_different_polls() -> None:
-    """A stock client closes on these packets, before the application has got what stands before them in an answer."""
+async def test_over_polling_the_last_events_and_the_close_are_answers_to_different_polls() -> None:
+    """A stock client closes on these packets before it passes the earlier packets of the same answer on."""
     async with serving("engineio", UvicornWebSocket) as server:
         sid = await server.open()
         session = session_of(server)
@@ -238,13 +238,13 @@ async def test_the_last_words_over_polling_and_the_close_are_answers_to_differen
         session.end("the test ends it", politely=True, farewell=["41", "1"])
         assert (await server.poll(sid)).text == f"4answer{SEPARATOR}4closing"
         posted = await server.post(sid, "4ignored")
-        assert (posted.status_code, posted.text) == (200, "ok"), "or the client would drop the last words"
+        assert (posted.status_code, posted.text) == (200, "ok"), "otherwise the client would drop the last events"
         assert (await server.poll(sid)).text == "41"
         assert (await server.poll(sid)).text == "1"
         assert await server.is_gone(sid)
 
 
-async def test_a_session_without_a_farewell_refuses_the_poll_behind_the_last_words() -> None:
+async def test_a_session_without_a_farewell_refuses_the_poll_after_the_last_events() -> None:
     """python-engineio's client does not reconnect after a CLOSE packet."""
     async with serving("engineio", UvicornWebSocket) as server:
         sid = await server.open()
@@ -257,8 +257,8 @@ async def test_a_session_without_a_farewell_refuses_the_poll_behind_the_last_wor
 
 
 @pytest.mark.parametrize("carrier", CARRIERS)
-async def test_the_last_words_of_a_session_that_is_moving_go_over_the_websocket(carrier: str) -> None:
-    """Its client does not poll any more."""
+async def test_the_last_events_of_a_session_in_an_upgrade_go_over_the_websocket(carrier: str) -> None:
+    """The client no longer polls."""
     async with serving("engineio", CARRIERS[carrier], **SMALL) as server:
         sid = await server.open()
         session = session_of(server)
@@ -291,8 +291,8 @@ def post_of(server: Endpoint, sid: str, body: str, length: int) -> bytes:
     return (head + body).encode()
 
 
-async def test_a_body_that_is_under_way_ends_with_its_session() -> None:
-    """It would be kept for as long as its client likes to."""
+async def test_a_pending_body_ends_with_its_session() -> None:
+    """Otherwise the server would keep it as long as the client wants."""
     async with serving("engineio", UvicornWebSocket) as server, plain(server) as wire:
         sid = await server.open()
         await wire.send(post_of(server, sid, "4" * 1000, 2000))
@@ -301,7 +301,7 @@ async def test_a_body_that_is_under_way_ends_with_its_session() -> None:
         assert (await wire.head()).startswith(b"HTTP/1.1 400 ")
 
 
-async def test_two_bodies_of_a_session_at_once_end_it() -> None:
+async def test_two_concurrent_bodies_of_a_session_end_it() -> None:
     async with serving("engineio", UvicornWebSocket) as server, plain(server) as first, plain(server) as second:
         sid = await server.open()
         await first.send(post_of(server, sid, "4" * 1000, 2000))
