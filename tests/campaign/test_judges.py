@@ -1,4 +1,4 @@
-"""The campaigns' judges: what they take for broken is broken, and what they send is what they mean to send."""
+"""The campaigns judge correctly, and send the frames and tokens that they intend to send."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def area_of(**outcomes: Seen | Exception) -> Area:
     area = Area("made up")
 
     def make_check(outcome: Seen | Exception) -> Callable[[Lab], Any]:
-        async def one(_: Lab) -> Seen:
+        async def made_up_check(_: Lab) -> Seen:
             if isinstance(outcome, Exception):
                 raise outcome
             return outcome
 
-        return one
+        return made_up_check
 
     for name, outcome in outcomes.items():
         area.check(name)(make_check(outcome))
@@ -55,21 +55,23 @@ KEPT_ONE, BROKEN_ONE = Seen(1, "x", "x", True), Seen(1, "x", "y", False)
         ({"a": KEPT_ONE}, 0),
         ({"a": KEPT_ONE, "b": BROKEN_ONE}, 1),
         ({"a": KEPT_ONE, "b": NotTried("no rights")}, 0),
-        ({"a": BROKEN_ONE, "b": ValueError("of the check's own")}, 2),
+        ({"a": BROKEN_ONE, "b": ValueError("a bug of the check")}, 2),
     ],
 )
-def test_only_kept_promises_end_with_status_0(outcomes: dict[str, Any], status: int, tmp_path: Path) -> None:
+def test_the_exit_status_is_0_only_if_every_promise_was_kept(
+    outcomes: dict[str, Any], status: int, tmp_path: Path
+) -> None:
     assert run("x", [area_of(**outcomes)], options(tmp_path)) == status
-    told = json.loads((tmp_path / "figures.json").read_text())
+    figures = json.loads((tmp_path / "figures.json").read_text())
     kinds = [(NotTried, SKIPPED), (Exception, ERROR), (Seen, KEPT)]
     expected = [
         BROKEN if outcome is BROKEN_ONE else next(verdict for kind, verdict in kinds if isinstance(outcome, kind))
         for outcome in outcomes.values()
     ]
-    assert [row["verdict"] for row in told["checks"]] == expected
+    assert [row["verdict"] for row in figures["checks"]] == expected
 
 
-def test_a_check_that_is_cancelled_by_what_it_tries_is_an_error_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_check_that_cancels_itself_is_an_error_and_the_others_continue(tmp_path: Path) -> None:
     area = area_of(after=KEPT_ONE)
 
     async def cancelled(_: Lab) -> Seen:
@@ -92,17 +94,17 @@ def test_the_table_names_every_figure(capsys: pytest.CaptureFixture[str]) -> Non
     ]
 
 
-def test_a_slope_is_that_of_least_squares() -> None:
+def test_a_slope_is_computed_by_least_squares() -> None:
     assert slope([(0, 1), (1, 3), (2, 5)]) == 2
     assert slope([(0, 5), (1, 5), (2, 5)]) == 0
     assert slope([(0, 0), (1, 2), (2, 0)]) == 0
 
 
-class Story:
-    """A load whose story is made up: two messages, and one reader with cursors who has both."""
+class MadeUpLoad:
+    """A load with a made-up history: two messages, and one reader with cursors that has both."""
 
     def __init__(self) -> None:
-        self.load = Load(None, "", 1)  # type: ignore[arg-type]  # nothing is asked of it
+        self.load = Load(None, "", 1)  # type: ignore[arg-type]  # no request is sent
         self.load.rooms = ["r"]
         self.log = []
         reader = Reader("ws", "reader0", "d0", exact=True)
@@ -120,42 +122,42 @@ class Story:
         return {law for law, _ in check(self.load.history(self.log, {"r": len(self.log)}))}
 
 
-def test_a_sound_story_breaks_no_law() -> None:
-    assert Story().laws() == set()
+def test_a_correct_history_has_no_violation() -> None:
+    assert MadeUpLoad().laws() == set()
 
 
-def test_what_goes_wrong_in_a_story_is_seen() -> None:
-    lost = Story()
+def test_each_planted_fault_in_a_history_is_a_violation() -> None:
+    lost = MadeUpLoad()
     lost.log.pop()
     assert Law.LOST in lost.laws()
-    gap = Story()
+    gap = MadeUpLoad()
     del gap.reader.records[0].received[0]
     assert Law.GAP in gap.laws()
-    behind = Story()
+    behind = MadeUpLoad()
     del behind.reader.records[0].received[1]
     assert Law.GAP in behind.laws()
-    repeat = Story()
+    repeat = MadeUpLoad()
     repeat.reader.records[0].received.append(repeat.reader.records[0].received[1])
     assert Law.REPEAT in repeat.laws()
-    twice = Story()
+    twice = MadeUpLoad()
     twice.log.append(twice.log[1]._replace(seq=3))
     assert Law.TWICE in twice.laws()
-    reset = Story()
+    reset = MadeUpLoad()
     reset.reader.records[0].reset.append("r")
     assert Law.KNOWN in reset.laws()
 
 
-def test_a_content_that_lost_a_byte_is_nobodys() -> None:
+def test_a_content_that_lost_a_byte_is_not_taken_for_the_sent_one() -> None:
     whole = content_of("writer0-7")
     assert said(whole) == "writer0-7"
     assert said(whole[:-1]) != "writer0-7"
-    other = Story()
-    one = other.reader.records[0].received[0]
-    other.reader.records[0].received[0] = one._replace(content=said(content_of("writer0-1")[:-1]))
+    other = MadeUpLoad()
+    reception = other.reader.records[0].received[0]
+    other.reader.records[0].received[0] = reception._replace(content=said(content_of("writer0-1")[:-1]))
     assert Law.CONVERGED in other.laws()
 
 
-def test_frames_are_those_of_rfc_6455() -> None:
+def test_frames_conform_to_rfc_6455() -> None:
     def parsed(data: bytes) -> list[Frame]:
         protocol = ServerProtocol(state=State.OPEN, max_size=None)
         assert protocol.side is SERVER
@@ -163,28 +165,28 @@ def test_frames_are_those_of_rfc_6455() -> None:
         return [event for event in protocol.events_received() if isinstance(event, Frame)]
 
     for size in (0, 1, 125, 126, 65_535, 65_536, 70_001):
-        (one,) = parsed(frame(TEXT, b"x" * size))
-        assert (one.opcode, bytes(one.data), one.fin) == (Opcode.TEXT, b"x" * size, True)
-    assert [one.opcode for one in parsed(frame(PONG, b"x") + frame(TEXT, b"y"))] == [Opcode.PONG, Opcode.TEXT]
+        (parsed_frame,) = parsed(frame(TEXT, b"x" * size))
+        assert (parsed_frame.opcode, bytes(parsed_frame.data), parsed_frame.fin) == (Opcode.TEXT, b"x" * size, True)
+    assert [each.opcode for each in parsed(frame(PONG, b"x") + frame(TEXT, b"y"))] == [Opcode.PONG, Opcode.TEXT]
     text = '{"a":"é👍"}'.encode()
     for name, cut in strange().items():
-        whole = b"".join(bytes(one.data) for one in parsed(b"".join(cut(text))) if one.opcode < Opcode.CLOSE)
+        whole = b"".join(bytes(each.data) for each in parsed(b"".join(cut(text))) if each.opcode < Opcode.CLOSE)
         assert whole == text, name
 
 
-def test_broken_frames_are_broken_for_another_implementation_too() -> None:
+def test_another_implementation_refuses_the_broken_frames_too() -> None:
     for name, (data, codes) in faults().items():
         protocol = ServerProtocol(state=State.OPEN, max_size=1_000_000)
         protocol.receive_data(data)
         messages = protocol.events_received()
-        # It takes lengths that are not minimal, as many do, and leaves it to its caller to decode text.
+        # The library accepts lengths that are not minimal, and leaves the decoding of text to its caller.
         if "needs none" in name or codes == {1007} or (name == "a length of 100 MB" and protocol.parser_exc is None):
             continue
         assert protocol.parser_exc is not None, (name, messages)
 
 
-def test_forged_tokens_are_not_taken_by_another_implementation() -> None:
-    """But for those that only the key's holder can make, and whose claims are for the server to judge."""
+def test_another_implementation_refuses_the_forged_tokens_too() -> None:
+    """Except tokens with a valid signature, whose claims only the server can judge."""
     good = make(
         {"sub": "omar", "sid": "s1", "iat": 1, "exp": 4_102_444_800, "iss": "tidings", "aud": "tidings"}, SECRET_KEY
     )
@@ -192,13 +194,13 @@ def test_forged_tokens_are_not_taken_by_another_implementation() -> None:
     assert jwt.decode(good, SECRET_KEY, ["HS256"], options, audience="tidings", issuer="tidings") == claims_of(good)
     names = [name for name, _ in forged(good, SECRET_KEY, "s2", "diego")]
     assert len(names) == len(set(names)) >= 95
-    taken = []
+    accepted = []
     for name, token in forged(good, SECRET_KEY, "s2", "diego"):
         try:
             jwt.decode(token, SECRET_KEY, ["HS256"], options, audience="tidings", issuer="tidings")
-            taken.append(name)
+            accepted.append(name)
         except Exception:
             continue
     claims = ("exp ", "until ", "sub ", "sid ", "iat ", "nbf ")
-    assert [name for name in taken if not name.startswith(claims)] == []
+    assert [name for name in accepted if not name.startswith(claims)] == []
     assert len(DOORS) == 11

@@ -1,4 +1,4 @@
-"""Clients that hold every answer and event against the contract: python-socketio's, and a plain WebSocket."""
+"""Clients that check every answer and event against the contract: python-socketio's, and a plain WebSocket."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Refused(Exception):
 
 
 class LiveClient(ABC):
-    """One connection. Events are kept in `events`, in the order in which they came."""
+    """One connection. `events` holds the received events in order."""
 
     def __init__(self, url: str, token: str | None, **auth: Any) -> None:
         self.url = url
@@ -42,7 +42,7 @@ class LiveClient(ABC):
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.closed = asyncio.Event()
         self._changed = asyncio.Event()
-        self._taken: dict[int, None] = {}
+        self._returned: dict[int, None] = {}
 
     @abstractmethod
     async def close(self) -> None: ...
@@ -58,11 +58,11 @@ class LiveClient(ABC):
     async def ask(self, action: str, payload: Any = None, /, **fields: Any) -> dict[str, Any]:
         """Perform an action; returns its data, raises `Refused` for an error."""
         answer = await self.call(action, fields if payload is None else payload)
-        found = REGISTRY.get(action)
+        definition = REGISTRY.get(action)
         if answer["ok"]:
             assert set(answer) == {"ok", "data"}, answer
-            if found is not None:
-                found.response.model_validate(answer["data"])
+            if definition is not None:
+                definition.response.model_validate(answer["data"])
             data: dict[str, Any] = answer["data"]
             return data
         assert set(answer) == {"ok", "error"}, answer
@@ -73,18 +73,18 @@ class LiveClient(ABC):
     async def event(
         self, name: str, where: Callable[[dict[str, Any]], bool] = lambda _: True, deadline: float = DEADLINE_S
     ) -> dict[str, Any]:
-        """The next event of that name (for which `where` holds) that was not taken yet."""
+        """The next event of that name (for which `where` holds) that no earlier call returned."""
         async with self._expecting(f"no such {name!r}", deadline):
             while True:
                 for at, (event, payload) in enumerate(self.events):
-                    if event == name and at not in self._taken and where(payload):
-                        self._taken[at] = None
+                    if event == name and at not in self._returned and where(payload):
+                        self._returned[at] = None
                         return payload
                 self._changed.clear()
                 await self._changed.wait()
 
     async def until(self, condition: Callable[[], bool], deadline: float = DEADLINE_S) -> None:
-        """Wait until something holds of what was received."""
+        """Wait until a condition on the received events holds."""
         async with self._expecting("no event that makes the condition hold", deadline):
             while not condition():
                 self._changed.clear()
@@ -92,7 +92,7 @@ class LiveClient(ABC):
 
     @asynccontextmanager
     async def _expecting(self, failure: str, deadline: float) -> AsyncIterator[None]:
-        """Fail with what was received, if what is awaited within does not come."""
+        """Fail with the last received events if the body times out."""
         try:
             async with asyncio.timeout(deadline):
                 yield
@@ -132,7 +132,7 @@ class Client(LiveClient):
         self.sio.on("connect_error", self._refused)
 
     async def connect(self, transports: list[str] | None = None, *, ready: bool = True) -> Client:
-        """Connect, and wait until what was missed has been replayed. Raises socketio's ConnectionError."""
+        """Connect, and wait for the end of the replay. Raises socketio's ConnectionError."""
         await self.sio.connect(
             self.url, auth=self.auth, transports=transports or ["websocket"], wait_timeout=DEADLINE_S
         )
@@ -218,7 +218,7 @@ class PlainClient(LiveClient):
 
 @asynccontextmanager
 async def connected(url: str, token: str, **auth: Any) -> AsyncIterator[Client]:
-    """A connected client that is up to date."""
+    """A connected client after `ready`."""
     client = Client(url, token, **auth)
     await client.connect()
     try:

@@ -1,4 +1,4 @@
-"""A way to PostgreSQL on which the answer to a commit can be lost, and that can fall silent."""
+"""A proxy to PostgreSQL that can lose the answer to a commit, and can freeze."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 
 
 class Commits:
-    """Passes everything on. After `lose_answer` it cuts the connection when the next commit is done."""
+    """Passes everything on. After `lose_answer` it cuts the connection after the next commit, before its answer."""
 
     def __init__(self, host: str, port: int) -> None:
         """`host` may be the directory of a Unix socket."""
@@ -21,13 +21,13 @@ class Commits:
         self._passing = asyncio.Event()
         self._passing.set()
         self.lost = asyncio.Event()
-        """The answer to a commit was lost; it has taken effect."""
+        """Set when the answer to a commit was lost; the commit has taken effect."""
 
     def lose_answer(self) -> None:
         self._losing = True
 
     def freeze(self) -> None:
-        """From now on nothing is passed on, in neither direction, and no connection ends."""
+        """From now on pass nothing on in either direction, and end no connection."""
         self._passing.clear()
 
     def thaw(self) -> None:
@@ -42,15 +42,15 @@ class Commits:
             from_server, to_server = await asyncio.open_unix_connection(f"{self._host}/.s.PGSQL.{self._port}")
         else:
             from_server, to_server = await asyncio.open_connection(self._host, self._port)
-        asked = asyncio.create_task(self._pass_questions(reader, to_server))
+        requests = asyncio.create_task(self._pass_requests(reader, to_server))
         try:
             await self._pass_answers(from_server, writer)
         finally:
-            asked.cancel()
-            for way in (writer, to_server):
-                way.transport.abort()
+            requests.cancel()
+            for end in (writer, to_server):
+                end.transport.abort()
 
-    async def _pass_questions(self, client: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
+    async def _pass_requests(self, client: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await client.read(65536):
                 await self._passing.wait()
@@ -77,15 +77,15 @@ class Commits:
 
 @asynccontextmanager
 async def commits(database_url: str) -> AsyncIterator[tuple[Commits, str]]:
-    """The way, and the URL of the same database over it."""
+    """The proxy, and the URL of the database through it."""
     url = make_url(database_url)
-    asked = {"host": url.host or "127.0.0.1", "port": url.port or 5432, **url.query}
-    way = Commits(str(asked["host"]), int(str(asked["port"])))
-    server = await asyncio.start_server(way.accept, "127.0.0.1", 0)
+    target = {"host": url.host or "127.0.0.1", "port": url.port or 5432, **url.query}
+    proxy = Commits(str(target["host"]), int(str(target["port"])))
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     try:
-        there = url.difference_update_query(["host", "port"]).set(host="127.0.0.1", port=port)
-        yield way, there.render_as_string(hide_password=False)
+        proxied = url.difference_update_query(["host", "port"]).set(host="127.0.0.1", port=port)
+        yield proxy, proxied.render_as_string(hide_password=False)
     finally:
         server.close()
-        await way.stop()
+        await proxy.stop()

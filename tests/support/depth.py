@@ -1,4 +1,4 @@
-"""How deep a property is tested."""
+"""The number of examples of property-based tests."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def examples(number: int) -> int:
-    """How many examples to try: all of `number`, and a quarter of them when the long tests are left out."""
+    """The number of examples to try: `number`, or a quarter of it without the long tests."""
     return max(1, number // 4) if os.environ.get("TIDINGS_TEST_DEPTH") == "quick" else number

@@ -1,4 +1,4 @@
-"""Right payloads of actions, from the examples that the documents show."""
+"""Valid payloads of actions, from the examples in the documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the tests put their files: in memory, if there is room."""
+"""The folder for the files of the tests: in memory, if there is room."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 
 FREE_BYTES = 4 * 1024**3
-"""To be free in memory before anything is put there: a container often has 64 MiB."""
+"""Free memory required for using it: a container often has 64 MiB."""
 
 
 def folder_in_memory() -> Path | None:
     """A folder in memory with room for the tests' files, or None.
 
-    Databases there cost no disk syncs, which are most of what a test would wait for.
+    Databases there need no disk syncs, for which a test would mostly wait.
     """
     folder = Path("/dev/shm")
     with suppress(OSError):

@@ -1,8 +1,8 @@
 """A bad network on loopback: a TCP proxy that delays, splits, merges, throttles, freezes, swallows and cuts.
 
 `async with network(server.url, down=Conditions(delay=0.05)) as bad:` gives clients `bad.url` instead of the server's.
-"Up" is from the client to the server, "down" from the server to the client. Whatever is drawn by lot comes from
-generators that are seeded by `seed`, the number of the link and its direction: the same seed, the same network.
+"Up" is from the client to the server, "down" from the server to the client. Random values come from generators
+seeded by `seed`, the number of the link and its direction, so the same seed gives the same network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 READ_BYTES: Final = 64 * 1024
 BURST_S: Final = 0.1
-"""After a pause, what passes in so many seconds at a rate passes at once."""
+"""After a pause, the bytes of so many seconds at the rate pass without delay."""
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
@@ -33,19 +33,19 @@ class Conditions:
     """What happens to the bytes of one direction. The order of bytes is always kept."""
 
     delay: float = 0.0
-    """Seconds that every byte takes."""
+    """Seconds by which every byte is delayed."""
     jitter: float = 0.0
-    """Up to so many seconds more, drawn anew for each piece."""
+    """Up to so many seconds more, random for each piece."""
     split: int = 0
     """Bytes of the largest piece that is written at a time; 0: pieces stay as they were read."""
     ragged: bool = False
-    """Pieces of 1 to `split` bytes, drawn by lot, instead of `split` bytes each."""
+    """Pieces of a random size from 1 to `split` bytes, instead of `split` bytes each."""
     merge: float = 0.0
-    """Seconds for which a piece waits for more, to be written together with it."""
+    """Seconds for which a piece waits for further bytes, to be written together."""
     rate: float = 0.0
-    """Bytes per second, but for a burst after a pause; 0: as fast as it goes."""
+    """Bytes per second, except for a burst after a pause; 0: unlimited."""
     buffer: int = 1024 * 1024
-    """Bytes that may be on their way; the sender feels the rest as back pressure."""
+    """Bytes that may be in transit; beyond them the sender gets back pressure."""
 
 
 PERFECT: Final = Conditions()
@@ -56,15 +56,15 @@ class Network:
 
     def __init__(self, target: str, up: Conditions = PERFECT, down: Conditions = PERFECT, *, seed: int = 0) -> None:
         """`target`: the URL or `host:port` of the server. `up` and `down` may be replaced while it runs."""
-        where = urlsplit(target if "//" in target else f"//{target}")
-        assert where.hostname is not None
-        assert where.port is not None
-        self._target = where.hostname, where.port
+        address = urlsplit(target if "//" in target else f"//{target}")
+        assert address.hostname is not None
+        assert address.port is not None
+        self._target = address.hostname, address.port
         self.conditions: dict[Direction, Conditions] = {"up": up, "down": down}
         self.seed = seed
         self.links: list[Link] = []
         self.opened = 0
-        """Links so far."""
+        """The number of links so far."""
         self.url = ""
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -88,19 +88,19 @@ class Network:
         if self._tasks:
             await asyncio.wait(set(self._tasks))
 
-    # -- what befalls every link ---------------------------------------------------------------------------------
+    # -- faults of every link ------------------------------------------------------------------------------------
 
     def freeze(self) -> None:
-        """Hold everything that is on its way, and what comes, until `thaw`. Nothing is lost."""
+        """Hold all bytes, in transit or new, until `thaw`. Nothing is lost."""
         self._flowing.clear()
 
     def thaw(self) -> None:
         self._flowing.set()
 
     def swallow(self, *directions: Direction) -> None:
-        """Half-open: what passes from here on in these directions (default: both) vanishes, ends included.
+        """Half-open: from now on bytes and ends of these directions (default: both) vanish.
 
-        So do new links, until `heal`. A link that has lost bytes stays so for good.
+        New links behave the same until `heal`. A link that has lost bytes never recovers.
         """
         self._swallowing = frozenset(directions or ("up", "down"))
         for link in self.links:
@@ -111,21 +111,21 @@ class Network:
         self._refusing = True
 
     def heal(self) -> None:
-        """New links are good again."""
+        """New links work again."""
         self._swallowing = frozenset()
         self._refusing = False
 
     def cut(self, *, reset: bool = True) -> int:
-        """End every link, by RST or by FIN, on both sides; what is on its way is lost. Returns their number."""
+        """End every link by RST or FIN on both sides; bytes in transit are lost. Returns the number of links."""
         links = list(self.links)
         for link in links:
             link.cut(reset=reset)
         return len(links)
 
     def cut_next(self, direction: Direction, after: int, *, reset: bool = True) -> None:
-        """End the next link after so many more bytes of that direction: in the middle of a frame, if they say so.
+        """End the next link after so many bytes of that direction, perhaps within a frame.
 
-        Several calls are for several links, one after the other.
+        Further calls apply to the links after it.
         """
         self._cut_next.append((direction, after, reset))
 
@@ -179,13 +179,13 @@ class Link:
         self.number = number
         self.swallowing: frozenset[Direction] = frozenset()
         self.passed: dict[Direction, int] = {"up": 0, "down": 0}
-        """Bytes that went through."""
+        """Bytes that have passed."""
         self._writers = client[1], server[1]
         directions: tuple[Direction, Direction] = ("up", "down")
-        for writer, direction in zip(self._writers, directions, strict=True):  # whose bytes are read from it
+        for writer, direction in zip(self._writers, directions, strict=True):  # the writer's socket is also read from
             sock, buffer = writer.get_extra_info("socket"), network.conditions[direction].buffer
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if buffer <= READ_BYTES:  # less than a segment of loopback, and it waits for a timer at each
+            if buffer <= READ_BYTES:  # below a segment of loopback TCP waits for a timer
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self._pipes = (
             _Pipe(self, "up", client[0], server[1]),
@@ -195,7 +195,7 @@ class Link:
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def cut(self, *, reset: bool = True) -> None:
-        """End it on both sides; what is on its way is lost."""
+        """End the link on both sides; bytes in transit are lost."""
         for writer in self._writers:
             if reset:
                 _reset(writer)
@@ -205,18 +205,18 @@ class Link:
             self._over.set_result(None)
 
     def cut_after(self, direction: Direction, after: int, *, reset: bool = True) -> None:
-        """End it when so many more bytes of that direction have passed."""
+        """End the link when so many more bytes of that direction have passed."""
         self._cut[direction] = self.passed[direction] + after, reset
 
     def until_cut(self, direction: Direction) -> int | None:
-        """Bytes that may still pass before it is to be cut; None: any number."""
+        """Bytes that may pass before the cut; None: no limit."""
         return self._cut[direction][0] - self.passed[direction] if direction in self._cut else None
 
     def cut_now(self, direction: Direction) -> None:
         self.cut(reset=self._cut[direction][1])
 
     async def run(self) -> None:
-        """Pass bytes until both directions have ended, or it is cut."""
+        """Pass bytes until both directions have ended or the link is cut."""
         working = [asyncio.create_task(work) for pipe in self._pipes for work in (pipe.read(), pipe.write())]
         done = asyncio.gather(*working)
         try:
@@ -243,12 +243,12 @@ class _Pipe:
         self._reader = reader
         self._writer = writer
         self._random = random.Random(f"{link.network.seed} {link.number} {direction}")
-        self._under_way: deque[tuple[float, bytes]] = deque()
-        """When each piece is due; an empty one is the end of the stream."""
+        self._in_transit: deque[tuple[float, bytes]] = deque()
+        """Pieces with the times at which they are due; an empty piece is the end of the stream."""
         self._bytes = 0
         self._changed = asyncio.Event()
         self._free_at = 0.0
-        """When what was written before has left, at the network's rate."""
+        """When the earlier bytes have left, at the rate of the network."""
 
     @property
     def _conditions(self) -> Conditions:
@@ -265,7 +265,7 @@ class _Pipe:
             conditions = self._conditions
             late = conditions.jitter * self._random.random() if conditions.jitter else 0.0
             due = max(due, loop.time() + conditions.delay + late)
-            self._under_way.append((due, piece))
+            self._in_transit.append((due, piece))
             self._bytes += len(piece)
             self._changed.set()
             while self._bytes >= self._conditions.buffer:
@@ -274,10 +274,10 @@ class _Pipe:
     async def write(self) -> None:
         data = b"?"
         while data:
-            while not self._under_way:
+            while not self._in_transit:
                 await self._change()
-            await _until(self._under_way[0][0])
-            if self._conditions.merge and self._under_way[0][1]:
+            await _until(self._in_transit[0][0])
+            if self._conditions.merge and self._in_transit[0][1]:
                 await asyncio.sleep(self._conditions.merge)
             data = self._due()
             await self._pass(data)
@@ -291,10 +291,10 @@ class _Pipe:
                 self._writer.write_eof()
 
     def _due(self) -> bytes:
-        """What is due now, as one piece; empty when only the end is left."""
+        """The due bytes as one piece; empty at the end of the stream."""
         now, parts = asyncio.get_running_loop().time(), []
-        while self._under_way and self._under_way[0][0] <= now and self._under_way[0][1]:
-            parts.append(self._under_way.popleft()[1])
+        while self._in_transit and self._in_transit[0][0] <= now and self._in_transit[0][1]:
+            parts.append(self._in_transit.popleft()[1])
         return b"".join(parts)
 
     async def _change(self) -> None:
@@ -335,7 +335,7 @@ class _Pipe:
         rate = self._conditions.rate
         if rate:
             now = asyncio.get_running_loop().time()
-            # What a busy machine has overslept may be made up for, so that it does not make the network slower.
+            # A late wake-up on a busy machine is made up for, so that it does not slow the network down.
             self._free_at = max(self._free_at, now - BURST_S) + size / rate
             await _until(self._free_at)
 
@@ -347,13 +347,13 @@ async def _until(due: float) -> None:
 
 
 async def _turns() -> None:
-    """Give a peer in the same event loop the time to read what was written."""
+    """Let a peer in the same event loop read the written bytes."""
     for _ in range(3):
         await asyncio.sleep(0)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """RST, instead of FIN."""
+    """Close by RST instead of FIN."""
     with contextlib.suppress(OSError):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     writer.transport.abort()
@@ -364,9 +364,9 @@ async def network(
     target: str, up: Conditions = PERFECT, down: Conditions = PERFECT, *, seed: int = 0
 ) -> AsyncIterator[Network]:
     """A running network to a server; see `Network`."""
-    made = Network(target, up, down, seed=seed)
-    await made.start()
+    proxy = Network(target, up, down, seed=seed)
+    await proxy.start()
     try:
-        yield made
+        yield proxy
     finally:
-        await made.stop()
+        await proxy.stop()

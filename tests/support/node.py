@@ -22,13 +22,13 @@ from tests.support.ports import port_of
 
 PASSWORD = "correct horse"
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""One for all HTTP clients: one that makes its own reads a bundle of certificates for it."""
+"""Shared by all HTTP clients: a client with a context of its own would read a bundle of certificates."""
 
 
 class _Server(Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield  # the signals are pytest's
+        yield  # pytest handles the signals
 
 
 class RunningNode:
@@ -49,7 +49,7 @@ class RunningNode:
         return self.app.node
 
     async def start(self) -> None:
-        """Serve; raises what keeps it from starting."""
+        """Serve; raises the error if the node cannot start."""
         self.app = create_app(self._settings, **self._options)
         await self.app.node.start()
         self._socket = listen("127.0.0.1", self._port)
@@ -61,7 +61,7 @@ class RunningNode:
         await asyncio.wait_for(server.listening.wait(), 30)
 
     def through(self, url: str) -> None:
-        """From here on `url` is that of a proxy to it, also after a restart (where ports are kept: on Linux)."""
+        """Use the URL of a proxy from now on, also after a restart (on Linux, where ports are kept)."""
         self.url = self._through = url
 
     async def stop(self) -> None:
@@ -75,7 +75,7 @@ class RunningNode:
             self._socket.close()
 
     def gone(self, username: str = "") -> asyncio.Event:
-        """Set when the next connection has ended: of a user, or of anybody."""
+        """An event that is set when the next connection, of a user or of any, has ended."""
         ended, remove = asyncio.Event(), self.node.hub.remove
 
         def removing(connection: Connection) -> None:
@@ -87,7 +87,7 @@ class RunningNode:
         return ended
 
     async def register(self, username: str, password: str = PASSWORD) -> str:
-        """Make an account; returns its token."""
+        """Create an account; returns its token."""
         return await token_from(self.url, "register", username, password)
 
     async def login(self, username: str, password: str = PASSWORD) -> str:
@@ -105,7 +105,7 @@ async def token_from(url: str, action: str, username: str, password: str = PASSW
 
 
 def settings_for(database_url: str, data_dir: Path, **changes: Any) -> Settings:
-    """Settings of a test: nothing from the environment, no rate limits, no rooms at first."""
+    """Settings for a test: nothing from the environment, no rate limits, no rooms."""
     return Settings(
         _env_file=None,
         **{

@@ -1,4 +1,4 @@
-"""Ports that stay one's own."""
+"""Ports that stay reserved while a server restarts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import weakref
 
 
 def port_of(owner: object) -> int:
-    """A free port that nobody else is given while `owner` lives, so that a server can stop and come back on it.
+    """A free port that is reserved while `owner` lives, so that a server can stop and start again on it.
 
-    Linux lets one listen on a port to which a socket that does not listen is bound, if both say SO_REUSEADDR, and
-    gives it to nobody who asks for any. Elsewhere it is 0: any.
+    Linux allows listening on a port to which a socket that does not listen is bound, if both set SO_REUSEADDR, and
+    does not assign such a port to others. On other systems the result is 0: any port.
     """
     if sys.platform != "linux":
         return 0

@@ -1,4 +1,4 @@
-"""A real server process, to be killed and started again on the same data and address."""
+"""A real server process that can be killed and restarted on the same data and address."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class ServerProcess:
         directory: Path | None = None,
         **environment: str,
     ) -> None:
-        """`stderr`: the descriptor that its log goes to; None: this process's own. `arguments`: more of them.
+        """`stderr`: the descriptor for its log; None: inherited. `arguments`: further command-line arguments.
 
-        `directory`: where it runs; None: where this process does.
+        `directory`: its working directory; None: inherited.
         """
         self.data_dir = data_dir
         self._arguments = arguments
@@ -51,11 +51,11 @@ class ServerProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs: it was started, and has not ended."""
+        """Whether the process was started and has not ended."""
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """Serve, on the port of the time before if there was one; returns when it listens."""
+        """Serve, after a restart on the same port; returns when the server listens."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -80,26 +80,26 @@ class ServerProcess:
                     if not line:
                         raise RuntimeError(f"the server did not start: exit status {await self._process.wait()}")
                     self.printed += line
-                    if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
-                        self._port = int(found[1])
-                        self.url = found[0]
+                    if match := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+                        self._port = int(match[1])
+                        self.url = match[0]
                         return
         except TimeoutError:
             await self.kill()
             raise
 
     async def complaints(self) -> str:
-        """What it has written to its log; with `stderr=PIPE`, when it has ended."""
+        """The log of an ended process; needs `stderr=PIPE`."""
         assert self._process is not None, "not started"
         assert self._process.stderr is not None, "its log goes elsewhere"
         return (await self._process.stderr.read()).decode()
 
     async def kill(self) -> None:
-        """SIGKILL: no chance to clean up."""
+        """Kill with SIGKILL, without a clean-up."""
         await self._signal(signal.SIGKILL)
 
     async def terminate(self) -> int:
-        """SIGTERM; returns the exit status."""
+        """Stop with SIGTERM; returns the exit status."""
         return await self._signal(signal.SIGTERM)
 
     async def _signal(self, number: int) -> int:

@@ -1,14 +1,14 @@
-"""A disk whose power can be cut: what a server did to its files is recorded, and what a disk would hold is reckoned.
+"""A disk whose power can be cut: a server's file operations are recorded and replayed onto a model of a disk.
 
-`Recording` has a process write a trace of its writes, its syncs and what it sent, and makes chosen calls fail
-(`recorder.c`, a library that the process loads before others). `Disk` replays a trace onto a model of a disk and its
-page cache, by Linux's rules:
+`Recording` makes a process write a trace of its writes, syncs and sent bytes, and makes chosen calls fail
+(`recorder.c`, a preloaded library). `Disk` replays a trace onto a model of a disk and its page cache, by the rules of
+Linux:
 
-* what was written is on the disk when a sync of that file has succeeded, and perhaps before;
-* **a sync that failed leaves its pages clean**: they are not on the disk, and no later sync will write them;
-* a name is there when its directory was synced after it was made.
+* written bytes are on the disk when a sync of the file has succeeded, and perhaps before;
+* **a failed sync leaves its pages clean**: they are not on the disk, and no later sync writes them;
+* a name is on the disk when its directory was synced after the name was created.
 
-It is a model, of whole pages of 4,096 bytes; it does not tear them.
+The model has whole pages of 4,096 bytes; it does not tear them.
 """
 
 from tests.support.disk.image import violations

@@ -1,4 +1,4 @@
-"""What a database says that was left by a power cut."""
+"""Checks of the database that remains after a power cut."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.disk.recording import Acknowledged
 
 
 def violations(database: Path, acknowledged: Iterable[Acknowledged]) -> list[str]:
-    """Open it as the next server would, and say what is wrong: it is damaged, or an acknowledged message is gone."""
+    """Open the database like the next server; returns any damage and any lost acknowledged message."""
     promised = list(acknowledged)
     if not database.exists():
         return ["there is no database"] if promised else []
@@ -34,5 +34,5 @@ def violations(database: Path, acknowledged: Iterable[Acknowledged]) -> list[str
     except sqlite3.Error as error:
         return [f"cannot be read: {error}"]
     wrong += [f"the log has gaps: {gap}" for gap in gaps]
-    there = {message_id: (seq, content) for message_id, seq, content in entries}
-    return wrong + [f"lost: {one}" for one in promised if there.get(one.message_id) != (one.seq, one.content)]
+    stored = {message_id: (seq, content) for message_id, seq, content in entries}
+    return wrong + [f"lost: {ack}" for ack in promised if stored.get(ack.message_id) != (ack.seq, ack.content)]

@@ -1,4 +1,4 @@
-"""The disk and its page cache, as a trace says they are."""
+"""A model of a disk and its page cache that replays a trace."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _File:
         self.size = 0
         self.size_on_disk = 0
         self.cut: int | None = None
-        """The smallest size that it was truncated to since it was synced."""
+        """The smallest size of a truncation since the last sync."""
 
     def write(self, offset: int, data: bytes) -> None:
         at, end = offset, offset + len(data)
@@ -77,14 +77,14 @@ def _cut(pages: dict[int, bytes], size: int) -> dict[int, bytes]:
 
 
 class Disk:
-    """What is on the disk, and what is in the page cache alone. Begins empty."""
+    """The contents of a disk and of its page cache, initially empty."""
 
     def __init__(self) -> None:
         self._files: dict[int, _File] = {}
         self._names: dict[str, _File] = {}
         self._names_on_disk: dict[str, _File] = {}
         self.changes = 0
-        """How many of the records so far were of the disk."""
+        """The number of replayed records that changed the disk."""
 
     def apply(self, record: Record) -> None:
         op, error, inode, offset, data = record
@@ -113,9 +113,9 @@ class Disk:
                 assert inode in self._files, f"{data.decode()} was there before the recording"
 
     def cut_power(self, into: Path, kept: Callable[[], bool] = lambda: False) -> None:
-        """Write what is left of the database and its log if the power is cut now, into a folder.
+        """Write the database and its log into a folder, as they remain if the power is cut now.
 
-        `kept` says, of each change that was not synced yet, whether it happens to be on the disk.
+        `kept` decides for each unsynced change whether it is on the disk.
         """
         for old in into.iterdir():
             old.unlink()

@@ -1,4 +1,4 @@
-"""Recording what a process does to its files, and failing some of it."""
+"""Records the file operations of a process, and makes some of them fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RULE = struct.Struct("=i20siiiiii")
 _RECORD = struct.Struct("=iiqqq")
 _ON = {"sync": 1, "write": 2}
 DIE = -1
-"""As the error of a fault: the process is killed in place of the call."""
+"""As the error of a fault: the process is killed instead of the call."""
 
 
 class Op(IntEnum):
@@ -40,28 +40,28 @@ class Op(IntEnum):
 class Record(NamedTuple):
     op: Op
     error: int
-    """errno of a sync that failed."""
+    """The errno of a failed sync."""
     file: int
-    """Inode; of what was sent, the socket's descriptor."""
+    """The inode; for sent bytes, the descriptor of the socket."""
     offset: int
-    """Of a write; of a TRUNCATE, the new size; of a SYNC that failed, whether the pages are gone from the cache."""
+    """The offset of a write, the new size of a TRUNCATE; after a failed SYNC, whether the cache lost the pages."""
     data: bytes
-    """What was written or sent; or the path, two paths for RENAME and LINK with a zero byte between them."""
+    """The bytes written or sent; or the path, for RENAME and LINK two paths separated by a zero byte."""
 
 
 class Fault(NamedTuple):
     on: Literal["sync", "write"]
     suffix: str = ""
-    """Of the file: `.db`, `.db-wal`; empty: any."""
+    """The suffix of the file: `.db`, `.db-wal`; empty: any file."""
     skip: int = 0
-    """So many calls pass."""
+    """The number of calls that pass first."""
     count: int = 1
-    """Then so many fail."""
+    """The number of calls that then fail."""
     every: int = 0
-    """And from then on one in so many; 0: none."""
+    """Afterwards one call in so many fails; 0: none."""
     error: int = errno.EIO
     after: bool = False
-    """It holds once the fault before it in the list has happened."""
+    """Whether it applies only after the previous fault in the list has happened."""
 
 
 class NoCompiler(Exception):
@@ -70,9 +70,9 @@ class NoCompiler(Exception):
 
 class Recording:
     def __init__(self, data_dir: Path, work_dir: Path, *, forgets: bool = False) -> None:
-        """Record what happens in `data_dir`; the trace is in `work_dir`. Raises `NoCompiler`.
+        """Record the file operations in `data_dir`; the trace is in `work_dir`. Raises `NoCompiler`.
 
-        `forgets`: what a failed sync should have written is gone from the page cache, too.
+        `forgets`: a failed sync also drops its pages from the page cache.
         """
         compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
         if compiler is None:
@@ -96,29 +96,29 @@ class Recording:
         }
 
     def fail(self, *faults: Fault) -> None:
-        """Have these calls fail from now on, in place of those before."""
+        """Make these calls fail from now on, instead of the earlier ones."""
         for n in range(_RULES):
             self._rules[n * _RULE.size : n * _RULE.size + 4] = bytes(4)
         for n, (on, suffix, skip, count, every, error, after) in enumerate(faults):
             packed = _RULE.pack(_ON[on], suffix.encode(), skip, count, every, error, after, 0)
             at = n * _RULE.size
             self._rules[at + 4 : at + _RULE.size] = packed[4:]
-            self._rules[at : at + 4] = packed[:4]  # it holds from here on
+            self._rules[at : at + 4] = packed[:4]  # activates the rule
 
     @property
     def failed(self) -> int:
-        """How many calls have failed by the present faults."""
+        """The number of calls that failed by the current faults."""
         return sum(_RULE.unpack_from(self._rules, n * _RULE.size)[-1] for n in range(_RULES))
 
     def records(self, position: int = 0) -> Iterator[tuple[int, Record]]:
-        """The records from a position in the trace on, each with the position where it ends."""
+        """The records from a position in the trace, each with the position of its end."""
         with self.trace.open("rb") as file:
             file.seek(position)
             while len(head := file.read(_RECORD.size)) == _RECORD.size:
                 op, error, inode, offset, length = _RECORD.unpack(head)
                 data = file.read(max(0, length))
                 if len(data) < length:
-                    return  # the process was killed as it wrote this
+                    return  # the process was killed while it wrote this record
                 yield file.tell(), Record(Op(op), error, inode, offset, data)
 
 
@@ -134,14 +134,14 @@ class Acknowledged(NamedTuple):
 _ANSWER = re.compile(r'"ok":true,"data":(?=\{"id":")')
 _DECODE = json.JSONDecoder().raw_decode
 _LONGEST = 512 * 1024
-"""Of an answer that comes in several pieces."""
+"""The maximum length of an answer that is sent in several pieces."""
 
 
 def acknowledged(records: Iterable[tuple[int, Record]]) -> Iterator[tuple[int, Record, list[Acknowledged]]]:
-    """The records, with the messages that were acknowledged by each."""
+    """The records, each with the messages that it acknowledged."""
     streams: dict[int, str] = {}
     for position, record in records:
-        found: list[Acknowledged] = []
+        acks: list[Acknowledged] = []
         if record.op is Op.CLOSED:
             streams.pop(record.file, None)
         elif record.op is Op.SENT:
@@ -151,9 +151,9 @@ def acknowledged(records: Iterable[tuple[int, Record]]) -> Iterator[tuple[int, R
                 try:
                     data, done = _DECODE(stream, match.end())
                 except json.JSONDecodeError:
-                    break  # the rest is still to come
+                    break  # the rest follows in a later record
                 if "seq" in data and "content" in data:
                     content = data["content"].encode("latin-1").decode()
-                    found.append(Acknowledged(data["room_id"], data["seq"], data["id"], content))
+                    acks.append(Acknowledged(data["room_id"], data["seq"], data["id"], content))
             streams[record.file] = stream[max(done, len(stream) - _LONGEST) :]
-        yield position, record, found
+        yield position, record, acks
