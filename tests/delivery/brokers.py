@@ -80,6 +80,19 @@ class FaultyBroker(MemoryBroker):
                 self._catch_up(self._late[channel], channel)
 
 
+class RepeatingBroker(MemoryBroker):
+    """Publishes every notice twice in a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repeated: set[type] = set()
+
+    def publish(self, channel: Channel, notice: Notice) -> None:
+        self.repeated.add(type(notice))
+        super().publish(channel, notice)
+        super().publish(channel, notice)
+
+
 class ChoosyBroker(MemoryBroker):
     """Loses the notices that `loses` selects, and holds back those that `holds` selects until `go_on`."""
 
@@ -87,19 +100,19 @@ class ChoosyBroker(MemoryBroker):
         super().__init__()
         self.loses: Callable[[Notice], bool] = lambda _: False
         self.holds: Callable[[Notice], bool] = lambda _: False
-        self._held: list[tuple[Channel, Notice]] = []
+        self.held: list[tuple[Channel, Notice]] = []
 
     def publish(self, channel: Channel, notice: Notice) -> None:
         if self.loses(notice):
             return
         if self.holds(notice):
-            self._held.append((channel, notice))
+            self.held.append((channel, notice))
         else:
             super().publish(channel, notice)
 
     def go_on(self) -> None:
         self.holds = lambda _: False
-        held, self._held = self._held, []
+        held, self.held = self.held, []
         for channel, notice in held:
             super().publish(channel, notice)
 

@@ -13,6 +13,7 @@ from db.queries.rows import EntryRow, RoomRow
 from server.contract.errors import CloseReason
 from server.contract.events import MemberChange
 from server.fanout.broker import Broker, MemoryBroker
+from server.fanout.live_room import LiveRoom
 from server.log.notices import (
     Appended,
     Channel,
@@ -29,10 +30,10 @@ from server.log.notices import (
     decode,
     encode,
 )
-from tests.delivery.brokers import HarmfulBroker, LinkedBroker, Wire
-from tests.delivery.support import make_topic
+from tests.delivery.brokers import ChoosyBroker, HarmfulBroker, LinkedBroker, RepeatingBroker, Wire
+from tests.delivery.support import make_topic, seqs
 from tests.support.client import DEADLINE_S, connected
-from tests.support.node import running_node
+from tests.support.node import RunningNode, running_node
 
 ONLY_SOCKETIO = True
 
@@ -200,6 +201,75 @@ async def test_a_stopped_broker_receives_no_notice(nodes: list[Listener]) -> Non
         node.broker.publish(channel, notice)
         await node.until(1)
     assert stopped.received == []
+
+
+# -- repeated notices ------------------------------------------------------------------------------------------------
+
+
+def recorded_repairs(server: RunningNode, monkeypatch: pytest.MonkeyPatch) -> list[LiveRoom]:
+    """The rooms that are repaired from now on."""
+    repairs, repaired = server.node.hub.repairs, []
+    repair = repairs.repair
+
+    def record(live_room: LiveRoom) -> None:
+        repaired.append(live_room)
+        repair(live_room)
+
+    monkeypatch.setattr(repairs, "repair", record)
+    return repaired
+
+
+async def test_a_notice_that_is_repeated_at_once_changes_nothing(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = RepeatingBroker()
+    async with running_node(sqlite_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+        tokens = [await server.register(name) for name in ("omar", "diego")]
+        room_id = await make_topic(server.url, tokens[0], "noticias", is_private=True)
+        async with connected(server.url, tokens[0]) as omar, connected(server.url, tokens[1]) as diego:
+            repaired = recorded_repairs(server, monkeypatch)
+            await omar.ask("invite", room_id=room_id, username="diego")
+            for content in ("0", "1"):
+                await omar.ask("message", room_id=room_id, content=content)
+            await omar.ask("kick", room_id=room_id, username="diego")
+            await omar.ask("message", room_id=room_id, content="2")
+            await diego.event("room_removed")
+            await omar.until(lambda: len(omar.contents()) >= 3)
+            for client in (omar, diego):
+                await client.ask("get_rooms")
+            assert [name for name, _ in diego.events if name not in ("ready", "presence")] == [
+                "room_added",
+                "message",
+                "message",
+                "room_removed",
+            ]
+            assert omar.contents() == ["0", "1", "2"]
+            assert seqs(omar, room_id) == [1, 2, 3, 4, 5]
+        assert repaired == []
+        assert {Appended, Joined, Left} <= broker.repeated
+
+
+async def test_a_notice_that_repeats_earlier_entries_delivers_the_new_ones_without_reading_them(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = ChoosyBroker()
+    async with running_node(sqlite_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+        token = await server.register("omar")
+        room_id = await make_topic(server.url, token, "noticias")
+        async with connected(server.url, token) as omar:
+            repaired = recorded_repairs(server, monkeypatch)
+            broker.holds = lambda notice: isinstance(notice, Appended)
+            for content in ("0", "1", "2"):
+                await omar.ask("message", room_id=room_id, content=content)
+            first, second, third = [notice for _, notice in broker.held if isinstance(notice, Appended)]
+            receive = server.node.delivery.receive
+            for notice in (first, second, first, second, first):
+                receive(notice)
+            receive(Appended(first.room_key, [*first.entries, *second.entries, *third.entries], third.members))
+            receive(third)
+            await omar.ask("get_rooms")
+            assert omar.contents() == ["0", "1", "2"]
+            assert repaired == []
 
 
 # -- a broker that keeps no guarantee --------------------------------------------------------------------------------
