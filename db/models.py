@@ -97,6 +97,12 @@ class Device(Base, table=True):
     name: str
     created_at: int = _ms()
     seen_at: int | None = _ms(default=None, description="When its last connection closed")
+    epoch: int = Field(
+        default=0,
+        sa_type=BigInteger,
+        sa_column_kwargs={"server_default": "0"},
+        description="The log epoch that it has learned of",
+    )
 
 
 class Room(Base, table=True):
@@ -258,6 +264,32 @@ class ConsumerCursor(Base, table=True):
     seq: int = _ms()
 
 
+class Instance(Base, table=True):
+    """This database, and the copies that are restored from its backups: one row, see `server/log/epochs.py`."""
+
+    id: str = Field(primary_key=True)
+    epoch: int = Field(sa_type=BigInteger, description="How often the log has gone back to an earlier state")
+
+
+class Witness(Base, table=True):
+    """What a node has last left in the database, and also keeps in a file of its own."""
+
+    node: str = Field(primary_key=True)
+    mark: str
+    marked_at: int = _ms()
+
+
+class EpochHead(Base, table=True):
+    """The head of a room when an epoch began. What earlier epochs had after it was lost."""
+
+    __tablename__: ClassVar[Any] = "epoch_head"
+    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    epoch: int = Field(sa_type=BigInteger, primary_key=True)
+    last_seq: int = _ms()
+
+
 class SearchDocument(Base, table=True):
     """An indexed message; ids are in the order of indexing.
 
@@ -292,6 +324,9 @@ cursors = _table(Cursor)
 read_markers = _table(ReadMarker)
 echo_entries = _table(EchoEntry)
 consumer_cursors = _table(ConsumerCursor)
+instances = _table(Instance)
+witnesses = _table(Witness)
+epoch_heads = _table(EpochHead)
 search_documents = _table(SearchDocument)
 
 # Tables that differ between the databases, in addition to the models.

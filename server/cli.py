@@ -23,6 +23,8 @@ from server import __version__, names
 from server.auth import Auth, now_ms
 from server.contract.errors import ActionError
 from server.fanout.broker import MemoryBroker
+from server.log import epochs
+from server.log.epochs import MARK_S
 from server.settings import MAX_TOKEN_MINUTES, Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -67,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("add", "passwd"):
             command.add_argument("--password-stdin", action="store_true", help="read it from standard input")
 
+    commands.add_parser(
+        "epoch",
+        help="begin an epoch of the log, after restoring a backup: clients drop what the restored log does not have",
+    )
     commands.add_parser("migrate", help="update the database to the tables of this version")
     return parser
 
@@ -204,6 +210,14 @@ def _user(settings: Settings, args: argparse.Namespace) -> int:
     return _with_database(settings, change)
 
 
+def _epoch(settings: Settings, _args: argparse.Namespace) -> int:
+    async def begin(database: Database, _auth: Auth) -> None:
+        epoch = await database.write(epochs.begin)
+        print(f"epoch {epoch} of the log begins; a running server closes its connections within {MARK_S:.0f} s")
+
+    return _with_database(settings, begin)
+
+
 async def _add_user(database: Database, username: str, hashed: str) -> None:
     added = await database.write(lambda conn: users.add(conn, username, hashed, now_ms()))
     if added is None:
@@ -243,6 +257,7 @@ def _with_database(settings: Settings, work: Callable[[Database, Auth], Awaitabl
 _COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
     "serve": _serve,
     "token": _token,
+    "epoch": _epoch,
     "user": _user,
     "migrate": _migrate,
 }

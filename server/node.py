@@ -35,6 +35,7 @@ from server.gateways.websocket import JsonCodec, PlainClient
 from server.gateways.websocket_client import WebSocketGateway
 from server.limits import Limits
 from server.log.cursors import Cursors
+from server.log.epochs import MARK_S, Epochs, MarkFile
 from server.log.health import Health
 from server.log.indexer import Indexer
 from server.log.journal import Journal
@@ -73,6 +74,7 @@ class NodeOptions:
     typing_s: float = TYPING_S
     presence_s: float = PRESENCE_S
     retention_s: float = RETENTION_S
+    mark_s: float = MARK_S
     timers: GetTimers = asyncio.get_running_loop
     """Those of sign-ins, heartbeats, expiring tokens, and typing."""
     engine: Mapping[str, Any] = field(default_factory=dict)
@@ -97,10 +99,22 @@ class Node:
 
         self.cursors = Cursors()
         self.hub, self.catch_up, self.delivery = make_fanout(
-            options, self.database, self.broker, self.cursors, ConnectionRecorder(self.metrics, self.logs)
+            options,
+            self.database,
+            self.broker,
+            self.cursors,
+            ConnectionRecorder(self.metrics, self.logs),
+            lambda: self.epochs.current,
         )
         self.indexer = Indexer(self.database)
         self.journal = Journal(self.database, self.delivery, self.cursors, self.indexer, self.metrics, quotas)
+        self.epochs: Epochs = Epochs(
+            self.database,
+            MarkFile(settings.mark_file),
+            lambda: self.journal.transactions,
+            self.hub.log_went_back,
+            options.mark_s,
+        )
         self.retention, self.purge = make_maintenance(settings, options, self.database, self.delivery, quotas)
         self.auth = make_auth(settings, options, self.database, self.broker, quotas)
         self.sessions = SessionCheck(self.database, self.hub, self.auth.used, options.session_check_s)
@@ -161,6 +175,8 @@ class Node:
 
             await self.database.start()
             ends("the database", self.database.stop)
+            await self.epochs.start()
+            ends("the marks of the database", self.epochs.stop)
             stack.callback(self.auth.stop)
             await self.auth.start(settings.signing_key())
             await self.delivery.start()
@@ -211,7 +227,12 @@ class Node:
 
 
 def make_fanout(
-    options: NodeOptions, database: Database, broker: Broker, cursors: Cursors, recorder: ConnectionRecorder
+    options: NodeOptions,
+    database: Database,
+    broker: Broker,
+    cursors: Cursors,
+    recorder: ConnectionRecorder,
+    epoch: Callable[[], int],
 ) -> tuple[Hub, CatchUp, Delivery]:
     hub = Hub(
         database,
@@ -223,7 +244,7 @@ def make_fanout(
         typing_s=options.typing_s,
         timers=options.timers,
     )
-    catch_up = CatchUp(database, hub, cursors)
+    catch_up = CatchUp(database, hub, cursors, epoch)
     return hub, catch_up, Delivery(broker, hub, catch_up)
 
 

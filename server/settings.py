@@ -19,6 +19,7 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from sqlalchemy.engine import make_url
 
 from server.addresses import host_of, is_loopback
 from server.limits import Limit, rate
@@ -313,6 +314,14 @@ class Settings(BaseSettings):
         """How many of each kind of thing a user may have."""
         kinds = ("devices", "sessions", "rooms", "topics", "groups", "links", "echo_entries")
         return {kind: getattr(self, f"max_{kind}") for kind in kinds}
+
+    @property
+    def mark_file(self) -> Path:
+        """See `server.log.epochs`: for SQLite beside the database."""
+        url = make_url(self.database)
+        if url.get_backend_name() == "sqlite" and url.database:
+            return Path(f"{url.database}-mark")
+        return self.data_dir / "postgresql-mark"
 
     def prepare_data_dir(self) -> None:
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -157,6 +157,7 @@ ALLOWED: dict[str, set[str]] = {
         "server.auth",
         "server.contract",
         "server.fanout.broker",
+        "server.log.epochs",
         "server.logs",
         "server.names",
         "server.serving",

@@ -5,7 +5,18 @@ from __future__ import annotations
 from sqlalchemy import and_, bindparam, delete, func, select, update
 from sqlalchemy.engine import Connection
 
-from db.models import bans, cursors, devices, entries, invitation_links, mutes, names, read_markers, rooms
+from db.models import (
+    bans,
+    cursors,
+    devices,
+    entries,
+    epoch_heads,
+    invitation_links,
+    mutes,
+    names,
+    read_markers,
+    rooms,
+)
 from db.queries import consumers, search
 from db.queries.rows import RoomRow
 
@@ -94,7 +105,7 @@ def drop(conn: Connection, room: RoomRow, unseen_since: int, limit: int) -> bool
     # SQLite would reuse the greatest key for the next room, while something may still refer to this one by its key.
     if conn.execute(remaining).first() is not None or room.key >= newest_room(conn):
         return False
-    for table in (bans, mutes, read_markers):
+    for table in (bans, mutes, read_markers, epoch_heads):
         conn.execute(delete(table).where(table.c.room_id == room.key))
     consumers.forget(conn, room.key)
     conn.execute(delete(rooms).where(rooms.c.id == room.key))

@@ -115,6 +115,16 @@ def _see_device(_dialect: str) -> Any:
     return update(devices).where(devices.c.id == bindparam("key")).values(seen_at=bindparam("seen"))
 
 
+@cache
+def _note_epoch(_dialect: str) -> Any:
+    return update(devices).where(devices.c.id == bindparam("key")).values(epoch=bindparam("learned"))
+
+
+def note_epochs(conn: Connection, learned: Mapping[int, int]) -> None:
+    """Devices have learned of a log epoch: device -> epoch."""
+    change(conn, _note_epoch, [{"key": key, "learned": epoch} for key, epoch in sorted(learned.items())])
+
+
 def touch(conn: Connection, user_key: int, now: int) -> None:
     """Set the user's `last_seen` to now."""
     change(conn, _see_user, [{"key": user_key, "seen": now}])
@@ -177,6 +187,8 @@ def session(conn: Connection, sid: str) -> SessionRow | None:
 class DeviceRow(NamedTuple):
     key: int
     seen_at: int | None
+    epoch: int | None
+    """The log epoch that it has learned of; None: it was created just now."""
 
 
 class ArrivalRow(NamedTuple):
@@ -190,7 +202,7 @@ class ArrivalRow(NamedTuple):
 def _select_arrivals(dialect: str) -> Select[Any]:
     asked = relation(dialect, "asked", at=int, sid=str, device=str)
     return (
-        select(asked.c.at, *_SESSION_COLUMNS, devices.c.id, devices.c.seen_at)
+        select(asked.c.at, *_SESSION_COLUMNS, devices.c.id, devices.c.seen_at, devices.c.epoch)
         .join_from(asked, sessions, sessions.c.sid == asked.c.sid)
         .join(users, users.c.id == sessions.c.user_id)
         .outerjoin(devices, and_(devices.c.user_id == users.c.id, devices.c.name == asked.c.device))
@@ -202,8 +214,8 @@ def arrivals(conn: Connection, asked: Sequence[tuple[str, str]]) -> list[Arrival
     arrived: list[ArrivalRow | None] = [None] * len(asked)
     values = values_of((at, sid, name) for at, (sid, name) in enumerate(asked))
     rows = fetch(conn, _select_arrivals, {"asked": values})
-    for at, *session_row, device_key, seen_at in rows:
-        known = None if device_key is None else DeviceRow(device_key, seen_at)
+    for at, *session_row, device_key, seen_at, epoch in rows:
+        known = None if device_key is None else DeviceRow(device_key, seen_at, epoch)
         arrived[at] = ArrivalRow(SessionRow(*session_row), known)
     return arrived
 
@@ -358,7 +370,7 @@ def blockers_of(conn: Connection, user_key: int) -> set[int]:
     return set(conn.scalars(_BLOCKERS, {"user": user_key}))
 
 
-_DEVICE = select(devices.c.id, devices.c.seen_at).where(
+_DEVICE = select(devices.c.id, devices.c.seen_at, devices.c.epoch).where(
     devices.c.user_id == bindparam("user"), devices.c.name == bindparam("name")
 )
 
@@ -404,4 +416,4 @@ def add_device(conn: Connection, user_key: int, name: str, now: int) -> DeviceRo
         assert existing is not None
         return existing
     conn.execute(_insert_first_cursors(), {"user": user_key, "device": int(key)})
-    return DeviceRow(int(key), None)
+    return DeviceRow(int(key), None, None)

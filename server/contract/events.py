@@ -18,7 +18,7 @@ class Ready(View):
     device: str
     replayed: int = Field(description="Entries sent from the log before this event")
     reset: list[str] = Field(
-        description="Rooms whose log ends before the given cursor, or begins after it: request `history`"
+        description="Rooms whose log was restored before the given cursor, or begins after it: request `history`"
     )
     token_expires_at: Timestamp
 

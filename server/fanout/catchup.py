@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy.engine import Connection as Transaction
 
 from db.engine import Database, StoreUnavailable
-from db.queries import log, progress, rooms, users
+from db.queries import epochs, log, progress, rooms, users
 from db.queries.log import Span
 from db.queries.progress import MemberRoom, ReceiptRow, Standpoint
 from db.queries.rows import chunked
@@ -39,8 +39,10 @@ ADDED_ROOMS = 50
 
 
 class CatchUp:
-    def __init__(self, database: Database, hub: Hub, cursors: Cursors) -> None:
+    def __init__(self, database: Database, hub: Hub, cursors: Cursors, epoch: Callable[[], int]) -> None:
+        """`epoch`: the present epoch of the log."""
         self._db = database
+        self._epoch = epoch
         self._hub = hub
         self._cursors = cursors
         self._arrivals = ReadBatcher(database, _arrivals)
@@ -171,6 +173,12 @@ class CatchUp:
     async def _arrive(self, connection: Connection, brought: Mapping[str, int], entered: Callable[[], None]) -> None:
         hub, device_key = self._hub, connection.device_key
         user_key, since = connection.principal.user_key, connection.seen_at
+        epoch, learned = self._epoch(), connection.epoch or 0
+        # A connection that shows only some rooms has no `ready` to learn it from.
+        is_behind = epoch > learned and connection.only is None
+        heads: Mapping[int, int] = {}
+        if is_behind:
+            heads = await self._db.read(partial(epochs.heads_since, user_key=user_key, epoch=learned))
         with self._cursors.watched(device_key) as written:
             good, (mine, gone) = await self._arrivals.read((connection.principal.session_key, user_key, device_key))
         if connection.has_ended():
@@ -199,7 +207,14 @@ class CatchUp:
                     hub.attach(connection, room, known, live=False)
                     continue
             position = brought.get(room.room_id, known)
-            if position > room.last_seq or position < before_oldest:
+            head = heads.get(room.key)
+            if head is not None and head < position and room.room_id in brought:
+                # What it has after the head was lost, and other entries have these seqs now.
+                position = max(head, before_oldest)
+                reset[room.key] = room.room_id, position
+            elif head is not None and room.room_id not in brought and connection.epoch is not None:
+                reset[room.key] = room.room_id, min(max(position, before_oldest), room.last_seq)
+            elif position > room.last_seq or position < before_oldest:
                 position = min(max(position, before_oldest), room.last_seq)
                 reset[room.key] = room.room_id, position
             elif room.room_id in brought:
@@ -242,6 +257,8 @@ class CatchUp:
                 "token_expires_at": timestamp(connection.principal.expires_at),
             },
         )
+        if is_behind:
+            connection.epoch_written(epoch)
 
     async def _emit(self, connection: Connection, found: Iterable[tuple[str, Any]]) -> None:
         """Send events to this connection alone, as its transport drains."""

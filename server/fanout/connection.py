@@ -158,6 +158,8 @@ class Connection:
     """
 
     __slots__ = (
+        "_epoch_unconfirmed",
+        "_epoch_under_ping",
         "_unconfirmed",
         "_under_ping",
         "closed",
@@ -165,6 +167,7 @@ class Connection:
         "device",
         "device_key",
         "ending_session",
+        "epoch",
         "expiry",
         "id",
         "link",
@@ -186,6 +189,8 @@ class Connection:
         self.opened_at = time.monotonic()
         self.device_key = 0
         self.seen_at: int | None = None
+        self.epoch: int | None = None
+        """The log epoch that the device has learned of; None: the device is new."""
         self.rooms: dict[int, int] = {}
         self.only: set[str] | None = None
         """Ids of the rooms that it shows, of those that its user is in; None: all of them."""
@@ -201,6 +206,7 @@ class Connection:
         self.expiry: asyncio.TimerHandle | None = None
         self._unconfirmed: dict[int, int] = {}
         self._under_ping: dict[int, int] = {}
+        self._epoch_unconfirmed = self._epoch_under_ping = 0
 
     def has_ended(self) -> bool:
         """Whether the connection has ended; call it again after each wait."""
@@ -241,8 +247,19 @@ class Connection:
         """A PING goes out after everything that was written so far."""
         self._under_ping |= self._unconfirmed
         self._unconfirmed = {}
+        if self._epoch_unconfirmed:
+            self._epoch_under_ping, self._epoch_unconfirmed = self._epoch_unconfirmed, 0
 
     def pong_received(self) -> dict[int, int]:
         """The last PING is answered: room -> seq that have arrived since the PONG before."""
         arrived, self._under_ping = self._under_ping, {}
+        return arrived
+
+    def epoch_written(self, epoch: int) -> None:
+        """The client learns of a log epoch once it has read everything written so far."""
+        self._epoch_unconfirmed = epoch
+
+    def epoch_arrived(self) -> int:
+        """After `pong_received`: the epoch that the client has learned of since the PONG before; 0: none."""
+        arrived, self._epoch_under_ping = self._epoch_under_ping, 0
         return arrived

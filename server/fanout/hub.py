@@ -291,6 +291,12 @@ class Hub:
         finally:
             self._confirming = None
 
+    def log_went_back(self) -> None:
+        """The log is an earlier one now: close all connections, and forget the heads of all rooms."""
+        for connection in self.connections:
+            connection.link.close(CloseReason.SHUTDOWN)
+            self.remove(connection)
+
     def suspect(self, room_keys: Iterable[int]) -> None:
         """Something may have been committed to these rooms and not published: compare their heads soon."""
         self.repairs.suspect(room_keys)

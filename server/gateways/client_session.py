@@ -154,7 +154,7 @@ class ClientSession(ABC):
             connected = parts.hub.devices_of(principal.user_key)
             device = await parts.journal.write(NameDevice(principal, None, auth.device, connected))
         connection = Connection(self._link, principal, auth.device)
-        connection.device_key, connection.seen_at = device.key, device.seen_at
+        connection.device_key, connection.seen_at, connection.epoch = device
         await parts.hub.add(connection)
         return connection
 
@@ -187,6 +187,8 @@ class ClientSession(ABC):
         arrived = connection.pong_received()
         if arrived:
             self.parts.hub.confirm(connection, arrived)
+        if epoch := connection.epoch_arrived():
+            self.parts.cursors.learned(connection.device_key, epoch)
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -31,9 +31,11 @@ class Moved:
     """The cursors that the room's other members get a receipt for: (device, room) -> user"""
     ended: dict[tuple[int, int], int] = field(default_factory=dict)
     """(user, device) -> when its last connection ended"""
+    epochs: dict[int, int] = field(default_factory=dict)
+    """device -> the log epoch that it has learned of"""
 
     def __bool__(self) -> bool:
-        return bool(self.cursors or self.ended)
+        return bool(self.cursors or self.ended or self.epochs)
 
     def split(self, count: int) -> Moved:
         """Take out up to `count`, the oldest first."""
@@ -43,16 +45,20 @@ class Moved:
             del self.cursors[at]
         for pair in ended:
             del self.ended[pair]
-        return Moved(cursors, {at: self.receipts.pop(at) for at in cursors if at in self.receipts}, ended)
+        learned = dict(islice(self.epochs.items(), count - len(cursors) - len(ended)))
+        for device_key in learned:
+            del self.epochs[device_key]
+        receipts = {at: self.receipts.pop(at) for at in cursors if at in self.receipts}
+        return Moved(cursors, receipts, ended, learned)
 
     def __len__(self) -> int:
-        return len(self.cursors) + len(self.ended)
+        return len(self.cursors) + len(self.ended) + len(self.epochs)
 
     def halves(self) -> tuple[Moved, ...]:
         """The same in two parts; empty for a single cursor or a single connection's end."""
         if len(self) < 2:
             return ()
-        rest = Moved(dict(self.cursors), dict(self.receipts), dict(self.ended))
+        rest = Moved(dict(self.cursors), dict(self.receipts), dict(self.ended), dict(self.epochs))
         return rest.split(len(self) // 2), rest
 
 
@@ -77,6 +83,10 @@ class Cursors:
     def ended(self, user_key: int, device_key: int) -> None:
         """A connection of a device of the user has ended, now."""
         self._moved.ended[user_key, device_key] = time.time_ns() // 1_000_000
+
+    def learned(self, device_key: int, epoch: int) -> None:
+        """A device has received `ready`, which names what the log of earlier epochs has lost."""
+        self._moved.epochs[device_key] = epoch
 
     def known(self, device_key: int, room_key: int) -> int:
         """The cursor if it is not in the database yet, else -1."""
@@ -134,6 +144,7 @@ class Cursors:
             self._moved.cursors[at] = max(seq, self._moved.cursors.get(at, -1))
         self._moved.receipts |= kept.receipts
         self._moved.ended = kept.ended | self._moved.ended
+        self._moved.epochs = kept.epochs | self._moved.epochs
 
 
 def save(conn: Transaction, moved: Moved) -> None:
@@ -142,3 +153,5 @@ def save(conn: Transaction, moved: Moved) -> None:
         progress.save_cursors(conn, moved.cursors)
     if moved.ended:
         users.touch_all(conn, moved.ended)
+    if moved.epochs:
+        users.note_epochs(conn, moved.epochs)

@@ -101,6 +101,8 @@ class Journal:
         """When a change was last written."""
         self._more_moved = False
         """Whether cursors are left that were beyond the bound of the last transaction."""
+        self.transactions = 0
+        """How many were written."""
         self.loop = Loop("tidings.journal", self._run)
         self._ticker: asyncio.TimerHandle | None = None
 
@@ -395,6 +397,7 @@ class Journal:
             logger.exception("a change could not be written")
             outcomes, written = [(False, error)] * len(batch), None
         else:
+            self.transactions += 1
             self._observer.committed(len(batch), time.perf_counter() - started)
             if batch:
                 self._refused = -math.inf, ""

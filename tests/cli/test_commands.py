@@ -146,6 +146,21 @@ async def test_what_they_cannot_do_is_one_clear_line(command: Run, capsys: pytes
         assert "--minutes" in capsys.readouterr().err
 
 
+async def test_epoch_makes_clients_without_cursors_read_their_rooms_again(command: Run, tmp_path: Path) -> None:
+    token = (await command("token", "omar")).out.strip()
+    url = f"sqlite:///{tmp_path / 'data' / 'tidings.db'}"
+    async with running_node(url, tmp_path / "data", secret_key=SecretStr("")) as node:
+        async with connected(node.url, token, device="phone") as omar:
+            room = await omar.ask("create", topic_name="noticias")
+            await omar.ask("message", topic_name="noticias", content="hola")
+            await omar.ask("delivered", cursors={room["room_id"]: 1})
+        await node.stop()
+        assert (await command("epoch")).out.startswith("epoch 1 of the log begins")
+        await node.start()
+        async with connected(node.url, token, device="phone") as omar:
+            assert omar.of("ready")[0]["reset"] == [room["room_id"]]
+
+
 async def test_on_postgresql_they_want_it_migrated_first(command: Run, empty_postgresql_url: str) -> None:
     where = {"TIDINGS_DATABASE_URL": empty_postgresql_url}
     assert "tidings migrate" in (await command("token", "omar", status=1, **where)).err

@@ -152,6 +152,7 @@ test("two tabs of one browser send what waits once, and both show it", async ({ 
   for (const [at, text] of texts.entries()) {
     omar.page = at % 2 === 0 ? first : second;
     await omar.say(text);
+    await omar.message(text).waitFor(); // stored: only then has it its place before what the other tab stores
   }
   await omar.context.setOffline(false);
   for (const page of [first, second]) {

@@ -103,7 +103,7 @@ async def _restored(lab: Lab, grow: int) -> Seen:
             await client.close()
         assert await server.terminate() == 0
         for path in server.data_dir.glob("tidings.db*"):
-            if not path.name.endswith(".lock"):
+            if not path.name.endswith((".lock", "-mark")):
                 path.unlink()
         shutil.copy(backup, server.data_dir / "tidings.db")
         await server.start()
@@ -125,7 +125,6 @@ async def restored(lab: Lab) -> Seen:
 
 @area.check("`reset` is told even if the restored log has grown to the cursors again")
 async def restored_and_grown(lab: Lab) -> Seen:
-    """The cursor must carry what it stands on for that, or the operator declare a new epoch."""
     return await _restored(lab, 90)
 
 

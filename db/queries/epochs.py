@@ -1,0 +1,73 @@
+"""Log epochs: how often the log went back to an earlier state, and where each room's log stood then."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import func, insert, literal, select, update
+from sqlalchemy.engine import Connection
+
+from db.models import epoch_heads, instances, members, rooms, witnesses
+from db.queries.rows import insert_or
+
+
+def instance(conn: Connection) -> tuple[str, int] | None:
+    """The id of this database, and its epoch; None before its first start."""
+    row = conn.execute(select(instances.c.id, instances.c.epoch)).first()
+    return None if row is None else (row[0], row[1])
+
+
+def current(conn: Connection) -> int:
+    epoch: int = conn.execute(select(instances.c.epoch)).scalar_one()
+    return epoch
+
+
+def add_instance(conn: Connection, instance_id: str) -> None:
+    conn.execute(insert(instances).values(id=instance_id, epoch=0))
+
+
+def begin_epoch(conn: Connection) -> int:
+    """Begin an epoch: what a client has of a room beyond its present head was lost. Returns the new epoch."""
+    epoch: int = conn.execute(
+        update(instances).values(epoch=instances.c.epoch + 1).returning(instances.c.epoch)
+    ).scalar_one()
+    heads = select(rooms.c.id, literal(epoch), rooms.c.last_seq)
+    conn.execute(insert(epoch_heads).from_select(["room_id", "epoch", "last_seq"], heads))
+    return epoch
+
+
+def heads_since(conn: Connection, user_key: int, epoch: int) -> dict[int, int]:
+    """For each room of a user: the lowest head with which an epoch after this one began."""
+    rows = conn.execute(
+        select(epoch_heads.c.room_id, func.min(epoch_heads.c.last_seq).label("head"))
+        .join(members, members.c.room_id == epoch_heads.c.room_id)
+        .where(members.c.user_id == user_key, epoch_heads.c.epoch > epoch)
+        .group_by(epoch_heads.c.room_id)
+    )
+    return {row.room_id: row.head for row in rows}
+
+
+def has_witnesses(conn: Connection) -> bool:
+    return conn.execute(select(witnesses.c.node).limit(1)).first() is not None
+
+
+def mark_of(conn: Connection, node: str) -> str | None:
+    """The mark that a node has last left; None: this database does not know the node."""
+    return conn.execute(select(witnesses.c.mark).where(witnesses.c.node == node)).scalar()
+
+
+def add_witness(conn: Connection, node: str, mark: str, now: int) -> None:
+    """Leave a node's mark, whatever was there before."""
+    statement = insert_or(conn.dialect.name, witnesses).values(node=node, mark=mark, marked_at=now)
+    conn.execute(statement.on_conflict_do_update(index_elements=["node"], set_={"mark": mark, "marked_at": now}))
+
+
+def move_mark(conn: Connection, node: str, marks: Collection[str], mark: str, now: int) -> bool:
+    """Replace a node's mark, one of `marks`; False: the database has none of them."""
+    moved = conn.execute(
+        update(witnesses)
+        .where(witnesses.c.node == node, witnesses.c.mark.in_(marks))
+        .values(mark=mark, marked_at=now)
+        .returning(witnesses.c.node)
+    )
+    return moved.first() is not None

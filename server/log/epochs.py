@@ -1,0 +1,200 @@
+"""Notices that the log has gone back: a restored backup, or a database that has lost commits.
+
+Clients keep the seqs of what they have received. When an older log grows on, it gives these seqs to new entries, and
+a client whose cursor is beyond the point of return would miss them for ever. So each return begins an **epoch**: the
+database notes the head that each room had then, and the catch-up names the rooms that a device has to read again.
+
+The evidence is a mark, a random string that the node leaves both in the database and in a file of its own, and
+replaces while it writes. A database with none of the node's last marks is not the one that it wrote to. The file is
+synced before the database gets the mark that it announces, so a crash in between leaves no doubt.
+
+Of a database without the node's file, nobody can say whether it is complete. On SQLite, where the file lies beside
+the database, that is a database which came from elsewhere: an epoch begins. On PostgreSQL it is a new node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy.engine import Connection as Transaction
+
+from db.engine import Database
+from db.queries import epochs
+from server.supervision import Periodic
+
+MARK_S = 5.0
+"""The interval at which the mark is replaced, if anything was written since."""
+
+logger = logging.getLogger("tidings.epochs")
+
+
+@dataclass(slots=True)
+class Marks:
+    """What the node keeps beside the database."""
+
+    instance: str
+    node: str
+    marks: list[str] = field(default_factory=list)
+    """The one that the database has; two while the second one is being written to it."""
+
+
+class MarkFile:
+    """Keeps `Marks` on disk. All methods block."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> Marks | None:
+        """None: there is no file, or none that this version can read."""
+        try:
+            content = json.loads(self._path.read_bytes())
+            return Marks(str(content["instance"]), str(content["node"]), [str(mark) for mark in content["marks"]])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            logger.warning("%s cannot be read and is written anew", self._path)
+            return None
+
+    def save(self, marks: Marks) -> None:
+        """Replace the file; it is on disk when this returns."""
+        temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
+        try:
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                json.dump({"instance": marks.instance, "node": marks.node, "marks": marks.marks}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._path)
+        except OSError:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+            raise
+        directory = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+class Epochs(Periodic):
+    """`current` is the epoch of the log."""
+
+    def __init__(
+        self,
+        database: Database,
+        file: MarkFile,
+        writes: Callable[[], int],
+        gone_back: Callable[[], None],
+        interval_s: float = MARK_S,
+    ) -> None:
+        """
+        Args:
+            writes: counts the transactions that this node has written.
+            gone_back: an epoch has begun while the server runs; what it knows of heads and positions is void.
+        """
+        super().__init__(interval_s, logger, "the database could not be marked")
+        self.current = 0
+        self._db = database
+        self._file = file
+        self._writes = writes
+        self._gone_back = gone_back
+        self._marks = Marks("", "")
+        self._marked_at = 0
+        """`writes` when the mark was last replaced."""
+
+    async def start(self) -> None:
+        """Compare the database with the file. Raises `StoreUnavailable`, or `OSError` for the file."""
+        kept = await asyncio.to_thread(self._file.load)
+        known, mark, others = await self._db.read(lambda conn: _evidence(conn, kept))
+        instance, self.current = known or (secrets.token_urlsafe(12), 0)
+        why = ""
+        if kept is None or kept.instance != instance:
+            if self._db.is_sqlite and others:
+                why = "the database was not written here"
+            kept = Marks(instance, secrets.token_urlsafe(12))
+        elif mark not in kept.marks:
+            why = "the database is older than when this server last wrote to it"
+        else:
+            kept.marks = [mark]
+        self._marks = kept
+        if not kept.marks or why:
+            kept.marks = [_mark()]
+            # First the file: after a crash in between, the next start comes to the same conclusion.
+            await asyncio.to_thread(self._file.save, kept)
+            self.current = await self._db.write(lambda conn: _enter(conn, kept, is_new=known is None, lost=bool(why)))
+        if why:
+            logger.warning("epoch %d of the log begins: %s", self.current, why)
+        await super().start()
+
+    async def stop(self) -> None:
+        await super().stop()
+        with suppress(Exception):
+            await self._round()
+
+    async def _round(self) -> None:
+        known = await self._db.read(epochs.instance)
+        if known is not None and known[1] != self.current:
+            self._begin(known[1], "another process has begun it")
+        writes = self._writes()
+        if writes == self._marked_at:
+            return
+        marks = self._marks
+        if len(marks.marks) == 1:  # otherwise the last round has failed, and may have left the second one
+            marks.marks.append(_mark())
+        await asyncio.to_thread(self._file.save, marks)
+        node, mark = marks.node, marks.marks[-1]
+
+        def move(conn: Transaction) -> int | None:
+            if epochs.move_mark(conn, node, marks.marks, mark, _now()):
+                return None
+            epochs.add_witness(conn, node, mark, _now())
+            return epochs.begin_epoch(conn)
+
+        epoch = await self._db.write(move)
+        if epoch is not None:
+            self._begin(epoch, "the database has lost what this server had written to it")
+        marks.marks = [mark]
+        self._marked_at = writes
+        await asyncio.to_thread(self._file.save, marks)
+
+    def _begin(self, epoch: int, why: str) -> None:
+        logger.error("epoch %d of the log begins: %s; all connections are closed", epoch, why)
+        self.current = epoch
+        self._gone_back()
+
+
+def _evidence(conn: Transaction, kept: Marks | None) -> tuple[tuple[str, int] | None, str | None, bool]:
+    """The database's id and epoch, the mark of the file's node, and whether any node has left one."""
+    return epochs.instance(conn), epochs.mark_of(conn, kept.node) if kept else None, epochs.has_witnesses(conn)
+
+
+def _enter(conn: Transaction, kept: Marks, *, is_new: bool, lost: bool) -> int:
+    """Leave the mark, in a new epoch if something was lost; returns the epoch."""
+    if is_new:
+        epochs.add_instance(conn, kept.instance)
+    epoch = epochs.begin_epoch(conn) if lost else epochs.current(conn)
+    epochs.add_witness(conn, kept.node, kept.marks[-1], _now())
+    return epoch
+
+
+def begin(conn: Transaction) -> int:
+    """Begin an epoch: for an operator who has restored a backup."""
+    if epochs.instance(conn) is None:
+        epochs.add_instance(conn, secrets.token_urlsafe(12))
+    return epochs.begin_epoch(conn)
+
+
+def _mark() -> str:
+    return secrets.token_urlsafe(12)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
