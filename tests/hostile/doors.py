@@ -59,7 +59,10 @@ class _Socket(Door):
         self.asked = 0
 
     async def open(self, path: str) -> ClientConnection:
-        return await connect(self.url + path, compression=None, ping_interval=None, max_size=None, proxy=None)
+        # Without a bound on unread messages: a close would wait ten seconds for them to be read.
+        return await connect(
+            self.url + path, compression=None, ping_interval=None, max_size=None, max_queue=None, proxy=None
+        )
 
     @abstractmethod
     async def enter(self) -> ClientConnection:

@@ -127,6 +127,7 @@ async def test_a_request_that_waits_for_its_answer_has_no_time_limit(
                 assert await silent.until_end() == b""
         await http.post(session, content='42["create",{"topic_name":"noticias"}]')
         assert "room_added" in (await waiting).text
+        await http.post(session, content="1")  # or the server would wait for its last polls
 
 
 # -- bytes -----------------------------------------------------------------------------------------------------------
