@@ -1,24 +1,23 @@
-"""Long experiments that attack, break and wear the server out, and print what they measured.
+"""Long experiments that attack, break and wear out the server, and print their measurements.
 
-`python -m tests.campaign` lists them; `python -m tests.campaign NAME --help` tells its options. Each is a module here
-with a function `main(arguments)` that returns an exit status: 0 if every promise held. They are bounded, aim at
-loopback only, and end by themselves. The test suite does not run them; it runs small versions of the same checks.
+`python -m tests.campaign` lists them; `python -m tests.campaign NAME --help` shows the options. Each is a module here
+with a function `main(arguments)` that returns an exit status: 0 if every promise held. They are bounded, use only
+loopback, and end by themselves. The test suite does not run them; it runs small versions of the same checks.
 
     python -m tests.campaign attacks --quick                    tokens, packets, frames, requests, floods, rights
     python -m tests.campaign faults --quick                     kills, stops, disks, networks, clocks, backups
     python -m tests.campaign faults --quick --database postgresql --area postgresql
     python -m tests.campaign soak --minutes 10                  memory, descriptors, threads, tasks
-    python -m tests.campaign stampede                           2,000 clients that come back at once
+    python -m tests.campaign stampede                           2,000 clients that reconnect at the same time
 
 Without `--quick` they run in full size, which takes hours for `faults`. `--area NAME` and `--only TEXT`
-choose checks, `--list` names them, `--seed N` repeats what was left to chance, `--json FILE` writes the
-figures. Each row of the table is one promise: how often it was tried, what was expected, what was seen, and
+choose checks, `--list` names them, `--seed N` repeats the random choices, `--json FILE` writes the
+figures. Each row of the table is one promise: the number of tries, the expected and the observed outcome, and
 whether it was kept. Status 1 says that a promise was broken, 2 that a check itself failed.
 
-They judge from outside. A server is a process of its own; what a campaign knows of it goes over the wire, or
-comes from the operating system: processor time, memory, descriptors. Costs and waits are counted in the
-server's processor time, so that other work on the machine does not matter. What clients saw is judged by
-`tests.crash.checker`.
+They judge from outside. A server is a process of its own; a campaign observes it over the wire and through the
+operating system: processor time, memory, descriptors. Costs and waits are counted in the server's processor
+time, so other work on the machine does not matter. `tests.crash.checker` judges the histories of clients.
 
 Some checks need more than a checkout: root (a full disk, immutable files, a silent database), `libfaketime`
 (clocks), Chromium and the built page, or the JavaScript clients (`make tests/js/node_modules/.installed`).

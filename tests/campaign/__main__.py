@@ -11,13 +11,13 @@ import tests.campaign
 
 def campaigns() -> dict[str, str]:
     """Each campaign's name and the first line of its docstring: the modules of this package that have a `main`."""
-    found: dict[str, str] = {}
+    summaries: dict[str, str] = {}
     for module in pkgutil.iter_modules(tests.campaign.__path__):
         if module.name != "__main__":
             loaded = importlib.import_module(f"tests.campaign.{module.name}")
             if hasattr(loaded, "main"):
-                found[module.name] = (loaded.__doc__ or "").partition("\n")[0]
-    return found
+                summaries[module.name] = (loaded.__doc__ or "").partition("\n")[0]
+    return summaries
 
 
 def main(arguments: list[str]) -> int:

@@ -1,8 +1,8 @@
-"""Attack the server at every door: tokens, packets, frames, requests, floods and what members may not do.
+"""Attack the server over every gateway: tokens, packets, frames, requests, floods and missing rights.
 
-Each check is a promise of the documentation, tried from outside. Costs are judged by the server's processor time, its
-memory, its descriptors, and what an honest neighbour waits meanwhile, counted in the server's processor time too, so
-that other work on the machine does not matter. Attackers come from many addresses of 127.0.0.0/8.
+Each check tries a promise of the documentation from outside. Costs are the server's processor time, memory and
+descriptors, and the wait of an honest neighbour, also counted in the server's processor time, so that other work on
+the machine does not matter. Attackers use many addresses of 127.0.0.0/8.
 """
 
 from __future__ import annotations

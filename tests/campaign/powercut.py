@@ -1,8 +1,8 @@
-"""Power cuts: is every acknowledged message on the disk, whatever failed before?
+"""Power cuts: every acknowledged message is on the disk, whatever failed before.
 
-A real server is put under load while its syncs and writes fail by a plan. What it wrote, synced and acknowledged is
-recorded and replayed onto a model of a disk (`tests.support.disk`), whose power is cut again and again. SQLite opens
-what is left: it must be undamaged, and hold every message whose acknowledgement had been sent.
+A real server runs under load while its syncs and writes fail by a plan. Its writes, syncs and acknowledgements are
+recorded and replayed onto a model of a disk (`tests.support.disk`), whose power is cut repeatedly. SQLite opens the
+remaining files: they must be undamaged, and contain every message whose acknowledgement was sent.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SENDERS = 2
 IN_FLIGHT = 4
 DEADLINE_S = 120.0
 KEPT = (0.0, 0.0, 0.3, 0.5, 1.0)
-"""How much of what is not synced happens to be on the disk; each cut takes one of them in turn."""
+"""The share of unsynced changes that is on the disk; the cuts use these in turn."""
 WORDS = ["tide", "harbour", "anchor", "rope", "sail", "mast", "keel", "rudder", "compass", "lantern", "gull", "reef"]
 
 
@@ -41,15 +41,15 @@ class Plan:
     name: str
     faults: Sequence[Fault] = ()
     rest: Sequence[Fault] = ()
-    """Once the server has been killed by one of the faults: from its next start on."""
+    """The faults from the restart on, if a fault has killed the server."""
     forgets: bool = False
     durability: str = "full"
 
 
 def _runs(first: Fault, times: int) -> list[Fault]:
-    """A fault that comes back, as a disk that is full now and then: what is tried while it lasts fails, all of it.
+    """A recurring fault, like a disk that is full at times: every call during the fault fails.
 
-    One write in so many, for ever, is no such disk: a transaction of more writes than that could never be made.
+    One failing write in so many would differ: a transaction of more writes could never succeed.
     """
     return [first, *[first._replace(after=True)] * (times - 1)]
 
@@ -80,7 +80,7 @@ def plans() -> list[Plan]:
             [Fault("sync", base, 1, 1, 2)],
         ),
     ]
-    forgetful = [Plan(f"{one.name}, and its pages go", one.faults, one.rest, True) for one in failing[1:7]]
+    forgetful = [Plan(f"{plan.name}, and its pages go", plan.faults, plan.rest, True) for plan in failing[1:7]]
     normal = [
         Plan(f"{failing[n].name}, `normal`", failing[n].faults, failing[n].rest, durability="normal")
         for n in (0, 2, 3, 6)
@@ -93,17 +93,17 @@ class Outcome:
     plan: Plan
     acknowledged: int = 0
     failed: int = 0
-    """Calls that were made to fail."""
+    """Calls that failed by a fault."""
     refused: int = 0
     """Answers `unavailable`."""
     starts: int = 0
     cuts: int = 0
     damaged: int = 0
-    """Cuts after which the database was damaged, or a message was gone."""
+    """Cuts after which the database was damaged or a message was lost."""
     lost: int = 0
-    """Messages that were gone after the worst cut."""
+    """Messages lost by the worst cut."""
     slowest_s: float = 0.0
-    """The longest time that no message was acknowledged."""
+    """The longest time without an acknowledgement."""
     examples: list[str] = field(default_factory=list)
 
 
@@ -148,7 +148,7 @@ async def load(plan: Plan, folder: Path, messages: int) -> tuple[Recording, Outc
 
 
 async def _start(server: ServerProcess, outcome: Outcome) -> None:
-    """Start it, as a supervisor would: until it comes up."""
+    """Start the server repeatedly until it runs, as a supervisor would."""
     while True:
         outcome.starts += 1
         with contextlib.suppress(RuntimeError):
@@ -159,7 +159,7 @@ async def _start(server: ServerProcess, outcome: Outcome) -> None:
 async def _send(
     server: ServerProcess, number: int, token: str, room_id: str, messages: int, outcome: Outcome
 ) -> None:
-    """Send messages, some at a time; each again and again until it is acknowledged."""
+    """Send messages in batches, and retry each until it is acknowledged."""
     chance = Random(number)
     contents = [f"{number}-{n} " + " ".join(chance.choices(WORDS, k=chance.randint(1, 30))) for n in range(messages)]
     waiting = [{"room_id": room_id, "client_id": f"{number}-{n}", "content": text} for n, text in enumerate(contents)]
@@ -170,9 +170,9 @@ async def _send(
             await asyncio.wait_for(client.connect(ready=False), 10)
             while waiting:
                 batch = waiting[: chance.randint(1, IN_FLIGHT)]
-                asked = [client.send("message", payload) for payload in batch]
+                requests = [client.send("message", payload) for payload in batch]
                 closed = asyncio.create_task(client.closed.wait())
-                gathered = asyncio.ensure_future(asyncio.gather(*asked))
+                gathered = asyncio.ensure_future(asyncio.gather(*requests))
                 await asyncio.wait([closed, gathered], return_when=asyncio.FIRST_COMPLETED)
                 closed.cancel()
                 if not gathered.done():
@@ -194,7 +194,7 @@ async def _send(
 
 @contextlib.asynccontextmanager
 async def _readers(server: ServerProcess, data: Path, token: str) -> AsyncIterator[None]:
-    """Searches and reads by REST; and, now and then, another process's snapshot, which holds up the checkpoint."""
+    """Search and read by REST; at times, hold a snapshot of another process, which delays the checkpoint."""
 
     async def ask() -> None:
         async with httpx.AsyncClient(verify=NO_TLS, timeout=10, headers={"Authorization": f"Bearer {token}"}) as http:
@@ -227,13 +227,13 @@ async def _readers(server: ServerProcess, data: Path, token: str) -> AsyncIterat
 
 
 def cut_power(recording: Recording, outcome: Outcome, folder: Path, cuts: int, seed: int) -> None:
-    """Replay what was recorded, cut the power so many times, and judge what is left."""
+    """Replay the recording, cut the power at random places, and judge the remaining files."""
     chance = Random(seed)
     disk, changes = Disk(), 0
     for _, record in recording.records():
         disk.apply(record)
     changes = disk.changes
-    first = changes // 20  # before it, there is hardly a database
+    first = changes // 20  # before it, the database is nearly empty
     at = sorted(chance.sample(range(first, changes + 1), min(cuts, changes + 1 - first)))
     disk, promised = Disk(), list[Acknowledged]()
     image = folder / "image"
@@ -254,7 +254,7 @@ def _judge(disk: Disk, outcome: Outcome, image: Path, promised: list[Acknowledge
     wrong = violations(image / "tidings.db", promised if outcome.plan.durability == "full" else ())
     if wrong:
         outcome.damaged += 1
-        outcome.lost = max(outcome.lost, sum(one.startswith("lost") for one in wrong))
+        outcome.lost = max(outcome.lost, sum(problem.startswith("lost") for problem in wrong))
         if len(outcome.examples) < 3:
             outcome.examples.append(f"cut {outcome.cuts} after {disk.changes} changes: {wrong[0]}")
 
@@ -268,7 +268,7 @@ def run(plan: Plan, messages: int, cuts: int, seed: int) -> Outcome:
 
 
 def sweep(places: int) -> list[Plan]:
-    """One run for each place: the n-th sync fails, no other."""
+    """One plan for each n: only the n-th sync fails."""
     return [Plan(f"sync {n}", [Fault("sync", "", n)]) for n in range(places)]
 
 
@@ -287,22 +287,22 @@ def main(arguments: Sequence[str]) -> int:
     total = Outcome(Plan("all"))
     for plan in chosen:
         try:
-            one = run(plan, options.messages, options.cuts, options.seed)
+            outcome = run(plan, options.messages, options.cuts, options.seed)
         except NoCompiler as error:
-            print(f"nothing was tried: {error}")
+            print(f"not run: {error}")
             return 2
-        print(_line(one), flush=True)
-        for example in one.examples:
+        print(_line(outcome), flush=True)
+        for example in outcome.examples:
             print(f"    {example[:200]}")
         for name in ("acknowledged", "failed", "refused", "starts", "cuts", "damaged", "lost"):
-            setattr(total, name, getattr(total, name) + getattr(one, name))
-        total.slowest_s = max(total.slowest_s, one.slowest_s)
+            setattr(total, name, getattr(total, name) + getattr(outcome, name))
+        total.slowest_s = max(total.slowest_s, outcome.slowest_s)
     print(_line(total))
     return 1 if total.damaged else 0
 
 
-def _line(one: Outcome) -> str:
+def _line(outcome: Outcome) -> str:
     return (
-        f"{one.plan.name:48} {one.acknowledged:6} {one.failed:6} {one.refused:7} {one.starts:6} {one.cuts:5}"
-        f" {one.damaged:4} {one.lost:5} {one.slowest_s:6.2f} s"
+        f"{outcome.plan.name:48} {outcome.acknowledged:6} {outcome.failed:6} {outcome.refused:7} {outcome.starts:6}"
+        f" {outcome.cuts:5} {outcome.damaged:4} {outcome.lost:5} {outcome.slowest_s:6.2f} s"
     )

@@ -1,8 +1,8 @@
-"""Replays to the official JavaScript client, which upgrades in the middle of them, through slow networks.
+"""Replays to the official JavaScript client, which upgrades during the replay, through slow networks.
 
-Each is a fresh Node.js process with a network of its own: a device that comes back to 2,000 to 20,000 missed entries,
-over the client's default transports (polling, then the upgrade) unless told otherwise. Counted are replays that stall
-(silence before `ready` and a first live message), gaps and repeats; there must be none.
+Each is a new Node.js process with a network of its own: a device that reconnects to 2,000 to 20,000 missed entries,
+by default over the client's default transports (polling, then the upgrade). Stalled replays (silence before `ready`
+and a first live message), gaps and repeats are counted; there must be none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LEAST, MOST = 2_000, 20_000
 """Missed entries."""
 LATENCY_S = 0.1
 QUIET_S = 60.0
-"""A replay that brings nothing for so long has stalled."""
+"""A replay without an entry for so long has stalled."""
 
 
 @dataclass
@@ -47,14 +47,14 @@ class Result:
     def good(self) -> bool:
         return set(self.outcomes) == {"whole"} and not self.gaps and not self.repeats
 
-    def add(self, got: dict[str, Any], missed: int, seconds: float) -> None:
-        self.outcomes[got["outcome"]] += 1
-        self.ended_on[got.get("transport", "?")] += 1
+    def add(self, outcome: dict[str, Any], missed: int, seconds: float) -> None:
+        self.outcomes[outcome["outcome"]] += 1
+        self.ended_on[outcome.get("transport", "?")] += 1
         self.seconds.append(seconds)
         self.entries += missed
-        self.gaps += got.get("gaps", 0)
-        self.repeats += got.get("repeats", 0)
-        self.reconnects += max(0, got.get("connects", 0) - 1)
+        self.gaps += outcome.get("gaps", 0)
+        self.repeats += outcome.get("repeats", 0)
+        self.reconnects += max(0, outcome.get("connects", 0) - 1)
 
     def show(self) -> None:
         cuts = quantiles(self.seconds, n=20) if len(self.seconds) > 1 else self.seconds * 19
@@ -86,8 +86,8 @@ async def campaign(plan: argparse.Namespace) -> Result:
             free = asyncio.Semaphore(plan.at_once)
             draws = [(chance.randint(*plan.missed), chance.uniform(0, plan.latency)) for _ in range(plan.replays)]
 
-            async def one(number: int, missed: int, latency: float) -> None:
-                given = {
+            async def replay(number: int, missed: int, latency: float) -> None:
+                script_arguments = {
                     "token": token,
                     "device": f"device {number}",
                     "room_id": room_id,
@@ -100,12 +100,12 @@ async def campaign(plan: argparse.Namespace) -> Result:
                     conditions = Conditions(delay=latency, jitter=latency / 4)
                     async with network(server.url, conditions, conditions, seed=number) as slow:
                         began = time.monotonic()
-                        got = await _replay({"url": slow.url, **given})
-                        result.add(got, missed, time.monotonic() - began)
-                    if got["outcome"] != "whole" or got["gaps"] or got["repeats"]:
-                        print(f"replay {number}, {missed} missed, {latency * 1000:.0f} ms: {got}", flush=True)
+                        outcome = await _replay({"url": slow.url, **script_arguments})
+                        result.add(outcome, missed, time.monotonic() - began)
+                    if outcome["outcome"] != "whole" or outcome["gaps"] or outcome["repeats"]:
+                        print(f"replay {number}, {missed} missed, {latency * 1000:.0f} ms: {outcome}", flush=True)
 
-            await asyncio.gather(*(one(number, *draw) for number, draw in enumerate(draws)))
+            await asyncio.gather(*(replay(number, *draw) for number, draw in enumerate(draws)))
         finally:
             await server.kill()
     result.show()
@@ -113,7 +113,7 @@ async def campaign(plan: argparse.Namespace) -> Result:
 
 
 async def _log(server: ServerProcess, entries: int) -> tuple[str, str]:
-    """A reader's token, and a room with so many messages, written while the server is away."""
+    """A reader's token, and a room with that many messages, written while the server is stopped."""
     omar, diego = await server.register("omar"), await server.register("diego")
     room_id = await make_topic(server.url, omar, "noticias", diego)
     await server.terminate()
@@ -125,14 +125,14 @@ async def _log(server: ServerProcess, entries: int) -> tuple[str, str]:
     return diego, room_id
 
 
-async def _replay(given: dict[str, Any]) -> dict[str, Any]:
+async def _replay(arguments: dict[str, Any]) -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
-        node(), str(SCRIPTS / "replay.mjs"), json.dumps(given), stdout=asyncio.subprocess.PIPE
+        node(), str(SCRIPTS / "replay.mjs"), json.dumps(arguments), stdout=asyncio.subprocess.PIPE
     )
     try:
-        said, _ = await asyncio.wait_for(process.communicate(), 15 * QUIET_S)
-        got: dict[str, Any] = json.loads(said.splitlines()[-1])
-        return got
+        output, _ = await asyncio.wait_for(process.communicate(), 15 * QUIET_S)
+        outcome: dict[str, Any] = json.loads(output.splitlines()[-1])
+        return outcome
     except (TimeoutError, IndexError, ValueError) as error:
         return {"outcome": type(error).__name__, "gaps": 0, "repeats": 0}
     finally:

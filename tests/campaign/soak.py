@@ -1,7 +1,7 @@
-"""Wear the server out: steady traffic, and visitors on every transport who come and go, a third of them by RST.
+"""Wear the server out: steady traffic, and visitors who connect and leave on every transport, a third of them by RST.
 
-Memory, descriptors, threads and tasks of the event loop are sampled; after the warm-up their slope (least squares)
-has to stay below the thresholds that the table states, and when the visitors have left, what they took must be back.
+Memory, descriptors, threads and tasks of the event loop are sampled. After the warm-up their slope (least squares)
+must stay below the thresholds in the table, and when the visitors have left, their resources must be released.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ VISITORS = 40
 USERS = 8
 TASKS = "tidings_tasks"
 CACHE_MIB = 64
-"""SQLite's page cache (db/connections.py). It is filled before the first sample, or it would count as growth."""
+"""SQLite's page cache (db/connections.py). Filled before the first sample, it does not count as growth."""
 MEMORY_MIB_PER_MINUTE = 2.0
-"""After the warm-up."""
+"""The threshold after the warm-up."""
 QUICK_MIB_PER_MINUTE = 15.0
-"""In a minute and a half the warm-up is not over."""
+"""A quick run ends before the warm-up does."""
 MEMORY_MIB = 260
 SPARE = 12
-"""Threads, files and tasks that a server makes when they are first needed; a leak is one of each visit."""
+"""Threads, files and tasks that a server creates on first use; a leak grows with every visit."""
 AWAY = (Refusal, Refused, Ended, TimeoutError, ValueError, *GONE)
 
 
@@ -57,7 +57,7 @@ class Samples:
 
 
 class Visitors:
-    """Clients that come, do something, and leave in one of three ways."""
+    """Clients that connect, act, and leave in one of three ways."""
 
     def __init__(self, server: Server, room: str, seed: int) -> None:
         self._server = server
@@ -88,14 +88,14 @@ class Visitors:
             await asyncio.sleep(self._random.uniform(0, 0.5))
 
     async def _leave(self, socket: WebSocket, polite: Callable[[], Awaitable[None]]) -> None:
-        how = self._random.choice(("by RST", "politely", "by FIN alone"))
-        if how == "by RST":
+        ending = self._random.choice(("by RST", "politely", "by FIN alone"))
+        if ending == "by RST":
             socket.abort()
-        elif how == "politely":
+        elif ending == "politely":
             await polite()
         else:
             socket.writer.close()
-        self.visits[how] += 1
+        self.visits[ending] += 1
 
     async def _stay(self) -> None:
         await asyncio.sleep(self._random.choice((0.0, 0.05, 0.5, 2.0, 5.0)))
@@ -154,7 +154,7 @@ class Visitors:
             await http.ask("POST", path, body=("421" + dumps(["get_rooms", {}])).encode())
             await self._stay()
             if self._random.random() < 0.5:
-                http.close()  # the server closes it by itself after some seconds without a request
+                http.close()  # the server closes an idle connection after some seconds
                 await http.ask("POST", path, body=b"1")
                 self.visits["politely"] += 1
             else:
@@ -207,7 +207,7 @@ async def _soak(lab: Lab) -> tuple[Samples, dict[str, Any]]:
             warm = len(samples.at)
             visitors.over = True
             await asyncio.wait(visiting, timeout=70)
-            # Abandoned polling sessions end with their heartbeat: 45 s, and some for the machine.
+            # Abandoned polling sessions end by their heartbeat: 45 s, and some more on a busy machine.
             for _ in range(60):
                 await asyncio.sleep(1.0)
                 await sample()
@@ -235,7 +235,7 @@ async def _soak(lab: Lab) -> tuple[Samples, dict[str, Any]]:
 
 
 _done: dict[int, tuple[Samples, dict[str, Any]]] = {}
-"""One soak serves all checks."""
+"""The result of one soak, which all checks share."""
 
 
 async def _once(lab: Lab) -> tuple[Samples, dict[str, Any]]:
@@ -244,7 +244,7 @@ async def _once(lab: Lab) -> tuple[Samples, dict[str, Any]]:
     return _done[lab.seed]
 
 
-@area.check("while clients come and go, everyone who stays gets everything once")
+@area.check("while clients connect and leave, all others get every message once")
 async def whole(lab: Lab) -> Seen:
     _, found = await _once(lab)
     visits = {name: found["visits"][name] for name in sorted(found["visits"])}
@@ -278,22 +278,22 @@ async def _back(lab: Lab, name: str, spare: int, limit: float) -> Seen:
     return Seen(len(samples.at), expected, seen, last <= first + spare and grown <= limit)
 
 
-@area.check("descriptors are given back")
+@area.check("descriptors are released")
 async def descriptors(lab: Lab) -> Seen:
     return await _back(lab, "descriptors", SPARE, 20)
 
 
 @area.check("connections are forgotten")
 async def connections(lab: Lab) -> Seen:
-    return await _back(lab, "connections", 0, 1_000)  # of a crowd that comes and goes by lot; the end counts
+    return await _back(lab, "connections", 0, 1_000)  # visits are random: only the final number counts
 
 
-@area.check("threads are not made without end")
+@area.check("threads do not accumulate")
 async def threads(lab: Lab) -> Seen:
     return await _back(lab, "threads", SPARE, 4)
 
 
-@area.check("tasks of the event loop end with what they were for")
+@area.check("tasks of the event loop do not accumulate")
 async def tasks(lab: Lab) -> Seen:
     return await _back(lab, "tasks", SPARE, 30)
 
@@ -307,6 +307,6 @@ async def end(lab: Lab) -> Seen:
 
 
 def main(arguments: list[str]) -> int:
-    made: argparse.ArgumentParser = parser(__doc__)
-    made.add_argument("--minutes", type=float, default=0, help="how long; 0: by the size, 1.5 or 10")
-    return run("soak", [area], made.parse_args(arguments))
+    options: argparse.ArgumentParser = parser(__doc__)
+    options.add_argument("--minutes", type=float, default=0, help="how long; 0: by the size, 1.5 or 10")
+    return run("soak", [area], options.parse_args(arguments))

@@ -1,11 +1,11 @@
-"""Thousands of clients come back at once, each with much that it has missed, while others go on sending.
+"""Thousands of clients reconnect at the same time, each with many missed entries, while others continue to send.
 
-All of them are connected and up to date when the server is killed (-9) and started again, or, with `--how cut`, when
-their connections are. What they miss is sent then; and then they come back within moments. Each brings its cursors,
-so it must get everything once, in order and without a gap. Meanwhile one user sends, a message at a time, to a room
-of their own, and another to a room that everybody is in; how long they wait for the acknowledgement is the figure
-beside the time until all have caught up. The exit status is 1 if a promise was broken, not if it took long: judge
-times by what else ran on the machine, and see the processor time beside them.
+All are connected and up to date when the server is killed (-9) and restarted, or, with `--how cut`, when their
+connections are cut. Then the missed entries are sent, and the clients reconnect within moments. Each sends its
+cursors, so it must get everything once, in order and without a gap. Meanwhile one user sends messages one at a time
+to a room of their own, and another to a room of all clients. The figures are the waits for these acknowledgements,
+and the time until all clients have caught up. The exit status is 1 if a promise was broken, regardless of times:
+judge times by the load of the machine, and by the processor time beside them.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from tests.db import postgresql
 
 DEVICE = "phone"
 OWN = "own"
-"""The room of the sender's own."""
+"""The room of the sender alone."""
 WRITER = "writer"
 
 
 class World:
-    """Who is in which room. Everybody is up to date, and has been here before."""
+    """The memberships. Every client is up to date and has been connected before."""
 
     def __init__(self, clients: int, rooms: int, memberships: int) -> None:
         now = time.time_ns() // 1_000_000
@@ -61,7 +61,7 @@ class World:
         self._now = now
 
     def fill(self, conn: Transaction) -> None:
-        """Put it into an empty database: to register thousands takes bcrypt a quarter of an hour."""
+        """Write everything to an empty database: registering thousands would cost a quarter of an hour of bcrypt."""
         now, key = self._now, {room_id: n for n, room_id in enumerate(self.rooms, 1)}
         members = Counter(room_id for rooms in self.mine.values() for room_id in rooms)
         everyone = list(enumerate(self.users, 1))
@@ -124,7 +124,7 @@ class Crowds:
 
     @classmethod
     async def start(cls, count: int, stack: AsyncExitStack) -> Crowds:
-        found = []
+        processes = []
         for _ in range(count):
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.campaign.support.crowd"),
@@ -133,8 +133,8 @@ class Crowds:
                 limit=1 << 26,
             )
             stack.callback(_end, process)
-            found.append(process)
-        return cls(found)
+            processes.append(process)
+        return cls(processes)
 
     async def ask(self, command: str, **arguments: Any) -> list[dict[str, Any]]:
         return await self.ask_each(command, [arguments] * len(self._processes))
@@ -155,7 +155,7 @@ class Crowds:
         return list(await asyncio.gather(*(one(process, given) for process, given in pairs)))
 
     def share(self, names: Sequence[str], world: World, port: int, at_once: int) -> list[dict[str, Any]]:
-        """Who is in which process."""
+        """Distribute the clients over the processes."""
         count = len(self._processes)
         return [
             {
@@ -173,7 +173,7 @@ def _end(process: asyncio.subprocess.Process) -> None:
 
 
 class Sender:
-    """Sends one message after the other, and notes how long each took to be acknowledged."""
+    """Sends one message after the other, and records the wait for each acknowledgement."""
 
     def __init__(self, client: Plain, room_id: str, per_second: float) -> None:
         self._client = client
@@ -206,7 +206,7 @@ class Sender:
 
 
 async def miss(client: Plain, rooms: Sequence[str], count: int, window: int = 64) -> None:
-    """Send so many messages to each room."""
+    """Send `count` messages to each room."""
     left = [room_id for _ in range(count) for room_id in rooms]
     for first in range(0, len(left), window):
         sent = [
@@ -224,12 +224,12 @@ async def heads(client: Plain) -> dict[str, int]:
 
 def at(values: Sequence[float], share: float) -> float:
     """A quantile, the nearest of the values."""
-    found = sorted(values)
-    return found[min(len(found) - 1, int(share * len(found)))] if found else float("nan")
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
 
 
 class Watch:
-    """What the server uses meanwhile."""
+    """Measures the memory and processor time of the server."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -243,7 +243,7 @@ class Watch:
             await asyncio.sleep(0.1)
 
     def end(self) -> tuple[float, float]:
-        """Processor seconds: of all its threads, of the event loop's."""
+        """Processor seconds of all threads, and of the event loop's thread."""
         self._task.cancel()
         whole, loop = self._began
         return self._server.processor_seconds() - whole, self._server.loop_seconds() - loop
@@ -290,13 +290,13 @@ async def stampede(options: argparse.Namespace, folder: Path, postgres: str | No
         if options.profile is not None:
             stack.enter_context(profiling(server, options))
         began = time.monotonic() + 0.5
-        came = await crowds.ask("come", at=began, spread=options.spread, within=options.within)
+        results = await crowds.ask("come", at=began, spread=options.spread, within=options.within)
         whole, loop = watch.end()
         for sender in senders:
             sender.stopping.set()
         await asyncio.wait(sending)
         settled = await crowds.ask("settle", heads=await heads(writer), within=30)
-        return report(options, came, settled, senders, (whole, loop, watch))
+        return report(options, results, settled, senders, (whole, loop, watch))
 
 
 def world_of(options: argparse.Namespace) -> str:
@@ -308,13 +308,13 @@ def world_of(options: argparse.Namespace) -> str:
 
 def report(
     options: argparse.Namespace,
-    came: Sequence[dict[str, Any]],
+    results: Sequence[dict[str, Any]],
     settled: Sequence[dict[str, Any]],
     senders: Sequence[Sender],
     used: tuple[float, float, Watch],
 ) -> bool:
-    seconds = [one for found in came for one in found["seconds"]]
-    own = [one for found in came for one in found["own"]]
+    seconds = [value for result in results for value in result["seconds"]]
+    own = [value for result in results for value in result["own"]]
     counted = {
         name: sum((Counter(one[name]) for one in settled), Counter()) for name in ("refused", "closed", "events")
     }
@@ -332,14 +332,14 @@ def report(
         "sender, shared room": senders[1].told(),
         "server": f"{whole:.2f} s of processor, {loop:.2f} s of them the event loop's; "
         f"{watch.memory_before:.0f} MiB before, {watch.memory:.0f} at most",
-        "clients": f"{sum(one['cpu'] for one in came):.2f} s of processor",
+        "clients": f"{sum(one['cpu'] for one in results):.2f} s of processor",
     }
-    for name, told in rows.items():
-        print(f"{name:20} {told}")
+    for name, figure in rows.items():
+        print(f"{name:20} {figure}")
     for one in settled:
         for problem in one["wrong"]:
             print(f"{'':20} {problem}")
-    return all(one["whole"] for one in came) and not late and not beyond and not wrong
+    return all(one["whole"] for one in results) and not late and not beyond and not wrong
 
 
 def figures(seconds: Sequence[float]) -> str:
@@ -348,7 +348,7 @@ def figures(seconds: Sequence[float]) -> str:
 
 @contextmanager
 def profiling(server: Server, options: argparse.Namespace) -> Iterator[None]:
-    """py-spy on the server, for as long as this holds."""
+    """Profile the server with py-spy."""
     command = [py_spy(), "record", "--rate", "100", "--threads", "--format", "raw", "--nonblocking"]
     command += ["--output", str(options.profile), "--pid", str(server.pid), "--duration", "600"]
     spy = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -360,23 +360,29 @@ def profiling(server: Server, options: argparse.Namespace) -> Iterator[None]:
 
 
 def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(
+    arguments = argparse.ArgumentParser(
         prog="stampede", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    found.add_argument("--clients", type=int, default=2000)
-    found.add_argument("--missed", type=int, default=200, help="entries, by each client")
-    found.add_argument("--rooms", type=int, default=1)
-    found.add_argument("--memberships", type=int, default=1, help="rooms that each client is in")
-    found.add_argument("--spread", type=float, default=1.0, help="seconds within which all make their first attempt")
-    found.add_argument("--how", choices=("kill", "cut"), default="kill")
-    found.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
-    found.add_argument("--own-rate", type=float, default=20, help="messages a second to the room of the sender's own")
-    found.add_argument("--shared-rate", type=float, default=2, help="messages a second to a room of the clients")
-    found.add_argument("--settle", type=float, default=0, help="seconds of rest before they come (the index is done)")
-    found.add_argument("--within", type=float, default=120, help="seconds after which it is given up")
-    found.add_argument("--processes", type=int, default=2, help="of clients")
-    found.add_argument("--profile", type=Path, metavar="FILE", help="samples of py-spy, as folded stacks")
-    return found
+    arguments.add_argument("--clients", type=int, default=2000)
+    arguments.add_argument("--missed", type=int, default=200, help="entries, by each client")
+    arguments.add_argument("--rooms", type=int, default=1)
+    arguments.add_argument("--memberships", type=int, default=1, help="rooms that each client is in")
+    arguments.add_argument(
+        "--spread", type=float, default=1.0, help="seconds within which all make their first attempt"
+    )
+    arguments.add_argument("--how", choices=("kill", "cut"), default="kill")
+    arguments.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    arguments.add_argument(
+        "--own-rate", type=float, default=20, help="messages a second to the room of the sender's own"
+    )
+    arguments.add_argument("--shared-rate", type=float, default=2, help="messages a second to a room of the clients")
+    arguments.add_argument(
+        "--settle", type=float, default=0, help="seconds of rest before they come (the index is done)"
+    )
+    arguments.add_argument("--within", type=float, default=120, help="seconds after which it is given up")
+    arguments.add_argument("--processes", type=int, default=2, help="of clients")
+    arguments.add_argument("--profile", type=Path, metavar="FILE", help="samples of py-spy, as folded stacks")
+    return arguments
 
 
 def main(arguments: list[str]) -> int:

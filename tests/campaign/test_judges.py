@@ -19,7 +19,7 @@ from tests.campaign.__main__ import campaigns
 from tests.campaign.attack.doors import DOORS
 from tests.campaign.attack.frames import faults, strange
 from tests.campaign.support.lab import SECRET_KEY, Area, Lab, parser, run, slope
-from tests.campaign.support.load import Load, Reader, content_of, said
+from tests.campaign.support.load import Load, Reader, client_id_of, content_of
 from tests.campaign.support.report import BROKEN, ERROR, KEPT, SKIPPED, NotTried, Report, Seen
 from tests.campaign.support.tokens import claims_of, forged, make
 from tests.campaign.support.wire import PONG, TEXT, frame
@@ -149,11 +149,11 @@ def test_each_planted_fault_in_a_history_is_a_violation() -> None:
 
 def test_a_content_that_lost_a_byte_is_not_taken_for_the_sent_one() -> None:
     whole = content_of("writer0-7")
-    assert said(whole) == "writer0-7"
-    assert said(whole[:-1]) != "writer0-7"
+    assert client_id_of(whole) == "writer0-7"
+    assert client_id_of(whole[:-1]) != "writer0-7"
     other = MadeUpLoad()
     reception = other.reader.records[0].received[0]
-    other.reader.records[0].received[0] = reception._replace(content=said(content_of("writer0-1")[:-1]))
+    other.reader.records[0].received[0] = reception._replace(content=client_id_of(content_of("writer0-1")[:-1]))
     assert Law.CONVERGED in other.laws()
 
 

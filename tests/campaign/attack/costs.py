@@ -1,4 +1,4 @@
-"""What one request may cost: processor time, memory, and bytes of answer."""
+"""The cost of one request: processor time, memory, and bytes of the answer."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from tests.campaign.support.wire import (
 
 area = Area("costs")
 ACTION_S = 0.05
-"""Processor time of any action of 16 KB; the promise is 20 ms, the rest is for a slower machine."""
+"""Maximum processor time of an action of 16 KB; the promise is 20 ms, the rest allows for a slower machine."""
 REQUEST_S = 0.2
-"""Processor time of any request of 1 MB: it has to be read and parsed."""
+"""Maximum processor time of a request of 1 MB, which has to be read and parsed."""
 ANSWER_BYTES = 64 * 1024
-"""The longest refusal."""
+"""Maximum length of a refusal."""
 WAIT_S = 0.25
-"""What an honest neighbour may wait, in the server's processor time."""
+"""Maximum wait of an honest neighbour, in the server's processor time."""
 LONGEST = 16_384
 
 
 def mentions(random: Any) -> list[tuple[str, str]]:
-    """Contents that are slow to look through for mentions."""
+    """Contents that are slow to search for mentions."""
     half = (" @" + "é" * 33 + ")" * 31) * 248
     return [
         ("@é…", half[:LONGEST]),
@@ -49,7 +49,7 @@ def mentions(random: Any) -> list[tuple[str, str]]:
 
 
 async def _spent(server: Server, work: Callable[[], Awaitable[Any]]) -> float:
-    """Processor time that the server needs for something, whatever becomes of it."""
+    """Processor time of the server for an action, whatever its outcome."""
     await asyncio.sleep(0.05)
     before = server.processor_seconds()
     with suppress(Ended, Refused, TimeoutError, *GONE):
@@ -57,7 +57,7 @@ async def _spent(server: Server, work: Callable[[], Awaitable[Any]]) -> float:
     return server.processor_seconds() - before
 
 
-@area.check("looking for mentions costs no more than any other message")
+@area.check("the search for mentions makes no message expensive")
 async def mentions_cost(lab: Lab) -> Seen:
     server = await lab.shared()
     room = await server.topic("omar", "noticias")
@@ -85,7 +85,7 @@ async def mentions_cost(lab: Lab) -> Seen:
     )
 
 
-@area.check("a burst of the slowest messages does not hold up a neighbour")
+@area.check("a burst of the slowest messages does not delay a neighbour")
 async def mentions_burst(lab: Lab) -> Seen:
     server = await lab.shared()
     if not (await server.get("/api/rooms?kind=topic", await server.user("omar"))).json()["rooms"]:
@@ -109,7 +109,7 @@ def _many_cursors() -> str:
 
 
 async def _answered(socket: WebSocket, within: float = 20.0) -> int:
-    """Bytes that come until the first packet that is no PING and no handshake, or the end."""
+    """Bytes received until the first packet other than a PING or the handshake, or until the end."""
     size = 0
     async with asyncio.timeout(within):
         while True:
@@ -165,7 +165,7 @@ async def repeated_connects(lab: Lab) -> Seen:
     return Seen(sent, expected, f"{sent} sent, {out:,} bytes out; {honest.told()}", kept)
 
 
-@area.check("repeated CONNECTs to a namespace that is taken cost little")
+@area.check("repeated CONNECTs to a connected namespace cost little")
 async def connects_again(lab: Lab) -> Seen:
     server = await lab.shared()
     token = await server.user("omar")
@@ -187,7 +187,7 @@ async def connects_again(lab: Lab) -> Seen:
     return Seen(count, f"neighbour ≤ {ms(WAIT_S)}", honest.told(), honest.served(WAIT_S))
 
 
-@area.check("an action with many unknown fields is refused shortly and cheaply")
+@area.check("the refusal of an action with many unknown fields is short and cheap")
 async def unknown_fields(lab: Lab) -> Seen:
     server = await lab.shared()
     client = await server.live("omar")
@@ -213,7 +213,7 @@ async def unknown_fields(lab: Lab) -> Seen:
     return Seen(len(actions), f"≤ {ms(REQUEST_S)}, ≤ {ANSWER_BYTES:,} bytes", seen, kept)
 
 
-@area.check("wrong elements of a long list are refused shortly and cheaply")
+@area.check("the refusal of a long list with wrong elements is short and cheap")
 async def wrong_elements(lab: Lab) -> Seen:
     server = await lab.shared()
     client = await server.live("omar")
@@ -319,7 +319,7 @@ async def reactions(lab: Lab) -> Seen:
     return Seen(tries, f"≤ {limit:,} bytes to a member", seen, came <= limit)
 
 
-@area.check("asking for readiness again and again does not hold up a neighbour")
+@area.check("frequent readiness checks do not delay a neighbour")
 async def readiness(lab: Lab) -> Seen:
     server = await lab.shared()
     count = lab.size(400, 4_000)
@@ -341,7 +341,7 @@ async def readiness(lab: Lab) -> Seen:
     return Seen(count, f"≤ 4 ms each; neighbour ≤ {ms(WAIT_S)}", seen, kept)
 
 
-@area.check("an answer to one small question is bounded, however large the topic")
+@area.check("the answer to a small request is bounded, however large the topic")
 async def large_topics(lab: Lab) -> Seen:
     server = await lab.shared(TIDINGS_DEV_TOKENS="true", TIDINGS_RATE_LIMITS="off")
     members = lab.size(300, 2_000)

@@ -1,4 +1,4 @@
-"""Floods before sign-in: crowds of connections that never say who they are."""
+"""Floods before sign-in: crowds of connections that never authenticate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.campaign.support.wire import GONE, Connection, Refused, WebSocket, as
 
 area = Area("crowds", together=3)
 PATIENCE_S = 25.0
-"""A connection that says nothing whole is over after that: 10 s are the promise, the rest is for a busy machine."""
+"""A connection without a complete request is closed by then: promised are 10 s, the rest is for a busy machine."""
 WAIT_S = 0.25
 Opener = Callable[[Server, str], Awaitable[Connection]]
 
@@ -68,7 +68,7 @@ async def half_frame(server: Server, source: str) -> Connection:
 
 
 async def half_poll(server: Server, source: str) -> Connection:
-    """A polling session without CONNECT, and a body to it that stops."""
+    """A polling session without CONNECT, with an incomplete body."""
     answer = await ask(server.url, "GET", "/socket.io/?EIO=4&transport=polling", source=source)
     sid = json.loads(answer.body[1:])["sid"]
     connection = await Connection.open(server.url, source)
@@ -78,7 +78,7 @@ async def half_poll(server: Server, source: str) -> Connection:
 
 
 async def answered_once(server: Server, source: str) -> Connection:
-    """Idle after an answer."""
+    """A connection that is idle after an answer."""
     connection = await Connection.open(server.url, source)
     await connection.write(head("GET", "/health/live", {}))
     await connection.answer()
@@ -100,7 +100,7 @@ KINDS: dict[str, Opener] = {
 }
 
 
-@area.check("a connection that never says anything whole is closed")
+@area.check("a connection that never completes a request is closed")
 async def given_up(lab: Lab) -> Seen:
     async with lab.server() as server:
         count = lab.size(10, 60)
@@ -128,7 +128,7 @@ async def given_up(lab: Lab) -> Seen:
             loop = asyncio.get_running_loop()
             over = await asyncio.gather(*(c.until_closed(max(0.1, deadline - loop.time())) for c in connections))
             ended[name] = loop.time() - began
-            if missing := sum(came is None for came in over):
+            if missing := sum(data is None for data in over):
                 left[name] = missing
 
         await asyncio.gather(*(wait_for(name, connections) for name, connections in opened.items()))
@@ -141,18 +141,18 @@ async def given_up(lab: Lab) -> Seen:
 
 @asynccontextmanager
 async def crowd(server: Server, opener: Opener, count: int, sources: list[str]) -> AsyncIterator[list[Connection]]:
-    """As many connections as the server takes of so many."""
+    """Try to open `count` connections; yields those that the server accepted."""
     opened: list[Connection] = []
     gate = asyncio.Semaphore(50)
 
-    async def one(source: str) -> None:
+    async def attempt(source: str) -> None:
         async with gate:
             with suppress(Refused, TimeoutError, *GONE):
                 async with asyncio.timeout(10):
                     opened.append(await opener(server, source))
 
     try:
-        await asyncio.gather(*(one(sources[n % len(sources)]) for n in range(count)))
+        await asyncio.gather(*(attempt(sources[n % len(sources)]) for n in range(count)))
         yield opened
     finally:
         for connection in opened:
@@ -160,7 +160,7 @@ async def crowd(server: Server, opener: Opener, count: int, sources: list[str]) 
 
 
 async def _served(server: Server, tries: int) -> tuple[int, int]:
-    """Of so many honest requests on new connections, how many are served; and how many were made."""
+    """Make honest requests on new connections; returns the number served, and the number made."""
     good = 0
     for n in range(tries):
         with suppress(TimeoutError, *GONE):
@@ -169,7 +169,7 @@ async def _served(server: Server, tries: int) -> tuple[int, int]:
     return good, tries
 
 
-@area.check("one address with unfinished requests keeps nobody else out")
+@area.check("one address with unfinished requests does not block other addresses")
 async def one_slow_address(lab: Lab) -> Seen:
     async with lab.server() as server:
         server.allow_descriptors(1024)
@@ -182,7 +182,7 @@ async def one_slow_address(lab: Lab) -> Seen:
         return Seen(20, "10 of 10 others served, at 1,024 descriptors", "; ".join(told), kept)
 
 
-@area.check("many addresses with unfinished requests keep nobody out for long")
+@area.check("many addresses with unfinished requests do not block others for long")
 async def many_slow_addresses(lab: Lab) -> Seen:
     async with lab.server() as server:
         server.allow_descriptors(1024)
@@ -200,7 +200,7 @@ async def many_slow_addresses(lab: Lab) -> Seen:
         return Seen(1, f"5 of 5 others served within {PATIENCE_S:.0f} s", seen, good == tries)
 
 
-@area.check("unfinished bodies take little memory, and not for long")
+@area.check("unfinished bodies use little memory, and only briefly")
 async def slow_bodies(lab: Lab) -> Seen:
     told, kept = [], True
     for name, count in (("half a polling body", lab.size(100, 150)), ("half a login", lab.size(100, 200))):
@@ -209,13 +209,13 @@ async def slow_bodies(lab: Lab) -> Seen:
             async with crowd(server, KINDS[name], count, [f"127.6.{n}.6" for n in range(1, 9)]) as opened:
                 grown = server.memory() - before
                 over = await asyncio.gather(*(connection.until_closed(PATIENCE_S) for connection in opened))
-            left = sum(came is None for came in over)
+            left = sum(data is None for data in over)
         told.append(f"{name} × {len(opened)}: {grown:+.0f} MiB, {left} still open")
         kept = kept and not left and grown <= 96
     return Seen(2, f"≤ 96 MiB, all closed in {PATIENCE_S:.0f} s", "; ".join(told), kept)
 
 
-@area.check("many bodies of one polling session are not kept at once")
+@area.check("concurrent bodies of one polling session use little memory")
 async def one_session(lab: Lab) -> Seen:
     async with lab.server() as server:
         answer = await ask(server.url, "GET", "/socket.io/?EIO=4&transport=polling", source="127.6.6.6")
@@ -230,13 +230,13 @@ async def one_session(lab: Lab) -> Seen:
         async with crowd(server, post, 150, ["127.6.6.6"]) as opened:
             grown = server.memory() - before
             over = await asyncio.gather(*(connection.until_closed(PATIENCE_S) for connection in opened))
-        left = sum(came is None for came in over)
+        left = sum(data is None for data in over)
         seen = f"{grown:+.0f} MiB, {left} of {len(opened)} still open"
         return Seen(150, f"≤ 32 MiB, all closed in {PATIENCE_S:.0f} s", seen, grown <= 32 and not left)
 
 
 async def _good_tokens(server: Server, token: str, tries: int) -> dict[str, int]:
-    """How often a good token opened each door."""
+    """How often a valid token was accepted by each gateway."""
     found = {}
     for door in ("Socket.IO", "/ws frame", "/ws?token=", "/<token>", "/pub_ws?token=", "/websocket", "REST"):
         opened = 0
@@ -262,18 +262,18 @@ async def _beside_half_open(lab: Lab, sources: list[str], each: int, forwarded: 
         return Seen(3 * len(found), "3 of 3 let in at each door", seen, not missing)
 
 
-@area.check("silent WebSockets of five addresses do not shut out good tokens")
+@area.check("silent WebSockets of five addresses do not block valid tokens")
 async def half_open(lab: Lab) -> Seen:
     return await _beside_half_open(lab, [f"127.6.6.{n}" for n in range(1, 6)], 200)
 
 
-@area.check("silent WebSockets of one IPv6 customer do not shut out good tokens")
+@area.check("silent WebSockets of one IPv6 customer do not block valid tokens")
 async def half_open_ipv6(lab: Lab) -> Seen:
     sources = [f"2001:db8:6:6::{n:x}" for n in range(1, lab.size(1001, 1001))]
     return await _beside_half_open(lab, sources, 1, forwarded=True)
 
 
-@area.check("a storm of handshakes from many addresses does not hold up a neighbour")
+@area.check("a storm of handshakes from many addresses does not delay a neighbour")
 async def storm(lab: Lab) -> Seen:
     async with lab.server() as server:
         count, descriptors = lab.size(1_000, 10_000), server.descriptors()
@@ -281,7 +281,7 @@ async def storm(lab: Lab) -> Seen:
         refused = 0
         async with neighbour(server, 0.02) as honest:
 
-            async def one(source: str, path: str) -> None:
+            async def attempt(source: str, path: str) -> None:
                 nonlocal refused
                 try:
                     (await WebSocket.connect(server.url, path, source=source, deadline=20)).abort()
@@ -290,7 +290,7 @@ async def storm(lab: Lab) -> Seen:
 
             paths = itertools.cycle((ENGINE_PATH, "/ws", "/websocket", "/"))
             for at in range(0, count, 40):
-                await asyncio.gather(*(one(source, next(paths)) for source in sources[at : at + 40]))
+                await asyncio.gather(*(attempt(source, next(paths)) for source in sources[at : at + 40]))
             for _ in range(100):
                 if server.descriptors() <= descriptors + 5:
                     break
@@ -329,7 +329,7 @@ async def unanswered_upgrades(lab: Lab) -> Seen:
     many = [(f"X-{n}", "y") for n in range(129)]
     forms = {
         "a body": handshake("/ws", {"Content-Length": "5"}) + b"hello",
-        "a body that does not come": handshake("/ws", {"Content-Length": "5"}),
+        "a body that never arrives": handshake("/ws", {"Content-Length": "5"}),
         "a chunked body": handshake("/ws", {"Transfer-Encoding": "chunked"}) + b"0\r\n\r\n",
         "129 headers": handshake("/ws", many),
         "a header of 9 KB": handshake("/ws", {"Cookie": "a" * 9_000}),
@@ -343,7 +343,7 @@ async def unanswered_upgrades(lab: Lab) -> Seen:
         "Socket.IO, a body": handshake(ENGINE_PATH, {"Content-Length": "5"}) + b"hello",
         "rooms, 129 headers": handshake("/", many),
         "no version": handshake("/ws").replace(b"Sec-WebSocket-Version: 13\r\n", b""),
-        "a key that is none": handshake("/ws", {"Sec-WebSocket-Key": "x"}),
+        "an invalid key": handshake("/ws", {"Sec-WebSocket-Key": "x"}),
         "no key": handshake("/ws").replace(b"Sec-WebSocket-Key", b"X-Key"),
         "h2c": head("GET", "/", {"Upgrade": "h2c", "Connection": "Upgrade", "HTTP2-Settings": "AAMAAABkAAQAAP__"}),
         "an unknown upgrade": head("GET", "/ws", {"Upgrade": "exotic", "Connection": "Upgrade"}),
@@ -367,7 +367,7 @@ async def unanswered_upgrades(lab: Lab) -> Seen:
     return Seen(len(forms), f"an answer or the end in {PATIENCE_S:.0f} s", seen, not silent)
 
 
-@area.check("whoever knows a name cannot keep its owner from signing in")
+@area.check("an attacker who knows a username cannot keep its owner from signing in")
 async def locked_out(lab: Lab) -> Seen:
     async with lab.server() as server:
         token = await server.user("omar")
@@ -401,18 +401,18 @@ async def ipv6_limits(lab: Lab) -> Seen:
         return Seen(45, "429 after 30", f"{limited} × 429", 10 <= limited <= 20)
 
 
-@area.check("a crowd that signs in at once is refused or served, and one who comes after it is served")
+@area.check("a crowd of concurrent sign-ins is refused or served, and a later sign-in is served")
 async def logins(lab: Lab) -> Seen:
     async with lab.server() as server:
         await server.user("omar")
         count = 100
 
-        async def one(n: int) -> int:
+        async def sign_in(n: int) -> int:
             wrong = {"username": f"nobody{n}", "password": "wrong password"}
             answer = await server.post("/api/login", wrong, source=f"127.6.{n % 20}.6", deadline=120)
             return answer.status
 
-        statuses = await asyncio.gather(*(one(n) for n in range(count)))
+        statuses = await asyncio.gather(*(sign_in(n) for n in range(count)))
         after = await server.post(
             "/api/login", {"username": "omar", "password": "correct horse"}, source="127.4.4.4", deadline=60
         )

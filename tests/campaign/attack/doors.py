@@ -1,4 +1,4 @@
-"""Every way in that asks for a token, and what became of one who knocked."""
+"""Every gateway that needs a token, and the outcome of an attempt to enter."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.campaign.support.wire import GONE, Ended, Refused, WebSocket, ask
 IN, OUT = "let in", "refused"
 REFUSALS = {"unauthenticated", "token_expired", "token_revoked"}
 TOO_LONG = {"invalid", "too_large"}
-"""Codes with which a token of absurd size may be refused."""
+"""Codes that may refuse a token of absurd size."""
 Door = Callable[[str, str, str], Awaitable[str]]
-"""(url, token, username) -> IN, OUT, or what was wrong with the answer."""
+"""(url, token, username) -> IN, OUT, or a description of a wrong answer."""
 
 
 def _code(code: object) -> str:
@@ -39,7 +39,7 @@ async def socketio(url: str, token: str, _: str) -> str:
 
 
 async def _stays(socket: WebSocket) -> str:
-    """A connection that was let in must be good for something."""
+    """Check that an accepted connection answers requests."""
     await socket.send("421" + dumps(["get_profile", {"username": "nobody-at-all"}]))
     while True:
         packet = await socket.receive()
@@ -140,7 +140,7 @@ TOKEN_IN_ADDRESS = {"/ws?token=", "/<token>", "/echo_ws?token=", "/pub_ws?token=
 
 
 async def knock(door: str, url: str, token: str, username: str, deadline: float = 20.0) -> str:
-    """IN, OUT, or what was wrong."""
+    """Try to enter; returns IN, OUT, or a description of a wrong answer."""
     try:
         async with asyncio.timeout(deadline):
             return await DOORS[door](url, token, username)

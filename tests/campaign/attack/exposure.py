@@ -1,4 +1,4 @@
-"""What the server shows to whom: origins, hosts, links, headers, files, development tokens, deployment."""
+"""What the server exposes: origins, hosts, links, headers, files, development tokens, deployment."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def _doors(server: Server) -> list[str]:
     ]
 
 
-@area.check("a page of a foreign origin opens no door")
+@area.check("a page of a foreign origin is refused by every gateway")
 async def foreign_origins(lab: Lab) -> Seen:
     wrong, tries = [], 0
     for cors in ("", "https://good.example"):
@@ -94,7 +94,7 @@ async def foreign_origins(lab: Lab) -> Seen:
     return Seen(tries, "403; 101 for its own", "; ".join(wrong[:8]) or "all", not wrong)
 
 
-@area.check("a foreign name for a loopback address (DNS rebinding) opens no door")
+@area.check("a foreign name for a loopback address (DNS rebinding) is refused by every gateway")
 async def rebinding(lab: Lab) -> Seen:
     server = await lab.shared()
     port = server.url.rpartition(":")[2]
@@ -181,7 +181,7 @@ async def headers(lab: Lab) -> Seen:
     return Seen(len(secret) + 1, "no-store, nosniff, no frames", "; ".join(wrong) or "all", not wrong)
 
 
-@area.check("files of the data directory are their owner's alone")
+@area.check("only their owner can read the files of the data directory")
 async def file_modes(lab: Lab) -> Seen:
     lab.only("sqlite")
     folder = Path(lab.folder) / "open" / "data"
@@ -200,7 +200,7 @@ async def file_modes(lab: Lab) -> Seen:
     return Seen(len(modes), "0600", ", ".join(wrong) or "all", not wrong)
 
 
-@area.check("tokens for development are not handed out through a proxy on the same machine")
+@area.check("development tokens are not served through a proxy on the same machine")
 async def dev_tokens_proxy(lab: Lab) -> Seen:
     wrong, tries = [], 0
     async with lab.server(TIDINGS_DEV_TOKENS="true") as server:
@@ -228,7 +228,7 @@ async def dev_tokens_proxy(lab: Lab) -> Seen:
     return Seen(tries, "refused", f"handed out: {', '.join(wrong)}" if wrong else "all", not wrong)
 
 
-@area.check("tokens for development are not handed out to pages of other origins")
+@area.check("development tokens are not served to pages of other origins")
 async def dev_tokens_cors(lab: Lab) -> Seen:
     wrong = []
     async with lab.server(TIDINGS_DEV_TOKENS="true") as server:
@@ -252,9 +252,9 @@ async def dev_tokens_cors(lab: Lab) -> Seen:
     return Seen(4, "refused, or does not start", "; ".join(wrong) or "all", not wrong)
 
 
-@area.check("a session that is refreshed again and again ends one day")
+@area.check("a session that is refreshed repeatedly still ends")
 async def session_end(lab: Lab) -> Seen:
-    """With a clock that is set forward by libfaketime."""
+    """The server's clock is set forward by libfaketime."""
     clock = Clock(lab.folder)
     async with lab.server(TIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES=str(20 * 1440), **clock.environment) as server:
         token = await server.user("omar")
@@ -271,7 +271,7 @@ async def session_end(lab: Lab) -> Seen:
     return Seen(1, "within 400 days", f"{seen}; each token for {ends / 3600:.0f} h", days < 400)
 
 
-@area.check("metrics can be closed to strangers, and name nobody")
+@area.check("metrics can be closed to strangers, and contain no usernames")
 async def metrics(lab: Lab) -> Seen:
     server = await lab.shared()
     omar = await server.live("omar")
@@ -293,7 +293,7 @@ async def metrics(lab: Lab) -> Seen:
     return Seen(2, "closed by a setting, no names", "; ".join(wrong) or "all", not wrong)
 
 
-@area.check("the deployment files hold no default password, and what they run can be pinned")
+@area.check("the deployment files contain no default password, and their images can be pinned")
 async def deployment(lab: Lab) -> Seen:
     compose: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
     wrong = []
@@ -311,7 +311,7 @@ async def deployment(lab: Lab) -> Seen:
     return Seen(len(compose["services"]), expected, "; ".join(wrong) or "all", not wrong)
 
 
-@area.check("a WebSocket's refusal tells no more than the code")
+@area.check("the refusal of a WebSocket reveals only the code")
 async def refusals(lab: Lab) -> Seen:
     server = await lab.shared()
     wrong = []

@@ -1,4 +1,4 @@
-"""Floods after sign-in: what one user may take of the server, and what the others notice."""
+"""Floods after sign-in: the resources that one user can use, and the effect on others."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def connections(lab: Lab) -> Seen:
         return Seen(tries, f"≤ {MOST_CONNECTIONS} open", seen, alive <= MOST_CONNECTIONS)
 
 
-@area.check("a user cannot make devices without end")
+@area.check("the devices of a user are limited")
 async def devices(lab: Lab) -> Seen:
     async with lab.server() as server:
         rooms, tries = lab.size(40, 400), lab.size(400, 1_000)
@@ -67,13 +67,13 @@ async def devices(lab: Lab) -> Seen:
 
 
 def _cursor_rows(folder: Any) -> int:
-    """The largest number of rows in any table of the database: it grows with devices × rooms if it is unbounded."""
+    """The largest number of rows of any table, which grows with devices × rooms if it is unbounded."""
     with sqlite3.connect(f"file:{folder}/tidings.db?mode=ro", uri=True) as database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return max(database.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables)
 
 
-@area.check("connecting again and again does not hold up a neighbour")
+@area.check("frequent connects do not delay a neighbour")
 async def connects(lab: Lab) -> Seen:
     async with lab.server() as server:
         client = await server.live("omar")
@@ -98,7 +98,7 @@ async def connects(lab: Lab) -> Seen:
         return Seen(tries, f"neighbour ≤ {ms(WAIT_S)}", seen, honest.served(WAIT_S))
 
 
-@area.check("frames that never end are given up, and take little memory")
+@area.check("endless frames are given up, and use little memory")
 async def endless_frames(lab: Lab) -> Seen:
     async with lab.server() as server:
         token, count = await server.user("omar"), lab.size(40, 100)
@@ -150,9 +150,9 @@ async def typing(lab: Lab) -> Seen:
         return Seen(tries, f"≤ {tries // 10} events; neighbour ≤ {ms(WAIT_S)}", seen, kept)
 
 
-@area.check("a user cannot make topics, messages on disk and links without end")
+@area.check("the topics, stored messages and links of a user are limited")
 async def quotas(lab: Lab) -> Seen:
-    """Rates alone would allow more topics in a minute than people make in a lifetime."""
+    """Rates alone would allow far more topics than anybody needs."""
     async with lab.server() as server:
         tries, made, code = 1_100, 0, ""
         omar = await server.live("omar", source="127.6.6.6")
@@ -180,7 +180,7 @@ async def quotas(lab: Lab) -> Seen:
         )
 
 
-@area.check("messages of one user have a limit in bytes, not only in number")
+@area.check("messages of one user are limited in bytes, not only in number")
 async def bytes_per_minute(lab: Lab) -> Seen:
     async with lab.server() as server:
         room = await server.topic("omar", "noticias")
@@ -202,7 +202,7 @@ async def bytes_per_minute(lab: Lab) -> Seen:
 
 
 async def _flood(lab: Lab, data: bytes, times: int, count: int, engine: bool = False) -> Seen:
-    """Write the same data so often on one connection; each holds `count` frames."""
+    """Write the same data repeatedly on one connection; each write has `count` frames."""
     async with lab.server() as server:
         opened: Live
         token = await server.user("omar")
@@ -229,23 +229,23 @@ async def _flood(lab: Lab, data: bytes, times: int, count: int, engine: bool = F
         return Seen(sent, f"neighbour ≤ {ms(WAIT_S)}, ≤ 24 MiB", seen, honest.served(WAIT_S) and grown <= 24)
 
 
-@area.check("a flood of PINGs does not hold up a neighbour or grow")
+@area.check("a flood of PINGs does not delay a neighbour or grow")
 async def pings(lab: Lab) -> Seen:
     return await _flood(lab, frame(PING, b"x" * 100) * 1000, lab.size(100, 1_000), 1000)
 
 
-@area.check("a flood of PONGs does not hold up a neighbour or grow")
+@area.check("a flood of PONGs does not delay a neighbour or grow")
 async def pongs(lab: Lab) -> Seen:
     return await _flood(lab, frame(PONG) * 1000, lab.size(100, 1_000), 1000)
 
 
-@area.check("a flood of Engine.IO packets does not hold up a neighbour or grow")
+@area.check("a flood of Engine.IO packets does not delay a neighbour or grow")
 async def engine_packets(lab: Lab) -> Seen:
     packets = b"".join(frame(TEXT, text) for text in (b"3", b"2", b"430[]", b"6", b"40/x,", b"41/x,")) * 100
     return await _flood(lab, packets, lab.size(50, 500), 600, engine=True)
 
 
-@area.check("a flood of unknown and invalid actions does not hold up a neighbour or grow")
+@area.check("a flood of unknown and invalid actions does not delay a neighbour or grow")
 async def invalid_actions(lab: Lab) -> Seen:
     texts = [
         dumps({"id": 1, "action": "exotic", "data": {}}),
@@ -258,7 +258,7 @@ async def invalid_actions(lab: Lab) -> Seen:
     return await _flood(lab, data, lab.size(40, 400), 500)
 
 
-@area.check("answers that are not read end with `slow_consumer`, within bounded memory")
+@area.check("unread answers end in `slow_consumer`, within bounded memory")
 async def unread(lab: Lab) -> Seen:
     async with lab.server() as server:
         room = await server.topic("omar", "noticias")
@@ -290,7 +290,7 @@ async def unread(lab: Lab) -> Seen:
         )
 
 
-@area.check("pipelined HTTP requests that are not read end within bounded memory")
+@area.check("pipelined HTTP requests with unread answers end within bounded memory")
 async def pipelined(lab: Lab) -> Seen:
     async with lab.server() as server:
         token = await server.user("omar")
@@ -307,7 +307,7 @@ async def pipelined(lab: Lab) -> Seen:
         return Seen(count, f"≤ 32 MiB; neighbour ≤ {ms(WAIT_S)}", seen, grown <= 32 and honest.served(WAIT_S))
 
 
-@area.check("readers who stop reading lose their connection, not the server's memory")
+@area.check("readers that stop reading lose their connection and use bounded memory")
 async def slow_readers(lab: Lab) -> Seen:
     async with lab.server() as server:
         room = await server.topic("omar", "noticias", "diego")
@@ -335,7 +335,7 @@ async def slow_readers(lab: Lab) -> Seen:
         return Seen(count, f"all closed, ≤ {limit:.0f} MiB; neighbour ≤ {ms(WAIT_S)}", seen, kept)
 
 
-@area.check("`authenticate` on connections that end at once leaves nothing behind")
+@area.check("`authenticate` on connections that end immediately leaves nothing behind")
 async def left_behind(lab: Lab) -> Seen:
     async with lab.server() as server:
         token, count = await server.user("omar"), lab.size(300, 3_000)

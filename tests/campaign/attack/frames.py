@@ -31,7 +31,7 @@ MOST = 1_000_000
 
 
 def faults() -> dict[str, tuple[bytes, set[int]]]:
-    """Bytes, and with which codes the server may close for them."""
+    """Broken bytes, with the codes with which the server may close."""
     found: dict[str, tuple[bytes, set[int]]] = {
         "no mask": (frame(TEXT, b"{}", masked=False), BAD),
         "a PING without mask": (frame(PING, b"", masked=False), BAD),
@@ -106,7 +106,7 @@ async def broken_frames(lab: Lab) -> Seen:
 
 
 def strange() -> dict[str, Callable[[bytes], list[bytes]]]:
-    """Ways to write a good message that are unusual and right; the answer must come."""
+    """Unusual but valid ways to write a message, which must be answered."""
 
     def parts(text: bytes, size: int) -> list[bytes]:
         pieces = [text[at : at + size] for at in range(0, len(text), size)]
@@ -132,7 +132,7 @@ def strange() -> dict[str, Callable[[bytes], list[bytes]]]:
     }
 
 
-@area.check("a good message is answered, however it is cut into frames")
+@area.check("a valid message is answered, however it is split into frames")
 async def strange_frames(lab: Lab) -> Seen:
     server = await lab.shared()
     wrong = []
@@ -157,7 +157,7 @@ async def strange_frames(lab: Lab) -> Seen:
     return Seen(2 * len(strange()), "answered", "; ".join(wrong) or "all", not wrong)
 
 
-@area.check("compression is not agreed to")
+@area.check("compression is not negotiated")
 async def compression(lab: Lab) -> Seen:
     server = await lab.shared()
     socket = await WebSocket.open(server.url)
@@ -168,7 +168,7 @@ async def compression(lab: Lab) -> Seen:
     return Seen(1, "no extension", found or "none", answer.status == 101 and not found)
 
 
-@area.check("frames in one write with the handshake are read in order")
+@area.check("frames in the same write as the handshake are read in order")
 async def early_frames(lab: Lab) -> Seen:
     server = await lab.shared()
     token = await server.user("omar")
@@ -196,7 +196,7 @@ async def early_frames(lab: Lab) -> Seen:
     return Seen(2, "answered in order", "; ".join(wrong) or "all", not wrong)
 
 
-@area.check("an opening that RFC 6455 does not allow is refused")
+@area.check("a handshake that violates RFC 6455 is refused")
 async def openings(lab: Lab) -> Seen:
     server = await lab.shared()
     good = handshake("/ws")
@@ -277,7 +277,7 @@ async def smuggling(lab: Lab) -> Seen:
     return Seen(len(forms), "refused, or one request", "; ".join(wrong) or "all", not wrong)
 
 
-@area.check("paths lead to no file of the server's")
+@area.check("no path leads to a file of the server")
 async def traversal(lab: Lab) -> Seen:
     server = await lab.shared()
     names = ("secret_key", ".env", "tidings.db", "etc/passwd", "pyproject.toml", "__init__.py")

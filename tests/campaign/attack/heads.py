@@ -1,4 +1,4 @@
-"""Requests whose head is long, or never ends, and bytes that come before anybody reads them."""
+"""Requests with long or endless heads, and bytes that arrive before they can be handled."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ async def long_address(lab: Lab) -> Seen:
     return Seen(len(sizes), "an answer, or the end", "; ".join(wrong) or "all", not wrong)
 
 
-@area.check("what comes before the server has looked at a token is bounded")
+@area.check("bytes that arrive before the token is checked are bounded")
 async def early_bytes(lab: Lab) -> Seen:
-    """Frames right behind the handshake, while the token of the address is being looked up."""
+    """Frames right after the handshake, while the token of the address is checked."""
     async with lab.server() as server:
         token = await server.user("omar")
         before = server.memory()

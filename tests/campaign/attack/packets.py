@@ -17,7 +17,7 @@ ASK = "4299" + dumps(["get_profile", {"username": "omar"}])
 
 
 def packets() -> dict[str, list[str | bytes]]:
-    """What to send on a Socket.IO connection, by name."""
+    """Broken packets for a Socket.IO connection, by name."""
     names = ["connect", "disconnect", "connect_error", "newListener", "*", "__proto__", "constructor", "ready"]
     names += ["closing", "", " ", "\0", "\ud800", "message\n", "é" * 1000, "x" * 100_000]
     found: dict[str, list[str | bytes]] = {

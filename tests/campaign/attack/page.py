@@ -1,4 +1,4 @@
-"""Messages that are hard on the page: whoever opens their room must still see it, and write in it."""
+"""Messages that are hard to render: a user who opens their room must still see it and write in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 SCRIPT = Path(__file__).with_name("page.mjs")
 LONGEST = 16_384
 SLOWEST_MS = 8_000
-"""Until a room is shown, by the clock of a busy machine: well below what makes people close the page."""
+"""Maximum time until a room is shown, on a busy machine: less than users wait before they close the page."""
 
 
 def contents() -> dict[str, str]:
@@ -51,7 +51,7 @@ def contents() -> dict[str, str]:
     return {name: text[:LONGEST] for name, text in half.items()}
 
 
-@area.check("a page survives every message, and shows what was said after it")
+@area.check("the page survives every message, and shows later messages")
 async def hard_messages(lab: Lab) -> Seen:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:

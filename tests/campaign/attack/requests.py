@@ -1,4 +1,4 @@
-"""Requests made from `/openapi.json`, right and wrong by lot: none may be answered with a fault of the server's."""
+"""Random valid and invalid requests made from `/openapi.json`: none may cause a server error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.campaign.support.wire import GONE, Answer, Http
 area = Area("requests")
 CLIENTS = 6
 _DEAR = re.compile(r"/(login|register|password|deactivate|logout|sessions/|user$|disable)")
-"""Operations that hash a password, or end the session with which the next requests are made: asked less often."""
+"""Operations that hash a password, or end the session of the next requests: chosen less often."""
 ODD: list[Any] = [
     *(None, True, False, 0, -1, 1, 2**31, 2**53, 2**53 + 1, 2**63, 2**64, -(2**63) - 1, 10**400, 0.5, -0.0, 1e308),
     *("", " ", "0", "null", "true", "[]", "\0", "\n", "\u202e", "\ud800", "é" * 70, "x" * 70, "x" * 20_000, "％００"),
@@ -32,13 +32,13 @@ ODD: list[Any] = [
 
 
 class Forge:
-    """Makes requests from the document's operations, with values by their schemas or by lot."""
+    """Makes requests from the document's operations, with valid or random values."""
 
     def __init__(self, document: Mapping[str, Any], chance: random.Random, known: Mapping[str, list[str]]) -> None:
         self._document = document
         self._random = chance
         self._known = known
-        """Values that exist, by the name of the parameter or member they fit."""
+        """Existing values, by the name of the parameter or member."""
         self.operations = [
             (method.upper(), path, operation, [*item.get("parameters", []), *operation.get("parameters", [])])
             for path, item in document["paths"].items()
@@ -56,7 +56,7 @@ class Forge:
         return schema
 
     def value(self, schema: Mapping[str, Any], name: str = "", wild: float = 0.12, depth: int = 0) -> Any:
-        """A value for a schema; with the probability `wild` one that is odd."""
+        """A value for a schema; with probability `wild` an odd one."""
         chance = self._random
         schema = self._schema(schema)
         if chance.random() < wild or depth > 6:
@@ -156,7 +156,7 @@ class Forge:
 
 
 async def _known(server: Server) -> dict[str, list[str]]:
-    """Things that exist, for requests to be about."""
+    """Create rooms and messages for the requests."""
     names = ["omar", "diego", "memoor"]
     await server.users(*names)
     omar = await server.live("omar")
@@ -246,6 +246,6 @@ def _route(path: str) -> str:
     return "/".join(part if len(part) < 16 else "…" for part in path.partition("?")[0].split("/"))
 
 
-@area.check("no request that can be made from the OpenAPI document is a fault of the server's")
+@area.check("no request made from the OpenAPI document causes a server error")
 async def from_document(lab: Lab) -> Seen:
     return await _requests(lab, lab.size(3_000, 50_000))

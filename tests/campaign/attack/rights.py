@@ -14,12 +14,12 @@ area = Area("rights")
 
 
 async def _code(client: Plain, action: str, **fields: Any) -> str:
-    """The error code of an action; "ok"."""
+    """The error code of an action, or "ok"."""
     answer = await client.call(action, fields)
     return "ok" if answer["ok"] else str(answer["error"]["code"])
 
 
-@area.check("a removed member learns nothing by repeating an old message")
+@area.check("a removed member learns nothing by retrying an old message")
 async def repeated_message(lab: Lab) -> Seen:
     server = await lab.shared()
     wrong = []
@@ -41,7 +41,7 @@ async def repeated_message(lab: Lab) -> Seen:
     return Seen(4, "not_found", "; ".join(wrong) or "all", not wrong)
 
 
-@area.check("a removed member gets nothing of the room by any action")
+@area.check("no action gives a removed member anything of the room")
 async def removed_member(lab: Lab) -> Seen:
     server = await lab.shared()
     wrong = []
@@ -86,7 +86,7 @@ async def removed_member(lab: Lab) -> Seen:
     return Seen(len(tries) + 2, "not_found, and no events", "; ".join(wrong) or "all", not wrong)
 
 
-@area.check("an invitation link ends with the membership of who made it, and moderators can list links")
+@area.check("an invitation link ends with the membership of its maker, and moderators can list links")
 async def links(lab: Lab) -> Seen:
     server = await lab.shared()
     wrong = []
@@ -108,7 +108,7 @@ async def links(lab: Lab) -> Seen:
     return Seen(5, "not_found; a list", "; ".join(wrong) or "all", not wrong)
 
 
-@area.check("a blocked user gets no receipts and no presence of who has blocked them")
+@area.check("a blocked user gets no receipts and no presence of the blocking user")
 async def blocked(lab: Lab) -> Seen:
     server = await lab.shared()
     omar, diego = await server.live("omar"), await server.live("diego")
@@ -133,7 +133,7 @@ async def blocked(lab: Lab) -> Seen:
     return Seen(4, "nothing", "; ".join(wrong) or "nothing", not wrong)
 
 
-@area.check("a stranger cannot put a user into one room after the other")
+@area.check("a stranger can add a user to a bounded number of rooms")
 async def unwanted_rooms(lab: Lab) -> Seen:
     server = await lab.shared()
     await server.user("memoor")
@@ -148,7 +148,7 @@ async def unwanted_rooms(lab: Lab) -> Seen:
     return Seen(tries, "≤ 50 added", f"{added} of {tries} added", added <= 50)
 
 
-@area.check("the time of a search tells nothing of what others wrote in private")
+@area.check("the time of a search reveals nothing about foreign private messages")
 async def search_time(lab: Lab) -> Seen:
     server = await lab.shared(TIDINGS_RATE_LIMITS="off")
     rooms, messages, asked = 80, lab.size(2_000, 8_000), lab.size(15, 60)
@@ -197,7 +197,7 @@ async def name_oracle(lab: Lab) -> Seen:
 LOOK_ALIKE = ["\ufe00", "\ufe01", "\ufe0d", "\u180b", "\u17b4", "\u115f", "\u1160", "\u3164", "\uffa0", "\U000e0100"]
 
 
-@area.check("names that look the same are the same, or refused")
+@area.check("names that look alike are the same name, or refused")
 async def look_alikes(lab: Lab) -> Seen:
     server = await lab.shared()
     omar = await server.live("omar")
@@ -230,7 +230,7 @@ async def look_alikes(lab: Lab) -> Seen:
     return Seen(len(tries) + 2, "invalid or conflict", "; ".join(wrong) or "all", not wrong)
 
 
-@area.check("titles and reactions hold no control characters and nothing invisible")
+@area.check("titles and reactions contain no control or invisible characters")
 async def invisible(lab: Lab) -> Seen:
     server = await lab.shared()
     await server.users("omar", "diego", "memoor")
@@ -252,7 +252,7 @@ async def invisible(lab: Lab) -> Seen:
     return Seen(tries, "invalid", "; ".join(wrong) or "all", not wrong)
 
 
-@area.check("of what can be done once, one of many who try at the same time does it")
+@area.check("an action that is possible once succeeds once among concurrent attempts")
 async def races(lab: Lab) -> Seen:
     server = await lab.shared()
     names = [f"racer{n}" for n in range(6)]
@@ -275,7 +275,7 @@ async def races(lab: Lab) -> Seen:
     return Seen(12 * rounds, "one each", "; ".join(wrong) or "all", not wrong)
 
 
-@area.check("a kick while messages are under way lets nothing through behind it")
+@area.check("a member kicked while messages are in flight gets no later message")
 async def kicked_while_sending(lab: Lab) -> Seen:
     server = await lab.shared()
     omar, wrong, rounds = await server.live("omar"), 0, lab.size(5, 40)
@@ -303,7 +303,7 @@ async def _count(server: Server) -> int:
     return len((await server.get("/api/rooms", await server.user("omar"))).json()["rooms"])
 
 
-@area.check("words of SQL, of full-text search and of templates are words")
+@area.check("SQL, full-text and template syntax is treated as text")
 async def injection(lab: Lab) -> Seen:
     server = await lab.shared()
     omar = await server.live("omar")
@@ -369,7 +369,7 @@ async def injection(lab: Lab) -> Seen:
     return Seen(10 * len(forms), "no fault, nothing found", "; ".join(wrong[:5]) or "all", not wrong)
 
 
-@area.check("the log tells no token, no password, no message, and each line is one JSON object")
+@area.check("the log contains no token, password or message, and each line is one JSON object")
 async def quiet_log(lab: Lab) -> Seen:
     async with lab.server(TIDINGS_LOG_LEVEL="info") as server:
         token = await server.user("omar")

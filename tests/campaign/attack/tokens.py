@@ -1,4 +1,4 @@
-"""Forged, broken, withdrawn and absurd tokens at every door."""
+"""Forged, broken, withdrawn and absurd tokens at every gateway."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.campaign.support.tokens import claims_of, forged
 
 area = Area("tokens")
 SIGNED_WITH_THE_KEY = ("exp 10^15", "exp 10^30", "exp text", "exp 1e400", "until", "sid a lone surrogate")
-"""Forms that only the key's holder can make: a clear refusal is due, an error of the server is not."""
+"""Forms that need the key: they must be refused clearly, without a server error."""
 
 
 async def _prepared(lab: Lab) -> tuple[Server, str, list[tuple[str, str]]]:
@@ -26,7 +26,7 @@ def _told(wrong: list[str]) -> str:
     return "all as expected" if not wrong else f"{len(wrong)} not: " + "; ".join(wrong[:6])
 
 
-@area.check("a good token opens every door (the control of the next checks)")
+@area.check("a valid token is accepted by every gateway (the control of the next checks)")
 async def good_tokens(lab: Lab) -> Seen:
     server, good, _ = await _prepared(lab)
     found = {door: await knock(door, server.url, good, "omar") for door in DOORS}
@@ -34,13 +34,13 @@ async def good_tokens(lab: Lab) -> Seen:
     return Seen(len(DOORS), "let in", _told(wrong), not wrong)
 
 
-@area.check("a forged or broken token opens no door, and is refused as such")
+@area.check("a forged or broken token is refused as such by every gateway")
 async def forged_tokens(lab: Lab) -> Seen:
     server, _, forms = await _prepared(lab)
     return await _all_refused(server, [f for f in forms if not f[0].startswith(SIGNED_WITH_THE_KEY)])
 
 
-@area.check("claims of an absurd value are refused as a bad token, not answered as a fault")
+@area.check("claims with absurd values are refused as an invalid token, without a server error")
 async def absurd_claims(lab: Lab) -> Seen:
     server, _, forms = await _prepared(lab)
     return await _all_refused(server, [f for f in forms if f[0].startswith(SIGNED_WITH_THE_KEY)])
@@ -68,7 +68,7 @@ async def _all_refused(server: Server, forms: list[tuple[str, str]]) -> Seen:
     return Seen(len(waiting), "refused: 4xx, 4401 or unauthenticated", seen, not wrong, {"wrong": wrong})
 
 
-@area.check("a token is void at every door once its session has ended")
+@area.check("a token is refused by every gateway once its session has ended")
 async def ended_sessions(lab: Lab) -> Seen:
     server, _, _ = await _prepared(lab)
     old: dict[str, str] = {}
@@ -110,7 +110,7 @@ async def tickets(lab: Lab) -> Seen:
     return Seen(tries, "let in at its channel, refused elsewhere", _told(wrong), not wrong)
 
 
-@area.check("a live connection stays its user's, whoever's token `authenticate` brings")
+@area.check("a live connection keeps its user, whatever token `authenticate` brings")
 async def another_users_token(lab: Lab) -> Seen:
     server, _, forms = await _prepared(lab)
     client = await server.live("omar")

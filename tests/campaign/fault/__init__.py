@@ -1,1 +1,1 @@
-"""The areas of the campaign `faults`: each module has an `area` of checks named after the promises they try."""
+"""The areas of the campaign `faults`: each module has an `area` of checks, named after their promises."""

@@ -23,13 +23,13 @@ KINDS = ("ws", "python websocket", "js upgrade")
 
 @asynccontextmanager
 async def clocked(lab: Lab) -> AsyncIterator[tuple[Server, Clock]]:
-    """A server with a clock of its own."""
+    """A server whose clock the check can set."""
     clock = Clock(lab.folder)
     async with lab.server(TIDINGS_RATE_LIMITS="off", **clock.environment) as server:
         yield server, clock
 
 
-@area.check("a clock that is set an hour forward or back disturbs nobody")
+@area.check("setting the clock an hour forward or back has no effect on clients")
 async def set_clock(lab: Lab) -> Seen:
     steps = (3600, -3600, 0, -5, 0)
     async with clocked(lab) as (server, clock), load(server, lab.seed, kinds=KINDS) as traffic:
@@ -37,18 +37,18 @@ async def set_clock(lab: Lab) -> Seen:
         for step in steps:
             clock.set(step)
             await traffic.acknowledged(20)
-            # New connections with tokens of before, and tokens of now.
+            # New connections with earlier tokens and with new ones.
             for token in (server.tokens["writer1"], await server.login("writer1")):
                 try:
                     (await Plain.open(server.url, token, device="clock")).abort()
                 except Exception as error:
                     wrong.append(f"{step:+} s: {error}")
         violations = await traffic.finish()
-        seen = f"{'; '.join(wrong) or 'all let in'}; {traffic.told(violations)}"
-        return Seen(len(steps), f"let in; {WHOLE}", seen, not wrong and not violations and not traffic.final)
+        seen = f"{'; '.join(wrong) or 'all accepted'}; {traffic.told(violations)}"
+        return Seen(len(steps), f"accepted; {WHOLE}", seen, not wrong and not violations and not traffic.final)
 
 
-@area.check("a clock that is set beyond the life of the tokens refuses them until it is set back")
+@area.check("a clock set beyond the expiry of tokens refuses them until it is set back")
 async def beyond_tokens(lab: Lab) -> Seen:
     async with clocked(lab) as (server, clock):
         token = await server.user("omar")
@@ -65,8 +65,8 @@ async def beyond_tokens(lab: Lab) -> Seen:
         clock.set(0)
         again = await Plain.open(server.url, token, device="again")
         kept = code == "token_expired" and answer["ok"]
-        for one in (client, later, again):
-            one.abort()
+        for connection in (client, later, again):
+            connection.abort()
         return Seen(3, "token_expired; a fresh one is good; the old one again later", f"{code}, {answer['ok']}", kept)
 
 
@@ -76,24 +76,24 @@ def _backup(data_dir: Path, to: Path) -> None:
 
 
 async def _restored(lab: Lab, grow: int) -> Seen:
-    """Back up, go on, restore, and let the log grow again by so many messages."""
+    """Back up, continue, restore, and let the log grow again by `grow` messages."""
     lab.only("sqlite")
     wrong = []
     async with lab.server(TIDINGS_RATE_LIMITS="off") as server:
         room = await server.topic("omar", "noticias", "diego")
         omar = await server.live("omar")
 
-        async def say(count: int, word: str) -> None:
+        async def send(count: int, word: str) -> None:
             nonlocal omar
             answers = await asyncio.gather(
                 *(omar.send("message", {"room_id": room, "content": f"{word} {n}"}) for n in range(count))
             )
             assert all(answer["ok"] for answer in answers)
 
-        await say(50, "kept")
+        await send(50, "kept")
         backup = server.data_dir.with_name("backup.db")
         await asyncio.to_thread(_backup, server.data_dir, backup)
-        await say(60, "lost")
+        await send(60, "lost")
         diego = await server.live("diego", cursors={})
         held = max(p["seq"] for name, p in diego.events if name == "message")
         # A stock client on a known device, whose cursor the server keeps.
@@ -108,7 +108,7 @@ async def _restored(lab: Lab, grow: int) -> Seen:
         shutil.copy(backup, server.data_dir / "tidings.db")
         await server.start()
         omar = await server.live("omar")
-        await say(grow, "new")
+        await send(grow, "new")
         diego = await server.live("diego", cursors={room: held})
         ready = await diego.event("ready")
         if room not in ready["reset"]:
@@ -118,17 +118,17 @@ async def _restored(lab: Lab, grow: int) -> Seen:
     return Seen(1, "`reset` names the room", "; ".join(wrong) or "it does", not wrong)
 
 
-@area.check("whoever comes with cursors of a log that was restored is told `reset`")
+@area.check("a client with cursors beyond a restored log gets a `reset`")
 async def restored(lab: Lab) -> Seen:
     return await _restored(lab, 5)
 
 
-@area.check("`reset` is told even if the restored log has grown to the cursors again")
+@area.check("a client gets a `reset` even if the restored log has grown to its cursors again")
 async def restored_and_grown(lab: Lab) -> Seen:
     return await _restored(lab, 90)
 
 
-@area.check("a backup made under load is whole")
+@area.check("a backup made under load is complete")
 async def backup_under_load(lab: Lab) -> Seen:
     lab.only("sqlite")
     wrong, count = [], lab.size(3, 12)
@@ -142,7 +142,7 @@ async def backup_under_load(lab: Lab) -> Seen:
                 (sound,) = database.execute("PRAGMA integrity_check").fetchone()
                 if sound != "ok":
                     wrong.append(str(sound)[:80])
-            # A server on the copy has all that was acknowledged before it was made.
+            # A server on the copy has every message that was acknowledged before the copy.
             folder = Path(tempfile.mkdtemp(dir=lab.folder)) / "data"
             folder.mkdir()
             shutil.copy(copy, folder / "tidings.db")

@@ -22,7 +22,7 @@ area = Area("crashes")
 WHOLE = "0 lost, 0 twice, no gap, no repeat"
 
 
-@area.check("what was acknowledged survives `kill -9` under load, in order, once for everyone")
+@area.check("acknowledged messages survive `kill -9` under load, in order, once for every reader")
 async def kills(lab: Lab) -> Seen:
     cycles = lab.options.cycles or lab.size(4, 60)
     async with AsyncExitStack() as stack:
@@ -39,7 +39,7 @@ async def kills(lab: Lab) -> Seen:
     return Seen(crashes.kills, WHOLE, seen, not violations and busy, {"seen": dict(crashes.seen)})
 
 
-@area.check("stock clients on every transport have the whole log after kills and restarts")
+@area.check("stock clients on every transport get the complete log after kills and restarts")
 async def kills_with_stock_clients(lab: Lab) -> Seen:
     cycles = lab.options.cycles or lab.size(3, 20)
     async with lab.server(TIDINGS_RATE_LIMITS="off") as server, load(server, lab.seed) as traffic:
@@ -55,7 +55,7 @@ async def kills_with_stock_clients(lab: Lab) -> Seen:
         return Seen(cycles, WHOLE, traffic.told(violations), not violations and not traffic.final)
 
 
-@area.check("a process that is frozen for a while loses nothing and goes on at once")
+@area.check("a process that is frozen for a while loses nothing and continues immediately")
 async def frozen(lab: Lab) -> Seen:
     lengths = (5.0,) if lab.quick else (5.0, 30.0, 60.0)
     told, kept = [], True
@@ -95,9 +95,9 @@ async def restarts(lab: Lab) -> Seen:
         return Seen(count, f"status 0 within 15 s; {WHOLE}", seen, kept)
 
 
-@area.check("failed syncs and power cuts take no acknowledged message")
+@area.check("failed syncs and power cuts lose no acknowledged message")
 async def power_cuts(lab: Lab) -> Seen:
-    """A campaign of its own; here it is run in its size, if it is there."""
+    """Runs the campaign `powercut`, if it exists."""
     lab.only("sqlite")
     if importlib.util.find_spec("tests.campaign.powercut") is None:
         raise NotTried("there is no campaign `powercut`")
@@ -109,6 +109,6 @@ async def power_cuts(lab: Lab) -> Seen:
     )
     told, _ = await process.communicate()
     if process.returncode != 1 or b"Traceback" in told:
-        assert process.returncode == 0, told.decode(errors="replace")[-200:]  # it came to grief: no verdict
+        assert process.returncode == 0, told.decode(errors="replace")[-200:]  # the campaign itself failed: no verdict
     last = told.decode(errors="replace").strip().splitlines()[-1:]
     return Seen(1, "status 0", f"status {process.returncode}: {' '.join(last)[:200]}", process.returncode == 0)

@@ -1,4 +1,4 @@
-"""A disk that is full, files that cannot be written, and files that are gone, under a server on SQLite."""
+"""A full disk, unwritable files and missing files, under a server on SQLite."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ area = Area("disk")
 WHOLE = "0 lost, 0 twice, no gap, no repeat"
 KINDS = ("ws", "python websocket", "js websocket")
 NOTICE_S = 10.0
-"""Until a server must have noticed that its files are gone."""
+"""The time within which a server must notice that its files are missing."""
 
 
 def _run(*command: str) -> None:
@@ -32,7 +32,7 @@ def _run(*command: str) -> None:
 
 @contextmanager
 def small_disk(megabytes: int) -> Iterator[Path]:
-    """A file system of that size. Raises `NotTried` without the rights."""
+    """Mount a file system of that size. Raises `NotTried` without the rights."""
     if os.getuid():
         raise NotTried("only root can mount a tmpfs")
     folder = Path(tempfile.mkdtemp(prefix="tidings-disk-"))
@@ -54,7 +54,7 @@ async def _status(server: Server, path: str, token: str | None = None) -> int:
 
 
 async def _until_status(server: Server, path: str, status: int, within: float) -> float | None:
-    """Seconds until a GET is answered so; None: not within that time."""
+    """Seconds until a GET is answered with that status; None if it is not."""
     began = time.monotonic()
     while time.monotonic() - began < within:
         if await _status(server, path) == status:
@@ -73,7 +73,7 @@ async def _traffic(lab: Lab, data_dir: Path | None = None) -> AsyncIterator[tupl
         yield server, traffic
 
 
-@area.check("a full disk refuses writes, serves reads, and is left behind when there is room again")
+@area.check("a full disk refuses writes and serves reads, and writes succeed when there is room again")
 async def full(lab: Lab) -> Seen:
     lab.only("sqlite")
     with small_disk(16) as disk:
@@ -104,7 +104,7 @@ async def full(lab: Lab) -> Seen:
             return Seen(1, f"503, reads 200, back within 10 s; {WHOLE}", seen, kept)
 
 
-@area.check("a server that stops on a full disk ends in time, with status 0")
+@area.check("a server on a full disk stops in time, with status 0")
 async def stop_on_full_disk(lab: Lab) -> Seen:
     lab.only("sqlite")
     with small_disk(16) as disk:
@@ -138,10 +138,10 @@ async def stop_on_full_disk(lab: Lab) -> Seen:
             return Seen(1, "status 0 within 20 s", f"{seen}; {len(traffic.acks)} acked", kept)
 
 
-@area.check("files that cannot be written refuse writes, and nothing is lost when they can again")
+@area.check("while files are unwritable writes are refused, and nothing is lost")
 async def immutable(lab: Lab) -> Seen:
     async with _traffic(lab) as (server, traffic):
-        # Not `-shm`: a file that is mapped and made immutable ends its process by SIGBUS.
+        # Not `-shm`: a process with an immutable mapped file is ended by SIGBUS.
         files = [server.data_dir / name for name in ("tidings.db", "tidings.db-wal")]
         _run("chattr", "+i", *map(str, files))
         try:
@@ -157,14 +157,14 @@ async def immutable(lab: Lab) -> Seen:
 
 
 async def _notices(lab: Lab, name: str, break_it: str) -> Seen:
-    """The file is gone or cut: nothing may be acknowledged that is in no file any more."""
+    """Remove or truncate a file: a message that is in no file must not be acknowledged."""
     async with _traffic(lab) as (server, traffic):
         path = server.data_dir / name
         if break_it == "unlink":
             path.unlink()
         else:
             os.truncate(path, 0)
-        # Not by asking for readiness alone, which looks at once: writers must be refused without it.
+        # No readiness check here, which would look immediately: writers must be refused without one.
         await asyncio.sleep(NOTICE_S)
         acked = len(traffic.acks)
         await asyncio.sleep(lab.size(3, 10))
@@ -174,17 +174,17 @@ async def _notices(lab: Lab, name: str, break_it: str) -> Seen:
         return Seen(1, "no ack, ready 503", seen, not later and ready == 503)
 
 
-@area.check("a server whose database file is gone stops acknowledging")
+@area.check("a server without its database file stops acknowledging")
 async def database_gone(lab: Lab) -> Seen:
     return await _notices(lab, "tidings.db", "unlink")
 
 
-@area.check("a server whose write-ahead log is gone stops acknowledging")
+@area.check("a server without its write-ahead log stops acknowledging")
 async def log_gone(lab: Lab) -> Seen:
     return await _notices(lab, "tidings.db-wal", "unlink")
 
 
-@area.check("a server whose write-ahead log was cut stops acknowledging")
+@area.check("a server with a truncated write-ahead log stops acknowledging")
 async def log_cut(lab: Lab) -> Seen:
     return await _notices(lab, "tidings.db-wal", "truncate")
 
@@ -207,7 +207,7 @@ async def renamed(lab: Lab) -> Seen:
         return Seen(1, f"back within 10 s; {WHOLE}", seen, not violations and not traffic.final and first < 10)
 
 
-@area.check("a server does not start on a full disk without saying that it is full")
+@area.check("a server that cannot start on a full disk reports the full disk")
 async def start_on_full_disk(lab: Lab) -> Seen:
     lab.only("sqlite")
     with small_disk(4) as disk:

@@ -1,4 +1,4 @@
-"""Slow, cut, frozen and half-open networks, in the middle of frames, on every transport."""
+"""Slow, cut, frozen and half-open networks, also within frames, on every transport."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.network import Conditions, Network, network
 area = Area("networks")
 WHOLE = "0 lost, 0 twice, no gap, no repeat"
 CUT_KINDS = tuple(kind for kind in KINDS if kind not in ("python polling", "python upgrade"))
-"""python-socketio stays for ever in a poll whose answer was cut in its body: its own defect."""
+"""Without python-socketio over polling: it waits forever if the body of an answer was cut."""
 Weather = Callable[[Lab, Network, Load], Awaitable[str]]
 
 
@@ -46,12 +46,12 @@ async def _for_a_while(lab: Lab, bad: Network, traffic: Load) -> str:
 
 @area.check("a network that splits everything into single bytes")
 async def single_bytes(lab: Lab) -> Seen:
-    one = Conditions(split=1)
+    single = Conditions(split=1)
     kinds = ("ws", "python polling", "js websocket") if lab.quick else KINDS
-    return await _through(lab, _for_a_while, up=one, down=one, kinds=kinds)
+    return await _through(lab, _for_a_while, up=single, down=single, kinds=kinds)
 
 
-@area.check("a network that cuts raggedly, and joins what it cut")
+@area.check("a network that splits unevenly, and merges the pieces")
 async def ragged(lab: Lab) -> Seen:
     return await _through(
         lab, _for_a_while, up=Conditions(split=7, ragged=True), down=Conditions(split=900, ragged=True, merge=0.01)
@@ -70,7 +70,7 @@ async def throttled(lab: Lab) -> Seen:
     return await _through(lab, _for_a_while, up=slow, down=slow)
 
 
-@area.check("connections that are reset in the middle of a frame")
+@area.check("connections that are reset within a frame")
 async def cut_in_frames(lab: Lab) -> Seen:
     cuts = lab.size(15, 80)
 
@@ -88,9 +88,9 @@ async def cut_in_frames(lab: Lab) -> Seen:
     return await _through(lab, weather, kinds=CUT_KINDS, tries=cuts)
 
 
-@area.check("connections that are cut at every byte of the opening and the upgrade")
+@area.check("connections that are cut at each byte of the handshake and the upgrade")
 async def cut_in_openings(lab: Lab) -> Seen:
-    """New connections end after so many bytes down: in the handshake, CONNECT, the replay, the upgrade."""
+    """New connections end after so many bytes down: in the handshake, CONNECT, replay or upgrade."""
     step = lab.size(97, 13)
     sizes = list(range(1, 2_000, step))
 
@@ -105,7 +105,7 @@ async def cut_in_openings(lab: Lab) -> Seen:
     return await _through(lab, weather, kinds=CUT_KINDS, tries=len(sizes))
 
 
-@area.check("a network that freezes, and goes on with what was on its way")
+@area.check("a network that freezes and then delivers the bytes in transit")
 async def frozen(lab: Lab) -> Seen:
     lengths = (3.0, 6.0) if lab.quick else (3.0, 10.0, 30.0, 60.0)
 
@@ -120,7 +120,7 @@ async def frozen(lab: Lab) -> Seen:
     return await _through(lab, weather, tries=len(lengths))
 
 
-@area.check("connections that are half-open: nothing arrives, and nobody is told")
+@area.check("connections that are half-open, without a notice to either end")
 async def half_open(lab: Lab) -> Seen:
     rounds = lab.size(1, 4)
     directions: list[tuple[str, ...]] = [("up", "down"), ("up",), ("down",), ("up", "down")]

@@ -26,7 +26,7 @@ KINDS = ("ws", "python websocket", "js websocket")
 
 @asynccontextmanager
 async def _traffic(lab: Lab) -> AsyncIterator[tuple[Server, Load, asyncpg.Connection]]:
-    """A server under load, and a session to its database that is not the server's."""
+    """A server under load, and a separate session to its database."""
     lab.only("postgresql")
     async with lab.server(TIDINGS_RATE_LIMITS="off") as server, load(server, lab.seed, kinds=KINDS) as traffic:
         url = server.environment["TIDINGS_DATABASE_URL"].replace("+asyncpg", "")
@@ -38,14 +38,14 @@ async def _traffic(lab: Lab) -> AsyncIterator[tuple[Server, Load, asyncpg.Connec
 
 
 async def _backends(conn: asyncpg.Connection) -> list[int]:
-    """Processes of the server's own sessions."""
+    """The processes of the server's sessions."""
     rows = await conn.fetch(
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     return [row["pid"] for row in rows]
 
 
-@area.check("sessions that are terminated again and again lose nothing")
+@area.check("repeatedly terminated sessions lose nothing")
 async def terminated(lab: Lab) -> Seen:
     async with _traffic(lab) as (_, traffic, conn):
         ended, until = 0, time.monotonic() + lab.size(5, 15)
@@ -59,7 +59,7 @@ async def terminated(lab: Lab) -> Seen:
         return Seen(ended, WHOLE, seen, not violations and not traffic.final and first < 10)
 
 
-@area.check("one locked row holds up its room only")
+@area.check("a locked row delays only its room")
 async def locked_row(lab: Lab) -> Seen:
     seconds = float(lab.size(8, 25))
     async with _traffic(lab) as (server, traffic, conn):
@@ -72,7 +72,7 @@ async def locked_row(lab: Lab) -> Seen:
         )
         found = await conn.fetch(f'SELECT 1 FROM room WHERE "{column}" = $1 FOR UPDATE', traffic.rooms[0])
         assert found, "there is no such row"
-        # Writers draw their rooms by lot, and each waits for its message: so watch with one that has no such room.
+        # The writers choose random rooms and wait for each message, so another client uses only the other room.
         began, acked, waits = time.monotonic(), 0, []
         while time.monotonic() - began < seconds:
             asked = time.monotonic()
@@ -90,7 +90,7 @@ async def locked_row(lab: Lab) -> Seen:
         return Seen(1, "another room's acks within 3 s", seen, bool(acked) and max(waits) < 3 and first < 10)
 
 
-@area.check("a database that is silent is told soon, and nothing is lost")
+@area.check("a silent database is reported soon, and nothing is lost")
 async def silent(lab: Lab) -> Seen:
     seconds = float(lab.size(12, 40))
     if os.getuid():
@@ -145,7 +145,7 @@ async def stop_beside_silence(lab: Lab) -> Seen:
         await server.start()
         await traffic.acknowledged(10, 90)
         violations = await traffic.finish()
-        # 1: it says for what it has not waited.
+        # 1: the server names the parts that it did not wait for.
         kept = status in (0, 1) and took <= bound and not violations and not traffic.final
         seen = f"status {status} after {took:.1f} s; {traffic.told(violations)}"
         return Seen(1, f"status 0 or 1 within {bound:.0f} s; {WHOLE}", seen, kept)
@@ -180,7 +180,7 @@ async def read_only(lab: Lab) -> Seen:
     return await _altered(lab, "SET default_transaction_read_only = on", "RESET default_transaction_read_only", "200")
 
 
-@area.check("a PostgreSQL without a free connection is unavailable, and nothing is lost")
+@area.check("without a free PostgreSQL connection the server is unavailable, and nothing is lost")
 async def no_free_connection(lab: Lab) -> Seen:
     lab.only("postgresql")
     if "host=" not in (lab.postgres or ""):
@@ -196,22 +196,22 @@ async def no_free_connection(lab: Lab) -> Seen:
                     taken.append(await asyncpg.connect(url))
             await asyncio.sleep(1)
             for pid in await _backends(conn):
-                if pid not in {one.get_server_pid() for one in taken}:
+                if pid not in {connection.get_server_pid() for connection in taken}:
                     await conn.fetchval("SELECT pg_terminate_backend($1)", pid)
             with suppress(asyncpg.TooManyConnectionsError):
                 while len(taken) < 1_000:
                     taken.append(await asyncpg.connect(url))
             await asyncio.sleep(lab.size(3, 10))
         finally:
-            for one in taken:
-                await one.close()
+            for connection in taken:
+                await connection.close()
         first = await traffic.acknowledged(30)
         violations = await traffic.finish()
         seen = f"{len(taken)} taken; first ack {first:.1f} s after; {traffic.told(violations)}"
         return Seen(1, f"back within 10 s; {WHOLE}", seen, not violations and not traffic.final and first < 10)
 
 
-@area.check("a database that takes no connections is unavailable, and nothing is lost")
+@area.check("with a database that refuses connections the server is unavailable, and nothing is lost")
 async def no_connection(lab: Lab) -> Seen:
-    # A limit does not hold for superusers: so nobody may connect at all.
+    # A connection limit does not apply to superusers, so connections are forbidden altogether.
     return await _altered(lab, "WITH ALLOW_CONNECTIONS false", "WITH ALLOW_CONNECTIONS true", "503 or 200")

@@ -17,7 +17,7 @@ from tests.campaign.support.wire import GONE, WebSocket, frame
 
 area = Area("stops")
 BOUND_S = 20.0
-"""10 s that connections get to end, 5 s for close frames, the rest for a busy machine."""
+"""10 s for connections to end, 5 s for close frames, the rest for a busy machine."""
 State = Callable[[Lab, Server], AbstractAsyncContextManager[None]]
 
 
@@ -35,7 +35,7 @@ async def just_started(lab: Lab, server: Server) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def crowd(lab: Lab, server: Server) -> AsyncIterator[None]:
-    """One of each kind of connection that never says anything whole."""
+    """One connection of each kind that never completes a request."""
     opened = [await opener(server, f"127.1.1.{n + 1}") for n, opener in enumerate(KINDS.values())]
     yield
     for connection in opened:
@@ -54,7 +54,7 @@ async def bodies(lab: Lab, server: Server) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def deaf(lab: Lab, server: Server) -> AsyncIterator[None]:
-    """Clients that read nothing, not even the close frame."""
+    """Clients that never read, not even the close frame."""
     room = await server.topic("omar", "deaf")
     sockets = []
     for n in range(20):
@@ -65,8 +65,8 @@ async def deaf(lab: Lab, server: Server) -> AsyncIterator[None]:
     for _ in range(10):
         await omar.ask("message", room_id=room, content="x" * 16_000)
     yield
-    for one in (omar, *sockets):
-        one.abort()
+    for connection in (omar, *sockets):
+        connection.abort()
 
 
 @asynccontextmanager
@@ -109,7 +109,7 @@ async def signing_in(lab: Lab, server: Server) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def endless_frames(lab: Lab, server: Server) -> AsyncIterator[None]:
-    """A client that goes on sending while the server wants to close."""
+    """A client that continues to send while the server closes."""
     omar = await server.live("omar")
 
     async def flood() -> None:
@@ -127,13 +127,13 @@ async def endless_frames(lab: Lab, server: Server) -> AsyncIterator[None]:
 STATES: dict[str, State] = {
     "idle": idle,
     "just started": just_started,
-    "connections that say nothing whole": crowd,
-    "60 bodies and frames under way": bodies,
-    "20 clients that read nothing": deaf,
-    "20 replays under way": replaying,
-    "800 messages under way": pipelining,
-    "40 logins under way": signing_in,
-    "a client that goes on sending": endless_frames,
+    "connections without a complete request": crowd,
+    "60 pending bodies and frames": bodies,
+    "20 clients that never read": deaf,
+    "20 pending replays": replaying,
+    "800 messages in flight": pipelining,
+    "40 pending logins": signing_in,
+    "a client that continues to send": endless_frames,
 }
 
 
@@ -188,7 +188,7 @@ async def during_start(lab: Lab) -> Seen:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(30):
                         status = await process.wait()
-            # -15: it was asked before Python had started the program.
+            # -15: the signal arrived before Python had started the program.
             if status not in (0, -signal.SIGTERM):
                 wrong.append(f"after {2.5 * n / tries:.1f} s: status {status}")
                 await server.kill()

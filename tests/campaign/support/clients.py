@@ -1,4 +1,4 @@
-"""Clients of `/ws` and of Socket.IO over a WebSocket, written from the protocol alone."""
+"""Clients of `/ws` and of Socket.IO over a WebSocket, written only from the protocol."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class Refusal(Exception):
 
 
 class Live(ABC):
-    """A live connection: answers by id, events to a callback, in the order in which they come."""
+    """A live connection: answers by id, events to a callback in their order."""
 
     def __init__(self, socket: WebSocket, on_event: Event | None = None) -> None:
         self.socket = socket
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        """Done when the connection is over: its close code, None without one."""
+        """Done when the connection has ended, with its close code or None."""
         self._on_event: Event = on_event or (lambda name, payload: self.events.append((name, payload)))
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._numbers = itertools.count(1)
         self._changed = asyncio.Event()
         self._is_ready = False
         self._refused: dict[str, Any] | None = None
-        """The error that the connection was refused with."""
+        """The error of a refused connection."""
         self._reading: asyncio.Task[None] | None = None
 
     @abstractmethod
@@ -51,14 +51,14 @@ class Live(ABC):
         """A request as it goes over the wire."""
 
     @abstractmethod
-    def _came(self, message: str | bytes) -> None:
-        """A message has come in."""
+    def _receive(self, message: str | bytes) -> None:
+        """Handle a received message."""
 
     def start(self) -> None:
         self._reading = asyncio.create_task(self._read())
 
     def send(self, action: str, data: Any) -> asyncio.Future[dict[str, Any]]:
-        """Ask without waiting; the future is the whole answer, or raises `Ended`."""
+        """Send a request without waiting; the future is the complete answer, or raises `Ended`."""
         number = next(self._numbers)
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         if self.ended.done():
@@ -67,23 +67,23 @@ class Live(ABC):
             self._answers[number] = future
             with suppress(*GONE):
                 self._write(self._frame(number, action, data))
-        future.add_done_callback(_seen)
+        future.add_done_callback(_retrieve_exception)
         return future
 
     async def call(self, action: str, data: Any, deadline: float = DEADLINE_S) -> dict[str, Any]:
-        """The whole answer. Raises `Ended`, TimeoutError."""
+        """Send a request; returns the complete answer. Raises `Ended`, TimeoutError."""
         return await asyncio.wait_for(self.send(action, data), deadline)
 
     async def ask(self, action: str, **data: Any) -> dict[str, Any]:
-        """The answer's data. Raises `Refusal`, `Ended`, TimeoutError."""
+        """Send a request; returns the data of its answer. Raises `Refusal`, `Ended`, TimeoutError."""
         answer = await self.call(action, data)
         if not answer["ok"]:
             raise Refusal(answer["error"])
-        found: dict[str, Any] = answer["data"]
-        return found
+        fields: dict[str, Any] = answer["data"]
+        return fields
 
     async def event(self, name: str, deadline: float = DEADLINE_S) -> dict[str, Any]:
-        """Take the first event of that name out of `events`, waiting for it if need be. Raises `Ended`."""
+        """Wait for the first event of that name, and remove it from `events`. Raises `Ended`."""
         async with asyncio.timeout(deadline):
             while True:
                 for at, (event, payload) in enumerate(self.events):
@@ -96,7 +96,7 @@ class Live(ABC):
                 await self._changed.wait()
 
     async def _ready(self) -> None:
-        """Wait until what was missed has come. Raises `Refusal`, `Ended`, TimeoutError."""
+        """Wait for `ready`. Raises `Refusal`, `Ended`, TimeoutError."""
         async with asyncio.timeout(DEADLINE_S):
             while not self._is_ready:
                 if self._refused is not None:
@@ -115,12 +115,12 @@ class Live(ABC):
         self.forget()
 
     def abort(self) -> None:
-        """End it with a RST."""
+        """End the connection with a RST."""
         self.socket.abort()
         self.forget()
 
     def forget(self) -> None:
-        """End it, whatever has become of the socket."""
+        """End the connection, whatever the state of the socket."""
         if self._reading is not None:
             self._reading.cancel()
         self._end(None)
@@ -133,7 +133,7 @@ class Live(ABC):
         if future is not None and not future.done():
             future.set_result(answer)
 
-    def _evented(self, name: str, payload: dict[str, Any]) -> None:
+    def _dispatch_event(self, name: str, payload: dict[str, Any]) -> None:
         self._is_ready = self._is_ready or name == "ready"
         self._on_event(name, payload)
         self._changed.set()
@@ -142,7 +142,7 @@ class Live(ABC):
         code: int | None = None
         try:
             while True:
-                self._came(await self.socket.receive())
+                self._receive(await self.socket.receive())
         except Ended as ended:
             code = ended.args[0]
         except asyncio.CancelledError:
@@ -170,13 +170,13 @@ class Live(ABC):
 
 
 def _auth(token: str, device: str, cursors: Mapping[str, int] | None) -> dict[str, Any]:
-    """What a connection begins with; None: it brings no cursors."""
+    """The payload of a connect; None: without cursors."""
     return {"token": token, "device": device} | ({} if cursors is None else {"cursors": cursors})
 
 
-def _seen(future: asyncio.Future[Any]) -> None:
+def _retrieve_exception(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
-        future.exception()  # whoever does not wait for an answer is not told that it never came
+        future.exception()  # no warning about an answer that nobody awaits
 
 
 class Plain(Live):
@@ -195,7 +195,7 @@ class Plain(Live):
         on_event: Event | None = None,
         ready: bool = True,
     ) -> Self:
-        """Sign in; with `ready`, wait until what was missed has come. Raises `Refused`, `Refusal`, `Ended`."""
+        """Sign in; with `ready`, wait for the end of the replay. Raises `Refused`, `Refusal`, `Ended`."""
         self = cls(await WebSocket.connect(url, "/ws", headers, source), on_event)
         try:
             self.start()
@@ -210,12 +210,12 @@ class Plain(Live):
     def _frame(self, number: int, action: str, data: Any) -> str:
         return dumps({"id": number, "action": action, "data": data})
 
-    def _came(self, message: str | bytes) -> None:
-        found = json.loads(message)
-        if "event" in found:
-            self._evented(found["event"], found["data"])
-        elif isinstance(found.get("id"), int):
-            self._answered(found.pop("id"), found)
+    def _receive(self, message: str | bytes) -> None:
+        parsed = json.loads(message)
+        if "event" in parsed:
+            self._dispatch_event(parsed["event"], parsed["data"])
+        elif isinstance(parsed.get("id"), int):
+            self._answered(parsed.pop("id"), parsed)
 
 
 class Engine(Live):
@@ -246,7 +246,7 @@ class Engine(Live):
     def _frame(self, number: int, action: str, data: Any) -> str:
         return f"42{number}" + dumps([action, data])
 
-    def _came(self, message: str | bytes) -> None:
+    def _receive(self, message: str | bytes) -> None:
         if not isinstance(message, str):
             return
         if message == "2":
@@ -257,7 +257,7 @@ class Engine(Live):
             self._answered(int(digits), answer)
         elif message.startswith("42"):
             name, payload = json.loads(message[2:])
-            self._evented(name, payload)
+            self._dispatch_event(name, payload)
         elif message.startswith("44"):
             self._refused = json.loads(message[2:]).get("data") or {}
             self._changed.set()

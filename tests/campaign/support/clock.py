@@ -1,4 +1,4 @@
-"""A clock of the server's own, which a campaign sets by libfaketime."""
+"""A clock for a server, which a campaign sets through libfaketime."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LIBRARY = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 
 
 class Clock:
-    """`environment` is for the process; `set` takes effect at its next look at the clock. Raises `NotTried`."""
+    """Pass `environment` to the process; `set` takes effect when it next reads the clock. Raises `NotTried`."""
 
     def __init__(self, folder: Path) -> None:
         if not LIBRARY.exists():
@@ -22,11 +22,11 @@ class Clock:
             "LD_PRELOAD": str(LIBRARY),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
-            "DONT_FAKE_MONOTONIC": "1",  # timers go on
+            "DONT_FAKE_MONOTONIC": "1",  # timers continue
         }
 
     def set(self, seconds: float) -> None:
-        """So far from the true time."""
-        made = self._file.with_suffix(".new")
-        made.write_text(f"{seconds:+.0f}")
-        made.replace(self._file)  # whole, whenever it is read
+        """Set the clock to the true time plus `seconds`."""
+        new_file = self._file.with_suffix(".new")
+        new_file.write_text(f"{seconds:+.0f}")
+        new_file.replace(self._file)  # atomic

@@ -1,8 +1,8 @@
-"""Many cheap clients of Socket.IO over WebSocket in one process, each with cursors and a check of what it gets.
+"""Many cheap clients of Socket.IO over WebSocket in one process, each with cursors and a check of its entries.
 
-`python -m tests.campaign.support.crowd` takes commands as lines of JSON on standard input, and answers each by one.
-A client reads just enough of each frame to know the room and the seq of what is in it. It comes back by itself when
-it is refused or closed, after as long as socket.io-client would wait.
+`python -m tests.campaign.support.crowd` reads commands as lines of JSON from standard input, and answers each with a
+line. A client reads only the room and the seq of each entry. It reconnects after a refusal or close, with the delays
+of socket.io-client.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DELAY_S, MOST_DELAY_S = 1.0, 5.0
 
 
 def _frame(text: bytes) -> bytes:
-    """A text frame; its mask is zero, so that nothing has to be masked."""
+    """A text frame with a mask of zero, which leaves the payload unchanged."""
     size = len(text)
     if size < 126:
         return bytes((0x81, 0x80 | size, 0, 0, 0, 0)) + text
@@ -35,7 +35,7 @@ def _frame(text: bytes) -> bytes:
 
 
 class Tally:
-    """What happened to the clients of this process."""
+    """Counts of the outcomes of the clients of this process."""
 
     def __init__(self) -> None:
         self.connects = 0
@@ -61,9 +61,9 @@ class Member(asyncio.Protocol):
         self._token = token
         self.positions = positions
         self.ready_at = 0.0
-        """When it was ready, on the connection that there is now; 0: it is not."""
+        """When the current connection was ready; 0 if it is not."""
         self.began_at = 0.0
-        """When its first attempt to come began."""
+        """When its first connection attempt began."""
         self._transport: asyncio.Transport | None = None
         self._rest = b""
         self._upgraded = False
@@ -76,7 +76,7 @@ class Member(asyncio.Protocol):
         self._crowd.spawn(self._connect())
 
     def leave(self, *, cut: bool) -> None:
-        """Not come back by itself from now on; `cut` the connection without a word."""
+        """Stop reconnecting; with `cut`, abort the connection."""
         self._leaving = True
         self.began_at = self.ready_at = 0.0
         self._delay = DELAY_S
@@ -203,51 +203,55 @@ class Crowd:
         return True
 
     async def do_open(self, port: int, members: list[tuple[str, dict[str, int]]], at_once: int) -> dict[str, Any]:
-        """Connect them, so many at a time; answers when all are ready."""
+        """Connect the clients, `at_once` at a time; answers when all are ready."""
         self.port = port
         self.members = [Member(self, token, positions) for token, positions in members]
         for first in range(0, len(self.members), at_once):
             some = self.members[first : first + at_once]
             for member in some:
                 member.come()
-            if not await self._until(lambda some=some: all(one.ready_at for one in some), 120):  # type: ignore[misc]
+            if not await self._until(lambda some=some: all(member.ready_at for member in some), 120):  # type: ignore[misc]
                 raise AssertionError("the crowd could not connect at first")
         return {}
 
     async def do_leave(self, *, cut: bool) -> dict[str, Any]:
-        """Wait for what comes next, instead of coming back; `cut` every connection."""
+        """Let all clients stop reconnecting; with `cut`, abort every connection."""
         for member in self.members:
             member.leave(cut=cut)
         self.tally = Tally()
         return {}
 
     async def do_come(self, at: float, spread: float, within: float) -> dict[str, Any]:
-        """Come back, from a time (of `time.monotonic`) on, evenly over `spread` seconds.
+        """Reconnect all clients from a time (of `time.monotonic`) on, evenly over `spread` seconds.
 
-        Answers when all are ready, with the seconds since then at which each was.
+        Answers when all are ready, with the seconds from that time until each was.
         """
         loop, cpu = asyncio.get_running_loop(), time.process_time()
         for number, member in enumerate(self.members):
             loop.call_later(max(0.0, at - time.monotonic() + spread * number / len(self.members)), member.come)
-        whole = await self._until(lambda: all(one.ready_at for one in self.members), within)
+        whole = await self._until(lambda: all(member.ready_at for member in self.members), within)
         return {
             "whole": whole,
-            "seconds": [one.ready_at - at for one in self.members if one.ready_at],
-            "own": [one.ready_at - one.began_at for one in self.members if one.ready_at],
+            "seconds": [member.ready_at - at for member in self.members if member.ready_at],
+            "own": [member.ready_at - member.began_at for member in self.members if member.ready_at],
             "cpu": time.process_time() - cpu,
             **self.tally.told(),
         }
 
     async def do_settle(self, heads: dict[str, int], within: float) -> dict[str, Any]:
-        """Wait until each has everything up to the heads of its rooms; answers how many do not."""
+        """Wait until each client has all entries up to the heads of its rooms; answers with the number of others."""
         until = time.monotonic() + within
 
         def late() -> int:
-            return sum(any(seq < heads[room_id] for room_id, seq in one.positions.items()) for one in self.members)
+            return sum(
+                any(seq < heads[room_id] for room_id, seq in member.positions.items()) for member in self.members
+            )
 
         while late() and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        beyond = sum(any(seq > heads[room_id] for room_id, seq in one.positions.items()) for one in self.members)
+        beyond = sum(
+            any(seq > heads[room_id] for room_id, seq in member.positions.items()) for member in self.members
+        )
         return {"late": late(), "beyond": beyond, **self.tally.told()}
 
 

@@ -1,4 +1,4 @@
-"""Servers as processes, users in them, what they cost; and the runner of a campaign's checks."""
+"""Servers as processes, their users and costs; and the runner of the checks of a campaign."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MIB = 1 << 20
 
 
 class Server(ServerProcess):
-    """`tidings serve` on a port of its own, and what the operating system tells of it."""
+    """`tidings serve` on a port of its own, with measurements from the operating system."""
 
     def __init__(self, data_dir: Path, **environment: str) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class Server(ServerProcess):
         return int(Path(f"/proc/{self.pid}/task/{self.pid}/schedstat").read_bytes().split()[0]) / 1e9
 
     def processor_seconds(self) -> float:
-        """Processor time of all its threads."""
+        """Processor time of all threads of the server."""
         return cpu_seconds(self.pid)
 
     def memory(self) -> float:
@@ -72,11 +72,11 @@ class Server(ServerProcess):
         return len(os.listdir(f"/proc/{self.pid}/task"))
 
     def allow_descriptors(self, most: int) -> None:
-        """As `ulimit -n`."""
+        """Limit the descriptors, like `ulimit -n`."""
         resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (most, most))
 
     async def metrics(self) -> dict[str, float]:
-        """`/metrics`: name with labels, as it stands -> value."""
+        """The samples of `/metrics`: name with labels -> value."""
         answer = await self.get("/metrics")
         found: dict[str, float] = {}
         for line in answer.body.decode().splitlines():
@@ -92,7 +92,7 @@ class Server(ServerProcess):
         return await ask(self.url, "POST", path, payload, token=token, **options)
 
     async def user(self, name: str) -> str:
-        """The token of a user, who is made if need be: from an address that has not used up its registrations."""
+        """The token of a user, who is registered first, from an address with registrations left."""
         if name not in self.tokens:
             self._accounts += 1
             source = f"127.77.{self._accounts // 10 // 250}.{self._accounts // 10 % 250 + 1}"
@@ -102,7 +102,7 @@ class Server(ServerProcess):
         return self.tokens[name]
 
     async def users(self, *names: str) -> list[str]:
-        """The tokens of users, made two at a time: passwords are hashed in two threads."""
+        """The tokens of users, registered two at a time because two threads hash passwords."""
         made: list[str] = []
         for at in range(0, len(names), 2):
             made += await asyncio.gather(*(self.user(name) for name in names[at : at + 2]))
@@ -116,7 +116,7 @@ class Server(ServerProcess):
         return token
 
     async def live(self, name: str, **options: Any) -> Plain:
-        """A user's connection to `/ws`, up to date."""
+        """A user's connection to `/ws` after `ready`."""
         return await Plain.open(self.url, await self.user(name), **options)
 
     async def topic(self, owner: str, name: str, *members: str, private: bool = False) -> str:
@@ -135,7 +135,7 @@ class Server(ServerProcess):
         return room_id
 
     def complaints(self) -> list[dict[str, Any]]:
-        """The lines of its log that tell of an error or quote a traceback."""
+        """The lines of the log with an error or a traceback."""
         found = []
         for line in self.log.read_text(errors="replace").splitlines():
             try:
@@ -148,10 +148,9 @@ class Server(ServerProcess):
 
 
 class Neighbour:
-    """An honest user who asks something small again and again, and notes what the server did meanwhile.
+    """An honest user who sends small requests repeatedly, and records the wait for each answer.
 
-    The wait is counted in the server's processor time between question and answer, not by the clock: another
-    program's work on this machine is not in it.
+    The wait is the server's processor time between request and answer, so other programs do not count.
     """
 
     def __init__(self, server: Server, client: Plain, pause_s: float) -> None:
@@ -160,9 +159,9 @@ class Neighbour:
         self._pause_s = pause_s
         self.waits: list[float] = []
         self.seconds: list[float] = []
-        """The same by the clock."""
+        """The waits by the wall clock."""
         self.lost = 0
-        """Questions without an answer."""
+        """Requests without an answer."""
         self.stopping = False
 
     async def run(self) -> None:
@@ -184,7 +183,7 @@ class Neighbour:
         return max(self.waits, default=0.0)
 
     def served(self, within: float) -> bool:
-        """Whether each question was answered before the server had worked for so many seconds on other things."""
+        """Whether each request was answered within that processor time."""
         return not self.lost and self.worst <= within
 
     def told(self) -> str:
@@ -195,14 +194,14 @@ class Neighbour:
 
 @asynccontextmanager
 async def neighbour(server: Server, pause_s: float = 0.005) -> AsyncIterator[Neighbour]:
-    """An honest neighbour, from another address, for as long as the context lasts."""
+    """Run an honest neighbour from another address."""
     client = await server.live("neighbour", source="127.9.9.9")
     found = Neighbour(server, client, pause_s)
     asking = asyncio.create_task(found.run())
     try:
         yield found
     finally:
-        found.stopping = True  # after the question that is under way, which waits longest, perhaps
+        found.stopping = True  # the pending request, perhaps the slowest, still counts
         await asyncio.wait({asking}, timeout=100)
         asking.cancel()
         client.abort()
@@ -222,7 +221,7 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
 
 
 class Lab:
-    """What a check gets: options, chance, a folder, servers."""
+    """The environment of a check: options, random numbers, a folder, servers."""
 
     def __init__(self, options: argparse.Namespace, folder: Path, postgres: str | None) -> None:
         self.options = options
@@ -282,7 +281,7 @@ class Lab:
                 await server.kill()
 
     async def shared(self, **environment: str) -> Server:
-        """A server that checks of one area have together, until one of them breaks it."""
+        """A server that the checks of an area share until it dies."""
         name = repr(sorted(environment.items()))
         server = self._shared.get(name)
         if server is None or not psutil.pid_exists(server.pid):
@@ -303,7 +302,7 @@ class Area:
     """The checks of one module, in the order of definition."""
 
     def __init__(self, name: str, together: int = 1) -> None:
-        """`together`: how many may run at a time; they mostly wait, and have servers of their own."""
+        """`together`: the number of checks that may run concurrently; they have servers of their own."""
         self.name = name
         self.together = together
         self.checks: list[tuple[str, Check]] = []
@@ -330,7 +329,7 @@ def parser(summary: str | None) -> argparse.ArgumentParser:
 
 
 def run(campaign: str, areas: Sequence[Area], options: argparse.Namespace) -> int:
-    """Make the checks, area by area; returns the exit status."""
+    """Run the checks, area by area; returns the exit status."""
     wanted = [text.lower() for text in options.only or [""]]
 
     def chosen(area: Area) -> list[tuple[str, Check]]:
@@ -350,10 +349,10 @@ def run(campaign: str, areas: Sequence[Area], options: argparse.Namespace) -> in
     shown = {"seed": options.seed, "database": options.database, "size": "quick" if options.quick else "full"}
     report = Report(campaign, **shown)
     report.begin()
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # of writes to connections that were cut off
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # no warnings about writes to cut connections
     folder = Path(tempfile.mkdtemp(prefix="tidings-campaign-"))
     with ExitStack() as stack, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # of clients that are cut off
+        warnings.simplefilter("ignore", ResourceWarning)  # of clients that were cut
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         postgres = stack.enter_context(postgresql.server()) if options.database == "postgresql" else None
         with asyncio.Runner() as runner:
@@ -367,7 +366,7 @@ async def _run(area: Area, checks: Sequence[tuple[str, Check]], report: Report, 
     gate = asyncio.Semaphore(area.together)
     mine = asyncio.current_task()
     assert mine is not None
-    # As on Ctrl+C: nothing that was started is left behind.
+    # Like Ctrl+C, so that nothing is left running.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, mine.cancel)
 
     async def one(promise: str, check: Check) -> None:

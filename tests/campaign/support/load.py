@@ -1,9 +1,9 @@
-"""Writers with outboxes and readers of several kinds, whose story is judged as in `tests.crash`.
+"""Writers with outboxes and readers of several kinds, whose history is judged as in `tests.crash`.
 
 A writer sends one message at a time, under a `client_id`, and repeats it until it is acknowledged or refused for
 good. Readers are connections of `/ws` with cursors, and stock clients: python-socketio's and socket.io-client, each
-with cursors or without, on WebSocket, on polling, and with the upgrade between them. All of them come back by
-themselves. At the end everything they saw is held against the log as REST tells it.
+with or without cursors, on WebSocket, on polling, and with the upgrade between them. All of them reconnect by
+themselves. At the end everything that they received is compared with the log as read over REST.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from tests.crash.checker import Ack, Connection, Entry, History, Reception, Send
 JS = Path(__file__).parents[2] / "js"
 READER = Path(__file__).with_name("reader.mjs")
 ASK_S = 8.0
-"""Without an answer for so long, a writer takes its connection for dead."""
+"""Without an answer for so long, a writer considers its connection dead."""
 CATCH_UP_S = 150.0
-"""Until every reader has everything: longer than two heartbeats, after which stock clients notice a dead network."""
+"""Time for all readers to catch up: longer than two heartbeats, after which stock clients notice a dead network."""
 PAUSE_S = 0.2
 AWAY = (Ended, Refused, TimeoutError, *GONE)
 QUIET = logging.getLogger("tests.campaign.clients")
@@ -47,13 +47,13 @@ KINDS = ("ws", "python websocket", "python polling", "python upgrade", "js webso
 
 
 def content_of(client_id: str) -> str:
-    """A content that its `client_id` decides, byte by byte."""
+    """A content that is derived from its `client_id`."""
     size = zlib.crc32(client_id.encode()) % 400
     return f"{client_id} " + random.Random(client_id).randbytes(size).hex()
 
 
-def said(content: str) -> str:
-    """The `client_id` of a content that arrived whole; otherwise the content, which is then nobody's."""
+def client_id_of(content: str) -> str:
+    """The `client_id` of an intact content; otherwise the content itself, which equals no `client_id`."""
     client_id = content.partition(" ")[0]
     return client_id if content == content_of(client_id) else content
 
@@ -73,7 +73,7 @@ class Reader:
     user: str
     device: str
     exact: bool
-    """It brings its cursors."""
+    """Whether it sends its cursors."""
     cursors: dict[str, int] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     changed: Callable[[], None] = lambda: None
@@ -84,7 +84,7 @@ class Reader:
         return f"{self.kind}{'' if self.exact else ' without cursors'}"
 
     def begin(self) -> dict[str, int] | None:
-        """A new connection; returns the cursors to bring."""
+        """Begin a new connection; returns the cursors to send."""
         brought = dict(self.cursors) if self.exact else None
         self.records.append(Record(brought))
         return brought
@@ -92,7 +92,7 @@ class Reader:
     def take(self, event: str, payload: Mapping[str, Any]) -> None:
         if event == "message":
             one = Reception(payload["room_id"], payload["seq"], payload["id"])
-            self.records[-1].received.append(one._replace(content=said(payload["content"])))
+            self.records[-1].received.append(one._replace(content=client_id_of(payload["content"])))
             self.cursors[one.room] = max(one.seq, self.cursors.get(one.room, 0))
         elif event == "ready":
             self.readies += 1
@@ -101,21 +101,21 @@ class Reader:
 
 
 class Load:
-    """Traffic on a server, and the story of it."""
+    """Traffic on a server, and its history."""
 
     def __init__(self, server: Server, url: str, seed: int) -> None:
         self.server = server
         self.url = url
-        """Where clients connect: the server itself, or a bad network before it."""
+        """The address for clients: the server, or a bad network in front of it."""
         self.rooms: list[str] = []
         self.sends: list[Send] = []
         self.acks: list[Ack] = []
         self.refused: Counter[str] = Counter()
-        """Answers with an error, by code; every one of them was tried again."""
+        """Answers with an error, by code; each was retried."""
         self.final: list[str] = []
-        """Answers after which a client does not try again."""
+        """Answers after which a client does not retry."""
         self.times: list[float] = []
-        """When each acknowledgement came."""
+        """The time of each acknowledgement."""
         self.readers: list[Reader] = []
         self.stopping = False
         self._over = False
@@ -157,12 +157,12 @@ class Load:
     async def stop(self) -> None:
         self._over = True
         for client in self._clients:
-            # The library passes on that its own tasks were cancelled.
+            # The library propagates the cancellation of its own tasks.
             with suppress(Exception, asyncio.CancelledError):
                 async with asyncio.timeout(3):
                     await client.shutdown()
         waiting = set(self._tasks)
-        for _ in range(20):  # the library takes a cancellation for the end of a pause: so once more
+        for _ in range(20):  # the library treats a cancellation as the end of a pause, so cancel repeatedly
             for task in waiting:
                 task.cancel()
             if waiting:
@@ -190,7 +190,7 @@ class Load:
         return first
 
     def longest_gap(self) -> float:
-        """Seconds between two acknowledgements."""
+        """The longest time between two acknowledgements, in seconds."""
         return max((b - a for a, b in itertools.pairwise(self.times)), default=0.0)
 
     # -- writers -------------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ class Load:
                     ),
                     ASK_S,
                 )
-                while True:  # a question now and then finds a connection that is dead on the way
+                while True:  # a periodic request detects a dead connection
                     await asyncio.wait({client.ended}, timeout=ASK_S / 2)
                     if client.ended.done():
                         break
@@ -328,21 +328,21 @@ class Load:
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         async for line in process.stdout:
-            told = json.loads(line)
-            reader = self.readers[int(told["name"])]
-            if "brought" in told:
-                reader.records.append(Record(told["brought"]))
+            entry = json.loads(line)
+            reader = self.readers[int(entry["name"])]
+            if "brought" in entry:
+                reader.records.append(Record(entry["brought"]))
             else:
-                reader.take(told["event"], told["payload"])
+                reader.take(entry["event"], entry["payload"])
 
     # -- the end -------------------------------------------------------------------------------------------------
 
     async def finish(self, catch_up_s: float = CATCH_UP_S) -> list[Violation]:
-        """Let the writers finish and the readers catch up, read the log, and judge the story."""
+        """Let the writers finish and the readers catch up, read the log, and judge the history."""
         self.stopping = True
         await self.until(lambda: self._idle == self._writers, 90, "end of the writers")
         log, heads = await self._log()
-        with suppress(TimeoutError):  # who is not there yet is a violation below
+        with suppress(TimeoutError):  # an incomplete reader is a violation below
             await self.until(
                 lambda: all(
                     reader.cursors.get(room, 0) >= head for reader in self.readers for room, head in heads.items()
@@ -382,14 +382,14 @@ class Load:
                     path = f"/api/messages?room_id={room_id}&after={after}&limit=200"
                     page = (await http.ask("GET", path)).json()
                     for m in page["messages"]:
-                        client_id = said(m["content"])
+                        client_id = client_id_of(m["content"])
                         log.append(Entry(room_id, m["seq"], m["id"], m["sender"], client_id, content=client_id))
                         after = m["seq"]
                     more = page["has_more"]
         return log, {room: heads[room] for room in self.rooms}
 
     def told(self, violations: Sequence[Violation]) -> str:
-        """What was seen, in a line."""
+        """A summary in one line."""
         entries = sum(len(record.received) for reader in self.readers for record in reader.records)
         connects = sum(len(reader.records) for reader in self.readers)
         refused = f", {dict(self.refused)}" if self.refused else ""
@@ -423,11 +423,11 @@ async def load(
     writers: int = 6,
     kinds: Sequence[str] = KINDS,
 ) -> AsyncIterator[Load]:
-    """Traffic that flows: some messages have been acknowledged."""
-    found = Load(server, url or server.url, seed)
+    """Running traffic: some messages have been acknowledged."""
+    traffic = Load(server, url or server.url, seed)
     try:
-        await found.start(rooms, writers, kinds)
-        await found.acknowledged(20)
-        yield found
+        await traffic.start(rooms, writers, kinds)
+        await traffic.acknowledged(20)
+        yield traffic
     finally:
-        await found.stop()
+        await traffic.stop()

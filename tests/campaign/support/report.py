@@ -1,4 +1,4 @@
-"""The table a campaign prints: for each promise how often it was tried, what was expected, what was seen."""
+"""The table of a campaign: for each promise the number of tries, the expected and the observed outcome."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ KEPT, BROKEN, SKIPPED, ERROR = "kept", "BROKEN", "skipped", "ERROR"
 
 
 class Seen(NamedTuple):
-    """What a check found out."""
+    """The result of a check."""
 
     tries: int
     expected: str
     seen: str
     kept: bool | None
-    """None: it could not be tried here; `seen` says why."""
-    figures: dict[str, Any] = {}  # noqa: RUF012  # not changed by anybody
+    """None: the check could not run here; `seen` has the reason."""
+    figures: dict[str, Any] = {}  # noqa: RUF012  # never changed
     """Numbers for the JSON file."""
 
 
 class NotTried(Exception):
-    """A check cannot be made on this machine, or with these options; the message says why."""
+    """A check cannot run on this machine or with these options; the message has the reason."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Report:
         self._add(Row(area, check, seen.tries, seen.expected, seen.seen, verdict, round(seconds, 1), seen.figures))
 
     def failed(self, area: str, check: str, error: BaseException, seconds: float) -> None:
-        """The check itself came to grief: that is no verdict on the product, and no success."""
+        """The check itself failed, which is neither a verdict on the server nor a success."""
         text = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
         self._add(Row(area, check, 0, "", text, ERROR, round(seconds, 1), {}))
 
@@ -66,7 +66,7 @@ class Report:
         print(_line(asdict(row)), flush=True)
 
     def end(self, file: Path | None) -> int:
-        """Print the sum, write the JSON; returns the exit status: 0 kept, 1 broken promises, 2 failed checks."""
+        """Print the totals, write the JSON; returns the exit status: 0 kept, 1 broken promises, 2 failed checks."""
         count = {
             verdict: sum(row.verdict == verdict for row in self.rows) for verdict in (KEPT, BROKEN, SKIPPED, ERROR)
         }

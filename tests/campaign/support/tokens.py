@@ -1,4 +1,4 @@
-"""JSON Web Tokens, right and wrong, made by hand (RFC 7519, RFC 7515)."""
+"""Valid and invalid JSON Web Tokens, made by hand (RFC 7519, RFC 7515)."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def make(
 
 
 def forged(good: str, key: str, other_sid: str, other_name: str) -> Iterator[tuple[str, str]]:
-    """Tokens that must not be taken, by name. `good` is a good one, signed with `key`.
+    """Tokens that must be refused, by name. `good` is a valid one, signed with `key`.
 
-    `other_sid` is a session of the user `other_name`. Some of them need the key: whoever has it may sign anything,
-    and still gets a clear refusal for what is not a token.
+    `other_sid` is a session of the user `other_name`. Some need the key: its holder may sign anything, and still gets
+    a clear refusal for an invalid token.
     """
     now = int(time.time())
     claims = claims_of(good)
@@ -58,7 +58,7 @@ def forged(good: str, key: str, other_sid: str, other_name: str) -> Iterator[tup
         return {name: value for name, value in {**claims, **changes}.items() if value is not ...}
 
     def text(**raw: str) -> str:
-        """The claims as JSON text, with members that are not JSON of Python's making."""
+        """The claims as JSON text, with raw values that Python would not write."""
         kept = {name: json.dumps(value) for name, value in claims.items()}
         return "{" + ",".join(f'"{name}":{value}' for name, value in {**kept, **raw}.items()) + "}"
 

@@ -1,4 +1,4 @@
-"""TCP, HTTP/1.1 and WebSockets byte by byte, from any loopback address: what is sent is what the caller says."""
+"""TCP, HTTP/1.1 and WebSockets byte by byte, from any loopback address: the caller decides every sent byte."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ HOME = "127.0.0.1"
 CLOSE, PING, PONG, TEXT, BINARY = 0x8, 0x9, 0xA, 0x1, 0x2
 _NO_LINGER = struct.pack("ii", 1, 0)
 GONE = (ConnectionError, asyncio.IncompleteReadError, OSError)
-"""How asyncio says that a connection is over."""
+"""The exceptions of asyncio for an ended connection."""
 
 
 class Answer(NamedTuple):
     status: int
     headers: dict[str, str]
-    """Names in lower case."""
+    """By name in lower case."""
     body: bytes
 
     def json(self) -> Any:
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
 
     @property
     def code(self) -> str:
-        """The error code of the contract, "" if there is none."""
+        """The error code of the contract, or ""."""
         with suppress(ValueError):
             found = self.json()
             if isinstance(found, dict):
@@ -41,7 +41,7 @@ class Answer(NamedTuple):
 
 
 class Refused(Exception):
-    """A WebSocket's handshake was answered with something else than 101."""
+    """The handshake of a WebSocket got an answer other than 101, or none."""
 
     def __init__(self, answer: Answer | None) -> None:
         super().__init__("no answer" if answer is None else f"{answer.status} {answer.body[:200]!r}")
@@ -66,7 +66,7 @@ class Connection:
         await self.writer.drain()
 
     async def answer(self, method: str = "GET") -> Answer:
-        """The next HTTP answer. Raises `GONE` if the connection ends before it is whole."""
+        """The next HTTP answer. Raises `GONE` if the connection ends before it is complete."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")[:-2]
         headers: dict[str, str] = {}
@@ -89,20 +89,20 @@ class Connection:
         return Answer(status, headers, body)
 
     async def until_closed(self, within: float) -> bytes | None:
-        """All that comes until the peer closes; None if it is still open after so many seconds."""
-        came = bytearray()
+        """All bytes until the peer closes; None if the connection is still open after `within` seconds."""
+        received = bytearray()
         try:
             async with asyncio.timeout(within):
                 while data := await self.reader.read(1 << 16):
-                    came += data
+                    received += data
         except TimeoutError:
             return None
         except GONE:
             pass
-        return bytes(came)
+        return bytes(received)
 
     def abort(self) -> None:
-        """End it with a RST."""
+        """End the connection with a RST."""
         sock: socket.socket | None = self.writer.get_extra_info("socket")
         if sock is not None:
             with suppress(OSError):
@@ -126,7 +126,7 @@ Headers = Mapping[str, str] | Sequence[tuple[str, str]]
 
 
 def head(method: str, path: str, headers: Headers, host: str | None = "127.0.0.1") -> bytes:
-    """A request's head, whole. Text is sent as UTF-8, as it stands."""
+    """The complete head of a request. Text is sent as UTF-8 without checks."""
     pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
     if host is not None and not any(name.lower() == "host" for name, _ in pairs):
         pairs.insert(0, ("Host", host))
@@ -135,7 +135,7 @@ def head(method: str, path: str, headers: Headers, host: str | None = "127.0.0.1
 
 
 class Http:
-    """A client that keeps its connection and opens another when the server has closed it."""
+    """A client that keeps its connection, and reconnects when the server has closed it."""
 
     def __init__(self, url: str, token: str | None = None, source: str = HOME) -> None:
         self.url = url
@@ -153,7 +153,7 @@ class Http:
         headers: Headers = (),
         deadline: float = DEADLINE_S,
     ) -> Answer:
-        """Raises `GONE` or TimeoutError if there is no whole answer."""
+        """Send a request. Raises `GONE` or TimeoutError without a complete answer."""
         pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
         if payload is not None:
             body = json.dumps(payload).encode()
@@ -173,7 +173,7 @@ class Http:
                 except BaseException as error:
                     self.close()
                     if isinstance(error, GONE) and not fresh and again and method == "GET":
-                        continue  # closed while it was idle
+                        continue  # the idle connection was closed
                     raise
                 if answer.headers.get("connection") == "close":
                     self.close()
@@ -193,7 +193,7 @@ class Http:
 
 
 async def ask(url: str, method: str, path: str, payload: Any = None, **options: Any) -> Answer:
-    """One request on a connection of its own; `token`, `source`, and what `Http.ask` takes."""
+    """One request on a new connection; options: `token`, `source`, and those of `Http.ask`."""
     async with Http(url, options.pop("token", None), options.pop("source", HOME)) as http:
         return await http.ask(method, path, payload, **options)
 
@@ -208,15 +208,15 @@ def frame(
     length: int | None = None,
     width: int | None = None,
 ) -> bytes:
-    """A WebSocket frame (RFC 6455, 5.2), right or wrong: a `length` that is not the payload's, in `width` bytes."""
-    said = len(payload) if length is None else length
-    width = (0 if said < 126 else 2 if said < 65536 else 8) if width is None else width
+    """A WebSocket frame (RFC 6455, 5.2); invalid with another `length` than the payload's, or another `width`."""
+    stated = len(payload) if length is None else length
+    width = (0 if stated < 126 else 2 if stated < 65536 else 8) if width is None else width
     first = bytes((fin << 7 | rsv << 4 | opcode,))
     flag = 0x80 if masked else 0
     if width == 0:
-        first += bytes((flag | said,))
+        first += bytes((flag | stated,))
     else:
-        first += bytes((flag | (126 if width == 2 else 127),)) + said.to_bytes(width, "big")
+        first += bytes((flag | (126 if width == 2 else 127),)) + stated.to_bytes(width, "big")
     if not masked:
         return first + payload
     key = os.urandom(4)
@@ -232,7 +232,7 @@ def mask(payload: bytes, key: bytes) -> bytes:
 
 
 def handshake(path: str, headers: Headers = (), host: str | None = "127.0.0.1") -> bytes:
-    """The opening handshake of a WebSocket; `headers` come behind the usual ones."""
+    """The opening handshake of a WebSocket; `headers` follow the usual ones."""
     pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
     usual = {
         "Upgrade": "websocket",
@@ -245,10 +245,10 @@ def handshake(path: str, headers: Headers = (), host: str | None = "127.0.0.1") 
 
 
 class WebSocket(Connection):
-    """A WebSocket. PINGs are answered while something is received."""
+    """A WebSocket. PINGs are answered during `receive`."""
 
     close_code: int | None = None
-    """Of the close frame that came: 1005 if it had none, None if none came."""
+    """The code of the received close frame: 1005 without a code, None without a frame."""
 
     @classmethod
     async def connect(
@@ -306,16 +306,16 @@ class WebSocket(Connection):
             raise Ended(self.close_code) from None
 
     async def until_end(self, within: float = DEADLINE_S) -> tuple[bool, list[str | bytes]]:
-        """Whether it ended within so many seconds, and the messages until then."""
-        came: list[str | bytes] = []
+        """Whether the WebSocket ended within so many seconds, and the messages until then."""
+        received: list[str | bytes] = []
         try:
             async with asyncio.timeout(within):
                 while True:
-                    came.append(await self.receive())
+                    received.append(await self.receive())
         except TimeoutError:
-            return False, came
+            return False, received
         except Ended:
-            return True, came
+            return True, received
 
     async def close(self) -> None:
         """The closing handshake, then the end."""
@@ -328,4 +328,4 @@ class WebSocket(Connection):
 
 
 class Ended(Exception):
-    """A WebSocket is over; the argument is the close code, None without one."""
+    """A WebSocket has ended; the argument is the close code or None."""
