@@ -11,7 +11,7 @@ from tests.support.node import NO_TLS, RunningNode, running_node
 
 @pytest.fixture
 async def server(database_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
-    """A running node that does not look for withdrawn sessions by itself: what closes connections is the notice."""
+    """A running node without the periodic check for withdrawn sessions: only notices close connections."""
     async with running_node(database_url, tmp_path, options={"session_check_s": 3600}) as node:
         yield node
 
@@ -25,6 +25,6 @@ async def http(server: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def lite(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
-    """A running node on SQLite alone, for what no database has a part in."""
+    """A running node on SQLite alone, for tests that do not depend on the database."""
     async with running_node(sqlite_url, tmp_path) as node:
         yield node

@@ -26,27 +26,26 @@ async def admin(server: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def _pages(http: httpx.AsyncClient, path: str, what: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+async def _pages(http: httpx.AsyncClient, path: str, field: str) -> list[dict[str, Any]]:
+    """The items in `field` of all pages, one item per page."""
+    items: list[dict[str, Any]] = []
     after: dict[str, str] = {}
     for _ in range(20):
         page = (await http.get(path, params={"limit": "1", **after})).json()
-        assert len(page[what]) <= 1
-        found += page[what]
+        assert len(page[field]) <= 1
+        items += page[field]
         if page["next"] is None:
-            return found
+            return items
         after = {"after": page["next"]}
-    raise AssertionError("no end")
+    raise AssertionError("no last page")
 
 
-async def test_they_list_all_users_and_shut_one_out_until_they_let_them_in(
-    server: RunningNode, admin: httpx.AsyncClient
-) -> None:
+async def test_administrators_list_disable_and_enable_users(server: RunningNode, admin: httpx.AsyncClient) -> None:
     token = await server.register("omar")
     await server.register("diego")
     async with connected(server.url, token) as omar:
-        told = await _pages(admin, "/api/admin/users", "users")
-        assert [(user["username"], user["online"], user["disabled"], user["admin"]) for user in told] == [
+        listed = await _pages(admin, "/api/admin/users", "users")
+        assert [(user["username"], user["online"], user["disabled"], user["admin"]) for user in listed] == [
             ("diego", False, False, False),
             ("omar", True, False, False),
             ("root", False, False, True),
@@ -56,15 +55,15 @@ async def test_they_list_all_users_and_shut_one_out_until_they_let_them_in(
         await asyncio.wait_for(omar.closed.wait(), DEADLINE_S)
     credentials = {"username": "omar", "password": PASSWORD}
     assert (await admin.post("/api/login", json=credentials)).status_code == 401
-    told = (await admin.get("/api/admin/users", params={"after": "diego"})).json()["users"]
-    assert told[0]["disabled"] is True
+    listed = (await admin.get("/api/admin/users", params={"after": "diego"})).json()["users"]
+    assert listed[0]["disabled"] is True
     assert (await admin.post("/api/admin/users/omar/enable")).json() == {}
     assert (await admin.post("/api/login", json=credentials)).status_code == 200
     old = await admin.get("/api/me", headers={"Authorization": f"Bearer {token}"})
-    assert old.json()["code"] == "token_revoked", "what was withdrawn stays so"
+    assert old.json()["code"] == "token_revoked", "a withdrawn session stays withdrawn"
 
 
-async def test_a_deleted_topic_is_gone_and_its_name_is_free_at_once(
+async def test_a_deleted_topic_is_gone_and_its_name_is_free_immediately(
     server: RunningNode, admin: httpx.AsyncClient
 ) -> None:
     tokens = {name: await server.register(name) for name in ("omar", "diego", "satoshi")}
@@ -80,13 +79,13 @@ async def test_a_deleted_topic_is_gone_and_its_name_is_free_at_once(
             await omar.ask("mute", topic_name="noticias", username="diego")
             await omar.ask("ban", topic_name="noticias", username="satoshi")
 
-            (told,) = (await admin.get("/api/admin/topics")).json()["topics"]
-            assert (told["topic_name"], told["is_private"], told["members"]) == ("noticias", private, 2)
-            assert (told["online"], told["messages"]) == (2, 1)
+            (topic,) = (await admin.get("/api/admin/topics")).json()["topics"]
+            assert (topic["topic_name"], topic["is_private"], topic["members"]) == ("noticias", private, 2)
+            assert (topic["online"], topic["messages"]) == (2, 1)
             assert (await admin.delete(f"/api/admin/topics/{room['room_id']}")).json() == {}
             for client in (omar, diego):
-                gone = {"room_id": room["room_id"], "reason": "deleted"}
-                await client.event("room_removed", lambda e, gone=gone: e == gone)
+                removal = {"room_id": room["room_id"], "reason": "deleted"}
+                await client.event("room_removed", lambda e, removal=removal: e == removal)
                 assert (await client.ask("get_rooms"))["rooms"] == []
                 assert (await client.ask("search", query="xyzzy"))["messages"] == []
                 for action, fields in (
@@ -101,8 +100,8 @@ async def test_a_deleted_topic_is_gone_and_its_name_is_free_at_once(
                     with pytest.raises(Refused) as refused:
                         await client.ask(action, fields)
                     assert refused.value.code == "not_found", (private, action, fields)
-            again = await admin.delete(f"/api/admin/topics/{room['room_id']}")
-            assert (again.status_code, again.json()["code"]) == (404, "not_found")
+            repeated = await admin.delete(f"/api/admin/topics/{room['room_id']}")
+            assert (repeated.status_code, repeated.json()["code"]) == (404, "not_found")
 
             new = await diego.ask("create", topic_name="noticias")
             assert (new["role"], new["last_seq"], new["members"]) == ("owner", 0, 1)
@@ -115,7 +114,7 @@ async def test_a_deleted_topic_is_gone_and_its_name_is_free_at_once(
             assert (await admin.delete(f"/api/admin/topics/{new['room_id']}")).json() == {}
 
 
-async def test_conversations_are_not_theirs_to_delete(server: RunningNode, admin: httpx.AsyncClient) -> None:
+async def test_administrators_cannot_delete_conversations(server: RunningNode, admin: httpx.AsyncClient) -> None:
     token = await server.register("omar")
     await server.register("diego")
     async with connected(server.url, token) as omar:
@@ -126,16 +125,16 @@ async def test_conversations_are_not_theirs_to_delete(server: RunningNode, admin
         assert (await admin.get("/api/admin/topics")).json()["topics"] == []
 
 
-async def test_all_others_are_refused_all_of_it_whatever_they_name(lite: RunningNode) -> None:
-    """Before anything is looked up: what is not there is refused in the same way."""
-    theirs = [action for action in REGISTRY if action.name.startswith("admin_")]
-    assert [action for action in REGISTRY if action.admin] == theirs
-    assert len(theirs) >= 5
+async def test_other_users_are_refused_every_administrative_action(lite: RunningNode) -> None:
+    """The refusal precedes every lookup, so existing and unknown users are refused alike."""
+    administrative = [action for action in REGISTRY if action.name.startswith("admin_")]
+    assert [action for action in REGISTRY if action.admin] == administrative
+    assert len(administrative) >= 5
     token = await lite.register("omar")
     await lite.register("diego")
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(base_url=lite.url, verify=NO_TLS, headers=headers) as http:
-        for action in theirs:
+        for action in administrative:
             method, _, path = (action.http or "").partition(" ")
             for user in ("diego", "nobody"):
                 refused = await http.request(method, path.format(username=user, room_id="nowhere"))

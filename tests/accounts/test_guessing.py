@@ -22,7 +22,7 @@ LIMITED = {"rate_limits": "on", "limit_logins": "8/hour"}
 
 
 async def _ask(url: str, source: str, action: str, username: str, password: str) -> int:
-    """The status of an answer to a client at an address of this machine."""
+    """The status of the answer to a client whose local address is `source`."""
     transport = httpx.AsyncHTTPTransport(local_address=source, verify=NO_TLS)
     async with httpx.AsyncClient(base_url=url, transport=transport, timeout=60) as http:
         return (await http.post(f"/api/{action}", json={"username": username, "password": password})).status_code
@@ -34,20 +34,20 @@ async def _guess(url: str, source: str, username: str = "omar") -> int:
 
 @pytest.fixture
 async def node(database_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
-    """Where omar has an account, made at home."""
+    """A node with the account omar, registered from HOME."""
     async with running_node(database_url, tmp_path, **LIMITED) as node:
         assert await _ask(node.url, HOME, "register", "omar", PASSWORD) == 201
         yield node
 
 
-async def _guess_from_one(url: str) -> None:
+async def _guess_from_one_address(url: str) -> None:
     answers = [await _guess(url, CROWD[0]) for _ in range(20)]
-    assert answers.count(401) == 1 + 4, "the first, and half the rate further ones"
+    assert answers.count(401) == 1 + 4, "the first attempt, and then half the rate"
     assert answers[-1] == 429
 
 
 async def test_the_owner_signs_in_at_home_and_elsewhere_while_one_address_guesses(node: RunningNode) -> None:
-    await _guess_from_one(node.url)
+    await _guess_from_one_address(node.url)
     assert await _ask(node.url, HOME, "login", "omar", PASSWORD) == 200
     assert await _ask(node.url, ELSEWHERE, "login", "omar", PASSWORD) == 200
     assert await _guess(node.url, CROWD[0]) == 429
@@ -56,7 +56,7 @@ async def test_the_owner_signs_in_at_home_and_elsewhere_while_one_address_guesse
 async def test_the_owner_signs_in_at_home_while_many_addresses_guess_also_after_a_restart(node: RunningNode) -> None:
     for _ in range(2):
         answers = [await _guess(node.url, source) for source in CROWD for _ in range(2)]
-        assert answers.count(401) == 8, "no more than the rate, however many addresses"
+        assert answers.count(401) == 8, "the rate holds for all addresses together"
         assert answers[-1] == 429
         for _ in range(4):
             assert await _ask(node.url, HOME, "login", "omar", PASSWORD) == 200
@@ -64,7 +64,7 @@ async def test_the_owner_signs_in_at_home_while_many_addresses_guess_also_after_
         await node.start()
 
 
-async def test_an_address_where_the_owner_has_signed_in_once_is_known(node: RunningNode) -> None:
+async def test_an_address_is_known_after_the_owner_has_signed_in_there(node: RunningNode) -> None:
     assert await _ask(node.url, ELSEWHERE, "login", "omar", PASSWORD) == 200
     for source in CROWD:
         await _guess(node.url, source)
@@ -72,21 +72,21 @@ async def test_an_address_where_the_owner_has_signed_in_once_is_known(node: Runn
     assert await _ask(node.url, "127.5.5.6", "login", "omar", PASSWORD) == 429
 
 
-async def test_a_known_address_is_held_when_it_guesses(node: RunningNode) -> None:
+async def test_a_known_address_is_limited_when_it_guesses(node: RunningNode) -> None:
     answers = [await _guess(node.url, HOME) for _ in range(10)]
     assert answers == [401] * 8 + [429] * 2
     assert await _ask(node.url, HOME, "login", "omar", PASSWORD) == 429
     assert await _ask(node.url, ELSEWHERE, "login", "omar", PASSWORD) == 200
 
 
-async def test_accounts_that_do_not_exist_are_limited_alike(node: RunningNode) -> None:
-    """So the limits do not tell which accounts exist."""
+async def test_unknown_accounts_are_limited_like_existing_ones(node: RunningNode) -> None:
+    """Otherwise the limits would reveal which accounts exist."""
     for username in ("omar", "nobody"):
         answers = [await _guess(node.url, source, username) for source in CROWD[:10] for _ in range(2)]
         assert answers == [401, 401] * 4 + [429, 429] * 6, username
 
 
-async def test_what_others_guess_does_not_keep_the_owner_from_changing_the_password(node: RunningNode) -> None:
+async def test_guessing_does_not_stop_the_owner_from_changing_the_password(node: RunningNode) -> None:
     transport = httpx.AsyncHTTPTransport(local_address=HOME, verify=NO_TLS)
     async with httpx.AsyncClient(base_url=node.url, transport=transport, timeout=60) as http:
         account = {"username": "omar", "password": PASSWORD}
@@ -103,7 +103,7 @@ async def test_what_others_guess_does_not_keep_the_owner_from_changing_the_passw
         assert await omar.ask("deactivate", password="another password") == {}
 
 
-async def test_many_logins_of_one_address_do_not_keep_others_from_the_queue(
+async def test_one_address_cannot_fill_the_login_queue_for_others(
     database_url: str,
     tmp_path: Path,
     gate: Gate,  # noqa: F811
@@ -120,7 +120,7 @@ async def test_many_logins_of_one_address_do_not_keep_others_from_the_queue(
         async with httpx.AsyncClient(base_url=node.url, verify=NO_TLS) as http, asyncio.timeout(60):
             waiting = f"tidings_bcrypt_waiting {HASHES_WAITING + THREADS + 1}"
             while waiting not in (await http.get("/metrics")).text:
-                pass  # each look is a round trip
+                pass  # each check is a round trip
         gate.open()
         assert await asyncio.gather(home, elsewhere) == [200, 200]
         assert set(await asyncio.gather(*(flood - refused))) == {401}
@@ -132,9 +132,9 @@ async def test_many_logins_of_one_address_do_not_keep_others_from_the_queue(
 async def _answered(tasks: set[asyncio.Task[int]], number: int) -> set[asyncio.Task[int]]:
     done: set[asyncio.Task[int]] = set()
     while len(done) < number:
-        some, _ = await asyncio.wait(tasks - done, return_when=asyncio.FIRST_COMPLETED, timeout=30)
-        assert some, "nobody was answered"
-        done |= some
+        answered, _ = await asyncio.wait(tasks - done, return_when=asyncio.FIRST_COMPLETED, timeout=60)
+        assert answered, "no task was answered"
+        done |= answered
     return done
 
 
@@ -149,7 +149,7 @@ class Clock:
         return self.now
 
 
-def _tries(attempts: Attempts, address: str, *, known: bool = False) -> bool:
+def _is_allowed(attempts: Attempts, address: str, *, known: bool = False) -> bool:
     try:
         attempts.sign_in("omar", address, known=known)
     except ActionError:
@@ -157,58 +157,58 @@ def _tries(attempts: Attempts, address: str, *, known: bool = False) -> bool:
     return True
 
 
-def test_all_strangers_together_have_the_rate_in_every_hour() -> None:
+def test_all_unknown_addresses_share_one_rate_in_every_hour() -> None:
     clock = Clock()
     attempts = Attempts("10/minute", "20/minute", "60/hour", clock)
-    tried: list[float] = []
+    attempted: list[float] = []
     for minute in range(600):
         for n in range(200):
             clock.now += 0.3
-            if _tries(attempts, f"10.{minute % 250}.{n % 20}.{n}"):
-                tried.append(clock.now)
-    in_an_hour = max(sum(begin <= at < begin + 3600 for at in tried) for begin in tried[::7])
+            if _is_allowed(attempts, f"10.{minute % 250}.{n % 20}.{n}"):
+                attempted.append(clock.now)
+    in_an_hour = max(sum(begin <= at < begin + 3600 for at in attempted) for begin in attempted[::7])
     assert 400 <= in_an_hour <= 600 + 10
 
 
-def test_an_owner_at_a_new_address_waits_at_most_until_all_addresses_of_the_crowd_have_tried_once() -> None:
+def test_an_owner_at_a_new_address_gets_a_turn_once_each_guessing_address_had_one() -> None:
     clock = Clock()
     attempts = Attempts("10/minute", "20/minute", "60/hour", clock)
     crowd = [f"10.0.{n}.1" for n in range(100)]
-    for _ in range(30):  # of five a minute, less what the window keeps back
+    for _ in range(30):  # five a minute, minus those that the previous window still counts
         for address in crowd * 3:
-            _tries(attempts, address)
+            _is_allowed(attempts, address)
         clock.now += 60
         for address in crowd * 3:
-            _tries(attempts, address)
-    assert _tries(attempts, "203.0.113.9")
+            _is_allowed(attempts, address)
+    assert _is_allowed(attempts, "203.0.113.9")
 
 
-def test_an_ipv6_site_counts_as_one_address_that_tries_first() -> None:
+def test_an_ipv6_site_gets_one_first_attempt() -> None:
     attempts = Attempts("10/hour", "20/minute", "60/hour", Clock())
-    tried = sum(_tries(attempts, f"2001:db8:7:{n:x}::1") for n in range(500))
-    assert tried == 1 + 5
-    assert _tries(attempts, "2001:db8:8::1")
+    allowed = sum(_is_allowed(attempts, f"2001:db8:7:{n:x}::1") for n in range(500))
+    assert allowed == 1 + 5
+    assert _is_allowed(attempts, "2001:db8:8::1")
 
 
-def test_right_passwords_use_up_nothing_of_what_strangers_have() -> None:
+def test_successful_logins_do_not_use_up_the_rate_of_unknown_addresses() -> None:
     attempts = Attempts("10/hour", "20/minute", "60/hour", Clock())
     for n in range(50):
         attempts.sign_in("omar", f"10.0.0.{n}", known=False).succeeded()
-    assert sum(_tries(attempts, f"10.0.1.{n}") for n in range(50)) == 5
+    assert sum(_is_allowed(attempts, f"10.0.1.{n}") for n in range(50)) == 5
 
 
-def test_the_first_attempts_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_first_attempts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.auth.attempts.FIRST_TRIES_KEPT", 10)
     clock = Clock()
     attempts = Attempts("10/minute", "20/minute", "60/hour", clock)
     for n in range(100):
         clock.now += 60
-        assert _tries(attempts, f"10.0.0.{n}")
+        assert _is_allowed(attempts, f"10.0.0.{n}")
     assert len(attempts._tried) == 10
 
 
 @pytest.mark.parametrize("crowd", [1, 5, HASHES_WAITING])
-def test_a_full_queue_takes_from_the_longest_lane(crowd: int) -> None:
+def test_a_full_queue_displaces_from_the_longest_lane(crowd: int) -> None:
     from server.auth.lanes import Lanes
 
     queue: Lanes[tuple[Hashable, int]] = Lanes(HASHES_WAITING)
@@ -217,12 +217,12 @@ def test_a_full_queue_takes_from_the_longest_lane(crowd: int) -> None:
     displaced = queue.put("owner", ("owner", 0))
     assert len(queue) == HASHES_WAITING
     if crowd == HASHES_WAITING:
-        assert displaced == ("owner", 0), "all lanes are as short as its own"
+        assert displaced == ("owner", 0), "no lane is longer than its own"
         return
     assert displaced is not None
     assert displaced[0] != "owner"
     served = [queue.get() for _ in range(crowd + 1)]
     assert ("owner", 0) in served
-    left = [queue.get() for _ in range(HASHES_WAITING)]
-    assert left.count(None) == crowd + 1
+    rest = [queue.get() for _ in range(HASHES_WAITING)]
+    assert rest.count(None) == crowd + 1
     assert len(queue) == 0

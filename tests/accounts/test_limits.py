@@ -35,7 +35,7 @@ def _is_limited(answer: httpx.Response) -> None:
     assert answer.headers["Retry-After"] == str(answer.json()["details"]["retry_after"])
 
 
-async def test_attempts_on_one_account_are_limited_and_existing_sessions_stay(
+async def test_login_attempts_on_one_account_are_limited_and_its_sessions_stay(
     node: RunningNode, http: httpx.AsyncClient
 ) -> None:
     token = await node.register("omar")
@@ -53,19 +53,19 @@ async def test_attempts_on_one_account_are_limited_and_existing_sessions_stay(
         refreshed = await http.post("/api/refresh", headers=headers)
         assert refreshed.status_code == 200
         assert not omar.closed.is_set()
-    async with connected(node.url, refreshed.json()["token"]) as again:
-        assert (await again.ask("get_profile", username="omar"))["online"] is True
+    async with connected(node.url, refreshed.json()["token"]) as omar:
+        assert (await omar.ask("get_profile", username="omar"))["online"] is True
     assert (await _login(http, "diego")).status_code == 200
 
 
-async def test_attempts_from_one_address_are_limited_whatever_account_they_try(
+async def test_login_attempts_of_one_address_are_limited_across_accounts(
     node: RunningNode, http: httpx.AsyncClient
 ) -> None:
     token = await node.register("omar")
     for attempt in range(30):
         assert (await _login(http, f"nobody{attempt}")).status_code == 401
-    _is_limited(await _login(http, "one-more"))
-    assert (await _login(http, "omar")).status_code == 200, "who has signed in from here before gets in"
+    _is_limited(await _login(http, "another"))
+    assert (await _login(http, "omar")).status_code == 200, "an account known at this address is not limited"
     assert (await http.get("/api/me", headers={"Authorization": f"Bearer {token}"})).status_code == 200
 
 
@@ -73,15 +73,15 @@ async def test_registrations_from_one_address_are_limited(http: httpx.AsyncClien
     async def register(username: str) -> httpx.Response:
         return await http.post("/api/register", json={"username": username, "password": PASSWORD})
 
-    made = [await register(f"user{number}") for number in range(20)]
-    assert {answer.status_code for answer in made} == {201}
-    _is_limited(await register("one-more"))
+    registered = [await register(f"user{number}") for number in range(20)]
+    assert {answer.status_code for answer in registered} == {201}
+    _is_limited(await register("another"))
     assert (await _login(http, "user0")).status_code == 200  # a limit of its own
-    assert (await _login(http, "one-more")).status_code == 401
+    assert (await _login(http, "another")).status_code == 401
 
 
-async def test_names_that_are_taken_are_tried_slowly(sqlite_url: str, tmp_path: Path) -> None:
-    """At `register` by a stranger, at `create` by a user: otherwise names of private topics could be found out."""
+async def test_attempts_to_take_existing_names_are_limited(sqlite_url: str, tmp_path: Path) -> None:
+    """By `register` and by `create`: repeated attempts would reveal the names of private topics."""
     limited = {"rate_limits": "on", "limit_conflicts": "3/hour"}
     async with (
         running_node(sqlite_url, tmp_path, **limited) as node,
@@ -95,7 +95,7 @@ async def test_names_that_are_taken_are_tried_slowly(sqlite_url: str, tmp_path: 
 
         assert (await create(omar, "secret", private=True)).status_code == 201
         assert (await create(omar, "news")).status_code == 201
-        for _ in range(5):  # what they may know anyway is not counted
+        for _ in range(5):  # conflicts with names that the caller can see are not counted
             assert (await create(diego, "news")).status_code == 409
             assert (await create(diego, "omar")).status_code == 409
             assert (await create(omar, "secret")).status_code == 409

@@ -38,10 +38,10 @@ async def _register(http: httpx.AsyncClient, username: str, password: str = PASS
         ("x", "x", "x"),
         ("x" * 32, "x" * 32, "x" * 32),
         ("é" * 32, "é" * 32, "é" * 32),
-        ("e\u0301" * 32, "é" * 32, "é" * 32),  # 32 once it is composed
+        ("e\u0301" * 32, "é" * 32, "é" * 32),  # 32 characters once composed
     ],
 )
-def test_a_username_is_kept_as_it_is_spelled_and_compared_in_its_mapped_form(typed: str, kept: str, key: str) -> None:
+def test_a_username_keeps_its_spelling_and_is_compared_in_its_mapped_form(typed: str, kept: str, key: str) -> None:
     assert names.username(typed) == kept
     assert names.username_key(typed) == names.username_key(kept) == key
 
@@ -77,7 +77,7 @@ def test_a_username_is_kept_as_it_is_spelled_and_compared_in_its_mapped_form(typ
         "x" * 33,
     ],
 )
-def test_what_the_profile_refuses_is_invalid(typed: str) -> None:
+def test_a_username_that_the_profile_refuses_is_invalid(typed: str) -> None:
     with pytest.raises(ActionError) as refused:
         names.username(typed)
     assert refused.value.code is ErrorCode.INVALID
@@ -86,7 +86,7 @@ def test_what_the_profile_refuses_is_invalid(typed: str) -> None:
 
 @settings(deadline=None)
 @given(st.text(max_size=40))
-def test_any_text_is_a_username_or_invalid_and_a_kept_one_maps_to_itself(typed: str) -> None:
+def test_any_text_is_invalid_or_a_username_that_maps_to_itself(typed: str) -> None:
     try:
         kept = names.username(typed)
     except ActionError as error:
@@ -107,7 +107,7 @@ def _kept(typed: str) -> str | None:
 
 
 def _mapped(typed: str) -> str | None:
-    """As the profile maps it that folds cases, if that is a username."""
+    """The name as UsernameCaseMapped maps it, if that is a username."""
     try:
         return _kept(_case_mapped.enforce(typed))
     except UnicodeEncodeError:
@@ -116,19 +116,19 @@ def _mapped(typed: str) -> str | None:
 
 @settings(deadline=None)
 @given(st.text(max_size=40) | st.text("aAéÉｱﾞＡİΣσς.'e\u0301\u212a", max_size=40))
-def test_a_user_is_found_by_the_key_of_their_name_and_by_no_name_that_is_refused(typed: str) -> None:
+def test_a_valid_name_finds_its_user_and_a_refused_name_finds_nobody(typed: str) -> None:
     looked_up, mapped = names.try_username_key(typed), _mapped(typed)
     if (kept := _kept(typed)) is not None:
         assert looked_up == names.username_key(kept) == mapped
     elif mapped is not None:
         assert looked_up == mapped
     else:
-        assert looked_up is None or _mapped(looked_up) != looked_up, "such a user could be there"
+        assert looked_up is None or _mapped(looked_up) != looked_up, "a user with this key could exist"
 
 
 @settings(deadline=None)
 @given(st.text(max_size=80))
-def test_any_text_is_a_topic_name_or_invalid_and_a_kept_one_is_kept(typed: str) -> None:
+def test_any_text_is_invalid_or_a_topic_name_that_maps_to_itself(typed: str) -> None:
     try:
         kept = names.topic_name(typed)
     except ActionError as error:
@@ -139,14 +139,14 @@ def test_any_text_is_a_topic_name_or_invalid_and_a_kept_one_is_kept(typed: str) 
     assert names.name_key(kept) == names.name_key(names.name_key(kept))
 
 
-async def test_an_account_is_the_same_one_however_its_name_is_cased_or_wide(http: httpx.AsyncClient) -> None:
-    made = await _register(http, "OMAR")
-    assert made.status_code == 201
-    assert made.json()["user"]["username"] == "OMAR"
+async def test_a_name_in_any_case_or_width_refers_to_the_same_account(http: httpx.AsyncClient) -> None:
+    registered = await _register(http, "OMAR")
+    assert registered.status_code == 201
+    assert registered.json()["user"]["username"] == "OMAR"
     for typed in ("omar", "Omar", "ＯＭＡＲ"):
-        again = await _register(http, typed)
-        assert again.status_code == 409
-        assert again.json()["code"] == "conflict"
+        repeated = await _register(http, typed)
+        assert repeated.status_code == 409
+        assert repeated.json()["code"] == "conflict"
         login = await http.post("/api/login", json={"username": typed, "password": PASSWORD})
         assert login.status_code == 200
         assert login.json()["user"]["username"] == "OMAR"
@@ -155,9 +155,7 @@ async def test_an_account_is_the_same_one_however_its_name_is_cased_or_wide(http
         assert profile.json()["username"] == "OMAR"
 
 
-async def test_a_user_cannot_take_a_topics_name_nor_a_topic_a_users(
-    server: RunningNode, http: httpx.AsyncClient
-) -> None:
+async def test_users_and_topics_cannot_take_each_others_names(server: RunningNode, http: httpx.AsyncClient) -> None:
     async with connected(server.url, await server.register("omar")) as omar:
         await omar.ask("create", topic_name="Noticias")
         await omar.ask("create", topic_name="Straße")
@@ -171,7 +169,7 @@ async def test_a_user_cannot_take_a_topics_name_nor_a_topic_a_users(
     assert (await _register(http, "noticia")).status_code == 201
 
 
-async def test_of_all_who_take_a_name_at_once_exactly_one_gets_it(
+async def test_one_of_several_concurrent_claims_to_a_name_succeeds(
     server: RunningNode, http: httpx.AsyncClient
 ) -> None:
     headers = {"Authorization": f"Bearer {await server.register('omar')}"}
@@ -181,10 +179,10 @@ async def test_of_all_who_take_a_name_at_once_exactly_one_gets_it(
 
     for turn in range(6):
         name = f"name{turn}"
-        takers = [_register(http, name), create(name.title()), _register(http, name.upper()), create(name)]
-        answers = await asyncio.gather(*(takers if turn % 2 else reversed(takers)))
+        claims = [_register(http, name), create(name.title()), _register(http, name.upper()), create(name)]
+        answers = await asyncio.gather(*(claims if turn % 2 else reversed(claims)))
         assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
-        # Whoever got it has it: it is a user or a topic, not both and not neither.
+        # The name belongs to a user or to a topic, never to both or neither.
         is_user = (await http.get(f"/api/users/{name}", headers=headers)).status_code == 200
         rooms = (await http.get("/api/rooms", headers=headers)).json()["rooms"]
         is_topic = any((room["topic_name"] or "").lower() == name for room in rooms)

@@ -33,7 +33,7 @@ async def _login(http: httpx.AsyncClient, password: str) -> int:
     return (await http.post("/api/login", json={"username": "omar", "password": password})).status_code
 
 
-async def test_another_password_withdraws_every_session_but_ones_own(
+async def test_changing_the_password_withdraws_every_other_session(
     server: RunningNode, http: httpx.AsyncClient
 ) -> None:
     own, other, unused = await server.register("omar"), await server.login("omar"), await server.login("omar")
@@ -57,8 +57,8 @@ async def test_another_password_withdraws_every_session_but_ones_own(
     assert (await _login(http, PASSWORD), await _login(http, NEW)) == (401, 200)
 
 
-async def test_guesses_of_ones_own_password_are_limited_by_session(sqlite_url: str, tmp_path: Path) -> None:
-    """Whoever holds a stolen token cannot guess the password with it, nor keep the owner from changing it."""
+async def test_guesses_of_the_own_password_are_limited_per_session(sqlite_url: str, tmp_path: Path) -> None:
+    """A thief with a stolen token can neither guess the password nor stop the owner from changing it."""
     async with running_node(sqlite_url, tmp_path, rate_limits="on", limit_logins="10/hour") as node:
         stolen, own = await node.register("omar"), await node.login("omar")
         async with connected(node.url, stolen) as thief, connected(node.url, own) as omar:
@@ -72,7 +72,7 @@ async def test_guesses_of_ones_own_password_are_limited_by_session(sqlite_url: s
             await _closed(thief)
 
 
-async def test_a_device_can_withdraw_the_session_of_another(server: RunningNode, http: httpx.AsyncClient) -> None:
+async def test_a_device_can_withdraw_another_devices_session(server: RunningNode, http: httpx.AsyncClient) -> None:
     first = await server.register("omar")
     agent = {"User-Agent": "Tidings für Omar\xad/1.0 " + "x" * 300}
     raw = {name: value.encode("latin-1") for name, value in agent.items()}
@@ -82,27 +82,29 @@ async def test_a_device_can_withdraw_the_session_of_another(server: RunningNode,
     async with (
         connected(server.url, first, device="laptop") as laptop,
         connected(server.url, second, device="phone") as phone,
-        connected(server.url, diego) as other,
+        connected(server.url, diego) as stranger,
     ):
-        mine = (await laptop.ask("get_sessions"))["sessions"]
-        assert [session["current"] for session in mine] == [False, True]
-        assert mine[0]["user_agent"].startswith("Tidings für Omar/1.0 xxx")
-        assert len(mine[0]["user_agent"]) <= 200
-        assert mine[1]["user_agent"].startswith("python-httpx/")
+        listed = (await laptop.ask("get_sessions"))["sessions"]
+        assert [session["current"] for session in listed] == [False, True]
+        assert listed[0]["user_agent"].startswith("Tidings für Omar/1.0 xxx")
+        assert len(listed[0]["user_agent"]) <= 200
+        assert listed[1]["user_agent"].startswith("python-httpx/")
         assert [session["current"] for session in (await phone.ask("get_sessions"))["sessions"]] == [True, False]
-        assert await _code(other, "revoke_session", session_id=mine[0]["session_id"]) == "not_found"
+        assert await _code(stranger, "revoke_session", session_id=listed[0]["session_id"]) == "not_found"
         await phone.ask("get_rooms")
 
-        assert await laptop.ask("revoke_session", session_id=mine[0]["session_id"]) == {}
+        assert await laptop.ask("revoke_session", session_id=listed[0]["session_id"]) == {}
         await _closed(phone)
         assert [await _status(http, token) for token in (first, second)] == [200, 401]
-        assert (await laptop.ask("get_sessions"))["sessions"] == mine[1:]
-        assert await _code(laptop, "revoke_session", session_id=mine[0]["session_id"]) == "not_found"
-        assert await laptop.ask("revoke_session", session_id=mine[1]["session_id"]) == {}, "also one's own"
+        assert (await laptop.ask("get_sessions"))["sessions"] == listed[1:]
+        assert await _code(laptop, "revoke_session", session_id=listed[0]["session_id"]) == "not_found"
+        assert await laptop.ask("revoke_session", session_id=listed[1]["session_id"]) == {}, (
+            "a session can revoke itself"
+        )
         await _closed(laptop)
 
 
-async def test_a_closed_account_lets_nobody_in_and_what_was_sent_stays(
+async def test_a_deactivated_account_cannot_sign_in_and_its_messages_remain(
     server: RunningNode, http: httpx.AsyncClient
 ) -> None:
     first, second = await server.register("omar"), await server.login("omar")
@@ -110,10 +112,10 @@ async def test_a_closed_account_lets_nobody_in_and_what_was_sent_stays(
     async with (
         connected(server.url, first, device="laptop") as laptop,
         connected(server.url, second, device="phone") as phone,
-        connected(server.url, diego) as other,
+        connected(server.url, diego) as stranger,
     ):
         await laptop.ask("create", topic_name="noticias")
-        await other.ask("subscribe", topic_name="noticias")
+        await stranger.ask("subscribe", topic_name="noticias")
         sent = await laptop.ask("message", topic_name="noticias", content="hola")
         assert await _code(laptop, "deactivate", password="wrong password") == "forbidden"
         assert await laptop.ask("deactivate", password=PASSWORD) == {}
@@ -122,5 +124,5 @@ async def test_a_closed_account_lets_nobody_in_and_what_was_sent_stays(
         assert await _login(http, PASSWORD) == 401
         taken = await http.post("/api/register", json={"username": "omar", "password": PASSWORD})
         assert taken.status_code == 409
-        (kept,) = (await other.ask("history", topic_name="noticias"))["messages"]
-        assert (kept["id"], kept["sender"], kept["content"]) == (sent["id"], "omar", "hola")
+        (message,) = (await stranger.ask("history", topic_name="noticias"))["messages"]
+        assert (message["id"], message["sender"], message["content"]) == (sent["id"], "omar", "hola")

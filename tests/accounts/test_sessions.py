@@ -35,7 +35,7 @@ async def _refusal(url: str, token: str) -> str:
 
 
 async def _closed(client: Client, reason: str) -> None:
-    """The connection is told why, and closes; and a stock client does not come back by itself."""
+    """The connection gets the reason, then closes; a stock client does not reconnect."""
     async with asyncio.timeout(DEADLINE_S):
         assert await client.event("closing") == {"reason": reason, "reconnect": False}
         await client.closed.wait()
@@ -60,26 +60,28 @@ async def test_register_login_me_refresh_and_logout_over_http(server: RunningNod
     assert refreshed.status_code == 200
     assert refreshed.json()["user"] == profile
     fresh = _bearer(refreshed.json()["token"])
-    assert (await http.get("/api/me", headers=headers)).status_code == 200  # the old one is good until its exp
+    assert (await http.get("/api/me", headers=headers)).status_code == 200  # the old token is valid until its exp
     assert (await http.get("/api/me", headers=fresh)).status_code == 200
 
-    gone = await http.post("/api/logout", headers=fresh)
-    assert (gone.status_code, gone.content) == (204, b"")
-    for token in (headers, fresh):  # of the same session, both
+    logout = await http.post("/api/logout", headers=fresh)
+    assert (logout.status_code, logout.content) == (204, b"")
+    for token in (headers, fresh):  # both belong to the same session
         for method, path in (("GET", "/api/me"), ("POST", "/api/refresh"), ("POST", "/api/logout")):
             answer = await http.request(method, path, headers=token)
             assert (answer.status_code, answer.json()["code"]) == (401, "token_revoked")
     assert (await http.get("/api/me", headers=_bearer(registered.json()["token"]))).status_code == 200
 
 
-async def test_a_profile_tells_who_is_online_and_since_when_not(server: RunningNode, http: httpx.AsyncClient) -> None:
+async def test_a_profile_shows_whether_its_user_is_online_or_when_last_seen(
+    server: RunningNode, http: httpx.AsyncClient
+) -> None:
     headers = _bearer(await server.register("omar"))
     token = await server.register("diego")
     async with connected(server.url, token):
         assert (await http.get("/api/users/diego", headers=headers)).json()["online"] is True
     async with asyncio.timeout(30):
         while (profile := (await http.get("/api/users/diego", headers=headers)).json())["last_seen"] is None:
-            pass  # each look is a round trip; it is written behind the closing of the connection
+            pass  # each query is a round trip; `last_seen` is written after the connection has closed
     assert profile["online"] is False
     for unknown in ("nobody", "two words", "x" * 100, "%E2%80%AE"):
         answer = await http.get(f"/api/users/{unknown}", headers=headers)
@@ -117,22 +119,22 @@ async def test_logging_out_closes_the_sessions_connections_and_no_others(
 
 
 async def _short(server: RunningNode, username: str, seconds: int) -> str:
-    """A token that is good for between one second less and that many."""
+    """A token that expires in `seconds`, or up to a second earlier."""
     auth = server.node.auth
     token, _ = await auth.sign_in(await auth.user(username), seconds * 1000)
     return token
 
 
-async def test_a_connection_closes_when_its_token_expires_unless_a_fresh_one_is_brought(server: RunningNode) -> None:
+async def test_a_connection_closes_at_its_tokens_expiry_unless_it_authenticates_again(server: RunningNode) -> None:
     fresh = await server.register("omar")
-    token = await _short(server, "omar", 6)
-    async with connected(server.url, token, device="laptop") as left, connected(server.url, token) as kept:
-        brought = await kept.ask("authenticate", token=fresh)
-        assert brought.keys() == {"token_expires_at"}
-        assert brought["token_expires_at"] > left.of("ready")[0]["token_expires_at"]
-        await _closed(left, "token_expired")
+    token = await _short(server, "omar", 10)
+    async with connected(server.url, token, device="laptop") as expiring, connected(server.url, token) as kept:
+        answer = await kept.ask("authenticate", token=fresh)
+        assert answer.keys() == {"token_expires_at"}
+        assert answer["token_expires_at"] > expiring.of("ready")[0]["token_expires_at"]
+        await _closed(expiring, "token_expired")
         assert await _refusal(server.url, token) == "token_expired"
-        # It has outlived its first token, on this connection.
+        # The connection has outlived its first token.
         await kept.ask("create", topic_name="noticias")
         assert not kept.closed.is_set()
         assert kept.of("closing") == []
@@ -140,18 +142,18 @@ async def test_a_connection_closes_when_its_token_expires_unless_a_fresh_one_is_
 
 async def test_a_refreshed_token_keeps_a_connection_open(server: RunningNode, http: httpx.AsyncClient) -> None:
     await server.register("omar")
-    token = await _short(server, "omar", 6)
-    async with connected(server.url, token, device="laptop") as left, connected(server.url, token) as kept:
+    token = await _short(server, "omar", 10)
+    async with connected(server.url, token, device="laptop") as expiring, connected(server.url, token) as kept:
         refreshed = await http.post("/api/refresh", headers=_bearer(token))
         answer = await kept.ask("authenticate", token=refreshed.json()["token"])
         assert answer["token_expires_at"] == refreshed.json()["expires_at"]
-        await _closed(left, "token_expired")
+        await _closed(expiring, "token_expired")
         await kept.ask("get_rooms")
 
 
 async def test_a_shorter_token_closes_the_connection_sooner(lite: RunningNode) -> None:
     async with connected(lite.url, await lite.register("omar")) as omar:
-        await omar.ask("authenticate", token=await _short(lite, "omar", 6))
+        await omar.ask("authenticate", token=await _short(lite, "omar", 10))
         await _closed(omar, "token_expired")
 
 
@@ -179,7 +181,7 @@ async def test_authenticate_refuses_other_users_and_bad_tokens_and_changes_nothi
         assert not omar.closed.is_set()
 
 
-async def test_a_connection_belongs_to_the_session_whose_token_it_brought_last(
+async def test_a_connection_belongs_to_the_session_of_its_latest_token(
     server: RunningNode, http: httpx.AsyncClient
 ) -> None:
     first, second = await server.register("omar"), await server.login("omar")
@@ -194,26 +196,26 @@ async def test_a_connection_belongs_to_the_session_whose_token_it_brought_last(
 
 @pytest.fixture
 async def watchful(database_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
-    """A node that looks for withdrawn sessions every 50 ms."""
+    """A node that checks for withdrawn sessions every 50 ms."""
     async with running_node(database_url, tmp_path, options={"session_check_s": 0.05}) as node:
         yield node
 
 
-async def test_a_session_withdrawn_in_the_database_alone_loses_its_connections(watchful: RunningNode) -> None:
-    """As another process does it: this node is told nothing."""
+async def test_a_session_withdrawn_by_another_process_loses_its_connections(watchful: RunningNode) -> None:
+    """This node gets no notice of it."""
     token, other = await watchful.register("omar"), await watchful.login("omar")
     principal = await watchful.node.auth.authenticate(token)
-    async with connected(watchful.url, token) as gone, connected(watchful.url, other, device="phone") as kept:
+    async with connected(watchful.url, token) as revoked, connected(watchful.url, other, device="phone") as kept:
         await watchful.node.database.write(
             lambda conn: users.revoke_session(conn, principal.session_key, now_ms()),
         )
-        await _closed(gone, "token_revoked")
+        await _closed(revoked, "token_revoked")
         assert await _refusal(watchful.url, token) == "token_revoked"
         await kept.ask("get_rooms")
         assert not kept.closed.is_set()
 
 
-async def test_a_user_disabled_in_the_database_alone_is_shut_out_of_everything(watchful: RunningNode) -> None:
+async def test_a_user_disabled_by_another_process_loses_all_access(watchful: RunningNode) -> None:
     token, other = await watchful.register("omar"), await watchful.login("omar")
     diego = await watchful.register("diego")
     user = await watchful.node.auth.user("omar")
@@ -237,7 +239,7 @@ async def test_a_user_disabled_in_the_database_alone_is_shut_out_of_everything(w
         assert not bystander.closed.is_set()
 
 
-async def test_what_a_node_forgets_when_it_restarts_sessions_are_not(server: RunningNode) -> None:
+async def test_sessions_and_their_withdrawal_survive_a_restart(server: RunningNode) -> None:
     token, withdrawn = await server.register("omar"), await server.login("omar")
     async with connected(server.url, withdrawn) as omar:
         await omar.ask("logout")
@@ -253,7 +255,7 @@ DAY_MS = 86_400_000
 
 
 async def _began(server: RunningNode, token: str, days_ago: float) -> int:
-    """Let a token's session have begun then; returns when that was (ms)."""
+    """Backdate the session of a token; returns its new beginning (ms)."""
     principal = await server.node.auth.authenticate(token)
     begun = now_ms() - round(days_ago * DAY_MS)
     change = update(sessions).where(sessions.c.id == principal.session_key).values(created_at=begun)
@@ -261,7 +263,7 @@ async def _began(server: RunningNode, token: str, days_ago: float) -> int:
     return begun
 
 
-async def test_a_session_ends_after_its_longest_life_however_often_it_is_refreshed(
+async def test_a_session_ends_at_its_maximum_age_however_often_it_is_refreshed(
     database_url: str, tmp_path: Path
 ) -> None:
     async with running_node(database_url, tmp_path, session_days=30) as node:
@@ -269,9 +271,9 @@ async def test_a_session_ends_after_its_longest_life_however_often_it_is_refresh
         auth, principal = node.node.auth, await node.node.auth.authenticate(token)
 
         async def refreshed(days_ago: float) -> tuple[int, int]:
-            """When the session began, and until when its fresh token is good."""
+            """Refresh a session of that age; returns its beginning and the expiry of the fresh token."""
             begun = await _began(node, token, days_ago)
-            # A session that is so old had a token that has ended by now.
+            # The last token of so old a session has expired.
             change = update(sessions).where(sessions.c.id == principal.session_key).values(expires_at=begun)
             await node.node.database.write(lambda conn: conn.execute(change))
             fresh, expires_at = await auth.refresh(principal)
@@ -286,7 +288,7 @@ async def test_a_session_ends_after_its_longest_life_however_often_it_is_refresh
 
 
 @pytest.mark.parametrize("days", [0, 30])
-async def test_a_session_until_logout_has_the_longest_life_too(database_url: str, tmp_path: Path, days: int) -> None:
+async def test_a_lasting_session_has_the_maximum_age_too(database_url: str, tmp_path: Path, days: int) -> None:
     async with running_node(database_url, tmp_path, session_days=days) as node:
         await node.register("omar")
         auth, before = node.node.auth, now_ms()
@@ -298,22 +300,21 @@ async def test_a_session_until_logout_has_the_longest_life_too(database_url: str
             assert before + days * DAY_MS - 1000 <= expires_at <= now_ms() + days * DAY_MS
 
 
-async def test_sessions_tell_when_they_were_last_used_and_which_are_connected(watchful: RunningNode) -> None:
+async def test_sessions_show_their_last_use_and_whether_they_are_connected(watchful: RunningNode) -> None:
     first, second = await watchful.register("omar"), await watchful.login("omar")
     days_ago = [await _began(watchful, token, 3) for token in (first, second)]
     async with httpx.AsyncClient(base_url=watchful.url) as http:
 
-        async def seen() -> list[dict[str, Any]]:
-            found: list[dict[str, Any]] = (await http.get("/api/sessions", headers=_bearer(second))).json()[
-                "sessions"
-            ]
-            return found
+        async def listed() -> list[dict[str, Any]]:
+            answer = await http.get("/api/sessions", headers=_bearer(second))
+            sessions_shown: list[dict[str, Any]] = answer.json()["sessions"]
+            return sessions_shown
 
         async with connected(watchful.url, second, device="phone"), asyncio.timeout(DEADLINE_S):
-            while (found := await seen())[0]["last_used_at"] == found[0]["created_at"]:
-                pass  # each look is a round trip; it is noted soon after
-        assert [one["current"] for one in found] == [True, False]
-        assert [one["online"] for one in found] == [True, False]
-        used = [datetime.fromisoformat(one["last_used_at"]).timestamp() * 1000 for one in found]
+            while (shown := await listed())[0]["last_used_at"] == shown[0]["created_at"]:
+                pass  # each query is a round trip; the use is recorded in the background
+        assert [session["current"] for session in shown] == [True, False]
+        assert [session["online"] for session in shown] == [True, False]
+        used = [datetime.fromisoformat(session["last_used_at"]).timestamp() * 1000 for session in shown]
         assert abs(used[0] - now_ms()) < 60_000
         assert abs(used[1] - days_ago[0]) < 60_000

@@ -1,4 +1,4 @@
-"""A username is shown as registered, and found in any case."""
+"""A username is shown as registered, and listed in any case."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from tests.support.node import PASSWORD, RunningNode
 BRIAN, EDER = "BrianYork", "EderLópez"
 
 
-def _spelled_otherwise(told: str) -> list[str]:
-    """Names that are not spelled as they were registered; what users wrote is left out."""
-    told = re.sub(r'"(content|text)": "[^"]*"', "", told)
-    return [found for found in re.findall("brianyork|ederlópez", told, re.IGNORECASE) if found not in (BRIAN, EDER)]
+def _spelled_otherwise(text: str) -> list[str]:
+    """Usernames in another spelling than the registered one; contents of messages are ignored."""
+    text = re.sub(r'"(content|text)": "[^"]*"', "", text)
+    return [name for name in re.findall("brianyork|ederlópez", text, re.IGNORECASE) if name not in (BRIAN, EDER)]
 
 
-async def test_every_answer_and_event_has_the_spelling_that_was_registered(server: RunningNode) -> None:
+async def test_every_answer_and_event_uses_the_registered_spelling(server: RunningNode) -> None:
     tokens = {name: await server.register(name) for name in (BRIAN, EDER)}
-    said: list[object] = []
+    answers: list[object] = []
 
     async def ask(client: Client, action: str, **fields: object) -> dict[str, Any]:
         answer = await client.ask(action, **fields)
-        said.append((action, answer))
+        answers.append((action, answer))
         return answer
 
-    async with connected(server.url, tokens[BRIAN]) as brian, AsyncExitStack() as later:
+    async with connected(server.url, tokens[BRIAN]) as brian, AsyncExitStack() as stack:
         await ask(brian, "create", topic_name="cave", is_private=True)
         await ask(brian, "invite", topic_name="cave", username="EDERLÓPEZ")
-        eder = await later.enter_async_context(connected(server.url, tokens[EDER]))
+        eder = await stack.enter_async_context(connected(server.url, tokens[EDER]))
         await brian.event("presence", lambda presence: presence["online"])
         sent = await ask(brian, "message", topic_name="cave", content="hello @ederlópez and @EDERLÓPEZ, @BRIANYORK's")
         assert sent["mentions"] == [EDER, BRIAN]
@@ -55,7 +55,7 @@ async def test_every_answer_and_event_has_the_spelling_that_was_registered(serve
         await ask(brian, "mute", topic_name="cave", username="ederLÓPEZ", duration=60)
         for action in ("get_members", "get_receipts", "history", "get_bans"):
             await ask(brian, action, topic_name="cave")
-        assert [one["username"] for one in (await brian.ask("get_members", topic_name="cave"))["members"]] == [
+        assert [m["username"] for m in (await brian.ask("get_members", topic_name="cave"))["members"]] == [
             BRIAN,
             EDER,
         ]
@@ -73,17 +73,15 @@ async def test_every_answer_and_event_has_the_spelling_that_was_registered(serve
         assert {"ready", "message", "reaction", "member", "typing", "receipt", "presence"} <= {
             name for name, _ in events
         }
-    for one in [*said, *events]:
-        assert not _spelled_otherwise(json.dumps(one, ensure_ascii=False)), one
+    for sent_to_client in [*answers, *events]:
+        assert not _spelled_otherwise(json.dumps(sent_to_client, ensure_ascii=False)), sent_to_client
 
 
-async def test_rest_and_the_token_have_the_spelling_that_was_registered(
-    server: RunningNode, http: httpx.AsyncClient
-) -> None:
+async def test_rest_and_tokens_use_the_registered_spelling(server: RunningNode, http: httpx.AsyncClient) -> None:
     await server.register(EDER)
-    made = await http.post("/api/register", json={"username": BRIAN, "password": PASSWORD})
+    registered = await http.post("/api/register", json={"username": BRIAN, "password": PASSWORD})
     login = await http.post("/api/login", json={"username": "brianYORK", "password": PASSWORD})
-    for answer in (made, login):
+    for answer in (registered, login):
         assert answer.json()["user"]["username"] == BRIAN
         token = answer.json()["token"]
         assert jwt.decode(token, options={"verify_signature": False})["sub"] == BRIAN
@@ -99,8 +97,8 @@ async def test_rest_and_the_token_have_the_spelling_that_was_registered(
 
 
 @pytest.mark.parametrize("subject", ["brianyork", "BRIANYORK", "BrianYork"])
-async def test_a_token_is_good_however_its_subject_is_cased(server: RunningNode, subject: str) -> None:
-    """Tokens of versions that mapped usernames to lower case have it so."""
+async def test_a_token_is_valid_whatever_the_case_of_its_subject(server: RunningNode, subject: str) -> None:
+    """Earlier versions issued tokens whose subject is in lower case."""
     claims = jwt.decode(await server.register(BRIAN), options={"verify_signature": False})
     signer = Tokens(b"a key for tests only, of 32 bytes and more")
     token = signer.make(subject, claims["sid"], claims["iat"] * 1000, claims["exp"] * 1000)
@@ -108,34 +106,34 @@ async def test_a_token_is_good_however_its_subject_is_cased(server: RunningNode,
         assert brian.of("ready")[0]["username"] == BRIAN
 
 
-async def test_members_come_in_the_order_of_their_names_however_these_are_cased(server: RunningNode) -> None:
+async def test_members_are_listed_by_name_regardless_of_case(server: RunningNode) -> None:
     spelled = ["adam", "Berta", "cleo", "DORA", "emil"]
     tokens = {name: await server.register(name) for name in reversed(spelled)}
     async with connected(server.url, tokens["cleo"]) as cleo:
         await cleo.ask("create", topic_name="square")
         for name in spelled:
             if name != "cleo":
-                async with connected(server.url, tokens[name]) as other:
-                    await other.ask("subscribe", topic_name="square")
-        found: list[str] = []
+                async with connected(server.url, tokens[name]) as member:
+                    await member.ask("subscribe", topic_name="square")
+        listed: list[str] = []
         after: dict[str, str] = {}
         while True:
             page = await cleo.ask("get_members", topic_name="square", limit=2, **after)
-            found += [member["username"] for member in page["members"]]
+            listed += [member["username"] for member in page["members"]]
             if page["next"] is None:
                 break
             after = {"after": page["next"]}
-        assert found == spelled
+        assert listed == spelled
 
 
-async def test_of_two_concurrent_spellings_of_a_name_one_is_registered(
+async def test_only_one_of_several_concurrent_spellings_of_a_name_is_registered(
     server: RunningNode, http: httpx.AsyncClient
 ) -> None:
     for _ in range(5):
         name = f"user{secrets.token_hex(4)}"
-        takers = [
+        registrations = [
             http.post("/api/register", json={"username": typed, "password": PASSWORD})
             for typed in (name, name.upper(), name.title())
         ]
-        answers = await asyncio.gather(*takers)
+        answers = await asyncio.gather(*registrations)
         assert sorted(answer.status_code for answer in answers) == [201, 409, 409]

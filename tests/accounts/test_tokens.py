@@ -29,7 +29,7 @@ def _signed(claims: Claims, algorithm: str = "HS256", key: str = KEY) -> str:
 
 
 def _forged(claims: Claims, header: dict[str, Any], digest: str | None = "sha256") -> str:
-    """A token as an attacker makes it, with a header and a signature of their choice."""
+    """A token with a header and a signature of the attacker's choice."""
 
     def part(raw: bytes) -> bytes:
         return base64.urlsafe_b64encode(raw).rstrip(b"=")
@@ -40,7 +40,7 @@ def _forged(claims: Claims, header: dict[str, Any], digest: str | None = "sha256
 
 
 async def _code(http: httpx.AsyncClient, token: str) -> str:
-    """How a token is answered: over REST."""
+    """The error code with which REST answers a token, or "ok"."""
     answer = await http.get("/api/me", headers={"Authorization": f"Bearer {token}"})
     if answer.status_code == 200:
         return "ok"
@@ -52,19 +52,19 @@ async def _code(http: httpx.AsyncClient, token: str) -> str:
 
 async def test_a_token_has_exactly_the_claims_of_the_contract(lite: RunningNode) -> None:
     token = await lite.register("Omar")
-    again = await lite.login("omar")
+    second = await lite.login("omar")
     claims = jwt.decode(token, KEY, ["HS256"], audience="tidings")
     assert claims.keys() == {"sub", "sid", "iat", "exp", "iss", "aud"}
     assert claims["sub"] == "Omar"
     assert claims["iss"] == claims["aud"] == "tidings"
-    assert claims["exp"] - claims["iat"] in (DAY_S, DAY_S - 1)  # a whole second each
+    assert claims["exp"] - claims["iat"] in (DAY_S, DAY_S - 1)  # both are whole seconds
     assert abs(claims["iat"] - time.time()) < 30
     assert isinstance(claims["sid"], str)
-    assert claims["sid"] != jwt.decode(again, KEY, ["HS256"], audience="tidings")["sid"]
+    assert claims["sid"] != jwt.decode(second, KEY, ["HS256"], audience="tidings")["sid"]
     assert jwt.get_unverified_header(token)["alg"] == "HS256"
 
 
-async def test_the_expiry_that_is_answered_is_the_tokens(lite: RunningNode) -> None:
+async def test_login_answers_the_expiry_of_its_token(lite: RunningNode) -> None:
     await lite.register("omar")
     async with httpx.AsyncClient(base_url=lite.url) as http:
         login = (await http.post("/api/login", json={"username": "omar", "password": "correct horse"})).json()
@@ -116,17 +116,17 @@ async def claims(lite: RunningNode) -> Claims:
     return jwt.decode(await lite.register("omar"), KEY, ["HS256"], audience="tidings")
 
 
-async def test_every_token_that_is_not_as_issued_is_refused(lite: RunningNode, claims: Claims) -> None:
-    got: dict[str, str] = {}
+async def test_every_altered_token_is_refused(lite: RunningNode, claims: Claims) -> None:
+    codes: dict[str, str] = {}
     async with httpx.AsyncClient(base_url=lite.url) as http:
         for name, tamper in TAMPERED.items():
             token = tamper(dict(claims)).encode("latin-1")
             answer = await http.get("/api/me", headers={b"Authorization": b"Bearer " + token})
-            got[name] = "ok" if answer.status_code == 200 else answer.json()["code"]
-    assert got == dict.fromkeys(TAMPERED, "unauthenticated") | {"as issued": "ok"}
+            codes[name] = "ok" if answer.status_code == 200 else answer.json()["code"]
+    assert codes == dict.fromkeys(TAMPERED, "unauthenticated") | {"as issued": "ok"}
 
 
-async def test_a_connection_with_a_bad_token_is_refused_with_the_same_error(
+async def test_a_connection_with_an_altered_token_is_refused_as_unauthenticated(
     lite: RunningNode, claims: Claims
 ) -> None:
     for name in ("alg none", "alg HS512", "another key", "no sid", "not a token", "not ASCII", "long"):
@@ -137,7 +137,7 @@ async def test_a_connection_with_a_bad_token_is_refused_with_the_same_error(
         await client.close()
 
 
-async def test_expired_withdrawn_and_wrong_tokens_are_told_apart(
+async def test_expired_withdrawn_and_wrong_tokens_have_different_error_codes(
     server: RunningNode, http: httpx.AsyncClient
 ) -> None:
     auth = server.node.auth
@@ -151,33 +151,33 @@ async def test_expired_withdrawn_and_wrong_tokens_are_told_apart(
     assert await _code(http, expired) == "token_expired"
     assert await _code(http, withdrawn) == "token_revoked"
     assert await _code(http, "wrong") == "unauthenticated"
-    # An expired token that was tampered with is not confirmed to have been one.
+    # The answer to an altered token does not reveal that it has expired.
     assert await _code(http, Tokens(b"another key of 32 bytes and more").make("omar", "x", 0, 0)) == "unauthenticated"
 
 
-async def test_a_user_with_a_valid_session_is_signed_in_connected_or_not(server: RunningNode) -> None:
+async def test_a_user_with_a_valid_session_is_signed_in_even_without_a_connection(server: RunningNode) -> None:
     auth = server.node.auth
-    asks = await auth.authenticate(await server.register("diego"))
+    diego = await auth.authenticate(await server.register("diego"))
     token = await server.register("omar")
     user = await auth.user("omar")
-    assert await auth.is_signed_in("omar", to=asks)
+    assert await auth.is_signed_in("omar", to=diego)
     await auth.logout(await auth.authenticate(token))
-    assert not await auth.is_signed_in("omar", to=asks)
-    await auth.sign_in(user, -1000)  # has expired
-    assert not await auth.is_signed_in("omar", to=asks)
+    assert not await auth.is_signed_in("omar", to=diego)
+    await auth.sign_in(user, -1000)  # already expired
+    assert not await auth.is_signed_in("omar", to=diego)
     await auth.sign_in(user)
-    assert await auth.is_signed_in("omar", to=asks)
+    assert await auth.is_signed_in("omar", to=diego)
     await auth.set_disabled(user, True)
-    assert not await auth.is_signed_in("omar", to=asks)
-    assert not await auth.is_signed_in("nobody", to=asks)
+    assert not await auth.is_signed_in("omar", to=diego)
+    assert not await auth.is_signed_in("nobody", to=diego)
 
 
-async def test_a_session_that_lasts_until_logout_ends_with_the_others_of_its_kind(server: RunningNode) -> None:
+async def test_logging_out_of_a_lasting_session_ends_all_lasting_sessions(server: RunningNode) -> None:
     auth = server.node.auth
     ordinary = await server.register("omar")
     user = await auth.user("omar")
     lasting = [(await auth.sign_in(user, until_logout=True))[0] for _ in range(2)]
-    await auth.logout(await auth.authenticate(ordinary))  # of its own session alone
+    await auth.logout(await auth.authenticate(ordinary))  # ends only its own session
     ordinary = await server.login("omar")
     principals = [await auth.authenticate(token) for token in lasting]
     withdrawn = await auth.logout(principals[0])
@@ -188,12 +188,14 @@ async def test_a_session_that_lasts_until_logout_ends_with_the_others_of_its_kin
     await auth.authenticate(ordinary)
 
 
-async def test_only_a_bearer_token_is_taken(lite: RunningNode) -> None:
+async def test_a_token_is_accepted_only_as_a_bearer_token(lite: RunningNode) -> None:
     token = await lite.register("omar")
     async with httpx.AsyncClient(base_url=lite.url, cookies={"token": token}) as http:
         for header in (None, "", "Bearer", "Basic b21hcjpvbWFy", token, f"Token {token}"):
             headers = {} if header is None else {"Authorization": header}
             answer = await http.get(f"/api/me?token={token}", headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), header
-        ok = await http.get("/api/me", headers={"Authorization": f"bEARER {token}"})  # RFC 9110: of any case
+        ok = await http.get(
+            "/api/me", headers={"Authorization": f"bEARER {token}"}
+        )  # RFC 9110: the scheme is case-insensitive
         assert ok.status_code == 200

@@ -1,4 +1,4 @@
-"""Every door that takes a token, and what it says to one."""
+"""Every gateway that accepts a token, and how it refuses a wrong one."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def _frame(socket: ClientConnection) -> Any:
 
 
 def _by_address(path: str, *, speaks: bool) -> Door:
-    """The token stands in the address; `speaks`: the server says something when it is good."""
+    """The token is in the address; `speaks`: the server greets the owner of a valid one with `ready`."""
 
     async def ask(url: str, token: str) -> str:
         try:
@@ -113,4 +113,4 @@ DOORS: dict[str, tuple[Door, str]] = {
     "/echo_ws?token=": (_by_address("/echo_ws?token={}", speaks=False), "401"),
     "/pub_ws?token=": (_by_address("/pub_ws?token={}", speaks=False), "401"),
 }
-"""Each door, and what it says to a token that is not one."""
+"""Each gateway, and its answer to a malformed token."""

@@ -20,22 +20,22 @@ async def _room(people: People) -> str:
     return room_id
 
 
-async def test_an_edit_replaces_the_content_everywhere_and_is_an_entry_of_its_own(people: People) -> None:
+async def test_an_edit_replaces_the_content_everywhere_and_appends_an_entry(people: People) -> None:
     room_id = await _room(people)
     sent = await people.omar.ask("message", room_id=room_id, content="uno", client_id="c1")
     edited = await people.omar.ask("edit", message_id=sent["id"], content="dos")
     assert edited == sent | {"content": "dos", "edited_at": edited["edited_at"]}
     assert edited["edited_at"] is not None
-    told = await people.diego.event("message_edited")
-    assert told == {"room_id": room_id, "seq": 2, "message": edited | {"client_id": None}}
+    event = await people.diego.event("message_edited")
+    assert event == {"room_id": room_id, "seq": 2, "message": edited | {"client_id": None}}
     assert await people.omar.event("message_edited") == {"room_id": room_id, "seq": 2, "message": edited}
     history = await people.diego.ask("history", room_id=room_id)
     assert history["messages"] == [edited | {"client_id": None}]
-    again = await people.omar.ask("message", room_id=room_id, content="uno", client_id="c1")
-    assert again == edited, "the retry gets the message that there is"
+    retried = await people.omar.ask("message", room_id=room_id, content="uno", client_id="c1")
+    assert retried == edited, "a retry is answered with the current message"
 
 
-async def test_the_same_content_again_is_no_change(people: People) -> None:
+async def test_an_edit_without_a_change_appends_no_entry(people: People) -> None:
     room_id = await _room(people)
     sent = await people.omar.ask("message", room_id=room_id, content="uno")
     assert await people.omar.ask("edit", message_id=sent["id"], content="uno") == sent
@@ -43,7 +43,7 @@ async def test_the_same_content_again_is_no_change(people: People) -> None:
     assert room["last_seq"] == 1
 
 
-async def test_only_who_wrote_a_message_edits_it(people: People) -> None:
+async def test_only_the_author_can_edit_a_message(people: People) -> None:
     room_id = await _room(people)
     sent = await people.diego.ask("message", room_id=room_id, content="uno")
     assert await code(people.omar, "edit", message_id=sent["id"], content="dos") == "forbidden"
@@ -51,31 +51,31 @@ async def test_only_who_wrote_a_message_edits_it(people: People) -> None:
     assert await code(people.omar, "edit", message_id="none", content="dos") == "not_found"
 
 
-async def test_a_deleted_message_leaves_a_tombstone_and_its_content_is_nowhere(people: People) -> None:
+async def test_a_deleted_message_leaves_a_tombstone_without_content(people: People) -> None:
     room_id = await _room(people)
     sent = await people.omar.ask("message", room_id=room_id, content="xyzzy-secret @diego", client_id="c1")
     await people.diego.ask("react", message_id=sent["id"], emoji="👍")
     assert await people.omar.ask("delete", message_id=sent["id"]) == {}
-    told = (await people.diego.event("message_deleted"))["message"]
-    gone = sent | {"content": "", "deleted": True, "mentions": [], "reactions": {}, "client_id": None}
-    assert told == gone
-    assert (await people.diego.ask("history", room_id=room_id))["messages"] == [gone]
-    assert await people.omar.ask("delete", message_id=sent["id"]) == {}, "again is no change"
+    published = (await people.diego.event("message_deleted"))["message"]
+    tombstone = sent | {"content": "", "deleted": True, "mentions": [], "reactions": {}, "client_id": None}
+    assert published == tombstone
+    assert (await people.diego.ask("history", room_id=room_id))["messages"] == [tombstone]
+    assert await people.omar.ask("delete", message_id=sent["id"]) == {}, "deleting again changes nothing"
     assert await code(people.omar, "edit", message_id=sent["id"], content="back") == "not_found"
     assert await code(people.omar, "react", message_id=sent["id"], emoji="👍") == "not_found"
     assert (await people.omar.ask("message", room_id=room_id, content="x", client_id="c1"))["deleted"]
 
-    def everything(conn: Connection) -> str:
+    def entries(conn: Connection) -> str:
         return str(conn.execute(text("SELECT * FROM entry")).all())
 
-    assert "xyzzy" not in await people.server.node.database.read(everything)
+    assert "xyzzy" not in await people.server.node.database.read(entries)
 
 
 def _files_with(folder: Path, content: bytes) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.is_file() and content in path.read_bytes()]
 
 
-async def test_what_was_deleted_or_replaced_is_not_in_the_file_either(sqlite_url: str, tmp_path: Path) -> None:
+async def test_deleted_and_replaced_content_is_not_in_the_database_file(sqlite_url: str, tmp_path: Path) -> None:
     async with running_node(sqlite_url, tmp_path) as node, connected(node.url, await node.register("omar")) as omar:
         await omar.ask("create", topic_name="noticias")
         for n in range(40):
@@ -84,12 +84,12 @@ async def test_what_was_deleted_or_replaced_is_not_in_the_file_either(sqlite_url
         edited = await omar.ask("message", topic_name="noticias", content="xyzzy-edited " * 300)
         await omar.ask("delete", message_id=deleted["id"])
         await omar.ask("edit", message_id=edited["id"], content="short")
-        await node.node.indexer.caught_up()  # it may know the words for a minute more
+        await node.node.indexer.caught_up()  # otherwise the index may hold the words for another minute
     assert _files_with(tmp_path, b"filler 7")
     assert _files_with(tmp_path, b"xyzzy") == []
 
 
-async def test_a_moderator_deletes_what_others_wrote_and_a_member_does_not(people: People) -> None:
+async def test_a_moderator_can_delete_messages_of_others_and_a_member_cannot(people: People) -> None:
     room_id = await _room(people)
     by_omar = await people.omar.ask("message", room_id=room_id, content="uno")
     by_diego = await people.diego.ask("message", room_id=room_id, content="dos")
@@ -97,7 +97,7 @@ async def test_a_moderator_deletes_what_others_wrote_and_a_member_does_not(peopl
     assert await people.omar.ask("delete", message_id=by_diego["id"]) == {}
 
 
-async def test_a_reaction_is_there_once_until_it_is_taken_off(people: People) -> None:
+async def test_a_users_reaction_counts_once_until_it_is_removed(people: People) -> None:
     room_id = await _room(people)
     sent = await people.omar.ask("message", room_id=room_id, content="uno", client_id="c1")
     for _ in range(2):
@@ -105,13 +105,13 @@ async def test_a_reaction_is_there_once_until_it_is_taken_off(people: People) ->
         assert answer["reactions"] == {"👍": ["diego"]}
         assert answer["client_id"] is None
     await people.omar.ask("react", message_id=sent["id"], emoji="👍")
-    told = await people.omar.event("reaction", lambda e: e["message"]["reactions"] == {"👍": ["diego", "omar"]})
-    assert told["seq"] == 3
-    assert told["message"]["client_id"] == "c1", "it goes to who sent the message"
+    event = await people.omar.event("reaction", lambda e: e["message"]["reactions"] == {"👍": ["diego", "omar"]})
+    assert event["seq"] == 3
+    assert event["message"]["client_id"] == "c1", "the author sees the client_id"
     for _ in range(2):
         await people.diego.ask("react", message_id=sent["id"], emoji="👍", remove=True)
-    left = await people.omar.ask("react", message_id=sent["id"], emoji="👍", remove=True)
-    assert left["reactions"] == {}
+    last = await people.omar.ask("react", message_id=sent["id"], emoji="👍", remove=True)
+    assert last["reactions"] == {}
     await people.diego.event("reaction", lambda e: e["seq"] == 5)
     assert [e["seq"] for e in people.diego.of("reaction")] == [2, 3, 4, 5]
     for bad in ("", "a b", "x" * 33, "\n", "\u202e"):
@@ -124,11 +124,11 @@ async def test_reactions_to_one_message_are_bounded(people: People) -> None:
     for at in range(64):
         await people.omar.ask("react", message_id=sent["id"], emoji=f"e{at}")
     with pytest.raises(Refused) as refused:
-        await people.omar.ask("react", message_id=sent["id"], emoji="one-more")
+        await people.omar.ask("react", message_id=sent["id"], emoji="another")
     assert (refused.value.code, refused.value.details) == ("too_large", {"limit": 64})
 
 
-async def test_whoever_was_away_converges_by_replay(people: People) -> None:
+async def test_a_replay_brings_an_offline_device_to_the_current_state(people: People) -> None:
     room_id = await _room(people)
     first = await people.omar.ask("message", room_id=room_id, content="uno")
     second = await people.omar.ask("message", room_id=room_id, content="dos")
@@ -147,11 +147,11 @@ async def test_whoever_was_away_converges_by_replay(people: People) -> None:
                 held[payload["message"]["id"]] = payload["message"]
         fresh = (await diego.ask("history", room_id=room_id))["messages"]
         assert sorted(held.values(), key=lambda m: m["seq"]) == fresh
-        seqs = [p["seq"] for n, p in diego.events if n in _OF_THE_LOG]
+        seqs = [p["seq"] for n, p in diego.events if n in _LOGGED_EVENTS]
         assert seqs == [3, 4, 5, 6]
 
 
-_OF_THE_LOG = ("message", "message_edited", "message_deleted", "reaction", "member")
+_LOGGED_EVENTS = ("message", "message_edited", "message_deleted", "reaction", "member")
 
 
 @pytest.mark.parametrize(
@@ -174,20 +174,20 @@ _OF_THE_LOG = ("message", "message_edited", "message_deleted", "reaction", "memb
         ("`@diego` `` @omar `", ["omar"]),
     ],
 )
-async def test_mentions_are_of_members_outside_of_code(people: People, content: str, mentions: list[str]) -> None:
+async def test_mentions_are_members_named_outside_of_code(people: People, content: str, mentions: list[str]) -> None:
     room_id = await _room(people)
     sent = await people.omar.ask("message", room_id=room_id, content=content)
     assert sorted(sent["mentions"]) == mentions
     assert (await people.diego.event("message")) == sent
 
 
-async def test_an_edit_mentions_anew(people: People) -> None:
+async def test_an_edit_replaces_the_mentions(people: People) -> None:
     room_id = await _room(people)
     sent = await people.omar.ask("message", room_id=room_id, content="@diego")
     assert (await people.omar.ask("edit", message_id=sent["id"], content="@omar"))["mentions"] == ["omar"]
 
 
-async def test_changes_of_one_connection_take_effect_in_their_order(people: People) -> None:
+async def test_changes_of_one_connection_take_effect_in_order(people: People) -> None:
     room_id = await _room(people)
     sent = await people.omar.ask("message", room_id=room_id, content="0")
     answers = [people.omar.send("edit", {"message_id": sent["id"], "content": str(n)}) for n in range(1, 30)]
@@ -197,7 +197,9 @@ async def test_changes_of_one_connection_take_effect_in_their_order(people: Peop
     assert [e["seq"] for e in people.diego.of("message_edited")] == list(range(2, 31))
 
 
-async def test_typing_is_passed_on_at_most_every_few_seconds(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_repeated_typing_is_published_at_most_every_few_seconds(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("server.fanout.typing.REPEAT_S", 3600)
     monkeypatch.setattr(people.server.node.hub.typists, "_typing_s", 3600)
     room_id = await _room(people)
@@ -208,8 +210,8 @@ async def test_typing_is_passed_on_at_most_every_few_seconds(people: People, mon
     assert [e["typing"] for e in people.diego.of("typing")] == [True, False]
 
 
-async def test_who_leaves_no_longer_types(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(people.server.node.hub.typists, "_typing_s", 3600)  # it does not end by itself
+async def test_typing_ends_when_the_member_leaves(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(people.server.node.hub.typists, "_typing_s", 3600)  # it does not time out
     room_id = await _room(people)
     await people.diego.ask("typing", room_id=room_id)
     await people.diego.ask("unsubscribe", room_id=room_id)

@@ -23,18 +23,18 @@ async def test_two_users_have_one_direct_conversation_even_if_both_create_it_con
         assert len(client.of("room_added")) == 1
 
 
-async def test_a_new_group_has_its_members_and_belongs_to_its_creator(people: People) -> None:
+async def test_a_new_group_has_its_members_and_its_creator_as_owner(people: People) -> None:
     room = await people.omar.ask("create_conversation", usernames=["diego", "satoshi"], title=" Familia ")
     assert (room["kind"], room["title"], room["role"], room["is_private"]) == ("group", "Familia", "owner", True)
     for client in (people.diego, people.satoshi):
         assert (await client.event("room_added"))["room"]["role"] == "member"
     await people.diego.ask("message", room_id=room["room_id"], content="hola")
     assert (await people.satoshi.event("message"))["topic_name"] is None
-    another = await people.omar.ask("create_conversation", usernames=["diego"], title="dos")
-    assert another["kind"] == "group", "a title makes it one"
+    titled = await people.omar.ask("create_conversation", usernames=["diego"], title="dos")
+    assert titled["kind"] == "group", "a title makes it a group"
 
 
-async def test_a_conversation_wants_somebody_else_who_exists(people: People) -> None:
+async def test_a_conversation_needs_another_existing_user(people: People) -> None:
     assert await code(people.omar, "create_conversation", usernames=["omar"]) == "invalid"
     assert await code(people.omar, "create_conversation", usernames=[]) == "invalid"
     assert await code(people.omar, "create_conversation", usernames=["diego", "nadie"]) == "not_found"
@@ -42,18 +42,18 @@ async def test_a_conversation_wants_somebody_else_who_exists(people: People) -> 
     assert (await people.omar.ask("get_rooms"))["rooms"] == []
 
 
-async def test_the_title_of_a_group_is_its_moderators_and_an_entry_of_its_log(people: People) -> None:
+async def test_only_moderators_set_the_title_of_a_group_and_the_log_has_the_change(people: People) -> None:
     room = await people.omar.ask("create_conversation", usernames=["diego"], title="uno")
     assert await code(people.diego, "set_title", room_id=room["room_id"], title="dos") == "forbidden"
     changed = await people.omar.ask("set_title", room_id=room["room_id"], title="dos")
     assert changed["title"] == "dos"
-    told = await people.diego.event("room_changed")
-    assert told == {"room_id": room["room_id"], "seq": 1, "username": "omar", "title": "dos"}
+    event = await people.diego.event("room_changed")
+    assert event == {"room_id": room["room_id"], "seq": 1, "username": "omar", "title": "dos"}
     topic = await people.omar.ask("create", topic_name="tema", is_private=True)
     assert await code(people.omar, "set_title", room_id=topic["room_id"], title="x") == "forbidden"
 
 
-async def test_a_later_member_reads_everything_and_a_former_member_nothing_more(people: People) -> None:
+async def test_a_later_member_reads_the_whole_log_and_a_former_member_nothing_more(people: People) -> None:
     room = await people.omar.ask("create_conversation", usernames=["diego"], title="uno")
     ref = {"room_id": room["room_id"]}
     await people.omar.ask("message", **ref, content="antes")
@@ -67,7 +67,7 @@ async def test_a_later_member_reads_everything_and_a_former_member_nothing_more(
     assert "después" not in people.diego.contents()
 
 
-async def test_an_invitation_link_lets_in_as_many_as_it_says_and_no_longer_than_it_says(people: People) -> None:
+async def test_an_invitation_link_ends_when_it_is_used_up_or_deleted(people: People) -> None:
     room = await people.omar.ask("create", topic_name="secreto", is_private=True)
     link = await people.omar.ask("create_invitation_link", room_id=room["room_id"], uses=1)
     assert link["uses_left"] == 1
@@ -75,11 +75,11 @@ async def test_an_invitation_link_lets_in_as_many_as_it_says_and_no_longer_than_
     assert (joined["room_id"], joined["role"]) == (room["room_id"], "member")
     assert (await people.omar.event("member"))["username"] == "diego"
     assert await code(people.satoshi, "join_by_link", code=link["code"]) == "not_found", "used up"
-    another = await people.diego.ask("create_invitation_link", room_id=room["room_id"], expires_in=None)
-    assert another["expires_at"] is None
-    assert await code(people.satoshi, "delete_invitation_link", code=another["code"]) == "not_found"
-    await people.omar.ask("delete_invitation_link", code=another["code"])
-    assert await code(people.satoshi, "join_by_link", code=another["code"]) == "not_found"
+    permanent = await people.diego.ask("create_invitation_link", room_id=room["room_id"], expires_in=None)
+    assert permanent["expires_at"] is None
+    assert await code(people.satoshi, "delete_invitation_link", code=permanent["code"]) == "not_found"
+    await people.omar.ask("delete_invitation_link", code=permanent["code"])
+    assert await code(people.satoshi, "join_by_link", code=permanent["code"]) == "not_found"
     assert await code(people.satoshi, "create_invitation_link", room_id=room["room_id"]) == "not_found"
 
 

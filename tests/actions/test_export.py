@@ -29,7 +29,7 @@ def of(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name != "type"} for line in lines if line["type"] == kind]
 
 
-async def test_it_holds_all_that_is_kept_of_the_caller_and_nothing_of_others(people: People) -> None:
+async def test_an_export_has_all_data_of_the_caller_and_none_of_others(people: People) -> None:
     omar, diego, server = people.omar, people.diego, people.server
     room_id = (await omar.ask("create", topic_name="noticias"))["room_id"]
     await diego.ask("subscribe", topic_name="noticias")
@@ -44,14 +44,14 @@ async def test_it_holds_all_that_is_kept_of_the_caller_and_nothing_of_others(peo
     private = (await diego.ask("create", topic_name="secreta", is_private=True))["room_id"]
     await diego.ask("invite", room_id=private, username="omar")
     left = await omar.ask("message", room_id=private, content="three")
-    await omar.ask("create_invitation_link", room_id=private)  # ends with the membership
+    await omar.ask("create_invitation_link", room_id=private)  # ends with omar's membership
     own = (await omar.ask("create", topic_name="propia", is_private=True))["room_id"]
     link = await omar.ask("create_invitation_link", room_id=own)
     await omar.ask("unsubscribe", room_id=private)
     await omar.ask("block", username="satoshi")
     await omar.ask("echo", content="four")
     await omar.ask("delivered", cursors={room_id: 3})
-    await omar.ask("message", room_id=room_id, content="last")  # the cursor is written with it
+    await omar.ask("message", room_id=room_id, content="last")  # writes the cursor, too
     lines = await exported(server, people.tokens["omar"])
     assert [line["username"] for line in of(lines, "profile")] == ["omar"]
     assert [line["device"] for line in of(lines, "device")] == ["default"]
@@ -75,7 +75,7 @@ async def test_it_holds_all_that_is_kept_of_the_caller_and_nothing_of_others(peo
         (room_id, "", True),
         (room_id, "last", False),
         (direct["room_id"], "two", False),
-        (private, "three", False),  # of a room that was left
+        (private, "three", False),  # from a room that omar has left
     ]
     assert (messages[0]["id"], messages[0]["client_id"], messages[-1]["id"]) == (first["id"], "c1", left["id"])
     assert [(line["message_id"], line["emoji"], line["remove"]) for line in of(lines, "reaction")] == [
@@ -85,15 +85,17 @@ async def test_it_holds_all_that_is_kept_of_the_caller_and_nothing_of_others(peo
     text = json.dumps(lines)
     for secret in ("diego's secret", people.tokens["omar"], "$2b$"):
         assert secret not in text
-    assert await exported(server, people.tokens["omar"]) == lines  # the same order again
+    assert await exported(server, people.tokens["omar"]) == lines  # in the same order
 
 
-async def test_pages_join_without_a_gap_or_repeat(server: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever ends a page: the entries that were looked at, their size, or the rooms."""
-    token, other = await server.register("omar"), await server.register("diego")
-    room_ids = [await make_topic(server.url, token, f"t{n}", other) for n in range(4)]
+async def test_pages_of_an_export_join_without_a_gap_or_repeat(
+    server: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page ends at a number of scanned entries, at a size, or at the end of a room."""
+    token, diego = await server.register("omar"), await server.register("diego")
+    room_ids = [await make_topic(server.url, token, f"t{n}", diego) for n in range(4)]
     database = server.node.database
-    for n in range(6):  # taking turns
+    for n in range(6):  # entries of both users alternate
         await fill(database, "diego", {room_id: ["x"] * (n + 1) for room_id in room_ids[:2]})
         await fill(database, "omar", {room_id: [f"{room_id} {n}"] for room_id in room_ids[:3]})
     async with rest(server.url, token) as http:
@@ -110,7 +112,9 @@ async def test_pages_join_without_a_gap_or_repeat(server: RunningNode, monkeypat
     assert await exported(server, token) == whole
 
 
-async def test_no_statement_looks_at_more_than_a_page(server: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_statement_of_an_export_scans_more_than_a_page(
+    server: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     token = await server.register("omar")
     room_id = await make_topic(server.url, token, "noticias")
     await fill(server.node.database, "omar", {room_id: ["x"] * 100})
@@ -118,23 +122,23 @@ async def test_no_statement_looks_at_more_than_a_page(server: RunningNode, monke
     bounds: list[int] = []
     written = queries.written
 
-    def noted(conn: Any, user_key: int, after: tuple[int, int]) -> Any:
-        found = written(conn, user_key, after)
-        bounds.append(len(found[0]))
-        return found
+    def recorded(conn: Any, user_key: int, after: tuple[int, int]) -> Any:
+        page = written(conn, user_key, after)
+        bounds.append(len(page[0]))
+        return page
 
-    monkeypatch.setattr(queries, "written", noted)
+    monkeypatch.setattr(queries, "written", recorded)
     assert len(of(await exported(server, token), "message")) == 100
     assert max(bounds) == 10
 
 
-async def test_without_a_token_there_is_nothing(server: RunningNode) -> None:
+async def test_an_export_without_a_token_is_refused(server: RunningNode) -> None:
     async with rest(server.url, "nonsense") as http:
         answer = await http.get("/api/me/export")
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
 
 
-async def test_one_that_breaks_off_says_so_and_has_no_end(
+async def test_a_failed_export_ends_with_the_error_and_no_end_line(
     server: RunningNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = await server.register("omar")
@@ -152,13 +156,13 @@ async def test_one_that_breaks_off_says_so_and_has_no_end(
         assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
 
 
-async def test_it_is_not_asked_over_a_live_connection(people: People) -> None:
+async def test_an_export_is_not_an_action_of_live_connections(people: People) -> None:
     answer = await asyncio.wait_for(people.omar.send("export", {}), 30)
     assert answer["error"]["code"] == "unknown_action"
 
 
-async def test_how_often_is_limited_by_a_rate_of_its_own(sqlite_url: str, tmp_path: Path) -> None:
-    """It goes through everything there is."""
+async def test_exports_have_a_rate_limit_of_their_own(sqlite_url: str, tmp_path: Path) -> None:
+    """An export scans all logs."""
     async with running_node(sqlite_url, tmp_path, rate_limits="on", limit_exports="1/hour") as server:
         token = await server.register("omar")
         async with rest(server.url, token) as http:

@@ -13,11 +13,11 @@ from tests.support.client import Client
 
 @pytest.fixture
 async def room_id(people: People) -> str:
-    """A private topic of omar's that diego is in."""
+    """A private topic of omar, with diego as a member."""
     room = await people.omar.ask("create", topic_name="secreto", is_private=True)
     await people.omar.ask("invite", room_id=room["room_id"], username="diego")
-    made: str = room["room_id"]
-    return made
+    created: str = room["room_id"]
+    return created
 
 
 async def _codes(client: Client, room_id: str, **page: Any) -> list[str]:
@@ -25,33 +25,33 @@ async def _codes(client: Client, room_id: str, **page: Any) -> list[str]:
 
 
 async def _link(client: Client, room_id: str, **fields: Any) -> str:
-    made: str = (await client.ask("create_invitation_link", room_id=room_id, **fields))["code"]
-    return made
+    link: str = (await client.ask("create_invitation_link", room_id=room_id, **fields))["code"]
+    return link
 
 
 @pytest.mark.parametrize("removal", ["kick", "ban", "unsubscribe"])
-async def test_the_links_of_a_member_end_when_they_leave_or_are_removed_and_stay_so_when_they_come_back(
+async def test_links_end_with_their_creators_membership_and_rejoining_does_not_revive_them(
     people: People, room_id: str, removal: str
 ) -> None:
-    theirs = [await _link(people.diego, room_id, expires_in=None), await _link(people.diego, room_id, uses=5)]
-    other = await _link(people.omar, room_id)
+    of_diego = [await _link(people.diego, room_id, expires_in=None), await _link(people.diego, room_id, uses=5)]
+    of_omar = await _link(people.omar, room_id)
     if removal == "unsubscribe":
         await people.diego.ask("unsubscribe", room_id=room_id)
     else:
         await people.omar.ask(removal, room_id=room_id, username="diego")
-    for link in theirs:
+    for link in of_diego:
         assert await code(people.diego, "join_by_link", code=link) == "not_found"
         assert await code(people.satoshi, "join_by_link", code=link) == "not_found"
-    assert await _codes(people.omar, room_id) == [other], "those of others are good"
+    assert await _codes(people.omar, room_id) == [of_omar], "links of other members stay valid"
     if removal == "ban":
         await people.omar.ask("unban", room_id=room_id, username="diego")
-    await people.diego.ask("join_by_link", code=other)
+    await people.diego.ask("join_by_link", code=of_omar)
     assert await _codes(people.diego, room_id) == []
-    for link in theirs:
+    for link in of_diego:
         assert await code(people.satoshi, "join_by_link", code=link) == "not_found"
 
 
-async def test_a_link_is_void_as_long_as_whoever_made_it_is_disabled(people: People, room_id: str) -> None:
+async def test_a_link_is_void_while_its_creator_is_disabled(people: People, room_id: str) -> None:
     link = await _link(people.diego, room_id)
     database, diego = people.server.node.database, await people.server.node.auth.user("diego")
     await database.write(lambda conn: users.set_disabled(conn, diego.key, True))
@@ -61,20 +61,18 @@ async def test_a_link_is_void_as_long_as_whoever_made_it_is_disabled(people: Peo
     assert (await people.satoshi.ask("join_by_link", code=link))["room_id"] == room_id
 
 
-async def test_moderators_see_and_end_every_link_of_a_room_and_members_their_own(
-    people: People, room_id: str
-) -> None:
+async def test_moderators_manage_all_links_of_a_room_and_members_their_own(people: People, room_id: str) -> None:
     omar, diego, satoshi = people.omar, people.diego, people.satoshi
     await omar.ask("invite", room_id=room_id, username="satoshi")
-    made = {
+    links = {
         client: [await _link(client, room_id), await _link(client, room_id, expires_in=None, uses=3)]
         for client in (omar, diego, satoshi)
     }
-    everything = sorted(link for links in made.values() for link in links)
-    assert await _codes(omar, room_id) == everything
-    assert await _codes(diego, room_id) == sorted(made[diego])
+    all_codes = sorted(link for codes in links.values() for link in codes)
+    assert await _codes(omar, room_id) == all_codes
+    assert await _codes(diego, room_id) == sorted(links[diego])
     await omar.ask("set_role", room_id=room_id, username="satoshi", role="moderator")
-    assert await _codes(satoshi, room_id) == everything
+    assert await _codes(satoshi, room_id) == all_codes
 
     pages, after = [], None
     while True:
@@ -83,28 +81,30 @@ async def test_moderators_see_and_end_every_link_of_a_room_and_members_their_own
         after = page["next"]
         if after is None:
             break
-    assert pages == [everything[:4], everything[4:]]
+    assert pages == [all_codes[:4], all_codes[4:]]
 
-    await satoshi.ask("delete_invitation_link", code=made[diego][0])
-    assert await _codes(diego, room_id) == made[diego][1:]
-    (told,) = (await diego.ask("get_invitation_links", room_id=room_id))["links"]
-    assert told.pop("created_at").endswith("Z")
-    one = {"code": made[diego][1], "room_id": room_id, "username": "diego", "expires_at": None, "uses_left": 3}
-    assert told == one
+    await satoshi.ask("delete_invitation_link", code=links[diego][0])
+    assert await _codes(diego, room_id) == links[diego][1:]
+    (shown,) = (await diego.ask("get_invitation_links", room_id=room_id))["links"]
+    assert shown.pop("created_at").endswith("Z")
+    expected = {"code": links[diego][1], "room_id": room_id, "username": "diego", "expires_at": None, "uses_left": 3}
+    assert shown == expected
 
 
-async def test_links_that_have_expired_or_are_used_up_are_not_listed(people: People, room_id: str) -> None:
-    used, good = await _link(people.omar, room_id, uses=1), await _link(people.omar, room_id, uses=2)
-    await people.satoshi.ask("join_by_link", code=used)
-    assert await _codes(people.omar, room_id) == [good]
+async def test_expired_and_used_up_links_are_not_listed(people: People, room_id: str) -> None:
+    used_up, usable = await _link(people.omar, room_id, uses=1), await _link(people.omar, room_id, uses=2)
+    await people.satoshi.ask("join_by_link", code=used_up)
+    assert await _codes(people.omar, room_id) == [usable]
     expired = await _link(people.omar, room_id, expires_in=1)
     await people.server.node.database.write(
         lambda conn: conn.exec_driver_sql(f"UPDATE invitation_link SET expires_at = 1 WHERE code = '{expired}'")
     )
-    assert await _codes(people.omar, room_id) == [good]
+    assert await _codes(people.omar, room_id) == [usable]
 
 
-async def test_nobody_else_learns_whether_there_are_links(people: People, room_id: str) -> None:
+async def test_links_are_invisible_to_non_members_and_absent_outside_private_rooms(
+    people: People, room_id: str
+) -> None:
     await _link(people.omar, room_id)
     assert await code(people.satoshi, "get_invitation_links", room_id=room_id) == "not_found"
     await people.omar.ask("kick", room_id=room_id, username="diego")

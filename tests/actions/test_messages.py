@@ -10,7 +10,7 @@ from tests.actions.conftest import People, code
 from tests.support.client import Refused, connected
 
 
-async def test_a_message_is_the_same_in_the_answer_the_event_and_the_history(people: People) -> None:
+async def test_a_message_is_equal_in_the_answer_the_event_and_the_history(people: People) -> None:
     room = await people.omar.ask("create", topic_name="noticias")
     await people.diego.ask("subscribe", topic_name="noticias")
     answer = await people.omar.ask("message", topic_name="NOTICIAS", content="Buenos días 🦉\n")
@@ -38,7 +38,7 @@ async def test_a_message_is_the_same_in_the_answer_the_event_and_the_history(peo
     assert await code(people.diego, "message", room_id=room["room_id"], content="x", reply_to="none") == "invalid"
 
 
-async def test_a_direct_conversation_is_one_by_whatever_name_it_is_called(people: People) -> None:
+async def test_every_reference_to_a_direct_conversation_names_the_same_room(people: People) -> None:
     omar, diego = people.omar, people.diego
     first = await omar.ask("message", username="Diego", content="1")
     assert first["topic_name"] is None
@@ -51,29 +51,33 @@ async def test_a_direct_conversation_is_one_by_whatever_name_it_is_called(people
         (diego, {"room_id": room_id}),
     ]:
         assert (await client.ask("message", content="x", **fields))["room_id"] == room_id
-    for client, other in ((omar, "diego"), (diego, "omar")):
+    for client, partner in ((omar, "diego"), (diego, "omar")):
         await client.until(lambda client=client: len(client.of("message")) == 6)
         assert [m["seq"] for m in client.of("message")] == [1, 2, 3, 4, 5, 6]
         (added,) = client.of("room_added")
-        assert (added["room"]["kind"], added["room"]["title"], added["room"]["is_private"]) == ("direct", other, True)
+        assert (added["room"]["kind"], added["room"]["title"], added["room"]["is_private"]) == (
+            "direct",
+            partner,
+            True,
+        )
         names = [name for name, _ in client.events]
         assert names.index("room_added") < names.index("message")
-        assert len((await client.ask("history", username=other))["messages"]) == 6
+        assert len((await client.ask("history", username=partner))["messages"]) == 6
     assert people.satoshi.events == [("ready", people.satoshi.of("ready")[0])]
 
 
-async def test_two_concurrent_direct_conversations_are_one(people: People) -> None:
-    asked = [
-        client.send("message", {"username": other, "content": f"{n}"})
+async def test_concurrent_first_messages_create_one_direct_conversation(people: People) -> None:
+    sent = [
+        client.send("message", {"username": partner, "content": f"{n}"})
         for n in range(3)
-        for client, other in ((people.omar, "diego"), (people.diego, "omar"))
+        for client, partner in ((people.omar, "diego"), (people.diego, "omar"))
     ]
-    answers = await asyncio.gather(*asked)
+    answers = await asyncio.gather(*sent)
     assert len({answer["data"]["room_id"] for answer in answers}) == 1
     assert sorted(answer["data"]["seq"] for answer in answers) == [1, 2, 3, 4, 5, 6]
 
 
-async def test_whom_there_is_no_message_to(people: People) -> None:
+async def test_a_message_to_oneself_or_to_nobody_is_refused(people: People) -> None:
     assert await code(people.omar, "message", username="omar", content="x") == "invalid"
     assert await code(people.omar, "message", topic_name="OMAR", content="x") == "invalid"
     assert await code(people.omar, "message", username="nobody", content="x") == "not_found"
@@ -103,7 +107,7 @@ async def test_history_pages_in_both_directions_while_messages_arrive(people: Pe
     room_id = (await people.omar.ask("create", topic_name="secreta", is_private=True))["room_id"]
     sent = [people.omar.send("message", {"room_id": room_id, "content": f"{n}"}) for n in range(10)]
     await asyncio.gather(*sent)
-    await people.omar.ask("invite", room_id=room_id, username="diego")  # an entry that is no message
+    await people.omar.ask("invite", room_id=room_id, username="diego")  # an entry, but no message
     sent = [people.omar.send("message", {"room_id": room_id, "content": f"{n}"}) for n in range(10, 15)]
     last = (await asyncio.gather(*sent))[-1]["data"]["seq"]
     assert last == 16
@@ -112,10 +116,10 @@ async def test_history_pages_in_both_directions_while_messages_arrive(people: Pe
         answer = await people.diego.ask("history", room_id=room_id, **fields)
         return [m["seq"] for m in answer["messages"]], answer["has_more"]
 
-    everything = [*range(1, 11), *range(12, 17)]
-    assert await page() == (everything, False)
-    assert await page(limit=15) == (everything, False)
-    assert await page(limit=14) == (everything[1:], True)
+    messages = [*range(1, 11), *range(12, 17)]
+    assert await page() == (messages, False)
+    assert await page(limit=15) == (messages, False)
+    assert await page(limit=14) == (messages[1:], True)
     assert await page(before=1) == ([], False)
     assert await page(after=16) == ([], False)
     assert await page(after=0, limit=3) == ([1, 2, 3], True)
@@ -131,18 +135,18 @@ async def test_history_pages_in_both_directions_while_messages_arrive(people: Pe
         seqs, more = await page(limit=4, **before)
         backwards = seqs + backwards
         await people.omar.ask("message", room_id=room_id, content="meanwhile")
-    assert backwards == everything
+    assert backwards == messages
     forwards: list[int] = []
     more = True
     while more:
         seqs, more = await page(limit=4, after=forwards[-1] if forwards else 0)
         forwards += seqs
-    assert forwards == [*everything, *range(17, 21)]
+    assert forwards == [*messages, *range(17, 21)]
     for bad in ({"limit": 0}, {"limit": 201}, {"before": -1}, {"before": 1, "after": 1}, {"before": 2**53}):
         assert await code(people.diego, "history", room_id=room_id, **bad) == "invalid"
 
 
-async def test_every_device_of_the_sender_gets_the_message_too(people: People) -> None:
+async def test_every_device_of_the_sender_gets_the_message(people: People) -> None:
     room_id = (await people.omar.ask("create", topic_name="noticias"))["room_id"]
     async with connected(people.server.url, people.tokens["omar"], device="phone") as phone:
         await people.omar.ask("message", room_id=room_id, content="hola")

@@ -16,7 +16,7 @@ from tests.support.node import running_node
 
 
 async def _room(people: People, *, private: bool) -> dict[str, str]:
-    """Omar's; diego and satoshi are members."""
+    """A room of omar, with diego and satoshi as members."""
     room = await people.omar.ask("create", topic_name="sala", is_private=private)
     for name, client in (("diego", people.diego), ("satoshi", people.satoshi)):
         if private:
@@ -32,8 +32,8 @@ async def test_a_kicked_member_gets_nothing_more_and_may_rejoin(people: People, 
     ref = await _room(people, private=private)
     await people.omar.ask("kick", **ref, username="diego")
     assert await people.diego.event("room_removed") == {**ref, "reason": "kicked"}
-    told = await people.satoshi.event("member", lambda e: e["change"] == "kicked")
-    assert (told["username"], told["role"], told["seq"] is None) == ("diego", None, not private)
+    event = await people.satoshi.event("member", lambda e: e["change"] == "kicked")
+    assert (event["username"], event["role"], event["seq"] is None) == ("diego", None, not private)
     await people.omar.ask("message", **ref, content="sin diego")
     await people.satoshi.event("message")
     assert people.diego.contents() == []
@@ -51,16 +51,16 @@ async def test_a_banned_user_cannot_rejoin_in_any_way_until_unbanned(people: Peo
     ref = await _room(people, private=private)
     await people.omar.ask("ban", **ref, username="diego")
     assert await people.diego.event("room_removed") == {**ref, "reason": "banned"}
-    barred = "not_found" if private else "forbidden"
-    assert await code(people.diego, "subscribe", topic_name="sala") == barred
-    assert await code(people.diego, "connect_to_room", topic_name="sala") == barred
-    assert await code(people.diego, "message", **ref, content="x") == barred
+    refusal = "not_found" if private else "forbidden"
+    assert await code(people.diego, "subscribe", topic_name="sala") == refusal
+    assert await code(people.diego, "connect_to_room", topic_name="sala") == refusal
+    assert await code(people.diego, "message", **ref, content="x") == refusal
     if private:
         assert await code(people.satoshi, "invite", **ref, username="diego") == "forbidden"
         link = await people.satoshi.ask("create_invitation_link", **ref)
         assert await code(people.diego, "join_by_link", code=link["code"]) == "forbidden"
     bans = (await people.omar.ask("get_bans", **ref))["bans"]
-    assert [(one["username"], one["expires_at"]) for one in bans] == [("diego", None)]
+    assert [(ban["username"], ban["expires_at"]) for ban in bans] == [("diego", None)]
     assert await code(people.satoshi, "get_bans", **ref) == "forbidden"
     await people.omar.ask("unban", **ref, username="diego")
     assert await code(people.omar, "unban", **ref, username="diego") == "not_found"
@@ -70,7 +70,7 @@ async def test_a_banned_user_cannot_rejoin_in_any_way_until_unbanned(people: Peo
         await people.diego.ask("subscribe", topic_name="sala")
 
 
-async def test_a_ban_for_a_time_ends_by_itself(people: People) -> None:
+async def test_a_temporary_ban_expires(people: People) -> None:
     ref = await _room(people, private=False)
     began = now_ms()
     await people.omar.ask("ban", **ref, username="diego", duration=1)
@@ -108,8 +108,8 @@ async def test_only_the_muted_member_and_moderators_see_a_mute(people: People) -
     ref = await _room(people, private=True)
 
     async def muted(of: str, seen_by: Client) -> str | None:
-        found = (await seen_by.ask("get_members", **ref))["members"]
-        (until,) = [member["muted_until"] for member in found if member["username"] == of]
+        members = (await seen_by.ask("get_members", **ref))["members"]
+        (until,) = [member["muted_until"] for member in members if member["username"] == of]
         return cast("str | None", until)
 
     assert await muted("diego", people.diego) is None
@@ -130,7 +130,7 @@ async def test_only_the_muted_member_and_moderators_see_a_mute(people: People) -
             pass
 
 
-async def test_one_acts_only_on_who_stands_below_oneself(people: People) -> None:
+async def test_moderation_reaches_only_members_of_a_lower_role(people: People) -> None:
     ref = await _room(people, private=True)
     for action in ("kick", "ban", "mute", "set_role"):
         fields = {**ref, **({"role": "member"} if action == "set_role" else {})}
@@ -148,7 +148,7 @@ async def test_one_acts_only_on_who_stands_below_oneself(people: People) -> None
     await people.diego.ask("mute", **ref, username="satoshi")
 
 
-async def test_an_owner_hands_the_room_over_and_moderates_it_then(people: People) -> None:
+async def test_an_owner_who_hands_over_the_room_becomes_a_moderator(people: People) -> None:
     ref = await _room(people, private=True)
     await people.omar.ask("set_role", **ref, username="diego", role="owner")
     members = (await people.satoshi.ask("get_members", **ref))["members"]
@@ -160,13 +160,13 @@ async def test_an_owner_hands_the_room_over_and_moderates_it_then(people: People
     assert await code(people.omar, "kick", **ref, username="diego") == "forbidden"
 
 
-async def test_in_a_direct_conversation_nobody_moderates(people: People) -> None:
+async def test_a_direct_conversation_has_no_moderation(people: People) -> None:
     room = await people.omar.ask("create_conversation", usernames=["diego"])
     for action in ("kick", "ban", "mute", "unban"):
         assert await code(people.omar, action, room_id=room["room_id"], username="diego") == "forbidden"
 
 
-async def test_a_blocked_user_sends_no_direct_messages_and_invites_to_nothing(people: People) -> None:
+async def test_a_blocked_user_cannot_message_or_add_the_blocking_user(people: People) -> None:
     room = await people.omar.ask("create_conversation", usernames=["diego"])
     await people.diego.ask("block", username="omar")
     assert (await people.diego.ask("get_blocks"))["usernames"] == ["omar"]
@@ -183,7 +183,7 @@ async def test_a_blocked_user_sends_no_direct_messages_and_invites_to_nothing(pe
     await people.omar.ask("message", **ref, content="x")
 
 
-async def test_a_blocked_user_begins_no_conversation_and_leaves_nothing_behind(people: People) -> None:
+async def test_a_refused_conversation_of_a_blocked_user_leaves_no_room(people: People) -> None:
     await people.diego.ask("block", username="omar")
     assert await code(people.omar, "message", username="diego", content="x") == "forbidden"
     assert await code(people.omar, "create_conversation", usernames=["diego"]) == "forbidden"
@@ -202,16 +202,16 @@ async def test_presence_is_sent_to_users_who_share_a_room_and_are_not_blocked(pe
         await memoor.ask("subscribe", topic_name="sala")
     async with connected(people.server.url, token):
         await people.diego.event("presence", lambda e: e["username"] == "memoor" and e["online"])
-    told = await people.diego.event("presence", lambda e: e["username"] == "memoor" and not e["online"])
-    assert told["last_seen"] is not None
+    offline = await people.diego.event("presence", lambda e: e["username"] == "memoor" and not e["online"])
+    assert offline["last_seen"] is not None
     second = await people.server.login("omar")
     assert (await people.diego.event("presence", lambda e: e["username"] == "omar"))["online"]
     await people.omar.close()
-    told = await people.diego.event("presence", lambda e: e["username"] == "omar" and not e["online"])
+    await people.diego.event("presence", lambda e: e["username"] == "omar" and not e["online"])
     assert (await people.satoshi.ask("get_profile", username="omar"))["last_seen"] is None
     async with connected(people.server.url, second) as omar:
-        back = await people.diego.event("presence", lambda e: e["username"] == "omar" and e["online"])
-        assert back["last_seen"] is None
+        online = await people.diego.event("presence", lambda e: e["username"] == "omar" and e["online"])
+        assert online["last_seen"] is None
         async with connected(people.server.url, second, device="dos"):
             pass
         assert (await people.diego.ask("get_profile", username="omar"))["online"]
@@ -222,50 +222,50 @@ async def test_presence_is_sent_to_users_who_share_a_room_and_are_not_blocked(pe
         await people.satoshi.event("message")
     *before, last = [e for e in people.satoshi.of("presence") if e["username"] == "omar"]
     assert last == {"username": "omar", "online": False, "last_seen": None}
-    assert all(e["online"] for e in before)  # that omar came, if it was told before the block
+    assert all(e["online"] for e in before)  # that omar is online, if it was announced before the block
     assert [e["online"] for e in people.diego.of("presence") if e["username"] == "omar"][:3] == [True, False, True]
 
 
 async def test_a_blocked_user_sees_the_other_go_offline_until_the_block_ends(people: People) -> None:
     direct = await people.omar.ask("create_conversation", usernames=["diego"])
 
-    async def seen(client: Client) -> list[int]:
+    async def online_in_direct(client: Client) -> list[int]:
         rooms = (await client.ask("get_rooms", kind="direct"))["rooms"]
         return [room["online"] for room in rooms if room["room_id"] == direct["room_id"]]
 
     of_omar = lambda event: event["username"] == "omar"  # noqa: E731
-    assert (await people.diego.event("presence", of_omar))["online"]  # as of who shares a room now
-    assert await seen(people.diego) == [2]
+    assert (await people.diego.event("presence", of_omar))["online"]  # they share a room now
+    assert await online_in_direct(people.diego) == [2]
     await people.omar.ask("block", username="diego")
     away = {"username": "omar", "online": False, "last_seen": None}
     assert await people.diego.event("presence", of_omar) == away
-    assert await seen(people.diego) == [1]
-    assert await seen(people.omar) == [2]
+    assert await online_in_direct(people.diego) == [1]
+    assert await online_in_direct(people.omar) == [2]
     await people.omar.ask("unblock", username="diego")
     assert await people.diego.event("presence", of_omar) == {**away, "online": True}
-    assert await seen(people.diego) == [2]
+    assert await online_in_direct(people.diego) == [2]
 
 
 async def test_a_user_who_is_blocked_during_an_announcement_sees_the_other_go_offline(
     people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database, asked, blocked = people.server.node.database, asyncio.Event(), asyncio.Event()
+    database, queried, blocked = people.server.node.database, asyncio.Event(), asyncio.Event()
     read = database.read
 
     async def slowly(query: Any) -> Any:
-        found = await read(query)
+        answer = await read(query)
         if getattr(query, "func", None) is users.blocked_of:
-            asked.set()
+            queried.set()
             await blocked.wait()
-        return found
+        return answer
 
     monkeypatch.setattr(database, "read", slowly)
     await people.omar.ask("create_conversation", usernames=["diego"])
-    await asyncio.wait_for(asked.wait(), DEADLINE_S)
+    await asyncio.wait_for(queried.wait(), DEADLINE_S)
     await people.omar.ask("block", username="diego")
     away = await people.diego.event("presence", lambda e: not e["online"])
     blocked.set()
-    await people.omar.event("presence", lambda e: e["username"] == "diego")  # of the same telling
+    await people.omar.event("presence", lambda e: e["username"] == "diego")  # of the same announcement
     await people.diego.ask("get_rooms")
     assert people.diego.of("presence") == [away]
 
@@ -283,38 +283,44 @@ async def test_members_get_the_presence_of_a_new_member(people: People) -> None:
     assert (await people.satoshi.event("presence", lambda e: e["username"] == "omar"))["online"]
 
 
-async def test_who_shares_no_room_hears_nothing_of_a_block(people: People) -> None:
+async def test_a_block_between_users_without_a_common_room_sends_no_presence(people: People) -> None:
     for action in ("block", "unblock"):
         await people.omar.ask(action, username="diego")
     await people.omar.ask("create_conversation", usernames=["diego"])
-    await people.diego.event("presence")  # of who shares a room now
+    await people.diego.event("presence")  # they share a room now
     before = [name for name, _ in people.diego.events][:-1]
     assert "room_added" in before
     assert "presence" not in before
 
 
-async def test_who_was_away_for_a_blink_is_told_to_be_online(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_user_who_reconnects_before_the_announcement_is_announced_as_online(
+    sqlite_url: str, tmp_path: Path
+) -> None:
     async with running_node(sqlite_url, tmp_path, options={"presence_s": 3600}) as node:
         omar, diego = await node.register("omar"), await node.register("diego")
-        tell = node.node.hub.presence._begin_publishing
+        announce = node.node.hub.presence._begin_publishing
         async with connected(node.url, diego) as watching:
             async with connected(node.url, omar) as first:
                 await first.ask("create", topic_name="sala")
                 await watching.ask("subscribe", topic_name="sala")
             async with connected(node.url, omar):
-                tell()
+                announce()
                 await watching.event("presence", lambda e: e["online"])
             online = True
             while online:
                 members = (await watching.ask("get_members", topic_name="sala"))["members"]
                 online = next(m["online"] for m in members if m["username"] == "omar")
             async with connected(node.url, omar):
-                tell()
+                announce()
                 await watching.event("presence", lambda e: e["username"] == "omar" and e["online"])
-                assert not [e for e in watching.of("presence") if not e["online"]], "one of both is enough"
+                assert not [e for e in watching.of("presence") if not e["online"]], (
+                    "omar was never announced as offline"
+                )
 
 
-async def test_who_was_there_for_a_blink_is_told_to_be_away(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_user_who_disconnects_before_the_announcement_is_announced_as_offline(
+    sqlite_url: str, tmp_path: Path
+) -> None:
     async with running_node(sqlite_url, tmp_path, options={"presence_s": 1}) as node:
         omar, diego = await node.register("omar"), await node.register("diego")
         async with connected(node.url, diego) as watching:
@@ -322,5 +328,5 @@ async def test_who_was_there_for_a_blink_is_told_to_be_away(sqlite_url: str, tmp
             async with connected(node.url, omar) as blink:
                 await blink.ask("subscribe", topic_name="sala")
                 members = (await watching.ask("get_members", topic_name="sala"))["members"]
-                assert next(m["online"] for m in members if m["username"] == "omar"), "who asks now sees them"
+                assert next(m["online"] for m in members if m["username"] == "omar"), "a query shows them online"
             await watching.event("presence", lambda e: e["username"] == "omar" and not e["online"])

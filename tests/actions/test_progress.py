@@ -17,7 +17,7 @@ from tests.support.client import Client, connected
 from tests.support.node import RunningNode, running_node
 
 
-async def test_read_moves_forwards_and_counts_what_is_left(people: People) -> None:
+async def test_read_moves_the_marker_forwards_and_returns_the_unread_count(people: People) -> None:
     omar, diego = people.omar, people.diego
     room_id = (await omar.ask("create", topic_name="secreta", is_private=True))["room_id"]
     await omar.ask("invite", room_id=room_id, username="diego")  # seq 1, no message
@@ -36,37 +36,37 @@ async def test_read_moves_forwards_and_counts_what_is_left(people: People) -> No
     assert await code(diego, "read", room_id=room_id, seq=6) == "invalid"
     assert await code(diego, "read", room_id=room_id, seq=-1) == "invalid"
     assert await code(diego, "read", room_id="none", seq=1) == "not_found"
-    await diego.ask("message", room_id=room_id, content="answer")  # who writes has read
+    await diego.ask("message", room_id=room_id, content="answer")  # sending marks as read
     assert await view() == (6, 0)
     assert await diego.ask("read", room_id=room_id, seq=6) == {"unread": 0}
     assert (await omar.ask("get_rooms"))["rooms"][0]["unread"] == 1
 
 
-async def test_counting_the_unread_costs_the_same_however_many_there_are(server: RunningNode) -> None:
-    """Counts are differences of numbers that are kept: no statement counts entries."""
-    token, other = await server.register("omar"), await server.register("diego")
-    async with connected(server.url, token) as omar, connected(server.url, other) as diego:
+async def test_an_unread_count_does_not_count_entries(server: RunningNode) -> None:
+    """Counts are differences of stored numbers: no statement counts entries."""
+    tokens = await server.register("omar"), await server.register("diego")
+    async with connected(server.url, tokens[0]) as omar, connected(server.url, tokens[1]) as diego:
         room_id = (await omar.ask("create", topic_name="noticias"))["room_id"]
         await diego.ask("subscribe", topic_name="noticias")
         sent = [omar.send("message", {"room_id": room_id, "content": "x"}) for _ in range(300)]
         await asyncio.gather(*sent)
         statements: list[str] = []
 
-        def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        def record(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
             statements.append(statement.lower())
 
-        event.listen(Engine, "before_cursor_execute", note)
+        event.listen(Engine, "before_cursor_execute", record)
         try:
             assert await diego.ask("read", room_id=room_id, seq=100) == {"unread": 200}
             (room,) = (await diego.ask("get_rooms"))["rooms"]
         finally:
-            event.remove(Engine, "before_cursor_execute", note)
+            event.remove(Engine, "before_cursor_execute", record)
         assert room["unread"] == 200
         assert statements
-        assert not [one for one in statements if "count(" in one]
+        assert not [statement for statement in statements if "count(" in statement]
 
 
-async def test_receipts_tell_how_far_a_member_has_received_and_read(people: People) -> None:
+async def test_receipts_show_how_far_a_member_has_received_and_read(people: People) -> None:
     omar, diego = people.omar, people.diego
     room_id = (await omar.ask("create", topic_name="noticias"))["room_id"]
     await diego.ask("subscribe", topic_name="noticias")
@@ -81,7 +81,7 @@ async def test_receipts_tell_how_far_a_member_has_received_and_read(people: Peop
         for client in (omar, diego, phone):
             receipt = await client.event("receipt", lambda r: r["read_seq"] == 3)
             assert (receipt["username"], receipt["delivered_seq"]) == ("diego", 2)
-        await diego.ask("read", room_id=room_id, seq=1)  # tells nothing
+        await diego.ask("read", room_id=room_id, seq=1)  # sends no receipt
         await diego.ask("delivered", cursors={room_id: 3})
         receipt = await omar.event("receipt", lambda r: r["delivered_seq"] == 3)
         assert receipt["read_seq"] == 3
@@ -90,7 +90,7 @@ async def test_receipts_tell_how_far_a_member_has_received_and_read(people: Peop
 
 
 async def crowd(server: RunningNode, room_id: str, size: int) -> None:
-    """Fill a room up to so many members with users who never connect."""
+    """Fill a room up to `size` members with users who never connect."""
 
     def add(conn: Transaction) -> None:
         room = conn.execute(models.rooms.select().where(models.rooms.c.room_id == room_id)).one()
@@ -108,8 +108,8 @@ async def crowd(server: RunningNode, room_id: str, size: int) -> None:
     await server.node.database.write(add)
 
 
-@pytest.mark.parametrize(("members", "told"), [(50, True), (51, False)])
-async def test_receipts_go_to_rooms_of_up_to_50_members(people: People, members: int, *, told: bool) -> None:
+@pytest.mark.parametrize(("members", "sent"), [(50, True), (51, False)])
+async def test_receipts_are_sent_in_rooms_of_up_to_50_members(people: People, members: int, *, sent: bool) -> None:
     omar, diego = people.omar, people.diego
     room_id = (await omar.ask("create", topic_name="noticias"))["room_id"]
     await diego.ask("subscribe", topic_name="noticias")
@@ -118,8 +118,10 @@ async def test_receipts_go_to_rooms_of_up_to_50_members(people: People, members:
     await diego.event("message")
     await diego.ask("delivered", cursors={room_id: 1})
     await diego.ask("read", room_id=room_id, seq=1)
-    assert (await diego.event("receipt", lambda r: r["read_seq"] == 1))["room_id"] == room_id  # one's own, always
-    if told:
+    assert (await diego.event("receipt", lambda r: r["read_seq"] == 1))[
+        "room_id"
+    ] == room_id  # always sent to the own devices
+    if sent:
         await omar.event("receipt", lambda r: r["delivered_seq"] == 1 and r["read_seq"] == 1)
     else:
         await omar.ask("message", room_id=room_id, content="y")
@@ -128,10 +130,10 @@ async def test_receipts_go_to_rooms_of_up_to_50_members(people: People, members:
 
 
 async def marks(client: Client, **ref: str) -> dict[str, tuple[int, int]]:
-    """`get_receipts`: username -> how far they have received, and read."""
-    found = (await client.ask("get_receipts", **ref))["receipts"]
-    assert [one["username"] for one in found] == sorted(one["username"] for one in found)
-    return {one["username"]: (one["delivered_seq"], one["read_seq"]) for one in found}
+    """`get_receipts`: username -> (delivered_seq, read_seq)."""
+    receipts = (await client.ask("get_receipts", **ref))["receipts"]
+    assert [r["username"] for r in receipts] == sorted(r["username"] for r in receipts)
+    return {r["username"]: (r["delivered_seq"], r["read_seq"]) for r in receipts}
 
 
 async def test_a_later_connection_can_request_the_receipts_of_the_others(people: People) -> None:
@@ -140,7 +142,7 @@ async def test_a_later_connection_can_request_the_receipts_of_the_others(people:
     await omar.ask("message", **ref, content="0")
     await satoshi.ask("subscribe", topic_name="noticias")
     await diego.ask("subscribe", topic_name="noticias")
-    assert await marks(omar, **ref) == {"diego": (1, 1), "satoshi": (1, 1)}  # as far as where they joined
+    assert await marks(omar, **ref) == {"diego": (1, 1), "satoshi": (1, 1)}  # they start where they joined
     for n in range(3):
         await omar.ask("message", **ref, content=str(n))
     await diego.ask("delivered", cursors={ref["room_id"]: 3})
@@ -150,13 +152,13 @@ async def test_a_later_connection_can_request_the_receipts_of_the_others(people:
         assert await marks(phone, topic_name="noticias") == {"diego": (3, 2), "satoshi": (1, 1)}
         assert phone.of("receipt") == []
     assert (await marks(diego, **ref)).keys() == {"omar", "satoshi"}
-    assert (await marks(diego, **ref))["omar"][1] == 4  # who writes has read
+    assert (await marks(diego, **ref))["omar"][1] == 4  # sending marks as read
     await diego.ask("unsubscribe", **ref)
     assert (await marks(omar, **ref)).keys() == {"satoshi"}
     assert await code(diego, "get_receipts", **ref) == "forbidden"
 
 
-async def test_the_furthest_device_is_what_the_others_are_told(people: People) -> None:
+async def test_receipts_show_the_furthest_device_of_a_member(people: People) -> None:
     omar, diego = people.omar, people.diego
     ref = {"room_id": (await omar.ask("message", username="diego", content="0"))["room_id"]}
     await omar.ask("message", **ref, content="1")
@@ -168,8 +170,8 @@ async def test_the_furthest_device_is_what_the_others_are_told(people: People) -
 
 
 @pytest.mark.parametrize("how", ["read", "delivered"])
-async def test_receipts_are_hidden_from_whom_one_has_blocked(people: People, how: str) -> None:
-    """To the blocked they look as if nothing had been received. The others in the room get them."""
+async def test_receipts_are_hidden_from_blocked_users(people: People, how: str) -> None:
+    """The blocked member sees no progress. The other members of the room get the receipts."""
     omar, diego, satoshi = people.omar, people.diego, people.satoshi
     ref = {"room_id": (await omar.ask("create_conversation", usernames=["diego", "satoshi"], title="x"))["room_id"]}
     await diego.ask("block", username="omar")
@@ -189,7 +191,7 @@ async def test_receipts_are_hidden_from_whom_one_has_blocked(people: People, how
     assert [r for r in omar.of("receipt") if r["username"] == "diego"] == []
 
 
-async def test_receipts_come_again_when_a_block_is_taken_back_and_the_blocked_ones_own_go_on(people: People) -> None:
+async def test_receipts_resume_after_an_unblock_and_those_of_the_blocked_user_never_stop(people: People) -> None:
     omar, diego = people.omar, people.diego
     ref = {"room_id": (await omar.ask("message", username="diego", content="1"))["room_id"]}
     await omar.ask("message", **ref, content="2")
@@ -205,26 +207,26 @@ async def test_receipts_come_again_when_a_block_is_taken_back_and_the_blocked_on
     assert len([r for r in omar.of("receipt") if r["username"] == "diego"]) == 1
 
 
-@pytest.mark.parametrize(("members", "told"), [(50, 49), (51, 0)])
-async def test_receipts_are_answered_for_rooms_of_up_to_50_members(people: People, members: int, told: int) -> None:
+@pytest.mark.parametrize(("members", "receipts"), [(50, 49), (51, 0)])
+async def test_get_receipts_covers_rooms_of_up_to_50_members(people: People, members: int, receipts: int) -> None:
     room_id = (await people.omar.ask("create", topic_name="noticias"))["room_id"]
     await crowd(people.server, room_id, members)
-    assert len(await marks(people.omar, room_id=room_id)) == told
+    assert len(await marks(people.omar, room_id=room_id)) == receipts
 
 
-@pytest.mark.parametrize(("members", "told"), [(200, True), (201, False)])
+@pytest.mark.parametrize(("members", "announced"), [(200, True), (201, False)])
 async def test_public_topics_of_up_to_200_members_send_member_events(
-    people: People, members: int, *, told: bool
+    people: People, members: int, *, announced: bool
 ) -> None:
     room_id = (await people.omar.ask("create", topic_name="noticias"))["room_id"]
     await crowd(people.server, room_id, members - 1)
     await people.diego.ask("subscribe", topic_name="noticias")
-    if told:
+    if announced:
         assert (await people.omar.event("member"))["seq"] is None
     sent = await people.omar.ask("message", room_id=room_id, content="x")
-    assert sent["seq"] == 1  # who comes and goes is no entry
+    assert sent["seq"] == 1  # a membership change of a public topic is no entry
     await people.omar.event("message")
-    assert len(people.omar.of("member")) == told
+    assert len(people.omar.of("member")) == announced
 
 
 async def test_private_topics_of_any_size_log_their_membership(people: People) -> None:
@@ -241,11 +243,11 @@ async def test_typing_is_sent_to_the_others_and_ends_on_request(people: People) 
     async with connected(people.server.url, people.tokens["omar"], device="phone") as phone:
         assert await omar.ask("typing", topic_name="noticias") == {}
         await omar.ask("typing", room_id=room_id, typing=False)
-        await omar.ask("typing", room_id=room_id, typing=False)  # was not
+        await omar.ask("typing", room_id=room_id, typing=False)  # already ended
         await omar.ask("message", room_id=room_id, content="x")
         for client in (diego, phone):
             await client.event("message")
-            assert [one["typing"] for one in client.of("typing")] == [True, False]
+            assert [e["typing"] for e in client.of("typing")] == [True, False]
             assert client.of("typing")[0] == {"room_id": room_id, "username": "omar", "typing": True}
     assert omar.of("typing") == []
     assert people.satoshi.of("typing") == []
@@ -253,24 +255,24 @@ async def test_typing_is_sent_to_the_others_and_ends_on_request(people: People) 
 
 
 async def test_typing_ends_with_the_connection(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(people.server.node.hub.typists, "_typing_s", 3600)  # it does not end by itself
+    monkeypatch.setattr(people.server.node.hub.typists, "_typing_s", 3600)  # it does not time out
     omar, diego = people.omar, people.diego
     await omar.ask("message", username="diego", content="x")
     await omar.ask("typing", username="diego")
-    await diego.event("typing", lambda one: one["typing"] is True)
+    await diego.event("typing", lambda e: e["typing"] is True)
     await omar.close()
-    await diego.event("typing", lambda one: one["typing"] is False)
+    await diego.event("typing", lambda e: e["typing"] is False)
 
 
-async def test_typing_ends_by_itself(database_url: str, tmp_path: Path) -> None:
+async def test_typing_times_out(database_url: str, tmp_path: Path) -> None:
     async with running_node(database_url, tmp_path, options={"typing_s": 0.1}) as server:
         tokens = [await server.register(name) for name in ("omar", "diego")]
         async with connected(server.url, tokens[0]) as omar, connected(server.url, tokens[1]) as diego:
             await omar.ask("message", username="diego", content="x")
             await omar.ask("typing", username="diego")
-            await diego.event("typing", lambda one: one["typing"] is True)
-            await diego.event("typing", lambda one: one["typing"] is False)
+            await diego.event("typing", lambda e: e["typing"] is True)
+            await diego.event("typing", lambda e: e["typing"] is False)
 
 
-def test_typing_ends_after_6_s_unless_configured_otherwise() -> None:
+def test_typing_times_out_after_6_s_by_default() -> None:
     assert NodeOptions().typing_s == 6

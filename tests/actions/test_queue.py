@@ -12,18 +12,18 @@ from tests.delivery.support import make_topic, reader, rest
 from tests.support.client import Client, connected
 
 
-async def pending(client: Client, **asked: Any) -> dict[str, tuple[int, int, int]]:
+async def pending(client: Client, **fields: Any) -> dict[str, tuple[int, int, int]]:
     """room_id -> (cursor, last_seq, pending), page by page."""
-    found: dict[str, tuple[int, int, int]] = {}
+    rooms: dict[str, tuple[int, int, int]] = {}
     after = None
     while True:
-        page = await client.ask("get_pending", {"after": after, "limit": 2, **asked})
+        page = await client.ask("get_pending", {"after": after, "limit": 2, **fields})
         for room in page["rooms"]:
-            assert room["room_id"] not in found
-            found[room["room_id"]] = (room["cursor"], room["last_seq"], room["pending"])
+            assert room["room_id"] not in rooms
+            rooms[room["room_id"]] = (room["cursor"], room["last_seq"], room["pending"])
         after = page["next"]
         if after is None:
-            return found
+            return rooms
 
 
 async def send(client: Client, room_id: str, count: int) -> None:
@@ -31,19 +31,19 @@ async def send(client: Client, room_id: str, count: int) -> None:
         await client.ask("message", room_id=room_id, content=str(n))
 
 
-async def test_what_a_device_misses_is_pending_and_no_more(people: People) -> None:
+async def test_pending_counts_exactly_the_entries_that_a_device_misses(people: People) -> None:
     omar, diego = people.omar, people.diego
     url, token = people.server.url, people.tokens["diego"]
     room_ids = [await make_topic(url, people.tokens["omar"], f"t{n}", token) for n in range(5)]
     async with connected(url, token, device="phone"):
         pass
     for n, room_id in enumerate(room_ids):
-        await send(omar, room_id, n)  # none in the first
+        await send(omar, room_id, n)  # the first room stays empty
     expected = {room_id: (0, n, n) for n, room_id in enumerate(room_ids) if n}
     assert await pending(diego, device="phone") == expected
     await diego.ask("delivered", cursors={room_ids[4]: 4, room_ids[3]: 1})  # not written to the database yet
     own = {room_ids[1]: (0, 1, 1), room_ids[2]: (0, 2, 2), room_ids[3]: (1, 3, 2)}
-    assert await pending(diego) == own  # of the connection's own device
+    assert await pending(diego) == own  # the device of the connection
     assert await pending(diego, device="phone") == expected
     assert await pending(omar) == await pending(omar, device="default")
     assert await pending(people.satoshi) == {}
@@ -53,7 +53,7 @@ async def test_what_a_device_misses_is_pending_and_no_more(people: People) -> No
         assert answer.json()["next"] == room_ids[3]
 
 
-async def test_a_cursor_that_is_written_while_the_pending_are_read_counts(
+async def test_pending_uses_a_cursor_that_is_written_during_the_query(
     people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     omar, diego, database = people.omar, people.diego, people.server.node.database
@@ -63,47 +63,47 @@ async def test_a_cursor_that_is_written_while_the_pending_are_read_counts(
     read = database.read
 
     async def overtaken(query: Any) -> Any:
-        found = await read(query)
+        answer = await read(query)
         if getattr(query, "func", None) is undelivered.behind:
-            await omar.ask("message", room_id=room_id, content="new")  # the cursor is written with it
-        return found
+            await omar.ask("message", room_id=room_id, content="new")  # writes the cursor, too
+        return answer
 
     monkeypatch.setattr(database, "read", overtaken)
     assert await pending(diego) == {room_id: (2, 3, 1)}
 
 
-async def test_cleared_messages_do_not_come_and_later_ones_do(people: People) -> None:
+async def test_cleared_messages_are_not_replayed_and_later_ones_are(people: People) -> None:
     omar, url, token = people.omar, people.server.url, people.tokens["diego"]
-    one = await make_topic(url, people.tokens["omar"], "one", token)
-    two = await make_topic(url, people.tokens["omar"], "two", token)
+    cleared = await make_topic(url, people.tokens["omar"], "one", token)
+    kept = await make_topic(url, people.tokens["omar"], "two", token)
     async with connected(url, token, device="phone"):
         pass
-    await send(omar, one, 3)
-    await send(omar, two, 3)
+    await send(omar, cleared, 3)
+    await send(omar, kept, 3)
     async with rest(url, token) as http:
-        answer = await http.delete("/api/pending", params={"device": "phone", "room_id": one})
+        answer = await http.delete("/api/pending", params={"device": "phone", "room_id": cleared})
         assert (answer.status_code, answer.json()) == (200, {})
-    assert await pending(people.diego, device="phone") == {two: (0, 3, 3)}
+    assert await pending(people.diego, device="phone") == {kept: (0, 3, 3)}
     async with connected(url, token, device="phone") as phone:
-        assert (phone.contents(one), phone.contents(two)) == ([], ["0", "1", "2"])
-    await send(omar, one, 1)
+        assert (phone.contents(cleared), phone.contents(kept)) == ([], ["0", "1", "2"])
+    await send(omar, cleared, 1)
     assert await people.diego.ask("clear_pending", device="phone") == {}
-    await omar.ask("message", room_id=two, content="new")
+    await omar.ask("message", room_id=kept, content="new")
     async with connected(url, token, device="phone") as phone:
         assert phone.contents() == ["new"]
 
 
-async def test_a_confirmation_that_comes_later_does_not_move_a_cleared_cursor_back(people: People) -> None:
+async def test_a_late_confirmation_does_not_move_a_cleared_cursor_back(people: People) -> None:
     url, token = people.server.url, people.tokens["diego"]
     room_id = await make_topic(url, people.tokens["omar"], "one", token)
     async with reader(url, token, device="phone") as phone:
         await send(people.omar, room_id, 5)
         await phone.ask("clear_pending")
         await phone.ask("delivered", cursors={room_id: 2})
-        # Whatever is written now is written after that.
+        # The cursor is written with this message at the latest.
         await people.omar.ask("message", room_id=room_id, content="new")
-        found = await phone.ask("get_pending")
-        assert [(room["cursor"], room["pending"]) for room in found["data"]["rooms"]] == [(5, 1)]
+        answer = await phone.ask("get_pending")
+        assert [(room["cursor"], room["pending"]) for room in answer["data"]["rooms"]] == [(5, 1)]
 
 
 async def test_a_live_connection_misses_nothing_when_its_device_is_cleared(people: People) -> None:
@@ -117,7 +117,7 @@ async def test_a_live_connection_misses_nothing_when_its_device_is_cleared(peopl
     assert diego.contents(room_id) == [str(n) for n in range(50)]
 
 
-async def test_pending_is_of_ones_own_devices_and_rooms_alone(people: People) -> None:
+async def test_pending_covers_only_the_callers_devices_and_rooms(people: People) -> None:
     room_id = await make_topic(people.server.url, people.tokens["omar"], "one")
     await send(people.omar, room_id, 1)
     for action in ("get_pending", "clear_pending"):
@@ -126,5 +126,5 @@ async def test_pending_is_of_ones_own_devices_and_rooms_alone(people: People) ->
     assert await code(people.diego, "clear_pending", room_id="none") == "not_found"
     assert await code(people.diego, "get_pending", after="none") == "not_found"
     token = await people.server.register("nakamoto")
-    async with rest(people.server.url, token) as http:  # who never connected has no device
+    async with rest(people.server.url, token) as http:  # a user without a connection has no device
         assert (await http.get("/api/pending")).status_code == 404

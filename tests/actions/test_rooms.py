@@ -30,7 +30,7 @@ async def test_create_makes_the_caller_the_owner(people: People) -> None:
     assert (await people.omar.event("room_added"))["room"]["room_id"] == room["room_id"]
 
 
-async def test_a_name_that_is_taken_is_a_conflict_whoever_has_it(people: People) -> None:
+async def test_the_name_of_a_topic_or_user_is_a_conflict(people: People) -> None:
     await people.omar.ask("create", topic_name="noticias", is_private=True)
     for name in ("noticias", "NOTICIAS", "ｎoticias", "diego", "DIEGO"):
         assert await code(people.diego, "create", topic_name=name) == "conflict"
@@ -42,8 +42,8 @@ async def test_a_bad_topic_name_is_invalid(people: People) -> None:
 
 
 async def test_two_concurrent_creates_of_a_name_make_one_topic(people: People) -> None:
-    asked = [client.send("create", {"topic_name": "noticias"}) for client in (people.omar, people.diego) * 3]
-    answers = await asyncio.gather(*asked)
+    sent = [client.send("create", {"topic_name": "noticias"}) for client in (people.omar, people.diego) * 3]
+    answers = await asyncio.gather(*sent)
     assert sum(answer["ok"] for answer in answers) == 1
     assert {answer["error"]["code"] for answer in answers if not answer["ok"]} == {"conflict"}
 
@@ -67,13 +67,13 @@ async def test_anybody_may_subscribe_to_a_public_topic_once(people: People) -> N
         assert await code(people.diego, action, topic_name="noticias") == "conflict"
         assert await code(people.diego, action, topic_name="none") == "not_found"
     assert (await people.satoshi.ask("suscribe", topic_name="noticias"))["members"] == 3
-    assert people.diego.of("message") == []  # what was before is in the history
+    assert people.diego.of("message") == []  # earlier messages are in the history
     assert [m["content"] for m in (await people.diego.ask("history", topic_name="noticias"))["messages"]] == [
         "before"
     ]
 
 
-async def test_a_topic_name_that_is_a_username_is_no_topic_to_enter(people: People) -> None:
+async def test_a_username_does_not_name_a_topic_that_can_be_entered(people: People) -> None:
     await people.omar.ask("message", topic_name="diego", content="hola")
     for action in ("subscribe", "connect_to_room"):
         for name in ("diego", "omar", "satoshi"):
@@ -91,8 +91,8 @@ async def test_any_member_of_a_private_topic_can_add_a_user_immediately(people: 
     assert (await diego.ask("invite", topic_name="secreta", username="satoshi"))["members"] == 3
     await satoshi.event("room_added")
     for client in (omar, diego):
-        seen = await client.event("member", lambda m: m["username"] == "satoshi")
-        assert (seen["seq"], seen["change"], seen["role"]) == (2, "joined", "member")
+        joined = await client.event("member", lambda m: m["username"] == "satoshi")
+        assert (joined["seq"], joined["change"], joined["role"]) == (2, "joined", "member")
     sent = await satoshi.ask("message", room_id=room_id, content="hola")
     assert sent["seq"] == 3
     for client in (omar, diego, satoshi):
@@ -104,7 +104,7 @@ async def test_any_member_of_a_private_topic_can_add_a_user_immediately(people: 
     assert await code(omar, "invite", username="diego") == "invalid"
 
 
-async def test_nobody_invites_into_a_public_topic_or_a_direct_conversation(people: People) -> None:
+async def test_a_public_topic_or_direct_conversation_accepts_no_invitation(people: People) -> None:
     await people.omar.ask("create", topic_name="noticias")
     assert await code(people.omar, "invite", topic_name="noticias", username="diego") == "forbidden"
     direct = await people.omar.ask("message", username="diego", content="hola")
@@ -112,7 +112,7 @@ async def test_nobody_invites_into_a_public_topic_or_a_direct_conversation(peopl
     assert await code(people.omar, "unsubscribe", room_id=direct["room_id"]) == "forbidden"
 
 
-async def test_who_leaves_is_out_and_may_come_back(people: People) -> None:
+async def test_a_member_who_leaves_gets_nothing_more_and_may_rejoin(people: People) -> None:
     omar, diego = people.omar, people.diego
     room_id = (await omar.ask("create", topic_name="noticias"))["room_id"]
     await diego.ask("subscribe", topic_name="noticias")
@@ -123,13 +123,13 @@ async def test_who_leaves_is_out_and_may_come_back(people: People) -> None:
     assert await code(diego, "unsubscribe", room_id=room_id) == "forbidden"
     assert await code(diego, "unsubscribe", room_id="none") == "not_found"
     await omar.ask("message", room_id=room_id, content="meanwhile")
-    back = await diego.ask("subscribe", topic_name="noticias")
-    assert (back["members"], back["unread"], back["read_seq"]) == (2, 0, 1)
+    rejoined = await diego.ask("subscribe", topic_name="noticias")
+    assert (rejoined["members"], rejoined["unread"], rejoined["read_seq"]) == (2, 0, 1)
     await omar.ask("message", room_id=room_id, content="after")
     assert (await diego.event("message"))["content"] == "after"
 
 
-async def test_an_owner_that_leaves_hands_over_to_the_longest_standing_member(people: People) -> None:
+async def test_ownership_passes_to_the_longest_standing_member_when_the_owner_leaves(people: People) -> None:
     omar, diego, satoshi = people.omar, people.diego, people.satoshi
     room_id = (await omar.ask("create", topic_name="secreta", is_private=True))["room_id"]
     await omar.ask("invite", room_id=room_id, username="satoshi")
@@ -140,18 +140,18 @@ async def test_an_owner_that_leaves_hands_over_to_the_longest_standing_member(pe
     members = (await diego.ask("get_members", room_id=room_id))["members"]
     assert {member["username"]: member["role"] for member in members} == {"satoshi": "owner", "diego": "member"}
     await satoshi.ask("unsubscribe", room_id=room_id)
-    await diego.ask("unsubscribe", room_id=room_id)  # the last one out
+    await diego.ask("unsubscribe", room_id=room_id)  # the last member
     assert await code(diego, "history", room_id=room_id) == "not_found"
 
 
-async def test_the_first_member_of_an_abandoned_public_topic_owns_it(people: People) -> None:
+async def test_the_first_member_to_join_an_abandoned_public_topic_owns_it(people: People) -> None:
     await people.omar.ask("create", topic_name="noticias")
     await people.omar.ask("unsubscribe", topic_name="noticias")
     assert (await people.diego.ask("subscribe", topic_name="noticias"))["role"] == "owner"
     assert (await people.omar.ask("subscribe", topic_name="noticias"))["role"] == "member"
 
 
-async def test_get_rooms_lists_what_the_caller_may_see_in_pages(people: People) -> None:
+async def test_get_rooms_lists_visible_rooms_in_pages(people: People) -> None:
     omar, diego = people.omar, people.diego
     public = [(await omar.ask("create", topic_name=f"public{n}"))["room_id"] for n in range(5)]
     private = (await omar.ask("create", topic_name="private", is_private=True))["room_id"]
@@ -190,7 +190,7 @@ async def test_get_rooms_lists_what_the_caller_may_see_in_pages(people: People) 
         assert await code(diego, "get_rooms", **bad) == "invalid"
 
 
-async def test_connect_to_room_takes_what_the_chat_rooms_document_has(people: People) -> None:
+async def test_connect_to_room_accepts_the_fields_of_the_chat_rooms_document(people: People) -> None:
     await people.omar.ask("create", topic_name="noticias")
     for fields in (
         {"username": "diego", "roomName": "noticias"},
@@ -203,16 +203,16 @@ async def test_connect_to_room_takes_what_the_chat_rooms_document_has(people: Pe
     assert await code(people.diego, "connect_to_room", topic_name="noticias", roomName="general") == "invalid"
 
 
-async def test_a_frame_of_the_document_can_be_sent_as_the_event_that_it_names(people: People) -> None:
+async def test_the_action_field_of_a_documented_frame_must_match_its_event(people: People) -> None:
     await people.omar.ask("create", {"action": "create", "topic_name": "noticias", "is_private": False})
     await people.omar.ask("create", {"action": "create", "topic_name": "cave", "is_private": True})
     await people.diego.ask("suscribe", {"action": "suscribe", "topic_name": "noticias"})
     await people.omar.ask("invite", {"action": "invite", "topic_name": "cave", "username": "diego"})
     message = {"action": "message", "topic_name": "noticias", "content": "Content of the message"}
     assert (await people.omar.ask("message", message))["content"] == "Content of the message"
-    for other in ("create", "nothing", 7, None, ["message"]):
+    for name in ("create", "nothing", 7, None, ["message"]):
         with pytest.raises(Refused) as refused:
-            await people.omar.ask("message", {**message, "action": other})
+            await people.omar.ask("message", {**message, "action": name})
         assert refused.value.code == "invalid"
 
 
@@ -221,8 +221,8 @@ async def test_connect_to_room_subscribes_if_necessary_and_returns_the_online_me
     entered = await people.diego.ask("connect_to_room", roomName="noticias")
     assert (entered["roomName"], entered["usernames"]) == ("noticias", ["diego", "omar"])
     assert (entered["room"]["room_id"], entered["room"]["role"]) == (room["room_id"], "member")
-    again = await people.diego.ask("connect_to_room", topic_name="noticias")
-    assert again["room"]["members"] == 2
+    entered = await people.diego.ask("connect_to_room", topic_name="noticias")
+    assert entered["room"]["members"] == 2
     assert len(people.diego.of("room_added")) == 1
     await people.omar.close()
     while (await people.diego.ask("get_profile", username="omar"))["online"]:
@@ -231,10 +231,10 @@ async def test_connect_to_room_subscribes_if_necessary_and_returns_the_online_me
     assert await code(people.diego, "connect_to_room", topic_name="none") == "not_found"
 
 
-async def test_connect_to_room_names_no_more_online_members_than_that(
+async def test_connect_to_room_returns_at_most_the_limit_of_online_members(
     people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a topic with more members than it names, those are looked for who are connected, not all who are in it."""
+    """Above that number of members, it looks up the connected users instead of the members."""
     monkeypatch.setattr(rooms, "MAX_ONLINE", 2)
     await people.omar.ask("create", topic_name="noticias")
     await people.diego.ask("subscribe", topic_name="noticias")
@@ -246,7 +246,7 @@ async def test_connect_to_room_names_no_more_online_members_than_that(
     assert (await people.omar.ask("connect_to_room", topic_name="noticias"))["usernames"] == ["omar", "satoshi"]
 
 
-async def test_get_members_tells_who_is_there_in_pages(people: People) -> None:
+async def test_get_members_lists_members_and_their_presence_in_pages(people: People) -> None:
     omar, diego = people.omar, people.diego
     room_id = (await omar.ask("create", topic_name="noticias"))["room_id"]
     await diego.ask("subscribe", topic_name="noticias")
@@ -269,7 +269,7 @@ async def test_get_members_tells_who_is_there_in_pages(people: People) -> None:
     assert direct["topic_name"] is None
 
 
-async def test_online_counts_the_caller_too_also_in_a_direct_conversation(people: People) -> None:
+async def test_online_includes_the_caller_in_a_direct_conversation(people: People) -> None:
     async def online() -> int:
         (room,) = (await people.omar.ask("get_rooms", kind="direct"))["rooms"]
         return int(room["online"])
@@ -300,21 +300,21 @@ IN_A_ROOM: list[tuple[str, dict[str, object]]] = [
 ]
 
 
-async def test_a_room_reference_is_exactly_one(people: People) -> None:
+async def test_a_room_reference_has_exactly_one_field(people: People) -> None:
     room_id = (await people.omar.ask("create", topic_name="noticias"))["room_id"]
     for action, more in IN_A_ROOM:
         assert await code(people.omar, action, **more) == "invalid"
         assert await code(people.omar, action, room_id=room_id, topic_name="noticias", **more) == "invalid"
 
 
-async def test_non_members_of_a_public_topic_are_forbidden_the_actions_of_members(people: People) -> None:
+async def test_actions_of_members_are_forbidden_to_non_members_of_a_public_topic(people: People) -> None:
     await people.omar.ask("create", topic_name="noticias")
     for action, more in IN_A_ROOM:
         assert await code(people.diego, action, topic_name="noticias", **more) == "forbidden"
 
 
-async def test_a_stranger_cannot_tell_a_private_room_from_none(people: People) -> None:
-    """By no action and no detail of its answer, except that its name cannot be taken."""
+async def test_a_private_room_looks_nonexistent_to_non_members(people: People) -> None:
+    """No action and no detail of an answer reveals it, except `create` with its name."""
     room_id = (await people.omar.ask("create", topic_name="secreta", is_private=True))["room_id"]
     message_id = (await people.omar.ask("message", room_id=room_id, content="x"))["id"]
     direct = (await people.omar.ask("message", username="diego", content="x"))["room_id"]
@@ -341,15 +341,15 @@ async def test_a_stranger_cannot_tell_a_private_room_from_none(people: People) -
         ("invite", {"username": "nobody"}),
         ("invite", {"username": "a b"}),
     ]:
-        for ref, there, nowhere in refs:
-            found = await answer(action, **{ref: there}, **more)
-            assert found == await answer(action, **{ref: nowhere}, **more), (action, more, ref)
-            assert found["ok"] is False
+        for ref, private, unknown in refs:
+            refused = await answer(action, **{ref: private}, **more)
+            assert refused == await answer(action, **{ref: unknown}, **more), (action, more, ref)
+            assert refused["ok"] is False
     for action in ("subscribe", "connect_to_room"):
         assert await answer(action, topic_name="secreta") == await answer(action, topic_name="none")
-    for there in (room_id, direct):
-        assert await answer("delivered", cursors={there: 1}) == await answer("delivered", cursors={"none": 1})
-        assert await answer("get_rooms", after=there) == await answer("get_rooms", after="none")
+    for private in (room_id, direct):
+        assert await answer("delivered", cursors={private: 1}) == await answer("delivered", cursors={"none": 1})
+        assert await answer("get_rooms", after=private) == await answer("get_rooms", after="none")
     token = people.tokens["satoshi"]
     async with connected(people.server.url, token, device="new", cursors={room_id: 1, direct: 9, "none": 1}) as new:
         assert [name for name, _ in new.events] == ["room_removed"] * 3 + ["ready"]

@@ -24,7 +24,7 @@ from tests.support.client import Refused
         ("delivered", {"cursors": {f"{n}": 1 for n in range(10_001)}}, "cursors", "more than 10,000 rooms"),
     ],
 )
-async def test_an_error_names_the_field_and_what_it_may_be(
+async def test_an_error_names_the_field_and_its_valid_values(
     people: People, action: str, payload: dict[str, Any], field: str, why: str
 ) -> None:
     await people.omar.ask("create", topic_name="noticias")
@@ -35,7 +35,7 @@ async def test_an_error_names_the_field_and_what_it_may_be(
     assert field in refused.value.error["message"]
 
 
-async def test_a_kind_and_a_role_are_taken_as_texts(people: People) -> None:
+async def test_a_room_kind_is_accepted_as_text_or_null(people: People) -> None:
     await people.omar.ask("create", topic_name="noticias")
     assert [room["topic_name"] for room in (await people.omar.ask("get_rooms", kind="topic"))["rooms"]] == [
         "noticias"

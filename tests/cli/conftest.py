@@ -21,7 +21,7 @@ DEADLINE_S = 60
 
 
 class Command:
-    """A `tidings` process; what it prints is read as it comes."""
+    """A `tidings` process; its output is read as it arrives."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -34,8 +34,8 @@ class Command:
         async with asyncio.timeout(DEADLINE_S):
             while True:
                 text: str = getattr(self, stream)
-                if found := re.search(pattern, text):
-                    return found
+                if match := re.search(pattern, text):
+                    return match
                 reader = self.process.stdout if stream == "out" else self.process.stderr
                 assert reader is not None
                 line = (await reader.readline()).decode()
@@ -43,7 +43,7 @@ class Command:
                 setattr(self, stream, text + line)
 
     async def listening(self) -> Command:
-        """Wait until it serves; notes its `url`, and that all of what it says first is there."""
+        """Wait until it serves and has printed its start-up lines; sets `url`."""
         self.url = (await self.until("out", r"http://\S+"))[0]
         await self.until("out", r"safety  .*\n")
         return self
@@ -65,7 +65,7 @@ Start = Callable[..., Awaitable[Command]]
 
 @pytest.fixture
 async def tidings(tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts `tidings` in a process of its own, in `tmp_path`; `environment` adds to what it gets."""
+    """Starts `tidings` in its own process, in `tmp_path`; `environment` is added to the inherited one."""
     running: list[Command] = []
 
     async def start(*args: str, **environment: str) -> Command:
@@ -110,38 +110,38 @@ def empty_postgresql_url(postgresql_server: str) -> Iterator[str]:
 
 
 @dataclass
-class Done:
+class Result:
     status: int
     out: str
     err: str
 
 
-Run = Callable[..., Awaitable[Done]]
+Run = Callable[..., Awaitable[Result]]
 
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Runs a command of `tidings` to its end, in `tmp_path`: as `tidings` does, without the wait for its imports."""
+    """Runs a `tidings` command in this process, in `tmp_path`: a new process would import everything again."""
     monkeypatch.chdir(tmp_path)
     loggers = [logging.getLogger(name) for name in ("alembic", "uvicorn", "asyncio")]
     levels = [logger.level for logger in loggers]
     mask = os.umask(0o022)
 
-    async def run(*args: str, stdin: str = "", status: int = 0, **environment: str) -> Done:
+    async def run(*args: str, stdin: str = "", status: int = 0, **environment: str) -> Result:
         out, err = io.StringIO(), io.StringIO()
         with monkeypatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
             patched.setattr(sys, "stdin", io.StringIO(stdin))
             for name, value in environment.items():
                 patched.setenv(name, value)
-            done = await asyncio.to_thread(main, args)
-        assert done == status, out.getvalue() + err.getvalue()
+            exit_status = await asyncio.to_thread(main, args)
+        assert exit_status == status, out.getvalue() + err.getvalue()
         if status:
             assert out.getvalue() == ""
             assert err.getvalue().startswith("tidings: ")
             assert err.getvalue().count("\n") == 1, err.getvalue()
         else:
             assert (err.getvalue() != "") == (args[0] == "token"), err.getvalue()
-        return Done(done, out.getvalue(), err.getvalue())
+        return Result(exit_status, out.getvalue(), err.getvalue())
 
     yield run
     os.umask(mask)

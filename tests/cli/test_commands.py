@@ -26,19 +26,19 @@ async def _login(url: str, username: str, password: str) -> int:
 
 
 @pytest.mark.long
-async def test_beside_a_running_server_they_take_effect_within_seconds(serve: Start, command: Run) -> None:
+async def test_commands_take_effect_on_a_running_server(serve: Start, command: Run) -> None:
     server = await serve()
     first = (await command("token", "Omar")).out.strip()
-    again = (await command("token", "omar", "--minutes", "5")).out.strip()
+    second = (await command("token", "omar", "--minutes", "5")).out.strip()
     await command("user", "add", "diego", "--password-stdin", stdin=f"{PASSWORD}\n")
     assert await _login(server.url, "diego", PASSWORD) == 200
     diego = (await command("token", "diego")).out.strip()
     async with (
         connected(server.url, first) as omar,
-        connected(server.url, again, device="phone") as phone,
-        connected(server.url, diego) as other,
+        connected(server.url, second, device="phone") as phone,
+        connected(server.url, diego) as diego_client,
     ):
-        claims = json.loads(base64.urlsafe_b64decode(again.split(".")[1] + "=="))
+        claims = json.loads(base64.urlsafe_b64decode(second.split(".")[1] + "=="))
         assert claims["exp"] - claims["iat"] in (299, 300)
         await omar.ask("create", topic_name="noticias")
 
@@ -46,15 +46,15 @@ async def test_beside_a_running_server_they_take_effect_within_seconds(serve: St
         for client in (omar, phone):
             assert await client.event("closing") == {"reason": "token_revoked", "reconnect": False}
         assert "disabled" in (await command("token", "omar", status=1)).err
-        await command("user", "disable", "omar")  # again: no harm
+        await command("user", "disable", "omar")  # disabling again changes nothing
 
         await command("user", "passwd", "diego", stdin="another password\n")
-        assert await other.event("closing") == {"reason": "token_revoked", "reconnect": False}
+        assert await diego_client.event("closing") == {"reason": "token_revoked", "reconnect": False}
         assert await _login(server.url, "diego", PASSWORD) == 401
         assert await _login(server.url, "diego", "another password") == 200
 
 
-async def test_they_make_administrators_and_let_the_disabled_in_again(serve: Start, command: Run) -> None:
+async def test_commands_appoint_administrators_and_enable_users(serve: Start, command: Run) -> None:
     server = await serve()
     for name in ("omar", "diego"):
         await command("user", "add", name, "--password-stdin", stdin=f"{PASSWORD}\n")
@@ -67,23 +67,23 @@ async def test_they_make_administrators_and_let_the_disabled_in_again(serve: Sta
 
         assert await listed() == 403
         assert "omar is an administrator" in (await command("user", "admin", "OMAR")).out
-        assert await listed() == 200, "with the token of before"
+        assert await listed() == 200, "the token from before is an administrator's now"
         assert "omar is no administrator" in (await command("user", "no-admin", "omar")).out
         assert await listed() == 403
     await command("user", "disable", "diego")
     assert await _login(server.url, "diego", PASSWORD) == 401
     assert "diego enabled" in (await command("user", "enable", "diego")).out
     assert await _login(server.url, "diego", PASSWORD) == 200
-    for what in ("admin", "no-admin", "enable"):
-        assert "no such user" in (await command("user", what, "nobody", status=1)).err
+    for change in ("admin", "no-admin", "enable"):
+        assert "no such user" in (await command("user", change, "nobody", status=1)).err
 
 
-async def test_without_a_server_they_make_what_they_need(command: Run, tmp_path: Path) -> None:
+async def test_commands_without_a_server_create_the_database_and_the_key(command: Run, tmp_path: Path) -> None:
     token = (await command("token", "omar")).out.strip()
     url = f"sqlite:///{tmp_path / 'data' / 'tidings.db'}"
     assert pending(url) == []
     assert "up to date" in (await command("migrate")).out
-    # A server on the same directory takes the token: the key is the one it finds there.
+    # A server on the same directory reads the same key, so it accepts the token.
     async with (
         running_node(url, tmp_path / "data", secret_key=SecretStr("")) as node,
         connected(node.url, token) as omar,
@@ -91,19 +91,19 @@ async def test_without_a_server_they_make_what_they_need(command: Run, tmp_path:
         await omar.ask("get_rooms")
 
 
-async def test_a_token_is_printed_alone_and_beside_it_how_to_use_it(command: Run, tmp_path: Path) -> None:
-    for where, shown in (
+async def test_token_prints_the_token_on_stdout_and_its_usage_on_stderr(command: Run, tmp_path: Path) -> None:
+    for environment, address in (
         ({}, "ws://127.0.0.1:8000/"),
         ({"TIDINGS_HOST": "localhost", "TIDINGS_PORT": "5000"}, "ws://localhost:5000/"),
         ({"TIDINGS_HOST": "::1"}, "ws://[::1]:8000/"),
         ({"TIDINGS_HOST": "0.0.0.0"}, "ws://127.0.0.1:8000/"),
         ({"TIDINGS_HOST": "::"}, "ws://[::1]:8000/"),
     ):
-        done = await command("token", "omar", **where)
-        token = done.out.removesuffix("\n")
+        result = await command("token", "omar", **environment)
+        token = result.out.removesuffix("\n")
         claims = jwt.decode(token, options={"verify_signature": False})
         assert (claims["sub"], claims["exp"] - claims["iat"]) == ("omar", 24 * 3600)
-        assert done.err == f"wscat -c {shown}{token}\n"
+        assert result.err == f"wscat -c {address}{token}\n"
     async with (
         running_node(
             f"sqlite:///{tmp_path / 'data' / 'tidings.db'}", tmp_path / "data", secret_key=SecretStr("")
@@ -114,12 +114,12 @@ async def test_a_token_is_printed_alone_and_beside_it_how_to_use_it(command: Run
         assert json.loads(await asyncio.wait_for(socket.recv(), DEADLINE_S))["status"] == "ok"
 
 
-async def test_started_at_once_they_migrate_once_and_make_one_key(tidings: Start, tmp_path: Path) -> None:
+async def test_concurrent_commands_migrate_once_and_create_one_key(tidings: Start, tmp_path: Path) -> None:
     commands = [await tidings("migrate"), await tidings("migrate"), await tidings("token", "omar")]
-    assert [await one.end() for one in commands] == [0, 0, 0]
+    assert [await command.end() for command in commands] == [0, 0, 0]
     token = commands[2].out.strip()
-    assert [one.err for one in commands] == ["", "", f"wscat -c ws://127.0.0.1:8000/{token}\n"]
-    assert sum("applied 0001" in one.out for one in commands) <= 1
+    assert [command.err for command in commands] == ["", "", f"wscat -c ws://127.0.0.1:8000/{token}\n"]
+    assert sum("applied 0001" in command.out for command in commands) <= 1
     url = f"sqlite:///{tmp_path / 'data' / 'tidings.db'}"
     async with (
         running_node(url, tmp_path / "data", secret_key=SecretStr("")) as node,
@@ -128,9 +128,11 @@ async def test_started_at_once_they_migrate_once_and_make_one_key(tidings: Start
         await omar.ask("get_rooms")
 
 
-async def test_what_they_cannot_do_is_one_clear_line(command: Run, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_failed_command_prints_one_line_with_the_reason(
+    command: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     await command("user", "add", "omar", stdin=f"{PASSWORD}\n")
-    for args, stdin, said in (
+    for args, stdin, problem in (
         (("user", "add", "Omar"), PASSWORD, "taken"),
         (("user", "add", "diego"), "short", "8–72 bytes"),
         (("user", "passwd", "omar"), "x" * 73, "8–72 bytes"),
@@ -138,11 +140,11 @@ async def test_what_they_cannot_do_is_one_clear_line(command: Run, capsys: pytes
         (("user", "passwd", "two words"), PASSWORD, "no such user"),
         (("token", "two words"), "", "username"),
     ):
-        assert said in (await command(*args, stdin=f"{stdin}\n", status=1)).err
+        assert problem in (await command(*args, stdin=f"{stdin}\n", status=1)).err
     for minutes in ("0", "-1", "99999999999", "many"):
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exited:
             main(["token", "omar", "--minutes", minutes])
-        assert ended.value.code == 2
+        assert exited.value.code == 2
         assert "--minutes" in capsys.readouterr().err
 
 
@@ -161,10 +163,12 @@ async def test_epoch_makes_clients_without_cursors_read_their_rooms_again(comman
             assert omar.of("ready")[0]["reset"] == [room["room_id"]]
 
 
-async def test_on_postgresql_they_want_it_migrated_first(command: Run, empty_postgresql_url: str) -> None:
-    where = {"TIDINGS_DATABASE_URL": empty_postgresql_url}
-    assert "tidings migrate" in (await command("token", "omar", status=1, **where)).err
-    assert (await command("migrate", **where)).out.startswith("applied 0001")
-    assert len((await command("token", "omar", **where)).out.strip().split(".")) == 3
-    await command("user", "disable", "omar", **where)
-    assert "disabled" in (await command("token", "omar", status=1, **where)).err
+async def test_commands_refuse_a_postgresql_database_that_is_not_migrated(
+    command: Run, empty_postgresql_url: str
+) -> None:
+    environment = {"TIDINGS_DATABASE_URL": empty_postgresql_url}
+    assert "tidings migrate" in (await command("token", "omar", status=1, **environment)).err
+    assert (await command("migrate", **environment)).out.startswith("applied 0001")
+    assert len((await command("token", "omar", **environment)).out.strip().split(".")) == 3
+    await command("user", "disable", "omar", **environment)
+    assert "disabled" in (await command("token", "omar", status=1, **environment)).err

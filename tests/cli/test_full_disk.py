@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from db.space import RESERVE_BYTES
-from tests.cli.conftest import Command, Start
+from tests.cli.conftest import DEADLINE_S, Command, Start
 from tests.rest.problems import problem
 from tests.support.client import Refused, connected
 from tests.support.node import token_from
@@ -24,18 +25,18 @@ NO_SPACE = "no space is left on the disk"
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small file system of the test's own."""
-    where = tmp_path / "disk"
-    where.mkdir()
+    """A small file system for this test alone."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={4 * RESERVE_BYTES},mode=700", "none", str(where)],
+        ["mount", "-t", "tmpfs", "-o", f"size={4 * RESERVE_BYTES},mode=700", "none", str(folder)],
         capture_output=True,
         check=False,
     )
     if mounted.returncode:
         pytest.skip("a file system can be mounted by root only")
-    yield where
-    subprocess.run(["umount", "-l", str(where)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def fill(disk: Path) -> None:
@@ -49,14 +50,14 @@ def fill(disk: Path) -> None:
 
 
 async def _ready(server: Command, status: int) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
-        for _ in range(1000):
-            if (answer := await http.get("/health/ready")).status_code == status:
-                return answer
-        raise AssertionError(answer.text)
+    """Wait until the readiness check answers with `status`: it keeps its last answer for seconds."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as http, asyncio.timeout(DEADLINE_S):
+        while (answer := await http.get("/health/ready")).status_code != status:
+            pass  # each query is a round trip
+        return answer
 
 
-async def test_users_come_and_go_and_read_on_a_full_disk_also_after_a_restart(serve: Start, disk: Path) -> None:
+async def test_users_sign_in_read_and_sign_out_on_a_full_disk_even_after_a_restart(serve: Start, disk: Path) -> None:
     settings = {"TIDINGS_DATA_DIR": str(disk / "data"), "TIDINGS_RATE_LIMITS": "off"}
     server = await serve(**settings)
     token = await token_from(server.url, "register", "omar")
@@ -66,7 +67,7 @@ async def test_users_come_and_go_and_read_on_a_full_disk_also_after_a_restart(se
         for n in range(50):
             acknowledged.append((await omar.ask("message", topic_name="noticias", content=f"{n}"))["id"])
         while not (await omar.ask("search", query="49"))["messages"]:
-            pass  # the index follows
+            pass  # the index lags behind
         fill(disk)
         while (answer := await omar.call("message", {"topic_name": "noticias", "content": "x" * 4000}))["ok"]:
             acknowledged.append(answer["data"]["id"])
@@ -81,8 +82,8 @@ async def test_users_come_and_go_and_read_on_a_full_disk_also_after_a_restart(se
         fresh = await token_from(server.url, "login", "omar")
         async with connected(server.url, fresh, device=f"new {n}") as omar:
             await omar.until(lambda omar=omar: len(omar.of("message")) >= len(acknowledged))  # type: ignore[misc]
-            found = await omar.ask("search", query="49")
-            assert [hit["content"] for hit in found["messages"]] == ["49"]
+            answer = await omar.ask("search", query="49")
+            assert [hit["content"] for hit in answer["messages"]] == ["49"]
             await omar.ask("logout")
         if not n:
             assert await server.end(signal.SIGTERM) == 0
@@ -99,7 +100,7 @@ async def test_users_come_and_go_and_read_on_a_full_disk_also_after_a_restart(se
     assert await server.end(signal.SIGTERM) == 0
 
 
-async def test_a_server_that_cannot_start_on_a_full_disk_says_why(tidings: Start, disk: Path) -> None:
+async def test_a_failed_start_on_a_full_disk_prints_the_reason(tidings: Start, disk: Path) -> None:
     (disk / "data").mkdir()
     fill(disk)
     server = await tidings("serve", "--port", "0", TIDINGS_DATA_DIR=str(disk / "data"))

@@ -29,7 +29,7 @@ async def _token(command: Run, username: str) -> str:
 
 
 def _contents(database: Path) -> list[str]:
-    """What the log of the one room holds, in order."""
+    """The contents of the only room's log, in order."""
     with sqlite3.connect(database) as conn:
         rows = conn.execute("SELECT seq, content FROM entry ORDER BY seq").fetchall()
     conn.close()
@@ -38,7 +38,7 @@ def _contents(database: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-async def test_on_sigterm_it_finishes_running_actions_and_sends_closing(
+async def test_a_stopping_server_finishes_running_actions_and_sends_closing(
     serve: Start, command: Run, tmp_path: Path, number: signal.Signals
 ) -> None:
     tokens = [await _token(command, name) for name in ("omar", "diego")]
@@ -54,7 +54,7 @@ async def test_on_sigterm_it_finishes_running_actions_and_sends_closing(
             await client.closed.wait()
     assert status == 0
     assert server.err == ""
-    # What is in the log was acknowledged, and what was acknowledged is in the log.
+    # The log holds exactly the acknowledged messages.
     answers = [answer.result() for answer in sent if answer.done()]
     acknowledged = [answer["data"]["content"] for answer in answers if answer["ok"]]
     assert {answer["error"]["code"] for answer in answers if not answer["ok"]} <= {"unavailable"}
@@ -64,7 +64,7 @@ async def test_on_sigterm_it_finishes_running_actions_and_sends_closing(
 
 
 @pytest.mark.long
-async def test_a_login_that_is_under_way_is_answered_before_it_stops(serve: Start, command: Run) -> None:
+async def test_a_stopping_server_answers_a_login_in_progress(serve: Start, command: Run) -> None:
     await command("user", "add", "omar", stdin=f"{PASSWORD}\n")
     server = await serve()
     body = f'{{"username": "omar", "password": "{PASSWORD}"}}'.encode()
@@ -72,12 +72,12 @@ async def test_a_login_that_is_under_way_is_answered_before_it_stops(serve: Star
     reader, writer = await asyncio.open_connection(host, int(port))
     head = f"POST /api/login HTTP/1.1\r\nHost: [::1]\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
     writer.write(head.encode())
-    assert b"100" in await asyncio.wait_for(reader.readline(), 30)  # it has begun to read the payload
+    assert b"100" in await asyncio.wait_for(reader.readline(), 30)  # the server reads the payload now
     await reader.readline()
     writer.write(body)
     await writer.drain()
     async with httpx.AsyncClient(base_url=server.url) as http:
-        await http.get("/health/live")  # a round trip later than the body
+        await http.get("/health/live")  # the server has received the body before this request
     status, answer = await asyncio.gather(server.end(signal.SIGTERM), asyncio.wait_for(reader.read(), 30))
     writer.close()
     await writer.wait_closed()
@@ -86,16 +86,16 @@ async def test_a_login_that_is_under_way_is_answered_before_it_stops(serve: Star
     assert server.err == ""
 
 
-async def test_it_says_in_four_lines_its_address_data_durability_and_whether_it_is_safe(
+async def test_the_banner_shows_address_data_durability_and_safety_in_four_lines(
     serve: Start, tmp_path: Path
 ) -> None:
     data = tmp_path / "elsewhere"
     server = await serve(TIDINGS_DATA_DIR=str(data), TIDINGS_DURABILITY="normal", TIDINGS_RATE_LIMITS="on")
     async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
         assert (await http.get("/health/ready")).status_code == 200
-    address, stored, durability, safety = server.out.splitlines()
+    address, database, durability, safety = server.out.splitlines()
     assert re.fullmatch(r"Tidings listening on http://127\.0\.0\.1:\d+", address)
-    assert stored.split(maxsplit=1) == ["data", f"SQLite, {data / 'tidings.db'}"]
+    assert database.split(maxsplit=1) == ["data", f"SQLite, {data / 'tidings.db'}"]
     assert durability.split(maxsplit=1) == [
         "durability",
         "normal: an acknowledged message survives a crash of the process, not of the machine",
@@ -119,16 +119,16 @@ async def test_an_unsafe_restart_prints_each_problem_and_its_remedy(serve: Start
     server = await serve(TIDINGS_RATE_LIMITS="off", FORWARDED_ALLOW_IPS="*", TIDINGS_DEV_TOKENS="true")
     lines = server.out.splitlines()
     assert len(lines) == 4
-    said = lines[3].split(maxsplit=1)[1]
-    assert said.startswith("NOT SAFE: ")
-    assert "TIDINGS_RATE_LIMITS=off" in said
-    assert "FORWARDED_ALLOW_IPS=*" in said
-    assert "chmod 600 data/secret_key, now 0644" in said
-    assert "TIDINGS_DEV_TOKENS" in said
-    assert "Safe: " not in said
+    safety = lines[3].split(maxsplit=1)[1]
+    assert safety.startswith("NOT SAFE: ")
+    assert "TIDINGS_RATE_LIMITS=off" in safety
+    assert "FORWARDED_ALLOW_IPS=*" in safety
+    assert "chmod 600 data/secret_key, now 0644" in safety
+    assert "TIDINGS_DEV_TOKENS" in safety
+    assert "Safe: " not in safety
 
 
-async def test_its_files_are_nobody_elses_to_read_also_in_a_directory_that_is_open(
+async def test_only_the_owner_can_read_the_servers_files_even_in_an_open_directory(
     serve: Start, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
@@ -156,7 +156,7 @@ def _lines(settings: Settings, proxies: list[str] | str = "127.0.0.1,::1", host:
     return lines
 
 
-def test_it_names_postgresql_without_a_password(tmp_path: Path) -> None:
+def test_the_banner_names_postgresql_without_the_password(tmp_path: Path) -> None:
     url = "postgresql+asyncpg://omar:top-secret@db.example:5433/chat?password=top-secret"
     settings = Settings(_env_file=None, database_url=url, data_dir=tmp_path, secret_key=SecretStr("k" * 32))
     lines = _lines(settings, host="::1")
@@ -168,22 +168,22 @@ def test_it_names_postgresql_without_a_password(tmp_path: Path) -> None:
     assert "kkkk" not in "".join(lines)
 
 
-def test_it_judges_the_proxies_that_it_trusts(tmp_path: Path) -> None:
+def test_the_banner_warns_about_trusting_too_many_proxies(tmp_path: Path) -> None:
     settings = Settings(_env_file=None, data_dir=tmp_path, secret_key=SecretStr("k" * 32))
     for safe, shown in (
         ("127.0.0.1,::1", "only from 127.0.0.1,::1 "),
         (["10.0.0.1", "172.16.0.0/12"], "only from 10.0.0.1,172.16.0.0/12 "),
         ("", "from no proxy"),
     ):
-        assert "safety      ok: " in (said := _lines(settings, safe)[3]), said
-        assert f"X-Forwarded-For is trusted {shown}" in said + " "
+        assert "safety      ok: " in (line := _lines(settings, safe)[3]), line
+        assert f"X-Forwarded-For is trusted {shown}" in line + " "
     for unsafe in ("*", ["*"], "0.0.0.0/0", "10.0.0.1, ::/0", "128.0.0.0/1", "localhost", "10.0.0.1/33", "*,::1"):
-        assert "NOT SAFE: " in (said := _lines(settings, unsafe)[3]), said
-        assert "FORWARDED_ALLOW_IPS" in said
-        assert "Safe: rate limits are on" in said
+        assert "NOT SAFE: " in (line := _lines(settings, unsafe)[3]), line
+        assert "FORWARDED_ALLOW_IPS" in line
+        assert "Safe: rate limits are on" in line
 
 
-def test_a_secret_in_a_settings_file_that_others_can_read_is_not_safe(
+def test_the_banner_warns_about_a_secret_in_a_readable_settings_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -192,15 +192,15 @@ def test_a_secret_in_a_settings_file_that_others_can_read_is_not_safe(
     dotenv.write_text(f"TIDINGS_SECRET_KEY={'k' * 32}\n")
     for mode, safe in ((0o640, False), (0o604, False), (0o600, True)):
         dotenv.chmod(mode)
-        said = _lines(Settings(data_dir=tmp_path))[3]
-        assert ("NOT SAFE" not in said) == safe
-        assert (f"chmod 600 {dotenv}, now {mode:04o}" in said) != safe
+        line = _lines(Settings(data_dir=tmp_path))[3]
+        assert ("NOT SAFE" not in line) == safe
+        assert (f"chmod 600 {dotenv}, now {mode:04o}" in line) != safe
     monkeypatch.setenv("TIDINGS_SECRET_KEY", "e" * 32)
     dotenv.chmod(0o644)
     assert "safety      ok: " in _lines(Settings(data_dir=tmp_path))[3]
 
 
-def test_it_says_that_redis_has_no_effect(tmp_path: Path) -> None:
+def test_the_banner_says_that_redis_has_no_effect(tmp_path: Path) -> None:
     key = SecretStr("k" * 32)
     settings = Settings(_env_file=None, data_dir=tmp_path, secret_key=key, redis_url="redis://omar:top-secret@h")
     assert "TIDINGS_REDIS_URL has no effect, multiple nodes are not supported yet" in _lines(settings)[1]
@@ -209,35 +209,33 @@ def test_it_says_that_redis_has_no_effect(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-async def test_killed_and_started_again_it_serves_the_same_data_under_the_same_key(
-    serve: Start, tmp_path: Path
-) -> None:
+async def test_a_killed_server_restarts_with_the_same_data_and_key(serve: Start, tmp_path: Path) -> None:
     server = await serve()
     async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
-        made = await http.post("/api/register", json={"username": "omar", "password": PASSWORD})
+        registered = await http.post("/api/register", json={"username": "omar", "password": PASSWORD})
     key = (tmp_path / "data" / "secret_key").read_bytes()
     assert await server.end(signal.SIGKILL) == -signal.SIGKILL
     server = await serve()
-    assert server.err == ""  # no lock was left behind to wait for
+    assert server.err == ""  # the killed server has left no lock
     assert (tmp_path / "data" / "secret_key").read_bytes() == key
-    async with connected(server.url, made.json()["token"]) as omar:
+    async with connected(server.url, registered.json()["token"]) as omar:
         await omar.ask("create", topic_name="noticias")
         await omar.ask("message", topic_name="noticias", content="still here")
     assert await server.end(signal.SIGTERM) == 0
-    assert not (tmp_path / "data" / "tidings.db-wal").exists()  # the log of WAL mode has come home
+    assert not (tmp_path / "data" / "tidings.db-wal").exists()  # the write-ahead log was checkpointed
     assert _contents(tmp_path / "data" / "tidings.db") == ["still here"]
 
 
 @pytest.mark.long
-async def test_what_keeps_it_from_starting_is_one_clear_line(tidings: Start, postgresql_server: str) -> None:
+async def test_a_failed_start_prints_one_line_with_the_reason(tidings: Start, postgresql_server: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket() as closed:
         port = str(taken.getsockname()[1])
-        closed.bind(("127.0.0.1", 0))  # bound, so nobody else's; not listening
-        nobody = f"postgresql://x@127.0.0.1:{closed.getsockname()[1]}/x"
+        closed.bind(("127.0.0.1", 0))  # bound but not listening, so no other process gets the port
+        unreachable = f"postgresql://x@127.0.0.1:{closed.getsockname()[1]}/x"
         cases: list[tuple[dict[str, str], list[str]]] = [
             ({"TIDINGS_PORT": port}, [f"cannot listen on 127.0.0.1:{port}", "in use"]),
             ({"TIDINGS_SECRET_KEY": "short"}, ["TIDINGS_SECRET_KEY", "32 bytes"]),
-            ({"TIDINGS_DATABASE_URL": nobody}, ["the database cannot be used", "Connect call failed"]),
+            ({"TIDINGS_DATABASE_URL": unreachable}, ["the database cannot be used", "Connect call failed"]),
             ({"TIDINGS_DATABASE_URL": postgresql_server}, ["tidings migrate"]),
             ({"TIDINGS_DATA_DIR": "/dev/null/data"}, ["/dev/null"]),
         ]
@@ -245,61 +243,61 @@ async def test_what_keeps_it_from_starting_is_one_clear_line(tidings: Start, pos
             await tidings("serve", **({"TIDINGS_PORT": "0", "TIDINGS_DATA_DIR": f"data{number}"} | environment))
             for number, (environment, _) in enumerate(cases)
         ]
-        for command, (_, said) in zip(commands, cases, strict=True):
-            await _failed(command, *said)
+        for command, (_, problem) in zip(commands, cases, strict=True):
+            await _failed(command, *problem)
 
 
-async def _failed(command: Command, *said: str) -> None:
-    """It ends with status 1, and one line that says why."""
+async def _failed(command: Command, *problem: str) -> None:
+    """The command ends with status 1 and prints one line with the reason."""
     assert await command.end() == 1, command.out
     assert command.out == ""
     assert command.err.count("\n") == 1, command.err
     assert command.err.startswith("tidings: ")
-    for text in said:
+    for text in problem:
         assert text in command.err
 
 
-async def test_settings_that_cannot_be_are_one_clear_line_whatever_the_command(command: Run) -> None:
-    for name, value, said in (
+async def test_every_command_reports_invalid_settings_in_one_line(command: Run) -> None:
+    for name, value, problem in (
         ("TIDINGS_PORT", "65536", "65535"),
         ("TIDINGS_DURABILITY", "some", "'full' or 'normal'"),
         ("TIDINGS_DATABASE_URL", "mysql://x/y", "not mysql"),
         ("TIDINGS_DATABASE_URL", "nonsense", "URL"),
         ("TIDINGS_DATABASE_URL", "sqlite://", "SQLite"),
     ):
-        done = await command("migrate", status=1, **{name: value})
-        assert done.err.startswith(f"tidings: {name}: ")
-        assert said in done.err
-    world = {"TIDINGS_HOST": "0.0.0.0", "TIDINGS_DEV_TOKENS": "true"}
-    done = await command("migrate", status=1, **world)
-    assert done.err.startswith("tidings: TIDINGS_DEV_TOKENS ")
-    assert "0.0.0.0" in done.err
+        result = await command("migrate", status=1, **{name: value})
+        assert result.err.startswith(f"tidings: {name}: ")
+        assert problem in result.err
+    public = {"TIDINGS_HOST": "0.0.0.0", "TIDINGS_DEV_TOKENS": "true"}
+    result = await command("migrate", status=1, **public)
+    assert result.err.startswith("tidings: TIDINGS_DEV_TOKENS ")
+    assert "0.0.0.0" in result.err
     assert "one server per database" in (await command("serve", "--workers", "2", status=1)).err
 
 
 @pytest.mark.long
-async def test_of_two_concurrent_starts_on_a_fresh_directory_one_serves_and_the_other_takes_over(
+async def test_the_second_of_two_concurrent_starts_takes_over_when_the_first_stops(
     tidings: Start, tmp_path: Path
 ) -> None:
     both = [await tidings("serve", "--port", "0") for _ in range(2)]
-    serving = [asyncio.create_task(one.listening()) for one in both]
+    serving = [asyncio.create_task(command.listening()) for command in both]
     done, _ = await asyncio.wait(serving, return_when=asyncio.FIRST_COMPLETED)
     first = next(iter(done)).result()
     second = both[both[0] is first]
     await second.until("err", r"another server is running on .*waiting up to 10 s for it to stop")
     assert second.out == ""
     async with httpx.AsyncClient(base_url=first.url, timeout=30) as http:
-        made = await http.post("/api/register", json={"username": "omar", "password": PASSWORD})
+        registered = await http.post("/api/register", json={"username": "omar", "password": PASSWORD})
     assert await first.end(signal.SIGTERM) == 0
     await asyncio.wait_for(asyncio.gather(*serving), 30)
-    async with connected(second.url, made.json()["token"]) as omar:  # the same data, the same key
+    async with connected(second.url, registered.json()["token"]) as omar:  # with the same data and key
         await omar.ask("get_rooms")
     assert pending(f"sqlite:///{tmp_path / 'data' / 'tidings.db'}") == []
     assert await second.end(signal.SIGINT) == 0
 
 
 @pytest.mark.long
-async def test_on_sigterm_while_it_waits_for_another_server_it_stops(tidings: Start, tmp_path: Path) -> None:
+async def test_a_server_that_waits_for_another_one_stops_on_a_signal(tidings: Start, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     async with only_server(tmp_path / "data" / "tidings.db"):
         waiting = [await tidings("serve", "--port", "0") for _ in range(2)]
@@ -310,7 +308,7 @@ async def test_on_sigterm_while_it_waits_for_another_server_it_stops(tidings: St
 
 
 @pytest.mark.long
-async def test_a_second_server_on_a_file_gives_up_after_its_patience_and_says_why(
+async def test_a_second_server_on_a_file_gives_up_with_the_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     database, link = tmp_path / "tidings.db", tmp_path / "link.db"

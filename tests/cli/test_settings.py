@@ -28,9 +28,9 @@ DEFAULTS: dict[str, Any] = {
     "TIDINGS_RATE_LIMITS": "on",
     "TIDINGS_DEV_TOKENS": False,
 }
-"""The contract's table, whole."""
+"""The whole table of the contract."""
 
-OTHERS: dict[str, tuple[str, Any]] = {
+SAMPLES: dict[str, tuple[str, Any]] = {
     "TIDINGS_HOST": ("::1", "::1"),
     "TIDINGS_PORT": ("1234", 1234),
     "TIDINGS_DATA_DIR": ("elsewhere", Path("elsewhere")),
@@ -52,24 +52,24 @@ def _field(name: str) -> str:
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty directory and an environment without our names."""
+    """An empty directory and an environment without settings of Tidings."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name.startswith("TIDINGS_"):
             monkeypatch.delenv(name)
 
 
-def test_every_name_of_the_contracts_table_exists_with_its_default() -> None:
+def test_every_setting_of_the_contract_exists_with_its_default() -> None:
     settings = Settings()
     assert {name: getattr(settings, _field(name)) for name in DEFAULTS} == DEFAULTS
     assert all(field.description for field in Settings.model_fields.values())
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_each_is_read_from_a_dotenv_file_and_the_environment_wins(
+def test_a_setting_is_read_from_a_dotenv_file_and_the_environment_wins(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    raw, value = OTHERS[name]
+    raw, value = SAMPLES[name]
     dotenv = tmp_path / ".env"
     dotenv.write_text(f'{name}="{raw}"\nANOTHER_PROGRAMS=setting\n')
     assert getattr(Settings(), _field(name)) == value
@@ -84,7 +84,7 @@ def test_each_is_read_from_a_dotenv_file_and_the_environment_wins(
     ("name", "ours"),
     [("ACCESS_TOKEN_EXPIRE_MINUTES", "TIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES"), ("APP_PORT", "TIDINGS_PORT")],
 )
-def test_a_name_of_another_systems_document_counts_in_a_dotenv_file_where_ours_is_not_given(
+def test_a_dotenv_name_of_another_system_sets_the_default_of_a_setting(
     name: str, ours: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     field, dotenv = _field(ours), tmp_path / ".env"
@@ -101,23 +101,23 @@ def test_a_name_of_another_systems_document_counts_in_a_dotenv_file_where_ours_i
     assert getattr(Settings(), field) == DEFAULTS[ours]
 
 
-def test_what_other_programs_have_in_the_environment_or_what_signs_or_opens_the_server_does_not_count(
+def test_names_of_other_systems_are_ignored_in_the_environment_and_for_keys_and_hosts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("APP_PORT", "tcp://10.0.0.1:80")
     monkeypatch.setenv("ACCESS_TOKEN_EXPIRE_MINUTES", "5")
-    others = {
+    unrelated = {
         "SECRET_KEY": "k" * 32,
         "APP_HOST": "0.0.0.0",
         "POSTGRES_DB": "theirs",
         "DEBUG": "True",
         "IS_PROXY": "True",
     }
-    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in others.items()))
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in unrelated.items()))
     assert Settings() == Settings(_env_file=None, **{_field(name): value for name, value in DEFAULTS.items()})
 
 
-def test_sqlite_is_in_the_data_directory_unless_a_database_is_named(tmp_path: Path) -> None:
+def test_the_default_database_is_sqlite_in_the_data_directory(tmp_path: Path) -> None:
     assert Settings().database == f"sqlite:///{tmp_path / 'data' / 'tidings.db'}"
     assert Settings(data_dir=Path("/elsewhere")).database == "sqlite:////elsewhere/tidings.db"
     assert Settings(database_url="postgresql+asyncpg://h/d").database == "postgresql+asyncpg://h/d"
@@ -179,14 +179,14 @@ def test_concurrent_starts_create_one_key_that_only_its_owner_can_read(tmp_path:
         keys = set(threads.map(lambda _: Settings(data_dir=settings.data_dir).signing_key(), range(64)))
     assert len(keys) == 1
     assert len(keys.pop()) >= 32
-    (key,) = settings.data_dir.iterdir()  # and no left-overs
+    (key,) = settings.data_dir.iterdir()  # no temporary file is left
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert Settings(data_dir=tmp_path / "other").signing_key() != settings.signing_key()
 
 
-@pytest.mark.parametrize("left", [b"", b"\n", b"short", b"x" * 31])
-def test_a_key_file_with_a_short_key_is_refused(tmp_path: Path, left: bytes) -> None:
-    (tmp_path / "secret_key").write_bytes(left)
+@pytest.mark.parametrize("stored", [b"", b"\n", b"short", b"x" * 31])
+def test_a_key_file_with_a_short_key_is_refused(tmp_path: Path, stored: bytes) -> None:
+    (tmp_path / "secret_key").write_bytes(stored)
     with pytest.raises(SettingsError, match="secret_key"):
         Settings(data_dir=tmp_path).signing_key()
 
@@ -199,12 +199,12 @@ def test_a_configured_key_has_32_bytes_or_more_and_is_not_written_to_disk(tmp_pa
     assert "x" * 32 not in repr(Settings(secret_key=SecretStr("x" * 32)))
 
 
-def test_the_example_file_holds_every_setting_with_its_default(tmp_path: Path) -> None:
+def test_the_example_file_lists_every_setting_with_its_default(tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / ".env.example"
     assert Settings(_env_file=example) == Settings(_env_file=None)
-    said = re.sub(r"^#(?=TIDINGS_)", "", example.read_text("utf-8"), flags=re.M)
-    taken = tmp_path / "taken.env"
-    taken.write_text(said, "utf-8")
-    assert Settings(_env_file=taken) == Settings(_env_file=None)
-    names = re.findall(r"^(TIDINGS_\w+)=", said, re.M)
+    uncommented = re.sub(r"^#(?=TIDINGS_)", "", example.read_text("utf-8"), flags=re.M)
+    dotenv = tmp_path / "uncommented.env"
+    dotenv.write_text(uncommented, "utf-8")
+    assert Settings(_env_file=dotenv) == Settings(_env_file=None)
+    names = re.findall(r"^(TIDINGS_\w+)=", uncommented, re.M)
     assert names == [f"TIDINGS_{name.upper()}" for name in Settings.model_fields]

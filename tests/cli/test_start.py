@@ -1,6 +1,6 @@
-"""The start of `tidings serve`: clients wait for it after each restart, so it leaves out what can wait.
+"""The start of `tidings serve` is short, because clients wait for it after each restart.
 
-What costs time is counted (imports, walks of the garbage collector), not the time: that depends on the machine.
+The tests count imports and garbage collections instead of measuring time, which depends on the machine.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ LOCK = Path(__file__).parents[2] / "requirements-runtime.lock"
 
 
 async def _imported(serve: Start) -> set[str]:
-    """The modules that a server has imported when it is ready and has answered a first request."""
+    """The modules that a server has imported once it has answered its first requests."""
     server = await serve(PYTHONPROFILEIMPORTTIME="1")
     async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE_S) as http:
         for path in ("/health/live", "/health/ready"):
             answer = await http.get(path)
             assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
     assert await server.end(signal.SIGTERM) == 0
-    found = set(IMPORTED.findall(server.err))
-    # The attempt to import a package is listed, too, if it fails; a part of it is not.
-    assert not [name for name in found if name.startswith(tuple(f"{package}." for package in UNUSED))]
-    assert {"server.app", "server.serving", "fastapi", "sqlalchemy"} <= found
-    return found
+    modules = set(IMPORTED.findall(server.err))
+    # A failed import of a package is listed, too, but none of its modules.
+    assert not [name for name in modules if name.startswith(tuple(f"{package}." for package in UNUSED))]
+    assert {"server.app", "server.serving", "fastapi", "sqlalchemy"} <= modules
+    return modules
 
 
-async def test_a_start_imports_nothing_that_it_does_not_use(serve: Start) -> None:
+async def test_a_start_imports_no_unused_packages(serve: Start) -> None:
     first = await _imported(serve)
-    assert first & MIGRATING  # so it shows
+    assert first & MIGRATING  # the first start migrates
     assert first & UNWANTED == set()
     assert await _imported(serve) & (UNWANTED | MIGRATING) == set()
 
 
-def test_what_a_server_leaves_out_is_no_dependency_of_it() -> None:
+def test_unused_packages_are_not_dependencies() -> None:
     names = set(re.findall(r"^([a-z0-9_.-]+)==", LOCK.read_text(encoding="utf-8"), re.MULTILINE))
     assert "python-engineio" in names
     assert not names & {*UNUSED, "websocket-client"}
 
 
-async def test_the_collector_does_not_look_through_what_is_imported(tmp_path: Path) -> None:
+async def test_a_start_never_runs_a_full_garbage_collection(tmp_path: Path) -> None:
     code = (
         "import gc, sys\n"
         "gc.callbacks.append(lambda phase, info: phase == 'start' and print(info, file=sys.stderr, flush=True))\n"
@@ -73,7 +73,7 @@ async def test_the_collector_does_not_look_through_what_is_imported(tmp_path: Pa
         )
     )
     await server.listening()
-    await server.end(signal.SIGKILL)  # at its end it collects, once
-    walks = re.findall(r"'generation': (\d)", server.err)
-    assert len(walks) < 10, walks
-    assert "2" not in walks
+    await server.end(signal.SIGKILL)  # a regular exit would collect once more
+    collections = re.findall(r"'generation': (\d)", server.err)
+    assert len(collections) < 10, collections
+    assert "2" not in collections

@@ -16,14 +16,15 @@ import pytest
 from server.serving import FORCED_EXIT_S
 from tests.cli.conftest import Run, Start
 from tests.support.client import DEADLINE_S, Refused, connected
+from tests.support.yardstick import slowdown
 
 pytestmark = pytest.mark.long
 
-MARGIN_S = 15.0
-"""What a busy machine takes besides."""
+MARGIN_S = 30.0
+"""Additional time for a busy machine."""
 
 
-async def test_it_ends_although_nothing_can_be_written_and_does_not_spin(serve: Start, command: Run) -> None:
+async def test_the_server_stops_without_spinning_when_writes_fail(serve: Start, command: Run) -> None:
     token = (await command("token", "omar")).out.strip()
     server = await serve()
     async with connected(server.url, token) as omar:
@@ -44,16 +45,16 @@ async def test_it_ends_although_nothing_can_be_written_and_does_not_spin(serve: 
         assert await omar.event("closing") == {"reason": "shutdown", "reconnect": True}
     assert await ending == 0
     assert time.monotonic() - began < FORCED_EXIT_S + MARGIN_S
-    assert spent < 2.0
+    assert spent / slowdown() < 2.0
 
 
-async def test_it_ends_although_the_store_does_not_answer(serve: Start, command: Run, tmp_path: Path) -> None:
+async def test_the_server_stops_even_if_the_store_does_not_answer(serve: Start, command: Run, tmp_path: Path) -> None:
     token = (await command("token", "omar")).out.strip()
     server = await serve()
     async with connected(server.url, token) as omar:
         await omar.ask("create", topic_name="noticias")
-        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "tidings.db", isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
+        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "tidings.db", isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
             sent = [omar.send("message", {"topic_name": "noticias", "content": str(n)}) for n in range(3)]
             await asyncio.wait(sent, timeout=0.5)
             began = time.monotonic()
@@ -64,25 +65,25 @@ async def test_it_ends_although_the_store_does_not_answer(serve: Start, command:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-async def test_told_twice_it_does_not_wait(
+async def test_a_second_signal_stops_the_server_immediately(
     serve: Start, command: Run, tmp_path: Path, number: signal.Signals
 ) -> None:
     token = (await command("token", "omar")).out.strip()
     server = await serve()
     async with connected(server.url, token) as omar:
         await omar.ask("create", topic_name="noticias")
-        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "tidings.db", isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
+        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "tidings.db", isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
             sent = omar.send("message", {"topic_name": "noticias", "content": "x"})
             await asyncio.wait([sent], timeout=0.5)
             server.process.send_signal(number)
             async with asyncio.timeout(DEADLINE_S):
-                while number in await asyncio.to_thread(_caught, server.process.pid):
-                    pass  # until it has heard it
+                while number in await asyncio.to_thread(_handled_signals, server.process.pid):
+                    pass  # until the server has received the signal
             assert await server.end(number) == -number
 
 
-def _caught(pid: int) -> set[int]:
+def _handled_signals(pid: int) -> set[int]:
     """The signals that a process handles."""
     status = Path(f"/proc/{pid}/status").read_text()
     (mask,) = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt")]

@@ -1,4 +1,4 @@
-"""A real server, real clients, and a real pseudo-terminal for the one that people look at."""
+"""A real server, the real client, and a pseudo-terminal for the interactive one."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ Server = RunningNode | ServerProcess
 
 @pytest.fixture
 async def server(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Server]:
-    """A server, in the test's own process: quick. Where it has to be killed, a module has another."""
+    """A server in the test's own process, which starts fast. Tests that kill the server override it."""
     async with running_node(sqlite_url, tmp_path) as node:
         yield node
 
 
 class People:
-    """Users who do over REST what a test needs done before, or besides, what it is about."""
+    """Users who act over REST: they prepare what a test needs."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
@@ -43,11 +43,11 @@ class People:
 
     async def ask(self, user: str, method: str, path: str, **body: Any) -> dict[str, Any]:
         if user not in self._tokens:
-            who = {"username": user, "password": PASSWORD}
-            made = await self._http.post("/api/register", json=who)
-            if made.status_code == 409:
-                made = await self._http.post("/api/login", json=who)
-            self._tokens[user] = made.json()["token"]
+            credentials = {"username": user, "password": PASSWORD}
+            account = await self._http.post("/api/register", json=credentials)
+            if account.status_code == 409:
+                account = await self._http.post("/api/login", json=credentials)
+            self._tokens[user] = account.json()["token"]
         answer = await self._http.request(
             method,
             path,
@@ -63,12 +63,12 @@ class People:
         for member in members:
             await self.ask(member, "POST", "/api/subscriptions", topic_name=name)
 
-    async def say(self, user: str, room: str, *contents: str) -> None:
+    async def send(self, user: str, room: str, *contents: str) -> None:
         for content in contents:
             await self.ask(user, "POST", "/api/messages", topic_name=room, content=content)
 
-    async def said(self, user: str, room: str) -> list[str]:
-        """All that is in a room."""
+    async def contents(self, user: str, room: str) -> list[str]:
+        """The contents of all messages in a room."""
         page = await self.ask(user, "GET", "/api/messages", topic_name=room, limit=200)
         return [message["content"] for message in page["messages"]]
 
@@ -82,8 +82,8 @@ async def people(server: Server) -> AsyncIterator[People]:
 class Cli:
     """The client on a command line: `await cli("omar", "send", "noticias", "hola")`.
 
-    `start` and `execute` run it in a process of its own; `run`, for a command that ends by itself, in a thread of
-    this one: without the wait for its imports.
+    `start` and `execute` run it in its own process. `run` runs a command to its end in a thread of this process,
+    which saves the imports.
     """
 
     def __init__(self, server: Server, state: Path) -> None:
@@ -127,7 +127,7 @@ class Cli:
         return status, out.getvalue(), err.getvalue()
 
     async def execute(self, command: list[str], **environment: str) -> tuple[int, str, str]:
-        """The same of any command."""
+        """Run any command in its own process; returns status, standard output and standard error."""
         process = await asyncio.create_subprocess_exec(
             *command,
             env={**self.environment, **environment},
@@ -164,7 +164,7 @@ async def cli(server: Server, tmp_path: Path) -> AsyncIterator[Cli]:
 
 
 class Terminal:
-    """A process on a pseudo-terminal of 100 columns. `text` is all that it has written, without colours and moves."""
+    """A process on a pseudo-terminal of 100 columns. `text` is its whole output without control sequences."""
 
     _CODES = re.compile(r"\x1b(?:\[[0-9;?<=>]*[a-zA-Z]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][A-Z0-9]|[=>78])|\r")
 
@@ -186,23 +186,25 @@ class Terminal:
         )
         os.close(slave)
         self._raw = b""
-        self._told = 0
+        self._answered = 0
         self._changed = asyncio.Event()
         os.set_blocking(self._master, False)
         asyncio.get_running_loop().add_reader(self._master, self._read)
 
     def _read(self) -> None:
         try:
-            read = os.read(self._master, 65536)
+            output = os.read(self._master, 65536)
         except BlockingIOError:
             return
         except OSError:  # the process has ended
-            read = b""
-        if not read:
+            output = b""
+        if not output:
             asyncio.get_running_loop().remove_reader(self._master)
-        self._raw += read
-        while self._told < self._raw.count(b"\x1b[6n"):  # where is the cursor? The status bar waits for the answer
-            self._told += 1
+        self._raw += output
+        while self._answered < self._raw.count(
+            b"\x1b[6n"
+        ):  # a query of the cursor position: the status bar waits for the answer
+            self._answered += 1
             self.keys("\x1b[20;1R")
         self._changed.set()
 
@@ -211,7 +213,7 @@ class Terminal:
         return self._CODES.sub("", self._raw.decode(errors="replace"))
 
     async def sees(self, pattern: str, times: int = 1) -> None:
-        """Wait until it has shown this (a regular expression) so many times."""
+        """Wait until its output matches a regular expression `times` times."""
         try:
             async with asyncio.timeout(DEADLINE):
                 while len(re.findall(pattern, self.text)) < times:

@@ -13,11 +13,11 @@ from tests.client_demo.conftest import DEADLINE, Cli, People, Terminals
 pytestmark = pytest.mark.long
 
 NAME = r"(?<!#)not\s*icias"
-"""As it is typed, and completed by what follows; not in the list of rooms, where it has its #"""
+"""The name as typed or completed, but not in the list of rooms, where a # precedes it."""
 AT = r"\d\d:\d\d "
 
 
-async def test_two_people_meet_in_a_private_topic(terminals: Terminals) -> None:
+async def test_two_users_chat_in_a_private_topic(terminals: Terminals) -> None:
     omar, diego = terminals.open("omar"), terminals.open("diego")
     await omar.sees("/help lists the commands, Tab")
     await diego.sees("/help lists the commands, Tab")
@@ -65,7 +65,7 @@ async def test_opening_a_conversation_shows_the_receipts_of_the_last_message(
     await omar.sees("read by diego")
 
 
-async def test_a_direct_message_makes_a_conversation(terminals: Terminals) -> None:
+async def test_a_direct_message_creates_a_conversation(terminals: Terminals) -> None:
     omar, diego = terminals.open("omar"), terminals.open("diego")
     await omar.sees("/help lists the commands, Tab")
     await diego.sees("/help lists the commands, Tab")
@@ -78,7 +78,7 @@ async def test_a_direct_message_makes_a_conversation(terminals: Terminals) -> No
     await omar.sees(AT + "diego +hola omar")
 
 
-async def test_who_was_away_gets_what_was_said(terminals: Terminals, cli: Cli) -> None:
+async def test_a_returning_user_sees_the_missed_messages(terminals: Terminals, cli: Cli) -> None:
     await cli("omar", "create", "noticias")
     diego = terminals.open("diego")
     await diego.sees("/help lists the commands, Tab")
@@ -91,10 +91,10 @@ async def test_who_was_away_gets_what_was_said(terminals: Terminals, cli: Cli) -
     await diego.sees(AT + "#noticias 1 omar +mientras tanto")
     await diego.sees("1 while you were away")
     await diego.sees("#noticias +1 ")  # unread
-    await diego.sees("#noticias ›")  # the room that was open
+    await diego.sees("#noticias ›")  # the room that was open before
 
 
-async def test_who_types_is_shown_to_the_others(terminals: Terminals) -> None:
+async def test_typing_is_shown_to_other_members(terminals: Terminals) -> None:
     omar, diego = terminals.open("omar"), terminals.open("diego")
     await omar.sees("/help lists the commands, Tab")
     await diego.sees("/help lists the commands, Tab")
@@ -107,7 +107,7 @@ async def test_who_types_is_shown_to_the_others(terminals: Terminals) -> None:
     await omar.sees("diego is typing…")
 
 
-async def test_a_message_that_cannot_be_sent_is_shown_as_such(terminals: Terminals, cli: Cli) -> None:
+async def test_a_refused_message_is_shown_as_not_sent(terminals: Terminals, cli: Cli) -> None:
     omar = terminals.open("omar")
     await omar.sees("/help lists the commands, Tab")
     omar.type("/msg nobody hola")
@@ -117,20 +117,20 @@ async def test_a_message_that_cannot_be_sent_is_shown_as_such(terminals: Termina
     await omar.sees(AT + r"@diego \d+ omar +hola")
 
 
-async def test_alt_and_a_digit_switch_rooms_and_the_bar_lists_them_with_what_is_unread(
+async def test_alt_and_a_digit_open_a_room_of_the_bar_which_shows_unread_counts(
     terminals: Terminals, people: People
 ) -> None:
     for topic in ("noticias", "planes"):
         await people.topic(topic, "omar", "diego")
-    await people.say("omar", "planes", "¿quién viene?")
-    await people.say("omar", "noticias", "buenos días")  # spoken in last, so it has the first key
+    await people.send("omar", "planes", "¿quién viene?")
+    await people.send("omar", "noticias", "buenos días")  # the latest message, so the first key
     diego = terminals.open("diego")
     await diego.sees("/help lists the commands, Tab")
     await diego.sees(r"1 #noticias \(1\)  2 #planes \(1\)")
     diego.keys("begun")
     diego.keys("\x1b2")
     await diego.sees(AT + "omar +¿quién viene")
-    await diego.sees("#planes › begun")  # what was typed stays
+    await diego.sees("#planes › begun")  # the typed text stays
     diego.keys(" and sent\r")
     await diego.sees(AT + "diego +begun and sent")
     diego.keys("\x1b1")
@@ -138,11 +138,11 @@ async def test_alt_and_a_digit_switch_rooms_and_the_bar_lists_them_with_what_is_
     diego.keys("\x1b9")  # no such room
     diego.type("¿y la de la tarde?")
     await diego.sees(AT + "diego +¿y la de la tarde")
-    assert await people.said("omar", "planes") == ["¿quién viene?", "begun and sent"]
-    assert await people.said("omar", "noticias") == ["buenos días", "¿y la de la tarde?"]
+    assert await people.contents("omar", "planes") == ["¿quién viene?", "begun and sent"]
+    assert await people.contents("omar", "noticias") == ["buenos días", "¿y la de la tarde?"]
 
 
-async def test_what_is_typed_with_no_room_open_stays_in_the_line(terminals: Terminals, people: People) -> None:
+async def test_text_typed_without_an_open_room_stays_in_the_line(terminals: Terminals, people: People) -> None:
     await people.topic("noticias", "omar")
     omar = terminals.open("omar")
     await omar.sees("/help lists the commands, Tab")
@@ -155,13 +155,11 @@ async def test_what_is_typed_with_no_room_open_stays_in_the_line(terminals: Term
     await omar.sees(AT + "omar +hola a todos")
 
 
-async def test_tab_completes_a_command_and_a_room_and_goes_on_with_a_space(
-    terminals: Terminals, people: People
-) -> None:
+async def test_tab_completes_a_command_and_a_room_with_a_space_after_it(terminals: Terminals, people: People) -> None:
     await people.topic("noticias", "omar")
     omar = terminals.open("omar")
     await omar.sees("/help lists the commands, Tab")
-    # The terminal gets only what is added.
+    # The terminal gets only the added characters.
     omar.keys("/op\t")
     await omar.sees(r"/op[\s\S]*\ben\b|/open")
     shown = len(re.findall(NAME, omar.text))
@@ -171,7 +169,7 @@ async def test_tab_completes_a_command_and_a_room_and_goes_on_with_a_space(
     await omar.sees("#noticias ›")
 
 
-async def test_what_was_missed_in_another_room_is_answered_by_its_number_once_that_is_open(
+async def test_a_missed_message_can_be_answered_by_its_number_in_its_room(
     terminals: Terminals, people: People
 ) -> None:
     await people.topic("noticias", "omar", "diego")
@@ -179,7 +177,7 @@ async def test_what_was_missed_in_another_room_is_answered_by_its_number_once_th
     await diego.sees("/help lists the commands, Tab")
     diego.type("/quit")
     assert await diego.ends() == 0
-    await people.say("omar", "noticias", "one", "two", "three")
+    await people.send("omar", "noticias", "one", "two", "three")
     diego = terminals.open("diego")
     await diego.sees(AT + "#noticias 2 omar +two")
     await diego.sees("3 while you were away")
@@ -189,22 +187,22 @@ async def test_what_was_missed_in_another_room_is_answered_by_its_number_once_th
     await diego.sees(r"↳ 2 omar two\s+indeed")
 
 
-async def test_the_client_is_known_by_name_among_the_sessions(terminals: Terminals) -> None:
+async def test_the_list_of_sessions_names_the_client(terminals: Terminals) -> None:
     omar = terminals.open("omar")
     await omar.sees("/help lists the commands, Tab")
     omar.type("/sessions")
     await omar.sees(r"tidings-chat/\d")
 
 
-async def test_one_device_is_used_by_one_process(terminals: Terminals) -> None:
+async def test_a_second_process_cannot_use_the_same_device(terminals: Terminals) -> None:
     omar = terminals.open("omar")
     await omar.sees("/help lists the commands, Tab")
-    again = terminals.open("omar")
-    assert await again.ends() == 1
-    await again.sees("another process receives as device 'terminal'")
+    second = terminals.open("omar")
+    assert await second.ends() == 1
+    await second.sees("another process receives as device 'terminal'")
 
 
-async def test_the_terminal_does_not_show_keys_typed_between_two_prompts(terminals: Terminals, cli: Cli) -> None:
+async def test_the_terminal_does_not_echo_keys_between_prompts(terminals: Terminals, cli: Cli) -> None:
     program = """
 import sys, termios
 from client_demo.screen import Screen
@@ -221,7 +219,7 @@ print("echo", before, within, echo())
     await screen.sees("echo True False True")
 
 
-async def test_a_user_is_registered_only_after_being_asked(terminals: Terminals, cli: Cli) -> None:
+async def test_a_new_user_is_registered_only_after_confirming(terminals: Terminals, cli: Cli) -> None:
     command = [part for part in cli.command("omar") if part != "--register"]
     environment = {name: value for name, value in cli.environment.items() if name != "TIDINGS_PASSWORD"}
     omar = terminals.start(command, environment)
@@ -232,26 +230,24 @@ async def test_a_user_is_registered_only_after_being_asked(terminals: Terminals,
     await omar.sees("/help lists the commands, Tab")
 
 
-async def test_the_terminal_rings_for_mentions_and_direct_messages_alone(
-    terminals: Terminals, people: People
-) -> None:
+async def test_the_terminal_rings_only_for_mentions_and_direct_messages(terminals: Terminals, people: People) -> None:
     await people.topic("noticias", "omar", "diego")
     await people.ask("lucia", "POST", "/api/subscriptions", topic_name="noticias")
     diego, lucia = terminals.open("diego"), terminals.open("lucia", "--no-bell")
-    for one in (diego, lucia):
-        await one.sees("/help lists the commands, Tab")
-    await people.say("omar", "noticias", "to all")
-    for one in (diego, lucia):
-        await one.sees("to all")
+    for terminal in (diego, lucia):
+        await terminal.sees("/help lists the commands, Tab")
+    await people.send("omar", "noticias", "to all")
+    for terminal in (diego, lucia):
+        await terminal.sees("to all")
     assert "\x07" not in diego.text
-    await people.say("omar", "noticias", "@diego and @lucia: look")
-    for one in (diego, lucia):
-        await one.sees("@lucia: look")
+    await people.send("omar", "noticias", "@diego and @lucia: look")
+    for terminal in (diego, lucia):
+        await terminal.sees("@lucia: look")
     await diego.sees("\x07")
-    rung = diego.text.count("\x07")
-    await people.say("omar", "diego", "a word with you")
+    rings = diego.text.count("\x07")
+    await people.send("omar", "diego", "a word with you")
     await diego.sees("a word with you")
-    await people.say("omar", "lucia", "a word with you")
+    await people.send("omar", "lucia", "a word with you")
     await lucia.sees("a word with you")
-    assert diego.text.count("\x07") in (rung, rung + 1)  # once a second at most
+    assert diego.text.count("\x07") in (rings, rings + 1)  # once a second at most
     assert "\x07" not in lucia.text

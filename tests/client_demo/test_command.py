@@ -1,4 +1,4 @@
-"""The command `tidings-chat`: where it is, which server it takes, and what it says without its extra."""
+"""The command `tidings-chat`: its installation, its server setting, and its message without its dependencies."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.client_demo.conftest import Cli, Server
 from tests.support.node import PASSWORD
 
 
-async def test_the_command_is_installed_and_takes_the_server_from_the_environment(cli: Cli, server: Server) -> None:
+async def test_the_installed_command_reads_the_server_from_the_environment(cli: Cli, server: Server) -> None:
     command = Path(sys.executable).with_name("tidings-chat")
-    done = await cli.execute(
+    result = await cli.execute(
         [str(command), "--state", str(cli.state), "--user", "omar", "--register", "create", "noticias"],
         TIDINGS_SERVER=server.url,
     )
-    assert done == (0, "#noticias\n", "")
+    assert result == (0, "#noticias\n", "")
     status, _, err = await cli.execute(
         [str(command), "--user", "omar", "--password", PASSWORD, "rooms"], TIDINGS_SERVER="ftp://nowhere"
     )
@@ -27,7 +27,7 @@ async def test_the_command_is_installed_and_takes_the_server_from_the_environmen
 
 
 @pytest.mark.parametrize("missing", ["httpx", "prompt_toolkit", "rich", "aiohttp", "aiosqlite"])
-def test_without_its_extra_it_says_how_to_install_it(missing: str) -> None:
+def test_a_missing_dependency_is_reported_with_the_install_command(missing: str) -> None:
     program = f"""
 import sys
 import importlib.machinery
@@ -43,9 +43,9 @@ sys.meta_path = [Without if finder is real else finder for finder in sys.meta_pa
 from client_demo.__main__ import main
 sys.exit(main())
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert f"not installed: {missing}" in done.stderr
-    assert 'pip install "tidings[client]"' in done.stderr
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert f"not installed: {missing}" in result.stderr
+    assert 'pip install "tidings[client]"' in result.stderr

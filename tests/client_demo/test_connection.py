@@ -11,11 +11,11 @@ from client_demo.connection import _socket_class
 from tests.client_demo.conftest import DEADLINE
 
 
-async def test_a_ping_is_held_back_until_the_arrivals_are_recorded() -> None:
-    asked, released = asyncio.Event(), asyncio.Event()
+async def test_a_ping_is_held_back_until_earlier_arrivals_are_recorded() -> None:
+    recording, released = asyncio.Event(), asyncio.Event()
 
     async def recorded() -> None:
-        asked.set()
+        recording.set()
         await released.wait()
 
     async def serve(request: web.Request) -> web.WebSocketResponse:
@@ -40,9 +40,9 @@ async def test_a_ping_is_held_back_until_the_arrivals_are_recorded() -> None:
             http.ws_connect(f"http://{host}:{port}/") as socket,
         ):
             assert (await socket.receive()).data == '42["message",{}]'
-            assert not asked.is_set()
+            assert not recording.is_set()
             ping = asyncio.create_task(socket.receive())
-            await asked.wait()
+            await recording.wait()
             assert not ping.done()
             released.set()
             assert (await ping).data == "2"

@@ -20,21 +20,21 @@ ROOM = {"topic_name": "noticias"}
 
 
 class Log:
-    """The server's promise in small: appends once per `client_id`. `faults` decide what happens to each question."""
+    """A fake server: appends once per `client_id`. `faults` holds the error of each request, None for success."""
 
-    def __init__(self, *faults: Exception | None, lose_the_answer: bool = False) -> None:
+    def __init__(self, *faults: Exception | None, lose_answers: bool = False) -> None:
         self.faults = list(faults)
-        self.lose_the_answer = lose_the_answer
-        self.asked = 0
+        self.lose_answers = lose_answers
+        self.requests = 0
         self.contents: dict[str, str] = {}
         self.reached = asyncio.Event()
         self.until = 0
 
     async def ask(self, action: str, payload: dict[str, Any]) -> dict[str, Any]:
         assert action == "message"
-        self.asked += 1
+        self.requests += 1
         fault = self.faults.pop(0) if self.faults else None
-        if fault is None or self.lose_the_answer:
+        if fault is None or self.lose_answers:
             self.contents.setdefault(payload["client_id"], payload["content"])
         if fault is not None:
             raise fault
@@ -73,7 +73,7 @@ async def send_three(store: Store, log: Log, running: list[asyncio.Task[None]]) 
     return failed
 
 
-async def emptied(store: Store) -> None:
+async def outbox_is_empty(store: Store) -> None:
     """Wait until every message is acknowledged."""
     async with asyncio.timeout(30):
         while await store.last_unsent(ROOM) is not None:
@@ -82,27 +82,29 @@ async def emptied(store: Store) -> None:
 
 
 async def test_a_message_is_on_disk_before_it_is_sent(store: Store, tmp_path: Path) -> None:
-    seen: list[tuple[str]] = []
+    stored: list[tuple[str]] = []
 
     async def ask(action: str, payload: dict[str, Any]) -> dict[str, Any]:
         with contextlib.closing(sqlite3.connect(tmp_path / "omar.sqlite3")) as db:
-            seen.extend(db.execute("SELECT content FROM outbox"))
+            stored.extend(db.execute("SELECT content FROM outbox"))
         raise asyncio.CancelledError
 
     outbox = Outbox(store, ask, lambda *_: None)
     await outbox.send(ROOM, "hola")
     with pytest.raises(asyncio.CancelledError):
         await outbox.run()
-    assert seen == [("hola",)]
+    assert stored == [("hola",)]
     assert store.unsent == 1
 
 
-async def test_what_one_process_left_the_next_one_sends(store: Store, running: list[asyncio.Task[None]]) -> None:
+async def test_the_next_process_sends_the_unsent_messages_of_the_last_one(
+    store: Store, running: list[asyncio.Task[None]]
+) -> None:
     await store.enqueue(ROOM, "zero")
     log = Log()
     log.until = 4
     await send_three(store, log, running)
-    await emptied(store)
+    await outbox_is_empty(store)
     assert list(log.contents.values()) == ["zero", "one", "two", "three"]
 
 
@@ -116,7 +118,7 @@ async def test_what_one_process_left_the_next_one_sends(store: Store, running: l
     ],
     ids=["lost", "unavailable", "rate_limited", "token_expired"],
 )
-async def test_a_message_that_must_wait_is_not_overtaken(
+async def test_later_messages_do_not_overtake_one_that_must_wait(
     store: Store, running: list[asyncio.Task[None]], fault: Exception
 ) -> None:
     log = Log(fault)
@@ -126,14 +128,14 @@ async def test_a_message_that_must_wait_is_not_overtaken(
 
 
 async def test_a_lost_answer_does_not_make_two_messages(store: Store, running: list[asyncio.Task[None]]) -> None:
-    log = Log(None, Offline("lost"), lose_the_answer=True)
+    log = Log(None, Offline("lost"), lose_answers=True)
     log.until = 3
     await send_three(store, log, running)
     assert list(log.contents.values()) == ["one", "two", "three"]
-    assert log.asked == 4
+    assert log.requests == 4
 
 
-async def test_a_message_that_is_refused_for_good_is_reported_and_holds_up_nothing(
+async def test_a_refused_message_is_reported_and_does_not_block_later_ones(
     store: Store, running: list[asyncio.Task[None]]
 ) -> None:
     log = Log(refused(ErrorCode.FORBIDDEN))
@@ -143,8 +145,8 @@ async def test_a_message_that_is_refused_for_good_is_reported_and_holds_up_nothi
     assert list(log.contents.values()) == ["two", "three"]
 
 
-async def test_a_connection_wakes_what_waits_for_one(store: Store, running: list[asyncio.Task[None]]) -> None:
-    log = Log(*[Offline("not connected")] * 8)  # by itself it would wait for minutes
+async def test_a_new_connection_wakes_the_outbox(store: Store, running: list[asyncio.Task[None]]) -> None:
+    log = Log(*[Offline("not connected")] * 8)  # the backoff alone would take minutes
     log.until = 3
     outbox = Outbox(store, log.ask, lambda *_: None)
     running.append(asyncio.create_task(outbox.run()))
@@ -157,7 +159,7 @@ async def test_a_connection_wakes_what_waits_for_one(store: Store, running: list
     assert list(log.contents.values()) == ["one", "two", "three"]
 
 
-async def test_a_message_changed_before_it_was_tried_is_sent_as_it_is_then(
+async def test_a_message_edited_before_the_first_attempt_is_sent_with_the_new_content(
     store: Store, running: list[asyncio.Task[None]]
 ) -> None:
     unsent = await store.enqueue(ROOM, "zro")
@@ -168,35 +170,38 @@ async def test_a_message_changed_before_it_was_tried_is_sent_as_it_is_then(
     assert list(log.contents.values()) == ["zero", "one", "two", "three"]
 
 
-async def test_a_message_changed_while_its_answer_is_lost_is_changed_on_the_server_too(
+async def test_a_message_edited_while_its_answer_is_lost_is_edited_on_the_server(
     store: Store, running: list[asyncio.Task[None]]
 ) -> None:
-    """Sent again with its `client_id`, it is answered as the server has it: as it was."""
-    has: dict[str, str] = {}
-    done = asyncio.Event()
+    """The retry with its `client_id` is answered with the old content, so an edit follows."""
+    messages: dict[str, str] = {}
+    edited = asyncio.Event()
 
     async def ask(action: str, payload: dict[str, Any]) -> dict[str, Any]:
         if action == "edit":
-            has[payload["message_id"]] = payload["content"]
-            done.set()
-        elif payload["client_id"] not in has:
-            has[payload["client_id"]] = payload["content"]
+            messages[payload["message_id"]] = payload["content"]
+            edited.set()
+        elif payload["client_id"] not in messages:
+            messages[payload["client_id"]] = payload["content"]
             unsent = await store.last_unsent(ROOM)
             assert unsent is not None
             assert not await store.withdraw(unsent)  # the server may have it
             assert await store.change(unsent, "hello")
             raise Offline("the answer is lost")
-        return {"id": payload.get("client_id"), "content": has[payload.get("client_id") or payload["message_id"]]}
+        return {
+            "id": payload.get("client_id"),
+            "content": messages[payload.get("client_id") or payload["message_id"]],
+        }
 
     outbox = Outbox(store, ask, lambda *_: None)
     await outbox.send(ROOM, "helo")
     running.append(asyncio.create_task(outbox.run()))
     async with asyncio.timeout(30):
-        while not done.is_set():
+        while not edited.is_set():
             outbox.wake()
             await asyncio.sleep(0)
-    await emptied(store)
-    assert list(has.values()) == ["hello"]
+    await outbox_is_empty(store)
+    assert list(messages.values()) == ["hello"]
 
 
 async def test_a_withdrawn_message_is_not_sent(store: Store, running: list[asyncio.Task[None]]) -> None:
@@ -207,7 +212,7 @@ async def test_a_withdrawn_message_is_not_sent(store: Store, running: list[async
     assert list(log.contents.values()) == ["one", "two", "three"]
 
 
-async def test_a_message_that_waits_for_a_connection_can_be_withdrawn(
+async def test_a_message_waiting_for_a_connection_can_be_withdrawn(
     store: Store, running: list[asyncio.Task[None]]
 ) -> None:
     log = Log()
@@ -222,11 +227,11 @@ async def test_a_message_that_waits_for_a_connection_can_be_withdrawn(
     await outbox.send(ROOM, "one")
     online = True
     outbox.wake()
-    await emptied(store)
+    await outbox_is_empty(store)
     assert list(log.contents.values()) == ["one"]
 
 
-async def test_an_answer_keeps_what_it_answers_until_it_is_sent(store: Store) -> None:
+async def test_an_unsent_reply_keeps_its_reference(store: Store) -> None:
     await store.enqueue(ROOM, "yes", reply_to="m1")
     attempt = await store.try_next()
     assert attempt is not None

@@ -1,4 +1,4 @@
-"""What others write cannot take over the terminal."""
+"""Messages of others cannot take over the terminal."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_no_control_character_of_a_message_reaches_the_terminal(content: str) ->
 
 
 @pytest.mark.parametrize("content", [*NASTY, "día ☂ 👩\u200d🔧", "\ud800"])
-def test_json_holds_what_was_written_to_the_letter(content: str) -> None:
+def test_json_output_has_the_exact_content(content: str) -> None:
     line = render.as_json(message(content))
     assert "\n" not in line
     assert json.loads(line)["content"] == content
@@ -69,38 +69,38 @@ def test_markup_in_a_message_is_text() -> None:
 @pytest.mark.parametrize(
     "unit", [">", "> ", "- ", "*a_ ", "_*", "http://a.b/&a;", "[/]", "[red]", "@ana ", "a\n", "\t", "e\u0301", "漢"]
 )
-def test_whatever_a_message_says_it_is_drawn_quickly_and_in_full(unit: str) -> None:
+def test_any_message_is_rendered_quickly_and_in_full(unit: str) -> None:
     content = (unit * 16_384)[:16_384]
-    said = message(content).model_copy(update={"mentions": ["ana", "omar"]})
+    shown_message = message(content).model_copy(update={"mentions": ["ana", "omar"]})
     before = time.thread_time()
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
-    console.print(render.message(said, "omar"))
-    console.print(render.changed("reaction", said, said, "omar"))
+    console.print(render.message(shown_message, "omar"))
+    console.print(render.changed("reaction", shown_message, shown_message, "omar"))
     assert (time.thread_time() - before) / slowdown() < 3
     shown = drawn(content)
     for sign in set(content) - set(" \n\t"):
         assert shown.count(sign) >= content.count(sign)
 
 
-def test_who_reads_sees_where_they_are_meant_and_nobody_else() -> None:
-    said = message("hola @omar y @omarito").model_copy(update={"mentions": ["omar"]})
+def test_only_mentions_of_the_reader_are_highlighted() -> None:
+    shown_message = message("hola @omar y @omarito").model_copy(update={"mentions": ["omar"]})
     marked = [
         [text for span in cell.spans if "yellow" in str(span.style) for text in [cell.plain[span.start : span.end]]]
         for reader in ("omar", "maria")
-        for cell in [render._text(said, reader)]
+        for cell in [render._text(shown_message, reader)]
     ]
     assert marked == [["@omar"], []]
 
 
-def test_a_deleted_message_has_nothing_left_of_it() -> None:
-    gone = message("").model_copy(update={"deleted": True, "edited_at": "2026-01-31T09:31:00.250Z"})
-    for shown in (render.message(gone, "omar"), render.changed("message_edited", None, gone, "omar")):
+def test_a_deleted_message_is_rendered_as_deleted_only() -> None:
+    deleted = message("").model_copy(update={"deleted": True, "edited_at": "2026-01-31T09:31:00.250Z"})
+    for shown in (render.message(deleted, "omar"), render.changed("message_edited", None, deleted, "omar")):
         out = io.StringIO()
         Console(file=out, color_system=None, width=60).print(shown)
         assert "(deleted)" in out.getvalue()
         assert "edited" not in out.getvalue()
 
 
-def test_an_entry_without_a_line_of_its_own_is_shown_in_the_words_of_the_contract() -> None:
+def test_an_entry_without_a_rendering_shows_the_contracts_description() -> None:
     renamed = RoomChanged(room_id="r", seq=1, username="omar", title="Editors\x1b[2J")
     assert render.entry(renamed, "#no\x1bticias").plain == "  #no�ticias: omar: The title of a group has changed."

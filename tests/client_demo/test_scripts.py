@@ -1,4 +1,4 @@
-"""What scripts rely on: a sent message is acknowledged, and a tail prints each message once, across restarts."""
+"""Scripts rely on this: `send` waits for the acknowledgement, and `tail` prints each message once, across restarts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.client_demo.conftest import DEADLINE, PASSWORD, Cli, People, Server
 
-ASKED_AGAIN_S = 0.05
-"""A process is not started sooner for being asked about without a pause."""
+POLL_S = 0.05
+"""The pause between two queries; a busy loop would slow down the process that the test waits for."""
 
 
 def contents(out: str) -> list[str]:
@@ -25,7 +25,7 @@ async def line_of(tail: asyncio.subprocess.Process) -> dict[str, Any]:
     return message
 
 
-async def test_what_one_user_sends_another_tails_pending_first(cli: Cli, people: People) -> None:
+async def test_a_tail_prints_pending_messages_before_live_ones(cli: Cli, people: People) -> None:
     await people.topic("noticias", "omar", "diego")
     await cli("omar", "send", "noticias", "pending")
     tail = await cli.start("diego", "tail", "noticias", "--json", "--count", "2")
@@ -37,60 +37,60 @@ async def test_what_one_user_sends_another_tails_pending_first(cli: Cli, people:
     assert await tail.wait() == 0
 
 
-async def test_a_tail_goes_on_where_the_one_before_ended(cli: Cli, people: People) -> None:
+async def test_a_tail_continues_where_the_previous_one_ended(cli: Cli, people: People) -> None:
     await people.topic("noticias", "omar", "diego")
-    await people.say("omar", "noticias", *[f"m{n}" for n in range(6)])
-    got: list[str] = []
+    await people.send("omar", "noticias", *[f"m{n}" for n in range(6)])
+    printed: list[str] = []
     for count in (1, 2, 3):
-        got += contents(await cli("diego", "tail", "noticias", "--json", "--count", str(count)))
-    assert got == [f"m{n}" for n in range(6)]
+        printed += contents(await cli("diego", "tail", "noticias", "--json", "--count", str(count)))
+    assert printed == [f"m{n}" for n in range(6)]
     status, out, _ = await cli.run("diego", "tail", "noticias", "--json", "--count", "1", "--timeout", "1")
     assert (status, out) == (1, "")
 
 
-async def test_a_tail_takes_nothing_from_the_other_rooms_of_its_user(cli: Cli, people: People) -> None:
+async def test_a_tail_of_one_room_does_not_consume_messages_of_another(cli: Cli, people: People) -> None:
     for topic in ("noticias", "deportes"):
         await people.topic(topic, "omar", "diego")
-        await people.say("omar", topic, f"in {topic}")
+        await people.send("omar", topic, f"in {topic}")
     assert contents(await cli("diego", "tail", "noticias", "--json", "--count", "1")) == ["in noticias"]
     assert contents(await cli("diego", "tail", "deportes", "--json", "--count", "1")) == ["in deportes"]
 
 
-async def test_a_tail_joins_the_topic_if_need_be(cli: Cli, people: People) -> None:
+async def test_a_tail_joins_the_topic_if_necessary(cli: Cli, people: People) -> None:
     await people.topic("noticias", "omar")
     tail = await cli.start("diego", "tail", "noticias", "--json", "--count", "1")
     line = asyncio.ensure_future(line_of(tail))
     while not line.done() and (await people.ask("omar", "GET", "/api/rooms"))["rooms"][0]["members"] < 2:
-        await asyncio.wait([line], timeout=ASKED_AGAIN_S)
-    await people.say("omar", "noticias", "after")
+        await asyncio.wait([line], timeout=POLL_S)
+    await people.send("omar", "noticias", "after")
     assert (await line)["content"] == "after"
     assert await tail.wait() == 0
 
 
 async def test_a_tail_that_is_killed_loses_nothing(cli: Cli, people: People) -> None:
-    wanted = [f"m{n}" for n in range(50)]
+    expected = [f"m{n}" for n in range(50)]
     await people.topic("noticias", "omar", "diego")
-    await people.say("omar", "noticias", *wanted)
+    await people.send("omar", "noticias", *expected)
     tail = await cli.start("diego", "tail", "noticias", "--json")
-    got = [(await line_of(tail))["content"]]
+    printed = [(await line_of(tail))["content"]]
     tail.kill()
-    got += contents((await tail.communicate())[0].decode())
-    await people.say("omar", "noticias", "end")
-    next_one = await cli.start("diego", "tail", "noticias", "--json")
-    while got[-1] != "end":
-        got.append((await line_of(next_one))["content"])
-    # Killed between printing and noting that it printed, the last one is printed again: a repeat, never a loss.
-    assert list(dict.fromkeys(got)) == [*wanted, "end"]
-    assert len(got) <= len(wanted) + 2
+    printed += contents((await tail.communicate())[0].decode())
+    await people.send("omar", "noticias", "end")
+    next_tail = await cli.start("diego", "tail", "noticias", "--json")
+    while printed[-1] != "end":
+        printed.append((await line_of(next_tail))["content"])
+    # Killed between printing a message and recording it, a tail prints it again: a repeat, never a loss.
+    assert list(dict.fromkeys(printed)) == [*expected, "end"]
+    assert len(printed) <= len(expected) + 2
 
 
-async def test_a_reader_that_has_had_enough_costs_no_message(cli: Cli, people: People) -> None:
+async def test_a_tail_whose_reader_exits_loses_no_message(cli: Cli, people: People) -> None:
     await people.topic("noticias", "omar", "diego")
-    await people.say("omar", "noticias", "one")
+    await people.send("omar", "noticias", "one")
     tail = await cli.start("diego", "tail", "noticias", "--json")
     assert (await line_of(tail))["content"] == "one"
     tail._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]  # as `| head -1` would
-    await people.say("omar", "noticias", "two")
+    await people.send("omar", "noticias", "two")
     async with asyncio.timeout(DEADLINE):
         assert await tail.wait() == 0
     assert contents(await cli("diego", "tail", "noticias", "--json", "--count", "1")) == ["two"]
@@ -102,24 +102,24 @@ async def test_a_conversation_can_be_tailed_before_it_begins(cli: Cli, people: P
     tail = await cli.start("diego", "tail", "omar", "--json", "--count", "2")
     line = asyncio.ensure_future(line_of(tail))
     while not line.done() and not (await people.ask("omar", "GET", "/api/users/diego"))["online"]:
-        await asyncio.wait([line], timeout=ASKED_AGAIN_S)
-    await people.say("omar", "diego", "hola diego")
+        await asyncio.wait([line], timeout=POLL_S)
+    await people.send("omar", "diego", "hola diego")
     assert (await line)["content"] == "hola diego"
-    await people.say("diego", "omar", "hola omar")
+    await people.send("diego", "omar", "hola omar")
     assert (await line_of(tail))["content"] == "hola omar"
     assert await tail.wait() == 0
 
 
-async def test_sent_twice_with_one_client_id_it_is_one_message(cli: Cli, people: People) -> None:
+async def test_two_sends_with_the_same_client_id_make_one_message(cli: Cli, people: People) -> None:
     await people.topic("noticias", "omar")
-    first, again = [
+    first, repeated = [
         json.loads(await cli("omar", "send", "noticias", "hola", "--client-id", "c-1", "--json")) for _ in range(2)
     ]
-    assert first == again
-    assert await people.said("omar", "noticias") == ["hola"]
+    assert first == repeated
+    assert await people.contents("omar", "noticias") == ["hola"]
 
 
-async def test_a_refusal_is_a_status_and_a_code_on_stderr(cli: Cli, people: People) -> None:
+async def test_a_refusal_sets_the_exit_status_and_prints_the_code(cli: Cli, people: People) -> None:
     await people.topic("noticias", "omar")
     assert await cli.run("diego", "send", "nowhere", "hola") == (1, "", "not_found: no such room\n")
     for command, code in (("create", "conflict"), ("send", "forbidden")):
@@ -127,7 +127,7 @@ async def test_a_refusal_is_a_status_and_a_code_on_stderr(cli: Cli, people: Peop
         assert (status, out, err.partition(":")[0]) == (1, "", code)
 
 
-async def test_a_room_is_named_by_topic_user_or_id(cli: Cli, people: People) -> None:
+async def test_a_room_can_be_named_by_topic_user_or_id(cli: Cli, people: People) -> None:
     await people.ask("diego", "GET", "/api/me")
     room = json.loads(await cli("omar", "send", "diego", "by name", "--json"))["room_id"]
     await cli("omar", "send", room, "by id")
@@ -135,7 +135,7 @@ async def test_a_room_is_named_by_topic_user_or_id(cli: Cli, people: People) -> 
     assert contents(await cli("diego", "history", room, "--json")) == ["by name", "by id"]
 
 
-async def test_only_the_invited_find_a_private_topic(cli: Cli) -> None:
+async def test_a_private_topic_is_visible_only_after_an_invitation(cli: Cli) -> None:
     await cli("omar", "create", "secreto", "--private")
     status, _, err = await cli.run("diego", "join", "secreto")
     assert (status, err.partition(":")[0]) == (1, "not_found")
@@ -144,15 +144,15 @@ async def test_only_the_invited_find_a_private_topic(cli: Cli) -> None:
     assert contents(await cli("diego", "history", "secreto", "--json")) == ["entre nosotros"]
 
 
-async def test_unread_counts_are_listed(cli: Cli, people: People) -> None:
+async def test_rooms_lists_unread_counts(cli: Cli, people: People) -> None:
     await people.topic("noticias", "omar", "diego")
-    await people.say("omar", "noticias", "a", "b", "c")
+    await people.send("omar", "noticias", "a", "b", "c")
     (room,) = map(json.loads, (await cli("diego", "rooms", "--json")).splitlines())
     assert (room["topic_name"], room["unread"], room["last_seq"]) == ("noticias", 3, 3)
     assert "#noticias" in await cli("diego", "rooms")
 
 
-async def test_who_has_signed_in_once_needs_no_password(cli: Cli, people: People) -> None:
+async def test_a_stored_session_needs_no_password(cli: Cli, people: People) -> None:
     await cli("omar", "create", "noticias")
     environment = {name: value for name, value in cli.environment.items() if name != "TIDINGS_PASSWORD"}
     process = await asyncio.create_subprocess_exec(
@@ -167,7 +167,7 @@ async def test_a_wrong_password_neither_signs_in_nor_registers(cli: Cli, people:
     assert (status, out, err.partition(":")[0]) == (1, "", "unauthenticated")
 
 
-async def test_a_token_signs_in_without_a_name(cli: Cli, server: Server) -> None:
+async def test_a_token_signs_in_without_a_username(cli: Cli, server: Server) -> None:
     token = await server.register("omar")
     command = [part for part in cli.command("omar", "--token", token, "create", "noticias") if part != "omar"]
     command.remove("--user")

@@ -19,28 +19,28 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
-    """A server in a process of its own."""
+    """A server in its own process."""
     server = ServerProcess(tmp_path / "server")
     await server.start()
     yield server
     await server.kill()
 
 
-async def test_a_tail_outlives_the_server(cli: Cli, people: People, server: ServerProcess) -> None:
+async def test_a_tail_continues_after_the_server_was_killed(cli: Cli, people: People, server: ServerProcess) -> None:
     await people.topic("noticias", "omar", "diego")
-    await people.say("omar", "noticias", "one")
+    await people.send("omar", "noticias", "one")
     tail = await cli.start("diego", "tail", "noticias", "--json", "--count", "3")
     assert (await line_of(tail))["content"] == "one"
     await server.kill()
     await server.start()
-    await people.say("omar", "noticias", "two")
+    await people.send("omar", "noticias", "two")
     assert (await line_of(tail))["content"] == "two"
-    await people.say("omar", "noticias", "three")
+    await people.send("omar", "noticias", "three")
     assert (await line_of(tail))["content"] == "three"
     assert await tail.wait() == 0
 
 
-async def test_a_send_waits_for_a_server_that_comes_back(cli: Cli, people: People, server: ServerProcess) -> None:
+async def test_a_send_waits_until_the_server_is_back(cli: Cli, people: People, server: ServerProcess) -> None:
     await people.topic("noticias", "omar")
     await cli("omar", "rooms")
     await server.kill()
@@ -48,17 +48,17 @@ async def test_a_send_waits_for_a_server_that_comes_back(cli: Cli, people: Peopl
     await server.start()
     async with asyncio.timeout(DEADLINE):
         assert await send.wait() == 0
-    assert await people.said("omar", "noticias") == ["hola"]
+    assert await people.contents("omar", "noticias") == ["hola"]
 
 
-async def test_without_a_server_it_says_so(cli: Cli, server: ServerProcess) -> None:
+async def test_a_send_without_a_server_reports_it(cli: Cli, server: ServerProcess) -> None:
     await server.kill()
     status, _, err = await cli.run("omar", "send", "noticias", "hola", "--timeout", "1")
     assert status == 1
     assert err.startswith(f"cannot reach {server.url}")
 
 
-async def test_what_is_typed_while_the_server_is_dead_arrives_once(
+async def test_messages_typed_while_the_server_is_dead_are_sent_once(
     terminals: Terminals, people: People, server: ServerProcess
 ) -> None:
     omar = terminals.open("omar")
@@ -66,7 +66,7 @@ async def test_what_is_typed_while_the_server_is_dead_arrives_once(
     omar.type("/create noticias")
     await omar.sees("#noticias is yours")
     for n in range(5):
-        omar.type(f"antes {n}")  # some of these are under way when the server dies
+        omar.type(f"antes {n}")  # some of these are in flight when the server is killed
     await server.kill()
     await omar.sees("trying again")
     for n in range(5):
@@ -74,12 +74,12 @@ async def test_what_is_typed_while_the_server_is_dead_arrives_once(
     await omar.sees("waits to be sent: durante 4")
     await server.start()
     await omar.sees(AT + "omar +durante 4")
-    wanted = [f"antes {n}" for n in range(5)] + [f"durante {n}" for n in range(5)]
-    assert await people.said("omar", "noticias") == wanted
-    assert re.findall(AT + r"omar +((?:antes|durante) \d)", omar.text) == wanted
+    expected = [f"antes {n}" for n in range(5)] + [f"durante {n}" for n in range(5)]
+    assert await people.contents("omar", "noticias") == expected
+    assert re.findall(AT + r"omar +((?:antes|durante) \d)", omar.text) == expected
 
 
-async def test_what_was_not_sent_is_sent_by_the_next_start(
+async def test_unsent_messages_are_sent_after_the_next_start(
     terminals: Terminals, people: People, server: ServerProcess
 ) -> None:
     omar = terminals.open("omar")
@@ -100,4 +100,4 @@ async def test_what_was_not_sent_is_sent_by_the_next_start(
     await server.start()
     omar = terminals.open("omar")
     await omar.sees(AT + "(#noticias 1 )?omar +para luego")
-    assert await people.said("omar", "noticias") == ["para luego"]
+    assert await people.contents("omar", "noticias") == ["para luego"]

@@ -11,7 +11,7 @@ from client_demo.shortcuts import suggestions
 @pytest.mark.parametrize(
     ("line", "completed"),
     [
-        ("/jo", ["/join"]),  # completed to what it has in common with /join-link, it would lack a space
+        ("/jo", ["/join"]),  # the common prefix with /join-link would lack a space
         ("/join", ["/join", "/join-link"]),
         ("/ba", ["/ban"]),
         ("/ban", ["/ban", "/bans"]),
@@ -24,5 +24,5 @@ from client_demo.shortcuts import suggestions
         ("/whois di", ["diego"]),
     ],
 )
-def test_a_word_is_completed_to_what_it_most_likely_is(line: str, completed: list[str]) -> None:
+def test_tab_suggests_the_commands_emojis_and_users_that_fit(line: str, completed: list[str]) -> None:
     assert suggestions(line, NAMES, [], {"diego", "omar"}) == completed

@@ -20,7 +20,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "omar.sqlite3"
 
 
-async def test_an_entry_is_taken_once_also_after_a_restart(path: Path) -> None:
+async def test_an_entry_is_shown_once_even_after_a_restart(path: Path) -> None:
     shown: list[int] = []
     for _ in range(2):
         async with Store(path, "laptop") as store:
@@ -31,7 +31,7 @@ async def test_an_entry_is_taken_once_also_after_a_restart(path: Path) -> None:
     assert shown == [1, 2, 3]
 
 
-async def test_an_entry_that_could_not_be_shown_is_taken_again(path: Path) -> None:
+async def test_an_entry_that_could_not_be_shown_is_offered_again(path: Path) -> None:
     async with Store(path, "laptop") as store:
         with pytest.raises(BrokenPipeError):
             async with store.take("r1", 7):
@@ -41,7 +41,7 @@ async def test_an_entry_that_could_not_be_shown_is_taken_again(path: Path) -> No
         assert await store.cursors() == {"r1": 7}
 
 
-async def test_an_entry_that_arrived_but_was_never_taken_is_requested_again(path: Path) -> None:
+async def test_an_entry_that_arrived_but_was_not_shown_is_requested_again(path: Path) -> None:
     async with Store(path, "laptop") as store:
         await store.begin({"r1": 5})
         await store.begin({"r1": 6})
@@ -81,16 +81,16 @@ async def test_unsent_messages_survive_a_restart_in_order_and_with_their_ids(pat
 
 
 async def test_an_enqueued_message_is_on_disk(path: Path) -> None:
-    """Committed with a sync: the write-ahead log that a second connection reads has it."""
+    """The commit is synced, and a second connection reads the message."""
     async with Store(path, "laptop") as store:
         await store.enqueue({"username": "diego"}, "hola")
         ((synchronous,),) = await store._durable.execute_fetchall("PRAGMA synchronous")
         assert synchronous == 2  # FULL
-        with contextlib.closing(sqlite3.connect(path)) as other:
-            assert other.execute("SELECT content FROM outbox").fetchall() == [("hola",)]
+        with contextlib.closing(sqlite3.connect(path)) as reader:
+            assert reader.execute("SELECT content FROM outbox").fetchall() == [("hola",)]
 
 
-async def test_a_change_that_crosses_the_acknowledgement_is_not_lost(path: Path) -> None:
+async def test_an_edit_that_crosses_the_acknowledgement_is_not_lost(path: Path) -> None:
     async with Store(path, "laptop") as store:
         await store.enqueue({"username": "diego"}, "helo")
         attempt = await store.try_next()
@@ -115,19 +115,19 @@ async def test_concurrent_callers_of_a_store_do_not_disturb_each_other(path: Pat
         assert (store.unsent, await store.get("token"), len(await store.cursors())) == (20, "t19", 20)
 
 
-async def test_two_processes_do_not_receive_as_one_device(path: Path) -> None:
-    async with Store(path, "laptop") as one, Store(path, "laptop") as same, Store(path, "phone") as other:
-        with one.receiving():
-            with pytest.raises(Busy), same.receiving():
+async def test_two_processes_cannot_receive_as_the_same_device(path: Path) -> None:
+    async with Store(path, "laptop") as first, Store(path, "laptop") as second, Store(path, "phone") as phone:
+        with first.receiving():
+            with pytest.raises(Busy), second.receiving():
                 pass
-            with other.receiving():
+            with phone.receiving():
                 pass
-        with same.receiving():
+        with second.receiving():
             pass
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
-async def test_nobody_else_on_the_machine_can_read_the_state(path: Path) -> None:
+async def test_only_its_user_can_read_the_state(path: Path) -> None:
     async with Store(path, "laptop") as store:
         with store.receiving():
             await store.put(token="secret")
@@ -137,7 +137,7 @@ async def test_nobody_else_on_the_machine_can_read_the_state(path: Path) -> None
             assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
-def test_the_state_of_one_server_user_and_device_is_not_mixed_with_another(tmp_path: Path) -> None:
+def test_each_server_user_and_device_has_a_state_file_of_its_own(tmp_path: Path) -> None:
     paths = {
         state_path(tmp_path, server, user, device)
         for server in ("http://a:8000", "http://a:8001")
@@ -149,15 +149,15 @@ def test_the_state_of_one_server_user_and_device_is_not_mixed_with_another(tmp_p
     assert state_path(tmp_path, "http://a", "Omar", "t") == state_path(tmp_path, "http://a", "omar", "t")
 
 
-def test_the_state_directory_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_state_directory_follows_the_xdg_specification(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert default_directory() == tmp_path / "tidings"
-    monkeypatch.setenv("XDG_STATE_HOME", "relative")  # to be ignored, by the specification
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")  # the specification says to ignore relative paths
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_directory() == tmp_path / ".local" / "state" / "tidings"
 
 
-async def test_a_state_of_another_version_is_refused_and_left_alone(path: Path) -> None:
+async def test_a_state_of_another_version_is_refused_and_unchanged(path: Path) -> None:
     async with Store(path, "laptop"):
         pass
     with contextlib.closing(sqlite3.connect(path)) as db:
@@ -170,7 +170,7 @@ async def test_a_state_of_another_version_is_refused_and_left_alone(path: Path) 
 
 
 async def test_a_store_of_version_1_is_migrated_with_its_outbox(path: Path) -> None:
-    """Version 1 had no replies and no edits; the messages in its outbox may have been tried."""
+    """Version 1 had no replies and no edits; the messages in its outbox may have been sent before."""
     async with Store(path, "laptop") as store:
         await store.enqueue({"username": "diego"}, "hola")
     with contextlib.closing(sqlite3.connect(path)) as db:

@@ -1,4 +1,4 @@
-"""A walk through every command of the terminal client: what is typed on one screen, and what both screens show."""
+"""A walk through every command of the terminal client: typed on one screen, checked on both."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from tests.client_demo.test_chat import AT
 pytestmark = pytest.mark.long
 
 
-async def test_messages_are_edited_deleted_answered_found_and_reacted_to(
-    terminals: Terminals, people: People
-) -> None:
+async def test_commands_edit_delete_answer_find_and_react_to_messages(terminals: Terminals, people: People) -> None:
     await people.topic("noticias", "omar", "diego")
     omar, diego = terminals.open("omar"), terminals.open("diego")
-    for one in (omar, diego):
-        await one.sees("/help lists the commands, Tab")
-        one.type("/open noticias")
-        await one.sees("#noticias ›")
+    for terminal in (omar, diego):
+        await terminal.sees("/help lists the commands, Tab")
+        terminal.type("/open noticias")
+        await terminal.sees("#noticias ›")
     await omar.sees("● diego")  # in the status bar
 
     omar.type("the first edishun, @diego")
@@ -39,7 +37,7 @@ async def test_messages_are_edited_deleted_answered_found_and_reacted_to(
     diego.type("/unreact 1 🎉")
     await omar.sees("diego took back 🎉")
     diego.type("oops")
-    await diego.sees(AT + "diego oops")  # so it is not on its way any more
+    await diego.sees(AT + "diego oops")  # so it was sent
     diego.type("/delete .")
     await omar.sees(r"✗ diego \(deleted\)")
     omar.type("/search FIRST edition*")
@@ -64,7 +62,7 @@ async def test_messages_are_edited_deleted_answered_found_and_reacted_to(
         omar.type(line)
         await omar.sees(answer)
 
-    await diego.sees("omar by another name")  # so it is not among what is missed
+    await diego.sees("omar by another name")  # so diego does not miss this entry later
     diego.type("/quit")
     assert await diego.ends() == 0
     await omar.sees("○ diego")
@@ -77,11 +75,11 @@ async def test_messages_are_edited_deleted_answered_found_and_reacted_to(
     await diego.sees("2 while you were away")
 
 
-async def test_people_come_go_and_are_kept_in_order(terminals: Terminals, people: People) -> None:
+async def test_commands_manage_the_members_of_a_group(terminals: Terminals, people: People) -> None:
     await people.ask("maria", "GET", "/api/me")
     omar, diego = terminals.open("omar"), terminals.open("diego")
-    for one in (omar, diego):
-        await one.sees("/help lists the commands, Tab")
+    for terminal in (omar, diego):
+        await terminal.sees("/help lists the commands, Tab")
     omar.type("/new maria, @diego : The editors")
     await diego.sees("you are in The editors now: /open The editors")
     await omar.sees("The editors ›")
@@ -116,12 +114,12 @@ async def test_people_come_go_and_are_kept_in_order(terminals: Terminals, people
     await omar.sees("diego was removed from Late shift")
     omar.type("/link 2h 1")
     await omar.sees("works until .*, 1 times")
-    made = re.search(r"/join-link (\S+)", omar.text)
-    assert made
-    diego.type(made[0])
+    link = re.search(r"/join-link (\S+)", omar.text)
+    assert link
+    diego.type(link[0])
     await diego.sees("you are in Late shift now")
     await omar.sees("diego joined Late shift")
-    diego.type(made[0])
+    diego.type(link[0])
     await diego.sees(r"\((conflict|not_found)\)")
     omar.type("/link never")
     await omar.sees("works forever")
@@ -159,7 +157,7 @@ async def test_people_come_go_and_are_kept_in_order(terminals: Terminals, people
     await omar.sees(r"\(not_found\)")
 
 
-async def test_an_account_looks_after_itself(terminals: Terminals, people: People) -> None:
+async def test_commands_manage_the_own_account(terminals: Terminals, people: People) -> None:
     await people.ask("omar", "GET", "/api/me")  # another session
     omar = terminals.open("omar")
     await omar.sees("/help lists the commands, Tab")
@@ -200,7 +198,7 @@ async def test_an_account_looks_after_itself(terminals: Terminals, people: Peopl
     assert "/kick USER" not in omar.text
     omar.type("/help all")
     await omar.sees("/kick USER +remove a member")
-    await omar.sees("Ctrl-D quits", times=2)  # its last line: the whole list has been read
+    await omar.sees("Ctrl-D quits", times=2)  # the last line of the list
     shown = omar.text.count("/echo-history")
     omar.keys("/echo-\t")
     await omar.sees("/echo-history", times=shown + 1)
@@ -215,9 +213,9 @@ async def test_an_account_looks_after_itself(terminals: Terminals, people: Peopl
     await omar.sees("signed out by the server")
 
 
-async def test_scripts_do_the_same_by_the_same_names(cli: Cli, people: People) -> None:
+async def test_scripts_have_the_commands_of_the_chat(cli: Cli, people: People) -> None:
     await people.topic("noticias", "omar", "diego")
-    await people.say("omar", "noticias", "hola")
+    await people.send("omar", "noticias", "hola")
     await cli("diego", "send", "noticias", "qué tal", "--reply-to", "1")
     await cli("diego", "react", "noticias", "1", "👍")
     await cli("omar", "edit", "noticias", ".", "hola", "a", "todos")
@@ -227,8 +225,8 @@ async def test_scripts_do_the_same_by_the_same_names(cli: Cli, people: People) -
     edited = events[3]["data"]["message"]
     assert (edited["content"], edited["reactions"]) == ("hola a todos", {"👍": ["diego"]})
     assert events[1]["data"]["reply_to"] == edited["id"]
-    (found,) = (await cli("omar", "search", "todos", "--json")).splitlines()
-    assert json.loads(found)["id"] == edited["id"]
+    (hit,) = (await cli("omar", "search", "todos", "--json")).splitlines()
+    assert json.loads(hit)["id"] == edited["id"]
     assert re.search("diego +online|diego +last seen|diego +not seen", await cli("omar", "members", "noticias"))
     await cli("omar", "kick", "noticias", "diego")
     status, out, err = await cli.run("diego", "kick", "noticias", "omar")
