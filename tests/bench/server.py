@@ -1,4 +1,4 @@
-"""A server on a plain socket that says exactly what a test tells it to, cut where the test wants it cut."""
+"""A server on a plain socket that sends exactly the bytes of a test, in segments that the test chooses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.capacity import UPGRADED, frame
 
-Say = Callable[[bytes], None]
+Write = Callable[[bytes], None]
 """Write bytes to one connection."""
 
 OPENING = frame('0{"sid":"x"}') + frame('40{"sid":"y"}')
@@ -50,7 +50,7 @@ def received(stream: Any) -> Iterator[str]:
 
 
 class Sent:
-    """An action as it came in."""
+    """A received action."""
 
     def __init__(self, text: str) -> None:
         digits, _, rest = text.removeprefix("42").partition("[")
@@ -59,8 +59,8 @@ class Sent:
 
 
 @contextmanager
-def serving(connection: Callable[[Say, Iterator[str]], None]) -> Iterator[int]:
-    """A port on which each connection, once it is upgraded and has authenticated, is left to `connection`."""
+def serving(connection: Callable[[Write, Iterator[str]], None]) -> Iterator[int]:
+    """Serve on the yielded port; `connection` handles each connection after its upgrade and sign-in."""
     threads: list[threading.Thread] = []
     problems: list[BaseException] = []
 

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.long, pytest.mark.usefixtures("peers")]
 
 
 NUMBERS_ONLY = {"fanout-4", "fanout-16", "fanout-5000", "pair"}
-"""Rows that differ from another only in how many there are of something, which is not what is tested here."""
+"""Rows that differ from another row only in a number."""
 
 
 @pytest.mark.parametrize(
@@ -36,24 +36,24 @@ def test_a_scenario_measures_both_sides(scenario: Scenario) -> None:
     done = []
     plan = Plan(rounds=1, seconds=0.1, warmup=0.05, scale=0.01, round_done=lambda: done.append(1))
     with tempfile.TemporaryDirectory(prefix="tidings-bench-") as directory:
-        Path(directory).chmod(0o711)  # PostgreSQL runs as a user of its own where we are root
+        Path(directory).chmod(0o711)  # PostgreSQL runs as another user if this process is root's
         rows = scenario.run(plan, Path(directory))
     assert len(done) == scenario.rounds(plan)
     assert rows
     for row in rows:
         for side in (row.ours, row.against):
-            if side is not None and "memory" not in row.title:  # so few connections may fit what was there before
+            if side is not None and "memory" not in row.title:  # so few connections may not grow the process
                 assert side.value > 0, row.title
 
 
-def test_it_stops_what_it_started_when_interrupted(tmp_path: Path) -> None:
+def test_an_interrupted_benchmark_stops_its_processes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench", "--only", "pair", "--seconds", "300", "--directory", str(tmp_path)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         started: list[psutil.Process] = []
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         # Two servers, and a generator for each: it measures when both are connected.
-        while len(started) < 4 or not all(_connected(one) for one in started):
+        while len(started) < 4 or not all(_connected(child) for child in started):
             assert time.monotonic() < until
             started = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
@@ -68,9 +68,9 @@ def test_it_stops_what_it_started_when_interrupted(tmp_path: Path) -> None:
         process.wait()
 
 
-def test_an_interrupt_right_before_it_waits_is_not_put_off_to_the_end_of_the_wait() -> None:
+def test_an_interrupt_right_before_a_wait_ends_the_wait() -> None:
     reading, writing = os.pipe()
-    # As a signal that comes just before: the handler is due to run, and nobody who waits is woken.
+    # Like a signal right before the wait: its handler is due, but it does not wake the wait.
     interrupt = threading.Timer(0.2, _thread.interrupt_main)
 
     def wait() -> None:
@@ -84,9 +84,7 @@ def test_an_interrupt_right_before_it_waits_is_not_put_off_to_the_end_of_the_wai
     interrupt.join()
 
 
-def test_a_server_that_is_being_started_when_interrupted_is_stopped(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_interrupt_during_the_start_of_a_server_stops_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     started: list[psutil.Process] = []
     start = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 
@@ -98,7 +96,7 @@ def test_a_server_that_is_being_started_when_interrupted_is_stopped(
     monkeypatch.setattr(subprocess.Popen, "_execute_child", interrupted)
     try:
         with pytest.raises(KeyboardInterrupt), running(Fanout, World([[0, 1]]), tmp_path):
-            pytest.fail("it was interrupted")
+            pytest.fail("the start was not interrupted")
         assert len(started) == 1
         assert not started[0].is_running()
     finally:
@@ -109,5 +107,5 @@ def test_a_server_that_is_being_started_when_interrupted_is_stopped(
 
 def _connected(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
-        return any(one.status == psutil.CONN_ESTABLISHED for one in process.net_connections("tcp"))
+        return any(socket.status == psutil.CONN_ESTABLISHED for socket in process.net_connections("tcp"))
     return False

@@ -1,4 +1,4 @@
-"""Scripts rely on this: `send` waits for the acknowledgement, and `tail` prints each message once, across restarts."""
+"""For scripts: `send` waits for the acknowledgement; `tail` prints each message once, across restarts."""
 
 from __future__ import annotations
 

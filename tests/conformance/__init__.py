@@ -1,1 +1,1 @@
-"""The transport against the two protocols: what their official suites expect of a server, and tests of our own."""
+"""The transport against the two protocols: a server for their official suites, and the project's own tests."""

@@ -1,6 +1,6 @@
-"""`python -m tests.conformance socketio|engineio --port 3000`: serve what the official suites expect.
+"""`python -m tests.conformance socketio|engineio --port 3000`: serve the applications of the official suites.
 
-The transport is the one that Tidings serves with; only what the messages do is the suites'.
+The transport is that of Tidings; the suites define only the reactions to messages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The two servers of the official suites, over both ways that a WebSocket can be served."""
+"""The two servers of the official suites, over every way to serve a WebSocket."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ WAYS: dict[str, tuple[Any, type[Application]]] = {
     "taken over": (UvicornWebSocket, Application),
     "asgi": ("websockets-sansio", Application),
 }
-"""Opened here, as Tidings serves; taken over from uvicorn; and over ASGI, as under any other server."""
+"""Opened by the transport itself, as Tidings serves; taken over from uvicorn; over ASGI, as under other servers."""
 
 EVERY_WAY = ["direct", *(pytest.param(way, marks=pytest.mark.long) for way in WAYS if way != "direct")]
-"""`make test` runs the one that Tidings serves."""
+"""`make test` runs only the way that Tidings serves."""
 
 HANDSHAKE_REFUSED = "ASGI callable returned without completing handshake."
-"""What uvicorn's own protocol says when an application answers a handshake with an HTTP response, as ASGI has it."""
+"""uvicorn logs this when an application answers a handshake with an HTTP response, which ASGI allows."""
 
 Starting = Callable[..., AbstractAsyncContextManager[Endpoint]]
 
@@ -59,9 +59,9 @@ async def socketio(socketio_with: Starting) -> AsyncIterator[Endpoint]:
 def quiet_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Fails a test in which the server logged a traceback or an error, whatever it answered."""
     yield
-    gc.collect()  # a task that failed unobserved says so when it is collected
-    for when in ("call", "teardown"):
-        for record in caplog.get_records(when):
+    gc.collect()  # an unobserved failure of a task is logged when the task is collected
+    for phase in ("call", "teardown"):
+        for record in caplog.get_records(phase):
             if record.getMessage() == HANDSHAKE_REFUSED:
                 continue
             assert record.exc_info is None, logging.Formatter().format(record)

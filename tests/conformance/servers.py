@@ -25,7 +25,7 @@ CONNECT_TIMEOUT_S = 1.0
 
 
 class Echo:
-    """Engine.IO: every message comes back."""
+    """Engine.IO: every message is echoed."""
 
     def opened(self, session: EngineSession, handshake: Handshake) -> None: ...
 
@@ -39,7 +39,7 @@ class Echo:
 
 
 class Namespaces:
-    """Socket.IO: what the suite expects of `/` and `/custom`."""
+    """Socket.IO: the reactions that the suite expects in `/` and `/custom`."""
 
     def connect(self, client: NamespaceSocket[None], auth: Any) -> None:
         client.accept()
@@ -79,7 +79,7 @@ APPLICATIONS: dict[str, Callable[..., tuple[str, EngineServer]]] = {"engineio": 
 
 
 class Application:
-    """An ASGI application with nothing but the transport on its path."""
+    """An ASGI application that serves only the transport."""
 
     def __init__(self, path: str, engine: EngineServer) -> None:
         self.path = path

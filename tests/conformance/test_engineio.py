@@ -16,18 +16,18 @@ from tests.support.timers import Timers
 # -- handshake ---------------------------------------------------------------------------------------------------
 
 
-async def test_the_handshake_announces_times_in_milliseconds_also_below_a_second(engineio_with: Starting) -> None:
+async def test_the_handshake_announces_times_in_milliseconds_even_below_a_second(engineio_with: Starting) -> None:
     announced = {"pingInterval": 300, "pingTimeout": 200, "maxPayload": 1_000_000}
     async with engineio_with(ping_interval=0.3, ping_timeout=0.2) as server:
         answer = await server.request("GET", EIO="4", transport="polling")
         assert answer.status_code == 200
         assert answer.headers["content-type"] == "text/plain; charset=UTF-8"
-        said = handshake(answer.text)
-        assert {**said, "sid": ""} == {"sid": "", "upgrades": ["websocket"], **announced}
+        polling = handshake(answer.text)
+        assert {**polling, "sid": ""} == {"sid": "", "upgrades": ["websocket"], **announced}
         async with server.websocket() as socket:
-            other = handshake(await received(socket))
-            assert {**other, "sid": ""} == {"sid": "", "upgrades": [], **announced}
-            assert len({said["sid"], other["sid"]}) == 2
+            websocket = handshake(await received(socket))
+            assert {**websocket, "sid": ""} == {"sid": "", "upgrades": [], **announced}
+            assert len({polling["sid"], websocket["sid"]}) == 2
 
 
 WRONG = {
@@ -41,19 +41,19 @@ WRONG = {
 
 
 async def test_a_request_without_a_known_transport_version_and_session_is_refused(engineio: Endpoint) -> None:
-    for what, wrong in WRONG.items():
+    for fault, wrong in WRONG.items():
         for transport in ("polling", "websocket"):
             query = {name: value.format(transport) for name, value in wrong.items()}
             for method in ("GET", "POST"):
-                assert (await engineio.request(method, **query)).status_code == 400, what
+                assert (await engineio.request(method, **query)).status_code == 400, fault
             with pytest.raises(InvalidStatus) as refusal:
                 async with engineio.websocket(query=query):
                     pass
-            assert refusal.value.response.status_code == 400, what
+            assert refusal.value.response.status_code == 400, fault
     assert not engineio.engine.sockets
 
 
-async def test_the_other_transports_request_is_refused(engineio: Endpoint) -> None:
+async def test_a_handshake_over_the_wrong_transport_is_refused(engineio: Endpoint) -> None:
     assert (await engineio.request("GET", EIO="4", transport="websocket")).status_code == 400
     with pytest.raises(InvalidStatus):
         async with engineio.websocket(query={"EIO": "4", "transport": "polling"}):
@@ -61,7 +61,7 @@ async def test_the_other_transports_request_is_refused(engineio: Endpoint) -> No
     assert not engineio.engine.sockets
 
 
-async def test_methods_that_are_not_of_the_protocol_are_refused(engineio: Endpoint) -> None:
+async def test_methods_outside_the_protocol_are_refused(engineio: Endpoint) -> None:
     sid = await engineio.open()
     for method in ("PUT", "DELETE", "PATCH"):
         assert (await engineio.request(method, EIO="4", transport="polling")).status_code == 400
@@ -72,7 +72,7 @@ async def test_methods_that_are_not_of_the_protocol_are_refused(engineio: Endpoi
     assert (await engineio.poll(sid)).text == "4still here"
 
 
-async def test_browsers_of_every_origin_may_come_where_the_settings_say_so(engineio: Endpoint) -> None:
+async def test_every_origin_is_allowed_if_the_settings_say_so(engineio: Endpoint) -> None:
     origin = {"Origin": "https://chat.example"}
     for method in ("OPTIONS", "GET"):
         answer = await engineio.http.request(method, engineio.address(), headers=origin)
@@ -100,10 +100,10 @@ async def test_no_packet_of_a_long_payload_is_dropped(engineio: Endpoint) -> Non
     sid = await engineio.open()
     packets = [f"4{n}" for n in range(100)]
     assert (await engineio.post(sid, *packets)).text == "ok"
-    came: list[str] = []
-    while len(came) < 100:
-        came += (await engineio.poll(sid)).text.split("\x1e")
-    assert came == packets
+    packets_received: list[str] = []
+    while len(packets_received) < 100:
+        packets_received += (await engineio.poll(sid)).text.split("\x1e")
+    assert packets_received == packets
 
 
 async def test_packets_are_sent_and_received_by_websocket(engineio: Endpoint) -> None:
@@ -114,7 +114,7 @@ async def test_packets_are_sent_and_received_by_websocket(engineio: Endpoint) ->
 
 
 BODIES = {
-    "a packet of no type": b"abc",
+    "a packet without a type": b"abc",
     "nothing": b"",
     "an empty packet": b"4a\x1e\x1e4b",
     "not UTF-8": b"4\xff",
@@ -125,12 +125,12 @@ BODIES = {
 }
 
 
-async def test_an_invalid_payload_is_a_400_and_closes_the_session(engineio: Endpoint) -> None:
-    for what, body in BODIES.items():
+async def test_an_invalid_payload_gets_a_400_and_closes_the_session(engineio: Endpoint) -> None:
+    for fault, body in BODIES.items():
         sid = await engineio.open()
         answer = await engineio.http.post(engineio.address(sid=sid), content=body)
-        assert answer.status_code == 400, what
-        assert await engineio.is_gone(sid), what
+        assert answer.status_code == 400, fault
+        assert await engineio.is_gone(sid), fault
 
 
 async def test_an_invalid_packet_closes_the_websocket(engineio: Endpoint) -> None:
@@ -161,7 +161,7 @@ async def test_a_message_over_the_limit_closes_the_websocket(engineio: Endpoint)
 # -- polling -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_second_poll_at_the_same_time_closes_the_session(engineio: Endpoint) -> None:
+async def test_a_second_concurrent_poll_closes_the_session(engineio: Endpoint) -> None:
     sid = await engineio.open()
     async with engineio.waiting_poll(sid) as first:
         second = await engineio.poll(sid)
@@ -171,7 +171,7 @@ async def test_a_second_poll_at_the_same_time_closes_the_session(engineio: Endpo
     assert await engineio.is_gone(sid)
 
 
-async def test_a_poll_that_is_cancelled_closes_the_session(engineio: Endpoint) -> None:
+async def test_a_cancelled_poll_closes_the_session(engineio: Endpoint) -> None:
     sid = await engineio.open()
     async with engineio.waiting_poll(sid) as polling:
         polling.cancel()
@@ -179,14 +179,14 @@ async def test_a_poll_that_is_cancelled_closes_the_session(engineio: Endpoint) -
     assert await engineio.is_gone(sid)
 
 
-async def test_a_poll_does_not_hold_up_another_session(engineio: Endpoint) -> None:
-    sid, other = await engineio.open(), await engineio.open()
-    async with engineio.waiting_poll(sid) as first:
+async def test_a_pending_poll_does_not_delay_another_session(engineio: Endpoint) -> None:
+    waiting, other = await engineio.open(), await engineio.open()
+    async with engineio.waiting_poll(waiting) as poll:
         await engineio.post(other, "4other")
         assert (await engineio.poll(other)).text == "4other"
-        assert not first.done()
-        await engineio.post(sid, "4mine")
-        assert (await first).text == "4mine"
+        assert not poll.done()
+        await engineio.post(waiting, "4mine")
+        assert (await poll).text == "4mine"
 
 
 # -- heartbeat ---------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ async def test_a_poll_does_not_hold_up_another_session(engineio: Endpoint) -> No
 HEARTBEAT = {"ping_interval": 25, "ping_timeout": 20}
 
 
-async def test_pings_come_in_the_announced_interval_by_polling(engineio_with: Starting) -> None:
+async def test_pings_are_sent_at_the_announced_interval_by_polling(engineio_with: Starting) -> None:
     timers = Timers()
     async with engineio_with(**HEARTBEAT, timers=timers) as server:
         sid = await server.open()
@@ -209,31 +209,31 @@ async def test_pings_come_in_the_announced_interval_by_polling(engineio_with: St
             assert (await server.post(sid, "3")).text == "ok"
 
 
-async def test_pings_come_in_the_announced_interval_by_websocket(engineio_with: Starting) -> None:
+async def test_pings_are_sent_at_the_announced_interval_by_websocket(engineio_with: Starting) -> None:
     timers = Timers()
     async with engineio_with(**HEARTBEAT, timers=timers) as server, server.session() as socket:
         for _ in range(3):
             timers.advance(24)
-            await echoes(socket)
+            await check_echo(socket)
             timers.advance(1)
             assert await next_packet(socket) == "2"
             await socket.send("3")
-            await echoes(socket)  # the PONG has been read
+            await check_echo(socket)  # the server has read the PONG
 
 
 async def test_a_polling_session_answers_400_after_its_ping_timeout(engineio_with: Starting) -> None:
     timers = Timers()
     async with engineio_with(**HEARTBEAT, timers=timers) as server:
-        silent, polls = await server.open(), await server.open()
+        silent, polling = await server.open(), await server.open()
         timers.advance(25)
-        assert (await server.poll(polls)).text == "2"
-        async with server.waiting_poll(polls) as last:  # it goes on polling, without a PONG
+        assert (await server.poll(polling)).text == "2"
+        async with server.waiting_poll(polling) as last:  # a poll, but no PONG
             timers.advance(19)
-            assert set(server.engine.sockets) == {silent, polls}
+            assert set(server.engine.sockets) == {silent, polling}
             timers.advance(1)
             assert ((await last).status_code, (await last).text) == (200, "6")
         await eventually(lambda: not server.engine.sockets)
-        assert await server.is_gone(polls)
+        assert await server.is_gone(polling)
         assert await server.is_gone(silent)
 
 
@@ -250,13 +250,13 @@ async def test_a_websocket_is_closed_after_its_ping_timeout(engineio_with: Start
         await eventually(lambda: not server.engine.sockets)
 
 
-async def test_pongs_that_answer_nothing_put_off_no_ping(engineio_with: Starting) -> None:
+async def test_unsolicited_pongs_do_not_delay_the_next_ping(engineio_with: Starting) -> None:
     timers = Timers()
     async with engineio_with(**HEARTBEAT, timers=timers) as server, server.session() as socket:
         for _ in range(3):
             timers.advance(8)
             await socket.send("3")
-            await echoes(socket)
+            await check_echo(socket)
         timers.advance(1)
         assert await next_packet(socket) == "2"
 
@@ -265,8 +265,8 @@ async def next_packet(socket: ClientConnection) -> str | bytes:
     return await asyncio.wait_for(socket.recv(), DEADLINE_S)
 
 
-async def echoes(socket: ClientConnection) -> None:
-    """The server has read what was sent, and has sent no PING before this."""
+async def check_echo(socket: ClientConnection) -> None:
+    """The server has read everything sent before, and has sent no PING."""
     await socket.send("4echo")
     assert await next_packet(socket) == "4echo"
 
@@ -284,7 +284,7 @@ async def test_a_close_packet_ends_the_waiting_poll_with_a_noop(engineio: Endpoi
     assert await engineio.is_gone(sid)
 
 
-async def test_packets_behind_a_close_packet_are_not_taken(engineio: Endpoint) -> None:
+async def test_packets_after_a_close_packet_are_ignored(engineio: Endpoint) -> None:
     sid = await engineio.open()
     async with engineio.waiting_poll(sid) as polling:
         await engineio.post(sid, "1", "4late")
@@ -301,14 +301,14 @@ async def test_a_close_packet_closes_the_websocket(engineio: Endpoint) -> None:
 # -- upgrade -----------------------------------------------------------------------------------------------------
 
 
-async def test_an_upgrade_ends_the_waiting_poll_with_a_noop_and_sends_no_other(engineio: Endpoint) -> None:
+async def test_an_upgrade_sends_one_noop_and_only_to_the_pending_poll(engineio: Endpoint) -> None:
     sid = await engineio.open()
     async with engineio.waiting_poll(sid) as polling, engineio.upgrading(sid) as socket:
         answer = await polling
         assert (answer.status_code, answer.text) == (200, "6")
         await socket.send("5")
         await socket.send("4hello")
-        assert await received(socket) == "4hello", "nothing came before it"
+        assert await received(socket) == "4hello", "no packet precedes it"
 
 
 async def test_an_upgrade_loses_nothing_and_keeps_the_order(engineio: Endpoint) -> None:
@@ -322,21 +322,21 @@ async def test_an_upgrade_loses_nothing_and_keeps_the_order(engineio: Endpoint) 
         assert [await received(socket) for _ in range(4)] == ["4before", "4during 1", "4during 2", "4after"]
 
 
-async def test_requests_of_the_same_session_right_after_the_upgrade_are_refused(engineio: Endpoint) -> None:
+async def test_other_requests_of_a_session_are_refused_after_its_upgrade(engineio: Endpoint) -> None:
     sid = await engineio.open()
     async with engineio.upgrading(sid) as socket:
         await socket.send("5")
         await eventually(lambda: engineio.engine.sockets[sid].upgraded)
         assert (await engineio.poll(sid)).status_code == 400
         assert (await engineio.post(sid, "4late")).status_code == 400
-        async with engineio.websocket(sid) as other:
-            assert await until_closed(other) == []
-            assert other.close_code == 1000
+        async with engineio.websocket(sid) as second:
+            assert await until_closed(second) == []
+            assert second.close_code == 1000
         await socket.send("4still here")
         assert await received(socket) == "4still here"
 
 
-async def test_a_probe_that_goes_wrong_leaves_the_polling_session_as_it_was(engineio: Endpoint) -> None:
+async def test_an_invalid_probe_leaves_the_polling_session_unchanged(engineio: Endpoint) -> None:
     sid = await engineio.open()
     for wrong in (["4hello"], ["5"], ["2"], ["2probe", "4hello"], ["2probe", "2probe"], [b"2probe"]):
         async with engineio.websocket(sid) as socket:
@@ -348,7 +348,7 @@ async def test_a_probe_that_goes_wrong_leaves_the_polling_session_as_it_was(engi
         assert (await engineio.poll(sid)).text == "4still here", wrong
 
 
-async def test_a_probe_that_is_given_up_leaves_the_polling_session_as_it_was(engineio: Endpoint) -> None:
+async def test_an_abandoned_probe_leaves_the_polling_session_unchanged(engineio: Endpoint) -> None:
     sid = await engineio.open()
     async with engineio.upgrading(sid):
         pass
@@ -357,7 +357,7 @@ async def test_a_probe_that_is_given_up_leaves_the_polling_session_as_it_was(eng
     assert (await engineio.poll(sid)).text == "4still here"
 
 
-async def test_of_two_probes_one_may_upgrade(engineio: Endpoint) -> None:
+async def test_a_session_accepts_one_probe_at_a_time(engineio: Endpoint) -> None:
     sid = await engineio.open()
     async with engineio.upgrading(sid) as first:
         async with engineio.websocket(sid) as second:
@@ -367,15 +367,15 @@ async def test_of_two_probes_one_may_upgrade(engineio: Endpoint) -> None:
         assert await received(first) == "4hello"
 
 
-async def test_a_probe_that_does_not_go_on_is_closed_and_the_session_polls_on(engineio_with: Starting) -> None:
+async def test_a_stalled_probe_is_closed_and_the_session_keeps_polling(engineio_with: Starting) -> None:
     async with engineio_with(upgrade_timeout=0.2) as server:
         sid = await server.open()
         async with server.websocket(sid) as silent:
             assert await until_closed(silent) == []
-        server.engine.upgrade_timeout = 2  # time to probe
+        server.engine.upgrade_timeout = 2  # long enough for the probe
         async with server.upgrading(sid) as probed:
             assert await until_closed(probed) == []
-        assert not server.engine.sockets[sid].upgrading
+        await eventually(lambda: not server.engine.sockets[sid].upgrading)
         await server.post(sid, "4still here")
         assert (await server.poll(sid)).text == "4still here"
 

@@ -13,7 +13,7 @@ from tests.support.process import ServerProcess
 pytestmark = pytest.mark.long
 
 
-async def test_the_official_client_speaks_msgpack_over_every_transport(tmp_path: Path) -> None:
+async def test_the_official_client_works_with_msgpack_over_every_transport(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path / "data", TIDINGS_PARSER="msgpack")
 
     async def restart() -> None:

@@ -25,14 +25,14 @@ def sid_of(packet: str | bytes, prefix: str) -> str:
     """The sid in the answer to a CONNECT."""
     assert isinstance(packet, str)
     assert packet.startswith(prefix), packet
-    said = json.loads(packet.removeprefix(prefix))
-    assert list(said) == ["sid"]
-    return str(said["sid"])
+    answer = json.loads(packet.removeprefix(prefix))
+    assert list(answer) == ["sid"]
+    return str(answer["sid"])
 
 
 @asynccontextmanager
 async def connected(server: Endpoint) -> AsyncIterator[ClientConnection]:
-    """In the namespace `/`, its greeting taken."""
+    """A client in the namespace `/`, after its greeting."""
     async with server.session() as socket:
         await socket.send("40")
         sid_of(await received(socket), "40")
@@ -40,7 +40,7 @@ async def connected(server: Endpoint) -> AsyncIterator[ClientConnection]:
         yield socket
 
 
-async def echoes(socket: ClientConnection) -> None:
+async def check_echo(socket: ClientConnection) -> None:
     """The connection still answers."""
     await socket.send('42["message","still here"]')
     assert await received(socket) == '42["message-back","still here"]'
@@ -62,12 +62,12 @@ async def test_a_client_connects_to_each_namespace_with_its_auth(socketio: Endpo
         assert len({first, second, engine}) == 3
 
 
-async def test_an_unknown_namespace_is_refused_with_an_object_and_the_session_stays(socketio: Endpoint) -> None:
+async def test_an_unknown_namespace_is_refused_with_an_object_and_the_session_continues(socketio: Endpoint) -> None:
     async with connected(socketio) as socket:
         for packet in ("40/x", "40/x,", '40/x,{"token":"123"}'):
             await socket.send(packet)
             assert await received(socket) == '44/x,{"message":"Invalid namespace"}'
-        await echoes(socket)
+        await check_echo(socket)
     async with socketio.session() as socket:
         await socket.send("40/x")
         assert await received(socket) == '44/x,{"message":"Invalid namespace"}'
@@ -90,11 +90,11 @@ async def test_a_session_that_connects_to_no_namespace_in_time_is_closed(socketi
             timers.advance(1)
             assert await until_closed(silent) == []
             assert await until_closed(refused) == []
-            await echoes(in_time)
+            await check_echo(in_time)
         await eventually(lambda: not server.engine.sockets)
 
 
-async def test_anything_but_a_connect_closes_a_session_that_is_in_no_namespace(socketio: Endpoint) -> None:
+async def test_a_session_whose_first_packet_is_no_connect_is_closed(socketio: Endpoint) -> None:
     for packet in ("4abc", '42["message"]', "41", '43["x"]', '451-["x"]', "40[", '40{"a":'):
         async with socketio.session() as socket:
             await socket.send(packet)
@@ -105,24 +105,24 @@ async def test_anything_but_a_connect_closes_a_session_that_is_in_no_namespace(s
 # -- disconnect --------------------------------------------------------------------------------------------------
 
 
-async def test_leaving_a_namespace_leaves_the_others(socketio: Endpoint) -> None:
+async def test_a_client_that_leaves_a_namespace_stays_in_the_others(socketio: Endpoint) -> None:
     async with connected(socketio) as socket:
         await socket.send("40/custom,")
         sid_of(await received(socket), "40/custom,")
         assert await received(socket) == '42/custom,["auth",{}]'
         await socket.send("41/custom,")
-        await echoes(socket)
+        await check_echo(socket)
         await socket.send('42/custom,["message","x"]')
-        assert await until_closed(socket) == []  # nobody is there
+        assert await until_closed(socket) == []  # an event in a namespace that the client has left
 
 
-async def test_a_client_that_left_its_last_namespace_may_connect_again(socketio: Endpoint) -> None:
+async def test_a_client_that_left_its_last_namespace_can_connect_again(socketio: Endpoint) -> None:
     async with connected(socketio) as socket:
         await socket.send("41")
         await socket.send("40")
         sid_of(await received(socket), "40")
         assert await received(socket) == '42["auth",{}]'
-        await echoes(socket)
+        await check_echo(socket)
 
 
 # -- messages ----------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ async def test_events_and_acknowledgements_carry_every_kind_of_argument(socketio
         assert await received(socket) == "430[]"
 
 
-async def test_binary_attachments_go_in_and_out_with_events_and_acknowledgements(socketio: Endpoint) -> None:
+async def test_events_and_acknowledgements_carry_binary_attachments(socketio: Endpoint) -> None:
     async with connected(socketio) as socket:
         for packet, answer in (
             (f'452-["message",{PLACEHOLDERS}]', f'452-["message-back",{PLACEHOLDERS}]'),
@@ -157,7 +157,7 @@ async def test_binary_attachments_go_in_and_out_with_events_and_acknowledgements
         assert await received(socket) == b""
 
 
-async def test_binary_attachments_go_in_and_out_in_a_namespace(socketio: Endpoint) -> None:
+async def test_acknowledgements_in_a_namespace_carry_binary_attachments(socketio: Endpoint) -> None:
     async with connected(socketio) as socket:
         await socket.send("40/custom,")
         await received(socket)
@@ -167,32 +167,32 @@ async def test_binary_attachments_go_in_and_out_in_a_namespace(socketio: Endpoin
         assert [await received(socket) for _ in range(3)] == [f"462-/custom,7[{PLACEHOLDERS}]", FIRST, SECOND]
 
 
-async def test_binary_attachments_go_in_and_out_by_polling(socketio: Endpoint) -> None:
+async def test_polling_carries_binary_attachments_in_base64(socketio: Endpoint) -> None:
     sid = await socketio.open()
     await socketio.post(sid, "40")
     assert (await socketio.packets(sid, 2))[1] == '42["auth",{}]'
     encoded = ["b" + base64.b64encode(part).decode() for part in (FIRST, SECOND)]
     assert (await socketio.post(sid, f'452-789["message-with-ack",{PLACEHOLDERS}]', *encoded)).text == "ok"
     assert await socketio.packets(sid, 3) == [f"462-789[{PLACEHOLDERS}]", *encoded]
-    # Its parts in requests of their own.
+    # Each part in its own request.
     for part in (f'452-["message",{PLACEHOLDERS}]', *encoded):
         assert (await socketio.post(sid, part)).text == "ok"
     assert await socketio.packets(sid, 3) == [f'452-["message-back",{PLACEHOLDERS}]', *encoded]
 
 
-async def test_acknowledgements_of_a_client_with_and_without_attachments_are_taken(socketio: Endpoint) -> None:
+async def test_acknowledgements_of_a_client_are_accepted_with_and_without_attachments(socketio: Endpoint) -> None:
     async with connected(socketio) as socket:
         await socket.send("431[1]")
         for part in (f"462-2[{PLACEHOLDERS}]", FIRST, SECOND):
             await socket.send(part)
-        await echoes(socket)
+        await check_echo(socket)
 
 
 INVALID = {
     "an unknown packet type": "4abc",
     "a type beyond the last": "47",
     "an event that is an object": "42{}",
-    "an event of nothing": "42[]",
+    "an empty event": "42[]",
     "not JSON": '42["message"',
     "an ack id that is no number": '42abc["message-with-ack",1,"2",{"3":[false]}]',
     "a second connect": "40",
@@ -208,13 +208,13 @@ INVALID = {
 
 async def test_an_invalid_packet_closes_the_connection(socketio: Endpoint) -> None:
     async with connected(socketio) as bystander:
-        for what, packets in INVALID.items():
+        for fault, packets in INVALID.items():
             async with connected(socketio) as socket:
                 for packet in packets if isinstance(packets, tuple) else (packets,):
                     await socket.send(packet)
-                assert await until_closed(socket) == [], what
+                assert await until_closed(socket) == [], fault
             await eventually(lambda: len(socketio.engine.sockets) == 1)
-            await echoes(bystander)
+            await check_echo(bystander)
 
 
 async def test_an_invalid_packet_closes_the_polling_session(socketio: Endpoint) -> None:
@@ -231,15 +231,15 @@ async def test_an_invalid_packet_closes_the_polling_session(socketio: Endpoint) 
 CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR = range(5)
 
 
-async def ask(socket: ClientConnection, kind: int, data: Any = None, *, nsp: str = "/", **more: Any) -> None:
+async def send(socket: ClientConnection, kind: int, data: Any = None, *, nsp: str = "/", **more: Any) -> None:
     await socket.send(msgpack.packb({"type": kind, "data": data, "nsp": nsp, **more}))
 
 
-async def told(socket: ClientConnection) -> dict[str, Any]:
+async def unpacked(socket: ClientConnection) -> dict[str, Any]:
     packet = await received(socket)
     assert isinstance(packet, bytes), packet
-    said: dict[str, Any] = msgpack.unpackb(packet)
-    return said
+    unpacked_packet: dict[str, Any] = msgpack.unpackb(packet)
+    return unpacked_packet
 
 
 @asynccontextmanager
@@ -251,44 +251,44 @@ async def msgpack_server(socketio_with: Starting) -> AsyncIterator[Endpoint]:
 @asynccontextmanager
 async def msgpack_connected(server: Endpoint) -> AsyncIterator[ClientConnection]:
     async with server.session() as socket:
-        await ask(socket, CONNECT, {"token": "123"})
-        said = await told(socket)
-        assert (said["type"], said["nsp"], list(said["data"])) == (CONNECT, "/", ["sid"])
-        assert (await told(socket))["data"] == ["auth", {"token": "123"}]
+        await send(socket, CONNECT, {"token": "123"})
+        answer = await unpacked(socket)
+        assert (answer["type"], answer["nsp"], list(answer["data"])) == (CONNECT, "/", ["sid"])
+        assert (await unpacked(socket))["data"] == ["auth", {"token": "123"}]
         yield socket
 
 
 async def test_with_msgpack_every_packet_is_one_binary_message(socketio_with: Starting) -> None:
     arguments = [1, "ñ 🦉", {"3": [False, None, 4.5]}, FIRST, {"deep": [SECOND]}]
     async with msgpack_server(socketio_with) as server, msgpack_connected(server) as socket:
-        await ask(socket, EVENT, ["message", *arguments])
-        said = await told(socket)
-        assert (said["type"], said["nsp"], said["data"]) == (EVENT, "/", ["message-back", *arguments])
-        await ask(socket, EVENT, ["message-with-ack", *arguments], id=7)
-        said = await told(socket)
-        assert (said["type"], said["nsp"], said["id"], said["data"]) == (ACK, "/", 7, arguments)
-        await ask(socket, ACK, [1], id=1)
-        await ask(socket, CONNECT, nsp="/x")
-        said = await told(socket)
-        assert said["type"] == CONNECT_ERROR
-        assert (said["nsp"], said["data"]) == ("/x", {"message": "Invalid namespace"})
-        await ask(socket, CONNECT, nsp="/custom")
-        assert (await told(socket))["nsp"] == "/custom"
-        assert (await told(socket))["data"] == ["auth", {}]
-        await ask(socket, DISCONNECT, nsp="/custom")
-        await ask(socket, EVENT, ["message", "still here"])
-        assert (await told(socket))["data"] == ["message-back", "still here"]
+        await send(socket, EVENT, ["message", *arguments])
+        answer = await unpacked(socket)
+        assert (answer["type"], answer["nsp"], answer["data"]) == (EVENT, "/", ["message-back", *arguments])
+        await send(socket, EVENT, ["message-with-ack", *arguments], id=7)
+        answer = await unpacked(socket)
+        assert (answer["type"], answer["nsp"], answer["id"], answer["data"]) == (ACK, "/", 7, arguments)
+        await send(socket, ACK, [1], id=1)
+        await send(socket, CONNECT, nsp="/x")
+        answer = await unpacked(socket)
+        assert answer["type"] == CONNECT_ERROR
+        assert (answer["nsp"], answer["data"]) == ("/x", {"message": "Invalid namespace"})
+        await send(socket, CONNECT, nsp="/custom")
+        assert (await unpacked(socket))["nsp"] == "/custom"
+        assert (await unpacked(socket))["data"] == ["auth", {}]
+        await send(socket, DISCONNECT, nsp="/custom")
+        await send(socket, EVENT, ["message", "still here"])
+        assert (await unpacked(socket))["data"] == ["message-back", "still here"]
 
 
-async def test_undefined_in_msgpack_is_null_as_in_json(socketio_with: Starting) -> None:
+async def test_undefined_in_msgpack_becomes_null_as_in_json(socketio_with: Starting) -> None:
     async with msgpack_server(socketio_with) as server, msgpack_connected(server) as socket:
-        await ask(socket, EVENT, ["message", msgpack.ExtType(0, b"\x00"), {"a": msgpack.ExtType(0, b"\x00")}])
-        assert (await told(socket))["data"] == ["message-back", None, {"a": None}]
-        await ask(socket, EVENT, ["message", msgpack.ExtType(7, b"\x00")])
-        assert (await told(socket))["data"] == ["message-back", msgpack.ExtType(7, b"\x00")]
+        await send(socket, EVENT, ["message", msgpack.ExtType(0, b"\x00"), {"a": msgpack.ExtType(0, b"\x00")}])
+        assert (await unpacked(socket))["data"] == ["message-back", None, {"a": None}]
+        await send(socket, EVENT, ["message", msgpack.ExtType(7, b"\x00")])
+        assert (await unpacked(socket))["data"] == ["message-back", msgpack.ExtType(7, b"\x00")]
 
 
-async def test_msgpack_goes_by_polling_in_base64(socketio_with: Starting) -> None:
+async def test_polling_carries_msgpack_in_base64(socketio_with: Starting) -> None:
     def encoded(kind: int, data: Any, **more: Any) -> str:
         packed: bytes = msgpack.packb({"type": kind, "data": data, "nsp": "/", **more})
         return "b" + base64.b64encode(packed).decode()
@@ -299,11 +299,11 @@ async def test_msgpack_goes_by_polling_in_base64(socketio_with: Starting) -> Non
         await server.packets(sid, 2)
         await server.post(sid, encoded(EVENT, ["message-with-ack", FIRST], id=3))
         (packet,) = await server.packets(sid, 1)
-        said = msgpack.unpackb(base64.b64decode(packet[1:]))
-        assert (said["type"], said["id"], said["data"]) == (ACK, 3, [FIRST])
+        answer = msgpack.unpackb(base64.b64decode(packet[1:]))
+        assert (answer["type"], answer["id"], answer["data"]) == (ACK, 3, [FIRST])
 
 
-NO_MSGPACK: dict[str, str | bytes] = {
+INVALID_MSGPACK: dict[str, str | bytes] = {
     "text": '42["message"]',
     "a CONNECT in text": "40",
     "nothing": b"",
@@ -318,19 +318,19 @@ NO_MSGPACK: dict[str, str | bytes] = {
     "a namespace that is a number": msgpack.packb({"type": EVENT, "data": ["message"], "nsp": 1}),
     "an ack id that is a text": msgpack.packb({"type": EVENT, "data": ["message"], "nsp": "/", "id": "1"}),
     "an event that is an object": msgpack.packb({"type": EVENT, "data": {}, "nsp": "/"}),
-    "an event of nothing": msgpack.packb({"type": EVENT, "data": [], "nsp": "/"}),
+    "an empty event": msgpack.packb({"type": EVENT, "data": [], "nsp": "/"}),
     "no data": msgpack.packb({"type": EVENT, "nsp": "/"}),
     "nested without end": b"\x91" * 100_000,
-    "a size beyond what came": b"\xdd\xff\xff\xff\xff",
+    "a size beyond the end": b"\xdd\xff\xff\xff\xff",
     "an extension": msgpack.packb({"type": EVENT, "data": ["message", msgpack.ExtType(5, b"x")], "nsp": "/"})[:-3],
 }
 
 
 async def test_an_invalid_msgpack_packet_closes_the_connection(socketio_with: Starting) -> None:
     async with msgpack_server(socketio_with) as server, msgpack_connected(server) as bystander:
-        for what, packet in NO_MSGPACK.items():
+        for fault, packet in INVALID_MSGPACK.items():
             async with msgpack_connected(server) as socket:
                 await socket.send(packet)
-                assert await until_closed(socket) == [], what
-            await ask(bystander, EVENT, ["message", what])
-            assert (await told(bystander))["data"] == ["message-back", what]
+                assert await until_closed(socket) == [], fault
+            await send(bystander, EVENT, ["message", fault])
+            assert (await unpacked(bystander))["data"] == ["message-back", fault]

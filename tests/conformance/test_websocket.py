@@ -26,12 +26,12 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 @pytest.fixture(params=[DirectApplication, Application], ids=["direct", "taken over"])
 async def engineio(request: pytest.FixtureRequest, quiet_log: None) -> AsyncIterator[Endpoint]:
-    """Not over ASGI, where the frames are the business of the server under it."""
+    """Not over ASGI, where the server below handles the frames."""
     async with serving("engineio", UvicornWebSocket, request.param) as endpoint:
         yield endpoint
 
 
-async def test_the_opening_handshake_is_answered_as_the_rfc_says(engineio: Endpoint) -> None:
+async def test_the_answer_to_the_opening_handshake_follows_the_rfc(engineio: Endpoint) -> None:
     async with plain(engineio) as wire:
         await wire.send(upgrade_request(engineio))
         head = (await wire.head()).decode().lower()
@@ -47,26 +47,30 @@ NOT_AN_OPENING = {
     "two keys": ("Upgrade: websocket", "Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", 400),
     "no version": ("Sec-WebSocket-Version: 13\r\n", "", 400),
     "another version": ("Version: 13", "Version: 8", 400),
-    "a foreign page's": ("Upgrade: websocket", "Upgrade: websocket\r\nOrigin: http://elsewhere.example", 403),
-    "another protocol's": ("EIO=4", "EIO=3", 400),
-    "of a session that is unknown": ("EIO=4", "EIO=4&sid=none", 400),
+    "from a page of another origin": (
+        "Upgrade: websocket",
+        "Upgrade: websocket\r\nOrigin: http://elsewhere.example",
+        403,
+    ),
+    "another protocol version": ("EIO=4", "EIO=3", 400),
+    "an unknown session": ("EIO=4", "EIO=4&sid=none", 400),
 }
 
 
-@pytest.mark.parametrize("what", NOT_AN_OPENING)
-async def test_an_opening_handshake_that_is_wrong_is_refused_and_opens_nothing(what: str, quiet_log: None) -> None:
-    found, put, status = NOT_AN_OPENING[what]
+@pytest.mark.parametrize("fault", NOT_AN_OPENING)
+async def test_an_invalid_opening_handshake_is_refused_and_opens_no_session(fault: str, quiet_log: None) -> None:
+    original, replacement, status = NOT_AN_OPENING[fault]
     for application in (DirectApplication, Application):
         async with serving("engineio", UvicornWebSocket, application, cors_allowed_origins=[]) as endpoint:
             request = upgrade_request(endpoint).decode()
-            assert found in request
+            assert original in request
             async with plain(endpoint) as wire:
-                await wire.send(request.replace(found, put).encode())
+                await wire.send(request.replace(original, replacement).encode())
                 assert (await wire.head()).split()[1] == str(status).encode(), application
             assert not endpoint.engine.sockets
 
 
-RIGHT_OPENINGS = {
+UNUSUAL_OPENINGS = {
     "names and tokens in another case": (
         "Connection: Upgrade\r\nUpgrade: websocket",
         "CONNECTION: x, UPGRADE\r\nuPgRaDe: WebSocket",
@@ -80,11 +84,11 @@ RIGHT_OPENINGS = {
 }
 
 
-@pytest.mark.parametrize("what", RIGHT_OPENINGS)
-async def test_an_unusual_opening_handshake_is_answered(engineio: Endpoint, what: str) -> None:
-    found, put = RIGHT_OPENINGS[what]
+@pytest.mark.parametrize("form", UNUSUAL_OPENINGS)
+async def test_an_unusual_but_valid_opening_handshake_is_accepted(engineio: Endpoint, form: str) -> None:
+    original, replacement = UNUSUAL_OPENINGS[form]
     async with plain(engineio) as wire:
-        await wire.send(upgrade_request(engineio).decode().replace(found, put).encode())
+        await wire.send(upgrade_request(engineio).decode().replace(original, replacement).encode())
         head = (await wire.head()).decode().lower()
         assert head.startswith("http/1.1 101 ")
         assert "sec-websocket-extensions" not in head
@@ -94,7 +98,7 @@ async def test_an_unusual_opening_handshake_is_answered(engineio: Endpoint, what
         assert handshake(opened.decode())["upgrades"] == []
 
 
-async def test_the_address_is_the_one_that_a_proxy_names(engineio: Endpoint) -> None:
+async def test_the_client_address_is_the_one_that_a_proxy_forwards(engineio: Endpoint) -> None:
     request = upgrade_request(engineio)
     proxied = request.replace(b"Upgrade: websocket", b"Upgrade: websocket\r\nX-Forwarded-For: 192.0.2.7")
     for sent, address in ((request, "127.0.0.1"), (proxied, "192.0.2.7")):
@@ -109,7 +113,7 @@ async def test_the_address_is_the_one_that_a_proxy_names(engineio: Endpoint) -> 
 async def test_messages_in_fragments_are_joined_with_control_frames_in_between(engineio: Endpoint) -> None:
     async with wired(engineio) as wire:
         whole = "4ñ 漢字 🦉".encode()
-        parts = [whole[at : at + 1] for at in range(len(whole))]  # cut within characters too
+        parts = [whole[at : at + 1] for at in range(len(whole))]  # also cut within characters
         await wire.send(frame(0x01, parts[0]) + frame(0x89, b"between"))
         assert await wire.frame() == (PONG, b"between")
         await wire.send(b"".join(frame(0x00, part) for part in parts[1:-1]) + frame(0x80, parts[-1]))
@@ -129,7 +133,7 @@ async def test_a_ping_is_answered_with_its_payload_and_a_pong_is_not_answered(en
 SIZES = (125, 126, 127, 65_535, 65_536, 1_000_000)
 
 
-async def test_lengths_of_every_width_go_in_and_out(engineio: Endpoint) -> None:
+async def test_frames_with_lengths_of_every_width_are_echoed(engineio: Endpoint) -> None:
     async with wired(engineio) as wire:
         for size in SIZES:
             await wire.send(frame(0x82, bytes(size)))
@@ -161,12 +165,12 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("what", BROKEN)
-async def test_a_broken_frame_fails_the_connection_with_its_code(engineio: Endpoint, what: str) -> None:
-    broken, code = BROKEN[what]
+@pytest.mark.parametrize("fault", BROKEN)
+async def test_an_invalid_frame_fails_the_connection_with_its_code(engineio: Endpoint, fault: str) -> None:
+    broken, code = BROKEN[fault]
     async with wired(engineio) as wire, wired(engineio) as bystander:
         await wire.send(text("4before") + broken)
-        assert await wire.frame() == (TEXT, b"4before"), "what came before it was whole"
+        assert await wire.frame() == (TEXT, b"4before"), "the message before it is delivered"
         assert await wire.close_code() == code
         await eventually(lambda: len(engineio.engine.sockets) == 1)
         await bystander.echo()
@@ -181,15 +185,15 @@ CLOSES = {
 }
 
 
-@pytest.mark.parametrize("what", CLOSES)
-async def test_a_close_is_answered_and_ends_the_connection_and_the_session(engineio: Endpoint, what: str) -> None:
+@pytest.mark.parametrize("payload", CLOSES)
+async def test_a_close_is_answered_and_ends_the_connection_and_the_session(engineio: Endpoint, payload: str) -> None:
     async with wired(engineio) as wire:
-        await wire.send(frame(0x88, CLOSES[what]) + text("4late"))
-        assert await wire.close_code() == (int.from_bytes(CLOSES[what][:2], "big") or 1000)
+        await wire.send(frame(0x88, CLOSES[payload]) + text("4late"))
+        assert await wire.close_code() == (int.from_bytes(CLOSES[payload][:2], "big") or 1000)
         await eventually(lambda: not engineio.engine.sockets)
 
 
-async def test_a_connection_that_is_cut_ends_the_session(engineio: Endpoint) -> None:
+async def test_a_lost_connection_ends_the_session(engineio: Endpoint) -> None:
     for sent in (b"", text("4hello")[:3], frame(0x01, b"4hel"), b"\x82\xff"):
         async with wired(engineio) as wire:
             await wire.send(sent)
@@ -215,20 +219,25 @@ ANSWER = [
 ]
 
 
-async def test_many_frames_in_one_segment_are_taken_in_order(engineio: Endpoint) -> None:
+async def test_many_frames_in_one_segment_are_processed_in_order(engineio: Endpoint) -> None:
     async with wired(engineio) as wire:
         await wire.send(STREAM * 20)
-        pongs_apart = sorted([await wire.frame() for _ in range(20 * len(ANSWER))], key=lambda came: came[0] == PONG)
-        assert pongs_apart == sorted(ANSWER * 20, key=lambda came: came[0] == PONG)
+        frames = [await wire.frame() for _ in range(20 * len(ANSWER))]
+        # A PONG may overtake messages, so PONGs are compared apart.
+        assert sorted(frames, key=_is_pong) == sorted(ANSWER * 20, key=_is_pong)
 
 
-async def test_a_frame_in_as_many_segments_as_it_has_bytes_is_taken(engineio: Endpoint) -> None:
+def _is_pong(received: tuple[int, bytes]) -> bool:
+    return received[0] == PONG
+
+
+async def test_frames_in_segments_of_one_byte_are_processed(engineio: Endpoint) -> None:
     async with wired(engineio) as wire:
         await wire.send_bytewise(STREAM)
         assert [await wire.frame() for _ in ANSWER] == ANSWER
 
 
-async def test_frames_cut_at_every_place_are_taken(engineio: Endpoint) -> None:
+async def test_frames_split_at_every_byte_are_processed(engineio: Endpoint) -> None:
     stream = text("4first") + frame(0x82, bytes(130)) + text("4last")
     async with wired(engineio) as wire:
         for at in range(1, len(stream)):
@@ -241,8 +250,8 @@ async def test_frames_cut_at_every_place_are_taken(engineio: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("segments", ["one", "two", "bytes"])
-async def test_frames_right_behind_the_opening_handshake_are_taken(engineio: Endpoint, segments: str) -> None:
-    """A client has to wait for the answer (section 4.1); one that does not loses nothing either."""
+async def test_frames_right_after_the_opening_handshake_are_processed(engineio: Endpoint, segments: str) -> None:
+    """A client has to wait for the answer (section 4.1); a client that does not wait loses nothing."""
     request, behind = upgrade_request(engineio), text("4one") + frame(0x89, b"ping") + text("4two")
     async with plain(engineio) as wire:
         if segments == "one":
@@ -254,13 +263,13 @@ async def test_frames_right_behind_the_opening_handshake_are_taken(engineio: End
         assert (await wire.head()).startswith(b"HTTP/1.1 101 ")
         opcode, packet = await wire.frame()
         assert (opcode, handshake(packet.decode())["upgrades"]) == (TEXT, [])
-        came = [await wire.frame() for _ in range(3)]
-        assert sorted(came) == [(TEXT, b"4one"), (TEXT, b"4two"), (PONG, b"ping")]
-        assert came.index((TEXT, b"4one")) < came.index((TEXT, b"4two"))
+        frames = [await wire.frame() for _ in range(3)]
+        assert sorted(frames) == [(TEXT, b"4one"), (TEXT, b"4two"), (PONG, b"ping")]
+        assert frames.index((TEXT, b"4one")) < frames.index((TEXT, b"4two"))
         await wire.echo()
 
 
-async def test_an_upgrade_right_behind_the_opening_handshake_loses_nothing(engineio: Endpoint) -> None:
+async def test_an_upgrade_right_after_the_opening_handshake_loses_nothing(engineio: Endpoint) -> None:
     sid = await engineio.open()
     await engineio.post(sid, "4before")
     request = upgrade_request(engineio, sid)
@@ -270,8 +279,8 @@ async def test_an_upgrade_right_behind_the_opening_handshake_loses_nothing(engin
         assert [await wire.frame() for _ in range(3)] == [(TEXT, b"3probe"), (TEXT, b"4before"), (TEXT, b"4after")]
 
 
-async def test_a_server_that_closes_waits_for_the_answer(engineio: Endpoint) -> None:
-    """Or what it said before might be lost on the way (section 7.1.1)."""
+async def test_a_closing_server_waits_for_the_clients_close(engineio: Endpoint) -> None:
+    """Otherwise its last frames might be lost (section 7.1.1)."""
     async with wired(engineio) as wire:
         (session,) = engineio.engine.sockets.values()
         session.put(["4last words"], 11)
@@ -279,13 +288,13 @@ async def test_a_server_that_closes_waits_for_the_answer(engineio: Endpoint) -> 
         assert await wire.frame() == (TEXT, b"4last words")
         opcode, payload = await wire.frame()
         assert (opcode, payload[:2]) == (CLOSE, b"\x03\xe8")
-        assert sid_is_held(engineio)
+        assert has_session(engineio)
         await wire.send(frame(0x88, payload))
         assert await wire.bytes_until_end() == b""
-        await eventually(lambda: not sid_is_held(engineio))
+        await eventually(lambda: not has_session(engineio))
 
 
-def sid_is_held(server: Endpoint) -> bool:
+def has_session(server: Endpoint) -> bool:
     return bool(server.engine.sockets)
 
 
@@ -293,7 +302,7 @@ def sid_is_held(server: Endpoint) -> bool:
 async def test_a_message_that_never_ends_closes_the_connection(
     engineio: Endpoint, monkeypatch: pytest.MonkeyPatch, begin: bytes
 ) -> None:
-    """PINGs between its fragments do not put that off: it would be kept for as long as its client likes to."""
+    """PINGs between the fragments do not extend the limit, or a client could hold a message in memory forever."""
     monkeypatch.setattr(websocket_wire, "MESSAGE_S", 0.3)
     async with wired(engineio) as wire:
         await wire.send(begin)
@@ -306,7 +315,7 @@ async def test_a_message_that_never_ends_closes_the_connection(
     await eventually(lambda: not engineio.engine.sockets)
 
 
-async def test_a_message_that_ends_has_no_time_limit_any_more(engineio: Endpoint) -> None:
+async def test_a_complete_message_ends_the_time_limit(engineio: Endpoint) -> None:
     async with wired(engineio) as wire:
         (session,) = engineio.engine.sockets.values()
         for piece in (frame(0x01, b"4a"), frame(0x80, b"b")[:3]):

@@ -1,4 +1,4 @@
-"""What the conformance tests speak with: HTTP requests, WebSockets, and bytes on a plain connection."""
+"""Clients of the conformance tests: HTTP requests, WebSockets, and bytes on a plain connection."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SEPARATOR = "\x1e"
 
 @asynccontextmanager
 async def running(app: Any, **options: Any) -> AsyncIterator[int]:
-    """An ASGI application under uvicorn, on a free port; `options` of uvicorn's."""
+    """Run an ASGI application under uvicorn, with `options` of uvicorn; yields its port."""
     server = uvicorn.Server(configure(app, host="127.0.0.1", port=0, timeout_graceful_shutdown=1, **options))
-    # What `serve` does, but for the signals, which are pytest's, and the ticks, which are slow to stop.
+    # As `serve`, without the signals, which belong to pytest, and without the ticks, which are slow to stop.
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup()
@@ -38,14 +38,14 @@ async def running(app: Any, **options: Any) -> AsyncIterator[int]:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until something holds of the server, in this event loop."""
+    """Wait until a condition holds of the server, which runs in this event loop."""
     async with asyncio.timeout(DEADLINE_S):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0)
 
 
 class Endpoint:
-    """A server as the official suites expect it. `engine` tells what only it knows: the sessions that it holds."""
+    """A server for the official suites. `engine` holds its sessions."""
 
     def __init__(self, port: int, path: str, engine: EngineServer, http: httpx.AsyncClient) -> None:
         self.port = port
@@ -74,22 +74,22 @@ class Endpoint:
         return await self.http.post(self.address(sid=sid), content=SEPARATOR.join(packets).encode())
 
     async def packets(self, sid: str, number: int) -> list[str]:
-        """So many packets, without PINGs, which are answered."""
-        came: list[str] = []
-        while len(came) < number:
+        """Poll until `number` packets have arrived, not counting PINGs, which are answered."""
+        arrived: list[str] = []
+        while len(arrived) < number:
             answer = await self.poll(sid)
             assert answer.status_code == 200, answer.text
             for packet in answer.text.split(SEPARATOR):
                 if packet == "2":
                     await self.post(sid, "3")
                 else:
-                    came.append(packet)
-        assert len(came) == number, came
-        return came
+                    arrived.append(packet)
+        assert len(arrived) == number, arrived
+        return arrived
 
     @asynccontextmanager
     async def waiting_poll(self, sid: str) -> AsyncIterator[asyncio.Task[httpx.Response]]:
-        """A poll that the server holds, for want of anything to answer."""
+        """A pending poll, which the server holds until it has a packet."""
         polling = asyncio.create_task(self.poll(sid))
         await eventually(lambda: self.engine.sockets[sid].polling)
         try:
@@ -99,14 +99,14 @@ class Endpoint:
             await asyncio.wait([polling])
 
     async def is_gone(self, sid: str) -> bool:
-        """Whether the session answers neither a poll nor a packet any more."""
+        """Whether the server refuses both a poll and a packet of the session."""
         polled, posted = await self.poll(sid), await self.post(sid, "4")
         return (polled.status_code, posted.status_code) == (400, 400)
 
     # -- WebSocket -----------------------------------------------------------------------------------------------
 
     def websocket(self, sid: str | None = None, query: Mapping[str, str] | None = None) -> connect:
-        """A WebSocket, of a session if there is a `sid`; or with just this query."""
+        """A WebSocket of the session `sid`, of a new one, or with exactly this query."""
         address = f"{self.path}?{httpx.QueryParams(dict(query))}" if query else self.address("websocket", sid)
         return connect(
             f"ws://127.0.0.1:{self.port}{address}",
@@ -125,7 +125,7 @@ class Endpoint:
 
     @asynccontextmanager
     async def upgrading(self, sid: str) -> AsyncIterator[ClientConnection]:
-        """A WebSocket that has probed, and been answered."""
+        """A WebSocket whose probe has been answered."""
         async with self.websocket(sid) as socket:
             await socket.send("2probe")
             assert await received(socket) == "3probe"
@@ -133,11 +133,11 @@ class Endpoint:
 
 
 def handshake(packet: str | bytes) -> dict[str, Any]:
-    """What an OPEN packet says."""
+    """The payload of an OPEN packet."""
     assert isinstance(packet, str)
     assert packet[:1] == "0", packet
-    said: dict[str, Any] = json.loads(packet[1:])
-    return said
+    payload: dict[str, Any] = json.loads(packet[1:])
+    return payload
 
 
 async def received(socket: ClientConnection) -> str | bytes:
@@ -149,13 +149,13 @@ async def received(socket: ClientConnection) -> str | bytes:
 
 
 async def until_closed(socket: ClientConnection) -> list[str | bytes]:
-    """What comes before the server closes."""
-    came: list[str | bytes] = []
+    """The messages until the server closes."""
+    arrived: list[str | bytes] = []
     try:
         while True:
-            came.append(await received(socket))
+            arrived.append(await received(socket))
     except ConnectionClosed:
-        return came
+        return arrived
 
 
 @asynccontextmanager
@@ -165,7 +165,7 @@ async def serving(
     """The server for a protocol's suite; `websockets` is uvicorn's `ws`, `options` are of the transport."""
     path, engine = APPLICATIONS[protocol](**{"ping_interval": 20, "ping_timeout": 20, **options})
     async with running(application(path, engine), ws=websockets) as port:
-        limits = httpx.Limits(max_keepalive_connections=0)  # a request that is given up takes its connection along
+        limits = httpx.Limits(max_keepalive_connections=0)  # cancelling a request closes its connection
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE_S, limits=limits, trust_env=False
         ) as http:
@@ -175,7 +175,7 @@ async def serving(
 
 
 class Wire:
-    """A WebSocket whose client is the test: what it sends is sent as it is."""
+    """A WebSocket whose client is the test, byte for byte."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -186,7 +186,7 @@ class Wire:
         await self._writer.drain()
 
     async def send_bytewise(self, data: bytes) -> None:
-        """Each byte by itself, and read by the server before the next one is sent."""
+        """Send each byte on its own; the server reads it before the next one."""
         for at in range(len(data)):
             await self.send(data[at : at + 1])
             for _ in range(2):
@@ -199,7 +199,7 @@ class Wire:
                 await asyncio.sleep(0)
 
     async def frame(self) -> tuple[int, bytes]:
-        """The next frame: opcode and payload. It is final, and not masked."""
+        """The next frame, final and unmasked: its opcode and payload."""
         async with asyncio.timeout(DEADLINE_S):
             first, second = await self._reader.readexactly(2)
             assert first & 0xF0 == 0x80, first
@@ -215,7 +215,7 @@ class Wire:
         assert await self.frame() == (1, f"4{content}".encode())
 
     async def close_code(self) -> int:
-        """The code of the CLOSE frame that comes next, and after it the end of the connection."""
+        """The code of the next frame, a CLOSE, which ends the connection."""
         opcode, payload = await self.frame()
         assert opcode == 8, (opcode, payload)
         async with asyncio.timeout(DEADLINE_S):
@@ -223,7 +223,7 @@ class Wire:
         return int.from_bytes(payload[:2], "big")
 
     async def read(self) -> bytes:
-        """What comes next; empty at the end of the connection."""
+        """The next bytes; empty at the end of the connection."""
         async with asyncio.timeout(DEADLINE_S):
             return await self._reader.read(65_536)
 
@@ -250,7 +250,7 @@ def upgrade_request(endpoint: Endpoint, sid: str | None = None) -> bytes:
 
 @asynccontextmanager
 async def plain(endpoint: Endpoint, receive_buffer: int = 0) -> AsyncIterator[Wire]:
-    """A TCP connection, and nothing said yet. `receive_buffer`: its kernel's, in bytes; 0: as it comes."""
+    """An unused TCP connection. `receive_buffer`: the size of the kernel's buffer in bytes; 0: the default."""
     sock = socket.socket()
     if receive_buffer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -267,7 +267,7 @@ async def plain(endpoint: Endpoint, receive_buffer: int = 0) -> AsyncIterator[Wi
 
 @asynccontextmanager
 async def wired(endpoint: Endpoint, receive_buffer: int = 0) -> AsyncIterator[Wire]:
-    """A session on such a WebSocket, after both handshakes."""
+    """A session on a `Wire`, after both handshakes."""
     async with plain(endpoint, receive_buffer) as wire:
         await wire.send(upgrade_request(endpoint))
         assert (await wire.head()).startswith(b"HTTP/1.1 101 ")
@@ -278,18 +278,18 @@ async def wired(endpoint: Endpoint, receive_buffer: int = 0) -> AsyncIterator[Wi
 
 
 def frame(head: int, payload: bytes = b"", *, masked: bool = True, size: int | None = None) -> bytes:
-    """A client's frame: `head` is its first byte; `size`, if it announces another one than it has."""
+    """A client's frame: `head` is its first byte; `size` overrides the announced length."""
     length = len(payload) if size is None else size
     bit = 0x80 if masked else 0
     if length < 126:
-        said = bytes((bit | length,))
+        header = bytes((bit | length,))
     elif length < 65_536:
-        said = bytes((bit | 126,)) + length.to_bytes(2, "big")
+        header = bytes((bit | 126,)) + length.to_bytes(2, "big")
     else:
-        said = bytes((bit | 127,)) + length.to_bytes(8, "big")
+        header = bytes((bit | 127,)) + length.to_bytes(8, "big")
     mask = b"\x37\xfa\x21\x3d" if masked else b""
     data = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload)) if masked else payload
-    return bytes((head,)) + said + mask + data
+    return bytes((head,)) + header + mask + data
 
 
 def text(message: str) -> bytes:

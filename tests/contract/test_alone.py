@@ -1,4 +1,4 @@
-"""The contract can be used alone: by a client, without anything that the server is built on."""
+"""A client can use the contract alone, without the packages that the server needs."""
 
 from __future__ import annotations
 
@@ -30,43 +30,43 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 for name in sys.argv[1:]:
     importlib.import_module(name)
-ours = {name for name in sys.modules if name.partition(".")[0] in ("server", "db", "client_demo")}
-print(*sorted(ours))
+own = {name for name in sys.modules if name.partition(".")[0] in ("server", "db", "client_demo")}
+print(*sorted(own))
 """
 
 
 def _imported(*names: str) -> set[str]:
-    """Our modules that are there after an import with nothing but pydantic at hand."""
-    done = subprocess.run(
+    """The modules of Tidings that an import with only pydantic available has loaded."""
+    result = subprocess.run(
         [sys.executable, "-c", _REFUSING, *names], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.split())
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.split())
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_each_module_of_the_contract_needs_pydantic_alone(name: str) -> None:
-    assert name in (found := _imported(name))
-    assert found - {"server"} <= set(MODULES)
+def test_each_module_of_the_contract_imports_only_pydantic(name: str) -> None:
+    assert name in (modules := _imported(name))
+    assert modules - {"server"} <= set(MODULES)
 
 
-def test_the_package_itself_pulls_in_nothing() -> None:
+def test_the_package_itself_imports_nothing() -> None:
     assert _imported("server") == {"server"}
 
 
 @pytest.mark.parametrize("name", ["server.settings", "server.gateways.rest", "db.models"])
-def test_a_module_that_needs_more_is_refused_in_the_same_way(name: str) -> None:
-    done = subprocess.run(
+def test_a_module_that_needs_more_packages_is_detected(name: str) -> None:
+    result = subprocess.run(
         [sys.executable, "-c", _REFUSING, name], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
     )
-    assert "the contract must not need" in done.stderr
+    assert "the contract must not need" in result.stderr
 
 
-def test_the_wheel_says_that_it_is_typed(tmp_path: Path) -> None:
+def test_the_wheel_declares_that_it_is_typed(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path],
         cwd=ROOT,
-        env=os.environ | {"HATCH_BUILD_NO_HOOKS": "1"},  # the page is not built anew under those who read it
+        env=os.environ | {"HATCH_BUILD_NO_HOOKS": "1"},  # the hook would rebuild the page, which other tests read
         check=True,
         capture_output=True,
         timeout=100,

@@ -1,7 +1,7 @@
-"""What must hold of everything that was seen of a server, whatever happened to it meanwhile.
+"""The laws that everything received from a server must obey, however often the server was killed.
 
-Pure functions: a `History` in, the violations out. The laws are the guarantees as a client sees them; none of them
-knows of crashes, because a crash must not show.
+Pure functions from a `History` to its violations. The laws are the guarantees to a client; none mentions crashes,
+because a crash must not be visible.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import NamedTuple
 
 
 class Law(StrEnum):
-    """What a violation breaks."""
+    """The law that a violation breaks."""
 
     LOST = "an acknowledged message is in the log"
     MOVED = "a message is where its acknowledgement says"
     TWICE = "a client_id takes effect once"
-    INVENTED = "the log holds what was sent, and nothing else"
+    INVENTED = "the log holds only messages that were sent"
     NUMBERED = "the seqs of a room are 1..N"
-    ORDERED = "what one sender sent to a room is in the log in that order"
+    ORDERED = "the messages of one sender to a room are in the log in that order"
     ANSWERED = "acknowledgements come in the order of the log"
     GAP = "a stream has no gap"
     REPEAT = "a stream has no repeat"
-    UNLIKE = "a stream holds what the log holds"
-    FOREIGN = "nothing of a room reaches who is not in it"
-    KNOWN = "a cursor that was earned is known"
-    UNDONE = "an acknowledged change is there"
-    HALF = "a change happens wholly and once, or not at all"
-    CAME_BACK = "what was deleted is seen no more"
-    CONVERGED = "what a device holds at the end is what there is"
+    DIFFERENT = "a stream has the entries of the log"
+    FOREIGN = "only members receive entries of a room"
+    KNOWN = "the server knows every cursor that it confirmed"
+    UNDONE = "an acknowledged change has taken effect"
+    HALF = "a change takes effect completely and once, or not at all"
+    RESTORED = "deleted content is never sent again"
+    CONVERGED = "in the end a device holds the current messages"
 
 
 class Send(NamedTuple):
@@ -54,17 +54,17 @@ class Ack(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Something was asked for that changes what there is, and was not refused."""
+    """A requested change that was not refused."""
 
     user: str
     kind: str
-    """edit, delete or reaction of a message; or member."""
+    """edit, delete or reaction for a message; or member."""
     about: str
     """The id of the message, or the room."""
     value: str = ""
-    """The new content, which no other has; the emoji; or who comes or goes, as `Entry.about` has it."""
+    """The new content, which is unique; the emoji; or the membership change, as in `Entry.about`."""
     acked: int | None = None
-    """When it was acknowledged, if it was."""
+    """The time of the acknowledgement, if there was one."""
 
 
 class Reception(NamedTuple):
@@ -73,18 +73,18 @@ class Reception(NamedTuple):
     room: str
     seq: int
     message_id: str | None
-    """Of a message."""
+    """Only for a message."""
     kind: str = "message"
     about: str | None = None
-    """Of which message a change tells, by id; or who comes or goes, as `change:username`."""
+    """The id of the changed message; or the membership change, as `change:username`."""
     content: str | None = None
-    """What the message said, as it came with this."""
+    """The message's content in this event."""
     reactions: tuple[tuple[str, str], ...] = ()
     """(emoji, username)"""
 
 
 class Entry(NamedTuple):
-    """A position of a room's log as it is at the end."""
+    """A position of a room's log at the end."""
 
     room: str
     seq: int
@@ -95,49 +95,49 @@ class Entry(NamedTuple):
     about: str | None = None
     """As `Reception.about`."""
     content: str | None = None
-    """What a message says; empty when it was deleted."""
+    """The content of a message; empty if it was deleted."""
     reactions: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Connection:
-    """One connection of a device, with all the entries that came over it, in order."""
+    """One connection of a device, with all entries received on it, in order."""
 
     user: str
     device: str
     brought: Mapping[str, int] | None
-    """The cursors that the client gave: then it gets every entry exactly once. None: at least once."""
+    """The client's cursors: it gets every entry exactly once. None: at least once."""
     received: Sequence[Reception]
     reset: Sequence[str] = ()
-    """Rooms whose cursor the server said it does not know."""
+    """Rooms whose cursor the server did not know."""
     at_end: bool = False
-    """It was caught up when nothing was sent any more: with it the device has everything."""
+    """It became ready after the last message was sent, so the device has everything."""
     opened: int = 0
-    """When it was begun, on the clock of `Change.acked`."""
+    """The time of its start, on the clock of `Change.acked`."""
 
 
 @dataclass(frozen=True)
 class History:
     members: Mapping[str, frozenset[str]]
-    """room -> who has ever been in it. Who came or went is in the log; the others were in it from the beginning."""
+    """room -> all its members ever. The log has later changes; the others were members from the beginning."""
     heads: Mapping[str, int]
     """room -> its `last_seq` at the end."""
     sends: Sequence[Send]
     acks: Sequence[Ack]
     connections: Sequence[Connection]
     log: Sequence[Entry]
-    """As it was read at the end: each room in the order in which it was given."""
+    """As read at the end; the entries of each room in the order of the answer."""
     changes: Sequence[Change] = ()
-    """In the order in which each user asked for them."""
+    """In the order of each user's requests."""
 
 
 class Violation(NamedTuple):
     law: Law
-    what: str
+    description: str
 
 
 def check(history: History) -> list[Violation]:
-    """Every violation of a law; none if all is well."""
+    """Every violation of a law."""
     return [
         *_log(history),
         *_acknowledgements(history),
@@ -173,7 +173,7 @@ def _log(history: History) -> Iterator[Violation]:
         if (place := places.get(send.client_id)) is not None:
             at = (send.sender, place.room)
             if place.seq < last.get(at, 0):
-                yield Violation(Law.ORDERED, f"{place} is before what {send.sender} had sent earlier")
+                yield Violation(Law.ORDERED, f"{place} precedes an earlier message of {send.sender}")
             last[at] = place.seq
 
 
@@ -192,7 +192,7 @@ def _acknowledgements(history: History) -> Iterator[Violation]:
             ack.sender,
         ):
             yield Violation(Law.MOVED, f"{ack}, but {place}")
-        if ack.client_id not in answered:  # a repeated one is answered with the first result, whenever it is asked
+        if ack.client_id not in answered:  # a repeated send is answered with the first result
             answered.add(ack.client_id)
             at = (ack.sender, ack.room)
             if ack.seq < last.get(at, 0):
@@ -211,36 +211,36 @@ def _streams(history: History) -> Iterator[Violation]:
     """(user, device, room) -> seq up to which the device has the room."""
     for connection in history.connections:
         user, brought = connection.user, connection.brought
-        who = f"{user}/{connection.device}"
+        name = f"{user}/{connection.device}"
         for room in connection.reset:
-            yield Violation(Law.KNOWN, f"{who} was told to forget room {room}")
+            yield Violation(Law.KNOWN, f"{name} got a reset of room {room}")
         streams: dict[str, list[Reception]] = defaultdict(list)
         for reception in connection.received:
             streams[reception.room].append(reception)
         for room, stream in streams.items():
             if user not in history.members.get(room, ()):
-                yield Violation(Law.FOREIGN, f"{who} got {stream[0]}")
+                yield Violation(Law.FOREIGN, f"{name} got {stream[0]}")
                 continue
             at = (user, connection.device, room)
             before = reached.get(at, spans[room, user][0][0])
             if brought is not None:
                 before = brought.get(room, before)
             elif stream[0].seq <= before:
-                before = stream[0].seq - 1  # without cursors it may begin further back
+                before = stream[0].seq - 1  # without cursors the replay may begin earlier
             for reception in stream:
                 begin = _member_since(spans[room, user], reception.seq)
                 if begin is None and not (brought and room in brought):
-                    yield Violation(Law.FOREIGN, f"{who} got {reception} while out of the room")
+                    yield Violation(Law.FOREIGN, f"{name} got {reception} while out of the room")
                 elif begin is not None and before < begin and not (brought and room in brought):
                     before = begin
                 if reception.seq > before + 1:
-                    yield Violation(Law.GAP, f"{who} got {reception} after seq {before}")
+                    yield Violation(Law.GAP, f"{name} got {reception} after seq {before}")
                 elif reception.seq <= before:
-                    yield Violation(Law.REPEAT, f"{who} got {reception} after seq {before}")
+                    yield Violation(Law.REPEAT, f"{name} got {reception} after seq {before}")
                 before = reception.seq
                 entry = log.get((room, reception.seq))
-                if entry is None or _what(entry) != _what(reception):
-                    yield Violation(Law.UNLIKE, f"{who} got {reception}, the log has {entry}")
+                if entry is None or _identity(entry) != _identity(reception):
+                    yield Violation(Law.DIFFERENT, f"{name} got {reception}, the log has {entry}")
             reached[at] = max(before, reached.get(at, 0))
         for room in rooms_of[user] if connection.at_end else ():
             begin, until = spans[room, user][-1]
@@ -250,21 +250,21 @@ def _streams(history: History) -> Iterator[Violation]:
             if brought is not None and room not in streams:
                 end = brought.get(room, end)
             if end != history.heads.get(room, 0):
-                yield Violation(Law.GAP, f"{who} ends at {end} of {history.heads.get(room)} in room {room}")
+                yield Violation(Law.GAP, f"{name} ends at {end} of {history.heads.get(room)} in room {room}")
 
 
-def _what(one: Entry | Reception) -> tuple[str, str | None, str | None]:
-    return one.kind, one.message_id, one.about
+def _identity(item: Entry | Reception) -> tuple[str, str | None, str | None]:
+    return item.kind, item.message_id, item.about
 
 
 def _memberships(history: History) -> dict[tuple[str, str], list[tuple[int, float]]]:
-    """(room, user) -> between which seqs they were in it."""
-    found: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    """(room, user) -> the spans of seqs in which they were a member."""
+    memberships: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for entry in history.log:
         if entry.kind != "member" or entry.about is None:
             continue
         change, _, username = entry.about.partition(":")
-        spans = found.setdefault((entry.room, username), [])
+        spans = memberships.setdefault((entry.room, username), [])
         if change == "joined":
             spans.append((entry.seq, math.inf))
         elif change != "role":
@@ -272,8 +272,8 @@ def _memberships(history: History) -> dict[tuple[str, str], list[tuple[int, floa
             spans.append((begin, entry.seq))
     for room, members in history.members.items():
         for user in members:
-            found.setdefault((room, user), [(0, math.inf)])
-    return found
+            memberships.setdefault((room, user), [(0, math.inf)])
+    return memberships
 
 
 def _member_since(spans: Sequence[tuple[int, float]], seq: int) -> int | None:
@@ -281,30 +281,32 @@ def _member_since(spans: Sequence[tuple[int, float]], seq: int) -> int | None:
 
 
 def _changes(history: History) -> Iterator[Violation]:
-    """What was asked for, against the log, and against what is left of the messages."""
-    told = Counter((entry.kind, entry.about) for entry in history.log if entry.kind != "member")
-    came = Counter((entry.room, entry.about) for entry in history.log if entry.kind == "member")
-    asked: dict[tuple[str, str], list[Change]] = defaultdict(list)
+    """Compare the requested changes with the log and with the final messages."""
+    logged = Counter((entry.kind, entry.about) for entry in history.log if entry.kind != "member")
+    moves = Counter((entry.room, entry.about) for entry in history.log if entry.kind == "member")
+    requested: dict[tuple[str, str], list[Change]] = defaultdict(list)
     passages: dict[tuple[str, str], list[Change]] = defaultdict(list)
     for change in history.changes:
         if change.kind == "member":
             passages[change.about, change.value].append(change)
         else:
-            asked[change.kind, change.about].append(change)
-    for at, wanted in passages.items():
-        least = sum(change.acked is not None for change in wanted)
-        if came[at] < least:
-            yield Violation(Law.UNDONE, f"{at}: {least} were acknowledged, the log has {came[at]}")
-        elif came[at] > len(wanted):
-            yield Violation(Law.HALF, f"{at}: {len(wanted)} were asked for, the log has {came[at]}")
+            requested[change.kind, change.about].append(change)
+    for at, changes in passages.items():
+        least = sum(change.acked is not None for change in changes)
+        if moves[at] < least:
+            yield Violation(Law.UNDONE, f"{at}: {least} were acknowledged, the log has {moves[at]}")
+        elif moves[at] > len(changes):
+            yield Violation(Law.HALF, f"{at}: {len(changes)} were requested, the log has {moves[at]}")
     messages = {entry.message_id for entry in history.log if entry.kind == "message"}
-    for (_, about), lost in asked.items():
+    for (_, about), changes in requested.items():
         if about not in messages:
-            yield Violation(Law.UNDONE, f"{lost[0]}: there is no such message")
+            yield Violation(Law.UNDONE, f"{changes[0]}: there is no such message")
     for entry in history.log:
         if entry.kind == "message" and entry.message_id is not None:
-            edits, deletions, reactions = (asked[kind, entry.message_id] for kind in ("edit", "delete", "reaction"))
-            counts = [told[kind, entry.message_id] for kind in ("edit", "delete", "reaction")]
+            edits, deletions, reactions = (
+                requested[kind, entry.message_id] for kind in ("edit", "delete", "reaction")
+            )
+            counts = [logged[kind, entry.message_id] for kind in ("edit", "delete", "reaction")]
             yield from _message(entry, edits, deletions, reactions, counts)
 
 
@@ -315,60 +317,62 @@ def _message(
     reactions: Sequence[Change],
     counts: Sequence[int],
 ) -> Iterator[Violation]:
-    """One message, what was asked of it, and how many edits, deletions and reactions of it the log has."""
-    done = [n for n, change in enumerate(edits) if change.acked is not None]
-    may_be = {change.value for change in edits[done[-1] if done else 0 :]} | (set() if done else {entry.client_id})
+    """Check a message against its requested changes and the `counts` of its edits, deletions and reactions."""
+    acknowledged = [n for n, change in enumerate(edits) if change.acked is not None]
+    allowed = {change.value for change in edits[acknowledged[-1] if acknowledged else 0 :]} | (
+        set() if acknowledged else {entry.client_id}
+    )
     is_deleted = entry.content == ""
     if not is_deleted:
         if any(change.acked is not None for change in deletions):
             yield Violation(Law.UNDONE, f"{entry} was deleted")
-        if entry.content not in may_be:
-            yield Violation(Law.UNDONE, f"{entry} should say one of {sorted(map(str, may_be))[:5]}")
+        if entry.content not in allowed:
+            yield Violation(Law.UNDONE, f"{entry} should have one of the contents {sorted(map(str, allowed))[:5]}")
         if (entry.content != entry.client_id) is not bool(counts[0]):
             yield Violation(Law.HALF, f"{entry} was edited {counts[0]} times according to the log")
-    if not len(done) <= counts[0] <= len(edits):
-        yield Violation(Law.HALF, f"{entry}: {counts[0]} edits, {len(done)} to {len(edits)} are due")
+    if not len(acknowledged) <= counts[0] <= len(edits):
+        yield Violation(Law.HALF, f"{entry}: {counts[0]} edits, expected {len(acknowledged)} to {len(edits)}")
     if counts[1] != is_deleted or (is_deleted and not deletions):
         yield Violation(Law.HALF, f"{entry} was deleted {counts[1]} times according to the log")
     present = Counter(entry.reactions)
-    wanted = {(change.value, change.user) for change in reactions}
-    if present and (max(present.values()) > 1 or not present.keys() <= wanted):
-        yield Violation(Law.HALF, f"{entry} has reactions that were not asked for, or twice")
+    changes = {(change.value, change.user) for change in reactions}
+    if present and (max(present.values()) > 1 or not present.keys() <= changes):
+        yield Violation(Law.HALF, f"{entry} has reactions that were not requested, or repeated")
     for change in reactions:
         if change.acked is not None and not is_deleted and (change.value, change.user) not in present:
             yield Violation(Law.UNDONE, f"{change} is not in {entry}")
-    if counts[2] != len(present) if not is_deleted else counts[2] > len(wanted):
-        yield Violation(Law.HALF, f"{entry} has got {counts[2]} reactions according to the log")
+    if counts[2] != len(present) if not is_deleted else counts[2] > len(changes):
+        yield Violation(Law.HALF, f"{entry} has {counts[2]} reactions according to the log")
 
 
 def _contents(history: History) -> Iterator[Violation]:
-    """What was shown of the messages, on the way and in the end."""
-    now = {entry.message_id: entry for entry in history.log if entry.kind == "message"}
+    """Check the contents of messages that the devices received, on each event and at the end."""
+    current = {entry.message_id: entry for entry in history.log if entry.kind == "message"}
     deleted_at = {entry.about: entry.seq for entry in history.log if entry.kind == "delete"}
     known_since = {
         change.about: change.acked
         for change in history.changes
         if change.kind == "delete" and change.acked is not None
     }
-    passing = {(one.room, one.about.partition(":")[2]) for one in history.log if one.kind == "member" and one.about}
+    temporary = {(e.room, e.about.partition(":")[2]) for e in history.log if e.kind == "member" and e.about}
     held: dict[tuple[str, str], dict[str, Reception]] = defaultdict(dict)
     for connection in history.connections:
-        who = (connection.user, connection.device)
+        device = (connection.user, connection.device)
         for reception in connection.received:
             about = reception.message_id or reception.about
             if about is None or reception.kind == "member":
                 continue
-            held[who][about] = reception
+            held[device][about] = reception
             since = known_since.get(about, math.inf)
             if reception.content and (connection.opened > since or reception.seq > deleted_at.get(about, math.inf)):
-                yield Violation(Law.CAME_BACK, f"{who} got {reception}")
+                yield Violation(Law.RESTORED, f"{device} got {reception}")
         if connection.at_end:
-            for about, reception in held[who].items():
-                entry = now.get(about)
-                if entry is None or (reception.room, connection.user) in passing:
-                    continue  # who comes and goes misses what was said meanwhile
+            for about, reception in held[device].items():
+                entry = current.get(about)
+                if entry is None or (reception.room, connection.user) in temporary:
+                    continue  # a member who left misses later changes
                 if (entry.content, entry.reactions) != (reception.content, reception.reactions):
-                    yield Violation(Law.CONVERGED, f"{who} holds {reception}, there is {entry}")
+                    yield Violation(Law.CONVERGED, f"{device} holds {reception}, the log has {entry}")
 
 
 def _summary(seqs: Sequence[int]) -> str:

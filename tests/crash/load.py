@@ -1,9 +1,8 @@
-"""A server under load that is killed again and again; what its clients saw becomes a `History`.
+"""A server under load that is killed again and again; the events of its clients become a `History`.
 
-The clients are stock ones. A kill waits for the n-th thing of a kind to happen (a message handed over, acknowledged,
-received, replayed, a client let in) and then strikes within the same step of the event loop, so that it meets
-commits, answers, replays and handshakes that are under way. What happens when is up to the machine; what is done is
-up to the seed.
+The clients are stock ones. A kill waits for the n-th event of a kind (a message sent, acknowledged, received or
+replayed, a client connected) and follows in the same step of the event loop, so it interrupts commits, answers,
+replays and handshakes. The seed decides what the clients do, the machine decides when.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from tests.crash.checker import Ack, Change, Connection, Entry, History, Recepti
 from tests.support.process import ServerProcess
 
 IN_FLIGHT = 8
-"""Messages that one sender has under way."""
+"""Unacknowledged messages of one sender."""
 SENDERS = [f"sender{n}" for n in range(8)]
 READERS = [f"reader{n}" for n in range(4)]
 GUESTS = [f"guest{n}" for n in range(3)]
-"""They come and go in some private topics, as these topics' owners will, or as they like."""
+"""Users who join and leave some private topics, by themselves or through the owners."""
 STRANGER = "stranger"
 PUBLIC, PRIVATE, OPEN_TO_GUESTS = 8, 6, 4
 DIRECT = [
@@ -56,34 +55,34 @@ MOMENTS = {
     "reaction": (2, 30),
     "delete": (1, 6),
     "member": (1, 4),
-    "let in": (2, 12),
+    "connected": (2, 12),
 }
-"""What a kill may wait for: how often one of the kind is chosen, and the largest n."""
+"""The events that a kill may wait for: the weight of each kind, and the largest n."""
 CHANGES_IN_FLIGHT = 6
-"""Edits, deletions, reactions and removals that one sender has under way."""
+"""Unanswered edits, deletions, reactions and membership changes of one sender."""
 CHANGES = {"edit": 4, "delete": 1, "reaction": 4, "member": 12}
-"""How often each is chosen; the last one by who has guests."""
+"""The weight of each kind; `member` is only for senders with guests."""
 DELIVERED_EVERY = 25
 SLOW_DISK = Path(__file__).with_name("slow_disk")
-"""On the server's PYTHONPATH, so that its commits take a while."""
+"""On the server's PYTHONPATH: it delays commits."""
 DEADLINE_S = 30.0
 REFUSALS = {
     "edit": (),
     "delete": (),
-    "reaction": ("not_found",),  # it was deleted meanwhile
+    "reaction": ("not_found",),  # the message was deleted meanwhile
     "member": ("not_found", "conflict"),
 }
-"""With which codes a change may be refused."""
+"""The codes with which a change may be refused."""
 
 
 class Victim(ServerProcess):
     def strike(self) -> None:
-        """SIGKILL, now."""
+        """Send SIGKILL."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGKILL)
 
-    async def gone(self) -> None:
-        """Wait for the end after a strike."""
+    async def ended(self) -> None:
+        """Wait for the process to end after `strike`."""
         process, self._process = self._process, None
         assert process is not None
         async with asyncio.timeout(DEADLINE_S):
@@ -95,12 +94,12 @@ class Recorded:
     history: History
     kills: int
     in_flight: list[int]
-    """How many messages were sent and not acknowledged, at each kill."""
-    seen: Counter[str]
-    """How much was seen of what."""
+    """The number of unacknowledged messages at each kill."""
+    counts: Counter[str]
+    """The number of events of each kind."""
 
     def __str__(self) -> str:
-        return f"{self.kills} kills, {sum(self.in_flight)} messages in flight at them; {dict(self.seen)}"
+        return f"{self.kills} kills, {sum(self.in_flight)} messages in flight at them; {dict(self.counts)}"
 
 
 @dataclass(eq=False)
@@ -108,10 +107,10 @@ class Device:
     user: str
     name: str
     exact: bool
-    """It brings its cursors."""
+    """It connects with its cursors."""
     transports: list[str] = field(default_factory=lambda: ["websocket"])
     reports: bool = False
-    """It tells now and then what it has received (`delivered`)."""
+    """It sends `delivered` now and then."""
     reached: dict[str, int] = field(default_factory=dict)
 
     def note(self, room: str, seq: int) -> None:
@@ -119,14 +118,14 @@ class Device:
 
 
 class Life:
-    """The server from one start to the kill after it."""
+    """The life of the server from one start to the next kill."""
 
     def __init__(self) -> None:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class Link:
-    """One connection of a device. Its receptions are in the order in which they came."""
+    """One connection of a device, with its receptions in order."""
 
     def __init__(self, load: Load, device: Device, brought: Mapping[str, int] | None) -> None:
         self._load = load
@@ -137,10 +136,10 @@ class Link:
         self.reset: list[str] = []
         self.at_end = False
         loop = asyncio.get_running_loop()
-        self.let_in: asyncio.Future[None] = loop.create_future()
+        self.accepted: asyncio.Future[None] = loop.create_future()
         self.ready: asyncio.Future[None] = loop.create_future()
         self.enough: asyncio.Future[None] = loop.create_future()
-        """Done when `enough_after` entries have come."""
+        """Done after `enough_after` entries."""
         self.enough_after: int | None = None
         self.lost: asyncio.Future[Any] = loop.create_future()
         self._reports: set[asyncio.Task[None]] = set()
@@ -152,7 +151,7 @@ class Link:
         self.sio.on("connect_error", self._refused)
 
     async def open(self) -> bool:
-        """Whether the client was let in before the server's life was over. Anything else is a failure."""
+        """Connect; returns False if the server was killed first. Any other failure raises."""
         load, life = self._load, self._load.life
         auth: dict[str, Any] = {"token": load.tokens[self.device.user], "device": self.device.name}
         if self.brought is not None:
@@ -171,16 +170,16 @@ class Link:
                 await self.end()
                 return False
             self.lost, self._ws = self.sio.eio.read_loop_task, self.sio.eio.ws
-            await asyncio.wait({self.let_in, self.lost}, return_when=asyncio.FIRST_COMPLETED)
-        if self.let_in.done():
-            load.observe("let in")
+            await asyncio.wait({self.accepted, self.lost}, return_when=asyncio.FIRST_COMPLETED)
+        if self.accepted.done():
+            load.observe("connected")
             return True
-        assert life.over.done(), f"{self.device} was not let in"
+        assert life.over.done(), f"{self.device} was not accepted"
         await self.end()
         return False
 
     async def end(self, *, politely: bool = False) -> None:
-        """Close, or take note that it is closed: afterwards nothing more is received."""
+        """Close the connection, if necessary; nothing is received afterwards."""
         if politely and self.sio.connected:
             async with asyncio.timeout(DEADLINE_S):
                 await self.sio.disconnect()
@@ -188,7 +187,7 @@ class Link:
         if self._ws is None:
             await self._http.close()
         elif (connection := self._ws.get_extra_info("socket")) is not None:
-            with contextlib.suppress(OSError):  # it was closed already
+            with contextlib.suppress(OSError):  # already closed
                 connection.shutdown(socket.SHUT_RDWR)
         tasks = {task for task in (eio.read_loop_task, eio.write_loop_task, *self._reports) if task is not None}
         if tasks:
@@ -198,7 +197,7 @@ class Link:
             await self._ws.close()  # the library leaves it open
         await self._http.close()
         if eio.http is not None and eio.http is not self._http:
-            await eio.http.close()  # the library opens another one if it must write after the end
+            await eio.http.close()  # the library opens another session to write after the end
 
     async def ask(self, action: str, **fields: Any) -> dict[str, Any]:
         answer = await self.sio.call(action, fields, timeout=DEADLINE_S)
@@ -218,24 +217,24 @@ class Link:
         )
 
     def _connected(self) -> None:
-        self.let_in.done() or self.let_in.set_result(None)
+        self.accepted.done() or self.accepted.set_result(None)
 
     def _refused(self, *data: Any) -> None:
         if not self._load.life.over.done():
             self._load.fail(f"{self.device} was refused: {data}")
 
     def _take(self, event: str, payload: dict[str, Any]) -> None:
-        if (one := _reception(event, payload)) is not None:
-            self._entry(one)
+        if (reception := _reception(event, payload)) is not None:
+            self._entry(reception)
         elif event == "ready":
             self.reset += payload["reset"]
             self.ready.done() or self.ready.set_result(None)
         elif event == "closing":
-            self._load.seen[f"closed: {payload['reason']}"] += 1
+            self._load.counts[f"closed: {payload['reason']}"] += 1
 
-    def _entry(self, one: Reception) -> None:
-        self.received.append(one)
-        self.device.note(one.room, one.seq)
+    def _entry(self, reception: Reception) -> None:
+        self.received.append(reception)
+        self.device.note(reception.room, reception.seq)
         if self.enough_after is not None and len(self.received) >= self.enough_after:
             self.enough.done() or self.enough.set_result(None)
         if self.device.reports and len(self.received) % DELIVERED_EVERY == 0:
@@ -246,7 +245,7 @@ class Link:
 
     async def _report(self) -> None:
         def answered(answer: dict[str, Any]) -> None:
-            self._load.seen["delivered"] += 1
+            self._load.counts["delivered"] += 1
             if not answer["ok"]:
                 self._load.fail(f"delivered: {answer}")
 
@@ -259,7 +258,7 @@ class Load:
         self.server = server
         self.tokens: dict[str, str] = {}
         self.life = Life()
-        self.seen: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.finishing = asyncio.Event()
         self._rng = rng
         self._up = asyncio.Event()
@@ -275,35 +274,36 @@ class Load:
         self._acks: list[Ack] = []
         self._changes: dict[int, Change] = {}
         self.clock = 0
-        """Ticks with each change that is acknowledged."""
+        """The number of acknowledged changes."""
         self._topics: dict[str, list[str]] = {}
         """room_id -> members, its owner first"""
         self._open: list[str] = []
-        """Topics that guests come to"""
+        """Topics with guests"""
         self._senders: list[Sender] = []
         self._devices: list[Device] = []
 
-    # -- what happens --------------------------------------------------------------------------------------------
+    # -- events --------------------------------------------------------------------------------------------------
 
-    def observe(self, what: str) -> None:
-        self.seen[what] += 1
-        if what == "acknowledged":
-            while self._waiting and self._waiting[0][0] <= self.seen[what]:
+    def observe(self, kind: str) -> None:
+        """Count an event; kill the server if a kill waits for it."""
+        self.counts[kind] += 1
+        if kind == "acknowledged":
+            while self._waiting and self._waiting[0][0] <= self.counts[kind]:
                 _wake(heapq.heappop(self._waiting)[2])
-        if what == self._awaited:
+        if kind == self._awaited:
             self._countdown -= 1
             if self._countdown == 0:
                 self._strike()
 
-    def fail(self, why: str) -> None:
-        """What no kill explains."""
+    def fail(self, problem: str) -> None:
+        """Report a failure that no kill explains."""
         if not self._failed.done():
-            self._failed.set_exception(AssertionError(why))
+            self._failed.set_exception(AssertionError(problem))
 
     def later(self, acknowledgements: int) -> asyncio.Future[None]:
-        """Done after so many more of them, or when the load comes to its end."""
+        """Done after that many more acknowledgements, or when the load ends."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (self.seen["acknowledged"] + acknowledgements, next(self._ticket), future))
+        heapq.heappush(self._waiting, (self.counts["acknowledged"] + acknowledgements, next(self._ticket), future))
         return future
 
     def _strike(self) -> None:
@@ -315,31 +315,31 @@ class Load:
         self.life.over.set_result(None)
 
     async def connect(self, device: Device, brought: Mapping[str, int] | None = None) -> Link | None:
-        """A connection of a device, as soon as there is a server; None if it was killed first."""
+        """Connect a device once the server runs; None if the server was killed first."""
         await self._up.wait()
         link = Link(self, device, brought or (dict(device.reached) if device.exact else None))
         self._links.append(link)
         return link if await link.open() else None
 
-    # -- from beginning to end -----------------------------------------------------------------------------------
+    # -- the run -------------------------------------------------------------------------------------------------
 
     async def run(self, kills: int) -> Recorded:
         await self.server.start()
         self._up.set()
         try:
-            doing = asyncio.create_task(self._all(kills))
-            await asyncio.wait({doing, self._failed}, return_when=asyncio.FIRST_COMPLETED)
-            if not doing.done():
-                doing.cancel()
-                await asyncio.wait({doing})
+            running = asyncio.create_task(self._all(kills))
+            await asyncio.wait({running, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                running.cancel()
+                await asyncio.wait({running})
                 self._failed.result()
-            history = doing.result()
+            history = running.result()
             if self._failed.done():
                 self._failed.result()
         finally:
             await self.server.kill()
             await asyncio.gather(*(link.end() for link in self._links))
-        return Recorded(history, self._kills, self._in_flight, self.seen)
+        return Recorded(history, self._kills, self._in_flight, self.counts)
 
     async def _all(self, kills: int) -> History:
         await self._prepare()
@@ -348,28 +348,28 @@ class Load:
                 group.create_task(sender.run())
             for device in self._devices[len(self._senders) :]:
                 group.create_task(self._come_and_go(device, Random(self._rng.random())))
-            await self.later(1)  # before that a kill may find nobody who waits for an answer
-            for what in self._rng.choices(list(MOMENTS), [weight for weight, _ in MOMENTS.values()], k=kills - 1):
-                await self._kill_at(what, self._rng.randint(1, MOMENTS[what][1]))
+            await self.later(1)  # an earlier kill may find no message in flight
+            for kind in self._rng.choices(list(MOMENTS), [weight for weight, _ in MOMENTS.values()], k=kills - 1):
+                await self._kill_at(kind, self._rng.randint(1, MOMENTS[kind][1]))
             self.finishing.set()
             while self._waiting:
                 _wake(self._waiting.pop()[2])
             for sender in self._senders:
                 sender.wake()
-            # The last kill comes with the last acknowledgement: nothing repairs afterwards what it undid.
+            # The last kill follows the last acknowledgement, so no later retry can repair what it undid.
             await self._kill_at("all acknowledged", 1)
         return await self._read_back()
 
-    async def _kill_at(self, what: str, count: int) -> None:
-        self._awaited, self._countdown = what, count
+    async def _kill_at(self, kind: str, count: int) -> None:
+        self._awaited, self._countdown = kind, count
         await self.life.over
-        await self.server.gone()
+        await self.server.ended()
         await self.server.start()
         self.life = Life()
         self._up.set()
 
     async def _prepare(self) -> None:
-        """Accounts, devices and topics. The direct conversations come into being under load."""
+        """Create accounts, devices and topics. The direct conversations are created under load."""
         rng, users = self._rng, [*SENDERS, *READERS, *GUESTS, STRANGER]
         tokens = await asyncio.gather(*(self.server.register(user) for user in users))
         self.tokens = dict(zip(users, tokens, strict=True))
@@ -386,13 +386,13 @@ class Load:
             *(Device(guest, "phone", exact=False) for guest in GUESTS),
         ]
         self._devices[3].transports = upgraded
-        # A device that comes for the first time begins where its user is: let them all come before anything is said.
+        # A new device begins at its user's cursors, so all devices connect before the first message.
         first = [await self.connect(device) for device in self._devices]
         links = {link.device.user: link for link in first if link is not None}
         for n in range(PUBLIC + PRIVATE):
             private = n >= PUBLIC
             members = [*rng.sample(SENDERS, rng.randint(2, 4)), *rng.sample(READERS, rng.randint(0, 2))]
-            if n < len(SENDERS):  # everybody has something to say somewhere
+            if n < len(SENDERS):  # every sender has a topic
                 members = [SENDERS[n], *(user for user in members if user != SENDERS[n])]
             owner, name = links[members[0]], f"{'private' if private else 'public'} {n}"
             room: str = (await owner.ask("create", topic_name=name, is_private=private))["room_id"]
@@ -411,7 +411,7 @@ class Load:
             self._senders.append(Sender(self, device, self._targets(device.user), Random(rng.random())))
 
     def _targets(self, user: str) -> list[tuple[str, dict[str, str]]]:
-        """Where a user can send: the room as it is called here, and the reference to it."""
+        """The rooms to which a user can send: the name in this module, and the room reference."""
         topics = [(room, {"room_id": room}) for room, members in self._topics.items() if user in members]
         direct = [("+".join(pair), {"username": pair[1 - pair.index(user)]}) for pair in DIRECT if user in pair]
         return topics + direct
@@ -442,7 +442,7 @@ class Load:
             await asyncio.wait({waiting, link.lost}, return_when=asyncio.FIRST_COMPLETED, timeout=DEADLINE_S)
             waiting.cancel()
 
-    # -- what is sent --------------------------------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------------------------
 
     def sends(self, send: Send) -> None:
         self._sends.append(send)
@@ -454,7 +454,7 @@ class Load:
             self.observe("all acknowledged")
 
     def change(self, change: Change, payload: dict[str, Any], done: Callable[[], None]) -> Callable[[Any], None]:
-        """Note what is about to be asked for; give back what takes the answer."""
+        """Record a requested change; returns the callback for its answer."""
         number = len(self._changes)
         self._changes[number] = change
 
@@ -472,13 +472,13 @@ class Load:
         return take
 
     def guests_of(self, user: str) -> list[str]:
-        """Rooms of a user that guests come to."""
+        """The rooms of a user that have guests."""
         return [room for room in self._open if self._topics[room][0] == user]
 
     # -- afterwards ----------------------------------------------------------------------------------------------
 
     async def _read_back(self) -> History:
-        """Let every device come once more; then read the log, and hear it again from its beginning."""
+        """Connect every device once more; then read the log, and replay it from its beginning."""
         direct: dict[str, str] = {}
         owned: dict[str, list[str]] = {}
         for room, members in self._topics.items():
@@ -487,7 +487,7 @@ class Load:
         log: list[Entry] = []
         ids = {ack.message_id: ack.client_id for ack in self._acks}
         for device in self._devices:
-            link = await self._come_to_the_end(device)
+            link = await self._catch_up(device)
             if device.name == "phone":
                 for room in (await link.ask("get_rooms", member=True))["rooms"]:
                     heads[room["room_id"]] = room["last_seq"]
@@ -500,19 +500,19 @@ class Load:
         members = {room: frozenset(users) for room, users in self._topics.items()}
         members |= {direct[name]: frozenset(pair) for pair in DIRECT if (name := "+".join(pair)) in direct}
         for user, rooms in owned.items():
-            mine = {room: 0 if room in rooms else heads[room] for room in members if user in members[room]}
-            link = await self._come_to_the_end(Device(user, "auditor", exact=True), mine)
+            cursors = {room: 0 if room in rooms else heads[room] for room in members if user in members[room]}
+            link = await self._catch_up(Device(user, "auditor", exact=True), cursors)
             for room in rooms:
                 others = [
-                    Entry(room, one.seq, None, "", None, one.kind, one.about)
-                    for one in link.received
-                    if one.room == room and one.kind != "message"
+                    Entry(room, reception.seq, None, "", None, reception.kind, reception.about)
+                    for reception in link.received
+                    if reception.room == room and reception.kind != "message"
                 ]
                 log += heapq.merge(await _history(link, room, ids), others, key=lambda entry: entry.seq)
             await link.end(politely=True)
-        came = {(entry.room, entry.about) for entry in log}
+        moves = {(entry.room, entry.about) for entry in log}
         for room in self._open:
-            members[room] |= {guest for guest in GUESTS if (room, f"joined:{guest}") in came}
+            members[room] |= {guest for guest in GUESTS if (room, f"joined:{guest}") in moves}
         return History(
             members=members,
             heads=heads,
@@ -523,7 +523,7 @@ class Load:
             changes=[change for change in self._changes.values() if change.kind != "refused"],
         )
 
-    async def _come_to_the_end(self, device: Device, brought: Mapping[str, int] | None = None) -> Link:
+    async def _catch_up(self, device: Device, brought: Mapping[str, int] | None = None) -> Link:
         link = await self.connect(device, brought)
         assert link is not None
         async with asyncio.timeout(DEADLINE_S):
@@ -534,7 +534,7 @@ class Load:
 
 
 class Sender:
-    """Keeps messages in flight, sends again what was not acknowledged when its connection was lost."""
+    """Keeps messages in flight; after a lost connection it repeats those without an acknowledgement."""
 
     def __init__(
         self, load: Load, device: Device, targets: Sequence[tuple[str, dict[str, str]]], rng: Random
@@ -545,17 +545,17 @@ class Sender:
         self._rng = rng
         self._changed = asyncio.Event()
         self._numbers = itertools.count(1)
-        self._farewell = False
-        self._mine: dict[str, str] = {}
-        """What may still be changed of one's own: message id -> client_id"""
+        self._last_sent = False
+        self._own: dict[str, str] = {}
+        """Own messages that can still be changed: message id -> client_id"""
         self._reacted: set[str] = set()
         self._changing = 0
         self.pending: dict[str, dict[str, str]] = {}
-        """client_id -> payload of what is not acknowledged, in the order in which it was sent first"""
+        """client_id -> payload of each unacknowledged message, in the order of sending"""
 
     @property
     def done(self) -> bool:
-        return self._farewell and not self.pending
+        return self._last_sent and not self.pending
 
     def wake(self) -> None:
         self._changed.set()
@@ -566,18 +566,19 @@ class Sender:
             if link is None:
                 continue
             link.lost.add_done_callback(lambda _: self.wake())
-            self._changing = 0  # what was under way then has happened or has not
+            self._changing = 0  # changes in flight have taken effect or not
             try:
                 for payload in list(self.pending.values()):
                     await self._emit(link, payload)
                 while not link.lost.done() and not self.done:
                     self._changed.clear()
-                    while len(self.pending) < IN_FLIGHT and not self._farewell:
-                        self._farewell = self._load.finishing.is_set()  # one more, so that each ends with a message
+                    while len(self.pending) < IN_FLIGHT and not self._last_sent:
+                        # When the load ends, each sender sends one last message.
+                        self._last_sent = self._load.finishing.is_set()
                         await self._send(link)
                     await self._changed.wait()
             except socketio.exceptions.BadNamespaceError:
-                pass  # what the library raises when the connection is lost
+                pass  # the library raises this when the connection is lost
             if not link.lost.done() and not self.done:
                 await asyncio.wait({link.lost}, timeout=DEADLINE_S)
             await link.end()
@@ -589,15 +590,15 @@ class Sender:
         self._load.sends(Send(self._device.user, room, client_id))
         self.pending[client_id] = payload
         await self._emit(link, payload)
-        # An impatient client: sends again what is still under way. Nothing is sent again once it was acknowledged
-        # and the connection was lost, for that would put back what a crash has undone.
+        # An impatient client repeats a message in flight. An acknowledged message is never repeated, because that
+        # would restore what a crash had undone.
         if self._rng.random() < 0.05:
             await self._emit(link, payload)
         if self._changing < CHANGES_IN_FLIGHT and not self._load.finishing.is_set() and self._rng.random() < 0.6:
             await self._change(link)
 
     async def _change(self, link: Link) -> None:
-        """Not sent again if the connection is lost: then it has happened wholly, or not at all."""
+        """A change is not repeated after a lost connection: it has taken effect completely, or not at all."""
         rng, user = self._rng, self._device.user
         rooms = self._load.guests_of(user)
         kinds = [kind for kind in CHANGES if rooms or kind != "member"]
@@ -606,31 +607,31 @@ class Sender:
         payload: dict[str, Any] = {}
         if kind == "member":
             about, guest = rng.choice(rooms), rng.choice(GUESTS)
-            action, told = rng.choice([("kick", "kicked"), ("invite", "joined"), ("invite", "joined")])
-            payload, value = {"room_id": about, "username": guest}, f"{told}:{guest}"
+            action, logged = rng.choice([("kick", "kicked"), ("invite", "joined"), ("invite", "joined")])
+            payload, value = {"room_id": about, "username": guest}, f"{logged}:{guest}"
         elif kind == "reaction":
             action = "react"
-            heard = [one.message_id for one in link.received[-50:] if one.message_id is not None and one.content]
-            about = rng.choice([*heard, *self._mine] or [""])
+            visible = [r.message_id for r in link.received[-50:] if r.message_id is not None and r.content]
+            about = rng.choice([*visible, *self._own] or [""])
             if not about or about in self._reacted:
                 return
             self._reacted.add(about)
             payload, value = {"message_id": about, "emoji": "👍"}, "👍"
         else:
-            if not self._mine:
+            if not self._own:
                 return
-            about = rng.choice(list(self._mine)[-20:])
+            about = rng.choice(list(self._own)[-20:])
             payload = {"message_id": about}
             if kind == "edit":
-                value = payload["content"] = f"{self._mine[about]} ~{next(self._numbers)}"
+                value = payload["content"] = f"{self._own[about]} ~{next(self._numbers)}"
             else:
-                del self._mine[about]
+                del self._own[about]
         self._changing += 1
         change = Change(user, kind, about, value)
-        taking = self._load.change(change, payload, partial(self._changed_one, link))
-        await link.sio.emit(action, payload, callback=taking)
+        answered = self._load.change(change, payload, partial(self._change_answered, link))
+        await link.sio.emit(action, payload, callback=answered)
 
-    def _changed_one(self, link: Link) -> None:
+    def _change_answered(self, link: Link) -> None:
         if not link.lost.done():
             self._changing -= 1
 
@@ -645,7 +646,7 @@ class Sender:
                 return
             data = answer["data"]
             if self.pending.pop(client_id, None) is not None:
-                self._mine[data["id"]] = client_id
+                self._own[data["id"]] = client_id
             self.wake()
             self._load.acknowledged(Ack(self._device.user, client_id, data["room_id"], data["seq"], data["id"]))
 
@@ -653,15 +654,15 @@ class Sender:
 
 
 def _reception(event: str, payload: dict[str, Any]) -> Reception | None:
-    """The entry that an event tells of, if it tells of one."""
+    """The entry of an event; None if the event is not in the log."""
     kinds = {"message_edited": "edit", "message_deleted": "delete", "reaction": "reaction"}
     if event == "message":
-        one = Reception(payload["room_id"], payload["seq"], payload["id"])
-        return one._replace(content=payload["content"], reactions=_reactions(payload))
+        reception = Reception(payload["room_id"], payload["seq"], payload["id"])
+        return reception._replace(content=payload["content"], reactions=_reactions(payload))
     if event in kinds:
-        said = payload["message"]
-        one = Reception(payload["room_id"], payload["seq"], None, kinds[event], said["id"])
-        return one._replace(content=said["content"], reactions=_reactions(said))
+        message = payload["message"]
+        reception = Reception(payload["room_id"], payload["seq"], None, kinds[event], message["id"])
+        return reception._replace(content=message["content"], reactions=_reactions(message))
     if event == "member" and payload["seq"] is not None:
         about = f"{payload['change']}:{payload['username']}"
         return Reception(payload["room_id"], payload["seq"], None, "member", about)
@@ -673,16 +674,16 @@ def _reactions(message: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 async def _history(link: Link, room: str, ids: Mapping[str, str]) -> list[Entry]:
-    """A room's messages; `ids` tells of those that were acknowledged which `client_id` they were sent with."""
-    found: list[Entry] = []
+    """A room's messages; `ids`: message id -> `client_id` of each acknowledged message."""
+    messages: list[Entry] = []
     while True:
-        page = await link.ask("history", room_id=room, after=found[-1].seq if found else 0, limit=200)
+        page = await link.ask("history", room_id=room, after=messages[-1].seq if messages else 0, limit=200)
         for m in page["messages"]:
             client_id = m["content"].partition(" ~")[0] or ids.get(m["id"], "?")
             entry = Entry(room, m["seq"], m["id"], m["sender"], client_id, content=m["content"])
-            found.append(entry._replace(reactions=_reactions(m)))
+            messages.append(entry._replace(reactions=_reactions(m)))
         if not page["has_more"]:
-            return found
+            return messages
 
 
 def _wake(future: asyncio.Future[None]) -> None:
@@ -691,9 +692,9 @@ def _wake(future: asyncio.Future[None]) -> None:
 
 
 async def record(data_dir: Path, seed: int, kills: int, **environment: str) -> Recorded:
-    """Kill a server so many times under load; returns what was seen. Raises what no kill explains."""
+    """Kill a server under load `kills` times; returns the history. Raises any failure that no kill explains."""
     with warnings.catch_warnings():
-        # What the client library leaves open when a connection ends in the middle of a handshake or a poll.
+        # The client library leaks sockets when a connection ends during a handshake or a poll.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
             path = os.pathsep.join(filter(None, [str(SLOW_DISK), os.environ.get("PYTHONPATH")]))

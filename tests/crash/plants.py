@@ -1,6 +1,6 @@
-"""Defects to plant into a sound history: each stands for what a broken server would have let its clients see.
+"""Defects to plant into a sound history: each is what the clients of a broken server would have seen.
 
-A plant picks its place at random, so that it can be planted into any history, made up or recorded.
+A plant picks its place at random, so it fits any history, constructed or recorded.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _pair(history: History, rng: Random) -> tuple[Entry, Entry]:
 
 
 def _rename(history: History, names: dict[tuple[str, int], tuple[str, int]]) -> History:
-    """The same history, had these entries got other positions: log and acknowledgements agree."""
+    """The same history with these entries at other positions, in the log and in the acknowledgements."""
 
     def of(room: str, seq: int) -> tuple[str, int]:
         return names.get((room, seq), (room, seq))
@@ -60,18 +60,18 @@ def _rename(history: History, names: dict[tuple[str, int], tuple[str, int]]) -> 
     )
 
 
-def _without(history: History, gone: Entry) -> History:
-    """Nothing is left of an entry but its acknowledgement; those after it have moved up."""
+def _without(history: History, lost: Entry) -> History:
+    """Only the acknowledgement of an entry is left; later entries move up."""
 
     def keep(item: Entry | Reception) -> bool:
-        return (item.room, item.seq) != (gone.room, gone.seq)
+        return (item.room, item.seq) != (lost.room, lost.seq)
 
     def up(seq: int, room: str) -> int:
-        return seq - (room == gone.room and seq > gone.seq)
+        return seq - (room == lost.room and seq > lost.seq)
 
     return replace(
         history,
-        heads={**history.heads, gone.room: history.heads[gone.room] - 1},
+        heads={**history.heads, lost.room: history.heads[lost.room] - 1},
         log=[entry._replace(seq=up(entry.seq, entry.room)) for entry in history.log if keep(entry)],
         acks=[ack._replace(seq=up(ack.seq, ack.room)) for ack in history.acks],
         connections=[
@@ -80,7 +80,7 @@ def _without(history: History, gone: Entry) -> History:
                 brought=None
                 if connection.brought is None
                 else {
-                    room: seq - (room == gone.room and seq >= gone.seq) for room, seq in connection.brought.items()
+                    room: seq - (room == lost.room and seq >= lost.seq) for room, seq in connection.brought.items()
                 },
                 received=[one._replace(seq=up(one.seq, one.room)) for one in connection.received if keep(one)],
             )
@@ -92,7 +92,7 @@ def _without(history: History, gone: Entry) -> History:
 def _connection(
     history: History, rng: Random, suits: Callable[[Connection], bool], change: Callable[[Connection], Connection]
 ) -> History:
-    """Change one connection that suits."""
+    """Change a random one of the suitable connections."""
     at = rng.choice([n for n, connection in enumerate(history.connections) if suits(connection)])
     connections = list(history.connections)
     connections[at] = change(connections[at])
@@ -100,21 +100,21 @@ def _connection(
 
 
 def _inner(connection: Connection) -> list[int]:
-    """Places of receptions whose neighbours in the log came before and after them."""
+    """Positions of receptions that stand between their neighbours in the log."""
     last: dict[str, int] = {}
-    found = []
+    positions = []
     for n, one in enumerate(connection.received):
         after = next((other.seq for other in connection.received[n + 1 :] if other.room == one.room), None)
         if last.get(one.room) == one.seq - 1 and after == one.seq + 1:
-            found.append(n)
+            positions.append(n)
         last[one.room] = one.seq
-    return found
+    return positions
 
 
-def _passing(history: History) -> set[tuple[str, str]]:
-    """(room, user) of who has been removed from a room: what they miss of it may be because of that."""
-    told = [(entry.room, *(entry.about or "").split(":")) for entry in history.log if entry.kind == "member"]
-    return {(room, user) for room, change, user in told if change in ("kicked", "left")}
+def _former_members(history: History) -> set[tuple[str, str]]:
+    """(room, user) of each removed member, who may miss entries for that reason."""
+    changes = [(entry.room, *(entry.about or "").split(":")) for entry in history.log if entry.kind == "member"]
+    return {(room, user) for room, change, user in changes if change in ("kicked", "left")}
 
 
 # -- a message is lost -----------------------------------------------------------------------------------------------
@@ -136,21 +136,21 @@ def acknowledged_and_lost_from_the_log(history: History, rng: Random) -> History
 
 @_breaks(Law.LOST)
 def acknowledged_early_and_its_place_taken(history: History, rng: Random) -> History:
-    """A kill came between the acknowledgement and the commit; the next message got the same seq."""
+    """A kill between acknowledgement and commit; the next message got the same seq."""
     taker, _ = _acknowledged(history, rng)
     return replace(history, acks=[*history.acks, taker._replace(client_id="lost", message_id="phantom")])
 
 
 @_breaks(Law.MOVED)
 def acknowledged_early_then_stored_elsewhere(history: History, rng: Random) -> History:
-    """The message was sent again after the kill, and took effect at another place."""
+    """The message was repeated after the kill and stored at another position."""
     ack, _ = _acknowledged(history, rng)
     return replace(history, acks=[*history.acks, ack._replace(seq=ack.seq - 1, message_id="phantom")])
 
 
-@_breaks(Law.UNLIKE)
+@_breaks(Law.DIFFERENT)
 def published_early(history: History, rng: Random) -> History:
-    """A reader saw a message that the kill undid; another one has its seq."""
+    """A reader got a message that the kill undid; another message has its seq."""
 
     def change(connection: Connection) -> Connection:
         received = list(connection.received)
@@ -168,9 +168,9 @@ def published_early(history: History, rng: Random) -> History:
 def retried_and_stored_twice(history: History, rng: Random) -> History:
     _, entry = _acknowledged(history, rng)
     head = history.heads[entry.room] + 1
-    again = entry._replace(seq=head, message_id="again")
+    duplicate = entry._replace(seq=head, message_id="duplicate")
     log = [*history.log]
-    log.insert(max(n for n, other in enumerate(log) if other.room == entry.room) + 1, again)
+    log.insert(max(n for n, other in enumerate(log) if other.room == entry.room) + 1, duplicate)
     return replace(history, log=log, heads={**history.heads, entry.room: head})
 
 
@@ -228,7 +228,7 @@ def acknowledged_in_another_order(history: History, rng: Random) -> History:
     acks = list(history.acks)
     at = [next(n for n, ack in enumerate(acks) if ack.client_id == entry.client_id) for entry in (first, second)]
     acks[at[0]], acks[at[1]] = acks[at[1]], acks[at[0]]
-    # Where repeats were answered, too, it is the first answer that counts.
+    # If repeats were answered, too, the first answer counts.
     return replace(history, acks=[ack for n, ack in enumerate(acks) if n in at or ack.client_id != second.client_id])
 
 
@@ -259,8 +259,8 @@ def a_seq_that_was_never_given(history: History, rng: Random) -> History:
 def _left_out(exactly: bool) -> Plant:
     def plant(history: History, rng: Random) -> History:
         def change(connection: Connection) -> Connection:
-            gone = rng.choice(_inner(connection))
-            return replace(connection, received=[one for n, one in enumerate(connection.received) if n != gone])
+            lost = rng.choice(_inner(connection))
+            return replace(connection, received=[one for n, one in enumerate(connection.received) if n != lost])
 
         return _connection(
             history,
@@ -277,19 +277,19 @@ PLANTS["left_out_in_a_stream_without_cursors"] = (Law.GAP, _left_out(False))
 
 
 def _skipped_on_return(exactly: bool) -> Plant:
-    """What was missed between two connections does not come: the stream goes on too late."""
+    """The replay omits the first missed entry."""
 
     def plant(history: History, rng: Random) -> History:
-        seen: dict[tuple[str, str, str], int] = {}
-        returns, passing = [], _passing(history)
+        reached: dict[tuple[str, str, str], int] = {}
+        returns, former = [], _former_members(history)
         for n, connection in enumerate(history.connections):
-            for room in {one.room for one in connection.received if (one.room, connection.user) not in passing}:
+            for room in {one.room for one in connection.received if (one.room, connection.user) not in former}:
                 at = (connection.user, connection.device, room)
                 seqs = [one.seq for one in connection.received if one.room == room]
-                new = [seq for seq in seqs if seq > seen.get(at, 0)]
-                if at in seen and len(new) > 1 and (connection.brought is not None) is exactly:
+                new = [seq for seq in seqs if seq > reached.get(at, 0)]
+                if at in reached and len(new) > 1 and (connection.brought is not None) is exactly:
                     returns.append((n, room, new[0]))
-                seen[at] = max([*seqs, seen.get(at, 0)])
+                reached[at] = max([*seqs, reached.get(at, 0)])
         n, room, first = rng.choice(returns)
         connections = list(history.connections)
         kept: Sequence[Reception] = [one for one in connections[n].received if one.room != room or one.seq > first]
@@ -305,15 +305,15 @@ PLANTS["skipped_on_return_without_cursors"] = (Law.GAP, _skipped_on_return(False
 
 @_breaks(Law.GAP)
 def the_end_never_came(history: History, rng: Random) -> History:
-    """The last connection of a device says that it is up to date, and is not."""
+    """The last connection of a device lacks the last entry."""
     last = {(connection.user, connection.device): n for n, connection in enumerate(history.connections)}
-    passing = _passing(history)
+    former = _former_members(history)
     device, room = rng.choice(
         [
             (at, room)
             for at in last
             for room in {one.room for c in history.connections if (c.user, c.device) == at for one in c.received}
-            if (room, at[0]) not in passing
+            if (room, at[0]) not in former
         ]
     )
     head = history.heads[room]
@@ -332,7 +332,7 @@ def the_end_never_came(history: History, rng: Random) -> History:
     return replace(history, connections=[cut(connection) for connection in history.connections])
 
 
-# -- what should not be there ----------------------------------------------------------------------------------------
+# -- a foreign entry ------------------------------------------------------------------------------------------------
 
 
 @_breaks(Law.FOREIGN)
@@ -340,8 +340,8 @@ def received_by_a_stranger(history: History, rng: Random) -> History:
     entry = rng.choice(history.log)
 
     def change(connection: Connection) -> Connection:
-        seen = Reception(entry.room, entry.seq, entry.message_id)
-        return replace(connection, received=[*connection.received, seen])
+        foreign = Reception(entry.room, entry.seq, entry.message_id)
+        return replace(connection, received=[*connection.received, foreign])
 
     return _connection(history, rng, lambda connection: connection.user not in history.members[entry.room], change)
 
@@ -378,7 +378,7 @@ def a_cursor_disowned(history: History, rng: Random) -> History:
 
 
 def _done(history: History, rng: Random, kind: str) -> tuple[Change, Entry]:
-    """An acknowledged change of a message that was not deleted, unless that is the change."""
+    """An acknowledged change; unless it is a deletion, the message was not deleted."""
     messages = {entry.message_id: entry for entry in history.log if entry.kind == "message"}
     done = [
         change
@@ -390,7 +390,7 @@ def _done(history: History, rng: Random, kind: str) -> tuple[Change, Entry]:
 
 
 def _instead(history: History, entry: Entry, **fields: object) -> History:
-    """The message is another at the end."""
+    """The message has other fields at the end."""
     return replace(
         history,
         log=[one._replace(**fields) if one is entry else one for one in history.log],  # type: ignore[arg-type]
@@ -399,7 +399,7 @@ def _instead(history: History, entry: Entry, **fields: object) -> History:
 
 @_breaks(Law.UNDONE)
 def an_edit_acknowledged_early(history: History, rng: Random) -> History:
-    """A kill came between the acknowledgement and the commit: neither the content nor the entry is there."""
+    """A kill between acknowledgement and commit: content and entry are missing."""
     change, entry = _done(history, rng, "edit")
     lost = [one for one in history.log if (one.kind, one.about) != ("edit", change.about)]
     return _instead(replace(history, log=lost), entry, content=entry.client_id)
@@ -407,14 +407,14 @@ def an_edit_acknowledged_early(history: History, rng: Random) -> History:
 
 @_breaks(Law.HALF)
 def an_edit_without_its_content(history: History, rng: Random) -> History:
-    """The entry was written, and what the message said before was left."""
+    """The entry was written, but the old content stayed."""
     _, entry = _done(history, rng, "edit")
     return _instead(history, entry, content=entry.client_id)
 
 
 @_breaks(Law.HALF)
 def an_edit_without_its_entry(history: History, rng: Random) -> History:
-    """The content was replaced, and who was away is not told."""
+    """The content was replaced without an entry, so offline devices miss it."""
     change, _ = _done(history, rng, "edit")
     return replace(history, log=[one for one in history.log if (one.kind, one.about) != ("edit", change.about)])
 
@@ -433,22 +433,22 @@ def a_deletion_undone(history: History, rng: Random) -> History:
 
 
 @_breaks(Law.HALF)
-def a_deletion_that_nobody_asked_for(history: History, rng: Random) -> History:
+def a_deletion_that_nobody_requested(history: History, rng: Random) -> History:
     _, entry = _acknowledged(history, rng)
-    asked = [change for change in history.changes if (change.kind, change.about) != ("delete", entry.message_id)]
-    return replace(_instead(history, entry, content=""), changes=asked)
+    requested = [change for change in history.changes if (change.kind, change.about) != ("delete", entry.message_id)]
+    return replace(_instead(history, entry, content=""), changes=requested)
 
 
-@_breaks(Law.CAME_BACK)
+@_breaks(Law.RESTORED)
 def a_deleted_content_replayed(history: History, rng: Random) -> History:
-    """Who comes after the deletion is told what the message said."""
+    """A device that connects after the deletion gets the old content."""
     change, entry = _done(history, rng, "delete")
 
-    def come_again(connection: Connection) -> Connection:
-        seen = Reception(entry.room, entry.seq, entry.message_id, content=entry.client_id)
-        return replace(connection, opened=10**9, received=[*connection.received, seen])
+    def reconnected(connection: Connection) -> Connection:
+        foreign = Reception(entry.room, entry.seq, entry.message_id, content=entry.client_id)
+        return replace(connection, opened=10**9, received=[*connection.received, foreign])
 
-    return _connection(history, rng, lambda connection: connection.user == change.user, come_again)
+    return _connection(history, rng, lambda connection: connection.user == change.user, reconnected)
 
 
 @_breaks(Law.HALF)
@@ -466,20 +466,23 @@ def a_reaction_lost(history: History, rng: Random) -> History:
 
 @_breaks(Law.CONVERGED)
 def an_edit_replayed_as_it_was_before(history: History, rng: Random) -> History:
-    """Whoever was away gets the entry, with what the message said before it."""
-    passing = _passing(history)
-    seen = {
+    """An offline device gets the entry with the content before the edit."""
+    former = _former_members(history)
+    replayed = {
         one.about
         for connection in history.connections
         for one in connection.received
-        if one.kind == "edit" and _returns(history, connection) and (one.room, connection.user) not in passing
+        if one.kind == "edit" and _returns(history, connection) and (one.room, connection.user) not in former
     }
     change, entry = rng.choice(
         [
             (change, entry)
             for change in history.changes
             for entry in history.log
-            if change.kind == "edit" and entry.message_id == change.about and entry.content and change.about in seen
+            if change.kind == "edit"
+            and entry.message_id == change.about
+            and entry.content
+            and change.about in replayed
         ]
     )
     connections = [
@@ -503,7 +506,7 @@ def _returns(history: History, connection: Connection) -> bool:
 
 
 def _received_as(kind: str, other: str) -> Plant:
-    """An entry comes as one of another kind."""
+    """An entry is received as another kind."""
 
     def plant(history: History, rng: Random) -> History:
         def change(connection: Connection) -> Connection:
@@ -512,13 +515,15 @@ def _received_as(kind: str, other: str) -> Plant:
             received[at] = received[at]._replace(kind=other)
             return replace(connection, received=received)
 
-        return _connection(history, rng, lambda one: any(seen.kind == kind for seen in one.received), change)
+        return _connection(
+            history, rng, lambda connection: any(one.kind == kind for one in connection.received), change
+        )
 
     return plant
 
 
 def _left_out_kind(kind: str) -> Plant:
-    """Entries of a kind do not come, on any connection."""
+    """No connection gets entries of that kind."""
 
     def plant(history: History, _: Random) -> History:
         connections = [
@@ -531,16 +536,16 @@ def _left_out_kind(kind: str) -> Plant:
 
 
 for _kind in ("edit", "delete", "reaction"):
-    PLANTS[f"{_kind}_received_as_another"] = (Law.UNLIKE, _received_as(_kind, "message"))
+    PLANTS[f"{_kind}_received_as_another"] = (Law.DIFFERENT, _received_as(_kind, "message"))
     PLANTS[f"{_kind}_never_received"] = (Law.GAP, _left_out_kind(_kind))
 
 
-# -- who comes and goes ----------------------------------------------------------------------------------------------
+# -- membership changes ----------------------------------------------------------------------------------------------
 
 
 def _kicked(history: History, rng: Random) -> tuple[Entry, str, Entry]:
-    """A removal, who was removed, and an entry of the room after it and before they came back."""
-    found = []
+    """A removal, the removed user, and an entry of the room before they rejoined."""
+    removals = []
     for entry in history.log:
         change, _, user = (entry.about or "").partition(":")
         if entry.kind == "member" and change in ("kicked", "left"):
@@ -549,8 +554,8 @@ def _kicked(history: History, rng: Random) -> tuple[Entry, str, Entry]:
                     if other.about == f"joined:{user}":
                         break
                     if other.kind == "message":
-                        found.append((entry, user, other))
-    return rng.choice(found)
+                        removals.append((entry, user, other))
+    return rng.choice(removals)
 
 
 @_breaks(Law.FOREIGN)
@@ -558,8 +563,8 @@ def served_after_the_removal(history: History, rng: Random) -> History:
     _, user, entry = _kicked(history, rng)
 
     def change(connection: Connection) -> Connection:
-        seen = Reception(entry.room, entry.seq, entry.message_id)
-        return replace(connection, received=[*connection.received, seen])
+        foreign = Reception(entry.room, entry.seq, entry.message_id)
+        return replace(connection, received=[*connection.received, foreign])
 
     return _connection(history, rng, lambda one: one.user == user and one.brought is None, change)
 
@@ -567,18 +572,18 @@ def served_after_the_removal(history: History, rng: Random) -> History:
 @_breaks(Law.UNDONE)
 def a_removal_acknowledged_and_lost(history: History, rng: Random) -> History:
     removal, _, _ = _kicked(history, rng)
-    asked = Change("owner", "member", removal.room, removal.about or "", acked=1)
-    return replace(history, changes=[*history.changes, *[asked] * len(history.log)])
+    requested = Change("owner", "member", removal.room, removal.about or "", acked=1)
+    return replace(history, changes=[*history.changes, *[requested] * len(history.log)])
 
 
 @_breaks(Law.HALF)
-def a_removal_that_nobody_asked_for(history: History, rng: Random) -> History:
+def a_removal_that_nobody_requested(history: History, rng: Random) -> History:
     removal, _, _ = _kicked(history, rng)
-    asked = [
+    requested = [
         change._replace(acked=None)
         for change in history.changes
         if (change.kind, change.about, change.value) != ("member", removal.room, removal.about)
     ]
-    unasked = Change("owner", "member", removal.room, removal.about or "")
+    unrequested = Change("owner", "member", removal.room, removal.about or "")
     twice = removal._replace(seq=history.heads[removal.room] + 1)
-    return replace(history, changes=[*asked, unasked], log=[*history.log, twice])
+    return replace(history, changes=[*requested, unrequested], log=[*history.log, twice])

@@ -18,36 +18,36 @@ SEEDS = range(5)
 A, B, C = "room-a", "room-b", "room-c"
 
 
-def said(room: str, seq: int, message_id: str, sender: str, client_id: str, content: str | None = None) -> Entry:
+def message(room: str, seq: int, message_id: str, sender: str, client_id: str, content: str | None = None) -> Entry:
     return Entry(room, seq, message_id, sender, client_id, content=client_id if content is None else content)
 
 
-def told(room: str, seq: int, kind: str, about: str) -> Entry:
+def change(room: str, seq: int, kind: str, about: str) -> Entry:
     return Entry(room, seq, None, "", None, kind, about)
 
 
 LOG = [
-    said(A, 1, "a1", "omar", "o1"),
-    said(A, 2, "a2", "diego", "d1"),
-    said(A, 3, "a3", "omar", "o2"),
-    said(A, 4, "a4", "omar", "o4"),
-    said(A, 5, "a5", "diego", "d2"),
-    said(A, 6, "a6", "diego", "d3"),
-    told(B, 1, "member", "joined:satoshi"),
-    said(B, 2, "b2", "omar", "o3"),
-    said(B, 3, "b3", "satoshi", "s1"),
-    said(B, 4, "b4", "satoshi", "s2"),
-    said(B, 5, "b5", "omar", "o5"),
-    told(C, 1, "member", "joined:zoe"),
-    said(C, 2, "c1", "omar", "o6", "o6 ~1")._replace(reactions=(("👍", "zoe"),)),
-    told(C, 3, "edit", "c1"),
-    told(C, 4, "reaction", "c1"),
-    said(C, 5, "c2", "omar", "o7", ""),
-    told(C, 6, "delete", "c2"),
-    told(C, 7, "member", "kicked:zoe"),
-    said(C, 8, "c3", "omar", "o8"),
-    told(C, 9, "member", "joined:zoe"),
-    said(C, 10, "c4", "omar", "o9"),
+    message(A, 1, "a1", "omar", "o1"),
+    message(A, 2, "a2", "diego", "d1"),
+    message(A, 3, "a3", "omar", "o2"),
+    message(A, 4, "a4", "omar", "o4"),
+    message(A, 5, "a5", "diego", "d2"),
+    message(A, 6, "a6", "diego", "d3"),
+    change(B, 1, "member", "joined:satoshi"),
+    message(B, 2, "b2", "omar", "o3"),
+    message(B, 3, "b3", "satoshi", "s1"),
+    message(B, 4, "b4", "satoshi", "s2"),
+    message(B, 5, "b5", "omar", "o5"),
+    change(C, 1, "member", "joined:zoe"),
+    message(C, 2, "c1", "omar", "o6", "o6 ~1")._replace(reactions=(("👍", "zoe"),)),
+    change(C, 3, "edit", "c1"),
+    change(C, 4, "reaction", "c1"),
+    message(C, 5, "c2", "omar", "o7", ""),
+    change(C, 6, "delete", "c2"),
+    change(C, 7, "member", "kicked:zoe"),
+    message(C, 8, "c3", "omar", "o8"),
+    change(C, 9, "member", "joined:zoe"),
+    message(C, 10, "c4", "omar", "o9"),
 ]
 CHANGES = [
     Change("omar", "member", C, "joined:zoe", acked=0),
@@ -55,25 +55,27 @@ CHANGES = [
     Change("zoe", "reaction", "c1", "👍", acked=2),
     Change("omar", "delete", "c2", acked=3),
     Change("omar", "member", C, "kicked:zoe", acked=4),
-    Change("omar", "member", C, "joined:zoe"),  # done, and the answer was lost
-    Change("omar", "edit", "a1", "o1 ~2"),  # not done
+    Change("omar", "member", C, "joined:zoe"),  # took effect, but the answer was lost
+    Change("omar", "edit", "a1", "o1 ~2"),  # did not take effect
 ]
 
 
 def received(room: str, *seqs: int) -> list[Reception]:
-    """As they are replayed: a change comes with the message as it is now."""
+    """Entries as a replay sends them: a change has the current message."""
     log = {(entry.room, entry.seq): entry for entry in LOG}
-    now = {entry.message_id: entry for entry in LOG if entry.message_id}
-    found = []
+    messages = {entry.message_id: entry for entry in LOG if entry.message_id}
+    receptions = []
     for entry in (log[room, seq] for seq in seqs):
-        shown = now.get(entry.message_id or entry.about)
-        one = Reception(room, entry.seq, entry.message_id, entry.kind, entry.about)
-        found.append(one if shown is None else one._replace(content=shown.content, reactions=shown.reactions))
-    return found
+        current = messages.get(entry.message_id or entry.about)
+        reception = Reception(room, entry.seq, entry.message_id, entry.kind, entry.about)
+        if current is not None:
+            reception = reception._replace(content=current.content, reactions=current.reactions)
+        receptions.append(reception)
+    return receptions
 
 
 def sound() -> History:
-    """Some rooms; a device that brings its cursors, one that does not, a guest and a stranger: nothing is wrong."""
+    """A history without violations: devices with and without cursors, a guest and a stranger in some rooms."""
     in_order = sorted((entry for entry in LOG if entry.client_id), key=lambda entry: str(entry.client_id)[1:])
     acks = [Ack(e.sender, str(e.client_id), e.room, e.seq, str(e.message_id)) for e in in_order]
     return History(
@@ -108,27 +110,27 @@ def sound() -> History:
     )
 
 
-def test_a_sound_history_passes() -> None:
+def test_a_sound_history_has_no_violation() -> None:
     assert check(sound()) == []
 
 
-def test_there_is_a_defect_for_every_law() -> None:
+def test_every_law_has_a_defect_that_breaks_it() -> None:
     assert {law for law, _ in PLANTS.values()} == set(Law)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", PLANTS)
-def test_a_defect_planted_into_a_made_up_history_is_caught(name: str, seed: int) -> None:
-    _caught(name, sound(), [seed])
+def test_a_defect_in_a_constructed_history_is_detected(name: str, seed: int) -> None:
+    _check_detected(name, sound(), [seed])
 
 
-@pytest.mark.timeout(400)  # the first to ask for the recording waits for it
+@pytest.mark.timeout(400)  # the first test waits for the recording
 @pytest.mark.parametrize("name", PLANTS)
-def test_a_defect_planted_into_a_recorded_history_is_caught(name: str, crashes: Recorded) -> None:
-    _caught(name, crashes.history, SEEDS)
+def test_a_defect_in_a_recorded_history_is_detected(name: str, crashes: Recorded) -> None:
+    _check_detected(name, crashes.history, SEEDS)
 
 
-def _caught(name: str, history: History, seeds: Iterable[int]) -> None:
+def _check_detected(name: str, history: History, seeds: Iterable[int]) -> None:
     law, plant = PLANTS[name]
     before = set(check(history))
     for seed in seeds:

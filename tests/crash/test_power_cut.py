@@ -1,7 +1,7 @@
-"""Power cuts after failed syncs: what was acknowledged is on the disk, and the disk holds a whole database.
+"""Power cuts after failed syncs: acknowledged messages are on the disk, and the database is intact.
 
-What a server did to its files is recorded and replayed onto a model of a disk: see `tests/support/disk`. The campaign
-`powercut` does the same with many more faults and cuts: `python -m tests.campaign powercut`.
+The file operations of a server are recorded and replayed onto a model of a disk: see `tests/support/disk`. The
+campaign `powercut` does the same with many more faults and cuts: `python -m tests.campaign powercut`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 
 class Recorded:
-    """A server whose disk is recorded."""
+    """A server whose file operations are recorded."""
 
     def __init__(self, folder: Path, stderr: int) -> None:
         self.database = folder / "data" / "tidings.db"
@@ -39,7 +39,7 @@ class Recorded:
         self._writes: Counter[str] = Counter()
 
     async def start(self) -> str:
-        """Start it; returns the token of a user with a topic."""
+        """Start the server; returns the token of a user with a topic."""
         await self.server.start()
         token = await self.server.register("omar")
         async with plainly_connected(self.server.url, token) as omar:
@@ -47,17 +47,17 @@ class Recorded:
         return token
 
     async def send(self, omar: PlainClient, length: int = 100) -> int:
-        """Send a message again and again until it is acknowledged; returns how often it was refused."""
+        """Repeat a message until it is acknowledged; returns the number of refusals."""
         self._sent += 1
         content = f"{self._sent} " + "x" * length
         for refused in range(1000):
             with contextlib.suppress(Refused):
                 await omar.ask("message", room_id=self.room_id, content=content, client_id=str(self._sent))
                 return refused
-        raise AssertionError("it does not recover")
+        raise AssertionError("the server does not recover")
 
     def synced(self, name: str) -> tuple[int, int]:
-        """How often a file was synced successfully, and the number of writes to it since."""
+        """The number of successful syncs of a file, and of writes to it since."""
         for position, record in self.recording.records(self._read):
             self._read = position
             if record.op is Op.CREATE:
@@ -70,10 +70,10 @@ class Recorded:
         return self._syncs[name], self._writes[name]
 
     def cut_power(self, wanted: Callable[[int, bool], bool], kept: float = 0.0) -> int:
-        """Cut the power at the places that are wanted and judge what is left; returns how many they were.
+        """Cut the power at the wanted places and check the database; returns the number of cuts.
 
-        A place is given as the number of changes of the disk before it, and whether something was just acknowledged.
-        `kept`: how much of what is not synced happens to be on the disk.
+        A place is the number of disk changes before it, and whether a message was just acknowledged. `kept`: the
+        fraction of unsynced writes that reach the disk.
         """
         image = self.folder / "image"
         image.mkdir(exist_ok=True)
@@ -106,7 +106,7 @@ async def test_messages_acknowledged_after_a_failed_sync_survive_a_power_cut(rec
     async with plainly_connected(recorded.server.url, token) as omar:
         for n in range(10):
             await recorded.send(omar)
-            # It is found, so the index was written: without a sync, that would be lost with the one that fails now.
+            # The search finds it, so the index was written. Unsynced, it would be lost with the next failed sync.
             while not (await omar.ask("search", query=str(1 + 4 * n)))["messages"]:
                 pass
             recorded.recording.fail(Fault("sync"))
@@ -117,16 +117,16 @@ async def test_messages_acknowledged_after_a_failed_sync_survive_a_power_cut(rec
     assert recorded.cut_power(lambda _, acknowledged: acknowledged) == 40
 
 
-async def test_a_server_that_is_killed_after_a_failed_sync_leaves_nothing_that_a_power_cut_damages(
+async def test_a_power_cut_after_a_failed_sync_and_a_kill_leaves_the_database_intact(
     recorded: Recorded,
 ) -> None:
-    """What a failed commit has written is in the page cache, and the next server takes it for committed."""
+    """The pages of a failed commit are in the page cache, so the next server sees them as committed."""
     token = await recorded.start()
     async with plainly_connected(recorded.server.url, token) as omar:
         for _ in range(20):
             await recorded.send(omar, 2_000)
     await recorded.server.terminate()
-    await recorded.server.start()  # on a log of its own: what the next message changes is not in it
+    await recorded.server.start()  # with a new log, which lacks the pages that the next message changes
     async with plainly_connected(recorded.server.url, token) as omar:
         await omar.ask("create", topic_name="storms")
         recorded.recording.fail(Fault("sync"), Fault("write", error=DIE, after=True))
@@ -145,7 +145,7 @@ async def test_a_server_that_is_killed_after_a_failed_sync_leaves_nothing_that_a
         assert recorded.cut_power(lambda changes, _: changes in soon, kept) > 10
 
 
-async def test_pages_of_a_checkpoint_that_got_only_so_far_are_not_lost_with_the_sync_that_fails_later(
+async def test_pages_of_a_partial_checkpoint_survive_a_later_failed_sync(
     recorded: Recorded,
 ) -> None:
     token = await recorded.start()
@@ -158,16 +158,16 @@ async def test_pages_of_a_checkpoint_that_got_only_so_far_are_not_lost_with_the_
                 await recorded.send(omar, 16_000)
             syncs, _ = recorded.synced("tidings.db")
             reader.execute("BEGIN")
-            reader.execute("SELECT count(*) FROM entry").fetchone()  # the checkpoint gets no further than this
+            reader.execute("SELECT count(*) FROM entry").fetchone()  # the checkpoint stops here
             while not recorded.synced("tidings.db")[1]:
                 await recorded.send(omar, 16_000)
-            assert recorded.synced("tidings.db")[0] == syncs, "the checkpoint has got all the way"
+            assert recorded.synced("tidings.db")[0] == syncs, "the checkpoint was not stopped"
         recorded.recording.fail(Fault("sync", ".db"))
         while not recorded.recording.failed:
             await recorded.send(omar, 16_000)
-        # The log is brought home again, and then overwritten.
-        now = recorded.synced("tidings.db")[0]
-        while recorded.synced("tidings.db")[0] < now + 3:
+        # The log is checkpointed again, and then overwritten.
+        before = recorded.synced("tidings.db")[0]
+        while recorded.synced("tidings.db")[0] < before + 3:
             for _ in range(20):
                 await recorded.send(omar, 16_000)
     await recorded.server.terminate()

@@ -11,7 +11,7 @@ from tests.db import postgresql
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """As everywhere, but `make test` runs these tests on both databases."""
+    """As in other tests, but `make test` runs these tests on both databases."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 
@@ -42,7 +42,7 @@ async def postgres(postgresql_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database without a table; the SQLite file does not exist yet."""
+    """A database without tables; the SQLite file does not exist yet."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'empty.sqlite3'}"
     else:

@@ -1,4 +1,4 @@
-"""Finding a PostgreSQL server for the tests, or starting one."""
+"""Finds a PostgreSQL server for the tests, or starts one."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ DEFAULTS = (
     "postgresql+asyncpg://postgres@127.0.0.1:5432/postgres",
 )
 
-CANNOT_ASK = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+CONNECTION_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class NoServer(Exception):
-    """Says why there is none."""
+    """No PostgreSQL server is available; the message says why."""
 
 
 @contextmanager
 def server() -> Iterator[str]:
-    """The URL of a database from which others can be made: as configured, of a cluster of our own, or as found.
+    """The URL of a database on the configured server, on a new cluster, or on a running server, in this order.
 
-    A cluster of our own need not reach the disk.
+    The new cluster does not sync to the disk.
     """
     if configured := os.environ.get("TIDINGS_TEST_POSTGRES"):
         try:
             execute(configured, "SELECT 1")
-        except CANNOT_ASK as error:
+        except CONNECTION_ERRORS as error:
             raise NoServer(f"TIDINGS_TEST_POSTGRES does not answer: {error}") from None
         yield configured
         return
@@ -47,13 +47,13 @@ def server() -> Iterator[str]:
         try:
             url = stack.enter_context(_cluster())
         except NoServer as reason:
-            url = _found(reason)
+            url = _running(reason)
         yield url
 
 
-def _found(reason: NoServer) -> str:
+def _running(reason: NoServer) -> str:
     for url in DEFAULTS:
-        with suppress(*CANNOT_ASK):
+        with suppress(*CONNECTION_ERRORS):
             execute(url, "SELECT 1")
             return url
     raise reason
@@ -61,7 +61,7 @@ def _found(reason: NoServer) -> str:
 
 @contextmanager
 def database(server_url: str, options: str = "") -> Iterator[str]:
-    """The URL of a new database, under a random name, dropped afterwards with whoever is still connected."""
+    """The URL of a new database with a random name, which is dropped afterwards, open connections included."""
     name = f"tidings_test_{secrets.token_hex(8)}"
     execute(server_url, f"CREATE DATABASE {name} {options}")
     try:
@@ -71,7 +71,7 @@ def database(server_url: str, options: str = "") -> Iterator[str]:
 
 
 def execute(url: str, *statements: str) -> None:
-    """Run statements one by one, each in its own transaction (CREATE DATABASE insists)."""
+    """Run each statement in its own transaction, as CREATE DATABASE requires."""
 
     async def run() -> None:
         conn = await asyncpg.connect(url.replace("+asyncpg", ""), timeout=30)
@@ -86,15 +86,15 @@ def execute(url: str, *statements: str) -> None:
 
 @contextmanager
 def _cluster() -> Iterator[str]:
-    found = sorted(
+    folders = sorted(
         (path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")),
         key=lambda folder: [int(part) for part in folder.parent.name.split(".") if part.isdigit()],
     )
     on_path = shutil.which("initdb")
-    programs = Path(on_path).parent if on_path else found[-1] if found else None
+    programs = Path(on_path).parent if on_path else folders[-1] if folders else None
     if programs is None:
         raise NoServer("no PostgreSQL answers on 127.0.0.1:5432, and there is no initdb to start one with")
-    # In a folder of its own, as short as can be: the path of a Unix socket has a limit of some 100 bytes.
+    # In a folder with a short name: the path of a Unix socket is limited to about 100 bytes.
     home = Path(tempfile.mkdtemp(prefix="tidings-pg-", dir=folder_in_memory()))
     as_user: list[str] = []
     if os.getuid() == 0:  # initdb refuses root
@@ -110,14 +110,14 @@ def _cluster() -> Iterator[str]:
         log = home / "log"
         with log.open("a") as output:
             command = [*as_user, str(programs / program), *args]
-            done = subprocess.run(command, check=False, cwd=home, stdout=output, stderr=output, timeout=120)
-            if done.returncode:
+            result = subprocess.run(command, check=False, cwd=home, stdout=output, stderr=output, timeout=120)
+            if result.returncode:
                 raise NoServer(f"{program} failed: {log.read_text()[-2000:]}")
 
     data = str(home / "data")
     try:
         run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
-        # The port only names the socket here: nothing listens on TCP, so no other process can be in the way.
+        # The port only names the Unix socket: the server does not listen on TCP, so it cannot conflict with another.
         options = f"-k {home} -c listen_addresses= -c port=5432 -c fsync=off"
         run("pg_ctl", "-D", data, "-w", "-o", options, "start")
         try:

@@ -1,4 +1,4 @@
-"""What `Database` promises on SQLite and on PostgreSQL alike."""
+"""The guarantees of `Database` on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from db.engine import Database, StoreUnavailable
 from tests.db.rows import add_entries, add_room, add_user, count_entries, count_rooms
 
 
-async def test_what_was_written_is_there_after_a_restart(database: Database) -> None:
+async def test_a_write_survives_a_restart(database: Database) -> None:
     await database.write(lambda conn: add_room(conn, 1))
     await database.stop()
     await database.start()
     assert await database.read(count_rooms) == 1
 
 
-async def test_write_returns_what_the_function_returns(database: Database) -> None:
+async def test_write_returns_the_result_of_the_function(database: Database) -> None:
     assert await database.write(count_rooms) == 0
 
 
@@ -33,13 +33,13 @@ async def test_foreign_keys_are_enforced(database: Database) -> None:
     assert await database.read(count_entries) == 0
 
 
-async def test_a_function_that_fails_is_rolled_back_whole(database: Database) -> None:
+async def test_a_failed_function_is_rolled_back_completely(database: Database) -> None:
     def change(conn: Connection) -> None:
         add_room(conn, 1)
         add_room(conn, 2)
-        raise LookupError("of the function's own")
+        raise LookupError("raised by the function")
 
-    with pytest.raises(LookupError, match="of the function's own"):
+    with pytest.raises(LookupError, match="raised by the function"):
         await database.write(change)
     assert await database.read(count_rooms) == 0
     await database.write(lambda conn: add_room(conn, 3))
@@ -60,7 +60,7 @@ async def test_a_repeated_key_is_an_integrity_error_and_the_next_write_works(dat
     assert await database.read(count_rooms) == 2
 
 
-async def test_a_function_goes_on_after_an_error_in_a_savepoint(database: Database) -> None:
+async def test_a_function_can_continue_after_an_error_in_a_savepoint(database: Database) -> None:
     def change(conn: Connection) -> str:
         add_room(conn, 1)
         try:
@@ -79,7 +79,7 @@ async def test_a_function_that_hides_an_error_does_not_commit(database: Database
         add_room(conn, 1)
         with suppress(IntegrityError):
             add_room(conn, 1)
-        # PostgreSQL has given up the transaction by now, and answers COMMIT without an error.
+        # PostgreSQL has aborted the transaction by now, and would answer COMMIT without an error.
 
     with pytest.raises(RuntimeError, match="savepoint"):
         await database.write(change)
@@ -88,7 +88,7 @@ async def test_a_function_that_hides_an_error_does_not_commit(database: Database
     assert await database.read(count_rooms) == 1
 
 
-async def test_a_wrong_statement_is_not_taken_for_an_unavailable_store(database: Database) -> None:
+async def test_an_invalid_statement_is_not_reported_as_unavailable(database: Database) -> None:
     for attempt in (database.write, database.read):
         with pytest.raises(DBAPIError, match="nonsense"):
             await attempt(lambda conn: conn.execute(text("SELECT * FROM nonsense")))
@@ -102,7 +102,7 @@ async def test_cancelling_the_caller_does_not_interrupt_the_commit(database: Dat
     def change(conn: Connection) -> None:
         add_room(conn, 1)
         loop.call_soon_threadsafe(begun.set)
-        if database.is_sqlite:  # in a thread of its own; on PostgreSQL the next statement gives way to the loop
+        if database.is_sqlite:  # in its own thread; on PostgreSQL the next statement yields to the loop
             assert cancelled.wait(10)
         add_room(conn, 2)
 
@@ -112,21 +112,21 @@ async def test_cancelling_the_caller_does_not_interrupt_the_commit(database: Dat
     with pytest.raises(asyncio.CancelledError):
         await caller
     cancelled.set()
-    await database.stop()  # waits for what is being written
+    await database.stop()  # waits for the running transaction
     await database.start()
     assert await database.read(count_rooms) == 2
 
 
-async def test_a_read_sees_one_snapshot_whatever_is_committed_meanwhile(database: Database) -> None:
+async def test_a_read_sees_one_snapshot(database: Database) -> None:
     loop = asyncio.get_running_loop()
 
     def query(conn: Connection) -> tuple[int, int]:
         before = count_rooms(conn)
-        other = database.write(lambda other: add_room(other, 1))
-        if database.is_sqlite:  # in a thread of its own
-            asyncio.run_coroutine_threadsafe(other, loop).result()
+        write = database.write(lambda writer: add_room(writer, 1))
+        if database.is_sqlite:  # in its own thread
+            asyncio.run_coroutine_threadsafe(write, loop).result()
         else:
-            await_only(other)
+            await_only(write)
         return before, count_rooms(conn)
 
     assert await database.read(query) == (0, 0)
@@ -136,11 +136,11 @@ async def test_a_read_sees_one_snapshot_whatever_is_committed_meanwhile(database
 async def test_a_read_cannot_write(database: Database) -> None:
     with pytest.raises(DBAPIError, match=r"read-?only"):
         await database.read(lambda conn: add_room(conn, 1))
-    await database.write(lambda conn: add_room(conn, 2))  # as the next to have that connection
+    await database.write(lambda conn: add_room(conn, 2))  # the next user of that connection
     assert await database.read(count_rooms) == 1
 
 
-async def test_reads_that_are_cancelled_do_not_use_up_the_connections(database: Database) -> None:
+async def test_cancelled_reads_do_not_use_up_the_connections(database: Database) -> None:
     slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT max(i) FROM n"
     loop = asyncio.get_running_loop()
     for _ in range(25):
@@ -179,7 +179,7 @@ async def test_a_probe_leaves_no_trace(database: Database) -> None:
         "postgresql+asyncpg://nobody@127.0.0.1:1/none",
     ],
 )
-async def test_a_start_that_fails_says_unavailable_and_leaves_nothing_open(url: str) -> None:
+async def test_a_failed_start_is_unavailable_and_leaves_no_thread(url: str) -> None:
     threads = set(threading.enumerate())
     database = Database(url.format(not_a_database=__file__))
     with pytest.raises(StoreUnavailable):
@@ -188,6 +188,6 @@ async def test_a_start_that_fails_says_unavailable_and_leaves_nothing_open(url: 
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://localhost/x"])
-def test_a_url_that_cannot_work_is_refused_at_once(url: str) -> None:
+def test_an_unsupported_url_is_refused_immediately(url: str) -> None:
     with pytest.raises(ValueError, match="SQLite"):
         Database(url)

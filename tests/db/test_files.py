@@ -27,7 +27,7 @@ def path(sqlite_url: str) -> Path:
 
 @pytest.fixture
 async def database(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
-    """An open database with three rooms, which looks at its files before each transaction."""
+    """An open database with three rooms that checks its files before each transaction."""
     monkeypatch.setattr(db.sqlite, "FILES_S", 0.0)
     database = Database(sqlite_url)
     await database.start()
@@ -42,23 +42,23 @@ async def add(database: Database, *keys: int) -> None:
 
 
 def rooms_in(path: Path) -> int:
-    """How many rooms another process finds; the file must be sound."""
-    with closing(sqlite3.connect(path)) as other:
-        assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        (count,) = other.execute("SELECT count(*) FROM room").fetchone()
+    """The number of rooms that another connection counts; the file must be intact."""
+    with closing(sqlite3.connect(path)) as reader:
+        assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        (count,) = reader.execute("SELECT count(*) FROM room").fetchone()
         return int(count)
 
 
 def overwrite(path: Path) -> None:
-    """All but the first page."""
+    """Overwrite all pages except the first."""
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * (path.stat().st_size - 4096))
 
 
 def together(query: Callable[[Connection], int]) -> Callable[[Connection], int]:
-    """A read that ends only when all readers are reading."""
-    return lambda conn: (BARRIER.wait(10), query(conn))[1]
+    """A read that waits until all readers are reading."""
+    return lambda conn: (BARRIER.wait(30), query(conn))[1]
 
 
 BARRIER = threading.Barrier(READERS)
@@ -80,8 +80,8 @@ async def test_nothing_is_committed_while_files_are_missing_or_replaced(
     with pytest.raises(StoreUnavailable):
         await database.probe()
     assert await asyncio.gather(*(database.read(together(count_rooms)) for _ in range(READERS))) == [3] * READERS
-    assert os.access(file, os.F_OK) == replaced, "a new file was made in its place"
-    assert caplog.text.count("until the file is back") == 1, "logged once"
+    assert os.access(file, os.F_OK) == replaced, "no new file may replace it"
+    assert caplog.text.count("until the file is back") == 1, "logged only once"
     os.rename(aside, file)
     await add(database, 5)
     assert await database.read(count_rooms) == 4
@@ -89,7 +89,7 @@ async def test_nothing_is_committed_while_files_are_missing_or_replaced(
     assert rooms_in(path) == 4
 
 
-async def test_what_a_log_holds_that_is_gone_is_saved_into_the_database(
+async def test_the_content_of_a_deleted_log_is_saved_into_the_database(
     database: Database, path: Path, tmp_path: Path
 ) -> None:
     os.unlink(f"{path}-wal")
@@ -100,26 +100,26 @@ async def test_what_a_log_holds_that_is_gone_is_saved_into_the_database(
     assert rooms_in(path) == 3
 
 
-@pytest.mark.parametrize("left", [0, 1, 40])
-async def test_a_log_that_was_cut_is_neither_written_to_nor_brought_home(
-    database: Database, path: Path, tmp_path: Path, left: int, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("size", [0, 1, 40])
+async def test_a_truncated_log_is_neither_written_nor_checkpointed(
+    database: Database, path: Path, tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    os.truncate(f"{path}-wal", left)
+    os.truncate(f"{path}-wal", size)
     for key in (4, 5):
         with pytest.raises(StoreUnavailable, match="cut"):
             await add(database, key)
-    assert os.stat(f"{path}-wal").st_size == left
+    assert os.stat(f"{path}-wal").st_size == size
     assert "damaged" in caplog.text
     await database.stop()
-    assert rooms_in(Path(shutil.copy(path, tmp_path / "alone"))) == 0, "what is missing is not written as zeros"
+    assert rooms_in(Path(shutil.copy(path, tmp_path / "alone"))) == 0, "missing pages are not written as zeros"
 
 
-async def test_a_log_that_was_cut_and_then_appended_to_is_not_brought_home(
+async def test_a_log_that_was_truncated_and_appended_to_is_not_checkpointed(
     database: Database, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(db.sqlite, "FILES_S", 1e9)
     os.truncate(f"{path}-wal", 0)
-    await add(database, 4)  # it was looked just before the cut
+    await add(database, 4)  # the files were checked just before the cut
     await database._store.checkpoint()  # type: ignore[union-attr]
     with pytest.raises(StoreUnavailable, match="cut"):
         await add(database, 5)
@@ -127,23 +127,23 @@ async def test_a_log_that_was_cut_and_then_appended_to_is_not_brought_home(
     assert rooms_in(Path(shutil.copy(path, tmp_path / "alone"))) == 0
 
 
-async def test_a_log_that_another_process_has_brought_home_and_emptied_is_gone_on_with(
+async def test_a_log_that_another_process_checkpointed_and_emptied_is_used_further(
     database: Database, path: Path
 ) -> None:
-    with closing(sqlite3.connect(path)) as other:
-        assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+    with closing(sqlite3.connect(path)) as second:
+        assert second.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
         assert os.stat(f"{path}-wal").st_size == 0
         await add(database, 4, 5)
     await database.stop()
     assert rooms_in(path) == 5
 
 
-async def test_damage_that_any_connection_finds_stops_all_writing(
+async def test_damage_found_by_any_connection_stops_all_writes(
     database: Database, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     await database._store.checkpoint()  # type: ignore[union-attr]
     overwrite(path)
-    await add(database, 4)  # the writer has its pages at hand
+    await add(database, 4)  # the writer has its pages in its cache
     with pytest.raises(StoreUnavailable, match="malformed"):
         await database.read(lambda conn: conn.exec_driver_sql("SELECT * FROM entry, user, device").all())
     assert not database.wrote_within(1e9)

@@ -13,7 +13,7 @@ from tests.db.rows import add_room, count_rooms
 
 
 @pytest.mark.parametrize(("durability", "commit"), [("full", "on"), ("normal", "off")])
-async def test_a_commit_waits_for_the_disk_unless_told_otherwise(
+async def test_a_commit_waits_for_the_disk_unless_configured_otherwise(
     postgresql_url: str, durability: Durability, commit: str
 ) -> None:
     database = Database(postgresql_url, durability)
@@ -36,7 +36,7 @@ async def test_a_connection_lost_during_a_write_is_unavailable_and_the_next_writ
     assert await postgres.read(count_rooms) == 1
 
 
-async def test_connections_lost_between_transactions_are_replaced_unseen(
+async def test_connections_lost_between_transactions_are_replaced_silently(
     postgres: Database, postgresql_url: str
 ) -> None:
     await asyncio.gather(*(postgres.write(lambda conn, n=n: add_room(conn, n)) for n in range(1, 6)))
@@ -55,7 +55,7 @@ async def test_connections_lost_between_transactions_are_replaced_unseen(
     ["53100", "40P01", "57P01", "58030", "25006"],
     ids=["disk full", "deadlock", "shutting down", "I/O error", "standby"],
 )
-async def test_a_server_in_trouble_is_unavailable_and_nothing_is_written(postgres: Database, sqlstate: str) -> None:
+async def test_a_write_to_a_failing_server_is_unavailable_and_rolled_back(postgres: Database, sqlstate: str) -> None:
     def change(conn: Connection) -> None:
         add_room(conn, 1)
         conn.execute(text(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{sqlstate}'; END $$"))
@@ -65,7 +65,7 @@ async def test_a_server_in_trouble_is_unavailable_and_nothing_is_written(postgre
     assert await postgres.read(count_rooms) == 0
 
 
-async def test_a_probe_fails_where_nothing_may_be_written(postgres: Database, postgresql_url: str) -> None:
+async def test_a_probe_of_a_read_only_database_fails(postgres: Database, postgresql_url: str) -> None:
     await postgres.probe()
     await postgres.stop()
     name = postgres.url.database
@@ -77,7 +77,7 @@ async def test_a_probe_fails_where_nothing_may_be_written(postgres: Database, po
         await postgres.probe()
 
 
-async def test_a_pooler_that_drops_the_durability_is_noticed(postgresql_url: str) -> None:
+async def test_a_pooler_that_drops_the_durability_setting_is_detected(postgresql_url: str) -> None:
     url = make_url(postgresql_url)
     await asyncio.to_thread(
         postgresql.execute, postgresql_url, f"ALTER DATABASE {url.database} SET synchronous_commit = off"
@@ -90,7 +90,7 @@ async def test_a_pooler_that_drops_the_durability_is_noticed(postgresql_url: str
 
 
 async def forget_durability(url: URL, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
-    """Hand a connection on to the server, without the settings that it began with."""
+    """Forward a connection to the server without the settings of its startup message."""
     folder, port = url.query.get("host"), url.port or url.query.get("port", 5432)
     if folder:
         server_in, server_out = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
@@ -107,7 +107,7 @@ async def forget_durability(url: URL, client_in: asyncio.StreamReader, client_ou
         return await client_in.readexactly(int.from_bytes(length, "big") - 4)
 
     startup = await message()
-    while startup[:2] != b"\x00\x03":  # PostgreSQL's manual, 55.7: first, a client may ask for TLS
+    while startup[:2] != b"\x00\x03":  # PostgreSQL's manual, 55.7: a client may request TLS first
         client_out.write(b"N")
         startup = await message()
     startup = startup.replace(b"synchronous_commit\x00on\x00", b"")

@@ -1,4 +1,4 @@
-"""What the query functions promise on SQLite and on PostgreSQL alike."""
+"""Query functions return the same on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from db.queries import rooms
 from tests.db.rows import add_room
 
 
-async def test_the_heads_of_rooms_are_found_by_key(database: Database) -> None:
+async def test_heads_returns_the_last_seq_of_each_existing_room(database: Database) -> None:
     def fill(conn: Connection) -> None:
         for number in (1, 2, 3):
             add_room(conn, number)

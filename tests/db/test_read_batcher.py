@@ -1,4 +1,4 @@
-"""Batched reads: each sees what was committed before its request, and fails alone."""
+"""Batched reads: each sees everything committed before its request, and fails alone."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from db.read_batcher import MAX_BATCH, ReadBatcher
 from tests.db.rows import add_room, add_user, count_rooms
 
 
-async def test_those_who_ask_at_once_share_a_transaction(database: Database) -> None:
+async def test_concurrent_requests_share_a_transaction(database: Database) -> None:
     sizes: list[int] = []
 
-    def query(_: Connection, asked: Sequence[int]) -> list[int]:
-        sizes.append(len(asked))
-        return [-one for one in asked]
+    def query(_: Connection, requests: Sequence[int]) -> list[int]:
+        sizes.append(len(requests))
+        return [-request for request in requests]
 
     batcher = ReadBatcher(database, query)
     count = 2 * MAX_BATCH + 1
@@ -32,7 +32,7 @@ async def test_those_who_ask_at_once_share_a_transaction(database: Database) -> 
     assert await batcher.read(7) == -7
 
 
-async def test_requests_shortly_after_one_another_share_a_transaction(
+async def test_requests_in_quick_succession_share_a_transaction(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
@@ -43,56 +43,56 @@ async def test_requests_shortly_after_one_another_share_a_transaction(
         waits.append(seconds)
         await over.wait()
 
-    def query(_: Connection, asked: Sequence[int]) -> Sequence[int]:
-        sizes.append(len(asked))
-        return asked
+    def query(_: Connection, requests: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(requests))
+        return requests
 
     batcher = ReadBatcher(database, query, gather_s=60)
     monkeypatch.setattr("db.read_batcher.asyncio.sleep", sleep)
-    assert await batcher.read(0) == 0, "who is alone does not wait"
-    later = []
+    assert await batcher.read(0) == 0, "a lone request does not wait"
+    tasks = []
     for n in range(1, 4):
-        later.append(asyncio.create_task(batcher.read(n)))
-        await database.read(count_rooms)  # as long as one of its own would have taken
+        tasks.append(asyncio.create_task(batcher.read(n)))
+        await database.read(count_rooms)  # as long as a separate read would have taken
     over.set()
-    assert await asyncio.gather(*later) == [1, 2, 3]
+    assert await asyncio.gather(*tasks) == [1, 2, 3]
     assert [0 < wait <= 60 for wait in waits] == [True]
     assert sizes == [1, 3]
 
 
 async def test_a_read_sees_everything_committed_before_its_request(sqlite: Database) -> None:
-    begun, go_on = threading.Event(), threading.Event()
+    begun, released = threading.Event(), threading.Event()
 
-    def query(conn: Connection, asked: Sequence[str]) -> list[int]:
-        found = count_rooms(conn)
-        if "first" in asked:
+    def query(conn: Connection, requests: Sequence[str]) -> list[int]:
+        count = count_rooms(conn)
+        if "first" in requests:
             begun.set()
-            assert go_on.wait(10)
-        return [found] * len(asked)
+            assert released.wait(30)
+        return [count] * len(requests)
 
     batcher = ReadBatcher(sqlite, query)
     first = asyncio.create_task(batcher.read("first"))
     try:
-        assert await asyncio.to_thread(begun.wait, 10)
+        assert await asyncio.to_thread(begun.wait, 30)
         await sqlite.write(lambda conn: add_room(conn, 1))
         second = asyncio.create_task(batcher.read("second"))
         await asyncio.sleep(0)
     finally:
-        go_on.set()
+        released.set()
     assert (await first, await second) == (0, 1)
 
 
-async def test_a_bad_one_fails_alone_and_one_that_is_given_up_holds_up_nobody(database: Database) -> None:
-    def query(_: Connection, asked: Sequence[int]) -> list[int]:
-        return [10 // one for one in asked]
+async def test_a_failing_or_cancelled_request_does_not_affect_the_others(database: Database) -> None:
+    def query(_: Connection, requests: Sequence[int]) -> list[int]:
+        return [10 // request for request in requests]
 
     batcher = ReadBatcher(database, query)
-    good, bad, given_up, other = (asyncio.create_task(batcher.read(n)) for n in (1, 0, 2, 5))
+    first, failing, cancelled, last = (asyncio.create_task(batcher.read(n)) for n in (1, 0, 2, 5))
     await asyncio.sleep(0)
-    given_up.cancel()
-    assert (await good, await other) == (10, 2)
+    cancelled.cancel()
+    assert (await first, await last) == (10, 2)
     with pytest.raises(ZeroDivisionError):
-        await bad
+        await failing
 
 
 async def test_rooms_cursors_and_sessions_of_many_devices_are_queried_together(database: Database) -> None:
@@ -116,8 +116,8 @@ async def test_rooms_cursors_and_sessions_of_many_devices_are_queried_together(d
             conn.execute(insert(models.cursors).values(device_id=device, room_id=room, seq=7))
 
     await database.write(fill)
-    asked = [("s1", "d1"), ("none", "d1"), ("s3", "d1"), ("s2", "d2")]
-    first, nobody, third, second = await database.read(lambda conn: users.arrivals(conn, asked))
+    requests = [("s1", "d1"), ("none", "d1"), ("s3", "d1"), ("s2", "d2")]
+    first, nobody, third, second = await database.read(lambda conn: users.arrivals(conn, requests))
     assert nobody is None
     assert first is not None
     assert (first.session.username, first.session.disabled, first.device) == ("ana", False, DeviceRow(1, None))
@@ -128,14 +128,14 @@ async def test_rooms_cursors_and_sessions_of_many_devices_are_queried_together(d
     assert await database.read(lambda conn: users.still_good(conn, [1, 2, 3, 4])) == {1}
     assert await database.read(lambda conn: users.still_good(conn, [])) == set()
 
-    own, other, third_device, nothing = await database.read(
+    first_device, second_device, third_device, unknown = await database.read(
         lambda conn: progress.standpoints(conn, [(1, 1), (1, 2), (2, 3), (9, 9)])
     )
-    assert [(room.room.key, room.joined_seq, room.cursor) for room in own.mine] == [(1, 4, None), (2, 4, 7)]
-    assert own.gone == [(3, "r3")]
-    assert [(room.room.key, room.cursor) for room in other.mine] == [(1, None), (2, None)]
-    assert other.gone == []
+    assert [(room.room.key, room.joined_seq, room.cursor) for room in first_device.mine] == [(1, 4, None), (2, 4, 7)]
+    assert first_device.gone == [(3, "r3")]
+    assert [(room.room.key, room.cursor) for room in second_device.mine] == [(1, None), (2, None)]
+    assert second_device.gone == []
     assert [(room.room.key, room.cursor) for room in third_device.mine] == [(1, 7)]
-    assert nothing == ([], [])
-    assert own.mine[0].room == RoomRow(1, "r1", "group", True, None, None, None, 1, 0, 0, 0, 0, 0)
-    assert own.mine[0].room.is_private is True
+    assert unknown == ([], [])
+    assert first_device.mine[0].room == RoomRow(1, "r1", "group", True, None, None, None, 1, 0, 0, 0, 0, 0)
+    assert first_device.mine[0].room.is_private is True

@@ -31,7 +31,7 @@ OF_FTS5 = {"search_words_config", "search_words_idx"}
 
 
 async def run(url: str, function: Callable[[Connection], T]) -> T:
-    """In a transaction of a connection without any settings of ours."""
+    """Run a function in a transaction, on a connection without the settings of `Database`."""
     engine = create_async_engine(url.replace("sqlite:", "sqlite+aiosqlite:"), poolclass=NullPool)
     try:
         async with engine.begin() as conn:
@@ -41,14 +41,14 @@ async def run(url: str, function: Callable[[Connection], T]) -> T:
 
 
 def catalogue(conn: Connection) -> Any:
-    """All that the database says of its tables, but for Alembic's own."""
+    """The database's own description of its tables, without Alembic's."""
     if conn.dialect.name == "sqlite":
         rows = conn.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
-        # Columns and constraints in any order: the models and the migrations name them in different ones. A column
-        # that was added later is on the line of what was last before; a table that was copied is quoted.
+        # The order of columns and constraints differs, so it is ignored. A column that was added later shares a line
+        # with the column before it; the name of a copied table is quoted.
         line = re.compile(r",? ?\n\t?|, (?=[a-z_]+ [A-Z])")
-        found = {name: sorted(line.split(sql.strip().replace('"', ""))) for name, sql in rows}
-        return {name: parts for name, parts in found.items() if name != "alembic_version"}
+        tables = {name: sorted(line.split(sql.strip().replace('"', ""))) for name, sql in rows}
+        return {name: parts for name, parts in tables.items() if name != "alembic_version"}
     queries = (
         "SELECT table_name, column_name, data_type, character_maximum_length, is_nullable, column_default"
         " FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'",
@@ -59,7 +59,7 @@ def catalogue(conn: Connection) -> Any:
     return [sorted(str(tuple(row)) for row in conn.execute(text(query))) for query in queries]
 
 
-async def test_migrations_from_empty_make_exactly_what_the_models_declare(empty_url: str) -> None:
+async def test_the_migrations_create_exactly_the_schema_of_the_models(empty_url: str) -> None:
     await run(empty_url, metadata.create_all)
     declared = await run(empty_url, catalogue)
     await run(empty_url, metadata.drop_all)
@@ -70,7 +70,7 @@ async def test_migrations_from_empty_make_exactly_what_the_models_declare(empty_
     assert await run(empty_url, lambda c: compare_metadata(MigrationContext.configure(c, opts=only), metadata)) == []
 
 
-async def test_sqlite_keeps_the_rows_of_a_log_in_its_primary_key(sqlite_url: str) -> None:
+async def test_sqlite_stores_the_entries_of_a_log_in_its_primary_key(sqlite_url: str) -> None:
     def tables(conn: Connection) -> set[str]:
         rows = conn.execute(text("SELECT name FROM pragma_table_list WHERE wr AND schema = 'main'"))
         return set(rows.scalars())
@@ -78,18 +78,18 @@ async def test_sqlite_keeps_the_rows_of_a_log_in_its_primary_key(sqlite_url: str
     assert await run(sqlite_url, tables) == WITHOUT_ROWID | OF_FTS5
 
 
-async def test_only_entries_with_a_client_id_are_in_its_index(database_url: str) -> None:
-    def index(conn: Connection) -> Any:
-        (found,) = [i for i in inspect(conn).get_indexes("entry") if i["name"] == "uq_entry_client_id"]
-        where = found["dialect_options"][f"{conn.dialect.name}_where"]
-        return found["unique"], found["column_names"], str(where).strip("()")
+async def test_the_index_of_client_ids_has_only_entries_with_one(database_url: str) -> None:
+    def described(conn: Connection) -> Any:
+        (index,) = [i for i in inspect(conn).get_indexes("entry") if i["name"] == "uq_entry_client_id"]
+        where = index["dialect_options"][f"{conn.dialect.name}_where"]
+        return index["unique"], index["column_names"], str(where).strip("()")
 
     expected = (True, ["room_id", "sender_id", "client_id"], "client_id IS NOT NULL")
-    got = await run(database_url, index)
-    assert (bool(got[0]), *got[1:]) == expected
+    unique, *rest = await run(database_url, described)
+    assert (bool(unique), *rest) == expected
 
 
-async def test_concurrent_migrations_all_succeed_and_one_of_them_migrates(empty_url: str) -> None:
+async def test_only_one_of_several_concurrent_migrations_migrates(empty_url: str) -> None:
     code = (
         "import sys; from db.schema import migrate\n"
         "print('ready', flush=True); sys.stdin.readline(); print(migrate(sys.argv[1]))"
@@ -109,22 +109,22 @@ async def test_concurrent_migrations_all_succeed_and_one_of_them_migrates(empty_
     assert await asyncio.to_thread(pending, empty_url) == []
 
 
-async def test_migrating_waits_for_a_writer_of_a_file_that_is_not_in_wal_mode_yet(tmp_path: Path) -> None:
+async def test_a_migration_waits_for_a_writer_of_a_file_without_wal_mode(tmp_path: Path) -> None:
     path = tmp_path / "tidings.sqlite3"
-    with sqlite3.connect(path, check_same_thread=False, isolation_level=None) as other:
-        other.executescript("CREATE TABLE x (y); BEGIN IMMEDIATE;")
-        asyncio.get_running_loop().call_later(0.2, other.rollback)  # SQLite itself refuses at once
+    with sqlite3.connect(path, check_same_thread=False, isolation_level=None) as writer:
+        writer.executescript("CREATE TABLE x (y); BEGIN IMMEDIATE;")
+        asyncio.get_running_loop().call_later(0.2, writer.rollback)  # SQLite itself would refuse immediately
         assert await asyncio.to_thread(migrate, f"sqlite:///{path}") == REVISIONS
-    other.close()
+    writer.close()
 
 
-async def test_two_databases_can_be_migrated_at_once_in_one_process(tmp_path: Path) -> None:
+async def test_databases_can_be_migrated_concurrently_in_one_process(tmp_path: Path) -> None:
     urls = [f"sqlite:///{tmp_path / str(number)}" for number in range(8)]
     assert await asyncio.gather(*(asyncio.to_thread(migrate, url) for url in urls)) == [REVISIONS] * 8
     assert len({str(await run(url, catalogue)) for url in urls}) == 1
 
 
-def test_pending_lists_the_revisions_that_migrate_applies_and_changes_nothing(empty_url: str, tmp_path: Path) -> None:
+def test_pending_lists_the_revisions_that_migrate_applies(empty_url: str, tmp_path: Path) -> None:
     expected = pending(empty_url)
     assert expected == REVISIONS
     assert list(tmp_path.iterdir()) == []
@@ -133,7 +133,7 @@ def test_pending_lists_the_revisions_that_migrate_applies_and_changes_nothing(em
     assert migrate(empty_url) == []
 
 
-async def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_url: str) -> None:
+async def test_a_failed_migration_leaves_the_database_unchanged(empty_url: str) -> None:
     await run(empty_url, lambda conn: conn.execute(text("CREATE TABLE entry (strange INTEGER)")))
     before = await run(empty_url, catalogue)
     with pytest.raises(Exception, match="already exists"):
@@ -142,18 +142,18 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(empty_url: s
     assert await asyncio.to_thread(pending, empty_url) == REVISIONS
 
 
-async def test_a_database_of_a_newer_version_is_left_alone(database_url: str) -> None:
+async def test_a_database_of_a_newer_version_is_refused(database_url: str) -> None:
     await run(database_url, lambda conn: conn.execute(text("UPDATE alembic_version SET version_num = '9999'")))
     for function in (migrate, pending):
         with pytest.raises(SchemaUnknown, match="9999"):
             await asyncio.to_thread(function, database_url)
 
 
-async def test_migrating_leaves_sqlite_in_wal_mode(sqlite_url: str) -> None:
+async def test_a_migration_leaves_sqlite_in_wal_mode(sqlite_url: str) -> None:
     assert await run(sqlite_url, lambda conn: conn.execute(text("PRAGMA journal_mode")).scalar()) == "wal"
 
 
 @pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all", "postgresql+asyncpg://nobody@127.0.0.1:1/none"])
-async def test_a_database_out_of_reach_is_said_to_be_unavailable(url: str) -> None:
+async def test_migrating_an_unreachable_database_is_unavailable(url: str) -> None:
     with pytest.raises(StoreUnavailable):
         await asyncio.to_thread(migrate, url)

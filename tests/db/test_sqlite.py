@@ -36,7 +36,7 @@ def pragmas(names: dict[str, Any]) -> Callable[[Connection], dict[str, Any]]:
     return lambda conn: {name: conn.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names}
 
 
-async def test_the_writer_syncs_each_commit_checks_references_and_checkpoints(sqlite: Database) -> None:
+async def test_the_writer_syncs_each_commit_and_enforces_foreign_keys(sqlite: Database) -> None:
     assert await sqlite.write(pragmas(WRITER)) == WRITER
 
 
@@ -46,7 +46,7 @@ async def test_no_reader_can_write_or_checkpoint(sqlite: Database) -> None:
 
     def query(conn: Connection) -> dict[str, Any]:
         pids.add(id(conn.connection.dbapi_connection))
-        together.wait(10)
+        together.wait(30)
         return pragmas(READER)(conn)
 
     assert await asyncio.gather(*(sqlite.read(query) for _ in range(READERS))) == [READER] * READERS
@@ -60,27 +60,27 @@ async def test_normal_durability_does_not_sync_each_commit(sqlite_url: str) -> N
     await database.stop()
 
 
-async def test_every_commit_waits_for_the_disk_for_behind_one_that_does_not_nothing_is_durable(
+async def test_every_commit_waits_for_the_disk_even_a_lazy_one(
     sqlite: Database,
 ) -> None:
     level = {"synchronous": 0}
-    for how in ({"lazy": True}, {}, {"brief": True}):
-        assert await sqlite.write(pragmas(level), **how) == {"synchronous": 2}
+    for options in ({"lazy": True}, {}, {"brief": True}):
+        assert await sqlite.write(pragmas(level), **options) == {"synchronous": 2}
 
 
 def _size(file: Path) -> int:
     return file.stat().st_size
 
 
-async def test_the_log_is_brought_home_as_it_grows_and_does_not_grow_for_ever(
+async def test_the_log_is_checkpointed_as_it_grows_and_then_reused(
     sqlite: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("db.sqlite.CHECKPOINT_FRAMES", 20)
     log = Path(f"{sqlite.url.database}-wal")
     for n in range(300):
         await sqlite.write(lambda conn, n=n: add_room(conn, n + 1), brief=n % 2 == 0)  # type: ignore[misc]
-    assert _size(log) < 150 * 4096, "300 commits, and each writes several pages"
-    # Somebody who reads what there was holds up the checkpoint, but not those who write.
+    assert _size(log) < 150 * 4096, "300 commits write several pages each"
+    # A reader of an older snapshot delays the checkpoint, but not the writers.
     with closing(sqlite3.connect(sqlite.url.database or "", isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM room").fetchone()
@@ -90,11 +90,11 @@ async def test_the_log_is_brought_home_as_it_grows_and_does_not_grow_for_ever(
     before = _size(log)
     for n in range(400, 500):
         await sqlite.write(lambda conn, n=n: add_room(conn, n + 1))  # type: ignore[misc]
-    assert _size(log) == before, "it is written from its beginning again"
+    assert _size(log) == before, "the log is overwritten from its beginning"
     assert await sqlite.read(count_rooms) == 500
 
 
-async def test_a_second_process_never_checkpoints(sqlite_url: str) -> None:
+async def test_a_database_without_checkpoints_never_checkpoints_by_itself(sqlite_url: str) -> None:
     database = Database(sqlite_url, checkpoints=False)
     await database.start()
     assert await database.write(pragmas(WRITER)) == WRITER
@@ -102,13 +102,13 @@ async def test_a_second_process_never_checkpoints(sqlite_url: str) -> None:
 
 
 async def test_a_file_that_cannot_have_wal_mode_is_refused(sqlite_url: str) -> None:
-    # This way of locking has no shared memory: SQLite stays in another mode, without an error.
+    # This locking has no shared memory, so SQLite stays in another mode without an error.
     path = sqlite_url.removeprefix("sqlite:///") + ".other"
     with pytest.raises(StoreUnavailable, match="journal_mode"):
         await Database(f"sqlite:///file:{path}?vfs=unix-dotfile&uri=true").start()
 
 
-async def test_a_transaction_that_reads_first_can_write_although_others_want_to(sqlite: Database) -> None:
+async def test_a_transaction_that_reads_first_can_still_write(sqlite: Database) -> None:
     code = (
         "import sqlite3, sys\n"
         "conn = sqlite3.connect(sys.argv[1], timeout=0)\n"
@@ -118,10 +118,10 @@ async def test_a_transaction_that_reads_first_can_write_although_others_want_to(
 
     def change(conn: Connection) -> int:
         before = count_rooms(conn)
-        # With a plain BEGIN the other process would commit here, and the next line fail with SQLITE_BUSY_SNAPSHOT.
-        other = subprocess.run(command, capture_output=True, check=False)
+        # After a plain BEGIN, this process would commit, and the next line would fail with SQLITE_BUSY_SNAPSHOT.
+        second = subprocess.run(command, capture_output=True, check=False)
         add_room(conn, before + 1)
-        return other.returncode
+        return second.returncode
 
     assert await sqlite.write(change) != 0
     assert await sqlite.read(count_rooms) == 1
@@ -135,7 +135,7 @@ async def test_a_log_is_read_by_its_primary_key(sqlite: Database) -> None:
 
 
 class Disk:
-    """A clock, and transactions that take so long by it."""
+    """A clock, and transactions of a given duration on it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -143,12 +143,12 @@ class Disk:
     def __call__(self) -> float:
         return self.now
 
-    def change(self, took: float) -> Callable[[Connection], int]:
-        """Returns the thread that it ran in."""
+    def change(self, seconds: float) -> Callable[[Connection], int]:
+        """A transaction of that duration; it returns the id of its thread."""
 
         def change(conn: Connection) -> int:
             add_room(conn, 1000 + count_rooms(conn))
-            self.now += took
+            self.now += seconds
             return threading.get_ident()
 
         return change
@@ -156,7 +156,7 @@ class Disk:
 
 @pytest.fixture
 async def timed(sqlite_url: str) -> AsyncIterator[tuple[Database, Disk]]:
-    """A database that has found its disk to be quick."""
+    """A database that has measured a quick disk."""
     disk = Disk()
     database = Database(sqlite_url, clock=disk)
     await database.start()
@@ -168,24 +168,24 @@ async def timed(sqlite_url: str) -> AsyncIterator[tuple[Database, Disk]]:
 
 async def test_a_brief_write_on_a_quick_disk_needs_no_other_thread(timed: tuple[Database, Disk]) -> None:
     database, disk = timed
-    loops = threading.get_ident()
-    assert await database.write(disk.change(QUICK_S), brief=True) == loops
-    assert await database.write(disk.change(0.0)) != loops
+    loop_thread = threading.get_ident()
+    assert await database.write(disk.change(QUICK_S), brief=True) == loop_thread
+    assert await database.write(disk.change(0.0)) != loop_thread
     assert await database.read(count_rooms) == RECENT + 2
 
 
-async def test_one_slow_commit_keeps_the_next_ones_out_of_the_event_loop(timed: tuple[Database, Disk]) -> None:
+async def test_after_a_slow_commit_brief_writes_run_in_the_thread(timed: tuple[Database, Disk]) -> None:
     database, disk = timed
-    loops = threading.get_ident()
-    assert await database.write(disk.change(0.05), brief=True) == loops
-    for took in [0.05] * RECENT + [0.0] * RECENT:  # a disk that stays slow holds nobody up again
-        assert await database.write(disk.change(took), brief=True) != loops
+    loop_thread = threading.get_ident()
+    assert await database.write(disk.change(0.05), brief=True) == loop_thread
+    for seconds in [0.05] * RECENT + [0.0] * RECENT:  # the disk stays slow for a while
+        assert await database.write(disk.change(seconds), brief=True) != loop_thread
     for _ in range(4 * RECENT):
         await database.write(disk.change(0.0))
-    assert await database.write(disk.change(0.0), brief=True) == loops
+    assert await database.write(disk.change(0.0), brief=True) == loop_thread
 
 
-async def test_a_disk_that_was_never_seen_is_not_tried_in_the_event_loop(sqlite_url: str) -> None:
+async def test_a_brief_write_on_an_unmeasured_disk_runs_in_the_thread(sqlite_url: str) -> None:
     disk = Disk()
     database = Database(sqlite_url, clock=disk)
     await database.start()
@@ -195,40 +195,40 @@ async def test_a_disk_that_was_never_seen_is_not_tried_in_the_event_loop(sqlite_
 
 async def test_a_brief_write_waits_for_another_process_in_the_thread(timed: tuple[Database, Disk]) -> None:
     database, disk = timed
-    other = sqlite3.connect(database.url.database or "", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
+    writer = sqlite3.connect(database.url.database or "", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
     waiting = asyncio.create_task(database.write(disk.change(0.0), brief=True))
-    assert await database.read(count_rooms) == RECENT  # the event loop has time for this
+    assert await database.read(count_rooms) == RECENT  # the event loop is free
     assert not waiting.done()
-    other.execute("COMMIT")
-    other.close()
+    writer.execute("COMMIT")
+    writer.close()
     assert await waiting != threading.get_ident()
     assert await database.write(pragmas(WRITER)) == WRITER
 
 
-async def test_a_brief_write_waits_for_the_one_under_way(timed: tuple[Database, Disk]) -> None:
+async def test_a_brief_write_waits_for_the_running_write(timed: tuple[Database, Disk]) -> None:
     database, disk = timed
-    brief_asked = threading.Event()
+    brief_requested = threading.Event()
 
     def change(conn: Connection) -> None:
-        assert brief_asked.wait(10)
+        assert brief_requested.wait(30)
         add_room(conn, 100)
 
     first = asyncio.create_task(database.write(change))
     second = asyncio.create_task(database.write(lambda conn: (count_rooms(conn), disk.change(0.0)), brief=True))
-    asyncio.get_running_loop().call_soon(brief_asked.set)
+    asyncio.get_running_loop().call_soon(brief_requested.set)
     assert (await second)[0] == RECENT + 1
     await first
 
 
-async def test_a_brief_write_fails_as_any_other_and_leaves_nothing_half_written(timed: tuple[Database, Disk]) -> None:
+async def test_a_failed_brief_write_is_rolled_back(timed: tuple[Database, Disk]) -> None:
     database, disk = timed
     await database.write(lambda conn: (add_user(conn), add_room(conn, 1)))
     with pytest.raises(IntegrityError):
         await database.write(lambda conn: (add_room(conn, 2), add_room(conn, 1)), brief=True)
     with pytest.raises(StoreUnavailable, match="full"):
         await database.write(fill, brief=True)
-    assert await database.write(disk.change(0.0), brief=True) != threading.get_ident()  # after a probe
+    assert await database.write(disk.change(0.0), brief=True) != threading.get_ident()  # in the thread, after a probe
     assert await database.read(count_rooms) == RECENT + 2
     assert await database.read(count_entries) == 0
     assert await database.write(pragmas(WRITER)) == WRITER
@@ -250,7 +250,7 @@ async def test_a_function_that_hides_an_error_of_the_driver_is_rolled_back(
     assert await database.read(count_rooms) == RECENT
 
 
-async def test_a_function_that_hides_a_full_disk_from_the_driver_cannot_write_half(sqlite: Database) -> None:
+async def test_a_function_that_hides_the_drivers_full_disk_error_is_rolled_back(sqlite: Database) -> None:
     def change(conn: Connection) -> None:
         add_room(conn, 1)
         pages = conn.exec_driver_sql("PRAGMA page_count").scalar_one()
@@ -266,14 +266,14 @@ async def test_a_function_that_hides_a_full_disk_from_the_driver_cannot_write_ha
 
 
 def fill(conn: Connection) -> None:
-    """Write until the disk is full: the connection may have two pages more than there are now."""
+    """Write until the disk is full: the connection may add two pages."""
     pages = conn.exec_driver_sql("PRAGMA page_count").scalar_one()
     conn.exec_driver_sql(f"PRAGMA max_page_count={pages + 2}")
     add_room(conn, 2)
     add_entries(conn, 50, "x" * 1000)
 
 
-async def test_a_full_disk_is_unavailable_and_leaves_nothing_half_written(sqlite: Database) -> None:
+async def test_a_write_on_a_full_disk_is_unavailable_and_rolled_back(sqlite: Database) -> None:
     await sqlite.write(lambda conn: (add_user(conn), add_room(conn, 1)))
     with pytest.raises(StoreUnavailable, match="full"):
         await sqlite.write(fill)
@@ -286,7 +286,7 @@ async def test_a_full_disk_is_unavailable_and_leaves_nothing_half_written(sqlite
 
 
 @pytest.mark.parametrize("savepoint", [False, True])
-async def test_a_function_that_hides_a_full_disk_cannot_write_half(sqlite: Database, savepoint: bool) -> None:
+async def test_a_function_that_hides_a_full_disk_error_is_rolled_back(sqlite: Database, savepoint: bool) -> None:
     await sqlite.write(lambda conn: (add_user(conn), add_room(conn, 1)))
 
     def change(conn: Connection) -> None:
@@ -297,7 +297,7 @@ async def test_a_function_that_hides_a_full_disk_cannot_write_half(sqlite: Datab
             else:
                 fill(conn)
         except OperationalError:
-            add_room(conn, 3)  # SQLite has rolled back by itself, and would commit this by itself
+            add_room(conn, 3)  # SQLite has rolled back, and would commit this write alone
 
     with pytest.raises(StoreUnavailable):
         await sqlite.write(change)
@@ -305,7 +305,7 @@ async def test_a_function_that_hides_a_full_disk_cannot_write_half(sqlite: Datab
 
 
 async def test_nothing_is_written_after_a_failure_until_a_probe_succeeds(sqlite_url: str) -> None:
-    # In a process of its own, which may write to no file for a while.
+    # In its own process, which for a while must not write to any file.
     command = [sys.executable, "-W", "error", "-m", "tests.db.test_sqlite", sqlite_url]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     output, _ = await process.communicate()
@@ -317,17 +317,17 @@ async def fail_and_recover(url: str) -> None:
     await database.start()
     await database.write(lambda conn: (add_user(conn), add_room(conn, 1)))
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ran = []
+    executed = []
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     with pytest.raises(StoreUnavailable):
         await database.write(lambda conn: (add_room(conn, 2), add_entries(conn, 50, "x" * 1000)))
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
-            await database.write(lambda conn: ran.append("refused before it ran"))
+            await database.write(lambda conn: executed.append("must be refused before"))
         with pytest.raises(StoreUnavailable):
             await database.probe()
-    assert ran == []
+    assert executed == []
     assert await database.read(count_rooms) == 1
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))

@@ -1,4 +1,4 @@
-"""Usernames and topics of a database from before usernames kept their spelling."""
+"""Usernames and topics of a database from before usernames kept their spelling still work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.client import connected
 from tests.support.node import NO_TLS, PASSWORD, running_node
 
 MIXED = "\u0430dmin"
-"""With a Cyrillic letter."""
+"""The first letter is Cyrillic."""
 TOPICS = ("general", "general\ufe00", "notes\u180b", "\u2800", "\u3164")
 
 
@@ -29,7 +29,7 @@ def _to(url: str, revision: str) -> None:
 
 
 def _fill(password_hash: str) -> Callable[[Connection], None]:
-    """Users and topics as 0003 has them."""
+    """Insert users and topics in the schema of revision 0003."""
 
     def fill(conn: Connection) -> None:
         def add(table: str, **row: object) -> None:
@@ -45,8 +45,8 @@ def _fill(password_hash: str) -> Callable[[Connection], None]:
             zeros = dict.fromkeys(("first_messages", "last_seq", "messages", "last_message_seq"), 0)
             about = {"room_id": f"{number:024x}", "kind": "topic", "is_private": False, "topic_name": name}
             add("room", id=number, **about, name_key=name, first_seq=1, members=1, created_at=1, **zeros)
-            standing = {"role": "owner", "joined_at": 1, "joined_seq": 0, "blocked": False}
-            add("member", room_id=number, user_id=1, **standing)
+            membership = {"role": "owner", "joined_at": 1, "joined_seq": 0, "blocked": False}
+            add("member", room_id=number, user_id=1, **membership)
         if conn.dialect.name == "postgresql":
             for table, last in (("user", 4), ("room", len(TOPICS))):
                 conn.execute(text(f"SELECT setval(pg_get_serial_sequence('\"{table}\"', 'id'), {last})"))
@@ -54,7 +54,7 @@ def _fill(password_hash: str) -> Callable[[Connection], None]:
     return fill
 
 
-async def test_users_and_topics_from_before_are_still_found_by_their_names(empty_url: str, tmp_path: Path) -> None:
+async def test_users_and_topics_of_an_older_database_keep_their_names(empty_url: str, tmp_path: Path) -> None:
     await asyncio.to_thread(_to, empty_url, "0003")
     password_hash = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
     await run(empty_url, _fill(password_hash))

@@ -1,4 +1,4 @@
-"""What is used of SQLAlchemy beyond its documented interface, by `db/connections.py`, is still there."""
+"""The undocumented parts of SQLAlchemy that `db/connections.py` uses still exist."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from db.models import rooms
     [(sqlite_dialect, ("?", "?")), (asyncpg.dialect, ("$1", "$2"))],
     ids=["sqlite", "postgresql"],
 )
-def test_a_compiled_statement_names_its_parameters_in_their_order(
-    dialect: Any, placeholders: tuple[str, str]
-) -> None:
+def test_a_compiled_statement_names_its_parameters_in_order(dialect: Any, placeholders: tuple[str, str]) -> None:
     statement = select(rooms.c.id).where(rooms.c.last_seq > bindparam("seq"), rooms.c.kind == "topic")
     compiled = statement.compile(dialect=dialect())
     assert isinstance(compiled, SQLCompiler)

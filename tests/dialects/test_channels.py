@@ -364,7 +364,7 @@ async def test_in_proxy_mode_the_upstream_answers(proxy: RunningNode, upstream: 
     async with opened(await link(proxy.url, token, "echo_ws")) as ana:
         assert await ana.echo("hello") == "HELLO"
         assert await ana.echo("привет") == "ПРИВЕТ"
-        assert upstream.heard == ["hello", "привет"]
+        assert upstream.received == ["hello", "привет"]
         assert await history(proxy.url, token) == [
             ("sent", "hello"),
             ("received", "HELLO"),

@@ -1,4 +1,4 @@
-"""docs/add-an-action.md walks through code that is there."""
+"""The code that docs/add-an-action.md shows exists in the named files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from docs.generate import ROOT
 PAGE = (ROOT / "docs/add-an-action.md").read_text("utf-8")
 
 
-def test_every_piece_of_code_stands_in_the_file_that_is_named_before_it() -> None:
+def test_every_code_block_is_in_the_file_named_before_it() -> None:
     checked = 0
     for block in re.finditer(r"^```(?:python|text|ts)\n(.*?)^```$", PAGE, re.M | re.S):
         before = PAGE[: block.start()]
@@ -21,6 +21,6 @@ def test_every_piece_of_code_stands_in_the_file_that_is_named_before_it() -> Non
     assert checked > 10
 
 
-def test_every_file_that_is_named_is_there() -> None:
+def test_every_file_that_the_guide_names_exists() -> None:
     for path in re.findall(r"`((?:server|tests|db|client_demo|web)/[A-Za-z_/]*(?:\.py|\.tsx?)?)`", PAGE):
         assert (ROOT / path).exists(), path

@@ -26,15 +26,16 @@ NOTICIAS, SECRETO, ABIERTO = {"topic_name": "noticias"}, {"topic_name": "secreto
 NOBODY, MYSELF, OMAR = {"username": "nobody"}, {"username": "diego"}, {"username": "omar"}
 LONG = "x" * (MAX_CONTENT + 1)
 DIRECT, SECRET, FULL = "<direct>", "<secreto>", "<full>"
-SAID, OWN, GONE, UNSEEN = "<said>", "<own>", "<gone>", "<unseen>"
-CRAMMED, HEARD, UNHEARD, TOLD = "<crammed>", "<heard>", "<unheard>", "<told>"
+OF_OMAR, OWN, DELETED, UNSEEN = "<of omar>", "<own>", "<deleted>", "<unseen>"
+FULL_OF_EMOJIS, BEFORE_MUTE, OWN_BEFORE_MUTE, TO_SATOSHI = "<emojis>", "<before>", "<own before>", "<to satoshi>"
 INTO_CORRO, INTO_VEDADO, INTO_FULL = "<into corro>", "<into vedado>", "<into full>"
-"""To be replaced by the ids of rooms and messages and the codes of links: see `_furnish`."""
+"""Placeholders of room ids, message ids and link codes, which `_set_up` creates."""
 Refusals = dict[ErrorCode, list[dict[str, Any]]]
 
-# Asked by diego. He owns `abierto` (public) and `corro` (private), is a member of omar's `sala` (public), muted in
-# omar's `callada` and banned from omar's `vedado` and `prohibido` (public); omar's `noticias` and `secreto` he is not
-# in. Omar and he have a conversation; satoshi has blocked him, also in theirs, and is banned from `corro`.
+# All requests are diego's. He owns `abierto` (public) and `corro` (private). Of omar's topics, he is a member of
+# `sala` (public), muted in `callada`, banned from `vedado` (private) and `prohibido` (public), and no member of
+# `noticias` and `secreto`. He has a conversation with omar, and one with satoshi, who has blocked him and is banned
+# from `corro`.
 _OF_A_MODERATOR: Refusals = {ErrorCode.INVALID: [{"topic_name": "corro"} | MYSELF]}
 _OF_MEMBERS = {ErrorCode.NOT_FOUND: [{"topic_name": "corro"} | OMAR]}
 
@@ -65,15 +66,15 @@ OWN_REASONS: dict[str, Refusals] = {
         ErrorCode.TOO_LARGE: [ABIERTO | {"content": LONG}],
     },
     "edit": {
-        ErrorCode.FORBIDDEN: [{"message_id": SAID}, {"message_id": UNHEARD}, {"message_id": TOLD}],
-        ErrorCode.NOT_FOUND: [{"message_id": GONE}],
+        ErrorCode.FORBIDDEN: [{"message_id": OF_OMAR}, {"message_id": OWN_BEFORE_MUTE}, {"message_id": TO_SATOSHI}],
+        ErrorCode.NOT_FOUND: [{"message_id": DELETED}],
         ErrorCode.TOO_LARGE: [{"message_id": OWN, "content": LONG}],
     },
-    "delete": {ErrorCode.FORBIDDEN: [{"message_id": SAID}]},
+    "delete": {ErrorCode.FORBIDDEN: [{"message_id": OF_OMAR}]},
     "react": {
-        ErrorCode.FORBIDDEN: [{"message_id": HEARD}, {"message_id": TOLD}],
-        ErrorCode.NOT_FOUND: [{"message_id": GONE}],
-        ErrorCode.TOO_LARGE: [{"message_id": CRAMMED}],
+        ErrorCode.FORBIDDEN: [{"message_id": BEFORE_MUTE}, {"message_id": TO_SATOSHI}],
+        ErrorCode.NOT_FOUND: [{"message_id": DELETED}],
+        ErrorCode.TOO_LARGE: [{"message_id": FULL_OF_EMOJIS}],
     },
     "search": {ErrorCode.INVALID: [{"query": "?!"}], ErrorCode.NOT_FOUND: [{"before": "none"}]},
     "typing": {ErrorCode.FORBIDDEN: [{"topic_name": "callada"}, {"username": "satoshi"}]},
@@ -105,14 +106,14 @@ OWN_REASONS: dict[str, Refusals] = {
     "unblock": {ErrorCode.INVALID: [MYSELF], ErrorCode.NOT_FOUND: [NOBODY]},
     "revoke_session": {ErrorCode.NOT_FOUND: [{"session_id": "none"}]},
 }
-"""What an action is refused for beyond its reference to a room or message, and beyond the rights in it.
+"""The refusals of each action that depend neither on its room or message reference nor on rights in the room.
 
-The rights are in `tests/permissions/rights.py`, whose every refusal `tests/permissions` sees happen.
+`tests/permissions` provokes every refusal of `tests/permissions/rights.py`.
 """
 
 
 def _by_reference(action: Action) -> Refusals:
-    """Return what an action is refused for because of the room or the message that it names."""
+    """Return the refusals that depend on the room or the message that the payload names."""
     fields = action.request.model_fields.keys()
     if issubclass(action.request, SubjectInRoom):
         not_found = [SECRETO | OMAR, {"topic_name": "corro"} | NOBODY]
@@ -124,8 +125,8 @@ def _by_reference(action: Action) -> Refusals:
     return {}
 
 
-def _asked(action: Action) -> Iterator[tuple[ErrorCode, dict[str, Any]]]:
-    """Yield each code with the payloads that are refused with it."""
+def _payloads(action: Action) -> Iterator[tuple[ErrorCode, dict[str, Any]]]:
+    """Yield pairs of a code and a payload that is refused with it."""
     rest = example(action, without=("message_id", *RoomRef.model_fields))
     for refusals in (_by_reference(action), OWN_REASONS.get(action.name, {})):
         for code, payloads in refusals.items():
@@ -133,7 +134,7 @@ def _asked(action: Action) -> Iterator[tuple[ErrorCode, dict[str, Any]]]:
                 yield code, rest | payload
 
 
-# Asked by diego where a user may be in one room, own one topic and one group, and make one link into a room.
+# Requests of diego on a server where a user may be in one room, own one topic and one group, and make one link.
 TOO_MANY: dict[str, dict[str, Any]] = {
     "create": {"topic_name": "nuevo"},
     "subscribe": NOTICIAS,
@@ -144,45 +145,45 @@ TOO_MANY: dict[str, dict[str, Any]] = {
 }
 
 
-async def test_every_refusal_that_is_documented_happens(sqlite_url: str, tmp_path: Path) -> None:
+async def test_every_documented_refusal_can_be_provoked(sqlite_url: str, tmp_path: Path) -> None:
     async with running_node(sqlite_url, tmp_path, rate_limits="on", limit_sends="600000/minute") as node:
         tokens = {name: await node.register(name) for name in ("omar", "diego", "satoshi", "ana", "eva")}
         async with connected(node.url, tokens["omar"]) as omar, connected(node.url, tokens["diego"]) as diego:
             async with connected(node.url, tokens["satoshi"]) as satoshi, connected(node.url, tokens["ana"]) as ana:
-                ids = await _furnish(node, omar, diego, satoshi, ana)
+                ids = await _set_up(node, omar, diego, satoshi, ana)
             abierto = (await diego.ask("connect_to_room", topic_name="abierto"))["room"]
-            beyond = [("delivered", ErrorCode.INVALID, {"cursors": {abierto["room_id"]: 1000}})]
-            beyond += [("authenticate", *case) for case in await _tokens(node, tokens["omar"])]
-            of_all = [(action.name, *case) for action in REGISTRY if action.live for case in _asked(action)]
-            seen = {action.name: codes(action.name) for action in REGISTRY}
-            for action, code, payload in of_all + beyond:
+            further = [("delivered", ErrorCode.INVALID, {"cursors": {abierto["room_id"]: 1000}})]
+            further += [("authenticate", *case) for case in await _tokens(node, tokens["omar"])]
+            of_all = [(action.name, *case) for action in REGISTRY if action.live for case in _payloads(action)]
+            provoked = {action.name: codes(action.name) for action in REGISTRY}
+            for action, code, payload in of_all + further:
                 payload = {field: ids.get(str(value), value) for field, value in payload.items()}
                 assert await _refusal(diego, action, payload) == code, (action, payload)
-                seen[action].add(code)
+                provoked[action].add(code)
         for action, refused in (await _over_http(node, tokens, ids)).items():
-            seen[action] |= refused
-    small = {f"max_{what}": 1 for what in ("rooms", "topics", "groups", "links")}
+            provoked[action] |= refused
+    small = {f"max_{limit}": 1 for limit in ("rooms", "topics", "groups", "links")}
     async with running_node(sqlite_url, tmp_path, **small) as node, connected(node.url, tokens["diego"]) as diego:
         for action, payload in TOO_MANY.items():
             assert await _refusal(diego, action, payload) == ErrorCode.TOO_LARGE, action
-            seen[action].add(ErrorCode.TOO_LARGE)
-    assert seen == {action.name: set(action.refusals) for action in REGISTRY}
+            provoked[action].add(ErrorCode.TOO_LARGE)
+    assert provoked == {action.name: set(action.refusals) for action in REGISTRY}
 
 
-async def _furnish(node: RunningNode, omar: Client, diego: Client, satoshi: Client, ana: Client) -> dict[str, str]:
-    """Make what is asked for; returns what stands for its placeholders."""
+async def _set_up(node: RunningNode, omar: Client, diego: Client, satoshi: Client, ana: Client) -> dict[str, str]:
+    """Create the rooms, messages and links; returns the value of each placeholder."""
     await omar.ask("create", NOTICIAS)
     ids = {SECRET: (await omar.ask("create", SECRETO | {"is_private": True}))["room_id"]}
     ids[UNSEEN] = (await omar.ask("message", SECRETO | {"content": "x"}))["id"]
     for name in ("sala", "callada", "prohibido"):
         await omar.ask("create", topic_name=name)
         await diego.ask("subscribe", topic_name=name)
-    ids[SAID] = (await omar.ask("message", topic_name="sala", content="x"))["id"]
-    ids[GONE] = (await diego.ask("message", topic_name="sala", content="x"))["id"]
-    await diego.ask("delete", message_id=ids[GONE])
+    ids[OF_OMAR] = (await omar.ask("message", topic_name="sala", content="x"))["id"]
+    ids[DELETED] = (await diego.ask("message", topic_name="sala", content="x"))["id"]
+    await diego.ask("delete", message_id=ids[DELETED])
     await satoshi.ask("subscribe", topic_name="sala")
-    ids[HEARD] = (await omar.ask("message", topic_name="callada", content="x"))["id"]
-    ids[UNHEARD] = (await diego.ask("message", topic_name="callada", content="x"))["id"]
+    ids[BEFORE_MUTE] = (await omar.ask("message", topic_name="callada", content="x"))["id"]
+    ids[OWN_BEFORE_MUTE] = (await diego.ask("message", topic_name="callada", content="x"))["id"]
     await omar.ask("mute", topic_name="callada", username="diego")
     await omar.ask("create", topic_name="vedado", is_private=True)
     ids[INTO_VEDADO] = (await omar.ask("create_invitation_link", topic_name="vedado"))["code"]
@@ -190,16 +191,16 @@ async def _furnish(node: RunningNode, omar: Client, diego: Client, satoshi: Clie
         await omar.ask("ban", topic_name=name, username="diego")
 
     await diego.ask("create", ABIERTO)
-    ids[OWN] = ids[CRAMMED] = (await diego.ask("message", ABIERTO | {"content": "x"}))["id"]
+    ids[OWN] = ids[FULL_OF_EMOJIS] = (await diego.ask("message", ABIERTO | {"content": "x"}))["id"]
     for number in range(MAX_EMOJIS):
-        await diego.ask("react", message_id=ids[CRAMMED], emoji=f"e{number}")
+        await diego.ask("react", message_id=ids[FULL_OF_EMOJIS], emoji=f"e{number}")
     await diego.ask("create", topic_name="corro", is_private=True)
     ids[INTO_CORRO] = (await diego.ask("create_invitation_link", topic_name="corro"))["code"]
     await diego.ask("ban", topic_name="corro", username="satoshi")
     ids[DIRECT] = (await diego.ask("message", username="omar", content="hola"))["room_id"]
-    ids[TOLD] = (await diego.ask("message", username="satoshi", content="hola"))["id"]
-    for who in (satoshi, ana):
-        await who.ask("block", MYSELF)
+    ids[TO_SATOSHI] = (await diego.ask("message", username="satoshi", content="hola"))["id"]
+    for blocker in (satoshi, ana):
+        await blocker.ask("block", MYSELF)
 
     many = [f"user{number}" for number in range(MAX_GROUP - 1)]
 
@@ -209,8 +210,8 @@ async def _furnish(node: RunningNode, omar: Client, diego: Client, satoshi: Clie
 
     await node.node.database.write(add_many)
     ids[FULL] = (await omar.ask("create_conversation", usernames=[*many[1:], "diego"]))["room_id"]
-    other = await omar.ask("create_conversation", usernames=many)
-    ids[INTO_FULL] = (await omar.ask("create_invitation_link", room_id=other["room_id"]))["code"]
+    group = await omar.ask("create_conversation", usernames=many)
+    ids[INTO_FULL] = (await omar.ask("create_invitation_link", room_id=group["room_id"]))["code"]
     return ids
 
 
@@ -222,7 +223,7 @@ async def _refusal(client: Client, action: str, payload: dict[str, Any]) -> str:
     return "ok"
 
 
-async def _tokens(node: RunningNode, of_another: str) -> list[tuple[ErrorCode, dict[str, Any]]]:
+async def _tokens(node: RunningNode, token_of_omar: str) -> list[tuple[ErrorCode, dict[str, Any]]]:
     """Tokens that `authenticate` refuses to diego."""
     revoked = await node.login("diego")
     claims = jwt.decode(revoked, options={"verify_signature": False})
@@ -233,20 +234,20 @@ async def _tokens(node: RunningNode, of_another: str) -> list[tuple[ErrorCode, d
         (ErrorCode.UNAUTHENTICATED, {"token": "not a token"}),
         (ErrorCode.TOKEN_EXPIRED, {"token": expired}),
         (ErrorCode.TOKEN_REVOKED, {"token": revoked}),
-        (ErrorCode.FORBIDDEN, {"token": of_another}),
+        (ErrorCode.FORBIDDEN, {"token": token_of_omar}),
     ]
 
 
 async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, str]) -> dict[str, set[ErrorCode]]:
-    """The codes of what is for REST alone; and of what asks for a password, until it was too often."""
-    seen: dict[str, set[ErrorCode]] = defaultdict(set)
+    """The codes of the actions that only REST has, and of those that are rate-limited because of a password."""
+    provoked: dict[str, set[ErrorCode]] = defaultdict(set)
     async with httpx.AsyncClient(base_url=node.url) as http:
 
         async def ask(action: str, path: str, caller: str | None = None, method: str = "POST", **body: str) -> None:
             headers = {} if caller is None else {"Authorization": f"Bearer {tokens[caller]}"}
             answer = await http.request(method, path, headers=headers, json=body or None)
             if not answer.is_success:
-                seen[action].add(ErrorCode(answer.json()["code"]))
+                provoked[action].add(ErrorCode(answer.json()["code"]))
 
         omar = await node.node.auth.user("omar")
         await node.node.database.write(lambda conn: users.set_admin(conn, omar.key, True))
@@ -267,9 +268,9 @@ async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, s
         await ask("change_password", "/api/me/password", "eva", password=PASSWORD, new_password="another password")
         with pytest.raises(ActionError) as refused:
             await auth.change_password(eva, checked, "a third password")
-        seen["change_password"].add(refused.value.code)
+        provoked["change_password"].add(refused.value.code)
 
         for action, password in (("login", "wrong password"), ("register", PASSWORD)):
             for _ in range(40):
                 await ask(action, f"/api/{action}", username="satoshi", password=password)
-    return dict(seen)
+    return dict(provoked)

@@ -20,12 +20,12 @@ def test_nothing_generated_is_stale(path: Path) -> None:
     assert not generate.is_stale(path), f"{path.name} is stale: run `make docs`"
 
 
-def test_every_part_stands_in_one_page() -> None:
-    standing = [part for page in PAGES for part in re.findall(r"<!-- generated: (.*?) -->", page.read_text("utf-8"))]
-    assert sorted(standing) == sorted(generate.PARTS)
+def test_every_generated_part_is_in_exactly_one_page() -> None:
+    parts = [part for page in PAGES for part in re.findall(r"<!-- generated: (.*?) -->", page.read_text("utf-8"))]
+    assert sorted(parts) == sorted(generate.PARTS)
 
 
-def test_the_protocol_tells_of_every_action_and_event() -> None:
+def test_the_protocol_documents_every_action_and_event() -> None:
     for action in generate.registry():
         assert f"### {action.name} (action)\n" in PROTOCOL
         for name in (action.name, *action.also):
@@ -37,7 +37,7 @@ def test_the_protocol_tells_of_every_action_and_event() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_an_existing_target(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", _prose(page.read_text("utf-8"))):
         if "://" in target:
             continue
@@ -61,10 +61,10 @@ def _prose(text: str) -> str:
 
 
 def _anchors(text: str) -> set[str]:
-    """The anchors of a page's headings, as they are made where the pages are read."""
-    found: set[str] = set()
+    """The anchors of a page's headings, as GitHub makes them."""
+    anchors: set[str] = set()
     for heading in re.findall(r"^#+ (.*)$", _prose(text), re.M):
         name = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
-        assert name not in found, f"two headings are named {name}"
-        found.add(name)
-    return found
+        assert name not in anchors, f"two headings are named {name}"
+        anchors.add(name)
+    return anchors

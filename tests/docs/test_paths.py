@@ -1,4 +1,4 @@
-"""Files that the documents name exist."""
+"""The files that the documents name exist."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ FOLDERS = (
     "tests/law",
     "tests/rest",
 )
-"""Paths are written from one of these."""
-OTHERS = {"config.py", "game.py", "gen_tokens.py", "start_server.py"}
+"""Paths in documents are relative to one of these."""
+FOREIGN = {"config.py", "game.py", "gen_tokens.py", "start_server.py"}
 """Files of other systems, and of a reader's own application."""
 NAMED = re.compile(r"`((?:[\w.]+/)*\w+\.py|(?:bench|client_demo|db|server|tests)/[\w./]*)`")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_modules_that_a_document_names_exist(document: Path) -> None:
+def test_every_file_that_a_document_names_exists(document: Path) -> None:
     missing = {
         name
         for name in NAMED.findall(document.read_text())
         if not any((ROOT / folder / name).exists() for folder in FOLDERS)
     }
-    assert missing <= OTHERS
+    assert missing <= FOREIGN

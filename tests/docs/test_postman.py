@@ -1,4 +1,4 @@
-"""The Postman collection has every HTTP route, and requests that the server understands."""
+"""The Postman collection has every HTTP route, with valid requests."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def requests() -> list[dict[str, Any]]:
-    made = postman.collection(node("openapi-to-postmanv2"))
-    assert {"key": "baseUrl", "value": "http://127.0.0.1:8000"} in made["variable"]
-    return [item for folder in made["item"] for item in folder["item"]]
+    collection = postman.collection(node("openapi-to-postmanv2"))
+    assert {"key": "baseUrl", "value": "http://127.0.0.1:8000"} in collection["variable"]
+    return [item for folder in collection["item"] for item in folder["item"]]
 
 
-def test_it_has_every_route_once(requests: list[dict[str, Any]]) -> None:
+def test_the_collection_has_every_route_once(requests: list[dict[str, Any]]) -> None:
     routes = [" ".join(postman.route(item)) for item in requests]
     dialects = [route.http for route in mounted(dev_tokens=True)]
     assert sorted(routes) == sorted([*dialects, *(action.http for action in REGISTRY if action.http)])
 
 
-async def test_every_request_is_one_that_the_server_understands(
+async def test_every_request_of_the_collection_is_valid(
     requests: list[dict[str, Any]], sqlite_url: str, tmp_path: Path
 ) -> None:
-    """Each by a user of its own, so that none depends on what those before it did to theirs."""
+    """Each request has its own user, so no request depends on an earlier one."""
     async with (
         running_node(sqlite_url, tmp_path, dev_tokens=True) as node,
         httpx.AsyncClient(base_url=node.url) as http,
     ):
         for n, item in enumerate(requests):
-            asked = item["request"]
+            request = item["request"]
             token, _ = await node.node.auth.token_for(f"user{n}")
-            values = {"MessageId": "…"} | {one["key"]: one["value"] for one in asked["url"]["variable"]}
-            auth = asked.get("auth") or {}
+            values = {"MessageId": "…"} | {field["key"]: field["value"] for field in request["url"]["variable"]}
+            auth = request.get("auth") or {}
             if auth:
-                assert [(one["key"], one["value"]) for one in auth["bearer"]] == [("token", "{{bearerToken}}")]
+                assert [(field["key"], field["value"]) for field in auth["bearer"]] == [("token", "{{bearerToken}}")]
             answer = await http.request(
-                asked["method"],
+                request["method"],
                 postman.route(item)[1].format(**values),
-                params={one["key"]: one["value"] for one in asked["url"]["query"] if not one["disabled"]},
-                content=(asked.get("body") or {}).get("raw"),
+                params={field["key"]: field["value"] for field in request["url"]["query"] if not field["disabled"]},
+                content=(request.get("body") or {}).get("raw"),
                 headers={"Authorization": f"Bearer {token}"} if auth else {},
             )
-            # It may be refused: there is no such room, it is for administrators. But not for how it was asked.
+            # A missing room or right may refuse it, but never its form.
             assert answer.is_success or answer.status_code in (403, 404, 409), (item["name"], answer.text)

@@ -1,4 +1,4 @@
-"""The snippets of README.md run as printed, except for the server's address."""
+"""The code of README.md run as printed, except for the server's address."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ async def node(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
 
 
 def snippet(language: str, containing: str, url: str) -> str:
-    """The one code block of that language with that text in it, for a server elsewhere."""
-    (found,) = [
+    """The one code block of that language that contains the text, with the address of the test's server."""
+    (code,) = [
         block for block in re.findall(rf"^```{language}\n(.*?)^```$", README, re.M | re.S) if containing in block
     ]
-    assert language == "sh" or ADDRESS in found
-    return str(found.replace(ADDRESS, url))
+    assert language == "sh" or ADDRESS in code
+    return str(code.replace(ADDRESS, url))
 
 
 async def run(*command: str, cwd: Path, state: Path, server: str = "") -> str:
-    """Run to the end; returns what it printed. Fails if it fails, or prints to stderr."""
+    """Run a command to its end; returns its output. Fails on an exit status or any output on stderr."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
     environment |= {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}",
@@ -69,7 +69,7 @@ async def test_the_javascript_snippet_reaches_a_python_client(node: RunningNode,
         assert (message["sender"], message["content"]) == ("memoor", "Hola")
         assert f"on disk with seq {message['seq']}" in printed
         assert "2 members" in printed
-        await run("node", "chat.mjs", cwd=tmp_path, state=tmp_path)  # signs in to the account that is there now
+        await run("node", "chat.mjs", cwd=tmp_path, state=tmp_path)  # signs in to the account of the first run
         assert (await omar.event("message"))["seq"] == message["seq"] + 1
 
 
@@ -86,7 +86,7 @@ async def test_the_python_snippet_reaches_another_client(node: RunningNode, tmp_
         assert (await omar.event("message"))["seq"] == message["seq"] + 1
 
 
-async def test_the_terminal_snippet_delivers_to_who_was_away(node: RunningNode, tmp_path: Path) -> None:
+async def test_the_terminal_snippet_delivers_to_an_offline_user(node: RunningNode, tmp_path: Path) -> None:
     script = snippet("sh", "tidings-chat", node.url).replace("source .venv/bin/activate\n", "")
     printed = await run("bash", "-euc", script, cwd=ROOT, state=tmp_path, server=node.url)
     *_, last = printed.splitlines()
@@ -95,23 +95,23 @@ async def test_the_terminal_snippet_delivers_to_who_was_away(node: RunningNode, 
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
-async def test_the_curl_snippet_sends_once_however_often_it_is_run(node: RunningNode, tmp_path: Path) -> None:
+async def test_the_curl_snippet_sends_once_even_if_repeated(node: RunningNode, tmp_path: Path) -> None:
     script = snippet("sh", "curl", node.url)
     assert "--json" not in script  # since curl 7.82; Ubuntu 22.04 has 7.81
-    sending = script[script.rindex("\ncurl ") :]
+    send = script[script.rindex("\ncurl ") :]
     async with connected(node.url, await node.register("omar")) as omar:
         await omar.ask("create", topic_name="noticias")
-        quiet = (script + sending).replace("curl ", "curl -sS ")
+        quiet = (script + send).replace("curl ", "curl -sS ")
         printed = await run("bash", "-euc", quiet, cwd=ROOT, state=tmp_path)
         history = await omar.ask("history", topic_name="noticias")
         assert [(m["sender"], m["content"]) for m in history["messages"]] == [("satoshi", "Hola")]
-    registered, joined, first, again = map(json.loads, printed.splitlines())  # each answer on a line of its own
+    registered, joined, first, repeated = map(json.loads, printed.splitlines())  # one answer per line
     assert registered["token"]
     assert joined["topic_name"] == "noticias"
-    assert first["seq"] == again["seq"]
+    assert first["seq"] == repeated["seq"]
 
 
-def test_every_block_is_run_by_a_test_but_the_one_that_starts_the_server() -> None:
+def test_every_snippet_except_the_start_of_the_server_is_run_by_a_test() -> None:
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
     marks = {"make run", "tidings-chat", "curl", "socket.io-client", "import socketio"}
     assert [sum(mark in block for mark in marks) for _, block in blocks] == [1] * len(marks)
@@ -119,8 +119,8 @@ def test_every_block_is_run_by_a_test_but_the_one_that_starts_the_server() -> No
     assert {"run", "test", "test-all"} <= set(targets)
 
 
-def test_extras_are_installed_by_the_names_that_the_packages_give_them() -> None:
-    """Before version 23.3, pip takes `asyncio_client` for another extra than `asyncio-client`."""
+def test_documented_extras_have_the_names_that_the_packages_declare() -> None:
+    """Before version 23.3, pip does not treat `asyncio_client` and `asyncio-client` as the same extra."""
     documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     installed = {
         (package, extra)

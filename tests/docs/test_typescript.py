@@ -1,4 +1,4 @@
-"""The TypeScript compiler accepts what a client may do with the generated types, and refuses the rest."""
+"""The generated types compile with a correct client and refuse wrong uses."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from tests.support.client import REGISTRY
 TYPES = typescript.render(REGISTRY)
 
 
-def test_the_types_fit_the_client_and_refuse_what_is_wrong(tmp_path: Path) -> None:
+def test_the_types_accept_a_correct_client_and_refuse_wrong_uses(tmp_path: Path) -> None:
     for file in (SCRIPTS / "types").iterdir():
         (tmp_path / file.name).write_text(file.read_text("utf-8"), "utf-8")
     (tmp_path / "contract.ts").write_text(TYPES, "utf-8")
     (tmp_path / "node_modules").symlink_to(SCRIPTS / "node_modules")
     compiler = SCRIPTS / "node_modules/typescript/bin/tsc"
     arguments = [node("typescript"), compiler, "--project", tmp_path]
-    told = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=100)
-    assert (told.stdout, told.returncode) == ("", 0)
+    result = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=100)
+    assert (result.stdout, result.returncode) == ("", 0)
 
 
-def test_every_action_event_code_and_reason_has_its_type() -> None:
+def test_every_action_event_code_and_reason_has_a_type() -> None:
     actions, events, live = _body("Actions"), _body("Events"), _body("ClientToServerEvents")
     for action in REGISTRY:
         for name in (action.name, *action.also):
-            asks, answers = action.request.__name__, action.response.__name__
-            assert f"  {name}: {{ request: {asks}; response: {answers} }};" in actions
-            asked = f"  {name}: (request: {asks}, answer: (answer: Answer<{answers}>) => void) => void;"
-            assert (asked in live) is action.live
+            request, response = action.request.__name__, action.response.__name__
+            assert f"  {name}: {{ request: {request}; response: {response} }};" in actions
+            method = f"  {name}: (request: {request}, answer: (answer: Answer<{response}>) => void) => void;"
+            assert (method in live) is action.live
     for name, model in EVENTS.items():
         assert f"  {name}: {model.__name__};" in events
         assert f"  {name}: (event: {model.__name__}) => void;" in _body("ServerToClientEvents")

@@ -16,7 +16,7 @@ SECRET = "a key for these tests only, of 32 bytes and more"
 
 @pytest.fixture
 async def process(tmp_path: Path) -> AsyncIterator[ServerProcess]:
-    """`tidings serve` on a data directory of its own; `start` brings it back on the same address."""
+    """`tidings serve` on its own data directory; `start` restarts it on the same address."""
     server = ServerProcess(tmp_path / "data", TIDINGS_SECRET_KEY=SECRET)
     await server.start()
     try:
@@ -28,5 +28,5 @@ async def process(tmp_path: Path) -> AsyncIterator[ServerProcess]:
 @pytest.fixture
 async def tokens(process: ServerProcess) -> dict[str, str]:
     """The tokens of omar, diego, satoshi and memoor, by name."""
-    made = await asyncio.gather(*(process.register(name) for name in NAMES))
-    return dict(zip(NAMES, made, strict=True))
+    registered = await asyncio.gather(*(process.register(name) for name in NAMES))
+    return dict(zip(NAMES, registered, strict=True))

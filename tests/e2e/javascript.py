@@ -21,34 +21,34 @@ DEADLINE_S = 100
 
 def node(package: str = "socket.io-client") -> str:
     """Node.js, from the PATH or the dev dependencies; skips the test if it or a package is missing (CI: fails)."""
-    beside = Path(sys.executable).with_name("node")
-    found = shutil.which("node") or (str(beside) if beside.exists() else None)
-    if found is not None and (SCRIPTS / "node_modules" / package).is_dir():
-        return _itself(found)
-    missing = "Node.js" if found is None else f"{package}; `npm ci --prefix tests/js` or `make test` gets it"
+    bundled = Path(sys.executable).with_name("node")
+    path = shutil.which("node") or (str(bundled) if bundled.exists() else None)
+    if path is not None and (SCRIPTS / "node_modules" / package).is_dir():
+        return _executable(path)
+    missing = "Node.js" if path is None else f"{package}; `npm ci --prefix tests/js` or `make test` gets it"
     if os.environ.get("CI"):
         pytest.fail(f"CI must test the JavaScript client: no {missing}", pytrace=False)
     pytest.skip(f"no {missing}")
 
 
 @functools.cache
-def _itself(node: str) -> str:
-    """The program behind a command: that of the dev dependencies starts another process, which outlives it."""
-    asked = [node, "--print", "process.execPath"]
-    return subprocess.run(asked, check=True, capture_output=True, text=True, timeout=DEADLINE_S).stdout.strip()
+def _executable(node: str) -> str:
+    """The executable behind a command: the wrapper of the dev dependencies would leave a child process behind."""
+    command = [node, "--print", "process.execPath"]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=DEADLINE_S).stdout.strip()
 
 
 async def run(
-    script: str, given: Mapping[str, Any], can: Mapping[str, Callable[[], Awaitable[Any]]] | None = None
+    script: str, arguments: Mapping[str, Any], commands: Mapping[str, Callable[[], Awaitable[Any]]] | None = None
 ) -> dict[str, Any]:
-    """Run a script to its end; it fails the test by its exit status. Returns what it said last.
+    """Run a script to its end and return its last output. Its exit status fails the test.
 
-    `can`: what it may ask to have done.
+    `commands`: the functions that the script may call, by printing `{"please": name}`.
     """
     process = await asyncio.create_subprocess_exec(
         node(),
         str(SCRIPTS / script),
-        json.dumps(given),
+        json.dumps(arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -56,14 +56,14 @@ async def run(
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    complaints = asyncio.create_task(process.stderr.read())
-    said: dict[str, Any] = {}
+    errors = asyncio.create_task(process.stderr.read())
+    output: dict[str, Any] = {}
     try:
         async with asyncio.timeout(DEADLINE_S):
             async for line in process.stdout:
-                said = json.loads(line)
-                if can and "please" in said:
-                    await can[said["please"]]()
+                output = json.loads(line)
+                if commands and "please" in output:
+                    await commands[output["please"]]()
                     process.stdin.write(b"done\n")
             status = await process.wait()
     finally:
@@ -71,7 +71,7 @@ async def run(
             process.kill()
             await process.wait()
         process.stdin.close()
-        stderr = (await complaints).decode()
+        stderr = (await errors).decode()
     assert status == 0, stderr
-    assert said.get("finished") == Path(script).stem, "the script did not come to its end"
-    return said
+    assert output.get("finished") == Path(script).stem, "the script did not finish"
+    return output

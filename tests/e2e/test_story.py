@@ -1,4 +1,4 @@
-"""What the four of the first chat system did, with python-socketio's client against a real server."""
+"""The story of the four users of the first chat system, with python-socketio's client against a real server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.process import ServerProcess
 TRANSPORTS = (["websocket"], ["polling"], ["polling", "websocket"])
 
 
-async def test_omar_diego_satoshi_and_memoor(process: ServerProcess, tokens: dict[str, str]) -> None:
+async def test_the_story_of_the_four_users(process: ServerProcess, tokens: dict[str, str]) -> None:
     async with AsyncExitStack() as stack:
         omar, diego, satoshi = [
             await stack.enter_async_context(connected(process.url, tokens[name]))
@@ -21,7 +21,7 @@ async def test_omar_diego_satoshi_and_memoor(process: ServerProcess, tokens: dic
         ]
         memoor = await Client(process.url, tokens["memoor"]).connect()
 
-        # A public topic: whoever wants to, subscribes.
+        # A public topic: anybody can subscribe.
         news = await omar.ask("create", topic_name="noticias")
         await diego.ask("subscribe", topic_name="noticias")
         await satoshi.ask("suscribe", topic_name="noticias")
@@ -31,7 +31,7 @@ async def test_omar_diego_satoshi_and_memoor(process: ServerProcess, tokens: dic
             assert (await client.event("message")) == {**first, "client_id": None}
             assert first["sender"] == "omar"
 
-        # A private one: by invitation, and unknown to everybody else.
+        # A private topic: by invitation only, and invisible to others.
         desk = await omar.ask("create", topic_name="redaccion", is_private=True)
         for stranger in (diego, memoor):
             for action in ("subscribe", "message", "history"):
@@ -46,13 +46,13 @@ async def test_omar_diego_satoshi_and_memoor(process: ServerProcess, tokens: dic
         await diego.ask("message", topic_name="redaccion", content="entre nosotros")
         assert (await omar.event("message"))["content"] == "entre nosotros"
 
-        # A direct message: the topic's name is a user's.
+        # A direct message: the topic name is a username.
         direct = await satoshi.ask("message", topic_name="memoor", content="hola memoor")
         assert (await memoor.event("message", lambda m: m["room_id"] == direct["room_id"]))["sender"] == "satoshi"
-        answered = await memoor.ask("message", topic_name="satoshi", content="hola satoshi")
-        assert answered["room_id"] == direct["room_id"], "one conversation, whoever begins"
+        reply = await memoor.ask("message", topic_name="satoshi", content="hola satoshi")
+        assert reply["room_id"] == direct["room_id"], "both users share one conversation"
 
-        # Memoor says what it has received, and leaves.
+        # Memoor confirms the received entries and disconnects.
         await memoor.until(lambda: len(memoor.of("message")) == 3)
         cursors = {m["room_id"]: m["seq"] for m in memoor.of("message")}
         await memoor.ask("delivered", cursors=cursors)
@@ -63,7 +63,7 @@ async def test_omar_diego_satoshi_and_memoor(process: ServerProcess, tokens: dic
         await omar.ask("invite", topic_name="redaccion", username="memoor")
         await diego.ask("message", topic_name="redaccion", content="bienvenido")
 
-        # Back: what was pending, in order, once; then what is live.
+        # Memoor reconnects: pending messages once and in order, then live ones.
         memoor = Client(process.url, tokens["memoor"])
         await memoor.connect(["polling", "websocket"])
         assert memoor.contents(news["room_id"]) == [f"noticia {number}" for number in range(40)]
@@ -73,11 +73,11 @@ async def test_omar_diego_satoshi_and_memoor(process: ServerProcess, tokens: dic
         await memoor.until(lambda: memoor.contents(news["room_id"])[-1:] == ["en vivo"])
         assert len(memoor.of("message")) == 43
 
-        # Once: it comes again, with its cursors, and there is nothing.
+        # A reconnect with current cursors brings no message again.
         cursors = {m["room_id"]: m["seq"] for m in memoor.of("message")}
         await memoor.close()
-        async with connected(process.url, tokens["memoor"], cursors=cursors) as again:
-            assert again.of("message") == []
+        async with connected(process.url, tokens["memoor"], cursors=cursors) as memoor:
+            assert memoor.of("message") == []
         assert diego.contents(news["room_id"]) == [
             "Buenos días",
             *(f"noticia {number}" for number in range(40)),
@@ -108,8 +108,8 @@ async def test_a_stock_python_client_misses_nothing_while_it_connects_and_upgrad
             reader = Client(process.url, tokens["diego"], device="-".join(transports), cursors={})
             readers.append(await reader.connect(transports))
             assert reader.sio.transport() == transports[-1]
-            seen = len(reader.of("message"))
-            await reader.until(lambda reader=reader, seen=seen: len(reader.of("message")) >= seen + 20)
+            replayed = len(reader.of("message"))
+            await reader.until(lambda reader=reader, replayed=replayed: len(reader.of("message")) >= replayed + 20)
         stop.set()
         sent = await streaming
         for reader in readers:
@@ -119,7 +119,7 @@ async def test_a_stock_python_client_misses_nothing_while_it_connects_and_upgrad
             await reader.close()
 
 
-async def test_a_restarted_server_has_everything_that_it_acknowledged(
+async def test_a_restarted_server_has_every_acknowledged_message(
     process: ServerProcess, tokens: dict[str, str]
 ) -> None:
     async with connected(process.url, tokens["omar"]) as omar:

@@ -1,4 +1,4 @@
-"""A plain WebSocket suffices for a chat: wscat, with typed JSON."""
+"""A chat over a plain WebSocket: wscat, with typed JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.long
 
 
 class Wscat:
-    """One run of it; what it shows is kept in `frames`."""
+    """A running wscat; `frames` holds the frames that it has shown."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -38,15 +38,15 @@ class Wscat:
                     self.frames.append(frame)
                     if shown.items() <= frame.items():
                         return frame
-        raise AssertionError(f"it ended without showing {shown}")
+        raise AssertionError(f"wscat ended without showing {shown}")
 
-    async def ended(self) -> int:
+    async def exit_status(self) -> int:
         return await asyncio.wait_for(self._process.wait(), DEADLINE_S)
 
 
 @contextlib.asynccontextmanager
 async def wscat(url: str, *options: str, query: str = "") -> AsyncIterator[Wscat]:
-    """With `query` in the address; what is typed before it is connected, it drops."""
+    """wscat with `query` in the address. It drops what is typed before it is connected."""
     process = await asyncio.create_subprocess_exec(
         node("wscat"),
         str(SCRIPTS / "node_modules/wscat/bin/wscat"),
@@ -84,8 +84,8 @@ async def test_wscat_chats_with_a_socketio_client(process: ServerProcess, tokens
         await omar.event("message", lambda m: m["content"] == "¡Hola!" and m["sender"] == "diego")
         diego.type(id=3, action="disconnect")
         assert (await diego.until(id=3))["ok"]
-        assert await diego.ended() == 0
-        # What it missed, it gets when it comes back, and says itself where it was.
+        assert await diego.exit_status() == 0
+        # It reconnects with its cursor and gets the missed message.
         await omar.ask("message", topic_name="noticias", content="¿sigues ahí?")
         auth = {"token": tokens["diego"], "cursors": {sent["room_id"]: 2}}
         first = json.dumps({"id": 1, "action": "authenticate", "data": auth})

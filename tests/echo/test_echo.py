@@ -1,4 +1,4 @@
-"""The echo channel itself: contents come back, and both directions are stored."""
+"""The echo channel: contents are returned, and both directions are stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.client import Client, Refused, connected
 from tests.support.node import RunningNode, running_node
 
 
-def said(page: dict[str, Any]) -> list[tuple[str, str]]:
+def contents(page: dict[str, Any]) -> list[tuple[str, str]]:
     return [(entry["direction"], entry["content"]) for entry in page["entries"]]
 
 
@@ -23,13 +23,13 @@ async def whole(client: Client, limit: int = 200) -> list[tuple[str, str]]:
     before = None
     while True:
         page = await client.ask("echo_history", {"before": before, "limit": limit})
-        pages.insert(0, said(page))
+        pages.insert(0, contents(page))
         before = page["next"]
         if before is None:
-            return [entry for one in pages for entry in one]
+            return [entry for page_entries in pages for entry in page_entries]
 
 
-async def test_what_is_said_comes_back_and_both_are_kept(server: RunningNode) -> None:
+async def test_content_is_returned_and_both_directions_are_stored(server: RunningNode) -> None:
     token = await server.register("omar")
     async with connected(server.url, token) as omar:
         assert await omar.ask("echo", content="¡Hola!") == {"content": "¡Hola!"}
@@ -38,12 +38,12 @@ async def test_what_is_said_comes_back_and_both_are_kept(server: RunningNode) ->
         answer = await http.post("/api/echo", json={"content": "over REST"})
         assert (answer.status_code, answer.json()) == (200, {"content": "over REST"})
         page = (await http.get("/api/echo", params={"limit": 3})).json()
-        assert said(page) == [("received", "¡Hola!"), ("sent", "over REST"), ("received", "over REST")]
+        assert contents(page) == [("received", "¡Hola!"), ("sent", "over REST"), ("received", "over REST")]
         older = (await http.get("/api/echo", params={"before": page["next"]})).json()
-        assert (said(older), older["next"]) == ([("sent", "¡Hola!")], None)
+        assert (contents(older), older["next"]) == ([("sent", "¡Hola!")], None)
 
 
-async def test_the_log_is_answered_for_only_after_it_is_durable(database_url: str, tmp_path: Path) -> None:
+async def test_an_echo_is_answered_only_after_it_is_durable(database_url: str, tmp_path: Path) -> None:
     async with running_node(database_url, tmp_path) as node:
         async with connected(node.url, await node.register("omar")) as omar:
             if node.node.database.is_sqlite:
@@ -60,32 +60,32 @@ async def test_the_log_is_answered_for_only_after_it_is_durable(database_url: st
             assert await whole(omar) == [("sent", "x"), ("received", "x")]
 
 
-async def test_pages_of_the_log_are_in_order_without_a_gap_or_repeat(server: RunningNode) -> None:
+async def test_pages_of_the_echo_log_are_in_order_without_a_gap_or_repeat(server: RunningNode) -> None:
     async with connected(server.url, await server.register("omar")) as omar:
-        asked = [omar.send("echo", {"content": str(n)}) for n in range(25)]
-        answers = await asyncio.gather(*asked)
+        sent = [omar.send("echo", {"content": str(n)}) for n in range(25)]
+        answers = await asyncio.gather(*sent)
         assert [answer["data"]["content"] for answer in answers] == [str(n) for n in range(25)]
         expected = [(direction, str(n)) for n in range(25) for direction in ("sent", "received")]
         for limit in (1, 7, 50, 200):
             assert await whole(omar, limit) == expected
 
 
-async def test_the_log_is_its_users_own(server: RunningNode) -> None:
+async def test_an_echo_log_is_visible_only_to_its_user(server: RunningNode) -> None:
     async with (
         connected(server.url, await server.register("omar")) as omar,
         connected(server.url, await server.register("diego")) as diego,
     ):
         await omar.ask("echo", content="a")
         await omar.ask("echo", content="b")
-        place = (await omar.ask("echo_history", limit=1))["next"]
+        before_b = (await omar.ask("echo_history", limit=1))["next"]
         assert await whole(diego) == []
-        for before in (place, "none"):
+        for before in (before_b, "none"):
             with pytest.raises(Refused) as refused:
                 await diego.ask("echo_history", before=before)
             assert refused.value.code == "not_found"
 
 
-async def test_a_content_too_large_is_refused_and_not_kept(server: RunningNode) -> None:
+async def test_too_large_content_is_refused_and_not_stored(server: RunningNode) -> None:
     async with connected(server.url, await server.register("omar")) as omar:
         with pytest.raises(Refused) as refused:
             await omar.ask("echo", content="x" * 16_385)

@@ -1,4 +1,4 @@
-"""The echo channel as a proxy: its upstream dies, is silent or sends too much, and no client waits forever."""
+"""The echo channel as a proxy: whether its upstream dies, is silent or sends too much, no client waits forever."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from tests.delivery.support import rest
-from tests.echo.test_echo import said, whole
+from tests.echo.test_echo import contents, whole
 from tests.echo.upstream import EchoServer, echo_server, echoes, is_silent
 from tests.support.client import Client, Refused, connected
 from tests.support.node import RunningNode, running_node
@@ -24,7 +24,7 @@ async def upstream() -> AsyncIterator[EchoServer]:
 
 PATIENT, IMPATIENT = 100.0, 3.0
 impatient = pytest.mark.parametrize("answer_s", [IMPATIENT])
-"""For a test that waits until an answer is overdue."""
+"""For tests that wait until an answer is overdue."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ async def omar(proxy: RunningNode) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def no_greeting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first that comes and is no echo is soon taken for an answer."""
+    """A first content that is no echo soon counts as the answer."""
     monkeypatch.setattr("server.echo.GREETING", 0.001)
 
 
@@ -58,7 +58,7 @@ async def refusal(client: Client, content: str) -> Refused:
     return refused.value
 
 
-async def test_what_the_upstream_answers_comes_back_and_is_kept(
+async def test_the_answer_of_the_upstream_is_returned_and_stored(
     upstream: EchoServer, omar: Client, no_greeting: None
 ) -> None:
     async def shouts(ws: ServerConnection, content: str) -> None:
@@ -71,16 +71,16 @@ async def test_what_the_upstream_answers_comes_back_and_is_kept(
     assert upstream.accepted == 1
 
 
-async def test_requests_are_answered_in_order(upstream: EchoServer, omar: Client) -> None:
-    asked = [omar.send("echo", {"content": str(n)}) for n in range(100)]
-    answers = await asyncio.gather(*asked)
+async def test_answers_are_in_the_order_of_the_requests(upstream: EchoServer, omar: Client) -> None:
+    sent = [omar.send("echo", {"content": str(n)}) for n in range(100)]
+    answers = await asyncio.gather(*sent)
     assert [answer["data"]["content"] for answer in answers] == [str(n) for n in range(100)]
-    assert upstream.heard == [str(n) for n in range(100)]
+    assert upstream.received == [str(n) for n in range(100)]
     log = await whole(omar)
-    assert [content for direction, content in log if direction == "received"] == upstream.heard
+    assert [content for direction, content in log if direction == "received"] == upstream.received
 
 
-async def test_a_greeting_is_no_answer_and_is_kept(upstream: EchoServer, omar: Client) -> None:
+async def test_a_greeting_is_not_an_answer_and_is_stored(upstream: EchoServer, omar: Client) -> None:
     upstream.greeting = "Request served by 4338e324"
     assert await omar.ask("echo", content="hola") == {"content": "hola"}
     assert sorted(await whole(omar)) == [
@@ -90,11 +90,11 @@ async def test_a_greeting_is_no_answer_and_is_kept(upstream: EchoServer, omar: C
     ]
 
 
-async def test_what_the_upstream_says_unasked_is_kept(upstream: EchoServer, omar: Client) -> None:
+async def test_unsolicited_content_of_the_upstream_is_stored(upstream: EchoServer, omar: Client) -> None:
     await omar.ask("echo", content="hola")
     (ws,) = upstream.clients
     await ws.send("psst")
-    await asyncio.wait_for(await ws.ping(), 30)  # it has been read
+    await asyncio.wait_for(await ws.ping(), 30)  # the proxy has read it
     assert await omar.ask("echo", content="ya") == {"content": "ya"}
     assert await whole(omar) == [
         ("sent", "hola"),
@@ -106,7 +106,7 @@ async def test_what_the_upstream_says_unasked_is_kept(upstream: EchoServer, omar
 
 
 @impatient
-async def test_a_silent_upstream_is_unavailable_and_its_late_answer_is_nobodys(
+async def test_a_silent_upstream_is_unavailable_and_its_late_answer_is_discarded(
     upstream: EchoServer, proxy: RunningNode, omar: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upstream.behaviour = is_silent
@@ -116,13 +116,11 @@ async def test_a_silent_upstream_is_unavailable_and_its_late_answer_is_nobodys(
     monkeypatch.setattr(proxy.node.echo, "_answer_s", PATIENT)
     assert await omar.ask("echo", content="two") == {"content": "two"}
     assert await whole(omar) == [("sent", "one"), ("sent", "two"), ("received", "two")]
-    assert upstream.accepted == 2  # "one" may still come by the first connection: it is gone
+    assert upstream.accepted == 2  # a late answer to "one" could come by the first connection, so it is closed
     await upstream.until(lambda: len(upstream.clients) == 1)
 
 
-async def test_a_dead_upstream_is_unavailable_and_is_found_when_it_comes_back(
-    upstream: EchoServer, omar: Client
-) -> None:
+async def test_a_dead_upstream_is_unavailable_until_it_is_back(upstream: EchoServer, omar: Client) -> None:
     assert await omar.ask("echo", content="one") == {"content": "one"}
     await upstream.stop()
     assert (await refusal(omar, "two")).code == "unavailable"
@@ -131,18 +129,18 @@ async def test_a_dead_upstream_is_unavailable_and_is_found_when_it_comes_back(
     assert ("sent", "two") in await whole(omar)
 
 
-async def test_an_upstream_that_dies_answers_none_of_those_who_wait(upstream: EchoServer, omar: Client) -> None:
+async def test_pending_requests_are_unavailable_when_the_upstream_dies(upstream: EchoServer, omar: Client) -> None:
     upstream.behaviour = is_silent
-    asked = [omar.send("echo", {"content": str(n)}) for n in range(3)]
-    await upstream.until(lambda: len(upstream.heard) == 3)
+    sent = [omar.send("echo", {"content": str(n)}) for n in range(3)]
+    await upstream.until(lambda: len(upstream.received) == 3)
     await upstream.clients[0].close()
-    assert [answer["error"]["code"] for answer in await asyncio.gather(*asked)] == ["unavailable"] * 3
+    assert [answer["error"]["code"] for answer in await asyncio.gather(*sent)] == ["unavailable"] * 3
 
 
 @pytest.mark.parametrize(
     "content", ["x" * 16_385, "x" * 100_000, b"\xff\xfe", "\0"], ids=["large", "huge", "binary", "NUL"]
 )
-async def test_an_answer_that_is_no_content_is_unavailable_and_not_kept(
+async def test_an_invalid_answer_of_the_upstream_is_unavailable_and_not_stored(
     upstream: EchoServer, omar: Client, no_greeting: None, content: str | bytes
 ) -> None:
     async def bad(ws: ServerConnection, _: str) -> None:
@@ -155,22 +153,22 @@ async def test_an_answer_that_is_no_content_is_unavailable_and_not_kept(
     assert await whole(omar) == [("sent", "one"), ("sent", "two"), ("received", "two")]
 
 
-async def test_what_waits_for_the_upstream_is_bounded(
+async def test_the_requests_that_wait_for_the_upstream_are_bounded(
     upstream: EchoServer, proxy: RunningNode, omar: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.echo.MAX_WAITING", 8)
     upstream.behaviour = is_silent
-    asked = [omar.send("echo", {"content": str(n)}) for n in range(10)]
-    async with connected(proxy.url, await proxy.login("omar")) as other:
-        while len(await whole(other)) < 10:
-            pass  # all have been said: the last two are refused, and answered in their turn
-    await upstream.until(lambda: len(upstream.heard) == 8)
+    sent = [omar.send("echo", {"content": str(n)}) for n in range(10)]
+    async with connected(proxy.url, await proxy.login("omar")) as phone:
+        while len(await whole(phone)) < 10:
+            pass  # until all are stored; the last two are refused, and answered in order
+    await upstream.until(lambda: len(upstream.received) == 8)
     await upstream.clients[0].close()
-    codes = [answer["error"]["code"] for answer in await asyncio.gather(*asked)]
+    codes = [answer["error"]["code"] for answer in await asyncio.gather(*sent)]
     assert codes == ["unavailable"] * 8 + ["rate_limited"] * 2
 
 
-async def test_a_silent_upstream_of_one_client_holds_up_no_other(
+async def test_a_silent_upstream_of_one_client_does_not_delay_another(
     upstream: EchoServer, proxy: RunningNode, omar: Client
 ) -> None:
     async def not_omar(ws: ServerConnection, content: str) -> None:
@@ -179,7 +177,7 @@ async def test_a_silent_upstream_of_one_client_holds_up_no_other(
 
     upstream.behaviour = not_omar
     waiting = omar.send("echo", {"content": "omar"})
-    await upstream.until(lambda: upstream.heard == ["omar"])
+    await upstream.until(lambda: upstream.received == ["omar"])
     async with connected(proxy.url, await proxy.register("diego")) as diego:
         assert await diego.ask("echo", content="diego") == {"content": "diego"}
         assert not waiting.done()
@@ -188,11 +186,11 @@ async def test_a_silent_upstream_of_one_client_holds_up_no_other(
     assert (await waiting)["error"]["code"] == "unavailable"
 
 
-async def test_the_connection_to_the_upstream_ends_with_the_clients(
+async def test_an_upstream_connection_ends_with_its_clients_connection(
     upstream: EchoServer, proxy: RunningNode, omar: Client
 ) -> None:
-    async with connected(proxy.url, await proxy.login("omar")) as other:
-        await other.ask("echo", content="x")
+    async with connected(proxy.url, await proxy.login("omar")) as phone:
+        await phone.ask("echo", content="x")
         await omar.ask("echo", content="y")
         assert len(upstream.clients) == 2  # each live connection has its own
     await upstream.until(lambda: len(upstream.clients) == 1)
@@ -201,7 +199,7 @@ async def test_the_connection_to_the_upstream_ends_with_the_clients(
 
 
 @impatient
-async def test_callers_of_rest_have_one_for_each_user_until_it_is_idle(
+async def test_requests_over_rest_share_one_upstream_connection_per_user_until_it_is_idle(
     upstream: EchoServer, proxy: RunningNode
 ) -> None:
     token = await proxy.register("diego")
@@ -217,32 +215,32 @@ async def test_callers_of_rest_have_one_for_each_user_until_it_is_idle(
         answer = await http.post("/api/echo", json={"content": "4"})
         assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
         page = (await http.get("/api/echo")).json()
-    assert said(page)[-1] == ("sent", "4")
+    assert contents(page)[-1] == ("sent", "4")
 
 
-async def test_a_stopping_node_answers_waiting_requests_and_closes(
+async def test_a_stopping_node_answers_pending_requests_and_closes_the_upstream(
     upstream: EchoServer, proxy: RunningNode, omar: Client
 ) -> None:
     upstream.behaviour = is_silent
     waiting = omar.send("echo", {"content": "x"})
-    await upstream.until(lambda: upstream.heard == ["x"])
+    await upstream.until(lambda: upstream.received == ["x"])
     async with asyncio.timeout(30):
         await proxy.stop()
         await upstream.until(lambda: not upstream.clients)
     assert (await waiting)["error"]["code"] == "unavailable"
 
 
-async def test_there_are_never_more_connections_than_a_bound(
+async def test_the_number_of_upstream_connections_is_bounded(
     upstream: EchoServer, proxy: RunningNode, omar: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.echo.MAX_UPSTREAMS", 1)
     await omar.ask("echo", content="x")
     async with connected(proxy.url, await proxy.register("diego")) as diego:
-        assert await diego.ask("echo", content="y") == {"content": "y"}  # omar's had nothing to do
+        assert await diego.ask("echo", content="y") == {"content": "y"}  # omar's connection was idle
         await upstream.until(lambda: len(upstream.clients) == 1)
         upstream.behaviour = is_silent
         waiting = diego.send("echo", {"content": "z"})
-        await upstream.until(lambda: "z" in upstream.heard)
+        await upstream.until(lambda: "z" in upstream.received)
         assert (await refusal(omar, "w")).code == "unavailable"
         assert not waiting.done()
         await upstream.clients[0].close()

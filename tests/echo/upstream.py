@@ -1,4 +1,4 @@
-"""An echo server for the tests, on a free port: it echoes, and does whatever else a test tells it to."""
+"""An echo server on a free port; a test may replace its behaviour."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class EchoServer:
         self.behaviour: Behaviour = echoes
         self.greeting: str | None = None
         self.clients: list[ServerConnection] = []
-        """Those that are connected."""
+        """The connected clients."""
         self.accepted = 0
-        self.heard: list[str] = []
+        self.received: list[str] = []
         self._server: Server | None = None
         self._port = port_of(self)
         self._changed = asyncio.Event()
@@ -64,7 +64,7 @@ class EchoServer:
                 await ws.send(self.greeting)
             async for content in ws:
                 assert isinstance(content, str)
-                self.heard.append(content)
+                self.received.append(content)
                 self._changed.set()
                 await self.behaviour(ws, content)
         finally:

@@ -1,4 +1,4 @@
-"""One application, written against python-socketio's documented interface, for a stock server and for Tidings."""
+"""An application on python-socketio's documented interface, for a stock server and for Tidings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ GAME, LOBBY = "/game", "/lobby"
 
 
 class Game(socketio.AsyncNamespace):  # type: ignore[misc]
-    """A class-based namespace; `seen` is what only the server sees."""
+    """A class-based namespace; `notes` records what only the server sees."""
 
-    def __init__(self, seen: list[Any]) -> None:
+    def __init__(self, notes: list[Any]) -> None:
         super().__init__(GAME)
-        self.seen = seen
+        self.notes = notes
         self.changed = asyncio.Event()
 
     async def on_connect(self, sid: str, environ: dict[str, Any], auth: dict[str, Any]) -> bool | None:
@@ -32,14 +32,14 @@ class Game(socketio.AsyncNamespace):  # type: ignore[misc]
     async def on_disconnect(self, sid: str, reason: str) -> None:
         self.note("gone", (await self.get_session(sid))["name"], reason, self.rooms(sid) == [sid])
 
-    def note(self, *what: Any) -> None:
-        self.seen.append(what)
+    def note(self, *fields: Any) -> None:
+        self.notes.append(fields)
         self.changed.set()
 
-    async def until(self, notes: int) -> None:
-        """Wait until the handlers have seen so much."""
+    async def until(self, count: int) -> None:
+        """Wait until the handlers have made `count` notes."""
         async with asyncio.timeout(20):
-            while len(self.seen) < notes:
+            while len(self.notes) < count:
                 self.changed.clear()
                 await self.changed.wait()
 
@@ -79,10 +79,10 @@ class Game(socketio.AsyncNamespace):  # type: ignore[misc]
         return {"answer": await self.call("question", question, to=sid, timeout=10)}
 
     async def on_ask_later(self, sid: str) -> None:
-        def came(*answer: Any) -> None:
+        def answered(*answer: Any) -> None:
             self.note("answered", answer)
 
-        await self.emit("question", "later?", to=sid, callback=came)
+        await self.emit("question", "later?", to=sid, callback=answered)
 
     async def on_bytes(self, sid: str, data: bytes) -> list[bytes]:
         await self.emit("picture", {"png": data, "of": [data[::-1]]}, to=sid)
@@ -97,8 +97,7 @@ class Game(socketio.AsyncNamespace):  # type: ignore[misc]
 
 def install(sio: socketio.AsyncServer) -> Game:
     """Register the application; returns its namespace."""
-    seen: list[Any] = []
-    game = Game(seen)
+    game = Game([])
     sio.register_namespace(game)
 
     @sio.on("connect", namespace=LOBBY)

@@ -1,4 +1,4 @@
-"""Servers with an application: a stock one, and Tidings."""
+"""Servers with an application: a stock server, and Tidings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ USERS = ("omar", "diego", "memoor")
 
 
 class Serving:
-    """Where an application runs, and a token for each of `USERS`."""
+    """A server that runs an application, and a token for each of `USERS`."""
 
     def __init__(self, url: str, sio: socketio.AsyncServer, installed: Any, tokens: dict[str, str]) -> None:
         self.url = url

@@ -1,4 +1,4 @@
-"""`/` on `app.sio`: its rooms are the topics and conversations, its handlers the actions of the contract."""
+"""The namespace `/` of `app.sio`: its rooms are topics and conversations, its handlers the contract's actions."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tests.support.client import Client, PlainClient
 DEADLINE_S = 20.0
 
 
-class _TakesAnyEvent:
-    """A client that also takes events which are not of the contract."""
+class _AcceptsAnyEvent:
+    """A client that also accepts events outside the contract."""
 
     async def _event(self, event: str, *args: Any) -> None:
         self.events.append((event, *args))  # type: ignore[attr-defined]
         self._changed.set()  # type: ignore[attr-defined]
 
 
-class LiveClient(_TakesAnyEvent, Client): ...
+class LiveClient(_AcceptsAnyEvent, Client): ...
 
 
-class LivePlainClient(_TakesAnyEvent, PlainClient): ...
+class LivePlainClient(_AcceptsAnyEvent, PlainClient): ...
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def serving(tmp_path: Path) -> AsyncIterator[Serving]:
 
 
 async def members(serving: Serving) -> tuple[str, Client, Client, PlainClient]:
-    """A topic, omar (who made it) and diego over Socket.IO, and diego once more over `/ws`."""
+    """A topic of omar, with omar and diego over Socket.IO, and diego once more over `/ws`."""
     omar = await LiveClient(serving.url, serving.tokens["omar"]).connect()
     diego = await LiveClient(serving.url, serving.tokens["diego"]).connect()
     plain = await LivePlainClient(serving.url, serving.tokens["diego"], device="plain").connect()
@@ -48,7 +48,7 @@ async def members(serving: Serving) -> tuple[str, Client, Client, PlainClient]:
     return room_id, omar, diego, plain
 
 
-async def test_an_emit_to_a_room_reaches_its_live_members_on_every_gateway_and_is_not_stored(
+async def test_an_emit_reaches_the_live_members_on_every_gateway_and_is_not_stored(
     serving: Serving,
 ) -> None:
     sio: socketio.AsyncServer = serving.sio
@@ -81,13 +81,13 @@ async def test_an_emit_to_a_room_reaches_its_live_members_on_every_gateway_and_i
 
 async def entries(serving: Serving) -> int:
     def count(conn: Transaction) -> int:
-        found: Any = conn.exec_driver_sql("SELECT count(*) FROM entry").scalar()
-        return int(found)
+        number: Any = conn.exec_driver_sql("SELECT count(*) FROM entry").scalar()
+        return int(number)
 
     return await serving.node.node.database.read(count)
 
 
-async def test_rooms_and_participants_follow_the_memberships(serving: Serving) -> None:
+async def test_rooms_and_participants_follow_memberships(serving: Serving) -> None:
     sio: socketio.AsyncServer = serving.sio
     room_id, omar, diego, plain = await members(serving)
     omar_sid, diego_sid = omar.sio.get_sid("/"), diego.sio.get_sid("/")
@@ -107,20 +107,20 @@ async def test_rooms_and_participants_follow_the_memberships(serving: Serving) -
         await client.close()
 
 
-async def test_what_is_the_cores_is_refused_with_a_reason(serving: Serving) -> None:
+async def test_reserved_events_and_operations_are_refused_with_a_reason(serving: Serving) -> None:
     sio: socketio.AsyncServer = serving.sio
     for event in ("message", "room_added", "closing", "disconnect"):
         with pytest.raises(ValueError, match=f"`{event}` is an event of Tidings"):
             await sio.emit(event, {}, room="any")
-    for unfit, reason in ((b"bytes", "must be JSON"), (("two", "arguments"), "one argument")):
+    for argument, reason in ((b"bytes", "must be JSON"), (("two", "arguments"), "one argument")):
         with pytest.raises(ValueError, match=reason):
-            await sio.emit("scored", unfit)
+            await sio.emit("scored", argument)
     with pytest.raises(ValueError, match="acknowledge no events"):
         await sio.emit("scored", {}, to="sid", callback=print)
     with pytest.raises(ValueError, match="`message` is an action of Tidings"):
         sio.on("message", print)
     with pytest.raises(ValueError, match="use a namespace of your own"):
-        sio.event(test_rooms_and_participants_follow_the_memberships)
+        sio.event(test_rooms_and_participants_follow_memberships)
     with pytest.raises(ValueError, match="use a namespace of your own"):
         sio.register_namespace(socketio.AsyncNamespace("/"))
     for change in (sio.enter_room("sid", "room"), sio.leave_room("sid", "room"), sio.close_room("room")):

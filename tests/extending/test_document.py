@@ -1,4 +1,4 @@
-"""docs/extending.md runs as printed: the application with `tidings serve --app`, and its two clients."""
+"""The code of docs/extending.md runs as printed: `tidings serve --app`, and both clients."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ game.leave();
 
 
 def block(language: str, containing: str) -> str:
-    for found in re.finditer(rf"^```{language}\n(.*?)^```$", PAGE, re.M | re.S):
-        if containing in found[1]:
-            return found[1]
+    for match in re.finditer(rf"^```{language}\n(.*?)^```$", PAGE, re.M | re.S):
+        if containing in match[1]:
+            return match[1]
     raise AssertionError(f"no block of {language} with {containing}")
 
 
@@ -77,38 +77,36 @@ async def test_the_game_runs_with_the_stock_javascript_client(game: ServerProces
     (tmp_path / "play.mjs").write_text(block("js", "socket.io-client"))
     (tmp_path / "script.mjs").write_text(SCRIPT)
     (tmp_path / "node_modules").symlink_to(SCRIPTS / "node_modules")
-    given = json.dumps({"url": game.url, "token": token, "room": room})
+    arguments = json.dumps({"url": game.url, "token": token, "room": room})
     process = await asyncio.create_subprocess_exec(
-        node(), str(tmp_path / "script.mjs"), given, stdout=asyncio.subprocess.PIPE
+        node(), str(tmp_path / "script.mjs"), arguments, stdout=asyncio.subprocess.PIPE
     )
     try:
         printed, _ = await asyncio.wait_for(process.communicate(), DEADLINE_S)
     finally:
         if process.returncode is None:
             process.kill()
-    said = json.loads(printed)
-    assert said["winner"] == {"room_id": room, "player": "diego"}
-    assert [move["square"] for move in said["moved"]] == ["e4", "d4", "c4"]
+    output = json.loads(printed)
+    assert output["winner"] == {"room_id": room, "player": "diego"}
+    assert [move["square"] for move in output["moved"]] == ["e4", "d4", "c4"]
 
 
 @pytest.mark.parametrize(
-    ("app", "why"),
+    ("app", "reason"),
     [
         ("game", "write MODULE:ATTRIBUTE"),
         ("nowhere:app", "there is no module nowhere"),
         ("json:dumps", "is not what server.app.create_app() returns"),
     ],
 )
-async def test_an_application_that_cannot_be_served_is_refused_with_a_reason(
-    tmp_path: Path, app: str, why: str
-) -> None:
+async def test_an_invalid_application_is_refused_with_a_reason(tmp_path: Path, app: str, reason: str) -> None:
     process = ServerProcess(tmp_path, stderr=asyncio.subprocess.PIPE, arguments=("--app", app), directory=tmp_path)
     with pytest.raises(RuntimeError, match="exit status 1"):
         await process.start()
-    assert why in await process.complaints()
+    assert reason in await process.complaints()
 
 
-async def test_an_application_may_import_what_the_server_does_not_use(tmp_path: Path) -> None:
+async def test_an_application_can_import_packages_that_the_server_does_not_use(tmp_path: Path) -> None:
     (tmp_path / "game.py").write_text(
         "import aiohttp, requests, rich, socketio\n"
         "from server.app import create_app\n"

@@ -16,11 +16,11 @@ from tests.extending.conftest import Serving, on_stock, on_tidings
 
 DEADLINE_S = 20.0
 HEARTBEAT = {"ping_interval": 1, "ping_timeout": 5}
-"""A stock client that leaves over polling waits for its last poll, which a stock server holds for these together."""
+"""A stock client that leaves over polling waits for its last poll, which a stock server holds for their sum."""
 
 
 class Recorder:
-    """A stock client, and all that it sees, in order: connections, events, answers, refusals."""
+    """A stock client that records its connections, events, answers and refusals in order."""
 
     def __init__(self, name: str, log: list[Any], serializer: str) -> None:
         self.name = name
@@ -28,22 +28,22 @@ class Recorder:
         self._changed = asyncio.Event()
         self._sio = socketio.AsyncClient(reconnection=False, serializer=serializer)
         for namespace in (GAME, LOBBY):
-            for what in ("connect", "disconnect", "connect_error"):
-                self._sio.on(what, self._seen_by(namespace, what), namespace=namespace)
+            for event in ("connect", "disconnect", "connect_error"):
+                self._sio.on(event, self._recorder_of(namespace, event), namespace=namespace)
             self._sio.on("question", self._answer, namespace=namespace)
-            self._sio.on("*", self._event_in(namespace), namespace=namespace)
+            self._sio.on("*", self._any_event_of(namespace), namespace=namespace)
 
-    def _note(self, *what: Any) -> None:
-        self._log.append((self.name, *what))
+    def _note(self, *fields: Any) -> None:
+        self._log.append((self.name, *fields))
         self._changed.set()
 
-    def _seen_by(self, namespace: str, what: str) -> Any:
+    def _recorder_of(self, namespace: str, event: str) -> Any:
         async def handler(*arguments: Any) -> None:
-            self._note(namespace, what, *arguments)
+            self._note(namespace, event, *arguments)
 
         return handler
 
-    def _event_in(self, namespace: str) -> Any:
+    def _any_event_of(self, namespace: str) -> Any:
         async def handler(event: str, *arguments: Any) -> None:
             self._note(namespace, event, *arguments)
 
@@ -74,10 +74,10 @@ class Recorder:
     async def send(self, event: str, namespace: str) -> None:
         await self._sio.emit(event, namespace=namespace)
 
-    async def until(self, *what: Any) -> None:
-        """Wait until it has seen this."""
+    async def until(self, *fields: Any) -> None:
+        """Wait until it has recorded these fields."""
         async with asyncio.timeout(DEADLINE_S):
-            while (self.name, *what) not in self._log:
+            while (self.name, *fields) not in self._log:
                 self._changed.clear()
                 await self._changed.wait()
 
@@ -96,7 +96,7 @@ async def _recorders(log: dict[str, list[Any]], serializer: str, *names: str) ->
 
 
 async def play(serving: Serving, transport: str, serializer: str) -> tuple[dict[str, list[Any]], list[Any]]:
-    """Use all that the application has; returns what each client saw, and what its handlers saw."""
+    """Use every feature of the application; returns the log of each client, and the notes of the handlers."""
     log: dict[str, list[Any]] = {}
     game: Game = serving.installed
     async with _recorders(log, serializer, "ana", "bob", "eve") as (ana, bob, eve):
@@ -133,7 +133,7 @@ async def play(serving: Serving, transport: str, serializer: str) -> tuple[dict[
         await ana.ask("sync", (1, "two"), LOBBY)
         await ana.ask("sync", None, LOBBY)
         await ana.ask("whatever else", {"deep": [[]]}, LOBBY)
-        # Refused over polling, the stock client waits for the end of a poll that the stock server holds.
+        # A stock client that is refused over polling waits for a poll that the stock server holds.
         for role in ("nobody", "banned") if transport == "websocket" else ():
             await eve.connect(serving, transport, GAME, role=role)
         await eve.connect(serving, transport, GAME)
@@ -142,19 +142,19 @@ async def play(serving: Serving, transport: str, serializer: str) -> tuple[dict[
         await eve.until(GAME, "disconnect", "server disconnect")
         await asyncio.gather(bob.leave(), ana.leave())
     await game.until(5)
-    return log, sorted(map(repr, game.seen))
+    return log, sorted(map(repr, game.notes))
 
 
 @pytest.mark.parametrize(
     ("transport", "serializer"), [("websocket", "default"), ("polling", "default"), ("websocket", "msgpack")]
 )
-async def test_clients_of_an_application_see_the_same_on_tidings(
+async def test_clients_see_the_same_on_tidings_as_on_a_stock_server(
     tmp_path: Path, transport: str, serializer: str
 ) -> None:
     async with on_stock(install, tmp_path, serializer=serializer, **HEARTBEAT) as serving:
         expected = await play(serving, transport, serializer)
     parser = {"default": "json", "msgpack": "msgpack"}[serializer]
     async with on_tidings(install, tmp_path, parser=parser, options={"engine": HEARTBEAT}) as serving:
-        seen = await play(serving, transport, serializer)
-    assert seen == expected
+        actual = await play(serving, transport, serializer)
+    assert actual == expected
     assert sum(map(len, expected[0].values())) > 40

@@ -34,9 +34,9 @@ async def kills(lab: Lab) -> Seen:
     busy = min(crashes.in_flight[:-1], default=0) > 0
     wrong = "; ".join(f"{law}: {what}" for law, what in violations[:3])
     seen = (
-        f"{crashes.seen['acknowledged']} acked, {sum(crashes.in_flight)} in flight at the kills; {wrong or 'whole'}"
+        f"{crashes.counts['acknowledged']} acked, {sum(crashes.in_flight)} in flight at the kills; {wrong or 'whole'}"
     )
-    return Seen(crashes.kills, WHOLE, seen, not violations and busy, {"seen": dict(crashes.seen)})
+    return Seen(crashes.kills, WHOLE, seen, not violations and busy, {"seen": dict(crashes.counts)})
 
 
 @area.check("stock clients on every transport get the complete log after kills and restarts")

@@ -1,8 +1,8 @@
-"""A disk that takes its time: Python imports this when it starts a process that has this folder on its path.
+"""A slow disk: Python imports this module at the start of a process that has this folder on its path.
 
-A kill that an acknowledgement sets off comes a moment later; a commit that takes microseconds would be through by
-then, also where it should have come first. So some commits wait before they happen, and some after, before anybody
-is told that they have.
+A kill follows an acknowledgement by a moment. A commit of microseconds would be finished by then, even if the server
+had acknowledged too early. So some commits are delayed before they happen, and some after, before their result is
+known.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ LONGEST_S = 0.08
 def _commit(conn: Connection) -> None:
     dice = random.random()
     if dice < 0.4:
-        _take_time()
+        _delay()
     elif dice < 0.6:
-        conn.connection.commit()  # the one that follows finds nothing left to do
-        _take_time()
+        conn.connection.commit()  # the regular commit has nothing left to do
+        _delay()
 
 
-def _take_time() -> None:
+def _delay() -> None:
     seconds = random.uniform(0, LONGEST_S)
-    if in_greenlet():  # of an asynchronous engine: the event loop goes on
+    if in_greenlet():  # an asynchronous engine: the event loop keeps running
         await_only(asyncio.sleep(seconds))
     else:
         time.sleep(seconds)
