@@ -1,4 +1,4 @@
-"""The two-channels protocol: every promise of its document."""
+"""The two-channels protocol: everything that its document promises."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ async def http(gateway: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[EchoServer]:
-    async with echo_server() as one:
-        yield one
+    async with echo_server() as server:
+        yield server
 
 
 @pytest.fixture
 async def proxy(quiet_log: None, sqlite_url: str, tmp_path: Path, upstream: EchoServer) -> AsyncIterator[RunningNode]:
     """A node in proxy mode."""
-    async with running_node(sqlite_url, tmp_path, echo_upstream=upstream.url) as one:
-        yield one
+    async with running_node(sqlite_url, tmp_path, echo_upstream=upstream.url) as node:
+        yield node
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -58,13 +58,13 @@ def bearer(token: str) -> dict[str, str]:
 
 
 async def link(url: str, token: str, channel: str) -> str:
-    """The link of a channel, as a user gets it."""
+    """Request the link of a channel."""
     async with httpx.AsyncClient(base_url=url, verify=NO_TLS) as http:
         answer = await http.get(f"/{channel}", headers=bearer(token))
         assert answer.status_code == 200, answer.text
         assert answer.json().keys() == {"link", "expires_in"}
-        found: str = answer.json()["link"]
-        return found
+        address: str = answer.json()["link"]
+        return address
 
 
 async def history(url: str, token: str, **query: str) -> list[tuple[str, str]]:
@@ -93,20 +93,20 @@ class Channel:
         return await self.receive()
 
     async def message(self) -> tuple[str, str]:
-        """Who said what, of the next frame of the public channel."""
+        """The next frame of the public channel: username and message."""
         frame = json.loads(await self.receive())
         assert frame.keys() == {"id", "username", "message", "created_at"}, frame
         return frame["username"], frame["message"]
 
     async def refusal(self) -> str:
-        """The code of the error that the next frame is."""
+        """The code of the next frame, an error."""
         frame = json.loads(await self.receive())
         assert frame.keys() == {"error"}
         assert isinstance(frame["error"]["message"], str)
         return str(frame["error"]["code"])
 
     async def read(self) -> None:
-        """Whatever comes, to the end."""
+        """Read until the connection ends."""
         while True:
             await self.receive()
 
@@ -124,9 +124,9 @@ async def opened(address: str) -> AsyncIterator[Channel]:
 
 @asynccontextmanager
 async def entered(node: RunningNode, username: str, channel: str) -> AsyncIterator[Channel]:
-    """A new user's WebSocket, by the link."""
-    async with opened(await link(node.url, await node.register(username), channel)) as one:
-        yield one
+    """Register a user and open their channel by its link."""
+    async with opened(await link(node.url, await node.register(username), channel)) as socket:
+        yield socket
 
 
 async def refusal(address: str) -> int:
@@ -140,7 +140,7 @@ async def refusal(address: str) -> int:
 # -- users -----------------------------------------------------------------------------------------------------------
 
 
-async def test_registering_takes_a_login_and_a_password(http: httpx.AsyncClient) -> None:
+async def test_registering_needs_a_login_and_a_password(http: httpx.AsyncClient) -> None:
     answer = await http.post("/register", json={"username": "ana", "password": PASSWORD})
     assert answer.status_code == 201
     assert answer.json().keys() == {"access_token", "token_type", "expires_at", "username"}
@@ -165,11 +165,11 @@ async def test_a_login_is_unique_and_a_password_is_checked(http: httpx.AsyncClie
         assert answer.json()["detail"]
 
 
-async def test_the_password_is_not_kept_as_it_is(gateway: RunningNode, http: httpx.AsyncClient) -> None:
+async def test_a_password_is_stored_as_a_hash(gateway: RunningNode, http: httpx.AsyncClient) -> None:
     await http.post("/register", json={"username": "ana", "password": PASSWORD})
-    kept = (await gateway.node.auth.user("ana")).password_hash
-    assert kept is not None
-    assert kept.startswith("$2b$")
+    stored = (await gateway.node.auth.user("ana")).password_hash
+    assert stored is not None
+    assert stored.startswith("$2b$")
 
 
 async def test_signing_in_is_answered_with_a_jwt(http: httpx.AsyncClient) -> None:
@@ -188,21 +188,21 @@ async def test_signing_in_is_answered_with_a_jwt(http: httpx.AsyncClient) -> Non
         assert (await http.get("/history", headers=bearer(token["access_token"]))).status_code == 200
 
 
-async def test_who_may_not_sign_in_does_not(http: httpx.AsyncClient) -> None:
+async def test_wrong_credentials_are_refused(http: httpx.AsyncClient) -> None:
     await http.post("/register", json={"username": "ana", "password": PASSWORD})
     for fields in ({"username": "ana", "password": "not the password"}, {"username": "nobody", "password": PASSWORD}):
         assert (await http.post("/login", json=fields)).status_code == 401
         assert (await http.post("/login", data=fields)).status_code == 401
 
 
-async def test_the_page_of_the_api_offers_to_authorize_by_login(http: httpx.AsyncClient) -> None:
+async def test_the_openapi_page_offers_to_authorize_with_a_password(http: httpx.AsyncClient) -> None:
     assert (await http.get("/docs")).status_code == 200
     document = (await http.get("/openapi.json")).json()
     flow = document["components"]["securitySchemes"]["password"]["flows"]["password"]
     await http.post("/register", json={"username": "ana", "password": PASSWORD})
-    got = await http.post(flow["tokenUrl"], data={"username": "ana", "password": PASSWORD})
+    login = await http.post(flow["tokenUrl"], data={"username": "ana", "password": PASSWORD})
     assert {"password": []} in document["paths"]["/api/me"]["get"]["security"]
-    assert (await http.get("/api/me", headers=bearer(got.json()["access_token"]))).status_code == 200
+    assert (await http.get("/api/me", headers=bearer(login.json()["access_token"]))).status_code == 200
 
 
 NONSENSE: list[tuple[str, bytes]] = [
@@ -224,7 +224,7 @@ NONSENSE: list[tuple[str, bytes]] = [
 
 
 @pytest.mark.parametrize("path", ["/register", "/login"])
-async def test_nonsense_over_http_is_refused(http: httpx.AsyncClient, path: str) -> None:
+async def test_malformed_http_bodies_are_refused(http: httpx.AsyncClient, path: str) -> None:
     for kind, body in NONSENSE:
         answer = await http.post(path, content=body, headers={"Content-Type": kind})
         assert answer.status_code in (401, 422), (kind, body, answer.text)
@@ -238,9 +238,7 @@ async def test_nonsense_over_http_is_refused(http: httpx.AsyncClient, path: str)
 
 
 @pytest.mark.parametrize("path", ["/echo_ws", "/pub_ws", "/history"])
-async def test_only_who_is_signed_in_gets_links_and_history(
-    gateway: RunningNode, http: httpx.AsyncClient, path: str
-) -> None:
+async def test_links_and_history_need_a_valid_token(gateway: RunningNode, http: httpx.AsyncClient, path: str) -> None:
     token = await gateway.register("ana")
     user = await gateway.node.auth.user("ana")
     expired, _ = await gateway.node.auth.sign_in(user, -1000)
@@ -253,16 +251,16 @@ async def test_only_who_is_signed_in_gets_links_and_history(
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-async def test_a_link_is_good_for_its_channel_only_and_not_for_long(gateway: RunningNode, channel: str) -> None:
+async def test_a_link_is_valid_for_its_channel_only_and_expires_soon(gateway: RunningNode, channel: str) -> None:
     token = await gateway.register("ana")
-    good = urlsplit(await link(gateway.url, token, channel))
-    assert f"http://{good.netloc}" == gateway.url
-    assert good.path == f"/{channel}"
-    ticket = parse_qs(good.query)["token"][0]
+    address = urlsplit(await link(gateway.url, token, channel))
+    assert f"http://{address.netloc}" == gateway.url
+    assert address.path == f"/{channel}"
+    ticket = parse_qs(address.query)["token"][0]
     claims = jwt.decode(ticket, options={"verify_signature": False})
     assert 0 < claims["exp"] - now_ms() / 1000 <= 300
     other = next(name for name in CHANNELS if name != channel)
-    assert await refusal(f"ws://{good.netloc}/{other}?token={ticket}") == 401
+    assert await refusal(f"ws://{address.netloc}/{other}?token={ticket}") == 401
     async with httpx.AsyncClient(base_url=gateway.url) as http:
         for path in ("/history", "/api/me", f"/{channel}"):
             assert (await http.get(path, headers=bearer(ticket))).status_code == 401
@@ -271,7 +269,7 @@ async def test_a_link_is_good_for_its_channel_only_and_not_for_long(gateway: Run
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-async def test_without_a_user_or_a_good_token_there_is_no_connection(gateway: RunningNode, channel: str) -> None:
+async def test_a_channel_needs_a_valid_token_or_ticket(gateway: RunningNode, channel: str) -> None:
     token = await gateway.register("ana")
     user = await gateway.node.auth.user("ana")
     address = gateway.url.replace("http", "ws", 1) + f"/{channel}"
@@ -288,7 +286,7 @@ async def test_without_a_user_or_a_good_token_there_is_no_connection(gateway: Ru
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-async def test_a_session_that_ends_closes_its_channels(
+async def test_the_end_of_a_session_closes_its_channels(
     gateway: RunningNode, channel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = await gateway.register("ana")
@@ -296,18 +294,18 @@ async def test_a_session_that_ends_closes_its_channels(
     short, _ = await gateway.node.auth.sign_in(user, 3_600_000)
     by_link, by_token = await link(gateway.url, token, channel), await link(gateway.url, short, channel)
     timers = expiry_timers(monkeypatch, gateway)
-    async with opened(by_link) as one, opened(by_token) as two:
+    async with opened(by_link) as linked, opened(by_token) as direct:
         async with httpx.AsyncClient(base_url=gateway.url) as http:
             await http.post("/api/logout", headers=bearer(token))
-        assert (await one.refusal(), await one.until_closed()) == ("token_revoked", 4401)
+        assert (await linked.refusal(), await linked.until_closed()) == ("token_revoked", 4401)
         timers.advance(3600)
-        assert (await two.refusal(), await two.until_closed()) == ("token_expired", 4401)
+        assert (await direct.refusal(), await direct.until_closed()) == ("token_expired", 4401)
 
 
-async def test_what_a_link_opens_stays_open_as_long_as_the_token(gateway: RunningNode) -> None:
+async def test_a_channel_opened_by_a_link_stays_open_as_long_as_the_token(gateway: RunningNode) -> None:
     token = await gateway.register("ana")
-    async with opened(await link(gateway.url, token, "echo_ws")) as one:
-        await one.echo("hi")
+    async with opened(await link(gateway.url, token, "echo_ws")) as ana:
+        await ana.echo("hi")
         (connection,) = gateway.node.hub.connections
         exp = jwt.decode(token, options={"verify_signature": False})["exp"]
         assert connection.principal.expires_at == exp * 1000
@@ -316,7 +314,7 @@ async def test_what_a_link_opens_stays_open_as_long_as_the_token(gateway: Runnin
 # -- the echo channel ------------------------------------------------------------------------------------------------
 
 
-async def test_the_server_returns_what_the_client_says(gateway: RunningNode) -> None:
+async def test_the_echo_channel_returns_each_content(gateway: RunningNode) -> None:
     async with entered(gateway, "ana", "echo_ws") as ana:
         for content in ("hello", " ", '{"json": [1]}', "два слова", "a\nb", "👋" * 16_384):
             assert await ana.echo(content) == content
@@ -325,7 +323,7 @@ async def test_the_server_returns_what_the_client_says(gateway: RunningNode) -> 
         assert [await ana.receive() for _ in range(300)] == [*map(str, range(300))]
 
 
-async def test_the_exchange_is_kept_when_the_channel_is_closed_and_before(gateway: RunningNode) -> None:
+async def test_the_history_survives_the_channel_and_the_server(gateway: RunningNode) -> None:
     token = await gateway.register("ana")
     async with opened(await link(gateway.url, token, "echo_ws")) as ana:
         for content in ("one", "two"):
@@ -338,20 +336,20 @@ async def test_the_exchange_is_kept_when_the_channel_is_closed_and_before(gatewa
     assert await history(gateway.url, await gateway.register("ben")) == []
 
 
-async def test_a_long_history_comes_in_parts(gateway: RunningNode, http: httpx.AsyncClient) -> None:
+async def test_a_long_history_is_answered_in_pages(gateway: RunningNode, http: httpx.AsyncClient) -> None:
     token = await gateway.register("ana")
-    said = [f"{number}" for number in range(2_600)]
+    contents = [f"{number}" for number in range(2_600)]
     async with opened(await link(gateway.url, token, "echo_ws")) as ana:
-        for at in range(0, len(said), 200):
-            for content in said[at : at + 200]:
+        for at in range(0, len(contents), 200):
+            for content in contents[at : at + 200]:
                 await ana.say(content)
-            assert [await ana.receive() for _ in range(200)] == said[at : at + 200]
+            assert [await ana.receive() for _ in range(200)] == contents[at : at + 200]
     newest = (await http.get("/history", headers=bearer(token))).json()
     assert len(newest["history"]) == 5_000
     older = (await http.get("/history", headers=bearer(token), params={"before": newest["next"]})).json()
     assert older["next"] is None
     whole = [entry["message"] for entry in older["history"] + newest["history"] if entry["direction"] == "sent"]
-    assert whole == said
+    assert whole == contents
     assert (await http.get("/history", headers=bearer(token), params={"before": "x"})).status_code == 404
 
 
@@ -374,29 +372,27 @@ async def test_in_proxy_mode_the_upstream_answers(proxy: RunningNode, upstream: 
     await upstream.until(lambda: not upstream.clients)
 
 
-async def test_in_proxy_mode_all_that_the_upstream_sends_comes_in_order_and_is_kept_so(
+async def test_in_proxy_mode_everything_from_the_upstream_is_delivered_and_stored_in_order(
     proxy: RunningNode, upstream: EchoServer
 ) -> None:
     async def talks(ws: Any, content: str) -> None:
-        for said in (f"{content} 1", f"{content} 2", "\0", f"{content} 3"):
-            await ws.send(said)
+        for reply in (f"{content} 1", f"{content} 2", "\0", f"{content} 3"):
+            await ws.send(reply)
 
     upstream.greeting, upstream.behaviour = "welcome", talks
     token = await proxy.register("ana")
     async with opened(await link(proxy.url, token, "echo_ws")) as ana:
         assert await ana.receive() == "welcome"
-        for said in ("a", "b"):
-            await ana.say(said)
-            assert [await ana.receive() for _ in range(3)] == [f"{said} 1", f"{said} 2", f"{said} 3"]
+        for content in ("a", "b"):
+            await ana.say(content)
+            assert [await ana.receive() for _ in range(3)] == [f"{content} 1", f"{content} 2", f"{content} 3"]
         await upstream.clients[0].send("unasked")
         assert await ana.receive() == "unasked"
     received = [content for direction, content in await history(proxy.url, token) if direction == "received"]
     assert received == ["welcome", "a 1", "a 2", "a 3", "b 1", "b 2", "b 3", "unasked"]
 
 
-async def test_an_upstream_that_is_gone_is_an_error_and_the_channel_stays(
-    proxy: RunningNode, upstream: EchoServer
-) -> None:
+async def test_a_missing_upstream_is_an_error_and_the_channel_stays(proxy: RunningNode, upstream: EchoServer) -> None:
     token = await proxy.register("ana")
     async with opened(await link(proxy.url, token, "echo_ws")) as ana:
         await upstream.stop()
@@ -412,7 +408,7 @@ async def test_an_upstream_that_is_gone_is_an_error_and_the_channel_stays(
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-async def test_an_invalid_content_is_an_error_and_the_channel_stays(gateway: RunningNode, channel: str) -> None:
+async def test_invalid_content_is_an_error_and_the_channel_stays(gateway: RunningNode, channel: str) -> None:
     async with entered(gateway, "ana", channel) as ana:
         for noise, code in (("", "invalid"), (b"bytes", "invalid"), ("\0", "invalid"), ("x" * 16_385, "too_large")):
             await ana.say(noise)
@@ -421,7 +417,7 @@ async def test_an_invalid_content_is_an_error_and_the_channel_stays(gateway: Run
         assert "still here" in await ana.receive()
 
 
-async def test_an_echo_channel_hears_nothing_of_rooms(gateway: RunningNode) -> None:
+async def test_an_echo_channel_gets_no_messages_of_rooms(gateway: RunningNode) -> None:
     token = await gateway.register("ana")
     async with (
         connected(gateway.url, token, device="laptop") as socketio,
@@ -436,29 +432,29 @@ async def test_an_echo_channel_hears_nothing_of_rooms(gateway: RunningNode) -> N
             assert await ana.echo("after") == "after"
             await socketio.close()
             (news,) = (await ben.ask("get_rooms"))["rooms"]
-            assert news["online"] == 1  # nothing is delivered to who is on the echo channel alone
+            assert news["online"] == 1  # a user on the echo channel alone gets no messages
             assert await ana.echo("alone") == "alone"
 
 
 # -- the public channel ----------------------------------------------------------------------------------------------
 
 
-async def test_a_newcomer_gets_the_messages_since_the_start_then_new_ones(gateway: RunningNode) -> None:
+async def test_a_newcomer_gets_all_messages_since_the_start_and_then_new_ones(gateway: RunningNode) -> None:
     async with entered(gateway, "ana", "pub_ws") as ana:
         for number in range(250):
             await ana.say(f"{number}")
-        said = [await ana.message() for _ in range(250)]
-        assert said == [("ana", f"{number}") for number in range(250)]
+        messages = [await ana.message() for _ in range(250)]
+        assert messages == [("ana", f"{number}") for number in range(250)]
         async with entered(gateway, "ben", "pub_ws") as ben:
             await ana.say("welcome")
-            assert [await ben.message() for _ in range(251)] == [*said, ("ana", "welcome")]
+            assert [await ben.message() for _ in range(251)] == [*messages, ("ana", "welcome")]
             await ben.say("thanks")
             assert await ana.message() == ("ana", "welcome")
             assert await ana.message() == ("ben", "thanks")
             assert await ben.message() == ("ben", "thanks")
 
 
-async def test_what_was_said_before_the_server_was_started_is_not_repeated(gateway: RunningNode) -> None:
+async def test_messages_from_before_the_start_are_not_repeated(gateway: RunningNode) -> None:
     token = await gateway.register("ana")
     async with opened(await link(gateway.url, token, "pub_ws")) as ana:
         await ana.say("old")
@@ -472,8 +468,8 @@ async def test_what_was_said_before_the_server_was_started_is_not_repeated(gatew
             assert await ana.message() == ("ben", "new")
 
 
-async def test_newcomers_miss_and_repeat_nothing_while_others_talk(gateway: RunningNode) -> None:
-    """They come in the middle of it, each at another moment."""
+async def test_newcomers_miss_and_repeat_nothing_while_messages_are_sent(gateway: RunningNode) -> None:
+    """Each joins at another moment, while messages are sent."""
     number = 400
     async with entered(gateway, "ana", "pub_ws") as ana:
 
@@ -483,16 +479,16 @@ async def test_newcomers_miss_and_repeat_nothing_while_others_talk(gateway: Runn
                 await ana.message()
 
         async def listen(name: str, after: int) -> list[str]:
-            async with entered(gateway, name, "pub_ws") as one:
-                return [(await one.message())[1] for _ in range(number)]
+            async with entered(gateway, name, "pub_ws") as channel:
+                return [(await channel.message())[1] for _ in range(number)]
 
         talking = asyncio.create_task(talk())
-        heard = await asyncio.gather(*(listen(f"user{at}", at) for at in range(8)))
+        received = await asyncio.gather(*(listen(f"user{at}", at) for at in range(8)))
         await talking
-    assert all(one == [*map(str, range(number))] for one in heard)
+    assert all(contents == [*map(str, range(number))] for contents in received)
 
 
-async def test_messages_pass_between_socketio_and_the_public_channel(gateway: RunningNode) -> None:
+async def test_socketio_and_the_public_channel_exchange_messages(gateway: RunningNode) -> None:
     async with (
         entered(gateway, "ana", "pub_ws") as ana,
         connected(gateway.url, await gateway.register("ben")) as ben,
@@ -505,7 +501,7 @@ async def test_messages_pass_between_socketio_and_the_public_channel(gateway: Ru
         assert [await ana.message() for _ in range(2)] == [("ana", "hi, ben"), ("ben", "hi, ana")]
 
 
-async def test_nobody_owns_the_public_channel(gateway: RunningNode) -> None:
+async def test_no_visitor_owns_the_public_channel(gateway: RunningNode) -> None:
     async with (
         entered(gateway, "ana", "pub_ws"),
         connected(gateway.url, await gateway.login("ana")) as ana,
@@ -513,15 +509,15 @@ async def test_nobody_owns_the_public_channel(gateway: RunningNode) -> None:
     ):
         await ben.ask("subscribe", topic_name="public")
         members = (await ana.ask("get_members", topic_name="public"))["members"]
-        assert {(one["username"], one["role"]) for one in members} == {
+        assert {(member["username"], member["role"]) for member in members} == {
             ("ana", "member"),
             ("ben", "member"),
             ("channels", "owner"),
         }
         with pytest.raises(Refused, match="forbidden"):
             await ana.ask("kick", topic_name="public", username="ben")
-        for one in (ana, ben):
-            await one.ask("unsubscribe", topic_name="public")
+        for client in (ana, ben):
+            await client.ask("unsubscribe", topic_name="public")
         await ben.ask("subscribe", topic_name="public")
         assert (await ben.ask("get_rooms", member=True))["rooms"][0]["role"] == "member"
     async with httpx.AsyncClient(base_url=gateway.url) as http:
@@ -530,18 +526,18 @@ async def test_nobody_owns_the_public_channel(gateway: RunningNode) -> None:
             assert answer.status_code in (401, 422)
 
 
-async def test_the_first_to_come_make_one_channel(gateway: RunningNode) -> None:
+async def test_concurrent_first_visitors_create_one_channel(gateway: RunningNode) -> None:
     tokens = await asyncio.gather(*(gateway.register(f"user{number}") for number in range(6)))
     links = await asyncio.gather(*(link(gateway.url, token, "pub_ws") for token in tokens))
     assert len(set(links)) == 6
     async with httpx.AsyncClient(base_url=gateway.url, headers=bearer(tokens[0])) as http:
         members = (await http.get("/api/members", params={"topic_name": "public"})).json()["members"]
-    assert [one["username"] for one in members] == ["channels", *(f"user{number}" for number in range(6))]
+    assert [member["username"] for member in members] == ["channels", *(f"user{number}" for number in range(6))]
 
 
-async def test_who_is_banned_is_put_out_and_gets_no_link(gateway: RunningNode) -> None:
+async def test_a_banned_user_is_disconnected_and_gets_no_link(gateway: RunningNode) -> None:
     async with connected(gateway.url, await gateway.register("mod")) as moderator:
-        await moderator.ask("create", topic_name="public")  # made by a user before it was needed: it is theirs
+        await moderator.ask("create", topic_name="public")  # a user who creates it first owns it
         token = await gateway.register("ana")
         address = await link(gateway.url, token, "pub_ws")
         async with opened(address) as ana:
@@ -558,18 +554,18 @@ async def test_who_is_banned_is_put_out_and_gets_no_link(gateway: RunningNode) -
             assert (await ana.refusal(), await ana.until_closed()) == ("forbidden", 1008)
 
 
-async def test_a_name_that_is_taken_is_a_conflict(gateway: RunningNode) -> None:
+async def test_the_public_channel_is_a_conflict_if_a_user_has_its_name(gateway: RunningNode) -> None:
     token = await gateway.register("public")
     before = len(await _usernames(gateway))
     async with httpx.AsyncClient(base_url=gateway.url, headers=bearer(token)) as http:
         for _ in range(3):
             assert (await http.get("/pub_ws")).status_code == 409
-    async with opened(gateway.url.replace("http", "ws", 1) + f"/pub_ws?token={token}") as one:
-        assert (await one.refusal(), await one.until_closed()) == ("conflict", 1008)
+    async with opened(gateway.url.replace("http", "ws", 1) + f"/pub_ws?token={token}") as channel:
+        assert (await channel.refusal(), await channel.until_closed()) == ("conflict", 1008)
     assert len(await _usernames(gateway)) == before + 1
 
 
-async def test_a_user_of_the_owners_name_owns_nothing(gateway: RunningNode) -> None:
+async def test_a_user_with_the_owners_name_does_not_own_the_channel(gateway: RunningNode) -> None:
     token = await gateway.register("channels")
     async with (
         entered(gateway, "ana", "pub_ws"),
@@ -587,19 +583,19 @@ async def _usernames(gateway: RunningNode) -> list[str]:
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-async def test_who_does_not_read_is_closed(sqlite_url: str, tmp_path: Path, channel: str) -> None:
+async def test_a_slow_consumer_of_a_channel_is_closed(sqlite_url: str, tmp_path: Path, channel: str) -> None:
     async with (
         running_node(sqlite_url, tmp_path, options={"websocket": {"linger": 0.5}}) as gateway,
         entered(gateway, "omar", channel) as omar,
     ):
-        gone = gateway.gone()
+        ended = gateway.gone()
         omar.socket.transport.pause_reading()
         async with asyncio.timeout(3 * DEADLINE_S):
             with contextlib.suppress(ConnectionClosed):
-                while not gone.is_set():  # what is too much at once is refused: go on until enough came through
+                while not ended.is_set():  # excess messages are refused, so go on until the buffer is full
                     await omar.say("x" * 16_000)
                     await asyncio.sleep(0)
-            await gone.wait()
+            await ended.wait()
         omar.socket.transport.resume_reading()
         with pytest.raises(ConnectionClosed):
             await omar.read()
@@ -620,20 +616,18 @@ def test_settings_are_read_from_an_env_file(
 
 
 @pytest.mark.parametrize("action", ["subscribe", "connect_to_room"])
-async def test_the_public_channel_is_there_before_anybody_has_asked_for_its_link(
-    gateway: RunningNode, action: str
-) -> None:
+async def test_the_public_channel_exists_before_its_first_link(gateway: RunningNode, action: str) -> None:
     ana, ben = await gateway.register("ana"), await gateway.register("ben")
-    async with connected(gateway.url, ana) as one, connected(gateway.url, ben) as other:
-        await asyncio.gather(one.ask(action, topic_name="public"), other.ask(action, topic_name="Public"))
-        members = (await one.ask("get_members", topic_name="public"))["members"]
+    async with connected(gateway.url, ana) as first, connected(gateway.url, ben) as second:
+        await asyncio.gather(first.ask(action, topic_name="public"), second.ask(action, topic_name="Public"))
+        members = (await first.ask("get_members", topic_name="public"))["members"]
         assert {(member["username"], member["role"]) for member in members} == {
             ("ana", "member"),
             ("ben", "member"),
             ("channels", "owner"),
         }
         with pytest.raises(Refused) as refused:
-            await one.ask(action, topic_name="publicity")
+            await first.ask(action, topic_name="publicity")
         assert refused.value.code == "not_found"
 
 
@@ -641,7 +635,7 @@ async def test_the_public_channel_is_there_before_anybody_has_asked_for_its_link
 
 
 @pytest.mark.parametrize("scheme", ["chrome-extension", "moz-extension"])
-async def test_a_browser_extension_is_let_in_by_its_origin_and_a_refusal_says_how(
+async def test_a_browser_extension_is_accepted_by_its_origin(
     quiet_log: None, sqlite_url: str, tmp_path: Path, scheme: str
 ) -> None:
     extension, other = (f"{scheme}://{letter * 32}" for letter in "ab")
@@ -659,11 +653,9 @@ async def test_a_browser_extension_is_let_in_by_its_origin_and_a_refusal_says_ho
             assert b"TIDINGS_CORS_ORIGINS" in refused.value.response.body
 
 
-async def test_the_public_channel_is_in_the_lists_of_rooms_before_its_first_visitor(
-    database_url: str, tmp_path: Path
-) -> None:
-    """Made at the first start; at the next one it is found, and nothing is written."""
-    rooms, made = [], []
+async def test_the_public_channel_is_listed_before_its_first_visitor(database_url: str, tmp_path: Path) -> None:
+    """The first start creates it; the next one finds it and writes nothing."""
+    rooms, statuses = [], []
     for _ in range(2):
         async with running_node(database_url, tmp_path, public_channel="start") as node:
             token = (await node.node.auth.token_for("ana"))[0]
@@ -672,13 +664,13 @@ async def test_the_public_channel_is_in_the_lists_of_rooms_before_its_first_visi
                 rooms.append((room["room_id"], room["topic_name"], room["is_private"], room["role"]))
                 link = await http.get("/pub_ws")
                 assert link.status_code == 200
-                made.append((await http.get("/api/users/channels")).status_code)
+                statuses.append((await http.get("/api/users/channels")).status_code)
     assert rooms[0][1:] == ("public", False, None)
     assert rooms[1][:2] == rooms[0][:2]
-    assert made == [200, 200]
+    assert statuses == [200, 200]
 
 
-async def test_a_server_that_cannot_make_the_public_channel_starts_and_makes_it_on_the_first_visit(
+async def test_a_server_that_cannot_create_the_public_channel_creates_it_on_the_first_visit(
     quiet_log: None, sqlite_url: str, tmp_path: Path
 ) -> None:
     with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as store:
@@ -693,7 +685,7 @@ async def test_a_server_that_cannot_make_the_public_channel_starts_and_makes_it_
                 assert [room["topic_name"] for room in (await http.get("/api/rooms")).json()["rooms"]] == ["public"]
 
 
-async def test_a_store_that_cannot_be_written_for_a_time_does_not_hold_up_the_start(
+async def test_a_store_that_cannot_be_written_does_not_delay_the_start(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.gateways.dialects.mounting.PREPARE_S", 0.01)

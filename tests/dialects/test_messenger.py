@@ -1,4 +1,4 @@
-"""The messenger protocol: the examples and promises of its document, and Tidings' own guarantees."""
+"""The messenger protocol: the examples and promises of its document, and the guarantees of Tidings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Person:
         self.answer: httpx.Response
 
     async def ask(self, route: str, status: int = 200, /, **fields: Any) -> Any:
-        """Ask an endpoint; its `Data`."""
+        """Request an endpoint; returns its `Data`."""
         method, path = route.split(" ", 1)
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         async with httpx.AsyncClient(base_url=self.url, timeout=DEADLINE_S, verify=NO_TLS) as http:
@@ -83,26 +83,26 @@ class Socket:
         async with asyncio.timeout(DEADLINE_S):
             return json.loads(await self.connection.recv())
 
-    async def told(self, what: str) -> dict[str, Any]:
-        """The next frame's `Data`."""
+    async def event(self, name: str) -> dict[str, Any]:
+        """The `Data` of the next frame, an event of that name."""
         frame = await self.next()
         assert frame.keys() == {"Message", "Data"}
-        assert frame["Message"] == what, frame
+        assert frame["Message"] == name, frame
         data: dict[str, Any] = frame["Data"]
         return data
 
-    async def refused(self) -> str:
-        """What went wrong, of the next frame."""
+    async def refusal(self) -> str:
+        """The message of the next frame, an error."""
         frame = await self.next()
         assert frame.keys() == {"Message", "Data"}
         assert frame["Data"] is None
-        said: str = frame["Message"]
-        assert said
-        assert "fault of the server" not in said
-        return said
+        message: str = frame["Message"]
+        assert message
+        assert "fault of the server" not in message
+        return message
 
     async def closed(self) -> int | None:
-        """The close code; no frame comes before."""
+        """Wait for the close, without a frame before it; returns its code."""
         async with asyncio.timeout(DEADLINE_S):
             with pytest.raises(ConnectionClosed):
                 raise AssertionError(await self.connection.recv())
@@ -121,13 +121,13 @@ async def opened(url: str, **options: Any) -> AsyncIterator[Socket]:
 def envelope(answer: httpx.Response, status: int) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     assert answer.headers["Content-Type"] == "application/json"
-    said: dict[str, Any] = answer.json()
-    assert said.keys() == {"Message", "Data"}
-    assert isinstance(said["Message"], str)
-    assert said["Message"]
+    body: dict[str, Any] = answer.json()
+    assert body.keys() == {"Message", "Data"}
+    assert isinstance(body["Message"], str)
+    assert body["Message"]
     if status >= 400:
-        assert said["Data"] is None
-    return said
+        assert body["Data"] is None
+    return body
 
 
 async def people(url: str, *usernames: str) -> list[Person]:
@@ -150,18 +150,18 @@ async def test_every_endpoint_as_it_is_documented(server: RunningNode) -> None:
     assert profile["LastOnline"] == profile["Created"]
 
     conversation = await brian.ask("POST /conversation", 201, Recipient="york")
-    (found,) = await york.ask("GET /conversation")
-    assert found["ConversationId"] == conversation
-    assert found["Members"] == ["brian", "york"]
+    (listed,) = await york.ask("GET /conversation")
+    assert listed["ConversationId"] == conversation
+    assert listed["Members"] == ["brian", "york"]
 
     message = await brian.ask("POST /message", 201, ConversationId=conversation, Message="Hello")
     assert isinstance(message, str)
     await brian.ask("PUT /message", MessageId=message, Message="Hello, York")
-    (said,) = await york.ask(f"GET /message/{conversation}")
-    assert (said["MessageId"], said["Sender"], said["Message"]) == (message, "brian", "Hello, York")
+    (stored,) = await york.ask(f"GET /message/{conversation}")
+    assert (stored["MessageId"], stored["Sender"], stored["Message"]) == (message, "brian", "Hello, York")
     assert await brian.ask(f"DELETE /message{message}") is None
-    (said,) = await york.ask(f"GET /message/{conversation}")
-    assert (said["Message"], said["Deleted"]) == ("", True)
+    (stored,) = await york.ask(f"GET /message/{conversation}")
+    assert (stored["Message"], stored["Deleted"]) == ("", True)
 
     assert await brian.ask("POST /user/logout") is None
     assert (await york.ask("GET /user/brian"))["LoggedOn"] is False
@@ -173,24 +173,24 @@ async def test_every_endpoint_as_it_is_documented(server: RunningNode) -> None:
 
 
 async def test_the_websocket_as_it_is_documented(server: RunningNode) -> None:
-    one, two = await people(server.url, "user1", "user2")
-    conversation = await one.talk_to(two)
+    user1, user2 = await people(server.url, "user1", "user2")
+    conversation = await user1.talk_to(user2)
     async with opened(server.url) as first, opened(server.url) as second:
-        await first.send(one.token)
+        await first.send(user1.token)
         assert await first.next() == {"Message": "Websocket Authenticated"}
-        await second.say(two.token)  # as a JSON string
+        await second.say(user2.token)  # as a JSON string
         assert await second.next() == {"Message": "Websocket Authenticated"}
         typing = {"User": "user2", "Message": "Typing", "ConvId": conversation}
         await second.say(typing)
         assert await first.next() == typing
         await first.say(typing | {"User": "user1"})
-        assert await second.next() == typing | {"User": "user1"}  # and not one's own
+        assert await second.next() == typing | {"User": "user1"}  # not its own typing
 
 
 @pytest.mark.parametrize(
     "token", ["", "no token", '"', '"no token"', "{}", "[1]", "null", b"\xff", "x" * 5000, "a.b.c", '{"User": "x"}']
 )
-async def test_a_websocket_that_does_not_authenticate_closes_at_once(
+async def test_a_websocket_with_an_invalid_token_is_closed_immediately(
     gateway: RunningNode, token: str | bytes
 ) -> None:
     async with opened(gateway.url) as ws:
@@ -198,7 +198,7 @@ async def test_a_websocket_that_does_not_authenticate_closes_at_once(
         assert await ws.closed() == 4401
 
 
-async def test_a_websocket_without_a_token_closes(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_websocket_without_a_token_is_closed_after_the_timeout(sqlite_url: str, tmp_path: Path) -> None:
     timers = Timers()
     async with running_node(sqlite_url, tmp_path, options={"timers": timers}) as node, opened(node.url) as ws:
         await eventually(lambda: any(gateway.server.sessions for gateway in node.node.dialects.gateways))
@@ -220,9 +220,9 @@ async def test_a_websocket_without_a_token_closes(sqlite_url: str, tmp_path: Pat
         "GET /message/abc",
     ],
 )
-async def test_every_endpoint_but_three_wants_the_token_in_its_header(gateway: RunningNode, route: str) -> None:
+async def test_every_other_endpoint_requires_a_token_in_the_header(gateway: RunningNode, route: str) -> None:
     nobody = Person(gateway.url, "nobody")
-    for token in ("", "not one of ours"):
+    for token in ("", "not a token"):
         nobody.token = token
         await nobody.ask(route, 401, Username="x")
         assert nobody.answer.headers["WWW-Authenticate"] == "Bearer"
@@ -231,31 +231,33 @@ async def test_every_endpoint_but_three_wants_the_token_in_its_header(gateway: R
 # -- users -----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_token_lives_until_the_user_logs_out(server: RunningNode) -> None:
+async def test_a_token_is_valid_until_the_user_logs_out(server: RunningNode) -> None:
     brian, york = await people(server.url, "brian", "york")
-    again = Person(server.url, "brian")
-    again.token = await again.ask("POST /user/login", Username="brian", Password=PASSWORD)
-    assert brian.token != again.token
-    for token in (brian.token, again.token):
+    phone = Person(server.url, "brian")
+    phone.token = await phone.ask("POST /user/login", Username="brian", Password=PASSWORD)
+    assert brian.token != phone.token
+    for token in (brian.token, phone.token):
         claims = jwt.decode(token, options={"verify_signature": False})
-        assert claims["exp"] - claims["iat"] == 90 * 86_400  # the longest life of a session
-    # One that is not of the messenger is a session by itself: another client of the same user.
+        assert claims["exp"] - claims["iat"] == 90 * 86_400  # the maximum age of a session
+    # A session of another kind of client is not affected.
     elsewhere = await server.login("brian")
     async with brian.listening() as ws, connected(server.url, elsewhere) as client:
-        await again.ask("POST /user/logout")
+        await phone.ask("POST /user/logout")
         assert await ws.closed() == 4401
-        for person in (brian, again):
+        for person in (brian, phone):
             await person.ask("GET /conversation", 401)
         assert (await york.ask("GET /user/brian"))["LoggedOn"] is True
         async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {elsewhere}"}) as http:
             assert (await http.post("/api/logout")).status_code == 204
         await client.closed.wait()
-    profile = await york.ask("GET /user/brian")
+    async with asyncio.timeout(DEADLINE_S):
+        while (profile := await york.ask("GET /user/brian"))["LastOnline"] == profile["Created"]:
+            pass  # each query is a round trip; `last_seen` is written after the connection has closed
     assert profile["LoggedOn"] is False
     assert profile["LastOnline"] > profile["Created"]
 
 
-async def test_who_has_blocked_the_caller_looks_logged_out(server: RunningNode) -> None:
+async def test_a_user_who_blocked_the_caller_appears_logged_out(server: RunningNode) -> None:
     brian, york = await people(server.url, "brian", "york")
     async with connected(server.url, york.token) as client:
         await client.ask("block", username="brian")
@@ -264,14 +266,14 @@ async def test_who_has_blocked_the_caller_looks_logged_out(server: RunningNode) 
     assert (await york.ask("GET /user/york"))["LoggedOn"] is True
 
 
-async def test_last_online_is_now_while_a_websocket_lives(gateway: RunningNode) -> None:
+async def test_last_online_is_now_while_a_websocket_is_open(gateway: RunningNode) -> None:
     brian, york = await people(gateway.url, "brian", "york")
     async with york.listening():
         profile = await brian.ask("GET /user/york")
         assert profile["LastOnline"] > profile["Created"]
 
 
-async def test_users_are_those_of_every_other_way_in(gateway: RunningNode) -> None:
+async def test_the_messenger_has_the_same_accounts_as_other_protocols(gateway: RunningNode) -> None:
     token = await gateway.register("omar")
     omar = Person(gateway.url, "omar")
     await omar.ask("POST /user", 409, Username="OMAR", Password=PASSWORD)
@@ -286,7 +288,7 @@ async def test_users_are_those_of_every_other_way_in(gateway: RunningNode) -> No
         assert (await client.ask("get_profile", username="brian"))["online"]
 
 
-async def test_passwords_and_attempts_are_judged_as_everywhere(sqlite_url: str, tmp_path: Path) -> None:
+async def test_passwords_and_login_attempts_have_the_usual_limits(sqlite_url: str, tmp_path: Path) -> None:
     async with running_node(sqlite_url, tmp_path, rate_limits="on", limit_logins="2/minute") as node:
         brian = Person(node.url, "brian")
         await brian.ask("POST /user", 422, Username="brian", Password="short")
@@ -326,7 +328,7 @@ async def test_two_users_have_one_conversation(server: RunningNode) -> None:
     assert len(await york.ask("GET /conversation")) == 1
 
 
-async def test_a_conversation_is_made_by_its_first_message(server: RunningNode) -> None:
+async def test_the_first_message_creates_the_conversation(server: RunningNode) -> None:
     brian, york = await people(server.url, "brian", "york")
     message = await brian.ask("POST /message", 201, Recipient="york", Message="Hello")
     (conversation,) = await york.ask("GET /conversation")
@@ -335,65 +337,67 @@ async def test_a_conversation_is_made_by_its_first_message(server: RunningNode) 
     assert await brian.talk_to(york) == conversation["ConversationId"]
 
 
-async def test_a_conversation_may_have_more_than_two_members(server: RunningNode) -> None:
+async def test_a_conversation_can_have_more_than_two_members(server: RunningNode) -> None:
     brian, york, omar = await people(server.url, "brian", "york", "omar")
     conversation = await brian.ask("POST /conversation", 201, Recipients=["york", "omar"])
     assert await brian.ask("POST /conversation", 201, Recipients=["york"]) == await york.talk_to(brian)
     async with york.listening() as yorks, omar.listening() as omars:
         message = await brian.say(conversation, "Hello, both")
         for ws in (yorks, omars):
-            assert (await ws.told("New Message"))["MessageId"] == message
+            assert (await ws.event("New Message"))["MessageId"] == message
         await yorks.say({"User": "york", "Message": "Typing", "ConvId": conversation})
         assert (await omars.next())["User"] == "york"
-    found = {one["ConversationId"]: one for one in await omar.ask("GET /conversation")}
-    assert found[conversation]["Members"] == ["brian", "omar", "york"]
+    conversations = {c["ConversationId"]: c for c in await omar.ask("GET /conversation")}
+    assert conversations[conversation]["Members"] == ["brian", "omar", "york"]
 
 
-async def test_a_topic_that_the_user_is_in_is_a_conversation_with_a_name(server: RunningNode) -> None:
+async def test_a_topic_of_the_user_is_a_conversation_with_a_name(server: RunningNode) -> None:
     brian, york = await people(server.url, "brian", "york")
     async with connected(server.url, york.token) as client, brian.listening() as ws:
         room_id = (await client.ask("create", topic_name="noticias"))["room_id"]
         await brian.ask("POST /message", 403, ConversationId=room_id, Message="not a member yet")
-        async with connected(server.url, brian.token) as other:
-            await other.ask("subscribe", topic_name="noticias")
-        (found,) = await brian.ask("GET /conversation")
-        assert (found["ConversationId"], found["Name"], found["Members"]) == (room_id, "noticias", ["brian", "york"])
+        async with connected(server.url, brian.token) as member:
+            await member.ask("subscribe", topic_name="noticias")
+        (topic,) = await brian.ask("GET /conversation")
+        assert (topic["ConversationId"], topic["Name"], topic["Members"]) == (room_id, "noticias", ["brian", "york"])
         message = await brian.say(room_id, "Hello")
         assert (await client.event("message"))["id"] == message
-        assert (await ws.told("New Message"))["MessageId"] == message
+        assert (await ws.event("New Message"))["MessageId"] == message
 
 
-async def test_all_conversations_and_their_pages(gateway: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_conversations_are_listed_completely_and_in_pages(
+    gateway: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (brian, *others) = await people(gateway.url, "brian", "a", "b", "c", "d", "e")
-    made = [await brian.talk_to(other) for other in others]
-    assert [one["ConversationId"] for one in await brian.ask("GET /conversation")] == made
+    conversations = [await brian.talk_to(other) for other in others]
+    assert [c["ConversationId"] for c in await brian.ask("GET /conversation")] == conversations
     assert "Link" not in brian.answer.headers
     paged, link = [], "/conversation?limit=2"
     while link:
         paged += await brian.ask(f"GET {link}")
         link = brian.answer.links.get("next", {}).get("url", "")
-    assert [one["ConversationId"] for one in paged] == made
+    assert [c["ConversationId"] for c in paged] == conversations
     monkeypatch.setattr(messenger_rest, "_ROOMS_PER_PAGE", 2)
     monkeypatch.setattr(messenger_rest, "MAX_CONVERSATIONS", 3)
-    assert [one["ConversationId"] for one in await brian.ask("GET /conversation")] == made[:4]
+    assert [c["ConversationId"] for c in await brian.ask("GET /conversation")] == conversations[:4]
     rest = await brian.ask(f"GET {brian.answer.links['next']['url']}")
-    assert [one["ConversationId"] for one in rest] == made[4:]
+    assert [c["ConversationId"] for c in rest] == conversations[4:]
 
 
 async def test_a_user_in_many_rooms_can_list_all_of_them(sqlite_url: str, tmp_path: Path) -> None:
-    """Members are read ten rooms at a time, as far as the limits are concerned."""
+    """For the rate limit, the members of ten rooms count as one read."""
     limited = {"rate_limits": "on", "limit_reads": "6/hour"}
     async with running_node(sqlite_url, tmp_path, **limited) as node:
         brian, *_ = await people(node.url, "brian", "york")
         async with connected(node.url, brian.token) as client:
             for number in range(25):
                 await client.ask("create_conversation", usernames=["york"], title=f"{number}")
-        found = await brian.ask("GET /conversation")
-        assert [one["Members"] for one in found] == [["brian", "york"]] * 25
+        conversations = await brian.ask("GET /conversation")
+        assert [c["Members"] for c in conversations] == [["brian", "york"]] * 25
         await brian.ask("GET /conversation", 429)
 
 
-async def test_all_messages_of_a_conversation_and_their_pages(
+async def test_messages_are_listed_completely_and_in_pages(
     gateway: RunningNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     brian, york = await people(gateway.url, "brian", "york")
@@ -402,24 +406,24 @@ async def test_all_messages_of_a_conversation_and_their_pages(
     async with connected(gateway.url, brian.token) as client:
         sent = [client.send("message", {"room_id": conversation, "content": text}) for text in texts]
         await asyncio.gather(*sent)
-    assert [one["Message"] for one in await york.ask(f"GET /message/{conversation}")] == texts
+    assert [m["Message"] for m in await york.ask(f"GET /message/{conversation}")] == texts
     assert "Link" not in york.answer.headers
     paged: list[str] = []
     link = f"/message/{conversation}?limit=150"
     while link:
-        paged = [one["Message"] for one in await york.ask(f"GET {link}")] + paged
+        paged = [m["Message"] for m in await york.ask(f"GET {link}")] + paged
         link = york.answer.links.get("next", {}).get("url", "")
     assert paged == texts
-    assert [one["Message"] for one in await york.ask(f"GET /message/{conversation}?before=3")] == texts[:2]
+    assert [m["Message"] for m in await york.ask(f"GET /message/{conversation}?before=3")] == texts[:2]
     monkeypatch.setattr(messenger_rest, "MAX_MESSAGES", 201)
-    assert [one["Message"] for one in await york.ask(f"GET /message/{conversation}")] == texts[10:]
+    assert [m["Message"] for m in await york.ask(f"GET /message/{conversation}")] == texts[10:]
     older = await york.ask(f"GET {york.answer.links['next']['url']}")
-    assert [one["Message"] for one in older] == texts[:10]
+    assert [m["Message"] for m in older] == texts[:10]
     for query in ("limit=0", "limit=x", "before=-1", "limit=201", "before="):
         await york.ask(f"GET /message/{conversation}?{query}", 422)
 
 
-async def test_a_message_that_is_sent_again_under_its_key_is_sent_once(server: RunningNode) -> None:
+async def test_a_message_repeated_with_its_key_is_sent_once(server: RunningNode) -> None:
     brian, york = await people(server.url, "brian", "york")
     conversation = await brian.talk_to(york)
     once = {"ConversationId": conversation, "Message": "Hello", "ClientId": "1"}
@@ -432,7 +436,7 @@ async def test_a_message_that_is_sent_again_under_its_key_is_sent_once(server: R
     assert len(await york.ask(f"GET /message/{conversation}")) == 2
 
 
-async def test_strangers_learn_nothing_and_members_change_only_their_own(server: RunningNode) -> None:
+async def test_strangers_see_nothing_and_members_change_only_their_own_messages(server: RunningNode) -> None:
     brian, york, eve = await people(server.url, "brian", "york", "eve")
     conversation = await brian.talk_to(york)
     message = await brian.say(conversation, "Hello")
@@ -449,15 +453,15 @@ async def test_strangers_learn_nothing_and_members_change_only_their_own(server:
         ((f"DELETE /message{message}", {}), ("DELETE /messagenosuch", {})),
         ((f"DELETE /message/{message}", {}), ("DELETE /message/nosuch", {})),
     ):
-        said = []
+        answers = []
         for route, fields in (known, unknown):
             await eve.ask(route, 404, **fields)
-            said.append(eve.answer.json())
-        assert said[0] == said[1]  # not even that there is something
+            answers.append(eve.answer.json())
+        assert answers[0] == answers[1]  # they do not reveal that it exists
     assert await eve.ask("GET /conversation") == []
     await york.ask("PUT /message", 403, MessageId=message, Message="Mine")
     await york.ask(f"DELETE /message{message}", 403)
-    assert [one["Message"] for one in await york.ask(f"GET /message/{conversation}")] == ["Hello"]
+    assert [m["Message"] for m in await york.ask(f"GET /message/{conversation}")] == ["Hello"]
     await brian.ask("POST /conversation", 422, Recipient="brian")
     await brian.ask("POST /conversation", 404, Recipient="nobody")
     await brian.ask("POST /message", 404, Recipient="nobody", Message="x")
@@ -467,10 +471,10 @@ async def test_strangers_learn_nothing_and_members_change_only_their_own(server:
 # -- what is wrong ---------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_wrong_is_said_in_the_names_of_the_document(gateway: RunningNode) -> None:
+async def test_errors_name_the_fields_of_the_document(gateway: RunningNode) -> None:
     brian, york = await people(gateway.url, "brian", "york")
     conversation = await brian.talk_to(york)
-    for route, fields, said in (
+    for route, fields, names in (
         ("POST /user", {}, ("Username", "Password")),
         ("POST /user", {"Username": 1, "Password": PASSWORD}, ("Username",)),
         ("POST /user/login", {"Username": "brian"}, ("Password",)),
@@ -487,7 +491,7 @@ async def test_what_is_wrong_is_said_in_the_names_of_the_document(gateway: Runni
         ("PUT /message", {"MessageId": "x", "message_id": "y", "Message": "x"}, ("twice",)),
     ):
         await brian.ask(route, 422, **fields)
-        assert all(name in brian.answer.json()["Message"] for name in said), (fields, brian.answer.text)
+        assert all(name in brian.answer.json()["Message"] for name in names), (fields, brian.answer.text)
     await brian.ask("POST /message", 413, ConversationId=conversation, Message="x" * 16_385)
     assert brian.answer.json()["Message"].startswith("Message has")
     await brian.ask("POST /message", 413, ConversationId=conversation, Message="x" * 300_000)
@@ -495,7 +499,7 @@ async def test_what_is_wrong_is_said_in_the_names_of_the_document(gateway: Runni
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'"text"', b"1", b"\xff", b'{"Username": "\\ud800"}', b"[" * 16_000])
-async def test_a_body_that_is_no_json_object_is_refused_in_the_envelope(gateway: RunningNode, body: bytes) -> None:
+async def test_a_body_that_is_not_a_json_object_is_refused_in_the_envelope(gateway: RunningNode, body: bytes) -> None:
     headers = {"Authorization": f"Bearer {await gateway.register('omar')}"}
     async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as http:
         for route in ("POST /user", "POST /user/login", "POST /conversation", "POST /message", "PUT /message"):
@@ -519,7 +523,7 @@ async def test_a_body_that_is_no_json_object_is_refused_in_the_envelope(gateway:
         ("GET /message/a/b", 404, None),
     ],
 )
-async def test_what_is_no_endpoint_is_refused_in_the_envelope(
+async def test_an_unknown_endpoint_is_refused_in_the_envelope(
     gateway: RunningNode, route: str, status: int, allow: str | None
 ) -> None:
     anyone = Person(gateway.url, "anyone")
@@ -541,7 +545,7 @@ _LIGHT = settings(
 )
 
 
-async def test_no_body_whatever_makes_the_server_fail(gateway: RunningNode) -> None:
+async def test_no_body_causes_a_server_error(gateway: RunningNode) -> None:
     brian, york = await people(gateway.url, "brian", "york")
     known = st.sampled_from([await brian.talk_to(york), "york", "brian", PASSWORD])
     bodies = st.dictionaries(st.sampled_from(_FIELDS) | st.text(max_size=8), known | _JSON, max_size=5)
@@ -582,7 +586,7 @@ FRAMES: dict[str, str | bytes] = {
     "a number": "9" * 5000,
     "no message": "{}",
     "another message": '{"Message": "Hello"}',
-    "a message that is none": '{"Message": {"Typing": 1}}',
+    "an invalid message": '{"Message": {"Typing": 1}}',
     "typing in nothing": '{"User": "brian", "Message": "Typing"}',
     "typing in null": '{"User": "brian", "Message": "Typing", "ConvId": null}',
     "typing in a number": '{"User": "brian", "Message": "Typing", "ConvId": 1}',
@@ -603,18 +607,18 @@ FRAMES: dict[str, str | bytes] = {
 }
 
 
-async def test_a_frame_that_says_nothing_is_answered_and_the_connection_stays(gateway: RunningNode) -> None:
+async def test_a_malformed_frame_is_answered_and_the_connection_stays(gateway: RunningNode) -> None:
     brian, york = await people(gateway.url, "brian", "york")
     conversation = await brian.talk_to(york)
-    async with brian.listening() as ws, york.listening() as other:
-        for what, frame in FRAMES.items():
+    async with brian.listening() as ws, york.listening() as yorks:
+        for fault, frame in FRAMES.items():
             await ws.send(frame)
-            assert await ws.refused(), what
+            assert await ws.refusal(), fault
         await ws.say({"User": "brian", "Message": "Typing", "ConvId": conversation})
-        assert (await other.next())["Message"] == "Typing"
+        assert (await yorks.next())["Message"] == "Typing"
 
 
-async def test_no_frame_whatever_ends_the_connection(gateway: RunningNode) -> None:
+async def test_no_frame_ends_the_connection(gateway: RunningNode) -> None:
     (brian, york) = await people(gateway.url, "brian", "york")
     known = st.sampled_from(["Typing", "New Message", "brian", await brian.talk_to(york)])
     fields = st.dictionaries(st.sampled_from(["User", "Message", "ConvId", "Data", "Recipient"]), known | _JSON)
@@ -630,8 +634,8 @@ async def test_no_frame_whatever_ends_the_connection(gateway: RunningNode) -> No
         for frame in frames:
             await ws.send(frame)
         await ws.say({"Message": "New Message", "Data": {"Recipient": "york", "Message": "the last"}})
-        while (came := await ws.next())["Message"] != "New Message" or came["Data"]["Message"] != "the last":
-            assert "fault of the server" not in came["Message"]
+        while (answer := await ws.next())["Message"] != "New Message" or answer["Data"]["Message"] != "the last":
+            assert "fault of the server" not in answer["Message"]
 
 
 # -- the WebSocket ---------------------------------------------------------------------------------------------------
@@ -641,21 +645,21 @@ async def test_typing_is_sent_only_to_the_other_members(server: RunningNode) -> 
     brian, york, eve = await people(server.url, "brian", "york", "eve")
     conversation = await brian.talk_to(york)
     async with AsyncExitStack() as stack:
-        brians, again, yorks, eves = [
+        laptop, phone, yorks, eves = [
             await stack.enter_async_context(person.listening()) for person in (brian, brian, york, eve)
         ]
         typing = {"User": "eve", "Message": "Typing", "ConvId": conversation}
         await eves.say(typing)
-        assert await eves.refused() == "no such room"
+        assert await eves.refusal() == "no such room"
         await eves.say(typing | {"User": "brian"})
-        assert await eves.refused() == "User is not the authenticated user"
-        await brians.say(typing | {"User": "BRIAN"})
+        assert await eves.refusal() == "User is not the authenticated user"
+        await laptop.say(typing | {"User": "BRIAN"})
         assert await yorks.next() == typing | {"User": "brian"}
         message = await york.say(conversation, "What is it?")
-        for ws in (brians, again, yorks):
-            assert (await ws.told("New Message"))["MessageId"] == message
+        for ws in (laptop, phone, yorks):
+            assert (await ws.event("New Message"))["MessageId"] == message
         message = await brian.ask("POST /message", 201, Recipient="eve", Message="Hello")
-        assert (await eves.told("New Message"))["MessageId"] == message  # the first that she hears
+        assert (await eves.event("New Message"))["MessageId"] == message  # the first event that she gets
 
 
 async def test_continued_typing_is_sent_every_second(server: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -671,19 +675,19 @@ async def test_continued_typing_is_sent_every_second(server: RunningNode, monkey
             timers.advance(REPEAT_S * 0.875)
             await brians.say(typing)
             await brians.say(typing | {"User": "york"})
-            assert await brians.refused() == "User is not the authenticated user"  # the frame before it has been read
+            assert await brians.refusal() == "User is not the authenticated user"  # the frame before it was read
             timers.advance(REPEAT_S * 0.125)
         message = await brian.say(conversation, "Hello")
-        assert (await yorks.told("New Message"))["MessageId"] == message
+        assert (await yorks.event("New Message"))["MessageId"] == message
 
 
-async def test_whole_messages_edits_and_deletions_come_over_the_websocket(server: RunningNode) -> None:
+async def test_messages_edits_and_deletions_are_sent_over_the_websocket(server: RunningNode) -> None:
     brian, york = await people(server.url, "brian", "york")
     conversation = await brian.talk_to(york)
     async with brian.listening() as brians, york.listening() as yorks:
         message = await brian.say(conversation, "Hello")
         for ws in (brians, yorks):
-            new = await ws.told("New Message")
+            new = await ws.event("New Message")
             assert new == {
                 "MessageId": message,
                 "ConversationId": conversation,
@@ -694,37 +698,37 @@ async def test_whole_messages_edits_and_deletions_come_over_the_websocket(server
                 "Deleted": False,
                 "Seq": new["Seq"],
             }
-        assert await brian.ask("PUT /message", MessageId=message, Message="Hi") == await yorks.told("Message Edited")
+        assert await brian.ask("PUT /message", MessageId=message, Message="Hi") == await yorks.event("Message Edited")
         await brian.ask(f"DELETE /message{message}")
-        gone = await yorks.told("Message Deleted")
-        assert (gone["MessageId"], gone["Message"], gone["Deleted"]) == (message, "", True)
-        (kept,) = await york.ask(f"GET /message/{conversation}")
-        assert kept == gone
+        deleted = await yorks.event("Message Deleted")
+        assert (deleted["MessageId"], deleted["Message"], deleted["Deleted"]) == (message, "", True)
+        (stored,) = await york.ask(f"GET /message/{conversation}")
+        assert stored == deleted
 
 
-async def test_a_message_may_be_sent_over_the_websocket(server: RunningNode) -> None:
+async def test_messages_can_be_sent_over_the_websocket(server: RunningNode) -> None:
     brian, york = await people(server.url, "brian", "york")
     conversation = await brian.talk_to(york)
     async with brian.listening() as brians, york.listening() as yorks:
-        for where in ({"ConversationId": conversation}, {"Recipient": "york"}):
-            await brians.say({"Message": "New Message", "Data": where | {"Message": "Hello", "ClientId": str(where)}})
-            assert (await brians.told("New Message"))["ClientId"] == str(where)
-            assert (await yorks.told("New Message"))["ConversationId"] == conversation
+        for ref in ({"ConversationId": conversation}, {"Recipient": "york"}):
+            await brians.say({"Message": "New Message", "Data": ref | {"Message": "Hello", "ClientId": str(ref)}})
+            assert (await brians.event("New Message"))["ClientId"] == str(ref)
+            assert (await yorks.event("New Message"))["ConversationId"] == conversation
 
 
-async def test_messages_that_wait_come_after_the_authentication_in_order(server: RunningNode) -> None:
+async def test_missed_messages_follow_the_authentication_in_order(server: RunningNode) -> None:
     brian, york = await people(server.url, "brian", "york")
     conversation = await brian.talk_to(york)
     async with york.listening():
-        pass  # from here on the server knows how far this client has got
+        pass  # the server now has a cursor of this device
     texts = [f"{n}" for n in range(30)]
     for text in texts:
         await brian.say(conversation, text)
     async with york.listening() as ws:
-        assert [(await ws.told("New Message"))["Message"] for _ in texts] == texts
+        assert [(await ws.event("New Message"))["Message"] for _ in texts] == texts
 
 
-async def test_frames_behind_the_token_wait_for_the_authentication(server: RunningNode) -> None:
+async def test_frames_after_the_token_wait_for_the_authentication(server: RunningNode) -> None:
     brian, york = await people(server.url, "brian", "york")
     conversation = await brian.talk_to(york)
     typing = {"User": "brian", "Message": "Typing", "ConvId": conversation}
@@ -733,31 +737,31 @@ async def test_frames_behind_the_token_wait_for_the_authentication(server: Runni
         await brians.say(typing)
         await brians.say({"Message": "New Message", "Data": {"ConversationId": conversation, "Message": "Hello"}})
         assert await brians.next() == {"Message": "Websocket Authenticated"}
-        assert (await brians.told("New Message"))["Message"] == "Hello"
+        assert (await brians.event("New Message"))["Message"] == "Hello"
         assert await yorks.next() == typing
-        assert (await yorks.told("New Message"))["Message"] == "Hello"
+        assert (await yorks.event("New Message"))["Message"] == "Hello"
 
 
 def gated(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Connections that come from now on are in no room before the event."""
+    """New connections enter no room until the event is set."""
     gate, arrive = asyncio.Event(), CatchUp._arrive
 
-    async def late(catch_up: CatchUp, *arriving: Any) -> None:
+    async def gated_arrival(catch_up: CatchUp, *arriving: Any) -> None:
         await gate.wait()
         await arrive(catch_up, *arriving)
 
-    monkeypatch.setattr(CatchUp, "_arrive", late)
+    monkeypatch.setattr(CatchUp, "_arrive", gated_arrival)
     return gate
 
 
-async def connection_of(person: Person) -> None:
-    """Wait until it is known whose the connection is; each look is a round trip."""
+async def signed_in(person: Person) -> None:
+    """Wait until the server has verified the token of the person's connection."""
     async with asyncio.timeout(DEADLINE_S):
-        while (seen := await person.ask(f"GET /user/{person.username}"))["LastOnline"] == seen["Created"]:
-            pass
+        while (profile := await person.ask(f"GET /user/{person.username}"))["LastOnline"] == profile["Created"]:
+            pass  # each query is a round trip
 
 
-async def test_who_is_told_to_be_authenticated_hears_and_is_heard(
+async def test_an_authenticated_client_sends_and_receives_immediately(
     gateway: RunningNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     brian, york = await people(gateway.url, "brian", "york")
@@ -767,8 +771,8 @@ async def test_who_is_told_to_be_authenticated_hears_and_is_heard(
         await brians.send(brian.token)
         typing = {"User": "brian", "Message": "Typing", "ConvId": conversation}
         await brians.say(typing)
-        await connection_of(brian)
-        await york.ask("GET /conversation")  # by now the frames have been read
+        await signed_in(brian)
+        await york.ask("GET /conversation")  # a round trip after the frames
         gate.set()
         assert await brians.next() == {"Message": "Websocket Authenticated"}
         assert await yorks.next() == typing
@@ -777,21 +781,21 @@ async def test_who_is_told_to_be_authenticated_hears_and_is_heard(
 
 
 @pytest.mark.parametrize("frame", ["x" * 900_000, "x"])
-async def test_a_flood_behind_the_token_is_bounded(
+async def test_frames_waiting_for_the_authentication_are_bounded(
     gateway: RunningNode, monkeypatch: pytest.MonkeyPatch, frame: str
 ) -> None:
     (brian,) = await people(gateway.url, "brian")
     gated(monkeypatch)
     async with opened(gateway.url) as ws:
         await ws.send(brian.token)
-        await connection_of(brian)
+        await signed_in(brian)
         with contextlib.suppress(ConnectionClosed):
             for _ in range(300):
                 await ws.send(frame)
         assert await ws.closed() == 1008
 
 
-async def test_who_does_not_read_is_closed_and_loses_nothing(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_slow_consumer_of_the_messenger_is_closed_and_loses_nothing(sqlite_url: str, tmp_path: Path) -> None:
     options = {"websocket": {"max_buffered": 200_000, "linger": 0.2}}
     async with running_node(sqlite_url, tmp_path, options=options) as node:
         brian, york = await people(node.url, "brian", "york")
@@ -816,39 +820,39 @@ async def test_who_does_not_read_is_closed_and_loses_nothing(sqlite_url: str, tm
                         assert all(answer["ok"] for answer in await asyncio.gather(*sent))
                         assert session.buffered < 400_000  # the limit, and one batch
             assert session.ended_for == "slow_consumer"
-        got: dict[str, None] = {}
+        received: dict[str, None] = {}
         async with york.listening() as ws:
-            while texts[-1] not in got:
-                got[(await ws.told("New Message"))["Message"]] = None
-        everything = [one["Message"] for one in await york.ask(f"GET /message/{conversation}")]
-        assert everything == texts
-        assert list(got) == texts[-len(got) :]
+            while texts[-1] not in received:
+                received[(await ws.event("New Message"))["Message"]] = None
+        stored = [m["Message"] for m in await york.ask(f"GET /message/{conversation}")]
+        assert stored == texts
+        assert list(received) == texts[-len(received) :]
 
 
 # -- with the others -------------------------------------------------------------------------------------------------
 
 
-async def test_messages_and_typing_go_to_and_fro_between_socketio_and_the_messenger(server: RunningNode) -> None:
+async def test_socketio_and_messenger_clients_exchange_messages_and_typing(server: RunningNode) -> None:
     brian, york = await people(server.url, "brian", "york")
     conversation = await brian.talk_to(york)
     async with connected(server.url, brian.token) as client, york.listening() as ws:
         message = await york.say(conversation, "From the messenger")
         assert (await client.event("message"))["id"] == message
-        assert (await ws.told("New Message"))["MessageId"] == message
+        assert (await ws.event("New Message"))["MessageId"] == message
         sent = await client.ask("message", room_id=conversation, content="From Socket.IO")
-        assert (await ws.told("New Message"))["MessageId"] == sent["id"]
+        assert (await ws.event("New Message"))["MessageId"] == sent["id"]
 
         await client.ask("typing", room_id=conversation)
         assert await ws.next() == {"User": "brian", "Message": "Typing", "ConvId": conversation}
-        await client.ask("typing", room_id=conversation, typing=False)  # of which the document knows nothing
+        await client.ask("typing", room_id=conversation, typing=False)  # the document has no such event
         await ws.say({"User": "york", "Message": "Typing", "ConvId": conversation})
         assert await client.event("typing") == {"room_id": conversation, "username": "york", "typing": True}
 
         await client.ask("edit", message_id=sent["id"], content="Edited")
-        assert (await ws.told("Message Edited"))["Message"] == "Edited"
+        assert (await ws.event("Message Edited"))["Message"] == "Edited"
         await client.ask("react", message_id=sent["id"], emoji="+1")
         await client.ask("delete", message_id=sent["id"])
-        assert (await ws.told("Message Deleted"))["MessageId"] == sent["id"]
+        assert (await ws.event("Message Deleted"))["MessageId"] == sent["id"]
         await york.ask("PUT /message", MessageId=message, Message="Edited, too")
-        changed = await client.event("message_edited", lambda one: one["message"]["id"] == message)
+        changed = await client.event("message_edited", lambda e: e["message"]["id"] == message)
         assert changed["message"]["content"] == "Edited, too"

@@ -25,7 +25,7 @@ PUSHED = ("message", "user_joined", "user_left", "closing")
 
 
 class Chatter:
-    """A client as the document has it. Answers and pushes are read apart; both keep their order."""
+    """A client of the documented protocol. It separates answers and pushes, and keeps the order of each."""
 
     def __init__(self, socket: ClientConnection, token: str) -> None:
         self.socket = socket
@@ -36,7 +36,7 @@ class Chatter:
         await self.socket.send(frame if isinstance(frame, str | bytes) else json.dumps(frame))
 
     async def receive(self) -> dict[str, Any]:
-        """The next frame, which has the document's shape."""
+        """The next frame, after checking its documented shape."""
         text = await asyncio.wait_for(self.socket.recv(), DEADLINE_S)
         assert isinstance(text, str)
         frame: dict[str, Any] = json.loads(text)
@@ -59,7 +59,7 @@ class Chatter:
         return await self.answer()
 
     async def ok(self, action: str, **args: Any) -> dict[str, Any]:
-        """The data of an answer that is no error."""
+        """Run a command that succeeds; returns its data."""
         answer = await self.ask(action, **args)
         assert (answer["statusCode"], answer["type"]) == ("ok", action), answer
         data: dict[str, Any] = answer["data"]
@@ -81,7 +81,7 @@ class Chatter:
             self.pushed.append(await self.receive())
 
     async def connect_to(self, room: str) -> list[str]:
-        """Connect to a room; who is in it."""
+        """Connect to a room; returns the usernames in it."""
         data = await self.ok("connect_to_room", roomName=room)
         assert data.keys() == {"roomName", "usernames"}
         assert data["roomName"] == room
@@ -94,7 +94,7 @@ class Chatter:
 
 @asynccontextmanager
 async def opened(gateway: RunningNode, token: str = "", **options: Any) -> AsyncIterator[Chatter]:
-    """A WebSocket on which nothing was said."""
+    """An unused WebSocket."""
     url = gateway.url.replace("http", "ws", 1)
     async with connect(url, compression=None, ping_interval=None, max_size=None, proxy=None, **options) as socket:
         yield Chatter(socket, token)
@@ -102,15 +102,15 @@ async def opened(gateway: RunningNode, token: str = "", **options: Any) -> Async
 
 @asynccontextmanager
 async def chatting(gateway: RunningNode, username: str, token: str | None = None) -> AsyncIterator[Chatter]:
-    """A user who has said who they are; with an account, unless a token is given."""
-    async with opened(gateway, token or await gateway.register(username)) as one:
-        await one.say({"username": username})
-        yield one
+    """A user who has sent their username; without a token, they are registered first."""
+    async with opened(gateway, token or await gateway.register(username)) as chatter:
+        await chatter.say({"username": username})
+        yield chatter
 
 
 @pytest.fixture
 async def host(gateway: RunningNode) -> AsyncIterator[Client]:
-    """Who makes the rooms, on Socket.IO, and stays in none."""
+    """The creator of the rooms, on Socket.IO, who has left them."""
     async with connected(gateway.url, await gateway.register("host")) as host:
         for name in ("room one", "room1", "room two"):
             await host.ask("create", topic_name=name)
@@ -121,21 +121,21 @@ async def host(gateway: RunningNode) -> AsyncIterator[Client]:
 # -- what is documented ----------------------------------------------------------------------------------------------
 
 
-async def test_the_documented_session(gateway: RunningNode, host: Client) -> None:
-    """Every example, as it stands there."""
+async def test_every_documented_example_works_as_documented(gateway: RunningNode, host: Client) -> None:
+    """Every example of the document."""
     token = await gateway.register("testUser")
-    async with opened(gateway) as one:
-        await one.say({"username": "testUser"})
-        await one.say({"token": token, "action": "get_rooms", "args": {}})
-        assert await one.receive() == {
+    async with opened(gateway) as chatter:
+        await chatter.say({"username": "testUser"})
+        await chatter.say({"token": token, "action": "get_rooms", "args": {}})
+        assert await chatter.receive() == {
             "statusCode": "ok",
             "type": "get_rooms",
             "data": {"rooms": {"room one": 0, "room1": 0, "room two": 0}},
         }
-        await one.say(
+        await chatter.say(
             {"token": token, "action": "connect_to_room", "args": {"username": "testUser", "roomName": "room one"}}
         )
-        assert await one.receive() == {
+        assert await chatter.receive() == {
             "statusCode": "ok",
             "type": "connect_to_room",
             "data": {"roomName": "room one", "usernames": ["testUser"]},
@@ -147,8 +147,8 @@ async def test_all_rooms_are_listed_with_the_number_of_connected_users(gateway: 
         await host.ask("create", topic_name=f"more {number}")
     await host.ask("create", topic_name="secret", is_private=True)
     async with chatting(gateway, "ana") as ana, chatting(gateway, "ben") as ben, chatting(gateway, "eva") as eva:
-        for one in (ana, ben, eva):
-            await one.connect_to("room two")
+        for chatter in (ana, ben, eva):
+            await chatter.connect_to("room two")
         counts = await ana.counts()
         assert counts["room1"] == 0
         assert counts["room two"] == 3
@@ -156,14 +156,14 @@ async def test_all_rooms_are_listed_with_the_number_of_connected_users(gateway: 
         assert "secret" not in counts
 
 
-async def test_who_connects_learns_who_is_there(gateway: RunningNode, host: Client) -> None:
+async def test_connecting_to_a_room_returns_its_users_and_informs_them(gateway: RunningNode, host: Client) -> None:
     async with chatting(gateway, "ana") as ana, chatting(gateway, "ben") as ben:
         assert await ana.connect_to("room one") == ["ana"]
         assert await ben.connect_to("room one") == ["ana", "ben"]
         assert await ana.push("user_joined") == {"roomName": "room one", "username": "ben"}
 
 
-async def test_connecting_leaves_the_room_connected_to_before(gateway: RunningNode, host: Client) -> None:
+async def test_connecting_to_a_room_leaves_the_previous_one(gateway: RunningNode, host: Client) -> None:
     async with chatting(gateway, "ana") as ana, chatting(gateway, "ben") as ben:
         await ana.connect_to("room one")
         await ben.connect_to("room one")
@@ -177,7 +177,7 @@ async def test_connecting_leaves_the_room_connected_to_before(gateway: RunningNo
         assert (await ana.push("message"))["message"] == "no"
 
 
-async def test_a_room_of_ones_own_is_kept_when_one_connects_to_another(gateway: RunningNode, host: Client) -> None:
+async def test_an_owner_keeps_their_room_when_connecting_to_another(gateway: RunningNode, host: Client) -> None:
     token = await gateway.register("ana")
     async with connected(gateway.url, token) as socketio:
         await socketio.ask("create", topic_name="mine")
@@ -186,7 +186,7 @@ async def test_a_room_of_ones_own_is_kept_when_one_connects_to_another(gateway: 
         await ben.connect_to("mine")
         assert (await ben.counts())["mine"] == 2
         await ana.connect_to("room one")
-        assert (await ben.counts())["mine"] == 1  # she is connected elsewhere
+        assert (await ben.counts())["mine"] == 1  # ana is connected to another room
         await ben.ok("send_message", message="for the owner")
         await ana.connect_to("mine")
         assert (await ana.push("message"))["message"] == "for the owner"
@@ -195,14 +195,14 @@ async def test_a_room_of_ones_own_is_kept_when_one_connects_to_another(gateway: 
         assert (roles["mine"], roles["room one"]) == ("owner", None)
 
 
-async def test_a_message_is_pushed_in_the_same_style_to_all_in_the_room(gateway: RunningNode, host: Client) -> None:
+async def test_a_message_is_pushed_to_all_users_in_the_room(gateway: RunningNode, host: Client) -> None:
     async with chatting(gateway, "ana") as ana, chatting(gateway, "ben") as ben, chatting(gateway, "eva") as eva:
         await ana.connect_to("room one")
         await ben.connect_to("room one")
         await eva.connect_to("room two")
         sent = await ana.ok("send_message", roomName="room one", message="hi, ben")
-        for one in (ana, ben):
-            message = await one.push("message")
+        for chatter in (ana, ben):
+            message = await chatter.push("message")
             assert (message["roomName"], message["username"], message["message"]) == ("room one", "ana", "hi, ben")
             assert message["messageId"] == sent["messageId"]
         await eva.counts()
@@ -223,25 +223,25 @@ async def test_the_first_message_must_be_the_username(gateway: RunningNode, host
 
 
 async def test_the_token_is_checked_on_every_command(gateway: RunningNode, host: Client) -> None:
-    good = await gateway.register("ana")
-    other = await gateway.register("ben")
-    async with opened(gateway, good) as ana:
+    own = await gateway.register("ana")
+    of_ben = await gateway.register("ben")
+    async with opened(gateway, own) as ana:
         await ana.say({"username": "ana"})
-        for token, code in (("wrong", "unauthenticated"), ("", "unauthenticated"), (other, "forbidden")):
+        for token, code in (("wrong", "unauthenticated"), ("", "unauthenticated"), (of_ben, "forbidden")):
             ana.token = token
             assert await ana.code("get_rooms") == code
-        ana.token = good
+        ana.token = own
         assert await ana.counts()
-        for token, code in (("wrong", "unauthenticated"), (None, "unauthenticated"), (other, "forbidden")):
+        for token, code in (("wrong", "unauthenticated"), (None, "unauthenticated"), (of_ben, "forbidden")):
             ana.token = token  # type: ignore[assignment]
             assert await ana.code("connect_to_room", roomName="room one") == code
-        ana.token = good
+        ana.token = own
         assert (await ana.counts())["room one"] == 0
         ana.token = await gateway.login("ana")
         assert await ana.counts()
 
 
-async def test_the_username_of_a_command_is_that_of_the_token(gateway: RunningNode, host: Client) -> None:
+async def test_the_username_of_a_command_must_be_that_of_the_token(gateway: RunningNode, host: Client) -> None:
     await gateway.register("ben")
     async with chatting(gateway, "Ana") as ana:
         assert await ana.code("connect_to_room", username="ben", roomName="room one") == "forbidden"
@@ -250,7 +250,7 @@ async def test_the_username_of_a_command_is_that_of_the_token(gateway: RunningNo
         assert (await ana.ok("connect_to_room", username="ANA", roomName="room one"))["usernames"] == ["Ana"]
 
 
-async def test_a_token_that_is_withdrawn_closes_the_connection(gateway: RunningNode, host: Client) -> None:
+async def test_a_withdrawn_token_closes_the_connection(gateway: RunningNode, host: Client) -> None:
     token = await gateway.register("ana")
     async with chatting(gateway, "ana", token) as ana:
         await ana.counts()
@@ -264,7 +264,7 @@ async def test_a_token_that_is_withdrawn_closes_the_connection(gateway: RunningN
         assert await ana.code("get_rooms") == "token_revoked"
 
 
-async def test_an_expired_token_is_an_error_and_ends_the_connection_that_it_signed_in(
+async def test_an_expired_token_is_refused_and_closes_its_connection(
     gateway: RunningNode, host: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = await gateway.register("ana")
@@ -282,13 +282,13 @@ async def test_an_expired_token_is_an_error_and_ends_the_connection_that_it_sign
         assert (await ana.push("closing"))["code"] == "token_expired"
 
 
-async def test_who_gives_no_token_in_time_is_closed(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_client_without_a_token_is_closed_after_the_timeout(sqlite_url: str, tmp_path: Path) -> None:
     timers = Timers()
     async with (
         running_node(sqlite_url, tmp_path, options={"timers": timers}) as gateway,
         chatting(gateway, "ana") as ana,
     ):
-        await eventually(lambda: any(one.server.sessions for one in gateway.node.dialects.gateways))
+        await eventually(lambda: any(dialect.server.sessions for dialect in gateway.node.dialects.gateways))
         timers.advance(CONNECT_TIMEOUT_S)
         assert (await ana.receive())["data"]["code"] == "unauthenticated"
         with pytest.raises(ConnectionClosed):
@@ -317,13 +317,15 @@ async def test_concurrent_commands_are_answered_in_order(gateway: RunningNode, h
         assert [answer["type"] for answer in answers] == expected
         assert [a["data"]["code"] for a in answers if a["statusCode"] == "error"] == ["unknown_action", "invalid"]
         assert answers[-1]["data"]["rooms"] == {"room one": 0, "room1": 0, "room two": 1}
-        said = [frame["data"]["message"] for frame in ana.pushed if frame["type"] == "message"]
-        while len(said) < 51:
-            said.append((await ana.receive())["data"]["message"])
-        assert said == [*map(str, range(50)), "there"]
+        messages = [frame["data"]["message"] for frame in ana.pushed if frame["type"] == "message"]
+        while len(messages) < 51:
+            messages.append((await ana.receive())["data"]["message"])
+        assert messages == [*map(str, range(50)), "there"]
 
 
-async def test_a_lost_connection_gets_the_missed_messages_once(gateway: RunningNode, host: Client) -> None:
+async def test_a_client_gets_the_messages_missed_by_a_lost_connection_once(
+    gateway: RunningNode, host: Client
+) -> None:
     token = await gateway.register("ana")
     await host.ask("subscribe", topic_name="room one")
     async with chatting(gateway, "ben") as ben:
@@ -357,14 +359,14 @@ async def test_a_returning_user_is_counted_in_the_first_answer(
         await ana.connect_to("room one")
         assert (await ana.counts())["room one"] == 1
         key = (await gateway.node.auth.user("ana")).key
-    reading, go_on = asyncio.Event(), asyncio.Event()
+    reading, released = asyncio.Event(), asyncio.Event()
     arrivals = gateway.node.catch_up._arrivals
     read = arrivals.read
 
-    async def held(asked: Any) -> Any:
+    async def held(requests: Any) -> Any:
         reading.set()
-        await go_on.wait()
-        return await read(asked)
+        await released.wait()
+        return await read(requests)
 
     monkeypatch.setattr(arrivals, "read", held)
     async with chatting(gateway, "ana", token) as ana:
@@ -372,35 +374,35 @@ async def test_a_returning_user_is_counted_in_the_first_answer(
         await reading.wait()
         gateway.node.hub.notify(key, "presence", {"username": "host", "online": True, "last_seen": None})
         for _ in range(5):
-            await host.ask("get_rooms")  # as many steps as a first command would need
+            await host.ask("get_rooms")  # more steps than a first command takes
         assert not counts.done()
-        go_on.set()
+        released.set()
         assert (await counts)["room one"] == 1
 
 
 async def test_a_user_is_in_one_room_on_all_connections(gateway: RunningNode, host: Client) -> None:
     token = await gateway.register("ana")
     async with (
-        chatting(gateway, "ana", token) as one,
-        chatting(gateway, "ana", token) as two,
+        chatting(gateway, "ana", token) as laptop,
+        chatting(gateway, "ana", token) as phone,
         chatting(gateway, "ben") as ben,
     ):
-        await one.connect_to("room one")
-        await two.connect_to("room one")
+        await laptop.connect_to("room one")
+        await phone.connect_to("room one")
         assert (await ben.counts())["room one"] == 1
-        await two.connect_to("room two")
-        assert await one.push("user_left") == {"roomName": "room one", "username": "ana"}
+        await phone.connect_to("room two")
+        assert await laptop.push("user_left") == {"roomName": "room one", "username": "ana"}
         assert await ben.counts() == {"room one": 0, "room1": 0, "room two": 1}
-        assert await one.code("send_message", message="where am I?") == "forbidden"
-        await one.connect_to("room two")
-        await two.ok("send_message", message="here")
-        assert (await one.push("message"))["message"] == "here"
+        assert await laptop.code("send_message", message="where am I?") == "forbidden"
+        await laptop.connect_to("room two")
+        await phone.ok("send_message", message="here")
+        assert (await laptop.push("message"))["message"] == "here"
 
 
 # -- who may -------------------------------------------------------------------------------------------------------
 
 
-async def test_rooms_that_one_may_not_know_of_do_not_exist(gateway: RunningNode, host: Client) -> None:
+async def test_private_rooms_do_not_exist_for_non_members(gateway: RunningNode, host: Client) -> None:
     await host.ask("create", topic_name="secret", is_private=True)
     async with chatting(gateway, "ana") as ana:
         assert await ana.code("connect_to_room", roomName="secret") == "not_found"
@@ -420,7 +422,7 @@ async def test_a_failed_command_changes_nothing(gateway: RunningNode, host: Clie
         await ana.ok("send_message", roomName="room one", message="still here")
 
 
-async def test_who_is_removed_is_told_and_gets_nothing_more(gateway: RunningNode, host: Client) -> None:
+async def test_a_removed_user_is_informed_and_gets_nothing_more(gateway: RunningNode, host: Client) -> None:
     await host.ask("create", topic_name="strict")
     async with chatting(gateway, "ana") as ana, chatting(gateway, "ben") as ben:
         await ana.connect_to("strict")
@@ -447,17 +449,21 @@ async def test_a_page_of_another_origin_is_refused(gateway: RunningNode) -> None
 # -- others, and bad input -----------------------------------------------------------------------------------------
 
 
-async def test_messages_pass_between_socketio_and_a_room(gateway: RunningNode, host: Client) -> None:
+async def test_socketio_and_chat_rooms_exchange_messages(gateway: RunningNode, host: Client) -> None:
     await host.ask("subscribe", topic_name="room one")
     async with chatting(gateway, "ana") as ana:
         assert await ana.connect_to("room one") == ["ana", "host"]
         await ana.ok("send_message", message="from the room", clientId="once")
-        again = await ana.ok("send_message", message="from the room", clientId="once")
+        repeated = await ana.ok("send_message", message="from the room", clientId="once")
         message = await host.event("message")
-        assert (message["sender"], message["content"], message["id"]) == ("ana", "from the room", again["messageId"])
+        assert (message["sender"], message["content"], message["id"]) == (
+            "ana",
+            "from the room",
+            repeated["messageId"],
+        )
         await host.ask("message", topic_name="room one", content="from Socket.IO")
         pushed = [await ana.push("message") for _ in range(2)]
-        assert [(one["username"], one["message"]) for one in pushed] == [
+        assert [(message["username"], message["message"]) for message in pushed] == [
             ("ana", "from the room"),
             ("host", "from Socket.IO"),
         ]
@@ -504,7 +510,7 @@ NOISE_SIGNED: list[object] = [
 ]
 
 
-async def test_nonsense_is_answered_with_an_error_and_the_connection_stays(
+async def test_malformed_frames_are_answered_with_an_error_and_the_connection_stays(
     gateway: RunningNode, host: Client
 ) -> None:
     async with chatting(gateway, "ana") as ana:
@@ -512,13 +518,13 @@ async def test_nonsense_is_answered_with_an_error_and_the_connection_stays(
             await ana.say(noise)
             assert (await ana.answer())["statusCode"] == "error", noise
         await ana.connect_to("room one")
-        for noise in NOISE + [{"token": ana.token, **one} for one in NOISE_SIGNED if isinstance(one, dict)]:
+        for noise in NOISE + [{"token": ana.token, **frame} for frame in NOISE_SIGNED if isinstance(frame, dict)]:
             await ana.say(noise)
             assert (await ana.answer())["statusCode"] == "error", noise
         assert (await ana.counts())["room one"] == 1
 
 
-async def test_a_username_that_is_none_is_refused_with_the_token(gateway: RunningNode, host: Client) -> None:
+async def test_an_invalid_username_is_refused_with_the_first_command(gateway: RunningNode, host: Client) -> None:
     token = await gateway.register("ana")
     for name in ("\ud800", "x" * 1000, " ", "ben"):
         async with opened(gateway, token) as ana:
@@ -526,7 +532,7 @@ async def test_a_username_that_is_none_is_refused_with_the_token(gateway: Runnin
             assert await ana.code("get_rooms") == "forbidden"
 
 
-async def test_what_waits_of_a_client_is_bounded(gateway: RunningNode, host: Client) -> None:
+async def test_the_waiting_commands_of_a_client_are_bounded(gateway: RunningNode, host: Client) -> None:
     async with chatting(gateway, "ana") as ana:
         await ana.connect_to("room one")
         for _ in range(4000):
@@ -537,19 +543,21 @@ async def test_what_waits_of_a_client_is_bounded(gateway: RunningNode, host: Cli
         assert await ana.counts()
 
 
-async def test_a_slow_consumer_is_closed_and_delays_nobody(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_slow_consumer_of_a_room_is_closed_and_does_not_delay_the_writer(
+    sqlite_url: str, tmp_path: Path
+) -> None:
     async with running_node(sqlite_url, tmp_path, options={"websocket": {"linger": 0.5}}) as gateway:
         host = await gateway.register("host")
         async with connected(gateway.url, host) as writer, chatting(gateway, "omar") as omar:
             await writer.ask("create", topic_name="room one")
             await omar.connect_to("room one")
             omar.socket.transport.pause_reading()
-            gone = gateway.gone()
+            ended = gateway.gone()
             for _ in range(3000):
                 await writer.ask("message", topic_name="room one", content="x" * 16_000)
-                if gone.is_set():
+                if ended.is_set():
                     break
-            assert gone.is_set()
+            assert ended.is_set()
             omar.socket.transport.resume_reading()
             with pytest.raises(ConnectionClosed):
                 await omar.push("nothing")

@@ -15,7 +15,7 @@ from tests.support.client import connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
 
 
-async def test_the_topics_dialect(gateway: RunningNode) -> None:
+async def test_the_topics_protocol_shows_the_registered_spelling(gateway: RunningNode) -> None:
     tokens = {name: await gateway.register(name) for name in ("Omar", "EderLopez")}
     async with talking(gateway.url, tokens["Omar"]) as omar, talking(gateway.url, tokens["EderLopez"]) as eder:
         await omar.ask("create", topic_name="cave", is_private=True)
@@ -28,32 +28,32 @@ async def test_the_topics_dialect(gateway: RunningNode) -> None:
         assert (pushed["topic_name"], pushed["sender"]) == ("EderLopez", "EderLopez")
 
 
-async def test_the_messenger(gateway: RunningNode) -> None:
+async def test_the_messenger_shows_the_registered_spelling(gateway: RunningNode) -> None:
     brian = await Person(gateway.url, "BrianYork").create()
     user2 = await Person(gateway.url, "user2").create()
     conversation = await user2.talk_to("brianyork")
-    (found,) = await brian.ask("GET /conversation")
-    assert found["Members"] == ["BrianYork", "user2"]
+    (listed,) = await brian.ask("GET /conversation")
+    assert listed["Members"] == ["BrianYork", "user2"]
     assert (await user2.ask("GET /user/BRIANYORK"))["Username"] == "BrianYork"
     assert (await user2.ask("GET /user/brianyork"))["LoggedOn"] is True
-    async with brian.listening() as brians, user2.listening() as others:
+    async with brian.listening() as brians, user2.listening() as user2s:
         await brians.say({"User": "brianYORK", "Message": "Typing", "ConvId": conversation})
-        assert await others.next() == {"User": "BrianYork", "Message": "Typing", "ConvId": conversation}
+        assert await user2s.next() == {"User": "BrianYork", "Message": "Typing", "ConvId": conversation}
         await brian.say(conversation, "Hello")
-        assert (await others.told("New Message"))["Sender"] == "BrianYork"
+        assert (await user2s.event("New Message"))["Sender"] == "BrianYork"
 
 
-async def test_the_channels(gateway: RunningNode) -> None:
+async def test_the_channels_show_the_registered_spelling(gateway: RunningNode) -> None:
     async with httpx.AsyncClient(base_url=gateway.url, verify=NO_TLS) as http:
-        who = {"login": "BrianYork", "password": PASSWORD}
-        assert (await http.post("/register", json=who)).json()["username"] == "BrianYork"
-        assert (await http.post("/login", json=who | {"login": "brianyork"})).is_success
+        credentials = {"login": "BrianYork", "password": PASSWORD}
+        assert (await http.post("/register", json=credentials)).json()["username"] == "BrianYork"
+        assert (await http.post("/login", json=credentials | {"login": "brianyork"})).is_success
     async with entered(gateway, "OtherUser", "pub_ws") as channel:
         await channel.say("hello")
         assert await channel.message() == ("OtherUser", "hello")
 
 
-async def test_the_chat_rooms(gateway: RunningNode) -> None:
+async def test_the_chat_rooms_show_the_registered_spelling(gateway: RunningNode) -> None:
     async with connected(gateway.url, await gateway.register("Host")) as host:
         await host.ask("create", topic_name="room one")
     async with chatting(gateway, "testUser") as test, chatting(gateway, "otherUser") as other:
@@ -68,7 +68,7 @@ async def test_the_chat_rooms(gateway: RunningNode) -> None:
         await test.connect_to("room one")
 
 
-async def test_a_token_for_trying_out(sqlite_url: str, tmp_path: Path) -> None:
+async def test_the_token_route_uses_the_registered_spelling(sqlite_url: str, tmp_path: Path) -> None:
     async with (
         running_node(sqlite_url, tmp_path, dev_tokens=True) as node,
         httpx.AsyncClient(base_url=node.url, verify=NO_TLS) as http,

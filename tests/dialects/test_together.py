@@ -1,4 +1,4 @@
-"""Clients of all kinds in one public topic: each gets everything, in one order, once."""
+"""Clients of every protocol in one public topic: each gets every message once, in the same order."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ PATIENCE_S = 30.0
 
 
 class Talker(ABC):
-    """Someone in the topic. `heard` are sender and content of the messages, in the order in which they came."""
+    """A member of the topic. `received` has sender and content of each message, in order."""
 
-    heard: list[tuple[str, str]]
+    received: list[tuple[str, str]]
 
     @abstractmethod
     async def say(self, content: str) -> None: ...
 
     @abstractmethod
-    async def hear(self, number: int) -> None:
-        """Until so many messages have come."""
+    async def receive(self, number: int) -> None:
+        """Wait until `number` messages have arrived."""
 
     @abstractmethod
     async def check(self) -> None:
-        """Ask for something, so that what was still to come has come."""
+        """Wait for a round trip: everything sent before it has arrived."""
 
 
 class Canonical(Talker):
@@ -45,13 +45,13 @@ class Canonical(Talker):
         self._client = client
 
     @property
-    def heard(self) -> list[tuple[str, str]]:  # type: ignore[override]
+    def received(self) -> list[tuple[str, str]]:  # type: ignore[override]
         return [(message["sender"], message["content"]) for message in self._client.of("message")]
 
     async def say(self, content: str) -> None:
         await self._client.ask("message", topic_name=TOPIC, content=content)
 
-    async def hear(self, number: int) -> None:
+    async def receive(self, number: int) -> None:
         await self._client.until(lambda: len(self._client.of("message")) >= number, PATIENCE_S)
 
     async def check(self) -> None:
@@ -59,13 +59,13 @@ class Canonical(Talker):
 
 
 class Dialect(Talker):
-    """A WebSocket of a dialect. A subclass says how a message is said, and which frames are messages."""
+    """A WebSocket of a dialect. A subclass defines how to send a message, and which frames are messages."""
 
     def __init__(self, socket: ClientConnection, token: str) -> None:
-        self.heard = []
+        self.received = []
         self._socket = socket
         self._token = token
-        self._other: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._reading = asyncio.create_task(self._read())
 
@@ -74,24 +74,24 @@ class Dialect(Talker):
             frame = json.loads(text)
             message = self.message(frame)
             if message is None:
-                self._other.put_nowait(frame)
+                self._answers.put_nowait(frame)
             else:
-                self.heard.append(message)
+                self.received.append(message)
                 self._changed.set()
 
     @abstractmethod
     def message(self, frame: dict[str, Any]) -> tuple[str, str] | None:
-        """Sender and content, if it is one."""
+        """Sender and content of a message, None for other frames."""
 
-    async def tell(self, **frame: Any) -> None:
+    async def send(self, **frame: Any) -> None:
         await self._socket.send(json.dumps(frame))
 
     async def answer(self) -> dict[str, Any]:
-        return await asyncio.wait_for(self._other.get(), PATIENCE_S)
+        return await asyncio.wait_for(self._answers.get(), PATIENCE_S)
 
-    async def hear(self, number: int) -> None:
+    async def receive(self, number: int) -> None:
         async with asyncio.timeout(PATIENCE_S):
-            while len(self.heard) < number:
+            while len(self.received) < number:
                 self._changed.clear()
                 await self._changed.wait()
 
@@ -101,11 +101,11 @@ class ByTopics(Dialect):
         return (frame["sender"], frame["content"]) if "sender" in frame else None
 
     async def say(self, content: str) -> None:
-        await self.tell(action="message", topic_name=TOPIC, content=content)
+        await self.send(action="message", topic_name=TOPIC, content=content)
         assert (await self.answer())["status"] == "ok"
 
     async def check(self) -> None:
-        await self.tell(action="subscribe", topic_name=TOPIC)
+        await self.send(action="subscribe", topic_name=TOPIC)
         assert (await self.answer())["code"] == "conflict"
 
 
@@ -120,7 +120,7 @@ class ByRooms(Dialect):
         return frame
 
     async def command(self, action: str, **args: Any) -> None:
-        await self.tell(token=self._token, action=action, args=args)
+        await self.send(token=self._token, action=action, args=args)
         assert (await self.answer())["type"] == action
 
     async def say(self, content: str) -> None:
@@ -143,7 +143,7 @@ class ByChannel(Dialect):
 
 
 class ByMessenger(Dialect):
-    """Says by HTTP, as documented, and hears by the WebSocket."""
+    """Sends over HTTP, as documented, and receives over the WebSocket."""
 
     def __init__(self, socket: ClientConnection, token: str, http: httpx.AsyncClient) -> None:
         super().__init__(socket, token)
@@ -154,7 +154,7 @@ class ByMessenger(Dialect):
         data = frame.get("Data")
         return (data["Sender"], data["Message"]) if frame["Message"] == "New Message" and data else None
 
-    async def tell_token(self) -> None:
+    async def send_token(self) -> None:
         await self._socket.send(self._token)
 
     async def say(self, content: str) -> None:
@@ -163,7 +163,7 @@ class ByMessenger(Dialect):
         assert (await self._http.post("/message", json=body, headers=headers)).status_code == 201
 
     async def check(self) -> None:
-        await self.tell(Message="Nothing of the kind")
+        await self.send(Message="Nothing of the kind")
         assert (await self.answer())["Data"] is None
 
 
@@ -171,7 +171,7 @@ class ByStockClient(Talker):
     """The official socket.io-client, under Node.js."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.heard = []
+        self.received = []
         self._process = process
         self._answers: asyncio.Queue[Any] = asyncio.Queue()
         self._changed = asyncio.Event()
@@ -199,12 +199,12 @@ class ByStockClient(Talker):
     async def _read(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            told = json.loads(line)
-            if "heard" in told:
-                self.heard.append(tuple(told["heard"]))
+            output = json.loads(line)
+            if "heard" in output:
+                self.received.append(tuple(output["heard"]))
                 self._changed.set()
             else:
-                self._answers.put_nowait(told["answer"])
+                self._answers.put_nowait(output["answer"])
 
     async def answer(self) -> Any:
         return await asyncio.wait_for(self._answers.get(), PATIENCE_S)
@@ -217,9 +217,9 @@ class ByStockClient(Talker):
     async def say(self, content: str) -> None:
         await self.ask("message", topic_name=TOPIC, content=content)
 
-    async def hear(self, number: int) -> None:
+    async def receive(self, number: int) -> None:
         async with asyncio.timeout(PATIENCE_S):
-            while len(self.heard) < number:
+            while len(self.received) < number:
                 self._changed.clear()
                 await self._changed.wait()
 
@@ -229,7 +229,7 @@ class ByStockClient(Talker):
 
 @asynccontextmanager
 async def everybody(node: RunningNode) -> AsyncIterator[dict[str, Talker]]:
-    """A user of each kind of client, all in the topic."""
+    """A user for each kind of client, all members of the topic."""
     ws = node.url.replace("http", "ws", 1)
     async with AsyncExitStack() as stack:
 
@@ -238,7 +238,7 @@ async def everybody(node: RunningNode) -> AsyncIterator[dict[str, Talker]]:
 
         names = ("sio", "js", "plain", "topics", "messenger", "rooms", "channel", "late")
         tokens = {name: await node.register(name) for name in names}
-        address = await link(node.url, tokens["channel"], "pub_ws")  # with which the topic is made
+        address = await link(node.url, tokens["channel"], "pub_ws")  # creates the topic
         socketio = await stack.enter_async_context(connected(node.url, tokens["sio"]))
         plain = await stack.enter_async_context(plainly_connected(node.url, tokens["plain"]))
         for client in (socketio, plain):
@@ -246,12 +246,12 @@ async def everybody(node: RunningNode) -> AsyncIterator[dict[str, Talker]]:
         stock = await stack.enter_async_context(ByStockClient.started(node.url, tokens["js"]))
         await stock.ask("subscribe", topic_name=TOPIC)
         topics = ByTopics(await opened(f"{ws}/{tokens['topics']}"), tokens["topics"])
-        await topics.tell(action="subscribe", topic_name=TOPIC)
+        await topics.send(action="subscribe", topic_name=TOPIC)
         assert (await topics.answer())["status"] == "ok"
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=node.url, timeout=PATIENCE_S))
         messenger = ByMessenger(await opened(f"{ws}/websocket"), tokens["messenger"], http)
         assert await messenger.answer() == {"Message": "Websocket Open"}
-        await messenger.tell_token()
+        await messenger.send_token()
         assert await messenger.answer() == {"Message": "Websocket Authenticated"}
         joined = await http.post(
             "/api/subscriptions",
@@ -260,7 +260,7 @@ async def everybody(node: RunningNode) -> AsyncIterator[dict[str, Talker]]:
         )
         messenger.conversation = joined.json()["room_id"]
         rooms = ByRooms(await opened(ws), tokens["rooms"])
-        await rooms.tell(username="rooms")
+        await rooms.send(username="rooms")
         await rooms.command("connect_to_room", roomName=TOPIC)
         channel = ByChannel(await opened(address), tokens["channel"])
         await channel.check()
@@ -275,7 +275,7 @@ async def everybody(node: RunningNode) -> AsyncIterator[dict[str, Talker]]:
         }
 
 
-async def test_all_get_all_that_all_say_in_one_order_once(gateway: RunningNode) -> None:
+async def test_clients_of_every_protocol_get_every_message_once_in_one_order(gateway: RunningNode) -> None:
     async with everybody(gateway) as talkers:
 
         async def talk(name: str, talker: Talker) -> None:
@@ -286,17 +286,17 @@ async def test_all_get_all_that_all_say_in_one_order_once(gateway: RunningNode) 
         total = EACH * len(talkers)
         assert total >= 1000
         for talker in talkers.values():
-            await talker.hear(total)
+            await talker.receive(total)
             await talker.check()
-        heard = talkers["sio"].heard
+        expected = talkers["sio"].received
         for name, talker in talkers.items():
-            assert talker.heard == heard, name
-            assert [content for sender, content in heard if sender == name] == [*map(str, range(EACH))]
-        # Who comes now by the public channel gets the same.
+            assert talker.received == expected, name
+            assert [content for sender, content in expected if sender == name] == [*map(str, range(EACH))]
+        # A later visitor of the public channel gets the same messages.
         async with connect(
             await link(gateway.url, await gateway.login("late"), "pub_ws"), max_size=None, proxy=None
         ) as socket:
             late = ByChannel(socket, "")
-            await late.hear(total)
+            await late.receive(total)
             await late.check()
-            assert late.heard == heard
+            assert late.received == expected

@@ -40,7 +40,7 @@ from tests.support.process import ServerProcess
 from tests.support.timers import Timers
 
 USERS = ("omar", "diego", "satoshi", "memoor")
-"""Those of the document."""
+"""The users of the document."""
 
 SUBSCRIBE = '{"action": "suscribe","topic_name": "public_topic_to_suscribe"}'
 INVITE = '{"action": "invite","topic_name": "private_topic_name_to_invite","username": "eder"}'
@@ -56,12 +56,12 @@ ANSWERS = {
     "message": {"topic_name", "id", "seq", "sent_at"},
     "disconnect": set(),
 }
-"""What an answer has beside `action` and `status`."""
+"""The fields of an answer beside `action` and `status`."""
 PUSH = {"action", "topic_name", "sender", "content", "sent_at", "pending"}
 
 
 class Talker:
-    """One WebSocket; every frame is held against the document of this dialect."""
+    """A WebSocket that checks every frame against the document."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -88,13 +88,13 @@ class Talker:
         return frame
 
     async def answer(self) -> dict[str, Any]:
-        """The next frame that is no message."""
+        """The next frame that is not a message."""
         while "status" not in (frame := await self.receive()):
             pass
         return frame
 
     async def say(self, frame: str | bytes) -> dict[str, Any]:
-        """Send a frame as it stands, and wait for its answer."""
+        """Send a raw frame and wait for its answer."""
         await self.socket.send(frame)
         return await self.answer()
 
@@ -105,7 +105,7 @@ class Talker:
         return answer
 
     async def code(self, action: str, **fields: Any) -> str:
-        """Send an action that is refused; the error's code."""
+        """Send an action that is refused; returns the error code."""
         answer = await self.say(json.dumps({"action": action, **fields}))
         assert (answer["action"], answer["status"]) == (action, "error"), answer
         assert answer["message"]
@@ -113,7 +113,7 @@ class Talker:
         return code
 
     async def until(self, content: str) -> dict[str, Any]:
-        """Read up to the message with that content, if it has not come yet."""
+        """Read up to the message with that content, unless it has arrived."""
         while True:
             for push in self.pushed:
                 if push["content"] == content:
@@ -121,7 +121,7 @@ class Talker:
             await self.receive()
 
     async def until_closed(self) -> int | None:
-        """Read until the server closes; the close code."""
+        """Read until the server closes; returns the close code."""
         try:
             while True:
                 await self.receive()
@@ -129,18 +129,18 @@ class Talker:
             return self.socket.close_code
 
     async def until_ping(self) -> None:
-        """For a socket that does not answer PINGs by itself."""
+        """Read up to the next PING, on a socket that does not answer it."""
         while self.ping is None:
             await self.receive()
 
     async def pong(self) -> None:
-        """Answer the PING that has come."""
+        """Answer the received PING."""
         assert self.ping is not None
         await self.socket.pong(self.ping)
         self.ping = None
 
     async def nothing_more(self) -> list[str]:
-        """The contents of what was pushed, when all that was under way has come. What was pending may come later."""
+        """The contents of all pushes, after those in flight have arrived. Pending messages may arrive later."""
         mark = secrets.token_hex(8)
         name = f"mark {mark}"
         await self.ask("create", topic_name=name)
@@ -163,7 +163,7 @@ async def talking(url: str, token: str) -> AsyncIterator[Talker]:
 
 @pytest.fixture
 async def tokens(gateway: RunningNode) -> dict[str, str]:
-    """The tokens of the document's users, and of the one whom it invites."""
+    """The tokens of the document's users, and of the user whom it invites."""
     return {name: await gateway.register(name) for name in (*USERS, "eder")}
 
 
@@ -178,7 +178,7 @@ async def _refusal(url: str) -> tuple[int, dict[str, Any]]:
 # -- the actions of the document --------------------------------------------------------------------------------
 
 
-async def test_subscribe_to_public_topics(gateway: RunningNode, tokens: dict[str, str]) -> None:
+async def test_users_can_subscribe_to_public_topics_only(gateway: RunningNode, tokens: dict[str, str]) -> None:
     room_id = await make_topic(gateway.url, tokens["omar"], "public_topic_to_suscribe")
     await make_topic(gateway.url, tokens["omar"], "secretos", is_private=True)
     async with talking(gateway.url, tokens["diego"]) as diego, talking(gateway.url, tokens["satoshi"]) as satoshi:
@@ -190,7 +190,7 @@ async def test_subscribe_to_public_topics(gateway: RunningNode, tokens: dict[str
         }
         await satoshi.ask("subscribe", topic_name="public_topic_to_suscribe")
         assert (await diego.say(SUBSCRIBE))["code"] == "conflict"
-        # Only public ones: that there is a private one, it does not tell.
+        # The refusal does not reveal that a private topic exists.
         hidden = await diego.say('{"action": "suscribe","topic_name": "secretos"}')
         assert hidden == await diego.say('{"action": "suscribe","topic_name": "no such topic"}')
         assert hidden["code"] == "not_found"
@@ -199,7 +199,7 @@ async def test_subscribe_to_public_topics(gateway: RunningNode, tokens: dict[str
         assert [member["username"] for member in members] == ["diego", "omar", "satoshi"]
 
 
-async def test_invite_to_a_private_topic_that_one_is_part_of(gateway: RunningNode, tokens: dict[str, str]) -> None:
+async def test_a_member_can_invite_to_a_private_topic(gateway: RunningNode, tokens: dict[str, str]) -> None:
     name = "private_topic_name_to_invite"
     async with (
         talking(gateway.url, tokens["omar"]) as omar,
@@ -207,18 +207,18 @@ async def test_invite_to_a_private_topic_that_one_is_part_of(gateway: RunningNod
         talking(gateway.url, tokens["eder"]) as eder,
     ):
         await omar.ask("create", topic_name=name, is_private=True)
-        assert (await diego.say(INVITE))["code"] == "not_found"  # he is not part of it
+        assert (await diego.say(INVITE))["code"] == "not_found"  # diego is not a member
         assert await omar.say(INVITE) == {"action": "invite", "status": "ok", "topic_name": name, "username": "eder"}
         assert (await omar.say(INVITE))["code"] == "conflict"
         assert await eder.ask("invite", topic_name=name, username="diego")
         assert await omar.code("invite", topic_name=name, username="nobody") == "not_found"
         await omar.ask("message", topic_name=name, content="welcome")
-        for one in (omar, eder, diego):
-            push = await one.until("welcome")
+        for member in (omar, eder, diego):
+            push = await member.until("welcome")
             assert (push["topic_name"], push["sender"], push["pending"]) == (name, "omar", False)
 
 
-async def test_create_topics_public_or_private(gateway: RunningNode, tokens: dict[str, str]) -> None:
+async def test_users_can_create_public_and_private_topics(gateway: RunningNode, tokens: dict[str, str]) -> None:
     async with talking(gateway.url, tokens["omar"]) as omar, talking(gateway.url, tokens["diego"]) as diego:
         assert await omar.say(CREATE) == {
             "action": "create",
@@ -235,19 +235,19 @@ async def test_create_topics_public_or_private(gateway: RunningNode, tokens: dic
         assert await diego.code("subscribe", topic_name="create_new_topic") == "not_found"
 
 
-async def test_messages_go_to_a_topic_or_to_a_user(gateway: RunningNode, tokens: dict[str, str]) -> None:
+async def test_a_message_is_sent_to_a_topic_or_to_a_user(gateway: RunningNode, tokens: dict[str, str]) -> None:
     await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"])
     async with (
         talking(gateway.url, tokens["omar"]) as omar,
         talking(gateway.url, tokens["diego"]) as diego,
         talking(gateway.url, tokens["satoshi"]) as satoshi,
     ):
-        assert (await satoshi.say(MESSAGE))["code"] == "forbidden", "it is a public topic that he is not in"
-        assert await diego.code("subscribe", topic_name="noticias") == "conflict"  # from here on nothing is pending
+        assert (await satoshi.say(MESSAGE))["code"] == "forbidden", "satoshi is not a member of the public topic"
+        assert await diego.code("subscribe", topic_name="noticias") == "conflict"  # later messages are not pending
         sent = await omar.say(MESSAGE)
         assert (sent["action"], sent["status"], sent["topic_name"], sent["seq"]) == ("message", "ok", "noticias", 1)
-        for one in (omar, diego):  # its sender, too
-            assert await one.until("Content of the message") == {
+        for member in (omar, diego):  # the sender, too
+            assert await member.until("Content of the message") == {
                 "action": "message",
                 "topic_name": "noticias",
                 "sender": "omar",
@@ -260,7 +260,7 @@ async def test_messages_go_to_a_topic_or_to_a_user(gateway: RunningNode, tokens:
             assert (await omar.until(content))["topic_name"] == "satoshi"
             push = await satoshi.until(content)
             assert (push["topic_name"], push["sender"]) == ("omar", "omar")
-        # The name of a push is where the answer to it goes.
+        # A reply goes to the topic_name of the push.
         await satoshi.ask("message", topic_name=satoshi.pushed[-1]["topic_name"], content="thank you")
         assert (await omar.until("thank you"))["topic_name"] == "satoshi"
         assert (await satoshi.until("thank you"))["topic_name"] == "omar"
@@ -269,7 +269,9 @@ async def test_messages_go_to_a_topic_or_to_a_user(gateway: RunningNode, tokens:
         assert await omar.code("message", topic_name="nobody", content="hello") == "not_found"
 
 
-async def test_disconnect_in_a_normal_way(gateway: RunningNode, tokens: dict[str, str]) -> None:
+async def test_disconnect_is_answered_after_earlier_actions_and_ends_the_connection(
+    gateway: RunningNode, tokens: dict[str, str]
+) -> None:
     async with talking(gateway.url, tokens["omar"]) as omar:
         for frame in ('{"action": "create", "topic_name": "noticias"}', MESSAGE, MESSAGE, DISCONNECT, MESSAGE):
             await omar.socket.send(frame)
@@ -277,7 +279,7 @@ async def test_disconnect_in_a_normal_way(gateway: RunningNode, tokens: dict[str
         assert [answer["action"] for answer in answers] == ["create", "message", "message", "disconnect"]
         assert answers[-1] == {"action": "disconnect", "status": "ok"}
         assert await omar.until_closed() == 1000
-    async with rest(gateway.url, tokens["omar"]) as http:  # nothing after it is taken
+    async with rest(gateway.url, tokens["omar"]) as http:  # later frames are ignored
         page = (await http.get("/api/messages", params={"topic_name": "noticias"})).json()
         assert len(page["messages"]) == 2
 
@@ -303,7 +305,7 @@ async def test_a_user_gets_the_pending_messages_at_the_next_connect(
             await omar.ask("message", topic_name="noticias", content="live")
             assert (await diego.until("live"))["pending"] is False
             await diego.ask("disconnect")
-        # What he saw before he said goodbye is not pending again.
+        # Messages delivered before the disconnect are not pending again.
         await omar.ask("message", topic_name="noticias", content="new")
         async with talking(gateway.url, tokens["diego"]) as diego:
             await diego.until("new")
@@ -344,47 +346,47 @@ DOCUMENTED = (
     "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjE2ODIzNDkxMTksImlhdCI6MTY4MjI2MjcxOSwic3ViIjoibWVtb29yIiwicGF5bG9h"
     "ZCI6eyJkZXNjcmlwdGlvbiI6IlRlc3QgdG9rZW4ifX0.DNO5TU4ie8-gPWUx9BEtai1QD_3MyZg7tlDE7kRdcII",
 )
-"""The document's own tokens, of another server and of long ago."""
+"""The tokens in the document, expired and of another server."""
 
 
-async def test_a_bad_expired_or_withdrawn_token_is_refused_in_the_handshake(
+async def test_an_invalid_expired_or_withdrawn_token_is_refused_in_the_handshake(
     gateway: RunningNode, tokens: dict[str, str]
 ) -> None:
-    good = tokens["omar"]
+    valid = tokens["omar"]
     withdrawn = await gateway.login("omar")
     async with rest(gateway.url, withdrawn) as http:
         assert (await http.post("/api/logout")).status_code == 204
-    for token, why in (
+    for token, reason in (
         *((token, "no valid token") for token in DOCUMENTED),
-        (good[:-3], "no valid token"),
+        (valid[:-3], "no valid token"),
         ("omar", "no valid token"),
         ("x" * 5000, "no valid token"),
         ("%00", "no valid token"),
-        (resigned(good, exp=int(time.time()) - 1), "the token has expired"),
+        (resigned(valid, exp=int(time.time()) - 1), "the token has expired"),
         (withdrawn, "the token was withdrawn"),
     ):
-        assert await _refusal(address(gateway.url, token)) == (401, {"message": why}), token
-    for path in (f"{good}/", f"x/{good}", f"{good}%2Fx"):
+        assert await _refusal(address(gateway.url, token)) == (401, {"message": reason}), token
+    for path in (f"{valid}/", f"x/{valid}", f"{valid}%2Fx"):
         with pytest.raises(InvalidStatus):
             await connect(address(gateway.url, path), proxy=None)
     assert not gateway.node.hub.connections
-    async with talking(gateway.url, good) as omar:
+    async with talking(gateway.url, valid) as omar:
         assert await omar.nothing_more() == []
 
 
-async def test_the_other_paths_stay_what_they_are(gateway: RunningNode, tokens: dict[str, str]) -> None:
+async def test_the_topics_protocol_does_not_shadow_other_paths(gateway: RunningNode, tokens: dict[str, str]) -> None:
     async with connect(f"{address(gateway.url, 'ws')}?token={tokens['omar']}", proxy=None) as plain:
         assert json.loads(await asyncio.wait_for(plain.recv(), DEADLINE_S))["event"] == "ready"
     async with httpx.AsyncClient(base_url=gateway.url) as http:
-        assert (await http.get(f"/{tokens['omar']}")).status_code == 404  # it is no page
+        assert (await http.get(f"/{tokens['omar']}")).status_code == 404  # the path has no page
 
 
-async def test_requests_before_the_token_is_verified_wait(
+async def test_requests_wait_within_bounds_until_the_token_is_verified(
     gateway: RunningNode, tokens: dict[str, str], sqlite_url: str
 ) -> None:
-    gone = gateway.gone("diego")
+    ended = gateway.gone("diego")
     async with AsyncExitStack() as stack:
-        async with store_held(sqlite_url):  # a device that is new is written down first
+        async with store_held(sqlite_url):  # a new device is stored first
             omar = await stack.enter_async_context(talking(gateway.url, tokens["omar"]))
             await omar.socket.send(CREATE)
             await omar.socket.send(MESSAGE)
@@ -395,19 +397,19 @@ async def test_requests_before_the_token_is_verified_wait(
             assert await flood.until_closed() == 1008
         assert (await omar.answer())["status"] == "ok"
         assert (await omar.answer())["code"] == "not_found"
-    await asyncio.wait_for(gone.wait(), DEADLINE_S)
-    assert "diego" not in {one.principal.username for one in gateway.node.hub.connections}
+    await asyncio.wait_for(ended.wait(), DEADLINE_S)
+    assert "diego" not in {connection.principal.username for connection in gateway.node.hub.connections}
 
 
-async def test_a_good_token_gets_unavailable_while_the_store_hangs(
+async def test_a_store_that_hangs_closes_the_connection_as_unavailable(
     gateway: RunningNode, tokens: dict[str, str], sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    timers, found = Timers(), gateway.node.dialects.find(f"/{tokens['omar']}")
-    assert found is not None
+    timers, dialect = Timers(), gateway.node.dialects.find(f"/{tokens['omar']}")
+    assert dialect is not None
     with monkeypatch.context() as patch:
-        patch.setattr(found.server, "timers", timers)
+        patch.setattr(dialect.server, "timers", timers)
         async with store_held(sqlite_url), talking(gateway.url, tokens["omar"]) as omar:
-            await eventually(lambda: bool(found.server.sessions))
+            await eventually(lambda: bool(dialect.server.sessions))
             timers.advance(CONNECT_TIMEOUT_S)
             assert await omar.until_closed() == 1008
             assert omar.last | {"message": ""} == _ended("unavailable")
@@ -419,15 +421,15 @@ async def test_a_connection_ends_with_its_token(
     gateway: RunningNode, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exp = int(time.time()) + 3600
-    again = await gateway.login("omar")
+    second = await gateway.login("omar")
     timers = expiry_timers(monkeypatch, gateway)
     async with (
         talking(gateway.url, resigned(tokens["omar"], exp=exp)) as expires,
-        talking(gateway.url, again) as withdrawn,
+        talking(gateway.url, second) as withdrawn,
         talking(gateway.url, tokens["omar"]) as stays,
     ):
         await withdrawn.nothing_more()
-        async with rest(gateway.url, again) as http:
+        async with rest(gateway.url, second) as http:
             await http.post("/api/logout")
         assert await withdrawn.until_closed() == 4401
         assert withdrawn.last | {"message": ""} == _ended("token_revoked")
@@ -443,7 +445,7 @@ def _ended(code: str) -> dict[str, Any]:
     return {"action": "disconnect", "status": "error", "code": code, "message": ""}
 
 
-async def test_when_the_server_stops_it_says_so(gateway: RunningNode, tokens: dict[str, str]) -> None:
+async def test_a_stopping_server_announces_the_shutdown(gateway: RunningNode, tokens: dict[str, str]) -> None:
     async with talking(gateway.url, tokens["omar"]) as omar:
         await omar.nothing_more()
         await gateway.stop()
@@ -454,12 +456,12 @@ async def test_when_the_server_stops_it_says_so(gateway: RunningNode, tokens: di
 # -- tokens for trying things out -------------------------------------------------------------------------------
 
 
-async def test_the_token_route_gives_a_one_day_token_to_the_same_machine(sqlite_url: str, tmp_path: Path) -> None:
+async def test_the_token_route_serves_one_day_tokens_to_the_same_machine(sqlite_url: str, tmp_path: Path) -> None:
     async with (
         running_node(sqlite_url, tmp_path, dev_tokens=True) as node,
         httpx.AsyncClient(base_url=node.url) as http,
     ):
-        for username in ("omar", "Omar"):  # the second time there is one
+        for username in ("omar", "Omar"):  # the second request finds the user
             answer = await http.get("/token?username=" + username)
             assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
             token = answer.json()["token"]
@@ -488,7 +490,7 @@ async def test_the_token_route_gives_a_one_day_token_to_the_same_machine(sqlite_
         assert (await http.get("/token?username=omar")).json()["code"] == "forbidden"
 
 
-_NOT_AT_HOME: list[list[tuple[str, str]]] = [
+_FROM_ELSEWHERE: list[list[tuple[str, str]]] = [
     *([("Host", host)] for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "[::", "")),
     *(
         [(name, "203.0.113.9")]
@@ -500,16 +502,14 @@ _NOT_AT_HOME: list[list[tuple[str, str]]] = [
 ]
 
 
-async def test_the_token_route_makes_nobody_for_a_proxy_or_a_page_of_elsewhere(
-    sqlite_url: str, tmp_path: Path
-) -> None:
+async def test_the_token_route_refuses_proxies_and_foreign_pages(sqlite_url: str, tmp_path: Path) -> None:
     async with (
         running_node(sqlite_url, tmp_path, dev_tokens=True) as node,
         httpx.AsyncClient(base_url=node.url) as http,
     ):
-        for headers in _NOT_AT_HOME:
+        for headers in _FROM_ELSEWHERE:
             refused = await http.get("/token?username=root", headers=headers)
-            assert refused.status_code in (403, 421), headers  # 421: not for that host, whatever the route
+            assert refused.status_code in (403, 421), headers  # 421: not a host of this server, for any route
             assert refused.json()["code"] == "forbidden", headers
             assert "access-control-allow-origin" not in refused.headers
         preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "GET"}
@@ -518,12 +518,12 @@ async def test_the_token_route_makes_nobody_for_a_proxy_or_a_page_of_elsewhere(
         with pytest.raises(ActionError, match="no such user"):
             await node.node.auth.user("root")
         own = {"Origin": node.url, "Sec-Fetch-Site": "same-origin"}
-        for at_home in (own, {"Sec-Fetch-Site": "none"}, {"User-Agent": "curl/8.5.0"}):
-            assert (await http.get("/token?username=root", headers=at_home)).status_code == 200
+        for headers in (own, {"Sec-Fetch-Site": "none"}, {"User-Agent": "curl/8.5.0"}):
+            assert (await http.get("/token?username=root", headers=headers)).status_code == 200
 
 
-async def test_the_token_route_is_not_for_another_machine(sqlite_url: str, tmp_path: Path) -> None:
-    """Whatever it says that it is: the peer counts. Asked of the application itself, as its server would."""
+async def test_the_token_route_refuses_other_machines(sqlite_url: str, tmp_path: Path) -> None:
+    """Only the peer address counts. The test calls the application directly to set it."""
     async with running_node(sqlite_url, tmp_path, dev_tokens=True) as node:
         for peer, status in ((("203.0.113.9", 5), 403), (None, 403), (("127.0.0.1", 5), 200), (("::1", 5), 200)):
             transport = httpx.ASGITransport(node.app, client=peer)  # type: ignore[arg-type]
@@ -542,15 +542,15 @@ async def test_without_the_setting_there_is_no_token_route(gateway: RunningNode)
 # -- side by side with the others -------------------------------------------------------------------------------
 
 
-async def test_a_browser_on_socketio_and_a_wscat_see_each_other(gateway: RunningNode, tokens: dict[str, str]) -> None:
+async def test_socketio_and_topics_clients_exchange_messages(gateway: RunningNode, tokens: dict[str, str]) -> None:
     async with connected(gateway.url, tokens["omar"]) as omar, talking(gateway.url, tokens["diego"]) as diego:
         room = await omar.ask("create", topic_name="noticias")
         await diego.ask("subscribe", topic_name="noticias")
         sent = await omar.ask("message", topic_name="noticias", content="from a browser")
         assert (await diego.until("from a browser"))["sent_at"] == sent["created_at"]
         answer = await diego.ask("message", topic_name="noticias", content="from wscat")
-        told = await omar.event("message", lambda m: m["content"] == "from wscat")
-        assert (told["id"], told["seq"], told["created_at"], told["room_id"]) == (
+        event = await omar.event("message", lambda m: m["content"] == "from wscat")
+        assert (event["id"], event["seq"], event["created_at"], event["room_id"]) == (
             answer["id"],
             answer["seq"],
             answer["sent_at"],
@@ -558,12 +558,10 @@ async def test_a_browser_on_socketio_and_a_wscat_see_each_other(gateway: Running
         )
 
 
-async def test_a_group_has_its_id_as_its_name_and_is_answered_by_it(
-    gateway: RunningNode, tokens: dict[str, str]
-) -> None:
+async def test_a_group_is_named_by_its_id(gateway: RunningNode, tokens: dict[str, str]) -> None:
     await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"])
     async with connected(gateway.url, tokens["omar"]) as omar:
-        group = {"usernames": ["diego", "satoshi"], "title": "noticias"}  # as a topic, which it is not
+        group = {"usernames": ["diego", "satoshi"], "title": "noticias"}  # the name of a topic
         old = (await omar.ask("create_conversation", group))["room_id"]
         await omar.ask("message", room_id=old, content="before")
         async with talking(gateway.url, tokens["diego"]) as diego:
@@ -604,7 +602,7 @@ async def test_edits_and_deletions_are_not_sent_and_deleted_messages_are_not_pen
 # -- permissions ------------------------------------------------------------------------------------------------
 
 
-async def test_what_may_not_be_done_elsewhere_may_not_be_done_here(
+async def test_topics_clients_have_the_same_permissions_as_other_clients(
     gateway: RunningNode, tokens: dict[str, str]
 ) -> None:
     await make_topic(gateway.url, tokens["omar"], "abierto", tokens["diego"])
@@ -682,15 +680,15 @@ MALFORMED: dict[str, tuple[str | bytes, str | None, str]] = {
 }
 
 
-async def test_what_is_malformed_is_answered_and_the_connection_stays(
+async def test_a_malformed_frame_is_answered_in_order_and_the_connection_stays(
     gateway: RunningNode, tokens: dict[str, str]
 ) -> None:
     async with talking(gateway.url, tokens["omar"]) as omar:
         await omar.ask("create", topic_name="noticias")
-        for what, (frame, action, code) in MALFORMED.items():
+        for fault, (frame, action, code) in MALFORMED.items():
             answer = await omar.say(frame)
-            assert (answer["action"], answer["status"], answer["code"]) == (action, "error", code), (what, answer)
-        # In its turn, among what is well formed.
+            assert (answer["action"], answer["status"], answer["code"]) == (action, "error", code), (fault, answer)
+        # Among valid frames, it is answered in order.
         for frame in (MESSAGE, "hola", MESSAGE):
             await omar.socket.send(frame)
         assert [(await omar.answer())["status"] for _ in range(3)] == ["ok", "error", "ok"]
@@ -717,7 +715,7 @@ _PHASES = (Phase.explicit, Phase.generate)
 _KNOWN = {code.value for code in ErrorCode} - {"internal"}
 
 
-async def test_whatever_is_sent_is_answered_once_and_never_by_a_fault_of_the_server(
+async def test_every_frame_is_answered_once_and_never_with_an_internal_error(
     gateway: RunningNode, tokens: dict[str, str]
 ) -> None:
     sent: list[str | bytes] = []
@@ -739,30 +737,32 @@ async def test_whatever_is_sent_is_answered_once_and_never_by_a_fault_of_the_ser
 # -- order, once, and the bound ---------------------------------------------------------------------------------
 
 
-async def test_every_message_comes_once_in_one_order_to_all(gateway: RunningNode, tokens: dict[str, str]) -> None:
+async def test_all_members_get_every_message_once_in_the_same_order(
+    gateway: RunningNode, tokens: dict[str, str]
+) -> None:
     await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"])
     async with talking(gateway.url, tokens["omar"]) as omar, talking(gateway.url, tokens["diego"]) as diego:
         for n in range(100):
-            for name, one in (("omar", omar), ("diego", diego)):
-                await one.socket.send(
+            for name, talker in (("omar", omar), ("diego", diego)):
+                await talker.socket.send(
                     json.dumps({"action": "message", "topic_name": "noticias", "content": f"{name} {n}"})
                 )
         seqs: dict[str, list[int]] = {"omar": [], "diego": []}
-        for name, one in (("omar", omar), ("diego", diego)):
+        for name, talker in (("omar", omar), ("diego", diego)):
             for _ in range(100):
-                seqs[name].append((await one.answer())["seq"])
-            await one.until("omar 99")
-            await one.until("diego 99")
+                seqs[name].append((await talker.answer())["seq"])
+            await talker.until("omar 99")
+            await talker.until("diego 99")
         assert sorted(seqs["omar"] + seqs["diego"]) == list(range(1, 201))
-        assert all(mine == sorted(mine) for mine in seqs.values())
+        assert all(own == sorted(own) for own in seqs.values())
         assert await omar.nothing_more() == await diego.nothing_more()
         assert len(omar.pushed) == 201
         for name in seqs:
-            mine = [push["content"] for push in omar.pushed if push["sender"] == name]
-            assert mine[:100] == [f"{name} {n}" for n in range(100)]
+            own = [push["content"] for push in omar.pushed if push["sender"] == name]
+            assert own[:100] == [f"{name} {n}" for n in range(100)]
 
 
-async def test_what_was_shown_before_a_goodbye_does_not_come_again(
+async def test_messages_shown_before_a_disconnect_are_not_repeated(
     gateway: RunningNode, tokens: dict[str, str]
 ) -> None:
     await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"])
@@ -786,7 +786,7 @@ async def test_what_was_shown_before_a_goodbye_does_not_come_again(
             assert await diego.nothing_more() == []
 
 
-async def test_a_connection_that_breaks_loses_nothing(gateway: RunningNode, tokens: dict[str, str]) -> None:
+async def test_a_lost_connection_loses_no_message(gateway: RunningNode, tokens: dict[str, str]) -> None:
     await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"])
     async with talking(gateway.url, tokens["omar"]) as omar:
         async with small_socket(
@@ -811,13 +811,11 @@ async def test_a_connection_that_breaks_loses_nothing(gateway: RunningNode, toke
             assert await diego.nothing_more() == ["unconfirmed", "missed"]
 
 
-async def test_a_slow_consumer_is_closed_loses_nothing_and_slows_nobody(
-    gateway: RunningNode, tokens: dict[str, str]
-) -> None:
+async def test_a_slow_consumer_is_closed_and_loses_nothing(gateway: RunningNode, tokens: dict[str, str]) -> None:
     await make_topic(gateway.url, tokens["omar"], "noticias", tokens["diego"], tokens["satoshi"])
     async with (
         talking(gateway.url, tokens["omar"]) as omar,
-        talking(gateway.url, tokens["satoshi"]) as good,
+        talking(gateway.url, tokens["satoshi"]) as reader,
         small_socket(gateway.url, f"/{tokens['diego']}") as socket,
     ):
         slow, total = Talker(socket), 0
@@ -829,28 +827,28 @@ async def test_a_slow_consumer_is_closed_loses_nothing_and_slows_nobody(
                     json.dumps({"action": "message", "topic_name": "noticias", "content": content})
                 )
             total += 50
-            while len(good.pushed) < total:
-                await good.receive()
+            while len(reader.pushed) < total:
+                await reader.receive()
             while len(omar.pushed) < total:
                 await omar.receive()
             assert max(connection.link.buffered for connection in gateway.node.hub.connections) < 8 * 2**20
             assert total < 4000
         await slow.until_closed()
-        got = [int(push["content"].split()[0]) for push in slow.pushed[1:]]
-        assert got == list(range(len(got)))
-        assert len(got) < total
-    async with talking(gateway.url, tokens["diego"]) as back:
-        await back.until(good.pushed[-1]["content"])
-        again = [int(push["content"].split()[0]) for push in back.pushed]
-        assert again == list(range(again[0], total))
-        assert again[0] <= len(got)
+        received = [int(push["content"].split()[0]) for push in slow.pushed[1:]]
+        assert received == list(range(len(received)))
+        assert len(received) < total
+    async with talking(gateway.url, tokens["diego"]) as diego:
+        await diego.until(reader.pushed[-1]["content"])
+        replayed = [int(push["content"].split()[0]) for push in diego.pushed]
+        assert replayed == list(range(replayed[0], total))
+        assert replayed[0] <= len(received)
 
 
 # -- wscat, at a terminal ---------------------------------------------------------------------------------------
 
 
 class Terminal:
-    """A run of wscat by a person at a terminal, who types what the document shows."""
+    """wscat on a pseudo-terminal, with the lines that the document shows."""
 
     def __init__(self, process: asyncio.subprocess.Process, screen: asyncio.StreamReader, keyboard: int) -> None:
         self._process = process
@@ -862,23 +860,23 @@ class Terminal:
         os.write(self._keyboard, line.encode() + b"\r")
 
     async def until(self, **shown: Any) -> dict[str, Any]:
-        """The next frame that it shows with these members."""
+        """The next shown frame with these members."""
         async with asyncio.timeout(DEADLINE_S):
             while line := await self._line():
-                if found := re.search(r"< (\{.*\})", line):
-                    frame: dict[str, Any] = json.loads(found[1])
+                if match := re.search(r"< (\{.*\})", line):
+                    frame: dict[str, Any] = json.loads(match[1])
                     self.frames.append(frame)
                     if shown.items() <= frame.items():
                         return frame
-        raise AssertionError(f"it ended without showing {shown}")
+        raise AssertionError(f"wscat ended without showing {shown}")
 
     async def connected(self) -> None:
         async with asyncio.timeout(DEADLINE_S):
             while "Connected" not in (line := await self._line()):
-                assert line, "it ended without a connection"
+                assert line, "wscat ended without a connection"
 
     async def ended(self) -> str:
-        """Wait for its end; what it shows last."""
+        """Wait for wscat to end; returns its last output."""
         last = ""
         async with asyncio.timeout(DEADLINE_S):
             while line := await self._line():
@@ -889,17 +887,17 @@ class Terminal:
     async def _line(self) -> str:
         try:
             return (await self._screen.readline()).decode()
-        except OSError:  # how Linux says that nobody has the terminal open any more
+        except OSError:  # Linux: no process has the terminal open any more
             return ""
 
 
 @asynccontextmanager
 async def at_a_terminal(command: str) -> AsyncIterator[Terminal]:
-    """Runs the line that `tidings token` gives; returns when it is connected."""
+    """Run the line that `tidings token` prints; yields once wscat is connected."""
     program, *args = shlex.split(command)
     assert program == "wscat"
     keyboard, terminal = pty.openpty()
-    termios.tcsetwinsize(terminal, (50, 5000))  # no line is broken
+    termios.tcsetwinsize(terminal, (50, 5000))  # wide enough for every line
     process = await asyncio.create_subprocess_exec(
         node("wscat"),
         str(SCRIPTS / "node_modules/wscat/bin/wscat"),
@@ -915,9 +913,9 @@ async def at_a_terminal(command: str) -> AsyncIterator[Terminal]:
         lambda: asyncio.StreamReaderProtocol(screen), os.fdopen(os.dup(keyboard), "rb", 0)
     )
     try:
-        one = Terminal(process, screen, keyboard)
-        await one.connected()
-        yield one
+        started = Terminal(process, screen, keyboard)
+        await started.connected()
+        yield started
     finally:
         if process.returncode is None:
             process.kill()
@@ -927,7 +925,7 @@ async def at_a_terminal(command: str) -> AsyncIterator[Terminal]:
 
 
 async def wscat_line(process: ServerProcess, username: str) -> str:
-    """What `tidings token` prints for a running server, beside the token."""
+    """The line that `tidings token` prints for a running server, beside the token."""
     port = process.url.rpartition(":")[2]
     command = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -944,7 +942,7 @@ async def wscat_line(process: ServerProcess, username: str) -> str:
     return line
 
 
-async def test_the_four_users_of_the_document_at_their_terminals(tmp_path: Path) -> None:
+async def test_the_four_users_of_the_document_can_chat_with_wscat(tmp_path: Path) -> None:
     process = ServerProcess(tmp_path / "data", TIDINGS_DEV_TOKENS="true")
     await process.start()
     try:
@@ -960,14 +958,14 @@ async def test_the_four_users_of_the_document_at_their_terminals(tmp_path: Path)
             omar.type('{"action": "create","topic_name": "secreto", "is_private": true}')
             await omar.until(action="create", status="ok", is_private=True)
             async with at_a_terminal(lines["diego"]) as diego, at_a_terminal(lines["satoshi"]) as satoshi:
-                for one in (diego, satoshi):
-                    one.type('{"action": "suscribe","topic_name": "noticias"}')
-                    await one.until(action="suscribe", status="ok")
+                for user in (diego, satoshi):
+                    user.type('{"action": "suscribe","topic_name": "noticias"}')
+                    await user.until(action="suscribe", status="ok")
                 omar.type('{"action": "invite","topic_name": "secreto","username": "satoshi"}')
                 await omar.until(action="invite", status="ok")
                 omar.type(MESSAGE)
-                for one in (omar, diego, satoshi):
-                    push = await one.until(action="message", sender="omar")
+                for user in (omar, diego, satoshi):
+                    push = await user.until(action="message", sender="omar")
                     assert (push["topic_name"], push["pending"]) == ("noticias", False)
                     assert push["content"] == "Content of the message"
                 diego.type(DISCONNECT)
@@ -987,8 +985,8 @@ async def test_the_four_users_of_the_document_at_their_terminals(tmp_path: Path)
                 await memoor.until(status="error", code="invalid")
                 omar.type('{"action": "message","topic_name": "diego","content": "last"}')
                 await diego.until(content="last")
-                told = [(frame["topic_name"], frame["content"], frame["pending"]) for frame in diego.frames]
-                assert sorted(told) == [
+                messages = [(frame["topic_name"], frame["content"], frame["pending"]) for frame in diego.frames]
+                assert sorted(messages) == [
                     ("noticias", "second", True),
                     ("omar", "last", False),
                     ("satoshi", "¿dónde estás?", True),
