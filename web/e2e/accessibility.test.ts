@@ -188,7 +188,7 @@ async function writesInto({ page }: Person, field: Locator): Promise<void> {
   await expect.poll(() => page.locator(":focus").ariaSnapshot()).toBe(await field.ariaSnapshot());
 }
 
-test("who opens a dialog that asks for something, or a room, can write at once", async ({ person, account }) => {
+test("opening a room or a dialog with a field focuses its field", async ({ person, account }) => {
   const omar = await person("omar");
   const { page } = omar;
   const dialogs: [() => Promise<void>, string | RegExp][] = [
@@ -218,7 +218,7 @@ test("who opens a dialog that asks for something, or a room, can write at once",
   }
 });
 
-test("what is typed right behind the key that opens the search or a dialog is written there", async ({ person }) => {
+test("keys typed right after opening the search or a dialog go to its field", async ({ person }) => {
   const omar = await person("omar");
   const { page } = omar;
   const topic = `typist ${omar.name}`;
@@ -249,7 +249,7 @@ async function hasAllParts({ page, url }: Person): Promise<void> {
   );
 }
 
-test("all of it goes by keyboard alone: signing up, a topic, writing, answering, editing, searching, leaving", async ({
+test("the keyboard alone suffices to sign up, create a topic, write, answer, edit, search and leave", async ({
   visitor,
 }) => {
   const omar = await visitor("omar");
@@ -314,10 +314,7 @@ test("all of it goes by keyboard alone: signing up, a topic, writing, answering,
   await omar.button("Sign in").waitFor();
 });
 
-test("with forced colours the room that is open, what one pressed and who is online are told apart", async ({
-  person,
-  account,
-}) => {
+test("forced colours distinguish the open room, pressed buttons and online users", async ({ person, account }) => {
   const [omar, diego] = [await person("omar"), await account("diego")];
   const program = await omar.account();
   const [here, there] = [`here ${omar.name}`, `there ${omar.name}`];

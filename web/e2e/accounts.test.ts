@@ -19,10 +19,7 @@ function kept({ page }: Person) {
   }));
 }
 
-test("a wrong password and a name that is taken are told as such; the right password lets in", async ({
-  visitor,
-  person,
-}) => {
+test("a wrong password and a taken name are explained; the right password signs in", async ({ visitor, person }) => {
   const omar = await person("omar");
   const other = await visitor("other");
   other.expects(/status of (401|409)/);
@@ -35,7 +32,7 @@ test("a wrong password and a name that is taken are told as such; the right pass
   await other.signIn();
 });
 
-test("signing out forgets all that was kept, also after a reload", async ({ person }) => {
+test("signing out deletes all stored data, even after a reload", async ({ person }) => {
   const omar = await person("omar");
   omar.expects(/status of 401/); // of what it asks after the reload, if signing out overtakes that
   const topic = `kept ${omar.name}`;
@@ -54,10 +51,7 @@ test("signing out forgets all that was kept, also after a reload", async ({ pers
   expect(await omar.page.getByText("a secret").count()).toBe(0);
 });
 
-test("a device is seen and its session ended from another, which asks it to sign in; so does another password", async ({
-  visitor,
-  person,
-}) => {
+test("a device can end another device's session, and so does a new password", async ({ visitor, person }) => {
   const omar = await person("omar");
   const phone = await visitor("phone");
   phone.expects(/status of 401/);
@@ -93,7 +87,7 @@ test("a device is seen and its session ended from another, which asks it to sign
   await omar.seesChat();
 });
 
-test("what is wrong in a form is said at its field, in words for people", async ({ person, visitor }) => {
+test("a form shows each problem at its field, in plain words", async ({ person, visitor }) => {
   const [omar, nobody] = await Promise.all([person("omar"), visitor("nobody")]);
   const settings = await openSettings(omar, "Security");
   await settings.getByLabel("Current password").fill("wrong horse");
@@ -120,7 +114,7 @@ test("what is wrong in a form is said at its field, in words for people", async 
   await nobody.page.getByText("Username must not contain spaces.").waitFor();
 });
 
-test("Enter in a new conversation adds the person who was written, and starts only without one", async ({
+test("Enter in a new conversation adds the typed user, or starts it if none is typed", async ({
   person,
   account,
 }) => {
@@ -142,9 +136,7 @@ test("Enter in a new conversation adds the person who was written, and starts on
   expect(room).toMatchObject({ kind: "group", members: 3 });
 });
 
-test("a deactivated account is left and forgotten at once, and lets nobody in; what its owner wrote stays", async ({
-  person,
-}) => {
+test("deactivating an account signs out and deletes the stored data; the messages stay", async ({ person }) => {
   const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
   omar.expects(/status of 401/);
   await newConversation(omar, [lucia.name]);
@@ -176,7 +168,7 @@ test("a deactivated account is left and forgotten at once, and lets nobody in; w
   await lucia.message("where are you?").getByLabel("Sent").waitFor();
 });
 
-test("what one downloads of oneself holds what one wrote, one's rooms and whom one has blocked, and no word of others", async ({
+test("the download of one's data has own messages, rooms and blocks, and nothing written by others", async ({
   person,
 }) => {
   const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);

@@ -2,7 +2,7 @@
 import { newConversation } from "./support/rooms.ts";
 import { expect, test } from "./support/world.ts";
 
-test("who is blocked in a conversation can say nothing in it and is told so, until unblocked; the other may write", async ({
+test("a blocked user cannot write in the conversation until unblocked, and the other user can", async ({
   person,
   account,
 }) => {
@@ -59,9 +59,7 @@ test("who is blocked in a conversation can say nothing in it and is told so, unt
   await omar.message("why?").waitFor();
 });
 
-test("a block that is put or taken back in the settings is seen in the conversation that is open", async ({
-  person,
-}) => {
+test("blocking or unblocking in the settings updates the open conversation", async ({ person }) => {
   const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
   await newConversation(omar, [lucia.name]);
   await omar.menu("Account", "Settings");

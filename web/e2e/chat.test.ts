@@ -10,9 +10,7 @@ async function about(person: Person, room: string): Promise<string> {
   return (await person.page.locator(ids.join()).allTextContents()).join(" ");
 }
 
-test("a topic that one makes is found and joined by another, and each reads what the other writes, in order", async ({
-  person,
-}) => {
+test("two people meet in a new topic and read each other's messages in order", async ({ person }) => {
   const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
   const topic = `garden of ${omar.name}`;
   await newTopic(omar, topic);
@@ -40,7 +38,7 @@ test("a topic that one makes is found and joined by another, and each reads what
   await omar.room(topic).waitFor({ state: "hidden" });
 });
 
-test("a message is edited, deleted, reacted to and answered, and its link leads to it", async ({ person }) => {
+test("a message can be edited, deleted, reacted to, answered and linked", async ({ person }) => {
   const [omar, lucia] = await Promise.all([
     person("omar", { permissions: ["clipboard-read", "clipboard-write"] }),
     person("lucia"),
@@ -79,7 +77,7 @@ test("a message is edited, deleted, reacted to and answered, and its link leads 
   expect(await lucia.message("second").count()).toBe(0);
 });
 
-test("who begins an edit and selects its text at once has it selected", async ({ person }) => {
+test("text selected right after beginning an edit stays selected", async ({ person }) => {
   const omar = await person("omar");
   const topic = `selected by ${omar.name}`;
   await (await omar.account()).topic(topic);
@@ -105,10 +103,7 @@ test("who begins an edit and selects its text at once has it selected", async ({
   await expect(selected).resolves.toBe("furst");
 });
 
-test("in a conversation one sees that a message is delivered and read, and in the sidebar what is unread", async ({
-  person,
-  account,
-}) => {
+test("a conversation shows delivered and read messages, and the sidebar unread ones", async ({ person, account }) => {
   const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
   const teresa = await account("teresa");
   await newConversation(omar, [lucia.name]);
@@ -129,7 +124,7 @@ test("in a conversation one sees that a message is delivered and read, and in th
   await expect.poll(() => about(lucia, "three")).not.toMatch(/mentioned|unread/);
 });
 
-test("a private topic is come by with an invitation or a link alone; who moderates it mutes, kicks and bans", async ({
+test("a private topic is joined by invitation or link only; its moderator can mute, kick and ban", async ({
   person,
 }) => {
   const [omar, lucia, teresa] = await Promise.all([person("omar"), person("lucia"), person("teresa")]);
@@ -169,10 +164,7 @@ test("a private topic is come by with an invitation or a link alone; who moderat
   await lucia.room(topic).waitFor({ state: "hidden" });
 });
 
-test("what is searched for is found in all rooms, and a press leads to it, however far back it is", async ({
-  person,
-  account,
-}) => {
+test("a search covers all rooms, and a press opens a result however old it is", async ({ person, account }) => {
   const omar = await person("omar");
   const diego = await account("diego");
   const topic = `archive ${omar.name}`;
@@ -190,9 +182,7 @@ test("what is searched for is found in all rooms, and a press leads to it, howev
   await omar.message("hay 399").waitFor();
 });
 
-test("emoji are found and chosen in what one writes and on a message, by pointer and by keyboard, and the other sees them", async ({
-  person,
-}) => {
+test("emoji are found and chosen by pointer and keyboard, while writing and as reactions", async ({ person }) => {
   const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
   await newConversation(omar, [lucia.name]);
   const picker = ({ page }: Person) => page.getByRole("dialog", { name: "Emoji" });
@@ -256,10 +246,7 @@ test("emoji are found and chosen in what one writes and on a message, by pointer
   await expect.poll(() => omar.message("ripe").evaluate((row) => row.contains(document.activeElement))).toBe(true);
 });
 
-test("in the sidebar, in a room and among its members one sees who is online, who goes away and who comes back", async ({
-  person,
-  account,
-}) => {
+test("the sidebar, the room and its members show who comes online and goes offline", async ({ person, account }) => {
   const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
   const teresa = await account("teresa");
   await newConversation(omar, [lucia.name, teresa.name], "three");
@@ -308,7 +295,7 @@ test("in the sidebar, in a room and among its members one sees who is online, wh
   await expect.poll(() => about(lucia, omar.name)).toMatch(/Online/);
 });
 
-test("who sends while a name is being completed sends it as it stands, and is not offered names any more", async ({
+test("sending while a name is being completed sends the text as typed and ends the completion", async ({
   person,
   account,
 }) => {

@@ -1,7 +1,7 @@
 /** Where one writes: what it says, what covers it, and what it refuses. */
 import { expect, test } from "./support/world.ts";
 
-test("a file that is dropped or pasted is refused in words, and does not take the page away", async ({ person }) => {
+test("a dropped or pasted file is refused with a message, and the page stays", async ({ person }) => {
   const omar = await person("omar");
   const topic = `files ${omar.name}`;
   await (await omar.account()).topic(topic);
@@ -36,10 +36,7 @@ test("a file that is dropped or pasted is refused in words, and does not take th
   }
 });
 
-test("what is completed does not cover what one replies to, and the box names its room", async ({
-  person,
-  account,
-}) => {
+test("completions do not cover the quoted message, and the box names its room", async ({ person, account }) => {
   const omar = await person("omar");
   const diego = await account("diego");
   const topic = `covers ${omar.name}`;
@@ -63,7 +60,7 @@ test("what is completed does not cover what one replies to, and the box names it
     .toBeLessThanOrEqual(place?.y ?? 0);
 });
 
-test("Arabic and Hebrew are written and read from right to left, next to English that is not", async ({ person }) => {
+test("Arabic and Hebrew are shown from right to left, next to English from left to right", async ({ person }) => {
   const omar = await person("omar");
   const topic = `scripts ${omar.name}`;
   await (await omar.account()).topic(topic);

@@ -34,10 +34,7 @@ function noted(page: Page): Promise<JSHandle<string[]>> {
   });
 }
 
-test("what is written offline waits, also over a reload, and is sent once and in order when the network is back", async ({
-  person,
-  account,
-}) => {
+test("messages written offline survive a reload and are sent once, in order", async ({ person, account }) => {
   const omar = await person("omar");
   const diego = await account("diego");
   const topic = `offline ${omar.name}`;
@@ -76,10 +73,7 @@ test("what is written offline waits, also over a reload, and is sent once and in
   await omar.message("after-001").waitFor();
 });
 
-test("a server that is killed while two people write two hundred messages loses none, repeats none and keeps their order", async ({
-  server,
-  person,
-}) => {
+test("a server that is killed under load loses, repeats and reorders no message", async ({ server, person }) => {
   const omar = await person("omar");
   const lucia = await person("lucia");
   const topic = `killed ${omar.name}`;
@@ -111,7 +105,7 @@ test("a server that is killed while two people write two hundred messages loses 
   }
 });
 
-test("a page that is reloaded in the middle of a burst has no gap and no repeat", async ({ person, account }) => {
+test("a page that is reloaded during a burst has no gap and no repeat", async ({ person, account }) => {
   const omar = await person("omar");
   const diego = await account("diego");
   const topic = `burst ${omar.name}`;
@@ -134,7 +128,7 @@ test("a page that is reloaded in the middle of a burst has no gap and no repeat"
   expect(await omar.sees(/(burst|later)-\d{3}/)).toEqual([...burst, ...more]);
 });
 
-test("two tabs of one browser send what waits once, and both show it", async ({ person, account }) => {
+test("two tabs send each unsent message once, and both show it", async ({ person, account }) => {
   const omar = await person("omar");
   const diego = await account("diego");
   const topic = `tabs ${omar.name}`;
@@ -165,7 +159,7 @@ test("two tabs of one browser send what waits once, and both show it", async ({ 
   expect((await diego.history(room)).map(({ content }) => content)).toEqual(texts);
 });
 
-test("the banner says why there is no connection, and goes when there is one", async ({ server, person }) => {
+test("the banner explains a missing connection and disappears when it is back", async ({ server, person }) => {
   const omar = await person("omar");
   omar.expects(AWAY);
   await omar.context.setOffline(true);
@@ -186,7 +180,7 @@ test("the banner says why there is no connection, and goes when there is one", a
   ]);
 });
 
-test("a new device that loses its network before it has any room says so, and has them as soon as the network is back", async ({
+test("a new device that loses its network before its first rooms loads them when it is back", async ({
   person,
   visitor,
 }) => {
@@ -210,7 +204,7 @@ test("a new device that loses its network before it has any room says so, and ha
   await banner(device.page).waitFor({ state: "hidden" });
 });
 
-test("who signs out before all is sent is asked, and signed out once it is sent", async ({ person, account }) => {
+test("signing out with unsent messages asks first, and waits until they are sent", async ({ person, account }) => {
   const omar = await person("omar");
   const diego = await account("diego");
   const topic = `leaving ${omar.name}`;
@@ -233,7 +227,7 @@ test("who signs out before all is sent is asked, and signed out once it is sent"
   expect((await diego.history(room)).map(({ content }) => content)).toEqual(["last words"]);
 });
 
-test("a part whose code cannot be had says so, and is shown once it can", async ({ visitor }) => {
+test("a part whose code cannot be loaded says so, and appears once it can", async ({ visitor }) => {
   const omar = await visitor("omar", { serviceWorkers: "block" });
   omar.expects(AWAY);
   await omar.page.route(/NewTopic|SearchPanel|EmojiGrid/, (route) => route.abort());
@@ -260,9 +254,7 @@ test("a part whose code cannot be had says so, and is shown once it can", async 
   await omar.page.getByRole("searchbox", { name: "Search", exact: true }).waitFor();
 });
 
-test("a page that comes upon an error of its own says so, and comes back with what waits to be sent", async ({
-  person,
-}) => {
+test("a page that fails shows the error, and keeps unsent messages over the reload", async ({ person }) => {
   const omar = await person("omar");
   const { page } = omar;
   const topic = `broken ${omar.name}`;

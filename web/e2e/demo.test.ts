@@ -6,7 +6,7 @@ import { PASSWORD } from "./support/account.ts";
 import { environment, PYTHON, REPOSITORY } from "./support/server.ts";
 import { expect, test } from "./support/world.ts";
 
-test("two people in browsers and a third in a terminal hear each other, in one order", async ({ server, person }) => {
+test("two browsers and a terminal show the same messages in the same order", async ({ server, person }) => {
   const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
   const topic = "three";
   const room = await (await omar.account()).topic(topic);

@@ -24,7 +24,7 @@ async function closeDialog(person: Person): Promise<void> {
   await person.page.getByRole("dialog").waitFor({ state: "hidden" });
 }
 
-test("who was muted writes again once unmuted, and who was banned joins again once unbanned", async ({ person }) => {
+test("an unmuted member can write again, and an unbanned user can rejoin", async ({ person }) => {
   const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
   const topic = `order of ${omar.name}`;
   await newTopic(omar, topic);
@@ -62,9 +62,7 @@ test("who was muted writes again once unmuted, and who was banned joins again on
   await member(omar, lucia).waitFor();
 });
 
-test("a mute is seen by the muted before they write, and by moderators in the list of members", async ({
-  person,
-}) => {
+test("a mute is shown to the muted member, and to moderators in the list of members", async ({ person }) => {
   const [omar, lucia, teresa] = await Promise.all([person("omar"), person("lucia"), person("teresa")]);
   const topic = `hush of ${omar.name}`;
   await newTopic(omar, topic);
@@ -96,7 +94,7 @@ test("a mute is seen by the muted before they write, and by moderators in the li
   expect(await told.count()).toBe(0);
 });
 
-test("who is kicked from a public topic is told so, and joins again by a press", async ({ person }) => {
+test("a member kicked from a public topic is informed and can rejoin with a press", async ({ person }) => {
   const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
   const topic = `revolving ${omar.name}`;
   await newTopic(omar, topic);
@@ -109,7 +107,7 @@ test("who is kicked from a public topic is told so, and joins again by a press",
   await omar.message("here again").waitFor();
 });
 
-test("in a group the timeline tells who joined, left and renamed it, also after a reload", async ({ person }) => {
+test("the timeline of a group shows who joined, left and renamed it, even after a reload", async ({ person }) => {
   const [omar, lucia, teresa] = await Promise.all([person("omar"), person("lucia"), person("teresa")]);
   const title = `crew of ${omar.name}`;
   await newConversation(omar, [lucia.name, teresa.name], title);
@@ -146,9 +144,7 @@ test("in a group the timeline tells who joined, left and renamed it, also after 
   await expect.poll(shown).toEqual(lines);
 });
 
-test("who hands a group over keeps order in it no more than a moderator, and the new owner does; its title is for both", async ({
-  person,
-}) => {
+test("an owner who hands over a group becomes a moderator, and both can change its title", async ({ person }) => {
   const [omar, lucia, teresa] = await Promise.all([person("omar"), person("lucia"), person("teresa")]);
   const title = `band of ${omar.name}`;
   await newConversation(omar, [lucia.name, teresa.name], title);
@@ -188,9 +184,7 @@ test("who hands a group over keeps order in it no more than a moderator, and the
   await omar.page.getByText(`A moderator removed you from band of ${lucia.name}.`).waitFor();
 });
 
-test("who is invited into a group or a private topic is in it at once, and once they have left it is theirs no more", async ({
-  person,
-}) => {
+test("an invited user is a member immediately, and has no access after leaving", async ({ person }) => {
   const [omar, lucia, teresa] = await Promise.all([person("omar"), person("lucia"), person("teresa")]);
   const [group, topic] = [`choir of ${omar.name}`, `rehearsal of ${omar.name}`];
   await newTopic(omar, topic, true);
@@ -227,7 +221,7 @@ test("who is invited into a group or a private topic is in it at once, and once 
   }
 });
 
-test("an invitation link lets in as many as it is good for, and nobody once it is ended", async ({ person }) => {
+test("an invitation link admits its number of users, and nobody once it is deleted", async ({ person }) => {
   const [omar, lucia, teresa] = await Promise.all([person("omar"), person("lucia"), person("teresa")]);
   const topic = `cellar of ${omar.name}`;
   await newTopic(omar, topic, true);

@@ -1,7 +1,7 @@
 /** Who looks elsewhere hears of what is for them. */
 import { expect, test } from "./support/world.ts";
 
-test("a mention and a direct message notify who does not look at the page, and its title counts", async ({
+test("a mention and a direct message notify a user of a hidden page, and its title counts them", async ({
   person,
   account,
 }) => {

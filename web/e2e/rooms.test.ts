@@ -2,10 +2,7 @@
 import { members, newConversation } from "./support/rooms.ts";
 import { expect, test } from "./support/world.ts";
 
-test("a direct message below what is in sight of a long list is announced, and one press away", async ({
-  person,
-  account,
-}) => {
+test("a direct message in a room out of sight is announced, and one press opens it", async ({ person, account }) => {
   const omar = await person("omar");
   const diego = await account("diego");
   const program = await omar.account();
@@ -25,7 +22,7 @@ test("a direct message below what is in sight of a long list is announced, and o
   expect(await omar.button(/unread (above|below)/).count()).toBe(0);
 });
 
-test("a room that is chosen from a filtered list ends the filter, and one key leads to it", async ({ person }) => {
+test("choosing a room ends the filter, and one key reaches the filter", async ({ person }) => {
   const omar = await person("omar");
   const program = await omar.account();
   const [first, second] = [`first ${omar.name}`, `second ${omar.name}`];
@@ -47,7 +44,7 @@ test("a room that is chosen from a filtered list ends the filter, and one key le
   await omar.page.getByRole("heading", { level: 1, name: second }).waitFor();
 });
 
-test("a group without a title is called by its other members, whoever looks", async ({ person, account }) => {
+test("a group without a title is named after its other members", async ({ person, account }) => {
   const [omar, yuki] = await Promise.all([person("omar"), person("yuki")]);
   const diego = await account("diego");
   await newConversation(omar, [diego.name, yuki.name]);
@@ -77,7 +74,7 @@ test("all rooms can be marked as read", async ({ person, account }) => {
     .toEqual([0, 0]);
 });
 
-test("who signs in gets the list of rooms once, compressed", async ({ person, account, visitor }) => {
+test("after signing in the list of rooms is loaded once, compressed", async ({ person, account, visitor }) => {
   const omar = await person("omar");
   const diego = await account("diego");
   const program = await omar.account();
@@ -107,10 +104,7 @@ test("who signs in gets the list of rooms once, compressed", async ({ person, ac
   await expect.poll(() => asked.slice(2)).toEqual([{ kind: null, encoding: "gzip" }]);
 });
 
-test("a press on a name or a face in the timeline shows who that is among the members", async ({
-  person,
-  account,
-}) => {
+test("a press on a sender in the timeline shows them in the list of members", async ({ person, account }) => {
   const [omar, diego, lucia] = [await person("omar"), await account("diego"), await account("lucia")];
   const topic = `faces ${omar.name}`;
   const room_id = await (await omar.account()).topic(topic);

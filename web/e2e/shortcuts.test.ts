@@ -2,7 +2,7 @@
 import { isFocused } from "./support/person.ts";
 import { expect, test } from "./support/world.ts";
 
-test("a question mark lists the keyboard shortcuts, but not while one writes; Escape closes the list and gives the focus back", async ({
+test("a question mark lists the keyboard shortcuts, except while writing; Escape closes the list and restores the focus", async ({
   person,
 }) => {
   const omar = await person("omar");

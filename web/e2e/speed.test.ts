@@ -13,7 +13,7 @@ const PER_SECOND = 50;
 const MOST_ELEMENTS = 3000;
 const MOST_TRANSFERRED = 200 * 1024;
 
-test("the page is loaded with less than 200 KB", async ({ visitor }) => {
+test("the page loads less than 200 KB", async ({ visitor }) => {
   const omar = await visitor("omar", { serviceWorkers: "block" });
   await omar.button("Sign in").waitFor();
   const transferred = await omar.page.evaluate(() =>

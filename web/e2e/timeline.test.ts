@@ -36,10 +36,7 @@ function rowsOf({ log }: Person, pattern: RegExp): Promise<string[]> {
   );
 }
 
-test("a room opens at its end, be its messages held already or not, and the end stays when more is written there, also while the room is hidden", async ({
-  person,
-  account,
-}) => {
+test("a room opens at its end and stays there as messages arrive, even while hidden", async ({ person, account }) => {
   const [omar, lucia] = await Promise.all([account("omar"), person("lucia", PHONE)]);
   const topic = `letters of ${omar.name}`;
   const room_id = await omar.topic(topic);
@@ -70,7 +67,7 @@ test("a room opens at its end, be its messages held already or not, and the end 
   expect(await fromEnd(lucia)).toBeLessThan(2);
 });
 
-test("a room opens at its end on a slow telephone, however much higher or lower its messages are than was thought", async ({
+test("a room opens at its end on a slow phone, even if its messages are higher or lower than estimated", async ({
   person,
   account,
 }) => {
@@ -97,7 +94,7 @@ test("a room opens at its end on a slow telephone, however much higher or lower 
   }
 });
 
-test("a line with the day stands above the first message of each day, also of those that come while one scrolls up", async ({
+test("a line with the date precedes the first message of each day, even while scrolling up", async ({
   server,
   person,
   account,
@@ -178,7 +175,7 @@ async function daysSeen(page: Page): Promise<() => Promise<string[]>> {
   return () => seen.evaluate((lines) => [...lines]);
 }
 
-test("the time beside a message leaves its text alone, also by a clock with AM and PM", async ({ person }) => {
+test("the time beside a message does not cover its text, even with AM and PM", async ({ person }) => {
   const omar = await person("omar", { locale: "en-US" });
   const topic = `clock ${omar.name}`;
   await (await omar.account()).topic(topic);
@@ -197,7 +194,7 @@ test("the time beside a message leaves its text alone, also by a clock with AM a
   expect(right).toBeLessThan((text?.x ?? 0) - 4);
 });
 
-test("what came while one was elsewhere stands below a line, which stands still while more comes, and the way to the newest is a press", async ({
+test("messages missed in another room are below a line that stays, and one press leads to the newest", async ({
   person,
 }) => {
   const [omar, lucia] = await Promise.all([person("omar"), person("lucia")]);
@@ -264,7 +261,7 @@ test("what came while one was elsewhere stands below a line, which stands still 
   await expect.poll(() => lucia.page.title()).not.toMatch(/^\(/);
 });
 
-test("a room with much unread opens at the first unread message; what was not seen stays unread, and both ends are a press away", async ({
+test("a room with many unread messages opens at the first one; unseen messages stay unread, and one press leads to either end", async ({
   person,
   account,
 }) => {
@@ -320,7 +317,7 @@ test("a room with much unread opens at the first unread message; what was not se
   expect(await fromEnd(lucia)).toBeLessThan(2);
 });
 
-test("who comes back to an open room is told how much came meanwhile, and taken to the first of it", async ({
+test("returning to an open room shows the number of missed messages and leads to the first", async ({
   person,
   account,
 }) => {
@@ -347,7 +344,7 @@ test("who comes back to an open room is told how much came meanwhile, and taken 
   await lucia.button(/new messages$/).waitFor({ state: "hidden" });
 });
 
-test("a new room says where it starts, and how to bring others in", async ({ person }) => {
+test("a new room shows its beginning and how to invite others", async ({ person }) => {
   const omar = await person("omar");
   const program = await omar.account();
   const [open, closed] = [`open of ${omar.name}`, `closed of ${omar.name}`];
