@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.support.client import DEADLINE_S, Client
 from tests.support.node import NO_TLS, RunningNode, running_node
+
+
+async def check_closed(client: Client, reason: str = "token_revoked") -> None:
+    """The connection gets the reason, then closes; a stock client does not reconnect."""
+    async with asyncio.timeout(DEADLINE_S):
+        assert await client.event("closing") == {"reason": reason, "reconnect": False}
+        await client.closed.wait()
 
 
 @pytest.fixture

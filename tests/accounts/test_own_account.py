@@ -6,23 +6,13 @@ import asyncio
 from pathlib import Path
 
 import httpx
-import pytest
 
-from tests.support.client import DEADLINE_S, Client, Refused, connected
+from tests.accounts.conftest import check_closed
+from tests.actions.conftest import code
+from tests.support.client import connected
 from tests.support.node import PASSWORD, RunningNode, running_node
 
 NEW = "another password"
-
-
-async def _closed(client: Client) -> None:
-    assert await client.event("closing") == {"reason": "token_revoked", "reconnect": False}
-    await asyncio.wait_for(client.closed.wait(), DEADLINE_S)
-
-
-async def _code(client: Client, action: str, **fields: object) -> str:
-    with pytest.raises(Refused) as refused:
-        await client.ask(action, **fields)
-    return refused.value.code
 
 
 async def _status(http: httpx.AsyncClient, token: str) -> int:
@@ -44,12 +34,12 @@ async def test_changing_the_password_withdraws_every_other_session(
         connected(server.url, other, device="phone") as phone,
         connected(server.url, diego) as bystander,
     ):
-        assert await _code(laptop, "change_password", password="wrong password", new_password=NEW) == "forbidden"
-        assert await _code(laptop, "change_password", password=PASSWORD, new_password="short") == "invalid"
-        assert await _code(laptop, "change_password", password=PASSWORD, new_password="x" * 73) == "invalid"
+        assert await code(laptop, "change_password", password="wrong password", new_password=NEW) == "forbidden"
+        assert await code(laptop, "change_password", password=PASSWORD, new_password="short") == "invalid"
+        assert await code(laptop, "change_password", password=PASSWORD, new_password="x" * 73) == "invalid"
         await phone.ask("get_rooms")
         assert await laptop.ask("change_password", password=PASSWORD, new_password=NEW) == {}
-        await _closed(phone)
+        await check_closed(phone)
         for client in (laptop, tablet, bystander):
             await client.ask("get_rooms")
             assert not client.closed.is_set()
@@ -64,12 +54,12 @@ async def test_guesses_of_the_own_password_are_limited_per_session(sqlite_url: s
         async with connected(node.url, stolen) as thief, connected(node.url, own) as omar:
             for attempt in range(10):
                 action, fields = ("change_password", {"new_password": NEW}) if attempt % 2 else ("deactivate", {})
-                assert await _code(thief, action, password=f"guess {attempt}", **fields) == "forbidden"
-            assert await _code(thief, "change_password", password=PASSWORD, new_password=NEW) == "rate_limited"
-            assert await _code(thief, "deactivate", password=PASSWORD) == "rate_limited"
+                assert await code(thief, action, password=f"guess {attempt}", **fields) == "forbidden"
+            assert await code(thief, "change_password", password=PASSWORD, new_password=NEW) == "rate_limited"
+            assert await code(thief, "deactivate", password=PASSWORD) == "rate_limited"
             await thief.ask("get_rooms")
             assert await omar.ask("change_password", password=PASSWORD, new_password=NEW) == {}
-            await _closed(thief)
+            await check_closed(thief)
 
 
 async def test_a_device_can_withdraw_another_devices_session(server: RunningNode, http: httpx.AsyncClient) -> None:
@@ -90,18 +80,18 @@ async def test_a_device_can_withdraw_another_devices_session(server: RunningNode
         assert len(listed[0]["user_agent"]) <= 200
         assert listed[1]["user_agent"].startswith("python-httpx/")
         assert [session["current"] for session in (await phone.ask("get_sessions"))["sessions"]] == [True, False]
-        assert await _code(stranger, "revoke_session", session_id=listed[0]["session_id"]) == "not_found"
+        assert await code(stranger, "revoke_session", session_id=listed[0]["session_id"]) == "not_found"
         await phone.ask("get_rooms")
 
         assert await laptop.ask("revoke_session", session_id=listed[0]["session_id"]) == {}
-        await _closed(phone)
+        await check_closed(phone)
         assert [await _status(http, token) for token in (first, second)] == [200, 401]
         assert (await laptop.ask("get_sessions"))["sessions"] == listed[1:]
-        assert await _code(laptop, "revoke_session", session_id=listed[0]["session_id"]) == "not_found"
+        assert await code(laptop, "revoke_session", session_id=listed[0]["session_id"]) == "not_found"
         assert await laptop.ask("revoke_session", session_id=listed[1]["session_id"]) == {}, (
             "a session can revoke itself"
         )
-        await _closed(laptop)
+        await check_closed(laptop)
 
 
 async def test_a_deactivated_account_cannot_sign_in_and_its_messages_remain(
@@ -117,9 +107,9 @@ async def test_a_deactivated_account_cannot_sign_in_and_its_messages_remain(
         await laptop.ask("create", topic_name="noticias")
         await stranger.ask("subscribe", topic_name="noticias")
         sent = await laptop.ask("message", topic_name="noticias", content="hola")
-        assert await _code(laptop, "deactivate", password="wrong password") == "forbidden"
+        assert await code(laptop, "deactivate", password="wrong password") == "forbidden"
         assert await laptop.ask("deactivate", password=PASSWORD) == {}
-        await asyncio.gather(_closed(laptop), _closed(phone))
+        await asyncio.gather(check_closed(laptop), check_closed(phone))
         assert [await _status(http, token) for token in (first, second)] == [401, 401]
         assert await _login(http, PASSWORD) == 401
         taken = await http.post("/api/register", json={"username": "omar", "password": PASSWORD})

@@ -48,13 +48,13 @@ async def test_a_password_has_8_to_72_bytes_in_utf_8(lite: RunningNode) -> None:
     async with httpx.AsyncClient(base_url=lite.url) as http:
         for number, (password, fits) in enumerate(PASSWORDS.items()):
             name = f"user{number}"
-            made = await http.post("/api/register", json={"username": name, "password": password})
+            registered = await http.post("/api/register", json={"username": name, "password": password})
             if fits:
-                assert made.status_code == 201, password
+                assert registered.status_code == 201, password
                 assert (await _login(http, name, password)).status_code == 200, password
                 continue
-            assert (made.status_code, made.json()["code"]) == (422, "invalid"), password
-            assert made.json()["details"]["fields"].keys() == {"password"}
+            assert (registered.status_code, registered.json()["code"]) == (422, "invalid"), password
+            assert registered.json()["details"]["fields"].keys() == {"password"}
             assert (await _login(http, name, password)).status_code == 401, password
 
 

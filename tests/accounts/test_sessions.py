@@ -16,6 +16,7 @@ from sqlalchemy import update
 from db.models import sessions
 from db.queries import users
 from server.auth import UNTIL_LOGOUT, now_ms
+from tests.accounts.conftest import check_closed
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
 
@@ -32,13 +33,6 @@ async def _refusal(url: str, token: str) -> str:
     await client.close()
     code: str = client.refusal["data"]["code"]
     return code
-
-
-async def _closed(client: Client, reason: str) -> None:
-    """The connection gets the reason, then closes; a stock client does not reconnect."""
-    async with asyncio.timeout(DEADLINE_S):
-        assert await client.event("closing") == {"reason": reason, "reconnect": False}
-        await client.closed.wait()
 
 
 async def test_register_login_me_refresh_and_logout_over_http(server: RunningNode, http: httpx.AsyncClient) -> None:
@@ -93,12 +87,12 @@ async def test_a_profile_shows_whether_its_user_is_online_or_when_last_seen(
 async def test_logging_out_closes_the_sessions_connections_and_no_others(
     server: RunningNode, http: httpx.AsyncClient, how: str
 ) -> None:
-    token, other = await server.register("omar"), await server.login("omar")
+    token, second_token = await server.register("omar"), await server.login("omar")
     diego = await server.register("diego")
     async with (
         connected(server.url, token, device="laptop") as first,
         connected(server.url, token, device="phone") as second,
-        connected(server.url, other, device="tablet") as third,
+        connected(server.url, second_token, device="tablet") as third,
         connected(server.url, diego) as fourth,
     ):
         room = await third.ask("create", topic_name="noticias")
@@ -107,7 +101,7 @@ async def test_logging_out_closes_the_sessions_connections_and_no_others(
             assert (await http.post("/api/logout", headers=_bearer(token))).status_code == 204
         else:
             assert await first.ask("logout") == {}
-        await asyncio.gather(*(_closed(client, "token_revoked") for client in (first, second)))
+        await asyncio.gather(*(check_closed(client, "token_revoked") for client in (first, second)))
         assert await _refusal(server.url, token) == "token_revoked"
 
         await third.ask("message", room_id=room["room_id"], content="still here")
@@ -132,7 +126,7 @@ async def test_a_connection_closes_at_its_tokens_expiry_unless_it_authenticates_
         answer = await kept.ask("authenticate", token=fresh)
         assert answer.keys() == {"token_expires_at"}
         assert answer["token_expires_at"] > expiring.of("ready")[0]["token_expires_at"]
-        await _closed(expiring, "token_expired")
+        await check_closed(expiring, "token_expired")
         assert await _refusal(server.url, token) == "token_expired"
         # The connection has outlived its first token.
         await kept.ask("create", topic_name="noticias")
@@ -147,14 +141,14 @@ async def test_a_refreshed_token_keeps_a_connection_open(server: RunningNode, ht
         refreshed = await http.post("/api/refresh", headers=_bearer(token))
         answer = await kept.ask("authenticate", token=refreshed.json()["token"])
         assert answer["token_expires_at"] == refreshed.json()["expires_at"]
-        await _closed(expiring, "token_expired")
+        await check_closed(expiring, "token_expired")
         await kept.ask("get_rooms")
 
 
 async def test_a_shorter_token_closes_the_connection_sooner(lite: RunningNode) -> None:
     async with connected(lite.url, await lite.register("omar")) as omar:
         await omar.ask("authenticate", token=await _short(lite, "omar", 10))
-        await _closed(omar, "token_expired")
+        await check_closed(omar, "token_expired")
 
 
 async def test_authenticate_refuses_other_users_and_bad_tokens_and_changes_nothing(
@@ -191,7 +185,7 @@ async def test_a_connection_belongs_to_the_session_of_its_latest_token(
         await omar.ask("get_rooms")
         assert not omar.closed.is_set()
         await http.post("/api/logout", headers=_bearer(second))
-        await _closed(omar, "token_revoked")
+        await check_closed(omar, "token_revoked")
 
 
 @pytest.fixture
@@ -203,29 +197,32 @@ async def watchful(database_url: str, tmp_path: Path) -> AsyncIterator[RunningNo
 
 async def test_a_session_withdrawn_by_another_process_loses_its_connections(watchful: RunningNode) -> None:
     """This node gets no notice of it."""
-    token, other = await watchful.register("omar"), await watchful.login("omar")
+    token, second_token = await watchful.register("omar"), await watchful.login("omar")
     principal = await watchful.node.auth.authenticate(token)
-    async with connected(watchful.url, token) as revoked, connected(watchful.url, other, device="phone") as kept:
+    async with (
+        connected(watchful.url, token) as revoked,
+        connected(watchful.url, second_token, device="phone") as kept,
+    ):
         await watchful.node.database.write(
             lambda conn: users.revoke_session(conn, principal.session_key, now_ms()),
         )
-        await _closed(revoked, "token_revoked")
+        await check_closed(revoked, "token_revoked")
         assert await _refusal(watchful.url, token) == "token_revoked"
         await kept.ask("get_rooms")
         assert not kept.closed.is_set()
 
 
 async def test_a_user_disabled_by_another_process_loses_all_access(watchful: RunningNode) -> None:
-    token, other = await watchful.register("omar"), await watchful.login("omar")
+    token, second_token = await watchful.register("omar"), await watchful.login("omar")
     diego = await watchful.register("diego")
     user = await watchful.node.auth.user("omar")
     async with (
         connected(watchful.url, token) as first,
-        connected(watchful.url, other, device="phone") as second,
+        connected(watchful.url, second_token, device="phone") as second,
         connected(watchful.url, diego) as bystander,
     ):
         await watchful.node.database.write(lambda conn: users.set_disabled(conn, user.key, True))
-        await asyncio.gather(*(_closed(client, "token_revoked") for client in (first, second)))
+        await asyncio.gather(*(check_closed(client, "token_revoked") for client in (first, second)))
         assert await _refusal(watchful.url, token) == "token_revoked"
         async with httpx.AsyncClient(base_url=watchful.url) as http:
             for path in ("/api/refresh", "/api/logout"):
@@ -243,7 +240,7 @@ async def test_sessions_and_their_withdrawal_survive_a_restart(server: RunningNo
     token, withdrawn = await server.register("omar"), await server.login("omar")
     async with connected(server.url, withdrawn) as omar:
         await omar.ask("logout")
-        await _closed(omar, "token_revoked")
+        await check_closed(omar, "token_revoked")
     await server.stop()
     await server.start()
     async with connected(server.url, token) as omar:

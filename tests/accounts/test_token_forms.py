@@ -15,9 +15,7 @@ import pytest
 
 from tests.accounts.token_doors import DOORS
 from tests.support.client import Client, connected
-from tests.support.node import RunningNode
-
-KEY = "a key for tests only, of 32 bytes and more"
+from tests.support.node import SECRET_KEY, RunningNode
 
 
 def signed(claims: dict[str, Any], **texts: str) -> str:
@@ -26,7 +24,7 @@ def signed(claims: dict[str, Any], **texts: str) -> str:
     payload = "{" + ", ".join(f'"{name}": {text}' for name, text in fields.items()) + "}"
     parts = (b'{"alg": "HS256", "typ": "JWT"}', payload.encode())
     body = b".".join(urlsafe_b64encode(part).rstrip(b"=") for part in parts)
-    return (body + b"." + urlsafe_b64encode(digest(KEY.encode(), body, sha256)).rstrip(b"=")).decode()
+    return (body + b"." + urlsafe_b64encode(digest(SECRET_KEY.encode(), body, sha256)).rstrip(b"=")).decode()
 
 
 FORMS: dict[str, dict[str, str]] = {
@@ -48,7 +46,7 @@ FORMS: dict[str, dict[str, str]] = {
 
 @pytest.fixture
 async def claims(lite: RunningNode) -> dict[str, Any]:
-    return jwt.decode(await lite.register("omar"), KEY, ["HS256"], audience="tidings")
+    return jwt.decode(await lite.register("omar"), SECRET_KEY, ["HS256"], audience="tidings")
 
 
 async def test_malformed_claims_with_a_valid_signature_are_refused_by_every_gateway(
@@ -73,7 +71,7 @@ async def test_a_channel_ticket_without_a_valid_end_is_refused(lite: RunningNode
 
 async def test_one_bad_session_id_does_not_fail_concurrent_connects(server: RunningNode) -> None:
     """Concurrent arrivals share one read."""
-    claims = jwt.decode(await server.register("omar"), KEY, ["HS256"], audience="tidings")
+    claims = jwt.decode(await server.register("omar"), SECRET_KEY, ["HS256"], audience="tidings")
     bad = [signed(claims, **FORMS[form]) for form in FORMS if "session" in form]
     auth = server.node.auth
     for _ in range(5):

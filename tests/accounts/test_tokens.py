@@ -17,14 +17,13 @@ import socketio
 from server.auth import Tokens
 from server.contract.errors import ActionError
 from tests.support.client import Client
-from tests.support.node import RunningNode
+from tests.support.node import SECRET_KEY, RunningNode
 
-KEY = "a key for tests only, of 32 bytes and more"
 DAY_S = 24 * 60 * 60
 Claims = dict[str, Any]
 
 
-def _signed(claims: Claims, algorithm: str = "HS256", key: str = KEY) -> str:
+def _signed(claims: Claims, algorithm: str = "HS256", key: str = SECRET_KEY) -> str:
     return jwt.encode(claims, key, algorithm)
 
 
@@ -35,7 +34,7 @@ def _forged(claims: Claims, header: dict[str, Any], digest: str | None = "sha256
         return base64.urlsafe_b64encode(raw).rstrip(b"=")
 
     body = part(json.dumps(header).encode()) + b"." + part(json.dumps(claims).encode())
-    signature = hmac.new(KEY.encode(), body, digest).digest() if digest else b""
+    signature = hmac.new(SECRET_KEY.encode(), body, digest).digest() if digest else b""
     return (body + b"." + part(signature)).decode()
 
 
@@ -53,14 +52,14 @@ async def _code(http: httpx.AsyncClient, token: str) -> str:
 async def test_a_token_has_exactly_the_claims_of_the_contract(lite: RunningNode) -> None:
     token = await lite.register("Omar")
     second = await lite.login("omar")
-    claims = jwt.decode(token, KEY, ["HS256"], audience="tidings")
+    claims = jwt.decode(token, SECRET_KEY, ["HS256"], audience="tidings")
     assert claims.keys() == {"sub", "sid", "iat", "exp", "iss", "aud"}
     assert claims["sub"] == "Omar"
     assert claims["iss"] == claims["aud"] == "tidings"
     assert claims["exp"] - claims["iat"] in (DAY_S, DAY_S - 1)  # both are whole seconds
     assert abs(claims["iat"] - time.time()) < 30
     assert isinstance(claims["sid"], str)
-    assert claims["sid"] != jwt.decode(second, KEY, ["HS256"], audience="tidings")["sid"]
+    assert claims["sid"] != jwt.decode(second, SECRET_KEY, ["HS256"], audience="tidings")["sid"]
     assert jwt.get_unverified_header(token)["alg"] == "HS256"
 
 
@@ -68,7 +67,7 @@ async def test_login_answers_the_expiry_of_its_token(lite: RunningNode) -> None:
     await lite.register("omar")
     async with httpx.AsyncClient(base_url=lite.url) as http:
         login = (await http.post("/api/login", json={"username": "omar", "password": "correct horse"})).json()
-    exp = jwt.decode(login["token"], KEY, ["HS256"], audience="tidings")["exp"]
+    exp = jwt.decode(login["token"], SECRET_KEY, ["HS256"], audience="tidings")["exp"]
     assert login["expires_at"] == time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(exp))
 
 
@@ -113,7 +112,7 @@ TAMPERED: dict[str, Callable[[Claims], str]] = {
 @pytest.fixture
 async def claims(lite: RunningNode) -> Claims:
     await lite.register("diego")
-    return jwt.decode(await lite.register("omar"), KEY, ["HS256"], audience="tidings")
+    return jwt.decode(await lite.register("omar"), SECRET_KEY, ["HS256"], audience="tidings")
 
 
 async def test_every_altered_token_is_refused(lite: RunningNode, claims: Claims) -> None:

@@ -503,12 +503,12 @@ class Load:
             cursors = {room: 0 if room in rooms else heads[room] for room in members if user in members[room]}
             link = await self._catch_up(Device(user, "auditor", exact=True), cursors)
             for room in rooms:
-                others = [
+                changes = [
                     Entry(room, reception.seq, None, "", None, reception.kind, reception.about)
                     for reception in link.received
                     if reception.room == room and reception.kind != "message"
                 ]
-                log += heapq.merge(await _history(link, room, ids), others, key=lambda entry: entry.seq)
+                log += heapq.merge(await _history(link, room, ids), changes, key=lambda entry: entry.seq)
             await link.end(politely=True)
         moves = {(entry.room, entry.about) for entry in log}
         for room in self._open:

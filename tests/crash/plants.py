@@ -82,7 +82,7 @@ def _without(history: History, lost: Entry) -> History:
                 else {
                     room: seq - (room == lost.room and seq >= lost.seq) for room, seq in connection.brought.items()
                 },
-                received=[one._replace(seq=up(one.seq, one.room)) for one in connection.received if keep(one)],
+                received=[item._replace(seq=up(item.seq, item.room)) for item in connection.received if keep(item)],
             )
             for connection in history.connections
         ],
@@ -103,11 +103,11 @@ def _inner(connection: Connection) -> list[int]:
     """Positions of receptions that stand between their neighbours in the log."""
     last: dict[str, int] = {}
     positions = []
-    for n, one in enumerate(connection.received):
-        after = next((other.seq for other in connection.received[n + 1 :] if other.room == one.room), None)
-        if last.get(one.room) == one.seq - 1 and after == one.seq + 1:
+    for n, item in enumerate(connection.received):
+        after = next((other.seq for other in connection.received[n + 1 :] if other.room == item.room), None)
+        if last.get(item.room) == item.seq - 1 and after == item.seq + 1:
             positions.append(n)
-        last[one.room] = one.seq
+        last[item.room] = item.seq
     return positions
 
 
@@ -260,7 +260,7 @@ def _left_out(exactly: bool) -> Plant:
     def plant(history: History, rng: Random) -> History:
         def change(connection: Connection) -> Connection:
             lost = rng.choice(_inner(connection))
-            return replace(connection, received=[one for n, one in enumerate(connection.received) if n != lost])
+            return replace(connection, received=[item for n, item in enumerate(connection.received) if n != lost])
 
         return _connection(
             history,
@@ -283,16 +283,18 @@ def _skipped_on_return(exactly: bool) -> Plant:
         reached: dict[tuple[str, str, str], int] = {}
         returns, former = [], _former_members(history)
         for n, connection in enumerate(history.connections):
-            for room in {one.room for one in connection.received if (one.room, connection.user) not in former}:
+            for room in {item.room for item in connection.received if (item.room, connection.user) not in former}:
                 at = (connection.user, connection.device, room)
-                seqs = [one.seq for one in connection.received if one.room == room]
+                seqs = [item.seq for item in connection.received if item.room == room]
                 new = [seq for seq in seqs if seq > reached.get(at, 0)]
                 if at in reached and len(new) > 1 and (connection.brought is not None) is exactly:
                     returns.append((n, room, new[0]))
                 reached[at] = max([*seqs, reached.get(at, 0)])
         n, room, first = rng.choice(returns)
         connections = list(history.connections)
-        kept: Sequence[Reception] = [one for one in connections[n].received if one.room != room or one.seq > first]
+        kept: Sequence[Reception] = [
+            item for item in connections[n].received if item.room != room or item.seq > first
+        ]
         connections[n] = replace(connections[n], received=kept)
         return replace(history, connections=connections)
 
@@ -312,7 +314,7 @@ def the_end_never_came(history: History, rng: Random) -> History:
         [
             (at, room)
             for at in last
-            for room in {one.room for c in history.connections if (c.user, c.device) == at for one in c.received}
+            for room in {item.room for c in history.connections if (c.user, c.device) == at for item in c.received}
             if (room, at[0]) not in former
         ]
     )
@@ -326,7 +328,7 @@ def the_end_never_came(history: History, rng: Random) -> History:
             brought=None
             if connection.brought is None
             else {key: min(seq, head - 1) if key == room else seq for key, seq in connection.brought.items()},
-            received=[one for one in connection.received if (one.room, one.seq) != (room, head)],
+            received=[item for item in connection.received if (item.room, item.seq) != (room, head)],
         )
 
     return replace(history, connections=[cut(connection) for connection in history.connections])
@@ -393,7 +395,7 @@ def _instead(history: History, entry: Entry, **fields: object) -> History:
     """The message has other fields at the end."""
     return replace(
         history,
-        log=[one._replace(**fields) if one is entry else one for one in history.log],  # type: ignore[arg-type]
+        log=[item._replace(**fields) if item is entry else item for item in history.log],  # type: ignore[arg-type]
     )
 
 
@@ -401,7 +403,7 @@ def _instead(history: History, entry: Entry, **fields: object) -> History:
 def an_edit_acknowledged_early(history: History, rng: Random) -> History:
     """A kill between acknowledgement and commit: content and entry are missing."""
     change, entry = _done(history, rng, "edit")
-    lost = [one for one in history.log if (one.kind, one.about) != ("edit", change.about)]
+    lost = [item for item in history.log if (item.kind, item.about) != ("edit", change.about)]
     return _instead(replace(history, log=lost), entry, content=entry.client_id)
 
 
@@ -416,7 +418,7 @@ def an_edit_without_its_content(history: History, rng: Random) -> History:
 def an_edit_without_its_entry(history: History, rng: Random) -> History:
     """The content was replaced without an entry, so offline devices miss it."""
     change, _ = _done(history, rng, "edit")
-    return replace(history, log=[one for one in history.log if (one.kind, one.about) != ("edit", change.about)])
+    return replace(history, log=[item for item in history.log if (item.kind, item.about) != ("edit", change.about)])
 
 
 @_breaks(Law.UNDONE)
@@ -460,7 +462,7 @@ def a_reaction_twice(history: History, rng: Random) -> History:
 @_breaks(Law.UNDONE)
 def a_reaction_lost(history: History, rng: Random) -> History:
     change, entry = _done(history, rng, "reaction")
-    left = tuple(one for one in entry.reactions if one != (change.value, change.user))
+    left = tuple(item for item in entry.reactions if item != (change.value, change.user))
     return _instead(history, entry, reactions=left)
 
 
@@ -469,10 +471,10 @@ def an_edit_replayed_as_it_was_before(history: History, rng: Random) -> History:
     """An offline device gets the entry with the content before the edit."""
     former = _former_members(history)
     replayed = {
-        one.about
+        item.about
         for connection in history.connections
-        for one in connection.received
-        if one.kind == "edit" and _returns(history, connection) and (one.room, connection.user) not in former
+        for item in connection.received
+        if item.kind == "edit" and _returns(history, connection) and (item.room, connection.user) not in former
     }
     change, entry = rng.choice(
         [
@@ -489,10 +491,10 @@ def an_edit_replayed_as_it_was_before(history: History, rng: Random) -> History:
         replace(
             connection,
             received=[
-                one._replace(content=entry.client_id)
-                if change.about in (one.about, one.message_id) and one.content
-                else one
-                for one in connection.received
+                item._replace(content=entry.client_id)
+                if change.about in (item.about, item.message_id) and item.content
+                else item
+                for item in connection.received
             ],
         )
         for connection in history.connections
@@ -502,7 +504,7 @@ def an_edit_replayed_as_it_was_before(history: History, rng: Random) -> History:
 
 def _returns(history: History, connection: Connection) -> bool:
     device = (connection.user, connection.device)
-    return any((one.user, one.device) == device and one.at_end for one in history.connections)
+    return any((item.user, item.device) == device and item.at_end for item in history.connections)
 
 
 def _received_as(kind: str, other: str) -> Plant:
@@ -511,12 +513,12 @@ def _received_as(kind: str, other: str) -> Plant:
     def plant(history: History, rng: Random) -> History:
         def change(connection: Connection) -> Connection:
             received = list(connection.received)
-            at = rng.choice([n for n, one in enumerate(received) if one.kind == kind])
+            at = rng.choice([n for n, item in enumerate(received) if item.kind == kind])
             received[at] = received[at]._replace(kind=other)
             return replace(connection, received=received)
 
         return _connection(
-            history, rng, lambda connection: any(one.kind == kind for one in connection.received), change
+            history, rng, lambda connection: any(item.kind == kind for item in connection.received), change
         )
 
     return plant
@@ -527,7 +529,7 @@ def _left_out_kind(kind: str) -> Plant:
 
     def plant(history: History, _: Random) -> History:
         connections = [
-            replace(connection, received=[one for one in connection.received if one.kind != kind])
+            replace(connection, received=[item for item in connection.received if item.kind != kind])
             for connection in history.connections
         ]
         return replace(history, connections=connections)
@@ -566,7 +568,7 @@ def served_after_the_removal(history: History, rng: Random) -> History:
         foreign = Reception(entry.room, entry.seq, entry.message_id)
         return replace(connection, received=[*connection.received, foreign])
 
-    return _connection(history, rng, lambda one: one.user == user and one.brought is None, change)
+    return _connection(history, rng, lambda item: item.user == user and item.brought is None, change)
 
 
 @_breaks(Law.UNDONE)

@@ -69,10 +69,10 @@ class Recorded:
                 self._writes[self._names[record.file]] = 0
         return self._syncs[name], self._writes[name]
 
-    def cut_power(self, wanted: Callable[[int, bool], bool], kept: float = 0.0) -> int:
+    def cut_power(self, wanted: Callable[[int, bool], bool], reached: float = 0.0) -> int:
         """Cut the power at the wanted places and check the database; returns the number of cuts.
 
-        A place is the number of disk changes before it, and whether a message was just acknowledged. `kept`: the
+        A place is the number of disk changes before it, and whether a message was just acknowledged. `reached`: the
         fraction of unsynced writes that reach the disk.
         """
         image = self.folder / "image"
@@ -83,7 +83,7 @@ class Recorded:
             promised += new
             if wanted(disk.changes, bool(new)):
                 cuts += 1
-                disk.cut_power(image, lambda: chance.random() < kept)
+                disk.cut_power(image, lambda: chance.random() < reached)
                 assert violations(image / "tidings.db", promised) == [], f"after {disk.changes} changes"
         return cuts
 
@@ -141,8 +141,8 @@ async def test_a_power_cut_after_a_failed_sync_and_a_kill_leaves_the_database_in
             await recorded.send(omar)
     await recorded.server.terminate()
     soon = range(died_at, died_at + 60, 3)
-    for kept in (0.2, 0.4, 0.6):
-        assert recorded.cut_power(lambda changes, _: changes in soon, kept) > 10
+    for reached in (0.2, 0.4, 0.6):
+        assert recorded.cut_power(lambda changes, _: changes in soon, reached) > 10
 
 
 async def test_pages_of_a_partial_checkpoint_survive_a_later_failed_sync(

@@ -1,12 +1,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from db.engine import Database
 from tests.db import postgresql
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
+    database = Database(url)
+    await database.start()
+    try:
+        yield database
+    finally:
+        await database.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -18,26 +29,20 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
-    await database.start()
-    yield database
-    await database.stop()
+    async with opened(database_url) as database:
+        yield database
 
 
 @pytest.fixture
 async def sqlite(sqlite_url: str) -> AsyncIterator[Database]:
-    database = Database(sqlite_url)
-    await database.start()
-    yield database
-    await database.stop()
+    async with opened(sqlite_url) as database:
+        yield database
 
 
 @pytest.fixture
 async def postgres(postgresql_url: str) -> AsyncIterator[Database]:
-    database = Database(postgresql_url)
-    await database.start()
-    yield database
-    await database.stop()
+    async with opened(postgresql_url) as database:
+        yield database
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

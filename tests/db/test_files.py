@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 import db.sqlite
 from db.connections import READERS
 from db.engine import Database, StoreUnavailable
+from tests.db.conftest import opened
 from tests.db.rows import add_room, count_rooms
 
 
@@ -29,11 +30,9 @@ def path(sqlite_url: str) -> Path:
 async def database(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
     """An open database with three rooms that checks its files before each transaction."""
     monkeypatch.setattr(db.sqlite, "FILES_S", 0.0)
-    database = Database(sqlite_url)
-    await database.start()
-    await add(database, 1, 2, 3)
-    yield database
-    await database.stop()
+    async with opened(sqlite_url) as database:
+        await add(database, 1, 2, 3)
+        yield database
 
 
 async def add(database: Database, *keys: int) -> None:

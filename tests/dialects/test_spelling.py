@@ -56,16 +56,16 @@ async def test_the_channels_show_the_registered_spelling(gateway: RunningNode) -
 async def test_the_chat_rooms_show_the_registered_spelling(gateway: RunningNode) -> None:
     async with connected(gateway.url, await gateway.register("Host")) as host:
         await host.ask("create", topic_name="room one")
-    async with chatting(gateway, "testUser") as test, chatting(gateway, "otherUser") as other:
-        await test.connect_to("room one")
-        connected_to = await other.ok("connect_to_room", username="OTHERUSER", roomName="room one")
+    async with chatting(gateway, "testUser") as test_user, chatting(gateway, "otherUser") as other_user:
+        await test_user.connect_to("room one")
+        connected_to = await other_user.ok("connect_to_room", username="OTHERUSER", roomName="room one")
         assert connected_to["usernames"] == ["otherUser", "testUser"]
-        assert (await test.push("user_joined"))["username"] == "otherUser"
-        await other.ok("send_message", message="hi")
-        assert (await test.push("message"))["username"] == "otherUser"
+        assert (await test_user.push("user_joined"))["username"] == "otherUser"
+        await other_user.ok("send_message", message="hi")
+        assert (await test_user.push("message"))["username"] == "otherUser"
     token = await gateway.login("TESTUSER")
-    async with chatting(gateway, "testuser", token) as test:
-        await test.connect_to("room one")
+    async with chatting(gateway, "testuser", token) as test_user:
+        await test_user.connect_to("room one")
 
 
 async def test_the_token_route_uses_the_registered_spelling(sqlite_url: str, tmp_path: Path) -> None:

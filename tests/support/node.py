@@ -21,6 +21,7 @@ from server.settings import Settings
 from tests.support.ports import port_of
 
 PASSWORD = "correct horse"
+SECRET_KEY = "a key for tests only, of 32 bytes and more"
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Shared by all HTTP clients: a client with a context of its own would read a bundle of certificates."""
 
@@ -114,7 +115,7 @@ def settings_for(database_url: str, data_dir: Path, **changes: Any) -> Settings:
             "rate_limits": "off",
             "public_channel": "entry",
             "log_level": "warning",
-            "secret_key": "a key for tests only, of 32 bytes and more",
+            "secret_key": SECRET_KEY,
             **changes,
         },
     )
