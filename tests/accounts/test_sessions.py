@@ -17,6 +17,7 @@ from db.models import sessions
 from db.queries import users
 from server.auth import UNTIL_LOGOUT, now_ms
 from tests.accounts.conftest import check_closed
+from tests.delivery.support import expiry_timers
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
 
@@ -112,6 +113,9 @@ async def test_logging_out_closes_the_sessions_connections_and_no_others(
         assert first.of("message") == second.of("message") == []
 
 
+HOUR_S = 3600
+
+
 async def _short(server: RunningNode, username: str, seconds: int) -> str:
     """A token that expires in `seconds`, or up to a second earlier."""
     auth = server.node.auth
@@ -119,35 +123,47 @@ async def _short(server: RunningNode, username: str, seconds: int) -> str:
     return token
 
 
-async def test_a_connection_closes_at_its_tokens_expiry_unless_it_authenticates_again(server: RunningNode) -> None:
+async def test_a_connection_closes_at_its_tokens_expiry_unless_it_authenticates_again(
+    server: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fresh = await server.register("omar")
-    token = await _short(server, "omar", 10)
+    token = await _short(server, "omar", HOUR_S)
+    timers = expiry_timers(monkeypatch, server)
     async with connected(server.url, token, device="laptop") as expiring, connected(server.url, token) as kept:
         answer = await kept.ask("authenticate", token=fresh)
         assert answer.keys() == {"token_expires_at"}
         assert answer["token_expires_at"] > expiring.of("ready")[0]["token_expires_at"]
+        timers.advance(HOUR_S)
         await check_closed(expiring, "token_expired")
-        assert await _refusal(server.url, token) == "token_expired"
+        assert await _refusal(server.url, await _short(server, "omar", -1)) == "token_expired"
         # The connection has outlived its first token.
         await kept.ask("create", topic_name="noticias")
         assert not kept.closed.is_set()
         assert kept.of("closing") == []
 
 
-async def test_a_refreshed_token_keeps_a_connection_open(server: RunningNode, http: httpx.AsyncClient) -> None:
+async def test_a_refreshed_token_keeps_a_connection_open(
+    server: RunningNode, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await server.register("omar")
-    token = await _short(server, "omar", 10)
+    token = await _short(server, "omar", HOUR_S)
+    timers = expiry_timers(monkeypatch, server)
     async with connected(server.url, token, device="laptop") as expiring, connected(server.url, token) as kept:
         refreshed = await http.post("/api/refresh", headers=_bearer(token))
         answer = await kept.ask("authenticate", token=refreshed.json()["token"])
         assert answer["token_expires_at"] == refreshed.json()["expires_at"]
+        timers.advance(HOUR_S)
         await check_closed(expiring, "token_expired")
         await kept.ask("get_rooms")
 
 
-async def test_a_shorter_token_closes_the_connection_sooner(lite: RunningNode) -> None:
+async def test_a_shorter_token_closes_the_connection_sooner(
+    lite: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers = expiry_timers(monkeypatch, lite)
     async with connected(lite.url, await lite.register("omar")) as omar:
-        await omar.ask("authenticate", token=await _short(lite, "omar", 10))
+        await omar.ask("authenticate", token=await _short(lite, "omar", HOUR_S))
+        timers.advance(HOUR_S)
         await check_closed(omar, "token_expired")
 
 
