@@ -106,6 +106,15 @@ class Reader:
     async def pong(self) -> None:
         await self._ws.send("3")
 
+    async def read_until_ready(self, frames: int) -> bool:
+        """Read that many frames, or up to `ready`, answering PINGs; returns whether `ready` has arrived."""
+        for _ in range(frames):
+            if await self.next() == "2":
+                await self.pong()
+            if self.events and self.events[-1][0] == "ready":
+                return True
+        return False
+
     async def ask(self, action: str, **fields: Any) -> Any:
         """Perform an action, reading everything up to its answer: all of `events` then preceded the answer."""
         self._asked += 1

@@ -38,11 +38,11 @@ async def _known(door: Door) -> dict[str, str]:
 
 async def _held(door: Door, action: str, attacks: Iterable[Attack]) -> list[str]:
     """The attacks that hold the loop for longer than the budget."""
-    found = REGISTRY.get(action)
-    assert found is not None
+    definition = REGISTRY.get(action)
+    assert definition is not None
     held = []
     for kind, payload in attacks:
-        spent = await longest_step(door.node, lambda payload=payload: door.ask(found, payload))  # type: ignore[misc]
+        spent = await longest_step(door.node, lambda payload=payload: door.ask(definition, payload))  # type: ignore[misc]
         if spent >= BUDGET_S:
             held.append(f"{action}, {kind}: {spent * 1000:.0f} ms")
     return held
@@ -64,9 +64,9 @@ async def test_no_field_of_any_action_holds_the_loop(door: Door) -> None:
 
 def _doors_of(action: str) -> list[str]:
     """The gateways that offer an action."""
-    found = REGISTRY.get(action)
-    assert found is not None
-    return [name for name, door in DOORS.items() if door.has(found)]
+    definition = REGISTRY.get(action)
+    assert definition is not None
+    return [name for name, door in DOORS.items() if door.has(definition)]
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def _doors_of(action: str) -> list[str]:
     indirect=["door"],
 )
 async def test_no_json_holds_the_loop(door: Door, action: str) -> None:
-    found = REGISTRY.get(action)
-    assert found is not None
-    right, _ = of_action(found, {})
+    definition = REGISTRY.get(action)
+    assert definition is not None
+    right, _ = of_action(definition, {})
     assert await _held(door, action, of_json(right, door.budget)) == []
 
 

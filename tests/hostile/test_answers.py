@@ -107,9 +107,9 @@ async def door(request: pytest.FixtureRequest, node: MeteredNode, crowded: str) 
 async def test_no_page_holds_the_loop(node: MeteredNode, door: Door) -> None:
     held = {}
     for action, payload in PAGES.items():
-        found = REGISTRY.get(action)
-        assert found is not None
-        held[action] = await longest_step(node, partial(door.ask, found, json.dumps(payload)))
+        definition = REGISTRY.get(action)
+        assert definition is not None
+        held[action] = await longest_step(node, partial(door.ask, definition, json.dumps(payload)))
     assert {action: spent for action, spent in held.items() if spent >= BUDGET_S} == {}
 
 

@@ -1,4 +1,4 @@
-// Judges an AsyncAPI document by the official parser: `node asyncapi.mjs < document`; prints what it finds, as JSON.
+// Checks an AsyncAPI document with the official parser: `node asyncapi.mjs < document`; prints its report as JSON.
 import { text } from "node:stream/consumers";
 
 import { Parser } from "@asyncapi/parser";

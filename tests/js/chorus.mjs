@@ -1,4 +1,4 @@
-// One stock client: asks what it is told on standard input, and tells what it hears, a JSON object a line.
+// One stock client: performs the actions read from standard input, and prints its events, one JSON object per line.
 import { createInterface } from "node:readline";
 import { io } from "socket.io-client";
 

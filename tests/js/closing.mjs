@@ -1,7 +1,7 @@
-// What an application gets when the server closes its connection.
+// The events of an application whose connection the server closes.
 //
-// Given: `url`, `tokens`, `transports` (null: the default ones). The user logs out, again and again with new sessions;
-// then the server closes a connection that is to come back.
+// Given: `url`, `tokens`, `transports` (null: the default ones). The user logs out, repeatedly with new sessions;
+// then the server closes a connection that should reconnect.
 import { Client, assert, given, once, please } from "./support.mjs";
 
 const options = given.transports && { transports: given.transports };

@@ -1,4 +1,4 @@
-// One stock client comes back to many missed messages, in a fresh process; what it got is told on standard output.
+// One stock client reconnects to many missed messages, in a new process, and prints a summary of what it received.
 //
 // Given: `url`, `token`, `device`, `room_id`, `after` (the seq that it has), `upto` (the seq of the last missed one),
 // `transports` (null: the default ones, with the upgrade) and `quiet_ms` (silence after which it counts as stalled).
@@ -43,7 +43,7 @@ socket.on("message", (message) => {
     end("whole");
   }
 });
-// What is said after the replay comes too: the room has not fallen silent.
+// A message sent after the replay arrives, too: the room is live.
 socket.on("ready", () => {
   seen.ready = seen.last >= upto;
   if (!seen.ready) seen.gaps += 1;

@@ -1,4 +1,4 @@
-// A stock client stays through a restart and a crash of the server, and nothing is lost or comes twice.
+// A stock client survives a restart and a crash of the server, and no message is lost or repeated.
 import { Client, assert, given, once, please } from "./support.mjs";
 
 const reader = await new Client(given.tokens.diego).ready();
@@ -47,7 +47,7 @@ assert.deepEqual(reader.contents(room_id), acknowledged.map((message) => message
 assert.equal(reasons.length, 2);
 assert.ok(!reasons.includes("io server disconnect"), "after which a stock client does not come back");
 
-// The callback was asked for the cursors of that moment, each time.
+// The callback returned the current cursors at each connect.
 const heads = reader.brought.map((cursors) => cursors[room_id] ?? 0);
 assert.ok(heads[0] === 0 && heads.at(-1) > heads[1] && heads[1] > 0, JSON.stringify(heads));
 

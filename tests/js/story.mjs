@@ -1,4 +1,4 @@
-// What the four of the first chat system did, with the stock client.
+// The scenario of the first chat system, with the stock client.
 import { Client, assert, given, once } from "./support.mjs";
 
 const { tokens } = given;
@@ -18,7 +18,7 @@ for (const client of [omar, diego, satoshi, memoor]) {
   assert.equal(client.messages(news.room_id)[0].sender, "omar");
 }
 
-// A private one, by invitation.
+// A private topic, by invitation.
 const desk = await omar.ask("create", { topic_name: "redaccion", is_private: true });
 assert.equal(await diego.refused("subscribe", { topic_name: "redaccion" }), "not_found");
 await omar.ask("invite", { topic_name: "redaccion", username: "diego" });
@@ -27,13 +27,13 @@ await diego.ask("message", { topic_name: "redaccion", content: "entre nosotros" 
 await omar.until(() => omar.contents(desk.room_id).length === 1, "the private message");
 assert.equal(await satoshi.refused("message", { topic_name: "redaccion", content: "?" }), "not_found");
 
-// A direct message: the topic's name is a user's.
+// A direct message: the topic name is a username.
 const direct = await satoshi.ask("message", { topic_name: "memoor", content: "hola" });
 await memoor.until(() => memoor.contents(direct.room_id).length === 1, "the direct message");
 assert.equal((await memoor.ask("message", { topic_name: "satoshi", content: "hola" })).room_id, direct.room_id);
 await memoor.until(() => memoor.contents(direct.room_id).length === 2, "its own message");
 
-// Memoor goes away, and comes back with its cursors.
+// Memoor disconnects, and reconnects with its cursors.
 const { cursors } = memoor;
 memoor.close();
 const expected = [];
@@ -52,7 +52,7 @@ assert.deepEqual(memoor.contents(news.room_id), expected);
 assert.deepEqual(memoor.contents(direct.room_id), ["¿estás?"]);
 assert.deepEqual(memoor.contents(desk.room_id), ["bienvenido"]);
 
-// Live again, and nothing comes twice.
+// Live events again, without repeats.
 memoor.socket.disconnect().connect();
 await memoor.ready(2);
 await omar.ask("message", { topic_name: "noticias", content: "en vivo" });
@@ -61,7 +61,7 @@ assert.equal(memoor.of("message").length, 43);
 assert.equal(memoor.of("ready")[1].replayed, 0);
 assert.deepEqual(satoshi.contents(desk.room_id), [], "who was never in the private topic got nothing of it");
 
-// A refusal says why, in the error's data, and a good token mends it on the same socket.
+// The data of a refusal has the error, and the same socket connects with a valid token.
 let token = "garbage";
 const stranger = new Client(null, { auth: (give) => give({ token }) });
 for (const [bad, code] of [["garbage", "unauthenticated"], [given.expired, "token_expired"]]) {

@@ -1,16 +1,16 @@
-// What the scripts are made of: the stock client, a deadline on every wait, and a line of talk with who started them.
+// Shared by the scripts: the stock client, a deadline for every wait, and requests to the process that started them.
 import assert from "node:assert/strict";
 import { createInterface } from "node:readline";
 import { io } from "socket.io-client";
 
 const DEADLINE_MS = 20_000;
 
-/** What the script was started with: `url`, `tokens` by username, and more. */
+/** The arguments of the script: `url`, `tokens` by username, and more. */
 export const given = JSON.parse(process.argv[2]);
 
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
-/** Have something done that a client cannot do itself, and wait until it is. */
+/** Ask the starting process for something that a client cannot do, and wait until it is done. */
 export async function please(what) {
   console.log(JSON.stringify({ please: what }));
   const { value, done } = await lines.next();
@@ -18,7 +18,7 @@ export async function please(what) {
   assert.equal(value, "done");
 }
 
-/** Reject when a promise takes too long, naming what was waited for. */
+/** Reject if a promise takes too long, with its description. */
 export function within(promise, what) {
   let timer;
   const late = new Promise((_, reject) => {
@@ -43,7 +43,7 @@ export function once(emitter, event, where = () => true) {
   );
 }
 
-/** One stock socket, and what it received, in order. It brings its cursors, as they are, at each connect. */
+/** One stock socket, and its received events in order. It sends its current cursors at each connect. */
 export class Client {
   constructor(token, options = {}) {
     this.events = [];
@@ -83,7 +83,7 @@ export class Client {
     return this.messages(room_id).map((message) => message.content);
   }
 
-  /** Wait until something holds of what was received. */
+  /** Wait until a condition on the received events holds. */
   until(condition, what) {
     return within(
       new Promise((resolve) => {
@@ -105,21 +105,21 @@ export class Client {
     return this;
   }
 
-  /** Perform an action; its data. Fails when it is refused. */
+  /** Perform an action; returns its data, fails if it is refused. */
   async ask(action, payload = {}) {
     const answer = await within(this.socket.emitWithAck(action, payload), action);
     assert.ok(answer.ok, `${action}: ${JSON.stringify(answer)}`);
     return answer.data;
   }
 
-  /** Perform an action that must be refused; the code. */
+  /** Perform an action that must be refused; returns the error code. */
   async refused(action, payload) {
     const answer = await within(this.socket.emitWithAck(action, payload), action);
     assert.equal(answer.ok, false);
     return answer.error.code;
   }
 
-  /** Send a message until it is acknowledged, over restarts; `client_id` sees to it that it is there once. */
+  /** Send a message until it is acknowledged, over restarts; `client_id` makes it take effect once. */
   async deliver(room_id, content) {
     for (;;) {
       const connected = this.socket.connected;

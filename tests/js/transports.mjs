@@ -1,8 +1,8 @@
-// Every transport, and the way from polling to WebSocket, while messages stream in both directions.
+// Every transport, and the upgrade from polling to WebSocket, while messages stream in both directions.
 import { NodeWebSocket, NodeXHR } from "engine.io-client";
 import { Client, assert, given, once } from "./support.mjs";
 
-/** A WebSocket that is not tried before `open` is called: the upgrade begins when the test wants it. */
+/** A WebSocket that waits for `open`, so that the test decides when the upgrade begins. */
 class LateWebSocket extends NodeWebSocket {
   static open;
   static opened = new Promise((resolve) => {
@@ -27,7 +27,7 @@ const cases = [
   { name: "an upgrade in full flow", options: { transports: [NodeXHR, LateWebSocket] }, ends: "websocket", late: true },
 ];
 
-/** Send messages until told to stop, a few in flight at a time: at every moment there is something to deliver. */
+/** Send messages until stopped, a few in flight at a time, so that there is always something to deliver. */
 function stream(client, content) {
   const seqs = [];
   let going = true;

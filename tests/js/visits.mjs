@@ -1,8 +1,8 @@
-// A stock client comes again and again, and leaves as soon as it is ready. It brings no cursors.
+// A stock client connects repeatedly without cursors, and disconnects as soon as it is ready.
 //
 // Given: `url`, `token`, `device`, `transports` (null: the default ones, with the upgrade), `visits` and `stay` (PINGs
-// that the last visit waits for before it leaves). Asks for the time of the next PING. Says how many entries each
-// visit was sent.
+// that the last visit waits for before it leaves). Asks for the time of the next PING. Prints the number of
+// entries of each visit.
 import { io } from "socket.io-client";
 import { given, please } from "./support.mjs";
 
@@ -18,7 +18,7 @@ function visit() {
   });
   let pings = 0;
   const last = replayed.length === visits - 1;
-  // The answer comes when the server has read the PONGs before it.
+  // The server answers after it has read the earlier PONGs.
   const stayOn = () => socket.emit("get_rooms", {}, () => please("the next PING"));
   socket.on("ready", (ready) => {
     replayed.push(ready.replayed);

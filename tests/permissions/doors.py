@@ -24,9 +24,9 @@ class Door:
 
     def has(self, act: Act, room: str) -> bool:
         """Whether the gateway offers the act."""
-        found = REGISTRY.get(act.action)
-        assert found is not None
-        return found.live if self._live is not None else found.http is not None
+        definition = REGISTRY.get(act.action)
+        assert definition is not None
+        return definition.live if self._live is not None else definition.http is not None
 
     async def error(
         self, action: str, fields: dict[str, Any], topic_name: str | None = None
@@ -48,10 +48,10 @@ class Door:
 
 async def request(http: httpx.AsyncClient, action: str, fields: dict[str, Any]) -> httpx.Response:
     """Request an action over REST, by its route in the registry."""
-    found = REGISTRY.get(action)
-    assert found is not None
-    assert found.http is not None
-    method, path = found.http.split(" ", 1)
+    definition = REGISTRY.get(action)
+    assert definition is not None
+    assert definition.http is not None
+    method, path = definition.http.split(" ", 1)
     for name in list(fields):
         if f"{{{name}}}" in path:
             path = path.replace(f"{{{name}}}", str(fields[name]))

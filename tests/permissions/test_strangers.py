@@ -58,9 +58,9 @@ async def test_outsiders_cannot_distinguish_a_private_room_from_a_missing_one(li
 
 def _by_topic_name(act: Act, fields: dict[str, Any], room: str, caller: str) -> list[dict[str, Any]]:
     """For a private topic, the same payload with its name instead of its id."""
-    found = REGISTRY.get(act.action)
-    assert found is not None
-    if room != PRIVATE or "room_id" not in fields or "topic_name" not in found.request.model_fields:
+    definition = REGISTRY.get(act.action)
+    assert definition is not None
+    if room != PRIVATE or "room_id" not in fields or "topic_name" not in definition.request.model_fields:
         return []
     rest = {name: value for name, value in fields.items() if name != "room_id"}
     return [{**rest, "topic_name": f"{room} {caller}"}]
@@ -113,12 +113,12 @@ async def test_an_unauthenticated_caller_is_refused_when_connecting(lite: Runnin
 
 
 async def test_an_unauthenticated_caller_is_refused_by_every_route(lite: RunningNode) -> None:
-    routed = [found for found in REGISTRY if found.http is not None and not found.anonymous]
+    routed = [definition for definition in REGISTRY if definition.http is not None and not definition.anonymous]
     assert len(routed) > 40
     for caller, (token, code) in (await _unauthenticated(lite)).items():
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         async with httpx.AsyncClient(base_url=lite.url, verify=NO_TLS, headers=headers, timeout=30) as http:
-            for found in routed:
-                fields = dict.fromkeys(found.request.model_fields, "x")
-                answer = await request(http, found.name, fields)
-                assert (answer.status_code, answer.json()["code"]) == (401, code), (caller, found.name)
+            for definition in routed:
+                fields = dict.fromkeys(definition.request.model_fields, "x")
+                answer = await request(http, definition.name, fields)
+                assert (answer.status_code, answer.json()["code"]) == (401, code), (caller, definition.name)

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from bench.servers import Tidings
@@ -28,6 +28,7 @@ from server.transport.engine_session import SEPARATOR
 from server.transport.uvicorn_server import UvicornWebSocket
 from server.transport.websocket_wire import HIGH_WATER
 from tests.conformance.wire import frame, running, serving, wired
+from tests.delivery.support import small_socket
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import PASSWORD, settings_for
 
@@ -222,19 +223,7 @@ async def omar(way: str, world: World, **auth: Any) -> AsyncIterator[Omar]:
             return
         plain = way.startswith("plain")
         path = "/ws" if plain else "/socket.io/?EIO=4&transport=websocket"
-        sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", int(world.url.rpartition(":")[2])))
-        async with connect(
-            world.url.replace("http", "ws", 1) + path,
-            sock=sock,
-            max_queue=4,
-            max_size=None,
-            compression=None,
-            ping_interval=None,
-            close_timeout=0.1,
-        ) as ws:
+        async with small_socket(world.url, path) as ws:
             made = OverPlain(ws) if plain else OverWebSocket(ws)
             yield await _entered(made, world, auth)
 
