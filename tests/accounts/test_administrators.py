@@ -21,7 +21,7 @@ async def admin(server: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
     user = await server.node.auth.user("root")
     await server.node.database.write(lambda conn: users.set_admin(conn, user.key, True))
     async with httpx.AsyncClient(
-        base_url=server.url, verify=NO_TLS, headers={"Authorization": f"Bearer {token}"}
+        base_url=server.url, verify=NO_TLS, headers={"Authorization": f"Bearer {token}"}, timeout=30
     ) as client:
         yield client
 
@@ -133,7 +133,7 @@ async def test_other_users_are_refused_every_administrative_action(lite: Running
     token = await lite.register("omar")
     await lite.register("diego")
     headers = {"Authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(base_url=lite.url, verify=NO_TLS, headers=headers) as http:
+    async with httpx.AsyncClient(base_url=lite.url, verify=NO_TLS, headers=headers, timeout=30) as http:
         for action in administrative:
             method, _, path = (action.http or "").partition(" ")
             for user in ("diego", "nobody"):

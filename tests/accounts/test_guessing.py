@@ -117,7 +117,7 @@ async def test_one_address_cannot_fill_the_login_queue_for_others(
         refused |= await _answered(flood - refused, 1)
         assert {task.result() for task in refused} == {503}
         home = asyncio.create_task(_ask(node.url, HOME, "login", "omar", PASSWORD))
-        async with httpx.AsyncClient(base_url=node.url, verify=NO_TLS) as http, asyncio.timeout(60):
+        async with httpx.AsyncClient(base_url=node.url, verify=NO_TLS, timeout=30) as http, asyncio.timeout(60):
             waiting = f"tidings_bcrypt_waiting {HASHES_WAITING + THREADS + 1}"
             while waiting not in (await http.get("/metrics")).text:
                 pass  # each check is a round trip

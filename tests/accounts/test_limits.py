@@ -20,7 +20,7 @@ async def node(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
 
 @pytest.fixture
 async def http(node: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=node.url, verify=NO_TLS) as client:
+    async with httpx.AsyncClient(base_url=node.url, verify=NO_TLS, timeout=30) as client:
         yield client
 
 
@@ -85,7 +85,7 @@ async def test_attempts_to_take_existing_names_are_limited(sqlite_url: str, tmp_
     limited = {"rate_limits": "on", "limit_conflicts": "3/hour"}
     async with (
         running_node(sqlite_url, tmp_path, **limited) as node,
-        httpx.AsyncClient(base_url=node.url, verify=NO_TLS) as http,
+        httpx.AsyncClient(base_url=node.url, verify=NO_TLS, timeout=30) as http,
     ):
         omar, diego = [{"Authorization": f"Bearer {await node.register(name)}"} for name in ("omar", "diego")]
 
@@ -116,5 +116,5 @@ async def test_attempts_to_take_existing_names_are_limited(sqlite_url: str, tmp_
 
 async def test_without_rate_limits_no_action_is_refused(lite: RunningNode) -> None:
     await lite.register("omar")
-    async with httpx.AsyncClient(base_url=lite.url) as http:
+    async with httpx.AsyncClient(base_url=lite.url, timeout=30) as http:
         assert {(await _login(http, "omar")).status_code for _ in range(35)} == {200}

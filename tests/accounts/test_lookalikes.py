@@ -52,7 +52,7 @@ async def test_a_username_that_looks_like_an_existing_one_is_a_conflict(
 
 @pytest.mark.parametrize("name", ["\u0430dmin", "adm\u0456n", "\u03bfmar", "om\u0561r", "admin\u05d0", "ka\u13aa"])
 async def test_a_username_that_mixes_scripts_is_invalid(lite: RunningNode, name: str) -> None:
-    async with httpx.AsyncClient(base_url=lite.url) as http:
+    async with httpx.AsyncClient(base_url=lite.url, timeout=30) as http:
         assert await _register(http, name) == (422, "invalid")
 
 

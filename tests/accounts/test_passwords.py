@@ -45,7 +45,7 @@ PASSWORDS = {
 
 
 async def test_a_password_has_8_to_72_bytes_in_utf_8(lite: RunningNode) -> None:
-    async with httpx.AsyncClient(base_url=lite.url) as http:
+    async with httpx.AsyncClient(base_url=lite.url, timeout=30) as http:
         for number, (password, fits) in enumerate(PASSWORDS.items()):
             name = f"user{number}"
             registered = await http.post("/api/register", json={"username": name, "password": password})
@@ -60,7 +60,7 @@ async def test_a_password_has_8_to_72_bytes_in_utf_8(lite: RunningNode) -> None:
 
 async def test_every_byte_of_a_password_is_compared(lite: RunningNode) -> None:
     await lite.register("omar", "x" * 71 + "y")
-    async with httpx.AsyncClient(base_url=lite.url) as http:
+    async with httpx.AsyncClient(base_url=lite.url, timeout=30) as http:
         assert (await _login(http, "omar", "x" * 71 + "y")).status_code == 200
         for wrong in ("x" * 72, "x" * 71, "x" * 71 + "yz", "x" * 71 + "y\0", "X" * 71 + "y"):
             assert (await _login(http, "omar", wrong)).status_code == 401, wrong

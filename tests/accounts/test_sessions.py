@@ -240,7 +240,7 @@ async def test_a_user_disabled_by_another_process_loses_all_access(watchful: Run
         await watchful.node.database.write(lambda conn: users.set_disabled(conn, user.key, True))
         await asyncio.gather(*(check_closed(client, "token_revoked") for client in (first, second)))
         assert await _refusal(watchful.url, token) == "token_revoked"
-        async with httpx.AsyncClient(base_url=watchful.url) as http:
+        async with httpx.AsyncClient(base_url=watchful.url, timeout=30) as http:
             for path in ("/api/refresh", "/api/logout"):
                 answer = await http.post(path, headers=_bearer(token))
                 assert (answer.status_code, answer.json()["code"]) == (401, "token_revoked")
@@ -316,7 +316,7 @@ async def test_a_lasting_session_has_the_maximum_age_too(database_url: str, tmp_
 async def test_sessions_show_their_last_use_and_whether_they_are_connected(watchful: RunningNode) -> None:
     first, second = await watchful.register("omar"), await watchful.login("omar")
     days_ago = [await _began(watchful, token, 3) for token in (first, second)]
-    async with httpx.AsyncClient(base_url=watchful.url) as http:
+    async with httpx.AsyncClient(base_url=watchful.url, timeout=30) as http:
 
         async def listed() -> list[dict[str, Any]]:
             answer = await http.get("/api/sessions", headers=_bearer(second))

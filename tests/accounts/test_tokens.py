@@ -65,7 +65,7 @@ async def test_a_token_has_exactly_the_claims_of_the_contract(lite: RunningNode)
 
 async def test_login_answers_the_expiry_of_its_token(lite: RunningNode) -> None:
     await lite.register("omar")
-    async with httpx.AsyncClient(base_url=lite.url) as http:
+    async with httpx.AsyncClient(base_url=lite.url, timeout=30) as http:
         login = (await http.post("/api/login", json={"username": "omar", "password": "correct horse"})).json()
     exp = jwt.decode(login["token"], SECRET_KEY, ["HS256"], audience="tidings")["exp"]
     assert login["expires_at"] == time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(exp))
@@ -117,7 +117,7 @@ async def claims(lite: RunningNode) -> Claims:
 
 async def test_every_altered_token_is_refused(lite: RunningNode, claims: Claims) -> None:
     codes: dict[str, str] = {}
-    async with httpx.AsyncClient(base_url=lite.url) as http:
+    async with httpx.AsyncClient(base_url=lite.url, timeout=30) as http:
         for name, tamper in TAMPERED.items():
             token = tamper(dict(claims)).encode("latin-1")
             answer = await http.get("/api/me", headers={b"Authorization": b"Bearer " + token})
@@ -189,7 +189,7 @@ async def test_logging_out_of_a_lasting_session_ends_all_lasting_sessions(server
 
 async def test_a_token_is_accepted_only_as_a_bearer_token(lite: RunningNode) -> None:
     token = await lite.register("omar")
-    async with httpx.AsyncClient(base_url=lite.url, cookies={"token": token}) as http:
+    async with httpx.AsyncClient(base_url=lite.url, cookies={"token": token}, timeout=30) as http:
         for header in (None, "", "Bearer", "Basic b21hcjpvbWFy", token, f"Token {token}"):
             headers = {} if header is None else {"Authorization": header}
             answer = await http.get(f"/api/me?token={token}", headers=headers)

@@ -76,7 +76,7 @@ async def test_a_stopping_server_answers_a_login_in_progress(serve: Start, comma
     await reader.readline()
     writer.write(body)
     await writer.drain()
-    async with httpx.AsyncClient(base_url=server.url) as http:
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
         await http.get("/health/live")  # the server has received the body before this request
     status, answer = await asyncio.gather(server.end(signal.SIGTERM), asyncio.wait_for(reader.read(), 30))
     writer.close()

@@ -61,7 +61,7 @@ async def test_users_and_topics_of_an_older_database_keep_their_names(empty_url:
     await asyncio.to_thread(db.schema.migrate, empty_url)
     async with (
         running_node(empty_url, tmp_path) as node,
-        httpx.AsyncClient(base_url=node.url, verify=NO_TLS) as http,
+        httpx.AsyncClient(base_url=node.url, verify=NO_TLS, timeout=30) as http,
     ):
         for name in ("omar", "admin", MIXED, "élodie"):
             for typed in (name, name.upper()):

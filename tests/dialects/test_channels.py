@@ -36,7 +36,7 @@ CHANNELS = ("echo_ws", "pub_ws")
 
 @pytest.fixture
 async def http(gateway: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=gateway.url, verify=NO_TLS) as client:
+    async with httpx.AsyncClient(base_url=gateway.url, verify=NO_TLS, timeout=30) as client:
         yield client
 
 
@@ -59,7 +59,7 @@ def bearer(token: str) -> dict[str, str]:
 
 async def link(url: str, token: str, channel: str) -> str:
     """Request the link of a channel."""
-    async with httpx.AsyncClient(base_url=url, verify=NO_TLS) as http:
+    async with httpx.AsyncClient(base_url=url, verify=NO_TLS, timeout=30) as http:
         answer = await http.get(f"/{channel}", headers=bearer(token))
         assert answer.status_code == 200, answer.text
         assert answer.json().keys() == {"link", "expires_in"}
@@ -68,7 +68,7 @@ async def link(url: str, token: str, channel: str) -> str:
 
 
 async def history(url: str, token: str, **query: str) -> list[tuple[str, str]]:
-    async with httpx.AsyncClient(base_url=url, verify=NO_TLS) as http:
+    async with httpx.AsyncClient(base_url=url, verify=NO_TLS, timeout=30) as http:
         answer = await http.get("/history", headers=bearer(token), params=query)
         assert answer.status_code == 200, answer.text
         return [(entry["direction"], entry["message"]) for entry in answer.json()["history"]]
@@ -261,7 +261,7 @@ async def test_a_link_is_valid_for_its_channel_only_and_expires_soon(gateway: Ru
     assert 0 < claims["exp"] - now_ms() / 1000 <= 300
     other = next(name for name in CHANNELS if name != channel)
     assert await refusal(f"ws://{address.netloc}/{other}?token={ticket}") == 401
-    async with httpx.AsyncClient(base_url=gateway.url) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=30) as http:
         for path in ("/history", "/api/me", f"/{channel}"):
             assert (await http.get(path, headers=bearer(ticket))).status_code == 401
     with pytest.raises(SocketIOConnectionError):
@@ -279,7 +279,7 @@ async def test_a_channel_needs_a_valid_token_or_ticket(gateway: RunningNode, cha
         assert await refusal(address + query) == 401, query
     async with opened(f"{address}?token={ticket}"), opened(f"{address}?token={token}"):
         pass
-    async with httpx.AsyncClient(base_url=gateway.url) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=30) as http:
         await http.post("/api/logout", headers=bearer(token))
     assert await refusal(f"{address}?token={token}") == 401
     assert await refusal(f"{address}?token={ticket}") == 401
@@ -295,7 +295,7 @@ async def test_the_end_of_a_session_closes_its_channels(
     by_link, by_token = await link(gateway.url, token, channel), await link(gateway.url, short, channel)
     timers = expiry_timers(monkeypatch, gateway)
     async with opened(by_link) as linked, opened(by_token) as direct:
-        async with httpx.AsyncClient(base_url=gateway.url) as http:
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=30) as http:
             await http.post("/api/logout", headers=bearer(token))
         assert (await linked.refusal(), await linked.until_closed()) == ("token_revoked", 4401)
         timers.advance(3600)
@@ -520,7 +520,7 @@ async def test_no_visitor_owns_the_public_channel(gateway: RunningNode) -> None:
             await client.ask("unsubscribe", topic_name="public")
         await ben.ask("subscribe", topic_name="public")
         assert (await ben.ask("get_rooms", member=True))["rooms"][0]["role"] == "member"
-    async with httpx.AsyncClient(base_url=gateway.url) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=30) as http:
         for password in ("", "!", PASSWORD):
             answer = await http.post("/login", json={"username": "channels", "password": password})
             assert answer.status_code in (401, 422)
@@ -530,7 +530,7 @@ async def test_concurrent_first_visitors_create_one_channel(gateway: RunningNode
     tokens = await asyncio.gather(*(gateway.register(f"user{number}") for number in range(6)))
     links = await asyncio.gather(*(link(gateway.url, token, "pub_ws") for token in tokens))
     assert len(set(links)) == 6
-    async with httpx.AsyncClient(base_url=gateway.url, headers=bearer(tokens[0])) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, headers=bearer(tokens[0]), timeout=30) as http:
         members = (await http.get("/api/members", params={"topic_name": "public"})).json()["members"]
     assert [member["username"] for member in members] == ["channels", *(f"user{number}" for number in range(6))]
 
@@ -548,7 +548,7 @@ async def test_a_banned_user_is_disconnected_and_gets_no_link(gateway: RunningNo
             assert await ana.refusal() == "forbidden"
             await moderator.ask("ban", topic_name="public", username="ana")
             assert (await ana.refusal(), await ana.until_closed()) == ("forbidden", 1008)
-        async with httpx.AsyncClient(base_url=gateway.url, headers=bearer(token)) as http:
+        async with httpx.AsyncClient(base_url=gateway.url, headers=bearer(token), timeout=30) as http:
             assert (await http.get("/pub_ws")).status_code == 403
         async with opened(address) as ana:
             assert (await ana.refusal(), await ana.until_closed()) == ("forbidden", 1008)
@@ -557,7 +557,7 @@ async def test_a_banned_user_is_disconnected_and_gets_no_link(gateway: RunningNo
 async def test_the_public_channel_is_a_conflict_if_a_user_has_its_name(gateway: RunningNode) -> None:
     token = await gateway.register("public")
     before = len(await _usernames(gateway))
-    async with httpx.AsyncClient(base_url=gateway.url, headers=bearer(token)) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, headers=bearer(token), timeout=30) as http:
         for _ in range(3):
             assert (await http.get("/pub_ws")).status_code == 409
     async with opened(gateway.url.replace("http", "ws", 1) + f"/pub_ws?token={token}") as channel:
@@ -659,7 +659,7 @@ async def test_the_public_channel_is_listed_before_its_first_visitor(database_ur
     for _ in range(2):
         async with running_node(database_url, tmp_path, public_channel="start") as node:
             token = (await node.node.auth.token_for("ana"))[0]
-            async with httpx.AsyncClient(base_url=node.url, headers=bearer(token)) as http:
+            async with httpx.AsyncClient(base_url=node.url, headers=bearer(token), timeout=30) as http:
                 (room,) = (await http.get("/api/rooms")).json()["rooms"]
                 rooms.append((room["room_id"], room["topic_name"], room["is_private"], room["role"]))
                 link = await http.get("/pub_ws")
@@ -679,7 +679,7 @@ async def test_a_server_that_cannot_create_the_public_channel_creates_it_on_the_
         async with running_node(sqlite_url, tmp_path, public_channel="start") as node:
             store.execute("DROP TRIGGER refusing")
             token = await node.register("ana")
-            async with httpx.AsyncClient(base_url=node.url, headers=bearer(token)) as http:
+            async with httpx.AsyncClient(base_url=node.url, headers=bearer(token), timeout=30) as http:
                 assert (await http.get("/api/rooms")).json()["rooms"] == []
                 assert (await http.get("/pub_ws")).status_code == 200
                 assert [room["topic_name"] for room in (await http.get("/api/rooms")).json()["rooms"]] == ["public"]
@@ -701,6 +701,9 @@ async def test_a_store_that_cannot_be_written_does_not_delay_the_start(
             assert store.in_transaction
             store.execute("ROLLBACK")
             headers = bearer(await node.register("ana"))
-            async with httpx.AsyncClient(base_url=node.url, headers=headers) as http, asyncio.timeout(DEADLINE_S):
+            async with (
+                httpx.AsyncClient(base_url=node.url, headers=headers, timeout=30) as http,
+                asyncio.timeout(DEADLINE_S),
+            ):
                 while [room["topic_name"] for room in (await http.get("/api/rooms")).json()["rooms"]] != ["public"]:
                     pass

@@ -247,7 +247,9 @@ async def test_a_token_is_valid_until_the_user_logs_out(server: RunningNode) -> 
         for person in (brian, phone):
             await person.ask("GET /conversation", 401)
         assert (await york.ask("GET /user/brian"))["LoggedOn"] is True
-        async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {elsewhere}"}) as http:
+        async with httpx.AsyncClient(
+            base_url=server.url, headers={"Authorization": f"Bearer {elsewhere}"}, timeout=30
+        ) as http:
             assert (await http.post("/api/logout")).status_code == 204
         await client.closed.wait()
     async with asyncio.timeout(DEADLINE_S):
@@ -429,7 +431,7 @@ async def test_a_message_repeated_with_its_key_is_sent_once(server: RunningNode)
     once = {"ConversationId": conversation, "Message": "Hello", "ClientId": "1"}
     assert len({await brian.ask("POST /message", 201, **once) for _ in range(3)}) == 1
     headers = {"Authorization": f"Bearer {brian.token}", "Idempotency-Key": "2"}
-    async with httpx.AsyncClient(base_url=server.url, headers=headers) as http:
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=30) as http:
         body = {"ConversationId": conversation, "Message": "Hello"}
         answers = [envelope(await http.post("/message", json=body), 201)["Data"] for _ in range(3)]
         assert len(set(answers)) == 1
@@ -501,7 +503,7 @@ async def test_errors_name_the_fields_of_the_document(gateway: RunningNode) -> N
 @pytest.mark.parametrize("body", [b"{", b"[]", b'"text"', b"1", b"\xff", b'{"Username": "\\ud800"}', b"[" * 16_000])
 async def test_a_body_that_is_not_a_json_object_is_refused_in_the_envelope(gateway: RunningNode, body: bytes) -> None:
     headers = {"Authorization": f"Bearer {await gateway.register('omar')}"}
-    async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=30) as http:
         for route in ("POST /user", "POST /user/login", "POST /conversation", "POST /message", "PUT /message"):
             method, path = route.split(" ")
             envelope(await http.request(method, path, content=body), 422)
@@ -561,7 +563,7 @@ async def test_no_body_causes_a_server_error(gateway: RunningNode) -> None:
 
     collect()
     headers = {"Authorization": f"Bearer {brian.token}"}
-    async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=30) as http:
         for route, body in examples:
             method, path = route.split(" ")
             answer = await http.request(method, path, json=body)

@@ -44,7 +44,7 @@ async def test_the_messenger_shows_the_registered_spelling(gateway: RunningNode)
 
 
 async def test_the_channels_show_the_registered_spelling(gateway: RunningNode) -> None:
-    async with httpx.AsyncClient(base_url=gateway.url, verify=NO_TLS) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, verify=NO_TLS, timeout=30) as http:
         credentials = {"login": "BrianYork", "password": PASSWORD}
         assert (await http.post("/register", json=credentials)).json()["username"] == "BrianYork"
         assert (await http.post("/login", json=credentials | {"login": "brianyork"})).is_success
@@ -71,7 +71,7 @@ async def test_the_chat_rooms_show_the_registered_spelling(gateway: RunningNode)
 async def test_the_token_route_uses_the_registered_spelling(sqlite_url: str, tmp_path: Path) -> None:
     async with (
         running_node(sqlite_url, tmp_path, dev_tokens=True) as node,
-        httpx.AsyncClient(base_url=node.url, verify=NO_TLS) as http,
+        httpx.AsyncClient(base_url=node.url, verify=NO_TLS, timeout=30) as http,
     ):
         for typed in ("EderLopez", "ederlopez"):
             token = (await http.get("/token", params={"username": typed})).json()["token"]

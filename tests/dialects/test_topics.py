@@ -377,7 +377,7 @@ async def test_an_invalid_expired_or_withdrawn_token_is_refused_in_the_handshake
 async def test_the_topics_protocol_does_not_shadow_other_paths(gateway: RunningNode, tokens: dict[str, str]) -> None:
     async with connect(f"{address(gateway.url, 'ws')}?token={tokens['omar']}", proxy=None) as plain:
         assert json.loads(await asyncio.wait_for(plain.recv(), DEADLINE_S))["event"] == "ready"
-    async with httpx.AsyncClient(base_url=gateway.url) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=30) as http:
         assert (await http.get(f"/{tokens['omar']}")).status_code == 404  # the path has no page
 
 
@@ -459,7 +459,7 @@ async def test_a_stopping_server_announces_the_shutdown(gateway: RunningNode, to
 async def test_the_token_route_serves_one_day_tokens_to_the_same_machine(sqlite_url: str, tmp_path: Path) -> None:
     async with (
         running_node(sqlite_url, tmp_path, dev_tokens=True) as node,
-        httpx.AsyncClient(base_url=node.url) as http,
+        httpx.AsyncClient(base_url=node.url, timeout=30) as http,
     ):
         for username in ("omar", "Omar"):  # the second request finds the user
             answer = await http.get("/token?username=" + username)
@@ -505,7 +505,7 @@ _FROM_ELSEWHERE: list[list[tuple[str, str]]] = [
 async def test_the_token_route_refuses_proxies_and_foreign_pages(sqlite_url: str, tmp_path: Path) -> None:
     async with (
         running_node(sqlite_url, tmp_path, dev_tokens=True) as node,
-        httpx.AsyncClient(base_url=node.url) as http,
+        httpx.AsyncClient(base_url=node.url, timeout=30) as http,
     ):
         for headers in _FROM_ELSEWHERE:
             refused = await http.get("/token?username=root", headers=headers)
@@ -527,12 +527,12 @@ async def test_the_token_route_refuses_other_machines(sqlite_url: str, tmp_path:
     async with running_node(sqlite_url, tmp_path, dev_tokens=True) as node:
         for peer, status in ((("203.0.113.9", 5), 403), (None, 403), (("127.0.0.1", 5), 200), (("::1", 5), 200)):
             transport = httpx.ASGITransport(node.app, client=peer)  # type: ignore[arg-type]
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=30) as http:
                 assert (await http.get("/token?username=omar")).status_code == status, peer
 
 
 async def test_without_the_setting_there_is_no_token_route(gateway: RunningNode) -> None:
-    async with httpx.AsyncClient(base_url=gateway.url) as http:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=30) as http:
         missing, token = await http.get("/nothing"), await http.get("/token?username=omar")
         assert token.status_code == 404
         assert token.json() == missing.json()
@@ -948,7 +948,7 @@ async def test_the_four_users_of_the_document_can_chat_with_wscat(tmp_path: Path
     try:
         omars = await wscat_line(process, "omar")
         lines = {}
-        async with httpx.AsyncClient(base_url=process.url) as http:
+        async with httpx.AsyncClient(base_url=process.url, timeout=30) as http:
             for name in ("diego", "satoshi", "memoor"):
                 token = (await http.get("/token", params={"username": name})).json()["token"]
                 lines[name] = f"wscat -c {address(process.url, token)}"

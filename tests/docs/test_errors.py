@@ -228,7 +228,7 @@ async def _tokens(node: RunningNode, token_of_omar: str) -> list[tuple[ErrorCode
     revoked = await node.login("diego")
     claims = jwt.decode(revoked, options={"verify_signature": False})
     expired = jwt.encode(claims | {"exp": claims["iat"]}, node.node.settings.signing_key(), algorithm="HS256")
-    async with httpx.AsyncClient(base_url=node.url) as http:
+    async with httpx.AsyncClient(base_url=node.url, timeout=30) as http:
         await http.post("/api/logout", headers={"Authorization": f"Bearer {revoked}"})
     return [
         (ErrorCode.UNAUTHENTICATED, {"token": "not a token"}),
@@ -241,7 +241,7 @@ async def _tokens(node: RunningNode, token_of_omar: str) -> list[tuple[ErrorCode
 async def _over_http(node: RunningNode, tokens: dict[str, str], ids: dict[str, str]) -> dict[str, set[ErrorCode]]:
     """The codes of the actions that only REST has, and of those that are rate-limited because of a password."""
     provoked: dict[str, set[ErrorCode]] = defaultdict(set)
-    async with httpx.AsyncClient(base_url=node.url) as http:
+    async with httpx.AsyncClient(base_url=node.url, timeout=30) as http:
 
         async def ask(action: str, path: str, caller: str | None = None, method: str = "POST", **body: str) -> None:
             headers = {} if caller is None else {"Authorization": f"Bearer {tokens[caller]}"}

@@ -36,7 +36,7 @@ async def test_every_request_of_the_collection_is_valid(
     """Each request has its own user, so no request depends on an earlier one."""
     async with (
         running_node(sqlite_url, tmp_path, dev_tokens=True) as node,
-        httpx.AsyncClient(base_url=node.url) as http,
+        httpx.AsyncClient(base_url=node.url, timeout=30) as http,
     ):
         for n, item in enumerate(requests):
             request = item["request"]

@@ -49,7 +49,7 @@ async def game(tmp_path: Path) -> AsyncIterator[ServerProcess]:
 
 async def room_of(process: ServerProcess, token: str) -> str:
     headers = {"authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(base_url=process.url, headers=headers) as http:
+    async with httpx.AsyncClient(base_url=process.url, headers=headers, timeout=30) as http:
         answer = await http.post("/api/topics", json={"topic_name": "ajedrez"})
         assert answer.is_success, answer.text
         room_id: str = answer.json()["room_id"]
