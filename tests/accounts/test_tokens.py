@@ -63,6 +63,21 @@ async def test_a_token_has_exactly_the_claims_of_the_contract(lite: RunningNode)
     assert jwt.get_unverified_header(token)["alg"] == "HS256"
 
 
+def test_a_token_that_was_accepted_before_expires_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its signature is not verified again, its expiry is checked each time."""
+    tokens, now = Tokens(KEY.encode()), int(time.time())
+    token = tokens.make("omar", "sid", now * 1000, (now + 60) * 1000)
+    assert tokens.read(token) == tokens.read(token) == ("omar", "sid", (now + 60) * 1000)
+    ticket, _ = tokens.ticket("channel", "omar", "sid", now * 1000, (now + 60) * 1000)
+    assert tokens.read(ticket, "channel") == ("omar", "sid", (now + 60) * 1000)
+    with pytest.raises(ActionError, match="no valid token"):
+        tokens.read(ticket)
+    monkeypatch.setattr("server.auth.tokens.time.time", lambda: now + 60.5)
+    with pytest.raises(ActionError, match="expired") as refused:
+        tokens.read(token)
+    assert refused.value.code == "token_expired"
+
+
 async def test_login_answers_the_expiry_of_its_token(lite: RunningNode) -> None:
     await lite.register("omar")
     async with httpx.AsyncClient(base_url=lite.url, timeout=30) as http:
