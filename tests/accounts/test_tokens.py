@@ -65,7 +65,7 @@ async def test_a_token_has_exactly_the_claims_of_the_contract(lite: RunningNode)
 
 def test_a_token_that_was_accepted_before_expires_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its signature is not verified again, its expiry is checked each time."""
-    tokens, now = Tokens(KEY.encode()), int(time.time())
+    tokens, now = Tokens(SECRET_KEY.encode()), int(time.time())
     token = tokens.make("omar", "sid", now * 1000, (now + 60) * 1000)
     assert tokens.read(token) == tokens.read(token) == ("omar", "sid", (now + 60) * 1000)
     ticket, _ = tokens.ticket("channel", "omar", "sid", now * 1000, (now + 60) * 1000)
