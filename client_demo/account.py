@@ -86,26 +86,26 @@ class Account:
             raise SignedOut(f"a password is needed to sign in as {self.username}: --password or TIDINGS_PASSWORD")
         try:
             await self._sign_in_at("/api/login")
-        except Refused as why:
-            if why.code is not ErrorCode.UNAUTHENTICATED or not await register():
+        except Refused as error:
+            if error.code is not ErrorCode.UNAUTHENTICATED or not await register():
                 raise
             try:
                 await self._sign_in_at("/api/register")
-            except Refused as taken:
-                if taken.code is ErrorCode.CONFLICT:
-                    raise why from None  # the user exists, so the password was wrong
+            except Refused as refusal:
+                if refusal.code is ErrorCode.CONFLICT:
+                    raise error from None  # the user exists, so the password was wrong
                 raise
 
     async def renew(self) -> None:
         """Exchange the token for a new one. After it has expired, that takes the password. Raises `SignedOut`."""
         try:
             await self._keep(await self.request("POST", "/api/refresh"))
-        except Refused as why:
-            if why.code not in _SIGN_IN_AGAIN:
+        except Refused as error:
+            if error.code not in _SIGN_IN_AGAIN:
                 raise
-            if self._password is None or why.code is ErrorCode.TOKEN_REVOKED:
+            if self._password is None or error.code is ErrorCode.TOKEN_REVOKED:
                 await self._store.put(token=None, expires_at=None)
-                raise SignedOut(f"{why.error.message}: sign in again") from None
+                raise SignedOut(f"{error.error.message}: sign in again") from None
             await self._sign_in_at("/api/login")
 
     def forget_password(self) -> None:
@@ -115,8 +115,8 @@ class Account:
     async def _is_valid(self) -> bool:
         try:
             await self._set_username((await self.request("GET", "/api/me"))["username"])
-        except Refused as why:
-            if why.code in _SIGN_IN_AGAIN:
+        except Refused as error:
+            if error.code in _SIGN_IN_AGAIN:
                 return False
             raise
         return True
@@ -171,8 +171,8 @@ class Account:
         params, content = (body, None) if method in ("GET", "DELETE") else (None, body)
         try:
             answer = await self._http.request(method, path, params=params, json=content, headers=headers)
-        except httpx.HTTPError as why:
-            raise _unreachable(self.server, why) from None
+        except httpx.HTTPError as error:
+            raise _unreachable(self.server, error) from None
         return _read(answer)
 
 
@@ -181,16 +181,16 @@ async def username_of(server: str, token: str) -> str:
     async with httpx.AsyncClient(timeout=15, headers={"User-Agent": USER_AGENT}) as http:
         try:
             answer = await http.get(f"{server}/api/me", headers={"Authorization": f"Bearer {token}"})
-        except httpx.HTTPError as why:
-            raise _unreachable(server, why) from None
+        except httpx.HTTPError as error:
+            raise _unreachable(server, error) from None
     try:
         return str(_read(answer)["username"])
-    except Refused as why:
-        raise (SignedOut(f"the token: {why}") if why.code in _SIGN_IN_AGAIN else why) from None
+    except Refused as error:
+        raise (SignedOut(f"the token: {error}") if error.code in _SIGN_IN_AGAIN else error) from None
 
 
-def _unreachable(server: str, why: httpx.HTTPError) -> Offline:
-    return Offline(f"cannot reach {server}: {str(why) or type(why).__name__}")
+def _unreachable(server: str, error: httpx.HTTPError) -> Offline:
+    return Offline(f"cannot reach {server}: {str(error) or type(error).__name__}")
 
 
 def _read(answer: httpx.Response) -> dict[str, Any]:

@@ -44,12 +44,12 @@ V = TypeVar("V", bound=View)
 
 
 async def _ask(context: CommandContext, answer: type[V], action: str, payload: dict[str, Any]) -> V:
-    """Ask an action and read its answer, as `CommandContext.ask`."""
+    """Request an action and parse its answer. Raises as `CommandContext.ask`."""
     return answer.model_validate(await context.ask(action, payload), extra="ignore")
 
 
 async def _ask_in_room(context: CommandContext, answer: type[V], action: str, **payload: Any) -> V:
-    """Ask an action on the current room and read its answer, as `CommandContext.ask_in_room`."""
+    """Request an action on the current room and parse its answer. Raises as `CommandContext.ask_in_room`."""
     return answer.model_validate(await context.ask_in_room(action, **payload), extra="ignore")
 
 
@@ -58,14 +58,14 @@ async def _ask_in_room(context: CommandContext, answer: type[V], action: str, **
 
 @_command("edit", "N TEXT", "change one of your messages; . is your last one", group=_MESSAGES, needs_room=True)
 async def edit(context: CommandContext, rest: str) -> None:
-    which, text = number_and_text(rest, "/edit N TEXT")
-    message = await context.message(which, mine=True)
+    reference, text = number_and_text(rest, "/edit N TEXT")
+    message = await context.message(reference, own=True)
     context.show(views=[await _ask(context, Message, "edit", {"message_id": message.id, "content": text})])
 
 
 @_command("delete", "N", "delete a message; . is your last one", group=_MESSAGES, needs_room=True)
 async def delete(context: CommandContext, rest: str) -> None:
-    message = await context.message(rest, mine=True)
+    message = await context.message(rest, own=True)
     await context.ask("delete", {"message_id": message.id})
 
 
@@ -80,8 +80,8 @@ async def unreact(context: CommandContext, rest: str) -> None:
 
 
 async def _react(context: CommandContext, rest: str, *, remove: bool) -> None:
-    which, emoji = words(rest, "which message, and what? N EMOJI", 2, 2)
-    message = await context.message(which)
+    reference, emoji = words(rest, "which message, and what? N EMOJI", 2, 2)
+    message = await context.message(reference)
     payload = {"message_id": message.id, "emoji": emoji, "remove": remove}
     context.show(views=[await _ask(context, Message, "react", payload)])
 
@@ -122,15 +122,15 @@ async def invite(context: CommandContext, rest: str) -> None:
     needs_room=True,
 )
 async def link(context: CommandContext, rest: str) -> None:
-    given = words(rest, "/link [TIME|never] [USES]", 0, 2)
+    options = words(rest, "/link [TIME|never] [USES]", 0, 2)
     payload: dict[str, Any] = {}
-    if given:
-        payload["expires_in"] = None if given[0] == "never" else seconds(given[0])
-    if len(given) > 1:
-        payload["uses"] = number(given[1])
-    made = await _ask_in_room(context, InvitationLink, "create_invitation_link", **payload)
-    works = render.works(made)
-    context.show(render.note(f"/join-link {made.code}  works {works}; /unlink ends it"), views=[made])
+    if options:
+        payload["expires_in"] = None if options[0] == "never" else seconds(options[0])
+    if len(options) > 1:
+        payload["uses"] = number(options[1])
+    new_link = await _ask_in_room(context, InvitationLink, "create_invitation_link", **payload)
+    works = render.works(new_link)
+    context.show(render.note(f"/join-link {new_link.code}  works {works}; /unlink ends it"), views=[new_link])
 
 
 @_command(
@@ -205,11 +205,11 @@ async def kick(context: CommandContext, rest: str) -> None:
 
 @_command("ban", "USER [TIME]", "remove a user for a time, or forever", group=_MODERATION, needs_room=True)
 async def ban(context: CommandContext, rest: str) -> None:
-    who, *time = words(rest, "/ban USER [TIME]", 1, 2)
+    user, *time = words(rest, "/ban USER [TIME]", 1, 2)
     until = {"duration": seconds(time[0])} if time else {}
-    await context.ask_in_room("ban", username=username(who), **until)
+    await context.ask_in_room("ban", username=username(user), **until)
     context.show(
-        render.note(f"{username(who)} is banned {f'for {duration(seconds(time[0]))}' if time else 'forever'}")
+        render.note(f"{username(user)} is banned {f'for {duration(seconds(time[0]))}' if time else 'forever'}")
     )
 
 
@@ -233,20 +233,20 @@ async def bans(context: CommandContext, _: str) -> None:
     needs_room=True,
 )
 async def mute(context: CommandContext, rest: str) -> None:
-    who, *time = words(rest, "/mute USER [TIME]", 1, 2)
+    user, *time = words(rest, "/mute USER [TIME]", 1, 2)
     length = seconds(time[0]) if time else 3600
-    await context.ask_in_room("mute", username=username(who), duration=length)
+    await context.ask_in_room("mute", username=username(user), duration=length)
     context.show(
-        render.note(f"{username(who)} {f'is muted for {duration(length)}' if length else 'may speak again'}")
+        render.note(f"{username(user)} {f'is muted for {duration(length)}' if length else 'may speak again'}")
     )
 
 
 @_command("role", "USER ROLE", "make a user owner, moderator or member", group=_MODERATION, needs_room=True)
 async def role(context: CommandContext, rest: str) -> None:
-    who, name = words(rest, "/role USER ROLE: owner, moderator or member", 2, 2)
-    if name not in list(Role):
-        raise InvalidCommand(f"{name} is not a role: owner, moderator or member")
-    await context.ask_in_room("set_role", username=username(who), role=name)
+    user, role_name = words(rest, "/role USER ROLE: owner, moderator or member", 2, 2)
+    if role_name not in list(Role):
+        raise InvalidCommand(f"{role_name} is not a role: owner, moderator or member")
+    await context.ask_in_room("set_role", username=username(user), role=role_name)
 
 
 # The user's account
@@ -261,10 +261,10 @@ async def sessions(context: CommandContext, _: str) -> None:
 @_command("revoke", "N", "sign out a session, by its number in /sessions", group=_ACCOUNT)
 async def revoke(context: CommandContext, rest: str) -> None:
     session_list = (await _ask(context, Sessions, "get_sessions", {})).sessions
-    which = rest.removeprefix("#")
-    if which.isascii() and which.isdigit() and 1 <= int(which[:9]) <= len(session_list):
-        which = session_list[int(which[:9]) - 1].session_id
-    await context.ask("revoke_session", {"session_id": which})
+    session_id = rest.removeprefix("#")
+    if session_id.isascii() and session_id.isdigit() and 1 <= int(session_id[:9]) <= len(session_list):
+        session_id = session_list[int(session_id[:9]) - 1].session_id
+    await context.ask("revoke_session", {"session_id": session_id})
     context.show(render.note("that session is signed out"))
 
 
@@ -302,8 +302,8 @@ async def clear(context: CommandContext, rest: str) -> None:
 
 @_command("echo", "TEXT", "have the server send TEXT back", group=_ACCOUNT)
 async def echo(context: CommandContext, rest: str) -> None:
-    said = await _ask(context, Echo, "echo", {"content": rest})
-    context.show(render.note(f"echo: {said.content}"), views=[said])
+    echoed = await _ask(context, Echo, "echo", {"content": rest})
+    context.show(render.note(f"echo: {echoed.content}"), views=[echoed])
 
 
 @_command("echo-history", "", "list your echoes", group=_ACCOUNT)

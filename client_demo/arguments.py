@@ -24,9 +24,9 @@ def number_and_text(rest: str, usage: str) -> tuple[str, str]:
     return number, text.strip()
 
 
-def words(rest: str, usage: str, least: int, most: int) -> list[str]:
+def words(rest: str, usage: str, minimum: int, maximum: int) -> list[str]:
     split = rest.split()
-    if not least <= len(split) <= most:
+    if not minimum <= len(split) <= maximum:
         raise InvalidCommand(usage)
     return split
 
@@ -63,15 +63,17 @@ def conversation(rest: str) -> dict[str, Any]:
 
 
 async def find_message(
-    which: str, *, last: Callable[[], Awaitable[Message | None]], at: Callable[[int], Awaitable[Message | None]]
+    reference: str, *, last: Callable[[], Awaitable[Message | None]], at: Callable[[int], Awaitable[Message | None]]
 ) -> Message:
-    """Find the message that `which` names: `.` by `last`, a number by `at`."""
-    if which == ".":
+    """Find the message that `reference` names: `.` by `last`, a number by `at`."""
+    if reference == ".":
         message = await last()
-    elif which.isascii() and which.isdigit() and 0 < len(which) < 16:
-        message = await at(int(which))
+    elif reference.isascii() and reference.isdigit() and 0 < len(reference) < 16:
+        message = await at(int(reference))
     else:
-        raise InvalidCommand(f"{which} is not the number of a message; . is the last one")
+        raise InvalidCommand(f"{reference} is not the number of a message; . is the last one")
     if message is None:
-        raise InvalidCommand("there is no message yet" if which == "." else f"there is no message {which} here")
+        raise InvalidCommand(
+            "there is no message yet" if reference == "." else f"there is no message {reference} here"
+        )
     return message

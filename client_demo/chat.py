@@ -88,15 +88,15 @@ class Chat:
     # The input line
 
     async def _read_lines(self) -> None:
-        kept = ""
+        draft = ""  # stays in the input line
         while not self.leaving:
-            line = await self.screen.line(kept)
-            kept = ""
+            line = await self.screen.line(draft)
+            draft = ""
             if line is None:
                 return
             if line.strip() and self.navigation.current is None and not chat_commands.is_command(line.strip()):
                 self.screen.print(render.note("No room is open: /join TOPIC, or /open ROOM-or-USER.", "yellow"))
-                kept = line  # stays in the input line until a room is open
+                draft = line
             elif line.strip():
                 await self._run(line.strip())
 
@@ -108,10 +108,10 @@ class Chat:
             elif self.navigation.current is not None:
                 text = line.removeprefix("/") if line.startswith("//") else line
                 await self.send(self.navigation.current.ref, text)
-        except Refused as why:
-            self.screen.print(render.note(str(why), "red"))
-        except ClientError as why:
-            self.screen.print(render.note(str(why), "yellow"))
+        except Refused as error:
+            self.screen.print(render.note(str(error), "red"))
+        except ClientError as error:
+            self.screen.print(render.note(str(error), "yellow"))
 
     def _switch(self, key: int) -> None:
         """Open the room on Alt+`key`. The text in the input line stays."""
@@ -120,7 +120,7 @@ class Chat:
             self._background.start(self._run(f"/open {room_id}"))
 
     def _typed(self, line: str) -> None:
-        """Send a typing notice, at most every few seconds; and one that typing has stopped, if the line is empty."""
+        """Send a typing notice, at most every `_TYPING_EVERY` seconds; for an empty line, that typing has stopped."""
         typing = bool(line) and not line.startswith("/")
         current = self.navigation.current
         if current is None or current.room_id is None or not self.client.is_open:
@@ -147,8 +147,9 @@ class Chat:
         current = self.navigation.current
         if current is None:
             return None
-        before_it_existed = await self._store.last_unsent({"username": current.title.removeprefix("@")})
-        return await self._store.last_unsent(current.ref) or before_it_existed
+        # A message that was written before the conversation existed refers to it by the username.
+        by_username = await self._store.last_unsent({"username": current.title.removeprefix("@")})
+        return await self._store.last_unsent(current.ref) or by_username
 
     async def change(self, unsent: Unsent, content: str) -> bool:
         """Replace the content of an unsent message; False if it was sent meanwhile."""
@@ -177,12 +178,12 @@ class Chat:
             raise InvalidCommand("a conversation is between two; /new makes a group, /create a topic")
         return await self.ask(action, {**current.ref, **payload})
 
-    async def message(self, which: str, *, mine: bool = False) -> Message:
+    async def message(self, reference: str, *, own: bool = False) -> Message:
         current = self.navigation.current
         if current is None or current.room_id is None:
             raise InvalidCommand("no room is open" if current is None else "nothing is said here yet")
         room_id = current.room_id
-        sender = self.account.username if mine else None
+        sender = self.account.username if own else None
 
         async def last() -> Message | None:
             if self._messages.last(room_id, sender) is None:
@@ -194,7 +195,7 @@ class Chat:
                 await self._load(room_id, before=seq + 1, limit=1)
             return self._messages.get(room_id, seq)
 
-        return await find_message(which, last=last, at=at)
+        return await find_message(reference, last=last, at=at)
 
     async def _load(self, room_id: str, **page: int) -> None:
         data = await self.ask("history", {"room_id": room_id, **page})

@@ -53,9 +53,9 @@ def _current(chat: Chat) -> CurrentRoom:
 
 
 @_command("rooms", "[all]", "list your rooms; or all rooms that you may see", group=_ROOMS)
-async def rooms(chat: Chat, which: str) -> None:
-    only: dict[str, Any] = {} if which == "all" else {"member": True}
-    chat.screen.print(render.rooms(await all_rooms(chat.ask, **only), chat.keys.key))
+async def rooms(chat: Chat, scope: str) -> None:
+    filters: dict[str, Any] = {} if scope == "all" else {"member": True}
+    chat.screen.print(render.rooms(await all_rooms(chat.ask, **filters), chat.keys.key))
 
 
 @_command("join", "TOPIC", "open a topic, and become a member if you are not", group=_ROOMS)
@@ -66,7 +66,7 @@ async def join(chat: Chat, topic: str) -> None:
     entered = ConnectedRoom.model_validate(data, extra="ignore")
     await chat.navigation.open(entered.room)
     chat.screen.print(render.note(f"{title(entered.room)}: {', '.join(entered.usernames) or 'nobody'} online"))
-    await _recent(chat, entered.room)
+    await _show_recent(chat, entered.room)
 
 
 @_command("create", "TOPIC [--private]", "make a topic; you are its owner", group=_ROOMS)
@@ -77,28 +77,28 @@ async def create(chat: Chat, rest: str) -> None:
         data = await chat.ask("create", {"topic_name": name, "is_private": "--private" in words})
     room = Room.model_validate(data, extra="ignore")
     await chat.navigation.open(room)
-    how = "/invite others" if room.is_private else "anybody may join"
-    chat.screen.print(render.note(f"{title(room)} is yours: {how}"))
+    hint = "/invite others" if room.is_private else "anybody may join"
+    chat.screen.print(render.note(f"{title(room)} is yours: {hint}"))
 
 
 @_command("new", "USER… [: TITLE]", "start a group, or a conversation with one user", group=_ROOMS)
 async def new(chat: Chat, rest: str) -> None:
     with chat.navigation.joining(None):
         await actions.new(chat, rest)
-    await _here(chat)
+    await _show_recent_here(chat)
 
 
 @_command("join-link", "CODE", "join a room by its invitation link", group=_ROOMS)
 async def join_link(chat: Chat, rest: str) -> None:
     with chat.navigation.joining(None):
         await actions.join_link(chat, rest)
-    await _here(chat)
+    await _show_recent_here(chat)
 
 
-async def _here(chat: Chat) -> None:
+async def _show_recent_here(chat: Chat) -> None:
     room = chat.client.rooms.get(_current(chat).room_id or "")
     if room is not None and room.last_seq:
-        await _recent(chat, room)
+        await _show_recent(chat, room)
 
 
 @_command("leave", "", "give up your membership of this room", group=_ROOMS)
@@ -115,12 +115,12 @@ async def open_room(chat: Chat, name: str) -> None:
     if room is not None:
         await chat.navigation.open(room)
         chat.screen.print(render.heading(title(room)))
-        await _recent(chat, room)
+        await _show_recent(chat, room)
         return
     try:
         profile = await chat.ask("get_profile", {"username": name.removeprefix("@")})
-    except Refused as why:
-        if why.code not in (ErrorCode.NOT_FOUND, ErrorCode.INVALID):
+    except Refused as error:
+        if error.code not in (ErrorCode.NOT_FOUND, ErrorCode.INVALID):
             raise
         raise InvalidCommand(f"no room of yours and no user is called {name}; /join enters a topic") from None
     username = Profile.model_validate(profile, extra="ignore").username
@@ -128,7 +128,8 @@ async def open_room(chat: Chat, name: str) -> None:
     chat.screen.print(render.note(f"nothing said to {username} yet"))
 
 
-async def _recent(chat: Chat, room: Room, limit: int = 20) -> None:
+async def _show_recent(chat: Chat, room: Room, limit: int = 20) -> None:
+    """Print the newest messages of the open room, and mark it as read."""
     data = await chat.ask("history", {"room_id": room.room_id, "limit": limit})
     page = History.model_validate(data, extra="ignore").messages
     chat.display.show_page(page)
@@ -146,24 +147,24 @@ async def msg(chat: Chat, rest: str) -> None:
 
 @_command("reply", "N TEXT", "reply to message N; . is the last one", group=_MESSAGES)
 async def reply(chat: Chat, rest: str) -> None:
-    which, text = number_and_text(rest, "/reply N TEXT")
-    message = await chat.message(which)
+    reference, text = number_and_text(rest, "/reply N TEXT")
+    message = await chat.message(reference)
     await chat.send(_current(chat).ref, text, message.id)
 
 
 @_command("edit", "N TEXT", "change one of your messages; . is your last one", group=_MESSAGES)
 async def edit(chat: Chat, rest: str) -> None:
-    which, text = number_and_text(rest, "/edit N TEXT")
-    unsent = await chat.last_unsent() if which == "." else None
+    reference, text = number_and_text(rest, "/edit N TEXT")
+    unsent = await chat.last_unsent() if reference == "." else None
     if unsent is None or not await chat.change(unsent, text):
         await actions.edit(chat, rest)
 
 
 @_command("delete", "N", "delete a message; . is your last one", group=_MESSAGES)
-async def delete(chat: Chat, which: str) -> None:
-    unsent = await chat.last_unsent() if which == "." else None
+async def delete(chat: Chat, reference: str) -> None:
+    unsent = await chat.last_unsent() if reference == "." else None
     if unsent is None:
-        await actions.delete(chat, which)
+        await actions.delete(chat, reference)
     elif not await chat.withdraw(unsent):
         raise InvalidCommand("it is being sent: delete it when it is here")
 
@@ -179,33 +180,33 @@ async def history(chat: Chat, count: str) -> None:
 
 @_command("whoami", "", "show your username, server and device", group=_CLIENT)
 async def whoami(chat: Chat, _: str) -> None:
-    left = await chat.account.expires_in() / 3600
+    hours = await chat.account.expires_in() / 3600
     chat.screen.print(
         render.note(
-            f"{chat.account.username} on {chat.account.server}, device {chat.device}, signed in for {left:.1f} h"
+            f"{chat.account.username} on {chat.account.server}, device {chat.device}, signed in for {hours:.1f} h"
         )
     )
 
 
 @_command("help", "[COMMAND|all]", "list the commands; or explain one of them, or all", group=_CLIENT)
-async def help_(chat: Chat, which: str) -> None:
+async def help_(chat: Chat, topic: str) -> None:
     commands: dict[str, Command[Any]] = {**_TABLE.commands, **ACTIONS.commands}
-    one = which.removeprefix("/").casefold()
-    if one not in ("", "all", *NAMES):
-        raise InvalidCommand(f"there is no /{one}; /help lists the commands")
+    topic = topic.removeprefix("/").casefold()
+    if topic not in ("", "all", *NAMES):
+        raise InvalidCommand(f"there is no /{topic}; /help lists the commands")
     grid = Grid.grid(padding=(0, 2))
     for group in _GROUPS:
-        entries = [entry for entry in commands.values() if entry.group == group and one in ("", "all", entry.name)]
-        if not one:
+        entries = [entry for entry in commands.values() if entry.group == group and topic in ("", "all", entry.name)]
+        if not topic:
             names = " ".join(f"/{entry.name}" for entry in entries)
             grid.add_row(Text(f"  {group}", style="dim"), Text(names, style="bold"))
             continue
-        if one == "all":
+        if topic == "all":
             grid.add_row(Text(group, style="dim"))
         for entry in entries:
             grid.add_row(Text(f"  /{entry.name} {entry.arguments}", style="bold"), Text(entry.summary, style="dim"))
     chat.screen.print(grid)
-    if one in ("", "all"):
+    if topic in ("", "all"):
         chat.screen.print(
             render.note("/help COMMAND explains a command, /help all explains all of them."),
             render.note("N is the number at the left of a message. TIME is 90s, 10m, 2h, 7d or 2w."),

@@ -27,10 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         return asyncio.run(_run(args))
-    except Refused as why:
-        print(render.visible(f"{why.code}: {why.error.message}"), file=sys.stderr)
-    except ClientError as why:
-        print(render.visible(str(why)), file=sys.stderr)
+    except Refused as error:
+        print(render.visible(f"{error.code}: {error.error.message}"), file=sys.stderr)
+    except ClientError as error:
+        print(render.visible(str(error)), file=sys.stderr)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of the output has ended: `tail noticias | head -1`
@@ -101,12 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument("topic", metavar="TOPIC")
 
     for action in ACTIONS.commands.values():
-        one = commands.add_parser(action.name, help=action.summary)
-        one.usage = f"%(prog)s [--json] {'ROOM ' if action.needs_room else ''}{action.arguments}".strip()
+        command = commands.add_parser(action.name, help=action.summary)
+        command.usage = f"%(prog)s [--json] {'ROOM ' if action.needs_room else ''}{action.arguments}".strip()
         if action.needs_room:
-            one.add_argument("room", metavar="ROOM")
-        one.add_argument("words", nargs="*", metavar=action.arguments or "-")
-        one.add_argument("--json", action="store_true", help="one JSON object per line")
+            command.add_argument("room", metavar="ROOM")
+        command.add_argument("words", nargs="*", metavar=action.arguments or "-")
+        command.add_argument("--json", action="store_true", help="one JSON object per line")
     return parser
 
 

@@ -24,7 +24,7 @@ from server.contract.events import Closing, MemberChanged, Ready, RoomAdded, Roo
 from server.contract.models import History, Message
 
 _BACKOFF: Final = 0.25
-_BACKOFF_MOST: Final = 15.0
+_MAX_BACKOFF: Final = 15.0
 _MARKERS_AFTER: Final = 0.4
 _RENEW_BEFORE: Final = 300.0
 
@@ -40,7 +40,7 @@ class Client:
         show: Callable[[Event], Awaitable[None]],
         offline: Callable[[str], None],
         failed: Callable[[Unsent, Error], None],
-        wants: Callable[[str], bool] = lambda room_id: True,
+        is_wanted: Callable[[str], bool] = lambda room_id: True,
     ) -> None:
         """
         Args:
@@ -48,14 +48,14 @@ class Client:
                 raises, `run` raises the same, and the entry counts as not shown.
             offline: gets a sentence that says why there is no connection.
             failed: gets a message that the server will never accept, and its error.
-            wants: the entries of a room for which it returns False stay pending, for a later run of the same device.
+            is_wanted: where it returns False, the entries of that room stay pending for a later run of the device.
         """
         self.account = account
         self.rooms = Rooms()
         self._store = store
         self._device = device
         self._show = show
-        self._wants = wants
+        self._is_wanted = is_wanted
         self._offline = offline
         self._arrivals: asyncio.Queue[Event] = asyncio.Queue()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
@@ -95,8 +95,10 @@ class Client:
     # Connecting
 
     async def _auth(self) -> dict[str, Any]:
-        """The payload of a connect."""
-        cursors = [(room_id, seq) for room_id, seq in (await self._store.cursors()).items() if self._wants(room_id)]
+        """The payload of a connect: the token, the device, and a cursor for each room."""
+        cursors = [
+            (room_id, seq) for room_id, seq in (await self._store.cursors()).items() if self._is_wanted(room_id)
+        ]
         return {"token": await self.account.token(), "device": self._device, "cursors": dict(cursors[:MAX_CURSORS])}
 
     async def _stay_connected(self) -> None:
@@ -106,19 +108,19 @@ class Client:
                 closing = await self._connection.run()
                 self._offline("the connection was lost" if closing is None else f"closed: {closing.reason}")
                 await self._handle_closing(closing)
-            except Offline as why:
-                self._offline(str(why))
-            except Refused as why:
-                self._offline(str(why))
-                if why.code is ErrorCode.TOKEN_REVOKED:
-                    raise SignedOut(f"{why}: sign in again") from None
-                if why.code in (ErrorCode.UNAUTHENTICATED, ErrorCode.TOKEN_EXPIRED):
+            except Offline as error:
+                self._offline(str(error))
+            except Refused as error:
+                self._offline(str(error))
+                if error.code is ErrorCode.TOKEN_REVOKED:
+                    raise SignedOut(f"{error}: sign in again") from None
+                if error.code in (ErrorCode.UNAUTHENTICATED, ErrorCode.TOKEN_EXPIRED):
                     await self._renew()
-                elif not why.error.retryable and why.code is not ErrorCode.INTERNAL:
+                elif not error.error.retryable and error.code is not ErrorCode.INTERNAL:
                     raise
-                wait = why.retry_after
+                wait = error.retry_after
             if wait is None:
-                wait = min(_BACKOFF_MOST, _BACKOFF * 2**self._attempts) * random.uniform(0.5, 1)
+                wait = min(_MAX_BACKOFF, _BACKOFF * 2**self._attempts) * random.uniform(0.5, 1)
             self._attempts = min(self._attempts + 1, 10)
             await asyncio.sleep(wait)
 
@@ -140,8 +142,8 @@ class Client:
     async def _renew_in_time(self) -> None:
         """Renew the token, and authenticate the connection with it, before the old one expires."""
         while True:
-            left = await self.account.expires_in()
-            await asyncio.sleep(max(1.0, left - min(_RENEW_BEFORE, left / 4)) if left > 0 else 1.0)
+            remaining = await self.account.expires_in()
+            await asyncio.sleep(max(1.0, remaining - min(_RENEW_BEFORE, remaining / 4)) if remaining > 0 else 1.0)
             if not self.is_open or await self.account.expires_in() > _RENEW_BEFORE:
                 continue
             with contextlib.suppress(Offline, Refused):
@@ -157,18 +159,18 @@ class Client:
         while they may still wait in the queue when this process dies.
         """
         while True:
-            arrived = [await self._arrivals.get()]
+            batch = [await self._arrivals.get()]
             while not self._arrivals.empty():
-                arrived.append(self._arrivals.get_nowait())
+                batch.append(self._arrivals.get_nowait())
             first: dict[str, int] = {}
-            for event in arrived:
+            for event in batch:
                 room_id, seq = position(event)
                 if room_id and seq and room_id not in self._begun:
                     first.setdefault(room_id, seq)
             if first:
                 await self._store.begin(first)
                 self._begun |= first.keys()
-            for event in arrived:
+            for event in batch:
                 self._events.put_nowait(event)
                 self._arrivals.task_done()
 
@@ -184,7 +186,7 @@ class Client:
                 case Ready() as ready:
                     self._attempts = 0
                     await self._store.put(expires_at=ready.token_expires_at)
-                    for room_id in filter(self._wants, ready.reset):
+                    for room_id in filter(self._is_wanted, ready.reset):
                         with contextlib.suppress(Offline, Refused):  # the next connect resets it again
                             await self._read_again(room_id)
                     await self._show(event)
@@ -205,7 +207,7 @@ class Client:
             self.rooms.apply(event.data, self.account.username)
             await self._show(event)
             return
-        if not self._wants(room_id):
+        if not self._is_wanted(room_id):
             return
         async with self._store.take(room_id, seq) as new:
             if new:

@@ -74,7 +74,7 @@ class Connection:
         self._receive = receive
         self._recorded = recorded
         self._socket: socketio.AsyncClient | None = None
-        self._asked: set[asyncio.Future[Any]] = set()
+        self._pending: set[asyncio.Future[Any]] = set()
 
     @property
     def is_open(self) -> bool:
@@ -117,13 +117,13 @@ class Connection:
             try:
                 await sio.connect(self._server, auth=self._auth, wait_timeout=_CONNECT_WITHIN)
                 await asyncio.wait([sio.eio.read_loop_task])
-            except _CANNOT_CONNECT as why:
+            except _CANNOT_CONNECT as error:
                 if refusal:
                     raise Refused(refusal[0]) from None
-                raise Offline(f"cannot connect to {self._server}: {why}") from None
+                raise Offline(f"cannot connect to {self._server}: {error}") from None
             finally:
                 self._socket = None
-                for future in self._asked:
+                for future in self._pending:
                     if not future.done():
                         future.set_exception(Offline("the connection was lost before the answer"))
                 with contextlib.suppress(Exception):  # it may be in any state
@@ -135,7 +135,7 @@ class Connection:
         """Request an action and return the `data` of its answer.
 
         Raises `Refused` for an error answer, `NotConnected` if the request was not sent, and `Offline` if no answer
-        came: the action may have taken effect.
+        arrived: the action may have taken effect.
         """
         sio = self._socket
         if sio is None:
@@ -146,7 +146,7 @@ class Connection:
             if not future.done():
                 future.set_result(args[0] if args else None)
 
-        self._asked.add(future)
+        self._pending.add(future)
         try:
             await sio.emit(action, payload, callback=answered)
             async with asyncio.timeout(timeout):
@@ -156,7 +156,7 @@ class Connection:
         except TimeoutError:
             raise Offline(f"no answer to {action} in {timeout:g} s") from None
         finally:
-            self._asked.discard(future)
+            self._pending.discard(future)
             if future.done() and not future.cancelled():
                 future.exception()  # marks it as retrieved
         if not isinstance(answer, dict):
@@ -188,6 +188,6 @@ def _read_event(name: str, args: tuple[Any, ...]) -> Event | None:
         return None
     try:
         return Event(name, model.model_validate(args[0], extra="ignore"))
-    except ValidationError as why:
-        _log.warning("cannot read %s: %s", name, why)
+    except ValidationError as error:
+        _log.warning("cannot read %s: %s", name, error)
         return None

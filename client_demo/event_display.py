@@ -147,11 +147,11 @@ class EventDisplay:
             self._roster.remove_receipt(change.room_id, change.username)
         if not is_me or change.role is not None:
             self._roster.names.add(change.username)
-            self._screen.print(render.member(change, self._client.rooms.title(change.room_id), mine=is_me))
+            self._screen.print(render.member(change, self._client.rooms.title(change.room_id), is_me=is_me))
 
     def _show_title(self, change: RoomChanged) -> None:
-        which = "this group" if self._navigation.is_open(change.room_id) else "a group of yours"
-        self._screen.print(render.note(f"{change.username} named {which} {change.title}"))
+        group = "this group" if self._navigation.is_open(change.room_id) else "a group of yours"
+        self._screen.print(render.note(f"{change.username} named {group} {change.title}"))
         self._navigation.rename(change.room_id)
 
     def _show_entry(self, entry: RoomEntry) -> None:

@@ -21,9 +21,9 @@ class MessageCache:
         An answer may be older than an event that arrived before it, so a deletion or a later edit is kept.
         """
         room = self._rooms.setdefault(message.room_id, {})
-        held = room.get(message.seq)
-        if held is not None and (held.deleted or (held.edited_at or "") > (message.edited_at or "")):
-            return held
+        stored = room.get(message.seq)
+        if stored is not None and (stored.deleted or (stored.edited_at or "") > (message.edited_at or "")):
+            return stored
         room[message.seq] = message
         if len(room) > _CAPACITY:
             del room[min(room)]

@@ -20,7 +20,7 @@ from server.contract.errors import Error, ErrorCode
 
 Ask = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 _RETRY_AFTER: Final = 0.5
-_RETRY_AFTER_MOST: Final = 30.0
+_MAX_RETRY_AFTER: Final = 30.0
 _SIGN_IN_FIRST: Final = {ErrorCode.UNAUTHENTICATED, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_REVOKED}
 """These refuse the client, not the message, which waits until the client is signed in again."""
 
@@ -54,43 +54,43 @@ class Outbox:
         self._woken.set()
 
     async def run(self) -> None:
-        waited = 0.0
+        wait = 0.0
         while True:
             self._woken.clear()
             attempt = await self._store.try_next() if self._is_open() else None
             if attempt is None:
                 await self._woken.wait()
                 continue
-            unsent, first = attempt
+            unsent, is_first = attempt
             try:
-                await self._send(unsent)
-            except NotConnected:
-                if first:
-                    await self._store.not_tried(unsent)
-                waited = _longer(waited)
-                await self._pause(waited)
+                await self._send(unsent, is_first=is_first)
             except Offline:
-                waited = _longer(waited)
-                await self._pause(waited)
-            except Refused as why:
-                if why.error.retryable:
-                    waited = _longer(waited)
-                    await asyncio.sleep(why.retry_after if why.retry_after is not None else waited)
-                elif why.code in _SIGN_IN_FIRST:
-                    waited = _longer(waited)
-                    await self._pause(waited)
+                wait = _longer(wait)
+                await self._pause(wait)
+            except Refused as error:
+                if error.error.retryable:
+                    wait = _longer(wait)
+                    await asyncio.sleep(error.retry_after if error.retry_after is not None else wait)
+                elif error.code in _SIGN_IN_FIRST:
+                    wait = _longer(wait)
+                    await self._pause(wait)
                 else:
-                    self._failed(await self._store.discard(unsent), why.error)
+                    self._failed(await self._store.discard(unsent), error.error)
             else:
-                waited = 0.0
+                wait = 0.0
 
-    async def _send(self, unsent: Unsent) -> None:
-        sent = await self._ask("message", unsent.payload)
+    async def _send(self, unsent: Unsent, *, is_first: bool) -> None:
+        try:
+            sent = await self._ask("message", unsent.payload)
+        except NotConnected:
+            if is_first:
+                await self._store.not_tried(unsent)
+            raise
         while (changed := await self._store.acknowledge(unsent, sent.get("content"))) is not None:
             sent = await self._ask("edit", {"message_id": sent["id"], "content": changed.content})
 
     async def _pause(self, seconds: float) -> None:
-        """Wait so long, or until `wake`."""
+        """Wait for `seconds`, or until `wake`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
@@ -98,5 +98,5 @@ class Outbox:
             pass
 
 
-def _longer(waited: float) -> float:
-    return min(_RETRY_AFTER_MOST, max(_RETRY_AFTER, waited * 2))
+def _longer(wait: float) -> float:
+    return min(_MAX_RETRY_AFTER, max(_RETRY_AFTER, wait * 2))

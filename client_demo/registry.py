@@ -24,12 +24,12 @@ class CommandContext(Protocol):
     device: str
 
     async def ask(self, action: str, payload: dict[str, Any]) -> dict[str, Any]:
-        """Return the `data` of the answer. Raises `Refused` or `Offline`."""
+        """Request an action; return the `data` of its answer. Raises `Refused` or `Offline`."""
 
     async def ask_in_room(self, action: str, **payload: Any) -> dict[str, Any]:
         """`ask`, with the current room in the payload. Raises `InvalidCommand` if there is none."""
 
-    async def message(self, which: str, *, mine: bool = False) -> Message:
+    async def message(self, reference: str, *, own: bool = False) -> Message:
         """Find a message of the current room by its number, the seq; `.` is the last one, or the user's own last one.
 
         Raises `InvalidCommand` if there is no such message.

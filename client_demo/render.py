@@ -48,7 +48,7 @@ _COLOURS: Final = (
     "bright_blue",
 )
 _HIDDEN: Final = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-_KEPT: Final = {"\u200c", "\u200d"}  # the zero-width joiners, which some scripts and emoji need
+_ALLOWED: Final = {"\u200c", "\u200d"}  # the zero-width joiners, which some scripts and emoji need
 _NOT_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _CHANGES: Final = {
     MemberChange.JOINED: "joined",
@@ -61,7 +61,8 @@ _CHANGES: Final = {
 def visible(text: str, keep: str = "") -> str:
     """Replace control, direction and other invisible characters by `�`, except those in `keep`."""
     return "".join(
-        char if char in keep or char in _KEPT or unicodedata.category(char) not in _HIDDEN else "�" for char in text
+        char if char in keep or char in _ALLOWED or unicodedata.category(char) not in _HIDDEN else "�"
+        for char in text
     )
 
 
@@ -122,20 +123,22 @@ def message(message: Message, me: str, room: str = "", replied: Message | None =
 _MARKS: Final = {"message_edited": "✎", "message_deleted": "✗", "reaction": "+"}
 
 
-def changed(what: str, before: Message | None, after: Message, me: str, room: str = "") -> RenderableType:
-    """A message after a change; the message itself is further up on the screen."""
+def changed(event: str, before: Message | None, after: Message, me: str, room: str = "") -> RenderableType:
+    """A message after a change; the message itself is further up on the screen. `event` is the change's event."""
     head = Text(f"{'' if room else after.seq:>3} ", style="dim").append(
-        f"{_MARKS.get('message_deleted' if after.deleted else what, '·'):>5}", style="yellow"
+        f"{_MARKS.get('message_deleted' if after.deleted else event, '·'):>5}", style="yellow"
     )
     if room:
         head.append(f" {visible(room)} {after.seq}", style="cyan")
     head.append(" ").append_text(name(after.sender, me))
     if after.deleted:
         return _row(head, _text(after, me))
-    if what == "reaction":
-        text = _text(after, me, most=40)
-        for emoji, who, on in _reaction_changes(before, after):
-            text.append("  ").append_text(name(who, me)).append(f" {'' if on else 'took back '}{visible(emoji)}")
+    if event == "reaction":
+        text = _text(after, me, limit=40)
+        for emoji, username, added in _reaction_changes(before, after):
+            text.append("  ").append_text(name(username, me)).append(
+                f" {'' if added else 'took back '}{visible(emoji)}"
+            )
         if before is None or sum(map(len, after.reactions.values())) > 1:
             text.append("\n").append_text(reactions(after))
         return _row(head, text)
@@ -150,25 +153,25 @@ def _row(head: Text, text: Text) -> RenderableType:
     return row
 
 
-def _text(message: Message, me: str, most: int | None = None) -> Text:
-    """The text of a message, cut to `most` characters of one line if given, with mentions highlighted."""
+def _text(message: Message, me: str, limit: int | None = None) -> Text:
+    """The text of a message, cut to `limit` characters of one line if given, with mentions highlighted."""
     if message.deleted:
         return Text("(deleted)", style="dim italic")
-    if most is None:
+    if limit is None:
         text = Text(visible(message.content, keep="\n\t"))
     else:
-        text = Text(_short(message.content, most), style="dim")
-    for who in message.mentions:
-        style = "bold black on yellow" if who == me else "bold"
-        text.highlight_regex(re.compile(rf"@{re.escape(visible(who))}(?!\w)", re.IGNORECASE), style)
+        text = Text(_short(message.content, limit), style="dim")
+    for username in message.mentions:
+        style = "bold black on yellow" if username == me else "bold"
+        text.highlight_regex(re.compile(rf"@{re.escape(visible(username))}(?!\w)", re.IGNORECASE), style)
     if message.edited_at:
         text.append(" (edited)", style="dim")
     return text
 
 
-def _short(content: str, most: int) -> str:
+def _short(content: str, limit: int) -> str:
     line = visible(" ".join(content.split()))
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def _quote(answered: Message | None, me: str) -> Text:
@@ -182,8 +185,8 @@ def _quote(answered: Message | None, me: str) -> Text:
 def reactions(message: Message) -> Text:
     """Each emoji with its users, or with their number if they are more than three."""
     shown = (
-        f"{visible(emoji)} {', '.join(map(visible, who)) if len(who) <= 3 else len(who)}"
-        for emoji, who in message.reactions.items()
+        f"{visible(emoji)} {', '.join(map(visible, usernames)) if len(usernames) <= 3 else len(usernames)}"
+        for emoji, usernames in message.reactions.items()
     )
     return Text("  ".join(shown), style="dim")
 
@@ -194,8 +197,8 @@ def _reaction_changes(before: Message | None, after: Message) -> Iterable[tuple[
         return
     for emoji in {**before.reactions, **after.reactions}:
         was, now = before.reactions.get(emoji, []), after.reactions.get(emoji, [])
-        yield from ((emoji, who, True) for who in now if who not in was)
-        yield from ((emoji, who, False) for who in was if who not in now)
+        yield from ((emoji, username, True) for username in now if username not in was)
+        yield from ((emoji, username, False) for username in was if username not in now)
 
 
 def search_result(message: Message, snippet: Sequence[Snippet], me: str, room: str) -> RenderableType:
@@ -211,8 +214,8 @@ def plain(message: Message, room: str, change: str = "") -> str:
     """A message as one line for a pipe. `change` is the event, if it changed an earlier message."""
     text = "(deleted)" if message.deleted else visible(message.content, keep="\n\t")
     if change:
-        put = " ".join(f"{visible(emoji)} {len(who)}" for emoji, who in message.reactions.items())
-        text = f"{message.seq} {change}: {put if change == 'reaction' else text}"
+        counts = " ".join(f"{visible(emoji)} {len(usernames)}" for emoji, usernames in message.reactions.items())
+        text = f"{message.seq} {change}: {counts if change == 'reaction' else text}"
     return f"{message.created_at} {visible(room)} {visible(message.sender)}: {text}"
 
 
@@ -225,18 +228,18 @@ def heading(text: str) -> Rule:
     return Rule(Text(visible(text), style="dim"), style="dim", align="left")
 
 
-def member(change: MemberChanged, room: str, *, mine: bool = False) -> Text:
+def member(change: MemberChanged, room: str, *, is_me: bool = False) -> Text:
     if change.change is MemberChange.ROLE:
-        return note(f"{'you are' if mine else f'{change.username} is'} {change.role or 'gone'} in {room} now")
-    if mine:
+        return note(f"{'you are' if is_me else f'{change.username} is'} {change.role or 'gone'} in {room} now")
+    if is_me:
         return note(f"you {_CHANGES[change.change]} {room}")
     return note(f"{change.username} {_CHANGES[change.change]} {room}")
 
 
 def entry(event: RoomEntry, room: str) -> Text:
     """An entry that has no line of its own, in the contract's words for its kind."""
-    says = (type(event).__doc__ or "").partition("\n")[0]
-    return note(": ".join(filter(None, (room, getattr(event, "username", ""), says))))
+    kind = (type(event).__doc__ or "").partition("\n")[0]
+    return note(": ".join(filter(None, (room, getattr(event, "username", ""), kind))))
 
 
 def rooms(room_list: Iterable[Room], key: Callable[[str], int | None] = lambda room_id: None) -> RenderableType:
@@ -267,10 +270,13 @@ def rooms(room_list: Iterable[Room], key: Callable[[str], int | None] = lambda r
 
 def members(member_list: Iterable[Member], me: str) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    for who in member_list:
-        role = "" if who.role.value == "member" else who.role.value
+    for member in member_list:
+        role = "" if member.role.value == "member" else member.role.value
         table.add_row(
-            dot(who.online), name(who.username, me), Text(role, style="yellow"), Text(_seen(who), style="dim")
+            dot(member.online),
+            name(member.username, me),
+            Text(role, style="yellow"),
+            Text(_presence(member), style="dim"),
         )
     return table
 
@@ -279,9 +285,9 @@ def receipts(receipt_list: Sequence[Receipt]) -> RenderableType:
     if not receipt_list:
         return note("nobody else is a member, or too many are")
     table = Table.grid(padding=(0, 2))
-    for one in receipt_list:
-        marks = f"received up to {one.delivered_seq}, read up to {one.read_seq}"
-        table.add_row("", name(one.username), Text(marks, style="dim"))
+    for receipt in receipt_list:
+        marks = f"received up to {receipt.delivered_seq}, read up to {receipt.read_seq}"
+        table.add_row("", name(receipt.username), Text(marks, style="dim"))
     return table
 
 
@@ -289,15 +295,15 @@ def dot(online: bool) -> Text:
     return Text("●" if online else "○", style="green" if online else "dim")
 
 
-def _seen(who: Member | Profile) -> str:
-    if who.online:
+def _presence(user: Member | Profile) -> str:
+    if user.online:
         return "online"
-    return f"last seen {moment(who.last_seen)}" if who.last_seen else "not seen yet"
+    return f"last seen {moment(user.last_seen)}" if user.last_seen else "not seen yet"
 
 
-def profile(who: Profile, me: str) -> RenderableType:
-    row = dot(who.online).append(" ").append_text(name(who.username, me))
-    return row.append(f"  {_seen(who)}, registered {moment(who.created_at)}", style="not bold dim white")
+def profile(profile: Profile, me: str) -> RenderableType:
+    row = dot(profile.online).append(" ").append_text(name(profile.username, me))
+    return row.append(f"  {_presence(profile)}, registered {moment(profile.created_at)}", style="not bold dim white")
 
 
 def bans(ban_list: Sequence[Ban], *, more: bool) -> RenderableType:

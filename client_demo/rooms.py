@@ -18,7 +18,7 @@ class Rooms:
         return iter(self._by_id.values())
 
     async def load(self, ask: Ask) -> None:
-        """Load all of them, page by page."""
+        """Load all rooms of the user, page by page."""
         self._by_id = {room.room_id: room for room in await all_rooms(ask, member=True)}
 
     def add(self, room: Room) -> None:
@@ -37,7 +37,7 @@ class Rooms:
         return self._by_id.get(room_id)
 
     def find(self, name: str) -> Room | None:
-        """Find a room by room_id, topic name, or the other's username, in any case."""
+        """Find a room by room_id, topic name, or the other user's name, in any case."""
         folded = name.strip().casefold()
         for room in self._by_id.values():
             if room.room_id == name or folded in {n.casefold() for n in (room.topic_name, room.title) if n}:
@@ -67,32 +67,32 @@ def applied(room: Room, event: View, me: str) -> Room:
     seq = getattr(event, "seq", None)
     if seq is not None and seq <= room.last_seq:
         return room
-    now: dict[str, Any] = {} if seq is None else {"last_seq": seq}
+    update: dict[str, Any] = {} if seq is None else {"last_seq": seq}
     match event:
         case Message(sender=sender):
-            now["last_message"] = event
-            now |= {"unread": 0, "read_seq": seq} if sender == me else {"unread": room.unread + 1}
+            update["last_message"] = event
+            update |= {"unread": 0, "read_seq": seq} if sender == me else {"unread": room.unread + 1}
         case MessageChanged(message=message):
             if room.last_message is not None and room.last_message.id == message.id:
-                now["last_message"] = message
-        case RoomChanged(title=changed):
-            now["title"] = changed
+                update["last_message"] = message
+        case RoomChanged(title=new_title):
+            update["title"] = new_title
         case MemberChanged(change=MemberChange.ROLE, username=username, role=role):
-            now |= {"role": role} if username == me else {}
+            update |= {"role": role} if username == me else {}
         case MemberChanged(change=change, username=username):
-            now["members"] = room.members + (1 if change is MemberChange.JOINED else -1)
+            update["members"] = room.members + (1 if change is MemberChange.JOINED else -1)
         case Receipt(username=username, read_seq=read_seq) if username == me:
-            now["read_seq"] = max(room.read_seq, read_seq)
-            now |= {"unread": 0} if read_seq >= room.last_seq else {}
-    return room.model_copy(update=now)
+            update["read_seq"] = max(room.read_seq, read_seq)
+            update |= {"unread": 0} if read_seq >= room.last_seq else {}
+    return room.model_copy(update=update)
 
 
-async def all_rooms(ask: Ask, **only: Any) -> list[Room]:
-    """All pages of `get_rooms`."""
+async def all_rooms(ask: Ask, **filters: Any) -> list[Room]:
+    """All pages of `get_rooms`, with `filters` in the payload."""
     rooms: list[Room] = []
     after: str | None = None
     while True:
-        data = await ask("get_rooms", {**only, "limit": 500, **({"after": after} if after else {})})
+        data = await ask("get_rooms", {**filters, "limit": 500, **({"after": after} if after else {})})
         page = Page.model_validate(data, extra="ignore")
         rooms += page.rooms
         after = page.next
@@ -100,12 +100,12 @@ async def all_rooms(ask: Ask, **only: Any) -> list[Room]:
             return rooms
 
 
-def merged(held: Receipt | None, received: Receipt) -> Receipt:
+def merged(known: Receipt | None, received: Receipt) -> Receipt:
     """The further of both: the answer of `get_receipts` may be older than an event that arrived before it."""
-    if held is None:
+    if known is None:
         return received
     furthest = {
-        "delivered_seq": max(held.delivered_seq, received.delivered_seq),
-        "read_seq": max(held.read_seq, received.read_seq),
+        "delivered_seq": max(known.delivered_seq, received.delivered_seq),
+        "read_seq": max(known.read_seq, received.read_seq),
     }
     return received.model_copy(update=furthest)

@@ -85,9 +85,9 @@ class Roster:
         """Who has received, and who has read, the user's last message in a room."""
         seq = self._last_sent.get(room_id)
         receipts = self._receipts.get(room_id, {}).values()
-        others = [r for r in receipts if r.username != self._me]
+        by_others = [r for r in receipts if r.username != self._me]
         if seq is None:
             return ""
-        read = [r.username for r in others if r.read_seq >= seq]
-        arrived = [r.username for r in others if r.delivered_seq >= seq]
+        read = [r.username for r in by_others if r.read_seq >= seq]
+        arrived = [r.username for r in by_others if r.delivered_seq >= seq]
         return f"✓✓ read by {', '.join(read)}" if read else f"✓ reached {', '.join(arrived)}" if arrived else ""

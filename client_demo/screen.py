@@ -65,20 +65,20 @@ class Screen:
         self._open.enter_context(patch_stdout(raw=True))
         return self
 
-    def __exit__(self, *why: Any) -> None:
+    def __exit__(self, *exc_info: Any) -> None:
         self._open.close()
 
-    async def line(self, begun: str = "") -> str | None:
-        """Read a line, which starts with `begun`; None if the user quits (Ctrl-D, or Ctrl-C on an empty line)."""
+    async def line(self, draft: str = "") -> str | None:
+        """Read a line, which starts as `draft`; None if the user quits (Ctrl-D, or Ctrl-C on an empty line)."""
         while True:
             try:
-                return await self._session.prompt_async(default=begun)
+                return await self._session.prompt_async(default=draft)
             except EOFError:
                 return None
             except KeyboardInterrupt:
                 if not self._session.default_buffer.text:
                     return None
-                begun = ""
+                draft = ""
 
     async def secret(self, prompt: str) -> str:
         """Read a line that is neither shown nor put in the history; empty if the user cancels."""

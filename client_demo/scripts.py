@@ -33,17 +33,17 @@ async def send(
     payload = {"content": content, "client_id": client_id or str(uuid.uuid4())}
     if reply_to is not None:
         payload["reply_to"] = reply_to
-    until = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout
     while True:
         try:
             return Message.model_validate(await _ask_in_room(account, room, "message", payload), extra="ignore")
-        except (Offline, Refused) as why:
+        except (Offline, Refused) as error:
             wait = _RETRY_AFTER
-            if isinstance(why, Refused):
-                if not why.error.retryable:
+            if isinstance(error, Refused):
+                if not error.error.retryable:
                     raise
-                wait = why.retry_after or wait
-            if time.monotonic() + wait > until:
+                wait = error.retry_after or wait
+            if time.monotonic() + wait > deadline:
                 raise
             await asyncio.sleep(wait)
 
@@ -54,6 +54,7 @@ async def history(account: Account, room: str, **page: int) -> list[Message]:
 
 
 async def rooms(account: Account, *, everything: bool) -> list[Room]:
+    """The user's rooms; or, with `everything`, all rooms that the user may see."""
     return await all_rooms(account.ask, **({} if everything else {"member": True}))
 
 
@@ -71,13 +72,13 @@ async def _ask_in_room(account: Account, room: str, action: str, payload: dict[s
     """Request an action on a room given as a topic or a username, which share a namespace, or as a room_id."""
     try:
         return await account.ask(action, {"topic_name": room, **payload})
-    except Refused as why:
-        if why.code is not ErrorCode.NOT_FOUND:
+    except Refused as error:
+        if error.code is not ErrorCode.NOT_FOUND:
             raise
         try:
             return await account.ask(action, {"room_id": room, **payload})
-        except Refused as by_id:
-            raise (why if by_id.code in UNKNOWN else by_id) from None
+        except Refused as error_by_id:
+            raise (error if error_by_id.code in UNKNOWN else error_by_id) from None
 
 
 class ScriptContext:
@@ -99,17 +100,18 @@ class ScriptContext:
     async def ask_in_room(self, action: str, **payload: Any) -> dict[str, Any]:
         return await _ask_in_room(self.account, self._room, action, payload)
 
-    async def message(self, which: str, *, mine: bool = False) -> Message:
+    async def message(self, reference: str, *, own: bool = False) -> Message:
         async def last() -> Message | None:
             page = await history(self.account, self._room, limit=200)
-            own = (m for m in reversed(page) if not m.deleted and (not mine or m.sender == self.account.username))
-            return next(own, None)
+            sender = self.account.username if own else None
+            remaining = (m for m in reversed(page) if not m.deleted and sender in (None, m.sender))
+            return next(remaining, None)
 
         async def at(seq: int) -> Message | None:
             page = await history(self.account, self._room, before=seq + 1, limit=1)
             return page[0] if page and page[0].seq == seq else None
 
-        return await find_message(which, last=last, at=at)
+        return await find_message(reference, last=last, at=at)
 
     def show(self, *renderables: RenderableType, views: Iterable[View] = ()) -> None:
         if self._as_json:

@@ -18,7 +18,7 @@ def suggestions(line: str, commands: Collection[str], rooms: Iterable[Room], peo
     """Completions of the last word of the line, sorted."""
     word = line.rpartition(" ")[2].casefold()
     words = line.split(" ")
-    names = [f"@{who}" for who in people]
+    names = [f"@{username}" for username in people]
     candidates: Iterable[str] = names
     if " " not in line:
         candidates = [f"/{name}" for name in commands] if line.startswith("/") else names

@@ -62,8 +62,8 @@ class Unsent:
 
     @property
     def payload(self) -> dict[str, Any]:
-        answers = {"reply_to": self.reply_to} if self.reply_to else {}
-        return {**self.room, "content": self.content, "client_id": self.client_id, **answers}
+        reply_to = {"reply_to": self.reply_to} if self.reply_to else {}
+        return {**self.room, "content": self.content, "client_id": self.client_id, **reply_to}
 
 
 def default_directory() -> Path:

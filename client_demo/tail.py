@@ -32,15 +32,15 @@ class Tail:
         self._room = room
         self._as_json = as_json
         self._changes = changes
-        self._left = count
+        self._remaining = count
         self._room_id: str | None = None
         self._title = room
         self._enough = asyncio.Event()
 
     async def run(self, account: Account, store: Store, device: str, timeout: float | None) -> bool:
         """True if `count` messages were printed, or if no count was given and the time is over."""
-        client = Client(account, store, device, self._show, _report, lambda *_: None, self._wants)
-        if self._left == 0:
+        client = Client(account, store, device, self._show, _report, lambda *_: None, self._is_in_room)
+        if self._remaining == 0:
             return True
         await self._resolve(account)
         with store.receiving(self._room_id or self._room):
@@ -61,7 +61,7 @@ class Tail:
             for task in (running, enough):
                 task.cancel()
             await asyncio.gather(running, enough, return_exceptions=True)
-        return self._enough.is_set() or self._left is None
+        return self._enough.is_set() or self._remaining is None
 
     async def _resolve(self, account: Account) -> None:
         """Find the room, joining a topic; or note whose conversation to wait for."""
@@ -72,45 +72,45 @@ class Tail:
                 return
         try:
             self._select(await join(account, self._room))
-        except Refused as why:
-            if why.code not in UNKNOWN:
+        except Refused as error:
+            if error.code not in UNKNOWN:
                 raise
             try:
                 data = await account.ask("get_profile", {"username": self._room})
             except Refused:
-                raise why from None
+                raise error from None
             self._room = Profile.model_validate(data, extra="ignore").username
 
     def _select(self, room: Room) -> None:
         self._room_id, self._title = room.room_id, title(room)
 
-    def _wants(self, room_id: str) -> bool:
+    def _is_in_room(self, room_id: str) -> bool:
         return room_id == self._room_id
 
     async def _show(self, event: Event) -> None:
         match event.data:
             case Message(room_id=self._room_id) as message:
-                self._print_one(event.name, message, message)
+                self._print_message(event.name, message, message)
             case MessageChanged(room_id=self._room_id, message=message) as changed if self._changes:
-                self._print_one(event.name, changed, message)
+                self._print_message(event.name, changed, message)
             case RoomAdded(room=room) if self._room_id is None:
                 if room.kind is RoomKind.DIRECT and room.title == self._room:
                     self._select(room)
             case RoomRemoved(room_id=self._room_id) as removed:
                 raise ClientError(f"no longer in {self._title}: {removed.reason}")
 
-    def _print_one(self, name: str, view: View, message: Message) -> None:
-        if self._left == 0:
+    def _print_message(self, name: str, view: View, message: Message) -> None:
+        if self._remaining == 0:
             raise _Enough
         if self._as_json:
             print(render.as_json(view, name if self._changes else None), flush=True)
         else:
             print(render.plain(message, self._title, name if view is not message else ""), flush=True)
-        if self._left is not None:
-            self._left -= 1
-            if self._left == 0:
+        if self._remaining is not None:
+            self._remaining -= 1
+            if self._remaining == 0:
                 self._enough.set()
 
 
-def _report(why: str) -> None:
-    print(f"{why}: trying again", file=sys.stderr)
+def _report(reason: str) -> None:
+    print(f"{reason}: trying again", file=sys.stderr)

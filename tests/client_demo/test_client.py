@@ -40,7 +40,7 @@ class Device:
             self._show,
             lambda reason: None,
             lambda unsent, error: pytest.fail(f"not sent: {error}"),
-            wants=lambda room_id: room is None or room_id == room,
+            is_wanted=lambda room_id: room is None or room_id == room,
         )
         self._changed = asyncio.Event()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from client_demo.errors import Offline, Refused
+from client_demo.errors import NotConnected, Offline, Refused
 from client_demo.outbox import Outbox
 from client_demo.store import Store, Unsent
 from server.contract.errors import Error, ErrorCode
@@ -202,6 +202,32 @@ async def test_a_message_edited_while_its_answer_is_lost_is_edited_on_the_server
             await asyncio.sleep(0)
     await outbox_is_empty(store)
     assert list(messages.values()) == ["hello"]
+
+
+async def test_a_message_whose_edit_could_not_be_sent_cannot_be_withdrawn(
+    store: Store, running: list[asyncio.Task[None]]
+) -> None:
+    """The server has the message; only its edit did not leave."""
+    edited = asyncio.Event()
+
+    async def ask(action: str, payload: dict[str, Any]) -> dict[str, Any]:
+        if action == "message":
+            unsent = await store.last_unsent(ROOM)
+            assert unsent is not None
+            await store.change(unsent, "hello")
+            return {"id": "m1", "content": payload["content"]}
+        edited.set()
+        raise NotConnected("not connected")
+
+    outbox = Outbox(store, ask, lambda *_: None)
+    await outbox.send(ROOM, "helo")
+    unsent = await store.last_unsent(ROOM)
+    assert unsent is not None
+    running.append(asyncio.create_task(outbox.run()))
+    async with asyncio.timeout(30):
+        await edited.wait()
+    await asyncio.sleep(0.1)
+    assert not await store.withdraw(unsent)
 
 
 async def test_a_withdrawn_message_is_not_sent(store: Store, running: list[asyncio.Task[None]]) -> None:
