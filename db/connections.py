@@ -26,12 +26,12 @@ READERS = 4
 _FULL, _NORMAL = 2, 1  # of the pragma `synchronous`
 
 AT_ONCE = "tidings.at_once"
-"""Key in a connection's `info`: begin the next transaction without waiting."""
+"""Key in a connection's `info`: the next transaction must begin without waiting."""
 HAS_CURSORS = "tidings.has_cursors"
-"""Of PostgreSQL's: whether asyncpg gives cursors in the transaction."""
+"""Key in the `info` of a PostgreSQL connection: whether the transaction supports asyncpg's cursors."""
 
 FIRST_ROWS, MORE_ROWS = 64, 256
-"""Rows that a result is read by, from PostgreSQL: pages are bounded in bytes, so the first rows may be enough."""
+"""Rows per fetch of a PostgreSQL cursor, the first and later: pages are bounded in bytes, so few may be enough."""
 
 
 class NotAtOnce(Exception):
@@ -95,9 +95,9 @@ def _prepare(dbapi: Any, pragmas: Mapping[str, int | str]) -> None:
         for pragma, value in pragmas.items():
             cursor.execute(f"PRAGMA {pragma}={value}")
             cursor.execute(f"PRAGMA {pragma}")
-            (got,) = cursor.fetchone()
-            if got != value:
-                raise StoreUnavailable(f"SQLite did not accept {pragma}={value}, it has {got}")
+            (actual,) = cursor.fetchone()
+            if actual != value:
+                raise StoreUnavailable(f"SQLite did not accept {pragma}={value}, it has {actual}")
         cursor.close()
     except BaseException:
         dbapi.close()
@@ -128,7 +128,7 @@ def driver_of(conn: Connection) -> sqlite3.Connection:
 def on_driver(conn: Connection, sql: str, parameters: Sequence[Any] = (), *, many: bool = False) -> list[Any]:
     """Run a statement directly on SQLite's driver, and return its rows (booleans as 0 and 1).
 
-    For the path of every message, where SQLAlchemy would take several times as long as SQLite. Raises
+    For the hot path of messages, where SQLAlchemy would take several times as long as SQLite. Raises
     `sqlite3.Error`, which affects the transaction like an error of SQLAlchemy.
 
     Args:
@@ -144,24 +144,24 @@ def on_driver(conn: Connection, sql: str, parameters: Sequence[Any] = (), *, man
 
 
 Build = Callable[[str], Any]
-"""Makes a statement for a dialect; always the same one."""
+"""Makes a statement for a dialect. The result is cached."""
 
 
-def fetch(conn: Connection, build: Build, asked: Mapping[str, Any]) -> Sequence[Any]:
-    """The rows of a statement on the path of every message, with SQLite's booleans as 0 and 1."""
+def fetch(conn: Connection, build: Build, parameters: Mapping[str, Any]) -> Sequence[Any]:
+    """The rows of a statement on the hot path of messages, with SQLite's booleans as 0 and 1."""
     if conn.dialect.name == "sqlite":
         sql, names, constants = _compiled(build, "sqlite")
-        return on_driver(conn, sql, [asked.get(name, constants[name]) for name in names])
+        return on_driver(conn, sql, [parameters.get(name, constants[name]) for name in names])
     sql, names, constants = _compiled(build, "postgresql")
-    return on_postgresql(conn, sql, *[asked.get(name, constants[name]) for name in names])
+    return on_postgresql(conn, sql, *[parameters.get(name, constants[name]) for name in names])
 
 
 @contextmanager
-def stepwise(conn: Connection, build: Build, asked: Mapping[str, Any]) -> Iterator[Iterable[Sequence[Any]]]:
+def stepwise(conn: Connection, build: Build, parameters: Mapping[str, Any]) -> Iterator[Iterable[Sequence[Any]]]:
     """A result whose rows are read lazily, with SQLite's booleans as 0 and 1."""
     sqlite = conn.dialect.name == "sqlite"
     sql, names, constants = _compiled(build, "sqlite" if sqlite else "postgresql")
-    values = [asked.get(name, constants[name]) for name in names]
+    values = [parameters.get(name, constants[name]) for name in names]
     if not sqlite:
         yield _in_steps(conn, sql, values) if conn.info[HAS_CURSORS] else on_postgresql(conn, sql, *values)
         return
@@ -174,7 +174,7 @@ def stepwise(conn: Connection, build: Build, asked: Mapping[str, Any]) -> Iterat
 
 
 def change(conn: Connection, build: Build, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Run a statement on the path of every message once for each row of parameters. A row has all of them."""
+    """Run a statement on the hot path of messages once for each row. A row has all parameters."""
     if conn.dialect.name == "sqlite":
         sql, names, _ = _compiled(build, "sqlite")
         on_driver(conn, sql, [[row[name] for name in names] for row in rows], many=True)
@@ -185,9 +185,10 @@ def change(conn: Connection, build: Build, rows: Sequence[Mapping[str, Any]]) ->
 
 
 def on_postgresql(conn: Connection, sql: str, *values: Any) -> Sequence[Any]:
-    """Run a statement on asyncpg as it is (parameters are $1, $2, ...), and return its rows.
+    """Run a statement directly on asyncpg (parameters are $1, $2, ...), and return its rows.
 
-    Raises `asyncpg.PostgresError` and `asyncpg.InterfaceError`; they count for the transaction as SQLAlchemy's do.
+    Raises `asyncpg.PostgresError` and `asyncpg.InterfaceError`, which affect the transaction like an error of
+    SQLAlchemy.
     """
     rows: Sequence[Any] = _await(conn, lambda driver: driver.fetch(sql, *values))
     return rows
@@ -203,7 +204,7 @@ def _in_steps(conn: Connection, sql: str, values: Sequence[Any]) -> Iterator[Seq
 
 
 def _await(conn: Connection, call: Callable[[Any], Awaitable[Any]]) -> Any:
-    """Wait for asyncpg in a function that `Database` runs."""
+    """Await a call of asyncpg from within a synchronous function that `Database` runs."""
     adapted: Any = conn.connection.dbapi_connection
     try:
         return adapted.run_async(call)
@@ -216,7 +217,7 @@ def _await(conn: Connection, call: Callable[[Any], Awaitable[Any]]) -> Any:
 def _dialect(name: str) -> Dialect:
     if name == "sqlite":
         return sqlite_dialect()
-    from sqlalchemy.dialects.postgresql import asyncpg  # not at the start of a server on SQLite
+    from sqlalchemy.dialects.postgresql import asyncpg  # not imported by a server on SQLite
 
     return asyncpg.dialect()  # type: ignore[no-untyped-call]
 

@@ -17,11 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import URL, make_url
 
 from db.connections import NotAtOnce
-from db.failures import (
-    Locked,
-    StoreUnavailable,
-    Translating,
-)
+from db.failures import Locked, StoreUnavailable, Translating
 from db.space import Reserve
 from db.sqlite import Sqlite
 
@@ -107,7 +103,7 @@ class Database:
         """Run a function in one write transaction and commit it, with the configured durability.
 
         Cancelling the caller does not interrupt the transaction. Raises what the function raises (the transaction is
-        rolled back), or `StoreUnavailable`, of which `Locked` says that another transaction holds a row. After a
+        rolled back), or `StoreUnavailable`; its subclass `Locked` means that another transaction holds a row. After a
         failure of the store, nothing is written until a probe succeeds.
 
         A function that continues after an error of the database (a repeated key) must run the statement in a
@@ -121,7 +117,7 @@ class Database:
             lazy: on PostgreSQL, do not wait for the disk, for data that can be recreated. A crash of the machine may
                 lose it, but only together with all later writes. SQLite always waits (`db.sqlite`).
             locks: keys of rooms that the transaction locks first, on PostgreSQL. On SQLite it locks everything.
-            wait: for rooms that another transaction has locked, but only briefly; otherwise not at all.
+            wait: wait briefly for rooms that another transaction has locked; False: do not wait.
             vital: write even on a full disk, with the reserved space (`keep_reserve`): for sessions and devices.
         """
         try:
@@ -148,13 +144,13 @@ class Database:
                 try:
                     return store.transact(change, at_once=True)
                 except NotAtOnce:
-                    pass  # then wait in the thread
+                    pass  # the thread waits instead
             running = asyncio.ensure_future(store.write(change, lazy, vital, locks, wait))
             self._keep_until_done(running)
             return await asyncio.shield(running)
         finally:
             if isinstance(store, Sqlite) and store.checkpoint_due:
-                self._keep_until_done(store.checkpoint())  # after the caller of this write is answered
+                self._keep_until_done(store.checkpoint())  # runs after this write has returned to its caller
 
     def wrote_within(self, seconds: float) -> bool:
         """Whether a transaction was committed within the last `seconds`, and none has failed since."""
@@ -168,14 +164,13 @@ class Database:
 
     @property
     def full(self) -> bool:
-        """Whether the disk is full, so that only `vital` writes succeed. SQLite only: PostgreSQL reports it
-        itself."""
+        """Whether the disk is full, so that only `vital` writes succeed. Always False on PostgreSQL."""
         return isinstance(self._store, Sqlite) and self._store.full
 
     def make_room(self) -> None:
         """Delete the reserve if the disk is full. Call it before the database is opened."""
         if self.is_sqlite:
-            Reserve(Path(self.url.database or "")).give_up_if_full()
+            Reserve(Path(self.url.database or "")).delete_if_full()
 
     async def keep_reserve(self) -> None:
         """Reserve disk space for vital writes of a SQLite database. A server calls it after `start`."""

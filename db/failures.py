@@ -1,4 +1,4 @@
-"""Failures of the database: timeouts, the errors that mean it is unavailable, and those that end a transaction."""
+"""Failures of the database: timeouts, errors that mean that it is unavailable, and errors that end a transaction."""
 
 from __future__ import annotations
 
@@ -67,22 +67,22 @@ class StoreUnavailable(Exception):
     The transaction did not take effect, unless the connection was lost during COMMIT; then it may have.
     """
 
-    def __init__(self, why: str, *, reason: str = "") -> None:
+    def __init__(self, message: str, *, reason: str = "") -> None:
         """
         Args:
-            why: for the log.
+            message: for the log.
             reason: a short text for users; empty: none.
         """
-        super().__init__(why)
+        super().__init__(message)
         self.reason = reason
 
 
 class Locked(StoreUnavailable):
     """Another transaction holds a row that this one had to lock. Nothing was written."""
 
-    def __init__(self, why: str, rooms: Collection[int] = ()) -> None:
-        """`rooms`: keys of the rooms that are locked, if that is known; otherwise another row is."""
-        super().__init__(why)
+    def __init__(self, message: str, rooms: Collection[int] = ()) -> None:
+        """`rooms`: keys of the locked rooms; empty if they are unknown, or if another row is locked."""
+        super().__init__(message)
         self.rooms = frozenset(rooms)
 
 
@@ -104,12 +104,12 @@ class Translating:
             return
         if isinstance(error, StoreUnavailable):
             return
-        why = str(error).partition("\n")[0] or type(error).__name__
+        message = str(error).partition("\n")[0] or type(error).__name__
         if _code(error) == _LOCKED:
-            raise Locked(why) from error
+            raise Locked(message) from error
         if is_full(error):
-            raise StoreUnavailable(f"{NO_SPACE}: {why}", reason=NO_SPACE) from error
-        raise StoreUnavailable(why) from error
+            raise StoreUnavailable(f"{NO_SPACE}: {message}", reason=NO_SPACE) from error
+        raise StoreUnavailable(message) from error
 
 
 def _is_away(error: BaseException | None) -> bool:
@@ -122,11 +122,11 @@ def _is_away(error: BaseException | None) -> bool:
         return code & 0xFF in _SQLITE_AWAY
     if isinstance(code, str):
         return code.startswith(_POSTGRESQL_AWAY)
-    # asyncpg has no code where it knows by itself that the connection is gone.
-    asyncpg = sys.modules.get("asyncpg")  # it is not imported on SQLite
+    # asyncpg gives no code if it detects by itself that the connection is closed.
+    asyncpg = sys.modules.get("asyncpg")  # not imported on SQLite
     if asyncpg is not None and isinstance(error, (asyncpg.InterfaceError, asyncpg.InternalClientError)):
-        return not isinstance(error, ValueError)  # that is a parameter of the wrong type
-    return isinstance(error, InternalError)  # asyncpg has read the server's last message, but not yet the end
+        return not isinstance(error, ValueError)  # a parameter of the wrong type
+    return isinstance(error, InternalError)  # asyncpg, after the server's last message
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -175,7 +175,7 @@ def note(conn: Connection, error: BaseException) -> bool:
 
 
 def run_whole(conn: Connection, change: Callable[[Connection], T]) -> T:
-    """Run a function in a transaction. Raises `RuntimeError` if it caught an error that has ended the transaction."""
+    """Run a function in a transaction. Raises `RuntimeError` if it caught an error that ended the transaction."""
     conn.info.pop(_FAILED, None)
     result = change(conn)
     if conn.info.pop(_FAILED, False):

@@ -14,18 +14,18 @@ _MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 
 
 class FilesAway(Exception):
-    """A file is missing or replaced. `only_log`: only the log is, not the database itself."""
+    """A file is missing or replaced. `only_log`: only the log, not the database itself."""
 
-    def __init__(self, what: str, *, only_log: bool) -> None:
-        super().__init__(what)
+    def __init__(self, message: str, *, only_log: bool) -> None:
+        super().__init__(message)
         self.only_log = only_log
 
 
 class LogCut(Exception):
     """The write-ahead log was truncated. `emptied`: completely, as a checkpoint may do."""
 
-    def __init__(self, what: str, *, emptied: bool) -> None:
-        super().__init__(what)
+    def __init__(self, message: str, *, emptied: bool) -> None:
+        super().__init__(message)
         self.emptied = emptied
 
 
@@ -35,13 +35,13 @@ class Files:
     def __init__(self, database: Path) -> None:
         """Raises `OSError` if one is missing."""
         self._log = f"{database}-wal"
-        self._known = {path: _identity(os.stat(path)) for path in (str(database), self._log, f"{database}-shm")}
+        self._identities = {path: _identity(os.stat(path)) for path in (str(database), self._log, f"{database}-shm")}
         self._log_size = 0
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check the files, in some microseconds. Raises `FilesAway` or `LogCut`."""
         away, log_size = [], -1
-        for path, identity in self._known.items():
+        for path, identity in self._identities.items():
             try:
                 status = os.stat(path)
             except OSError as error:
@@ -63,7 +63,7 @@ class Files:
 
     def _has_head(self) -> bool:
         try:
-            with open(self._log, "rb") as file:  # closing it is safe: SQLite has no locks on it that this would drop
+            with open(self._log, "rb") as file:  # closing it drops no lock: SQLite holds none on this file
                 return file.read(4) in _MAGIC
         except OSError:
             return False

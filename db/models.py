@@ -48,7 +48,7 @@ class User(Base, table=True):
     username: str = Field(description="As registered and shown")
     username_key: str = Field(unique=True, description="The key for look-ups: `db.names.username_key`")
     skeleton: str | None = Field(
-        default=None, unique=True, description="Only the oldest of usernames that look the same has it"
+        default=None, unique=True, description="Of usernames that look the same, only the oldest has it"
     )
     password_hash: str | None = Field(default=None, description="None: cannot log in with a password")
     created_at: int = _ms()
@@ -106,9 +106,9 @@ class Device(Base, table=True):
 
 
 class Room(Base, table=True):
-    """A log and its head. `last_seq` and `messages` are changed only with the entries they count.
+    """A log and its head. `last_seq` and `messages` are changed only together with the entries that they count.
 
-    A private room without members, because all have left or it was deleted, is removed later.
+    A private room without members (all have left, or it was deleted) is removed later.
     """
 
     id: int | None = _key(default=None, primary_key=True)
@@ -140,7 +140,7 @@ class Member(Base, table=True):
     joined_at: int = _ms()
     joined_seq: int = _ms(description="The room's head when the user became a member: cursors start here")
     muted_until: int | None = _ms(default=None, description="A copy of `mute`, so that sending need not query it")
-    blocked: bool = Field(default=False, description="In a direct conversation: the other has blocked this member")
+    blocked: bool = Field(default=False, description="In a direct conversation: by the other member")
 
 
 class Ban(Base, table=True):
@@ -331,9 +331,9 @@ search_documents = _table(SearchDocument)
 
 # Tables that differ between the databases, in addition to the models.
 # `search_words`: by the id of a document, its words, folded and separated by spaces (db/queries/words.py). FTS5's
-# tokenizer "ascii" leaves all but ASCII alone, so it takes no word apart. Nothing is ranked: no sizes are kept.
+# tokenizer "ascii" splits only at ASCII separators, so it splits no word. Nothing is ranked: no sizes are stored.
 # `search_removed`: removals whose words FTS5 may still hold (see `db.queries.search.to_purge`).
-_BEYOND = {
+_DDL_BY_DIALECT = {
     "sqlite": (
         "CREATE VIRTUAL TABLE search_words USING fts5(words, tokenize='ascii', columnsize=0)",
         "INSERT INTO search_words (search_words, rank) VALUES ('automerge', 0)",  # see `db.queries.search.merge`
@@ -345,7 +345,7 @@ _BEYOND = {
     ),
 }
 _ddl: Any = DDL
-for _dialect, _statements in _BEYOND.items():
+for _dialect, _statements in _DDL_BY_DIALECT.items():
     for _statement in _statements:
         event.listen(metadata, "after_create", _ddl(_statement).execute_if(dialect=_dialect))
 event.listen(metadata, "before_drop", _ddl("DROP TABLE search_words"))

@@ -1,8 +1,7 @@
 """PostgreSQL over asyncpg: connections that are kept open, and transactions on them.
 
-SQLAlchemy opens the connections and runs most statements. It does not begin or end the transactions, and does not run
-the statements on the path of every message (`db.connections`): its part of those costs several times as much as
-asyncpg's.
+SQLAlchemy opens the connections and runs most statements. It does not begin or end transactions, and does not run
+the statements on the hot path of messages (`db.connections`): there it would cost several times as much as asyncpg.
 """
 
 from __future__ import annotations
@@ -33,24 +32,24 @@ from db.failures import (
 T = TypeVar("T")
 
 MAX_CONNECTIONS = 20
-KEPT_OPEN = 10
-"""Connections that are kept while nothing is to be done."""
+MAX_IDLE = 10
+"""Idle connections that are kept open."""
 ROOM_LOCK_MS = 200
-"""The longest wait for a locked row in a transaction that locks rooms: other rooms' changes wait, too."""
+"""The longest wait for a locked row in a transaction that locks rooms: changes to other rooms wait, too."""
 WAIT_S = 30.0
-"""For a connection, when all are in use."""
+"""The longest wait for a connection when all are in use."""
 
 
 @dataclass(eq=False, slots=True)
 class _Session:
-    """An open connection, as SQLAlchemy and as asyncpg have it."""
+    """An open connection: SQLAlchemy's object, and asyncpg's."""
 
     conn: AsyncConnection
     driver: asyncpg.Connection[Any]
 
 
 class _Transaction:
-    """As asyncpg's, but what begins it is sent in one round trip."""
+    """A transaction with the interface of asyncpg's, whose first statements are sent in one round trip."""
 
     __slots__ = ("_begin", "_driver")
 
@@ -79,7 +78,7 @@ class Postgresql:
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def start(self) -> None:
-        # JIT compilation would take PostgreSQL hundreds of times as long as running one of these statements.
+        # JIT compilation would take hundreds of times as long as running one of these statements.
         settings = {"synchronous_commit": self._commit, "lock_timeout": str(BUSY_TIMEOUT_MS), "jit": "off"}
         self._engine = create_async_engine(
             self._url,
@@ -93,9 +92,9 @@ class Postgresql:
             },
         )
         event.listen(self._engine.sync_engine, "handle_error", note_error)
-        got = await self.read(lambda conn: conn.execute(text("SHOW synchronous_commit")).scalar_one())
-        if got != self._commit:  # a connection pooler may drop settings
-            raise StoreUnavailable(f"PostgreSQL did not accept synchronous_commit={self._commit}, it has {got}")
+        actual = await self.read(lambda conn: conn.execute(text("SHOW synchronous_commit")).scalar_one())
+        if actual != self._commit:  # a connection pooler may drop settings
+            raise StoreUnavailable(f"PostgreSQL did not accept synchronous_commit={self._commit}, it has {actual}")
 
     async def stop(self) -> None:
         engine, self._engine = self._engine, None
@@ -105,9 +104,9 @@ class Postgresql:
             await engine.dispose()
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """In one snapshot."""
-        session = await self._take()
-        # asyncpg's own: it has cursors in no other.
+        """Run a query in one snapshot."""
+        session = await self._acquire()
+        # asyncpg's own transaction: cursors need it.
         transaction = session.driver.transaction(isolation="repeatable_read", readonly=True)
         return await self._run(session, transaction, query, reading=True)
 
@@ -119,10 +118,10 @@ class Postgresql:
         locks: Sequence[int] | None = None,
         wait: bool = True,
     ) -> T:
-        """In one transaction, which begins by locking the rooms of `locks` in the order of their keys.
+        """Run a change in one transaction, which begins by locking the rooms of `locks` in the order of their keys.
 
-        With `locks`, no wait for a lock is longer than `ROOM_LOCK_MS`; without `wait`, there is none for the rooms.
-        Raises `Locked` with those of the rooms that are locked.
+        With `locks`, a wait for a lock takes `ROOM_LOCK_MS` at most; without `wait`, rooms are not waited for. Raises
+        `Locked` with the rooms that are locked.
         """
         begin = "BEGIN"
         if lazy:
@@ -131,21 +130,21 @@ class Postgresql:
             begin += f"; SET LOCAL lock_timeout TO {ROOM_LOCK_MS}"
         if locks:
             begin += f"; {_lock_rooms(locks, '' if wait else ' NOWAIT')}"
-        session = await self._take()
+        session = await self._acquire()
         transaction = _Transaction(session.driver, begin)
         try:
             return await self._run(session, transaction, change, reading=False)
         except asyncpg.LockNotAvailableError as error:
-            raise Locked(str(error), await self._locked(locks) if locks else ()) from error
+            raise Locked(str(error), await self._locked_rooms(locks) if locks else ()) from error
 
-    async def _locked(self, keys: Sequence[int]) -> set[int]:
-        """Those of the rooms that another transaction has locked."""
-        session = await self._take()
+    async def _locked_rooms(self, keys: Sequence[int]) -> set[int]:
+        """The subset of the rooms that another transaction has locked."""
+        session = await self._acquire()
         transaction = _Transaction(session.driver, f"BEGIN; SET LOCAL lock_timeout TO {ROOM_LOCK_MS}")
         try:
             await transaction.start()
             free = await session.driver.fetch(_lock_rooms(keys, " SKIP LOCKED"))
-        except asyncpg.LockNotAvailableError:  # it is the whole table
+        except asyncpg.LockNotAvailableError:  # the whole table is locked
             return set(keys)
         finally:
             await self._roll_back(session, transaction)
@@ -153,7 +152,7 @@ class Postgresql:
 
     @staticmethod
     def probe(conn: Connection) -> None:
-        # The first fails on a read-only server (a standby), the second writes to the log.
+        # The first statement fails on a read-only server (a standby), the second writes to the log.
         conn.execute(text("SELECT FROM room LIMIT 0 FOR UPDATE"))
         conn.execute(text("SELECT pg_logical_emit_message(true, 'tidings', 'probe')"))
 
@@ -167,16 +166,16 @@ class Postgresql:
     ) -> T:
         try:
             await transaction.start()
-            result = await session.conn.run_sync(_whole, function, reading)
+            result = await session.conn.run_sync(_run_sync, function, reading)
             await (transaction.rollback() if reading else transaction.commit())
         except BaseException:
-            # Also if the caller is cancelled: a connection is given back as it was taken, or closed.
+            # Also if the caller is cancelled: a connection is released without a transaction, or closed.
             await asyncio.shield(asyncio.ensure_future(self._roll_back(session, transaction)))
             raise
-        await self._give_back(session)
+        await self._release(session)
         return result
 
-    async def _take(self) -> _Session:
+    async def _acquire(self) -> _Session:
         if self._slots.locked():
             async with asyncio.timeout(WAIT_S):
                 await self._slots.acquire()
@@ -197,23 +196,23 @@ class Postgresql:
             self._slots.release()
             raise
 
-    async def _give_back(self, session: _Session) -> None:
+    async def _release(self, session: _Session) -> None:
         self._slots.release()
-        if self._engine is None or len(self._idle) >= KEPT_OPEN:
+        if self._engine is None or len(self._idle) >= MAX_IDLE:
             await self._close(session)
         else:
             self._idle.append(session)
 
     async def _roll_back(self, session: _Session, transaction: _Transaction | AsyncpgTransaction) -> None:
-        sound = not session.conn.invalidated and not session.driver.is_closed()
-        if sound:
+        usable = not session.conn.invalidated and not session.driver.is_closed()
+        if usable:
             try:
                 await transaction.rollback()
                 await session.conn.rollback()
             except Exception:
-                sound = False
-        if sound:
-            await self._give_back(session)
+                usable = False
+        if usable:
+            await self._release(session)
         else:
             self._slots.release()
             await self._close(session)
@@ -225,17 +224,17 @@ class Postgresql:
             await session.conn.invalidate()
             await session.conn.close()
         except Exception:
-            pass  # it is closed
+            pass  # closed anyway
 
 
-def _lock_rooms(keys: Sequence[int], otherwise: str) -> str:
-    """The statement that locks rooms. `otherwise`: what to do about one that is locked; empty: wait."""
-    # FOR NO KEY UPDATE: rows that refer to a room may be inserted meanwhile, and do not wait in a circle.
+def _lock_rooms(keys: Sequence[int], if_locked: str) -> str:
+    """The statement that locks rooms. `if_locked`: " NOWAIT", " SKIP LOCKED", or empty to wait."""
+    # FOR NO KEY UPDATE: rows that refer to a room may be inserted meanwhile, without a deadlock.
     listed = ",".join(str(int(key)) for key in sorted(set(keys)))
-    return f"SELECT id FROM room WHERE id IN ({listed}) ORDER BY id FOR NO KEY UPDATE{otherwise}"
+    return f"SELECT id FROM room WHERE id IN ({listed}) ORDER BY id FOR NO KEY UPDATE{if_locked}"
 
 
-def _whole(conn: Connection, function: Callable[[Connection], T], reading: bool) -> T:
+def _run_sync(conn: Connection, function: Callable[[Connection], T], reading: bool) -> T:
     """Run a function in the transaction that has begun on the connection."""
     conn.info[HAS_CURSORS] = reading
     result = run_whole(conn, function)

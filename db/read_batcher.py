@@ -14,9 +14,9 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 MAX_BATCH = 32
-"""Reads in one transaction, which bounds how long one waits for the others."""
+"""The most reads in one transaction: each waits for all."""
 GATHER_S = 0.005
-"""Shortest interval between transactions, unless a full batch waits: a thread switch costs more than one read."""
+"""The shortest interval between transactions, unless a full batch waits: a thread switch costs more than a read."""
 
 
 class ReadBatcher(Generic[A, R]):
@@ -39,7 +39,7 @@ class ReadBatcher(Generic[A, R]):
         self._gather_s = gather_s
         self._waiting: list[tuple[A, asyncio.Future[R]]] = []
         self._running: asyncio.Task[None] | None = None
-        self._not_before = 0.0
+        self._next_batch_at = 0.0
 
     async def read(self, request: A) -> R:
         """The result for one request. Raises what `Database.read` raises."""
@@ -53,9 +53,9 @@ class ReadBatcher(Generic[A, R]):
         try:
             now = asyncio.get_running_loop().time
             while self._waiting:
-                if now() < self._not_before and len(self._waiting) < MAX_BATCH:
-                    await asyncio.sleep(self._not_before - now())
-                self._not_before = now() + self._gather_s
+                if now() < self._next_batch_at and len(self._waiting) < MAX_BATCH:
+                    await asyncio.sleep(self._next_batch_at - now())
+                self._next_batch_at = now() + self._gather_s
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
                 await self._answer([(request, future) for request, future in batch if not future.done()])
         finally:

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from db.failures import BUSY_TIMEOUT_MS, CONNECT_TIMEOUT_S, Translating
-from db.wal import renew_left_log
+from db.wal import renew_abandoned_log
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -43,19 +43,19 @@ class SchemaUnknown(Exception):
 def migrate(url: str) -> list[str]:
     """Migrate the database to the newest revision, in one transaction. Returns the applied revisions, oldest first.
 
-    Creates a missing SQLite file, in WAL mode. Several processes may migrate concurrently: one does, the others wait
-    for it and apply nothing. Raises `SchemaUnknown` for tables of a newer version or another program.
+    Creates a missing SQLite file, in WAL mode. If several processes migrate concurrently, one does, and the others
+    wait for it and apply nothing. Raises `SchemaUnknown` for tables of a newer version or another program.
     """
 
     def change(conn: Connection) -> list[str]:
         if conn.dialect.name == "postgresql":
             conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
-        todo = _pending(conn)
-        if todo:
+        revisions = _pending(conn)
+        if revisions:
             from alembic import command
 
             command.upgrade(_config(conn), "head")
-        return todo
+        return revisions
 
     with _alembic:
         return _run(make_url(url), change, write=True)
@@ -88,21 +88,21 @@ def draft(url: str, message: str) -> Path:
 
 
 def _pending(conn: Connection) -> list[str]:
-    have = _revisions(conn)
-    if have == (_newest(),):
+    current = _revisions(conn)
+    if current == (_newest(),):
         return []
     from alembic.script.revision import ResolutionError
     from alembic.util import CommandError
 
     try:
-        steps = list(_scripts().iterate_revisions("heads", have or "base"))
+        steps = list(_scripts().iterate_revisions("heads", current or "base"))
     except (ResolutionError, CommandError) as error:
-        raise SchemaUnknown(f"this version does not know the database's revision, {', '.join(have)}") from error
+        raise SchemaUnknown(f"this version does not know the database's revision, {', '.join(current)}") from error
     return [step.revision for step in reversed(steps)]
 
 
 def _revisions(conn: Connection) -> tuple[str, ...]:
-    """The revision of the database; empty if it was never migrated."""
+    """The revisions of the database (normally one); empty if it was never migrated."""
     if not inspect(conn).has_table("alembic_version"):
         return ()
     return tuple(conn.execute(text("SELECT version_num FROM alembic_version")).scalars())
@@ -153,7 +153,7 @@ def _on_sqlite(url: URL, function: Callable[[Connection], T], *, write: bool) ->
         dbapi.isolation_level = None
         dbapi.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
         dbapi.execute("PRAGMA wal_autocheckpoint=0")  # only the server of the file checkpoints
-        renew_left_log(dbapi)
+        renew_abandoned_log(dbapi)
         if write:
             _enter_wal(dbapi)
         else:

@@ -19,7 +19,7 @@ logger = logging.getLogger("tidings.db")
 RESERVE_BYTES = 8 * 1024 * 1024
 """Enough to checkpoint a log of the usual length, after which the log's space is reused."""
 SMALL_DISK = 8
-"""On a small disk, the reserve is this fraction of it (1/8)."""
+"""On a small disk, the reserve is one part in this many of the disk."""
 SPACE_S = 1.0
 """Interval of the checks whether a full disk has space again."""
 
@@ -33,7 +33,7 @@ class Reserve:
         if os.path.exists(self._path):
             return True
         try:
-            free, size = _room(self._path)
+            free, size = _free_and_size(self._path)
             if free < 2 * size:
                 return False
             with open(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as file:
@@ -42,20 +42,20 @@ class Reserve:
                 else:
                     file.write(bytes(size))
         except OSError:
-            self.give_up()
+            self.delete()
             return False
         return True
 
-    def give_up(self) -> None:
+    def delete(self) -> None:
         with contextlib.suppress(OSError):
             os.unlink(self._path)
 
-    def give_up_if_full(self) -> None:
-        """Call it before a database is opened, which needs some space itself."""
+    def delete_if_full(self) -> None:
+        """Delete the reserve if the disk is full. To be called before the database is opened, which needs space."""
         with contextlib.suppress(OSError):
-            free, size = _room(self._path)
+            free, size = _free_and_size(self._path)
             if free < size:
-                self.give_up()
+                self.delete()
 
 
 class Space:
@@ -63,36 +63,36 @@ class Space:
 
     def __init__(self, database: Path) -> None:
         self._reserve = Reserve(database)
-        self._looked = -SPACE_S
-        """Time of the last check that found no space; monotonic."""
+        self._checked_at = -SPACE_S
+        """Time of the last check of a full disk; monotonic."""
         self.full = not self._reserve.make()
         if self.full:
             logger.error("%s: only sessions and devices are written", NO_SPACE)
 
     def note(self, error: BaseException) -> bool:
-        """Note that the disk is full if the error says so. Returns whether that has just deleted the reserve."""
+        """Delete the reserve if the error means that the disk is full. Returns whether it was deleted now."""
         if self.full or not is_full(error):
             return False
-        self._reserve.give_up()
-        self.full, self._looked = True, -SPACE_S
+        self._reserve.delete()
+        self.full, self._checked_at = True, -SPACE_S
         logger.error("%s: only sessions and devices are written until there is space again", NO_SPACE)
         return True
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Raises `StoreUnavailable` if the disk is still full."""
         if not self.full:
             return
-        if time.monotonic() - self._looked < SPACE_S or not self._has_come_back():
+        if time.monotonic() - self._checked_at < SPACE_S or not self._recheck():
             raise StoreUnavailable(NO_SPACE, reason=NO_SPACE)
         logger.warning("there is space on the disk again")
 
-    def _has_come_back(self) -> bool:
-        self._looked = time.monotonic()
+    def _recheck(self) -> bool:
+        self._checked_at = time.monotonic()
         self.full = not self._reserve.make()
         return not self.full
 
 
-def _room(path: str) -> tuple[int, int]:
+def _free_and_size(path: str) -> tuple[int, int]:
     """Free bytes on the disk of a file, and the size of a reserve there. Raises `OSError`."""
     if not hasattr(os, "statvfs"):
         return 1 << 62, RESERVE_BYTES

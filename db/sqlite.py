@@ -6,8 +6,8 @@ readers cannot write or checkpoint; a read sees one snapshot.
 
 Guarantees after a failed sync (`db.wal` explains what Linux does then):
 
-* Every commit syncs the log, even for data that could be recreated, because no commit is durable behind an unsynced
-  one. A commit whose sync fails affects only itself; SQLite overwrites it with the next one.
+* Every commit syncs the log, even for data that could be recreated, because no commit after an unsynced
+  one is durable. A commit whose sync fails affects only itself; SQLite overwrites it with the next one.
 * Checkpoints are explicit, because SQLite's automatic ones hide their errors. If a reader keeps a checkpoint from
   reaching the end of the log, SQLite records the position without syncing the file; this module remembers it.
 * After any failure of the store, and after opening it, nothing is written until the log has been rewritten and
@@ -64,10 +64,10 @@ CHECKPOINT_FRAMES = 1000
 """Growth of the log, in pages, that triggers a checkpoint."""
 CHECKPOINT_PATIENCE_MS = 10
 """Time that a checkpoint waits for readers of an older snapshot; then it stops at their position."""
-_LOOK_EVERY = 16
+_CHECK_LOG_EVERY = 16
 """Commits between two checks of the length of the log."""
 FILES_S = 0.1
-"""Interval within which the files are not checked again."""
+"""The shortest interval between two checks of the files."""
 
 
 class Sqlite:
@@ -82,7 +82,7 @@ class Sqlite:
         self._suspect = True
         """Whether the disk may lack data that SQLite believes to be there."""
         self._damage = ""
-        """The damage because of which nothing is written until a restart; empty: none."""
+        """The damage that prevents all writes until a restart; empty if there is none."""
         self._log: Log | None = None
         self._files: Files | None = None
         self._checked_at = -FILES_S
@@ -94,10 +94,10 @@ class Sqlite:
         self._unsynced = b"", 0
         """The salt of the last checkpointed log, and the number of frames written to the database without a sync."""
         self.checkpoint_due = False
-        self._recently = 2 * QUICK_S  # so that the first ones run in the thread
+        self._average_s = 2 * QUICK_S  # so that the first transactions run in the thread
         self._writer: Engine | None = None
         self._writing: Connection | None = None
-        self._settings: dict[str, int] = {}  # that `_writing` was set to by `_set`
+        self._settings: dict[str, int] = {}  # settings of `_writing` that `_set` has changed
         self._thread: ThreadPoolExecutor | None = None
         self._readers: Engine | None = None
         self._reader_threads: ThreadPoolExecutor | None = None
@@ -161,13 +161,12 @@ class Sqlite:
 
     @property
     def quick(self) -> bool:
-        """Whether a transaction that need not wait may run in the event loop's thread, which saves two thread
-        switches.
+        """Whether a brief transaction may run in the event loop's thread, which saves two thread switches.
 
-        It may while recent ones took up to `QUICK_S` on average. So one slow commit may block the loop, but the next
-        ones run in the thread until fast commits have lowered the average.
+        It may while recent ones took up to `QUICK_S` on average. So one slow commit may block the loop; the next ones
+        run in the thread until fast commits have lowered the average.
         """
-        return not self.suspect and not self.full and self._recently <= QUICK_S
+        return not self.suspect and not self.full and self._average_s <= QUICK_S
 
     @staticmethod
     def probe(conn: Connection) -> None:
@@ -176,21 +175,20 @@ class Sqlite:
         conn.exec_driver_sql(f"PRAGMA user_version={int(version) ^ 1}")
 
     def transact(self, change: Callable[[Connection], T], at_once: bool = False, vital: bool = False) -> T:
-        """Run and time one transaction. `at_once`: raise `NotAtOnce` instead of waiting for another process's
-        lock."""
+        """Run and time one transaction. `at_once`: raise `NotAtOnce` instead of waiting for a lock."""
         began = self._clock()
         try:
             if self._space is not None and not vital:
-                self._space.look()
+                self._space.check()
             try:
                 return self._transact_now(change, at_once)
             except (DBAPIError, sqlite3.Error, OSError) as error:
                 made_room = self._space is not None and self._space.note(error)
                 if not (vital and made_room):
                     raise
-            return self._transact_now(change, at_once)  # with the space of the deleted reserve
+            return self._transact_now(change, at_once)  # now with the space of the deleted reserve
         finally:
-            self._recently += (self._clock() - began - self._recently) / RECENT
+            self._average_s += (self._clock() - began - self._average_s) / RECENT
 
     def _transact_now(self, change: Callable[[Connection], T], at_once: bool) -> T:
         """Run a transaction; after a failure of the store, on a new connection and after `_recover`."""
@@ -209,7 +207,7 @@ class Sqlite:
         finally:
             self._drop_if_invalidated(conn)
         self._commits += 1
-        if self._commits % _LOOK_EVERY == 0:
+        if self._commits % _CHECK_LOG_EVERY == 0:
             self._check_log()
         return result
 
@@ -249,15 +247,15 @@ class Sqlite:
 
     # -- the files -----------------------------------------------------------------------------------------------
 
-    def _check_files(self, *, anyway: bool = False) -> None:
-        """Raises `StoreUnavailable` if a write would be lost. `anyway`: check even shortly after the last check."""
+    def _check_files(self, *, force: bool = False) -> None:
+        """Raises `StoreUnavailable` if a write would be lost. `force`: check even shortly after the last check."""
         if self._damage:
             raise StoreUnavailable(self._damage, reason=DAMAGED)
         just_now = not self._suspect and time.monotonic() - self._checked_at < FILES_S
-        if self._files is None or (just_now and not anyway):
+        if self._files is None or (just_now and not force):
             return
         try:
-            self._files.look()
+            self._files.check()
         except FilesAway as error:
             if not self._suspect:
                 logger.critical("%s: nothing is written until the file is back, or the server is restarted", error)
@@ -279,7 +277,7 @@ class Sqlite:
             return False
         try:
             self._set(self._writing, "busy_timeout", BUSY_TIMEOUT_MS)
-            # It restarts the log, and fails if frames are missing.
+            # RESTART fails if frames are missing.
             ((busy, _, _),) = driver_of(self._writing).execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
         except (DBAPIError, sqlite3.Error):
             return False
@@ -316,7 +314,7 @@ class Sqlite:
         if self.suspect:
             return  # `_recover` includes one
         try:
-            self._check_files(anyway=True)
+            self._check_files(force=True)
         except StoreUnavailable:
             return
         self._try_to_checkpoint()
@@ -339,7 +337,7 @@ class Sqlite:
             # FULL, unlike PASSIVE, blocks writers meanwhile. Readers continue.
             ((busy, frames, written),) = driver_of(conn).execute("PRAGMA wal_checkpoint(FULL)").fetchall()
         except sqlite3.Error as error:
-            if is_full(error):  # nothing is lost: the log still has everything
+            if is_full(error):  # nothing is lost: the log has everything
                 logger.warning("the checkpoint failed: %s", NO_SPACE)
                 return
             conn.invalidate(error)
@@ -350,8 +348,7 @@ class Sqlite:
             self._unsynced = (log, written) if busy else (b"", 0)
 
     def _settle(self) -> None:
-        """Checkpoint before the end, repairing the files if necessary. On failure the log stays for the next
-        start."""
+        """Checkpoint before the end, after a repair if necessary. On failure the log stays for the next start."""
         assert self._log is not None, "not started"
         if self._checkpoints:
             self._checkpoint_or_suspect()

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 _HEADER, _FRAME = 32, 24
-_PIECE = 1 << 20
+_CHUNK = 1 << 20
 # The bytes of the file that SQLite's connections lock (its os.h).
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
 
@@ -42,25 +42,25 @@ class Log:
         if len(header) < _HEADER:
             return b"", 0
         salt, size = header[16:24], _FRAME + _page_size(header)
-        # The file has the frames of this log, then those left of a longer previous one.
-        ours, others = 0, (os.fstat(self._fd).st_size - _HEADER) // size + 1
-        while others - ours > 1:
-            middle = (ours + others) // 2
+        # The file has the frames of this log, then those of a longer previous one. Binary search for the border.
+        last, beyond = 0, (os.fstat(self._fd).st_size - _HEADER) // size + 1
+        while beyond - last > 1:
+            middle = (last + beyond) // 2
             if os.pread(self._fd, 8, _HEADER + (middle - 1) * size + 8) == salt:
-                ours = middle
+                last = middle
             else:
-                others = middle
-        return salt, ours
+                beyond = middle
+        return salt, last
 
     def renew(self) -> None:
         """Rewrite the log unchanged, and sync it, so that the disk gets the pages of a failed sync.
 
         No connection may write to the database meanwhile. Raises `OSError`.
         """
-        at = 0
-        while piece := os.pread(self._fd, _PIECE, at):
-            _write(self._fd, piece, at)
-            at += len(piece)
+        offset = 0
+        while chunk := os.pread(self._fd, _CHUNK, offset):
+            _write(self._fd, chunk, offset)
+            offset += len(chunk)
         os.fdatasync(self._fd)
 
     def redo(self, frames: int) -> None:
@@ -73,20 +73,20 @@ class Log:
         newest: dict[int, int] = {}
         pages = 0
         for frame in range(frames):
-            at = _HEADER + frame * (_FRAME + page_size)
-            page, committed = struct.unpack(">II", os.pread(self._fd, 8, at))
-            newest[page] = at + _FRAME
+            offset = _HEADER + frame * (_FRAME + page_size)
+            page, committed = struct.unpack(">II", os.pread(self._fd, 8, offset))
+            newest[page] = offset + _FRAME
             pages = committed or pages
         file = self._database_file()
-        for page, at in sorted(newest.items()):
+        for page, offset in sorted(newest.items()):
             if page <= pages:
-                _write(file, os.pread(self._fd, page_size, at), (page - 1) * page_size)
+                _write(file, os.pread(self._fd, page_size, offset), (page - 1) * page_size)
         os.fdatasync(file)
 
     def keep(self) -> None:
-        """Keep the last connection from checkpointing and deleting the log when it is closed.
+        """Prevent the last connection from checkpointing and deleting the log when it is closed.
 
-        SQLite does so only with an exclusive lock on the database, so this holds a shared one until the process ends.
+        SQLite needs an exclusive lock on the database for that, so this holds a shared one until the process ends.
         Linux only. Raises `OSError`.
         """
         if sys.platform == "linux":
@@ -96,7 +96,7 @@ class Log:
             fcntl.fcntl(self._database_file(), fcntl.F_OFD_SETLK, lock)
 
     def _database_file(self) -> int:
-        """A descriptor that stays open for as long as the process runs.
+        """A descriptor of the database file. It stays open until the process ends.
 
         Closing it would drop SQLite's locks on the file (fcntl(2)).
         """
@@ -105,7 +105,7 @@ class Log:
         return self._file
 
 
-def renew_left_log(conn: sqlite3.Connection) -> None:
+def renew_abandoned_log(conn: sqlite3.Connection) -> None:
     """Rewrite and sync the log that a crashed server left behind, if there is one.
 
     The server's last sync may have failed; its pages are still in the page cache, and SQLite considers them
@@ -134,7 +134,7 @@ def _page_size(header: bytes) -> int:
     return size
 
 
-def _write(fd: int, data: bytes, at: int) -> None:
+def _write(fd: int, data: bytes, offset: int) -> None:
     while data:
-        done = os.pwrite(fd, data, at)
-        data, at = data[done:], at + done
+        size = os.pwrite(fd, data, offset)
+        data, offset = data[size:], offset + size

@@ -195,7 +195,7 @@ def named_types() -> str:
 def action_list() -> str:
     rows = []
     for found in registry():
-        names = [f"[`{found.name}`](#{found.name}-action)", *(f"`{name}`" for name in found.also)]
+        names = [f"[`{found.name}`](#{found.name}-action)", *(f"`{name}`" for name in found.aliases)]
         route = f"`{found.http}`" if found.http else ""
         rows.append([" ".join(names), found.summary, route, "yes" if found.live else "no"])
     return _table(["action", "does", "REST", "live"], rows)
@@ -207,8 +207,8 @@ def action_details() -> str:
 
 def _action(found: Action) -> str:
     parts = [f"### {found.name} (action)\n", f"{found.description}\n"]
-    if found.also:
-        parts.append("Also named " + ", ".join(f"`{name}`" for name in found.also) + ".\n")
+    if found.aliases:
+        parts.append("Also named " + ", ".join(f"`{name}`" for name in found.aliases) + ".\n")
     fields = _fields(found.request)
     if fields:
         rows = [
@@ -421,7 +421,7 @@ def _limits_of_connections() -> list[Row]:
         ],
         [
             "TCP connections of one source that is not a trusted proxy",
-            f"{tcp_connections.MOST_PER_SOURCE:,}",
+            f"{tcp_connections.MAX_PER_SOURCE:,}",
             "HTTP 503, or none",
         ],
         [

@@ -16,7 +16,7 @@ from typing import Any, Final
 import server.actions
 from server.dispatch import Registry
 from server.gateways import openapi
-from server.gateways.dialects.registry import kept_token
+from server.gateways.dialects.registry import token_field
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 CONVERTER: Final = ROOT / "tests/js/node_modules/openapi-to-postmanv2/bin/openapi2postmanv2.js"
@@ -53,7 +53,7 @@ def collection(node: str = "node") -> dict[str, Any]:
         for parameter in item["request"]["url"]["query"]:
             parameter["disabled"] = parameter["key"] not in shown
         name = operation["operationId"]
-        if member := "token" if name in ("register", "login", "refresh") else kept_token(name):
+        if member := "token" if name in ("register", "login", "refresh") else token_field(name):
             script = {"type": "text/javascript", "exec": [_KEEP_TOKEN.format(member=member)]}
             item["event"] = [{"listen": "test", "script": script}]
     return made

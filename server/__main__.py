@@ -9,10 +9,10 @@ import gc
 import sys
 
 UNUSED = ("aiohttp", "requests", "rich", "websocket")
-"""Optional packages that engineio and structlog import if they are installed, and that the server does not use: HTTP
-clients, and coloured tracebacks. They are dependencies of the tests and of the terminal client.
+"""Packages that engineio and structlog import if they are installed, and that the server does not use: HTTP clients,
+and coloured tracebacks. Tests and the terminal client depend on them.
 
-Your own application may use them, so with `--app` they are not hidden.
+An application may use them, so with `--app` they are not hidden.
 """
 
 

@@ -52,7 +52,7 @@ class Directory:
 
     def __init__(self, database: Database) -> None:
         self._db = database
-        self._known: OrderedDict[tuple[int, str, str], tuple[int, float]] = OrderedDict()
+        self._cached: OrderedDict[tuple[int, str, str], tuple[int, float]] = OrderedDict()
         self.founders: dict[str, Callable[[], Awaitable[object]]] = {}
         """By name key: creates a topic when a user first enters it."""
 
@@ -100,26 +100,26 @@ class Directory:
 
     def forget(self, room_key: int) -> None:
         """Drop a deleted room: its name may be reused."""
-        for ref in [ref for ref, (key, _) in self._known.items() if key == room_key]:
-            del self._known[ref]
+        for ref in [ref for ref, (key, _) in self._cached.items() if key == room_key]:
+            del self._cached[ref]
 
     def _get(self, principal: Principal, ref: tuple[str, str]) -> int | None:
         cache_key = (principal.user_key, *ref)
-        known = self._known.get(cache_key)
-        if known is None:
+        cached = self._cached.get(cache_key)
+        if cached is None:
             return None
-        key, until = known
+        key, until = cached
         if until < time.monotonic():
-            del self._known[cache_key]
+            del self._cached[cache_key]
             return None
-        self._known.move_to_end(cache_key)
+        self._cached.move_to_end(cache_key)
         return key
 
     def _keep(self, principal: Principal, ref: tuple[str, str], key: int) -> None:
         until = math.inf if ref[0] == "id" else time.monotonic() + NAMES_CACHED_S
-        self._known[principal.user_key, *ref] = (key, until)
-        if len(self._known) > MAX_CACHED:
-            self._known.popitem(last=False)
+        self._cached[principal.user_key, *ref] = (key, until)
+        if len(self._cached) > MAX_CACHED:
+            self._cached.popitem(last=False)
 
 
 def _look_up_room(conn: Transaction, principal: Principal, ref: tuple[str, str]) -> RoomTarget:
@@ -195,8 +195,8 @@ class Access:
 
         Raises `not_found` if the message does not exist or the caller may not see it.
         """
-        me = self._principal.user_key
-        entry = await self._db.read(lambda conn: log.message_of_member(conn, me, message_id))
+        user_key = self._principal.user_key
+        entry = await self._db.read(lambda conn: log.message_of_member(conn, user_key, message_id))
         if entry is None:
             raise not_found("message")
         return entry

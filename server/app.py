@@ -37,10 +37,10 @@ class Application:
         self.sio = node.socketio.server
         """A `socketio.AsyncServer`, for namespaces of an application's own; see `docs/extending.md`."""
         self.connections = node.connections
-        """As `transport.uvicorn_server.UvicornHttp` wants it: under uvicorn with our protocol classes."""
+        """For `transport.uvicorn_server.UvicornHttp`; unused under another ASGI server."""
 
     def open_websocket(self, opening: WebSocketOpening) -> tuple[bytes, Callable[[Wire], None]] | None:
-        """As `transport.handshake.WebSocketOpener`: under uvicorn with our protocol classes."""
+        """A `transport.handshake.WebSocketOpener`; not called under another ASGI server."""
         if opening.path not in _DIRECT_PATHS or not self._hosts.allow(opening.headers.get(b"host", b"")):
             return None
         return self.node.socketio.eio.open_websocket(opening)
@@ -69,9 +69,12 @@ class Application:
 
 
 def create_app(settings: Settings | None = None, *, static: Traversable | None = None, **options: Any) -> Application:
-    """An application of its own: several can run in one process. `options` as of `NodeOptions`.
+    """Make an application with a node of its own; several can run in one process.
 
-    `static`: the built web client; None: the one in this package.
+    Args:
+        settings: None: from the environment.
+        static: the built web client; None: the one in this package.
+        options: fields of `NodeOptions`.
     """
     node = Node(Settings() if settings is None else settings, NodeOptions(**options))
 
@@ -83,7 +86,7 @@ def create_app(settings: Settings | None = None, *, static: Traversable | None =
         finally:
             await node.stop()
 
-    # A redirect to the path without its slash would name the host as the client did.
+    # A redirect to the path without its slash would repeat the host that the client sent, true or not.
     web = FastAPI(title="Tidings", version=__version__, lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     if node.settings.cors_origins:
         web.add_middleware(

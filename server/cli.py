@@ -88,9 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     os.umask(0o077)  # other users must not read messages and password hashes
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
-    given = {name: getattr(args, name, None) for name in ("host", "port")}
+    options = {name: getattr(args, name, None) for name in ("host", "port")}
     try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        settings = Settings(**{name: value for name, value in options.items() if value is not None})
         _check_database_url(settings)
         status: int = _COMMANDS[args.command](settings, args)
         return status
@@ -107,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _print_error(why: str) -> None:
-    print(f"tidings: {why}", file=sys.stderr)
+def _print_error(message: str) -> None:
+    print(f"tidings: {message}", file=sys.stderr)
 
 
 def _check_database_url(settings: Settings) -> None:
@@ -123,11 +123,11 @@ def _serve(settings: Settings, args: argparse.Namespace) -> int:
         raise SettingsError("multiple workers are not supported yet: run one server per database")
     gc.disable()  # until `server.serving` has imported and frozen everything
     from server.app import create_app
-    from server.logs import Logs
+    from server.logging_setup import Logs
     from server.serving import run
 
-    own = args.app is not None
-    application = _application(args.app) if own else create_app(settings, logs=Logs(settings.log_level))
+    has_application = args.app is not None
+    application = _application(args.app) if has_application else create_app(settings, logs=Logs(settings.log_level))
     application.node.logs.take_over()
     try:
         import uvloop

@@ -5,7 +5,7 @@ An action is a function. The gateways, the documents and the types are all deriv
     @action("read", http="POST /api/read")
     async def read(ctx: Context, req: Read) -> Unread: ...
 
-`Dispatcher.execute` looks up the name, validates the payload, checks who may ask, runs the function and turns every
+`Dispatcher.execute` looks up the name, validates the payload, checks the caller, runs the function and turns every
 failure into one `Error`. Every action is answered.
 """
 
@@ -32,7 +32,7 @@ from server.contract.models import View
 from server.contract.validation import explain, field_names, printable, validate
 from server.fanout.connection import Connection
 from server.limits import Limit
-from server.logs import Logs
+from server.logging_setup import Logs
 from server.metrics import UNKNOWN, Metrics
 
 logger = logging.getLogger("tidings.dispatch")
@@ -49,8 +49,8 @@ class Action:
     handler: Handler
     request: type[Payload]
     response: type[View]
-    also: tuple[str, ...]
-    """Its other names."""
+    aliases: tuple[str, ...]
+    """Further names of the action."""
     http: str | None
     """Its REST route, as "METHOD /path/{field}"; None if it needs a live connection."""
     status: int
@@ -64,7 +64,7 @@ class Action:
     anonymous: bool
     """It needs no token."""
     admin: bool
-    """Only administrators may ask it."""
+    """Only administrators may call it."""
     limit: Limit | None
     """The rate that it counts against; None if it has no rate, or counts in its function."""
     errors: Mapping[ErrorCode, str]
@@ -75,20 +75,20 @@ class Action:
     @property
     def refusals(self) -> dict[ErrorCode, str]:
         """Why it is refused, by code, in the order of the codes. Reasons that every action shares are left out."""
-        why: dict[ErrorCode, str] = {}
+        reasons: dict[ErrorCode, str] = {}
         if issubclass(self.request, RoomRef):
-            why[ErrorCode.INVALID] = "the other user of the conversation is yourself"
-            why[ErrorCode.NOT_FOUND] = "no such room or user, or a private room that you are not in"
-            why[ErrorCode.FORBIDDEN] = "not a member of the public topic"
+            reasons[ErrorCode.INVALID] = "the other user of the conversation is yourself"
+            reasons[ErrorCode.NOT_FOUND] = "no such room or user, or a private room that you are not in"
+            reasons[ErrorCode.FORBIDDEN] = "not a member of the public topic"
         if "content" in self.request.model_fields:
-            why[ErrorCode.TOO_LARGE] = f"`content` has more than {MAX_CONTENT:,} characters"
+            reasons[ErrorCode.TOO_LARGE] = f"`content` has more than {MAX_CONTENT:,} characters"
         if self.admin:
-            why[ErrorCode.FORBIDDEN] = "you are not an administrator"
+            reasons[ErrorCode.FORBIDDEN] = "you are not an administrator"
         own = dict(self.errors)
-        if ErrorCode.INVALID in why and ErrorCode.INVALID in own:
-            own[ErrorCode.INVALID] = f"{why[ErrorCode.INVALID]}; {own[ErrorCode.INVALID]}"
-        why |= own
-        return {code: why[code] for code in ErrorCode if code in why}
+        if ErrorCode.INVALID in reasons and ErrorCode.INVALID in own:
+            own[ErrorCode.INVALID] = f"{reasons[ErrorCode.INVALID]}; {own[ErrorCode.INVALID]}"
+        reasons |= own
+        return {code: reasons[code] for code in ErrorCode if code in reasons}
 
     @property
     def noun(self) -> str:
@@ -107,7 +107,7 @@ class Action:
 def action(
     name: str,
     *,
-    also: tuple[str, ...] = (),
+    aliases: tuple[str, ...] = (),
     http: str | None = None,
     status: int = 200,
     live: bool = True,
@@ -123,8 +123,8 @@ def action(
     returns, and is answered after the commit. A streaming function is an async generator of records, for REST only.
 
     Args:
-        admin: only administrators may ask it; others get `forbidden`.
-        response: the answer's model, if the function returns the wire's dictionary itself (the path of a message).
+        admin: only administrators may call it; others get `forbidden`.
+        response: the answer's model, if the function returns the wire's dictionary, as the hot path of messages does.
         errors: why it is refused, by code, for the documents. What follows from the payload is added by
             `Action.refusals`.
     """
@@ -140,7 +140,7 @@ def action(
             handler=handler,
             request=hints[request],
             response=response or (get_args(returns)[0] if appends or streams else returns),
-            also=also,
+            aliases=aliases,
             http=http,
             status=status,
             streams=streams,
@@ -170,9 +170,9 @@ class Registry:
                     self.add(registration)
 
     def add(self, registration: Action) -> None:
-        """Add one action. Raises ValueError if one of its names is taken."""
+        """Add an action. Raises ValueError if another action has one of its names."""
         self.actions.append(registration)
-        for name in (registration.name, *registration.also):
+        for name in (registration.name, *registration.aliases):
             if name in self._by_name:
                 raise ValueError(f"two actions are named {name!r}")
             self._by_name[name] = registration
@@ -205,7 +205,7 @@ class Answer:
 
 
 class PendingAnswer:
-    """The answer of an append, which comes after its commit. The callback runs in the same step of the event loop."""
+    """The answer of an append, known after its commit. `resolve` calls the callback immediately."""
 
     __slots__ = ("_answer", "_waiting")
 
@@ -264,7 +264,7 @@ class Dispatcher:
         if isinstance(answer, Answer):
             return answer
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        answer.then(lambda came: None if future.done() else future.set_result(came))
+        answer.then(lambda result: None if future.done() else future.set_result(result))
         return await future
 
     async def begin(
@@ -301,8 +301,8 @@ class Dispatcher:
         try:
             if counted and registered.limit is not None:
                 context.count(registered.limit)
-            called = (registered.name, *registered.also)
-            request = validate(registered.request, registered.fields, raw, strict=strict, called=called)
+            names = (registered.name, *registered.aliases)
+            request = validate(registered.request, registered.fields, raw, strict=strict, action_names=names)
             if registered.admin:
                 context.check_admin()
             if registered.streams:
@@ -319,7 +319,7 @@ class Dispatcher:
             answer = Answer(error=self.describe(error, registered.name, context.request_id))
         finally:
             if not pending:
-                self._done()
+                self._finish()
         return self._record(answer, registered, request, context, started)
 
     async def _stream(self, first: object, records: AsyncIterator[object], name: str) -> AsyncIterator[object]:
@@ -338,14 +338,14 @@ class Dispatcher:
     ) -> PendingAnswer:
         pending = PendingAnswer()
 
-        def finish(done: asyncio.Future[Any]) -> None:
-            self._done()
-            if done.cancelled():
+        def finish(future: asyncio.Future[Any]) -> None:
+            self._finish()
+            if future.cancelled():
                 answer = Answer(error=_error(ErrorCode.UNAVAILABLE, "the server is shutting down"))
-            elif (error := done.exception()) is not None:
+            elif (error := future.exception()) is not None:
                 answer = Answer(error=self.describe(error, registered.name, context.request_id))
             else:
-                answer = Answer(data=_plain(done.result()))
+                answer = Answer(data=_plain(future.result()))
             pending.resolve(self._record(answer, registered, request, context, started))
 
         result.add_done_callback(finish)
@@ -360,15 +360,15 @@ class Dispatcher:
         """
         name = UNKNOWN if registered is None else registered.name
         code = None if answer.error is None else answer.error.code
-        spent = time.perf_counter() - started
-        self._metrics.acted(name, code, spent)
+        duration = time.perf_counter() - started
+        self._metrics.action_answered(name, code, duration)
         if self._logs.on:
             context.room = _room(answer, request)
             if context.connection is not None:
-                self._log(name, answer, context, context.connection, spent)
+                self._log(name, answer, context, context.connection, duration)
         return answer
 
-    def _log(self, name: str, answer: Answer, context: Context, connection: Connection, spent: float) -> None:
+    def _log(self, name: str, answer: Answer, context: Context, connection: Connection, duration: float) -> None:
         """Log an action of a live connection. Those over HTTP are in the line of their request."""
         error = answer.error
         self._logs.info(
@@ -380,10 +380,10 @@ class Dispatcher:
             action=name,
             room=context.room,
             outcome="ok" if error is None else error.code,
-            duration_ms=round(spent * 1000, 3),
+            duration_ms=round(duration * 1000, 3),
         )
 
-    def _done(self) -> None:
+    def _finish(self) -> None:
         self._running -= 1
         if not self._running:
             self._idle.set()
@@ -407,7 +407,7 @@ def _error(code: ErrorCode, message: str, **details: Any) -> Error:
     return Error(code=code, message=message, details=details, retryable=code.retryable)
 
 
-_EXISTS = (ErrorCode.FORBIDDEN, ErrorCode.CONFLICT)
+_ROOM_EXISTS = (ErrorCode.FORBIDDEN, ErrorCode.CONFLICT)
 """Errors that imply that the room exists: its name is then safe to log, and not an arbitrary text of a client."""
 
 
@@ -417,7 +417,7 @@ def _room(answer: Answer, request: Payload | None) -> str | None:
         data = answer.data
         if isinstance(data, dict) and (room_id := data.get("room_id")):
             return str(room_id)
-    elif answer.error.code not in _EXISTS:
+    elif answer.error.code not in _ROOM_EXISTS:
         return None
     return getattr(request, "room_id", None) or getattr(request, "topic_name", None)
 

@@ -39,11 +39,11 @@ ANSWER_S = 10.0
 IDLE_S = 60.0
 """Idle time after which an upstream connection for a user without a live connection is closed."""
 GREETING = 0.1
-"""Fraction of `ANSWER_S` within which a first content that is no echo may turn out to be a greeting."""
+"""Fraction of `ANSWER_S`: if no echo follows a first content within it, that content is a reply, not a greeting."""
 CLOSE_S = 1.0
 MAX_UPSTREAMS = 1000
 MAX_WAITING = 256
-"""Most unanswered contents of one client."""
+"""The most unanswered contents of one client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ def _unavailable(reason: str) -> ActionError:
     return ActionError(ErrorCode.UNAVAILABLE, reason)
 
 
-Kept = asyncio.Future[Echo]
-"""A reply of the upstream that is being stored."""
+StoredReply = asyncio.Future[Echo]
+"""A reply of the upstream, as it is being stored."""
 
 
 class EchoChannel:
@@ -97,30 +97,30 @@ class EchoChannel:
             await asyncio.wait(set(self._ending))
 
     def say(self, speaker: Principal, connection: Connection | None, content: str) -> asyncio.Future[Echo]:
-        """Send a content; returns a future of the answer. Requests without a live connection share one upstream per
-        user."""
+        """Send a content; returns a future of the answer. A user's requests over REST share one upstream."""
         if not self._url:
-            both = ((Direction.SENT, content), (Direction.RECEIVED, content))
-            return self._journal.hand_over(KeepEcho(speaker, None, both))
-        kept = self._journal.hand_over(KeepEcho(speaker, None, ((Direction.SENT, content),)))
-        answering = asyncio.create_task(self._ask(speaker, connection, content, kept))
+            contents = ((Direction.SENT, content), (Direction.RECEIVED, content))
+            return self._journal.hand_over(KeepEcho(speaker, None, contents))
+        stored = self._journal.hand_over(KeepEcho(speaker, None, ((Direction.SENT, content),)))
+        answering = asyncio.create_task(self._ask(speaker, connection, content, stored))
         self._answering.add(answering)
         answering.add_done_callback(self._answering.discard)
         return answering
 
     async def _ask(
-        self, speaker: Principal, connection: Connection | None, content: str, kept: asyncio.Future[Echo]
+        self, speaker: Principal, connection: Connection | None, content: str, stored: asyncio.Future[Echo]
     ) -> Echo:
-        await kept  # several futures complete in the order of their contents, so that order is kept
+        await stored  # futures complete in the order of their contents, so the upstream gets them in that order
         return await asyncio.shield(await self._upstream(speaker, connection).ask(content))
 
-    def listen(self, listener: Principal, connection: Connection, heard: Callable[[str], None]) -> bool:
+    def listen(self, listener: Principal, connection: Connection, on_content: Callable[[str], None]) -> bool:
         """Connect to the upstream and pass on everything that it sends. Returns False without an upstream.
 
-        `heard` is called with each content once it is durable, in order: replies, a greeting, unsolicited contents.
+        `on_content` is called with each content once it is durable, in order: replies, a greeting, unsolicited
+        contents.
         """
         if self._url and not connection.has_ended():
-            self._listening[connection] = heard
+            self._listening[connection] = on_content
             connection.when_closed.append(self._unlisten)
             with contextlib.suppress(ActionError):  # the next content tries again
                 self._upstream(listener, connection)
@@ -129,12 +129,14 @@ class EchoChannel:
     def _unlisten(self, connection: Connection) -> None:
         self._listening.pop(connection, None)
 
-    def _keep_received(self, whose: Principal, connection: Connection | None, content: str) -> asyncio.Future[Echo]:
-        kept = self._journal.hand_over(KeepEcho(whose, None, ((Direction.RECEIVED, content),)))
-        heard = None if connection is None else self._listening.get(connection)
-        if heard is not None:
-            kept.add_done_callback(lambda done: None if done.cancelled() or done.exception() else heard(content))
-        return kept
+    def _store_received(self, user: Principal, connection: Connection | None, content: str) -> asyncio.Future[Echo]:
+        stored = self._journal.hand_over(KeepEcho(user, None, ((Direction.RECEIVED, content),)))
+        on_content = None if connection is None else self._listening.get(connection)
+        if on_content is not None:
+            stored.add_done_callback(
+                lambda future: None if future.cancelled() or future.exception() else on_content(content)
+            )
+        return stored
 
     def _upstream(self, speaker: Principal, connection: Connection | None) -> Upstream:
         if self._closing:
@@ -147,8 +149,8 @@ class EchoChannel:
             self._make_room()
             upstream = self._upstreams[key] = Upstream(
                 self._url,
-                keep=partial(self._keep_received, speaker, connection),
-                ended=partial(self._upstreams.pop, key),
+                store=partial(self._store_received, speaker, connection),
+                on_end=partial(self._upstreams.pop, key),
                 answer_s=self._answer_s,
                 idle_s=self._idle_s if connection is None else None,
             )
@@ -170,7 +172,7 @@ class EchoChannel:
             return
         for upstream in self._upstreams.values():
             if not upstream.busy:
-                upstream.end("others need the connection")
+                upstream.end("another client needs the connection")
                 return
         raise _unavailable("too many connections to the echo server")
 
@@ -178,35 +180,35 @@ class EchoChannel:
 class Upstream:
     """One connection to the echo server, for one client. Each content that it sends answers the oldest request.
 
-    A greeting answers no request: a first content that is no echo, if an echo follows it.
+    A greeting answers no request. It is a first content that is no echo, if an echo follows it.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        keep: Callable[[str], asyncio.Future[Echo]],
-        ended: Callable[[], object],
+        store: Callable[[str], StoredReply],
+        on_end: Callable[[], object],
         answer_s: float,
         idle_s: float | None,
     ) -> None:
         """
         Args:
-            keep: starts to store a received content.
-            ended: called once, before waiting requests fail.
+            store: starts to store a received content.
+            on_end: called once, before waiting requests fail.
         """
         self._url = url
-        self._keep = keep
-        self._ended = ended
+        self._store = store
+        self._on_end = on_end
         self._answer_s = answer_s
         self._idle_s = idle_s
         self._idle: asyncio.TimerHandle | None = None
-        self._waiting: deque[tuple[str, asyncio.Future[Kept]]] = deque()
+        self._waiting: deque[tuple[str, asyncio.Future[StoredReply]]] = deque()
         self._unsent: asyncio.Queue[str] = asyncio.Queue()
-        self._silent_so_far = True
-        self._first: Kept | ActionError | None = None
-        """The first content, while it may be a greeting."""
-        self._over = False
+        self._has_received = False
+        self._possible_greeting: StoredReply | ActionError | None = None
+        """The first content, while it may still be a greeting."""
+        self._has_ended = False
         self._ws: ClientConnection | None = None
         self._closing: asyncio.Task[None] | None = None
         self.task = spawn(self._run(), "echo upstream")
@@ -215,7 +217,7 @@ class Upstream:
     def busy(self) -> bool:
         return bool(self._waiting)
 
-    def ask(self, content: str) -> asyncio.Future[Kept]:
+    def ask(self, content: str) -> asyncio.Future[StoredReply]:
         """Send a content; returns a future of its reply, which is being stored, or of `unavailable`.
 
         Raises `rate_limited`.
@@ -223,8 +225,8 @@ class Upstream:
         if len(self._waiting) >= MAX_WAITING:
             raise ActionError(ErrorCode.RATE_LIMITED, "too many unanswered contents", retry_after=1)
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Kept] = loop.create_future()
-        # A late reply could not be distinguished from the next one, so a timeout closes the connection.
+        answer: asyncio.Future[StoredReply] = loop.create_future()
+        # A late reply would be taken for the next one, so a timeout closes the connection.
         timer = loop.call_later(self._answer_s, self.end, "the echo server does not answer")
         answer.add_done_callback(lambda _: timer.cancel())
         self._waiting.append((content, answer))
@@ -233,20 +235,19 @@ class Upstream:
         return answer
 
     def _restart_idle_timer(self) -> None:
-        """Restart the idle timer."""
         if self._idle is not None:
             self._idle.cancel()
         if self._idle_s is not None:
             # Longer than the answer timeout, so no request is pending when it fires.
-            after = self._idle_s + self._answer_s
-            self._idle = asyncio.get_running_loop().call_later(after, self.end, "idle for too long")
+            delay = self._idle_s + self._answer_s
+            self._idle = asyncio.get_running_loop().call_later(delay, self.end, "idle for too long")
 
     def end(self, reason: str) -> None:
         """Close the connection; waiting requests fail as `unavailable`. Idempotent."""
-        if self._over:
+        if self._has_ended:
             return
-        self._over = True
-        self._ended()
+        self._has_ended = True
+        self._on_end()
         if self._idle is not None:
             self._idle.cancel()
         for _, answer in self._waiting:
@@ -254,7 +255,7 @@ class Upstream:
             answer.exception()  # mark it as retrieved: the caller may be gone
         self._waiting.clear()
         if self._ws is not None:
-            self._closing = spawn(self._ws.close(), "close of an echo upstream")  # which also ends `task`
+            self._closing = spawn(self._ws.close(), "close of an echo upstream")  # this also ends `task`
         elif asyncio.current_task() is not self.task:
             self.task.cancel()
 
@@ -287,40 +288,41 @@ class Upstream:
             while True:
                 await ws.send(await self._unsent.get())
         except ConnectionClosed:
-            pass  # the reader notices it too
+            pass  # the reader handles that
 
     async def _received(self, content: str | bytes) -> None:
-        stored = self._begin_to_keep(content)
-        first, self._silent_so_far = self._silent_so_far, False
+        stored = self._start_storing(content)
+        is_first, self._has_received = not self._has_received, True
         is_echo = bool(self._waiting) and content == self._waiting[0][0]
-        if self._first is not None:
-            earlier, self._first = self._first, None
+        if self._possible_greeting is not None:
+            earlier, self._possible_greeting = self._possible_greeting, None
             if not is_echo:
                 self._reply(earlier)
-        elif first and self._waiting and isinstance(content, str) and not is_echo:
-            self._first = stored
-            asyncio.get_running_loop().call_later(GREETING * self._answer_s, self._no_greeting)
+        elif is_first and self._waiting and isinstance(content, str) and not is_echo:
+            self._possible_greeting = stored
+            asyncio.get_running_loop().call_later(GREETING * self._answer_s, self._reply_first)
             return
         if self._waiting:
             self._reply(stored)
         elif isinstance(stored, asyncio.Future):
-            with contextlib.suppress(ActionError):  # no request waits for it
+            with contextlib.suppress(ActionError):  # no request waits for this content
                 await asyncio.shield(stored)
 
-    def _no_greeting(self) -> None:
-        if self._first is not None:
-            self._reply(self._first)
-            self._first = None
+    def _reply_first(self) -> None:
+        """No echo has followed the first content: it was a reply, not a greeting."""
+        if self._possible_greeting is not None:
+            self._reply(self._possible_greeting)
+            self._possible_greeting = None
 
-    def _begin_to_keep(self, content: str | bytes) -> Kept | ActionError:
-        if not _can_be_kept(content):
+    def _start_storing(self, content: str | bytes) -> StoredReply | ActionError:
+        if not _is_valid(content):
             return _unavailable("the echo server sent an invalid content")
         try:
-            return self._keep(str(content))
+            return self._store(str(content))
         except ActionError as error:
             return error
 
-    def _reply(self, stored: Kept | ActionError) -> None:
+    def _reply(self, stored: StoredReply | ActionError) -> None:
         """Answer the oldest request."""
         if not self._waiting:
             return
@@ -332,5 +334,5 @@ class Upstream:
             answer.set_result(stored)
 
 
-def _can_be_kept(content: str | bytes) -> bool:
+def _is_valid(content: str | bytes) -> bool:
     return isinstance(content, str) and len(content) <= MAX_CONTENT and "\0" not in content

@@ -51,47 +51,47 @@ class Limit(StrEnum):
 class Window:
     """A sliding window of counters. A check takes 0.3 µs; a key that was unused for two periods takes no memory."""
 
-    __slots__ = ("_amount", "_before", "_clock", "_now", "_number", "_period")
+    __slots__ = ("_amount", "_clock", "_current", "_number", "_period", "_previous")
 
     def __init__(self, amount: int, period_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._amount = amount
         self._period = period_s
         self._clock = clock
         self._number = 0
-        self._now: dict[Hashable, int] = {}
-        self._before: dict[Hashable, int] = {}
+        self._current: dict[Hashable, int] = {}
+        self._previous: dict[Hashable, int] = {}
 
     def wait(self, key: Hashable, weight: int = 1) -> float:
-        """Seconds until `weight` more are allowed; 0.0: now. A weight above the whole amount counts as the amount."""
+        """Seconds until `weight` more are allowed; 0.0: now. A weight above the amount counts as the amount."""
         position = self._clock() / self._period
         number = int(position)
         if number != self._number:
-            self._before = self._now if number == self._number + 1 else {}
-            self._now = {}
+            self._previous = self._current if number == self._number + 1 else {}
+            self._current = {}
             self._number = number
-        now, before = self._now.get(key, 0), self._before.get(key, 0)
+        current, previous = self._current.get(key, 0), self._previous.get(key, 0)
         free = self._amount - weight if weight < self._amount else 0
-        if not before:
-            if now <= free:
+        if not previous:
+            if current <= free:
                 return 0.0
-        elif now + before * (number + 1 - position) <= free:
+        elif current + previous * (number + 1 - position) <= free:
             return 0.0
-        if now <= free:  # later in this window, when enough of the previous one has faded
-            return (number + 1 - (free - now) / before - position) * self._period
-        return (number + 2 - free / now - position) * self._period
+        if current <= free:  # later in this window, when the previous one counts less
+            return (number + 1 - (free - current) / previous - position) * self._period
+        return (number + 2 - free / current - position) * self._period
 
     def count(self, key: Hashable, weight: int = 1) -> None:
         """Count in the current window; call `wait` first, which moves the window."""
-        self._now[key] = self._now.get(key, 0) + weight
+        self._current[key] = self._current.get(key, 0) + weight
 
-    def give_back(self, key: Hashable) -> None:
-        """Uncount one that was just counted."""
-        if self._now.get(key, 0) > 0:
-            self._now[key] -= 1
+    def uncount(self, key: Hashable) -> None:
+        """Undo one count."""
+        if self._current.get(key, 0) > 0:
+            self._current[key] -= 1
 
     def __len__(self) -> int:
         """Number of counters in memory."""
-        return len(self._now) + len(self._before)
+        return len(self._current) + len(self._previous)
 
 
 class Limits:

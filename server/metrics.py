@@ -32,7 +32,7 @@ SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 CHANGES: Final = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 
 Gauge = Callable[[], Mapping[Sequence[str], float]]
-"""Called at each scrape; returns values of the labels -> value."""
+"""Called at each scrape; returns a value for each combination of label values."""
 
 
 class Distribution:
@@ -77,9 +77,9 @@ class Metrics:
         GCCollector(registry=self._registry)
         self._registry.register(self)
 
-    # -- counted as it happens --------------------------------------------------------------------------------------
+    # -- counted when it happens ---------------------------------------------------------------------------------
 
-    def acted(self, action: str, error: ErrorCode | None, seconds: float) -> None:
+    def action_answered(self, action: str, error: ErrorCode | None, seconds: float) -> None:
         """Count an answered action.
 
         Args:
@@ -101,8 +101,7 @@ class Metrics:
         self._batch.add(changes)
         self._commit.add(seconds)
 
-    # -- read at each scrape
-    # -----------------------------------------------------------------------------------------------
+    # -- read at each scrape -------------------------------------------------------------------------------------
 
     def gauge(self, name: str, help_text: str, value: Callable[[], float]) -> None:
         """Report a value that is read at each scrape."""
@@ -116,7 +115,7 @@ class Metrics:
         """Like `gauge`, with one value for each combination of labels."""
         self._gauges.append((GaugeMetricFamily, name, help_text, labels, values))
 
-    # -- the scrape -----------------------------------------------------------------------------------------------
+    # -- the scrape ----------------------------------------------------------------------------------------------
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format, `CONTENT_TYPE`."""
@@ -128,13 +127,13 @@ class Metrics:
         seconds = HistogramMetricFamily(
             "tidings_action_seconds", "From an action's begin to its answer", labels=("action",)
         )
-        for name, spent in self._seconds.items():
+        for name, durations in self._seconds.items():
             failed = {code: count for (action, code), count in self._errors.items() if action == name}
             if name != UNKNOWN:
-                answered.add_metric((name, "ok"), sum(spent.counts) - sum(failed.values()))
+                answered.add_metric((name, "ok"), sum(durations.counts) - sum(failed.values()))
             for code, count in failed.items():
                 answered.add_metric((name, code), count)
-            seconds.add_metric((name,), spent.buckets(), spent.total)
+            seconds.add_metric((name,), durations.buckets(), durations.total)
         yield answered
         yield seconds
         opened = CounterMetricFamily("tidings_connections_opened", "Live connections opened", labels=("gateway",))

@@ -1,4 +1,4 @@
-"""What operators see of a node's parts: the gauges of `/metrics`, and a log line for each connection."""
+"""The gauges of a node's parts for `/metrics`, and a log line for each connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.fanout.connection import Connection
 from server.fanout.hub import Hub
 from server.log.indexer import Indexer
 from server.log.journal import Journal
-from server.logs import Logs
+from server.logging_setup import Logs
 from server.metrics import Metrics
 from server.transport.admission import HalfOpen
 from server.transport.tcp_connections import TcpConnections
@@ -29,36 +29,38 @@ class ConnectionRecorder:
     def opened(self, connection: Connection) -> None:
         self._metrics.opened(connection.link.gateway)
         if self._logs.on:
-            self._logs.info(
-                "connection opened",
-                connection=connection.id,
-                user=connection.principal.username,
-                device=connection.device_key,
-                gateway=connection.link.gateway,
-                transport=connection.link.transport,
-            )
+            self._log("connection opened", connection, transport=connection.link.transport)
 
     def closed(self, connection: Connection) -> None:
         self._metrics.closed(connection.link.reason)
         if self._logs.on:
-            self._logs.info(
-                "connection closed",
-                connection=connection.id,
-                user=connection.principal.username,
-                device=connection.device_key,
-                gateway=connection.link.gateway,
-                reason=connection.link.reason,
-                duration_s=round(time.monotonic() - connection.opened_at, 3),
-            )
+            duration_s = round(time.monotonic() - connection.opened_at, 3)
+            self._log("connection closed", connection, reason=connection.link.reason, duration_s=duration_s)
+
+    def _log(self, event: str, connection: Connection, **fields: object) -> None:
+        self._logs.info(
+            event,
+            connection=connection.id,
+            user=connection.principal.username,
+            device=connection.device_key,
+            gateway=connection.link.gateway,
+            **fields,
+        )
 
 
 def register_log(metrics: Metrics, journal: Journal, indexer: Indexer) -> None:
     """Register the gauges of the log."""
     metrics.gauge("tidings_journal_queue_changes", "Changes that wait for a commit", lambda: journal.waiting)
-    metrics.gauge("tidings_journal_queue_bytes", "Their size", lambda: journal.waiting_bytes)
-    metrics.gauge("tidings_search_rooms_behind", "Rooms not wholly in the index", lambda: indexer.rooms_behind)
+    metrics.gauge("tidings_journal_queue_bytes", "Size of those changes", lambda: journal.waiting_bytes)
     metrics.gauge(
-        "tidings_search_behind_seconds", "For how long the room longest behind has been", lambda: indexer.lag
+        "tidings_search_rooms_behind",
+        "Rooms with entries that are not in the index yet",
+        lambda: indexer.rooms_behind,
+    )
+    metrics.gauge(
+        "tidings_search_behind_seconds",
+        "Seconds for which the room that lags longest has been behind",
+        lambda: indexer.lag,
     )
 
 
@@ -67,12 +69,14 @@ def register_fanout(metrics: Metrics, hub: Hub, catch_up: CatchUp) -> None:
     metrics.gauges("tidings_connections", "Live connections", ("gateway", "transport"), lambda: _by_transport(hub))
     metrics.gauge(
         "tidings_connections_queued_bytes",
-        "What waits in this process for clients to read",
+        "Bytes that wait in this process for clients to read",
         lambda: sum(connection.link.buffered for connection in hub.connections),
     )
     metrics.gauge("tidings_online_users", "Users with a live connection here", lambda: hub.users)
     metrics.gauge("tidings_live_rooms", "Rooms with a live connection here", lambda: len(hub.live_rooms))
-    metrics.counter("tidings_replayed_entries", "Entries sent to who had missed them", lambda: catch_up.replayed)
+    metrics.counter(
+        "tidings_replayed_entries", "Entries sent to devices that had missed them", lambda: catch_up.replayed
+    )
 
 
 def register_process(metrics: Metrics, auth: Auth, tcp: TcpConnections, half_open: HalfOpen) -> None:
@@ -80,19 +84,27 @@ def register_process(metrics: Metrics, auth: Auth, tcp: TcpConnections, half_ope
     metrics.gauge("tidings_connections_half_open", "Connections without authentication", lambda: len(half_open))
     metrics.counter(
         "tidings_connections_half_open_dropped",
-        "Connections without authentication, ended for newcomers",
+        "Connections without authentication, ended for new ones",
         lambda: half_open.dropped,
     )
     metrics.gauge("tidings_tcp_connections", "TCP connections, silent ones included", lambda: tcp.open)
-    metrics.gauge("tidings_tcp_connections_silent", "Without a whole request head yet", lambda: len(tcp.silent))
-    metrics.counter("tidings_tcp_connections_refused", "Too many, of one source or in all", lambda: tcp.refused)
-    metrics.counter("tidings_tcp_connections_dropped", "Silent, closed for newcomers", lambda: tcp.dropped)
+    metrics.gauge("tidings_tcp_connections_silent", "Without a complete request head yet", lambda: len(tcp.silent))
+    metrics.counter(
+        "tidings_tcp_connections_refused",
+        "TCP connections refused, over a limit of their source or of all",
+        lambda: tcp.refused,
+    )
+    metrics.counter(
+        "tidings_tcp_connections_dropped", "Silent TCP connections closed for new ones", lambda: tcp.dropped
+    )
     metrics.gauge("tidings_tasks", "Tasks of the event loop", lambda: len(asyncio.all_tasks()))
-    metrics.gauge("tidings_bcrypt_waiting", "Passwords looked at or waiting", lambda: auth.passwords.waiting)
+    metrics.gauge(
+        "tidings_bcrypt_waiting", "Passwords that are hashed or wait for it", lambda: auth.passwords.waiting
+    )
 
 
 def _by_transport(hub: Hub) -> dict[Sequence[str], float]:
-    ways = ("socketio", "polling"), ("socketio", "websocket"), ("websocket", "websocket")
-    found: Counter[Sequence[str]] = Counter(dict.fromkeys(ways, 0))
-    found.update((connection.link.gateway, connection.link.transport) for connection in hub.connections)
-    return dict(found)
+    paths = ("socketio", "polling"), ("socketio", "websocket"), ("websocket", "websocket")
+    counts: Counter[Sequence[str]] = Counter(dict.fromkeys(paths, 0))
+    counts.update((connection.link.gateway, connection.link.transport) for connection in hub.connections)
+    return dict(counts)

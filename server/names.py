@@ -33,7 +33,7 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = frozenset("\u200c\u200d")
 _TAGS = frozenset(map(chr, range(0xE0020, 0xE0080)))
 """Tag characters, which occur only in the flags of England, Scotland and Wales."""
-_WRITTEN_TOGETHER = (
+_MIXABLE_SCRIPTS = (
     {"LATIN", "CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA"},
     {"LATIN", "CJK", "IDEOGRAPHIC", "BOPOMOFO"},
     {"LATIN", "CJK", "IDEOGRAPHIC", "HANGUL"},
@@ -48,18 +48,18 @@ def username(raw: str, field: str = "username") -> str:
     scripts.
     """
     try:
-        kept: str = _preserving.enforce(raw)
+        preserved: str = _preserving.enforce(raw)
         mapped: str = _mapping.enforce(raw)
     except UnicodeEncodeError as error:
         raise invalid(field, f"not allowed: {error.reason.partition('/')[2] or error.reason}") from None
-    if not (1 <= len(kept) <= 32 and 1 <= len(mapped) <= 32):
+    if not (1 <= len(preserved) <= 32 and 1 <= len(mapped) <= 32):
         raise invalid(field, "1–32 characters")
-    if any(char.isspace() or unicodedata.category(char) in _HIDDEN for char in kept):
+    if any(char.isspace() or unicodedata.category(char) in _HIDDEN for char in preserved):
         raise invalid(field, "no whitespace, control or direction characters")
-    scripts = {_script(char) for char in kept if unicodedata.category(char) in _LETTERS}
-    if len(scripts) > 1 and not any(scripts <= together for together in _WRITTEN_TOGETHER):
+    scripts = {_script(char) for char in preserved if unicodedata.category(char) in _LETTERS}
+    if len(scripts) > 1 and not any(scripts <= mixable for mixable in _MIXABLE_SCRIPTS):
         raise invalid(field, f"letters of one script only, not of {' and '.join(sorted(map(str.title, scripts)))}")
-    return kept
+    return preserved
 
 
 _LETTERS = frozenset({"Ll", "Lo", "Lt", "Lu"})
@@ -71,20 +71,20 @@ def _script(letter: str) -> str:
 
 
 MAX_TYPED = 128
-"""Most typed characters of a username with 32: a canonical decomposition has at most 4."""
+"""The most typed characters of a username of 32: each may be typed as up to 4 (canonical decomposition)."""
 
 
-def _may_be_kept(mapped: str) -> bool:
+def _is_possible_key(mapped: str) -> bool:
     return 1 <= len(mapped) <= 32 and mapped.isprintable() and " " not in mapped
 
 
 def try_username_key(raw: str) -> str | None:
     """The key of the user with that name, in any case; None if no user can have it.
 
-    A name that `username` refuses has a key that no user has, so it need not be refused here.
+    A name that `username` refuses may have a key here: no user has that key.
     """
     key = username_key(raw[: MAX_TYPED + 1])
-    return key if len(raw) <= MAX_TYPED and _may_be_kept(key) else None
+    return key if len(raw) <= MAX_TYPED and _is_possible_key(key) else None
 
 
 def after(raw: str | None) -> str | None:
@@ -106,9 +106,9 @@ def topic_name(raw: str) -> str:
 
 def title(raw: str) -> str:
     """The stored form of a group's title: NFC, trimmed. Raises `invalid`."""
-    kept = unicodedata.normalize("NFC", raw).strip()
-    _check_shown(kept, "title", _JOINERS)
-    return kept
+    text = unicodedata.normalize("NFC", raw).strip()
+    _check_shown(text, "title", _JOINERS)
+    return text
 
 
 def emoji(raw: str) -> str:
@@ -125,9 +125,9 @@ def _check_shown(text: str, field: str, allowed: frozenset[str]) -> None:
 
 
 MAX_MENTIONS = 64
-"""Most words after an `@` that are examined in a message, and most names that it mentions."""
+"""The most words after an `@` that are examined in a message, and the most names that it mentions."""
 MAX_PUNCTUATION = 7
-"""Most punctuation characters at the end of a username that can be mentioned."""
+"""The most punctuation characters at the end of a username that can be mentioned."""
 MAX_MARKS = 500
 """After this many marks (an `@`, a run of backticks, a fence) the rest of a message is not searched for mentions."""
 _MARK = re.compile("@|`+|~{3,}")
@@ -135,7 +135,7 @@ _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$", re.MULTILINE)
 _BACKTICKS = re.compile("`+")
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _MENTION = re.compile(r"(?<![^\s(\[{<\"'“‘«¿¡,;:/*_~|>-])@([^\s@]{1,64})")
-_AFTER_A_NAME = ".,;:!?…'\"”’»)]}>*_~|/-"
+_FINAL_PUNCTUATION = ".,;:!?…'\"”’»)]}>*_~|/-"
 
 
 def mentions(content: str) -> tuple[str, ...]:
@@ -170,12 +170,12 @@ def _names_in(word: str) -> list[str]:
     mapped = username_key(word)
     if mapped.isalnum():
         return [mapped] if len(mapped) <= 32 else []
-    shortest = max(1, len(mapped.rstrip(_AFTER_A_NAME)))
+    shortest = max(1, len(mapped.rstrip(_FINAL_PUNCTUATION)))
     longest = min(len(mapped), shortest + MAX_PUNCTUATION)
     candidates = [mapped[:length] for length in range(shortest, longest + 1)]
     if "'" in word or "’" in word:
         candidates.append(re.split("['’]", mapped, maxsplit=1)[0])  # @ana's
-    return [name for name in candidates if _may_be_kept(name)]
+    return [name for name in candidates if _is_possible_key(name)]
 
 
 def _without_code(content: str) -> str:

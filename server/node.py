@@ -42,7 +42,7 @@ from server.log.journal import Journal
 from server.log.purge import Purge
 from server.log.quotas import Quotas
 from server.log.retention import RETENTION_S, Retention
-from server.logs import Logs
+from server.logging_setup import Logs
 from server.memory import MemoryTrim
 from server.metrics import Metrics
 from server.monitoring import ConnectionRecorder, register_fanout, register_log, register_process
@@ -51,20 +51,20 @@ from server.supervision import Periodic
 from server.timers import GetTimers
 from server.transport.admission import MAX_HALF_OPEN
 from server.transport.buffered_session import LINGER_S
-from server.transport.tcp_connections import MOST_PER_SOURCE, TcpConnections
+from server.transport.tcp_connections import MAX_PER_SOURCE, TcpConnections
 
 HALF_OPEN_PER_SOURCE = 200
 STOP_S = 13.0
 """Stopping takes no longer, even if the store does not answer."""
 STOP_PART_S = LINGER_S + 1.0
-"""Nor does any part of it: connections get the time to read their last words."""
+"""The longest that one part may take: enough for clients to read the last events of their connections."""
 
 logger = logging.getLogger("tidings.node")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeOptions:
-    """Choices that are no settings of an operator: another broker, other intervals (in seconds)."""
+    """Options for tests and for applications built on Tidings: another broker, other intervals (in seconds)."""
 
     broker: Broker | None = None
     logs: Logs | None = None
@@ -86,7 +86,7 @@ class NodeOptions:
 
 
 class Node:
-    """One server process. The factory functions below make the groups of its parts."""
+    """One server process."""
 
     def __init__(self, settings: Settings, options: NodeOptions) -> None:
         self.settings = settings
@@ -141,7 +141,7 @@ class Node:
             self.application_users,
         )
         half_open = self.socketio.eio.half_open
-        self.connections = TcpConnections(half_open, MOST_PER_SOURCE if settings.limited else None)
+        self.connections = TcpConnections(half_open, MAX_PER_SOURCE if settings.limited else None)
         register_log(self.metrics, self.journal, self.indexer)
         register_fanout(self.metrics, self.hub, self.catch_up)
         register_process(self.metrics, self.auth, self.connections, half_open)
@@ -170,29 +170,29 @@ class Node:
             raise SettingsError("the database needs migrations: run `tidings migrate`")
         async with AsyncExitStack() as stack:
 
-            def ends(what: str, stop: Callable[[], Awaitable[object]]) -> None:
-                stack.push_async_callback(self._end, what, stop)
+            def on_stop(part: str, stop: Callable[[], Awaitable[object]]) -> None:
+                stack.push_async_callback(self._stop_part, part, stop)
 
             await self.database.start()
-            ends("the database", self.database.stop)
+            on_stop("the database", self.database.stop)
             await self.epochs.start()
-            ends("the marks of the database", self.epochs.stop)
+            on_stop("the marks of the database", self.epochs.stop)
             stack.callback(self.auth.stop)
             await self.auth.start(settings.signing_key())
             await self.delivery.start()
-            ends("the broker", self.broker.stop)
+            on_stop("the broker", self.broker.stop)
             self.hub.start()
-            ends("the hub", self.hub.stop)
+            on_stop("the hub", self.hub.stop)
             await self.journal.start()
-            ends("the journal", self.journal.stop)
+            on_stop("the journal", self.journal.stop)
             await self.indexer.start()
-            ends("the search index", self.indexer.stop)
+            on_stop("the search index", self.indexer.stop)
             stack.callback(self.hub.typists.stop)
-            ends("presence", self.hub.presence.stop)
-            for what, periodic in self._periodic.items():
+            on_stop("presence", self.hub.presence.stop)
+            for part, periodic in self._periodic.items():
                 await periodic.start()
-                ends(what, periodic.stop)
-            ends("replays", self.catch_up.stop)
+                on_stop(part, periodic.stop)
+            on_stop("replays", self.catch_up.stop)
             stack.push_async_callback(self.drain)
             await self.dialects.start()
             self._stack = stack.pop_all()
@@ -202,28 +202,28 @@ class Node:
         if not self._drained:
             self._drained = True
             self.auth.passwords.drain()
-            await self._end("the echo server's answers", self.echo.stop)
-            await self._end("actions", self.dispatcher.drain)
+            await self._stop_part("the echo server's answers", self.echo.stop)
+            await self._stop_part("actions", self.dispatcher.drain)
             gateways = self.socketio, self.websocket, self.dialects
-            await self._end("connections", lambda: asyncio.gather(*(gateway.stop() for gateway in gateways)))
+            await self._stop_part("connections", lambda: asyncio.gather(*(gateway.stop() for gateway in gateways)))
 
     async def stop(self) -> None:
         """Stop all parts within `STOP_S`, counted from `drain`. Those that do not end are in `unfinished`."""
         await self._stack.aclose()
         self.logs.flush()
 
-    async def _end(self, what: str, stop: Callable[[], Awaitable[object]]) -> None:
-        """End a part, or give up on it."""
+    async def _stop_part(self, part: str, stop: Callable[[], Awaitable[object]]) -> None:
+        """Stop a part, or give up on it at its deadline."""
         now = asyncio.get_running_loop().time()
         self._stop_by = self._stop_by or now + STOP_S
-        ending = asyncio.ensure_future(stop())
-        await asyncio.wait([ending], timeout=max(0.1, min(STOP_PART_S, self._stop_by - now)))
-        if ending.done():
-            ending.result()
+        stopping = asyncio.ensure_future(stop())
+        await asyncio.wait([stopping], timeout=max(0.1, min(STOP_PART_S, self._stop_by - now)))
+        if stopping.done():
+            stopping.result()
             return
-        ending.cancel()
-        self.unfinished.append(what)
-        logger.error("the server stops without waiting any longer for %s", what)
+        stopping.cancel()
+        self.unfinished.append(part)
+        logger.error("the server stops without waiting any longer for %s", part)
 
 
 def make_fanout(

@@ -1,4 +1,4 @@
-"""Serving the application with uvicorn: from the first line it prints to a clean stop."""
+"""Serves the application with uvicorn: the lock, the start, the banner, and a clean stop on signals."""
 
 from __future__ import annotations
 
@@ -149,8 +149,8 @@ async def only_server(database: Path, patience_s: float = LOCK_PATIENCE_S) -> As
     """Hold the lock that makes this the only server on a SQLite file. Raises `SettingsError` after `patience_s`.
 
     Two servers would not deliver each other's messages, and both would checkpoint. A restarted server waits for the
-    previous one to end. The operating system releases the lock when the process ends, for whatever reason. Other
-    commands of the command line do not take the lock: they may run beside a server.
+    previous one to end. The operating system releases the lock when the process ends. Other commands of
+    the command line do not take the lock: they may run beside a server.
     """
     with _open_lock(database) as file:
         deadline = time.monotonic() + patience_s

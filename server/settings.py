@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
@@ -23,7 +23,7 @@ from sqlalchemy.engine import make_url
 
 from server.addresses import host_of, is_loopback
 from server.limits import Limit, rate
-from server.logs import Level
+from server.logging_setup import Level
 
 SECRET_KEY_BYTES = 32
 METRICS_TOKEN_LENGTH = 16
@@ -51,8 +51,16 @@ def _host_of_origin(origin: str) -> str:
     return "*" if origin == "*" else host_of(origin.partition("://")[2])
 
 
+def _days(default: int, description: str) -> Any:
+    return Field(default=default, ge=0, le=MAX_RETENTION_DAYS, description=description)
+
+
+def _quota(default: int, description: str) -> Any:
+    return Field(default=default, ge=0, description=f"{description}. 0: no bound")
+
+
 class SettingsError(Exception):
-    """A setting that the server cannot start with; the message names it and the reason."""
+    """The server cannot start with a setting; the message names the setting and the reason."""
 
 
 class Settings(BaseSettings):
@@ -79,12 +87,7 @@ class Settings(BaseSettings):
         le=MAX_TOKEN_MINUTES,
         description="Token lifetime in minutes. In `.env` also `ACCESS_TOKEN_EXPIRE_MINUTES`",
     )
-    session_days: int = Field(
-        default=90,
-        ge=0,
-        le=MAX_RETENTION_DAYS,
-        description="Days after which a session ends, however often it is refreshed; 0: never",
-    )
+    session_days: int = _days(90, "Days after which a session ends, however often it is refreshed; 0: never")
     cors_origins: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
         description="Comma-separated origins whose pages may connect, or `*`; empty: same origin only. The"
@@ -109,26 +112,14 @@ class Settings(BaseSettings):
         description="When the topic `public` is created: at the first start, or when a user first enters it"
         " (`entry`)",
     )
-    retention_topic_days: int = Field(
-        default=0, ge=0, le=MAX_RETENTION_DAYS, description="Days to keep topic messages; 0: for ever"
+    retention_topic_days: int = _days(0, "Days to keep topic messages; 0: for ever")
+    retention_direct_days: int = _days(0, "Days to keep direct messages; 0: for ever")
+    retention_group_days: int = _days(0, "Days to keep group messages; 0: for ever")
+    purge_sessions_days: int = _days(
+        90, "Days to keep ended sessions, and the addresses that their users signed in from; 0: for ever"
     )
-    retention_direct_days: int = Field(
-        default=0, ge=0, le=MAX_RETENTION_DAYS, description="Days to keep direct messages; 0: for ever"
-    )
-    retention_group_days: int = Field(
-        default=0, ge=0, le=MAX_RETENTION_DAYS, description="Days to keep group messages; 0: for ever"
-    )
-    purge_sessions_days: int = Field(
-        default=90,
-        ge=0,
-        le=MAX_RETENTION_DAYS,
-        description="Days to keep ended sessions, and the addresses that their users signed in from; 0: for ever",
-    )
-    purge_devices_days: int = Field(
-        default=365,
-        ge=0,
-        le=MAX_RETENTION_DAYS,
-        description="Days to keep a device and its cursors after its last connection; 0: for ever",
+    purge_devices_days: int = _days(
+        365, "Days to keep a device and its cursors after its last connection; 0: for ever"
     )
     durability: Literal["full", "normal"] = Field(
         default="full", description="`normal` survives a crash of the process, not of the machine"
@@ -177,19 +168,13 @@ class Settings(BaseSettings):
         " other addresses together. One address has three times as many attempts on accounts that it is new to",
     )
     limit_registrations: Rate = Field(default="20/minute", description="Accounts registered from one address")
-    max_devices: int = Field(
-        default=100, ge=0, description="Devices of a user; a new one replaces the least recently seen. 0: no bound"
-    )
-    max_sessions: int = Field(
-        default=100, ge=0, description="Valid sessions of a user; a new one ends the oldest. 0: no bound"
-    )
-    max_rooms: int = Field(default=3000, ge=0, description="Rooms that a user is a member of. 0: no bound")
-    max_topics: int = Field(default=1000, ge=0, description="Topics that a user owns. 0: no bound")
-    max_groups: int = Field(default=1000, ge=0, description="Groups that a user owns. 0: no bound")
-    max_links: int = Field(default=50, ge=0, description="Invitation links of one user to one room. 0: no bound")
-    max_echo_entries: int = Field(
-        default=10_000, ge=0, description="Entries kept in a user's echo log, the newest ones. 0: no bound"
-    )
+    max_devices: int = _quota(100, "Devices of a user; a new one replaces the least recently seen")
+    max_sessions: int = _quota(100, "Valid sessions of a user; a new one ends the oldest")
+    max_rooms: int = _quota(3000, "Rooms that a user is a member of")
+    max_topics: int = _quota(1000, "Topics that a user owns")
+    max_groups: int = _quota(1000, "Groups that a user owns")
+    max_links: int = _quota(50, "Invitation links of one user to one room")
+    max_echo_entries: int = _quota(10_000, "Entries kept in a user's echo log, the newest ones")
     log_level: Level = Field(
         default="info", description="`debug`, `info`, `warning` or `error`; above `info`, actions are not logged"
     )
@@ -214,10 +199,10 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         assert isinstance(dotenv_settings, DotEnvSettingsSource)
-        given = dotenv_settings.env_vars
-        other = {field: value for name, field in OTHER_NAMES.items() if (value := given.get(name.lower()))}
-        own = init_settings, env_settings, dotenv_settings, file_secret_settings
-        return *own, InitSettingsSource(settings_cls, other)
+        variables = dotenv_settings.env_vars
+        aliases = {field: value for name, field in OTHER_NAMES.items() if (value := variables.get(name.lower()))}
+        sources = init_settings, env_settings, dotenv_settings, file_secret_settings
+        return *sources, InitSettingsSource(settings_cls, aliases)
 
     @field_validator("cors_origins", "allowed_hosts", mode="before")
     @classmethod
@@ -311,7 +296,7 @@ class Settings(BaseSettings):
 
     @property
     def quotas(self) -> dict[str, int]:
-        """How many of each kind of thing a user may have."""
+        """The arguments of `server.log.quotas.Quotas`."""
         kinds = ("devices", "sessions", "rooms", "topics", "groups", "links", "echo_entries")
         return {kind: getattr(self, f"max_{kind}") for kind in kinds}
 
@@ -331,11 +316,11 @@ class Settings(BaseSettings):
 
         Raises SettingsError if the key is too short.
         """
-        given = self.secret_key.get_secret_value().encode()
-        if given:
-            if len(given) < SECRET_KEY_BYTES:
+        configured = self.secret_key.get_secret_value().encode()
+        if configured:
+            if len(configured) < SECRET_KEY_BYTES:
                 raise SettingsError(f"TIDINGS_SECRET_KEY must have at least {SECRET_KEY_BYTES} bytes")
-            return given
+            return configured
         self.prepare_data_dir()
         path = self.data_dir / "secret_key"
         if not path.exists():
@@ -347,7 +332,7 @@ class Settings(BaseSettings):
 
 
 def _make_key(path: Path) -> None:
-    """Write a new key atomically: the file exists whole or not at all. Of two concurrent writers, the first wins."""
+    """Write a new key atomically: the file is complete or missing. Of two concurrent writers, the first wins."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

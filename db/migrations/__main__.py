@@ -1,4 +1,4 @@
-"""Draft the next migration from what the models declare and the last one does not make. Read and tidy it."""
+"""Draft the next migration from the difference between the models and the last migration. Review the draft."""
 
 import sys
 import tempfile

@@ -1,4 +1,4 @@
-"""Alembic runs this file; `db.schema` runs Alembic, and gives it a connection with a transaction begun."""
+"""Run by Alembic. `db.schema` runs Alembic, and gives it a connection in a transaction."""
 
 from typing import Any, Literal
 

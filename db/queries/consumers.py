@@ -26,8 +26,10 @@ class Place(NamedTuple):
 
 @cache
 def _select_places() -> Select[Any]:
-    mine = and_(consumer_cursors.c.room_id == rooms.c.id, consumer_cursors.c.consumer == bindparam("consumer"))
-    return select(rooms.c.id, _SEQ, rooms.c.first_seq, rooms.c.last_seq).outerjoin_from(rooms, consumer_cursors, mine)
+    of_consumer = and_(consumer_cursors.c.room_id == rooms.c.id, consumer_cursors.c.consumer == bindparam("consumer"))
+    return select(rooms.c.id, _SEQ, rooms.c.first_seq, rooms.c.last_seq).outerjoin_from(
+        rooms, consumer_cursors, of_consumer
+    )
 
 
 @cache
@@ -53,12 +55,12 @@ def places(conn: Connection, consumer: str, room_keys: Iterable[int]) -> list[Pl
     return [Place(*row) for row in rows]
 
 
-_MINE = and_(
+_OF_CONSUMER = and_(
     consumer_cursors.c.consumer == bindparam("by"), consumer_cursors.c.room_id.in_(bindparam("keys", expanding=True))
 )
 _LOCK = (
     select(consumer_cursors.c.room_id, consumer_cursors.c.seq)
-    .where(_MINE)
+    .where(_OF_CONSUMER)
     .order_by(consumer_cursors.c.room_id)
     .with_for_update(skip_locked=True)
 )
@@ -69,7 +71,7 @@ _MOVE = (
 )
 
 
-# Rows written with a cursor refer to its room. The room must be locked before the cursor, to avoid deadlocks.
+# Rows written with a cursor refer to its room: to avoid deadlocks, the room is locked before the cursor.
 _SHARE = (
     select(rooms.c.id)
     .where(rooms.c.id.in_(bindparam("keys", expanding=True)))
@@ -81,7 +83,7 @@ _SHARE = (
 def advance(conn: Connection, consumer: str, moves: Mapping[int, tuple[int, int]]) -> set[int]:
     """Move cursors, room -> (from, to). Returns the rooms in which the cursor had the expected value.
 
-    In the others somebody else moves it (another node, retention), and nothing is changed.
+    In the other rooms it is being moved elsewhere (another node, retention), and stays unchanged.
     """
     free = set(conn.scalars(_SHARE, {"keys": sorted(moves)}))
     moves = {room_key: move for room_key, move in moves.items() if room_key in free}
@@ -101,10 +103,10 @@ def advance(conn: Connection, consumer: str, moves: Mapping[int, tuple[int, int]
 
 
 def skip(conn: Connection, consumer: str, room_key: int, seq: int) -> None:
-    """Move a cursor to at least that seq, and keep others from moving it until the end of the transaction."""
+    """Move a cursor to at least that seq, and lock it until the end of the transaction."""
     statement = insert_or(conn.dialect.name, consumer_cursors).values(consumer=consumer, room_id=room_key, seq=seq)
-    own, new = consumer_cursors.c.seq, statement.excluded.seq
-    furthest = func.max(own, new) if conn.dialect.name == "sqlite" else func.greatest(own, new)
+    current, new = consumer_cursors.c.seq, statement.excluded.seq
+    furthest = func.max(current, new) if conn.dialect.name == "sqlite" else func.greatest(current, new)
     conn.execute(statement.on_conflict_do_update(index_elements=["room_id", "consumer"], set_={"seq": furthest}))
 
 

@@ -26,11 +26,11 @@ from db.models import (
 
 Key = tuple[int | str, ...]
 
-_ME: Any = bindparam("me", type_=BigInteger())
+_USER: Any = bindparam("user", type_=BigInteger())
 _SCANNED = 5000
-"""Most entries that one page of a user's messages and reactions examines."""
+"""The most entries that one page of a user's messages and reactions examines."""
 _BYTES = 1024 * 1024
-"""Most bytes of content in one page with more than one entry."""
+"""The most bytes of content in one page with more than one entry."""
 
 
 class Part(NamedTuple):
@@ -41,7 +41,7 @@ class Part(NamedTuple):
 
 
 PARTS: Final[Mapping[str, Part]] = {
-    "profile": Part(select(users.c.username, users.c.created_at, users.c.last_seen).where(users.c.id == _ME), ()),
+    "profile": Part(select(users.c.username, users.c.created_at, users.c.last_seen).where(users.c.id == _USER), ()),
     "session": Part(
         select(
             sessions.c.sid.label("session_id"),
@@ -50,12 +50,12 @@ PARTS: Final[Mapping[str, Part]] = {
             sessions.c.revoked_at,
             sessions.c.used_at,
             sessions.c.user_agent,
-        ).where(sessions.c.user_id == _ME),
+        ).where(sessions.c.user_id == _USER),
         (sessions.c.id,),
     ),
     "device": Part(
         select(devices.c.name.label("device"), devices.c.created_at, devices.c.seen_at).where(
-            devices.c.user_id == _ME
+            devices.c.user_id == _USER
         ),
         (devices.c.id,),
     ),
@@ -70,7 +70,7 @@ PARTS: Final[Mapping[str, Part]] = {
             members.c.joined_at,
         )
         .join_from(members, rooms, rooms.c.id == members.c.room_id)
-        .where(members.c.user_id == _ME),
+        .where(members.c.user_id == _USER),
         (members.c.room_id,),
     ),
     "read_marker": Part(
@@ -81,20 +81,20 @@ PARTS: Final[Mapping[str, Part]] = {
             read_markers,
             and_(read_markers.c.room_id == members.c.room_id, read_markers.c.user_id == members.c.user_id),
         )
-        .where(members.c.user_id == _ME),
+        .where(members.c.user_id == _USER),
         (members.c.room_id,),
     ),
     "cursor": Part(
         select(devices.c.name.label("device"), rooms.c.room_id, cursors.c.seq)
         .join_from(devices, cursors, cursors.c.device_id == devices.c.id)
         .join(rooms, rooms.c.id == cursors.c.room_id)
-        .where(devices.c.user_id == _ME),
+        .where(devices.c.user_id == _USER),
         (cursors.c.device_id, cursors.c.room_id),
     ),
     "block": Part(
         select(users.c.username, blocks.c.created_at)
         .join_from(blocks, users, users.c.id == blocks.c.blocked_id)
-        .where(blocks.c.user_id == _ME),
+        .where(blocks.c.user_id == _USER),
         (blocks.c.blocked_id,),
     ),
     "invitation_link": Part(
@@ -106,12 +106,12 @@ PARTS: Final[Mapping[str, Part]] = {
             invitation_links.c.uses_left,
         )
         .join_from(invitation_links, rooms, rooms.c.id == invitation_links.c.room_id)
-        .where(invitation_links.c.user_id == _ME),
+        .where(invitation_links.c.user_id == _USER),
         (invitation_links.c.code,),
     ),
     "echo": Part(
         select(echo_entries.c.direction, echo_entries.c.content, echo_entries.c.created_at).where(
-            echo_entries.c.user_id == _ME
+            echo_entries.c.user_id == _USER
         ),
         (echo_entries.c.id,),
     ),
@@ -122,12 +122,12 @@ PARTS: Final[Mapping[str, Part]] = {
 def page(
     conn: Connection, kind: str, user_key: int, after: Key | None, limit: int
 ) -> tuple[list[dict[str, Any]], Key | None]:
-    """A page of one kind of record, and the key for the next page; None: this was the last one."""
+    """A page of one kind of record, and the key for the next page; None after the last page."""
     part = PARTS[kind]
     statement = part.select.add_columns(*(column.label(f"_{n}") for n, column in enumerate(part.key)))
     if after is not None:
         statement = statement.where(tuple_(*part.key) > tuple_(*after))
-    rows = conn.execute(statement.order_by(*part.key).limit(limit), {"me": user_key}).mappings().all()
+    rows = conn.execute(statement.order_by(*part.key).limit(limit), {"user": user_key}).mappings().all()
     records = [{name: value for name, value in row.items() if not name.startswith("_")} for row in rows]
     if len(rows) < limit or not part.key:
         return records, None
@@ -176,7 +176,7 @@ def _select_written(_dialect: str) -> Select[Any]:
             entries.c.deleted,
         )
         .join_from(entries, rooms, rooms.c.id == entries.c.room_id)
-        .where(_FROM, _UPTO, entries.c.sender_id == bindparam("me"))
+        .where(_FROM, _UPTO, entries.c.sender_id == bindparam("user"))
         .where(or_(entries.c.kind == "message", entries.c.kind == "reaction"))
         .order_by(*_PLACE)
     )
@@ -186,21 +186,20 @@ _LAST = (2**62, 0)
 
 
 def written(conn: Connection, user_key: int, after: tuple[int, int]) -> tuple[list[Written], tuple[int, int] | None]:
-    """The messages and reactions of a user after a position (room, seq), and the next position; None: these were the
-    last.
+    """The messages and reactions of a user after a position (room, seq), and the next position; None at the end.
 
-    It goes through the logs of all rooms, a part at a time: there is no index by sender, which every message would
-    have to be put into for the sake of a few exports, and no record of the rooms that a user has left.
+    Reads the logs of all rooms, a part at a time: an index by sender would cost every message for a few exports, and
+    there is no record of the rooms that a user has left.
     """
-    asked = {"room": after[0], "seq": after[1]}
-    row = conn.execute(_END, {**asked, "skipped": _SCANNED - 1}).first()
+    start = {"room": after[0], "seq": after[1]}
+    row = conn.execute(_END, {**start, "skipped": _SCANNED - 1}).first()
     end = _LAST if row is None else (row[0], row[1])
     written_entries: list[Written] = []
     size = 0
-    with stepwise(conn, _select_written, {"me": user_key, **asked, "to_room": end[0], "to_seq": end[1]}) as rows:
-        for one in map(Written._make, rows):
-            size += len(one.content or "")
+    with stepwise(conn, _select_written, {"user": user_key, **start, "to_room": end[0], "to_seq": end[1]}) as rows:
+        for entry in map(Written._make, rows):
+            size += len(entry.content or "")
             if written_entries and size > _BYTES:
                 return written_entries, (written_entries[-1].room_key, written_entries[-1].seq)
-            written_entries.append(one)
+            written_entries.append(entry)
     return written_entries, None if end == _LAST else end

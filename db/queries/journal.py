@@ -1,6 +1,6 @@
-"""What the journal's transaction reads before it applies its operations, and writes after: on PostgreSQL at once.
+"""The reads of the journal's transaction before it applies operations, and its writes afterwards.
 
-A round trip to PostgreSQL costs as much as all else of a message. So the usual batch takes four: one begins and locks
+A round trip to PostgreSQL costs as much as the rest of a message. So the usual batch takes four: one begins and locks
 the rooms (`Database.write`, `locks`), one reads, one writes, one commits.
 """
 
@@ -29,9 +29,9 @@ class Loaded(NamedTuple):
     rooms: dict[int, RoomRow]
     standings: dict[Pair, Standing]
     sent: dict[Claim, EntryRow]
-    """What was appended before under the claims."""
+    """The existing entries with the claims."""
     known_messages: set[tuple[int, str]]
-    """Those of the replies' (room, message_id) that exist."""
+    """The subset of `replies` that exists."""
 
 
 def load(
@@ -42,7 +42,10 @@ def load(
     replies: Sequence[tuple[int, str]],
     now: int,
 ) -> Loaded:
-    """Of rooms that are locked: their heads, how users stand in them, and what was sent to them before."""
+    """Read locked rooms: their heads, the standings of users, and entries with the same claims.
+
+    `replies`: (room, message_id) of messages that are replied to. `now`: ms since the epoch.
+    """
     if conn.dialect.name == "sqlite":
         return Loaded(
             rooms.lock(conn, keys),
@@ -55,14 +58,14 @@ def load(
         values += [list(column) for column in zip(*claims, strict=True)] or [[], [], []]
         values.append([message_id for _, message_id in replies])
     (row,) = on_postgresql(conn, _load(with_sent=len(values) > 4), *values)
-    found_rooms, roles, banned, sent, known = (orjson.loads(column) if column else [] for column in row)
+    room_rows, roles, banned, sent, known = (orjson.loads(column) if column else [] for column in row)
     standings = {(room, user): Standing(role, False, until, blocked) for room, user, role, until, blocked in roles}
     standings |= {(room, user): Standing(None, True) for room, user in banned if (room, user) not in standings}
-    entries = [EntryRow(*one) for one in sent]
+    entries = [EntryRow(*entry_row) for entry_row in sent]
     return Loaded(
-        {one[0]: RoomRow(*one) for one in found_rooms},
+        {room_row[0]: RoomRow(*room_row) for room_row in room_rows},
         standings,
-        {(one.room_key, one.sender_key, one.client_id or ""): one for one in entries},
+        {(entry.room_key, entry.sender_key, entry.client_id or ""): entry for entry in entries},
         {(room, message_id) for room, message_id in known},
     )
 
@@ -106,7 +109,7 @@ def save(
     markers: Mapping[Pair, MarkerRow],
     now: int,
 ) -> None:
-    """Write what was appended to rooms, their heads, and read markers (forwards only)."""
+    """Write appended entries, the heads of rooms, and read markers (forwards only)."""
     if conn.dialect.name == "sqlite":
         if entries:
             log.add(conn, entries)
@@ -117,21 +120,21 @@ def save(
         return
     if not (entries or heads or markers):
         return
-    new = [(*entry[:5], *entry[6:16]) for entry in entries]
-    moved = sorted((*at, *marker) for at, marker in markers.items())
-    places = [(room.key, room.last_seq, room.messages, room.last_message_seq, room.members) for room in heads]
+    entry_rows = [(*entry[:5], *entry[6:16]) for entry in entries]
+    marker_rows = sorted((*pair, *marker) for pair, marker in markers.items())
+    head_rows = [(room.key, room.last_seq, room.messages, room.last_message_seq, room.members) for room in heads]
     on_postgresql(
         conn,
         _SAVE,
-        *_columns(new, 15),
-        *_columns(places, 5),
-        *_columns(moved, 4),
+        *_columns(entry_rows, 15),
+        *_columns(head_rows, 5),
+        *_columns(marker_rows, 4),
         now,
     )
 
 
 def _columns(rows: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
-    return [[row[at] for row in rows] for at in range(count)]
+    return [[row[index] for row in rows] for index in range(count)]
 
 
 _ENTRY_TYPES = ("bigint", "bigint", "text", "text", "bigint", "text", "text", "text", "text", "bigint", "bigint",
@@ -139,7 +142,7 @@ _ENTRY_TYPES = ("bigint", "bigint", "text", "text", "bigint", "text", "text", "t
 _SAVE = f"""
 WITH appended AS (
     INSERT INTO entry ({log.COLUMNS})
-    SELECT * FROM unnest({", ".join(f"${at}::{kind}[]" for at, kind in enumerate(_ENTRY_TYPES, 1))})
+    SELECT * FROM unnest({", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_ENTRY_TYPES, 1))})
 ), moved AS (
     INSERT INTO read_marker (room_id, user_id, seq, messages, updated_at)
     SELECT room, person, to_seq, count, $25::bigint

@@ -35,7 +35,7 @@ _INSERT_IN_SQLITE = f"INSERT INTO entry ({COLUMNS}) VALUES ({', '.join('?' * 15)
 
 
 def add(conn: Connection, new: Sequence[EntryRow]) -> None:
-    if conn.dialect.name == "sqlite":  # the path of every message: avoids dictionaries
+    if conn.dialect.name == "sqlite":  # the hot path of messages: avoids dictionaries
         on_driver(conn, _INSERT_IN_SQLITE, [(*entry[:5], *entry[6:16]) for entry in new], many=True)
         return
     conn.execute(
@@ -85,10 +85,10 @@ _KNOWN_MESSAGES = select(entries.c.room_id, entries.c.message_id).where(
 )
 
 
-def known_messages(conn: Connection, wanted: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
-    """The (room, message_id) pairs that exist."""
+def known_messages(conn: Connection, messages: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
+    """The (room, message_id) pairs that exist, for these message ids."""
     existing: set[tuple[int, str]] = set()
-    for chunk in chunked(wanted):
+    for chunk in chunked(messages):
         existing.update(conn.execute(_KNOWN_MESSAGES, {"ids": [message_id for _, message_id in chunk]}))
     return existing
 
@@ -110,12 +110,12 @@ def with_targets(conn: Connection, entry_rows: Sequence[EntryRow]) -> list[Entry
     places = {(entry.room_key, entry.target_seq) for entry in entry_rows if entry.target_seq is not None}
     if not places:
         return list(entry_rows)
-    known = {(entry.room_key, entry.seq): entry for entry in entry_rows if entry.kind == "message"}
-    elsewhere = [place for place in places if place not in known]
+    messages = {(entry.room_key, entry.seq): entry for entry in entry_rows if entry.kind == "message"}
+    elsewhere = [place for place in places if place not in messages]
     if elsewhere:
-        known |= at(conn, elsewhere)
+        messages |= at(conn, elsewhere)
     return [
-        entry if entry.target_seq is None else entry._replace(target=known.get((entry.room_key, entry.target_seq)))
+        entry if entry.target_seq is None else entry._replace(target=messages.get((entry.room_key, entry.target_seq)))
         for entry in entry_rows
     ]
 
@@ -128,7 +128,7 @@ _MESSAGE_OF_MEMBER = (
 
 
 def message_of_member(conn: Connection, user_key: int, message_id: str) -> EntryRow | None:
-    """A message of a room that the user is in; a missing message and a missing membership take the same query."""
+    """A message of a room that the user is in. One query, so a missing message and membership take the same time."""
     row = conn.execute(_MESSAGE_OF_MEMBER, {"user": user_key, "message_id": message_id}).first()
     return None if row is None else EntryRow(*row)
 
@@ -171,10 +171,12 @@ _AFTER = _MESSAGES.where(entries.c.seq > bindparam("seq")).order_by(entries.c.se
 def messages_before(
     conn: Connection, room_key: int, before: int | None, limit: int, max_bytes: int
 ) -> tuple[list[EntryRow], bool]:
-    """The newest `limit` messages (before a seq), in seq order, of up to `max_bytes`; and whether there are older
-    ones."""
-    asked = {"room": room_key, "limit": limit + 1}
-    rows = conn.execute(_NEWEST, asked) if before is None else conn.execute(_BEFORE, asked | {"seq": before})
+    """The newest `limit` messages (before a seq), in seq order, up to `max_bytes`; and whether older ones exist."""
+    parameters = {"room": room_key, "limit": limit + 1}
+    if before is None:
+        rows = conn.execute(_NEWEST, parameters)
+    else:
+        rows = conn.execute(_BEFORE, parameters | {"seq": before})
     page, more = first_of((EntryRow(*row) for row in rows), limit, max_bytes, entry_bytes)
     return page[::-1], more
 
@@ -182,8 +184,7 @@ def messages_before(
 def messages_after(
     conn: Connection, room_key: int, after: int, limit: int, max_bytes: int
 ) -> tuple[list[EntryRow], bool]:
-    """The oldest `limit` messages after a seq, in seq order, of up to `max_bytes`; and whether there are newer
-    ones."""
+    """The oldest `limit` messages after a seq, in seq order, up to `max_bytes`; and whether newer ones exist."""
     rows = conn.execute(_AFTER, {"room": room_key, "seq": after, "limit": limit + 1})
     return first_of((EntryRow(*row) for row in rows), limit, max_bytes, entry_bytes)
 
@@ -200,25 +201,25 @@ def _select_following(_dialect: str) -> Select[Any]:
 
 def after(conn: Connection, room_key: int, seq: int, limit: int, max_bytes: int) -> list[EntryRow]:
     """Entries of every kind after a seq, in seq order: up to `max_bytes`, but at least one."""
-    asked = {"room": room_key, "seq": seq, "limit": limit}
-    with stepwise(conn, _select_following, asked) as rows:
+    parameters = {"room": room_key, "seq": seq, "limit": limit}
+    with stepwise(conn, _select_following, parameters) as rows:
         entry_rows = up_to_bytes(rows, max_bytes)
-    return _within(conn, entry_rows, max_bytes)
+    return _with_targets_within(conn, entry_rows, max_bytes)
 
 
-def _within(conn: Connection, entry_rows: list[EntryRow], max_bytes: int) -> list[EntryRow]:
+def _with_targets_within(conn: Connection, entry_rows: list[EntryRow], max_bytes: int) -> list[EntryRow]:
     """Add the target messages to entries: up to `max_bytes`, but at least one entry."""
     if all(entry.target_seq is None for entry in entry_rows):
         return entry_rows
-    whole: list[EntryRow] = []
+    complete: list[EntryRow] = []
     total = 0
-    for some in chunked(entry_rows, 50):
-        for entry in with_targets(conn, some):
+    for chunk in chunked(entry_rows, 50):
+        for entry in with_targets(conn, chunk):
             total += entry_bytes(entry)
-            if whole and total > max_bytes:
-                return whole
-            whole.append(entry)
-    return whole
+            if complete and total > max_bytes:
+                return complete
+            complete.append(entry)
+    return complete
 
 
 class Span(NamedTuple):
@@ -230,10 +231,10 @@ class Span(NamedTuple):
 
 
 class MissedRow(NamedTuple):
-    """An `EntryRow` with the columns that every message needs first, and the others combined in `rest`.
+    """An `EntryRow` with the columns that every message needs, and the other columns combined in `rest`.
 
-    Most messages need no others, and each column of a row costs time: ten thousand of them are read for a device that
-    was away for long.
+    Each column of a row costs time, most messages need no other, and a device that was offline for long reads ten
+    thousand of them.
     """
 
     room_key: int
@@ -243,11 +244,11 @@ class MissedRow(NamedTuple):
     content: str | None
     created_at: int
     rest: str | None
-    """None for a plain message: not edited, not deleted, no answer, no `client_id` that is the reader's own.
-    Otherwise a JSON array of the others, for `entry_of`."""
+    """None for a plain message: not edited, not deleted, no reply, no `client_id` of the reader. Otherwise a JSON
+    array of the other columns, for `entry_of`."""
 
 
-_ALL = dict(zip(EntryRow._fields[:-1], entry_columns(), strict=True))  # without the target, which is not a column
+_ALL = dict(zip(EntryRow._fields[:-1], entry_columns(), strict=True))  # `target` is not a column
 _REST = tuple(name for name in _ALL if name not in MissedRow._fields)
 _AS_ENTRY = itemgetter(*((*MissedRow._fields[:-1], *_REST, "target").index(name) for name in EntryRow._fields))
 _PLAIN = and_(
@@ -265,16 +266,16 @@ _PLAIN = and_(
 
 def select_missed(dialect: str) -> Select[Any]:
     """The select of `MissedRow`s for the parameter `user`."""
-    together = func.json_array if dialect == "sqlite" else func.json_build_array
+    json_array = func.json_array if dialect == "sqlite" else func.json_build_array
     target, sender = entries.alias("target"), users.alias("target_sender")
     changed = (
-        select(cast(together(*entry_columns(target, sender)), Text))
+        select(cast(json_array(*entry_columns(target, sender)), Text))
         .join_from(target, sender, sender.c.id == target.c.sender_id)
         .where(target.c.room_id == entries.c.room_id, target.c.seq == entries.c.target_seq)
         .correlate(entries)
         .scalar_subquery()
     )
-    rest = case((_PLAIN, null()), else_=cast(together(*(_ALL[name] for name in _REST), changed), Text))
+    rest = case((_PLAIN, null()), else_=cast(json_array(*(_ALL[name] for name in _REST), changed), Text))
     columns = [_ALL[name] for name in MissedRow._fields[:-1]]
     return select(*columns, rest).join_from(entries, users, users.c.id == entries.c.sender_id)
 
@@ -297,17 +298,19 @@ def entry_of(missed: MissedRow) -> EntryRow:
 def _select_spans(dialect: str) -> Select[Any]:
     span = relation(dialect, "spans", room_key=int, low=int, high=int)
     within = and_(entries.c.room_id == span.c.room_key, entries.c.seq > span.c.low, entries.c.seq <= span.c.high)
-    mine = and_(members.c.room_id == span.c.room_key, members.c.user_id == bindparam("user"))
-    return select_missed(dialect).join(span, within).join(members, mine).order_by(entries.c.room_id, entries.c.seq)
+    is_member = and_(members.c.room_id == span.c.room_key, members.c.user_id == bindparam("user"))
+    return (
+        select_missed(dialect).join(span, within).join(members, is_member).order_by(entries.c.room_id, entries.c.seq)
+    )
 
 
 @cache
 def _select_span(dialect: str) -> Select[Any]:
     """Like `_select_spans`, for one span: the order of the table suffices, so nothing is sorted."""
-    mine = and_(members.c.room_id == bindparam("room"), members.c.user_id == bindparam("user"))
+    is_member = and_(members.c.room_id == bindparam("room"), members.c.user_id == bindparam("user"))
     return (
         select_missed(dialect)
-        .join(members, mine)
+        .join(members, is_member)
         .where(entries.c.room_id == bindparam("room"), entries.c.seq > bindparam("low"))
         .where(entries.c.seq <= bindparam("high"))
         .order_by(entries.c.seq)
@@ -315,31 +318,31 @@ def _select_span(dialect: str) -> Select[Any]:
 
 
 @contextmanager
-def missed(conn: Connection, user_key: int, wanted: Sequence[Span]) -> Iterator[Iterable[Sequence[Any]]]:
+def missed(conn: Connection, user_key: int, spans: Sequence[Span]) -> Iterator[Iterable[Sequence[Any]]]:
     """The entries of several rooms, sorted by room and seq, without rooms that the user is not in.
 
     Each entry has the fields of a `MissedRow`; rows are read lazily.
     """
-    asked: dict[str, Any]
-    if len(wanted) == 1:
-        room_key, low, high = wanted[0]
-        build, asked = _select_span, {"user": user_key, "room": room_key, "low": low, "high": high}
+    parameters: dict[str, Any]
+    if len(spans) == 1:
+        room_key, low, high = spans[0]
+        build, parameters = _select_span, {"user": user_key, "room": room_key, "low": low, "high": high}
     else:
-        build, asked = _select_spans, {"user": user_key, "spans": values_of(wanted)}
-    with stepwise(conn, build, asked) as rows:
+        build, parameters = _select_spans, {"user": user_key, "spans": values_of(spans)}
+    with stepwise(conn, build, parameters) as rows:
         yield rows
 
 
-def read_up_to(wanted: Iterable[Span], room_key: int, seq: int) -> list[Span]:
+def read_up_to(spans: Iterable[Span], room_key: int, seq: int) -> list[Span]:
     """The parts of the spans that were read when `missed` has reached an entry."""
-    read = [span for span in sorted(wanted) if span.room_key <= room_key]
+    read = [span for span in sorted(spans) if span.room_key <= room_key]
     if read[-1].room_key == room_key:
         read[-1] = read[-1]._replace(upto=seq)
     return read
 
 
 def last_before(conn: Connection, room_key: int, ms: int) -> int:
-    """The seq of a room's last entry before a time (ms); 0 if there is none. Reads the entries after it."""
+    """The seq of a room's last entry before a time (ms); 0 if there is none. Takes longer the earlier that is."""
     last_seq = conn.execute(
         select(entries.c.seq)
         .where(entries.c.room_id == room_key, entries.c.created_at < ms)

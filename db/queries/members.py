@@ -71,9 +71,9 @@ def standings(conn: Connection, pairs: Sequence[tuple[int, int]], now: int) -> d
         (room, user): Standing(role, False, muted_until, bool(blocked))
         for room, user, role, muted_until, blocked in roles
     }
-    outside = [one for one in pairs if one not in by_pair]
-    if outside:
-        banned = fetch(conn, _select_banned, {"pairs": values_of(outside), "now": now})
+    non_members = [pair for pair in pairs if pair not in by_pair]
+    if non_members:
+        banned = fetch(conn, _select_banned, {"pairs": values_of(non_members), "now": now})
         by_pair.update({(room, user): Standing(None, True) for room, user in banned})
     return by_pair
 
@@ -94,7 +94,7 @@ def add(
 ) -> int | None:
     """Make a user a member at the room's head. Earlier entries count as read, unless `read` is False.
 
-    Returns until when (ms) they are muted, if they are.
+    Returns the end of their mute (ms); None if they are not muted.
     """
     muted = select(mutes.c.expires_at).where(
         mutes.c.room_id == room.key, mutes.c.user_id == user_key, mutes.c.expires_at > now
@@ -189,7 +189,7 @@ class LinkRow(NamedTuple):
     room_id: str
     code: str
     username: str
-    """Who made it."""
+    """Its creator."""
     created_at: int
     expires_at: int | None
     uses_left: int | None
@@ -225,12 +225,12 @@ def link(conn: Connection, code: str, now: int) -> LinkRow | None:
 
 
 def links_into(
-    conn: Connection, room_key: int, now: int, *, of: int | None, after: str | None, limit: int
+    conn: Connection, room_key: int, now: int, *, creator: int | None, after: str | None, limit: int
 ) -> list[LinkRow]:
-    """A page of the valid links to a room, sorted by code. `of`: only links of this user."""
+    """A page of the valid links to a room, sorted by code. `creator`: only links of this user."""
     statement = _LINKS.where(invitation_links.c.room_id == room_key).order_by(invitation_links.c.code).limit(limit)
-    if of is not None:
-        statement = statement.where(users.c.id == of)
+    if creator is not None:
+        statement = statement.where(users.c.id == creator)
     if after is not None:
         statement = statement.where(invitation_links.c.code > after)
     return [LinkRow(*row) for row in conn.execute(statement, {"now": now})]
@@ -260,18 +260,19 @@ def use_link(conn: Connection, code: str) -> None:
 
 def remove_links_of(conn: Connection, room_key: int, user_key: int) -> None:
     """Delete all links of a user to a room."""
-    of = (invitation_links.c.room_id == room_key, invitation_links.c.user_id == user_key)
-    conn.execute(delete(invitation_links).where(*of))
+    conn.execute(
+        delete(invitation_links).where(invitation_links.c.room_id == room_key, invitation_links.c.user_id == user_key)
+    )
 
 
 def remove_link(conn: Connection, code: str) -> None:
     conn.execute(delete(invitation_links).where(invitation_links.c.code == code))
 
 
-def by_name(conn: Connection, wanted: Sequence[tuple[int, str]]) -> dict[tuple[int, str], str]:
+def by_name(conn: Connection, pairs: Sequence[tuple[int, str]]) -> dict[tuple[int, str], str]:
     """The usernames of the members with these (room, `username_key`) pairs."""
     names_by_key: dict[tuple[int, str], str] = {}
-    for chunk in chunked(wanted):
+    for chunk in chunked(pairs):
         for room, key, name in conn.execute(_select_named(conn.dialect.name), {"pairs": values_of(chunk)}):
             names_by_key[int(room), str(key)] = str(name)
     return names_by_key
@@ -289,11 +290,11 @@ def _select_named(dialect: str) -> Select[Any]:
 
 def is_presence_shared(conn: Connection, user_key: int, other_key: int, up_to: int) -> bool:
     """Whether two users share a conversation, or a topic of up to that many members."""
-    mine, theirs = members.alias("mine"), members.alias("theirs")
+    member, other = members.alias("member_1"), members.alias("member_2")
     shared = (
         exists()
-        .where(mine.c.user_id == user_key, theirs.c.user_id == other_key, theirs.c.room_id == mine.c.room_id)
-        .where(rooms.c.id == mine.c.room_id, or_(rooms.c.kind != "topic", rooms.c.members <= up_to))
+        .where(member.c.user_id == user_key, other.c.user_id == other_key, other.c.room_id == member.c.room_id)
+        .where(rooms.c.id == member.c.room_id, or_(rooms.c.kind != "topic", rooms.c.members <= up_to))
     )
     return bool(conn.execute(select(shared)).scalar_one())
 

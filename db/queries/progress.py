@@ -31,47 +31,47 @@ def _room(row: Sequence[Any]) -> RoomRow:
 class Standpoint(NamedTuple):
     """The rooms and the cursors of a device."""
 
-    mine: list[MemberRoom]
+    member_rooms: list[MemberRoom]
     """Every room of the user, with the device's cursor."""
-    gone: list[tuple[int, str]]
-    """Rooms (key, room_id) that the device has a cursor of, though its user is not in them any more."""
+    former_rooms: list[tuple[int, str]]
+    """Rooms (key, room_id) in which the device has a cursor, but its user is no longer a member."""
 
 
 @cache
-def _select_mine(dialect: str) -> Select[Any]:
-    asked = relation(dialect, "asked", at=int, user_key=int, device_key=int)
+def _select_member_rooms(dialect: str) -> Select[Any]:
+    request = relation(dialect, "requests", number=int, user_key=int, device_key=int)
     return (
-        select(asked.c.at, members.c.joined_seq, cursors.c.seq, *ROOM_COLUMNS)
-        .join_from(asked, members, members.c.user_id == asked.c.user_key)
+        select(request.c.number, members.c.joined_seq, cursors.c.seq, *ROOM_COLUMNS)
+        .join_from(request, members, members.c.user_id == request.c.user_key)
         .join(rooms, rooms.c.id == members.c.room_id)
-        .outerjoin(cursors, and_(cursors.c.room_id == rooms.c.id, cursors.c.device_id == asked.c.device_key))
-        .order_by(asked.c.at, rooms.c.id)
+        .outerjoin(cursors, and_(cursors.c.room_id == rooms.c.id, cursors.c.device_id == request.c.device_key))
+        .order_by(request.c.number, rooms.c.id)
     )
 
 
 @cache
-def _select_gone(dialect: str) -> Select[Any]:
-    asked = relation(dialect, "asked", at=int, user_key=int, device_key=int)
+def _select_former_rooms(dialect: str) -> Select[Any]:
+    request = relation(dialect, "requests", number=int, user_key=int, device_key=int)
     return (
-        select(asked.c.at, rooms.c.id, rooms.c.room_id)
-        .join_from(asked, cursors, cursors.c.device_id == asked.c.device_key)
+        select(request.c.number, rooms.c.id, rooms.c.room_id)
+        .join_from(request, cursors, cursors.c.device_id == request.c.device_key)
         .join(rooms, rooms.c.id == cursors.c.room_id)
-        .outerjoin(members, and_(members.c.room_id == cursors.c.room_id, members.c.user_id == asked.c.user_key))
+        .outerjoin(members, and_(members.c.room_id == cursors.c.room_id, members.c.user_id == request.c.user_key))
         .where(members.c.user_id.is_(None))
     )
 
 
-def standpoints(conn: Connection, asked: Sequence[tuple[int, int]]) -> list[Standpoint]:
-    """The positions of each (user, device)."""
-    positions = [Standpoint([], []) for _ in asked]
-    values = {"asked": values_of((at, *pair) for at, pair in enumerate(asked))}
-    rows = fetch(conn, _select_mine, values)
-    for at, joined_seq, cursor, *room in rows:
-        positions[at].mine.append(MemberRoom(_room(room), joined_seq, cursor))
-    rows = fetch(conn, _select_gone, values)
-    for at, key, room_id in rows:
-        positions[at].gone.append((key, room_id))
-    return positions
+def standpoints(conn: Connection, pairs: Sequence[tuple[int, int]]) -> list[Standpoint]:
+    """The rooms and cursors of each (user, device)."""
+    results = [Standpoint([], []) for _ in pairs]
+    values = {"requests": values_of((number, *pair) for number, pair in enumerate(pairs))}
+    rows = fetch(conn, _select_member_rooms, values)
+    for number, joined_seq, cursor, *room in rows:
+        results[number].member_rooms.append(MemberRoom(_room(room), joined_seq, cursor))
+    rows = fetch(conn, _select_former_rooms, values)
+    for number, key, room_id in rows:
+        results[number].former_rooms.append((key, room_id))
+    return results
 
 
 def forget_cursors(conn: Connection, device_key: int, room_keys: Sequence[int]) -> None:
@@ -82,8 +82,8 @@ def forget_cursors(conn: Connection, device_key: int, room_keys: Sequence[int]) 
 
 def forget_cursors_of_user(conn: Connection, room_key: int, user_key: int) -> None:
     """Delete the cursors of all devices of a user in a room."""
-    theirs = select(devices.c.id).where(devices.c.user_id == user_key)
-    conn.execute(delete(cursors).where(cursors.c.device_id.in_(theirs), cursors.c.room_id == room_key))
+    user_devices = select(devices.c.id).where(devices.c.user_id == user_key)
+    conn.execute(delete(cursors).where(cursors.c.device_id.in_(user_devices), cursors.c.room_id == room_key))
 
 
 def forwards_only(statement: Any) -> Any:
@@ -113,8 +113,8 @@ def save_cursors(conn: Connection, moved: Mapping[tuple[int, int], int]) -> None
     )
 
 
-def reset_cursors(conn: Connection, device_key: int, to: Mapping[int, int]) -> None:
-    """Set cursors, room -> seq, also back: for a log that was replaced by a restored one."""
+def reset_cursors(conn: Connection, device_key: int, positions: Mapping[int, int]) -> None:
+    """Set cursors, room -> seq, even backwards: for a log that was restored from a backup."""
     statement = insert_or(conn.dialect.name, cursors).values(
         device_id=device_key, room_id=bindparam("room"), seq=bindparam("to")
     )
@@ -122,7 +122,7 @@ def reset_cursors(conn: Connection, device_key: int, to: Mapping[int, int]) -> N
         statement.on_conflict_do_update(
             index_elements=["device_id", "room_id"], set_={"seq": statement.excluded.seq}
         ),
-        [{"room": room, "to": seq} for room, seq in sorted(to.items())],
+        [{"room": room, "to": seq} for room, seq in sorted(positions.items())],
     )
 
 
@@ -164,8 +164,8 @@ def save_markers(conn: Connection, moved: Mapping[tuple[int, int], MarkerRow], n
         conn,
         _save_markers,
         [
-            {"room": room, "user": user, "to": moved_to.seq, "count": moved_to.messages, "now": now}
-            for (room, user), moved_to in sorted(moved.items())
+            {"room": room, "user": user, "to": marker.seq, "count": marker.messages, "now": now}
+            for (room, user), marker in sorted(moved.items())
         ],
     )
 
@@ -218,13 +218,13 @@ def _select_receipts(dialect: str) -> Select[Any]:
 
 @cache
 def _select_marked_since(dialect: str) -> Select[Any]:
-    asked = relation(dialect, "asked", at=int, user_key=int, since=int)
+    request = relation(dialect, "requests", number=int, user_key=int, since=int)
     marker_of = and_(read_markers.c.room_id == members.c.room_id, read_markers.c.user_id == members.c.user_id)
     return (
-        select(asked.c.at, members.c.room_id, members.c.user_id)
-        .join_from(asked, members, members.c.user_id == asked.c.user_key)
+        select(request.c.number, members.c.room_id, members.c.user_id)
+        .join_from(request, members, members.c.user_id == request.c.user_key)
         .join(read_markers, marker_of)
-        .where(read_markers.c.updated_at >= asked.c.since)
+        .where(read_markers.c.updated_at >= request.c.since)
     )
 
 
@@ -245,23 +245,23 @@ _RECEIPTS_OF_OTHERS = (
 def receipts_of_others(conn: Connection, room_key: int, user_key: int) -> list[ReceiptRow]:
     """The receipts of the members of a room other than this user, sorted by username.
 
-    A member who has blocked this user looks as if they had not been here since they joined.
+    Of a member who has blocked this user, they show the position at which the member joined.
     """
     receipts = []
     for *row, joined_seq, hidden in conn.execute(_RECEIPTS_OF_OTHERS, {"room": room_key, "user": user_key}):
-        of_member = ReceiptRow(*row)
-        receipts.append(of_member._replace(delivered_seq=joined_seq, read_seq=joined_seq) if hidden else of_member)
+        receipt = ReceiptRow(*row)
+        receipts.append(receipt._replace(delivered_seq=joined_seq, read_seq=joined_seq) if hidden else receipt)
     return receipts
 
 
-def receipts_since(conn: Connection, asked: Sequence[tuple[int, int]]) -> list[list[ReceiptRow]]:
+def receipts_since(conn: Connection, requests: Sequence[tuple[int, int]]) -> list[list[ReceiptRow]]:
     """For each (user, ms since the epoch): their own receipts in rooms whose read marker has moved since."""
-    values = {"asked": values_of((at, *pair) for at, pair in enumerate(asked))}
+    values = {"requests": values_of((number, *pair) for number, pair in enumerate(requests))}
     rows = fetch(conn, _select_marked_since, values)
-    marked = [(at, (room_key, user_key)) for at, room_key, user_key in rows]
+    marked = [(number, (room_key, user_key)) for number, room_key, user_key in rows]
     pairs = {pair for _, pair in marked}
     by_pair = {(row.room_key, row.user_key): row for row in receipts(conn, pairs)} if pairs else {}
-    receipts_of: list[list[ReceiptRow]] = [[] for _ in asked]
-    for at, pair in marked:
-        receipts_of[at].append(by_pair[pair])
-    return receipts_of
+    results: list[list[ReceiptRow]] = [[] for _ in requests]
+    for number, pair in marked:
+        results[number].append(by_pair[pair])
+    return results

@@ -14,7 +14,7 @@ _BEFORE: Any = bindparam("before")
 
 
 def _newest(table: Any) -> Any:
-    """The greatest key, whose row stays: SQLite would reuse the key while something may still refer to it."""
+    """The greatest key. Its row stays: SQLite would reuse the key while something may still refer to it."""
     return select(func.max(table.c.id)).scalar_subquery()
 
 
@@ -23,7 +23,7 @@ _ENDED = and_(
 )
 _SEEN = func.coalesce(devices.c.seen_at, devices.c.created_at)
 _UNSEEN = and_(_SEEN < _BEFORE, devices.c.id != _newest(devices))
-_OVER = or_(invitation_links.c.expires_at < _BEFORE, invitation_links.c.uses_left <= 0)
+_EXPIRED = or_(invitation_links.c.expires_at < _BEFORE, invitation_links.c.uses_left <= 0)
 
 
 def ended_sessions(conn: Connection, before: int, limit: int) -> list[int]:
@@ -48,21 +48,21 @@ def drop_device(conn: Connection, key: int, before: int) -> None:
         conn.execute(delete(devices).where(devices.c.id == key))
 
 
-def links_over(conn: Connection, before: int, limit: int) -> list[str]:
+def expired_links(conn: Connection, before: int, limit: int) -> list[str]:
     """Invitation links that expired before a time (ms), or are used up."""
-    return list(conn.scalars(select(invitation_links.c.code).where(_OVER).limit(limit), {"before": before}))
+    return list(conn.scalars(select(invitation_links.c.code).where(_EXPIRED).limit(limit), {"before": before}))
 
 
 def drop_links(conn: Connection, codes: Sequence[str]) -> None:
     conn.execute(delete(invitation_links).where(invitation_links.c.code.in_(codes)))
 
 
-def bans_over(conn: Connection, before: int, limit: int) -> list[tuple[int, int]]:
+def expired_bans(conn: Connection, before: int, limit: int) -> list[tuple[int, int]]:
     """The (room, user) pairs of bans that ended before a time (ms)."""
     return _pairs(conn, bans, before, limit)
 
 
-def mutes_over(conn: Connection, before: int, limit: int) -> list[tuple[int, int]]:
+def expired_mutes(conn: Connection, before: int, limit: int) -> list[tuple[int, int]]:
     """The (room, user) pairs of mutes that ended before a time (ms)."""
     return _pairs(conn, mutes, before, limit)
 
@@ -83,9 +83,9 @@ def drop_mutes(conn: Connection, pairs: Sequence[tuple[int, int]], before: int) 
 
 
 def _drop_pairs(conn: Connection, table: Any, pairs: Sequence[tuple[int, int]], before: int) -> None:
-    of = and_(table.c.room_id == bindparam("room"), table.c.user_id == bindparam("user"))
+    pair = and_(table.c.room_id == bindparam("room"), table.c.user_id == bindparam("user"))
     conn.execute(
-        delete(table).where(of, table.c.expires_at < _BEFORE),
+        delete(table).where(pair, table.c.expires_at < _BEFORE),
         [{"room": room, "user": user, "before": before} for room, user in pairs],
     )
 
@@ -95,18 +95,18 @@ def newest_user(conn: Connection) -> int:
     return int(conn.execute(select(func.coalesce(func.max(users.c.id), 0))).scalar_one())
 
 
-def long_echo_logs(conn: Connection, most: int, after: int, upto: int) -> list[tuple[int, int]]:
-    """The users, `after` < key <= `upto`, with more than `most` echo entries, each with the newest entry to go."""
-    many = (
+def long_echo_logs(conn: Connection, limit: int, after: int, upto: int) -> list[tuple[int, int]]:
+    """The users, `after` < key <= `upto`, with more than `limit` entries, each with the newest entry to delete."""
+    over_limit = (
         select(echo_entries.c.user_id)
         .where(echo_entries.c.user_id > after, echo_entries.c.user_id <= upto)
         .group_by(echo_entries.c.user_id)
-        .having(func.count() > most)
+        .having(func.count() > limit)
     )
     excess: list[tuple[int, int]] = []
-    for user in conn.scalars(many).all():
+    for user in conn.scalars(over_limit).all():
         newest_first = select(echo_entries.c.id).where(echo_entries.c.user_id == user)
-        last = conn.execute(newest_first.order_by(echo_entries.c.id.desc()).limit(1).offset(most)).scalar()
+        last = conn.execute(newest_first.order_by(echo_entries.c.id.desc()).limit(1).offset(limit)).scalar()
         if last is not None:
             excess.append((int(user), int(last)))
     return excess

@@ -28,7 +28,7 @@ _OUTLIVED = (
     .where(_RANGE, rooms.c.kind == bindparam("kind"), entries.c.created_at < bindparam("before"))
     .order_by(rooms.c.id)
 )
-_NOBODYS = select(rooms.c.id).where(_RANGE, rooms.c.is_private, rooms.c.members == 0).order_by(rooms.c.id)
+_ABANDONED = select(rooms.c.id).where(_RANGE, rooms.c.is_private, rooms.c.members == 0).order_by(rooms.c.id)
 
 
 def newest_room(conn: Connection) -> int:
@@ -38,13 +38,13 @@ def newest_room(conn: Connection) -> int:
 
 def outlived(conn: Connection, kind: str, before: int, after: int, upto: int) -> list[int]:
     """The rooms of a kind, `after` < key <= `upto`, whose oldest entry is from before a time (ms)."""
-    asked = {"kind": kind, "before": before, "after": after, "upto": upto}
-    return list(conn.scalars(_OUTLIVED, asked))
+    parameters = {"kind": kind, "before": before, "after": after, "upto": upto}
+    return list(conn.scalars(_OUTLIVED, parameters))
 
 
-def nobodys(conn: Connection, after: int, upto: int) -> list[int]:
+def abandoned(conn: Connection, after: int, upto: int) -> list[int]:
     """The private rooms without members, `after` < key <= `upto`."""
-    return list(conn.scalars(_NOBODYS, {"after": after, "upto": upto}))
+    return list(conn.scalars(_ABANDONED, {"after": after, "upto": upto}))
 
 
 _OLDEST = (
@@ -58,20 +58,19 @@ _OLDEST = (
 def trim(conn: Connection, room: RoomRow, before: int | None, limit: int) -> int:
     """Delete up to `limit` of a locked room's oldest entries, as far as they are from before a time (ms).
 
-    Returns how many. What is left begins at `first_seq`, of which the room knows in the same transaction, as does the
-    index of their words.
+    Returns their number. Also moves the room's `first_seq`, and removes their words from the search index.
     """
-    taken = 0
+    trimmed = 0
     last, messages = room.first_seq - 1, room.first_messages
     for seq, created_at, upto in conn.execute(_OLDEST, {"room": room.key, "first": room.first_seq, "limit": limit}):
         if before is not None and created_at >= before:
             break
-        last, messages, taken = seq, upto, taken + 1
-    if taken:
+        last, messages, trimmed = seq, upto, trimmed + 1
+    if trimmed:
         conn.execute(delete(entries).where(entries.c.room_id == room.key, entries.c.seq <= last))
         search.remove(conn, room.key, last)
         conn.execute(update(rooms).where(rooms.c.id == room.key).values(first_seq=last + 1, first_messages=messages))
-    return taken
+    return trimmed
 
 
 def close(conn: Connection, room_key: int) -> None:
@@ -86,20 +85,20 @@ def close(conn: Connection, room_key: int) -> None:
 def drop(conn: Connection, room: RoomRow, unseen_since: int, limit: int) -> bool:
     """Delete a locked empty room, once no device has to be notified of it. Returns True if there is more to do.
 
-    A device with a cursor of the room gets `room_removed` at its next connect, so the row stays until then, but not
-    for devices that have not connected since a time (ms). One call deletes up to `limit` of their cursors.
+    A device with a cursor in the room gets `room_removed` at its next connect, so the row stays until then. Devices
+    that have not connected since `unseen_since` (ms) do not count: one call deletes up to `limit` of their cursors.
     """
     if room.first_seq <= room.last_seq:
         return False
-    away = conn.scalars(
+    outdated = conn.scalars(
         select(cursors.c.device_id)
         .join_from(cursors, devices, devices.c.id == cursors.c.device_id)
         .where(cursors.c.room_id == room.key)
         .where(func.coalesce(devices.c.seen_at, devices.c.created_at) < unseen_since)
         .limit(limit)
     ).all()
-    if away:
-        conn.execute(delete(cursors).where(cursors.c.room_id == room.key, cursors.c.device_id.in_(away)))
+    if outdated:
+        conn.execute(delete(cursors).where(cursors.c.room_id == room.key, cursors.c.device_id.in_(outdated)))
         return True
     remaining = select(cursors.c.device_id).where(cursors.c.room_id == room.key).limit(1)
     # SQLite would reuse the greatest key for the next room, while something may still refer to this one by its key.

@@ -35,7 +35,7 @@ _ROOM_WIDTH = len(ROOM_COLUMNS)
 
 
 class Snapshot(NamedTuple):
-    """A room as one user sees it, without `online`, which the database does not know."""
+    """A room as one user sees it, without the number of members who are online."""
 
     room: RoomRow
     role: str | None
@@ -44,8 +44,9 @@ class Snapshot(NamedTuple):
     read_messages: int
     last_message: EntryRow | None
     other: str | None
+    """In a direct conversation: the username of the other user."""
     blocked: bool
-    """By the other, in a direct conversation."""
+    """In a direct conversation: whether the other user has blocked this one."""
 
     @property
     def unread(self) -> int:
@@ -59,28 +60,28 @@ _BY_KEY = select(*ROOM_COLUMNS).where(rooms.c.id == bindparam("value"))
 _BY_DIRECT_KEY = select(*ROOM_COLUMNS).where(rooms.c.direct_key == bindparam("value"))
 
 
-def _one(conn: Connection, statement: Select[Any], value: int | str | None) -> RoomRow | None:
+def _find(conn: Connection, statement: Select[Any], value: int | str | None) -> RoomRow | None:
     row = conn.execute(statement, {"value": value}).first()
     return None if row is None else RoomRow(*row)
 
 
 def is_hidden(conn: Connection, name_key: str, user_key: int) -> bool:
     """Whether a private topic that the user is not in has the name."""
-    inside = exists().where(members.c.room_id == rooms.c.id, members.c.user_id == user_key)
-    hidden = exists().where(rooms.c.name_key == name_key, rooms.c.is_private.is_(True), ~inside)
+    is_member = exists().where(members.c.room_id == rooms.c.id, members.c.user_id == user_key)
+    hidden = exists().where(rooms.c.name_key == name_key, rooms.c.is_private.is_(True), ~is_member)
     return bool(conn.execute(select(hidden)).scalar_one())
 
 
 def find(conn: Connection, *, room_id: str | None = None, name_key: str | None = None) -> RoomRow | None:
-    return _one(conn, _BY_ROOM_ID, room_id) if room_id is not None else _one(conn, _BY_NAME_KEY, name_key)
+    return _find(conn, _BY_ROOM_ID, room_id) if room_id is not None else _find(conn, _BY_NAME_KEY, name_key)
 
 
 def by_key(conn: Connection, key: int) -> RoomRow | None:
-    return _one(conn, _BY_KEY, key)
+    return _find(conn, _BY_KEY, key)
 
 
 def find_direct(conn: Connection, a: int, b: int) -> RoomRow | None:
-    return _one(conn, _BY_DIRECT_KEY, direct_key(a, b))
+    return _find(conn, _BY_DIRECT_KEY, direct_key(a, b))
 
 
 _SOME = rooms.c.id.in_(bindparam("keys", expanding=True))
@@ -89,10 +90,10 @@ _HEADS = select(rooms.c.id, rooms.c.last_seq).where(_SOME)
 
 @cache
 def _select_locked(dialect: str) -> Select[Any]:
-    given = relation(dialect, "keys", room_key=int)
+    key = relation(dialect, "keys", room_key=int)
     # FOR NO KEY UPDATE allows concurrent inserts of rows that refer to the room, which avoids deadlocks.
-    some = select(*ROOM_COLUMNS).where(rooms.c.id.in_(select(given.c.room_key)))
-    return some.order_by(rooms.c.id).with_for_update(key_share=True)
+    statement = select(*ROOM_COLUMNS).where(rooms.c.id.in_(select(key.c.room_key)))
+    return statement.order_by(rooms.c.id).with_for_update(key_share=True)
 
 
 @cache
@@ -118,7 +119,7 @@ def heads(conn: Connection, keys: Sequence[int]) -> dict[int, int]:
 
 
 def insert_room(conn: Connection, **values: Any) -> int | None:
-    """Create a room; None if its topic name, or its pair of users, already has one."""
+    """Create a room; None if a room with its topic name or its pair of users exists."""
     key = conn.execute(
         insert_or(conn.dialect.name, rooms).values(**values).on_conflict_do_nothing().returning(rooms.c.id)
     ).scalar()
@@ -162,54 +163,54 @@ def set_title(conn: Connection, room_key: int, title: str) -> None:
 
 @cache
 def _select_snapshots() -> Select[Any]:
-    """For the user `me`."""
-    me: Any = bindparam("me", type_=BigInteger())
+    """For the parameter `user`."""
+    user: Any = bindparam("user", type_=BigInteger())
     sender, other = users.alias("sender"), users.alias("other")
-    theirs = members.alias("theirs")
-    mine, last = members.alias("mine"), entries.alias("last")
+    other_member = members.alias("other_member")
+    member, last = members.alias("own_member"), entries.alias("last")
     return (
         select(
             *ROOM_COLUMNS,
-            mine.c.role,
-            mine.c.joined_seq,
+            member.c.role,
+            member.c.joined_seq,
             func.coalesce(read_markers.c.seq, 0),
             func.coalesce(read_markers.c.messages, 0),
             other.c.username,
-            func.coalesce(mine.c.blocked, False),
+            func.coalesce(member.c.blocked, False),
             *entry_columns(last, sender),
         )
         .select_from(rooms)
-        .outerjoin(mine, and_(mine.c.room_id == rooms.c.id, mine.c.user_id == me))
-        .outerjoin(read_markers, and_(read_markers.c.room_id == rooms.c.id, read_markers.c.user_id == me))
+        .outerjoin(member, and_(member.c.room_id == rooms.c.id, member.c.user_id == user))
+        .outerjoin(read_markers, and_(read_markers.c.room_id == rooms.c.id, read_markers.c.user_id == user))
         .outerjoin(
             last,
             and_(
                 last.c.room_id == rooms.c.id,
                 last.c.seq == rooms.c.last_message_seq,
-                mine.c.user_id.is_not(None),
+                member.c.user_id.is_not(None),
             ),
         )
         .outerjoin(sender, sender.c.id == last.c.sender_id)
         .outerjoin(
-            theirs,
-            and_(rooms.c.kind == "direct", theirs.c.room_id == rooms.c.id, theirs.c.user_id != me),
+            other_member,
+            and_(rooms.c.kind == "direct", other_member.c.room_id == rooms.c.id, other_member.c.user_id != user),
         )
-        .outerjoin(other, other.c.id == theirs.c.user_id)
+        .outerjoin(other, other.c.id == other_member.c.user_id)
     )
 
 
 def _snapshot(row: Any) -> Snapshot:
-    at = _ROOM_WIDTH
-    last = row[at + 6 :]
+    start = _ROOM_WIDTH
+    last = row[start + 6 :]
     return Snapshot(
-        RoomRow(*row[:at]),
-        row[at],
-        row[at + 1],
-        row[at + 2],
-        row[at + 3],
+        RoomRow(*row[:start]),
+        row[start],
+        row[start + 1],
+        row[start + 2],
+        row[start + 3],
         None if last[0] is None else EntryRow(*last),
-        row[at + 4],
-        bool(row[at + 5]),
+        row[start + 4],
+        bool(row[start + 5]),
     )
 
 
@@ -220,11 +221,11 @@ def _snapshots_of() -> Select[Any]:
 
 def snapshots(conn: Connection, user_key: int, keys: Sequence[int]) -> dict[int, Snapshot]:
     """Rooms as a user sees them, by key, including rooms that the user is not in."""
-    as_seen: dict[int, Snapshot] = {}
+    by_room_key: dict[int, Snapshot] = {}
     for chunk in chunked(keys):
-        for row in conn.execute(_snapshots_of(), {"me": user_key, "keys": chunk}):
-            as_seen[row[0]] = _snapshot(row)
-    return as_seen
+        for row in conn.execute(_snapshots_of(), {"user": user_key, "keys": chunk}):
+            by_room_key[row[0]] = _snapshot(row)
+    return by_room_key
 
 
 def snapshot(conn: Connection, user_key: int, room_key: int) -> Snapshot:
@@ -252,23 +253,25 @@ def visible(
 ) -> list[Snapshot]:
     """A page of the rooms that a user may see: their own, and public topics, in order of creation.
 
-    `after` is the key of the last room of the page before.
+    Args:
+        member: only rooms that the user is in (True), or is not in (False).
+        after: the key of the last room of the previous page.
     """
     statement = _select_visible(kind is not None, member)
-    asked = {"me": user_key, "kind": kind or "", "after": after or 0, "limit": limit}
-    return [_snapshot(row) for row in conn.execute(statement, asked)]
+    parameters = {"user": user_key, "kind": kind or "", "after": after or 0, "limit": limit}
+    return [_snapshot(row) for row in conn.execute(statement, parameters)]
 
 
 @cache
-def _select_visible(one_kind: bool, member: bool | None) -> Select[Any]:
-    own = select(members.c.room_id).where(members.c.user_id == bindparam("me", type_=BigInteger()))
+def _select_visible(has_kind: bool, member: bool | None) -> Select[Any]:
+    own = select(members.c.room_id).where(members.c.user_id == bindparam("user", type_=BigInteger()))
     if member is True:
         where: list[Any] = [rooms.c.id.in_(own)]
     elif member is False:
         where = [rooms.c.is_private.is_(False), rooms.c.id.not_in(own)]
     else:
         where = [or_(rooms.c.is_private.is_(False), rooms.c.id.in_(own))]
-    if one_kind:
+    if has_kind:
         where.append(rooms.c.kind == bindparam("kind"))
     where.append(rooms.c.id > bindparam("after"))
     return _select_snapshots().where(*where).order_by(rooms.c.id).limit(bindparam("limit"))
@@ -283,8 +286,7 @@ class TopicRow(NamedTuple):
 
 
 def topics(conn: Connection, after: str | None, limit: int) -> list[TopicRow]:
-    """A page of all topics, including private ones, in order of creation. `after`: the last room_id of the previous
-    page."""
+    """A page of all topics, also private ones, in order of creation. `after`: the last id of the previous page."""
     before = select(rooms.c.id).where(rooms.c.room_id == after).scalar_subquery()
     statement = (
         select(*ROOM_COLUMNS, rooms.c.created_at)
@@ -298,9 +300,9 @@ def topics(conn: Connection, after: str | None, limit: int) -> list[TopicRow]:
 def delete_topic(conn: Connection, room_key: int) -> list[int]:
     """Remove a topic's name and members; returns the members' keys. Retention deletes the rest later."""
     name_key = conn.execute(select(rooms.c.name_key).where(rooms.c.id == room_key)).scalar_one()
-    were = list(conn.scalars(select(members.c.user_id).where(members.c.room_id == room_key)))
+    member_keys = list(conn.scalars(select(members.c.user_id).where(members.c.room_id == room_key)))
     for table in (members, read_markers, invitation_links):
         conn.execute(delete(table).where(table.c.room_id == room_key))
     conn.execute(update(rooms).where(rooms.c.id == room_key).values(name_key=None, is_private=True))
     conn.execute(delete(names).where(names.c.key == name_key))
-    return were
+    return member_keys

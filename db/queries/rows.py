@@ -64,8 +64,7 @@ class EntryRow(NamedTuple):
     target_seq: int | None = None
     reactions: str | None = None
     target: EntryRow | None = None
-    """The current state of the message that this entry changed (`log.with_targets`). None: retention has deleted
-    it."""
+    """The current state of the message that this entry changed (`log.with_targets`); None if retention deleted it."""
 
 
 USER_COLUMNS = (
@@ -149,11 +148,11 @@ def select_entries() -> Select[Any]:
 
 
 ENTRY_BYTES = 256
-"""Bytes that an entry counts in addition to its content, in pages that are bounded in bytes."""
+"""Approximate bytes of an entry without its content, for pages that are bounded in bytes."""
 
 
 def entry_bytes(entry: EntryRow) -> int:
-    """Approximate bytes of an entry in memory and on the wire; never much too low."""
+    """Approximate bytes of an entry in memory and on the wire, rounded up."""
     if entry.target is not None:
         return ENTRY_BYTES + entry_bytes(entry.target)
     content = entry.content or ""
@@ -173,17 +172,17 @@ def relation(dialect: str, name: str, **columns: type[int] | type[str]) -> CTE:
     `(a, b) IN (VALUES …)`.
     """
     sqlite = dialect == "sqlite"
-    shown = []
-    for at, (column_name, kind) in enumerate(columns.items()):
+    selected = []
+    for index, (column_name, kind) in enumerate(columns.items()):
         cast_to = "BIGINT" if kind is int else "TEXT"
-        value = f"json_extract(value, '$[{at}]')" if sqlite else f"CAST(value ->> {at} AS {cast_to})"
-        shown.append(f"{value} AS {column_name}")
+        value = f"json_extract(value, '$[{index}]')" if sqlite else f"CAST(value ->> {index} AS {cast_to})"
+        selected.append(f"{value} AS {column_name}")
     source = f"json_each(:{name})" if sqlite else f"jsonb_array_elements(CAST(:{name} AS jsonb))"
     typed: dict[str, Any] = {
         column_name: BigInteger() if kind is int else Text() for column_name, kind in columns.items()
     }
-    values = text(f"SELECT {', '.join(shown)} FROM {source}").bindparams(bindparam(name, type_=Text()))
-    return values.columns(**typed).cte(f"{name}_given")
+    values = text(f"SELECT {', '.join(selected)} FROM {source}").bindparams(bindparam(name, type_=Text()))
+    return values.columns(**typed).cte(f"{name}_rows")
 
 
 def values_of(rows: Iterable[Sequence[Any]]) -> str:

@@ -1,9 +1,9 @@
 """The search index of messages: building it from the logs, and searching.
 
-A document is a message; its id is its place in the order of all messages that were indexed. The words of a document
-are in `search_words`: in SQLite a full-text table (FTS5), in PostgreSQL a `tsvector`. Both hold the words as they are
-folded in `db.queries.words`, each behind the key of its room (`12·hola`), and neither takes them apart again. So what
-is looked up are words of the searcher's own rooms: how often others wrote a word does not change how long it takes.
+A document is a message; ids are in the order of indexing. The words of a document are in `search_words`: in SQLite a
+full-text table (FTS5), in PostgreSQL a `tsvector`. Both store the words as `db.queries.words` folds them, each with
+the key of its room as a prefix (`12·hola`), and split nothing. So a search looks up only words of the searcher's
+rooms, and its time does not reveal how often a word was used elsewhere.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from db.queries.words import Phrase, Query, matches, words
 
 CONSUMER = "search"
 TERMS_IN_QUERY = 256
-"""Most (word, room) pairs in one statement."""
+"""The most (word, room) pairs in one statement."""
 MAX_TERMS = 16_384
-"""Most (word, room) pairs in one search; each takes about 15 µs."""
+"""The most (word, room) pairs in one search; each takes about 15 µs."""
 NEWEST = 2_000
-"""PostgreSQL: so many of the newest messages are looked through before its index is asked, which gives all matches at
-once, in no order. A common word is found among the newest, and of a rare one there are few."""
+"""PostgreSQL: the number of newest messages that are examined before the index is used, which returns all matches, in
+no order. So a common word is found among the newest messages, and of a rare word there are few matches."""
 _BATCH = 1000
 _END = 2**63 - 1
 
@@ -57,9 +57,9 @@ class Step(NamedTuple):
 
 @cache
 def _select_changes(dialect: str) -> Select[Any]:
-    # One look-up per entry: for a span, PostgreSQL estimates a part of the whole table, and reads all of it.
+    # One look-up per entry: for a span, PostgreSQL expects a large part of the table, and scans all of it.
     place = relation(dialect, "places", room_key=int, seq=int)
-    there = and_(entries.c.room_id == place.c.room_key, entries.c.seq == place.c.seq)
+    same = and_(entries.c.room_id == place.c.room_key, entries.c.seq == place.c.seq)
     target = entries.alias("target")
     changed = and_(
         target.c.room_id == entries.c.room_id,
@@ -78,7 +78,7 @@ def _select_changes(dialect: str) -> Select[Any]:
             target.c.content,
             target.c.deleted,
         )
-        .join_from(place, entries, there)
+        .join_from(place, entries, same)
         .outerjoin(target, changed)
         .order_by(entries.c.room_id, entries.c.seq)
     )
@@ -88,29 +88,29 @@ def read_step(conn: Connection, room_keys: Iterable[int], limit: int, max_bytes:
     """The changes of the next entries of some rooms: up to `limit` and `max_bytes`, but at least one entry."""
     cursors = consumers.places(conn, CONSUMER, room_keys)
     moves: dict[int, tuple[int, int]] = {}
-    asked: list[tuple[int, int]] = []
+    wanted: list[tuple[int, int]] = []
     for place in cursors:
         low = max(place.seq, place.first_seq - 1)
         high = min(place.last_seq, low + limit)
         if high > place.seq:
             moves[place.room_key] = place.seq, high
-            asked += [(place.room_key, seq) for seq in range(low + 1, high + 1)]
+            wanted += [(place.room_key, seq) for seq in range(low + 1, high + 1)]
             limit -= high - low
     added: dict[tuple[int, int], tuple[int, Document]] = {}
     changed: dict[tuple[int, int], Document] = {}
     latest: dict[int, int] = {}
     size = 0
-    with stepwise(conn, _select_changes, {"places": values_of(asked)}) as rows:
+    with stepwise(conn, _select_changes, {"places": values_of(wanted)}) as rows:
         for key, seq, kind, created_at, content, deleted, target, new_content, now_deleted in rows:
             size += len(content or new_content or "")
             if size > max_bytes and (added or changed):
-                moves = {other: move for other, move in moves.items() if other <= key}
+                moves = {room_key: move for room_key, move in moves.items() if room_key <= key}
                 moves[key] = moves[key][0], seq - 1
                 break
             if kind == "message":
-                # Of several rooms the oldest come first; in a room they stay in order, whatever its clock did.
-                latest[key] = at = max(created_at, latest.get(key, 0))
-                added[key, seq] = at, Document(key, seq, None if deleted else words(content or ""))
+                # Sorted by time over all rooms, but never out of order within a room, even if the clock went back.
+                latest[key] = time = max(created_at, latest.get(key, 0))
+                added[key, seq] = time, Document(key, seq, None if deleted else words(content or ""))
             elif target is not None and (key, target) not in added:
                 changed[key, target] = Document(key, target, None if now_deleted else words(new_content or ""))
     moves = {key: (low, high) for key, (low, high) in moves.items() if high > low}
@@ -123,7 +123,7 @@ def read_step(conn: Connection, room_keys: Iterable[int], limit: int, max_bytes:
 
 
 def write_step(conn: Connection, step: Step) -> set[int]:
-    """Index one step. Returns the rooms that no other process has indexed, or is indexing, meanwhile."""
+    """Index one step. Returns the rooms that were indexed: not those that another process indexes."""
     moved = consumers.advance(conn, CONSUMER, step.moves)
     added = [document for document in step.added if document.room_key in moved]
     changed = [document for document in step.changed if document.room_key in moved]
@@ -148,10 +148,12 @@ def _write_sqlite(conn: Connection, added: Sequence[Document], changed: Sequence
         indexed = [(number, _text(document)) for number, document in numbered if document.words is not None]
         if indexed:
             conn.exec_driver_sql("INSERT INTO search_words (rowid, words) VALUES (?, ?)", indexed)
-    edited = [(_text(one), one.room_key, one.seq) for one in changed if one.words is not None]
+    edited = [
+        (_text(document), document.room_key, document.seq) for document in changed if document.words is not None
+    ]
     if edited:
         conn.exec_driver_sql(f"UPDATE search_words SET words = ? WHERE rowid = {_ID}", edited)
-    deleted = [(one.room_key, one.seq) for one in changed if one.words is None]
+    deleted = [(document.room_key, document.seq) for document in changed if document.words is None]
     if deleted:
         conn.exec_driver_sql(f"DELETE FROM search_words WHERE rowid = {_ID}", deleted)
     if changed:
@@ -163,13 +165,13 @@ def _text(document: Document) -> str:
 
 
 _INSERT = text(
-    "WITH given AS (SELECT CAST(value ->> 0 AS BIGINT) AS room_id, CAST(value ->> 1 AS BIGINT) AS seq,"
+    "WITH document AS (SELECT CAST(value ->> 0 AS BIGINT) AS room_id, CAST(value ->> 1 AS BIGINT) AS seq,"
     " value ->> 2 AS words, place"
-    " FROM jsonb_array_elements(CAST(:rows AS jsonb)) WITH ORDINALITY AS one (value, place)),"
-    " made AS (INSERT INTO search_document (room_id, seq) SELECT room_id, seq FROM given ORDER BY place"
+    " FROM jsonb_array_elements(CAST(:rows AS jsonb)) WITH ORDINALITY AS element (value, place)),"
+    " numbered AS (INSERT INTO search_document (room_id, seq) SELECT room_id, seq FROM document ORDER BY place"
     " RETURNING id, room_id, seq)"
-    " INSERT INTO search_words (id, words) SELECT made.id, CAST(given.words AS tsvector)"
-    " FROM made JOIN given USING (room_id, seq) WHERE given.words IS NOT NULL"
+    " INSERT INTO search_words (id, words) SELECT numbered.id, CAST(document.words AS tsvector)"
+    " FROM numbered JOIN document USING (room_id, seq) WHERE document.words IS NOT NULL"
 )
 _UPDATE = text(
     "UPDATE search_words SET words = CAST(:words AS tsvector)"
@@ -183,23 +185,25 @@ _DELETE = text(
 
 def _write_postgresql(conn: Connection, added: Sequence[Document], changed: Sequence[Document]) -> None:
     if added:
-        conn.execute(_INSERT, {"rows": values_of((one.room_key, one.seq, _vector(one)) for one in added)})
-    for one in changed:
-        place = {"room": one.room_key, "seq": one.seq}
-        if one.words is None:
+        conn.execute(
+            _INSERT, {"rows": values_of((document.room_key, document.seq, _vector(document)) for document in added)}
+        )
+    for document in changed:
+        place = {"room": document.room_key, "seq": document.seq}
+        if document.words is None:
             conn.execute(_DELETE, place)
         else:
-            conn.execute(_UPDATE, place | {"words": _vector(one)})
+            conn.execute(_UPDATE, place | {"words": _vector(document)})
 
 
 def _vector(document: Document) -> str | None:
     """A `tsvector` as text: each word with its positions."""
     if document.words is None:
         return None
-    places: dict[str, list[str]] = {}
-    for place, word in enumerate(document.words, 1):
-        places.setdefault(_in_room(document.room_key, word), []).append(str(place))
-    return " ".join(f"'{word}':{','.join(at)}" for word, at in places.items())
+    positions: dict[str, list[str]] = {}
+    for position, word in enumerate(document.words, 1):
+        positions.setdefault(_in_room(document.room_key, word), []).append(str(position))
+    return " ".join(f"'{word}':{','.join(numbers)}" for word, numbers in positions.items())
 
 
 def _in_room(room_key: int | str, word: str) -> str:
@@ -210,24 +214,24 @@ def _in_room(room_key: int | str, word: str) -> str:
 def remove(conn: Connection, room_key: int, upto_seq: int) -> None:
     """Remove the messages of a room up to a seq from the index permanently; later indexing skips them."""
     consumers.skip(conn, CONSUMER, room_key, upto_seq)
-    gone = and_(search_documents.c.room_id == room_key, search_documents.c.seq <= upto_seq)
+    removed = and_(search_documents.c.room_id == room_key, search_documents.c.seq <= upto_seq)
     ids = f"SELECT id FROM search_document WHERE room_id = {room_key:d} AND seq <= {upto_seq:d}"
     if conn.dialect.name == "sqlite":
         conn.exec_driver_sql(f"DELETE FROM search_words WHERE rowid IN ({ids})")
         conn.exec_driver_sql("INSERT INTO search_removed DEFAULT VALUES")
     else:
         conn.exec_driver_sql(f"DELETE FROM search_words WHERE id IN ({ids})")
-    conn.execute(delete(search_documents).where(gone))
+    conn.execute(delete(search_documents).where(removed))
 
 
 # -- merging and purging (SQLite) ------------------------------------------------------------------------------------
 
 
 def to_purge(conn: Connection) -> int:
-    """The end of the list of removals whose words may still be in the files of the index; 0: there are none.
+    """The end of the list of removals whose words may still be in the files of the index; 0 if there are none.
 
-    FTS5 only marks a removal; the words disappear when their part of the index is rewritten. In PostgreSQL its vacuum
-    does that.
+    FTS5 only marks a removal; the words disappear when their part of the index is rewritten. In PostgreSQL, vacuum
+    removes them.
     """
     if conn.dialect.name != "sqlite":
         return 0
@@ -293,23 +297,23 @@ _HITS = {
 }
 # MATERIALIZED: the words of a message are only examined after its room is known to be one of the user's.
 _NEWEST_HITS = text(
-    "WITH mine AS MATERIALIZED (SELECT d.id, d.room_id FROM search_document d"
-    " JOIN member ON member.room_id = d.room_id AND member.user_id = :me"
+    "WITH candidate AS MATERIALIZED (SELECT d.id, d.room_id FROM search_document d"
+    " JOIN member ON member.room_id = d.room_id AND member.user_id = :user"
     " WHERE d.id >= :low AND d.id < :before AND d.room_id = coalesce(CAST(:room AS BIGINT), d.room_id))"
-    " SELECT mine.id FROM mine JOIN search_words w ON w.id = mine.id"
-    " WHERE w.words @@ CAST(replace(:match, :any_room, CAST(mine.room_id AS TEXT)) AS tsquery)"
-    " ORDER BY mine.id DESC LIMIT :batch"
+    " SELECT candidate.id FROM candidate JOIN search_words w ON w.id = candidate.id"
+    " WHERE w.words @@ CAST(replace(:match, :any_room, CAST(candidate.room_id AS TEXT)) AS tsquery)"
+    " ORDER BY candidate.id DESC LIMIT :batch"
 )
 # CROSS JOIN: makes SQLite join in this order, starting with the hits.
 _COLUMNS = ", ".join(f'"{column.table.name}".{column.name}' for column in (*ROOM_COLUMNS, *entry_columns()))
-_FOUND = text(
+_CURRENT = text(
     f"SELECT {_COLUMNS} FROM search_document d CROSS JOIN member CROSS JOIN entry CROSS JOIN room"
-    ' CROSS JOIN "user" WHERE d.id IN :hits AND member.room_id = d.room_id AND member.user_id = :me'
+    ' CROSS JOIN "user" WHERE d.id IN :hits AND member.room_id = d.room_id AND member.user_id = :user'
     " AND entry.room_id = d.room_id AND entry.seq = d.seq AND NOT entry.deleted"
     ' AND room.id = d.room_id AND "user".id = entry.sender_id ORDER BY d.id DESC'
 ).bindparams(bindparam("hits", expanding=True))
 _NEWEST = select(func.max(search_documents.c.id)).where(search_documents.c.id < bindparam("before"))
-_ROOMS = select(members.c.room_id).where(members.c.user_id == bindparam("me"))
+_ROOMS = select(members.c.room_id).where(members.c.user_id == bindparam("user"))
 
 
 class TooManyTerms(ValueError):
@@ -326,31 +330,31 @@ def find(
 ) -> list[SearchHit]:
     """The newest messages that match a (non-empty) query, in all rooms that the user is in, or in one of them.
 
-    `before`: only messages that come before that `document`. The index may lag behind the log: yet no message is
-    found that is deleted, or by what it said before it was edited. Raises `TooManyTerms`.
+    `before`: only messages before that `document`. Although the index may lag behind the log, no deleted message is
+    found, and an edited one only by its current content. Raises `TooManyTerms`.
     """
     dialect = conn.dialect.name
-    own = [room_key] if room_key is not None else list(conn.scalars(_ROOMS, {"me": user_key}))
+    own = [room_key] if room_key is not None else list(conn.scalars(_ROOMS, {"user": user_key}))
     if not own:
         return []
     template = _template(dialect, query)
     terms = sum(len(phrase.words) for phrase in query)
     if terms * len(own) > MAX_TERMS:
         raise TooManyTerms(MAX_TERMS // len(own))
-    groups = [_match(dialect, template, some) for some in chunked(own, max(1, TERMS_IN_QUERY // terms))]
+    groups = [_match(dialect, template, chunk) for chunk in chunked(own, max(1, TERMS_IN_QUERY // terms))]
     before, low, batch = before or _END, 0, limit
     if dialect == "postgresql":
         newest = conn.execute(_NEWEST, {"before": before}).scalar() or 0
         low = max(0, newest - NEWEST)
     results: list[SearchHit] = []
     while len(results) < limit:
-        asked = {"before": before, "low": low, "batch": batch}
+        bounds = {"before": before, "low": low, "batch": batch}
         if low:
-            among = {"me": user_key, "room": room_key, "match": template, "any_room": _ANY_ROOM}
-            hits = list(conn.scalars(_NEWEST_HITS, {**asked, **among}))
+            parameters = {"user": user_key, "room": room_key, "match": template, "any_room": _ANY_ROOM}
+            hits = list(conn.scalars(_NEWEST_HITS, {**bounds, **parameters}))
         else:
-            hits = _hits(conn, groups, asked)
-        for row in conn.execute(_FOUND, {"hits": hits, "me": user_key}) if hits else ():
+            hits = _hits(conn, groups, bounds)
+        for row in conn.execute(_CURRENT, {"hits": hits, "user": user_key}) if hits else ():
             result = SearchHit(RoomRow(*row[:_ENTRY_AT]), EntryRow(*row[_ENTRY_AT:]))
             if result.entry.edited_at is None or matches(query, result.entry.content or ""):
                 results.append(result)
@@ -363,12 +367,12 @@ def find(
     return results[:limit]
 
 
-def _hits(conn: Connection, groups: Sequence[str], asked: Mapping[str, int]) -> list[int]:
+def _hits(conn: Connection, groups: Sequence[str], bounds: Mapping[str, int]) -> list[int]:
     """The newest matching documents in one of some groups of rooms, newest first: up to `batch`."""
-    statement, batch, best = _HITS[conn.dialect.name], asked["batch"], list[int]()
+    statement, batch, best = _HITS[conn.dialect.name], bounds["batch"], list[int]()
     for match in groups:
-        low = best[-1] + 1 if len(best) == batch else asked["low"]
-        best = heapq.nlargest(batch, [*best, *conn.scalars(statement, {**asked, "match": match, "low": low})])
+        low = best[-1] + 1 if len(best) == batch else bounds["low"]
+        best = heapq.nlargest(batch, [*best, *conn.scalars(statement, {**bounds, "match": match, "low": low})])
     return best
 
 

@@ -41,20 +41,20 @@ def _select_of_all(dialect: str) -> Select[Any]:
         .correlate(entries)
         .scalar_subquery()
     )
-    teller = case(
+    recipient = case(
         (entries.c.target_seq.is_not(None), changed), (entries.c.client_id.is_not(None), entries.c.sender_id)
     )
     span = relation(dialect, "spans", room_key=int, low=int, high=int)
     within = and_(entries.c.room_id == span.c.room_key, entries.c.seq > span.c.low, entries.c.seq <= span.c.high)
-    return select_missed(dialect).add_columns(teller).join(span, within).order_by(entries.c.room_id, entries.c.seq)
+    return select_missed(dialect).add_columns(recipient).join(span, within).order_by(entries.c.room_id, entries.c.seq)
 
 
 @contextmanager
-def missed_by_all(conn: Connection, wanted: Sequence[Span]) -> Iterator[Iterable[Sequence[Any]]]:
-    """The entries of spans that do not overlap, sorted by room and seq. The caller checks who may read them.
+def missed_by_all(conn: Connection, spans: Sequence[Span]) -> Iterator[Iterable[Sequence[Any]]]:
+    """The entries of spans that do not overlap, sorted by room and seq. The caller checks the memberships.
 
-    Each as the fields of a `MissedRow` for a user who has said nothing, and behind them the key of the user to whom
-    the entry may be shown otherwise (with their `client_id`), or None.
+    Each has the fields of a `MissedRow` for a user who is not the sender, and then the key of the user who gets the
+    entry in a different form (with their `client_id`), or None.
     """
-    with stepwise(conn, _select_of_all, {"spans": values_of(wanted), "user": NOBODY}) as rows:
+    with stepwise(conn, _select_of_all, {"spans": values_of(spans), "user": NOBODY}) as rows:
         yield rows

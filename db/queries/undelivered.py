@@ -35,27 +35,26 @@ _BEHIND = (
 
 
 def behind(conn: Connection, user_key: int, device_key: int, after: int, limit: int) -> list[PendingRow]:
-    """A page of the rooms with entries after the device's stored cursor. `after`: the last key of the previous
-    page."""
-    asked = {"user": user_key, "device": device_key, "after": after, "limit": limit}
-    return [PendingRow(*row) for row in conn.execute(_BEHIND, asked)]
+    """A page of the rooms with entries after the device's stored cursor. `after`: the last key of the last page."""
+    parameters = {"user": user_key, "device": device_key, "after": after, "limit": limit}
+    return [PendingRow(*row) for row in conn.execute(_BEHIND, parameters)]
 
 
 @cache
-def _clear(dialect: str, one: bool) -> Any:
+def _clear(dialect: str, single_room: bool) -> Any:
     heads = (
         select(bindparam("device"), rooms.c.id, rooms.c.last_seq)
         .join_from(members, rooms, rooms.c.id == members.c.room_id)
         .where(members.c.user_id == bindparam("user"))
     )
-    if one:
+    if single_room:
         heads = heads.where(rooms.c.id == bindparam("room"))
     return forwards_only(insert_or(dialect, cursors).from_select(["device_id", "room_id", "seq"], heads))
 
 
 def clear(conn: Connection, user_key: int, device_key: int, room_key: int | None) -> None:
     """Move a device's cursors forward to the heads of all rooms of its user, or of one."""
-    asked = {"user": user_key, "device": device_key}
+    parameters = {"user": user_key, "device": device_key}
     if room_key is not None:
-        asked["room"] = room_key
-    conn.execute(_clear(conn.dialect.name, room_key is not None), asked)
+        parameters["room"] = room_key
+    conn.execute(_clear(conn.dialect.name, room_key is not None), parameters)

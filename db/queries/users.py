@@ -44,13 +44,13 @@ def lock(conn: Connection, user_key: int) -> UserRow | None:
 
 def claim_name(conn: Connection, key: str, kind: str) -> bool:
     """Reserve a name for a user or a topic. Returns False if the other kind, or another topic, has it."""
-    taken = conn.execute(
+    claimed = conn.execute(
         insert_or(conn.dialect.name, names).values(key=key, kind=kind).on_conflict_do_nothing().returning(names.c.key)
     ).first()
-    if taken is not None:
+    if claimed is not None:
         return True
-    held_by = conn.execute(select(names.c.kind).where(names.c.key == key)).scalar_one()
-    return bool(kind == "user" == held_by)
+    owner_kind = conn.execute(select(names.c.kind).where(names.c.key == key)).scalar_one()
+    return bool(kind == "user" == owner_kind)
 
 
 def add(conn: Connection, username: str, password_hash: str | None, now: int) -> int | None:
@@ -94,10 +94,10 @@ def page(conn: Connection, after: str | None, limit: int) -> list[UserRow]:
     return [UserRow(*row) for row in conn.execute(statement)]
 
 
-def by_keys(conn: Connection, wanted: Collection[str]) -> dict[str, UserRow]:
+def by_keys(conn: Connection, username_keys: Collection[str]) -> dict[str, UserRow]:
     """Users by the keys of their names."""
     users_by_key: dict[str, UserRow] = {}
-    for chunk in chunked(wanted):
+    for chunk in chunked(username_keys):
         for key, *row in conn.execute(
             select(users.c.username_key, *USER_COLUMNS).where(users.c.username_key.in_(chunk))
         ):
@@ -151,14 +151,14 @@ def add_session(
     until_logout: bool = False,
 ) -> int:
     row = {"sid": sid, "user_id": user_key, "created_at": now, "expires_at": expires_at}
-    more = {"user_agent": user_agent, "source": source, "until_logout": until_logout}
-    return int(conn.execute(insert(sessions).values(**row, **more).returning(sessions.c.id)).scalar_one())
+    details = {"user_agent": user_agent, "source": source, "until_logout": until_logout}
+    return int(conn.execute(insert(sessions).values(**row, **details).returning(sessions.c.id)).scalar_one())
 
 
 def has_signed_in_from(conn: Connection, user_key: int, source: str) -> bool:
     """Whether any session of the user, valid or not, began at that source."""
-    known = exists().where(sessions.c.user_id == user_key, sessions.c.source == source)
-    return bool(conn.execute(select(known)).scalar_one())
+    has_session = exists().where(sessions.c.user_id == user_key, sessions.c.source == source)
+    return bool(conn.execute(select(has_session)).scalar_one())
 
 
 _SESSION_COLUMNS = (
@@ -200,52 +200,52 @@ class ArrivalRow(NamedTuple):
 
 @cache
 def _select_arrivals(dialect: str) -> Select[Any]:
-    asked = relation(dialect, "asked", at=int, sid=str, device=str)
+    request = relation(dialect, "requests", number=int, sid=str, device=str)
     return (
-        select(asked.c.at, *_SESSION_COLUMNS, devices.c.id, devices.c.seen_at, devices.c.epoch)
-        .join_from(asked, sessions, sessions.c.sid == asked.c.sid)
+        select(request.c.number, *_SESSION_COLUMNS, devices.c.id, devices.c.seen_at, devices.c.epoch)
+        .join_from(request, sessions, sessions.c.sid == request.c.sid)
         .join(users, users.c.id == sessions.c.user_id)
-        .outerjoin(devices, and_(devices.c.user_id == users.c.id, devices.c.name == asked.c.device))
+        .outerjoin(devices, and_(devices.c.user_id == users.c.id, devices.c.name == request.c.device))
     )
 
 
-def arrivals(conn: Connection, asked: Sequence[tuple[str, str]]) -> list[ArrivalRow | None]:
+def arrivals(conn: Connection, requests: Sequence[tuple[str, str]]) -> list[ArrivalRow | None]:
     """For each (sid, device name): the session and the device; None without a session."""
-    arrived: list[ArrivalRow | None] = [None] * len(asked)
-    values = values_of((at, sid, name) for at, (sid, name) in enumerate(asked))
-    rows = fetch(conn, _select_arrivals, {"asked": values})
-    for at, *session_row, device_key, seen_at, epoch in rows:
-        known = None if device_key is None else DeviceRow(device_key, seen_at, epoch)
-        arrived[at] = ArrivalRow(SessionRow(*session_row), known)
+    arrived: list[ArrivalRow | None] = [None] * len(requests)
+    values = values_of((number, sid, name) for number, (sid, name) in enumerate(requests))
+    rows = fetch(conn, _select_arrivals, {"requests": values})
+    for number, *session_row, device_key, seen_at, epoch in rows:
+        device = None if device_key is None else DeviceRow(device_key, seen_at, epoch)
+        arrived[number] = ArrivalRow(SessionRow(*session_row), device)
     return arrived
 
 
 @cache
-def _select_still_good(dialect: str) -> Select[Any]:
-    asked = relation(dialect, "asked", key=int)
+def _select_valid_sessions(dialect: str) -> Select[Any]:
+    given = relation(dialect, "keys", key=int)
     return (
         select(sessions.c.id)
-        .join_from(asked, sessions, sessions.c.id == asked.c.key)
+        .join_from(given, sessions, sessions.c.id == given.c.key)
         .join(users, users.c.id == sessions.c.user_id)
         .where(sessions.c.revoked_at.is_(None), users.c.disabled.is_(False))
     )
 
 
-def still_good(conn: Connection, session_keys: Collection[int]) -> set[int]:
+def valid_sessions(conn: Connection, session_keys: Collection[int]) -> set[int]:
     """The sessions that are neither withdrawn nor those of disabled users."""
-    rows = fetch(conn, _select_still_good, {"asked": values_of((key,) for key in session_keys)})
+    rows = fetch(conn, _select_valid_sessions, {"keys": values_of((key,) for key in session_keys)})
     return {key for (key,) in rows}
 
 
 def extend_session(conn: Connection, session_key: int, expires_at: int, life_ms: int | None) -> int:
     """Extend a session, up to `life_ms` after its creation; returns its end (ms)."""
-    begun, end = conn.execute(
+    created_at, end = conn.execute(
         select(sessions.c.created_at, sessions.c.expires_at).where(sessions.c.id == session_key).with_for_update()
     ).one()
-    wanted = expires_at if life_ms is None else min(expires_at, begun + life_ms)
-    if wanted > end:
-        conn.execute(update(sessions).where(sessions.c.id == session_key).values(expires_at=wanted))
-    return max(int(end), wanted)
+    new_end = expires_at if life_ms is None else min(expires_at, created_at + life_ms)
+    if new_end > end:
+        conn.execute(update(sessions).where(sessions.c.id == session_key).values(expires_at=new_end))
+    return max(int(end), new_end)
 
 
 def note_use(conn: Connection, session_keys: Collection[int], now: int) -> None:
@@ -261,12 +261,12 @@ def revoke_session(conn: Connection, session_key: int, now: int) -> None:
 
 
 def revoke_sessions_of(
-    conn: Connection, user_key: int, now: int, *, but: int | None = None, until_logout: bool = False
+    conn: Connection, user_key: int, now: int, *, except_key: int | None = None, until_logout: bool = False
 ) -> list[int]:
     """Withdraw all sessions of a user, or all but one, or those that last until logout; returns their keys."""
     statement = update(sessions).where(sessions.c.user_id == user_key, sessions.c.revoked_at.is_(None))
-    if but is not None:
-        statement = statement.where(sessions.c.id != but)
+    if except_key is not None:
+        statement = statement.where(sessions.c.id != except_key)
     if until_logout:
         statement = statement.where(sessions.c.until_logout.is_(True))
     return list(conn.scalars(statement.values(revoked_at=now).returning(sessions.c.id)))
@@ -276,15 +276,15 @@ def is_until_logout(conn: Connection, session_key: int) -> bool:
     return bool(conn.execute(select(sessions.c.until_logout).where(sessions.c.id == session_key)).scalar())
 
 
-def is_signed_in(conn: Connection, username_key: str, to: int, now: int) -> bool:
-    """Whether a user has a valid session, as `to` may know it: False if the user has blocked `to`."""
-    good = (
+def is_signed_in(conn: Connection, username_key: str, viewer_key: int, now: int) -> bool:
+    """Whether a user has a valid session; False if the user has blocked the viewer."""
+    has_session = (
         exists()
         .where(users.c.username_key == username_key, users.c.disabled.is_(False), sessions.c.user_id == users.c.id)
         .where(sessions.c.revoked_at.is_(None), sessions.c.expires_at > now)
-        .where(~exists().where(blocks.c.user_id == users.c.id, blocks.c.blocked_id == to))
+        .where(~exists().where(blocks.c.user_id == users.c.id, blocks.c.blocked_id == viewer_key))
     )
-    return bool(conn.execute(select(good)).scalar_one())
+    return bool(conn.execute(select(has_session)).scalar_one())
 
 
 class LoginRow(NamedTuple):

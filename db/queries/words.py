@@ -1,6 +1,6 @@
 """Words: those of a text, those of a query, and the excerpt of a message around a match.
 
-All of it is made here and none of it by the databases, so that both find the same. A word is a run of letters, digits
+The databases do none of this, so both find the same messages. A word is a run of letters, digits
 and marks (Unicode categories L, N and M), folded: case, diacritics and compatibility forms make no difference. In
 scripts that put no spaces between words (Chinese, Japanese, Thai …) and in Hangul each character is a word: a run of
 them in a query is a phrase.
@@ -21,7 +21,7 @@ WINDOW = 160
 """Characters of an excerpt."""
 _LEAD = 40
 """Characters of an excerpt before the first match."""
-_KNOWN = 20_000
+_MAX_CACHED = 20_000
 
 # Without spaces between words: Thai to Lao, Myanmar, Hangul, Khmer, then CJK and its extensions.
 _UNSPACED = re.compile(
@@ -39,32 +39,30 @@ _INVISIBLE = "\u00ad\u034f\u0640\u200c\u200d\u2060"
 
 
 class _Characters(dict[int, str]):
-    """Maps code points to their folded form; filled on demand, and never large."""
+    """A bounded cache: code point -> the result of `make` for the character."""
 
     def __init__(self, make: Callable[[str], str]) -> None:
         self._make = make
 
     def __missing__(self, code: int) -> str:
-        if len(self) >= _KNOWN:
+        if len(self) >= _MAX_CACHED:
             self.clear()
-        made = self[code] = self._make(chr(code))
-        return made
+        result = self[code] = self._make(chr(code))
+        return result
 
 
 def _fold(char: str) -> str:
-    """Lower-case letters for a letter, a space for a separator, "" for a mark that only modifies the previous
-    letter."""
+    """Fold a character to lower-case letters, to a space if it separates words, or to "" if it modifies a letter."""
     if char in _INVISIBLE or _DIACRITIC.match(char):
         return ""
     if _UNSPACED.match(char):
         return f" {char} " if unicodedata.category(char)[0] in "LNM" else " "
-    bare = "".join(c for c in unicodedata.normalize("NFKD", char.casefold()) if not _DIACRITIC.match(c))
-    return "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in bare) or " "
+    base = "".join(c for c in unicodedata.normalize("NFKD", char.casefold()) if not _DIACRITIC.match(c))
+    return "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in base) or " "
 
 
 def _kind(char: str) -> str:
-    """A character's role: `w` part of a word, `c` a word by itself, `m` a mark of the previous one, ` ` a
-    separator."""
+    """The role of a character: `w` part of a word, `c` a word by itself, `m` a mark, or a space for a separator."""
     folded = unicodedata.normalize("NFKC", char).translate(_folded)
     if not folded:
         return "m"
@@ -85,7 +83,7 @@ def words(text: str) -> list[str]:
 
 
 class Phrase(NamedTuple):
-    """Consecutive words; if `prefix`, the last one is only the beginning of a word."""
+    """Consecutive words. With `prefix`, the last one is only the begin of a word."""
 
     words: tuple[str, ...]
     prefix: bool
@@ -133,35 +131,35 @@ def matches(query: Query, text: str) -> bool:
 def snippet(query: Query, text: str) -> list[tuple[str, bool]]:
     """A text around the first match in it, as (part, whether it is a match); the parts together are one window.
 
-    The text is shown as it was written, `…` where it goes on. Without a match, its beginning.
+    The text is not folded; `…` marks where it continues. Without a match, the window is its begin.
     """
     text = unicodedata.normalize("NFC", text)
-    matched = _matched(query, text)
+    matched = _matched_spans(query, text)
     first = matched[0][0] if matched else 0
-    start = _cut(text, first - _LEAD, first) if first > _LEAD else 0
+    start = _excerpt_start(text, first - _LEAD, first) if first > _LEAD else 0
     end = min(len(text), start + WINDOW)
     parts: list[tuple[str, bool]] = [("…", False)] if start else []
-    at = start
+    shown = start
     for low, high in matched:
         if low >= end:
             break
-        if low > at:
-            parts.append((text[at:low], False))
+        if low > shown:
+            parts.append((text[shown:low], False))
         parts.append((text[low : min(high, end)], True))
-        at = min(high, end)
-    if at < end:
-        parts.append((text[at:end], False))
+        shown = min(high, end)
+    if shown < end:
+        parts.append((text[shown:end], False))
     if end < len(text):
         parts.append(("…", False))
-    return _joined(parts)
+    return _merge(parts)
 
 
-def _matched(query: Query, text: str) -> list[tuple[int, int]]:
+def _matched_spans(query: Query, text: str) -> list[tuple[int, int]]:
     """The spans of matches in a text, in order, not overlapping; up to one window after the first."""
     preceding: list[str] = []
     places: list[tuple[int, int]] = []
     matched: list[tuple[int, int]] = []
-    for word, place in _placed(text):
+    for word, place in _words_with_spans(text):
         if matched and place[0] >= matched[0][0] + WINDOW:
             break
         preceding.append(word)
@@ -178,24 +176,25 @@ def _matched(query: Query, text: str) -> list[tuple[int, int]]:
 _CELL = re.compile("cm*|w[wm]*")
 
 
-def _placed(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
+def _words_with_spans(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
     """The words of a text with their positions."""
     for cell in _CELL.finditer(text.translate(_kinds)):
         for word in words(text[cell.start() : cell.end()]):
             yield word, cell.span()
 
 
-def _cut(text: str, start: int, before: int) -> int:
-    """The start of an excerpt: a nearby beginning of a word, if there is one."""
+def _excerpt_start(text: str, start: int, before: int) -> int:
+    """The start of an excerpt: the begin of a word between `start` and `before`, else `start`."""
     space = text.find(" ", start, before)
     return start if space < 0 else space + 1
 
 
-def _joined(parts: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
-    joined: list[tuple[str, bool]] = []
+def _merge(parts: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
+    """Merge adjacent parts of the same kind."""
+    merged: list[tuple[str, bool]] = []
     for part, is_match in parts:
-        if joined and joined[-1][1] == is_match:
-            joined[-1] = (joined[-1][0] + part, is_match)
+        if merged and merged[-1][1] == is_match:
+            merged[-1] = (merged[-1][0] + part, is_match)
         else:
-            joined.append((part, is_match))
-    return joined
+            merged.append((part, is_match))
+    return merged

@@ -168,9 +168,9 @@ async def deactivate(ctx: Context, req: Deactivate) -> Empty:
 @action("get_sessions", http="GET /api/sessions", limit=Limit.READS)
 async def get_sessions(ctx: Context, req: NoPayload) -> Sessions:
     """Get the caller's valid sessions, newest first."""
-    me, now = ctx.principal, ctx.now
-    rows = await ctx.db.read(lambda conn: users.sessions_of(conn, me.user_key, now))
-    online = ctx.hub.sessions_of(me.user_key)
+    caller, now = ctx.principal, ctx.now
+    rows = await ctx.db.read(lambda conn: users.sessions_of(conn, caller.user_key, now))
+    online = ctx.hub.sessions_of(caller.user_key)
     return Sessions(
         sessions=[
             Session(
@@ -179,7 +179,7 @@ async def get_sessions(ctx: Context, req: NoPayload) -> Sessions:
                 last_used_at=timestamp(session.used_at),
                 expires_at=timestamp(session.expires_at),
                 online=session.key in online,
-                current=session.key == me.session_key,
+                current=session.key == caller.session_key,
                 user_agent=session.user_agent,
             )
             for session in rows
@@ -218,13 +218,13 @@ async def unblock(ctx: Context, req: BlockUser) -> Empty:
 
 
 async def _block(ctx: Context, username: str, change: Callable[[Transaction, int, int, int], None]) -> None:
-    me, other, now = ctx.principal, await ctx.auth.user(username), ctx.now
-    if other.key == me.user_key:
+    caller_key, other, now = ctx.principal.user_key, await ctx.auth.user(username), ctx.now
+    if other.key == caller_key:
         raise invalid("username", "that is yourself")
 
     def write(conn: Transaction) -> bool:
-        change(conn, me.user_key, other.key, now)
-        return members.is_presence_shared(conn, me.user_key, other.key, PRESENCE_MEMBERS)
+        change(conn, caller_key, other.key, now)
+        return members.is_presence_shared(conn, caller_key, other.key, PRESENCE_MEMBERS)
 
     shared = await ctx.db.write(write)
     ctx.hub.presence.blocked()
@@ -233,17 +233,17 @@ async def _block(ctx: Context, username: str, change: Callable[[Transaction, int
 
 
 async def _publish_presence_to(ctx: Context, viewer: UserRow) -> None:
-    """Send another user the caller's presence, as far as they may see it."""
-    me = await ctx.auth.user(ctx.principal.username)
-    online, last_seen = (await ctx.presence({me.key: me.last_seen}, to=viewer.key))[me.key]
-    ctx.hub.notify(viewer.key, "presence", {"username": me.username, "online": online, "last_seen": last_seen})
+    """Send another user the caller's presence, as that user may see it."""
+    caller = await ctx.auth.user(ctx.principal.username)
+    online, last_seen = (await ctx.presence({caller.key: caller.last_seen}, to=viewer.key))[caller.key]
+    ctx.hub.notify(viewer.key, "presence", {"username": caller.username, "online": online, "last_seen": last_seen})
 
 
 @action("get_blocks", http="GET /api/blocks", limit=Limit.READS)
 async def get_blocks(ctx: Context, req: NoPayload) -> Usernames:
     """Get the users whom the caller has blocked."""
-    me = ctx.principal.user_key
-    return Usernames(usernames=await ctx.db.read(lambda conn: users.blocked_by(conn, me)))
+    caller_key = ctx.principal.user_key
+    return Usernames(usernames=await ctx.db.read(lambda conn: users.blocked_by(conn, caller_key)))
 
 
 def _withdraw(ctx: Context, notices: Iterable[Withdrawn]) -> None:
@@ -264,13 +264,13 @@ def _ending_session(ctx: Context) -> Iterator[None]:
         yield
         return
 
-    def answered() -> None:
+    def release() -> None:
         connection.ending_session = False
 
     connection.ending_session = True
     try:
         yield
     except BaseException:
-        answered()
+        release()
         raise
-    ctx.afterwards.append(answered)
+    ctx.afterwards.append(release)

@@ -37,13 +37,13 @@ async def echo(ctx: Context, req: EchoContent) -> asyncio.Future[Echo]:
 )
 async def echo_history(ctx: Context, req: GetEchoHistory) -> EchoHistory:
     """Get a page of the caller's echo log: the newest entries, or those before an earlier page."""
-    me = ctx.principal.user_key
+    caller_key = ctx.principal.user_key
 
     def load(conn: Transaction) -> tuple[list[log.EchoRow], bool]:
-        before = None if req.before is None else log.key(conn, me, req.before)
+        before = None if req.before is None else log.key(conn, caller_key, req.before)
         if req.before is not None and before is None:
             raise not_found("entry")
-        return log.page(conn, me, before, req.limit, MAX_PAGE_BYTES)
+        return log.page(conn, caller_key, before, req.limit, MAX_PAGE_BYTES)
 
     page, more = await ctx.db.read(load)
     return EchoHistory(

@@ -41,11 +41,13 @@ async def export(ctx: Context, req: NoPayload) -> AsyncIterator[ExportLine]:
     it again. The export is read in pages, each in a snapshot of its own, so data that changes meanwhile may appear in
     either state.
     """
-    me, lines = ctx.principal.user_key, 0
+    caller_key, lines = ctx.principal.user_key, 0
     for kind in records.PARTS:
         after: Key | None = None
         while True:
-            page, after = await ctx.db.read(partial(records.page, kind=kind, user_key=me, after=after, limit=PAGE))
+            page, after = await ctx.db.read(
+                partial(records.page, kind=kind, user_key=caller_key, after=after, limit=PAGE)
+            )
             for record in page:
                 lines += 1
                 if not lines % RECORDS_PER_STEP:
@@ -55,7 +57,7 @@ async def export(ctx: Context, req: NoPayload) -> AsyncIterator[ExportLine]:
                 break
     position: tuple[int, int] | None = (0, 0)
     while position is not None:
-        entries, position = await ctx.db.read(partial(records.written, user_key=me, after=position))
+        entries, position = await ctx.db.read(partial(records.written, user_key=caller_key, after=position))
         for entry in entries:
             lines += 1
             if not lines % RECORDS_PER_STEP:

@@ -61,7 +61,7 @@ async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, An
     With a `client_id` the message takes effect once, however often it is sent. The first message to a user creates
     the direct conversation.
     """
-    me = ctx.principal
+    caller = ctx.principal
     ctx.count_size(len(req.content))
     ctx.count_kept(req.content)
     target = await ctx.access.find(req)
@@ -72,8 +72,8 @@ async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, An
         if req.reply_to is not None:
             raise invalid("reply_to", "no such message in this room")
         ctx.count(Limit.ROOMS)
-        room_key = await ctx.journal.write(OpenDirect(me, None, target.user_key))
-    return ctx.journal.hand_over(AppendMessage(me, room_key, req.content, req.client_id, req.reply_to))
+        room_key = await ctx.journal.write(OpenDirect(caller, None, target.user_key))
+    return ctx.journal.hand_over(AppendMessage(caller, room_key, req.content, req.client_id, req.reply_to))
 
 
 _NO_SUCH_MESSAGE = "no such message, or one of a room that you are not in; the message was deleted"
@@ -152,10 +152,10 @@ async def history(ctx: Context, req: GetHistory) -> History:
         return room, log.messages_before(conn, room.key, req.before, req.limit, MAX_PAGE_BYTES)
 
     room, (entries, has_more) = await ctx.access.room(req, Permission.READ, page)
-    me, name = ctx.principal.user_key, room_name(room)
+    caller_key, name = ctx.principal.user_key, room_name(room)
     return History.model_construct(
         messages=[
-            Message.model_construct(**wire_message(name, entry, to_sender=entry.sender_key == me))
+            Message.model_construct(**wire_message(name, entry, to_sender=entry.sender_key == caller_key))
             for entry in entries
         ],
         has_more=has_more,
@@ -167,7 +167,7 @@ async def typing(ctx: Context, req: Typing) -> Empty:
     """Show the other members that the caller is typing, or has stopped. It ends by itself after 6 s."""
     connection, typists = ctx.live(), ctx.hub.typists
     key = await ctx.access.existing(req)
-    if req.typing and typists.goes_on(connection, key):
+    if req.typing and typists.extend(connection, key):
         return Empty()
     if not req.typing and typists.end(connection, key):
         return Empty()

@@ -20,8 +20,8 @@ async def _device(ctx: Context, name: str | None) -> int:
     """The key of the caller's device of that name. Raises `not_found`."""
     if ctx.connection is not None and name in (None, ctx.connection.device):
         return ctx.connection.device_key
-    me = ctx.principal.user_key
-    row = await ctx.db.read(lambda conn: users.device(conn, me, name or "default"))
+    caller_key = ctx.principal.user_key
+    row = await ctx.db.read(lambda conn: users.device(conn, caller_key, name or "default"))
     if row is None:
         raise not_found("device")
     return row.key
@@ -38,10 +38,10 @@ async def get_pending(ctx: Context, req: GetPending) -> Pending:
 
     Counting starts at the server's cursor: entries that were sent are pending until the device confirms them.
     """
-    me, device = ctx.principal.user_key, await _device(ctx, req.device)
+    caller_key, device = ctx.principal.user_key, await _device(ctx, req.device)
 
     def start(conn: Transaction) -> int:
-        after = 0 if req.after is None else rooms.find_visible(conn, me, req.after)
+        after = 0 if req.after is None else rooms.find_visible(conn, caller_key, req.after)
         if after is None:
             raise not_found()
         return after
@@ -52,7 +52,7 @@ async def get_pending(ctx: Context, req: GetPending) -> Pending:
         # The journal's next batch writes recently moved cursors, possibly during this read.
         unwritten = ctx.parts.cursors.unwritten(device)
         behind = await ctx.db.read(
-            partial(undelivered.behind, user_key=me, device_key=device, after=after, limit=req.limit + 1)
+            partial(undelivered.behind, user_key=caller_key, device_key=device, after=after, limit=req.limit + 1)
         )
         for room in behind:
             cursor = max(room.cursor, unwritten.get(room.room_key, -1))

@@ -60,8 +60,8 @@ _TOO_MANY_ROOMS = "you are in the maximum number of rooms"
 
 
 def _view(ctx: Context, snapshot: Snapshot) -> Room:
-    me = ctx.principal.user_key
-    return views.room(snapshot, me, ctx.hub.online_seen(snapshot, me))
+    caller_key = ctx.principal.user_key
+    return views.room(snapshot, caller_key, ctx.hub.online_seen(snapshot, caller_key))
 
 
 @action(
@@ -82,15 +82,17 @@ async def create(ctx: Context, req: Create) -> Room:
     try:
         return _view(ctx, await ctx.journal.write(CreateTopic(ctx.principal, None, name, key, req.is_private)))
     except ActionError as error:
-        me = ctx.principal.user_key
-        if error.code is ErrorCode.CONFLICT and await ctx.db.read(lambda conn: rooms.is_hidden(conn, key, me)):
+        caller_key = ctx.principal.user_key
+        if error.code is ErrorCode.CONFLICT and await ctx.db.read(
+            lambda conn: rooms.is_hidden(conn, key, caller_key)
+        ):
             ctx.count_conflict()
         raise
 
 
 @action(
     "subscribe",
-    also=("suscribe",),
+    aliases=("suscribe",),
     http="POST /api/subscriptions",
     status=201,
     limit=Limit.JOINS,
@@ -108,8 +110,8 @@ async def subscribe(ctx: Context, req: Subscribe) -> Room:
 
 
 def _join(ctx: Context, room_key: int) -> Join:
-    me = ctx.principal
-    return Join(me, room_key, me.user_key, me.username, Permission.JOIN)
+    caller = ctx.principal
+    return Join(caller, room_key, caller.user_key, caller.username, Permission.JOIN)
 
 
 @action(
@@ -144,13 +146,13 @@ async def invite(ctx: Context, req: Invite) -> Room:
     key = await ctx.access.room_key(room_id=req.room_id, topic_name=req.topic_name)
     ctx.count_invites([user.key])
     await ctx.journal.write(Join(ctx.principal, key, user.key, user.username, Permission.INVITE))
-    me = ctx.principal.user_key
-    return _view(ctx, await ctx.db.read(lambda conn: rooms.snapshot(conn, me, key)))
+    caller_key = ctx.principal.user_key
+    return _view(ctx, await ctx.db.read(lambda conn: rooms.snapshot(conn, caller_key, key)))
 
 
 async def _refuse_if_blocked(ctx: Context, invited: Iterable[UserRow]) -> None:
-    me = ctx.principal.user_key
-    blockers = await ctx.db.read(lambda conn: users.blockers_of(conn, me))
+    caller_key = ctx.principal.user_key
+    blockers = await ctx.db.read(lambda conn: users.blockers_of(conn, caller_key))
     for user in invited:
         if user.key in blockers:
             raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} does not accept invitations from you")
@@ -171,28 +173,28 @@ async def _refuse_if_blocked(ctx: Context, invited: Iterable[UserRow]) -> None:
 )
 async def create_conversation(ctx: Context, req: CreateConversation) -> Room:
     """Create a conversation. With one other user and no title it is direct, and there is one per pair of users."""
-    me = ctx.principal
-    wanted = {name: names.try_username_key(name.strip()) for name in req.usernames}
+    caller = ctx.principal
+    keys_by_name = {name: names.try_username_key(name.strip()) for name in req.usernames}
     user_rows = await ctx.db.read(
-        lambda conn: users.by_keys(conn, [name for name in wanted.values() if name is not None])
+        lambda conn: users.by_keys(conn, [key for key in keys_by_name.values() if key is not None])
     )
-    for raw, name in wanted.items():
-        if name not in user_rows:
-            raise ActionError(ErrorCode.NOT_FOUND, "no such user", username=raw[:64])
+    for name, username_key in keys_by_name.items():
+        if username_key not in user_rows:
+            raise ActionError(ErrorCode.NOT_FOUND, "no such user", username=name[:64])
     title = None if req.title is None else names.title(req.title)
-    others = [user for user in user_rows.values() if user.key != me.user_key]
-    if not others:
+    invited = [user for user in user_rows.values() if user.key != caller.user_key]
+    if not invited:
         raise invalid("usernames", "name at least one other user")
-    if len(others) == 1 and title is None:
-        if (await ctx.access.find(RoomRef(username=others[0].username))).room_key is None:
+    if len(invited) == 1 and title is None:
+        if (await ctx.access.find(RoomRef(username=invited[0].username))).room_key is None:
             ctx.count(Limit.ROOMS)
-        key = await ctx.journal.write(OpenDirect(me, None, others[0].key))
-        return _view(ctx, await ctx.db.read(lambda conn: rooms.snapshot(conn, me.user_key, key)))
-    await _refuse_if_blocked(ctx, others)
+        key = await ctx.journal.write(OpenDirect(caller, None, invited[0].key))
+        return _view(ctx, await ctx.db.read(lambda conn: rooms.snapshot(conn, caller.user_key, key)))
+    await _refuse_if_blocked(ctx, invited)
     ctx.count(Limit.ROOMS)
-    ctx.count_invites(user.key for user in others)
-    keys = tuple(sorted(user.key for user in others))
-    return _view(ctx, await ctx.journal.write(CreateGroup(me, None, keys, title)))
+    ctx.count_invites(user.key for user in invited)
+    keys = tuple(sorted(user.key for user in invited))
+    return _view(ctx, await ctx.journal.write(CreateGroup(caller, None, keys, title)))
 
 
 @action(
@@ -246,12 +248,12 @@ def _link(row: LinkRow) -> InvitationLink:
 )
 async def get_invitation_links(ctx: Context, req: GetInvitationLinks) -> InvitationLinks:
     """Get the valid links to a room. Moderators get all of them, other members their own."""
-    me = ctx.principal.user_key
+    caller_key = ctx.principal.user_key
 
     def load(conn: Transaction, room: RoomRow) -> list[LinkRow]:
-        role = members.standing(conn, room.key, me, ctx.now).role
-        of = None if role != Role.MEMBER else me
-        return members.links_into(conn, room.key, ctx.now, of=of, after=req.after, limit=req.limit + 1)
+        role = members.standing(conn, room.key, caller_key, ctx.now).role
+        creator = None if role != Role.MEMBER else caller_key
+        return members.links_into(conn, room.key, ctx.now, creator=creator, after=req.after, limit=req.limit + 1)
 
     rows = await ctx.access.room(req, Permission.INVITE, load)
     page = rows[: req.limit]
@@ -302,13 +304,13 @@ async def get_rooms(ctx: Context, req: GetRooms) -> Rooms:
 
     A page with long last messages has fewer than `limit`; `next` tells whether there are more.
     """
-    me = ctx.principal.user_key
+    caller_key = ctx.principal.user_key
 
     def load(conn: Transaction) -> list[Snapshot]:
-        after = None if req.after is None else rooms.find_visible(conn, me, req.after)
+        after = None if req.after is None else rooms.find_visible(conn, caller_key, req.after)
         if req.after is not None and after is None:
             raise not_found()
-        return rooms.visible(conn, me, kind=req.kind, member=req.member, after=after, limit=req.limit + 1)
+        return rooms.visible(conn, caller_key, kind=req.kind, member=req.member, after=after, limit=req.limit + 1)
 
     snapshots = await ctx.db.read(load)
     page, more = first_of(snapshots, req.limit, MAX_PAGE_BYTES, _bytes)
@@ -341,17 +343,17 @@ async def connect_to_room(ctx: Context, req: ConnectToRoom) -> ConnectedRoom:
         ctx.principal.username
     ):
         raise ActionError(ErrorCode.FORBIDDEN, "username is not the caller's")
-    key, me = await ctx.access.room_key(topic_name=req.topic_name), ctx.principal.user_key
+    key, caller_key = await ctx.access.room_key(topic_name=req.topic_name), ctx.principal.user_key
     try:
         await ctx.journal.write(_join(ctx, key))
     except ActionError as error:
         if error.code is not ErrorCode.CONFLICT:  # already a member
             raise
-    here = ctx.hub.users_in(key)[:MAX_CANDIDATES]
+    connected = ctx.hub.users_in(key)[:MAX_CANDIDATES]
 
     def load(conn: Transaction) -> tuple[Snapshot, dict[int, str]]:
-        snapshot = rooms.snapshot(conn, me, key)
-        among = None if snapshot.room.members <= MAX_ONLINE else here
+        snapshot = rooms.snapshot(conn, caller_key, key)
+        among = None if snapshot.room.members <= MAX_ONLINE else connected
         return snapshot, members.usernames(conn, key, MAX_ONLINE, among)
 
     snapshot, usernames = await ctx.db.read(load)
@@ -367,21 +369,21 @@ async def connect_to_room(ctx: Context, req: ConnectToRoom) -> ConnectedRoom:
 async def get_members(ctx: Context, req: GetMembers) -> Members:
     """Get the members of a room that the caller is in, sorted by username."""
     after = names.after(req.after)
-    me, now = ctx.principal.user_key, ctx.now
-    mine, rows = await ctx.access.room(
+    caller_key, now = ctx.principal.user_key, ctx.now
+    standing, rows = await ctx.access.room(
         req,
         Permission.READ,
         lambda conn, room: (
-            members.standing(conn, room.key, me, now),
+            members.standing(conn, room.key, caller_key, now),
             members.list_members(conn, room.key, after, req.limit + 1),
         ),
     )
     page = rows[: req.limit]
     presence = await ctx.presence({member.user_key: member.last_seen for member in page})
-    moderates = mine.role in (Role.MODERATOR, Role.OWNER)
+    moderates = standing.role in (Role.MODERATOR, Role.OWNER)
 
     def muted_until(member: members.MemberRow) -> str | None:
-        visible = moderates or member.user_key == me
+        visible = moderates or member.user_key == caller_key
         until = member.muted_until if visible else None
         return None if until is None or until <= now else timestamp(until)
 
@@ -406,10 +408,12 @@ async def get_receipts(ctx: Context, req: GetReceipts) -> Receipts:
 
     Later changes come as `receipt` events, in rooms of the same size.
     """
-    me = ctx.principal.user_key
+    caller_key = ctx.principal.user_key
     rows = await ctx.access.room(
         req,
         Permission.READ,
-        lambda conn, room: [] if room.members > RECEIPT_MEMBERS else progress.receipts_of_others(conn, room.key, me),
+        lambda conn, room: (
+            [] if room.members > RECEIPT_MEMBERS else progress.receipts_of_others(conn, room.key, caller_key)
+        ),
     )
     return Receipts(receipts=[Receipt.model_validate(views.receipt(row)) for row in rows])

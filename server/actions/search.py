@@ -41,7 +41,7 @@ async def search(ctx: Context, req: Search) -> SearchResults:
     query = words.parse(req.query)
     if not query:
         raise invalid("query", "it contains no word")
-    me = ctx.principal.user_key
+    caller_key = ctx.principal.user_key
     await ctx.parts.indexer.settle()
 
     def find(conn: Transaction, room: RoomRow | None = None) -> list[SearchHit]:
@@ -50,9 +50,9 @@ async def search(ctx: Context, req: Search) -> SearchResults:
             raise not_found("message")
         room_key = None if room is None else room.key
         try:
-            return index.find(conn, me, query, room_key=room_key, before=before, limit=req.limit + 1)
-        except index.TooManyTerms as most:
-            reason = f"at most {most.words} words for the number of your rooms; or search in one room"
+            return index.find(conn, caller_key, query, room_key=room_key, before=before, limit=req.limit + 1)
+        except index.TooManyTerms as error:
+            reason = f"at most {error.words} words for the number of your rooms; or search in one room"
             raise invalid("query", reason) from None
 
     if req.room_id is None and req.topic_name is None and req.username is None:
@@ -63,7 +63,7 @@ async def search(ctx: Context, req: Search) -> SearchResults:
     page, more = first_of(hits, req.limit, MAX_PAGE_BYTES, lambda hit: entry_bytes(hit.entry))
     snippets = await asyncio.to_thread(lambda: [words.snippet(query, entry.content or "") for _, entry in page])
     messages = [
-        Message.model_construct(**wire_message(room_name(room), entry, to_sender=entry.sender_key == me))
+        Message.model_construct(**wire_message(room_name(room), entry, to_sender=entry.sender_key == caller_key))
         for room, entry in page
     ]
     return SearchResults(

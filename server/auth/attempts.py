@@ -7,9 +7,10 @@ Attempts on one account have separate counters for
 - the first attempt per day of each other source, all together;
 - the further attempts of those sources, all together.
 
-An attacker with K addresses has K first attempts a day. So an owner who signs in from a new address waits behind
-those at most, and the guesses on an account never exceed the rate, however many addresses they come from. A source is
-an IPv4 address or an IPv6 /64. For first attempts it is an IPv6 /48, because one customer may have a whole one.
+An attacker with K addresses has K first attempts a day. So an owner who signs in from a new address waits behind at
+most K attempts, and the guesses on an account never exceed the rate, however many addresses they come from.
+
+A source is an IPv4 address or an IPv6 /64. For first attempts it is an IPv6 /48: one customer may have a whole one.
 """
 
 from __future__ import annotations
@@ -23,13 +24,12 @@ from server.contract.errors import ActionError, ErrorCode
 from server.limits import Window, rate
 
 SOURCE_FACTOR = 3
-"""Factor between the attempts of one source on all accounts where it is not known, and the attempts on one
-account."""
+"""The attempts of one source on all accounts where it is not known, as a multiple of the attempts on one account."""
 FIRST_TRY_S = 86_400
 FIRST_TRIES_KEPT = 50_000
-"""First attempts that are remembered; beyond it, the oldest sources count as new."""
+"""The most first attempts that are remembered; beyond it, the oldest sources count as new."""
 _SITE_PREFIX = 48
-"""Bits of the IPv6 prefix that one site may have to itself (RFC 6177)."""
+"""Bits of the IPv6 prefix that identify one site (RFC 6177)."""
 
 
 class Attempt:
@@ -41,7 +41,7 @@ class Attempt:
     def succeeded(self) -> None:
         """Uncount a successful attempt, so that only failures use up the limit."""
         for window, key in self._counted:
-            window.give_back(key)
+            window.uncount(key)
 
 
 class Attempts:
@@ -55,10 +55,10 @@ class Attempts:
         amount, period = item.amount, item.get_expiry()
         self._clock = clock
         self._sources = Window(SOURCE_FACTOR * amount, period, clock)
-        self._known = Window(amount, period, clock)
+        self._known_sources = Window(amount, period, clock)
         self._first = Window(-(-amount // 2), period, clock)
         self._further = Window(-(-amount // 2), period, clock)
-        self._tried: dict[tuple[str, str], float] = {}
+        self._first_tried_at: dict[tuple[str, str], float] = {}
         item = rate(registrations)
         self._registrations = Window(item.amount, item.get_expiry(), clock)
         item = rate(conflicts)
@@ -82,7 +82,7 @@ class Attempts:
         """
         source = source_of(address)
         if known:
-            _count(((self._known, (account, source)),))
+            _count(((self._known_sources, (account, source)),))
             return Attempt(())
         site = account, source_of(address, _SITE_PREFIX)
         counted = (self._sources, source), (self._first if self._is_first(site) else self._further, account)
@@ -92,17 +92,17 @@ class Attempts:
 
     def confirm(self, session_key: int) -> None:
         """Count that a session confirms the password of its user. Raises `rate_limited`."""
-        _count(((self._known, session_key),))
+        _count(((self._known_sources, session_key),))
 
     def _is_first(self, site: tuple[str, str]) -> bool:
-        return self._clock() >= self._tried.get(site, -math.inf) + FIRST_TRY_S
+        return self._clock() >= self._first_tried_at.get(site, -math.inf) + FIRST_TRY_S
 
     def _remember(self, site: tuple[str, str]) -> None:
         if self._is_first(site):
-            self._tried.pop(site, None)  # so that it is inserted at the end
-            self._tried[site] = self._clock()
-            if len(self._tried) > FIRST_TRIES_KEPT:
-                del self._tried[next(iter(self._tried))]
+            self._first_tried_at.pop(site, None)  # so that it is inserted at the end
+            self._first_tried_at[site] = self._clock()
+            if len(self._first_tried_at) > FIRST_TRIES_KEPT:
+                del self._first_tried_at[next(iter(self._first_tried_at))]
 
 
 def _count(counted: tuple[tuple[Window, Hashable], ...]) -> None:

@@ -12,8 +12,8 @@ T = TypeVar("T")
 class Lanes(Generic[T]):
     """A queue with a lane for each caller. `get` serves the lanes round robin, and each lane in order.
 
-    At most `capacity` jobs wait. A full queue makes room at the expense of its longest lane, so one caller with many
-    jobs never keeps out another with few.
+    At most `capacity` jobs wait. A full queue drops the last job of its longest lane, so a caller with many jobs
+    does not displace another with few.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -25,7 +25,7 @@ class Lanes(Generic[T]):
         return self._size
 
     def put(self, lane: Hashable, job: T) -> T | None:
-        """Add a job. Returns the job that no longer fits, which may be this one; None if all of them fit."""
+        """Add a job. Returns the job that was dropped, which may be this one; None if none was."""
         displaced = None
         if self._size >= self._capacity:
             longest = max(self._lanes, key=lambda name: len(self._lanes[name]))

@@ -15,9 +15,9 @@ from server.contract.errors import ActionError, ErrorCode, invalid
 
 BCRYPT_ROUNDS = 12
 PASSWORD_BYTES = (8, 72)
-"""Shortest and longest password. bcrypt ignores bytes after the 72nd, so a longer password is refused."""
+"""The shortest and longest password. bcrypt ignores bytes after the 72nd, so a longer password is refused."""
 HASHES_WAITING = 64
-"""Most hashes that wait in each of the two queues. Beyond it, a caller gets `unavailable`."""
+"""The most hashes that wait in each of the two queues. Beyond it, a caller gets `unavailable`."""
 THREADS = 2
 
 
@@ -27,8 +27,7 @@ class Caller(NamedTuple):
     lane: Hashable = None
     """Requests in one lane are served one after another."""
     known: bool = True
-    """Whether the caller has signed in before. Known callers have a queue of their own, which strangers cannot
-    fill."""
+    """Whether the caller has signed in before. Known callers have a separate queue, which strangers cannot fill."""
 
 
 OPERATOR = Caller()
@@ -81,10 +80,10 @@ class Passwords:
     async def matches(self, password: str, hashed: str | None, caller: Caller = OPERATOR) -> bool:
         """Whether the password has that hash. Takes the same time if `hashed` is None. Raises `unavailable`."""
         raw = password.encode("utf-8", "surrogatepass")
-        fits = len(raw) <= PASSWORD_BYTES[1]
-        expected = self._decoy if hashed is None or not fits else hashed.encode()
-        same = await self._run(lambda: bcrypt.checkpw(raw[: PASSWORD_BYTES[1]], expected), caller)
-        return same and hashed is not None and fits
+        is_short = len(raw) <= PASSWORD_BYTES[1]
+        expected = self._decoy if hashed is None or not is_short else hashed.encode()
+        matches = await self._run(lambda: bcrypt.checkpw(raw[: PASSWORD_BYTES[1]], expected), caller)
+        return matches and hashed is not None and is_short
 
     async def _run(self, work: Callable[[], Any], caller: Caller) -> Any:
         if self._closing:
@@ -100,7 +99,7 @@ class Passwords:
         while self._running < THREADS and (job := self._next()) is not None:
             self._running += 1
             running = asyncio.get_running_loop().run_in_executor(self._threads, job.work)
-            running.add_done_callback(lambda done, job=job: self._finish(done, job))  # type: ignore[misc]
+            running.add_done_callback(lambda future, job=job: self._finish(future, job))  # type: ignore[misc]
 
     def _next(self) -> _Job | None:
         """The next job whose caller is still waiting."""
@@ -111,14 +110,14 @@ class Passwords:
                 return job
         return None
 
-    def _finish(self, done: asyncio.Future[Any], job: _Job) -> None:
+    def _finish(self, future: asyncio.Future[Any], job: _Job) -> None:
         self._running -= 1
-        if done.cancelled():
+        if future.cancelled():
             _refuse(job, "the server is shutting down")
         elif not job.result.done():
-            error = done.exception()
+            error = future.exception()
             if error is None:
-                job.result.set_result(done.result())
+                job.result.set_result(future.result())
             else:
                 job.result.set_exception(error)
         self._start_jobs()

@@ -25,7 +25,7 @@ from server.principal import Principal
 
 WRONG_PASSWORD = "wrong username or password"
 USE_NOTED_MS = 3_600_000
-"""Shortest interval between two updates of a session's `used_at`."""
+"""The shortest interval between two updates of a session's `used_at`."""
 
 
 class Auth:
@@ -45,8 +45,8 @@ class Auth:
         """
         Args:
             attempts: limits logins and registrations; None: they are not limited.
-            sessions: most sessions of a user; a new one ends the oldest. 0: no bound.
-            session_days: longest life of a session, however often it is refreshed; 0: no bound.
+            sessions: the most sessions of a user; a new one ends the oldest. 0: no bound.
+            session_days: the longest life of a session, however often it is refreshed; 0: no bound.
         """
         self._db = database
         self._broker = broker
@@ -121,8 +121,8 @@ class Auth:
         if self._attempts is not None:
             attempt = self._attempts.sign_in(key or raw_name[:64], address, known=known)
         caller = Caller(source_of(address), known)
-        good = await self.passwords.matches(password, user.password_hash if user else None, caller)
-        if not good or user is None or user.disabled:
+        matches = await self.passwords.matches(password, user.password_hash if user else None, caller)
+        if not matches or user is None or user.disabled:
             raise unauthenticated(WRONG_PASSWORD)
         if attempt is not None:
             attempt.succeeded()
@@ -162,9 +162,9 @@ class Auth:
             current = users.lock(conn, user.key)
             if current is None or current.disabled or current.password_hash != user.password_hash:
                 raise unauthenticated(WRONG_PASSWORD)
-            ended = quotas.make_room_for_session(conn, user.key, self._sessions, now) if self._sessions else []
+            displaced = quotas.make_room_for_session(conn, user.key, self._sessions, now) if self._sessions else []
             users.add_session(conn, sid, user.key, now, expires_at, agent, source, until_logout=until_logout)
-            return ended
+            return displaced
 
         for session_key in await self._db.write(insert, vital=True):
             self.withdraw(Withdrawn(user.key, session_key, CloseReason.TOKEN_REVOKED))
@@ -175,20 +175,19 @@ class Auth:
 
         Raises `invalid`, `conflict` (a topic has that name) or `forbidden` (the user is disabled).
         """
-        user = await self._find(raw_name) or await self._make(names.username(raw_name))
+        user = await self._find(raw_name) or await self._find_or_create(names.username(raw_name))
         if user.disabled:
             raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} is disabled")
         return await self.sign_in(user, life_ms)
 
-    async def _make(self, username: str) -> UserRow:
-        """Create a user without a password, or return the existing user. Raises `conflict` if a topic has the
-        name."""
+    async def _find_or_create(self, username: str) -> UserRow:
+        """Return a user; create one without a password if necessary. Raises `conflict` if a topic has the name."""
 
-        def find_or_make(conn: Transaction) -> UserRow | None:
+        def find_or_create(conn: Transaction) -> UserRow | None:
             users.add(conn, username, None, now_ms())
             return users.by_key(conn, names.username_key(username))
 
-        user = await self._db.write(find_or_make)
+        user = await self._db.write(find_or_create)
         if user is None:
             raise ActionError(ErrorCode.CONFLICT, f"the name {username} is taken, or looks like a taken one")
         return user
@@ -196,11 +195,11 @@ class Auth:
     async def refresh(self, principal: Principal) -> tuple[str, int]:
         """A fresh token of the same session and its expiry (ms), at most the end of the session's longest life."""
         now = now_ms()
-        wanted, life_ms = self._expiry(now, None), self._life_ms
+        requested, life_ms = self._expiry(now, None), self._life_ms
         end = await self._db.write(
-            lambda conn: users.extend_session(conn, principal.session_key, wanted, life_ms), vital=True
+            lambda conn: users.extend_session(conn, principal.session_key, requested, life_ms), vital=True
         )
-        expires_at = min(wanted, end // 1000 * 1000)
+        expires_at = min(requested, end // 1000 * 1000)
         return self._tokens.make(principal.username, principal.sid, now, expires_at), expires_at
 
     def _expiry(self, now: int, life_ms: int | None) -> int:
@@ -294,7 +293,7 @@ class Auth:
             if current is None or current.password_hash != user.password_hash:
                 raise ActionError(ErrorCode.CONFLICT, "the password was changed meanwhile")
             users.set_password(conn, user.key, hashed)
-            return users.revoke_sessions_of(conn, user.key, now, but=principal.session_key)
+            return users.revoke_sessions_of(conn, user.key, now, except_key=principal.session_key)
 
         withdrawn = await self._db.write(change, vital=True)
         return [Withdrawn(user.key, session_key, CloseReason.TOKEN_REVOKED) for session_key in withdrawn]
@@ -344,11 +343,11 @@ class Auth:
         withdrawn = [principal.session_key, *await self._db.write(update, vital=True)]
         return [Withdrawn(principal.user_key, key, CloseReason.TOKEN_REVOKED) for key in withdrawn]
 
-    async def is_signed_in(self, username: str, to: Principal) -> bool:
-        """Whether a user has a valid session, connected or not. False if the user has blocked `to`."""
+    async def is_signed_in(self, username: str, *, viewer: Principal) -> bool:
+        """Whether a user has a valid session, connected or not. False if the user has blocked the viewer."""
         now = now_ms()
         key = names.username_key(username)
-        return await self._db.read(lambda conn: users.is_signed_in(conn, key, to.user_key, now))
+        return await self._db.read(lambda conn: users.is_signed_in(conn, key, viewer.user_key, now))
 
     def withdraw(self, notice: Withdrawn) -> None:
         self._broker.publish(UserChannel(notice.user_key), notice)

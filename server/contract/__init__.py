@@ -1,1 +1,1 @@
-"""The wire contract as pydantic models: every action, event and error. No I/O, no other import of ours."""
+"""The wire contract as pydantic models: every action, event and error. No I/O; imports nothing else of the server."""

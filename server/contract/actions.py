@@ -30,7 +30,7 @@ MAX_SEQ = 2**53 - 1
 MAX_PAGE_BYTES = 1024 * 1024
 """Approximate size of the contents in one page of messages; a page has at least one message."""
 MAX_GROUP = 256
-"""Most members of a group."""
+"""The most members of a group."""
 MAX_SECONDS = 10 * 366 * 24 * 3600
 
 _NO_NUL = r"^[^\x00]*$"  # PostgreSQL cannot store U+0000 in a text
@@ -73,7 +73,7 @@ Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
 
 
 def _one_of(kind: type[StrEnum]) -> BeforeValidator:
-    """Accepts the text on the wire: strict validation accepts only the enum's own members."""
+    """Accept the text of the wire, which strict validation refuses for an enum."""
 
     def parse(value: object) -> object:
         if isinstance(value, str) and value in list(kind):
@@ -188,18 +188,18 @@ class Typing(RoomRef):
 
 
 def _limit_wrong_cursors(value: object) -> object:
-    """Bound the errors: of a map with many invalid entries, pass on only the first `MAX_WRONG_CURSORS` of them."""
+    """Bound the error text: of many invalid entries, pass on only the first `MAX_WRONG_CURSORS`."""
     if not isinstance(value, Mapping) or len(value) <= MAX_WRONG_CURSORS:
         return value
     if len(value) > MAX_CURSORS:
         raise ValueError(f"more than {MAX_CURSORS:,} rooms")
-    wrong = [room for room, seq in value.items() if not _is_cursor(room, seq)]
-    return {room: value[room] for room in wrong[:MAX_WRONG_CURSORS]} if len(wrong) > MAX_WRONG_CURSORS else value
+    invalid = [room for room, seq in value.items() if not _is_cursor(room, seq)]
+    return {room: value[room] for room in invalid[:MAX_WRONG_CURSORS]} if len(invalid) > MAX_WRONG_CURSORS else value
 
 
 def _is_cursor(room: object, seq: object) -> bool:
-    named = type(room) is str and 1 <= len(room) <= MAX_ID and "\0" not in room
-    return named and type(seq) is int and 0 <= seq <= MAX_SEQ
+    is_id = type(room) is str and 1 <= len(room) <= MAX_ID and "\0" not in room
+    return is_id and type(seq) is int and 0 <= seq <= MAX_SEQ
 
 
 CursorMap = Annotated[dict[Id, Seq], BeforeValidator(_limit_wrong_cursors)]

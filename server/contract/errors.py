@@ -97,13 +97,13 @@ class ActionError(Exception):
         return self.error.code
 
 
-def invalid(field: str, why: str) -> ActionError:
-    """An `invalid` error for a field that needs more than its model to check."""
-    return ActionError(ErrorCode.INVALID, f"{field}: {why}", fields={field: why})
+def invalid(field: str, reason: str) -> ActionError:
+    """An `invalid` error for a field whose model cannot check it."""
+    return ActionError(ErrorCode.INVALID, f"{field}: {reason}", fields={field: reason})
 
 
 def not_found(noun: str = "room") -> ActionError:
-    """The error for a missing object, and the same one for an object that the caller may not see."""
+    """The error for a missing object; the same one for an object that the caller may not see."""
     return ActionError(ErrorCode.NOT_FOUND, f"no such {noun}")
 
 

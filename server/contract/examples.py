@@ -1,4 +1,4 @@
-"""What the fields on the wire look like, for the documents: a field's own `examples` come first, then its name's."""
+"""Example values of fields, by name, for the documents. A field's own `examples` have priority."""
 
 from __future__ import annotations
 
@@ -37,4 +37,4 @@ EXAMPLES: Final[dict[str, Any]] = {
     "username": "diego",
     "usernames": ["diego", "omar"],
 }
-"""By the field's name. The same word means the same thing everywhere, so it looks the same everywhere."""
+"""By the name of the field, which has the same meaning in every payload."""

@@ -18,20 +18,24 @@ Timestamp = Annotated[
     Field(description="ISO 8601, UTC, milliseconds", examples=["2026-01-31T09:30:00.250Z"]),
 ]
 
+NextPage = Annotated[
+    str | None, Field(description="Pass it as `after` to get the next page; null: this was the last one")
+]
+
 
 def timestamp(ms: int) -> str:
     """Format milliseconds since the Unix epoch as the wire's ISO 8601."""
     seconds, millis = divmod(ms, 1000)
-    return f"{_to_the_second(seconds)}.{millis:03d}Z"
+    return f"{_format_seconds(seconds)}.{millis:03d}Z"
 
 
 @lru_cache(4096)
-def _to_the_second(seconds: int) -> str:
+def _format_seconds(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 class View(BaseModel):
-    """Base of everything the server sends."""
+    """Base of all objects that the server sends."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_serialization_defaults_required=True)
 
@@ -138,7 +142,7 @@ class InvitationLink(View):
 
 class InvitationLinks(View):
     links: list[InvitationLink]
-    next: str | None = Field(description="Pass it as `after` to get the next page; null: this was the last one")
+    next: NextPage
 
 
 class Ban(View):
@@ -149,7 +153,7 @@ class Ban(View):
 
 class Bans(View):
     bans: list[Ban]
-    next: str | None = Field(description="Pass it as `after` to get the next page; null: this was the last one")
+    next: NextPage
 
 
 class Usernames(View):
@@ -227,7 +231,7 @@ class PendingRoom(View):
 
 class Pending(View):
     rooms: list[PendingRoom] = Field(description="Only rooms with pending entries")
-    next: str | None = Field(description="Pass it as `after` to get the next page; null: this was the last one")
+    next: NextPage
 
 
 class AdminUser(View):
@@ -241,7 +245,7 @@ class AdminUser(View):
 
 class AdminUsers(View):
     users: list[AdminUser]
-    next: str | None = Field(description="Pass it as `after` to get the next page; null: this was the last one")
+    next: NextPage
 
 
 class AdminTopic(View):
@@ -257,7 +261,7 @@ class AdminTopic(View):
 
 class AdminTopics(View):
     topics: list[AdminTopic]
-    next: str | None = Field(description="Pass it as `after` to get the next page; null: this was the last one")
+    next: NextPage
 
 
 class History(View):
@@ -271,12 +275,12 @@ class Unread(View):
 
 class Rooms(View):
     rooms: list[Room]
-    next: str | None = Field(description="Pass it as `after` to get the next page; null: this was the last one")
+    next: NextPage
 
 
 class Members(View):
     members: list[Member]
-    next: str | None = Field(description="Pass it as `after` to get the next page; null: this was the last one")
+    next: NextPage
 
 
 class Receipt(View):

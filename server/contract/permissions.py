@@ -73,7 +73,7 @@ SPEAKING: Final = frozenset({Permission.SEND, Permission.EDIT, Permission.REACT,
 """Permissions that a muted member lacks, and a user whom the other member of a direct conversation has blocked."""
 
 ON_A_MESSAGE: Final = frozenset({Permission.EDIT, Permission.DELETE, Permission.DELETE_ANY, Permission.REACT})
-"""Permissions on a message, which is named by its id: users outside its room get `not_found`, public or not."""
+"""Permissions on a message, referred to by its id: users outside its room get `not_found`, even in a public room."""
 
 _RANK: Final[dict[Role | None, int]] = {None: 0, Role.MEMBER: 1, Role.MODERATOR: 2, Role.OWNER: 3}
 
@@ -88,7 +88,7 @@ def refusal(
     muted_until: int | None = None,
     blocked: bool = False,
 ) -> ActionError | None:
-    """The error that refuses the action, or None if it is allowed.
+    """The error that refuses an action; None if it is allowed.
 
     A non-member of a private room gets the same error as for a room that does not exist.
 
@@ -103,7 +103,7 @@ def refusal(
     if role is None and banned:
         return ActionError(ErrorCode.FORBIDDEN, "banned from this room")
     if need in WITHOUT[kind, is_private]:
-        return ActionError(ErrorCode.FORBIDDEN, _why_without(kind, need))
+        return ActionError(ErrorCode.FORBIDDEN, _missing_permission(kind, need))
     if need not in ALLOWED[role]:
         return ActionError(
             ErrorCode.FORBIDDEN, "not a member" if role is None else f"a {role} may not {_VERBS.get(need, need)}"
@@ -126,7 +126,7 @@ _VERBS: Final = {
 }
 
 
-def _why_without(kind: RoomKind, need: Permission) -> str:
+def _missing_permission(kind: RoomKind, need: Permission) -> str:
     if need is Permission.SET_TITLE:
         return f"a {'topic' if kind is RoomKind.TOPIC else 'direct conversation'} has no title to set"
     if kind is RoomKind.TOPIC:

@@ -13,29 +13,31 @@ from server.contract.errors import ActionError, Error, ErrorCode
 
 P = TypeVar("P", bound=Payload)
 MAX_WRONG_FIELDS: Final = 20
-"""Most fields that one error names."""
+"""The most fields that one error names."""
 MAX_NAME: Final = 64
 """Characters of an unknown field's or action's name that an error repeats."""
 
 
 def field_names(model: type[Payload]) -> frozenset[str]:
     """All names that the fields of a payload may have, with their aliases."""
-    named = set(model.model_fields)
+    names = set(model.model_fields)
     for field in model.model_fields.values():
         alias = field.validation_alias
-        named |= set(map(str, alias.choices)) if isinstance(alias, AliasChoices) else {str(alias)} if alias else set()
-    return frozenset(named)
+        names |= set(map(str, alias.choices)) if isinstance(alias, AliasChoices) else {str(alias)} if alias else set()
+    return frozenset(names)
 
 
-def validate(model: type[P], names: Collection[str], raw: object, *, strict: bool, called: Collection[str] = ()) -> P:
+def validate(
+    model: type[P], names: Collection[str], raw: object, *, strict: bool, action_names: Collection[str] = ()
+) -> P:
     """Validate a raw payload. Raises `ActionError` or `ValidationError`.
 
     Args:
         names: the `field_names` of the model. A payload with more fields is refused before its values are validated.
-        called: names of the action. A client of the topics protocol may send its whole frame as the payload of the
-            event that it names, so a field `action` with one of these names is ignored.
+        action_names: a field `action` with one of these values is ignored: a client of the topics protocol may send
+            its whole frame as the payload of the action.
     """
-    if isinstance(raw, Mapping) and len(raw) <= len(names) + 1 and raw.get("action") in called:
+    if isinstance(raw, Mapping) and len(raw) <= len(names) + 1 and raw.get("action") in action_names:
         raw = {name: value for name, value in raw.items() if name != "action"}
     if isinstance(raw, Mapping) and len(raw) > len(names):
         unknown = islice((name for name in raw if name not in names), MAX_WRONG_FIELDS)
@@ -44,8 +46,7 @@ def validate(model: type[P], names: Collection[str], raw: object, *, strict: boo
 
 
 def explain(error: ValidationError) -> Error:
-    """The error for a failed validation: `details.fields` has a reason per field. Too long a `content` is
-    `too_large`."""
+    """The error for a failed validation: `invalid` with a reason per field, or `too_large` for a long `content`."""
     fields: dict[str, str] = {}
     for problem in error.errors(include_url=False, include_input=False):
         if problem["type"] == "string_too_long" and problem["loc"] == ("content",):

@@ -17,7 +17,7 @@ from server.log.notices import PresenceChanged, UserPresence
 
 logger = logging.getLogger("tidings.presence")
 
-EACH_TURN = 64
+CONNECTIONS_PER_TURN = 64
 """Connections that are written to in one turn of the event loop; each may get hundreds of changes."""
 
 
@@ -32,21 +32,23 @@ class _Round:
 
     def batch(self, connection: Connection) -> Batch | None:
         """The changes for a connection; None if there are none."""
-        found: dict[int, UserPresence] = {}
+        selected: dict[int, UserPresence] = {}
         for room_key, changes in self.rooms.items():
             if room_key in connection.rooms and room_key not in connection.unannounced_rooms:
-                found.update(changes)
+                selected.update(changes)
         viewer = connection.principal.user_key
-        found.pop(viewer, None)
+        selected.pop(viewer, None)
         if self.hides:
-            found = {key: change for key, change in found.items() if viewer not in change.hidden_from}
-        return Batch.joined([self._of(change) for change in found.values()], transient=True) if found else None
+            selected = {key: change for key, change in selected.items() if viewer not in change.hidden_from}
+        if not selected:
+            return None
+        return Batch.joined([self._encode(change) for change in selected.values()], transient=True)
 
-    def _of(self, change: UserPresence) -> Batch:
-        known = self._encoded.get(change.user_key)
-        if known is None or known[0] is not change:
-            known = self._encoded[change.user_key] = change, Batch([("presence", change.payload)], transient=True)
-        return known[1]
+    def _encode(self, change: UserPresence) -> Batch:
+        cached = self._encoded.get(change.user_key)
+        if cached is None or cached[0] is not change:
+            cached = self._encoded[change.user_key] = change, Batch([("presence", change.payload)], transient=True)
+        return cached[1]
 
 
 class Announcer:
@@ -54,40 +56,40 @@ class Announcer:
         """`live_rooms` are the hub's, by key."""
         self._rooms = live_rooms
         self._rounds: deque[_Round] = deque()
-        """The first one is being written if `_left` is not empty."""
+        """The first one is being written if `_unwritten` is not empty."""
         self._collecting: _Round | None = None
         """The round of this step of the event loop."""
-        self._left: dict[Connection, None] = {}
+        self._unwritten: dict[Connection, None] = {}
         """Connections that the first round is still to be written to."""
-        self._done: asyncio.Future[None] | None = None
+        self._all_written: asyncio.Future[None] | None = None
 
     def collect(self, notice: PresenceChanged) -> None:
         if notice.room_key not in self._rooms:
             return
         if self._collecting is None:
             self._collecting = _Round()
-            asyncio.get_running_loop().call_soon(self._collected)
+            asyncio.get_running_loop().call_soon(self._end_round)
         collected = self._collecting
         collected.rooms.setdefault(notice.room_key, {}).update((change.user_key, change) for change in notice.changes)
         collected.hides = collected.hides or any(change.hidden_from for change in notice.changes)
 
     def write_now(self, connection: Connection) -> None:
-        """Write what waits for a connection that is about to leave a room: it happened before it leaves."""
+        """Write the waiting changes to a connection that is about to leave a room: they happened before it leaves."""
         waiting = list(self._rounds)
-        if waiting and self._left and connection not in self._left:
-            del waiting[0]  # it has that already
-        self._left.pop(connection, None)
-        for one in [*waiting, *([self._collecting] if self._collecting is not None else [])]:
-            self._write(one, connection)
+        if waiting and self._unwritten and connection not in self._unwritten:
+            del waiting[0]  # already written to it
+        self._unwritten.pop(connection, None)
+        for changes in [*waiting, *([self._collecting] if self._collecting is not None else [])]:
+            self._write(changes, connection)
 
     async def written(self) -> None:
         """Wait until everything collected has been written."""
         while self._collecting is not None or self._rounds:
-            if self._done is None:
-                self._done = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._done)
+            if self._all_written is None:
+                self._all_written = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._all_written)
 
-    def _collected(self) -> None:
+    def _end_round(self) -> None:
         assert self._collecting is not None
         self._rounds.append(self._collecting)
         self._collecting = None
@@ -98,23 +100,23 @@ class Announcer:
         for room_key in self._rounds[0].rooms:
             live_room = self._rooms.get(room_key)
             if live_room is not None:
-                self._left.update(dict.fromkeys(live_room.attached))
-        self._go_on()
+                self._unwritten.update(dict.fromkeys(live_room.attached))
+        self._write_some()
 
-    def _go_on(self) -> None:
-        for _ in range(min(EACH_TURN, len(self._left))):
-            connection, _ = self._left.popitem()
+    def _write_some(self) -> None:
+        for _ in range(min(CONNECTIONS_PER_TURN, len(self._unwritten))):
+            connection, _ = self._unwritten.popitem()
             self._write(self._rounds[0], connection)
         loop = asyncio.get_running_loop()
-        if self._left:
-            loop.call_soon(self._go_on)
+        if self._unwritten:
+            loop.call_soon(self._write_some)
             return
         self._rounds.popleft()
         if self._rounds:
             loop.call_soon(self._begin)
-        elif self._done is not None:
-            self._done.set_result(None)
-            self._done = None
+        elif self._all_written is not None:
+            self._all_written.set_result(None)
+            self._all_written = None
 
     def _write(self, changes: _Round, connection: Connection) -> None:
         if connection.has_ended():
@@ -124,4 +126,4 @@ class Announcer:
             if batch is not None:
                 connection.link.write(batch)
         except Exception:
-            logger.exception("presence could not be written to a connection")  # the others still get it
+            logger.exception("presence could not be written to a connection")  # the other connections still get it

@@ -1,7 +1,7 @@
 """Joins the nodes: the interface that a broker keeps, and the broker of a single node.
 
 The interface asks for no more than a network can give. It promises neither delivery nor order; `notices.py` says how
-receivers cope. What it does promise stands at each method.
+receivers cope. Each method states its promise.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ class Broker(Protocol):
         """
 
     def subscribe(self, channel: Channel) -> Awaitable[None]:
-        """Receive what is published on the channel.
+        """Receive the notices of the channel.
 
         Takes effect on this node with the call, and on all nodes when the result has been awaited: a notice that is
-        published after that is received unless it is lost. What was published before may be missing, so the caller
-        reads the database after it has awaited. Idempotent; never raises because another node is away, but waits.
+        published after that is received unless it is lost. Earlier ones may be missing, so the caller then reads the
+        database. Idempotent. If another node is away, it waits and does not raise.
         """
 
     def unsubscribe(self, channel: Channel) -> None:
-        """Receive nothing more of the channel. Notices under way may still arrive. Idempotent."""
+        """End a subscription. Notices under way may still arrive. Idempotent."""
 
     def online(self, user_key: int, online: bool) -> None:
         """This node has its first connection of a user, or has lost the last one. Idempotent."""
 
-    async def who_is_online(self, user_keys: Iterable[int] | None = None) -> set[int]:
-        """Users with a connection on any node: of those given, or all.
+    async def online_users(self, user_keys: Iterable[int] | None = None) -> set[int]:
+        """Users with a connection on any node: those of `user_keys`, or all.
 
         Never raises. Includes every user of this node; knowledge of other nodes may be out of date.
         """
 
 
-class _Done:
-    """An awaitable that is done already: awaiting it does not give way to other tasks."""
+class _Completed:
+    """An awaitable without a wait: other tasks do not run meanwhile."""
 
     def __await__(self) -> Generator[None, None, None]:
         return
@@ -60,7 +60,7 @@ class _Done:
 class MemoryBroker:
     """The broker of a single node: `publish` calls `receive` itself, so nothing is lost, late or out of order."""
 
-    _SUBSCRIBED = _Done()
+    _SUBSCRIBED = _Completed()
 
     def __init__(self) -> None:
         self._receive: Callable[[Notice], None] | None = None
@@ -90,5 +90,5 @@ class MemoryBroker:
         else:
             self._online.discard(user_key)
 
-    async def who_is_online(self, user_keys: Iterable[int] | None = None) -> set[int]:
+    async def online_users(self, user_keys: Iterable[int] | None = None) -> set[int]:
         return set(self._online) if user_keys is None else self._online.intersection(user_keys)

@@ -2,8 +2,8 @@
 
 A connection reads entries after its position in pages and writes them as the transport drains. In the step of the
 event loop in which its position equals the hub's head, it joins the room's live set. Until then the hub writes
-nothing of that room to it, so no lock is needed. What it holds in memory is bounded in bytes, however much was
-missed, and however large: a page as read, and what the transport has not taken yet.
+nothing of that room to it, so no lock is needed. Its memory is bounded in bytes, whatever was
+missed: one page, and what the transport has not written yet.
 """
 
 from __future__ import annotations
@@ -59,48 +59,50 @@ class CatchUp:
             await asyncio.wait(set(self._tasks))
 
     def start(
-        self, connection: Connection, brought: Mapping[str, int], entered: Callable[[], None] = lambda: None
+        self, connection: Connection, client_cursors: Mapping[str, int], entered: Callable[[], None] = lambda: None
     ) -> None:
-        """Begin the replay of a connection that was just accepted; `brought` are the client's own cursors.
+        """Begin the replay of a connection that was just accepted.
 
-        `entered` is called when the connection is in its rooms, before anything of them is written.
+        `client_cursors`: room_id -> seq, as the client sent them. `entered` is called when the connection is in its
+        rooms, before any of their events is written.
         """
-        connection.replay = self._spawn(connection, partial(self._arrive, connection, brought, entered))
+        connection.replay = self._spawn(connection, partial(self._arrive, connection, client_cursors, entered))
 
     async def enter(self, connection: Connection, room_id: str, *, since: int | None = None) -> bool:
         """Deliver one more room to a connection that shows only some; False: its user is not a member.
 
-        It gets what its device missed of the room, or, with `since` (ms since the epoch), all messages from then
-        on; then the live events. Nothing of it has been written when this returns. Not reentrant.
+        The connection gets the entries that its device missed, or with `since` (ms since the epoch) all messages from
+        then on; then the live events. None of them is written before this returns. Not reentrant.
         """
-        assert connection.only is not None, "it has all of them"
+        assert connection.only is not None, "the connection shows all rooms"
         if connection.replay is not None:
             await asyncio.wait([connection.replay])
         if connection.has_ended():
             return False
         connection.only.add(room_id)
         connection.deferred = []  # a removal during the read is applied after it
-        user_key, device_key, found = connection.principal.user_key, connection.device_key, None
+        user_key, device_key = connection.principal.user_key, connection.device_key
+        place: tuple[MemberRoom, int | None] | None = None
         written: Mapping[int, int] = {}
         try:
             with self._cursors.watched(device_key) as written:
-                found = await self._db.read(lambda conn: _standing_in(conn, user_key, device_key, room_id, since))
+                place = await self._db.read(lambda conn: _place_in(conn, user_key, device_key, room_id, since))
         finally:
             notices, connection.deferred = connection.deferred, None
-            if found is not None and not connection.has_ended() and connection.wants(room_id):
-                self._attach(connection, *found, written)
+            if place is not None and not connection.has_ended() and connection.shows(room_id):
+                self._attach(connection, *place, written)
             for notice in notices or ():
                 self._apply(connection, notice)
-        return found is not None and found[0].room.key in connection.rooms
+        return place is not None and place[0].room.key in connection.rooms
 
     def _attach(
-        self, connection: Connection, mine: MemberRoom, position: int | None, written: Mapping[int, int]
+        self, connection: Connection, member_room: MemberRoom, position: int | None, written: Mapping[int, int]
     ) -> None:
         """Put the connection into a room, at a position or else at the device's cursor.
 
-        `written`: cursors of the device that were written while `mine` was read.
+        `written`: cursors of the device that were written while `member_room` was read.
         """
-        room, joined_seq, cursor = mine
+        room, joined_seq, cursor = member_room
         if room.key in connection.rooms:
             return
         if position is None:
@@ -114,14 +116,14 @@ class CatchUp:
 
     def leave(self, connection: Connection, room_id: str) -> None:
         """Stop delivering a room to a connection that shows only some."""
-        assert connection.only is not None, "it has all of them"
+        assert connection.only is not None, "the connection shows all rooms"
         connection.only.discard(room_id)
         key = self._hub.key(room_id)
         if key in connection.rooms:
             self._hub.detach(connection, key)
 
     def change_membership(self, connection: Connection, notice: Joined | Left) -> None:
-        """A membership of the connection's user has begun or ended. Applied after the reads that are under way."""
+        """Apply the begin or end of a membership of the connection's user, after the reads under way."""
         if connection.deferred is not None:
             connection.deferred.append(notice)
         else:
@@ -132,7 +134,7 @@ class CatchUp:
         if connection.has_ended():
             return
         if isinstance(notice, Left):
-            # Otherwise the room's log was sooner, or the connection never was in it.
+            # Otherwise an entry of the room's log has removed it already, or the connection never was in the room.
             if notice.room_key in connection.rooms:
                 hub.removed(connection, notice.reason, notice.room_key)
             return
@@ -140,17 +142,17 @@ class CatchUp:
         position = connection.rooms.get(room.key)
         if position is not None:
             if position < room.last_seq and connection.deferred is None:
-                # It is in the room from an earlier membership, whose end was lost. It comes back and gets everything.
+                # An earlier membership, whose end was lost. The client reconnects and gets everything.
                 connection.link.close(CloseReason.SHUTDOWN)
             return
-        if not connection.wants(room.room_id):
+        if not connection.shows(room.room_id):
             return
         live = hub.attach(connection, room, room.last_seq)
         hub.emit_added(connection, notice)
         connection.sent(room.key, room.last_seq)
         if not live:
             self._catch_up_with(connection, room.key)
-        hub.presence.entered(connection, room.key)
+        hub.presence.joined(connection, room.key)
 
     def _spawn(self, connection: Connection, work: Callable[[], Awaitable[int | None]]) -> asyncio.Task[None]:
         task = spawn(self._guard(connection, work), "replay")
@@ -159,18 +161,20 @@ class CatchUp:
         return task
 
     async def _guard(self, connection: Connection, work: Callable[[], Awaitable[int | None]]) -> None:
-        """A replay that fails must not leave a connection that looks alive and has a gap."""
+        """Close the connection if its replay fails: it would look alive and have a gap."""
         try:
             await work()
         except Exception as error:
-            known = isinstance(error, StoreUnavailable)
-            logger.error("a replay failed: %s", error, exc_info=None if known else error)
-            connection.link.close(CloseReason.SHUTDOWN)  # it comes back and gets everything
+            expected = isinstance(error, StoreUnavailable)
+            logger.error("a replay failed: %s", error, exc_info=None if expected else error)
+            connection.link.close(CloseReason.SHUTDOWN)  # the client reconnects and gets everything
 
     def _catch_up_with(self, connection: Connection, room_key: int) -> None:
         self._spawn(connection, partial(self._replay, connection, [room_key]))
 
-    async def _arrive(self, connection: Connection, brought: Mapping[str, int], entered: Callable[[], None]) -> None:
+    async def _arrive(
+        self, connection: Connection, client_cursors: Mapping[str, int], entered: Callable[[], None]
+    ) -> None:
         hub, device_key = self._hub, connection.device_key
         user_key, since = connection.principal.user_key, connection.seen_at
         epoch, learned = self._epoch(), connection.epoch or 0
@@ -180,10 +184,12 @@ class CatchUp:
         if is_behind:
             heads = await self._db.read(partial(epochs.heads_since, user_key=user_key, epoch=learned))
         with self._cursors.watched(device_key) as written:
-            good, (mine, gone) = await self._arrivals.read((connection.principal.session_key, user_key, device_key))
+            session_is_valid, (member_rooms, former_rooms) = await self._arrivals.read(
+                (connection.principal.session_key, user_key, device_key)
+            )
         if connection.has_ended():
             return
-        if not good:  # withdrawn between the token's being read and the connection's being registered
+        if not session_is_valid:  # withdrawn after the token was checked, before the connection was registered
             if not connection.ending_session:
                 connection.link.close(CloseReason.TOKEN_REVOKED)
             return
@@ -191,33 +197,33 @@ class CatchUp:
         confirmed: dict[int, int] = {}
         behind: list[int] = []
         unannounced: list[int] = []
-        for room, joined_seq, cursor in mine:
-            if not connection.wants(room.room_id):
+        for room, joined_seq, cursor in member_rooms:
+            if not connection.shows(room.room_id):
                 continue
-            # A position confirmed since the rows were read may be beyond them; that does not mean another log.
+            # A position confirmed since the rows were read may be beyond them, although the log is the same.
             confirmed_here = max(self._cursors.known(device_key, room.key), written.get(room.key, -1))
             confirmed_here = min(confirmed_here, room.last_seq)
-            known = max(confirmed_here, -1 if cursor is None else cursor)
+            server_cursor = max(confirmed_here, -1 if cursor is None else cursor)
             before_oldest = room.first_seq - 1
-            if known < 0:
-                known = max(joined_seq, before_oldest)
-                if room.room_id not in brought:
+            if server_cursor < 0:
+                server_cursor = max(joined_seq, before_oldest)
+                if room.room_id not in client_cursors:
                     unannounced.append(room.key)
                     connection.unannounced_rooms.add(room.key)
-                    hub.attach(connection, room, known, live=False)
+                    hub.attach(connection, room, server_cursor, live=False)
                     continue
-            position = brought.get(room.room_id, known)
+            position = client_cursors.get(room.room_id, server_cursor)
             head = heads.get(room.key)
-            if head is not None and head < position and room.room_id in brought:
+            if head is not None and head < position and room.room_id in client_cursors:
                 # What it has after the head was lost, and other entries have these seqs now.
                 position = max(head, before_oldest)
                 reset[room.key] = room.room_id, position
-            elif head is not None and room.room_id not in brought and connection.epoch is not None:
+            elif head is not None and room.room_id not in client_cursors and connection.epoch is not None:
                 reset[room.key] = room.room_id, min(max(position, before_oldest), room.last_seq)
             elif position > room.last_seq or position < before_oldest:
                 position = min(max(position, before_oldest), room.last_seq)
                 reset[room.key] = room.room_id, position
-            elif room.room_id in brought:
+            elif room.room_id in client_cursors:
                 confirmed[room.key] = position
             if not hub.attach(connection, room, position):
                 behind.append(room.key)
@@ -225,27 +231,31 @@ class CatchUp:
         for notice in connection.deferred or ():
             self._apply(connection, notice)
         connection.deferred = None
-        hub.presence.came(connection)
+        hub.presence.connected(connection)
         hub.confirm(connection, confirmed)
-        mine_ids = {room.room_id for room, _, _ in mine}
+        member_room_ids = {room.room_id for room, _, _ in member_rooms}
         # The same answer for a room that was left and for one that never existed: an id tells a stranger nothing.
-        lost = dict.fromkeys([room_id for _, room_id in gone] + sorted(brought.keys() - mine_ids))
-        # A room that the user has joined again since the rows were read is not lost.
-        removed = (room_id for room_id in lost if hub.key(room_id) not in connection.rooms)
-        await self._emit(connection, (("room_removed", {"room_id": one, "reason": "gone"}) for one in removed))
+        candidates = dict.fromkeys(
+            [room_id for _, room_id in former_rooms] + sorted(client_cursors.keys() - member_room_ids)
+        )
+        # Without the rooms that the user has joined again since the rows were read.
+        removed = (room_id for room_id in candidates if hub.key(room_id) not in connection.rooms)
+        await self._emit(
+            connection, (("room_removed", {"room_id": room_id, "reason": "gone"}) for room_id in removed)
+        )
         behind += await self._emit_added(connection, unannounced)
-        if reset or gone:
+        if reset or former_rooms:
             corrected = {key: position for key, (_, position) in reset.items()}
             await self._correct_cursors(
-                device_key, corrected, [key for key, _ in gone if key not in connection.rooms]
+                device_key, corrected, [key for key, _ in former_rooms if key not in connection.rooms]
             )
         replayed = await self._replay(connection, behind)
         # Read only now: the connection gets every receipt that is published from here on.
-        read: Sequence[ReceiptRow] = ()
+        own_receipts: Sequence[ReceiptRow] = ()
         if since is not None:
-            read = await self._receipts.read((user_key, since))
-        await self._emit(connection, (("receipt", receipt(row)) for row in read))
-        # Before `ready`: a client that leaves as soon as it is ready has answered, and gets none of it again.
+            own_receipts = await self._receipts.read((user_key, since))
+        await self._emit(connection, (("receipt", receipt(row)) for row in own_receipts))
+        # Before `ready`: a client that disconnects on `ready` has then confirmed the replay.
         connection.confirm()
         connection.emit(
             "ready",
@@ -260,9 +270,9 @@ class CatchUp:
         if is_behind:
             connection.epoch_written(epoch)
 
-    async def _emit(self, connection: Connection, found: Iterable[tuple[str, Any]]) -> None:
+    async def _emit(self, connection: Connection, events: Iterable[tuple[str, Any]]) -> None:
         """Send events to this connection alone, as its transport drains."""
-        for chunk in chunked(found):
+        for chunk in chunked(events):
             if connection.has_ended():
                 return
             connection.link.write(Batch(list(chunk)))
@@ -274,29 +284,29 @@ class CatchUp:
         user_key = connection.principal.user_key
         behind: list[int] = []
         for chunk in chunked(room_keys, ADDED_ROOMS):
-            found = await self._db.read(partial(rooms.snapshots, user_key=user_key, keys=chunk))
+            snapshots = await self._db.read(partial(rooms.snapshots, user_key=user_key, keys=chunk))
             for key in chunk:
                 if connection.has_ended():
                     return []
                 if key not in connection.unannounced_rooms:  # left meanwhile, or joined again and got `room_added`
                     continue
                 connection.unannounced_rooms.discard(key)
-                self._hub.emit_added(connection, Joined(user_key, found[key]))
-                # So that the device has a cursor, also of a room without entries.
+                self._hub.emit_added(connection, Joined(user_key, snapshots[key]))
+                # The device needs a cursor even for a room without entries.
                 connection.sent(key, connection.rooms[key])
                 if not self._hub.go_live(connection, key):
                     behind.append(key)
                 await connection.link.drain()
         return behind
 
-    async def _correct_cursors(self, device_key: int, reset: Mapping[int, int], gone: Sequence[int]) -> None:
-        def mend(conn: Transaction) -> None:
+    async def _correct_cursors(self, device_key: int, reset: Mapping[int, int], former: Sequence[int]) -> None:
+        def correct(conn: Transaction) -> None:
             if reset:
                 progress.reset_cursors(conn, device_key, reset)
-            progress.forget_cursors(conn, device_key, gone)
+            progress.forget_cursors(conn, device_key, former)
 
         try:
-            await self._db.write(mend)
+            await self._db.write(correct)
         except StoreUnavailable:
             logger.warning("cursors of device %s could not be corrected; the next connect tries again", device_key)
 
@@ -307,41 +317,43 @@ class CatchUp:
         limit = FIRST_PAGE
         user_key = connection.principal.user_key
         while waiting and not connection.has_ended():
-            wanted = self._next_page(connection, waiting, limit)
-            if not wanted:
+            spans = self._next_page(connection, waiting, limit)
+            if not spans:
                 break
-            names = {span.room_key: self._hub.name(span.room_key) for span in wanted}
-            page = await self._pages.read(PageRequest(user_key, wanted, names, connection.link.codec))
+            names = {span.room_key: self._hub.name(span.room_key) for span in spans}
+            page = await self._pages.read(PageRequest(user_key, spans, names, connection.link.codec))
             # Large entries fill a page soon: ask for about as many as fit.
-            limit = min(PAGE, 2 * limit) if page.covered == wanted else min(PAGE, max(8, 2 * page.entries))
-            found: dict[int, list[Chunk]] = {}
+            limit = min(PAGE, 2 * limit) if page.covered == spans else min(PAGE, max(8, 2 * page.entries))
+            chunks: dict[int, list[Chunk]] = {}
             for chunk in page.chunks:
-                found.setdefault(chunk.room_key, []).append(chunk)
+                chunks.setdefault(chunk.room_key, []).append(chunk)
             for span in page.covered:
-                sent = await self._write(connection, found.get(span.room_key, []))
+                sent = await self._write(connection, chunks.get(span.room_key, []))
                 replayed += sent
                 if connection.has_ended():
                     return replayed
-                # No entries where there should be some: the user was removed, or another replay has continued.
-                done = not sent and span.upto > span.after
-                if done and await self._out_of_reach(connection, span.room_key):
-                    connection.link.close(CloseReason.SHUTDOWN)  # it comes back, and finds the room in `reset`
+                # Expected entries are missing: the user was removed, or another replay has continued.
+                stale = not sent and span.upto > span.after
+                if stale and await self._out_of_reach(connection, span.room_key):
+                    connection.link.close(
+                        CloseReason.SHUTDOWN
+                    )  # the client reconnects, and finds the room in `reset`
                     return replayed
-                if done or span.room_key not in connection.rooms or self._hub.go_live(connection, span.room_key):
+                if stale or span.room_key not in connection.rooms or self._hub.go_live(connection, span.room_key):
                     del waiting[span.room_key]
             await connection.link.drain()
         return replayed
 
     async def _out_of_reach(self, connection: Connection, room_key: int) -> bool:
-        """Whether retention has just removed the entries that the connection was to get next."""
+        """Whether retention has removed the next entries of the connection."""
         room = await self._db.read(partial(rooms.by_key, key=room_key))
         position = connection.rooms.get(room_key)
         return room is not None and position is not None and position < room.first_seq - 1
 
-    async def _write(self, connection: Connection, found: Sequence[Chunk]) -> int:
+    async def _write(self, connection: Connection, chunks: Sequence[Chunk]) -> int:
         """Write the chunks that follow the position, as the transport drains; returns how many entries."""
         written = 0
-        for chunk in found:
+        for chunk in chunks:
             # Checked again after each wait: the user may have been removed, or have left and come back.
             if connection.has_ended() or connection.rooms.get(chunk.room_key) != chunk.first - 1:
                 break
@@ -353,35 +365,35 @@ class CatchUp:
         return written
 
     def _next_page(self, connection: Connection, waiting: dict[int, None], limit: int) -> list[Span]:
-        """As many rooms as fit a page, each up to the head it has now."""
-        wanted: list[Span] = []
-        room_left = limit
+        """The spans of the next page: as many rooms as fit, each up to its current head."""
+        spans: list[Span] = []
+        remaining = limit
         for key in list(waiting):
             position = connection.rooms.get(key)
             if position is None:
                 del waiting[key]
                 continue
-            upto = max(position, min(self._hub.head(key), position + room_left))
-            wanted.append(Span(key, position, upto))
-            room_left -= upto - position
-            if room_left <= 0:
+            upto = max(position, min(self._hub.head(key), position + remaining))
+            spans.append(Span(key, position, upto))
+            remaining -= upto - position
+            if remaining <= 0:
                 break
-        return wanted
+        return spans
 
 
-def _standing_in(
+def _place_in(
     conn: Transaction, user_key: int, device_key: int, room_id: str, since: int | None
 ) -> tuple[MemberRoom, int | None] | None:
-    """A device's position in one of its user's rooms, and the seq before the messages `since`; None: not a member."""
-    ((mine, _),) = progress.standpoints(conn, [(user_key, device_key)])
-    for one in mine:
-        if one.room.room_id == room_id:
-            return one, None if since is None else log.last_before(conn, one.room.key, since)
+    """The room with the device's cursor, and the seq before the messages `since`; None: the user is not a member."""
+    ((member_rooms, _),) = progress.standpoints(conn, [(user_key, device_key)])
+    for member_room in member_rooms:
+        if member_room.room.room_id == room_id:
+            return member_room, None if since is None else log.last_before(conn, member_room.room.key, since)
     return None
 
 
-def _arrivals(conn: Transaction, asked: Sequence[tuple[int, int, int]]) -> list[tuple[bool, Standpoint]]:
-    """For each (session, user, device): whether the session is still good, and where the device is."""
-    good = users.still_good(conn, [session_key for session_key, _, _ in asked])
-    standpoints = progress.standpoints(conn, [(user_key, device_key) for _, user_key, device_key in asked])
-    return [(one[0] in good, standpoint) for one, standpoint in zip(asked, standpoints, strict=True)]
+def _arrivals(conn: Transaction, requests: Sequence[tuple[int, int, int]]) -> list[tuple[bool, Standpoint]]:
+    """For each (session, user, device): whether the session is valid, and the rooms and cursors of the device."""
+    valid = users.valid_sessions(conn, [session_key for session_key, _, _ in requests])
+    standpoints = progress.standpoints(conn, [(user_key, device_key) for _, user_key, device_key in requests])
+    return [(request[0] in valid, standpoint) for request, standpoint in zip(requests, standpoints, strict=True)]

@@ -18,29 +18,29 @@ from server.log.notices import Joined, Left
 from server.principal import Principal
 
 _NODE, _NUMBERS = secrets.token_urlsafe(9), itertools.count(1)
-"""A connection's id is unique over all nodes, and no secret: a random number for each would cost a system call."""
+"""Parts of connection ids, which are unique over all nodes and no secret: a random id would cost a system call."""
 
 
 class EventCodec(Protocol):
-    """How a kind of connection writes an event. One instance per kind: it is the key of the shared encodings."""
+    """How events are encoded for a kind of connection. One instance per kind: it is the key of shared encodings."""
 
     plain: bool
-    """Whether an event's payload goes over the wire as it is; otherwise `encode` may also give nothing."""
+    """Whether payloads go over the wire unchanged. Otherwise `encode` may also return an empty message: no event."""
 
     def encode(self, event: str, payload: Any) -> bytes:
         """The event as one message of this codec."""
 
     def value(self, value: Any) -> bytes:
-        """A value as it stands in a payload: the encoding of a whole is made of those of its parts."""
+        """A value as it is encoded within a payload."""
 
     def packet(self, message: bytes) -> Any:
-        """Such a message as a gateway queues it."""
+        """An encoded message as a gateway queues it."""
 
     def frame(self, message: bytes) -> bytes:
-        """Such a message as a WebSocket frame."""
+        """An encoded message as a WebSocket frame."""
 
     def frames(self, messages: Iterable[bytes]) -> bytes:
-        """Such messages as WebSocket frames in one buffer."""
+        """Encoded messages as WebSocket frames in one buffer."""
 
 
 class Batch:
@@ -57,7 +57,7 @@ class Batch:
         own: Mapping[int, tuple[str, Any]] | None = None,
         parts: Sequence[Batch] = (),
     ) -> None:
-        """`common` and `own`: as that batch, but for the events at some places. `parts`: these batches in a row."""
+        """`common` and `own`: that batch with other events at some indexes. `parts`: these batches, concatenated."""
         self.events = events
         self.transient = transient
         self._common = common
@@ -68,34 +68,34 @@ class Batch:
 
     @classmethod
     def encoded(cls, codec: EventCodec, messages: list[bytes]) -> Batch:
-        """Events that are encoded already, for connections that speak this codec."""
+        """A batch of encoded messages, for connections with this codec."""
         batch = cls(())
         batch._messages[codec] = messages
         return batch
 
     @classmethod
     def joined(cls, parts: Sequence[Batch], *, transient: bool = False) -> Batch:
-        """The events of several batches in a row; none of them is encoded or framed again."""
+        """Concatenate batches without encoding or framing them again."""
         return cls((), transient=transient, parts=parts)
 
-    def but(self, own: Mapping[int, tuple[str, Any]]) -> Batch:
-        """This batch with other events at some places; the common ones are not encoded again."""
+    def replaced(self, own: Mapping[int, tuple[str, Any]]) -> Batch:
+        """This batch with other events at some indexes; the common ones are not encoded again."""
         return Batch(self.events, common=self, own=own)
 
     def messages(self, codec: EventCodec) -> list[bytes]:
         """The events as messages of a codec."""
-        made = self._messages.get(codec)
-        if made is None:
+        messages = self._messages.get(codec)
+        if messages is None:
             if self._parts:
-                made = [one for part in self._parts for one in part.messages(codec)]
+                messages = [message for part in self._parts for message in part.messages(codec)]
             elif self._common is None:
-                made = [codec.encode(event, payload) for event, payload in self.events]
+                messages = [codec.encode(event, payload) for event, payload in self.events]
             else:
-                made = list(self._common.messages(codec))
-                for at, (event, payload) in self._own.items():
-                    made[at] = codec.encode(event, payload)
-            self._messages[codec] = made
-        return made
+                messages = list(self._common.messages(codec))
+                for index, (event, payload) in self._own.items():
+                    messages[index] = codec.encode(event, payload)
+            self._messages[codec] = messages
+        return messages
 
     def packets(self, codec: EventCodec) -> tuple[list[Any], int]:
         """The messages as a gateway queues them, and their size together in bytes."""
@@ -103,15 +103,15 @@ class Batch:
         return [codec.packet(message) for message in messages if message], sum(map(len, messages))
 
     def frames(self, codec: EventCodec) -> bytes:
-        """The messages as WebSocket frames in one buffer, for every connection the same."""
-        made = self._frames.get(codec)
-        if made is None:
+        """The messages as WebSocket frames in one buffer, which all connections share."""
+        frames = self._frames.get(codec)
+        if frames is None:
             if self._parts:
-                made = b"".join([part.frames(codec) for part in self._parts])
+                frames = b"".join([part.frames(codec) for part in self._parts])
             else:
-                made = codec.frames(self.messages(codec))
-            self._frames[codec] = made
-        return made
+                frames = codec.frames(self.messages(codec))
+            self._frames[codec] = frames
+        return frames
 
 
 class Link(Protocol):
@@ -119,11 +119,11 @@ class Link(Protocol):
 
     @property
     def gateway(self) -> str:
-        """The gateway that it came by: "socketio", "websocket"."""
+        """The gateway of the connection: "socketio", "websocket", or the name of a dialect."""
 
     @property
     def transport(self) -> str:
-        """The transport that carries it now: "polling", "websocket"."""
+        """The current transport: "polling" or "websocket"."""
 
     @property
     def buffered(self) -> int:
@@ -131,7 +131,7 @@ class Link(Protocol):
 
     @property
     def reason(self) -> str:
-        """Why it has ended: a `CloseReason`, or the reason of the transport."""
+        """Why the connection has ended: a `CloseReason`, or the reason of the transport."""
 
     @property
     def codec(self) -> EventCodec:
@@ -141,7 +141,7 @@ class Link(Protocol):
         """Queue a batch; never blocks. A queue that overflows closes the connection as a slow consumer."""
 
     async def drain(self) -> None:
-        """Wait until most of the queue has left. Returns immediately if the connection is closed."""
+        """Wait until most of the queue has been written. Returns immediately if the connection is closed."""
 
     def confirm(self) -> None:
         """Ask the client to prove that everything written so far has arrived, before the next heartbeat does."""
@@ -151,9 +151,9 @@ class Link(Protocol):
 
 
 class Connection:
-    """`rooms` holds the position of each room that this connection may get: absent means not a member.
+    """A live connection. `rooms` has its position in each room that it may get; absent means not a member.
 
-    Positions are noted by `sent`; they become cursors when the client proves that it has received them: an
+    `sent` records positions; they become cursors when the client proves that it has received them: an
     Engine.IO PONG answers a PING that was written after them.
     """
 
@@ -193,9 +193,9 @@ class Connection:
         """The log epoch that the device has learned of; None: the device is new."""
         self.rooms: dict[int, int] = {}
         self.only: set[str] | None = None
-        """Ids of the rooms that it shows, of those that its user is in; None: all of them."""
+        """Ids of the user's rooms that the connection shows; None: all of them."""
         self.unannounced_rooms: set[int] = set()
-        """Rooms whose `room_added` is still to be written: the device gets nothing of them before it."""
+        """Rooms whose `room_added` is not written yet: the device gets no other event of them before it."""
         self.closed = False
         self.when_closed: list[Callable[[Connection], None]] = []
         """Called once, when the connection has ended."""
@@ -212,8 +212,8 @@ class Connection:
         """Whether the connection has ended; call it again after each wait."""
         return self.closed
 
-    def wants(self, room_id: str) -> bool:
-        """Whether it shows a room that its user is in."""
+    def shows(self, room_id: str) -> bool:
+        """Whether the connection shows a room that its user is in."""
         return self.only is None or room_id in self.only
 
     def emit(self, event: str, payload: Any) -> None:
@@ -227,12 +227,12 @@ class Connection:
         self.rooms[room_key] = self._unconfirmed[room_key] = seq
 
     def sent(self, room_key: int, seq: int) -> None:
-        """Note that the client has the room up to `seq` once it has read everything written so far."""
+        """Record that the client has the room up to `seq` once it has received everything written so far."""
         self.rooms[room_key] = seq
         self._unconfirmed[room_key] = seq
 
     def forget(self, room_key: int) -> None:
-        """The user is no longer in the room."""
+        """Remove a room: the user is no longer in it."""
         self.rooms.pop(room_key, None)
         self.unannounced_rooms.discard(room_key)
         self._unconfirmed.pop(room_key, None)
@@ -251,7 +251,7 @@ class Connection:
             self._epoch_under_ping, self._epoch_unconfirmed = self._epoch_unconfirmed, 0
 
     def pong_received(self) -> dict[int, int]:
-        """The last PING is answered: room -> seq that have arrived since the PONG before."""
+        """The last PING is answered. Returns room -> seq of what has arrived since the previous PONG."""
         arrived, self._under_ping = self._under_ping, {}
         return arrived
 

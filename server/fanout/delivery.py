@@ -1,7 +1,7 @@
-"""The fan-out of a node as its other parts see it: publishes what the log has committed, and delivers what arrives.
+"""The fan-out of a node as its other parts see it: publishes notices of the log, and delivers those of the broker.
 
 A notice takes effect within one step of the event loop. It may be lost, late, repeated or out of order: entries are
-compared with the head of their room, and what is missing is read from the database (`repair.py`).
+compared with the head of their room, and missing ones are read from the database (`repair.py`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Delivery:
         """Receive notices from here on."""
         await self._broker.start(self.receive)
 
-    # -- what the log asks ---------------------------------------------------------------------------------------
+    # -- for the log ---------------------------------------------------------------------------------------------
 
     def publish(self, notices: Sequence[tuple[Channel, Notice]]) -> None:
         for channel, notice in notices:
@@ -55,7 +55,7 @@ class Delivery:
     def has_device(self, device_key: int) -> bool:
         return self._hub.has_device(device_key)
 
-    # -- what the broker brings ----------------------------------------------------------------------------------
+    # -- notices of the broker -----------------------------------------------------------------------------------
 
     def receive(self, notice: Notice) -> None:
         """Apply a notice to the connections of this node."""
@@ -84,12 +84,12 @@ class Delivery:
         if live_room is None:
             return
         live_room.members = notice.members
-        live_room.seen = max(live_room.seen, notice.entries[-1].seq)
+        live_room.known_head = max(live_room.known_head, notice.entries[-1].seq)
         if live_room.repairing is None:
             new = [entry for entry in notice.entries if entry.seq > live_room.head]
             if new and new[0].seq == live_room.head + 1:
                 live_room.deliver(new, hub.removed, notice.views)
-        if live_room.head < live_room.seen:
+        if live_room.head < live_room.known_head:
             hub.repairs.repair(live_room)
 
     def _transient(self, notice: Transient) -> None:

@@ -1,7 +1,7 @@
 """The table of this node's connections, by user and by room.
 
-Everything here happens within one step of the event loop, but for repairs, which read from the database. The
-guarantees for the connections of a room stand in `live_room.py`.
+Every call is within one step of the event loop, except repairs, which read the database. `live_room.py` states the
+guarantees for the connections of a room.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CONNECTIONS_PER_USER = 64
 
 
 class ConnectionObserver(Protocol):
-    """Learns of every connection, once when it has been registered, and once when it has ended."""
+    """Notified of every connection: once when it has been registered, and once when it has ended."""
 
     def opened(self, connection: Connection) -> None: ...
 
@@ -68,7 +68,7 @@ class Hub:
         self._keys: dict[str, int] = {}
         """room_id -> key of the live rooms."""
         self._fresh: dict[int, Awaitable[None]] = {}
-        """Rooms whose head may have moved between being read and the subscription to their channel taking effect."""
+        """Rooms whose head may have moved after it was read, before the subscription to their channel took effect."""
         self._confirming: asyncio.Task[None] | None = None
         self._users: dict[int, set[Connection]] = {}
         self.head_check = Loop("tidings.head_check", self._check_heads_forever)
@@ -114,11 +114,11 @@ class Hub:
         group.add(connection)
         self._observer.opened(connection)
         self.expire_at(connection)
-        same_device = [other for other in group if other.device == connection.device]
-        # A device that connects without end replaces its own connections, unless it takes a new name each time.
+        same_device = [member for member in group if member.device == connection.device]
+        # A device with too many connections replaces its own; the second limit is for one that changes its name.
         crowd = same_device if len(same_device) > CONNECTIONS_PER_DEVICE else group
         if crowd is same_device or len(group) > CONNECTIONS_PER_USER:
-            oldest = min(crowd, key=lambda other: other.opened_at)
+            oldest = min(crowd, key=lambda candidate: candidate.opened_at)
             oldest.link.close(CloseReason.REPLACED)
         try:
             # Every connection waits: the subscription of the user's first one may not be effective yet.
@@ -136,9 +136,9 @@ class Hub:
         return any(connection.device_key == device_key for connection in self.connections)
 
     def remove(self, connection: Connection) -> None:
-        """The connection has ended. Idempotent."""
+        """Remove a connection that has ended. Idempotent."""
         connection.closed = True
-        self.typists.ended(connection)
+        self.typists.end_all(connection)
         while connection.when_closed:
             connection.when_closed.pop()(connection)
         if connection.expiry is not None:
@@ -146,13 +146,13 @@ class Hub:
             connection.expiry = None
         if connection.replay is not None:
             connection.replay.cancel()
-            # The task's traceback holds the connection, and what was just read: only the collector would free them.
+            # The task's traceback references the connection and a page: only the garbage collector would free them.
             connection.replay = None
         user_key = connection.principal.user_key
         group = self._users.get(user_key)
         last = group is not None and group == {connection}
         if last:
-            self.presence.went(connection)
+            self.presence.disconnecting(connection)
         for room_key in list(connection.rooms):
             self.detach(connection, room_key)
         if group is None or connection not in group:
@@ -184,10 +184,10 @@ class Hub:
     # -- rooms ---------------------------------------------------------------------------------------------------
 
     def attach(self, connection: Connection, room: RoomRow, position: int, *, live: bool = True) -> bool:
-        """Put a connection into a room, after `position`; True if it is live, False if it has to catch up.
+        """Put a connection into a room, at `position`; True if it is live, False if it has to catch up.
 
-        With `live=False` it gets no entries before `go_live`. A connection that has ended enters no room, and has
-        nothing to catch up with: callers need not check that.
+        With `live=False` it gets no entries before `go_live`. For a connection that has ended, nothing happens and
+        the result is True: callers need not check.
         """
         if connection.has_ended():
             return True
@@ -202,15 +202,15 @@ class Hub:
         return live and live_room.go_live(connection)
 
     def key(self, room_id: str) -> int | None:
-        """The key of a room that some connection here is attached to."""
+        """The key of a room with a connection here; None for any other room."""
         return self._keys.get(room_id)
 
     def name(self, room_key: int) -> RoomName:
-        """Of a room that a connection is attached to."""
+        """The name of a room with a connection here."""
         return self.live_rooms[room_key].name
 
     def head(self, room_key: int) -> int:
-        """seq of the last entry published here, of a room that a connection is attached to."""
+        """seq of the last entry published here, of a room with a connection here."""
         return self.live_rooms[room_key].head
 
     def go_live(self, connection: Connection, room_key: int) -> bool:
@@ -218,7 +218,7 @@ class Hub:
         return self.live_rooms[room_key].go_live(connection)
 
     def detach(self, connection: Connection, room_key: int) -> None:
-        """Take a connection out of a room: it gets nothing more of it."""
+        """Take a connection out of a room."""
         connection.forget(room_key)
         live_room = self.live_rooms.get(room_key)
         if live_room is None or connection not in live_room.attached:
@@ -252,7 +252,7 @@ class Hub:
         self._broker.publish(UserChannel(user_key), Personal(user_key, event, payload))
 
     def confirm(self, connection: Connection, positions: Mapping[int, int]) -> None:
-        """The connection's device has received these rooms up to these seqs: its cursors move."""
+        """Move the cursors of the connection's device: it has received these rooms up to these seqs."""
         shown = {
             key
             for key in positions
@@ -262,12 +262,12 @@ class Hub:
 
     async def online(self, user_keys: Iterable[int] | None = None) -> set[int]:
         """Which users (of these, or of all) are online, on any node."""
-        return await self._broker.who_is_online(user_keys)
+        return await self._broker.online_users(user_keys)
 
     # -- memberships ---------------------------------------------------------------------------------------------
 
     def removed(self, connection: Connection, reason: str, room_key: int) -> None:
-        """The user of a connection is no longer in a room that the connection was in."""
+        """Take a connection out of a room that its user is no longer in, and send `room_removed`."""
         self.announcer.write_now(connection)
         room_id = self.live_rooms[room_key].name.room_id
         self.typists.end(connection, room_key)
@@ -298,7 +298,7 @@ class Hub:
             self.remove(connection)
 
     def suspect(self, room_keys: Iterable[int]) -> None:
-        """Something may have been committed to these rooms and not published: compare their heads soon."""
+        """As `Fanout.suspect`."""
         self.repairs.suspect(room_keys)
 
     async def _check_heads_forever(self) -> None:

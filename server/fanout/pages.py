@@ -1,7 +1,7 @@
 """Pages of missed entries, encoded. Entries that many users missed are read and encoded once.
 
-A page is one snapshot, which begins after the page was asked for. It holds entries of a room only if the
-user is a member of it in that snapshot, and each entry as that user gets it.
+A page is read in one snapshot, which begins after the request. It contains entries of a room only if the user is a
+member in that snapshot, each as that user gets it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from db.queries.rows import EntryRow
 from db.read_batcher import ReadBatcher
 from server.contract.models import timestamp
 from server.fanout.connection import Batch, EventCodec
-from server.log.views import RoomName, event, message, said_by
+from server.log.views import RoomName, event, message, message_of
 
 PAGE = 1000
-"""Entries of one page, at most."""
+"""The most entries of one page."""
 FIRST_PAGE = 256
-"""Entries of a connection's first page. Pages of up to so many are shared, later ones are larger."""
+"""The most entries of a connection's first page, and of a shared page; later ones are larger."""
 PAGE_BYTES = 512 * 1024
-"""Bytes of one page: it ends with the entry that reaches them."""
+"""A page ends with the entry that reaches this many bytes."""
 WRITE_BYTES = 128 * 1024
 """Bytes that are written between two waits for the transport."""
 
@@ -44,14 +44,14 @@ class Chunk(NamedTuple):
     """The same messages, framed once for all connections that get this chunk."""
 
 
-def chunk(codec: EventCodec, room_key: int, first: int, last: int, size: int, messages: list[bytes]) -> Chunk:
-    """Of the encoded entries from the seq `first` to `last`."""
+def make_chunk(codec: EventCodec, room_key: int, first: int, last: int, size: int, messages: list[bytes]) -> Chunk:
+    """A chunk of the encoded entries from the seq `first` to `last`."""
     return Chunk(room_key, first, last, size, messages, Batch.encoded(codec, messages))
 
 
 class Page(NamedTuple):
     covered: list[Span]
-    """The spans that were asked for, as far as they were read"""
+    """The requested spans, as far as they were read."""
     chunks: list[Chunk]
 
     @property
@@ -60,7 +60,7 @@ class Page(NamedTuple):
 
 
 class PageRequest(NamedTuple):
-    """The entries that a user wants of some rooms; `names` has at least those rooms."""
+    """A request for the entries of some rooms for a user; `names` has at least those rooms."""
 
     user_key: int
     spans: Sequence[Span]
@@ -75,21 +75,21 @@ class PageRequest(NamedTuple):
 class Pages:
     def __init__(self, database: Database) -> None:
         self._db = database
-        self._together = ReadBatcher(database, read_pages)
+        self._batcher = ReadBatcher(database, read_pages)
 
-    async def read(self, wanted: PageRequest) -> Page:
-        """A page, or as much of it as fits. Raises as `Database.read`."""
-        if wanted.entries <= FIRST_PAGE:
-            page = await self._together.read(wanted)
+    async def read(self, request: PageRequest) -> Page:
+        """Read a page, or the first part of the request that fits. Raises as `Database.read`."""
+        if request.entries <= FIRST_PAGE:
+            page = await self._batcher.read(request)
             if page is not None:
                 return page
-        return await self._db.read(lambda conn: read_page(conn, *wanted))
+        return await self._db.read(lambda conn: read_page(conn, *request))
 
 
 def read_page(
     conn: Transaction,
     user_key: int,
-    wanted: Sequence[Span],
+    spans: Sequence[Span],
     names: Mapping[int, RoomName],
     codec: EventCodec,
     max_bytes: int = PAGE_BYTES,
@@ -98,124 +98,130 @@ def read_page(
 
     It ends with the entry that makes it `max_bytes` long or longer.
     """
-    with log.missed(conn, user_key, wanted) as rows:
-        found, more = chunks(codec, names, rows, user_key, chunk_bytes=WRITE_BYTES, max_bytes=max_bytes)
-    return Page(log.read_up_to(wanted, found[-1].room_key, found[-1].last) if more else list(wanted), found)
+    with log.missed(conn, user_key, spans) as rows:
+        chunks, more = encode_chunks(codec, names, rows, user_key, chunk_bytes=WRITE_BYTES, max_bytes=max_bytes)
+    covered = log.read_up_to(spans, chunks[-1].room_key, chunks[-1].last) if more else list(spans)
+    return Page(covered, chunks)
 
 
-def read_pages(conn: Transaction, asked: Sequence[PageRequest]) -> list[Page | None]:
-    """The pages that several users want; None for one that has to be read by itself.
+def read_pages(conn: Transaction, requests: Sequence[PageRequest]) -> list[Page | None]:
+    """Read pages for several users together; None for a page that has to be read by itself.
 
-    That is a page with entries that its user sees differently, or one beyond the bounds of a shared page.
+    That is a page with entries that its user gets in a different form, or beyond the bounds of a shared page.
     """
-    pages: list[Page | None] = [None] * len(asked)
-    alike: dict[EventCodec, list[int]] = {}
-    for at, wanted in enumerate(asked):
-        alike.setdefault(wanted.codec, []).append(at)
-    if len(alike) < len(asked):
-        pairs = {(span.room_key, wanted.user_key) for wanted in asked for span in wanted.spans}
+    pages: list[Page | None] = [None] * len(requests)
+    by_codec: dict[EventCodec, list[int]] = {}
+    for index, request in enumerate(requests):
+        by_codec.setdefault(request.codec, []).append(index)
+    if len(by_codec) < len(requests):
+        pairs = {(span.room_key, request.user_key) for request in requests for span in request.spans}
         members = shared.memberships(conn, pairs)
-    for places in alike.values():
-        some = [asked[at] for at in places]
-        if len(some) == 1:
-            found: list[Page | None] = [read_page(conn, *some[0])]
+    for indexes in by_codec.values():
+        group = [requests[index] for index in indexes]
+        if len(group) == 1:
+            group_pages: list[Page | None] = [read_page(conn, *group[0])]
         else:
-            found = _read_alike(conn, some, members)
-        for at, page in zip(places, found, strict=True):
-            pages[at] = page
+            group_pages = _read_shared(conn, group, members)
+        for index, page in zip(indexes, group_pages, strict=True):
+            pages[index] = page
     return pages
 
 
-def _read_alike(conn: Transaction, asked: Sequence[PageRequest], members: set[tuple[int, int]]) -> list[Page | None]:
-    """Pages in the same codec; `members`: which (room, user) are."""
-    spans = _joined(span for one in asked for span in one.spans if (span.room_key, one.user_key) in members)
+def _read_shared(
+    conn: Transaction, requests: Sequence[PageRequest], members: set[tuple[int, int]]
+) -> list[Page | None]:
+    """Read pages with the same codec; `members`: the (room, user) pairs that are memberships."""
+    wanted = ((request.user_key, span) for request in requests for span in request.spans)
+    spans = _merge_spans(span for user_key, span in wanted if (span.room_key, user_key) in members)
     names: dict[int, RoomName] = {}
-    for one in asked:
-        names.update(one.names)
-    run = _Run(asked[0].codec)
+    for request in requests:
+        names.update(request.names)
+    entries = _SharedEntries(requests[0].codec)
     with shared.missed_by_all(conn, spans) as rows:
-        run.read(rows, names)
-    return [run.page(one, members) for one in asked]
+        entries.read(rows, names)
+    return [entries.page(request, members) for request in requests]
 
 
-def _joined(spans: Iterable[Span]) -> list[Span]:
-    """The same entries, each once, in order: those that fit a page."""
-    joined: list[Span] = []
+def _merge_spans(spans: Iterable[Span]) -> list[Span]:
+    """Merge spans so that each entry is in one, in order; only as many as fit a page."""
+    merged: list[Span] = []
     for span in sorted(spans):
-        last = joined[-1] if joined else None
+        last = merged[-1] if merged else None
         if last is not None and last.room_key == span.room_key and span.after <= last.upto:
-            joined[-1] = last._replace(upto=max(last.upto, span.upto))
+            merged[-1] = last._replace(upto=max(last.upto, span.upto))
         elif span.after < span.upto:
-            joined.append(span)
-    room_left = PAGE
-    for at, span in enumerate(joined):
-        room_left -= span.upto - span.after
-        if room_left < 0:
-            return joined[:at]
-    return joined
+            merged.append(span)
+    remaining = PAGE
+    for index, span in enumerate(merged):
+        remaining -= span.upto - span.after
+        if remaining < 0:
+            return merged[:index]
+    return merged
 
 
-class _Run:
-    """Entries by room and seq, encoded for everybody alike."""
+class _SharedEntries:
+    """Entries of several rooms, encoded in the form that most users get."""
 
     def __init__(self, codec: EventCodec) -> None:
         self._codec = codec
         self._messages: list[bytes] = []
-        self._places: dict[tuple[int, int], int] = {}
-        """(room, seq) -> index of its message"""
-        self._otherwise: dict[tuple[int, int], list[int]] = {}
-        """(room, user) -> seqs of the entries that are shown otherwise to that user"""
-        self._cut: dict[Span, list[Chunk]] = {}
+        self._indexes: dict[tuple[int, int], int] = {}
+        """(room, seq) -> index in `_messages`"""
+        self._personal: dict[tuple[int, int], list[int]] = {}
+        """(room, user) -> seqs of the entries that the user gets in a different form"""
+        self._chunks: dict[Span, list[Chunk]] = {}
 
     def read(self, rows: Iterable[Sequence[Any]], names: Mapping[int, RoomName]) -> None:
         """`rows` as of `shared.missed_by_all`."""
-        found, _ = chunks(
-            self._codec, names, self._noting(rows), shared.NOBODY, chunk_bytes=WRITE_BYTES, max_bytes=PAGE_BYTES
+        chunks, _ = encode_chunks(
+            self._codec, names, self._index(rows), shared.NOBODY, chunk_bytes=WRITE_BYTES, max_bytes=PAGE_BYTES
         )
-        for one in found:
-            self._messages += one.messages
+        for chunk in chunks:
+            self._messages += chunk.messages
 
-    def _noting(self, rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    def _index(self, rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+        """Pass the rows on without their last field, and record where their messages will be."""
         for *row, user_key in rows:
             room_key, seq = row[0], row[1]
-            self._places[room_key, seq] = len(self._places)
+            self._indexes[room_key, seq] = len(self._indexes)
             if user_key is not None:
-                self._otherwise.setdefault((room_key, user_key), []).append(seq)
+                self._personal.setdefault((room_key, user_key), []).append(seq)
             yield row
 
-    def page(self, wanted: PageRequest, members: set[tuple[int, int]]) -> Page | None:
-        found: list[Chunk] = []
-        for span in wanted.spans:
-            key = span.room_key, wanted.user_key
+    def page(self, request: PageRequest, members: set[tuple[int, int]]) -> Page | None:
+        """The page of one request; None if it has to be read by itself."""
+        page_chunks: list[Chunk] = []
+        for span in request.spans:
+            key = span.room_key, request.user_key
             if span.after == span.upto or key not in members:
                 continue
-            if any(span.after < seq <= span.upto for seq in self._otherwise.get(key, ())):
+            if any(span.after < seq <= span.upto for seq in self._personal.get(key, ())):
                 return None
-            cut = self._cut.get(span)
-            if cut is None:
-                cut = self._cut[span] = self._cut_out(span)
-            if not cut:
+            chunks = self._chunks.get(span)
+            if chunks is None:
+                chunks = self._chunks[span] = self._chunks_of(span)
+            if not chunks:
                 return None
-            found += cut
-        return Page(list(wanted.spans), found)
+            page_chunks += chunks
+        return Page(list(request.spans), page_chunks)
 
-    def _cut_out(self, span: Span) -> list[Chunk]:
-        """The entries of a span, in chunks; empty if some are missing here."""
+    def _chunks_of(self, span: Span) -> list[Chunk]:
+        """The entries of a span, in chunks; empty if some were not read."""
         room_key, after, upto = span
-        first, last = self._places.get((room_key, after + 1)), self._places.get((room_key, upto))
+        first, last = self._indexes.get((room_key, after + 1)), self._indexes.get((room_key, upto))
         if first is None or last is None or last - first != upto - after - 1 or last >= len(self._messages):
             return []
-        cut: list[Chunk] = []
+        chunks: list[Chunk] = []
         messages: list[bytes] = []
         size = 0
-        for at in range(first, last + 1):
-            messages.append(self._messages[at])
-            size += len(self._messages[at])
-            if size >= WRITE_BYTES or at == last:
-                seq = after + 1 + at - first
-                cut.append(chunk(self._codec, room_key, seq - len(messages) + 1, seq, size, messages))
+        for index in range(first, last + 1):
+            messages.append(self._messages[index])
+            size += len(self._messages[index])
+            if size >= WRITE_BYTES or index == last:
+                seq = after + 1 + index - first
+                chunks.append(make_chunk(self._codec, room_key, seq - len(messages) + 1, seq, size, messages))
                 messages, size = [], 0
-        return cut
+        return chunks
 
 
 # -- encoding --------------------------------------------------------------------------------------------------------
@@ -223,36 +229,36 @@ class _Run:
 _SAMPLE_ROOM = RoomName(0, "<room_id>", "<topic_name>", False)
 _SAMPLE = EntryRow(0, 271828182, "message", "<id>", 0, "<sender>", None, "<content>", None, None, 0, 0, None, False)
 _VARYING = ("id", "room_id", "topic_name", "seq", "sender", "content", "created_at")
-"""What differs between plain messages, in the order in which it goes over the wire."""
+"""The fields that differ between plain messages, in the order of the wire."""
 _HOUR_MS = 3_600_000
 _SECONDS = [b"%02d:%02d." % divmod(second, 60) for second in range(3600)]
-"""Of an hour, as they stand in a `timestamp`."""
+"""The minutes and seconds of an hour, as in a `timestamp`."""
 _MILLIS = [b"%03d" % ms for ms in range(1000)]
 
 
-def _between(codec: EventCodec) -> Sequence[bytes]:
-    """What a codec writes of every plain message before, between and after what varies."""
+def _constant_parts(codec: EventCodec) -> Sequence[bytes]:
+    """The constant parts of a plain message in a codec: before, between and after the fields of `_VARYING`."""
     sample = message(_SAMPLE_ROOM, _SAMPLE, to_sender=False)
-    pieces, rest = [], codec.encode("message", sample)
+    parts, rest = [], codec.encode("message", sample)
     for name in _VARYING:
-        piece, found, rest = rest.partition(codec.value(sample[name]))
-        if not found:
+        part, separator, rest = rest.partition(codec.value(sample[name]))
+        if not separator:
             raise AssertionError(f"{name} is not where it was expected in a message")
-        pieces.append(piece)
-    return (*pieces, rest)
+        parts.append(part)
+    return (*parts, rest)
 
 
-def _mould(
-    codec: EventCodec, between: Sequence[bytes], room: RoomName, sender: str
+def _template(
+    codec: EventCodec, constant: Sequence[bytes], room: RoomName, sender: str
 ) -> tuple[bytes, bytes, bytes, bytes, bytes]:
-    """A plain message of a room and a sender, without its id, seq, content and time."""
-    first, to_room, to_topic, to_seq, to_sender, to_content, to_time, last = between
+    """The parts of a plain message of a room and a sender between its id, seq, content and time."""
+    first, to_room, to_topic, to_seq, to_sender, to_content, to_time, last = constant
     value = codec.value
     of_room = b"".join((to_room, value(room.room_id), to_topic, value(room.topic_name), to_seq))
     return first, of_room, b"".join((to_sender, value(sender), to_content)), to_time, last
 
 
-def chunks(
+def encode_chunks(
     codec: EventCodec,
     names: Mapping[int, RoomName],
     rows: Iterable[Sequence[Any]],
@@ -261,54 +267,54 @@ def chunks(
     chunk_bytes: int,
     max_bytes: int,
 ) -> tuple[list[Chunk], bool]:
-    """The events of entries, as one user gets them, encoded and cut into chunks of about so many bytes.
+    """Encode the events of entries, as one user gets them, into chunks of about `chunk_bytes`.
 
-    `rows` are the fields of `MissedRow`s, by room and seq; `names` are their rooms'. They are read until there are
-    `max_bytes`; returns whether that was before their end.
+    `rows` are the fields of `MissedRow`s, sorted by room and seq; `names` has their rooms. Reading ends at
+    `max_bytes`; the second result is whether rows were left.
 
-    Plain messages are put together from pieces of what `message` gives; everything else is encoded as everywhere.
-    One loop, without a call for each plain one that is not C's.
+    A plain message is joined from the constant parts of an encoded `message`; other entries are encoded as
+    everywhere. For speed, the loop calls no Python function per plain message.
     """
-    made: list[Chunk] = []
+    chunks: list[Chunk] = []
     total = size = first = last = 0
     room_key = -1
     messages: list[bytes] = []
-    moulds: dict[str, tuple[bytes, bytes, bytes, bytes, bytes]] = {}
+    templates: dict[str, tuple[bytes, bytes, bytes, bytes, bytes]] = {}
     hour, date, zone = -1, b"", b""
     value, seconds, millis = codec.value, _SECONDS, _MILLIS
-    between = _between(codec) if codec.plain else None
+    constant = _constant_parts(codec) if codec.plain else None
     limit = min(chunk_bytes, max_bytes)
     for row in rows:
         key, seq, message_id, sender, content, created_at, rest = row
         if key != room_key or size >= limit:
             if messages:
-                made.append(chunk(codec, room_key, first, last, size, messages))
+                chunks.append(make_chunk(codec, room_key, first, last, size, messages))
                 total += size
                 if total >= max_bytes:
-                    return made, True
+                    return chunks, True
                 limit = min(chunk_bytes, max_bytes - total)
             if key != room_key:
-                room_key, moulds = key, {}
+                room_key, templates = key, {}
             messages, size, first = [], 0, seq
-        if rest is None and between is not None:
-            mould = moulds.get(sender)
-            if mould is None:
-                mould = moulds[sender] = _mould(codec, between, names[key], sender)
-            told_hour, ms = divmod(created_at, _HOUR_MS)
-            if told_hour != hour:
-                hour = told_hour
+        if rest is None and constant is not None:
+            template = templates.get(sender)
+            if template is None:
+                template = templates[sender] = _template(codec, constant, names[key], sender)
+            row_hour, ms = divmod(created_at, _HOUR_MS)
+            if row_hour != hour:
+                hour = row_hour
                 date, _, zone = value(timestamp(hour * _HOUR_MS)).rpartition(_SECONDS[0] + _MILLIS[0])
             s, ms = divmod(ms, 1000)
-            a, b, c, d, e = mould
+            a, b, c, d, e = template
             encoded = b"".join(
                 (a, value(message_id), b, value(seq), c, value(content), d, date, seconds[s], millis[ms], zone, e)
             )
         else:
             entry = entry_of(MissedRow._make(row))
-            encoded = codec.encode(*event(names[key], entry, to_sender=said_by(entry).sender_key == user_key))
+            encoded = codec.encode(*event(names[key], entry, to_sender=message_of(entry).sender_key == user_key))
         messages.append(encoded)
         size += len(encoded)
         last = seq
     if messages:
-        made.append(chunk(codec, room_key, first, last, size, messages))
-    return made, False
+        chunks.append(make_chunk(codec, room_key, first, last, size, messages))
+    return chunks, False

@@ -30,14 +30,15 @@ RETRY_S = 1.0
 
 
 class _Pending:
-    __slots__ = ("at", "rooms", "unknown", "username")
+    __slots__ = ("changed_at", "rooms", "unknown", "username")
 
     def __init__(self, username: str) -> None:
         self.username = username
         self.unknown = False
         """Whether some members may not know the user's presence: it is published even if nothing has changed."""
         self.rooms: set[int] = set()
-        self.at = 0
+        self.changed_at = 0
+        """ms since the epoch."""
 
 
 class PresenceTracker:
@@ -78,25 +79,25 @@ class PresenceTracker:
             await asyncio.wait([self._publisher])
 
     def blocked(self) -> None:
-        """A user has blocked or unblocked another: call it before the other is notified."""
+        """A user has blocked or unblocked another one. To be called before the latter is notified."""
         self._blocks += 1
 
-    def came(self, connection: Connection) -> None:
-        """A connection is in its rooms now."""
+    def connected(self, connection: Connection) -> None:
+        """A connection has entered its rooms."""
         if connection.has_ended():
             return
         user_key = connection.principal.user_key
         if user_key in self._pending or user_key in self._publishing or user_key not in self._online:
             self._note(connection, list(connection.rooms))
 
-    def went(self, connection: Connection) -> None:
-        """The last connection of a user ends; it is still in its rooms."""
+    def disconnecting(self, connection: Connection) -> None:
+        """The last connection of a user is ending; it is still in its rooms."""
         # Published even if they reconnect in time: someone may have queried while they were offline.
         self._note(connection, list(connection.rooms)).unknown = True
 
-    def entered(self, connection: Connection, room_key: int) -> None:
+    def joined(self, connection: Connection, room_key: int) -> None:
         """The user of a connection has become a member of a room."""
-        # Its members may have shared no room with them until now.
+        # The members may have shared no room with the user until now.
         self._note(connection, [room_key]).unknown = True
 
     def _note(self, connection: Connection, room_keys: Sequence[int]) -> _Pending:
@@ -104,13 +105,13 @@ class PresenceTracker:
         pending = self._pending.get(user_key)
         if pending is None:
             pending = self._pending[user_key] = _Pending(connection.principal.username)
-        pending.at = time.time_ns() // 1_000_000
+        pending.changed_at = time.time_ns() // 1_000_000
         pending.rooms.update(key for key in room_keys if key in self._rooms and self._rooms[key].shows_presence)
         self._publish_in(self._presence_s)
         return pending
 
     def _publish_in(self, seconds: float) -> None:
-        """Publish the pending changes after so long, unless that is scheduled already."""
+        """Publish the pending changes after this delay, unless that is scheduled already."""
         if self._timer is None and self._publisher is None:
             self._timer = asyncio.get_running_loop().call_later(seconds, self._begin_publishing)
 
@@ -140,32 +141,32 @@ class PresenceTracker:
             self._publish_in(pause)
 
     def _put_back(self, failed: Mapping[int, _Pending]) -> None:
-        for user_key, one in failed.items():
-            newer = self._pending.setdefault(user_key, one)
-            if newer is not one:
-                newer.rooms |= one.rooms
-                newer.unknown = newer.unknown or one.unknown
+        for user_key, change in failed.items():
+            newer = self._pending.setdefault(user_key, change)
+            if newer is not change:
+                newer.rooms |= change.rooms
+                newer.unknown = newer.unknown or change.unknown
 
     async def _publish(self, pending: Mapping[int, _Pending]) -> None:
         blocks = None
-        while blocks != self._blocks:  # a user who was blocked meanwhile must not learn more
+        while blocks != self._blocks:  # a user who was blocked meanwhile must not get the changes
             blocks = self._blocks
             hidden = await self._db.read(partial(users.blocked_of, user_keys=list(pending)))
-            online = await self._broker.who_is_online(pending)
-        # From here on in one step: a connection that comes or goes is published after this.
+            online = await self._broker.online_users(pending)
+        # From here on in one step of the event loop: later changes are published after this.
         rooms: dict[int, list[UserPresence]] = {}
-        for user_key, one in pending.items():
+        for user_key, change in pending.items():
             is_online = user_key in online
-            if is_online is (user_key in self._online) and not one.unknown:
+            if is_online is (user_key in self._online) and not change.unknown:
                 continue
             payload = {
-                "username": one.username,
+                "username": change.username,
                 "online": is_online,
-                "last_seen": None if is_online else timestamp(one.at),
+                "last_seen": None if is_online else timestamp(change.changed_at),
             }
-            change = UserPresence(user_key, payload, frozenset(hidden.get(user_key, ())))
-            for room_key in one.rooms:
-                rooms.setdefault(room_key, []).append(change)
+            presence = UserPresence(user_key, payload, frozenset(hidden.get(user_key, ())))
+            for room_key in change.rooms:
+                rooms.setdefault(room_key, []).append(presence)
         for room_key, changes in rooms.items():
             self._broker.publish(RoomChannel(room_key), PresenceChanged(room_key, changes))
         self._online.difference_update(pending)

@@ -1,6 +1,6 @@
 """Repairs: reads the entries whose notices were lost from the database, and delivers them.
 
-Each attempt that fails is made again: a room never stays behind its log because the store was away for a moment.
+A failed attempt is repeated: a room does not stay behind its log because the store was away for a moment.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ logger = logging.getLogger("tidings.repair")
 
 REPAIR_PAGE = 500
 REPAIR_BYTES = 256 * 1024
-"""A repair reads and writes this much, and then waits for the connections to drain."""
+"""A repair waits for the connections to drain after each of these."""
 REPAIR_PATIENCE_S = 1.0
-"""But not longer: a connection that does not read must not hold up the others."""
+"""The longest such wait: a connection that does not read must not delay the others."""
 RETRY_S = 1.0
 """The pause before another attempt after a failure."""
 
@@ -42,27 +42,27 @@ class Repairs:
         self._removed = removed
         self._retry_s = retry_s
         self._suspected: set[int] = set()
-        self._looking: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._checking is not None:
+            self._checking.cancel()
         for live_room in self._rooms.values():
             if live_room.repairing is not None:
                 live_room.repairing.cancel()
 
     async def settled(self) -> None:
         """Wait until the heads of all suspected rooms are known."""
-        while self._looking is not None:
-            await asyncio.wait([self._looking])
+        while self._checking is not None:
+            await asyncio.wait([self._checking])
 
     def suspect(self, room_keys: Iterable[int]) -> None:
-        """Something may have been committed to these rooms and not published: compare their heads soon."""
+        """As `Fanout.suspect`."""
         self._suspected.update(key for key in room_keys if key in self._rooms)
-        if self._suspected and self._looking is None:
-            self._looking = spawn(self._look_at_suspected(), "check of suspected rooms")
+        if self._suspected and self._checking is None:
+            self._checking = spawn(self._check_suspected(), "check of suspected rooms")
 
-    async def _look_at_suspected(self) -> None:
+    async def _check_suspected(self) -> None:
         try:
             while self._suspected:
                 suspected, self._suspected = self._suspected, set()
@@ -74,7 +74,7 @@ class Repairs:
                     self._suspected |= suspected & self._rooms.keys()
                     await asyncio.sleep(self._retry_s)
         finally:
-            self._looking = None
+            self._checking = None
 
     async def compare_heads(self, room_keys: Sequence[int]) -> None:
         """Compare rooms with the database, and repair those that lack entries. Raises as `Database.read`."""
@@ -82,20 +82,20 @@ class Repairs:
         for key, head in heads.items():
             live_room = self._rooms.get(key)
             if live_room is not None:
-                live_room.seen = max(live_room.seen, head)
-                if live_room.head < live_room.seen:
+                live_room.known_head = max(live_room.known_head, head)
+                if live_room.head < live_room.known_head:
                     self.repair(live_room)
 
     def repair(self, live_room: LiveRoom) -> None:
-        """Begin to read what the room lacks, unless that is under way."""
+        """Start to read the entries that the room lacks, unless that is under way."""
         if live_room.repairing is None:
             live_room.repairing = spawn(self._repair(live_room), "repair of a room")
 
     async def _repair(self, live_room: LiveRoom) -> None:
-        """Read and deliver the entries from the room's head up to `seen`."""
+        """Read and deliver the entries from the room's head up to `known_head`."""
         room_id = live_room.name.room_id
         try:
-            while live_room.head < live_room.seen:
+            while live_room.head < live_room.known_head:
                 try:
                     await self._repair_page(live_room)
                 except StoreUnavailable:
@@ -113,12 +113,12 @@ class Repairs:
             partial(log.after, room_key=key, seq=live_room.head, limit=REPAIR_PAGE, max_bytes=REPAIR_BYTES)
         )
         if not missed:
-            live_room.seen = live_room.head
+            live_room.known_head = live_room.head
             return
         if missed[0].seq > live_room.head + 1:
             live_room.skip(missed[0].seq - 1)
         live_room.deliver(missed, self._removed)
-        if live_room.head < live_room.seen and live_room.live:
+        if live_room.head < live_room.known_head and live_room.live:
             draining = [asyncio.ensure_future(connection.link.drain()) for connection in live_room.live]
             _, late = await asyncio.wait(draining, timeout=REPAIR_PATIENCE_S)
             for task in late:

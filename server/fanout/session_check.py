@@ -1,4 +1,4 @@
-"""Sessions that were withdrawn without a notice (by another process, or the notice was lost); and their use."""
+"""The check for sessions that were withdrawn without a notice, and the record of their use."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ logger = logging.getLogger("tidings.session_check")
 
 SESSION_CHECK_S = 3.0
 LIVE_NOTED_S = 3600.0
-"""The sessions of live connections are noted as used once in so long."""
+"""The interval at which the sessions of live connections are recorded as used."""
 
 
 class SessionCheck(Periodic):
     """Compares the sessions of the live connections with the database, every `interval_s` seconds.
 
-    The command line withdraws sessions in a process of its own: its connections close here, within the interval.
-    Notes which sessions are used, many in one write.
+    The command line withdraws sessions in another process, and a notice may be lost: such connections close here
+    within the interval. Also records which sessions are used, many in one write.
     """
 
     def __init__(self, database: Database, hub: Hub, used: set[int], interval_s: float = SESSION_CHECK_S) -> None:
-        """`used`: sessions whose use is to be noted; emptied here."""
+        """`used`: keys of sessions whose use is to be recorded; emptied here."""
         super().__init__(interval_s, logger, "the sessions of live connections could not be checked")
         self._db = database
         self._hub = hub
@@ -39,9 +39,11 @@ class SessionCheck(Periodic):
             connection.principal.session_key: connection.principal.user_key for connection in self._hub.connections
         }
         if live:
-            good = await self._db.read(lambda conn: users.still_good(conn, live.keys()))
-            ending = {one.principal.session_key for one in self._hub.connections if one.ending_session}
-            for session_key in live.keys() - good - ending:
+            valid = await self._db.read(lambda conn: users.valid_sessions(conn, live.keys()))
+            ending = {
+                connection.principal.session_key for connection in self._hub.connections if connection.ending_session
+            }
+            for session_key in live.keys() - valid - ending:
                 for connection in self._hub.connections_of(live[session_key]):
                     if connection.principal.session_key == session_key:
                         connection.link.close(CloseReason.TOKEN_REVOKED)

@@ -39,7 +39,7 @@ class Typists:
                 typing.timer.cancel()
         self._typing.clear()
 
-    def goes_on(self, connection: Connection, room_key: int) -> bool:
+    def extend(self, connection: Connection, room_key: int) -> bool:
         """Extend the connection's typing if it was published just now; False: call `begin`."""
         typing = self._typing.get(connection, {}).get(room_key)
         if typing is None or self._timers().time() - typing.published_at >= REPEAT_S:
@@ -53,9 +53,9 @@ class Typists:
         if connection.has_ended():
             return
         rooms = self._typing.setdefault(connection, {})
-        before = rooms.get(room_key)
-        if before is not None:
-            before.timer.cancel()
+        earlier = rooms.get(room_key)
+        if earlier is not None:
+            earlier.timer.cancel()
         rooms[room_key] = _Typing(room_id, self._timers().time(), self._end_later(connection, room_key))
         self._publish(connection, room_key, room_id, True)
 
@@ -71,7 +71,7 @@ class Typists:
         self._publish(connection, room_key, typing.room_id, False)
         return True
 
-    def ended(self, connection: Connection) -> None:
+    def end_all(self, connection: Connection) -> None:
         """End all typing of a connection that has ended."""
         for room_key in list(self._typing.get(connection, {})):
             self.end(connection, room_key)

@@ -1,4 +1,4 @@
-"""The actions of one connection: they take effect, and are answered, in the order in which they came.
+"""The actions of one connection: they take effect, and are answered, in the order of arrival.
 
 An action starts when the one before it has taken effect. An append has taken effect once it is in the journal's
 queue, so one connection can fill a batch; any other action waits for the connection's own appends.
@@ -26,7 +26,7 @@ MAX_REFUSALS = 8 * MAX_IN_FLIGHT
 
 
 class _Slot:
-    """The place of one answer in the order of asking."""
+    """The place of one answer in the order of the requests."""
 
     __slots__ = ("answer", "reply")
 
@@ -54,7 +54,7 @@ class ActionQueue:
     def push(self, name: object, raw: object, size: int, reply: Callable[[Answer], None]) -> None:
         """Queue an action of so many bytes. `reply` is called once, with its answer.
 
-        Too many actions are refused; a client that goes on is closed.
+        Too many actions are refused; a client that keeps sending is closed.
         """
         if self._stopped:
             return
@@ -69,11 +69,11 @@ class ActionQueue:
             self._worker = spawn(self._work(), "action queue")
 
     def refuse(self, error: ActionError, reply: Callable[[Answer], None]) -> None:
-        """Answer, in its turn, a frame that is not an action."""
+        """Answer a frame that is not an action, in its turn."""
         self.answer(Answer(error=error.error), reply)
 
     def answer(self, answer: Answer, reply: Callable[[Answer], None]) -> None:
-        """Give, in its turn, an answer that is known already."""
+        """Queue an answer that is already known."""
         slot = _Slot(reply)
         self._slots.append(slot)
         self._fill(slot, answer)

@@ -66,7 +66,7 @@ class RoomsOfHub:
         skipped = None if skip is None else connection_of(skip)
         if isinstance(room, str):
             room_key = self._hub.key(room)
-            if room_key is not None:  # otherwise no member is connected
+            if room_key is not None:  # else no member is connected
                 notice = Transient(room_key, event, data, None if skipped is None else skipped.id)
                 self._broker.publish(RoomChannel(room_key), notice)
             return
@@ -118,19 +118,21 @@ class ApplicationUsers(Periodic):
         return {"message": error.message, "data": error.model_dump(mode="json")}
 
     async def _round(self) -> None:
-        for socket in [old for old in self._signed_in if old.peer.sockets.get(old.namespace) is not old]:
+        for socket in [
+            socket for socket in self._signed_in if socket.peer.sockets.get(socket.namespace) is not socket
+        ]:
             del self._signed_in[socket]
         if not self._signed_in:
             return
         keys = {principal.session_key for principal in self._signed_in.values()}
-        valid = await self._db.read(lambda conn: users.still_good(conn, keys))
+        valid = await self._db.read(lambda conn: users.valid_sessions(conn, keys))
         now_ms = time.time() * 1000
-        ended = [
+        expired = [
             socket
             for socket, principal in self._signed_in.items()
             if principal.session_key not in valid or self._expires_at(socket, principal) <= now_ms
         ]
-        await asyncio.gather(*(self.server.disconnect(socket.sid, socket.namespace) for socket in ended))
+        await asyncio.gather(*(self.server.disconnect(socket.sid, socket.namespace) for socket in expired))
 
     def _expires_at(self, socket: Socket, principal: Principal) -> int:
         """The expiry (ms) of the sign-in, or of a fresh token that the same session has sent in `/`."""

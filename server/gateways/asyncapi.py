@@ -33,11 +33,11 @@ _TOKEN: Final = "The `token` of `POST /api/register`, `/api/login` or `/api/refr
 def document(registry: Registry) -> dict[str, Any]:
     """Every action of a live connection, with its payload, answer and errors, and every event."""
     live = [action for action in registry if action.live]
-    known = Schemas(
-        taken=[*(action.request for action in live), ConnectAuth, NoPayload],
-        given=[*(action.response for action in live), *EVENTS.values(), Authenticated, Empty, Error],
+    components = Schemas(
+        received=[*(action.request for action in live), ConnectAuth, NoPayload],
+        sent=[*(action.response for action in live), *EVENTS.values(), Authenticated, Empty, Error],
     )
-    gateways = [_SocketIO(known), _WebSocket(known)]
+    gateways = [_SocketIO(components), _WebSocket(components)]
     for gateway in gateways:
         gateway.describe(live, EVENTS)
     return {
@@ -56,7 +56,7 @@ def document(registry: Registry) -> dict[str, Any]:
         "operations": {name: operation for gateway in gateways for name, operation in gateway.operations.items()},
         "components": {
             "messages": {name: message for gateway in gateways for name, message in gateway.messages.items()},
-            "schemas": known.components,
+            "schemas": components.components,
             "securitySchemes": {gateway.name: gateway.security for gateway in gateways},
         },
     }
@@ -82,12 +82,12 @@ class _Gateway(ABC):
     pathname: str | None = None
     bindings: dict[str, Any] | None = None
 
-    def __init__(self, known: Schemas) -> None:
-        self.known = known
+    def __init__(self, components: Schemas) -> None:
+        self.components = components
         self.messages: dict[str, dict[str, Any]] = {}
         self.operations: dict[str, dict[str, Any]] = {}
 
-    # The gateways differ in the frame around the contract's models.
+    # Each gateway wraps the models of the contract in frames of its own.
 
     @abstractmethod
     def request_body(self, name: str, data: _Body) -> _Body:
@@ -105,10 +105,10 @@ class _Gateway(ABC):
     def describe_connect(self) -> None:
         """Describe how a connection begins."""
 
-    # The document's parts.
+    # The parts of the document.
 
     def server(self) -> dict[str, Any]:
-        made: dict[str, Any] = {
+        described: dict[str, Any] = {
             "host": "{host}",
             "protocol": self.protocol,
             "title": self.title,
@@ -116,17 +116,17 @@ class _Gateway(ABC):
             "variables": {"host": {"default": "127.0.0.1:8000", "description": "The server of this document"}},
             "security": [{"$ref": f"#/components/securitySchemes/{self.name}"}],
         }
-        return made if self.pathname is None else made | {"pathname": self.pathname}
+        return described if self.pathname is None else described | {"pathname": self.pathname}
 
     def channel(self) -> dict[str, Any]:
-        made: dict[str, Any] = {
+        described: dict[str, Any] = {
             "address": self.address,
             "title": self.title,
             "description": self.about,
             "servers": [{"$ref": f"#/servers/{self.name}"}],
             "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in self.messages},
         }
-        return made if self.bindings is None else made | {"bindings": self.bindings}
+        return described if self.bindings is None else described | {"bindings": self.bindings}
 
     def describe(self, actions: list[Action], events: Mapping[str, type[View]]) -> None:
         for name, model in events.items():
@@ -136,7 +136,7 @@ class _Gateway(ABC):
             self._action(action)
 
     def body_of(self, model: type[Any]) -> _Body:
-        return _Body(self.known.ref(model), self.known.example(self.known.of(model)))
+        return _Body(self.components.ref(model), self.components.example(self.components.of(model)))
 
     def message(self, key: str, name: str, summary: str, body: _Body, **more: Any) -> str:
         """Add a message to the document; returns its key."""
@@ -155,49 +155,49 @@ class _Gateway(ABC):
     def operation(
         self, key: str, direction: str, messages: list[str], reply: list[str] | None = None, **more: Any
     ) -> None:
-        made: dict[str, Any] = {
+        described: dict[str, Any] = {
             "action": direction,
             "channel": {"$ref": f"#/channels/{self.name}"},
             "messages": [self._in_channel(message) for message in messages],
             **more,
         }
         if reply is not None:
-            made["reply"] = {
+            described["reply"] = {
                 "channel": {"$ref": f"#/channels/{self.name}"},
                 "messages": [self._in_channel(message) for message in reply],
             }
-        self.operations[f"{self.name}.{key}"] = made
+        self.operations[f"{self.name}.{key}"] = described
 
     def _in_channel(self, message: str) -> dict[str, str]:
         return {"$ref": f"#/channels/{self.name}/messages/{message}"}
 
     def _action(self, action: Action) -> None:
-        for name in (action.name, *action.also):
-            asks = self.message(
+        for name in (action.name, *action.aliases):
+            request = self.message(
                 f"{name}.request",
                 name,
                 action.summary,
                 self.request_body(name, self.body_of(action.request)),
                 **self.more(),
             )
-            answers = self.message(
+            answer = self.message(
                 f"{name}.answer",
                 f"{name} answer",
                 "Success, or an error",
                 self._answer(action.response),
                 **self.more(),
             )
-            refused = schemas.errors(action)
-            also = "" if name == action.name else f" An alias of `{action.name}`."
-            listed = "\n".join(f"- `{code}`: {when}" for code, when in refused.items())
+            errors = schemas.errors(action)
+            alias = "" if name == action.name else f" An alias of `{action.name}`."
+            listed = "\n".join(f"- `{code}`: {reason}" for code, reason in errors.items())
             self.operation(
                 name,
                 "receive",
-                [asks],
-                [answers],
+                [request],
+                [answer],
                 title=name,
                 summary=action.summary,
-                description=f"{action.description}{also}\n\nErrors:\n\n{listed}\n",
+                description=f"{action.description}{alias}\n\nErrors:\n\n{listed}\n",
                 tags=[{"name": action.noun}],
             )
 
@@ -212,7 +212,7 @@ class _Gateway(ABC):
         return _Body({"oneOf": [ok.schema, failed.schema]}, ok.example)
 
     def _event(self, name: str, model: type[View]) -> None:
-        summary = " ".join((self.known.of(model).get("description") or f"The event `{name}`").split())
+        summary = " ".join((self.components.of(model).get("description") or f"The event `{name}`").split())
         event_body = self.message(f"{name}.event", name, summary, self.event_body(name, self.body_of(model)))
         self.operation(f"{name}.event", "send", [event_body], title=name, summary=summary, tags=[{"name": "events"}])
 
@@ -314,22 +314,23 @@ class _WebSocket(_Gateway):
             self._answer(Authenticated),
             **self.more(),
         )
-        summary = "Open a connection. The missed entries follow, then `ready`; or the connection is"
-        " refused and closed"
+        summary = (
+            "Open a connection. The missed entries follow, then `ready`; or the connection is refused and closed"
+        )
         ready = f"{self.name}.ready.event"
         self.operation("connect", "receive", [first], [answer, ready], title="connect", summary=summary)
         summary = "Close the connection, after the answer"
-        leave = self.message(
+        request = self.message(
             "disconnect.request",
             "disconnect",
             summary,
             self.request_body("disconnect", self.body_of(NoPayload)),
             **self.more(),
         )
-        done = self.message(
+        answer = self.message(
             "disconnect.answer", "disconnect answer", "Success, or an error", self._answer(Empty), **self.more()
         )
-        self.operation("disconnect", "receive", [leave], [done], title="disconnect", summary=summary)
+        self.operation("disconnect", "receive", [request], [answer], title="disconnect", summary=summary)
 
 
 def _object(fields: Mapping[str, _Body], optional: Collection[str] = ()) -> _Body:

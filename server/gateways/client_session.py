@@ -1,6 +1,6 @@
 """One client of a live connection, the same for every gateway.
 
-A gateway translates frames. What is left is here: signing in, asking actions, entering and leaving rooms, the
+A gateway translates frames. The rest is here: signing in, requesting actions, entering and leaving rooms, the
 heartbeat that proves delivery, and the end.
 """
 
@@ -27,7 +27,7 @@ from server.supervision import spawn
 from server.timers import Timers
 
 MAX_EARLY, MAX_EARLY_BYTES = 256, 256 * 1024
-"""Frames that may wait until their sender has signed in."""
+"""The most frames, and their bytes, that wait for the sign-in of their sender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Backend:
 
 
 class ClientSession(ABC):
-    """A client, from its first frame to its end. A `Heartbeat` of the transport.
+    """A client, from its first frame to its end. Implements the transport's `Heartbeat`.
 
-    A gateway's subclass sends what its client sees of each step: `accepted`, `refused`, `received`.
+    A gateway subclasses it to translate each step for its clients: `accepted`, `refused`, `received`.
     """
 
     purpose: ClassVar[str] = ""
@@ -63,7 +63,7 @@ class ClientSession(ABC):
         self._early: list[str | bytes] = []
         self._early_bytes = 0
 
-    # -- what the gateway adds -----------------------------------------------------------------------------------
+    # -- for subclasses ------------------------------------------------------------------------------------------
 
     @abstractmethod
     def accepted(self, connection: Connection) -> None:
@@ -71,16 +71,16 @@ class ClientSession(ABC):
 
     @abstractmethod
     def refused(self, error: Error) -> None:
-        """The client is not let in: a bad token, no token in time, too many early frames."""
+        """The client is refused: a bad token, no token in time, too many early frames."""
 
     async def prepare(self, connection: Connection) -> None:  # noqa: B027 - optional
-        """Load what `accepted` and the first events need. An exception refuses the client."""
+        """Load data that `accepted` and the first events need. An exception refuses the client."""
 
     def entered(self) -> None:  # noqa: B027 - optional
-        """The client is in its rooms; nothing of them has been sent yet."""
+        """The client is in its rooms; none of their events has been sent yet."""
 
     def received(self, data: str | bytes) -> None:  # noqa: B027 - a gateway without `receive` has none
-        """A frame has come in, before the client signs in or after it has."""
+        """A frame has arrived, before or after the sign-in."""
 
     # -- signing in ----------------------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ class ClientSession(ABC):
         self._sign_in_task = spawn(self._sign_in(credentials), "sign-in")
 
     def receive(self, data: str | bytes) -> None:
-        """Pass a frame to `received`, after the sign-in that is under way."""
+        """Pass a frame to `received`; during the sign-in, keep it until then."""
         if not self.signing_in:
             self.received(data)
             return
@@ -108,7 +108,7 @@ class ClientSession(ABC):
             self.refused(ActionError(ErrorCode.RATE_LIMITED, "too many requests before the authentication").error)
 
     def _sign_in_timed_out(self) -> None:
-        if self.signing_in:  # the store that knows the token is slow, which is not the client's fault
+        if self.signing_in:  # the store is slow, which is not the client's fault
             self.refused(ActionError(ErrorCode.UNAVAILABLE, "the store cannot be reached now").error)
         elif self.connection is None:
             self.refused(unauthenticated("no token in time").error)
@@ -204,7 +204,7 @@ class ClientSession(ABC):
         if connection is not None:
             parts.hub.remove(connection)
             parts.cursors.ended(connection.principal.user_key, connection.device_key)
-            # They hold each other: only the collector would free them.
+            # They reference each other: only the garbage collector would free them.
             self._link.actions = None
 
 

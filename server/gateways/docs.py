@@ -1,6 +1,6 @@
 """The documents `/openapi.json` and `/asyncapi.json`, the types `/contract.ts`, and `/docs`, which is Swagger UI.
 
-The server has all files of the page, so the page works without the Internet.
+The server serves all files of the page, so it works without the Internet.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def install(app: FastAPI, registry: Registry, *, dev_tokens: bool = False) -> No
 
     @app.get(f"{ASSETS}/start.js", include_in_schema=False)
     async def start() -> Response:
-        return Response(_START, media_type="text/javascript", headers=_KEPT)
+        return Response(_START, media_type="text/javascript", headers=_CACHED_FOR_A_DAY)
 
     for name, media_type in _TYPES.items():
         _serve(app, files / name, f"{ASSETS}/{name}", media_type)
@@ -102,10 +102,10 @@ def _describe(app: FastAPI, path: str, document: Callable[[], bytes], media_type
         return Response(body(), media_type=media_type)
 
 
-_KEPT = {"Cache-Control": "max-age=86400"}
+_CACHED_FOR_A_DAY = {"Cache-Control": "max-age=86400"}
 
 
 def _serve(app: FastAPI, file: Traversable, path: str, media_type: str) -> None:
     @app.get(path, include_in_schema=False)
     def asset() -> Response:
-        return Response(file.read_bytes(), media_type=media_type, headers=_KEPT)
+        return Response(file.read_bytes(), media_type=media_type, headers=_CACHED_FOR_A_DAY)

@@ -20,7 +20,7 @@ from server.transport.buffered_session import Receive, Scope, Send
 logger = logging.getLogger("tidings.hosts")
 MISDIRECTED = 421
 """RFC 9110, section 15.5.20: the server is unable or unwilling to answer for the target URI."""
-_KNOWN = 100
+_MAX_CACHED = 100
 
 
 class Hosts:
@@ -29,17 +29,17 @@ class Hosts:
     def __init__(self, names: Collection[str] | None) -> None:
         """`names`: in lower case, without ports; None: any name is allowed."""
         self._names = names
-        self._known: set[bytes] = set()
+        self._allowed: set[bytes] = set()
         """Cache of allowed headers: there are few, and every request is checked."""
         self._logged = False
 
     def allow(self, header: bytes) -> bool:
         """Whether requests with that `Host` header are allowed.
 
-        IP addresses are: only a page from that address has it as its origin. So are loopback names, which resolve to
-        this machine only, and an empty header, which no browser sends.
+        IP addresses are allowed: only a page from that address has it as its origin. So are loopback names, which
+        resolve to this machine, and an empty header, which no browser sends.
         """
-        if self._names is None or not header or header in self._known:
+        if self._names is None or not header or header in self._allowed:
             return True
         host = host_of(header.decode("latin-1"))
         if host not in self._names and not is_loopback(host) and not _is_address(host):
@@ -47,8 +47,8 @@ class Hosts:
                 self._logged = True
                 logger.warning("refused a request for an unknown host; see TIDINGS_PUBLIC_URL, TIDINGS_ALLOWED_HOSTS")
             return False
-        if len(self._known) < _KNOWN:
-            self._known.add(header)
+        if len(self._allowed) < _MAX_CACHED:
+            self._allowed.add(header)
         return True
 
     def allow_request(self, scope: Scope) -> bool:

@@ -16,14 +16,14 @@ C = TypeVar("C", bound=EventCodec)
 
 
 class BaseLink(ABC, Generic[S, C]):
-    """A `delivery.connection.Link` over a session of the transport. Subclasses say how it closes."""
+    """A `fanout.connection.Link` over a session of the transport. Subclasses define how it closes."""
 
     gateway: str
 
     def __init__(self, session: S, codec: C) -> None:
         self.codec = codec
         self.actions: ActionQueue | None = None
-        """Stopped when the link closes."""
+        """The queue that is stopped when the link closes."""
         self._session = session
         self._overflowed = False
 
@@ -39,7 +39,7 @@ class BaseLink(ABC, Generic[S, C]):
     @property
     def reason(self) -> str:
         # A client can leave the namespace and keep the session.
-        return self._session.ended_for.replace(" ", "_") or "left"
+        return self._session.end_reason.replace(" ", "_") or "left"
 
     @property
     def has_ended(self) -> bool:
@@ -54,11 +54,11 @@ class BaseLink(ABC, Generic[S, C]):
             return
         if session.wire is not None:
             buffer = batch.frames(self.codec)
-            sent = not buffer or session.put_frames(buffer)
+            accepted = not buffer or session.put_frames(buffer)
         else:
             packets, size = batch.packets(self.codec)
-            sent = not packets or session.put(packets, size)
-        if not sent and not batch.transient:
+            accepted = not packets or session.put(packets, size)
+        if not accepted and not batch.transient:
             self._overflow()
 
     def send(self, message: bytes) -> None:
@@ -67,16 +67,16 @@ class BaseLink(ABC, Generic[S, C]):
             return
         session = self._session
         if session.wire is not None:
-            sent = session.put_frames(self.codec.frame(message))
+            accepted = session.put_frames(self.codec.frame(message))
         else:
-            sent = session.put([self.codec.packet(message)], len(message))
-        if not sent:
+            accepted = session.put([self.codec.packet(message)], len(message))
+        if not accepted:
             self._overflow()
 
     def _overflow(self) -> None:
-        """Close a client that does not read, in a later step, because the caller may be iterating over connections.
+        """Close a client that does not read, in a later step: the caller may be iterating over connections.
 
-        Nothing more is sent: after a dropped frame, later frames would leave a gap that no cursor shows.
+        Until then nothing is accepted: frames after a dropped one would leave a gap that no cursor shows.
         """
         self._overflowed = True
         asyncio.get_running_loop().call_soon(self.close, CloseReason.SLOW_CONSUMER)

@@ -23,16 +23,16 @@ def document(registry: Registry, *, dev_tokens: bool = False) -> dict[str, Any]:
         dev_tokens: whether `GET /token` is served.
     """
     routed = [action for action in registry if action.http is not None]
-    known = Schemas(
-        taken=[action.request for action in routed], given=[*(action.response for action in routed), Error]
+    components = Schemas(
+        received=[action.request for action in routed], sent=[*(action.response for action in routed), Error]
     )
     paths: dict[str, Any] = {}
     for action in routed:
         assert action.http is not None
         method, path = action.http.split(" ", 1)
-        paths.setdefault(path, {})[method.lower()] = _operation(action, method, path, known)
+        paths.setdefault(path, {})[method.lower()] = _operation(action, method, path, components)
     for route in dialects.mounted(dev_tokens=dev_tokens):
-        paths.setdefault(route.url, {})[route.method.lower()] = _dialects(route, registry, known)
+        paths.setdefault(route.url, {})[route.method.lower()] = _dialects(route, registry, components)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -46,7 +46,7 @@ def document(registry: Registry, *, dev_tokens: bool = False) -> dict[str, Any]:
         "tags": [*tags(routed), *(tag._asdict() for tag in dialects.tags())],
         "paths": paths,
         "components": {
-            "schemas": known.components | {"Problem": _problem(known.of(Error)), "Refusal": _REFUSAL},
+            "schemas": components.components | {"Problem": _problem(components.of(Error)), "Refusal": _REFUSAL},
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
@@ -88,18 +88,18 @@ def _problem(error: Schema) -> Schema:
     }
 
 
-def _operation(action: Action, method: str, path: str, known: Schemas) -> dict[str, Any]:
+def _operation(action: Action, method: str, path: str, components: Schemas) -> dict[str, Any]:
     in_path = re.findall(r"{(\w+)}", path)
-    request = known.of(action.request)
+    request = components.of(action.request)
     properties: dict[str, Schema] = request.get("properties", {})
     description = action.description
-    parameters = [_parameter("path", name, properties[name], known, required=True) for name in in_path]
+    parameters = [_parameter("path", name, properties[name], components, required=True) for name in in_path]
     operation: dict[str, Any] = {"operationId": action.name, "tags": [action.noun], "summary": action.summary}
     if method in ("GET", "DELETE"):
-        example = known.example(request)
+        example = components.example(request)
         parameters += [
             _parameter(
-                "query", name, schema, known, required=name in request.get("required", ()), shown=name in example
+                "query", name, schema, components, required=name in request.get("required", ()), shown=name in example
             )
             for name, schema in properties.items()
             if name not in in_path
@@ -107,32 +107,32 @@ def _operation(action: Action, method: str, path: str, known: Schemas) -> dict[s
         if one_of := schemas.exactly_one(request):
             description += f"\n\nExactly one of {', '.join(f'`{name}`' for name in one_of)}."
     elif properties:
-        content = {"schema": _body(action, request, in_path, known), "example": known.example(request)}
+        content = {"schema": _body(action, request, in_path, components), "example": components.example(request)}
         for name in in_path:
             content["example"].pop(name, None)
-        needed = bool(set(request.get("required", ())) - set(in_path)) or "oneOf" in request
-        operation["requestBody"] = {"required": needed, "content": {"application/json": content}}
+        required = bool(set(request.get("required", ())) - set(in_path)) or "oneOf" in request
+        operation["requestBody"] = {"required": required, "content": {"application/json": content}}
     if "client_id" in properties:
         parameters.append(_idempotency_key())
     operation["description"] = description
     if parameters:
         operation["parameters"] = parameters
-    operation["responses"] = _responses(action, known)
+    operation["responses"] = _responses(action, components)
     operation["security"] = [] if action.anonymous else [{"bearer": []}, {"password": []}]
     return operation
 
 
-def _body(action: Action, request: Schema, in_path: list[str], known: Schemas) -> Schema:
+def _body(action: Action, request: Schema, in_path: list[str], components: Schemas) -> Schema:
     """The payload's schema, without the parameters of the path."""
     if not in_path:
-        return known.ref(action.request)
-    left = {name: schema for name, schema in request["properties"].items() if name not in in_path}
+        return components.ref(action.request)
+    properties = {name: schema for name, schema in request["properties"].items() if name not in in_path}
     required = [name for name in request.get("required", ()) if name not in in_path]
-    return {**request, "title": f"{request['title']}Body", "properties": left, "required": required}
+    return {**request, "title": f"{request['title']}Body", "properties": properties, "required": required}
 
 
 def _parameter(
-    location: str, name: str, schema: Schema, known: Schemas, *, required: bool, shown: bool = True
+    location: str, name: str, schema: Schema, components: Schemas, *, required: bool, shown: bool = True
 ) -> dict[str, Any]:
     """A field in the path or the query string, which cannot be `null`.
 
@@ -144,12 +144,12 @@ def _parameter(
         parameter["description"] = schema["description"]
     kinds = [kind for kind in schema.get("anyOf", ()) if kind.get("type") != "null"]
     if len(kinds) == 1:
-        kept = {key: value for key, value in schema.items() if key != "anyOf"}
-        schema = kinds[0] | kept if "$ref" not in kinds[0] else dict(kinds[0])
+        annotations = {key: value for key, value in schema.items() if key != "anyOf"}
+        schema = kinds[0] | annotations if "$ref" not in kinds[0] else dict(kinds[0])
     schema = {key: value for key, value in schema.items() if not (key == "default" and value is None)}
     parameter["schema"] = schema
     if shown:
-        parameter["example"] = known.example(schema, name)
+        parameter["example"] = components.example(schema, name)
     return parameter
 
 
@@ -164,20 +164,20 @@ def _idempotency_key() -> dict[str, Any]:
     }
 
 
-def _responses(action: Action, known: Schemas) -> dict[str, Any]:
+def _responses(action: Action, components: Schemas) -> dict[str, Any]:
     succeeded: dict[str, Any] = {"description": "Done"}
     if action.status != 204:
-        example = known.example(known.of(action.response))
+        example = components.example(components.of(action.response))
         succeeded["content"] = {
             JSON_LINES if action.streams else "application/json": {
-                "schema": known.ref(action.response),
+                "schema": components.ref(action.response),
                 "example": example,
             }
         }
     answers = {str(action.status): succeeded}
-    for code, when in schemas.errors(action).items():
+    for code, reason in schemas.errors(action).items():
         answer = answers.setdefault(str(code.http_status), _failed(code.http_status))
-        answer["description"] = "; ".join(filter(None, [answer["description"], f"`{code}`: {when}"]))
+        answer["description"] = "; ".join(filter(None, [answer["description"], f"`{code}`: {reason}"]))
         answer["content"]["application/problem+json"]["examples"][str(code)] = {"value": _example_problem(code)}
     return answers
 
@@ -193,7 +193,7 @@ def _failed(status: int) -> dict[str, Any]:
     return answer
 
 
-def _dialects(route: DialectRoute, registry: Registry, known: Schemas) -> dict[str, Any]:
+def _dialects(route: DialectRoute, registry: Registry, components: Schemas) -> dict[str, Any]:
     """The operation of a dialect's route."""
     actions = [action for name in route.actions if (action := registry.get(name)) is not None]
 
@@ -202,21 +202,21 @@ def _dialects(route: DialectRoute, registry: Registry, known: Schemas) -> dict[s
         action_name, _, name = field.partition(".")
         action = registry.get(action_name)
         assert action is not None, action_name
-        request = known.of(action.request)
+        request = components.of(action.request)
         schema: Schema = request["properties"][name]
-        return schema, name in request.get("required", ()), known.example(schema, name)
+        return schema, name in request.get("required", ()), components.example(schema, name)
 
     parameters = []
-    for where, fields in (("path", route.path), ("query", route.query)):
+    for location, fields in (("path", route.path), ("query", route.query)):
         for name, field in fields.items():
-            schema, needed, example = of(field)
-            needed = needed or where == "path"
-            parameter = _parameter(where, name, schema, known, required=needed, shown=False)
-            parameters.append(parameter | ({"example": example} if needed else {}))
+            schema, required, example = of(field)
+            required = required or location == "path"
+            parameter = _parameter(location, name, schema, components, required=required, shown=False)
+            parameters.append(parameter | ({"example": example} if required else {}))
     operation: dict[str, Any] = {"operationId": route.name, "tags": [route.tag.name], "summary": route.summary}
     if actions:
-        same = (f"`{action.name}` (`{action.http}`)" for action in actions)
-        operation["description"] = f"A dialect's form of {', '.join(same)}."
+        names = (f"`{action.name}` (`{action.http}`)" for action in actions)
+        operation["description"] = f"A dialect's form of {', '.join(names)}."
     if route.body:
         body = {name: of(field) for name, field in route.body.items()}
         schemas_of_fields = {name: schema for name, (schema, _, _) in body.items()}
@@ -226,30 +226,30 @@ def _dialects(route: DialectRoute, registry: Registry, known: Schemas) -> dict[s
         parameters.append(_idempotency_key())
     if parameters:
         operation["parameters"] = parameters
-    answer = record(Message={"type": "string"}, Data=route.answer) if route.enveloped else route.answer
-    content = {"schema": answer, "example": known.example(answer)}
+    schema = record(Message={"type": "string"}, Data=route.answer) if route.enveloped else route.answer
+    content = {"schema": schema, "example": components.example(schema)}
     answers: dict[str, Any] = {str(route.status): {"description": "Done", "content": {"application/json": content}}}
     operation["responses"] = answers
     operation["security"] = [] if route.anonymous else [{"bearer": []}, {"password": []}]
-    for code, when in _dialects_errors(route, actions).items():
+    for code, reason in _dialects_errors(route, actions).items():
         status = code.http_status
-        refused = answers.setdefault(str(status), _failed(status))
-        refused["description"] = "; ".join(filter(None, [refused["description"], f"`{code}`: {when}"]))
+        answer = answers.setdefault(str(status), _failed(status))
+        answer["description"] = "; ".join(filter(None, [answer["description"], f"`{code}`: {reason}"]))
         if route.enveloped:
-            refused["content"] = {"application/json": {"schema": {"$ref": REF.format(model="Refusal")}}}
+            answer["content"] = {"application/json": {"schema": {"$ref": REF.format(model="Refusal")}}}
         else:
-            problem = refused["content"]["application/problem+json"]
+            problem = answer["content"]["application/problem+json"]
             problem["examples"][str(code)] = {"value": _example_problem(code)}
     return operation
 
 
 def _dialects_body(route: DialectRoute, fields: dict[str, Schema], examples: dict[str, Any]) -> dict[str, Any]:
     """The body as JSON, and as a form if the route accepts one. The messenger treats a null field as left out."""
-    needed = [name for name in fields if name not in (*route.optional, *route.one_of)]
-    example = {name: value for name, value in examples.items() if name in (*needed, *route.one_of[:1])}
+    required = [name for name in fields if name not in (*route.optional, *route.one_of)]
+    example = {name: value for name, value in examples.items() if name in (*required, *route.one_of[:1])}
     if route.enveloped:
         fields = fields | {name: _or_null(fields[name]) for name in (*route.optional, *route.one_of)}
-    schema: Schema = {"type": "object", "required": needed, "properties": fields}
+    schema: Schema = {"type": "object", "required": required, "properties": fields}
     if route.one_of:
         schema["oneOf"] = [{"required": [name]} | _others_null(route, name) for name in route.one_of]
     content = {"application/json": {"schema": schema, "example": example}}
@@ -263,21 +263,21 @@ def _or_null(schema: Schema) -> Schema:
     return schema if "anyOf" in schema else {"anyOf": [schema, {"type": "null"}]}
 
 
-def _others_null(route: DialectRoute, given: str) -> Schema:
-    """The rule that of the alternative fields only `given` is not null; empty if null is not allowed anyway."""
+def _others_null(route: DialectRoute, alternative: str) -> Schema:
+    """The rule that all alternative fields but one are null or absent; empty if the route allows no null."""
     if not route.enveloped:
         return {}
     is_null: Schema = {"type": "null"}
-    return {"properties": {name: {"not": is_null} if name == given else is_null for name in route.one_of}}
+    return {"properties": {name: {"not": is_null} if name == alternative else is_null for name in route.one_of}}
 
 
 def _dialects_errors(route: DialectRoute, actions: list[Action]) -> dict[ErrorCode, str]:
     reasons: dict[ErrorCode, str] = {}
     for action in actions:
-        for code, when in schemas.errors(action).items():
-            if when not in reasons.get(code, ""):
-                reasons[code] = "; ".join(filter(None, [reasons.get(code, ""), when]))
-    codes = [ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL, *route.also]
+        for code, reason in schemas.errors(action).items():
+            if reason not in reasons.get(code, ""):
+                reasons[code] = "; ".join(filter(None, [reasons.get(code, ""), reason]))
+    codes = [ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL, *route.errors]
     if not route.anonymous:
         codes += [ErrorCode.UNAUTHENTICATED, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_REVOKED]
     return {code: code.meaning for code in codes} | reasons

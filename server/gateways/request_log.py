@@ -9,21 +9,21 @@ from typing import Any, Final
 
 from server.contract.errors import invalid
 from server.gateways.problems import problem
-from server.logs import Logs
+from server.logging_setup import Logs
 from server.transport.buffered_session import Receive, Scope, Send
 from server.transport.input_limits import MAX_PARAMETERS
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 RECORD: Final = "tidings.record"
 """The key of the request's `RequestRecord` in the scope."""
-_GIVEN = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 _QUIET = ("/health/", "/metrics")
 """Paths that machines poll: logged at the level `debug`."""
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _TOO_MANY: Final = problem(invalid("query", f"more than {MAX_PARAMETERS} parameters").error)
 
 
-_UNLESS_GIVEN: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+_DEFAULT_HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 """Answers contain tokens and messages: they must not be cached, or interpreted as a page or a script."""
 
 
@@ -52,7 +52,7 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = scope[RECORD] = RequestRecord(_given(scope["headers"]) or self._logs.request_id())
+        record = scope[RECORD] = RequestRecord(_client_request_id(scope["headers"]) or self._logs.request_id())
         started, status = time.perf_counter(), 0
 
         async def send_with_id(message: Any) -> None:
@@ -61,13 +61,13 @@ class RequestLog:
                 status = message["status"]
                 headers = message["headers"] = [*message.get("headers", ())]
                 headers.append((b"x-request-id", record.request_id.encode()))
-                given = {name.lower() for name, _ in headers}
-                headers += [(name, value) for name, value in _UNLESS_GIVEN if name not in given]
+                names = {name.lower() for name, _ in headers}
+                headers += [(name, value) for name, value in _DEFAULT_HEADERS if name not in names]
             await send(message)
 
-        many = scope["query_string"].count(b"&") >= MAX_PARAMETERS
+        too_many = scope["query_string"].count(b"&") >= MAX_PARAMETERS
         try:
-            await (_TOO_MANY if many else self._app)(scope, receive, send_with_id)
+            await (_TOO_MANY if too_many else self._app)(scope, receive, send_with_id)
         finally:
             if self._logs.on:
                 # The route, not the path: a path contains text from the client.
@@ -88,8 +88,8 @@ class RequestLog:
                 )
 
 
-def _given(headers: list[tuple[bytes, bytes]]) -> str | None:
+def _client_request_id(headers: list[tuple[bytes, bytes]]) -> str | None:
     for name, value in headers:
         if name == b"x-request-id":
-            return value.decode() if _GIVEN.fullmatch(value) else None
+            return value.decode() if _REQUEST_ID.fullmatch(value) else None
     return None

@@ -36,7 +36,7 @@ MAX_BODY = 16 * MAX_CONTENT
 MAX_ANONYMOUS_BODY = MAX_CONTENT
 """Bytes of the body of a request that needs no token."""
 JSON_LINES = "application/x-ndjson"
-PIECE = 64 * 1024
+CHUNK = 64 * 1024
 """Bytes of a stream that are sent together."""
 IDEMPOTENCY_KEY = "Idempotency-Key"
 """The HTTP header for `client_id`, under the name that other HTTP interfaces use."""
@@ -76,7 +76,7 @@ def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[
             if "client_id" in action.request.model_fields:
                 take_idempotency_key(request, raw)
         except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
+            return Response(status_code=400)  # never read: the client is gone
         except Exception as error:
             refusal = dispatcher.describe(error, action.name, record.request_id)
             record.outcome = refusal.code
@@ -86,7 +86,7 @@ def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[
         answer = await dispatcher.execute(action.name, raw, context, strict=strict, gateway="rest")
         for callback in context.afterwards:
             callback()
-        record.user = _signed_in(answer) if caller is None else caller.username
+        record.user = _username_in(answer) if caller is None else caller.username
         record.room, record.outcome = context.room, "ok" if answer.error is None else answer.error.code
         if answer.error is not None:
             return problem(answer.error)
@@ -99,8 +99,8 @@ def _endpoint(action: Action, dispatcher: Dispatcher, parts: Parts) -> Callable[
     return endpoint
 
 
-def _signed_in(answer: Answer) -> str | None:
-    """The user who has just signed in."""
+def _username_in(answer: Answer) -> str | None:
+    """The username in the answer of a sign-in; None in any other."""
     user = answer.data.get("user") if answer.error is None else None
     return None if user is None else str(user["username"])
 
@@ -112,14 +112,14 @@ def agent_of(request: Request) -> str | None:
 
 
 async def _json_lines(records: AsyncIterator[Any]) -> AsyncIterator[bytes]:
-    """The records as JSON lines, in chunks of about `PIECE` bytes, at the client's pace."""
-    piece = bytearray()
+    """The records as JSON lines, in chunks of about `CHUNK` bytes, at the client's pace."""
+    chunk = bytearray()
     async for record in records:
-        piece += orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-        if len(piece) >= PIECE:
-            yield bytes(piece)
-            piece.clear()
-    yield bytes(piece)
+        chunk += orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+        if len(chunk) >= CHUNK:
+            yield bytes(chunk)
+            chunk.clear()
+    yield bytes(chunk)
 
 
 async def bearer(request: Request, auth: Auth) -> Principal:
@@ -133,12 +133,12 @@ async def bearer(request: Request, auth: Auth) -> Principal:
     return await auth.authenticate(token.strip())
 
 
-async def _payload(request: Request, most: int) -> tuple[dict[str, Any], bool]:
+async def _payload(request: Request, max_bytes: int) -> tuple[dict[str, Any], bool]:
     """The payload, and whether its values are typed (JSON) or texts to convert (a query string)."""
     raw: dict[str, Any] = {}
     strict = request.method not in ("GET", "DELETE")
     if strict:
-        body = await body_of(request, most)
+        body = await body_of(request, max_bytes)
         if body:
             raw = json_object(body)
     else:
@@ -153,13 +153,13 @@ async def _payload(request: Request, most: int) -> tuple[dict[str, Any], bool]:
     return raw, strict
 
 
-async def body_of(request: Request, most: int = MAX_BODY) -> bytes:
-    """The body, of up to `most` bytes. Raises `too_large`."""
+async def body_of(request: Request, max_bytes: int = MAX_BODY) -> bytes:
+    """The body, of up to `max_bytes`. Raises `too_large`."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > most:
-            raise ActionError(ErrorCode.TOO_LARGE, "the body is too large", limit=most)
+        if len(body) > max_bytes:
+            raise ActionError(ErrorCode.TOO_LARGE, "the body is too large", limit=max_bytes)
     return bytes(body)
 
 
@@ -210,9 +210,11 @@ def _add_health(app: FastAPI, health: Health) -> None:
 def _add_metrics(app: FastAPI, metrics: Metrics, token: str) -> None:
     def refusal(request: Request) -> ActionError | None:
         if token:
-            scheme, _, given = request.headers.get("authorization", "").partition(" ")
-            good = compare_digest(given.strip().encode("utf-8", "replace"), token.encode())
-            return None if good and scheme.lower() == "bearer" else unauthenticated("send the token of the metrics")
+            scheme, _, presented = request.headers.get("authorization", "").partition(" ")
+            matches = compare_digest(presented.strip().encode("utf-8", "replace"), token.encode())
+            return (
+                None if matches and scheme.lower() == "bearer" else unauthenticated("send the token of the metrics")
+            )
         if request.client is None or is_private_address(request.client.host):
             return None
         return ActionError(
@@ -222,9 +224,9 @@ def _add_metrics(app: FastAPI, metrics: Metrics, token: str) -> None:
 
     @app.get("/metrics", include_in_schema=False)
     async def exposition(request: Request) -> Response:
-        refused = refusal(request)
-        if refused is not None:
-            return problem(refused.error)
+        error = refusal(request)
+        if error is not None:
+            return problem(error.error)
         return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
 
 

@@ -23,16 +23,16 @@ _TEXT = "…"
 class Schemas:
     """The schemas of some models, and of the models in their fields."""
 
-    def __init__(self, *, taken: Iterable[type[BaseModel]] = (), given: Iterable[type[BaseModel]] = ()) -> None:
+    def __init__(self, *, received: Iterable[type[BaseModel]] = (), sent: Iterable[type[BaseModel]] = ()) -> None:
         """
         Args:
-            taken: models that the server receives.
-            given: models that it sends, in which every field is present.
+            received: models that the server receives.
+            sent: models that it sends, in which every field is present.
         """
-        wanted: dict[tuple[type[BaseModel], Literal["validation", "serialization"]], None] = {}
-        wanted |= {(model, "validation"): None for model in taken}
-        wanted |= {(model, "serialization"): None for model in given}
-        names, definitions = models_json_schema(list(wanted), ref_template=REF)
+        modes: dict[tuple[type[BaseModel], Literal["validation", "serialization"]], None] = {}
+        modes |= {(model, "validation"): None for model in received}
+        modes |= {(model, "serialization"): None for model in sent}
+        names, definitions = models_json_schema(list(modes), ref_template=REF)
         self.components: dict[str, Schema] = dict(definitions.get("$defs", {}))
         """By name. They refer to each other by `REF`."""
         self._refs = {model: schema for (model, _), schema in names.items()}
@@ -52,8 +52,8 @@ class Schemas:
     def example(self, schema: Schema, name: str = "") -> Any:
         """An example value of a schema, for a field of that name.
 
-        Of an object it has the required fields, those with examples of their own, and the `topic_name` of a room
-        reference.
+        The example of an object has the required fields, those with an example of their own, and the `topic_name` of
+        a room reference.
         """
         if "examples" in schema:
             return schema["examples"][0]
@@ -74,9 +74,9 @@ class Schemas:
             case "object" if "properties" in schema:
                 shown = {*schema.get("required", ()), *({"topic_name"} & set(exactly_one(schema)))}
                 return {
-                    field: self.example(its, field)
-                    for field, its in schema["properties"].items()
-                    if field in shown or "examples" in its
+                    field: self.example(field_schema, field)
+                    for field, field_schema in schema["properties"].items()
+                    if field in shown or "examples" in field_schema
                 }
             case "array":
                 return [self.example(schema["items"])]
@@ -94,7 +94,7 @@ class Schemas:
 
 def exactly_one(schema: Schema) -> list[str]:
     """The fields of which exactly one must be given; empty without such a rule."""
-    return [one["required"][0] for one in schema.get("oneOf", ()) if "required" in one]
+    return [rule["required"][0] for rule in schema.get("oneOf", ()) if "required" in rule]
 
 
 def errors(action: Action) -> dict[ErrorCode, str]:

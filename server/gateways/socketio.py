@@ -49,7 +49,7 @@ class SocketIOClient(ClientSession):
     def __init__(
         self, backend: Backend, socket: NamespaceSocket[SocketIOClient], codec: SocketIOCodec, auth: object
     ) -> None:
-        """Start to sign in with what the client sent in its CONNECT packet."""
+        """Start to sign in. `auth`: the data of the CONNECT packet."""
         self.link = SocketIOLink(socket.session, codec)
         super().__init__(backend, self.link, socket.peer.address)
         self._socket = socket
@@ -83,7 +83,7 @@ class SocketIOGateway:
         self.server: SocketIOServer[SocketIOClient] = SocketIOServer(
             self, rooms=rooms, admission=users, codec=CODECS[parser](), **transport
         )
-        # The actions are what is registered in `/`: `on` refuses their names, and the Admin UI lists the namespace.
+        # The actions count as handlers of `/`: so `on` refuses their names, and the Admin UI lists the namespace.
         self.server.handlers["/"] = {action.name: action.handler for action in backend.dispatcher.registry}
         users.server = self.server
 
@@ -126,7 +126,7 @@ class SocketIOGateway:
         socket.session.heartbeat = None
         if socket.data is not None:
             socket.data.ended()
-            socket.data = None  # they hold each other: only the collector would free them
+            socket.data = None  # they reference each other: only the garbage collector would free them
 
     def broken(self, socket: NamespaceSocket[SocketIOClient]) -> None:
         if socket.data is not None:

@@ -20,7 +20,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from server.gateways.responses import accepts_gzip
-from server.logs import Logs
+from server.logging_setup import Logs
 
 TYPES: Final = {
     ".css": "text/css",
@@ -86,14 +86,14 @@ class File:
     def answer(self, request: Request) -> Response:
         # Also on a 304: a browser updates the headers of its cached answer with them (RFC 9111, section 3.2).
         headers = {"Cache-Control": self.cache, "ETag": self.tag, "Vary": "Accept-Encoding", **GUARDS}
-        if self._held(request.headers.getlist("if-none-match")):
+        if self._has_current(request.headers.getlist("if-none-match")):
             return Response(status_code=304, headers=headers)
         body = self.body
         if self.compressed is not None and accepts_gzip(request):
             headers["Content-Encoding"], body = "gzip", self.compressed
         return Response(body, headers=headers, media_type=self.media_type)
 
-    def _held(self, header_lines: list[str]) -> bool:
+    def _has_current(self, header_lines: list[str]) -> bool:
         """Whether the client has the current version, by weak comparison (RFC 9110, section 13.1.2)."""
         tags = {tag.strip().removeprefix("W/") for line in header_lines for tag in line.split(",")}
         return "*" in tags or self.tag.removeprefix("W/") in tags
@@ -112,8 +112,8 @@ def install(app: FastAPI, logs: Logs, static: Traversable | None = None) -> None
         app.add_api_route("/", _documentation, methods=["GET", "HEAD"], include_in_schema=False)
         return
     for name, file in _files(folder):
-        served = File(name, file.read_bytes())
-        app.add_api_route(served.path, _endpoint(served), methods=["GET", "HEAD"], include_in_schema=False)
+        static_file = File(name, file.read_bytes())
+        app.add_api_route(static_file.path, _endpoint(static_file), methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def _documentation() -> RedirectResponse:

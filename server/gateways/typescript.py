@@ -1,4 +1,4 @@
-"""The contract as TypeScript types, from the registry of actions and the events: what `/contract.ts` answers."""
+"""The contract as TypeScript types (`/contract.ts`), from the registry of actions and the events."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ type ExactlyOne<T> = {
 export type Answer<T> = { ok: true; data: T } | { ok: false; error: ActionError };
 """
 _BASES: Final = (RoomRef, SubjectInRoom)
-"""Models whose rule, exactly one of some fields, others take over."""
+"""Models whose rule (exactly one of some fields) other models share."""
 _RENAMED: Final = {"Error": "ActionError"}
-"""Models whose name JavaScript has for something else."""
+"""New names of models whose name means something else in JavaScript."""
 
 
 def render(registry: Registry) -> str:
     """Return the text of a module of types."""
-    taken: list[type[BaseModel]] = [*(action.request for action in registry), ConnectAuth, *_BASES]
-    known = Schemas(taken=taken, given=[*(action.response for action in registry), *EVENTS.values(), Error])
-    parts = [_HEAD, *(_declared(name, known) for name in sorted(known.components)), *_maps(registry)]
+    requests: list[type[BaseModel]] = [*(action.request for action in registry), ConnectAuth, *_BASES]
+    components = Schemas(received=requests, sent=[*(action.response for action in registry), *EVENTS.values(), Error])
+    parts = [_HEAD, *(_declared(name, components) for name in sorted(components.components)), *_maps(registry)]
     return "\n".join(parts)
 
 
 def _maps(registry: Registry) -> Iterable[str]:
-    asked = [(name, action) for action in registry for name in (action.name, *action.also)]
+    named_actions = [(name, action) for action in registry for name in (action.name, *action.aliases)]
     yield _interface(
         "Actions",
         "Every action: what it takes, and what it answers.",
         [
             (name, action.summary, f"{{ request: {_request(action)}; response: {_response(action)} }}", False)
-            for name, action in asked
+            for name, action in named_actions
         ],
     )
     yield _interface(
@@ -69,7 +69,7 @@ def _maps(registry: Registry) -> Iterable[str]:
                 f"(request: {_request(action)}, answer: (answer: Answer<{_response(action)}>) => void) => void",
                 False,
             )
-            for name, action in asked
+            for name, action in named_actions
             if action.live
         ],
     )
@@ -83,8 +83,8 @@ def _response(action: Action) -> str:
     return action.response.__name__
 
 
-def _declared(name: str, known: Schemas) -> str:
-    schema = known.components[name]
+def _declared(name: str, components: Schemas) -> str:
+    schema = components.components[name]
     name = _RENAMED.get(name, name)
     if not schema.get("properties"):
         body = "Record<string, never>" if schema.get("type") == "object" else _type(schema)
@@ -92,45 +92,49 @@ def _declared(name: str, known: Schemas) -> str:
     fields = _fields(schema)
     if not (group := exactly_one(schema)):
         return _interface(name, schema.get("description", ""), fields)
-    base = next((base.__name__ for base in _BASES if exactly_one(known.of(base)) == group), name)
+    base = next((base.__name__ for base in _BASES if exactly_one(components.of(base)) == group), name)
     rest = [field for field in fields if field[0] not in group]
-    if base == name or base not in known.components:
-        one = [(field, says, its.removesuffix(" | null"), False) for field, says, its, _ in fields if field in group]
-        made = f"ExactlyOne<{_object(one)}>"
+    if base == name or base not in components.components:
+        alternatives = [
+            (field, comment, type_.removesuffix(" | null"), False)
+            for field, comment, type_, _ in fields
+            if field in group
+        ]
+        first = f"ExactlyOne<{_object(alternatives)}>"
     else:
-        made = base
-        rest = [field for field in rest if field[0] not in known.components[base]["properties"]]
-    parts = [made, *([_object(rest)] if rest else [])]
+        first = base
+        rest = [field for field in rest if field[0] not in components.components[base]["properties"]]
+    parts = [first, *([_object(rest)] if rest else [])]
     return f"{_comment(schema)}export type {name} = {' & '.join(parts)};\n"
 
 
 _Field = tuple[str, str, str, bool]
-"""A field's name, what it is, its type, and whether it may be left out."""
+"""A field's name, comment, type, and whether it may be left out."""
 
 
 def _fields(schema: Schema) -> list[_Field]:
     required = schema.get("required", ())
     return [
-        (name, _says(its, name in required), _type(its), name not in required)
-        for name, its in schema["properties"].items()
+        (name, _comment_of(field, name in required), _type(field), name not in required)
+        for name, field in schema["properties"].items()
     ]
 
 
-def _says(schema: Schema, required: bool) -> str:
-    """What is told of a field: its description, and its default where that is not `null`."""
+def _comment_of(schema: Schema, required: bool) -> str:
+    """The comment of a field: its description, and its default unless that is `null` or empty."""
     default = schema.get("default")
-    given = "" if required or default in (None, {}, []) else f"Default: {json.dumps(default)}"
-    return "\n".join(filter(None, [schema.get("description", ""), given]))
+    default_line = "" if required or default in (None, {}, []) else f"Default: {json.dumps(default)}"
+    return "\n".join(filter(None, [schema.get("description", ""), default_line]))
 
 
-def _interface(name: str, says: str, fields: Iterable[_Field]) -> str:
-    return f"{_comment({'description': says})}export interface {name} {_object(fields)}\n"
+def _interface(name: str, comment: str, fields: Iterable[_Field]) -> str:
+    return f"{_comment({'description': comment})}export interface {name} {_object(fields)}\n"
 
 
 def _object(fields: Iterable[_Field]) -> str:
     lines = [
-        f"{_comment({'description': says}, '  ')}  {name}{'?' if optional else ''}: {its};\n"
-        for name, says, its, optional in fields
+        f"{_comment({'description': comment}, '  ')}  {name}{'?' if optional else ''}: {type_};\n"
+        for name, comment, type_, optional in fields
     ]
     return f"{{\n{''.join(lines)}}}"
 
@@ -154,7 +158,7 @@ def _type(schema: Schema) -> str:
     if "enum" in schema:
         return " | ".join(json.dumps(value, ensure_ascii=False) for value in schema["enum"])
     if "anyOf" in schema:
-        return " | ".join(dict.fromkeys(_type(one) for one in schema["anyOf"]))
+        return " | ".join(dict.fromkeys(_type(alternative) for alternative in schema["anyOf"]))
     match schema.get("type"):
         case "array":
             items = _type(schema["items"])

@@ -26,14 +26,14 @@ from server.transport.websocket_server import WebSocketSession
 MAX_ID = 128
 """Characters of a request's id."""
 MAX_NUMBER = 2**53 - 1
-"""The largest number that every JSON parser reads as it was written (RFC 8259, section 6)."""
+"""The largest integer that every JSON parser reads exactly (RFC 8259, section 6)."""
 
 _FIELDS: Final = frozenset(("id", "action", "data"))
 RequestId = str | int | float | None
 
 
 class JsonCodec:
-    """A `delivery.encoding.EventCodec`: one JSON object per text frame."""
+    """A `fanout.connection.EventCodec`: one JSON object per text frame."""
 
     plain = True
 
@@ -41,8 +41,8 @@ class JsonCodec:
         return b'{"event":"%b","data":%b}' % (event.encode(), orjson.dumps(payload))
 
     def answer(self, request_id: RequestId, answer: Answer) -> bytes:
-        named = {} if request_id is None else {"id": request_id}
-        return orjson.dumps(named | answer.wire())
+        fields = {} if request_id is None else {"id": request_id}
+        return orjson.dumps(fields | answer.wire())
 
     def packet(self, message: bytes) -> str:
         return message.decode()
@@ -111,7 +111,7 @@ class PlainClient(WebSocketClient):
         self._authenticate: _RequestFrame | None = None
         """The request to answer, if the token is not in the address."""
         self._leaving = False
-        """The client has sent `disconnect`: further frames are ignored."""
+        """Whether the client has sent `disconnect`; further frames are ignored."""
 
     def opened(self, query: Mapping[str, str]) -> None:
         if "token" in query:
@@ -121,7 +121,7 @@ class PlainClient(WebSocketClient):
         if self._leaving:
             return
         if self.connection is None:
-            self._introduce(data)
+            self._read_authenticate(data)
         else:
             self._ask(data)
 
@@ -132,11 +132,11 @@ class PlainClient(WebSocketClient):
             self._reply(self._authenticate.id, Answer(data={"token_expires_at": expires_at}))
 
     def refused(self, error: Error) -> None:
-        """While the client signs in, it is refused for something else than its token: that answers no request."""
+        """Refuse the client. An error during the sign-in does not answer `authenticate`: it has no request id."""
         request_id = None if self.signing_in or self._authenticate is None else self._authenticate.id
         self._refuse(request_id, error)
 
-    def _introduce(self, data: str | bytes) -> None:
+    def _read_authenticate(self, data: str | bytes) -> None:
         """Read the first request, which must be `authenticate`."""
         request = _RequestFrame()
         try:

@@ -43,13 +43,13 @@ class WebSocketLink(BaseLink[WebSocketSession, C]):
         code = CLOSE_CODES[reason] if code is None else code
         self.end(reason, code, closing, drop=reason is CloseReason.SLOW_CONSUMER)
 
-    def end(self, reason: str, code: int, last: bytes = b"", *, drop: bool = False) -> None:
-        """Send the last message, if there is one, then close. `drop`: discard what is queued before it."""
+    def end(self, reason: str, code: int, farewell: bytes = b"", *, drop: bool = False) -> None:
+        """Send the farewell, if there is one, then close. `drop`: discard the queued messages before it."""
         if self.has_ended:
             return
         if self.actions is not None:
             self.actions.stop()
-        self._session.seal([self.codec.packet(last)] if last else [], drop=drop)
+        self._session.seal([self.codec.packet(farewell)] if farewell else [], drop=drop)
         self._session.end(reason, code, politely=True)
 
 
@@ -66,12 +66,12 @@ class WebSocketClient(ClientSession):
         """The WebSocket is open. `query`: the parameters of its address."""
 
     def failing(self, code: int) -> None:
-        """The client broke the WebSocket protocol, and is closed with this code."""
+        """The client has violated the WebSocket protocol; it is closed with this code."""
         self._link.close(CloseReason.PROTOCOL_ERROR, code)
 
 
 class WebSocketGateway:
-    """The clients of one address: a `transport.websocket.WebSocketListener`. The application mounts its `server`."""
+    """The clients of one path, as a `WebSocketListener` of the transport. The application mounts its `server`."""
 
     def __init__(
         self,

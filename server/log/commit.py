@@ -1,4 +1,4 @@
-"""The journal's transaction: read what the operations look at, apply them in order, write what they append."""
+"""The journal's transaction: read the rows that the operations need, apply them in order, write what they append."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _receipts_of(moved: Moved) -> list[tuple[int, int]]:
 
 
 def _load(work: Work, operations: Sequence[Operation[Any]]) -> None:
-    """Lock the rooms in key order, then read in bulk what the operations will look at."""
+    """Lock the rooms in key order, then read in bulk the rows that the operations need."""
     keys = {key for operation in operations if (key := operation.room_key) is not None}
     if not keys:
         return
@@ -58,7 +58,7 @@ def _load(work: Work, operations: Sequence[Operation[Any]]) -> None:
         if (key := operation.room_key) is not None
         for user in operation.users()
     }
-    sends = [one for one in operations if isinstance(one, AppendMessage) and one.room_key is not None]
+    sends = [send for send in operations if isinstance(send, AppendMessage) and send.room_key is not None]
     claims = {
         (send.room_key or 0, send.actor.user_key, send.client_id) for send in sends if send.client_id is not None
     }
@@ -66,17 +66,19 @@ def _load(work: Work, operations: Sequence[Operation[Any]]) -> None:
     loaded = queries.load(work.conn, list(keys), list(pairs), list(claims), list(replies), work.now)
     work.rooms = {key: RoomLog(row) for key, row in loaded.rooms.items()}
     work.standings, work.sent, work.known_messages = loaded.standings, loaded.sent, loaded.known_messages
-    mentioning = [one for one in operations if isinstance(one, AppendMessage | EditMessage) and "@" in one.content]
+    writes = [write for write in operations if isinstance(write, AppendMessage | EditMessage)]
+    mentioning = [write for write in writes if "@" in write.content and _may_write(work, write)]
     if mentioning:  # users who may not write there cannot cause a search
-        work.search_mentions((one.room_key or 0, one.content) for one in mentioning if _may_write(work, one))
+        work.search_mentions((write.room_key or 0, write.content) for write in mentioning)
 
 
-def _may_write(work: Work, one: AppendMessage | EditMessage) -> bool:
-    room = work.rooms.get(one.room_key or 0)
+def _may_write(work: Work, write: AppendMessage | EditMessage) -> bool:
+    room = work.rooms.get(write.room_key or 0)
     if room is None:
         return False
     try:
-        work.check(room, one.actor.user_key, Permission.SEND if isinstance(one, AppendMessage) else Permission.EDIT)
+        need = Permission.SEND if isinstance(write, AppendMessage) else Permission.EDIT
+        work.check(room, write.actor.user_key, need)
     except ActionError:
         return False
     return True

@@ -18,7 +18,7 @@ from db.queries import progress, users
 AT_ONCE = 500
 """Cursors and ends of connections that one transaction writes, at most: messages wait for it."""
 RECEIPT_MEMBERS = 50
-"""Receipts go to conversations and rooms of up to so many members."""
+"""Receipts go to rooms of up to this many members."""
 
 
 @dataclass(slots=True)
@@ -41,21 +41,21 @@ class Moved:
         """Take out up to `count`, the oldest first."""
         cursors = dict(islice(self.cursors.items(), count))
         ended = dict(islice(self.ended.items(), count - len(cursors)))
-        for at in cursors:
-            del self.cursors[at]
-        for pair in ended:
-            del self.ended[pair]
-        learned = dict(islice(self.epochs.items(), count - len(cursors) - len(ended)))
-        for device_key in learned:
+        for key in cursors:
+            del self.cursors[key]
+        for key in ended:
+            del self.ended[key]
+        epochs = dict(islice(self.epochs.items(), count - len(cursors) - len(ended)))
+        for device_key in epochs:
             del self.epochs[device_key]
-        receipts = {at: self.receipts.pop(at) for at in cursors if at in self.receipts}
-        return Moved(cursors, receipts, ended, learned)
+        receipts = {key: self.receipts.pop(key) for key in cursors if key in self.receipts}
+        return Moved(cursors, receipts, ended, epochs)
 
     def __len__(self) -> int:
         return len(self.cursors) + len(self.ended) + len(self.epochs)
 
     def halves(self) -> tuple[Moved, ...]:
-        """The same in two parts; empty for a single cursor or a single connection's end."""
+        """Split into two parts; empty for a single cursor or a single connection's end."""
         if len(self) < 2:
             return ()
         rest = Moved(dict(self.cursors), dict(self.receipts), dict(self.ended), dict(self.epochs))
@@ -74,11 +74,11 @@ class Cursors:
     ) -> None:
         """A device of the user has received these rooms up to these seqs. Members of `shown` rooms get receipts."""
         for room_key, seq in positions.items():
-            at = (device_key, room_key)
-            if seq > self._moved.cursors.get(at, -1):
-                self._moved.cursors[at] = seq
+            key = (device_key, room_key)
+            if seq > self._moved.cursors.get(key, -1):
+                self._moved.cursors[key] = seq
                 if room_key in shown:
-                    self._moved.receipts[at] = user_key
+                    self._moved.receipts[key] = user_key
 
     def ended(self, user_key: int, device_key: int) -> None:
         """A connection of a device of the user has ended, now."""
@@ -90,8 +90,8 @@ class Cursors:
 
     def known(self, device_key: int, room_key: int) -> int:
         """The cursor if it is not in the database yet, else -1."""
-        at = (device_key, room_key)
-        return max(self._moved.cursors.get(at, -1), self._in_flight.cursors.get(at, -1))
+        key = (device_key, room_key)
+        return max(self._moved.cursors.get(key, -1), self._in_flight.cursors.get(key, -1))
 
     @contextmanager
     def watched(self, device_key: int) -> Iterator[dict[int, int]]:
@@ -102,18 +102,18 @@ class Cursors:
             yield written
         finally:
             watches = self._watches[device_key]
-            watches[:] = [one for one in watches if one is not written]
+            watches[:] = [watch for watch in watches if watch is not written]
             if not watches:
                 del self._watches[device_key]
 
     def unwritten(self, device_key: int) -> dict[int, int]:
         """The cursors of a device that are not in the database yet, by room. Call it before reading the others."""
-        found: dict[int, int] = {}
+        positions: dict[int, int] = {}
         for moved in (self._in_flight, self._moved):
             for (device, room_key), seq in moved.cursors.items():
                 if device == device_key:
-                    found[room_key] = max(seq, found.get(room_key, -1))
-        return found
+                    positions[room_key] = max(seq, positions.get(room_key, -1))
+        return positions
 
     def __bool__(self) -> bool:
         return bool(self._moved)
@@ -135,16 +135,16 @@ class Cursors:
 
     def failed(self) -> None:
         """The write failed: keep its cursors for the next one."""
-        kept, self._in_flight = self._in_flight, Moved()
-        self.put_back(kept)
+        moved, self._in_flight = self._in_flight, Moved()
+        self.put_back(moved)
 
-    def put_back(self, kept: Moved) -> None:
+    def put_back(self, moved: Moved) -> None:
         """Keep cursors for the next write, unless newer ones are waiting."""
-        for at, seq in kept.cursors.items():
-            self._moved.cursors[at] = max(seq, self._moved.cursors.get(at, -1))
-        self._moved.receipts |= kept.receipts
-        self._moved.ended = kept.ended | self._moved.ended
-        self._moved.epochs = kept.epochs | self._moved.epochs
+        for key, seq in moved.cursors.items():
+            self._moved.cursors[key] = max(seq, self._moved.cursors.get(key, -1))
+        self._moved.receipts |= moved.receipts
+        self._moved.ended = moved.ended | self._moved.ended
+        self._moved.epochs = moved.epochs | self._moved.epochs
 
 
 def save(conn: Transaction, moved: Moved) -> None:

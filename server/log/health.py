@@ -18,13 +18,12 @@ from server.supervision import Loop, spawn
 logger = logging.getLogger("tidings.health")
 
 PATIENCE_S = 1.5
-"""A probe of the store that takes longer has failed, until it ends."""
-KEPT_S = 1.0
-"""The last answer of the store counts for so long: that of a probe, or that of anybody's write."""
+"""A probe of the store that takes longer counts as failed until it ends."""
+REUSE_S = 1.0
+"""The result of a probe, or of any write, is reused for this long."""
 LONGEST_WAIT_S = 3.0
-"""A change that has been waiting for longer means that messages cannot be written. So do changes that were refused
-because of the store, for as long, unless others were written since: a probe may succeed where they cannot, for it
-takes no lock on a room."""
+"""Messages count as unwritable if a change has been waiting for longer, or if one was refused because of the store
+within this time and none was written since. A probe may succeed meanwhile: it takes no lock on a room."""
 SILENT = "the store does not answer"
 
 
@@ -37,7 +36,7 @@ class Health:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`loops`: without any one of them a guarantee is broken. `clock`: seconds; ages the store's answers."""
+        """`loops`: the node is not ready while any of them is down. `clock`: returns seconds."""
         self._db = database
         self._journal = journal
         self._loops = loops
@@ -46,7 +45,7 @@ class Health:
         self._began = 0.0
         """When the last probe began."""
         self._failed = ""
-        """Why the last probe has failed; empty: it has not."""
+        """Why the last probe failed; empty if it succeeded."""
         self._failed_at = 0.0
 
     async def trouble(self) -> str:
@@ -58,20 +57,20 @@ class Health:
             return "changes wait too long to be written"
         if refused := self._journal.refused_within(LONGEST_WAIT_S):
             return refused
-        if self._db.wrote_within(KEPT_S):
+        if self._db.wrote_within(REUSE_S):
             return ""
-        if self._failed and self._clock() - self._failed_at < KEPT_S:
+        if self._failed and self._clock() - self._failed_at < REUSE_S:
             return self._failed
         return await self._probe()
 
     async def _probe(self) -> str:
-        """One at a time, however many ask."""
+        """Probe the store. Concurrent callers share one probe."""
         if self._probing is None or self._probing.done():
             self._probing = spawn(self._try(), "health probe")
             self._began = self._clock()
-        left = self._began + PATIENCE_S - self._clock()
-        if left > 0:
-            await asyncio.wait([self._probing], timeout=left)
+        remaining = self._began + PATIENCE_S - self._clock()
+        if remaining > 0:
+            await asyncio.wait([self._probing], timeout=remaining)
         return self._failed if self._probing.done() else SILENT
 
     async def _try(self) -> None:

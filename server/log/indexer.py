@@ -37,17 +37,17 @@ PURGE_S = 60.0
 REST = 2.0
 """The rest after a step, as a multiple of the time that it took, its wait for the writer included."""
 SETTLE_S = 0.25
-"""A search waits so long, at most, for messages that were sent just before it."""
+"""The longest that a search waits for messages that were sent just before it."""
 FAR_S = 5.0
 """If a room has been behind for this long, the rest is half as long."""
 _STEP_ENTRIES = 100
 _STEP_BYTES = 32 * 1024
 _LONGEST_STEP = 8
-"""While there is more than a step takes, the next one is twice as large, up to so many times: it costs less each."""
+"""While entries remain after a step, the next one is twice as large, up to this factor: it costs less per entry."""
 _STEP_ROOMS = 64
 _MERGE_PAGES = 16
 _PURGE_REST = 20.0
-"""Purging takes no more than one part in so many of the time."""
+"""Purging takes at most one part in this many of the time."""
 _PAGE = 1000
 _RETRY_S = 1.0
 
@@ -58,34 +58,34 @@ class Indexer:
         self._db = database
         self._clock = clock
         self._behind: dict[int, float] = {}
-        """Rooms that may have entries after the cursor, in the order in which they are looked at, and since when."""
+        """Rooms that may have entries after the cursor, in the order in which they are indexed, and since when."""
         self._indexing: dict[int, float] = {}
-        """The same of the rooms of the step under way, until it is committed."""
+        """Rooms of the step under way, until it is committed, and since when they are behind."""
         self._next_check = 0.0
         self._next_purge = 0.0 if database.is_sqlite else math.inf
         self._step_size = 1
         self._merging = False
         """Whether parts of the index are to be merged (SQLite)."""
         self._purging = 0
-        """How far the list of removals is being purged; 0: it is not."""
+        """The end of the part of the list of removals that is being purged; 0: no purge is under way."""
         self._purge_took = 0.0
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._done = asyncio.Event()
-        """Set, and made anew, whenever something was done."""
+        """Set, and then replaced, after each piece of work."""
         self.loop = Loop("tidings.search", self._run)
 
     async def start(self) -> None:
         self.loop.start()
 
     async def stop(self) -> None:
-        """Finish the step under way; the rest is done when the server starts again."""
+        """Finish the step under way; the next start continues after it."""
         self._closing.set()
         self._wake.set()
         await self.loop.ended()
 
     def appended(self, room_keys: Iterable[int]) -> None:
-        """Rooms have new entries. Costs next to nothing: it is called for every batch of the journal."""
+        """Note rooms with new entries. Called for every batch of the journal, so it must be cheap."""
         self._add(room_keys, self._clock())
         self._wake.set()
 
@@ -96,7 +96,7 @@ class Indexer:
 
     @property
     def lag(self) -> float:
-        """For how long the room that is longest behind its log has been so, in seconds."""
+        """Seconds for which the room that lags longest has been behind its log."""
         since = min((*self._behind.values(), *self._indexing.values()), default=None)
         return 0.0 if since is None else self._clock() - since
 
@@ -112,7 +112,7 @@ class Indexer:
                     await self._done.wait()
 
     async def caught_up(self) -> None:
-        """Wait until everything that is committed is indexed, and nothing is left to be purged."""
+        """Wait until every committed entry is indexed and every deleted word is purged."""
         while await self._db.read(_is_behind):
             done = self._done
             self._next_check = 0.0
@@ -124,22 +124,22 @@ class Indexer:
         while not self._closing.is_set():
             began = self._clock()
             try:
-                await self._do()
+                await self._work()
                 rest = REST * (self._clock() - began) / (1 if self.lag < FAR_S else 2)
             except StoreUnavailable as error:
-                logger.warning("the search index cannot be brought forward: %s", error)
+                logger.warning("the search index cannot be updated: %s", error)
                 rest = _RETRY_S
             except Exception:
-                logger.exception("the search index cannot be brought forward")
+                logger.exception("the search index cannot be updated")
                 rest = _RETRY_S
-            self._tell()
+            self._signal_done()
             await self._pause(rest)
             if not self._behind and not self._merging and not self._closing.is_set():
                 self._wake.clear()
                 await self._wait(self._wake, min(self._next_check, self._next_purge) - self._clock())
                 await self._pause(DELAY_S)
 
-    def _tell(self) -> None:
+    def _signal_done(self) -> None:
         self._done.set()
         self._done = asyncio.Event()
 
@@ -152,13 +152,13 @@ class Indexer:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(event.wait(), seconds)
 
-    async def _do(self) -> None:
-        """One small thing after the other."""
+    async def _work(self) -> None:
+        """Do the next piece of each kind of work that is due."""
         if self._clock() >= self._next_check:
             await self._check()
         if self._behind:
             await self._step(list(islice(self._behind, _STEP_ROOMS)))
-            self._tell()
+            self._signal_done()
             self._merging = self._db.is_sqlite
         elif not self._merging and self._clock() >= self._next_purge:
             await self._begin_purge()
@@ -169,18 +169,18 @@ class Indexer:
         """Compare the heads of all rooms with the cursors."""
         self._next_check = self._clock() + CHECK_S
         after = 0
-        while found := await self._db.read(
+        while behind := await self._db.read(
             lambda conn, after=after: consumers.behind(conn, search.CONSUMER, after, _PAGE)  # type: ignore[misc]
         ):
-            self._add(found, self._clock())
-            after = found[-1]
+            self._add(behind, self._clock())
+            after = behind[-1]
 
     async def _step(self, room_keys: Sequence[int]) -> None:
         now = self._clock()
-        # Before they are read: a later commit adds them again.
+        # Taken out before the read: a later commit adds them again.
         since = self._indexing = {key: self._behind.pop(key, now) for key in room_keys}
         try:
-            left = await self._index(room_keys)
+            unfinished = await self._index(room_keys)
         except StoreUnavailable:
             self._put_back(since)
             raise
@@ -192,7 +192,7 @@ class Indexer:
             else:
                 logger.exception("room %d cannot be indexed now", room_keys[0])
         else:
-            self._put_back({key: began for key, began in since.items() if key in left})
+            self._put_back({key: began for key, began in since.items() if key in unfinished})
         finally:
             self._indexing = {}
 
@@ -207,7 +207,7 @@ class Indexer:
         return set(step.unread) | (step.moves.keys() - moved)
 
     def _put_back(self, since: Mapping[int, float]) -> None:
-        """Rooms that a step has not brought up to date."""
+        """Queue rooms again that a step has not brought up to date."""
         for key, began in since.items():
             self._behind[key] = min(began, self._behind.get(key, began))
 

@@ -5,7 +5,7 @@ Changes queue up while a commit is under way; the next transaction takes all of 
 * a change is answered and published after its commit; an append is answered first, then published;
 * changes take effect in the order in which they were handed over, and a room's entries are published in seq order;
 * a bad change fails alone: if a batch cannot be written, each of its changes is tried by itself. A cursor that cannot
-  be written is found, logged and dropped; it fails no change;
+  be written is logged and dropped, and fails no change;
 * a room that another transaction has locked holds up its own changes only: they wait for `HELD_S` at most;
 * while the store is away, changes are tried ever more rarely, and answered `unavailable`;
 * once handed over, a change is made even if its caller goes away.
@@ -40,17 +40,17 @@ MAX_BATCH = 1000
 MAX_BATCH_BYTES = 512 * 1024
 """The entries of one batch must fit into the queue of a connection that keeps up."""
 MAX_BATCH_NAMES = 8000
-"""Names that one batch looks up for what its messages mention; each takes some µs."""
+"""Names that one batch looks up for the mentions in its messages; each takes some µs."""
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
 CURSOR_INTERVAL_S = 1.0
-"""The interval at which cursors are written if no batch takes them along."""
+"""The interval at which cursors are written if no batch includes them."""
 PAUSE_S = 0.05
 """The pause after the store has failed; doubled at each further failure."""
 LONGEST_PAUSE_S = 1.0
 RETRY_HELD_S = 0.05
-"""After this, changes to rooms that were locked are tried again."""
+"""The wait before changes to locked rooms are tried again."""
 HELD_S = 10.0
-"""A change that has waited for so long for its room is answered `unavailable`."""
+"""A change that has waited this long for its room is answered `unavailable`."""
 
 Queued = tuple[Operation[Any], asyncio.Future[Any], float]
 """(operation, its answer, when it was handed over by the loop's clock)."""
@@ -58,7 +58,7 @@ Queued = tuple[Operation[Any], asyncio.Future[Any], float]
 
 class CommitObserver(Protocol):
     def committed(self, changes: int, seconds: float) -> None:
-        """A transaction of so many changes was committed, and took so long; 0: cursors alone."""
+        """A transaction was committed. `changes` is 0 if it wrote only cursors."""
 
 
 class Journal:
@@ -82,17 +82,17 @@ class Journal:
         self._held: dict[int, deque[Queued]] = {}
         """Changes to rooms that another transaction has locked, by room."""
         self._retry_held_at = 0.0
-        """When, by the loop's clock."""
-        self._again = 0
-        """How many changes at the front of the queue were held; 0 or less: none."""
+        """When held changes are tried again, by the loop's clock."""
+        self._retried = 0
+        """How many changes at the front of the queue were held before; 0 or less: none."""
         self._cursors_at = 0.0
-        """When cursors are written again, after one of them had to wait for a lock."""
+        """The earliest time of the next write of cursors, after one of them had to wait for a lock."""
         self._queued_bytes = 0
-        """Of the queue and of what is held."""
+        """Bytes of the queued and the held changes."""
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._pause_s = 0.0
-        """How long the next batch waits, because the store has failed."""
+        """The pause before the next batch, after the store has failed."""
         self._writing_since: float | None = None
         """When the oldest change that is being written was handed over; None: nothing is being written."""
         self._refused = -math.inf, ""
@@ -130,15 +130,15 @@ class Journal:
         """For how long the oldest change has been waiting to be written, in seconds."""
         since = self._queue[0][2] if self._writing_since is None and self._queue else self._writing_since
         oldest = math.inf if since is None else since
-        held = min((changes[0][2] for changes in self._held.values()), default=math.inf)
-        if held > self._wrote_at:  # others were not written either
-            oldest = min(oldest, held)
+        oldest_held = min((changes[0][2] for changes in self._held.values()), default=math.inf)
+        if oldest_held > self._wrote_at:  # changes to other rooms were not written either
+            oldest = min(oldest, oldest_held)
         return 0.0 if oldest == math.inf else asyncio.get_running_loop().time() - oldest
 
     def refused_within(self, seconds: float) -> str:
-        """Why changes could not be written so recently; empty: they could, or others were written since."""
-        at, why = self._refused
-        return why if asyncio.get_running_loop().time() - at < seconds else ""
+        """Why a change was refused within the last `seconds`; empty if none was, or if one was written since."""
+        at, reason = self._refused
+        return reason if asyncio.get_running_loop().time() - at < seconds else ""
 
     @property
     def waiting(self) -> int:
@@ -189,13 +189,13 @@ class Journal:
                     await asyncio.wait_for(self._closing.wait(), self._pause_s)
             if self._held and asyncio.get_running_loop().time() >= self._retry_held_at:
                 self._release_held()
-            again = self._again > 0
+            retried = self._retried > 0
             batch = self._next_batch()
-            # With nothing else queued, the shortest way to the acknowledgement.
+            # A single message, and nothing else queued: take the shortest way to the acknowledgement.
             brief = len(batch) == 1 and not self._queue and isinstance(batch[0][0], AppendMessage)
             try:
                 self._writing_since = batch[0][2] if batch else asyncio.get_running_loop().time()
-                written = await self._write_batch(batch, brief=brief, again=again)
+                written = await self._write_batch(batch, brief=brief, retried=retried)
             except BaseException:
                 self._cursors.failed()
                 self._refuse(deque(batch))
@@ -234,7 +234,7 @@ class Journal:
         while self._queue and len(batch) < MAX_BATCH:
             if self._held and (held := self._held.get(self._queue[0][0].room_key or 0)) is not None:
                 held.append(self._queue.popleft())  # behind the earlier changes to its room
-                self._again -= 1
+                self._retried -= 1
                 continue
             size += self._queue[0][0].size
             names += self._queue[0][0].names
@@ -242,27 +242,27 @@ class Journal:
                 break
             self._queued_bytes -= self._queue[0][0].size
             batch.append(self._queue.popleft())
-            self._again -= 1
+            self._retried -= 1
         return batch
 
     def _hold(self, batch: Sequence[Queued], rooms: Collection[int]) -> list[Queued]:
-        """Hold the changes to rooms that are locked; returns the others. No rooms: hold those to any room."""
-        others: list[Queued] = []
-        for one in batch:
-            key = one[0].room_key
+        """Hold the changes to locked rooms; returns the remaining ones. Empty `rooms`: hold changes to any room."""
+        remaining: list[Queued] = []
+        for queued in batch:
+            key = queued[0].room_key
             if key is not None and (key in rooms or not rooms):
-                self._held.setdefault(key, deque()).append(one)
-                self._queued_bytes += one[0].size
+                self._held.setdefault(key, deque()).append(queued)
+                self._queued_bytes += queued[0].size
             else:
-                others.append(one)
+                remaining.append(queued)
         self._retry_held_at = asyncio.get_running_loop().time() + RETRY_HELD_S
-        return others
+        return remaining
 
     def _release_held(self) -> None:
-        """Put what was held in front of the queue, to be tried again; refuse what has waited for too long."""
+        """Put held changes in front of the queue, to be tried again; refuse those that have waited for too long."""
         held, self._held = self._held, {}
         now = asyncio.get_running_loop().time()
-        again: list[Queued] = []
+        retried: list[Queued] = []
         for changes in held.values():
             late: deque[Queued] = deque()
             while changes and changes[0][2] < now - HELD_S:
@@ -271,24 +271,24 @@ class Journal:
             if late:
                 self._refused = now, cannot_write()
                 self._refuse(late)
-            again += changes
-        self._queue.extendleft(reversed(again))
-        self._again = len(again)
+            retried += changes
+        self._queue.extendleft(reversed(retried))
+        self._retried = len(retried)
 
     def _refuse_held(self) -> None:
         for changes in self._held.values():
             self._refuse(changes)
         self._held = {}
 
-    async def _write_batch(self, batch: Sequence[Queued], *, brief: bool = False, again: bool = False) -> bool:
+    async def _write_batch(self, batch: Sequence[Queued], *, brief: bool = False, retried: bool = False) -> bool:
         """Write and answer a batch, with the cursors that have moved. False: the store is away.
 
-        Changes to rooms that are locked are held. `again`: they were, so the others do not wait for them once more.
+        Changes to locked rooms are held. `retried`: the batch begins with held changes, so it waits for no lock.
         """
         loop = asyncio.get_running_loop()
         try:
             return await self._write_unlocked(
-                batch, brief=brief, again=again, cursors=not again and loop.time() >= self._cursors_at
+                batch, brief=brief, retried=retried, cursors=not retried and loop.time() >= self._cursors_at
             )
         except Locked as error:
             rooms = error.rooms
@@ -310,19 +310,19 @@ class Journal:
         return True
 
     async def _write_unlocked(
-        self, batch: Sequence[Queued], *, brief: bool = False, again: bool = False, cursors: bool = True
+        self, batch: Sequence[Queued], *, brief: bool = False, retried: bool = False, cursors: bool = True
     ) -> bool:
         """As `_write_batch`. Raises `Locked`, with nothing answered."""
         if self._db.full:
-            if vital := [one for one in batch if one[0].vital]:
+            if vital := [queued for queued in batch if queued[0].vital]:
                 await self._try(vital, Moved(), vital=True, last=True)
-            batch = [one for one in batch if not one[0].vital]
+            batch = [queued for queued in batch if not queued[0].vital]
         moved = self._cursors.take() if cursors else Moved()
         self._more_moved = cursors and bool(self._cursors)
         if not batch and not moved:
             return True
         try:
-            written = await self._try(batch, moved, brief=brief and not moved, wait=not again)
+            written = await self._try(batch, moved, brief=brief and not moved, wait=not retried)
             if written is None and moved:
                 # The cursors are a likelier cause than the changes, which were checked.
                 written = await self._try(batch, Moved()) if batch else True
@@ -340,17 +340,17 @@ class Journal:
         return written
 
     async def _write_one_by_one(self, batch: Sequence[Queued]) -> bool:
-        """Find what cannot be written, and answer it with its error. False: the store is away."""
+        """Write each change by itself; one that fails is answered with its error. False: the store is away."""
         written = True
-        for one in batch:
+        for queued in batch:
             try:
-                if one[0].room_key in self._held:
-                    self._hold([one], ())
-                elif await self._try([one], Moved(), last=True) is False:
+                if queued[0].room_key in self._held:
+                    self._hold([queued], ())
+                elif await self._try([queued], Moved(), last=True) is False:
                     written = False
             except Locked:
-                if self._hold([one], ()):
-                    self._refuse(deque([one]))
+                if self._hold([queued], ()):
+                    self._refuse(deque([queued]))
         return written
 
     async def _try(
@@ -363,10 +363,11 @@ class Journal:
         last: bool = False,
         wait: bool = True,
     ) -> bool | None:
-        """Write and answer a batch in one transaction. False: the store is away, and the batch was refused.
+        """Write and answer a batch in one transaction.
 
-        None: something in it cannot be written, and nothing was answered; with `last`, the batch was.
-        Raises `Locked`, with nothing answered. `wait`: for rooms that are locked.
+        Returns False if the store is away: the batch was refused. Returns None if the transaction failed otherwise:
+        with `last` the batch was answered with the error, else nothing was answered. Raises `Locked`, with nothing
+        answered. `wait`: for locked rooms.
         """
         operations = [operation for operation, _, _ in batch]
         started = time.perf_counter()
@@ -385,12 +386,12 @@ class Journal:
         except StoreUnavailable as error:
             if batch:
                 logger.error("cannot write: %s", error)
-            # A connection lost during COMMIT leaves it open whether the batch is in.
+            # If the connection was lost during COMMIT, the batch may have been written.
             self._fanout.suspect({key for operation in operations if (key := operation.room_key) is not None})
-            why = cannot_write(error.reason)
+            reason = cannot_write(error.reason)
             if batch:
-                self._refused = asyncio.get_running_loop().time(), why
-            outcomes, written = [(False, ActionError(ErrorCode.UNAVAILABLE, why))] * len(batch), False
+                self._refused = asyncio.get_running_loop().time(), reason
+            outcomes, written = [(False, ActionError(ErrorCode.UNAVAILABLE, reason))] * len(batch), False
         except Exception as error:
             if not last:
                 return None
@@ -435,5 +436,5 @@ class Journal:
 
 
 def cannot_write(reason: str = "") -> str:
-    """The text of the error. `reason`: why, if that is known."""
+    """The text of the error `unavailable`; `reason` may be empty."""
     return f"the store cannot be written to now{reason and ': '}{reason}"

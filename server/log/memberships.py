@@ -27,10 +27,10 @@ MEMBER_EVENTS_UP_TO = 200
 def _admit(work: Work, room: RoomLog, actor: Principal, user_key: int, username: str) -> Snapshot:
     """Make a user a member. Raises `conflict`, `forbidden` or `too_large`."""
     key = room.row.key
-    theirs = work.standings.get((key, user_key), NOBODY)
-    if theirs.role is not None:
+    standing = work.standings.get((key, user_key), NOBODY)
+    if standing.role is not None:
         raise ActionError(ErrorCode.CONFLICT, f"{username} is already a member")
-    if theirs.banned:
+    if standing.banned:
         raise ActionError(ErrorCode.FORBIDDEN, f"{username} is banned from this room")
     if room.row.kind == RoomKind.GROUP and room.row.members >= MAX_GROUP:
         raise ActionError(ErrorCode.TOO_LARGE, f"a group has {MAX_GROUP} members at most", limit=MAX_GROUP)
@@ -52,12 +52,12 @@ def _admit(work: Work, room: RoomLog, actor: Principal, user_key: int, username:
 
 
 def _remove(work: Work, room: RoomLog, actor: Principal, user_key: int, username: str, change: MemberChange) -> None:
-    """End a membership, and the invitation links that were made by it.
+    """End a membership and delete the member's invitation links.
 
-    An owner's place goes to the longest-standing moderator, else member.
+    If an owner leaves, the longest-standing moderator, else member, becomes the owner.
     """
     key = room.row.key
-    was = work.standings[key, user_key].role
+    former_role = work.standings[key, user_key].role
     work.save()
     members.remove(work.conn, key, user_key)
     members.remove_links_of(work.conn, key, user_key)
@@ -67,7 +67,7 @@ def _remove(work: Work, room: RoomLog, actor: Principal, user_key: int, username
     work.publish(UserChannel(user_key), Left(user_key, key, room.row.room_id, change))
     room.resize(-1)
     _publish_change(work, room, actor, username, change, None)
-    if was == Role.OWNER:
+    if former_role == Role.OWNER:
         heir = members.successor(work.conn, key)
         if heir is not None:
             _give_role(work, room, actor, heir[0], heir[1], Role.OWNER)
@@ -77,7 +77,7 @@ def _give_role(work: Work, room: RoomLog, actor: Principal, user_key: int, usern
     key = room.row.key
     members.set_role(work.conn, key, user_key, role)
     standing = work.standings.get((key, user_key))
-    if standing is None:  # not among those the batch is about
+    if standing is None:  # the heir: no operation of the batch is about them
         standing = members.standing(work.conn, key, user_key, work.now)
     work.standings[key, user_key] = standing._replace(role=role)
     _publish_change(work, room, actor, username, MemberChange.ROLE, role, user_key)
@@ -94,7 +94,7 @@ def _publish_change(
 ) -> None:
     """Log the change in private rooms and conversations; in public topics, publish it as an event only.
 
-    `user_key`: the user concerned, if they are still a member: they get the event also in a large topic.
+    `user_key`: the user concerned, if still a member: they get the event even in a topic that is too large for it.
     """
     body = {"username": username, "change": change, "role": role}
     if room.row.is_private:
@@ -119,7 +119,7 @@ def _publish_change(
 
 @dataclass(frozen=True, slots=True)
 class Join(Operation[Snapshot]):
-    """Make a user a member: oneself of a public topic, or somebody else by invitation."""
+    """Make a user a member: the actor of a public topic, or another user by invitation."""
 
     user_key: int
     username: str
@@ -157,7 +157,7 @@ class JoinByLink(Operation[Snapshot]):
 
 @dataclass(frozen=True, slots=True)
 class Leave(Operation[None]):
-    """Leave a room. An owner's place goes to the longest-standing moderator, else member."""
+    """Leave a room. If the owner leaves, the longest-standing moderator, else member, becomes the owner."""
 
     def apply(self, work: Work) -> None:
         assert self.room_key is not None
@@ -168,7 +168,7 @@ class Leave(Operation[None]):
 
 @dataclass(frozen=True, slots=True)
 class Moderation(Operation[None]):
-    """What a moderator does to another user of a room."""
+    """A change that a moderator makes to another user of a room."""
 
     user_key: int
     username: str
@@ -177,17 +177,17 @@ class Moderation(Operation[None]):
         return [self.actor.user_key, self.user_key]
 
     def judge(self, work: Work, need: Permission, *, make: Role | None = None) -> tuple[RoomLog, Standing]:
-        """The room, and what the other is in it. Raises `ActionError`."""
+        """Check what the actor may do to the user; returns the room and the user's standing. Raises `ActionError`."""
         assert self.room_key is not None
         room = work.room(self.room_key)
-        mine = work.check(room, self.actor.user_key, need)
+        standing = work.check(room, self.actor.user_key, need)
         if self.user_key == self.actor.user_key:
             raise invalid("username", "that is yourself")
-        theirs = work.standings.get((self.room_key, self.user_key), NOBODY)
-        refused = may_act_on(_role(mine), _role(theirs), make=make)
-        if refused is not None:
-            raise refused
-        return room, theirs
+        target = work.standings.get((self.room_key, self.user_key), NOBODY)
+        error = may_act_on(_role(standing), _role(target), make=make)
+        if error is not None:
+            raise error
+        return room, target
 
 
 def _role(standing: Standing) -> Role | None:
@@ -199,8 +199,8 @@ class KickMember(Moderation):
     """Remove a member; they may join again."""
 
     def apply(self, work: Work) -> None:
-        room, theirs = self.judge(work, Permission.KICK)
-        if theirs.role is None:
+        room, target = self.judge(work, Permission.KICK)
+        if target.role is None:
             raise not_found("member")
         _remove(work, room, self.actor, self.user_key, self.username, MemberChange.KICKED)
 
@@ -212,8 +212,8 @@ class BanFromRoom(Moderation):
     duration: int | None
 
     def apply(self, work: Work) -> None:
-        room, theirs = self.judge(work, Permission.BAN)
-        if theirs.role is not None:
+        room, target = self.judge(work, Permission.BAN)
+        if target.role is not None:
             _remove(work, room, self.actor, self.user_key, self.username, MemberChange.BANNED)
         until = None if self.duration is None else work.now + self.duration * 1000
         members.add_ban(work.conn, room.row.key, self.user_key, work.now, until)
@@ -225,8 +225,8 @@ class LiftBan(Moderation):
     """Let a banned user come back."""
 
     def apply(self, work: Work) -> None:
-        room, theirs = self.judge(work, Permission.BAN)
-        if not theirs.banned:
+        room, target = self.judge(work, Permission.BAN)
+        if not target.banned:
             raise not_found("ban")
         members.remove_ban(work.conn, room.row.key, self.user_key)
         work.standings[room.row.key, self.user_key] = NOBODY
@@ -239,25 +239,25 @@ class MuteMember(Moderation):
     duration: int
 
     def apply(self, work: Work) -> None:
-        room, theirs = self.judge(work, Permission.MUTE)
-        if theirs.role is None:
+        room, target = self.judge(work, Permission.MUTE)
+        if target.role is None:
             raise not_found("member")
         until = work.now + self.duration * 1000 if self.duration else None
         members.set_mute(work.conn, room.row.key, self.user_key, until)
-        work.standings[room.row.key, self.user_key] = theirs._replace(muted_until=until)
+        work.standings[room.row.key, self.user_key] = target._replace(muted_until=until)
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeRole(Moderation):
-    """Give a member a role not above one's own. An owner who makes another member the owner becomes a moderator."""
+    """Give a member a role not above the actor's. An owner who makes another member the owner becomes a moderator."""
 
     role: Role
 
     def apply(self, work: Work) -> None:
-        room, theirs = self.judge(work, Permission.SET_ROLE, make=self.role)
-        if theirs.role is None:
+        room, target = self.judge(work, Permission.SET_ROLE, make=self.role)
+        if target.role is None:
             raise not_found("member")
-        if theirs.role == self.role:
+        if target.role == self.role:
             return
         work.save()
         _give_role(work, room, self.actor, self.user_key, self.username, self.role)
@@ -274,13 +274,13 @@ class CreateLink(Operation[LinkRow]):
 
     def apply(self, work: Work) -> LinkRow:
         assert self.room_key is not None
-        room, me = work.room(self.room_key), self.actor
-        work.check(room, me.user_key, Permission.INVITE)
-        work.quotas.check_links(work.conn, self.room_key, me.user_key)
+        room, actor = work.room(self.room_key), self.actor
+        work.check(room, actor.user_key, Permission.INVITE)
+        work.quotas.check_links(work.conn, self.room_key, actor.user_key)
         code, limits = secrets.token_urlsafe(15), (self.expires_at, self.uses)
-        made = LinkRow(self.room_key, room.row.room_id, code, me.username, work.now, *limits)
-        members.add_link(work.conn, made, me.user_key)
-        return made
+        link = LinkRow(self.room_key, room.row.room_id, code, actor.username, work.now, *limits)
+        members.add_link(work.conn, link, actor.user_key)
+        return link
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def new_message_id(now: int) -> str:
-    """128 bits: the time first, so that the index grows at its end, then 80 that nobody can guess."""
+    """128 bits in hex: the time first, so that the index grows at its end, then 80 random bits."""
     return (now.to_bytes(6, "big") + secrets.token_bytes(10)).hex()
 
 
@@ -49,10 +49,10 @@ class AppendMessage(Operation[dict[str, Any]]):
         assert self.room_key is not None
         room = work.room(self.room_key)
         if self.client_id is not None:
-            before = work.sent.get((self.room_key, self.actor.user_key, self.client_id))
-            if before is not None:
+            earlier = work.sent.get((self.room_key, self.actor.user_key, self.client_id))
+            if earlier is not None:
                 work.check(room, self.actor.user_key, Permission.READ)
-                return message(room_name(room.row), before, to_sender=True)
+                return message(room_name(room.row), earlier, to_sender=True)
         work.check(room, self.actor.user_key, Permission.SEND)
         if self.reply_to is not None and (self.room_key, self.reply_to) not in work.known_messages:
             raise invalid("reply_to", "no such message in this room")
@@ -75,45 +75,45 @@ class AppendMessage(Operation[dict[str, Any]]):
 
 
 MAX_EMOJIS = 64
-"""Different emojis on one message, at most."""
+"""The most different emojis on one message."""
 MAX_REACTIONS = 2000
-"""Reactions to one message, at most: each of its events carries all of them."""
+"""The most reactions to one message: each of its events carries all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class MessageChange(Operation[T]):
-    """Change a sent message for everybody, also for devices that were offline: the change is an entry."""
+    """Change a sent message. The change is an entry, so devices that were offline get it, too."""
 
     seq: int
-    held: int
-    """Bytes of the message, nearly."""
+    message_bytes: int
+    """Approximate bytes of the message."""
 
     @property
     def size(self) -> int:
-        return 512 + self.held
+        return 512 + self.message_bytes
 
     def message(self, work: Work, need: Permission) -> tuple[RoomLog, EntryRow]:
-        """The message as it is now. Raises `not_found` if retention has taken it, or `ActionError` as `check`."""
+        """The current message. Raises `not_found` if retention has removed it, or `ActionError` as `check`."""
         assert self.room_key is not None
         room = work.room(self.room_key)
         work.check(room, self.actor.user_key, need)
         work.save()
-        found = log.at(work.conn, [(self.room_key, self.seq)]).get((self.room_key, self.seq))
-        if found is None:
+        entry = log.at(work.conn, [(self.room_key, self.seq)]).get((self.room_key, self.seq))
+        if entry is None:
             raise not_found("message")
-        return room, found
+        return room, entry
 
     def write(self, work: Work, room: RoomLog, kind: str, new: EntryRow, **body: Any) -> dict[str, Any]:
-        """Store the message as it is now, and append the entry of the change. Returns it as the actor sees it."""
+        """Store the changed message and append the entry of the change. Returns the message as the actor sees it."""
         log.rewrite(work.conn, new)
         if new.client_id is not None:  # the result of a retry
             claim = (new.room_key, new.sender_key, new.client_id)
             if claim in work.sent:
                 work.sent[claim] = new
-        # Kept in the entry for when retention has removed the message.
+        # The entry keeps these for the time after retention has removed the message.
         body |= {"id": new.message_id, "sender": new.sender, "created_at": new.created_at}
-        kept = orjson.dumps(body).decode()
-        entry = room.append(kind, self.actor, work.now, target=new, target_seq=new.seq, body=kept)
+        encoded = orjson.dumps(body).decode()
+        entry = room.append(kind, self.actor, work.now, target=new, target_seq=new.seq, body=encoded)
         view = room.views[entry.seq] = message(room_name(room.row), new, to_sender=True)
         return view if new.sender_key == self.actor.user_key else without_client_id(view)
 
@@ -123,7 +123,7 @@ class MessageChange(Operation[T]):
 
 @dataclass(frozen=True, slots=True)
 class EditMessage(MessageChange[dict[str, Any]]):
-    """Replace the content of one's own message; answers with the message. The same content again is no change."""
+    """Replace the content of the actor's message; the result is the message. The same content is no change."""
 
     content: str
 
@@ -146,7 +146,7 @@ class EditMessage(MessageChange[dict[str, Any]]):
 
 @dataclass(frozen=True, slots=True)
 class DeleteMessage(MessageChange[dict[str, Any]]):
-    """Leave a tombstone in a message's place; its content is gone. Deleting it again is no change."""
+    """Replace a message by a tombstone without content. Deleting it again is no change."""
 
     def apply(self, work: Work) -> dict[str, Any]:
         room, before = self.message(work, Permission.DELETE)
@@ -160,7 +160,7 @@ class DeleteMessage(MessageChange[dict[str, Any]]):
 
 @dataclass(frozen=True, slots=True)
 class ChangeReaction(MessageChange[dict[str, Any]]):
-    """Put an emoji on a message, or take it off; answers with the message. Doing it again is no change."""
+    """Add or remove a reaction; the result is the message. Repeating it is no change."""
 
     emoji: str
     remove: bool
@@ -169,13 +169,13 @@ class ChangeReaction(MessageChange[dict[str, Any]]):
         room, before = self.message(work, Permission.REACT)
         if before.deleted:
             raise not_found("message")
-        me = self.actor.username
+        username = self.actor.username
         reactions: dict[str, list[str]] = orjson.loads(before.reactions) if before.reactions else {}
         users_of = reactions.get(self.emoji, [])
-        if (me in users_of) is not self.remove:
+        if (username in users_of) is not self.remove:
             return self.view(room, before)
         if self.remove:
-            users_of.remove(me)
+            users_of.remove(username)
             if not users_of:
                 del reactions[self.emoji]
         else:
@@ -183,6 +183,6 @@ class ChangeReaction(MessageChange[dict[str, Any]]):
                 raise ActionError(ErrorCode.TOO_LARGE, "too many different emojis", limit=MAX_EMOJIS)
             if sum(map(len, reactions.values())) >= MAX_REACTIONS:
                 raise ActionError(ErrorCode.TOO_LARGE, "too many reactions", limit=MAX_REACTIONS)
-            reactions[self.emoji] = [*users_of, me]
+            reactions[self.emoji] = [*users_of, username]
         after = before._replace(reactions=orjson.dumps(reactions).decode() if reactions else None)
         return self.write(work, room, "reaction", after, emoji=self.emoji, remove=self.remove)

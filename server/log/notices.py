@@ -1,7 +1,7 @@
-"""What nodes tell each other: plain data with a codec.
+"""Notices: the messages between nodes, as plain data with a codec.
 
-A notice is a hint; the database is the truth. A notice may be lost, late, repeated or out of order, and its receiver
-either finds that out (entries by their seq, sessions by the periodic check) or loses only an event that is transient.
+A notice is a hint; the database is the truth. A notice may be lost, late, repeated or out of order. Its receiver
+detects that (entries by their seq, sessions by the periodic check), or loses only a transient event.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Appended:
     members: int
     """How many members the room has after these entries."""
     views: Mapping[int, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
-    """seq -> the message that the entry is, or that it changes, as its sender sees it: as it was acknowledged. Spares
-    this node making it again, and is not encoded for others."""
+    """seq -> the message that the entry is, or that it changes, as its sender sees it. A cache of this node, which
+    `encode` leaves out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +117,10 @@ Notice = Appended | Transient | Joined | Left | Personal | PresenceChanged | Wit
 
 
 class Fanout(Protocol):
-    """What the log asks of the fan-out. Every method is called on the event loop, and none of them waits."""
+    """What the log needs of the fan-out. Every method is called on the event loop, and none blocks."""
 
     def publish(self, notices: Sequence[tuple[Channel, Notice]]) -> None:
-        """Pass committed changes on, in this order. Never raises: a notice that fails is logged."""
+        """Publish notices of committed changes, in this order. Never raises: a failure is logged."""
 
     def suspect(self, room_keys: Iterable[int]) -> None:
         """Something may have been committed to these rooms that was not published: compare their heads soon."""
@@ -145,7 +145,7 @@ def encode(channel: Channel, notice: Notice) -> bytes:
     Raises TypeError if a payload is not JSON: a bug of the publisher.
     """
     # A shallow dict: nested rows are tuples, which orjson writes as arrays.
-    values = {one.name: getattr(notice, one.name) for one in fields(notice) if one.compare}
+    values = {column.name: getattr(notice, column.name) for column in fields(notice) if column.compare}
     value = [_CHANNEL_NAMES[type(channel)], channel.key, type(notice).__name__, values]
     return bytes([VERSION]) + orjson.dumps(value, default=_plain)
 
@@ -157,7 +157,7 @@ def _plain(value: object) -> Any:
 
 
 def decode(data: bytes) -> tuple[Channel, Notice]:
-    """What `encode` was given. Raises ValueError if the bytes are not a notice of this version."""
+    """The inverse of `encode`. Raises ValueError if the bytes are not a notice of this version."""
     if data[:1] != bytes([VERSION]):
         raise ValueError("not a notice of this version")
     try:
@@ -175,9 +175,9 @@ def _entry(values: Sequence[Any]) -> EntryRow:
 
 
 def _snapshot(values: Sequence[Any]) -> Snapshot:
-    found = Snapshot(*values)
-    last = found.last_message
-    return found._replace(room=RoomRow(*found.room), last_message=None if last is None else _entry(last))
+    snapshot = Snapshot(*values)
+    last = snapshot.last_message
+    return snapshot._replace(room=RoomRow(*snapshot.room), last_message=None if last is None else _entry(last))
 
 
 def _presence(values: dict[str, Any]) -> UserPresence:
@@ -188,7 +188,7 @@ _REBUILT: dict[str, tuple[tuple[str, Callable[[Any], Any]], ...]] = {
     "Appended": (("entries", lambda rows: [_entry(row) for row in rows]),),
     "Transient": (("hidden_from", frozenset),),
     "Joined": (("snapshot", _snapshot),),
-    "PresenceChanged": (("changes", lambda changes: [_presence(one) for one in changes]),),
+    "PresenceChanged": (("changes", lambda changes: [_presence(change) for change in changes]),),
     "Withdrawn": (("reason", CloseReason),),
 }
-"""The fields of each notice that JSON does not give back as they were."""
+"""The fields of each notice whose type JSON does not preserve, with the function that restores it."""

@@ -2,10 +2,10 @@
 
 What holds:
 
-* readers look for the rows; the writer only removes them, up to `STEP` rows in one transaction, so that messages are
-  written in between. A device goes with its cursors, of which it has one per room;
-* good sessions, devices that are connected here, and rows that were renewed since they were found, stay;
-* a token of a session that is gone is refused as before: by its expiry, or as `unauthenticated`.
+* readers select the rows; the writer only removes them, up to `STEP` rows in one transaction, so that messages are
+  written in between. A device is removed with its cursors, one per room;
+* valid sessions, devices that are connected here, and rows that were renewed since they were selected, stay;
+* a token of a removed session is still refused: by its expiry, or as `unauthenticated`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ logger = logging.getLogger("tidings.purge")
 T = TypeVar("T")
 
 STEP = 500
-"""Rows that one transaction removes, at most."""
+"""The most rows that one transaction removes."""
 ROUND = 10_000
-"""Rows of a table that one round removes, at most."""
+"""The most rows of a table that one round removes."""
 USERS = 1000
-"""Users whose echo logs are looked at in one go."""
+"""Users whose echo logs one query counts."""
 
 
 class Purge(Periodic):
@@ -46,8 +46,8 @@ class Purge(Periodic):
         echo_entries: int,
         interval_s: float = RETENTION_S,
     ) -> None:
-        """Days that ended sessions, and devices that are not here, are kept; 0: for ever. `echo_entries`; 0: all."""
-        super().__init__(interval_s, logger, "what nobody needs any more could not be removed")
+        """How many days ended sessions and unused devices are kept, and how many entries of an echo log; 0: all."""
+        super().__init__(interval_s, logger, "obsolete rows could not be removed")
         self._db = database
         self._fanout = fanout
         self._sessions_days = sessions_days
@@ -58,15 +58,15 @@ class Purge(Periodic):
         await self.run_once(now_ms())
 
     async def run_once(self, now: int) -> None:
-        """Remove what nobody needs any more at `now`, ms since the epoch."""
+        """Remove all rows that are obsolete at `now`, in ms since the epoch."""
         if self._sessions_days:
             before = now - self._sessions_days * DAY_MS
             await self._drop(partial(purge.ended_sessions, before=before, limit=ROUND), purge.drop_sessions)
         if self._devices_days:
             await self._drop_devices(now - self._devices_days * DAY_MS)
-        await self._drop(partial(purge.links_over, before=now, limit=ROUND), purge.drop_links)
-        await self._drop(partial(purge.bans_over, before=now, limit=ROUND), partial(purge.drop_bans, before=now))
-        await self._drop(partial(purge.mutes_over, before=now, limit=ROUND), partial(purge.drop_mutes, before=now))
+        await self._drop(partial(purge.expired_links, before=now, limit=ROUND), purge.drop_links)
+        await self._drop(partial(purge.expired_bans, before=now, limit=ROUND), partial(purge.drop_bans, before=now))
+        await self._drop(partial(purge.expired_mutes, before=now, limit=ROUND), partial(purge.drop_mutes, before=now))
         if self._echo_entries:
             await self._trim_echo()
 
@@ -88,7 +88,7 @@ class Purge(Periodic):
     async def _trim_echo(self) -> None:
         newest = await self._db.read(purge.newest_user)
         for after in range(0, newest, USERS):
-            long_logs = partial(purge.long_echo_logs, most=self._echo_entries, after=after, upto=after + USERS)
+            long_logs = partial(purge.long_echo_logs, limit=self._echo_entries, after=after, upto=after + USERS)
             for user_key, upto in await self._db.read(long_logs):
                 trim = partial(purge.trim_echo, user_key=user_key, upto=upto, limit=STEP)
                 while not self._stopping.is_set() and await self._db.write(trim) == STEP:

@@ -1,7 +1,7 @@
-"""How much one user may have, whatever the rate at which they get it. 0: no bound.
+"""How much one user may own or join in all, independently of rates. 0: no bound.
 
-What a user makes or enters beyond a bound is refused with `too_large` and `details.limit`. Devices and sessions are
-not refused: a new one takes the place of the one that was used longest ago.
+Anything beyond is refused with `too_large` and `details.limit`. Devices and sessions are not refused: a new one
+replaces the one that was used longest ago.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from server.contract.models import RoomKind
 DEVICES = 100
 SESSIONS = 100
 LINKS = 50
-"""Invitation links of one user into one room."""
+"""Invitation links of one user to one room."""
 ROOMS = 3_000
-"""A connection enters all of them in one step of the event loop, which takes half of what a step may take."""
+"""A connection enters all of them in one step of the event loop; so many take half of what a step may take."""
 OWNED = 1_000
-"""Topics, and groups, that one user owns."""
+"""Topics that one user owns; also groups."""
 ECHO_ENTRIES = 10_000
 
 
@@ -35,20 +35,20 @@ class Quotas:
     groups: int = OWNED
     echo_entries: int = ECHO_ENTRIES
 
-    def check_rooms(self, conn: Transaction, user_key: int, who: str = "you are") -> None:
-        """Raises `too_large` if the user is in as many rooms as they may be in."""
+    def check_rooms(self, conn: Transaction, user_key: int, subject: str = "you are") -> None:
+        """Raises `too_large` if the user is in as many rooms as allowed. `subject` begins the error text."""
         if self.rooms and quotas.rooms_of(conn, user_key, self.rooms) >= self.rooms:
-            raise _too_many(f"{who} in {self.rooms:,} rooms already", self.rooms)
+            raise _too_many(f"{subject} in {self.rooms:,} rooms already", self.rooms)
 
     def check_owned(self, conn: Transaction, user_key: int, kind: RoomKind) -> None:
-        """Raises `too_large` if the user owns as many rooms of a kind as they may, or is in too many."""
-        most = self.topics if kind == RoomKind.TOPIC else self.groups
-        if most and quotas.owned_by(conn, user_key, kind, most) >= most:
-            raise _too_many(f"you own {most:,} {kind}s already", most)
+        """Raises `too_large` if the user owns as many rooms of the kind as allowed, or is in too many rooms."""
+        limit = self.topics if kind == RoomKind.TOPIC else self.groups
+        if limit and quotas.owned_by(conn, user_key, kind, limit) >= limit:
+            raise _too_many(f"you own {limit:,} {kind}s already", limit)
         self.check_rooms(conn, user_key)
 
     def check_links(self, conn: Transaction, room_key: int, user_key: int) -> None:
-        """Raises `too_large` if the user has made as many invitation links into the room as they may."""
+        """Raises `too_large` if the user has made as many invitation links to the room as allowed."""
         if self.links and quotas.links_of(conn, room_key, user_key) >= self.links:
             raise _too_many(f"you have made {self.links:,} invitation links into this room already", self.links)
 

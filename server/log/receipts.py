@@ -19,7 +19,7 @@ from server.log.views import receipt
 
 @dataclass(frozen=True, slots=True)
 class MarkRead(Operation[int]):
-    """Move the actor's read marker forwards; returns how many messages are left unread."""
+    """Move the actor's read marker forwards; the result is the number of unread messages."""
 
     seq: int
 
@@ -30,13 +30,13 @@ class MarkRead(Operation[int]):
         if self.seq > room.row.last_seq:
             raise invalid("seq", f"the room's log ends at {room.row.last_seq}")
         work.save()
-        at = (self.room_key, self.actor.user_key)
-        marker = progress.marker(work.conn, *at)
+        member = (self.room_key, self.actor.user_key)
+        marker = progress.marker(work.conn, *member)
         if self.seq > marker.seq:
             marker = MarkerRow(self.seq, log.messages_upto(work.conn, room.row, self.seq))
-            progress.save_markers(work.conn, {at: marker}, work.now)
+            progress.save_markers(work.conn, {member: marker}, work.now)
             work.publish_entries(room)
-            for channel, notice in notices(work.conn, [at], to_self=True):
+            for channel, notice in notices(work.conn, [member], to_self=True):
                 work.publish(channel, notice)
         return room.row.messages - max(marker.messages, room.row.first_messages)
 
@@ -44,15 +44,15 @@ class MarkRead(Operation[int]):
 def notices(
     conn: Connection, moved: Iterable[tuple[int, int]], *, to_self: bool = False
 ) -> list[tuple[Channel, Notice]]:
-    """What to publish of the users, as (room, user), who have received or read more.
+    """The receipts of these (room, user) pairs, whose users have received or read more.
 
-    A receipt goes to the members of a room of up to `RECEIPT_MEMBERS`, but for those whom the user has blocked.
-    `to_self`: in a larger room, it goes to the user's own devices.
+    In a room of up to `RECEIPT_MEMBERS`, a receipt goes to the members except those whom the user has blocked. In a
+    larger room it goes nowhere, or with `to_self` to the user's own devices.
     """
     rows = progress.receipts(conn, moved)
     shown = [row for row in rows if row.members <= RECEIPT_MEMBERS]
     blocked = users.blocked_of(conn, {row.user_key for row in shown}) if shown else {}
-    found: list[tuple[Channel, Notice]] = [
+    published: list[tuple[Channel, Notice]] = [
         (
             RoomChannel(row.room_key),
             Transient(row.room_key, "receipt", receipt(row), hidden_from=frozenset(blocked.get(row.user_key, ()))),
@@ -60,9 +60,9 @@ def notices(
         for row in shown
     ]
     if to_self:
-        found += [
+        published += [
             (UserChannel(row.user_key), Personal(row.user_key, "receipt", receipt(row)))
             for row in rows
             if row.members > RECEIPT_MEMBERS
         ]
-    return found
+    return published

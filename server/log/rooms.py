@@ -67,7 +67,7 @@ class CreateTopic(Operation[Snapshot]):
 
 @dataclass(frozen=True, slots=True)
 class DeleteTopic(Operation[None]):
-    """Take a topic from its members, and its name from it: an administrator's, who need not be in it."""
+    """Delete a topic and free its name. For administrators, who need not be members."""
 
     def apply(self, work: Work) -> None:
         assert self.room_key is not None
@@ -84,19 +84,19 @@ class DeleteTopic(Operation[None]):
 
 @dataclass(frozen=True, slots=True)
 class OpenDirect(Operation[int]):
-    """The key of the one direct conversation of two users; made if need be."""
+    """Find or create the direct conversation of two users; the result is its key."""
 
     other_key: int
 
     def apply(self, work: Work) -> int:
         pair = (self.actor.user_key, self.other_key)
-        found = rooms.find_direct(work.conn, *pair)
-        if found is not None:
-            return found.key
-        # The other may be in any number of rooms: nobody is to be out of reach because of others.
+        direct = rooms.find_direct(work.conn, *pair)
+        if direct is not None:
+            return direct.key
+        # Only the actor's quota counts: a user whose quota is used up must stay reachable.
         work.quotas.check_rooms(work.conn, self.actor.user_key)
-        deaf = {key for key in pair if users.blockers_of(work.conn, key) & set(pair)}
-        if self.actor.user_key in deaf:
+        blocked = {key for key in pair if users.blockers_of(work.conn, key) & set(pair)}
+        if self.actor.user_key in blocked:
             raise ActionError(ErrorCode.FORBIDDEN, "this user does not accept messages from you")
         key = rooms.insert_room(
             work.conn,
@@ -107,25 +107,25 @@ class OpenDirect(Operation[int]):
             members=2,
             created_at=work.now,
         )
-        if key is None:  # another node was quicker
-            found = rooms.find_direct(work.conn, *pair)
-            assert found is not None
-            return found.key
-        _begin(work, key, dict.fromkeys(pair, Role.MEMBER), blocked=deaf)
+        if key is None:  # another node has created it meanwhile
+            direct = rooms.find_direct(work.conn, *pair)
+            assert direct is not None
+            return direct.key
+        _begin(work, key, dict.fromkeys(pair, Role.MEMBER), blocked=blocked)
         return key
 
 
 @dataclass(frozen=True, slots=True)
 class CreateGroup(Operation[Snapshot]):
-    """Make a group; the actor is its owner, the others are members at once."""
+    """Create a group: the actor is its owner, the invited users are members immediately."""
 
-    others: tuple[int, ...]
+    invited: tuple[int, ...]
     title: str | None
 
     def apply(self, work: Work) -> Snapshot:
-        me = self.actor.user_key
-        work.quotas.check_owned(work.conn, me, RoomKind.GROUP)
-        for user_key in self.others:
+        owner = self.actor.user_key
+        work.quotas.check_owned(work.conn, owner, RoomKind.GROUP)
+        for user_key in self.invited:
             work.quotas.check_rooms(work.conn, user_key, "one of them is")
         key = rooms.insert_room(
             work.conn,
@@ -133,17 +133,17 @@ class CreateGroup(Operation[Snapshot]):
             kind=RoomKind.GROUP,
             is_private=True,
             title=self.title,
-            members=1 + len(self.others),
+            members=1 + len(self.invited),
             created_at=work.now,
         )
         assert key is not None
-        return _begin(work, key, {me: Role.OWNER} | dict.fromkeys(self.others, Role.MEMBER))[me]
+        return _begin(work, key, {owner: Role.OWNER} | dict.fromkeys(self.invited, Role.MEMBER))[owner]
 
 
 def _begin(
     work: Work, room_key: int, first: Mapping[int, Role], *, blocked: Iterable[int] = ()
 ) -> dict[int, Snapshot]:
-    """Fill a new room with its first members: they are its beginning, not entries of its log."""
+    """Add the first members of a new room. They are not entries of its log."""
     row = rooms.lock(work.conn, [room_key])[room_key]
     for user_key, role in first.items():
         members.add(work.conn, row, user_key, role, work.now, blocked=user_key in blocked)

@@ -1,8 +1,8 @@
 """The journal's transaction, and the base of the changes (operations) that are applied in it.
 
 `apply` sees the rooms locked, with all the changes of the batch before it, and either raises `ActionError` before it
-has changed anything, or changes the room and adds what to publish. The transaction may be run again, so an
-operation keeps nothing of a run.
+has changed anything, or changes the room and adds notices to publish. The transaction may run again, so an operation
+keeps no state of a run.
 """
 
 from __future__ import annotations
@@ -98,16 +98,16 @@ class Work:
     notices: list[tuple[Channel, Notice]] = field(default_factory=list)
 
     def room(self, key: int) -> RoomLog:
-        found = self.rooms.get(key)
-        if found is None:
+        room = self.rooms.get(key)
+        if room is None:
             raise not_found()
-        return found
+        return room
 
     def check(self, room: RoomLog, user_key: int, need: Permission) -> Standing:
         """Check a user against the permission table, as of this position in the log. Raises `ActionError`."""
         standing = self.standings.get((room.row.key, user_key), NOBODY)
         muted_until = standing.muted_until
-        refused = refusal(
+        error = refusal(
             RoomKind(room.row.kind),
             room.row.is_private,
             Role(standing.role) if standing.role else None,
@@ -116,26 +116,27 @@ class Work:
             muted_until=muted_until if muted_until is not None and muted_until > self.now else None,
             blocked=standing.blocked,
         )
-        if refused is not None:
-            raise refused
+        if error is not None:
+            raise error
         return standing
 
     def mentioned(self, room: RoomLog, content: str) -> str | None:
-        """The members that a content mentions, as a message keeps them."""
+        """The usernames of the members that a content mentions, as a JSON list; None if there are none."""
         if "@" not in content:
             return None
         key = room.row.key
-        if (key, content) not in self.mentions:  # its author has joined in this batch
+        if (key, content) not in self.mentions:  # its author joined in this batch, after the contents were searched
             self.search_mentions([(key, content)])
-        found = [self.named[key, name] for name in self.mentions[key, content] if (key, name) in self.named]
-        return orjson.dumps(found).decode() if found else None
+        usernames = [self.named[key, name] for name in self.mentions[key, content] if (key, name) in self.named]
+        return orjson.dumps(usernames).decode() if usernames else None
 
-    def search_mentions(self, written: Iterable[tuple[int, str]]) -> None:
-        """Search contents for members of the rooms that they are written to."""
-        self.mentions |= (found := {(key, content): names.mentions(content) for key, content in written})
-        wanted = {(key, name) for (key, _), mentioned in found.items() for name in mentioned}
-        if wanted:
-            self.named |= members.by_name(self.conn, list(wanted))
+    def search_mentions(self, contents: Iterable[tuple[int, str]]) -> None:
+        """Find the members that contents mention. `contents`: (room, content)."""
+        mentions = {(key, content): names.mentions(content) for key, content in contents}
+        self.mentions |= mentions
+        name_keys = {(key, name) for (key, _), mentioned in mentions.items() for name in mentioned}
+        if name_keys:
+            self.named |= members.by_name(self.conn, list(name_keys))
 
     def save(self) -> None:
         """Write the appended entries, the heads and the read markers."""
@@ -147,7 +148,7 @@ class Work:
             room.unsaved, room.changed = [], False
 
     def publish(self, channel: Channel, notice: Notice) -> None:
-        """Publish after the commit, at this place between the entries of the room."""
+        """Publish a notice after the commit, in the order of the calls."""
         self.notices.append((channel, notice))
 
     def publish_entries(self, room: RoomLog) -> None:
@@ -165,7 +166,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Operation(ABC, Generic[T]):
-    """A change. `room_key` is the room it is about; None for one that makes a room."""
+    """A change. `room_key` is the room that it changes; None for one that creates a room."""
 
     vital: ClassVar[bool] = False
     """Whether it is made even on a full disk: without it, a user could not connect."""
@@ -178,12 +179,12 @@ class Operation(ABC, Generic[T]):
         """Make the change and return the result of the action."""
 
     def users(self) -> list[int]:
-        """Whose standing in the room is needed."""
+        """Keys of the users whose standing in the room the change needs."""
         return [self.actor.user_key]
 
     @property
     def size(self) -> int:
-        """Approximate bytes held while it waits."""
+        """Approximate bytes that it holds in memory while it waits."""
         return 256
 
     @property

@@ -1,4 +1,4 @@
-"""What rooms, entries and receipts look like on the wire."""
+"""Rooms, entries and receipts in the form of the wire."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.contract.models import Message, Role, Room, RoomKind, timestamp
 
 
 class RoomName(NamedTuple):
-    """What of a room goes on the wire with each of its entries; never changes."""
+    """The constant fields of a room that each of its entries carries on the wire."""
 
     key: int
     room_id: str
@@ -46,8 +46,8 @@ def message(room: RoomName, entry: EntryRow, *, to_sender: bool) -> dict[str, An
     }
 
 
-def _gone(room: RoomName, entry: EntryRow) -> dict[str, Any]:
-    """What can be said of a message that retention has taken before the change of it that `entry` is."""
+def _removed_message(room: RoomName, entry: EntryRow) -> dict[str, Any]:
+    """The remains of a message that retention has removed; `entry` is a later change of it."""
     body = orjson.loads(entry.body or "{}")
     return {
         "id": body["id"],
@@ -66,8 +66,8 @@ def _gone(room: RoomName, entry: EntryRow) -> dict[str, Any]:
     }
 
 
-def said_by(entry: EntryRow) -> EntryRow:
-    """The message that an entry is, or that it changes; an entry without one is its own."""
+def message_of(entry: EntryRow) -> EntryRow:
+    """The message that an entry changes, or else the entry itself."""
     return entry if entry.target is None else entry.target
 
 
@@ -86,7 +86,7 @@ def event(
 
     Args:
         to_sender: it goes to the sender of the message that it is about.
-        view: that message as its sender sees it, if it was made before.
+        view: that message as its sender sees it, if it is known.
     """
     if view is not None and not to_sender:
         view = without_client_id(view)
@@ -95,7 +95,11 @@ def event(
     change = _CHANGES.get(entry.kind)
     if change is not None:
         if view is None:
-            view = _gone(room, entry) if entry.target is None else message(room, entry.target, to_sender=to_sender)
+            view = (
+                _removed_message(room, entry)
+                if entry.target is None
+                else message(room, entry.target, to_sender=to_sender)
+            )
         return change, {"room_id": room.room_id, "seq": entry.seq, "message": view}
     body = orjson.loads(entry.body or "{}")
     # A newer version of the server may have written a kind that this one does not know.
@@ -105,11 +109,11 @@ def event(
 
 def events(room: RoomName, entries: Iterable[EntryRow], user_key: int) -> list[tuple[str, Any]]:
     """The events of some entries as one user gets them."""
-    return [event(room, entry, to_sender=said_by(entry).sender_key == user_key) for entry in entries]
+    return [event(room, entry, to_sender=message_of(entry).sender_key == user_key) for entry in entries]
 
 
 def room(snapshot: Snapshot, user_key: int, online: int) -> Room:
-    """A room as `user_key` sees it; `online`: how many of its members are."""
+    """A room as `user_key` sees it; `online`: the number of members who are online."""
     row, last = snapshot.room, snapshot.last_message
     shown = None
     if last is not None:

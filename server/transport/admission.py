@@ -10,20 +10,20 @@ from server.transport.buffered_session import Scope, Send
 from server.transport.tcp_connections import SourceQueue
 
 MAX_HALF_OPEN = 1000
-"""Most sessions without authentication."""
+"""The most sessions without authentication."""
 CROWDED = "too many connections without authentication"
 
 
 class HalfOpen:
     """The sessions that have not authenticated yet, by source.
 
-    Newcomers are always admitted. At the limit, the oldest session of that source, or of the busiest one, is dropped.
-    So a client that authenticates soon gets in despite a crowd that does not.
+    New sessions are always admitted. At the limit, the oldest session of that source, or of the busiest one, is
+    dropped. So a client that authenticates soon is served despite many that do not.
     """
 
-    def __init__(self, most: int = MAX_HALF_OPEN, most_per_source: int = MAX_HALF_OPEN) -> None:
-        self._most = most
-        self._most_per_source = most_per_source
+    def __init__(self, limit: int = MAX_HALF_OPEN, limit_per_source: int = MAX_HALF_OPEN) -> None:
+        self._limit = limit
+        self._limit_per_source = limit_per_source
         self._by_source: SourceQueue[str] = SourceQueue()
         self._drop: dict[str, Callable[[], None]] = {}
         self.dropped = 0
@@ -37,11 +37,11 @@ class HalfOpen:
         return self._by_source.sources()
 
     def add(self, sid: str, address: str, drop: Callable[[], None]) -> None:
-        """Add a session. `drop` ends it, if another one needs its place."""
+        """Add a session. `drop` ends it, to make room for another."""
         source = source_of(address)
-        if self._by_source.count(source) >= self._most_per_source:
+        if self._by_source.count(source) >= self._limit_per_source:
             self.shed(source)
-        elif len(self._by_source) >= self._most:
+        elif len(self._by_source) >= self._limit:
             self.shed()
         self._by_source.add(sid, source)
         self._drop[sid] = drop
@@ -71,7 +71,7 @@ def origin_allowed(headers: Mapping[str, str], allowed: str | Collection[str] | 
     origin = headers.get("origin")
     if origin is None or allowed == "*" or (allowed and "*" in allowed):
         return True
-    host = origin.partition("://")[2]  # an origin has nothing after its host and port (RFC 6454, 6.2)
+    host = origin.partition("://")[2]  # an origin ends with its host and port (RFC 6454, 6.2)
     return host == headers.get("host") or (bool(allowed) and origin in (allowed or ()))
 
 

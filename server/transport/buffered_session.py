@@ -49,8 +49,8 @@ class BufferedSession(ABC):
 
     def __init__(self) -> None:
         self.closing = False
-        self.ended_for = ""
-        """The reason of the end, once it is closing."""
+        self.end_reason = ""
+        """Why the session has ended, once it is closing."""
         self.closed = False
         self.sealed = False
         """Nothing more is sent; the session is about to end."""
@@ -65,7 +65,7 @@ class BufferedSession(ABC):
         self._room: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    # -- out -----------------------------------------------------------------------------------------------------
+    # -- sending -------------------------------------------------------------------------------------------------
 
     @property
     def buffered(self) -> int:
@@ -80,8 +80,7 @@ class BufferedSession(ABC):
         return not waiting or bool(waiting + size <= self.server.max_buffered)
 
     def put(self, packets: Sequence[Packet], size: int) -> bool:
-        """Send packets of together `size` bytes. Returns False if there is no room. After the end they are
-        dropped."""
+        """Send packets of `size` bytes in all; False if there is no room. After the end they are dropped."""
         if self.closing or self.sealed:
             return True
         wire = self.wire
@@ -106,14 +105,14 @@ class BufferedSession(ABC):
         wire.write(buffer)
         return True
 
-    def seal(self, last: Sequence[Packet], *, drop: bool = False) -> None:
+    def seal(self, farewell: Sequence[Packet], *, drop: bool = False) -> None:
         """Send the last packets of the session. `drop`: discard queued packets before them."""
         if self.closing or self.sealed:
             return
         self.sealed = True
         if drop:
             self._drop()
-        self._send(last, sum(map(len, last)))
+        self._send(farewell, sum(map(len, farewell)))
 
     def _send(self, packets: Sequence[Packet], size: int) -> None:
         if self.wire is not None:
@@ -130,11 +129,10 @@ class BufferedSession(ABC):
     def _drop(self) -> None:
         self._out.clear()
         self._out_bytes = 0
-        self._look_for_room()
+        self._wake_if_room()
 
     async def take(self, at_most: int | None = None) -> list[Packet]:
-        """Wait for packets, then return all, or `at_most`. Empty once the session has ended and everything is
-        sent."""
+        """Wait for packets, then return all, or `at_most`. Empty once the session has ended and all are sent."""
         while not self._out and not self.closing:
             self._arrival = asyncio.get_running_loop().create_future()
             await self._arrival
@@ -148,15 +146,15 @@ class BufferedSession(ABC):
         self._out_bytes -= self._under_way
         return packets
 
-    def taken(self) -> None:
-        """The packets of `take` have been handed to the transport."""
+    def packets_sent(self) -> None:
+        """The transport has the packets of `take`."""
         self._under_way = 0
-        self._look_for_room()
+        self._wake_if_room()
 
     async def drain(self) -> None:
-        """Wait until most of the buffer has left this process, or the session is over.
+        """Wait until most of the buffer has been written, or the session is over.
 
-        Code that frees the buffer must call `_look_for_room`, which wakes the waiting callers.
+        Code that frees the buffer must call `_wake_if_room`, which wakes the waiting callers.
         """
         while not self.closed and self._is_full():
             if self._room is None or self._room.done():
@@ -172,7 +170,7 @@ class BufferedSession(ABC):
         wire = self.wire
         emptied, waiting = (0, 0) if wire is None else (wire.emptied, wire.unacknowledged())
 
-        def look() -> None:
+        def check() -> None:
             if (
                 wire is not None
                 and wire is self.wire
@@ -182,12 +180,12 @@ class BufferedSession(ABC):
             else:
                 overdue()
 
-        self._timer = self.server.timers().call_at(by, look)
+        self._timer = self.server.timers().call_at(by, check)
 
     def _is_full(self) -> bool:
         return self.wire.full if self.wire is not None else bool(self.buffered > self.server.low_water)
 
-    def _look_for_room(self) -> None:
+    def _wake_if_room(self) -> None:
         if not self._is_full():
             self.writable()
 
@@ -202,7 +200,7 @@ class BufferedSession(ABC):
         if packets:
             wire.write(frames.packet_frames(packets))
         wire.take_over(self, self.server.max_http_buffer_size)
-        self._look_for_room()
+        self._wake_if_room()
 
     async def serve(self, receive: Receive, send: Send) -> None:
         """Continue on a WebSocket accepted over ASGI, until its end."""
@@ -212,13 +210,13 @@ class BufferedSession(ABC):
             while packets := await self.take():
                 for packet in packets:
                     await send_packet(send, packet)
-                self.taken()
+                self.packets_sent()
             await send({"type": "websocket.close", "code": self.close_code})
         except asyncio.CancelledError:
             if not self.closed:
                 raise
         except (OSError, RuntimeError):
-            pass  # the client is gone, which the reader reports
+            pass  # the client is gone; the reader reports that
         finally:
             reader.cancel()
             self.task = None
@@ -251,11 +249,11 @@ class BufferedSession(ABC):
     def message(self, data: Packet) -> None:
         """A WebSocket message has arrived."""
 
-    def pong(self, payload: bytes) -> None:  # noqa: B027 - not every protocol cares
+    def pong(self, payload: bytes) -> None:  # noqa: B027 - optional
         """A PONG of the WebSocket protocol has arrived."""
 
     def failing(self, code: int) -> None:  # noqa: B027
-        """The client broke the WebSocket protocol, and the WebSocket is about to be closed with this code."""
+        """The client has violated the WebSocket protocol; the WebSocket is about to be closed with this code."""
 
     @abstractmethod
     def lost(self) -> None:
@@ -269,11 +267,11 @@ class BufferedSession(ABC):
             self._timer = None
 
     def _linger(self) -> None:
-        """Give the client some time to read the rest, then finish."""
+        """Give the client some time to read the buffered packets, then finish."""
         if self.wire is not None:
             self.wire.end(self.close_code)
         self._wake()
-        # The random part spreads the finishing of many sessions, because freeing kernel buffers takes time.
+        # Random, so that many sessions do not finish together: freeing kernel buffers takes time.
         patience = self.server.linger * random.uniform(0.5, 1)
         self._timer = asyncio.get_running_loop().call_later(patience, self.finish)
 
@@ -296,7 +294,7 @@ class BufferedSession(ABC):
             if waiting is not None and not waiting.done():
                 waiting.set_result(None)
 
-    def said_all(self) -> bool:
+    def is_flushed(self) -> bool:
         """Whether the session has ended and its queue is empty."""
         return self.closing and not self._out
 

@@ -32,23 +32,19 @@ from server.transport.buffered_session import (
     Receive,
     Scope,
     Send,
-    WebSocketClosed,
-    receive_packet,
     send_packet,
 )
 from server.transport.engine_session import (
     CLOSE,
     NOOP,
     OPEN,
-    PING,
     POLL_PACKETS,
-    PONG,
-    UPGRADE,
     EngineSession,
     ProtocolError,
     decode_payload,
     encode_payload,
 )
+from server.transport.engine_upgrade import UPGRADE_TIMEOUT_S, UpgradeProbe, upgrade_over_asgi
 from server.transport.handshake import Handshake, WebSocketOpening
 from server.transport.input_limits import parameters
 from server.transport.python_socketio import EngineOptions
@@ -57,9 +53,6 @@ from server.transport.websocket_frames import packet_frame
 from server.transport.websocket_wire import TURN_S, Wire
 
 logger = logging.getLogger("tidings.transport")
-
-UPGRADE_TIMEOUT_S = 10.0
-"""Time limit of an upgrade from polling; then its WebSocket is closed."""
 
 
 class _TooLarge(Exception):
@@ -76,7 +69,7 @@ class EngineListener(Protocol):
         """A message has arrived. Raises `ProtocolError`."""
 
     def broken(self, session: EngineSession) -> bool:
-        """The client broke the protocol. Returns True if the listener notifies it and ends the session."""
+        """The client has violated the protocol. Returns True if the listener notifies it and ends the session."""
 
     def ended(self, session: EngineSession, reason: str) -> None:
         """The session has ended; packets sent from now on may not arrive."""
@@ -101,7 +94,7 @@ class EngineServer(EngineOptions):
         super().__init__(*args, **options)
         self.listener: EngineListener
 
-    # -- what sessions ask for -----------------------------------------------------------------------------------
+    # -- called by sessions --------------------------------------------------------------------------------------
 
     def authenticated(self, sid: str) -> None:
         """The session no longer counts as half open."""
@@ -118,7 +111,7 @@ class EngineServer(EngineOptions):
         session: EngineSession | None = self.sockets.get(sid)
         if session is not None:
             session.check_timeout()
-        return None if session is None or session.said_all() else session
+        return None if session is None or session.is_flushed() else session
 
     async def end_all(self, reason: str) -> None:
         """Refuse new sessions, end all politely, and wait until they are gone or the linger time is over."""
@@ -215,13 +208,13 @@ class EngineServer(EngineOptions):
             allowed = self._origin_allowed(headers)
             await answer(204 if allowed else 403, "")
             return
-        refused = self._refusal(query, headers, "polling")
-        if refused is None and method not in ("GET", "POST"):
-            refused = 400, "bad handshake method"
-        if refused is None and "sid" not in query and method != "GET":
-            refused = 400, "bad handshake method"
-        if refused is not None:
-            await answer(refused[0], json.dumps({"message": refused[1]}), "application/json")
+        refusal = self._refusal(query, headers, "polling")
+        if refusal is None and method not in ("GET", "POST"):
+            refusal = 400, "bad handshake method"
+        if refusal is None and "sid" not in query and method != "GET":
+            refusal = 400, "bad handshake method"
+        if refusal is not None:
+            await answer(refusal[0], json.dumps({"message": refusal[1]}), "application/json")
         elif "sid" not in query:
             session = self._open(_handshake_of(scope, headers))
             await answer(200, self._handshake(session, ["websocket"]))
@@ -229,7 +222,7 @@ class EngineServer(EngineOptions):
             session = self.sockets[query["sid"]]
             try:
                 await answer(*await self._poll(session, receive))
-            except BaseException:  # cancelled, or sending failed: the packets taken for this answer are lost
+            except BaseException:  # cancelled, or sending failed: the packets of this answer are lost
                 session.end(self.reason.TRANSPORT_CLOSE)
                 raise
         else:
@@ -239,32 +232,32 @@ class EngineServer(EngineOptions):
         if session.upgraded:
             return 400, "session has been upgraded"
         if session.polling:
-            session.end(self.reason.TRANSPORT_ERROR, last=CLOSE)
+            session.end(self.reason.TRANSPORT_ERROR, poll_answer=CLOSE)
             return 400, "overlapping polls"
         if session.upgrading:
             return 200, NOOP
         session.polling = True
         try:
-            packets = await self._take_or_leave(session, receive)
+            packets = await self._take_unless_disconnected(session, receive)
         finally:
             session.polling = False
         if packets is None:  # the client is gone; its packets may or may not have arrived
             session.end(self.reason.TRANSPORT_CLOSE)
             return 400, "gone"
         body = encode_payload(packets or [NOOP])
-        session.taken()
-        if session.said_all():
+        session.packets_sent()
+        if session.is_flushed():
             session.finish()
         return 200, body
 
-    async def _take_or_leave(self, session: EngineSession, receive: Receive) -> list[Packet] | None:
+    async def _take_unless_disconnected(self, session: EngineSession, receive: Receive) -> list[Packet] | None:
         """The packets for the answer to a poll; None if the client disconnected while it waited."""
 
-        async def left() -> None:
+        async def disconnected() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
 
-        take, leave = asyncio.ensure_future(session.take(POLL_PACKETS)), asyncio.ensure_future(left())
+        take, leave = asyncio.ensure_future(session.take(POLL_PACKETS)), asyncio.ensure_future(disconnected())
         try:
             await asyncio.wait({take, leave}, return_when=asyncio.FIRST_COMPLETED)
             return None if leave.done() else take.result()
@@ -275,7 +268,7 @@ class EngineServer(EngineOptions):
     async def _post(self, session: EngineSession, receive: Receive) -> tuple[int, str]:
         if session.upgraded:
             return 400, "session has been upgraded"
-        if session.posting is not None:  # no client does this: together the bodies would be unbounded
+        if session.posting is not None:  # no stock client does this, and the bodies together would be unbounded
             session.end(self.reason.TRANSPORT_ERROR)
             return 400, "overlapping posts"
         try:
@@ -286,7 +279,7 @@ class EngineServer(EngineOptions):
         if body is None:
             return 400, "gone"
         if session.closing:
-            if body == CLOSE.encode():  # the client will not fetch the last packets
+            if body == CLOSE.encode():  # the client does not poll for the last packets
                 session.finish()
             # After a refused POST, a stock client would drop the last packets that it has not dispatched yet.
             return (400, "session id unknown") if session.closed else (200, "ok")
@@ -328,8 +321,8 @@ class EngineServer(EngineOptions):
         return b"".join(chunks)
 
     def broken(self, session: EngineSession, error: ProtocolError) -> None:
-        """End the session of a client that broke the protocol over a WebSocket, which can still send the reason."""
-        # without the session id, which would be enough to use the session
+        """End a session whose client has violated the protocol over a WebSocket, which can still send the reason."""
+        # Not the session id: whoever reads it in the log could use the session.
         logger.info("a client broke the protocol: %s", error)
         if not self.listener.broken(session):
             session.end(self.reason.TRANSPORT_ERROR)
@@ -352,9 +345,9 @@ class EngineServer(EngineOptions):
         self, scope: Scope, receive: Receive, send: Send, query: Mapping[str, str], headers: dict[str, str]
     ) -> None:
         await receive()  # websocket.connect
-        refused = self._refusal(query, headers, "websocket")
-        if refused is not None:
-            await refuse_websocket(scope, send, *refused)
+        refusal = self._refusal(query, headers, "websocket")
+        if refusal is not None:
+            await refuse_websocket(scope, send, *refusal)
             return
         session = self.session_of(query["sid"]) if "sid" in query else None
         await send({"type": "websocket.accept"})
@@ -371,32 +364,12 @@ class EngineServer(EngineOptions):
                 return
             await send_packet(send, self._handshake(session, []))
         elif wire is not None:
-            UpgradeProbe(self, session, wire)
+            UpgradeProbe(session, wire, self.upgrade_timeout)
             return
-        elif not await self._upgrade(session, receive, send):
+        elif not await upgrade_over_asgi(session, receive, send, self.upgrade_timeout):
             await send({"type": "websocket.close"})
             return
         await session.serve(receive, send)
-
-    async def _upgrade(self, session: EngineSession, receive: Receive, send: Send) -> bool:
-        """Move a polling session to this WebSocket (protocol, "Upgrade"), with its queued packets."""
-        try:
-            async with asyncio.timeout(self.upgrade_timeout) as limit:
-                session.probe = partial(limit.reschedule, 0)
-                if await receive_packet(receive) != PING + "probe":
-                    return False
-                session.upgrading = True
-                await send_packet(send, PONG + "probe")
-                session.nudge_poll()
-                if await receive_packet(receive) != UPGRADE or session.closed:
-                    return False
-                session.leave_polling()
-                return True
-        except (WebSocketClosed, TimeoutError):
-            return False
-        finally:
-            session.probe = None
-            session.upgrading = False
 
 
 @lru_cache(maxsize=16)
@@ -407,51 +380,3 @@ def _query(query_string: bytes) -> Mapping[str, str]:
 
 def _handshake_of(scope: Scope, headers: Mapping[str, str]) -> Handshake:
     return Handshake(address_of(scope), scope["type"], scope["path"], scope.get("query_string", b""), headers)
-
-
-class UpgradeProbe:
-    """An upgrade in progress, on a WebSocket that was taken over (protocol, "Upgrade")."""
-
-    def __init__(self, server: EngineServer, session: EngineSession, wire: Wire) -> None:
-        self._session = session
-        self._wire = wire
-        self._over = False
-        self._timer = asyncio.get_running_loop().call_later(server.upgrade_timeout, self._give_up)
-        session.probe = self._give_up
-        wire.take_over(self, server.max_http_buffer_size)
-
-    def message(self, data: Packet) -> None:
-        session, wire = self._session, self._wire
-        if self._over:
-            return
-        if data == PING + "probe" and not session.upgrading:
-            session.upgrading = True
-            wire.write(packet_frame(PONG + "probe"))
-            session.nudge_poll()
-        elif data == UPGRADE and session.upgrading:
-            self._end()
-            session.leave_polling()
-            session.bind(wire)
-        else:
-            self._give_up()
-
-    def writable(self) -> None: ...
-
-    def pong(self, payload: bytes) -> None: ...
-
-    def failing(self, code: int) -> None: ...
-
-    def lost(self) -> None:
-        self._end()
-
-    def _give_up(self) -> None:
-        """Close the WebSocket; the session continues polling, or has ended."""
-        self._end()
-        self._wire.close_or_abort()
-
-    def _end(self) -> None:
-        if not self._over:
-            self._over = True
-            self._timer.cancel()
-            self._session.probe = None
-            self._session.upgrading = False

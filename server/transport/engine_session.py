@@ -17,10 +17,10 @@ from server.transport.websocket_wire import Wire
 
 OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = "0123456"
 POLL_PACKETS: Final = 16
-"""Most packets in one answer to a poll: python-engineio's client closes the connection if there are more."""
+"""The most packets in one answer to a poll: python-engineio's client closes the connection if there are more."""
 SEPARATOR: Final = "\x1e"
 MAX_PACKETS: Final = 16_384
-"""Most packets in one polling request: twice as many as a client may have unanswered."""
+"""The most packets in one polling request: twice as many as a client may have unanswered."""
 
 
 class ProtocolError(Exception):
@@ -44,13 +44,13 @@ class EngineSession(BufferedSession):
         """A poll (GET) is pending."""
         self.heartbeat: Heartbeat | None = None
         self._pings: deque[bool] = deque()
-        """Unanswered PINGs in the order of arrival at the client; True for the one that is the proof."""
+        """Unanswered PINGs in the order of arrival at the client; True for the one whose PONG is the proof."""
         self._ping_due = 0.0
         self._ahead_of_proof = 0
         """Number of queued packets up to and including the proof's PING; 0 if it is not queued."""
         self._prove_again = False
         self._farewell: deque[Packet] = deque()
-        """Packets that end the session at the client, after the queue: each answers a poll of its own."""
+        """Packets that end the session at the client, after the queue. Each is the answer to one poll."""
 
     async def drain(self) -> None:
         """Wait for room as in the base class. Sends a PING if the buffer is full and none is pending.
@@ -87,7 +87,7 @@ class EngineSession(BufferedSession):
         if self.polling and not self._out:
             self._enqueue([NOOP], 1)
 
-    # -- in: called by the transports ----------------------------------------------------------------------------
+    # -- called by the transports --------------------------------------------------------------------------------
 
     def message(self, data: Packet) -> None:
         """A WebSocket message has arrived."""
@@ -160,7 +160,7 @@ class EngineSession(BufferedSession):
             self._ahead_of_proof = len(self._out)
 
     def check_timeout(self) -> None:
-        """End a polling session if its PONG is overdue, however late the event loop is."""
+        """End a polling session if its PONG is overdue, even if the event loop has not run the timer yet."""
         if self.wire is None and self.server.timers().time() >= self._ping_due + self.server.ping_timeout:
             self.end(self.server.reason.PING_TIMEOUT)
 
@@ -179,24 +179,29 @@ class EngineSession(BufferedSession):
     # -- the end -------------------------------------------------------------------------------------------------
 
     def end(
-        self, reason: str, *, politely: bool = False, farewell: Sequence[Packet] = (CLOSE,), last: Packet = NOOP
+        self,
+        reason: str,
+        *,
+        politely: bool = False,
+        farewell: Sequence[Packet] = (CLOSE,),
+        poll_answer: Packet = NOOP,
     ) -> None:
         """End the session. Idempotent.
 
         Args:
             politely: send the buffered packets first, if the client reads them soon.
-            farewell: sent after them over polling, each packet in an answer of its own, because stock clients close
-            on CLOSE and DISCONNECT before they dispatch earlier packets of the same answer. Without a farewell the
-                next poll is refused, and a stock client reconnects. A WebSocket is closed instead of sending CLOSE.
-            last: the answer to a pending poll, if not `politely`.
+            farewell: sent after them over polling, each packet in an answer of its own: stock clients close on CLOSE
+                and DISCONNECT before they dispatch earlier packets of the same answer. Without a farewell the next
+                poll is refused, and a stock client reconnects. A WebSocket is closed instead of sending CLOSE.
+            poll_answer: the answer to a pending poll, if not `politely`.
         """
         if self.closing:
             return
         self.closing = True
-        self.ended_for = reason
+        self.end_reason = reason
         self._cancel_timer()
         if self.probe is not None and not (politely and self.upgrading):
-            self.probe()  # otherwise the client no longer polls, and the rest must go over the WebSocket
+            self.probe()  # else the client no longer polls, and gets the remaining packets over the WebSocket
         try:
             self.server.listener.ended(self, reason)
         finally:
@@ -204,13 +209,13 @@ class EngineSession(BufferedSession):
             if politely:
                 if self.wire is None and not self.upgraded:
                     self._farewell.extend(farewell)
-                elif kept := [packet for packet in farewell if packet != CLOSE]:
-                    self._send(kept, sum(map(len, kept)))
+                elif packets := [packet for packet in farewell if packet != CLOSE]:
+                    self._send(packets, sum(map(len, packets)))
                 self._linger()
             else:
                 self._drop()
                 if self.polling:
-                    self._enqueue([last], 1)
+                    self._enqueue([poll_answer], 1)
                 self.finish()
 
     def finish(self) -> None:
@@ -220,8 +225,8 @@ class EngineSession(BufferedSession):
             self.posting()
         super().finish()
 
-    def said_all(self) -> bool:
-        return super().said_all() and not self._farewell
+    def is_flushed(self) -> bool:
+        return super().is_flushed() and not self._farewell
 
     def has_ended(self) -> bool:
         """Whether the session ignores further packets; check it after each one."""

@@ -11,10 +11,10 @@ import orjson
 MAX_VALUES: Final = 32_768
 """More than three times as many as any action needs."""
 MAX_MAP: Final = 10_240
-"""Most keys of one msgpack map; `cursors` may have 10,000."""
+"""The most keys of one msgpack map; `cursors` may have 10,000."""
 
 MAX_PARAMETERS: Final = 100
-"""Most parameters of a query string, several times as many as any route has."""
+"""The most parameters of a query string, several times as many as any route has."""
 
 C = TypeVar("C", list[Any], dict[Any, Any])
 
@@ -32,9 +32,9 @@ def holds_too_many(text: str | bytes) -> bool:
 
 
 def parameters(query_string: bytes, *, blank: bool = False) -> dict[str, str]:
-    """The first value of each parameter of a query string, if not `blank` those that have one.
+    """The first value of each parameter of a query string; without `blank`, only of those with a value.
 
-    None at all if there are more than `MAX_PARAMETERS`.
+    Empty if there are more than `MAX_PARAMETERS`.
     """
     if query_string.count(b"&") >= MAX_PARAMETERS:
         return {}
@@ -64,7 +64,7 @@ def msgpack_bounds(encoded: bytes) -> dict[str, Any]:
 
 
 MAX_EXPLAINED = 65_536
-"""Longest JSON text that is decoded again with the slower standard library to explain an error."""
+"""The longest JSON text that is decoded again with the slower standard library to explain an error."""
 
 
 def _no_constant(name: str) -> object:

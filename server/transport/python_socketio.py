@@ -83,8 +83,7 @@ class EngineOptions(engineio.AsyncServer):  # type: ignore[misc]
 
 
 class ApplicationManager(socketio.AsyncManager):  # type: ignore[misc]
-    """Rooms and clients of the applications' namespaces, kept by python-socketio; those of the core are the
-    core's."""
+    """python-socketio's rooms and clients of the applications' namespaces. The core manages those of its own."""
 
     server: ApplicationServer
 
@@ -112,22 +111,23 @@ class ApplicationManager(socketio.AsyncManager):  # type: ignore[misc]
         if namespace in self._core_namespaces:
             if callback is not None:
                 raise ValueError(f"clients acknowledge no events in `{namespace}`: emit without a callback")
-            for one in room if isinstance(room, list) else [room]:
-                self.server.core_emit(event, data, one, skipped, namespace)
+            for name in room if isinstance(room, list) else [room]:
+                self.server.core_emit(event, data, name, skipped, namespace)
         else:
             arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
-            to_all = [(sid, at) for sid, at in self.get_participants(namespace, room) if sid not in skipped]
+            participants = self.get_participants(namespace, room)
+            recipients = [(sid, eio_sid) for sid, eio_sid in participants if sid not in skipped]
 
             def packet(ack_id: int | None = None) -> Any:
                 return self.server.packet_class(EVENT, data=[event, *arguments], namespace=namespace, id=ack_id)
 
             if callback is None:
-                self.server.write_all([eio_sid for _, eio_sid in to_all], packet())
+                self.server.write_all([eio_sid for _, eio_sid in recipients], packet())
             else:
-                for sid, eio_sid in to_all:
+                for sid, eio_sid in recipients:
                     self.server.write(eio_sid, packet(self._generate_ack_id(sid, callback)))
-            if len(to_all) == 1:
-                await self.server.drained(to_all[0][1])
+            if len(recipients) == 1:
+                await self.server.drained(recipients[0][1])
         await asyncio.sleep(0)
 
     def get_namespaces(self) -> list[str]:
@@ -138,7 +138,10 @@ class ApplicationManager(socketio.AsyncManager):  # type: ignore[misc]
             yield from super().get_participants(namespace, room)
             return
         rooms = room if isinstance(room, list | tuple) else [room]
-        yield from dict(one for name in rooms for one in self.server.core_participants(name, namespace)).items()
+        participants: dict[str, str] = {}
+        for name in rooms:
+            participants.update(self.server.core_participants(name, namespace))
+        yield from participants.items()
 
     def get_rooms(self, sid: str, namespace: str) -> list[str]:
         if namespace in self._core_namespaces:
@@ -197,14 +200,14 @@ class _Packet(NamedTuple):
 class _Client:
     """The applications' state of one Engine.IO session: its handshake, its data, and its packets in order."""
 
-    __slots__ = ("ended", "handshake", "opened", "packets", "pending", "pending_bytes", "session", "worker")
+    __slots__ = ("end_reason", "handshake", "opened", "packets", "pending", "pending_bytes", "session", "worker")
 
     def __init__(self, handshake: Handshake) -> None:
         self.handshake = handshake
         self.session: dict[str, Any] = {}
         """namespace -> the result of `get_session`."""
         self.opened = False
-        self.ended: str | None = None
+        self.end_reason: str | None = None
         """Why the session has ended, once it has."""
         self.packets: deque[_Packet] = deque()
         self.pending = 0
@@ -244,7 +247,7 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
     def _engineio_server_class(self) -> type[engineio.AsyncServer]:
         return self._engine_class
 
-    # -- what the transport does -----------------------------------------------------------------------------------
+    # -- the transport ---------------------------------------------------------------------------------------------
 
     @abstractmethod
     def write(self, eio_sid: str, packet: Any) -> None:
@@ -256,7 +259,7 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
 
     @abstractmethod
     async def drained(self, eio_sid: str) -> None:
-        """Wait until most of the session's buffer has left this process, or the session is over."""
+        """Wait until most of the session's buffer has been written, or the session is over."""
 
     @abstractmethod
     async def sign_in(self, eio_sid: str, namespace: str, auth: Any) -> Any:
@@ -266,7 +269,7 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
     def refusal(self, problem: Exception) -> dict[str, Any]:
         """The data of the CONNECT_ERROR for an exception of a sign-in or a connect handler."""
 
-    # -- what the core does in its namespaces ----------------------------------------------------------------------
+    # -- the core's namespaces -------------------------------------------------------------------------------------
 
     @abstractmethod
     def core_sid(self, eio_sid: str, namespace: str) -> str | None:
@@ -384,7 +387,7 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
         """The session is over. Earlier packets are handled first, then the disconnect handlers run."""
         client = self._applications.get(eio_sid)
         if client is not None:
-            client.ended = reason
+            client.end_reason = reason
             self._work_soon(eio_sid, client)
 
     # -- handling --------------------------------------------------------------------------------------------------
@@ -401,8 +404,8 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
                 await self.eio.handlers["connect"](eio_sid, client.handshake.environ())
             while client.packets:
                 await self._handle(eio_sid, client, client.packets.popleft())
-            if client.ended is not None:
-                await self.eio.handlers["disconnect"](eio_sid, client.ended)
+            if client.end_reason is not None:
+                await self.eio.handlers["disconnect"](eio_sid, client.end_reason)
                 del self._applications[eio_sid]
         except Exception:
             logger.exception("a session of an application failed")
@@ -428,7 +431,7 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
         except Exception:
             logger.exception("a handler of %s failed", namespace)
         finally:
-            self._finished(client, packet)
+            self._finish_packet(client, packet)
 
     async def _run_handler(self, eio_sid: str, client: _Client, sid: str, packet: _Packet) -> None:
         try:
@@ -436,9 +439,9 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
         except Exception:
             logger.exception("the handler of %.64r in %s failed", packet.data[0], packet.namespace)
         finally:
-            self._finished(client, packet)
+            self._finish_packet(client, packet)
 
-    def _finished(self, client: _Client, packet: _Packet) -> None:
+    def _finish_packet(self, client: _Client, packet: _Packet) -> None:
         client.pending -= 1
         client.pending_bytes -= packet.size
 
@@ -456,7 +459,7 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    # -- python-socketio's own steps, where they differ --------------------------------------------------------------
+    # -- overridden steps of python-socketio -----------------------------------------------------------------------
 
     async def _handle_connect(self, eio_sid: str, namespace: str, data: Any) -> None:
         """Sign the client in first, and always answer, even if the connect handler fails."""

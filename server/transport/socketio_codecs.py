@@ -83,15 +83,15 @@ class MsgpackCodec:
     value = staticmethod(msgpack.packb)
 
     def encode(self, event: str, payload: Any) -> bytes:
-        return self._one(EVENT, [event, payload], None)
+        return self._encode_packet(EVENT, [event, payload], None)
 
     def answer(self, ack_id: int, payload: Any) -> bytes:
-        return self._one(ACK, [payload], ack_id)
+        return self._encode_packet(ACK, [payload], ack_id)
 
     def accept(self, sid: str) -> bytes:
-        return self._one(CONNECT, {"sid": sid}, None)
+        return self._encode_packet(CONNECT, {"sid": sid}, None)
 
-    def _one(self, kind: int, data: Any, ack_id: int | None) -> bytes:
+    def _encode_packet(self, kind: int, data: Any, ack_id: int | None) -> bytes:
         encoded: bytes = MsgpackPacket(kind, data=data, namespace="/", id=ack_id).encode()
         return encoded
 

@@ -1,6 +1,6 @@
 """Socket.IO protocol v5 on the Engine.IO sessions: packets, namespaces, acknowledgements.
 
-A packet to one of the core's namespaces is the listener's; to an application's, `ApplicationServer`'s.
+The listener handles packets to the namespaces of the core, `ApplicationServer` those to applications.
 
 Protocol: https://socket.io/docs/v4/socket-io-protocol/.
 """
@@ -38,13 +38,13 @@ CONNECT_TIMEOUT_S = 10.0
 MAX_PAYLOAD = 1_000_000
 MAX_ATTACHMENTS = 8
 MAX_REFUSED = 8
-"""Refusals of a session that is in no namespace; then it is closed. An unknown namespace counts 1, all else 4."""
+"""Refusals after which a session that is in no namespace is closed. An unknown namespace counts 1, others 4."""
 
 D = TypeVar("D")
 
 
 class NamespaceSocket(Generic[D]):
-    """One client in one namespace. `data` is the listener's."""
+    """One client in one namespace. `data` belongs to the listener."""
 
     __slots__ = ("accepted", "data", "namespace", "peer", "sid")
 
@@ -70,13 +70,13 @@ class NamespaceSocket(Generic[D]):
         else:
             self.send(CONNECT, {"sid": self.sid})
 
-    def refuse(self, error: dict[str, Any], tries: int = MAX_REFUSED // 2) -> None:
-        """Refuse the client with `connect_error`. `tries`: the number of refusals that it counts as."""
+    def refuse(self, error: dict[str, Any], weight: int = MAX_REFUSED // 2) -> None:
+        """Refuse the client with `connect_error`. `weight`: counts as this many refusals."""
         self.peer.sockets.pop(self.namespace, None)
         self.send(CONNECT_ERROR, error)
         if not any(socket.accepted for socket in self.peer.sockets.values()):
-            self.peer.refused += tries
-            if self.peer.refused >= MAX_REFUSED:
+            self.peer.refusals += weight
+            if self.peer.refusals >= MAX_REFUSED:
                 self.session.end("connect refused", politely=True)
 
     def emit(self, event: str, *args: Any) -> bool:
@@ -100,7 +100,7 @@ class Peer(Generic[D]):
         "overflowed",
         "partial",
         "partial_bytes",
-        "refused",
+        "refusals",
         "server",
         "session",
         "sockets",
@@ -116,7 +116,7 @@ class Peer(Generic[D]):
         self.overflowed = False
         self.partial: Any = None
         self.partial_bytes = 0
-        self.refused = 0
+        self.refusals = 0
         """Refusals while the session was in no namespace; see `MAX_REFUSED`."""
 
 
@@ -127,13 +127,13 @@ class NamespaceListener(Protocol[D]):
         """A client connects to a namespace: call `accept` or `refuse`, now or later."""
 
     def event(self, socket: NamespaceSocket[D], data: list[Any], ack_id: int | None, size: int) -> None:
-        """An event of so many bytes, as [name, argument, …]; answer it if it has an `ack_id`."""
+        """An event of `size` bytes. `data` is [name, argument, …]; answer it if there is an `ack_id`."""
 
     def disconnected(self, socket: NamespaceSocket[D]) -> None:
-        """A client that asked for the namespace, and was not refused, has left it."""
+        """A client for which `connect` was called, and that was not refused, has left the namespace."""
 
     def broken(self, socket: NamespaceSocket[D]) -> None:
-        """A client that was accepted has broken the protocol; end its session."""
+        """An accepted client has violated the protocol; end its session."""
 
     def failed(self, socket: NamespaceSocket[D]) -> None:
         """A packet of an accepted client could not be handled because of a bug; end its session."""
@@ -156,7 +156,7 @@ class CoreRooms(Protocol[D]):
     ) -> None:
         """Send a transient event to the live members of a room, to one client, or (None) to all.
 
-        Raises ValueError if the event is not the application's to send.
+        Raises ValueError if the application may not send the event.
         """
 
 
@@ -182,7 +182,7 @@ class SocketIOServer(ApplicationServer, Generic[D]):
         connect_timeout: float = CONNECT_TIMEOUT_S,
         **engine: Any,
     ) -> None:
-        """`namespaces`: those of the core, whose clients are the listener's and whose rooms are `rooms`.
+        """`namespaces`: those of the core; `listener` gets the events of their clients, `rooms` has their rooms.
 
         `admission`: for namespaces that applications register; without it there can be none.
         `connect_timeout`: seconds within which a session has to be accepted in a namespace.
@@ -200,16 +200,16 @@ class SocketIOServer(ApplicationServer, Generic[D]):
         self._connect_timeout = connect_timeout
         self._peers: dict[str, Peer[D]] = {}
         self._core_sockets: dict[str, NamespaceSocket[D]] = {}
-        """Those that were accepted, by sid."""
+        """The accepted clients, by sid."""
         self.eio.listener = self
 
     @property
     def sockets(self) -> list[NamespaceSocket[D]]:
-        """Every client that was accepted in a namespace."""
+        """The accepted clients of all namespaces."""
         return [socket for peer in self._peers.values() for socket in peer.sockets.values() if socket.accepted]
 
     def accepted(self, socket: NamespaceSocket[D]) -> None:
-        """The session is in a namespace, so it counts as authenticated."""
+        """Note that a client was accepted: its session counts as authenticated."""
         peer = socket.peer
         if socket.namespace in self.core_namespaces:
             self._core_sockets[socket.sid] = socket
@@ -227,7 +227,7 @@ class SocketIOServer(ApplicationServer, Generic[D]):
         self.session_opened(session.sid, handshake)
 
     def _expect_connect(self, peer: Peer[D]) -> None:
-        """Close the session if it is in no namespace in time."""
+        """Close the session unless it enters a namespace in time."""
         end = partial(peer.session.end, "connect timeout", politely=True)
         timers = self.eio.timers()
         peer.timeout = timers.call_at(timers.time() + self._connect_timeout, end)
@@ -237,7 +237,7 @@ class SocketIOServer(ApplicationServer, Generic[D]):
         if peer is None:
             return
         try:
-            self._take(peer, data)
+            self._handle_message(peer, data)
         except ProtocolError as error:
             logger.info("a client broke the protocol: %s", error)
             if not self.broken(session):
@@ -268,11 +268,11 @@ class SocketIOServer(ApplicationServer, Generic[D]):
             if peer.timeout is not None:
                 peer.timeout.cancel()
             for namespace in list(peer.sockets):
-                self._left(peer.sockets.pop(namespace), reason)
+                self._leave_namespace(peer.sockets.pop(namespace), reason)
             self.session_ended(session.sid, reason)
 
-    def _left(self, socket: NamespaceSocket[D], reason: str) -> None:
-        """A client is no longer in a namespace; an application learns of it by the packet, or the session's end."""
+    def _leave_namespace(self, socket: NamespaceSocket[D], reason: str) -> None:
+        """A client has left a namespace. Applications are notified by the packet, or by the session's end."""
         if socket.namespace in self.core_namespaces:
             if self._core_sockets.pop(socket.sid, None) is not None:
                 self.announce("disconnect", socket.namespace, socket.sid, reason)
@@ -280,11 +280,11 @@ class SocketIOServer(ApplicationServer, Generic[D]):
 
     # -- packets -------------------------------------------------------------------------------------------------
 
-    def _take(self, peer: Peer[D], data: str | bytes) -> None:
+    def _handle_message(self, peer: Peer[D], data: str | bytes) -> None:
         try:
             packet = self._assemble(peer, data)
         except (ValueError, TypeError, LookupError, RecursionError, AttributeError) as error:
-            raise ProtocolError(type(error).__name__) from error  # the text of the error may quote the packet
+            raise ProtocolError(type(error).__name__) from error  # not its text, which may quote the packet
         if packet is not None:
             size, peer.partial_bytes = max(len(data), peer.partial_bytes), 0
             self._receive(peer, packet, size)
@@ -293,7 +293,7 @@ class SocketIOServer(ApplicationServer, Generic[D]):
         """The packet completed by this message, or None. Raises an exception for an invalid one."""
         if peer.partial is not None:
             if not isinstance(data, bytes):
-                raise ValueError("an attachment was due")
+                raise ValueError("an attachment was expected")
             peer.partial_bytes += len(data)
             if peer.partial_bytes > MAX_PAYLOAD:
                 raise ValueError("attachments too large")
@@ -340,7 +340,7 @@ class SocketIOServer(ApplicationServer, Generic[D]):
                 peer.sockets[namespace] = socket
                 self.receive(peer.session.sid, kind, namespace, None, packet.data, size)
             else:
-                socket.refuse({"message": "Invalid namespace"}, tries=1)
+                socket.refuse({"message": "Invalid namespace"}, weight=1)
             return
         if socket is None or (is_core and not socket.accepted):
             if kind in (DISCONNECT, ACK, BINARY_ACK) and peer.sockets:
@@ -353,7 +353,7 @@ class SocketIOServer(ApplicationServer, Generic[D]):
                 self._listener.event(socket, packet.data, packet.id, size)
         elif kind == DISCONNECT:
             del peer.sockets[namespace]
-            self._left(socket, self.reason.CLIENT_DISCONNECT)
+            self._leave_namespace(socket, self.reason.CLIENT_DISCONNECT)
             if not peer.sockets:
                 self._expect_connect(peer)
         elif kind not in (ACK, BINARY_ACK):
@@ -378,7 +378,7 @@ class SocketIOServer(ApplicationServer, Generic[D]):
         self._write(peer, self.codec.packets(packet))
         if kind == DISCONNECT:
             del peer.sockets[packet.namespace]
-            self._left(socket, self.reason.SERVER_DISCONNECT)
+            self._leave_namespace(socket, self.reason.SERVER_DISCONNECT)
             if not peer.sockets:
                 self._expect_connect(peer)
 
@@ -395,10 +395,10 @@ class SocketIOServer(ApplicationServer, Generic[D]):
         if peer.overflowed:
             return
         if buffer and session.wire is not None:
-            sent = session.put_frames(buffer)
+            accepted = session.put_frames(buffer)
         else:
-            sent = session.put(packets, sum(map(len, packets)))
-        if not sent:
+            accepted = session.put(packets, sum(map(len, packets)))
+        if not accepted:
             # Send nothing more: an application could not detect the gap.
             peer.overflowed = True
             asyncio.get_running_loop().call_soon(self._end_overflowed, peer)
@@ -437,10 +437,14 @@ class SocketIOServer(ApplicationServer, Generic[D]):
         return [sid, *([] if self._rooms is None else self._rooms.rooms_of(socket))]
 
     def core_participants(self, room: str | None, namespace: str) -> list[tuple[str, str]]:
-        sockets = [one for one in self._core_sockets.values() if one.namespace == namespace]
+        sockets = [socket for socket in self._core_sockets.values() if socket.namespace == namespace]
         if room is not None:
             rooms = self._rooms
-            sockets = [one for one in sockets if one.sid == room or (rooms is not None and rooms.is_in(one, room))]
+            sockets = [
+                socket
+                for socket in sockets
+                if socket.sid == room or (rooms is not None and rooms.is_in(socket, room))
+            ]
         return [(socket.sid, socket.session.sid) for socket in sockets]
 
     def core_emit(self, event: str, data: Any, room: str | None, skip: Collection[str], namespace: str) -> None:

@@ -1,5 +1,4 @@
-"""The TCP connections of the process: limits per source, and the choice of connections to close without
-descriptors."""
+"""The TCP connections of the process: limits per source, and which ones to close when descriptors run short."""
 
 from __future__ import annotations
 
@@ -15,9 +14,9 @@ from server.addresses import source_of
 if sys.platform != "win32":
     import resource
 
-MOST_PER_SOURCE: Final = 1000
+MAX_PER_SOURCE: Final = 1000
 """Connections of one source (an IPv4 address, an IPv6 /64) that is not a trusted proxy."""
-MOST_DESCRIPTORS: Final = 1 << 20
+MAX_DESCRIPTORS: Final = 1 << 20
 """The limit to set if the system has none."""
 RESERVED: Final = 64
 """Descriptors reserved for the database, files and outgoing connections."""
@@ -40,7 +39,7 @@ class SourceQueue(Generic[T]):
     def __init__(self) -> None:
         self._source: dict[T, str] = {}
         self._items: dict[str, dict[T, None]] = {}
-        self._of_size: dict[int, dict[str, None]] = {}
+        self._by_size: dict[int, dict[str, None]] = {}
         """Sources by the number of their items."""
         self._largest = 0
 
@@ -71,24 +70,24 @@ class SourceQueue(Generic[T]):
         self._move(source, len(items) + 1, len(items))
         if not items:
             del self._items[source]
-        if not self._of_size.get(self._largest):
+        if not self._by_size.get(self._largest):
             self._largest -= 1
         return True
 
     def oldest(self, source: str | None = None) -> T | None:
         """The oldest item of a source, by default of the busiest one; None if there is none."""
         if source is None:
-            source = next(iter(self._of_size.get(self._largest, ())), None)
+            source = next(iter(self._by_size.get(self._largest, ())), None)
         return next(iter(self._items.get(source or "", ())), None)
 
-    def _move(self, source: str, before: int, now: int) -> None:
-        if before:
-            sources = self._of_size[before]
+    def _move(self, source: str, old_size: int, new_size: int) -> None:
+        if old_size:
+            sources = self._by_size[old_size]
             del sources[source]
             if not sources:
-                del self._of_size[before]
-        if now:
-            self._of_size.setdefault(now, {})[source] = None
+                del self._by_size[old_size]
+        if new_size:
+            self._by_size.setdefault(new_size, {})[source] = None
 
 
 class TcpConnection:
@@ -101,7 +100,7 @@ class TcpConnection:
         self.source = source
         self.drop = drop
 
-    def heard(self) -> None:
+    def head_received(self) -> None:
         """The connection has sent a complete request head: it is no longer silent."""
         self._connections.silent.remove(self)
 
@@ -118,12 +117,12 @@ class Sheds(Protocol):
 class TcpConnections:
     """Counts connections by source. `silent` are those that have not sent a complete request head yet.
 
-    When descriptors run short, the oldest silent connection of the busiest source is closed for each newcomer. If
-    there is none, `half_open` ends another one that has not authenticated; if it cannot, the newcomer is refused.
+    When descriptors run short, the oldest silent connection of the busiest source is closed for each new one. If
+    there is none, `half_open` ends another one that has not authenticated; if it cannot, the new one is refused.
     """
 
-    def __init__(self, half_open: Sheds, most_per_source: int | None = MOST_PER_SOURCE) -> None:
-        """`half_open`: other connections that can be ended. `most_per_source`: None: no limit per source."""
+    def __init__(self, half_open: Sheds, max_per_source: int | None = MAX_PER_SOURCE) -> None:
+        """`half_open`: other connections that can be ended. `max_per_source`: None for no limit."""
         self.trusted: Addresses = frozenset()
         """Addresses of proxies, whose connections carry many clients and are not limited by source."""
         self.silent: SourceQueue[TcpConnection] = SourceQueue()
@@ -132,18 +131,18 @@ class TcpConnections:
         self.refused = 0
         """Number of refused connections since the start."""
         self.dropped = 0
-        """Silent connections closed for newcomers since the start."""
+        """Silent connections closed for new ones since the start."""
         self.descriptors = descriptor_limit()
-        self._most_per_source = most_per_source
-        self._of: Counter[str] = Counter()
+        self._max_per_source = max_per_source
+        self._count_by_source: Counter[str] = Counter()
         self._warned_at = -WARN_S
 
     def begin(self, address: str, descriptor: int, drop: Callable[[], None]) -> TcpConnection | None:
-        """Count a new connection; None: refuse it. `drop` closes it, if its descriptor is needed."""
+        """Count a new connection; None: refuse it. `drop` is called to close it if its descriptor is needed."""
         source = source_of(address)
         if (
-            self._most_per_source is not None
-            and self._of[source] >= self._most_per_source
+            self._max_per_source is not None
+            and self._count_by_source[source] >= self._max_per_source
             and address not in self.trusted
         ):
             self.refused += 1
@@ -155,16 +154,16 @@ class TcpConnections:
             return None
         tcp_connection = TcpConnection(self, source, drop)
         self.open += 1
-        self._of[source] += 1
+        self._count_by_source[source] += 1
         self.silent.add(tcp_connection, source)
         return tcp_connection
 
     def ended(self, tcp_connection: TcpConnection) -> None:
         self.silent.remove(tcp_connection)
         self.open -= 1
-        self._of[tcp_connection.source] -= 1
-        if not self._of[tcp_connection.source]:
-            del self._of[tcp_connection.source]
+        self._count_by_source[tcp_connection.source] -= 1
+        if not self._count_by_source[tcp_connection.source]:
+            del self._count_by_source[tcp_connection.source]
 
     def _make_room(self) -> bool:
         now = time.monotonic()
@@ -176,7 +175,7 @@ class TcpConnections:
                 len(self.silent),
                 self.descriptors,
             )
-        # Two per newcomer, or connections that were accepted together would keep the last descriptors.
+        # Two for each new connection: several may be accepted together, and would use up the last descriptors.
         if not self._drop_oldest():
             return self._half_open.shed()
         self._drop_oldest()
@@ -195,19 +194,19 @@ class TcpConnections:
 def descriptor_limit() -> int:
     """The maximum number of descriptors of this process."""
     if sys.platform == "win32":
-        return MOST_DESCRIPTORS
+        return MAX_DESCRIPTORS
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+    return MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
 def raise_descriptor_limit() -> int:
     """Raise the limit as far as the system allows; returns the new limit."""
     if sys.platform != "win32":
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
-        if soft != resource.RLIM_INFINITY and soft < wanted:
+        target = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+        if soft != resource.RLIM_INFINITY and soft < target:
             try:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+                resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
             except (OSError, ValueError) as error:  # macOS allows less than it reports
                 logger.warning("the limit of file descriptors stays at %d: %s", soft, error)
     return descriptor_limit()

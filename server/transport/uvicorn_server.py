@@ -1,10 +1,10 @@
 """uvicorn, extended: its server, and its protocols for HTTP and WebSocket.
 
-All that is used of uvicorn beyond its documented interface stands here; `tests/extending/test_versions.py` says what.
+Every use of uvicorn beyond its documented interface is here; `tests/extending/test_versions.py` lists them.
 
-The server drains the node before it closes connections. HTTP has bounds on a request that is not whole yet. An
-application with a method `open_websocket` (see `WebSocketOpener`) is asked first to open a plain WebSocket, and the
-opening handshake is answered here; `UvicornWebSocket` has all other WebSockets.
+The server drains the node before it closes connections. Incomplete HTTP requests are bounded in time and size. If the
+application has a method `open_websocket` (see `WebSocketOpener`), it is called first for a plain WebSocket, and the
+opening handshake is answered here; `UvicornWebSocket` handles all other WebSockets.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from server.transport.websocket_wire import LINGER_S, Wire
 logger = logging.getLogger("tidings.transport")
 
 HEAD_S: Final = 10.0
-"""Seconds for a whole request head, from the connection's beginning or the head's."""
+"""Seconds for a complete request head, from the begin of the connection or of the head."""
 BODY_S: Final = 20.0
-"""Seconds for a whole body, from the end of the head."""
+"""Seconds for a complete body, from the end of the head."""
 MAX_HEAD: Final = 64 * 1024
-"""Most bytes of a request line and headers."""
+"""The most bytes of a request line and headers."""
 MAX_HEADERS: Final = 100
 MAX_LINE: Final = 8000
-"""Most bytes of a line of a WebSocket's opening handshake: the limit of the library that parses it."""
+"""The most bytes of a line of a WebSocket's opening handshake: the limit of the library that parses it."""
 BACKLOG: Final = 4096
 GRACE_S: Final = 4
 """Time for running requests, and for clients that got `closing`, to end."""
@@ -50,7 +50,7 @@ _NOT_PLAIN: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"conte
 
 EXTENSION: Final = "tidings.direct"
 MAX_EARLY: Final = 64 * 1024
-"""Most bytes of frames that wait until their receiver is known; beyond that, nothing is read from the socket."""
+"""The most bytes of frames that wait until their receiver is known; then reading from the socket pauses."""
 
 
 class _Refused(Exception):
@@ -60,10 +60,10 @@ class _Refused(Exception):
 class UvicornHttp(HttpToolsProtocol):
     """uvicorn's protocol, with limits, and with plain WebSockets opened here.
 
-    What uvicorn prepares for a connection and a request it does here when there is something for it to serve. And it
-    drops what comes in one read with a request to upgrade, and behind it; here it is kept.
+    uvicorn's preparations for a connection and a request run only when it has a request to serve. uvicorn drops the
+    bytes after an upgrade request that arrive in the same read; this class keeps them.
 
-    An application may have `connections`, in which its connections are counted.
+    If the application has `connections`, the connection is counted there.
     """
 
     head_s = HEAD_S
@@ -79,16 +79,16 @@ class UvicornHttp(HttpToolsProtocol):
         """Status and text of the refusal that stopped the parser."""
         self._timer: asyncio.TimerHandle | None = None
         self._tcp_connection: TcpConnection | None = None
-        counted: TcpConnections | None = getattr(self.config.app, "connections", None)
-        if counted is not None:
+        connections: TcpConnections | None = getattr(self.config.app, "connections", None)
+        if connections is not None:
             peer, descriptor = transport.get_extra_info("peername"), transport.get_extra_info("socket").fileno()
-            self._tcp_connection = counted.begin(
+            self._tcp_connection = connections.begin(
                 peer[0] if isinstance(peer, tuple) else "", descriptor, transport.abort
             )
             if self._tcp_connection is None:
                 self._refuse(503, "too many connections")
                 return
-        self._allow(self.head_s)
+        self._start_timer(self.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timer()
@@ -98,8 +98,8 @@ class UvicornHttp(HttpToolsProtocol):
 
     # -- time ----------------------------------------------------------------------------------------------------
 
-    def _allow(self, seconds: float) -> None:
-        """Start the timer for the rest of a head or a body."""
+    def _start_timer(self, seconds: float) -> None:
+        """Start the timer of a head or a body."""
         self._timer = self.loop.call_later(seconds, self._too_slow)
 
     def _cancel_timer(self) -> None:
@@ -110,17 +110,17 @@ class UvicornHttp(HttpToolsProtocol):
     def _too_slow(self) -> None:
         self._timer = None
         if self._in_body and self.flow.read_paused:  # the application is slow, not the client
-            self._allow(self.body_s)
+            self._start_timer(self.body_s)
         elif self._in_head or self._in_body:
             self._refuse(408, "the request took too long to arrive")
         else:
             self._close()
 
-    def _refuse(self, status: int, why: str) -> None:
+    def _refuse(self, status: int, reason: str) -> None:
         """Answer, unless an earlier request is unanswered or this one's answer has begun; then close."""
         cycle = self.cycle
         if not self._answering() or (self._in_body and not cycle.response_started and not self.pipeline):
-            text = why.encode()
+            text = reason.encode()
             self.transport.write(
                 b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"
                 b"Connection: close\r\n\r\n%b" % (status, HTTPStatus(status).phrase.encode(), len(text), text)
@@ -144,7 +144,7 @@ class UvicornHttp(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._timer is None and not self._in_body and not self._answering():
-            self._allow(self.head_s)
+            self._start_timer(self.head_s)
         if self._in_head:
             self._head_bytes += len(data)
         self._read = data
@@ -155,7 +155,7 @@ class UvicornHttp(HttpToolsProtocol):
         if self._in_head and self._head_bytes > MAX_HEAD:
             self._refuse(431, "the request line and headers are too large")
         elif self._in_body and self._timer is None:
-            self._allow(self.body_s)
+            self._start_timer(self.body_s)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(*(self._refusal or (400, msg)))
@@ -181,16 +181,16 @@ class UvicornHttp(HttpToolsProtocol):
         if self._size > MAX_HEAD or len(self.headers) > MAX_HEADERS:
             self._reject(431, "the request line and headers are too large")
 
-    def _reject(self, status: int, why: str) -> None:
-        """Stop the parser with an exception that it catches, and answer."""
-        self._refusal = status, why
-        raise _Refused(why)
+    def _reject(self, status: int, reason: str) -> None:
+        """Refuse from within the parser: it catches the exception and calls `send_400_response`."""
+        self._refusal = status, reason
+        raise _Refused(reason)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._cancel_timer()
         if self._tcp_connection is not None:
-            self._tcp_connection.heard()
+            self._tcp_connection.head_received()
         if self.parser.should_upgrade() and self._should_upgrade():
             self._check_opening()
         else:
@@ -228,8 +228,8 @@ class UvicornHttp(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         upgrade = sys.exception()
         assert isinstance(upgrade, HttpParserUpgrade)
-        behind = self._read[upgrade.args[0] :]
-        if self._open(behind):
+        following = self._read[upgrade.args[0] :]
+        if self._open(following):
             return
         self._serve()
         super().handle_websocket_upgrade()
@@ -240,14 +240,17 @@ class UvicornHttp(HttpToolsProtocol):
             protocol.tcp_connection, self._tcp_connection = self._tcp_connection, None
             if not protocol.handshake_initiated and not self.transport.is_closing():
                 self._refuse(400, "not the opening handshake of a WebSocket")
-            elif behind:
-                protocol.data_received(behind)
+            elif following:
+                protocol.data_received(following)
 
-    def _open(self, behind: bytes) -> bool:
-        """Open a plain WebSocket without ASGI, if the application supports it. Returns False otherwise."""
-        asked: Callable[[WebSocketOpening], tuple[bytes, Callable[[Wire], None]] | None] | None
-        asked = getattr(self.config.app, "open_websocket", None)
-        if asked is None or self.root_path or self.ws_protocol_class is not UvicornWebSocket:
+    def _open(self, following: bytes) -> bool:
+        """Open a plain WebSocket without ASGI, if the application supports it; else return False.
+
+        `following`: the bytes after the handshake.
+        """
+        open_websocket: Callable[[WebSocketOpening], tuple[bytes, Callable[[Wire], None]] | None] | None
+        open_websocket = getattr(self.config.app, "open_websocket", None)
+        if open_websocket is None or self.root_path or self.ws_protocol_class is not UvicornWebSocket:
             return False
         if not getattr(self.cycle, "response_complete", True):
             return False
@@ -257,23 +260,24 @@ class UvicornHttp(HttpToolsProtocol):
             return False
         peer = self.transport.get_extra_info("peername")
         path, _, query_string = self.url.partition(b"?")
-        opened = asked(WebSocketOpening(path, query_string, headers, peer[0] if isinstance(peer, tuple) else ""))
-        if opened is None:
+        address = peer[0] if isinstance(peer, tuple) else ""
+        accepted = open_websocket(WebSocketOpening(path, query_string, headers, address))
+        if accepted is None:
             return False
-        first, take = opened
-        flow = getattr(self, "flow", None)  # of uvicorn, if it has served a request here
+        first_frames, take_over_wire = accepted
+        flow = getattr(self, "flow", None)  # set by uvicorn, if it has served a request of this connection
         full = flow is not None and flow.write_paused
-        wire = Wire(self.transport, self.connections, behind, full=full, tcp_connection=self._tcp_connection)
+        wire = Wire(self.transport, self.connections, following, full=full, tcp_connection=self._tcp_connection)
         self.connections.discard(self)
         self.transport.set_protocol(wire)
         # breaks a reference cycle
         self.parser = None  # type: ignore[assignment]
-        more = [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
+        default_headers = [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
         self.transport.write(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: %b\r\n%b\r\n%b" % (accept, b"".join(more), first)
+            b"Sec-WebSocket-Accept: %b\r\n%b\r\n%b" % (accept, b"".join(default_headers), first_frames)
         )
-        take(wire)
+        take_over_wire(wire)
         return True
 
 
@@ -288,7 +292,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         self._taken_over = False
         self._connect_received = False
         self._early_full = False
-        """Nothing is read from the socket."""
+        """Whether reading from the socket is paused."""
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -307,7 +311,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
 
     def _leave_scope(self) -> None:
         """Break the reference cycle between the scope and this protocol."""
-        scope: Any = getattr(self, "scope", None)  # it has none before the opening handshake
+        scope: Any = getattr(self, "scope", None)  # unset before the opening handshake
         if scope is not None:
             scope["extensions"].pop(EXTENSION, None)
 
@@ -355,7 +359,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         if not self.handshake_initiated or self._over_asgi:
             super().data_received(data)
             return
-        self._early += data  # until it is known who reads
+        self._early += data  # until the receiver is known
         if len(self._early) > MAX_EARLY and not self._early_full:
             self._early_full = True
             self.transport.pause_reading()

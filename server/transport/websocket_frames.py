@@ -31,7 +31,7 @@ _CLOSE_CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015)))
 
 
 class FrameError(Exception):
-    """The peer broke the protocol; the connection fails with this close code."""
+    """The peer has violated the protocol; the connection fails with this close code."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -53,11 +53,11 @@ def frame(opcode: int, payload: bytes) -> bytes:
 def joined(opcode: int, payloads: Iterable[bytes]) -> bytes:
     """Complete messages as consecutive unmasked frames, in one buffer."""
     parts: list[bytes] = []
-    middling = ((0x80 | opcode) << 8 | 126) << 16
+    medium_head = ((0x80 | opcode) << 8 | 126) << 16
     for payload in payloads:
         size = len(payload)
         # The most common kind of head, without a call.
-        parts.append((middling | size).to_bytes(4, "big") if 126 <= size < 65536 else _head(opcode, size))
+        parts.append((medium_head | size).to_bytes(4, "big") if 126 <= size < 65536 else _head(opcode, size))
         parts.append(payload)
     return b"".join(parts)
 
@@ -82,14 +82,14 @@ def packet_frames(packets: Iterable[str | bytes]) -> bytes:
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
-    cut = reason.encode()[:123].decode(errors="ignore")
-    return frame(CLOSE, code.to_bytes(2, "big") + cut.encode())
+    shortened = reason.encode()[:123].decode(errors="ignore")
+    return frame(CLOSE, code.to_bytes(2, "big") + shortened.encode())
 
 
 class FrameParser:
     """Parses a client's stream into messages; joins fragments and limits sizes.
 
-    However the stream is cut, it gives the same, and costs about the same.
+    The messages and the cost do not depend on how the stream is split into reads.
     """
 
     __slots__ = ("_buffer", "_fragments", "_max_size", "_needed", "_opcode")
@@ -109,7 +109,7 @@ class FrameParser:
         return bool(self._buffer) or self._fragments is not None
 
     def feed(self, data: bytes) -> Iterator[WebSocketMessage]:
-        """The messages completed by `data`, in order. Raises `FrameError` after those before the error."""
+        """Yield the messages that `data` completes, in order. Raises `FrameError` at an invalid frame."""
         if self._buffer:
             self._buffer += data
             if len(self._buffer) < self._needed:
@@ -132,7 +132,7 @@ class FrameParser:
                 if end < start + width:
                     break
                 size = int.from_bytes(data[start : start + width], "big")
-                if size < (126 if width == 2 else 65_536):  # section 5.2: the shortest form is a must
+                if size < (126 if width == 2 else 65_536):  # section 5.2 requires the shortest form
                     raise FrameError(PROTOCOL_ERROR, "a length in more bytes than it needs")
                 start += width
             if size > self._max_size or (self._fragments and self._too_big(opcode, size)):
@@ -146,7 +146,7 @@ class FrameParser:
             if opcode in (TEXT, BINARY) and first & 0x80 and self._fragments is None:
                 yield WebSocketMessage(opcode, payload)
             else:
-                message = self._other(opcode, bool(first & 0x80), payload)
+                message = self._complete(opcode, bool(first & 0x80), payload)
                 if message is not None:
                     yield message
         self._buffer = bytearray(data[at:]) if at < end else b""
@@ -156,7 +156,7 @@ class FrameParser:
         """Whether a fragment makes its message too big; control frames in between do not count."""
         return not opcode & 0x8 and self._fragments is not None and len(self._fragments) + size > self._max_size
 
-    def _other(self, opcode: int, final: bool, payload: bytes) -> WebSocketMessage | None:
+    def _complete(self, opcode: int, final: bool, payload: bytes) -> WebSocketMessage | None:
         """The message completed by a control frame or a fragment (section 5.4); None if incomplete."""
         if opcode in (CLOSE, PING, PONG):
             if not final:

@@ -54,7 +54,7 @@ class WebSocketListener(Protocol):
         """A message has arrived."""
 
     def failing(self, session: WebSocketSession, code: int) -> None:
-        """The client broke the WebSocket protocol. Frames sent now precede the close with this code."""
+        """The client has violated the WebSocket protocol. Frames sent now precede the close with this code."""
 
     def ended(self, session: WebSocketSession) -> None:
         """The session is over."""
@@ -73,20 +73,20 @@ class WebSocketSession(BufferedSession):
         """Data of the listener, until the session ends."""
         self._heartbeat: Heartbeat | None = None
         self._ping_due = 0.0
-        self._expected: bytes | None = None
-        """The payload of the pending PING, which its PONG must repeat."""
+        self._pending_ping: bytes | None = None
+        """The payload of the pending PING, which the PONG must repeat."""
         self._written = False
         """Whether something was written after the pending PING."""
         self._prove_again = False
-        self._confirming: Callable[[], None] | None = None
+        self._on_confirmed: Callable[[], None] | None = None
 
     def authenticated(self, heartbeat: Heartbeat) -> None:
         """The client has authenticated: start the heartbeat."""
         self.server.half_open.remove(self.sid)
         self._heartbeat = heartbeat
-        self._wait_to_ping()
+        self._schedule_ping()
 
-    # -- in ------------------------------------------------------------------------------------------------------
+    # -- received ------------------------------------------------------------------------------------------------
 
     def message(self, data: Packet) -> None:
         if not self.closing:
@@ -115,7 +115,7 @@ class WebSocketSession(BufferedSession):
         soon = self.server.ping_soon
         if soon is None or self._heartbeat is None or self.wire is None:
             return
-        if self._expected is not None:
+        if self._pending_ping is not None:
             self._written = True
             return
         timers = self.server.timers()
@@ -130,7 +130,7 @@ class WebSocketSession(BufferedSession):
         if (
             self._is_full()
             and self._heartbeat is not None
-            and self._expected is None
+            and self._pending_ping is None
             and self.wire
             and not self.closing
         ):
@@ -146,23 +146,23 @@ class WebSocketSession(BufferedSession):
         """
         if self._heartbeat is None or self.wire is None or self.closing:
             return
-        if self._expected is not None:
+        if self._pending_ping is not None:
             self._prove_again = True
             return
         self._write_ping()
 
-    def confirm(self, then: Callable[[], None]) -> None:
+    def confirm(self, callback: Callable[[], None]) -> None:
         """Call back when everything written so far has arrived; immediately without PINGs. One caller at a time."""
         if self.wire is None or self._heartbeat is None or self.closing:
-            then()
+            callback()
             return
-        self._confirming = then
+        self._on_confirmed = callback
         self._cancel_timer()
         self._ping_due = self.server.timers().time()
-        self._expected = None  # it replaces a pending one
+        self._pending_ping = None  # it replaces a pending one
         self._ping()
 
-    def _wait_to_ping(self) -> None:
+    def _schedule_ping(self) -> None:
         if self.wire is not None and not self.closing:
             timers = self.server.timers()
             self._ping_due = timers.time() + self.server.ping_interval
@@ -173,7 +173,7 @@ class WebSocketSession(BufferedSession):
         patience = self.server.ping_timeout
         overdue = partial(self.end, "ping timeout", frames.GOING_AWAY)
         self._expect_pong(self._ping_due + patience, patience, overdue)
-        if self._expected is None:
+        if self._pending_ping is None:
             self._write_ping()
 
     def _write_ping(self) -> None:
@@ -181,26 +181,26 @@ class WebSocketSession(BufferedSession):
         assert self._heartbeat is not None
         self._heartbeat.ping_written()
         self._written = False
-        self._expected = secrets.token_bytes(8)
-        self.wire.write(frames.frame(frames.PING, self._expected))
+        self._pending_ping = secrets.token_bytes(8)
+        self.wire.write(frames.frame(frames.PING, self._pending_ping))
 
     def pong(self, payload: bytes) -> None:
         """Process a PONG; an unsolicited one is ignored (section 5.5.3)."""
-        if payload != self._expected or self.closing:
+        if payload != self._pending_ping or self.closing:
             return
-        self._expected = None
+        self._pending_ping = None
         self._cancel_timer()
         if self._heartbeat is not None:
             self._heartbeat.pong_received()
-        confirmed, self._confirming = self._confirming, None
-        self._wait_to_ping()
+        callback, self._on_confirmed = self._on_confirmed, None
+        self._schedule_ping()
         if self._prove_again:
             self._prove_again = False
             self.prove()
         elif self._written:
             self._ping_soon()
-        if confirmed is not None:
-            confirmed()
+        if callback is not None:
+            callback()
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -209,7 +209,7 @@ class WebSocketSession(BufferedSession):
         if self.closing:
             return
         self.closing = True
-        self.ended_for = reason
+        self.end_reason = reason
         self.close_code = code
         self._cancel_timer()
         try:
@@ -270,11 +270,11 @@ class WebSocketServer:
     async def handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI request to open a WebSocket."""
         await receive()  # websocket.connect
-        refused = self._refusal(scope)
-        if refused is None and self._admit is not None:
-            refused = await self._admit(scope) or self._refusal(scope)
-        if refused is not None:
-            await refuse_websocket(scope, send, *refused)
+        refusal = self._refusal(scope)
+        if refusal is None and self._admit is not None:
+            refusal = await self._admit(scope) or self._refusal(scope)
+        if refusal is not None:
+            await refuse_websocket(scope, send, *refusal)
             return
         await send({"type": "websocket.accept"})
         query = parameters(scope.get("query_string", b""), blank=True)

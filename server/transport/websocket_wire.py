@@ -1,7 +1,6 @@
-"""A WebSocket after its handshake, directly on the socket: messages arrive by callback, frames are written
-immediately.
+"""A WebSocket after its handshake, directly on the socket, without a task, queue or ASGI event in between.
 
-There is no task, queue or ASGI event in between. `transport.uvicorn_server` makes the wires.
+Messages arrive by callback, frames are written immediately. `transport.uvicorn_server` makes the wires.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ if sys.platform != "win32":
 logger = logging.getLogger("tidings.transport")
 
 HIGH_WATER = 96 * 1024
-"""Buffered bytes of a client above which a replay waits. On a slow link a PING waits behind them."""
+"""A replay waits while more bytes are buffered for its client: on a slow link, a PING waits behind them."""
 LOW_WATER = 32 * 1024
 LINGER_S = 5.0
 MESSAGE_S = 60.0
 """Time limit of a message, from its first byte, including control frames between its fragments."""
 TURN_S = 0.01
-"""Longest time of processing one connection's input before other connections have their turn.
+"""The longest that the input of one connection is processed before other connections have their turn.
 
 A burst of 64 messages should fit: if it is cut, each half is written and delivered in a batch of its own, and a
 delivery costs up to 1.6 times as much.
@@ -53,7 +52,7 @@ class WireReceiver(Protocol):
         """A PONG has arrived."""
 
     def failing(self, code: int) -> None:
-        """The peer broke the protocol. Frames written now precede the closing handshake with this code."""
+        """The peer has violated the protocol. Frames written now precede the closing handshake with this code."""
 
     def lost(self) -> None:
         """The WebSocket is over."""
@@ -102,9 +101,9 @@ class Wire(asyncio.Protocol):
         full: bool = False,
         tcp_connection: TcpConnection | None = None,
     ) -> None:
-        """`connections` are the server's, which it shuts down when it stops; `early` has come in already.
+        """`connections`: the server's set, whose members it shuts down when it stops.
 
-        `full`: writing was paused before, and will be resumed.
+        `early`: bytes already received. `full`: writing is paused now, and will be resumed.
         """
         self.transport = transport
         self._connections = connections
@@ -142,12 +141,12 @@ class Wire(asyncio.Protocol):
         parser = self._parser
         if parser is None or self._turn_over:
             self._early += data
-        elif not self.transport.is_closing() and self._take(parser.feed(data)):
+        elif not self.transport.is_closing() and self._process(parser.feed(data)):
             self._time_message()
 
     def _next_turn(self, messages: Iterator[WebSocketMessage]) -> None:
         self._turn_over = False
-        if self._lost or self.transport.is_closing() or not self._take(messages):
+        if self._lost or self.transport.is_closing() or not self._process(messages):
             return
         early, self._early = self._early, b""
         if not self.transport.is_closing():
@@ -171,7 +170,7 @@ class Wire(asyncio.Protocol):
             self._message_timer.cancel()
             self._message_timer = None
 
-    def _take(self, messages: Iterator[WebSocketMessage]) -> bool:
+    def _process(self, messages: Iterator[WebSocketMessage]) -> bool:
         """Pass messages to the receiver for up to one turn. Returns False if there are more."""
         loop = asyncio.get_running_loop()
         turn_ends = loop.time() + TURN_S
@@ -233,7 +232,7 @@ class Wire(asyncio.Protocol):
         self.end(frames.RESTART)
         self.close_or_abort()
 
-    # -- for who has taken it over -------------------------------------------------------------------------------
+    # -- called by the receiver ----------------------------------------------------------------------------------
 
     def write(self, buffer: bytes) -> None:
         """Write complete frames; never blocks. Check `full` and `buffered` first."""
@@ -266,7 +265,7 @@ class Wire(asyncio.Protocol):
             self._closing = asyncio.get_running_loop().call_later(LINGER_S, self._abort)
 
     def _abort(self) -> None:
-        """Close, and drop unread bytes in the kernel as well, which would keep megabytes for minutes."""
+        """Close, and drop unread bytes in the kernel, too, which could keep megabytes for minutes."""
         if self._lost:
             return
         with suppress(OSError):
@@ -275,11 +274,11 @@ class Wire(asyncio.Protocol):
 
 
 def _in_kernel(transport: asyncio.Transport) -> int:
-    """Bytes that the kernel holds for the peer, sent or not; 0 if it does not report them."""
+    """Unacknowledged bytes in the kernel; 0 if it does not report them."""
     if sys.platform == "win32":
         return 0
     try:
-        told = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        size = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
     except OSError:
         return 0
-    return int.from_bytes(told, sys.byteorder)
+    return int.from_bytes(size, sys.byteorder)

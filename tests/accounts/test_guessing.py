@@ -204,7 +204,7 @@ def test_the_memory_of_first_attempts_is_bounded(monkeypatch: pytest.MonkeyPatch
     for n in range(100):
         clock.now += 60
         assert _is_allowed(attempts, f"10.0.0.{n}")
-    assert len(attempts._tried) == 10
+    assert len(attempts._first_tried_at) == 10
 
 
 @pytest.mark.parametrize("crowd", [1, 5, HASHES_WAITING])

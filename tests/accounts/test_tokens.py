@@ -174,16 +174,16 @@ async def test_a_user_with_a_valid_session_is_signed_in_even_without_a_connectio
     diego = await auth.authenticate(await server.register("diego"))
     token = await server.register("omar")
     user = await auth.user("omar")
-    assert await auth.is_signed_in("omar", to=diego)
+    assert await auth.is_signed_in("omar", viewer=diego)
     await auth.logout(await auth.authenticate(token))
-    assert not await auth.is_signed_in("omar", to=diego)
+    assert not await auth.is_signed_in("omar", viewer=diego)
     await auth.sign_in(user, -1000)  # already expired
-    assert not await auth.is_signed_in("omar", to=diego)
+    assert not await auth.is_signed_in("omar", viewer=diego)
     await auth.sign_in(user)
-    assert await auth.is_signed_in("omar", to=diego)
+    assert await auth.is_signed_in("omar", viewer=diego)
     await auth.set_disabled(user, True)
-    assert not await auth.is_signed_in("omar", to=diego)
-    assert not await auth.is_signed_in("nobody", to=diego)
+    assert not await auth.is_signed_in("omar", viewer=diego)
+    assert not await auth.is_signed_in("nobody", viewer=diego)
 
 
 async def test_logging_out_of_a_lasting_session_ends_all_lasting_sessions(server: RunningNode) -> None:

@@ -120,22 +120,25 @@ async def test_rooms_cursors_and_sessions_of_many_devices_are_queried_together(d
     first, nobody, third, second = await database.read(lambda conn: users.arrivals(conn, requests))
     assert nobody is None
     assert first is not None
-    assert (first.session.username, first.session.disabled, first.device) == ("ana", False, DeviceRow(1, None))
+    assert (first.session.username, first.session.disabled, first.device) == ("ana", False, DeviceRow(1, None, 0))
     assert third is not None
     assert (third.session.username, bool(third.session.disabled), third.device) == ("diego", True, None)
     assert second is not None
-    assert (second.session.revoked_at, second.device) == (5, DeviceRow(2, None))
-    assert await database.read(lambda conn: users.still_good(conn, [1, 2, 3, 4])) == {1}
-    assert await database.read(lambda conn: users.still_good(conn, [])) == set()
+    assert (second.session.revoked_at, second.device) == (5, DeviceRow(2, None, 0))
+    assert await database.read(lambda conn: users.valid_sessions(conn, [1, 2, 3, 4])) == {1}
+    assert await database.read(lambda conn: users.valid_sessions(conn, [])) == set()
 
     first_device, second_device, third_device, unknown = await database.read(
         lambda conn: progress.standpoints(conn, [(1, 1), (1, 2), (2, 3), (9, 9)])
     )
-    assert [(room.room.key, room.joined_seq, room.cursor) for room in first_device.mine] == [(1, 4, None), (2, 4, 7)]
-    assert first_device.gone == [(3, "r3")]
-    assert [(room.room.key, room.cursor) for room in second_device.mine] == [(1, None), (2, None)]
-    assert second_device.gone == []
-    assert [(room.room.key, room.cursor) for room in third_device.mine] == [(1, 7)]
+    assert [(room.room.key, room.joined_seq, room.cursor) for room in first_device.member_rooms] == [
+        (1, 4, None),
+        (2, 4, 7),
+    ]
+    assert first_device.former_rooms == [(3, "r3")]
+    assert [(room.room.key, room.cursor) for room in second_device.member_rooms] == [(1, None), (2, None)]
+    assert second_device.former_rooms == []
+    assert [(room.room.key, room.cursor) for room in third_device.member_rooms] == [(1, 7)]
     assert unknown == ([], [])
-    assert first_device.mine[0].room == RoomRow(1, "r1", "group", True, None, None, None, 1, 0, 0, 0, 0, 0)
-    assert first_device.mine[0].room.is_private is True
+    assert first_device.member_rooms[0].room == RoomRow(1, "r1", "group", True, None, None, None, 1, 0, 0, 0, 0, 0)
+    assert first_device.member_rooms[0].room.is_private is True

@@ -141,7 +141,7 @@ class NotingBroker(MemoryBroker):
 
 
 class HesitantBroker(MemoryBroker):
-    """Answers `who_is_online` late, with the state at the time of the request, as a remote service may."""
+    """Answers `online_users` late, with the state at the time of the request, as a remote service may."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,8 +156,8 @@ class HesitantBroker(MemoryBroker):
     def go_on(self) -> None:
         self._may_answer.set()
 
-    async def who_is_online(self, user_keys: Iterable[int] | None = None) -> set[int]:
-        answer = await super().who_is_online(user_keys)
+    async def online_users(self, user_keys: Iterable[int] | None = None) -> set[int]:
+        answer = await super().online_users(user_keys)
         if user_keys is not None and self._held_user in set(user_keys):
             self._held_user = None
             self._requested.set()
@@ -215,9 +215,9 @@ class LinkedBroker(MemoryBroker):
     def _receive_encoded(self, data: bytes) -> None:
         MemoryBroker.publish(self, *decode(data))
 
-    async def who_is_online(self, user_keys: Iterable[int] | None = None) -> set[int]:
+    async def online_users(self, user_keys: Iterable[int] | None = None) -> set[int]:
         wanted = None if user_keys is None else set(user_keys)
-        return set().union(*[await MemoryBroker.who_is_online(broker, wanted) for broker in self._wire.brokers])
+        return set().union(*[await MemoryBroker.online_users(broker, wanted) for broker in self._wire.brokers])
 
 
 class HarmfulBroker(MemoryBroker):

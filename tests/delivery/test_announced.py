@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from server.fanout.announcer import EACH_TURN, Announcer
+from server.fanout.announcer import CONNECTIONS_PER_TURN, Announcer
 from server.fanout.connection import Batch, Connection
 from server.fanout.live_room import LiveRoom
 from server.log.notices import PresenceChanged, UserPresence
@@ -114,7 +114,7 @@ def encoded(event: tuple[str, Any]) -> bytes:
 
 
 async def test_one_turn_of_the_loop_writes_presence_to_a_bounded_number_of_connections() -> None:
-    crowd = Crowd(5 * EACH_TURN + 1)
+    crowd = Crowd(5 * CONNECTIONS_PER_TURN + 1)
     crowd.change(range(50), online=True)
     turns = [0]
     while not crowd.writes or len(crowd.writes) > turns[-1]:
@@ -122,11 +122,11 @@ async def test_one_turn_of_the_loop_writes_presence_to_a_bounded_number_of_conne
         await asyncio.sleep(0)
     await crowd.settled()
     assert len(crowd.writes) == len(crowd.members)
-    assert max(after - before for before, after in pairwise(turns)) <= EACH_TURN
+    assert max(after - before for before, after in pairwise(turns)) <= CONNECTIONS_PER_TURN
 
 
 async def test_each_member_gets_presence_changes_in_the_order_of_the_changes() -> None:
-    crowd = Crowd(5 * EACH_TURN)
+    crowd = Crowd(5 * CONNECTIONS_PER_TURN)
     crowd.change([1], online=True)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -142,7 +142,7 @@ async def test_each_member_gets_presence_changes_in_the_order_of_the_changes() -
 
 
 async def test_a_member_who_leaves_during_a_round_gets_no_presence_afterwards() -> None:
-    crowd = Crowd(5 * EACH_TURN)
+    crowd = Crowd(5 * CONNECTIONS_PER_TURN)
     connection, link = crowd.members[0]
     crowd.change([1], online=True)
     for key in list(connection.rooms):
@@ -158,7 +158,7 @@ async def test_a_member_who_leaves_during_a_round_gets_no_presence_afterwards() 
 
 @pytest.mark.parametrize("written", [False, True], ids=["not written yet", "written already"])
 async def test_a_member_who_leaves_one_of_two_shared_rooms_gets_a_change_once(*, written: bool) -> None:
-    crowd = Crowd(5 * EACH_TURN)
+    crowd = Crowd(5 * CONNECTIONS_PER_TURN)
     crowd.change([0], online=True)
     await asyncio.sleep(0)
     await asyncio.sleep(0)

@@ -195,7 +195,7 @@ async def test_a_page_is_bounded_in_bytes_and_misses_nothing(server: RunningNode
     read: list[tuple[int, int]] = []
     while wanted:
         covered, chunks = await database.read(
-            partial(read_page, user_key=omar.key, wanted=wanted, names=names, codec=TextCodec(), max_bytes=10_000)
+            partial(read_page, user_key=omar.key, spans=wanted, names=names, codec=TextCodec(), max_bytes=10_000)
         )
         assert covered
         messages = [message for chunk in chunks for message in chunk.messages]

@@ -181,12 +181,12 @@ async def test_a_user_is_online_while_connected_to_any_node(nodes: list[Listener
     first.online(1, True)
     last.online(2, True)
     for node in nodes:
-        assert await node.broker.who_is_online() == {1, 2}
-        assert await node.broker.who_is_online([2, 3]) == {2}
-        assert await node.broker.who_is_online([]) == set()
+        assert await node.broker.online_users() == {1, 2}
+        assert await node.broker.online_users([2, 3]) == {2}
+        assert await node.broker.online_users([]) == set()
     first.online(1, False)
     first.online(1, False)
-    assert await last.who_is_online([1, 2]) == {2}
+    assert await last.online_users([1, 2]) == {2}
 
 
 async def test_a_stopped_broker_receives_no_notice(nodes: list[Listener]) -> None:

@@ -353,7 +353,7 @@ async def test_a_page_of_edits_is_bounded_by_their_encoded_size(server: RunningN
     while position < 400:
         wanted = [Span(room.key, position, 400)]
         (covered,), chunks = await database.read(
-            partial(read_page, user_key=omar.key, wanted=wanted, names=names, codec=TextCodec())
+            partial(read_page, user_key=omar.key, spans=wanted, names=names, codec=TextCodec())
         )
         messages = [message for chunk in chunks for message in chunk.messages]
         assert sum(map(len, messages[:-1])) < PAGE_BYTES
@@ -385,7 +385,7 @@ async def test_a_page_ends_at_its_byte_limit_in_any_chunk(server: RunningNode) -
     for max_bytes in (2_000, 5_000, 10_000, WRITE_BYTES + 20_000, 2 * WRITE_BYTES + 20_000):
         wanted = [Span(room.key, 0, room.last_seq) for room in room_rows]
         page = await database.read(
-            partial(read_page, user_key=omar.key, wanted=wanted, names=names, codec=TextCodec(), max_bytes=max_bytes)
+            partial(read_page, user_key=omar.key, spans=wanted, names=names, codec=TextCodec(), max_bytes=max_bytes)
         )
         sizes = [len(message) for chunk in page.chunks for message in chunk.messages]
         assert sum(sizes[:-1]) < max_bytes <= sum(sizes)

@@ -16,7 +16,7 @@ from db.queries.rows import EntryRow
 from server.contract.events import EVENTS
 from server.fanout.connection import EventCodec
 from server.fanout.pages import read_page
-from server.log.views import RoomName, event, said_by
+from server.log.views import RoomName, event, message_of
 from server.transport.socketio_codecs import MsgpackCodec, TextCodec
 from tests.delivery.support import make_topic
 from tests.support.node import RunningNode
@@ -122,7 +122,7 @@ async def test_a_missed_entry_is_encoded_exactly_like_a_live_one(server: Running
     for wanted in (spans[:1], spans[1:], spans):
         for me in keys.values():
             page = await database.read(
-                partial(read_page, user_key=me, wanted=wanted, names=names, codec=codec, max_bytes=10_000_000)
+                partial(read_page, user_key=me, spans=wanted, names=names, codec=codec, max_bytes=10_000_000)
             )
             assert page.covered == wanted
             messages = [message for chunk in page.chunks for message in chunk.messages]
@@ -130,7 +130,7 @@ async def test_a_missed_entry_is_encoded_exactly_like_a_live_one(server: Running
             positions = [(chunk.room_key, seq) for chunk in page.chunks for seq in range(chunk.first, chunk.last + 1)]
             assert positions == [(entry.room_key, entry.seq) for entry in entries]
             events = [
-                event(names[entry.room_key], entry, to_sender=said_by(entry).sender_key == me) for entry in entries
+                event(names[entry.room_key], entry, to_sender=message_of(entry).sender_key == me) for entry in entries
             ]
             assert messages == [codec.encode(name, payload) for name, payload in events]
             for message, (name, _) in zip(messages, events, strict=True):
@@ -138,7 +138,9 @@ async def test_a_missed_entry_is_encoded_exactly_like_a_live_one(server: Running
                 assert EVENTS[name].model_validate(payload).model_dump(mode="json") == payload
             payloads = [decoded(message)[1] for message in messages]
             client_ids = [payload.get("message", payload).get("client_id") for payload in payloads]
-            expected = [said_by(entry).client_id if said_by(entry).sender_key == me else None for entry in entries]
+            expected = [
+                message_of(entry).client_id if message_of(entry).sender_key == me else None for entry in entries
+            ]
             assert client_ids == expected
 
 

@@ -79,14 +79,14 @@ def messages_of(page: Page | None) -> dict[tuple[int, int], bytes]:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of entries that each read encoded."""
     counts: list[int] = []
-    original = pages.chunks
+    original = pages.encode_chunks
 
     def counting(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
         counts.append(sum(len(chunk.messages) for chunk in result[0]))
         return result
 
-    monkeypatch.setattr(pages, "chunks", counting)
+    monkeypatch.setattr(pages, "encode_chunks", counting)
     return counts
 
 

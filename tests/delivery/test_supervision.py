@@ -266,7 +266,7 @@ async def test_a_background_loop_that_is_killed_is_logged_and_fails_the_readines
             "journal": (node.journal.loop, node.journal, "_next_batch"),
             "head_check": (node.hub.head_check, node.hub.repairs, "compare_heads"),
             "session_check": (node.sessions.loop, node.sessions, "_round"),
-            "search": (node.indexer.loop, node.indexer, "_do"),
+            "search": (node.indexer.loop, node.indexer, "_work"),
             "retention": (node.retention.loop, node.retention, "_round"),
             "purge": (node.purge.loop, node.purge, "_round"),
             "applications": (node.application_users.loop, node.application_users, "_round"),

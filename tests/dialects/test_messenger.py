@@ -821,7 +821,7 @@ async def test_a_slow_consumer_of_the_messenger_is_closed_and_loses_nothing(sqli
                         ]
                         assert all(answer["ok"] for answer in await asyncio.gather(*sent))
                         assert session.buffered < 400_000  # the limit, and one batch
-            assert session.ended_for == "slow_consumer"
+            assert session.end_reason == "slow_consumer"
         received: dict[str, None] = {}
         async with york.listening() as ws:
             while texts[-1] not in received:

@@ -28,7 +28,7 @@ def test_every_generated_part_is_in_exactly_one_page() -> None:
 def test_the_protocol_documents_every_action_and_event() -> None:
     for action in generate.registry():
         assert f"### {action.name} (action)\n" in PROTOCOL
-        for name in (action.name, *action.also):
+        for name in (action.name, *action.aliases):
             assert f"`{name}`" in PROTOCOL
         for field in action.request.model_fields:
             assert f"| `{field}` |" in PROTOCOL

@@ -29,7 +29,7 @@ def test_the_types_accept_a_correct_client_and_refuse_wrong_uses(tmp_path: Path)
 def test_every_action_event_code_and_reason_has_a_type() -> None:
     actions, events, live = _body("Actions"), _body("Events"), _body("ClientToServerEvents")
     for action in REGISTRY:
-        for name in (action.name, *action.also):
+        for name in (action.name, *action.aliases):
             request, response = action.request.__name__, action.response.__name__
             assert f"  {name}: {{ request: {request}; response: {response} }};" in actions
             method = f"  {name}: (request: {request}, answer: (answer: Answer<{response}>) => void) => void;"

@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect
 
 from server.gateways import docs
 from server.gateways.static_files import TYPES, built
-from server.logs import Logs
+from server.logging_setup import Logs
 from tests.support.node import NO_TLS, RunningNode, running_node
 from tests.support.process import ServerProcess
 

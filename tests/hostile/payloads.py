@@ -22,7 +22,7 @@ _STRINGS: Final = ("\ufdfa", "İ", "ｱﾞ", "a\u0301\u0316", "سلا.")
 
 def of_action(action: Action, known: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """A payload of an action, valid as far as `known` values make it so, and one with all its fields."""
-    schemas = Schemas(taken=[action.request])
+    schemas = Schemas(received=[action.request])
     schema = schemas.of(action.request)
     right = schemas.example(schemas.ref(action.request))
     full = {name: schemas.example(its, name) for name, its in schema.get("properties", {}).items()}
@@ -45,7 +45,7 @@ def of_fields(action: Action, known: Mapping[str, Any], budget: int) -> Iterator
 
 def _longest(action: Action, name: str) -> int:
     """The maximum number of characters of a text field."""
-    schema = Schemas(taken=[action.request]).of(action.request)["properties"].get(name, {})
+    schema = Schemas(received=[action.request]).of(action.request)["properties"].get(name, {})
     limits = [part["maxLength"] for part in (schema, *schema.get("anyOf", ())) if "maxLength" in part]
     return min([*limits, 16_384])
 

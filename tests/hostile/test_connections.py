@@ -237,7 +237,7 @@ async def bounded(sqlite_url: str, tmp_path: Path, most: int) -> AsyncIterator[R
     """A node that accepts at most `most` connections of one source."""
     async with running_node(sqlite_url, tmp_path) as node:
         node.node.connections.trusted = frozenset()
-        node.node.connections._most_per_source = most
+        node.node.connections._max_per_source = most
         yield node
 
 

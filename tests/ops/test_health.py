@@ -69,7 +69,7 @@ async def test_readiness_fails_while_a_change_waits_too_long(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "LONGEST_WAIT_S", 0.3)
-    monkeypatch.setattr(health, "KEPT_S", 1e9)  # the cached probe does not hide the wait
+    monkeypatch.setattr(health, "REUSE_S", 1e9)  # the cached probe does not hide the wait
     async with running_node(database_url, tmp_path) as node:
         token = await node.register("omar")
         async with connected(node.url, token) as omar, httpx.AsyncClient(base_url=node.url, timeout=SOON_S) as http:
@@ -112,7 +112,7 @@ async def test_readiness_fails_for_a_time_after_changes_were_refused_until_one_i
     for module in (db.postgresql, db.sqlite):
         monkeypatch.setattr(module, "BUSY_TIMEOUT_MS", 300)
     monkeypatch.setattr(journal, "HELD_S", 0.3)
-    monkeypatch.setattr(health, "KEPT_S", 0.0)
+    monkeypatch.setattr(health, "REUSE_S", 0.0)
     monkeypatch.setattr(health, "LONGEST_WAIT_S", 1e9)
     async with running_node(database_url, tmp_path) as node:
         token = await node.register("omar")
@@ -135,7 +135,7 @@ async def test_readiness_fails_for_a_time_after_changes_were_refused_until_one_i
 async def test_frequent_readiness_checks_do_not_probe_the_store_more_often(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "KEPT_S", 1e9)
+    monkeypatch.setattr(health, "REUSE_S", 1e9)
     async with breakable(database_url, tmp_path) as (node, silence, end):
         database, probes = node.node.database, 0
         probe = database.probe
@@ -158,7 +158,7 @@ async def test_frequent_readiness_checks_do_not_probe_the_store_more_often(
             await node.register("omar")  # a commit proves the same as a probe
             await ask(20, 200)
             assert probes <= 1
-            monkeypatch.setattr(health, "KEPT_S", 0.0)
+            monkeypatch.setattr(health, "REUSE_S", 0.0)
             silence()
             before = probes
             await ask(20, 503)

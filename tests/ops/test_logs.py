@@ -25,7 +25,7 @@ from server.context import Context
 from server.contract.actions import SendMessage
 from server.contract.models import Empty
 from server.dispatch import action
-from server.logs import Level, Logs
+from server.logging_setup import Level, Logs
 from server.settings import Settings
 from tests.gateways.raw import entered, opened
 from tests.support.client import DEADLINE_S, Refused, connected

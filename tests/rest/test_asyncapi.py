@@ -54,10 +54,16 @@ def test_the_official_parser_accepts_the_document() -> None:
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
 def test_the_document_names_exactly_the_live_actions_and_the_events(gateway: str) -> None:
-    names = {name for action in LIVE for name in (action.name, *action.also)}
+    names = {name for action in LIVE for name in (action.name, *action.aliases)}
     expected = {f"{gateway}.{name}" for name in names} | {f"{gateway}.{event}.event" for event in EVENTS}
     operations = {name for name in document()["operations"] if name.startswith(f"{gateway}.")}
     assert operations == expected | {f"{gateway}.{name}" for name in BESIDE[gateway]}
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+def test_a_connect_names_both_outcomes(gateway: str) -> None:
+    summary = document()["operations"][f"{gateway}.connect"]["summary"]
+    assert "`ready`; or the connection is refused" in summary
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)

@@ -15,7 +15,7 @@ ROOM = ("room_id", "topic_name")
 
 def example(action: Action, *, without: Iterable[str] = ()) -> dict[str, Any]:
     """Return the payload that the documents show for the action, without some of its fields."""
-    schemas = Schemas(taken=[action.request])
+    schemas = Schemas(received=[action.request])
     shown: dict[str, Any] = schemas.example(schemas.ref(action.request))
     return {name: value for name, value in shown.items() if name not in without}
 

@@ -1,4 +1,4 @@
-"""Search: the index is made anew from the logs, with each word behind the key of its room."""
+"""Search: rebuild the index from the logs, with the key of its room as the prefix of each word."""
 
 from alembic import op
 
@@ -11,7 +11,7 @@ depends_on = None
 def upgrade() -> None:
     op.execute("DELETE FROM consumer_cursor WHERE consumer = 'search'")
     if op.get_bind().dialect.name == "sqlite":
-        op.execute("PRAGMA secure_delete=on")  # what is deleted later must not stay in the pages that are freed now
+        op.execute("PRAGMA secure_delete=on")  # the freed pages must not keep words that are deleted later
         op.execute("DROP TABLE search_words")
         op.execute("DELETE FROM search_removed")
         op.execute("DELETE FROM search_document")

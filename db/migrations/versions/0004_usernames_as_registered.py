@@ -1,4 +1,4 @@
-"""Usernames keep their spelling: they are found by a key beside it. Names that look the same can be told apart."""
+"""Usernames keep their spelling, with a key for look-ups beside it. Names that look the same are distinguished."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def upgrade() -> None:
 
 
 def _key_users(conn: sa.Connection) -> None:
-    """Until now usernames were kept as what is their key from now on."""
+    """The usernames stored until now become the keys."""
     conn.execute(sa.update(_user).values(username_key=_user.c.username))
     oldest: dict[str, int] = {}
     for key, username in conn.execute(sa.select(_user.c.id, _user.c.username).order_by(_user.c.id)):
@@ -42,19 +42,19 @@ def _key_users(conn: sa.Connection) -> None:
         with_skeleton = (
             sa.update(_user).where(_user.c.id == sa.bindparam("user")).values(skeleton=sa.bindparam("new"))
         )
-        conn.execute(with_skeleton, [{"user": key, "new": made} for made, key in oldest.items()])
+        conn.execute(with_skeleton, [{"user": key, "new": visual_form} for visual_form, key in oldest.items()])
 
 
 def _key_topics(conn: sa.Connection) -> None:
-    """A topic whose name looks like another's, or is invisible, is given one that can be seen and told apart."""
+    """Rename topics whose name looks like another one's, or is invisible."""
     topics = sa.select(_room).where(_room.c.name_key.is_not(None), _room.c.topic_name.is_not(None))
     changed = [row for row in conn.execute(topics.order_by(_room.c.id)) if name_key(row.topic_name) != row.name_key]
     for row in changed:
         if not _rename(conn, row, row.topic_name):
-            _rename(conn, row, _told_apart(row))
+            _rename(conn, row, _distinct_name(row))
 
 
-def _told_apart(row: Any) -> str:
+def _distinct_name(row: Any) -> str:
     return f"{row.topic_name[:48].strip()} ({row.room_id[-12:]})"
 
 

@@ -1,4 +1,4 @@
-"""Sessions that last until their user logs out are marked: their end need not be in the year 9999 any more."""
+"""Mark the sessions that last until their user logs out, instead of giving them an expiry in the year 9999."""
 
 import sqlalchemy as sa
 from alembic import op

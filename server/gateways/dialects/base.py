@@ -1,7 +1,7 @@
 """The base of the dialects' clients.
 
-A dialect is a subclass of `DialectClient`: it reads the frames of its system's document, asks canonical actions, and
-translates their answers and events. It holds no rules; those are the core's.
+A dialect is a subclass of `DialectClient`: it decodes the frames of its system's document, requests canonical
+actions, and translates their answers and events. The rules are the core's.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ PING_SOON_S: Final = 0.5
 
 
 class DialectCodec:
-    """A `delivery.encoding.EventCodec` for one connection: the same event can read differently for each client."""
+    """A `fanout.connection.EventCodec` for one connection: an event may have another form for each client."""
 
     plain = False
 
     def __init__(self, client: DialectClient) -> None:
-        self._client = ref(client)  # weak, because the client references its codec
+        self._client = ref(client)  # weak: the client references its codec
 
     def encode(self, event: str, payload: Any) -> bytes:
         """Return an empty message for an event that the dialect does not have."""
@@ -66,7 +66,7 @@ class DialectClient(WebSocketClient):
     def __init__(self, backend: Backend, session: WebSocketSession) -> None:
         super().__init__(backend, session, WebSocketLink(session, DialectCodec(self), self.name))
 
-    # -- what the dialect defines --------------------------------------------------------------------------------
+    # -- for subclasses: to define -------------------------------------------------------------------------------
 
     @abstractmethod
     def translate(self, event: str, view: View) -> object | None:
@@ -83,7 +83,7 @@ class DialectClient(WebSocketClient):
         """Ids of the rooms to begin with, if the client enters and leaves rooms; None for all of the user's rooms."""
         return None
 
-    # -- what it can use -----------------------------------------------------------------------------------------
+    # -- for subclasses: to use ----------------------------------------------------------------------------------
 
     @property
     def username(self) -> str:
@@ -106,9 +106,9 @@ class DialectClient(WebSocketClient):
     def send_text(self, text: str) -> None:
         self._link.send(text.encode())
 
-    def disconnect(self, code: int = NORMAL, last: object | None = None) -> None:
-        """Send the last value, if there is one, then close."""
-        self._link.end("client disconnect", code, b"" if last is None else orjson.dumps(last))
+    def disconnect(self, code: int = NORMAL, farewell: object | None = None) -> None:
+        """Send the farewell, if there is one, as JSON; then close."""
+        self._link.end("client disconnect", code, b"" if farewell is None else orjson.dumps(farewell))
 
     def when_delivered(self, callback: Callable[[], None]) -> None:
         """Call back when everything sent so far has arrived, or immediately if a PONG cannot prove it."""

@@ -16,7 +16,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
-from server.auth import Auth, now_ms
+from server.auth import now_ms
 from server.context import Context, Parts
 from server.contract.errors import ActionError, Error, ErrorCode, invalid, not_found
 from server.contract.events import Closing, RoomRemoved
@@ -24,7 +24,7 @@ from server.contract.models import Message, View
 from server.dispatch import Answer, Dispatcher
 from server.gateways import rest
 from server.gateways.client_session import Backend
-from server.gateways.dialects.mounting import Admit, Dialects
+from server.gateways.dialects.mounting import Dialects, admit_by_token
 from server.gateways.dialects.routes import FORM, PASSWORD_FLOW
 from server.gateways.dialects.sequential import SequentialClient
 from server.gateways.problems import problem
@@ -50,16 +50,17 @@ logger = logging.getLogger("tidings.channels")
 def mount(dialects: Dialects) -> None:
     parts, dispatcher = dialects.backend.parts, dialects.backend.dispatcher
     channel = PublicChannel(parts, dispatcher)
-    dialects.add_websocket(f"/{ECHO}", EchoChannelClient, admission(parts.auth, dispatcher, ECHO))
-    dialects.add_websocket(
-        f"/{PUBLIC_CHANNEL}",
-        partial(PublicChannelClient, channel),
-        admission(parts.auth, dispatcher, PUBLIC_CHANNEL),
-    )
+    for purpose, client in ((ECHO, EchoChannelClient), (PUBLIC_CHANNEL, partial(PublicChannelClient, channel))):
+        admit = admit_by_token(parts.auth, dispatcher, purpose, _token_in, purpose)
+        dialects.add_websocket(f"/{purpose}", client, admit)
     routes = _Routes(parts, dispatcher, channel, dialects.public_url)
     dialects.add_routes(routes.install)
     if dialects.public_channel:
         dialects.add_preparation(channel.prepare)
+
+
+def _token_in(scope: Scope) -> str:
+    return parameters(scope.get("query_string", b"")).get("token", "")
 
 
 class PublicChannel:
@@ -104,7 +105,7 @@ class PublicChannel:
     async def _subscribe(self, context: Context) -> bool:
         """Make the caller a member. Returns False if there is no public topic with the name."""
         try:
-            await self._do("subscribe", {"topic_name": PUBLIC}, context)
+            await self._execute("subscribe", {"topic_name": PUBLIC}, context)
         except ActionError as error:
             if error.code is ErrorCode.NOT_FOUND:
                 return False
@@ -117,14 +118,14 @@ class PublicChannel:
         if self._owner is None:
             self._owner = await self._parts.auth.service(OWNER)
         try:
-            await self._do("create", {"topic_name": PUBLIC}, Context(self._parts, self._owner))
+            await self._execute("create", {"topic_name": PUBLIC}, Context(self._parts, self._owner))
         except ActionError as error:
             if error.code is not ErrorCode.CONFLICT:
                 raise
             return error
         return None
 
-    async def _do(self, action: str, payload: object, context: Context) -> Any:
+    async def _execute(self, action: str, payload: object, context: Context) -> Any:
         return (await self._dispatcher.execute(action, payload, context, gateway="rest")).result()
 
 
@@ -166,9 +167,9 @@ class EchoChannelClient(_ChannelClient):
         self.start_handling()
 
     async def handle(self, data: str | bytes) -> None:
-        self.actions.push("echo", {"content": _text(data)}, len(data), self._answered)
+        self.actions.push("echo", {"content": _text(data)}, len(data), self._report)
 
-    def _answered(self, answer: Answer) -> None:
+    def _report(self, answer: Answer) -> None:
         if answer.error is not None:
             self.send(_refusal(answer.error))
         elif not self._is_proxy:  # the listener sends all replies of an upstream, including this one
@@ -200,9 +201,9 @@ class PublicChannelClient(_ChannelClient):
             self.disconnect(POLICY, _refusal(error.error))
 
     async def handle(self, data: str | bytes) -> None:
-        self.actions.push("message", {"room_id": self._room_id, "content": _text(data)}, len(data), self._answered)
+        self.actions.push("message", {"room_id": self._room_id, "content": _text(data)}, len(data), self._report)
 
-    def _answered(self, answer: Answer) -> None:
+    def _report(self, answer: Answer) -> None:
         if answer.error is not None:  # a sent message arrives as an event
             self.send(_refusal(answer.error))
 
@@ -233,20 +234,6 @@ def _refusal(error: Error) -> dict[str, Any]:
     return {"error": error.model_dump(mode="json")}
 
 
-def admission(auth: Auth, dispatcher: Dispatcher, purpose: str) -> Admit:
-    """A check that refuses a WebSocket in the handshake without a valid token or ticket."""
-
-    async def admit(scope: Scope) -> tuple[int, str] | None:
-        try:
-            await auth.authenticate(parameters(scope.get("query_string", b"")).get("token", ""), purpose)
-        except Exception as problem:
-            error = dispatcher.describe(problem, purpose)
-            return error.code.http_status, error.message
-        return None
-
-    return admit
-
-
 # -- HTTP ------------------------------------------------------------------------------------------------------------
 
 
@@ -259,23 +246,23 @@ class _Routes:
         """The origin of every link; empty: the host of the request."""
 
     def install(self, web: FastAPI) -> None:
-        for method, path, serve in (
+        for method, path, handler in (
             ("POST", "/register", self.register),
             ("POST", PASSWORD_FLOW, self.login),
             ("GET", f"/{ECHO}", self.echo_link),
             ("GET", f"/{PUBLIC_CHANNEL}", self.public_link),
             ("GET", "/history", self.history),
         ):
-            web.add_api_route(path, self.endpoint(serve), methods=[method], include_in_schema=False)
+            web.add_api_route(path, self.endpoint(handler), methods=[method], include_in_schema=False)
 
     def endpoint(
-        self, serve: Callable[[Request], Awaitable[tuple[int, dict[str, Any]]]]
+        self, handler: Callable[[Request], Awaitable[tuple[int, dict[str, Any]]]]
     ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             record: RequestRecord = request.scope[RECORD]
             record.action = request.url.path.strip("/")
             try:
-                status, data = await serve(request)
+                status, data = await handler(request)
             except ClientDisconnect:
                 return Response(status_code=400)  # nobody reads it
             except Exception as failure:
@@ -288,13 +275,13 @@ class _Routes:
         return endpoint
 
     async def register(self, request: Request) -> tuple[int, dict[str, Any]]:
-        return 201, await self._signed_in("register", request)
+        return 201, await self._sign_in("register", request)
 
     async def login(self, request: Request) -> tuple[int, dict[str, Any]]:
-        return 200, await self._signed_in("login", request)
+        return 200, await self._sign_in("login", request)
 
-    async def _signed_in(self, action: str, request: Request) -> dict[str, Any]:
-        credentials = await self._do(action, await _credentials(request), self._context(request))
+    async def _sign_in(self, action: str, request: Request) -> dict[str, Any]:
+        credentials = await self._execute(action, await _credentials(request), self._context(request))
         request.scope[RECORD].user = username = credentials["user"]["username"]
         return {
             "access_token": credentials["token"],
@@ -304,10 +291,10 @@ class _Routes:
         }
 
     async def echo_link(self, request: Request) -> tuple[int, dict[str, Any]]:
-        return 200, self._link(request, ECHO, await self._signed(request))
+        return 200, self._link(request, ECHO, await self._signed_in_context(request))
 
     async def public_link(self, request: Request) -> tuple[int, dict[str, Any]]:
-        context = await self._signed(request)
+        context = await self._signed_in_context(request)
         await self._channel.enter(context)
         return 200, self._link(request, PUBLIC_CHANNEL, context)
 
@@ -319,12 +306,12 @@ class _Routes:
 
     async def history(self, request: Request) -> tuple[int, dict[str, Any]]:
         """The newest entries of the echo log, in order; with `?before=`, the `next` of an answer, older ones."""
-        context = await self._signed(request)
+        context = await self._signed_in_context(request)
         before = request.query_params.get("before")
         pages: list[list[dict[str, Any]]] = []
         number = size = 0
         while True:
-            page = await self._do("echo_history", {"before": before, "limit": PAGE}, context)
+            page = await self._execute("echo_history", {"before": before, "limit": PAGE}, context)
             entries, before = page["entries"], page["next"]
             pages.append(entries)
             number += len(entries)
@@ -338,7 +325,7 @@ class _Routes:
         ]
         return 200, {"history": history, "next": before}
 
-    async def _signed(self, request: Request) -> Context:
+    async def _signed_in_context(self, request: Request) -> Context:
         """The context of a signed-in caller. Raises `unauthenticated`, `token_expired` or `token_revoked`."""
         principal = await rest.bearer(request, self._parts.auth)
         request.scope[RECORD].user = principal.username
@@ -351,7 +338,7 @@ class _Routes:
             self._parts, caller, address=address, agent=rest.agent_of(request), request_id=record.request_id
         )
 
-    async def _do(self, action: str, payload: object, context: Context) -> Any:
+    async def _execute(self, action: str, payload: object, context: Context) -> Any:
         return (await self._dispatcher.execute(action, payload, context, gateway="rest")).result()
 
 

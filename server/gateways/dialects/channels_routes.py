@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from server.gateways.dialects.routes import (
@@ -29,13 +30,13 @@ _ECHOED: Final = record(
         "description": "Pass it as `before` to get older entries; null: there are none",
     },
 )
+_route: Final = partial(DialectRoute, tag=_TAG)
 
 
 def _credentials(http: str, name: str, action: str, status: int, summary: str) -> DialectRoute:
-    return DialectRoute(
+    return _route(
         http=http,
         name=name,
-        tag=_TAG,
         summary=summary,
         status=status,
         answer=_SIGNED_IN,
@@ -51,25 +52,22 @@ def _credentials(http: str, name: str, action: str, status: int, summary: str) -
 ROUTES: Final = (
     _credentials("POST /register", "channels_register", "register", 201, "Create a user, and sign in"),
     _credentials(f"POST {PASSWORD_FLOW}", "channels_login", "login", 200, "Sign in"),
-    DialectRoute(
+    _route(
         http="GET /echo_ws",
         name="channels_echo_link",
-        tag=_TAG,
         summary="Get a link to the echo channel, valid for some minutes",
         answer=_LINK,
     ),
-    DialectRoute(
+    _route(
         http="GET /pub_ws",
         name="channels_public_link",
-        tag=_TAG,
         summary="Enter the public channel: get a link to it, valid for some minutes",
         answer=_LINK,
         actions=("subscribe", "create"),
     ),
-    DialectRoute(
+    _route(
         http="GET /history",
         name="channels_history",
-        tag=_TAG,
         summary="Get the newest entries of the caller's echo log, in order",
         answer=_ECHOED,
         query={"before": "echo_history.before"},

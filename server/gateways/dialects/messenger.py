@@ -23,7 +23,7 @@ from server.transport.websocket_server import WebSocketSession
 PATH: Final = "/websocket"
 _CHANGES: Final = {"message_edited": "Message Edited", "message_deleted": "Message Deleted"}
 MAX_FIELDS: Final = 64
-"""Most fields of one object, several times as many as any object has."""
+"""The most fields of one object, several times as many as any object has."""
 
 
 def envelope(text: str, data: object = None) -> dict[str, object]:
@@ -50,39 +50,39 @@ def message_of(message: Mapping[str, Any]) -> dict[str, object]:
 class MessengerFields:
     """The fields of a client's object, with names in any spelling: `MessageId`, `messageId`, `message_id`."""
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
+    def __init__(self, fields: Mapping[str, Any]) -> None:
         """Raises `invalid` for a repeated field, or more than `MAX_FIELDS`."""
-        if len(given) > MAX_FIELDS:
+        if len(fields) > MAX_FIELDS:
             raise invalid("field", f"more than {MAX_FIELDS} fields")
-        self._given: dict[str, Any] = {}
-        self._known: dict[str, str] = {}
-        for name, value in given.items():
-            if _plain(name) in self._given:
+        self._values: dict[str, Any] = {}
+        self._names: dict[str, str] = {}
+        """The client's names of the fields of payloads, for error texts."""
+        for name, value in fields.items():
+            if _normalize(name) in self._values:
                 raise invalid("field", "a field is given twice")
-            self._given[_plain(name)] = value
+            self._values[_normalize(name)] = value
 
     def __getitem__(self, name: str) -> Any:
         """The value of a field, or None."""
-        return self._given.get(_plain(name))
+        return self._values.get(_normalize(name))
 
-    def take(self, **wanted: str) -> dict[str, Any]:
-        """The payload of an action, from `field="Name"` pairs: its fields with the values of the named ones, if
-        given."""
-        self._known |= wanted
-        return {field: value for field, name in wanted.items() if (value := self[name]) is not None}
+    def take(self, **client_names: str) -> dict[str, Any]:
+        """The payload of an action, from `field="Name"` pairs; without the fields that the client did not send."""
+        self._names |= client_names
+        return {field: value for field, name in client_names.items() if (value := self[name]) is not None}
 
     def describe(self, error: Error) -> str:
         """The text of an error, with the client's names of the fields."""
         fields = error.details.get("fields") if error.code is ErrorCode.INVALID else None
         if isinstance(fields, dict):
             return "; ".join(
-                f"{self._known.get(field.split('.')[0], field)}: {reason}" for field, reason in fields.items()
+                f"{self._names.get(field.split('.')[0], field)}: {reason}" for field, reason in fields.items()
             )
         first, _, rest = error.message.partition(" ")
-        return f"{self._known.get(first, first)} {rest}".strip()
+        return f"{self._names.get(first, first)} {rest}".strip()
 
 
-def _plain(name: str) -> str:
+def _normalize(name: str) -> str:
     return name.replace("_", "").lower()
 
 
@@ -101,22 +101,22 @@ class MessengerClient(DialectClient):
 
     def __init__(self, backend: Backend, session: WebSocketSession) -> None:
         super().__init__(backend, session)
-        self._held: list[str | bytes] | None = []
+        self._waiting: list[str | bytes] | None = []
         """Frames that arrived after the token and wait for `entered`; None after it."""
-        self._held_bytes = 0
+        self._waiting_bytes = 0
 
     def opened(self, query: Mapping[str, str]) -> None:
         self.send({"Message": "Websocket Open"})
 
     def received(self, data: str | bytes) -> None:
-        if self._held is None:
+        if self._waiting is None:
             self._read(data)
         elif self.connection is None:
             self.sign_in_by_token(_token(data))
         else:
-            self._held.append(data)
-            self._held_bytes += len(data)
-            if len(self._held) > MAX_EARLY or self._held_bytes > MAX_EARLY_BYTES:
+            self._waiting.append(data)
+            self._waiting_bytes += len(data)
+            if len(self._waiting) > MAX_EARLY or self._waiting_bytes > MAX_EARLY_BYTES:
                 self.disconnect(POLICY)
 
     def refused(self, error: Error) -> None:
@@ -126,12 +126,12 @@ class MessengerClient(DialectClient):
             self.disconnect(UNAUTHENTICATED)
 
     def signed_in(self) -> None:
-        """Nothing yet: the answer is sent in `entered`, when typing reaches the rooms."""
+        """Sends nothing: the answer is sent in `entered`, when the client can type in its rooms."""
 
     def entered(self) -> None:
         self.send({"Message": "Websocket Authenticated"})
-        held, self._held = self._held or [], None
-        for data in held:
+        waiting, self._waiting = self._waiting or [], None
+        for data in waiting:
             self._read(data)
 
     def translate(self, event: str, view: View) -> object | None:
@@ -172,11 +172,11 @@ class MessengerClient(DialectClient):
     def _report_failure(self, fields: MessengerFields) -> Callable[[Answer], None]:
         """A callback that sends the error of a failed action. A successful one is answered by its event."""
 
-        def answered(answer: Answer) -> None:
+        def report(answer: Answer) -> None:
             if answer.error is not None:
                 self.send(envelope(fields.describe(answer.error)))
 
-        return answered
+        return report
 
 
 def _token(data: str | bytes) -> str:

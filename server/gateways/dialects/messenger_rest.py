@@ -34,7 +34,7 @@ from server.principal import Principal
 
 MAX_CONVERSATIONS = 1000
 MAX_OF_SEVERAL = 100
-"""Most topics and groups among them: loading the members of each takes an action."""
+"""The most topics and groups among them: loading the members of each takes an action."""
 MAX_MESSAGES, MAX_CHARACTERS = 10_000, 512 * 1024
 """Limits of an answer without a page query; the header `Link` leads to the rest."""
 MEMBERS_READ_AS_ONE = 10
@@ -87,10 +87,10 @@ class _MessengerRequest:
         self.record.room = context.room
         return answer.result()
 
-    def page(self, *wanted: str) -> dict[str, str]:
-        """The page parameters in the query string; empty: everything is requested."""
-        self.fields.take(**{name: name for name in wanted})
-        return {name: value for name in wanted if (value := self.http.query_params.get(name)) is not None}
+    def page(self, *parameters: str) -> dict[str, str]:
+        """The page parameters of the query string; empty if the client requests everything."""
+        self.fields.take(**{name: name for name in parameters})
+        return {name: value for name in parameters if (value := self.http.query_params.get(name)) is not None}
 
     def link(self, **page: object) -> None:
         """Add a link to the next page to the answer (RFC 8288)."""
@@ -106,9 +106,9 @@ async def _login(request: _MessengerRequest) -> object:
 
 
 async def _credentials(request: _MessengerRequest, action: str) -> object:
-    signed_in = await request.ask(action, request.fields.take(username="Username", password="Password"))
-    request.record.user = signed_in["user"]["username"]
-    return signed_in["token"]
+    credentials = await request.ask(action, request.fields.take(username="Username", password="Password"))
+    request.record.user = credentials["user"]["username"]
+    return credentials["token"]
 
 
 async def _logout(request: _MessengerRequest) -> object:
@@ -122,7 +122,7 @@ async def _profile(request: _MessengerRequest) -> object:
     assert request.caller is not None
     return {
         "Username": profile["username"],
-        "LoggedOn": await request.auth.is_signed_in(profile["username"], to=request.caller),
+        "LoggedOn": await request.auth.is_signed_in(profile["username"], viewer=request.caller),
         "LastOnline": timestamp(now_ms()) if profile["online"] else profile["last_seen"] or profile["created_at"],
         "Created": profile["created_at"],
     }
@@ -144,14 +144,15 @@ async def _conversations(request: _MessengerRequest) -> object:
     while not page and after is not None and len(rooms) < MAX_CONVERSATIONS:
         answer = await request.ask("get_rooms", {"member": True, "limit": _ROOMS_PER_PAGE, "after": after})
         rooms, after = rooms + answer["rooms"], answer["next"]
-    not_direct = [at for at, room in enumerate(rooms) if room["kind"] != "direct"]
+    not_direct = [index for index, room in enumerate(rooms) if room["kind"] != "direct"]
     if len(not_direct) > MAX_OF_SEVERAL:
         rooms = rooms[: not_direct[MAX_OF_SEVERAL]]
         after = rooms[-1]["room_id"]
     if after is not None:
         request.link(**page | {"after": after})
-    seen = [
-        (room, await _members(request, room, counted=not at % MEMBERS_READ_AS_ONE)) for at, room in enumerate(rooms)
+    conversations = [
+        (room, await _members(request, room, counted=not index % MEMBERS_READ_AS_ONE))
+        for index, room in enumerate(rooms)
     ]
     return [
         {
@@ -161,7 +162,7 @@ async def _conversations(request: _MessengerRequest) -> object:
             "LastMessage": room["last_message"] and message_of(room["last_message"]),
             "Unread": room["unread"],
         }
-        for room, members in seen
+        for room, members in conversations
         if members is not None
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from server.gateways.dialects.routes import ID, NAME, TIME, TOKEN, DialectRoute, Tag, list_of, record
@@ -33,14 +34,13 @@ _CONVERSATION: Final = record(
     LastMessage={"anyOf": [{"type": "null"}, _MESSAGE]},
     Unread={"type": "integer", "minimum": 0},
 )
+_route: Final = partial(DialectRoute, tag=_TAG, enveloped=True)
 
 
 def _user(http: str, name: str, action: str, status: int, summary: str) -> DialectRoute:
-    return DialectRoute(
+    return _route(
         http=http,
         name=name,
-        tag=_TAG,
-        enveloped=True,
         summary=summary,
         status=status,
         answer=TOKEN,
@@ -54,30 +54,24 @@ def _user(http: str, name: str, action: str, status: int, summary: str) -> Diale
 ROUTES: Final = (
     _user("POST /user", "messenger_create_user", "register", 201, "Create a user; `Data` is a JWT"),
     _user("POST /user/login", "messenger_login", "login", 200, "Sign in; `Data` is a JWT"),
-    DialectRoute(
+    _route(
         http="POST /user/logout",
         name="messenger_logout",
-        tag=_TAG,
-        enveloped=True,
         summary="End the user's sessions of this dialect",
         answer={"type": "null"},
         actions=("logout",),
     ),
-    DialectRoute(
+    _route(
         http="GET /user/{Username}",
         name="messenger_profile",
-        tag=_TAG,
-        enveloped=True,
         summary="Get a user, and whether they are logged on",
         answer=_PROFILE,
         path={"Username": "get_profile.username"},
         actions=("get_profile",),
     ),
-    DialectRoute(
+    _route(
         http="POST /conversation",
         name="messenger_create_conversation",
-        tag=_TAG,
-        enveloped=True,
         summary="Open the conversation with a user, or create a group; `Data` is its ConversationId",
         status=201,
         answer=ID,
@@ -85,21 +79,17 @@ ROUTES: Final = (
         one_of=("Recipient", "Recipients"),
         actions=("create_conversation",),
     ),
-    DialectRoute(
+    _route(
         http="GET /conversation",
         name="messenger_conversations",
-        tag=_TAG,
-        enveloped=True,
         summary="Get the caller's conversations: all, or a page of them",
         answer=list_of(_CONVERSATION),
         query={"after": "get_rooms.after", "limit": "get_rooms.limit"},
         actions=("get_rooms", "get_members"),
     ),
-    DialectRoute(
+    _route(
         http="POST /message",
         name="messenger_send",
-        tag=_TAG,
-        enveloped=True,
         summary="Send a message; `Data` is its MessageId",
         status=201,
         answer=ID,
@@ -114,22 +104,18 @@ ROUTES: Final = (
         actions=("message",),
         keyed=True,
     ),
-    DialectRoute(
+    _route(
         http="PUT /message",
         name="messenger_edit",
-        tag=_TAG,
-        enveloped=True,
         summary="Edit one's own message",
         answer=_MESSAGE,
         body={"MessageId": "edit.message_id", "Message": "edit.content"},
         actions=("edit",),
     ),
     *(
-        DialectRoute(
+        _route(
             http=f"DELETE {path}",
             name=name,
-            tag=_TAG,
-            enveloped=True,
             summary="Delete a message",
             answer={"type": "null"},
             path={path.partition("{")[2].strip("}"): "delete.message_id"},
@@ -140,11 +126,9 @@ ROUTES: Final = (
             ("/message/{Id}", "messenger_delete"),
         )
     ),
-    DialectRoute(
+    _route(
         http="GET /message/{Id}",
         name="messenger_messages",
-        tag=_TAG,
-        enveloped=True,
         summary="Get the messages of a conversation by its ConversationId, oldest first: all, or a page of them",
         answer=list_of(_MESSAGE),
         path={"Id": "history.room_id"},

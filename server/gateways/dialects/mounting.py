@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
+from server.auth import Auth
+from server.dispatch import Dispatcher
 from server.gateways.client_session import Backend
 from server.gateways.dialects.base import PING_SOON_S, DialectClient
 from server.gateways.websocket_client import WebSocketGateway
@@ -17,15 +19,36 @@ from server.transport.buffered_session import Scope
 from server.transport.websocket_server import WebSocketSession
 
 PREPARE_S: Final = 1.0
-"""Longest time that the start waits for preparations; they continue in the background."""
+"""The longest that the start waits for preparations; they continue in the background."""
 
 Admit = Callable[[Scope], Awaitable[tuple[int, str] | None]]
-"""Decides about a WebSocket's handshake: returns the status and text of a refusal, or None."""
+"""Checks the handshake of a WebSocket: returns the status and text of a refusal, or None."""
 ClientFactory = Callable[[Backend, WebSocketSession], DialectClient]
 
 
+def admit_by_token(
+    auth: Auth, dispatcher: Dispatcher, name: str, token_of: Callable[[Scope], str], purpose: str = ""
+) -> Admit:
+    """A check that refuses a handshake without a valid token, or a ticket for `purpose`.
+
+    Args:
+        name: of the action, for the log.
+        token_of: returns the token in a request, or raises `ActionError`.
+    """
+
+    async def admit(scope: Scope) -> tuple[int, str] | None:
+        try:
+            await auth.authenticate(token_of(scope), purpose)
+        except Exception as problem:
+            error = dispatcher.describe(problem, name)
+            return error.code.http_status, error.message
+        return None
+
+    return admit
+
+
 class Dialects:
-    """What the dialects have mounted. Each has a function `mount`, which is called with this object."""
+    """The WebSockets, routes and preparations of the dialects. Calls the function `mount` of each dialect."""
 
     def __init__(
         self,

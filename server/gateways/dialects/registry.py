@@ -21,6 +21,6 @@ def tags() -> list[Tag]:
     return list(dict.fromkeys(route.tag for route in ROUTES))
 
 
-def kept_token(operation: str) -> str | None:
-    """The member of an operation's answer that is a token; None: it has none."""
+def token_field(operation: str) -> str | None:
+    """The field of an operation's answer that is a token; None if there is none."""
     return {route.name: route.token for route in ROUTES if route.token}.get(operation)

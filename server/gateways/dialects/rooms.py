@@ -24,7 +24,7 @@ from server.gateways.websocket_client import POLICY, UNAUTHENTICATED, json_objec
 from server.transport.websocket_server import WebSocketSession
 
 PAGE: Final = 500
-"""Rooms, and members, per query."""
+"""Rooms or members per query."""
 MAX_PLACES: Final = 50_000
 """Users whose current room is remembered."""
 _COMMANDS: Final = ("get_rooms", "connect_to_room", "send_message")
@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
     room_id: str
     name: str
-    brought_in: bool
+    temporary: bool
     """Whether connecting made the user a member; then connecting to another room ends the membership."""
 
 
@@ -44,19 +44,19 @@ class Places:
     """The current room of each user of this dialect, online or not. Kept in memory of this node."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[int, Place] = OrderedDict()
+        self._by_user: OrderedDict[int, Place] = OrderedDict()
 
     def of(self, user_key: int) -> Place | None:
-        return self._known.get(user_key)
+        return self._by_user.get(user_key)
 
     def put(self, user_key: int, place: Place) -> None:
         self.forget(user_key)
-        self._known[user_key] = place
-        if len(self._known) > MAX_PLACES:
-            self._known.popitem(last=False)
+        self._by_user[user_key] = place
+        if len(self._by_user) > MAX_PLACES:
+            self._by_user.popitem(last=False)
 
     def forget(self, user_key: int) -> None:
-        self._known.pop(user_key, None)
+        self._by_user.pop(user_key, None)
 
 
 def mount(dialects: Dialects) -> None:
@@ -133,9 +133,9 @@ class RoomsClient(SequentialClient):
                 raise ActionError(ErrorCode.FORBIDDEN, "the token is of another user")
             self._entering = asyncio.get_running_loop().create_future()
             self.sign_in_by_token(token)
-            refused = await self._entering
-            if refused is not None:
-                raise ActionError(refused.code, refused.message, **refused.details)
+            error = await self._entering
+            if error is not None:
+                raise ActionError(error.code, error.message, **error.details)
             if self._place is not None:
                 await self._resume(self._place)
         elif token != self._token:
@@ -166,25 +166,25 @@ class RoomsClient(SequentialClient):
         self._send_answer("get_rooms", {"rooms": online})
 
     async def _connect_to_room(self, args: Mapping[str, Any]) -> None:
-        username, asked_name = args.get("username", self.username), args.get("roomName")
+        username, requested_name = args.get("username", self.username), args.get("roomName")
         if not isinstance(username, str):
             raise invalid("username", "must be a text")
         if not await self._is_spelling_of(self.username, username):
             raise ActionError(ErrorCode.FORBIDDEN, "you can only connect yourself")
-        if not isinstance(asked_name, str):
+        if not isinstance(requested_name, str):
             raise invalid("roomName", "must be a text")
-        brought_in = await self._subscribe(asked_name)
-        connected = await self.run("connect_to_room", {"roomName": asked_name})
+        temporary = await self._subscribe(requested_name)
+        connected = await self.run("connect_to_room", {"roomName": requested_name})
         name, room_id = connected["roomName"], connected["room"]["room_id"]
-        # another connection of the user may have moved to another room
+        # Another connection of the user may have entered another room meanwhile.
         previous = self._places.of(self._user_key) or self._place
         if previous is not None and previous.room_id == room_id:
-            brought_in = brought_in or previous.brought_in
+            temporary = temporary or previous.temporary
         else:
             await self._leave(previous)
         if self._place is None or self._place.room_id != room_id:
-            await self._settle(Place(room_id, name, brought_in))
-        self._names = {name, asked_name}
+            await self._enter_place(Place(room_id, name, temporary))
+        self._names = {name, requested_name}
         self._send_answer("connect_to_room", {"roomName": name, "usernames": connected["usernames"]})
 
     async def _subscribe(self, name: str) -> bool:
@@ -198,21 +198,21 @@ class RoomsClient(SequentialClient):
     async def _leave(self, place: Place | None) -> None:
         if self._place is not None:
             self.leave_room(self._place.room_id)
-            self._lose(self._place)
-        if place is not None and place.brought_in:
+            self._forget_place(self._place)
+        if place is not None and place.temporary:
             try:
                 await self.run("unsubscribe", {"room_id": place.room_id})
             except ActionError as error:
                 if error.code not in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):  # no longer a member
                     raise
 
-    async def _settle(self, place: Place) -> None:
-        """Enter a room. Its events follow without a gap, because there is no wait after the entry."""
+    async def _enter_place(self, place: Place) -> None:
+        """Enter a room. Its events follow without a gap, because nothing is awaited after the entry."""
         online = await self._members(place)
         self._places.put(self._user_key, place)
         self._place, self._names, self._online = place, {place.name}, online
         if not await self.enter_room(place.room_id):
-            self._lose(place)
+            self._forget_place(place)
             raise not_found()
 
     async def _resume(self, place: Place) -> None:
@@ -222,18 +222,18 @@ class RoomsClient(SequentialClient):
         except ActionError as error:
             if error.code not in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
                 raise
-            self._lose(place)  # removed meanwhile
+            self._forget_place(place)  # removed meanwhile
 
     async def _members(self, place: Place) -> dict[str, bool]:
         """Members of the room -> whether they are online; of a large room, only the first page."""
         page = await self.run("get_members", {"room_id": place.room_id, "limit": PAGE})
         return {member["username"]: member["online"] for member in page["members"]}
 
-    def _lose(self, place: Place) -> None:
-        """Forget the room: the user is no longer in it."""
+    def _forget_place(self, place: Place) -> None:
+        """Forget the room, which the user is no longer in."""
         self._place, self._names, self._online = None, set(), {}
-        known = self._places.of(self._user_key)
-        if known is not None and known.room_id == place.room_id:
+        current = self._places.of(self._user_key)
+        if current is not None and current.room_id == place.room_id:
             self._places.forget(self._user_key)
 
     @property
@@ -245,22 +245,22 @@ class RoomsClient(SequentialClient):
         place = self._place
         if place is None:
             raise ActionError(ErrorCode.FORBIDDEN, "connect to a room first")
-        named = args.get("roomName", place.name)
-        if not isinstance(named, str):
+        room_name = args.get("roomName", place.name)
+        if not isinstance(room_name, str):
             raise invalid("roomName", "must be a text")
-        if named not in self._names:
+        if room_name not in self._names:
             raise ActionError(ErrorCode.FORBIDDEN, f"you are connected to {place.name}")
         payload = {"room_id": place.room_id, "content": args.get("message")}
         if "clientId" in args:
             payload["client_id"] = args["clientId"]
 
-        def answered(answer: Answer) -> None:
+        def report(answer: Answer) -> None:
             if answer.error is not None:
                 self._send_error("send_message", answer.error)
             else:
                 self._send_answer("send_message", {"roomName": place.name, "messageId": answer.data["id"]})
 
-        self.actions.push("message", payload, size, answered)
+        self.actions.push("message", payload, size, report)
 
     # -- out -----------------------------------------------------------------------------------------------------
 
@@ -278,20 +278,21 @@ class RoomsClient(SequentialClient):
         return {self._place.room_id}
 
     def signed_in(self) -> None:
-        """Nothing yet: the first command waits for `entered`."""
+        """Sends nothing: the first command is answered after `entered`."""
 
     def entered(self) -> None:
-        self._enter(None)
+        self._resolve_entry(None)
 
     def refused(self, error: Error) -> None:
-        if self.signing_in or not self._enter(error):  # otherwise the client may try again
+        if self.signing_in or not self._resolve_entry(error):  # else the client may try again
             code = UNAUTHENTICATED if error.code.http_status == 401 else POLICY
             self.disconnect(code, _refusal("error", error))
 
-    def _enter(self, refused: Error | None) -> bool:
+    def _resolve_entry(self, error: Error | None) -> bool:
+        """Resume the first command with the outcome of the sign-in; False if no command waits for it."""
         if self._entering is None or self._entering.done():
             return False
-        self._entering.set_result(refused)
+        self._entering.set_result(error)
         return True
 
     def translate(self, event: str, view: View) -> object | None:
@@ -300,7 +301,7 @@ class RoomsClient(SequentialClient):
                 closing = {"code": view.reason, "message": "the connection is closed", "reconnect": view.reconnect}
                 return _frame("closing", closing, "error")
             case Presence():
-                return self._moved(view.username, view.online)
+                return self._presence_frame(view.username, view.online)
         place = self._place
         if place is None or getattr(view, "room_id", None) != place.room_id:
             return None
@@ -316,17 +317,17 @@ class RoomsClient(SequentialClient):
                 return _frame("message", data)
             case MemberChanged(change=MemberChange.JOINED):
                 self._online.setdefault(view.username, False)
-                return self._moved(view.username, True)
+                return self._presence_frame(view.username, True)
             case MemberChanged() if view.change in _LEFT:
-                moved = self._moved(view.username, False)
+                frame = self._presence_frame(view.username, False)
                 self._online.pop(view.username, None)
-                return moved
+                return frame
             case RoomRemoved():
-                self._lose(place)
+                self._forget_place(place)
                 return _frame("user_left", {"roomName": place.name, "username": self.username})
         return None
 
-    def _moved(self, username: str, present: bool) -> object | None:
+    def _presence_frame(self, username: str, present: bool) -> object | None:
         """The frame for a member of the room who went online or offline, joined or left; None without a change."""
         if self._place is None or self._online.get(username, present) is present or username == self.username:
             return None

@@ -11,7 +11,7 @@ from server.gateways.schemas import Schema
 
 FORM: Final = "application/x-www-form-urlencoded"
 PASSWORD_FLOW: Final = "/login"
-"""Where a username and a password in a form are answered with a token (`dialects.channels`)."""
+"""The path that returns a token for a username and password in a form (`dialects.channels`)."""
 
 TEXT: Final[Schema] = {"type": "string"}
 SECONDS: Final[Schema] = {"type": "integer", "minimum": 0}
@@ -22,7 +22,7 @@ TOKEN: Final[Schema] = {"type": "string", "description": "A JWT"}
 
 
 def record(**properties: Schema) -> Schema:
-    """An object with exactly these members."""
+    """The schema of an object with exactly these fields."""
     return {
         "type": "object",
         "required": list(properties),
@@ -51,10 +51,10 @@ class DialectRoute:
         one_of: fields of the body of which exactly one is given.
         optional: fields of the body that may be left out.
         actions: actions whose errors this route can return.
-        also: further errors.
+        errors: further errors.
         form: whether the body may be a form, as in OAuth2.
         keyed: whether it accepts the header `Idempotency-Key`.
-        token: the member of the answer that is a token; empty: none.
+        token: the field of the answer that is a token; empty: none.
     """
 
     http: str
@@ -69,7 +69,7 @@ class DialectRoute:
     one_of: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
-    also: tuple[ErrorCode, ...] = ()
+    errors: tuple[ErrorCode, ...] = ()
     anonymous: bool = False
     form: bool = False
     keyed: bool = False

@@ -18,10 +18,10 @@ from server.transport.websocket_server import WebSocketSession
 from server.transport.websocket_wire import TURN_S
 
 MAX_WAITING: Final = 1024
-"""Most waiting frames; further ones are refused."""
+"""The most waiting frames; further ones are refused."""
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
 MAX_REFUSALS: Final = 8 * MAX_WAITING
-"""Most waiting frames, including refused ones; beyond that the connection is closed."""
+"""The most waiting frames, including refused ones; beyond that the connection is closed."""
 
 Job = Callable[[], Awaitable[None]]
 
@@ -71,7 +71,7 @@ class SequentialClient(DialectClient):
         return (await future).result()
 
     def after_answers(self, callback: Callable[[], None]) -> None:
-        """Like the base class; immediately, before the client has signed in."""
+        """As the base class; before the sign-in, the callback is called immediately."""
         if self.connection is None:
             callback()
         else:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +24,7 @@ from server.dispatch import Answer, Dispatcher
 from server.fanout.connection import Connection
 from server.gateways.client_session import Backend
 from server.gateways.dialects.base import DialectClient
-from server.gateways.dialects.mounting import Dialects
+from server.gateways.dialects.mounting import Dialects, admit_by_token
 from server.gateways.dialects.routes import TIME, TOKEN, DialectRoute, Tag, record
 from server.gateways.problems import problem
 from server.gateways.request_log import RECORD, RequestRecord
@@ -40,7 +40,7 @@ ROUTES: Final = (
         summary="Get a token of a user, created if necessary: with `TIDINGS_DEV_TOKENS`, on the server's own machine",
         answer=record(token=TOKEN, expires_at=TIME),
         query={"username": "register.username"},
-        also=(ErrorCode.INVALID, ErrorCode.FORBIDDEN, ErrorCode.CONFLICT),
+        errors=(ErrorCode.INVALID, ErrorCode.FORBIDDEN, ErrorCode.CONFLICT),
         anonymous=True,
         token="token",
     ),
@@ -52,7 +52,7 @@ MAX_TOKEN = 4096
 ROOMS_PER_PAGE = 500
 
 
-class _Known(NamedTuple):
+class _DocumentedAction(NamedTuple):
     """An action of the documented protocol: the canonical action, and the fields of the frame."""
 
     action: str
@@ -61,12 +61,12 @@ class _Known(NamedTuple):
 
 
 _ACTIONS: Final = {
-    "suscribe": _Known("subscribe", frozenset(("topic_name",))),
-    "subscribe": _Known("subscribe", frozenset(("topic_name",))),
-    "invite": _Known("invite", frozenset(("topic_name", "username"))),
-    "create": _Known("create", frozenset(("topic_name",)), frozenset(("is_private",))),
-    "message": _Known("message", frozenset(("topic_name", "content"))),
-    "disconnect": _Known("disconnect", frozenset()),
+    "suscribe": _DocumentedAction("subscribe", frozenset(("topic_name",))),
+    "subscribe": _DocumentedAction("subscribe", frozenset(("topic_name",))),
+    "invite": _DocumentedAction("invite", frozenset(("topic_name", "username"))),
+    "create": _DocumentedAction("create", frozenset(("topic_name",)), frozenset(("is_private",))),
+    "message": _DocumentedAction("message", frozenset(("topic_name", "content"))),
+    "disconnect": _DocumentedAction("disconnect", frozenset()),
 }
 _IN_ROOMS: Final = ("message", "invite")
 """Actions that can also refer to a group."""
@@ -78,7 +78,7 @@ _CLOSING: Final = {
     CloseReason.REPLACED: "too many connections of this user; the oldest one is closed",
     CloseReason.PROTOCOL_ERROR: "a frame was invalid or too large",
 }
-"""The message of the last frame."""
+"""The text of the last frame, by the reason for closing."""
 
 
 def token_in(path: str) -> str:
@@ -86,26 +86,17 @@ def token_in(path: str) -> str:
     return "" if "/" in path[1:] else path[1:]
 
 
-def admission(auth: Auth, dispatcher: Dispatcher) -> Callable[[Scope], Awaitable[tuple[int, str] | None]]:
-    """A check that refuses a WebSocket in the handshake unless its path is a valid token."""
-
-    async def admit(scope: Scope) -> tuple[int, str] | None:
-        try:
-            token = token_in(scope["path"])
-            if len(token) > MAX_TOKEN:
-                raise unauthenticated()
-            await auth.authenticate(token)
-        except Exception as problem:
-            error = dispatcher.describe(problem, "connect")
-            return error.code.http_status, error.message
-        return None
-
-    return admit
+def _checked_token_in(scope: Scope) -> str:
+    """As `token_in`. Raises `unauthenticated` for a path that is too long for a token."""
+    token = token_in(scope["path"])
+    if len(token) > MAX_TOKEN:
+        raise unauthenticated()
+    return token
 
 
 def mount(dialects: Dialects) -> None:
     auth, dispatcher = dialects.backend.parts.auth, dialects.backend.dispatcher
-    dialects.add_websockets(token_in, TopicsClient, admission(auth, dispatcher))
+    dialects.add_websockets(token_in, TopicsClient, admit_by_token(auth, dispatcher, "connect", _checked_token_in))
     dialects.add_routes(partial(_install, auth=auth, dispatcher=dispatcher, dev_tokens=dialects.dev_tokens))
 
 
@@ -115,9 +106,9 @@ class TopicsClient(DialectClient):
     def __init__(self, backend: Backend, session: WebSocketSession) -> None:
         super().__init__(backend, session)
         self._leaving = False
-        """The client has sent `disconnect`: further frames are ignored."""
+        """Whether the client has sent `disconnect`; further frames are ignored."""
         self._opened_at = ""
-        """When the client signed in: earlier messages were pending."""
+        """Timestamp of the sign-in: messages up to it are pending."""
         self._names: dict[str, str] = {}
         """The names of conversations in this protocol, by `room_id`."""
 
@@ -132,7 +123,7 @@ class TopicsClient(DialectClient):
             while True:
                 answer = await self.query(connection, "get_rooms", page)
                 for room in answer["rooms"]:
-                    self._learn(room["kind"], room["room_id"], room["title"])
+                    self._name_room(room["kind"], room["room_id"], room["title"])
                 if answer["next"] is None:
                     break
                 page["after"] = answer["next"]
@@ -144,7 +135,7 @@ class TopicsClient(DialectClient):
         code = UNAUTHENTICATED if error.code.http_status == 401 else POLICY
         self.disconnect(code, _failed("disconnect", error.code, error.message))
 
-    # -- in --------------------------------------------------------------------------------------------------------
+    # -- received --------------------------------------------------------------------------------------------------
 
     def received(self, data: str | bytes) -> None:
         if self._leaving:
@@ -153,25 +144,27 @@ class TopicsClient(DialectClient):
         try:
             frame = json_object(data)
             action = _action(frame)
-            known = _ACTIONS.get(action)
-            if known is None:
+            documented = _ACTIONS.get(action)
+            if documented is None:
                 raise ActionError(ErrorCode.UNKNOWN_ACTION, f"no such action; the actions are {', '.join(_ACTIONS)}")
-            _check(frame, known)
+            _check(frame, documented)
         except ActionError as error:
-            self.actions.refuse(error, lambda answer: self._answered(action, answer, {}))
+            self.actions.refuse(error, lambda answer: self._send_answer(action, answer, {}))
             return
-        if known.action == "disconnect":
+        if documented.action == "disconnect":
             self._leaving = True
             goodbye = {"action": "disconnect", "status": "ok"}
             # Delivered messages must not be pending at the next connect.
-            self.after_answers(lambda: self.when_delivered(lambda: self.disconnect(last=goodbye)))
+            self.after_answers(lambda: self.when_delivered(lambda: self.disconnect(farewell=goodbye)))
             return
         request = dict(frame)
         if action in _IN_ROOMS and self._names.get(_text(frame["topic_name"])) == frame["topic_name"]:
             frame["room_id"] = frame.pop("topic_name")
-        self.actions.push(known.action, frame, len(data), lambda answer: self._answered(action, answer, request))
+        self.actions.push(
+            documented.action, frame, len(data), lambda answer: self._send_answer(action, answer, request)
+        )
 
-    def _answered(self, action: str | None, answer: Answer, request: Mapping[str, Any]) -> None:
+    def _send_answer(self, action: str | None, answer: Answer, request: Mapping[str, Any]) -> None:
         if answer.error is not None:
             self.send(_failed(action, answer.error.code, answer.error.message))
             return
@@ -189,7 +182,7 @@ class TopicsClient(DialectClient):
             frame["is_private"] = data["is_private"]
         self.send(frame)
 
-    # -- out -------------------------------------------------------------------------------------------------------
+    # -- sent ------------------------------------------------------------------------------------------------------
 
     def translate(self, event: str, view: View) -> object | None:
         match view:
@@ -203,22 +196,21 @@ class TopicsClient(DialectClient):
                     "pending": view.created_at <= self._opened_at,
                 }
             case RoomAdded(room=room):
-                self._learn(room.kind, room.room_id, room.title)
+                self._name_room(room.kind, room.room_id, room.title)
             case Closing():
                 return _failed("disconnect", view.reason, _CLOSING[view.reason])
         return None
 
-    def _learn(self, kind: str, room_id: str, title: str | None) -> None:
-        """Name a direct conversation after the other user, and a group by its id, because a topic may have its
-        title."""
+    def _name_room(self, kind: str, room_id: str, title: str | None) -> None:
+        """Name a direct conversation after the other user. A group is named by its id: a topic may have its title."""
         if kind == RoomKind.DIRECT:
             self._names[room_id] = title or ""
         elif kind == RoomKind.GROUP:
             self._names[room_id] = room_id
 
-    def _topic(self, room_id: str, topic_name: str | None, otherwise: str) -> str:
+    def _topic(self, room_id: str, topic_name: str | None, fallback: str) -> str:
         """The `topic_name` of a room in this protocol; a client's frame with that name refers to the same room."""
-        return self._names.get(room_id, otherwise) if topic_name is None else topic_name
+        return self._names.get(room_id, fallback) if topic_name is None else topic_name
 
 
 def _action(frame: dict[str, Any]) -> str:
@@ -229,15 +221,15 @@ def _action(frame: dict[str, Any]) -> str:
     return action[:64].encode("utf-8", "replace").decode()
 
 
-def _check(frame: Mapping[str, Any], known: _Known) -> None:
+def _check(frame: Mapping[str, Any], documented: _DocumentedAction) -> None:
     """Raises `invalid` for missing or unknown fields."""
-    for name in sorted(known.required):
+    for name in sorted(documented.required):
         if frame.get(name) is None:
             raise invalid(name, "required")
-    documented = known.required | known.optional
-    if len(frame) > len(documented) or frame.keys() - documented:
-        fields = ", ".join(("action", *sorted(known.required), *sorted(known.optional)))
-        raise invalid("frame", f"may only have the fields {fields}")
+    fields = documented.required | documented.optional
+    if len(frame) > len(fields) or frame.keys() - fields:
+        listed = ", ".join(("action", *sorted(documented.required), *sorted(documented.optional)))
+        raise invalid("frame", f"may only have the fields {listed}")
 
 
 def _text(value: object) -> str:
@@ -248,7 +240,7 @@ def _failed(action: str | None, code: str, message: str) -> dict[str, Any]:
     return {"action": action, "status": "error", "code": code, "message": message}
 
 
-# -- tokens for trying things out -----------------------------------------------------------------------------------
+# -- tokens for development ------------------------------------------------------------------------------------------
 
 
 def _install(web: FastAPI, auth: Auth, dispatcher: Dispatcher, *, dev_tokens: bool) -> None:
@@ -269,9 +261,9 @@ def _install(web: FastAPI, auth: Auth, dispatcher: Dispatcher, *, dev_tokens: bo
                 raise invalid("username", "required, exactly once")
             new_token, expires_at = await auth.token_for(usernames[0])
         except Exception as error:
-            refused = dispatcher.describe(error, "token", record.request_id)
-            record.outcome = refused.code
-            return problem(refused)
+            refusal = dispatcher.describe(error, "token", record.request_id)
+            record.outcome = refusal.code
+            return problem(refusal)
         record.outcome = "ok"
         body = orjson.dumps({"token": new_token, "expires_at": timestamp(expires_at)})
         return Response(body, headers={"Cache-Control": "no-store"}, media_type="application/json")

@@ -1,8 +1,8 @@
 """The log: one line per event, on standard error, as JSON or, on a terminal, as text.
 
 A line has the user, the action, the room and the outcome, but never a token, a password or the content of a message.
-So text from a client is logged only if it is known to be the name of something that exists. Of an exception the type
-and the place are logged, but not its text, which may quote the input; the text of an `OSError` comes from the system.
+So text from a client is logged only if it is known to be the name of something that exists. Of an exception, the type
+and the frames are logged, but not its text, which may quote input; only the text of an `OSError` is the system's.
 
 Lines are collected for up to 20 ms and written together. From the level `warning` on they are written immediately.
 """
@@ -30,8 +30,8 @@ LogFields = MutableMapping[str, Any]
 BATCH_S: Final = 0.02
 MAX_LINES: Final = 1000
 LIBRARIES: Final = logging.WARNING
-"""Lowest level of libraries' records: below it some libraries log addresses with queries, statements with parameters,
-and frames."""
+"""The lowest level of records of libraries: below it, some log addresses with queries, parameters of statements, and
+frames."""
 
 
 class Logs:
@@ -51,9 +51,8 @@ class Logs:
         self.on = self._level <= logging.INFO
         self._write = _to_stderr if write is None else write
         self._lines: deque[bytes] = deque()
-        """Any thread appends to it. It is never replaced, or a line could be appended to a replaced one and be
-        lost."""
-        self._due = False
+        """Any thread appends to it. It is never replaced: a line appended to a replaced deque would be lost."""
+        self._flush_scheduled = False
         self._flushing = threading.Lock()
         self._prefix, self._numbers = secrets.token_hex(4), itertools.count(1)
         self._second, self._clock = 0, ""
@@ -80,7 +79,7 @@ class Logs:
 
     def record(self, record: logging.LogRecord) -> None:
         """Write a record of the standard library's logging."""
-        ours = record.name.startswith("tidings.")
+        is_tidings = record.name.startswith("tidings.")
         message = record.getMessage()
         fields: dict[str, Any] = {"logger": record.name}
         if request_id := getattr(record, "request_id", None):
@@ -89,25 +88,25 @@ class Logs:
             fields |= exception_fields(record.exc_info[1])
         # Some libraries append a formatted traceback to the message: only its first line is logged.
         level = min(record.levelno // 10 * 10, logging.CRITICAL)
-        self._log.log(level, message if ours else message.partition("\n")[0], **fields)
+        self._log.log(level, message if is_tidings else message.partition("\n")[0], **fields)
 
     def line(self, line: bytes, *, urgent: bool) -> None:
         self._lines.append(line)
         if urgent or len(self._lines) >= MAX_LINES:
             self.flush()
-        elif not self._due:
+        elif not self._flush_scheduled:
             try:
                 loop = asyncio.get_running_loop()
             except RuntimeError:
                 self.flush()
             else:
-                self._due = True
+                self._flush_scheduled = True
                 loop.call_later(BATCH_S, self.flush)
 
     def flush(self) -> None:
         """Write the collected lines."""
         with self._flushing:
-            self._due = False  # before taking the lines, so that a later line schedules its own flush
+            self._flush_scheduled = False  # before taking the lines, so that a later line schedules its own flush
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             if lines:
                 self._write(b"".join(lines))
@@ -154,17 +153,17 @@ class _Handler(logging.Handler):
 
 
 def exception_fields(error: BaseException) -> dict[str, Any]:
-    """Log fields of an exception: the types, from the last to the first cause, and the frames of the first."""
+    """Log fields of an exception: the types, from the exception to its root cause, and the frames of that cause."""
     kinds: list[str] = []
-    seen: set[int] = set()
+    visited: set[int] = set()
     cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        first = cause
+    while cause is not None and id(cause) not in visited:
+        visited.add(id(cause))
+        root = cause
         kind = f"{type(cause).__module__}.{type(cause).__qualname__}".removeprefix("builtins.")
         kinds.append(f"{kind}: {cause}" if isinstance(cause, OSError) else kind)
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    frames = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(first.__traceback__)]
+    frames = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(root.__traceback__)]
     return {"exception": kinds, "at": frames}
 
 
