@@ -237,18 +237,21 @@ async def test_a_device_gets_the_rooms_added_and_removed_while_it_was_offline(se
         assert [name for name, _ in phone.events if name != "receipt"] == ["ready"]
 
 
-async def test_a_message_sent_while_a_device_connects_needs_no_periodic_check(server: RunningNode) -> None:
+async def test_a_message_sent_while_a_device_connects_needs_no_periodic_check(
+    database_url: str, tmp_path: Path
+) -> None:
     """The room's head moves after the device reads it and before it joins the live stream."""
-    token, other = await server.register("omar"), await server.register("diego")
-    room_id = await make_topic(server.url, other, "noticias", token)
-    async with connected(server.url, token):
-        pass
-    for n in range(1, 13):
-        async with contextlib.AsyncExitStack() as stack:
-            sender = asyncio.create_task(send_by_rest(server, other, room_id, str(n)))
-            client = await stack.enter_async_context(connected(server.url, token, cursors={room_id: n - 1}))
-            await sender
-            await client.until(lambda client=client, n=n: seqs(client, room_id) == [n], deadline=5)
+    async with running_node(database_url, tmp_path, options={"head_check_s": 3600}) as server:
+        token, other = await server.register("omar"), await server.register("diego")
+        room_id = await make_topic(server.url, other, "noticias", token)
+        async with connected(server.url, token):
+            pass
+        for n in range(1, 13):
+            async with contextlib.AsyncExitStack() as stack:
+                sender = asyncio.create_task(send_by_rest(server, other, room_id, str(n)))
+                client = await stack.enter_async_context(connected(server.url, token, cursors={room_id: n - 1}))
+                await sender
+                await client.until(lambda client=client, n=n: seqs(client, room_id) == [n])
 
 
 async def send_by_rest(server: RunningNode, token: str, room_id: str, content: str) -> None:

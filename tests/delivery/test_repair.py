@@ -140,20 +140,21 @@ async def test_a_reader_that_does_not_read_delays_a_repair_for_a_bounded_time(
 
 
 async def test_a_room_whose_head_moved_before_its_first_reader_entered_is_repaired(
-    server: RunningNode,
+    database_url: str, tmp_path: Path
 ) -> None:
     """No periodic check is needed: the next one is an hour away."""
-    token = await server.register("omar")
-    room_id = await make_topic(server.url, token, "noticias")
-    room = await server.node.database.read(partial(rooms.find, room_id=room_id))
-    assert room is not None
-    await fill(server.node.database, "omar", {room_id: ["1"]})  # after the room was read
-    omar, link = await server.node.auth.user("omar"), RecordingLink()
-    connection = Connection(link, Principal(omar.key, omar.username, 0, "", 0), "recorded")
-    assert server.node.hub.attach(connection, room, room.last_seq)
-    await asyncio.wait_for(link.until(1), 5)
-    assert link.written[0][1]["content"] == "1"
-    server.node.hub.detach(connection, room.key)
+    async with running_node(database_url, tmp_path, options={"head_check_s": 3600}) as server:
+        token = await server.register("omar")
+        room_id = await make_topic(server.url, token, "noticias")
+        room = await server.node.database.read(partial(rooms.find, room_id=room_id))
+        assert room is not None
+        await fill(server.node.database, "omar", {room_id: ["1"]})  # after the room was read
+        omar, link = await server.node.auth.user("omar"), RecordingLink()
+        connection = Connection(link, Principal(omar.key, omar.username, 0, "", 0), "recorded")
+        assert server.node.hub.attach(connection, room, room.last_seq)
+        await link.until(1)
+        assert link.written[0][1]["content"] == "1"
+        server.node.hub.detach(connection, room.key)
 
 
 async def test_a_commit_that_was_reported_as_failed_is_delivered_immediately(
