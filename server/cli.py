@@ -238,7 +238,7 @@ def _with_database(settings: Settings, work: Callable[[Database, Auth], Awaitabl
         auth = Auth(database, MemoryBroker(), token_minutes=settings.access_token_expire_minutes)
         await database.start()
         try:
-            auth.sign_with(settings.signing_key())
+            auth.sign_with(settings.signing_keys())
             await work(database, auth)
         finally:
             auth.stop()

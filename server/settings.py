@@ -79,7 +79,8 @@ class Settings(BaseSettings):
     redis_url: str = Field(default="", description="No effect: multiple nodes are not supported yet")
     secret_key: SecretStr = Field(
         default=SecretStr(""),
-        description="Signs the tokens, 32 bytes or more; empty: generated once, in the data directory",
+        description="Signs the tokens, 32 bytes or more; empty: generated once, in the data directory. To replace it,"
+        " `new,old`: the first signs, tokens of the others stay valid",
     )
     access_token_expire_minutes: int = Field(
         default=1440,
@@ -311,16 +312,20 @@ class Settings(BaseSettings):
     def prepare_data_dir(self) -> None:
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def signing_key(self) -> bytes:
-        """The key that signs tokens. Without a configured key, the first call writes one to the data directory.
+    def signing_keys(self) -> list[bytes]:
+        """The key that signs tokens, and older ones whose tokens are still accepted.
 
-        Raises SettingsError if the key is too short.
+        Without a configured key, the first call writes one to the data directory. Raises SettingsError if a key is
+        too short.
         """
-        configured = self.secret_key.get_secret_value().encode()
-        if configured:
-            if len(configured) < SECRET_KEY_BYTES:
+        if configured := self.secret_key.get_secret_value():
+            keys = [key.strip().encode() for key in configured.split(",")]
+            if min(map(len, keys)) >= SECRET_KEY_BYTES:
+                return keys
+            # A single key with a comma in it: the parts alone are too short for keys.
+            if len(configured.encode()) < SECRET_KEY_BYTES:
                 raise SettingsError(f"TIDINGS_SECRET_KEY must have at least {SECRET_KEY_BYTES} bytes")
-            return configured
+            return [configured.encode()]
         self.prepare_data_dir()
         path = self.data_dir / "secret_key"
         if not path.exists():
@@ -328,7 +333,7 @@ class Settings(BaseSettings):
         key = path.read_bytes().strip()
         if len(key) < SECRET_KEY_BYTES:
             raise SettingsError(f"{path} holds no key of at least {SECRET_KEY_BYTES} bytes; remove it for a new one")
-        return key
+        return [key]
 
 
 def _make_key(path: Path) -> None:

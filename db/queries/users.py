@@ -155,9 +155,9 @@ def add_session(
     return int(conn.execute(insert(sessions).values(**row, **details).returning(sessions.c.id)).scalar_one())
 
 
-def has_signed_in_from(conn: Connection, user_key: int, source: str) -> bool:
-    """Whether any session of the user, valid or not, began at that source."""
-    has_session = exists().where(sessions.c.user_id == user_key, sessions.c.source == source)
+def has_signed_in_from(conn: Connection, user_key: int, sources: Sequence[str]) -> bool:
+    """Whether any session of the user, valid or not, began at one of these sources."""
+    has_session = exists().where(sessions.c.user_id == user_key, sessions.c.source.in_(sources))
     return bool(conn.execute(select(has_session)).scalar_one())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Sequence
 
 from sqlalchemy.engine import Connection as Transaction
 
@@ -50,8 +51,8 @@ class Auth:
         """
         self._db = database
         self._broker = broker
-        self._key = b""
-        self._tokens = Tokens(b"")
+        self._keys: Sequence[bytes] = [b""]
+        self._tokens = Tokens(self._keys)
         self._arrivals = ReadBatcher(database, users.arrivals)
         self._token_ms = token_minutes * 60_000
         self._attempts = attempts
@@ -61,15 +62,15 @@ class Auth:
         """Keys of sessions whose `used_at` is outdated; `SessionCheck` updates it."""
         self.passwords = Passwords(bcrypt_rounds)
 
-    async def start(self, key: bytes) -> None:
-        """Set the key that signs tokens, and prepare for logins."""
-        self.sign_with(key)
+    async def start(self, keys: Sequence[bytes]) -> None:
+        """Set the keys as `sign_with` does, and prepare for logins."""
+        self.sign_with(keys)
         await self.passwords.start()
 
-    def sign_with(self, key: bytes) -> None:
-        """Set the key only, for a process without logins."""
-        self._key = key
-        self._tokens = Tokens(key)
+    def sign_with(self, keys: Sequence[bytes]) -> None:
+        """Set the key that signs tokens, and older ones that are still accepted, for a process without logins."""
+        self._keys = keys
+        self._tokens = Tokens(keys)
 
     def stop(self) -> None:
         self.passwords.stop()
@@ -96,7 +97,7 @@ class Auth:
             if self._attempts is not None:
                 self._attempts.name_taken(address)
             raise ActionError(ErrorCode.CONFLICT, "the name is taken, or looks like a taken one")
-        source = self._source(user.key, address)
+        source = self._sources(user.key, address)[0]
         token, expires_at = await self.sign_in(user, agent=agent, source=source, until_logout=until_logout)
         return token, expires_at, user
 
@@ -114,7 +115,7 @@ class Auth:
             user = users.by_key(conn, key or "")
             if user is None:
                 return None, False
-            return user, users.has_signed_in_from(conn, user.key, self._source(user.key, address))
+            return user, users.has_signed_in_from(conn, user.key, self._sources(user.key, address))
 
         user, known = await self._db.read(find)
         attempt = None
@@ -126,14 +127,14 @@ class Auth:
             raise unauthenticated(WRONG_PASSWORD)
         if attempt is not None:
             attempt.succeeded()
-        source = self._source(user.key, address)
+        source = self._sources(user.key, address)[0]
         token, expires_at = await self.sign_in(user, agent=agent, source=source, until_logout=until_logout)
         return token, expires_at, user
 
-    def _source(self, user_key: int, address: str) -> str:
-        """The source of a user's session as a keyed hash, so that the database contains no address."""
+    def _sources(self, user_key: int, address: str) -> list[str]:
+        """The source of a user's session as a keyed hash, so that the database contains no address; with each key."""
         message = f"source of {user_key}: {source_of(address)}".encode()
-        return hmac.digest(self._key, message, "sha256")[:16].hex()
+        return [hmac.digest(key, message, "sha256")[:16].hex() for key in self._keys]
 
     async def sign_in(
         self,

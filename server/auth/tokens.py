@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import jwt
 
@@ -30,8 +32,9 @@ def now_ms() -> int:
 class Tokens:
     """JWTs (RFC 7519), HS256: `sub` username, `sid` session, `iat`, `exp`, `iss`, `aud`; all of them required."""
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        """`keys`: the first signs; tokens that were signed with any of them are accepted."""
+        self._keys = keys
         self._verified: dict[tuple[str, str], tuple[str, str, int, int]] = {}
         """(token, purpose) -> username, sid, the expiry to answer (ms) and the token's own (s)"""
 
@@ -44,7 +47,7 @@ class Tokens:
             "iss": ISSUER,
             "aud": AUDIENCE,
         }
-        return jwt.encode(claims, self._key, algorithm=ALGORITHM)
+        return jwt.encode(claims, self._keys[0], algorithm=ALGORITHM)
 
     def ticket(self, purpose: str, username: str, sid: str, issued_ms: int, until_ms: int) -> tuple[str, int]:
         """A token for one purpose, valid for `TICKET_MS`; and its expiry (ms).
@@ -62,7 +65,7 @@ class Tokens:
             "iss": ISSUER,
             "aud": _audience(purpose),
         }
-        return jwt.encode(claims, self._key, algorithm=ALGORITHM), expires_ms
+        return jwt.encode(claims, self._keys[0], algorithm=ALGORITHM), expires_ms
 
     def read(self, token: str, purpose: str = "") -> tuple[str, str, int]:
         """Username, sid and expiry (ms) of a token, or of a ticket for the purpose.
@@ -78,14 +81,7 @@ class Tokens:
                 raise _expired()
             return verified[:3]
         try:
-            claims = jwt.decode(
-                token,
-                self._key,
-                algorithms=[ALGORITHM],
-                audience=[AUDIENCE, _audience(purpose)] if purpose else AUDIENCE,
-                issuer=ISSUER,
-                options={"require": ["sub", "sid", "iat", "exp", "iss", "aud"], "verify_iat": False},
-            )
+            claims = self._decode(token, [AUDIENCE, _audience(purpose)] if purpose else [AUDIENCE])
             sub, sid = claims["sub"], claims["sid"]
             expires_s, until_s = _seconds(claims["exp"]), _seconds(claims.get("until", claims["exp"]))
         except jwt.ExpiredSignatureError:
@@ -100,6 +96,25 @@ class Tokens:
             del self._verified[next(iter(self._verified))]
         self._verified[token, purpose] = verified
         return verified[:3]
+
+    def _decode(self, token: str, audience: Sequence[str]) -> dict[str, Any]:
+        """The claims of a token. Raises `jwt.InvalidTokenError`."""
+        for at, key in enumerate(self._keys, 1):
+            try:
+                claims: dict[str, Any] = jwt.decode(
+                    token,
+                    key,
+                    algorithms=[ALGORITHM],
+                    audience=audience,
+                    issuer=ISSUER,
+                    options={"require": ["sub", "sid", "iat", "exp", "iss", "aud"], "verify_iat": False},
+                )
+            except jwt.InvalidSignatureError:
+                if at == len(self._keys):
+                    raise
+            else:
+                return claims
+        raise AssertionError("there is no key")
 
 
 def _seconds(claim: object) -> int:

@@ -100,7 +100,7 @@ async def test_rest_and_tokens_use_the_registered_spelling(server: RunningNode, 
 async def test_a_token_is_valid_whatever_the_case_of_its_subject(server: RunningNode, subject: str) -> None:
     """Earlier versions issued tokens whose subject is in lower case."""
     claims = jwt.decode(await server.register(BRIAN), options={"verify_signature": False})
-    signer = Tokens(SECRET_KEY.encode())
+    signer = Tokens([SECRET_KEY.encode()])
     token = signer.make(subject, claims["sid"], claims["iat"] * 1000, claims["exp"] * 1000)
     async with connected(server.url, token) as brian:
         assert brian.of("ready")[0]["username"] == BRIAN

@@ -7,17 +7,19 @@ import hmac
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
 import pytest
 import socketio
+from pydantic import SecretStr
 
 from server.auth import Tokens
 from server.contract.errors import ActionError
-from tests.support.client import Client
-from tests.support.node import SECRET_KEY, RunningNode
+from tests.support.client import Client, connected
+from tests.support.node import SECRET_KEY, RunningNode, running_node
 
 DAY_S = 24 * 60 * 60
 Claims = dict[str, Any]
@@ -65,7 +67,7 @@ async def test_a_token_has_exactly_the_claims_of_the_contract(lite: RunningNode)
 
 def test_a_token_that_was_accepted_before_expires_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its signature is not verified again, its expiry is checked each time."""
-    tokens, now = Tokens(SECRET_KEY.encode()), int(time.time())
+    tokens, now = Tokens([SECRET_KEY.encode()]), int(time.time())
     token = tokens.make("omar", "sid", now * 1000, (now + 60) * 1000)
     assert tokens.read(token) == tokens.read(token) == ("omar", "sid", (now + 60) * 1000)
     ticket, _ = tokens.ticket("channel", "omar", "sid", now * 1000, (now + 60) * 1000)
@@ -76,6 +78,22 @@ def test_a_token_that_was_accepted_before_expires_all_the_same(monkeypatch: pyte
     with pytest.raises(ActionError, match="expired") as refused:
         tokens.read(token)
     assert refused.value.code == "token_expired"
+
+
+async def test_tokens_of_the_former_key_stay_valid_after_a_rotation(sqlite_url: str, tmp_path: Path) -> None:
+    former, present = "the former key of 32 bytes and more", "the present key of 32 bytes and more"
+    async with running_node(sqlite_url, tmp_path, secret_key=SecretStr(former)) as server:
+        token = await server.register("omar")
+    async with running_node(sqlite_url, tmp_path, secret_key=SecretStr(f"{present},{former}")) as server:
+        async with connected(server.url, token) as omar:
+            await omar.ask("get_rooms")
+        fresh = await server.login("omar")
+        assert jwt.decode(fresh, present, ["HS256"], audience="tidings")["sub"] == "omar"
+    async with running_node(sqlite_url, tmp_path, secret_key=SecretStr(present)) as server:
+        async with connected(server.url, fresh):
+            pass
+        async with httpx.AsyncClient(base_url=server.url) as http:
+            assert await _code(http, token) == "unauthenticated"
 
 
 async def test_login_answers_the_expiry_of_its_token(lite: RunningNode) -> None:
@@ -166,7 +184,9 @@ async def test_expired_withdrawn_and_wrong_tokens_have_different_error_codes(
     assert await _code(http, withdrawn) == "token_revoked"
     assert await _code(http, "wrong") == "unauthenticated"
     # The answer to an altered token does not reveal that it has expired.
-    assert await _code(http, Tokens(b"another key of 32 bytes and more").make("omar", "x", 0, 0)) == "unauthenticated"
+    assert (
+        await _code(http, Tokens([b"another key of 32 bytes and more"]).make("omar", "x", 0, 0)) == "unauthenticated"
+    )
 
 
 async def test_a_user_with_a_valid_session_is_signed_in_even_without_a_connection(server: RunningNode) -> None:

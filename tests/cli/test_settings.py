@@ -176,25 +176,28 @@ def test_dev_tokens_are_refused_with_cors_origins() -> None:
 def test_concurrent_starts_create_one_key_that_only_its_owner_can_read(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "new" / "data")
     with ThreadPoolExecutor(16) as threads:
-        keys = set(threads.map(lambda _: Settings(data_dir=settings.data_dir).signing_key(), range(64)))
+        keys = set(threads.map(lambda _: Settings(data_dir=settings.data_dir).signing_keys()[0], range(64)))
     assert len(keys) == 1
     assert len(keys.pop()) >= 32
     (key,) = settings.data_dir.iterdir()  # no temporary file is left
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    assert Settings(data_dir=tmp_path / "other").signing_key() != settings.signing_key()
+    assert Settings(data_dir=tmp_path / "other").signing_keys() != settings.signing_keys()
 
 
 @pytest.mark.parametrize("stored", [b"", b"\n", b"short", b"x" * 31])
 def test_a_key_file_with_a_short_key_is_refused(tmp_path: Path, stored: bytes) -> None:
     (tmp_path / "secret_key").write_bytes(stored)
     with pytest.raises(SettingsError, match="secret_key"):
-        Settings(data_dir=tmp_path).signing_key()
+        Settings(data_dir=tmp_path).signing_keys()
 
 
 def test_a_configured_key_has_32_bytes_or_more_and_is_not_written_to_disk(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="32 bytes"):
-        Settings(secret_key=SecretStr("x" * 31), data_dir=tmp_path).signing_key()
-    assert Settings(secret_key=SecretStr("é" * 16), data_dir=tmp_path).signing_key() == ("é" * 16).encode()
+        Settings(secret_key=SecretStr("x" * 31), data_dir=tmp_path).signing_keys()
+    assert Settings(secret_key=SecretStr("é" * 16), data_dir=tmp_path).signing_keys() == [("é" * 16).encode()]
+    assert Settings(secret_key=SecretStr(f"{'n' * 32}, {'o' * 32}")).signing_keys() == [b"n" * 32, b"o" * 32]
+    with_a_comma = "a sentence, of forty characters and more"
+    assert Settings(secret_key=SecretStr(with_a_comma)).signing_keys() == [with_a_comma.encode()]
     assert list(tmp_path.iterdir()) == []
     assert "x" * 32 not in repr(Settings(secret_key=SecretStr("x" * 32)))
 

@@ -227,7 +227,7 @@ async def _tokens(node: RunningNode, token_of_omar: str) -> list[tuple[ErrorCode
     """Tokens that `authenticate` refuses to diego."""
     revoked = await node.login("diego")
     claims = jwt.decode(revoked, options={"verify_signature": False})
-    expired = jwt.encode(claims | {"exp": claims["iat"]}, node.node.settings.signing_key(), algorithm="HS256")
+    expired = jwt.encode(claims | {"exp": claims["iat"]}, node.node.settings.signing_keys()[0], algorithm="HS256")
     async with httpx.AsyncClient(base_url=node.url, timeout=30) as http:
         await http.post("/api/logout", headers={"Authorization": f"Bearer {revoked}"})
     return [

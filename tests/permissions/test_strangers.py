@@ -70,7 +70,7 @@ async def _unauthenticated(node: RunningNode) -> dict[str, tuple[str | None, str
     """Callers without a valid token: their token, and the error code that they get."""
     revoked, disabled = await node.register("revoked"), await node.register("disabled")
     claims = jwt.decode(await node.register("expired"), options={"verify_signature": False})
-    expired = jwt.encode(claims | {"exp": claims["iat"]}, node.node.settings.signing_key(), algorithm="HS256")
+    expired = jwt.encode(claims | {"exp": claims["iat"]}, node.node.settings.signing_keys()[0], algorithm="HS256")
     async with httpx.AsyncClient(
         base_url=node.url, verify=NO_TLS, headers={"Authorization": f"Bearer {revoked}"}
     ) as http:
