@@ -11,7 +11,7 @@ from server.supervision import Periodic
 
 TRIM_S = 30.0
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("tidings.memory")
 
 
 def _find_trim() -> Callable[[int], int] | None:

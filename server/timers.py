@@ -1,4 +1,4 @@
-"""The time that protocols go by: sign-ins, heartbeats, expiries, typing. The event loop keeps it, or a test."""
+"""The clock of the protocols: sign-ins, heartbeats, expiries, typing. A test can replace that of the event loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Timers(Protocol):
-    """The part of an event loop that tells time and calls back. Times are in seconds."""
+    """The part of an event loop that has a clock and schedules callbacks. Times are in seconds."""
 
     def time(self) -> float: ...
 

@@ -27,7 +27,7 @@ def add_instance(conn: Connection, instance_id: str) -> None:
 
 
 def begin_epoch(conn: Connection) -> int:
-    """Begin an epoch: what a client has of a room beyond its present head was lost. Returns the new epoch."""
+    """Begin an epoch: entries beyond the present head of each room were lost. Returns the new epoch."""
     epoch: int = conn.execute(
         update(instances).values(epoch=instances.c.epoch + 1).returning(instances.c.epoch)
     ).scalar_one()
@@ -52,22 +52,22 @@ def has_witnesses(conn: Connection) -> bool:
 
 
 def mark_of(conn: Connection, node: str) -> str | None:
-    """The mark that a node has last left; None: this database does not know the node."""
+    """The last mark of a node; None: this database has none."""
     return conn.execute(select(witnesses.c.mark).where(witnesses.c.node == node)).scalar()
 
 
 def add_witness(conn: Connection, node: str, mark: str, now: int) -> None:
-    """Leave a node's mark, whatever was there before."""
+    """Write a node's mark; it replaces any earlier one."""
     statement = insert_or(conn.dialect.name, witnesses).values(node=node, mark=mark, marked_at=now)
     conn.execute(statement.on_conflict_do_update(index_elements=["node"], set_={"mark": mark, "marked_at": now}))
 
 
 def move_mark(conn: Connection, node: str, marks: Collection[str], mark: str, now: int) -> bool:
     """Replace a node's mark, one of `marks`; False: the database has none of them."""
-    moved = conn.execute(
+    replaced = conn.execute(
         update(witnesses)
         .where(witnesses.c.node == node, witnesses.c.mark.in_(marks))
         .values(mark=mark, marked_at=now)
         .returning(witnesses.c.node)
     )
-    return moved.first() is not None
+    return replaced.first() is not None

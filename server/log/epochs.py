@@ -1,15 +1,15 @@
 """Notices that the log has gone back: a restored backup, or a database that has lost commits.
 
-Clients keep the seqs of what they have received. When an older log grows on, it gives these seqs to new entries, and
-a client whose cursor is beyond the point of return would miss them for ever. So each return begins an **epoch**: the
-database notes the head that each room had then, and the catch-up names the rooms that a device has to read again.
+Clients keep the seqs of the entries that they have received. A restored log gives the same seqs to new entries, and a
+client whose cursor is beyond the restored head would never receive them. So each return begins an **epoch**: the
+database records the head of each room, and the catch-up names the rooms that a device has to read again.
 
 The evidence is a mark, a random string that the node leaves both in the database and in a file of its own, and
 replaces while it writes. A database with none of the node's last marks is not the one that it wrote to. The file is
 synced before the database gets the mark that it announces, so a crash in between leaves no doubt.
 
-Of a database without the node's file, nobody can say whether it is complete. On SQLite, where the file lies beside
-the database, that is a database which came from elsewhere: an epoch begins. On PostgreSQL it is a new node.
+Without the file, the node cannot know whether the database is complete. On SQLite, where the file lies beside the
+database, the database was copied from elsewhere: an epoch begins. On PostgreSQL the node is new.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ logger = logging.getLogger("tidings.epochs")
 
 @dataclass(slots=True)
 class Marks:
-    """What the node keeps beside the database."""
+    """The content of the node's file."""
 
     instance: str
     node: str
     marks: list[str] = field(default_factory=list)
-    """The one that the database has; two while the second one is being written to it."""
+    """The database has one of them. There is a second one while it is being written to the database."""
 
 
 class MarkFile:
@@ -54,7 +54,7 @@ class MarkFile:
         self._path = path
 
     def load(self) -> Marks | None:
-        """None: there is no file, or none that this version can read."""
+        """None: there is no file, or this version cannot read it."""
         try:
             content = json.loads(self._path.read_bytes())
             return Marks(str(content["instance"]), str(content["node"]), [str(mark) for mark in content["marks"]])
@@ -65,7 +65,7 @@ class MarkFile:
             return None
 
     def save(self, marks: Marks) -> None:
-        """Replace the file; it is on disk when this returns."""
+        """Replace the file; it is synced when this returns."""
         temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
         try:
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -98,7 +98,7 @@ class Epochs(Periodic):
         """
         Args:
             writes: counts the transactions that this node has written.
-            gone_back: an epoch has begun while the server runs; what it knows of heads and positions is void.
+            gone_back: called when an epoch begins while the server runs: its heads and positions are invalid.
         """
         super().__init__(interval_s, logger, "the database could not be marked")
         self.current = 0
@@ -112,26 +112,28 @@ class Epochs(Periodic):
 
     async def start(self) -> None:
         """Compare the database with the file. Raises `StoreUnavailable`, or `OSError` for the file."""
-        kept = await asyncio.to_thread(self._file.load)
-        known, mark, others = await self._db.read(lambda conn: _evidence(conn, kept))
-        instance, self.current = known or (secrets.token_urlsafe(12), 0)
-        why = ""
-        if kept is None or kept.instance != instance:
-            if self._db.is_sqlite and others:
-                why = "the database was not written here"
-            kept = Marks(instance, secrets.token_urlsafe(12))
-        elif mark not in kept.marks:
-            why = "the database is older than when this server last wrote to it"
+        marks = await asyncio.to_thread(self._file.load)
+        instance, mark, has_witnesses = await self._db.read(lambda conn: _evidence(conn, marks))
+        instance_id, self.current = instance or (secrets.token_urlsafe(12), 0)
+        cause = ""
+        if marks is None or marks.instance != instance_id:
+            if self._db.is_sqlite and has_witnesses:
+                cause = "the database was not written here"
+            marks = Marks(instance_id, secrets.token_urlsafe(12))
+        elif mark not in marks.marks:
+            cause = "the database is older than when this server last wrote to it"
         else:
-            kept.marks = [mark]
-        self._marks = kept
-        if not kept.marks or why:
-            kept.marks = [_mark()]
+            marks.marks = [mark]
+        self._marks = marks
+        if not marks.marks or cause:
+            marks.marks = [_mark()]
             # First the file: after a crash in between, the next start comes to the same conclusion.
-            await asyncio.to_thread(self._file.save, kept)
-            self.current = await self._db.write(lambda conn: _enter(conn, kept, is_new=known is None, lost=bool(why)))
-        if why:
-            logger.warning("epoch %d of the log begins: %s", self.current, why)
+            await asyncio.to_thread(self._file.save, marks)
+            self.current = await self._db.write(
+                lambda conn: _enter(conn, marks, is_new=instance is None, lost=bool(cause))
+            )
+        if cause:
+            logger.warning("epoch %d of the log begins: %s", self.current, cause)
         await super().start()
 
     async def stop(self) -> None:
@@ -140,19 +142,20 @@ class Epochs(Periodic):
             await self._round()
 
     async def _round(self) -> None:
-        known = await self._db.read(epochs.instance)
-        if known is not None and known[1] != self.current:
-            self._begin(known[1], "another process has begun it")
+        instance = await self._db.read(epochs.instance)
+        if instance is not None and instance[1] != self.current:
+            self._adopt(instance[1], "another process has begun it")
         writes = self._writes()
         if writes == self._marked_at:
             return
         marks = self._marks
-        if len(marks.marks) == 1:  # otherwise the last round has failed, and may have left the second one
+        if len(marks.marks) == 1:  # otherwise the last round failed, and may have written the second one
             marks.marks.append(_mark())
         await asyncio.to_thread(self._file.save, marks)
         node, mark = marks.node, marks.marks[-1]
 
         def move(conn: Transaction) -> int | None:
+            """Returns the new epoch if the database has none of the marks."""
             if epochs.move_mark(conn, node, marks.marks, mark, _now()):
                 return None
             epochs.add_witness(conn, node, mark, _now())
@@ -160,28 +163,28 @@ class Epochs(Periodic):
 
         epoch = await self._db.write(move)
         if epoch is not None:
-            self._begin(epoch, "the database has lost what this server had written to it")
+            self._adopt(epoch, "the database has lost what this server had written to it")
         marks.marks = [mark]
         self._marked_at = writes
         await asyncio.to_thread(self._file.save, marks)
 
-    def _begin(self, epoch: int, why: str) -> None:
-        logger.error("epoch %d of the log begins: %s; all connections are closed", epoch, why)
+    def _adopt(self, epoch: int, cause: str) -> None:
+        logger.error("epoch %d of the log begins: %s; all connections are closed", epoch, cause)
         self.current = epoch
         self._gone_back()
 
 
-def _evidence(conn: Transaction, kept: Marks | None) -> tuple[tuple[str, int] | None, str | None, bool]:
-    """The database's id and epoch, the mark of the file's node, and whether any node has left one."""
-    return epochs.instance(conn), epochs.mark_of(conn, kept.node) if kept else None, epochs.has_witnesses(conn)
+def _evidence(conn: Transaction, marks: Marks | None) -> tuple[tuple[str, int] | None, str | None, bool]:
+    """The database's id and epoch, the mark of the file's node, and whether the database has a mark of any node."""
+    return epochs.instance(conn), epochs.mark_of(conn, marks.node) if marks else None, epochs.has_witnesses(conn)
 
 
-def _enter(conn: Transaction, kept: Marks, *, is_new: bool, lost: bool) -> int:
-    """Leave the mark, in a new epoch if something was lost; returns the epoch."""
+def _enter(conn: Transaction, marks: Marks, *, is_new: bool, lost: bool) -> int:
+    """Write the mark, in a new epoch if entries were lost; returns the epoch."""
     if is_new:
-        epochs.add_instance(conn, kept.instance)
+        epochs.add_instance(conn, marks.instance)
     epoch = epochs.begin_epoch(conn) if lost else epochs.current(conn)
-    epochs.add_witness(conn, kept.node, kept.marks[-1], _now())
+    epochs.add_witness(conn, marks.node, marks.marks[-1], _now())
     return epoch
 
 

@@ -136,7 +136,7 @@ class EditMessage(MessageChange[dict[str, Any]]):
         if before.deleted:
             raise not_found("message")
         if before.sender_key != self.actor.user_key:
-            raise ActionError(ErrorCode.FORBIDDEN, "only who wrote a message may edit it")
+            raise ActionError(ErrorCode.FORBIDDEN, "only the author of a message may edit it")
         if before.content == self.content:
             return self.view(room, before)
         body = work.mentioned(room, self.content)

@@ -49,7 +49,7 @@ async def test_commands_edit_delete_answer_find_and_react_to_messages(terminals:
     await omar.sees(AT + r"diego \(deleted\)")
 
     for line, answer in (
-        ("/edit 2 mine", r"only who wrote a message may edit it \(forbidden\)"),
+        ("/edit 2 mine", r"only the author of a message may edit it \(forbidden\)"),
         ("/edit 99 nothing", "there is no message 99 here"),
         ("/react first 👍", "first is not the number of a message"),
         ("/react 1", "which message, and what"),

@@ -1,4 +1,4 @@
-"""Log epochs: a database that was restored or lost commits is noticed, and its clients are informed."""
+"""Log epochs: the server detects a database that was restored or lost commits, and informs its clients."""
 
 import sqlalchemy as sa
 from alembic import op
