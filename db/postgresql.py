@@ -189,8 +189,12 @@ class Postgresql:
                 await self._close(session)
             assert self._engine is not None, "not started"
             conn = await self._engine.connect()
-            driver = (await conn.get_raw_connection()).driver_connection
-            assert isinstance(driver, asyncpg.Connection)
+            try:
+                driver = (await conn.get_raw_connection()).driver_connection
+                assert isinstance(driver, asyncpg.Connection)
+            except BaseException:
+                await conn.close()
+                raise
             return _Session(conn, driver)
         except BaseException:
             self._slots.release()

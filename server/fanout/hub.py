@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from heapq import nsmallest
 from typing import Any, Protocol
 
 from db.engine import Database, StoreUnavailable
@@ -117,9 +118,11 @@ class Hub:
         same_device = [member for member in group if member.device == connection.device]
         # A device with too many connections replaces its own; the second limit is for one that changes its name.
         crowd = same_device if len(same_device) > CONNECTIONS_PER_DEVICE else group
-        if crowd is same_device or len(group) > CONNECTIONS_PER_USER:
-            oldest = min(crowd, key=lambda candidate: candidate.opened_at)
-            oldest.link.close(CloseReason.REPLACED)
+        excess = len(crowd) - (CONNECTIONS_PER_DEVICE if crowd is same_device else CONNECTIONS_PER_USER)
+        if excess > 0:
+            # All of the excess, although some of it is closing already: until a connection has ended, it counts.
+            for oldest in nsmallest(excess, crowd, key=lambda candidate: candidate.opened_at):
+                oldest.link.close(CloseReason.REPLACED)
         try:
             # Every connection waits: the subscription of the user's first one may not be effective yet.
             await self._broker.subscribe(UserChannel(user_key))

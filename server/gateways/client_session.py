@@ -102,6 +102,8 @@ class ClientSession(ABC):
         if not self.signing_in:
             self.received(data)
             return
+        if self._link.has_ended:  # refused, and its last words are being sent
+            return
         self._early.append(data)
         self._early_bytes += len(data)
         if len(self._early) > MAX_EARLY or self._early_bytes > MAX_EARLY_BYTES:

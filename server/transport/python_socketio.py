@@ -404,13 +404,15 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
                 await self.eio.handlers["connect"](eio_sid, client.handshake.environ())
             while client.packets:
                 await self._handle(eio_sid, client, client.packets.popleft())
-            if client.end_reason is not None:
-                await self.eio.handlers["disconnect"](eio_sid, client.end_reason)
-                del self._applications[eio_sid]
         except Exception:
             logger.exception("a session of an application failed")
-        finally:
-            client.worker = None
+        if client.end_reason is not None:
+            try:
+                await self.eio.handlers["disconnect"](eio_sid, client.end_reason)
+            except Exception:
+                logger.exception("the end of an application's session failed")
+            del self._applications[eio_sid]
+        client.worker = None
 
     async def _handle(self, eio_sid: str, client: _Client, packet: _Packet) -> None:
         kind, namespace = packet.kind, packet.namespace

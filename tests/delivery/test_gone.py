@@ -16,7 +16,9 @@ import orjson
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+from server.contract.errors import CloseReason
 from server.fanout.connection import Connection
+from server.fanout.hub import CONNECTIONS_PER_DEVICE
 from server.gateways.client_session import ClientSession
 from server.gateways.links import BaseLink
 from server.log.notices import Joined, Left
@@ -334,3 +336,18 @@ async def test_a_connection_that_is_closed_during_its_replay_is_freed_without_th
                 break
     finally:
         gc.enable()
+
+
+async def test_connections_over_the_limit_are_closed_although_earlier_ones_are_still_closing(
+    server: RunningNode,
+) -> None:
+    """A burst: none of the replaced connections has ended when the next one arrives."""
+    token, hub = await server.register("omar"), server.node.hub
+    links = [RecordingLink() for _ in range(CONNECTIONS_PER_DEVICE + 3)]
+    for link in links:
+        principal, _ = await server.node.auth.arrive(token, "recorded")
+        await hub.add(Connection(link, principal, "recorded"))
+    assert [link.closed for link in links[:4]] == [CloseReason.REPLACED] * 3 + [None]
+    assert {link.closed for link in links[3:]} == {None}
+    for connection in hub.connections:
+        hub.remove(connection)

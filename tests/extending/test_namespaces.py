@@ -254,3 +254,21 @@ async def test_the_admin_ui_can_connect_and_send_commands(tmp_path: Path) -> Non
                 await until("socket_disconnected", GAME, player.get_sid(GAME))
             finally:
                 await admin.disconnect()
+
+
+async def test_a_session_whose_end_fails_is_forgotten(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = asyncio.Event()
+
+    async def fail(eio_sid: str, reason: str) -> None:
+        ended.set()
+        raise LookupError("a fault within python-socketio")
+
+    monkeypatch.setitem(serving.sio.eio.handlers, "disconnect", fail)
+    async with client(serving, GAME, token=serving.tokens["omar"]):
+        assert serving.sio._applications
+    await asyncio.wait_for(ended.wait(), DEADLINE_S)
+    await asyncio.sleep(0)  # the session's task has been resumed by the failure
+    assert serving.sio._applications == {}
+    assert "a fault within python-socketio" in caplog.text

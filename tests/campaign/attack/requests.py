@@ -199,9 +199,12 @@ async def _requests(lab: Lab, count: int) -> Seen:
         covered: set[tuple[str, str]] = set()
         examples: list[str] = []
 
+        # Before any request may change the password.
+        logins = [await server.login("omar") for _ in range(CLIENTS)]
+
         async def client(number: int) -> None:
             forge, tokens = forges[number], 0
-            async with Http(server.url, await server.login("omar"), f"127.3.3.{number + 1}") as http:
+            async with Http(server.url, logins[number], f"127.3.3.{number + 1}") as http:
                 for done in range(count // CLIENTS):
                     method, path, body, headers = forge.request()
                     anonymous = forge._random.random() < 0.03
