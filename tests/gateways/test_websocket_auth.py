@@ -259,7 +259,7 @@ async def test_the_oldest_of_too_many_connections_of_a_user_is_closed_as_replace
 
 async def test_a_connection_ends_with_its_token_unless_it_got_a_fresh_one(gateway: RunningNode) -> None:
     token = await gateway.register("omar")
-    soon = int(time.time()) + 4
+    soon = int(time.time()) + 6
     short = resigned(token, exp=soon)
     async with entered(gateway.url, short) as ends, entered(gateway.url, short, device="other") as stays:
         answer = await stays.ask("authenticate", token=token)
