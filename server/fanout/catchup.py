@@ -20,7 +20,7 @@ from db.engine import Database, StoreUnavailable
 from db.queries import epochs, log, progress, rooms, users
 from db.queries.log import Span
 from db.queries.progress import MemberRoom, ReceiptRow, Standpoint
-from db.queries.rows import chunked
+from db.queries.rows import RoomRow, chunked
 from db.read_batcher import ReadBatcher
 from server.contract.errors import CloseReason
 from server.contract.models import timestamp
@@ -204,27 +204,25 @@ class CatchUp:
             confirmed_here = max(self._cursors.known(device_key, room.key), written.get(room.key, -1))
             confirmed_here = min(confirmed_here, room.last_seq)
             server_cursor = max(confirmed_here, -1 if cursor is None else cursor)
-            before_oldest = room.first_seq - 1
+            client_cursor = client_cursors.get(room.room_id)
             if server_cursor < 0:
-                server_cursor = max(joined_seq, before_oldest)
-                if room.room_id not in client_cursors:
+                server_cursor = max(joined_seq, room.first_seq - 1)
+                if client_cursor is None:
                     unannounced.append(room.key)
                     connection.unannounced_rooms.add(room.key)
                     hub.attach(connection, room, server_cursor, live=False)
                     continue
-            position = client_cursors.get(room.room_id, server_cursor)
-            head = heads.get(room.key)
-            if head is not None and head < position and room.room_id in client_cursors:
-                # What it has after the head was lost, and other entries have these seqs now.
-                position = max(head, before_oldest)
+            if client_cursor is None:
+                position = _position(room, server_cursor)
+                # A known device may hold lost entries after the server's cursor.
+                is_reset = position != server_cursor or (room.key in heads and connection.epoch is not None)
+            else:
+                position = _position(room, min(client_cursor, heads.get(room.key, client_cursor)))
+                is_reset = position != client_cursor
+                if not is_reset:
+                    confirmed[room.key] = position
+            if is_reset:
                 reset[room.key] = room.room_id, position
-            elif head is not None and room.room_id not in client_cursors and connection.epoch is not None:
-                reset[room.key] = room.room_id, min(max(position, before_oldest), room.last_seq)
-            elif position > room.last_seq or position < before_oldest:
-                position = min(max(position, before_oldest), room.last_seq)
-                reset[room.key] = room.room_id, position
-            elif room.room_id in client_cursors:
-                confirmed[room.key] = position
             if not hub.attach(connection, room, position):
                 behind.append(room.key)
         entered()
@@ -379,6 +377,11 @@ class CatchUp:
             if remaining <= 0:
                 break
         return spans
+
+
+def _position(room: RoomRow, cursor: int) -> int:
+    """The position in the room's log that is closest to a cursor."""
+    return min(max(cursor, room.first_seq - 1), room.last_seq)
 
 
 def _place_in(
