@@ -78,7 +78,9 @@ async def client(serving: Serving, namespace: str, **auth: Any) -> AsyncIterator
     sio.on("connect_error", refused.append, namespace=namespace)
     try:
         try:
-            await sio.connect(serving.url, namespaces=[namespace], auth=auth, transports=["websocket"])
+            await sio.connect(
+                serving.url, namespaces=[namespace], auth=auth, transports=["websocket"], wait_timeout=int(DEADLINE_S)
+            )
         except socketio.exceptions.ConnectionError:
             raise PermissionError(refused[0]) from None
         yield sio
@@ -235,7 +237,9 @@ async def test_the_admin_ui_can_connect_and_send_commands(tmp_path: Path) -> Non
         async with client(serving, GAME, token=token) as player, client(serving, "/", token=token) as member:
             admin = socketio.AsyncClient(reconnection=False)
             admin.on("*", lambda *event: events.put_nowait(event), namespace=ADMIN)
-            await admin.connect(serving.url, namespaces=[ADMIN], auth=auth, transports=["websocket"])
+            await admin.connect(
+                serving.url, namespaces=[ADMIN], auth=auth, transports=["websocket"], wait_timeout=int(DEADLINE_S)
+            )
             try:
                 assert "JOIN" in (await until("config"))[0]["supportedFeatures"]
                 sockets = {(socket["nsp"], socket["id"]) for socket in (await until("all_sockets"))[0]}
