@@ -51,6 +51,7 @@ _POSTGRESQL_AWAY = (
 )
 _DISK_FULL = "53100"
 _LOCKED = "55P03"
+_RERUN = ("40001", "40P01")
 # In a read, these mean that the query function tries to write.
 _WROTE = (sqlite3.SQLITE_READONLY, "25006")
 
@@ -152,6 +153,11 @@ def _code(error: BaseException | None) -> int | str | None:
     cause = error.orig if isinstance(error, DBAPIError) else error
     code: int | str | None = getattr(cause, "sqlite_errorcode", None) or getattr(cause, "sqlstate", None)
     return code
+
+
+def is_rolled_back(error: BaseException) -> bool:
+    """Whether PostgreSQL has rolled the transaction back for another one: a deadlock or a serialization failure."""
+    return _code(error) in _RERUN
 
 
 def note_error(context: ExceptionContext) -> None:

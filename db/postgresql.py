@@ -7,6 +7,7 @@ the statements on the hot path of messages (`db.connections`): there it would co
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from db.failures import (
     CONNECT_TIMEOUT_S,
     Locked,
     StoreUnavailable,
+    is_rolled_back,
     note_error,
     run_whole,
 )
@@ -38,6 +40,8 @@ ROOM_LOCK_MS = 200
 """The longest wait for a locked row in a transaction that locks rooms: changes to other rooms wait, too."""
 WAIT_S = 30.0
 """The longest wait for a connection when all are in use."""
+RERUN_PAUSES_S: tuple[float | None, ...] = (0.01, 0.05, 0.2, None)
+"""The longest pause before a transaction runs again; None: the error of the last run is raised."""
 
 
 @dataclass(eq=False, slots=True)
@@ -121,7 +125,8 @@ class Postgresql:
         """Run a change in one transaction, which begins by locking the rooms of `locks` in the order of their keys.
 
         With `locks`, a wait for a lock takes `ROOM_LOCK_MS` at most; without `wait`, rooms are not waited for. Raises
-        `Locked` with the rooms that are locked.
+        `Locked` with the rooms that are locked. A transaction that PostgreSQL rolls back for others, because of a
+        deadlock or a conflict, runs again: `change` must bear that.
         """
         begin = "BEGIN"
         if lazy:
@@ -130,12 +135,17 @@ class Postgresql:
             begin += f"; SET LOCAL lock_timeout TO {ROOM_LOCK_MS}"
         if locks:
             begin += f"; {_lock_rooms(locks, '' if wait else ' NOWAIT')}"
-        session = await self._acquire()
-        transaction = _Transaction(session.driver, begin)
-        try:
-            return await self._run(session, transaction, change, reading=False)
-        except asyncpg.LockNotAvailableError as error:
-            raise Locked(str(error), await self._locked_rooms(locks) if locks else ()) from error
+        for pause_s in RERUN_PAUSES_S:
+            session = await self._acquire()
+            try:
+                return await self._run(session, _Transaction(session.driver, begin), change, reading=False)
+            except asyncpg.LockNotAvailableError as error:
+                raise Locked(str(error), await self._locked_rooms(locks) if locks else ()) from error
+            except Exception as error:
+                if pause_s is None or not is_rolled_back(error):
+                    raise
+                await asyncio.sleep(pause_s * random.random())
+        raise AssertionError("the last run returns or raises")
 
     async def _locked_rooms(self, keys: Sequence[int]) -> set[int]:
         """The subset of the rooms that another transaction has locked."""

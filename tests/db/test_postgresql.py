@@ -8,6 +8,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL, make_url
 
 from db.engine import Database, Durability, StoreUnavailable
+from db.queries import users
 from tests.db import postgresql
 from tests.db.rows import add_room, count_rooms
 
@@ -113,3 +114,35 @@ async def forget_durability(url: URL, client_in: asyncio.StreamReader, client_ou
     startup = startup.replace(b"synchronous_commit\x00on\x00", b"")
     server_out.write((len(startup) + 4).to_bytes(4, "big") + startup)
     await asyncio.gather(copy(client_in, server_out), copy(server_in, client_out))
+
+
+async def test_a_transaction_that_loses_a_deadlock_runs_again(postgresql_url: str) -> None:
+    """Two nodes change two users in opposite orders; PostgreSQL rolls one of them back."""
+    nodes = [Database(postgresql_url), Database(postgresql_url)]
+    for node in nodes:
+        await node.start()
+    keys = [await nodes[0].write(partial(_add_user, name)) for name in ("omar", "diego")]
+    begun: set[int] = set()
+    runs = 0
+
+    def touch(conn: Connection, me: int, order: list[int]) -> None:
+        nonlocal runs
+        runs += 1
+        users.touch(conn, order[0], me)
+        begun.add(me)
+        while len(begun) < 2:
+            conn.execute(text("SELECT 1"))  # the other one runs meanwhile
+        users.touch(conn, order[1], me)
+
+    await asyncio.gather(
+        nodes[0].write(lambda conn: touch(conn, 1, keys)), nodes[1].write(lambda conn: touch(conn, 2, keys[::-1]))
+    )
+    assert runs == 3
+    for node in nodes:
+        await node.stop()
+
+
+def _add_user(name: str, conn: Connection) -> int:
+    key = users.add(conn, name, None, 0)
+    assert key is not None
+    return key
