@@ -25,19 +25,17 @@ from bench.scenarios import BY_KEY, SCENARIOS, Plan, Row, Scenario
 from bench.servers import PEERS, ServerFailed
 
 FAILURES = (ServerFailed, LoadFailed, OSError)
-
-
 WIDTH = 140
-"""Of the tables where there is no terminal to fit them to."""
+"""Columns of the tables if the output is not a terminal."""
 
 
 class OutOfTime(Exception):
-    """The limit of the whole run is over."""
+    """The time limit of the run has passed."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Tidings beside other servers.")
-    parser.add_argument("what", nargs="?", choices=["run", "profile", "capacity"], default="run")
+    parser.add_argument("command", nargs="?", choices=["run", "profile", "capacity"], default="run")
     parser.add_argument("--only", metavar="KEYS", help=f"some scenarios, comma-separated: {', '.join(BY_KEY)}")
     parser.add_argument("--rounds", type=int, default=3, help="of each server, in turn (default: 3)")
     parser.add_argument("--seconds", type=float, default=4.0, help="that a round is measured (default: 4)")
@@ -61,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         library()
-    except NoCompiler as reason:
-        console.print(f"[red]{reason}")
+    except NoCompiler as error:
+        console.print(f"[red]{error}")
         return 2
     if not (PEERS / "node_modules").exists():
         console.print("[red]the peers are not installed: run `make bench`, or `npm ci` in bench/peers")
@@ -74,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parent = args.directory or CACHE
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="run-", dir=parent, ignore_cleanup_errors=True) as directory:
-        Path(directory).chmod(0o711)  # PostgreSQL runs as a user of its own where we are root
-        if args.what == "capacity":
+        Path(directory).chmod(0o711)  # PostgreSQL runs as another user if this process is root's
+        if args.command == "capacity":
             return capacity.run(console, plan)
-        if args.what == "profile":
+        if args.command == "profile":
             return profile.run(console, chosen, plan, Path(directory))
         rows, failed = _run(console, chosen, plan, Path(directory))
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -90,15 +88,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if output is not None:
             output.write_text(report.markdown(rows, plan))
             console.print(f"written to {output}")
-    for key, why in failed.items():
-        console.print(f"[red]{key}: {why}", highlight=False)
+    for key, reason in failed.items():
+        console.print(f"[red]{key}: {reason}", highlight=False)
     return 1 if failed else 0
 
 
 def _run(
     console: Console, chosen: Sequence[Scenario], plan: Plan, directory: Path
 ) -> tuple[list[Row], dict[str, str]]:
-    """The rows that came about, and why others did not."""
+    """The rows, and the reason for each scenario (by its key) that has none."""
     rows: list[Row] = []
     failed: dict[str, str] = {}
     columns = (TextColumn("{task.description:<50}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -106,15 +104,15 @@ def _run(
         progress = stack.enter_context(Progress(*columns, console=console))
         task = progress.add_task("", total=sum(scenario.rounds(plan) for scenario in chosen))
         plan.round_done = lambda: progress.advance(task)
-        due = 0
+        completed = 0
         for scenario in chosen:
             progress.update(task, description=scenario.title)
-            due += scenario.rounds(plan)
-            own = directory / scenario.key
+            completed += scenario.rounds(plan)
+            scenario_directory = directory / scenario.key
             try:
-                rows += scenario.run(plan, own)
-            except FAILURES as problem:
-                failed[scenario.key] = str(problem)
+                rows += scenario.run(plan, scenario_directory)
+            except FAILURES as error:
+                failed[scenario.key] = str(error)
             except OutOfTime:
                 failed[scenario.key] = "out of time here; nothing more was run"
                 break
@@ -122,8 +120,8 @@ def _run(
                 failed[scenario.key] = "interrupted here; nothing more was run"
                 break
             finally:
-                shutil.rmtree(own, ignore_errors=True)
-            progress.update(task, completed=due)
+                shutil.rmtree(scenario_directory, ignore_errors=True)
+            progress.update(task, completed=completed)
     return rows, failed
 
 

@@ -1,6 +1,6 @@
-"""How much the generator can count: a blaster on the other core does nothing but write frames, as fast as it can.
+"""The most messages that the generator can count: a blaster on the other core writes frames as fast as it can.
 
-It writes to each connection in turn a batch of messages as one buffer, as a server that delivers in batches does.
+Like a server that delivers in batches, it writes a batch of messages as one buffer to each connection in turn.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.scenarios import Plan
 
 CONNECTIONS = 500
 FRAME_CHARACTERS = 420
-"""About what a message of 100 characters is on the wire."""
+"""About the size of a message of 100 characters on the wire."""
 UPGRADED = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
@@ -44,8 +44,8 @@ def message(size: int) -> str:
     return f'42["message",{filled}]'.replace('"id":""', f'"id":"{"y" * max(0, size - 140)}"')
 
 
-def _blast(listener: socket.socket, connections: int, batch: int, seconds: float, told: Connection) -> None:
-    """Accept, upgrade, and write for so long; tells how many messages were written, and the CPU it took."""
+def _blast(listener: socket.socket, connections: int, batch: int, seconds: float, control: Connection) -> None:
+    """Accept, upgrade, and write for `seconds`; send the number of written messages and the CPU seconds."""
     os.sched_setaffinity(0, {cores()[0]})
     accepted = []
     for _ in range(connections):
@@ -54,24 +54,26 @@ def _blast(listener: socket.socket, connections: int, batch: int, seconds: float
             pass
         client.sendall(UPGRADED + frame('0{"sid":"x"}') + frame('40{"sid":"y"}') + frame('42["ready",{}]'))
         accepted.append(client)
-    told.recv()
+    control.recv()
     buffer = frame(message(FRAME_CHARACTERS)) * batch
-    written, until = 0, time.perf_counter() + seconds
-    while time.perf_counter() < until:
+    written, deadline = 0, time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
         for client in accepted:
             client.sendall(buffer)
         written += batch * connections
-    told.send((written, time.process_time()))
-    told.recv()
+    control.send((written, time.process_time()))
+    control.recv()
 
 
 def measure(connections: int, batch: int, seconds: float) -> dict[str, float]:
-    """Count what is blasted for so long, to the last message."""
+    """Count the messages that the blaster writes in `seconds`, to the last one."""
     context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
+    control, blaster_end = context.Pipe()
     usable = os.sched_getaffinity(0)
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
-        blaster = context.Process(target=_blast, args=(listener, connections, batch, seconds, theirs), daemon=True)
+        blaster = context.Process(
+            target=_blast, args=(listener, connections, batch, seconds, blaster_end), daemon=True
+        )
         blaster.start()
         os.sched_setaffinity(0, {cores()[1]})
         engine = Engine(listener.getsockname()[1])
@@ -79,18 +81,18 @@ def measure(connections: int, batch: int, seconds: float) -> dict[str, float]:
             for _ in range(connections):
                 engine.add("{}")
             engine.open()
-            ours.send(True)
+            control.send(True)
             own, began = time.process_time(), time.perf_counter()
-            while not select.select([ours], [], [], 0)[0]:
+            while not select.select([control], [], [], 0)[0]:
                 engine.run(0.05)
             elapsed, own = time.perf_counter() - began, time.process_time() - own
-            written, blasting = ours.recv()
+            written, blasting = control.recv()
             for _ in range(200):
                 if engine.counters.messages >= written:
                     break
                 engine.run(0.01)
             counted = engine.counters.messages
-            ours.send(True)
+            control.send(True)
         finally:
             os.sched_setaffinity(0, usable)
             engine.close()
@@ -100,31 +102,31 @@ def measure(connections: int, batch: int, seconds: float) -> dict[str, float]:
         "written": written,
         "counted": counted,
         "rate": written / elapsed,
-        "bytes": engine_bytes(written),
+        "bytes": total_bytes(written),
         "generator": own / elapsed,
         "blaster": blasting / elapsed,
     }
 
 
-def engine_bytes(messages: int) -> int:
+def total_bytes(messages: int) -> int:
     return messages * len(frame(message(FRAME_CHARACTERS)))
 
 
 def run(console: Console, plan: Plan) -> int:
-    table = Table(title=f"{CONNECTIONS} connections, frames of {engine_bytes(1)} bytes", title_justify="left")
+    table = Table(title=f"{CONNECTIONS} connections, frames of {total_bytes(1)} bytes", title_justify="left")
     for heading in ("batch", "messages/s", "written", "counted", "generator's core", "blaster's core"):
         table.add_column(heading, justify="right")
     exact = True
     for batch in (1, 4, 16, 64):
-        made = measure(plan.scaled(CONNECTIONS, 10), batch, plan.seconds)
-        exact = exact and made["written"] == made["counted"]
+        result = measure(plan.scaled(CONNECTIONS, 10), batch, plan.seconds)
+        exact = exact and result["written"] == result["counted"]
         table.add_row(
             str(batch),
-            f"{made['rate']:,.0f}",
-            f"{made['written']:,.0f}",
-            f"{made['counted']:,.0f}",
-            f"{made['generator']:.0%}",
-            f"{made['blaster']:.0%}",
+            f"{result['rate']:,.0f}",
+            f"{result['written']:,.0f}",
+            f"{result['counted']:,.0f}",
+            f"{result['generator']:.0%}",
+            f"{result['blaster']:.0%}",
         )
     console.print(table)
     return 0 if exact else 1

@@ -1,4 +1,4 @@
-"""What a process has used: CPU of all its threads, and memory."""
+"""The CPU time and the memory of a process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _SCHEDULED = 2
-"""CPUCLOCK_SCHED: the time that the scheduler gave it."""
+"""CPUCLOCK_SCHED: the CPU time that the scheduler has given to the process."""
 
 
 def cpu_seconds(pid: int) -> float:
@@ -21,7 +21,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def pss_kib(pid: int) -> int:
-    """Memory of a process: its own pages, and its part of those it shares."""
+    """Memory of a process: its own pages, and its part of the shared ones."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1])
@@ -36,7 +36,7 @@ def cores() -> tuple[int, int]:
 
 @contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """What is started in here runs on that core."""
+    """Processes that are started in this context run on that core."""
     usable = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:

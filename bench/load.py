@@ -14,12 +14,12 @@ from bench.servers import ROOT, Server, readable, room_id
 CONTENT = 100
 """Characters of a message's content."""
 SAMPLED = 8
-"""Connections whose messages are looked into, for latency and order."""
+"""Connections whose messages are parsed, for latency and order."""
 ANSWER_S = 240.0
 
 
 class LoadFailed(Exception):
-    """The generator saw something that makes the measurement worthless; the message says what."""
+    """The generator saw a fault that makes the measurement worthless; the message names it."""
 
 
 def message_to(room: int) -> list[Any]:
@@ -28,7 +28,7 @@ def message_to(room: int) -> list[Any]:
 
 
 def history_of(room: int, before: int, limit: int = 50) -> list[Any]:
-    """A slot that asks for a page of a room."""
+    """A slot that reads a page of a room."""
     return [-1, f'["history",{{"room_id":"{room_id(room)}","before":{before},"limit":{limit}}}]', "", 0]
 
 
@@ -51,7 +51,7 @@ class Load:
             )
 
     def open(self, *, users: int | None = None, at_once: int = 32) -> dict[str, Any]:
-        """Connect every user, or only so many."""
+        """Connect every user, or the first `users`."""
         server = self.server
         online = range(server.world.users if users is None else users)
         return self._ask(
@@ -69,16 +69,16 @@ class Load:
         self._ask("senders", senders=list(senders), sampled=list(range(0, users, step))[:SAMPLED])
 
     def measure(self, warmup: float, seconds: float, only: Sequence[int] | None = None) -> dict[str, Any]:
-        """Let the senders (or only some) send; what came of it."""
-        made = self._ask("measure", pid=self.server.pid, warmup=warmup, seconds=seconds, only=only)
-        if not made["acks"]:
+        """Let the senders (or only some) send; returns the counts, the CPU seconds and the latencies."""
+        result = self._ask("measure", pid=self.server.pid, warmup=warmup, seconds=seconds, only=only)
+        if not result["acks"]:
             raise LoadFailed("nothing was acknowledged: measure for longer")
-        if not made["cpu"]:
-            raise LoadFailed(f"{self.server.name} used no CPU: that process is not the one that answered")
-        return made
+        if not result["cpu"]:
+            raise LoadFailed(f"{self.server.name} used no CPU: another process has answered")
+        return result
 
     def reopen(self, auth: str, expected: int) -> dict[str, Any]:
-        """Connect once more, get so many messages, and leave."""
+        """Open one more connection, receive `expected` messages, and close it."""
         return self._ask("reopen", auth=auth, expected=expected, pid=self.server.pid, timeout=60.0)
 
     def idle(self, seconds: float) -> None:
@@ -99,7 +99,7 @@ class Load:
         self._process.stdin.flush()
         line = self._process.stdout.readline() if readable(self._process.stdout, ANSWER_S) else b""
         if not line:
-            raise LoadFailed(f"no answer from the generator; the server says:\n{self.server.logged()}")
+            raise LoadFailed(f"no answer from the generator; the server's log:\n{self.server.logged()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise LoadFailed(f"{self.server.name}: {answer['error']}\n{self.server.logged()}")

@@ -20,13 +20,13 @@ SETTINGS = "-c listen_addresses= -c shared_buffers=256MB -c max_wal_size=4GB"
 
 
 class NoPostgreSQL(OSError):
-    """There are no programs of PostgreSQL here, or they fail."""
+    """PostgreSQL is not installed, or one of its programs failed."""
 
 
 def programs() -> Path:
     """Where `initdb`, `pg_ctl` and `pgbench` are. Raises `NoPostgreSQL`."""
-    if named := shutil.which("pg_ctl"):
-        return Path(named).resolve().parent
+    if pg_ctl := shutil.which("pg_ctl"):
+        return Path(pg_ctl).resolve().parent
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), key=lambda path: int(path.parts[-3]))
     if not versions:
         raise NoPostgreSQL("PostgreSQL is not installed: there is no pg_ctl")
@@ -36,20 +36,20 @@ def programs() -> Path:
 def _run(program: str, *args: str, seconds: float = 120.0) -> str:
     as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []  # initdb refuses root
     command = [*as_user, str(programs() / program), *args]
-    with tempfile.TemporaryFile("w+") as output:  # a server that is started holds it open: a pipe would not end
-        done = subprocess.run(
-            command, check=False, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=seconds
+    with tempfile.TemporaryFile("w+") as file:  # a started server keeps it open: a pipe would not end
+        process = subprocess.run(
+            command, check=False, cwd="/", stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=seconds
         )
-        output.seek(0)
-        said = output.read()
-    if done.returncode:
-        raise NoPostgreSQL(f"{program} failed: {said[-2000:]}")
-    return said
+        file.seek(0)
+        output = file.read()
+    if process.returncode:
+        raise NoPostgreSQL(f"{program} failed: {output[-2000:]}")
+    return output
 
 
 @contextmanager
 def cluster(home: Path) -> Iterator[str]:
-    """The URL of a new cluster's database; it runs beside the load generator, and is gone afterwards."""
+    """The URL of a new cluster's database; it runs on the load generator's core, and is deleted afterwards."""
     home.mkdir(parents=True)
     # The path of a Unix socket has a limit of some 100 bytes.
     sockets = Path(tempfile.mkdtemp(prefix="tidings-pg-"))
@@ -77,7 +77,7 @@ INSERT INTO bench (room, content, at) VALUES (:room, repeat('x', 100), now());
 
 
 def inserts_per_second(url: str, seconds: float) -> float:
-    """What one client of pgbench gets: durable INSERTs of one row each, a transaction each, prepared."""
+    """The rate of one client of pgbench, with durable, prepared INSERTs of one row in a transaction each."""
     sockets = make_url(url).query["host"]
     assert isinstance(sockets, str)
     script = Path(sockets) / "insert.sql"
@@ -85,12 +85,12 @@ def inserts_per_second(url: str, seconds: float) -> float:
     connect = ["-h", sockets, "-U", "postgres"]
     table = "CREATE TABLE IF NOT EXISTS bench (id bigserial PRIMARY KEY, room int, content text, at timestamptz)"
     _run("psql", *connect, "-c", table, "postgres")
-    with on_core(cores()[0]):  # as the server that is compared
-        said = _run(
+    with on_core(cores()[0]):  # the core of the servers
+        output = _run(
             "pgbench", *connect, "-n", "-M", "prepared", "-c", "1", "-T", str(max(1, round(seconds))),
             *("-f", str(script), "postgres"),
         )  # fmt: skip
-    found = re.search(r"tps = ([0-9.]+)", said)
-    if found is None:
-        raise NoPostgreSQL(f"pgbench said: {said[-500:]}")
-    return float(found[1])
+    rate = re.search(r"tps = ([0-9.]+)", output)
+    if rate is None:
+        raise NoPostgreSQL(f"pgbench printed no rate: {output[-500:]}")
+    return float(rate[1])

@@ -21,25 +21,25 @@ from bench.servers import Tidings
 
 LOCK = Path(__file__).with_name("profile.lock")
 RATE = 200
-"""Samples a second; the server stands still while each is taken, so its figures are lower than in the table."""
+"""Samples a second; each one halts the server, so its figures are lower than in the table."""
 SHOWN = 40
 
 
 def py_spy() -> str:
-    """The py-spy on the path, or one of our own, installed when first asked for."""
-    found = shutil.which("py-spy") or shutil.which("py-spy", path=str(Path(sys.executable).parent))
-    if found:
-        return found
+    """The py-spy on the path or, without one, that of the cache, which the first call installs."""
+    installed = shutil.which("py-spy") or shutil.which("py-spy", path=str(Path(sys.executable).parent))
+    if installed:
+        return installed
     tools = CACHE / "tools"
-    made = tools / "bin" / "py-spy"
-    if not made.exists():
+    cached = tools / "bin" / "py-spy"
+    if not cached.exists():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "--require-hashes", "--target", tools, "--upgrade", "-r", LOCK], check=True)
-    return str(made)
+    return str(cached)
 
 
 def run(console: Console, chosen: Sequence[Scenario], plan: Plan, directory: Path) -> int:
-    """Profile the chosen scenarios that send; others have nothing to attach to."""
+    """Profile the chosen scenarios that send; the others are skipped."""
     spy = py_spy()
     out = CACHE / "profile"
     out.mkdir(parents=True, exist_ok=True)
@@ -52,23 +52,23 @@ def run(console: Console, chosen: Sequence[Scenario], plan: Plan, directory: Pat
             load.measure(0.0, plan.warmup)
             for form, suffix in (("flamegraph", "svg"), ("raw", "txt")):
                 target = out / f"{scenario.key}.{suffix}"
-                spying = [spy, "record", "--native", "--threads", "--rate", str(RATE), "--format", form]
-                spying += ["--duration", str(max(1, int(plan.seconds))), "--output", str(target)]
+                command = [spy, "record", "--native", "--threads", "--rate", str(RATE), "--format", form]
+                command += ["--duration", str(max(1, int(plan.seconds))), "--output", str(target)]
                 recording = subprocess.Popen(
-                    [*spying, "--pid", str(server.pid)],
+                    [*command, "--pid", str(server.pid)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                 )
                 stack.callback(recording.kill)
-                made = load.measure(1.0, plan.seconds)
-                _, complaint = recording.communicate(timeout=60)
+                result = load.measure(1.0, plan.seconds)
+                _, errors = recording.communicate(timeout=60)
                 if recording.returncode:
-                    console.print(f"[red]py-spy: {complaint.decode()}", highlight=False)
+                    console.print(f"[red]py-spy: {errors.decode()}", highlight=False)
                     return 1
         top = listing((out / f"{scenario.key}.txt").read_text())
-        rate, cpu = made["messages"] / made["seconds"], made["cpu"] * 1e6 / made["messages"]
-        head = f"{scenario.title}: {rate:,.0f} deliveries/s, {cpu:.2f} µs CPU each while it was watched\n\n"
+        rate, cpu = result["messages"] / result["seconds"], result["cpu"] * 1e6 / result["messages"]
+        head = f"{scenario.title}: {rate:,.0f} deliveries/s, {cpu:.2f} µs CPU each while profiled\n\n"
         (out / f"{scenario.key}.top.txt").write_text(head + top)
         console.print(head + top, highlight=False, markup=False)
         console.print(f"flame graph: {out / scenario.key}.svg")
@@ -78,7 +78,7 @@ def run(console: Console, chosen: Sequence[Scenario], plan: Plan, directory: Pat
 def listing(raw: str) -> str:
     """Functions of the event loop's thread by their own share of its samples; `raw`: py-spy's folded stacks.
 
-    Threads that wait for work are sampled too, and would drown the others; the flame graph shows them all, apart.
+    The samples of threads that wait for work would outnumber all others; the flame graph shows each thread.
     """
     own: Counter[str] = Counter()
     beneath: Counter[str] = Counter()

@@ -70,7 +70,7 @@ def sides(row: Row) -> list[Side]:
 
 
 def show(console: Console, rows: Sequence[Row], plan: Plan) -> None:
-    """Print the table, and what lies behind it."""
+    """Print the table, and the rounds behind it."""
     toy = "" if plan.scale == 1 else f": a toy, at {plan.scale:g} of the size named"
     table = Table(title=f"Medians{toy}", title_justify="left")
     for at, heading in enumerate(HEADINGS):
@@ -81,13 +81,13 @@ def show(console: Console, rows: Sequence[Row], plan: Plan) -> None:
     for row in rows:
         if row.note:
             console.print(f"{row.title}: {row.note}", highlight=False)
-    more = Table(title="Rounds, CPU and latency", title_justify="left")
+    rounds = Table(title="Rounds, CPU and latency", title_justify="left")
     for heading in DETAILS:
-        more.add_column(heading)
+        rounds.add_column(heading)
     for row in rows:
         for side in sides(row):
-            more.add_row(*details(row, side))
-    console.print(more)
+            rounds.add_row(*details(row, side))
+    console.print(rounds)
 
 
 def machine() -> list[tuple[str, str]]:

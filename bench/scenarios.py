@@ -1,4 +1,4 @@
-"""What is measured, against whom, and what is hoped for: the rows of the table."""
+"""The scenarios: the rows of the table, each with the server that it compares with and its target."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.servers import Durable, Fanout, Natural, Server, Tidings, TidingsOnPo
 
 @dataclass
 class Plan:
-    """How much is measured; `scale` below 1 makes every scenario small, to see that it works."""
+    """The extent of a run; `scale` below 1 makes every scenario small, to test that it works."""
 
     rounds: int = 3
     seconds: float = 4.0
@@ -58,7 +58,7 @@ class Row:
     target: str
     limit: float
     at_least: bool
-    """The ratio (or our value, if there is no other side) has to be at least the limit; otherwise at most."""
+    """The ratio (or our value, if `against` is None) has to be at least the limit; otherwise at most."""
     lower_p50: bool = False
     note: str = ""
 
@@ -75,7 +75,7 @@ class Row:
 
 
 class Scenario(ABC):
-    """`key` names it on the command line."""
+    """A measurement; `key` is its name on the command line."""
 
     key: str
     title: str
@@ -84,17 +84,17 @@ class Scenario(ABC):
     def run(self, plan: Plan, directory: Path) -> list[Row]: ...
 
     def rounds(self, plan: Plan) -> int:
-        """How often it calls `round_done`."""
+        """The number of its calls of `round_done`."""
         return plan.rounds * 2
 
 
 @contextmanager
 def running(
-    make: type[Server], world: World, directory: Path, *, opened: bool = True
+    server_type: type[Server], world: World, directory: Path, *, opened: bool = True
 ) -> Iterator[tuple[Server, Load]]:
-    """A server with its generator; both are gone afterwards, whatever happens."""
+    """A server with its generator; both are stopped afterwards."""
     with ExitStack() as stack:
-        server = make(world, directory / make.__name__.lower())
+        server = server_type(world, directory / server_type.__name__.lower())
         stack.callback(server.stop)
         server.start()
         load = Load(server)
@@ -104,17 +104,17 @@ def running(
         yield server, load
 
 
-def side(name: str, made: Sequence[dict[str, Any]], value: Callable[[dict[str, Any]], float], per: str) -> Side:
-    """The medians of a server's rounds; `per` names what CPU is counted by."""
-    has_latency = any(one["p50"] for one in made)
+def side(name: str, rounds: Sequence[dict[str, Any]], value: Callable[[dict[str, Any]], float], per: str) -> Side:
+    """The medians of a server's rounds; `per` names the counter by which CPU is divided."""
+    has_latency = any(result["p50"] for result in rounds)
     return Side(
         name,
-        [value(one) for one in made],
-        cpu_us=median(one["cpu"] * 1e6 / one[per] for one in made),
-        p50=median(one["p50"] for one in made) if has_latency else None,
-        p99=median(one["p99"] for one in made) if has_latency else None,
-        ack_p50=median(one["ack_p50"] for one in made),
-        generator=median(one["generator_cpu"] / one["seconds"] for one in made),
+        [value(result) for result in rounds],
+        cpu_us=median(result["cpu"] * 1e6 / result[per] for result in rounds),
+        p50=median(result["p50"] for result in rounds) if has_latency else None,
+        p99=median(result["p99"] for result in rounds) if has_latency else None,
+        ack_p50=median(result["ack_p50"] for result in rounds),
+        generator=median(result["generator_cpu"] / result["seconds"] for result in rounds),
     )
 
 
@@ -142,7 +142,7 @@ class Sending(Scenario):
             return World([list(range(plan.scaled(self.members)))])
         users = plan.scaled(self.users, 4)
         rooms = min(plan.scaled(self.rooms, 4), users * (users - 1))
-        # Room r holds two users; each user is in as many rooms as every other, with others each time.
+        # Room r holds two users; each user is in as many rooms as every other user, with a different user in each.
         return World([[r % users, (r + 1 + r // users) % users] for r in range(rooms)])
 
     def _senders(self, world: World) -> list[dict[str, Any]]:
@@ -154,27 +154,29 @@ class Sending(Scenario):
             if rooms
         ]
 
-    def prepared(self, plan: Plan, directory: Path, make: type[Server], stack: ExitStack) -> tuple[Server, Load]:
-        """A server, connected to, whose senders are waiting to begin."""
+    def prepared(
+        self, plan: Plan, directory: Path, server_type: type[Server], stack: ExitStack
+    ) -> tuple[Server, Load]:
+        """A server with open connections, whose senders have not begun."""
         world = self._world(plan)
-        server, load = stack.enter_context(running(make, world, directory))
+        server, load = stack.enter_context(running(server_type, world, directory))
         load.senders(self._senders(world))
         return server, load
 
     def run(self, plan: Plan, directory: Path) -> list[Row]:
-        made: dict[type[Server], list[dict[str, Any]]] = {self.peer: [], self.ours: []}
+        results: dict[type[Server], list[dict[str, Any]]] = {self.peer: [], self.ours: []}
         with ExitStack() as stack:
-            loads = {make: self.prepared(plan, directory, make, stack)[1] for make in made}
+            loads = {server_type: self.prepared(plan, directory, server_type, stack)[1] for server_type in results}
             for _ in range(plan.rounds):
-                for make, load in loads.items():
-                    made[make].append(load.measure(plan.warmup, plan.seconds))
+                for server_type, load in loads.items():
+                    results[server_type].append(load.measure(plan.warmup, plan.seconds))
                     plan.round_done()
-        return [self._row(made)]
+        return [self._row(results)]
 
-    def _row(self, made: dict[type[Server], list[dict[str, Any]]]) -> Row:
+    def _row(self, results: dict[type[Server], list[dict[str, Any]]]) -> Row:
         peer, ours = (
-            side(make.name, rounds, lambda one: one[self.count] / one["seconds"], self.count)
-            for make, rounds in made.items()
+            side(server_type.name, rounds, lambda result: result[self.count] / result["seconds"], self.count)
+            for server_type, rounds in results.items()
         )
         return Row(
             self.key,
@@ -192,31 +194,34 @@ class Sending(Scenario):
 class OneAtATime(Sending):
     """The time until the acknowledgement."""
 
-    def _row(self, made: dict[type[Server], list[dict[str, Any]]]) -> Row:
-        peer, ours = (side(make.name, rounds, lambda one: one["ack_p50"], "acks") for make, rounds in made.items())
+    def _row(self, results: dict[type[Server], list[dict[str, Any]]]) -> Row:
+        peer, ours = (
+            side(server_type.name, rounds, lambda result: result["ack_p50"], "acks")
+            for server_type, rounds in results.items()
+        )
         return Row(self.key, self.title, "ms to ack (p50)", peer, ours, f"≤ {self.target:g} ×", self.target, False)
 
 
 @dataclass
 class Lone(Scenario):
-    """One message at a time on PostgreSQL, against what PostgreSQL gives one client for a durable INSERT."""
+    """One message at a time on PostgreSQL, against the durable INSERTs of one client of PostgreSQL."""
 
     key: str = "lone-postgresql"
     title: str = "one in flight on PostgreSQL"
 
     def run(self, plan: Plan, directory: Path) -> list[Row]:
         inserts: list[float] = []
-        made: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = []
         with running(TidingsOnPostgreSQL, World([[0, 1]]), directory) as (server, load):
             assert isinstance(server, TidingsOnPostgreSQL)
             load.senders([sender(0, 1, [message_to(0)])])
             for _ in range(plan.rounds):
                 inserts.append(inserts_per_second(server.url, plan.seconds))
                 plan.round_done()
-                made.append(load.measure(plan.warmup, plan.seconds))
+                results.append(load.measure(plan.warmup, plan.seconds))
                 plan.round_done()
-        rate = side(server.name, made, lambda one: one["acks"] / one["seconds"], "acks")
-        cpu = side(server.name, made, cpu_per_message, "acks")
+        rate = side(server.name, results, lambda result: result["acks"] / result["seconds"], "acks")
+        cpu = side(server.name, results, cpu_per_message, "acks")
         against = Side("pgbench, one client", inserts)
         return [
             Row(self.key, self.title, "messages/s", against, rate, "≥ 0.25 ×", 0.25, True),
@@ -225,8 +230,39 @@ class Lone(Scenario):
 
 
 @dataclass
+class Opening:
+    """The cost of opening connections to a fresh server."""
+
+    seconds: float
+    """Until all are open."""
+    cpu_us: float
+    """Of each connection."""
+    memory_kib: float
+    """Of each connection."""
+
+
+def open_connections(
+    server_types: Sequence[type[Server]], count: int, plan: Plan, directory: Path, *, settle: float = 0.0
+) -> dict[type[Server], list[Opening]]:
+    """Open connections in rooms of ten, to a fresh server in each round; memory is read `settle` seconds later."""
+    world = World([list(range(first, min(first + 10, count))) for first in range(0, count, 10)])
+    openings: dict[type[Server], list[Opening]] = {server_type: [] for server_type in server_types}
+    for number in range(plan.rounds):
+        for server_type, rounds in openings.items():
+            with running(server_type, world, directory / str(number), opened=False) as (server, load):
+                pss, cpu = pss_kib(server.pid), cpu_seconds(server.pid)
+                seconds = load.open()["seconds"]
+                cpu_us = (cpu_seconds(server.pid) - cpu) * 1e6 / count
+                if settle:
+                    load.idle(settle)
+                rounds.append(Opening(seconds, cpu_us, (pss_kib(server.pid) - pss) / count))
+            plan.round_done()
+    return openings
+
+
+@dataclass
 class Idle(Scenario):
-    """Connections that do nothing: what each holds, and what it cost to open it. A fresh server each round."""
+    """Connections that do nothing: the memory that each holds, and the CPU time of opening it."""
 
     key: str = "idle"
     title: str = "5,000 idle connections"
@@ -234,42 +270,40 @@ class Idle(Scenario):
     settle: float = 3.0
 
     def run(self, plan: Plan, directory: Path) -> list[Row]:
-        count = plan.scaled(self.connections, 10)
-        world = World([list(range(first, min(first + 10, count))) for first in range(0, count, 10)])
-        memory: dict[type[Server], list[float]] = {Fanout: [], Tidings: []}
-        connect: dict[type[Server], list[float]] = {Fanout: [], Tidings: []}
-        took: dict[type[Server], list[float]] = {Fanout: [], Tidings: []}
-        for number in range(plan.rounds):
-            for make, each in memory.items():
-                with running(make, world, directory / str(number), opened=False) as (server, load):
-                    pss, cpu = pss_kib(server.pid), cpu_seconds(server.pid)
-                    took[make].append(load.open()["seconds"])
-                    connect[make].append((cpu_seconds(server.pid) - cpu) * 1e6 / count)
-                    load.idle(min(self.settle, plan.seconds))
-                    each.append((pss_kib(server.pid) - pss) / count)
-                plan.round_done()
-        held, opened = ({make: Side(make.name, values[make]) for make in values} for values in (memory, connect))
-        note = f"{held[Fanout].value:.1f} KiB in {Fanout.name}; the target is absolute"
-        holding = f"{self.title}: memory"
+        count, settle = plan.scaled(self.connections, 10), min(self.settle, plan.seconds)
+        fanout, tidings = open_connections((Fanout, Tidings), count, plan, directory, settle=settle).values()
+        node_memory = median(opening.memory_kib for opening in fanout)
+        node_seconds = median(opening.seconds for opening in fanout)
+        seconds = median(opening.seconds for opening in tidings)
         return [
-            Row(self.key, holding, "KiB each", None, held[Tidings], "≤ 20 KiB", 20.0, False, note=note),
+            Row(
+                self.key,
+                f"{self.title}: memory",
+                "KiB each",
+                None,
+                Side(Tidings.name, [opening.memory_kib for opening in tidings]),
+                "≤ 20 KiB",
+                20.0,
+                False,
+                note=f"{node_memory:.1f} KiB in {Fanout.name}; the target is absolute",
+            ),
             Row(
                 self.key,
                 f"{self.title}: connecting",
                 "µs CPU each",
-                opened[Fanout],
-                opened[Tidings],
+                Side(Fanout.name, [opening.cpu_us for opening in fanout]),
+                Side(Tidings.name, [opening.cpu_us for opening in tidings]),
                 "≤ 1 ×",
                 1.0,
                 False,
-                note=f"all open after {median(took[Tidings]):.1f} s, {median(took[Fanout]):.1f} s in {Fanout.name}",
+                note=f"all open after {seconds:.1f} s, {node_seconds:.1f} s in {Fanout.name}",
             ),
         ]
 
 
 @dataclass
 class Connecting(Scenario):
-    """What it costs to open connections: handshake, token, and where the user stands. A fresh server each round."""
+    """The CPU time of opening a connection: the handshake, the token, and the user's rooms."""
 
     key: str = "connect-postgresql"
     title: str = "5,000 connections, PostgreSQL: connecting"
@@ -278,23 +312,17 @@ class Connecting(Scenario):
 
     def run(self, plan: Plan, directory: Path) -> list[Row]:
         count = plan.scaled(self.connections, 10)
-        world = World([list(range(first, min(first + 10, count))) for first in range(0, count, 10)])
-        spent: dict[type[Server], list[float]] = {Tidings: [], TidingsOnPostgreSQL: []}
-        for number in range(plan.rounds):
-            for make, each in spent.items():
-                with running(make, world, directory / str(number), opened=False) as (server, load):
-                    before = cpu_seconds(server.pid)
-                    load.open()
-                    each.append((cpu_seconds(server.pid) - before) * 1e6 / count)
-                plan.round_done()
-        against, ours = (Side(make.name, values) for make, values in spent.items())
+        openings = open_connections((Tidings, TidingsOnPostgreSQL), count, plan, directory)
+        against, ours = (
+            Side(server_type.name, [opening.cpu_us for opening in rounds]) for server_type, rounds in openings.items()
+        )
         target = f"≤ {self.target:g} ×"
         return [Row(self.key, self.title, "µs CPU each", against, ours, target, self.target, False)]
 
 
 @dataclass
 class CatchUp(Scenario):
-    """A device that comes back to many messages: from the start of its TCP connection until it is told `ready`."""
+    """A device that missed many messages: from the start of its TCP connection until `ready`."""
 
     key: str = "catch-up"
     title: str = "catch-up: 10,000 pending, one device"
@@ -306,35 +334,40 @@ class CatchUp(Scenario):
     def run(self, plan: Plan, directory: Path) -> list[Row]:
         pending = plan.scaled(self.pending, 100)
         world = World([[0, 1]], entries={0: pending})
-        made: dict[type[Server], list[dict[str, Any]]] = {self.peer: [], self.ours: []}
+        results: dict[type[Server], list[dict[str, Any]]] = {self.peer: [], self.ours: []}
         with ExitStack() as stack:
-            running_now = {make: stack.enter_context(running(make, world, directory, opened=False)) for make in made}
-            for _, load in running_now.values():
-                load.open(users=1)  # the other user is the one that comes back
+            started = {
+                server_type: stack.enter_context(running(server_type, world, directory, opened=False))
+                for server_type in results
+            }
+            for _, load in started.values():
+                load.open(users=1)  # the second user is the one that reconnects
             for _ in range(plan.rounds):
-                for make, (server, load) in running_now.items():
+                for server_type, (server, load) in started.items():
                     auth = server.auth(1, cursors={room_id(0): 0})
                     self._round(load, auth, pending, plan.warmup)
-                    made[make].append(self._round(load, auth, pending, plan.seconds))
+                    results[server_type].append(self._round(load, auth, pending, plan.seconds))
                     plan.round_done()
-        peer, ours = (side(make.name, made[make], lambda one: one["rate"], "messages") for make in made)
-        for one in (peer, ours):
-            one.ack_p50 = None
+        peer, ours = (
+            side(server_type.name, rounds, lambda result: result["rate"], "messages")
+            for server_type, rounds in results.items()
+        )
+        peer.ack_p50 = ours.ack_p50 = None
         title, target = self.title, f"≥ {self.target:g} ×"
         return [Row(self.key, title, "messages/s", peer, ours, target, self.target, True)]
 
     def _round(self, load: Load, auth: str, pending: int, seconds: float) -> dict[str, Any]:
-        took: list[float] = []
+        durations: list[float] = []
         cpu = generator = 0.0
-        while sum(took) < seconds:
-            once = load.reopen(auth, pending)
-            took.append(once["seconds"])
-            cpu += once["cpu"]
-            generator += once["generator_cpu"]
+        while sum(durations) < seconds:
+            result = load.reopen(auth, pending)
+            durations.append(result["seconds"])
+            cpu += result["cpu"]
+            generator += result["generator_cpu"]
         return {
-            "rate": pending / median(took),
-            "messages": pending * len(took),
-            "seconds": sum(took),
+            "rate": pending / median(durations),
+            "messages": pending * len(durations),
+            "seconds": sum(durations),
             "cpu": cpu,
             "generator_cpu": generator,
             "p50": 0.0,
@@ -345,7 +378,7 @@ class CatchUp(Scenario):
 
 @dataclass
 class GrowthMembers(Scenario):
-    """A room of two online, with and without many members who are away."""
+    """A room of two online, with and without many offline members."""
 
     key: str = "growth-members"
     title: str = "growth: 10,000 offline members against none"
@@ -353,16 +386,16 @@ class GrowthMembers(Scenario):
 
     def run(self, plan: Plan, directory: Path) -> list[Row]:
         world = World([[0, 1], [2, 3]], offline={1: plan.scaled(self.offline, 100)})
-        made: dict[int, list[dict[str, Any]]] = {0: [], 2: []}
+        results: dict[int, list[dict[str, Any]]] = {0: [], 2: []}
         with running(Tidings, world, directory) as (_, load):
-            load.senders([sender(user, 64, [message_to(room)]) for room, user in enumerate(made)])
+            load.senders([sender(user, 64, [message_to(room)]) for room, user in enumerate(results)])
             for _ in range(plan.rounds):
-                for user, rounds in made.items():
+                for user, rounds in results.items():
                     rounds.append(load.measure(plan.warmup, plan.seconds, only=[user]))
                     plan.round_done()
-        none, many = (side("Tidings", made[user], cpu_per_message, "acks") for user in made)
-        none.name = "none of them"
-        return [Row(self.key, self.title, "µs CPU per message", none, many, "≤ 1.2 ×", 1.2, False)]
+        few, many = (side("Tidings", rounds, cpu_per_message, "acks") for rounds in results.values())
+        few.name = "none of them"
+        return [Row(self.key, self.title, "µs CPU per message", few, many, "≤ 1.2 ×", 1.2, False)]
 
 
 @dataclass
@@ -379,7 +412,7 @@ class GrowthLog(Scenario):
 
     def run(self, plan: Plan, directory: Path) -> list[Row]:
         entries = plan.scaled(self.entries, 3000)
-        # A new empty room each round: the ones before are not empty any more.
+        # A new empty room for each round: the rounds before have sent into theirs.
         empty = [[4 + 4 * n + k for k in range(4)] for n in range(plan.rounds)]
         world = World([[0, 1, 2, 3], *empty], entries={0: entries})
         deep = [history_of(0, 51 + 50 * n) for n in range(self.pages)]
@@ -396,13 +429,13 @@ class GrowthLog(Scenario):
                 ]
             )
             for number in range(plan.rounds):
-                for who, rounds in zip((0, 1), pages, strict=True):
-                    rounds.append(load.measure(plan.warmup, plan.seconds, only=[who]))
+                for user, rounds in zip((0, 1), pages, strict=True):
+                    rounds.append(load.measure(plan.warmup, plan.seconds, only=[user]))
                     plan.round_done()
-                for who, rounds in zip((empty[number][0], 2), sends, strict=True):
-                    rounds.append(load.measure(plan.warmup, plan.seconds, only=[who]))
+                for user, rounds in zip((empty[number][0], 2), sends, strict=True):
+                    rounds.append(load.measure(plan.warmup, plan.seconds, only=[user]))
                     plan.round_done()
-        new, old = (side("Tidings", rounds, lambda one: one["ack_p50"], "acks") for rounds in pages)
+        new, old = (side("Tidings", rounds, lambda result: result["ack_p50"], "acks") for rounds in pages)
         first, millionth = (side("Tidings", rounds, cpu_per_message, "acks") for rounds in sends)
         new.name, first.name = "the newest page", "an empty room"
         return [
@@ -411,8 +444,8 @@ class GrowthLog(Scenario):
         ]
 
 
-def cpu_per_message(made: dict[str, Any]) -> float:
-    return float(made["cpu"] * 1e6 / made["acks"])
+def cpu_per_message(result: dict[str, Any]) -> float:
+    return float(result["cpu"] * 1e6 / result["acks"])
 
 
 SCENARIOS: Sequence[Scenario] = (

@@ -23,18 +23,18 @@ from bench.servers import Server, Tidings, World
 
 WINDOW = 64
 WORDS = " ".join(f"word{n}" for n in range(14))
-"""They follow the generator's own word, which differs in each message."""
+"""They follow the generator's own word, which is another one in each message."""
 STAMP = 32
 """Characters of that word."""
-LOOK_S = 1.0
+POLL_S = 1.0
 _METRIC = re.compile(r"^tidings_search_(rooms_behind|behind_seconds) (\S+)$", re.MULTILINE)
 
 
 def behind(server: Server) -> tuple[float, float]:
     """Rooms that are behind, and for how many seconds the oldest of them has been."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=60) as answer:
-        found = dict(_METRIC.findall(answer.read().decode()))
-    return float(found["rooms_behind"]), float(found["behind_seconds"])
+        metrics = dict(_METRIC.findall(answer.read().decode()))
+    return float(metrics["rooms_behind"]), float(metrics["behind_seconds"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,22 +50,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         room, begin, end, _ = message_to(0)
         load.senders([sender(0, WINDOW, [[room, begin, f" {WORDS}{end}", STAMP]])])
-        made: dict[str, float] = {}
-        sending = threading.Thread(target=lambda: made.update(load.measure(0.0, args.seconds)))
+        result: dict[str, float] = {}
+        sending = threading.Thread(target=lambda: result.update(load.measure(0.0, args.seconds)))
         sending.start()
         longest, caught_up = 0.0, False
         while sending.is_alive():
-            sending.join(LOOK_S)
+            sending.join(POLL_S)
             longest = max(longest, behind(server)[1])
-        if not made:
+        if not result:
             return 1
-        ended = time.monotonic()
-        while not caught_up and time.monotonic() - ended < args.limit:
+        last_sent = time.monotonic()
+        while not caught_up and time.monotonic() - last_sent < args.limit:
             rooms, seconds = behind(server)
             longest, caught_up = max(longest, seconds), rooms == 0
-            time.sleep(0 if caught_up else LOOK_S / 4)
-        waited = time.monotonic() - ended
-    print(f"{made['acks']:,.0f} messages, {made['acks'] / made['seconds']:,.0f} a second for {made['seconds']:.0f} s")
+            time.sleep(0 if caught_up else POLL_S / 4)
+        waited = time.monotonic() - last_sent
+    acks, seconds = result["acks"], result["seconds"]
+    print(f"{acks:,.0f} messages, {acks / seconds:,.0f} a second for {seconds:.0f} s")
     print(f"tidings_search_behind_seconds rose to {longest:.0f}")
     print(f"caught up {waited:.0f} s after the last message" if caught_up else f"not caught up after {waited:.0f} s")
     return 0 if caught_up else 1

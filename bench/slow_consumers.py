@@ -1,8 +1,8 @@
-"""`python -m bench.slow_consumers`: what connections that never read cost the server, and the others.
+"""`python -m bench.slow_consumers`: the cost of connections that never read, for the server and for other members.
 
-Members of one room receive messages at a steady rate; then so many connections of other members join them that read
-nothing; then without them again. Shown are the growth of the server's process, the members' latency with and
-without, and how the slow connections ended: closed, and resumed later by their cursors.
+Members of one room receive messages at a steady rate: first alone, then beside connections of other members that
+never read, then alone again. The report has the growth of the server's process, the members' latency with and without
+slow connections, how many slow connections were closed, and whether one of them could resume by its cursor.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.cpu import cores
+from bench.cpu import cores, on_core
 from bench.generator.engine import CACHE
-from bench.servers import Server, Tidings, World, on_core, room_id
+from bench.servers import Server, Tidings, World, room_id
 
 SAMPLE_S = 0.1
 WINDOW_S = 5
 DEADLINE_S = 60.0
 CLOSED_S = 15.0
-"""A connection that was told to go is gone by then."""
+"""A slow connection is closed by then after the last message."""
 REQUEST = (
     b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
     b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 IN_FLIGHT = 512
-"""Messages that wait for their answers, at most: of one connection the server takes twice as many."""
+"""The most messages that wait for their answers: half of what the server allows a connection."""
 STAMP = 20
-"""Digits at the head of a content: when it was sent, in ns."""
+"""Digits at the head of a content: the time at which it was due, in ns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +47,27 @@ class Plan:
     slow: int = 100
     """Connections that never read."""
     members: int = 10
-    """Connections that do; one more sends."""
+    """Connections that read; one more sends."""
     rate: float = 500.0
     """Messages a second."""
     size: int = 2048
     """Characters of a message's content."""
     seconds: float = 60.0
-    """Of the phase with slow connections."""
+    """Length of the phase with slow connections."""
     without: float = 60.0
-    """Seconds of the ones before and after it."""
+    """Seconds of the phases before and after it."""
     receive_buffer: int = 0
-    """Bytes of the slow connections' kernel buffers, as setsockopt takes them; 0: what the kernel does by itself."""
+    """Bytes of the slow connections' kernel buffers, as setsockopt takes them; 0: the kernel's default."""
 
 
 @dataclass(slots=True)
 class Phase:
-    """Of one phase: latencies in ms, from the time at which a message was due."""
+    """The result of one phase: latencies in ms, from the time at which a message was due."""
 
     members: list[list[float]]
-    """Each member's, in the order of the messages."""
+    """The latencies of each member, in the order of the messages."""
     growth: int
-    """The most bytes that the process had more than before."""
+    """The growth of the process at its peak, in bytes."""
 
     @property
     def latencies(self) -> list[float]:
@@ -77,10 +77,11 @@ class Phase:
         return quantile(self.latencies, share)
 
     def by_window(self, messages: int, share: float) -> list[float]:
-        """The quantile of so many messages after another, and so on."""
+        """The quantile of each run of so many messages."""
         starts = range(0, max(map(len, self.members)), messages)
         return [
-            quantile([one for member in self.members for one in member[at : at + messages]], share) for at in starts
+            quantile([latency for member in self.members for latency in member[at : at + messages]], share)
+            for at in starts
         ]
 
 
@@ -95,11 +96,11 @@ class Result:
     during: Phase
     after: Phase
     missed: range
-    """seqs sent after the slow connections came."""
+    """The seqs that were sent after the slow connections had opened."""
     closed_after: list[float] = field(default_factory=list)
     """Seconds from the first message until each slow connection was closed."""
     resumed: list[int] = field(default_factory=list)
-    """seqs that one of them got when it came back."""
+    """The seqs that one of them received when it had reconnected."""
 
     @property
     def p99_ratio(self) -> float:
@@ -117,14 +118,14 @@ def masked(text: str) -> bytes:
 
 
 class Frames:
-    """Cuts what a server sends into texts."""
+    """Splits the bytes that a server sends into the texts of its frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
         self._buffer += data
-        buffer, at, found = self._buffer, 0, []
+        buffer, at, texts = self._buffer, 0, []
         while len(buffer) - at >= 2:
             start, size = at + 2, buffer[at + 1]
             if size > 125:
@@ -133,14 +134,14 @@ class Frames:
             if len(buffer) < start + size:
                 break
             if buffer[at] == 0x81:
-                found.append(bytes(buffer[start : start + size]))
+                texts.append(bytes(buffer[start : start + size]))
             at = start + size
         del buffer[:at]
-        return found
+        return texts
 
 
 class Member(asyncio.Protocol):
-    """A connection that reads. Latencies are of what came since `latencies` was last cleared."""
+    """A connection that reads. `latencies` has those of the messages since it was last cleared."""
 
     def __init__(self, auth: str) -> None:
         self._auth = auth
@@ -150,7 +151,7 @@ class Member(asyncio.Protocol):
         self.latencies: list[float] = []
         self.received = 0
         self.seqs: list[int] | None = None
-        """Kept if it is a list."""
+        """The received seqs; None: they are not recorded."""
         self.refused = 0
         self.turns = asyncio.Semaphore(IN_FLIGHT)
 
@@ -161,17 +162,17 @@ class Member(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._frames is None:
             self._head += data
-            head, found, data = self._head.partition(b"\r\n\r\n")
-            if not found:
+            head, end, data = self._head.partition(b"\r\n\r\n")
+            if not end:
                 return
             assert head.startswith(b"HTTP/1.1 101"), head
             self._frames = Frames()
-            self.say("40" + self._auth)
+            self.send("40" + self._auth)
         for text in self._frames.feed(data):
             if text.startswith(b'42["message",'):
                 self._message(text)
             elif text == b"2":
-                self.say("3")
+                self.send("3")
             elif text.startswith(b'42["ready",'):
                 self.ready.set_result(None)
             elif text.startswith(b"43"):
@@ -185,7 +186,7 @@ class Member(asyncio.Protocol):
         if self.seqs is not None:
             self.seqs.append(json.loads(text[2:])[1]["seq"])
 
-    def say(self, text: str) -> None:
+    def send(self, text: str) -> None:
         self.transport.write(masked(text))
 
     def connection_lost(self, _: Exception | None) -> None:
@@ -195,32 +196,32 @@ class Member(asyncio.Protocol):
 
 @asynccontextmanager
 async def member(port: int, auth: str, *, seqs: bool = False) -> AsyncIterator[Member]:
-    made = Member(auth)
+    opened = Member(auth)
     if seqs:
-        made.seqs = []
-    await asyncio.get_running_loop().create_connection(lambda: made, "127.0.0.1", port)
+        opened.seqs = []
+    await asyncio.get_running_loop().create_connection(lambda: opened, "127.0.0.1", port)
     try:
-        await asyncio.wait_for(made.ready, DEADLINE_S)
-        yield made
+        await asyncio.wait_for(opened.ready, DEADLINE_S)
+        yield opened
     finally:
-        made.transport.close()
+        opened.transport.close()
 
 
 def slow_connection(port: int, auth: str, receive_buffer: int) -> socket.socket:
-    """A connection that is `ready`, and from there on never reads."""
-    made = socket.socket()
+    """A connection that never reads after `ready`."""
+    connection = socket.socket()
     if receive_buffer:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    made.settimeout(DEADLINE_S)
-    made.connect(("127.0.0.1", port))
-    made.sendall(REQUEST + masked("40" + auth))
-    came = b""
-    while b'42["ready",' not in came:
-        data = made.recv(65_536)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.settimeout(DEADLINE_S)
+    connection.connect(("127.0.0.1", port))
+    connection.sendall(REQUEST + masked("40" + auth))
+    received = b""
+    while b'42["ready",' not in received:
+        data = connection.recv(65_536)
         if not data:
             raise ConnectionError("closed before it was ready")
-        came += data
-    return made
+        received += data
+    return connection
 
 
 def resident(pid: int) -> int:
@@ -229,16 +230,16 @@ def resident(pid: int) -> int:
 
 
 class Closings:
-    """When each of some connections is over, seen without reading from it."""
+    """Records when connections are closed, without reading from them."""
 
     def __init__(self, sockets: Sequence[socket.socket]) -> None:
         self._poll = select.poll()
-        for one in sockets:
-            self._poll.register(one, 0)  # errors and hang-ups are always told
+        for connection in sockets:
+            self._poll.register(connection, 0)  # errors and hang-ups are always reported
         self.after: list[float] = []
         self._began = time.monotonic()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         for descriptor, _ in self._poll.poll(0):
             self._poll.unregister(descriptor)
             self.after.append(time.monotonic() - self._began)
@@ -252,15 +253,15 @@ async def phase(
     members: Sequence[Member],
     closings: Closings | None = None,
 ) -> Phase:
-    """Send at the rate, and wait until every member has everything."""
-    for one in members:
-        one.latencies.clear()
-    base = most = resident(pid)
+    """Send at the rate, and wait until every member has every message."""
+    for member in members:
+        member.latencies.clear()
+    base = peak = resident(pid)
     number = int(plan.rate * seconds)
-    expected = [one.received + number for one in members]
+    expected = [member.received + number for member in members]
     padding = "x" * (plan.size - STAMP)
     began = time.monotonic()
-    looked = began
+    sampled = began
     for n in range(number):
         due = began + n / plan.rate
         now = time.monotonic()
@@ -268,28 +269,28 @@ async def phase(
             await asyncio.sleep(due - now)
         await sender.turns.acquire()
         content = f"{int(due * 1e9):0{STAMP}}{padding}"
-        sender.say(f'42{n}["message",{{"room_id":"{room_id(0)}","content":"{content}"}}]')
-        if now - looked >= SAMPLE_S:
-            looked = now
-            most = max(most, resident(pid))
+        sender.send(f'42{n}["message",{{"room_id":"{room_id(0)}","content":"{content}"}}]')
+        if now - sampled >= SAMPLE_S:
+            sampled = now
+            peak = max(peak, resident(pid))
             if closings is not None:
-                closings.look()
+                closings.poll()
     async with asyncio.timeout(DEADLINE_S):
-        while any(one.received < count for one, count in zip(members, expected, strict=True)):
+        while any(member.received < count for member, count in zip(members, expected, strict=True)):
             await asyncio.sleep(SAMPLE_S)
-            most = max(most, resident(pid))
+            peak = max(peak, resident(pid))
     if sender.refused:
         raise RuntimeError(f"{sender.refused} messages were refused")
-    return Phase([list(one.latencies) for one in members], most - base)
+    return Phase([list(member.latencies) for member in members], peak - base)
 
 
 async def measure(plan: Plan, server: Server) -> Result:
-    """On a running server whose room has a user for the sender, each member and each slow connection."""
+    """Run the three phases. The room has a user for the sender, each member and each slow connection."""
     port, pid = server.port, server.pid
-    before_them = int(plan.rate * plan.without)
+    sent_before = int(plan.rate * plan.without)
     first_slow = 1 + plan.members
-    # They have what was sent before they came: nothing is replayed to them.
-    cursors = {room_id(0): before_them}
+    # The slow connections have the messages of the first phase, so nothing is replayed to them.
+    cursors = {room_id(0): sent_before}
     async with all_of([member(port, server.auth(user)) for user in range(first_slow)]) as (sender, *readers):
         before = await phase(plan, plan.without, pid, sender, readers)
         with ExitStack() as stack:
@@ -300,21 +301,21 @@ async def measure(plan: Plan, server: Server) -> Result:
                 slow.append(stack.enter_context(opened))
             closings = Closings(slow)
             during = await phase(plan, plan.seconds, pid, sender, readers, closings)
-            until = time.monotonic() + CLOSED_S
-            while len(closings.after) < plan.slow and time.monotonic() < until:
+            deadline = time.monotonic() + CLOSED_S
+            while len(closings.after) < plan.slow and time.monotonic() < deadline:
                 await asyncio.sleep(SAMPLE_S)
-                closings.look()
+                closings.poll()
         after = await phase(plan, plan.without, pid, sender, readers)
-        async with member(port, server.auth(first_slow, cursors=cursors), seqs=True) as back:
-            resumed = list(back.seqs or ())
-    missed = range(before_them + 1, 2 * before_them + int(plan.rate * plan.seconds) + 1)
+        async with member(port, server.auth(first_slow, cursors=cursors), seqs=True) as resumed_member:
+            resumed = list(resumed_member.seqs or ())
+    missed = range(sent_before + 1, 2 * sent_before + int(plan.rate * plan.seconds) + 1)
     return Result(before, during, after, missed, closings.after, resumed)
 
 
 @asynccontextmanager
 async def all_of(managers: Sequence[Any]) -> AsyncIterator[list[Member]]:
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(one) for one in managers]
+        yield [await stack.enter_async_context(manager) for manager in managers]
 
 
 def world(plan: Plan) -> World:
@@ -325,7 +326,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.slow_consumers", description=__doc__)
     plan = Plan()
     parser.add_argument("--slow", type=int, default=plan.slow, help="connections that never read")
-    parser.add_argument("--members", type=int, default=plan.members, help="connections that do")
+    parser.add_argument("--members", type=int, default=plan.members, help="connections that read")
     parser.add_argument("--rate", type=float, default=plan.rate, help="messages a second")
     parser.add_argument("--size", type=int, default=plan.size, help="characters of a message")
     parser.add_argument("--seconds", type=float, default=plan.seconds, help="with them (default: 60)")
@@ -340,25 +341,27 @@ def main(argv: Sequence[str] | None = None) -> int:
                 result = asyncio.run(measure(plan, server))
         finally:
             server.stop()
-    for name, one in (("without", result.before), ("with", result.during), ("without", result.after)):
+    for name, measured in (("without", result.before), ("with", result.during), ("without", result.after)):
         print(
-            f"{name:8} p50 {one.quantile(0.5):6.2f} ms   p99 {one.quantile(0.99):6.2f} ms   "
-            f"the process grew by {one.growth / 1e6:6.1f} MB"
+            f"{name:8} p50 {measured.quantile(0.5):6.2f} ms   p99 {measured.quantile(0.99):6.2f} ms   "
+            f"the process grew by {measured.growth / 1e6:6.1f} MB"
         )
-        windows = " ".join(f"{p99:.1f}" for p99 in one.by_window(int(plan.rate * WINDOW_S), 0.99))
+        windows = " ".join(f"{p99:.1f}" for p99 in measured.by_window(int(plan.rate * WINDOW_S), 0.99))
         print(f"         p99 of every {WINDOW_S} s: {windows}")
     closed, missed = result.closed_after, result.missed
     print(f"p99 with slow connections over p99 without: {result.p99_ratio:.2f}")
     if closed:
-        print(f"{len(closed)} of {plan.slow} closed, {min(closed):.1f} to {max(closed):.1f} s after they came")
-    print(f"one came back and got {len(result.resumed)} of {len(missed)} messages that it had missed")
-    good = (
+        print(
+            f"{len(closed)} of {plan.slow} closed, {min(closed):.1f} to {max(closed):.1f} s after the first message"
+        )
+    print(f"one reconnected and received {len(result.resumed)} of the {len(missed)} messages that it had missed")
+    passed = (
         result.during.growth <= 150e6
         and result.p99_ratio <= 1.2
         and len(closed) == plan.slow
         and result.resumed == list(missed)
     )
-    return 0 if good else 1
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

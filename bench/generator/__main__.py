@@ -1,7 +1,7 @@
 """One generator process.
 
-Commands come as lines of JSON on standard input, each is answered by one on standard output. Between them it goes on
-serving its connections: heartbeats are answered. It ends when its input does.
+It reads commands as lines of JSON from standard input, and answers each by a line on standard output. Between
+commands it answers the heartbeats of its connections. It ends when its input ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DRAIN_S = 30.0
 
 class Generator:
     def __init__(self, drain: float = DRAIN_S) -> None:
-        """`drain`: seconds in which the last answers and deliveries have to come."""
+        """`drain`: seconds within which the last answers and deliveries have to arrive."""
         self._drain = drain
         self.engine: Engine | None = None
         self._rooms: list[list[int]] = []
@@ -57,12 +57,12 @@ class Generator:
         return {}
 
     def do_measure(self, pid: int, warmup: float, seconds: float, only: list[int] | None = None) -> Any:
-        """Send for so long, and until something is answered and delivered.
+        """Send for `seconds`, and until an action is answered and a message delivered.
 
-        `only`: the connections that send this time.
+        `only`: the connections that send in this round.
         """
         engine = self._engine
-        delivered = any(room >= 0 for _, room, by in self._slots if only is None or by in only)
+        delivered = any(room >= 0 for _, room, sender in self._slots if only is None or sender in only)
         due = ("acks", "messages") if delivered else ("acks",)
         for connection, window in self._windows.items():
             engine.window(connection, window if only is None or connection in only else 0)
@@ -85,9 +85,9 @@ class Generator:
         engine.recording(False)
         engine.sending(False)
         self._settle()
-        made = {name: after[name] - before[name] for name in after}
+        counts = {name: after[name] - before[name] for name in after}
         return {
-            **made,
+            **counts,
             "seconds": elapsed,
             "cpu": cpu,
             "generator_cpu": own,
@@ -98,7 +98,7 @@ class Generator:
         }
 
     def do_reopen(self, auth: str, expected: int, pid: int, timeout: float) -> Any:
-        """One more connection, that has to get so many messages before it is ready; it is closed then."""
+        """Open one more connection, which has to receive `expected` messages before `ready`, and close it."""
         engine = self._engine
         own, cpu, before = time.process_time(), cpu_seconds(pid), engine.counters.snapshot()
         connection = engine.add(auth)
@@ -121,7 +121,7 @@ class Generator:
         return self.engine
 
     def _settle(self) -> None:
-        """Wait for the answers and the last deliveries; what was acknowledged must have come, exactly once."""
+        """Wait for the last answers and deliveries: each acknowledged message must have arrived exactly once."""
         engine = self._engine
         until = time.perf_counter() + self._drain
         while engine.counters.in_flight and time.perf_counter() < until:
@@ -161,7 +161,7 @@ def main() -> None:
             try:
                 generator.engine.run(IDLE_S)
             except EngineError:
-                select.select([sys.stdin], [], [])  # the next command is told
+                select.select([sys.stdin], [], [])  # the next command reports the error
 
 
 if __name__ == "__main__":

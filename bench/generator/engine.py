@@ -1,4 +1,4 @@
-"""The engine in C, compiled when first asked for, as Python sees it."""
+"""The interface of the engine in C, which is compiled at its first use."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _handle, _ns = ctypes.c_void_p, ctypes.c_uint64
 
 
 class EngineError(Exception):
-    """What the engine saw was not what it counts; the run is worth nothing."""
+    """The engine received something that it cannot count, or a count is wrong; the run is void."""
 
 
 class NoCompiler(Exception):
-    """There is no C compiler, so no load generator."""
+    """The load generator cannot be compiled."""
 
 
 class Counters(ctypes.Structure):
-    """Totals since the engine was made; `struct counters` in engine.c."""
+    """Totals since the engine was created; `struct counters` in engine.c."""
 
     _fields_ = [
         (name, ctypes.c_uint64)
@@ -73,16 +73,16 @@ _INTERFACE: dict[str, tuple[Any, tuple[Any, ...]]] = {
 
 def library() -> Path:
     """The compiled engine. Raises `NoCompiler`."""
-    made = CACHE / f"engine-{hashlib.sha256(SOURCE.read_bytes() + repr(FLAGS).encode()).hexdigest()[:16]}.so"
-    if not made.exists():
+    compiled = CACHE / f"engine-{hashlib.sha256(SOURCE.read_bytes() + repr(FLAGS).encode()).hexdigest()[:16]}.so"
+    if not compiled.exists():
         compiler = shutil.which(os.environ.get("CC", "cc"))
         if compiler is None:
             raise NoCompiler("the load generator is compiled with cc, and there is none")
         CACHE.mkdir(parents=True, exist_ok=True)
-        partial = made.with_suffix(f".{os.getpid()}")
+        partial = compiled.with_suffix(f".{os.getpid()}")
         subprocess.run([compiler, *FLAGS, "-o", partial, SOURCE], check=True)
-        partial.replace(made)
-    return made
+        partial.replace(compiled)
+    return compiled
 
 
 class Engine:
@@ -99,24 +99,24 @@ class Engine:
         self.counters: Counters = self._lib.engine_counters(self._engine).contents
 
     def add(self, auth: str) -> int:
-        """A connection that says `40{auth}` when it is opened; returns its number."""
+        """Add a connection that sends `40{auth}` when it is opened; returns its number."""
         return int(self._lib.engine_add(self._engine, f"40{auth}".encode()))
 
     def open(self, at_once: int = 32, timeout: float = 60.0) -> None:
-        """Open every connection not opened yet, so many at a time, until each is `ready`."""
+        """Open every connection not opened yet, `at_once` at a time, until each is `ready`."""
         self._checked(self._lib.engine_open(self._engine, at_once, timeout))
 
     def close_connection(self, connection: int) -> None:
         self._lib.engine_close(self._engine, connection)
 
     def sender(self, connection: int, window: int) -> None:
-        """Let a connection keep `window` actions in flight; its `slot`s follow, before another's."""
+        """Let a connection keep `window` actions in flight. Add its slots before the next sender."""
         self._checked(self._lib.engine_sender(self._engine, connection, window))
 
     def slot(self, connection: int, before: str, after: str = "", content: int = 0) -> int:
-        """One thing that the sender says, in turn with its others: `before`, `content` characters, `after`.
+        """Add an action that the sender sends in turn with its other slots: `before`, `content` characters, `after`.
 
-        Returns the slot's number. Of the content, 32 characters are the engine's own.
+        Returns the slot's number. The engine writes 32 characters of the content.
         """
         return int(self._lib.engine_slot(self._engine, connection, before.encode(), after.encode(), content))
 
@@ -137,7 +137,7 @@ class Engine:
         self._checked(self._lib.engine_run(self._engine, seconds))
 
     def received(self, connection: int) -> int:
-        """Messages that the connection got."""
+        """Messages that the connection has received."""
         return int(self._lib.engine_received(self._engine, connection))
 
     def acked(self, slot: int) -> int:

@@ -90,12 +90,12 @@ async def message(sid: str, data: dict[str, Any]) -> dict[str, Any]:
         return {"ok": False, "error": {"code": "not_found", "message": "no such room"}}
     now = time.time_ns() // 1_000_000
     async with writing, AsyncSession(engine) as session:
-        taken = await session.exec(
+        counter = await session.exec(
             update(Room).where(Room.id == key).values(last_seq=Room.last_seq + 1).returning(col(Room.last_seq))
         )
         row = Message(
             room_key=key,
-            seq=taken.scalar_one(),
+            seq=counter.scalar_one(),
             id=str(uuid.uuid4()),
             sender=client["username"],
             content=request.content,
