@@ -124,12 +124,13 @@ class ApplicationUsers(Periodic):
             del self._signed_in[socket]
         if not self._signed_in:
             return
-        keys = {principal.session_key for principal in self._signed_in.values()}
+        checked = dict(self._signed_in)  # not those who sign in during the read
+        keys = {principal.session_key for principal in checked.values()}
         valid = await self._db.read(lambda conn: users.valid_sessions(conn, keys))
         now_ms = time.time() * 1000
         expired = [
             socket
-            for socket, principal in self._signed_in.items()
+            for socket, principal in checked.items()
             if principal.session_key not in valid or self._expires_at(socket, principal) <= now_ms
         ]
         await asyncio.gather(*(self.server.disconnect(socket.sid, socket.namespace) for socket in expired))

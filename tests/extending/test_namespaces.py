@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -143,6 +144,30 @@ async def test_a_withdrawn_session_is_disconnected_from_the_namespace(serving: S
             assert await serving.installed.ended.get() == "server disconnect"
         assert await diego.call("whoami", namespace=GAME, timeout=DEADLINE_S) == "diego"
         await sio.disconnect()
+
+
+async def test_a_client_that_signs_in_during_the_check_of_sessions_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with on_tidings(Application, tmp_path, options={"session_check_s": 3600.0}) as serving:
+        node = serving.node.node
+        read, entered, release = node.database.read, asyncio.Event(), asyncio.Event()
+
+        async def held(query: Any) -> Any:
+            result = await read(query)
+            entered.set()
+            await release.wait()
+            return result
+
+        async with client(serving, GAME, token=serving.tokens["omar"]) as omar:
+            monkeypatch.setattr(node.application_users, "_db", SimpleNamespace(read=held))
+            check = asyncio.create_task(node.application_users._round())
+            await asyncio.wait_for(entered.wait(), DEADLINE_S)
+            async with client(serving, GAME, token=serving.tokens["diego"]) as diego:
+                release.set()
+                await check
+                assert await diego.call("whoami", namespace=GAME, timeout=DEADLINE_S) == "diego"
+            assert await omar.call("whoami", namespace=GAME, timeout=DEADLINE_S) == "omar"
 
 
 async def test_a_client_is_disconnected_when_its_token_expires(serving: Serving) -> None:
