@@ -1,8 +1,8 @@
-"""Makes the parts of the documents that must not go stale: `python -m docs.generate`, or `make docs`.
+"""Generates parts of the documents from the code: `python -m docs.generate`, or `make docs`.
 
 A part stands between two markers, `<!-- generated: name -->` and `<!-- /generated -->`, in README.md or in a page
-of docs/. It is made from the code: the registry of actions, the contract's models, the settings. With `--check`
-nothing is written; the exit status says whether something is stale.
+of docs/. Its sources are the registry of actions, the contract's models and the settings. With `--check` nothing is
+written; the exit status is 1 if a part is stale.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _NAMES: Final[dict[str, tuple[Any, str]]] = {
     "seq": (actions.Seq, ""),
     "timestamp": (models.Timestamp, "string, ISO 8601 in UTC with milliseconds: `2026-01-31T09:30:00.250Z`"),
 }
-"""The contract's named types, and what to say of them where their schema does not."""
+"""The contract's named types, each with a description if its schema is not enough."""
 
 _TIMESTAMP: Final = TypeAdapter(models.Timestamp).json_schema()
 
@@ -90,18 +90,18 @@ def registry() -> Registry:
 
 
 def type_of(hint: Any) -> str:
-    """A type as the tables name it: a named type, a JSON type with its limits, or a model with a link."""
-    for name, (known, _) in _NAMES.items():
-        if hint == known:
+    """A type as the tables have it: a named type, a JSON type with its limits, or a link to a model."""
+    for name, (named_type, _) in _NAMES.items():
+        if hint == named_type:
             return name
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(type_of(one) for one in get_args(hint)))
+        return " or ".join(dict.fromkeys(type_of(alternative) for alternative in get_args(hint)))
     if origin is Annotated:
-        of = get_args(hint)[0]
-        return _limited(hint) if of in (str, int) else type_of(of)
+        base = get_args(hint)[0]
+        return _limited(hint) if base in (str, int) else type_of(base)
     if origin is Literal:
-        return " or ".join(f"`{one}`" for one in get_args(hint))
+        return " or ".join(f"`{value}`" for value in get_args(hint))
     if origin is list:
         return f"[{type_of(get_args(hint)[0])}]"
     if origin is dict:
@@ -110,7 +110,7 @@ def type_of(hint: Any) -> str:
     if hint is type(None):
         return "null"
     if isinstance(hint, type) and issubclass(hint, StrEnum):
-        return " or ".join(f"`{one}`" for one in hint)
+        return " or ".join(f"`{value}`" for value in hint)
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return _link(hint)
     return {str: "string", int: "integer", bool: "boolean"}[hint]
@@ -147,26 +147,26 @@ def _fields(model: type[BaseModel]) -> list[tuple[str, FieldInfo, str]]:
 
 
 def _without_null(hint: Any, info: FieldInfo) -> Any:
-    """`null` is how a field says that it was not given: the default tells so already."""
+    """The type of a field without `null`, if `null` is only the default of an omitted field."""
     if info.is_required() or info.default is not None:
         return hint
-    kept = tuple(one for one in get_args(hint) if one is not type(None))
-    return kept[0] if len(kept) == 1 and get_origin(hint) in (Union, types.UnionType) else hint
+    alternatives = tuple(part for part in get_args(hint) if part is not type(None))
+    return alternatives[0] if len(alternatives) == 1 and get_origin(hint) in (Union, types.UnionType) else hint
 
 
-def _also(info: FieldInfo) -> str:
+def _aliases(info: FieldInfo) -> str:
     if not isinstance(info.validation_alias, AliasChoices):
         return ""
-    others = [f"`{name}`" for name in info.validation_alias.choices[1:]]
-    return f"also named {', '.join(others)}"
+    aliases = [f"`{name}`" for name in info.validation_alias.choices[1:]]
+    return f"also named {', '.join(aliases)}"
 
 
 def _bounds(info: FieldInfo) -> str:
-    """How many a field may hold; the length of a text is its type's."""
+    """The most items that a field may hold; the length of a text belongs to its type."""
     if get_origin(info.annotation) not in (dict, list):
         return ""
-    most = [limit for part in info.metadata if (limit := getattr(part, "max_length", None))]
-    return f"at most {most[0]:,}" if most else ""
+    limits = [limit for part in info.metadata if (limit := getattr(part, "max_length", None))]
+    return f"at most {limits[0]:,}" if limits else ""
 
 
 def _default(info: FieldInfo) -> str:
@@ -178,7 +178,7 @@ def _default(info: FieldInfo) -> str:
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
-def _says(*parts: str | None) -> str:
+def _joined(*parts: str | None) -> str:
     return "; ".join(part for part in parts if part)
 
 
@@ -188,50 +188,50 @@ def _says(*parts: str | None) -> str:
 def named_types() -> str:
     return _table(
         ["type", "is"],
-        [[name, says or _limited(hint)] for name, (hint, says) in _NAMES.items()],
+        [[name, description or _limited(hint)] for name, (hint, description) in _NAMES.items()],
     )
 
 
 def action_list() -> str:
     rows = []
-    for found in registry():
-        names = [f"[`{found.name}`](#{found.name}-action)", *(f"`{name}`" for name in found.aliases)]
-        route = f"`{found.http}`" if found.http else ""
-        rows.append([" ".join(names), found.summary, route, "yes" if found.live else "no"])
+    for action in registry():
+        names = [f"[`{action.name}`](#{action.name}-action)", *(f"`{name}`" for name in action.aliases)]
+        route = f"`{action.http}`" if action.http else ""
+        rows.append([" ".join(names), action.summary, route, "yes" if action.live else "no"])
     return _table(["action", "does", "REST", "live"], rows)
 
 
 def action_details() -> str:
-    return "\n".join(_action(found) for found in registry())
+    return "\n".join(_action(action) for action in registry())
 
 
-def _action(found: Action) -> str:
-    parts = [f"### {found.name} (action)\n", f"{found.description}\n"]
-    if found.aliases:
-        parts.append("Also named " + ", ".join(f"`{name}`" for name in found.aliases) + ".\n")
-    fields = _fields(found.request)
+def _action(action: Action) -> str:
+    parts = [f"### {action.name} (action)\n", f"{action.description}\n"]
+    if action.aliases:
+        parts.append("Also named " + ", ".join(f"`{name}`" for name in action.aliases) + ".\n")
+    fields = _fields(action.request)
     if fields:
         rows = [
-            [f"`{name}`", kind, _default(info), _says(_also(info), info.description, _bounds(info))]
+            [f"`{name}`", kind, _default(info), _joined(_aliases(info), info.description, _bounds(info))]
             for name, info, kind in fields
         ]
         parts.append(_table(["payload", "type", "default", ""], rows))
-        if issubclass(found.request, actions.RoomRef):
+        if issubclass(action.request, actions.RoomRef):
             parts.append("Exactly one of `room_id`, `topic_name` and `username`.\n")
-        elif issubclass(found.request, actions.SubjectInRoom):
+        elif issubclass(action.request, actions.SubjectInRoom):
             parts.append("Exactly one of `room_id` and `topic_name`; `username` is the user it is about.\n")
     else:
         parts.append("No payload.\n")
-    answers = "`{}`" if found.response is models.Empty else _link(found.response)
-    if found.streams:
+    answers = "`{}`" if action.response is models.Empty else _link(action.response)
+    if action.streams:
         answers = f"any number of {answers}, as JSON lines"
-    parts.append(f"Answers {answers}.{' Not over a live connection.' if not found.live else ''}\n")
-    if found.http:
-        body = " without a body" if found.status == 204 else ""
-        token = "; needs no token" if found.anonymous else ""
-        parts.append(f"REST: `{found.http}` → {found.status}{body}{token}.\n")
-    if errors := found.refusals:
-        parts.append(_table(["error", "when"], [[f"`{code}`", why] for code, why in errors.items()]))
+    parts.append(f"Answers {answers}.{' Not over a live connection.' if not action.live else ''}\n")
+    if action.http:
+        body = " without a body" if action.status == 204 else ""
+        token = "; needs no token" if action.anonymous else ""
+        parts.append(f"REST: `{action.http}` → {action.status}{body}{token}.\n")
+    if errors := action.refusals:
+        parts.append(_table(["error", "when"], [[f"`{code}`", reason] for code, reason in errors.items()]))
     return "\n".join(parts)
 
 
@@ -245,33 +245,33 @@ def event_list() -> str:
 
 
 def model_list() -> str:
-    wanted: dict[type[BaseModel], None] = dict.fromkeys(events.EVENTS.values())
-    wanted |= dict.fromkeys(found.response for found in registry())
-    for model in list(wanted):
-        _collect(model, wanted)
-    wanted.pop(models.Empty, None)
-    wanted[Error] = None
-    return "\n".join(_model(model) for model in sorted(wanted, key=lambda one: one.__name__))
+    linked: dict[type[BaseModel], None] = dict.fromkeys(events.EVENTS.values())
+    linked |= dict.fromkeys(action.response for action in registry())
+    for model in list(linked):
+        _collect(model, linked)
+    linked.pop(models.Empty, None)
+    linked[Error] = None
+    return "\n".join(_model(model) for model in sorted(linked, key=lambda model: model.__name__))
 
 
-def _collect(hint: Any, into: dict[type[BaseModel], None]) -> None:
+def _collect(hint: Any, linked: dict[type[BaseModel], None]) -> None:
     if isinstance(hint, type) and issubclass(hint, BaseModel):
-        into[hint] = None
+        linked[hint] = None
         for inner in get_type_hints(hint).values():
-            _collect(inner, into)
+            _collect(inner, linked)
     for inner in get_args(hint):
-        _collect(inner, into)
+        _collect(inner, linked)
 
 
 def _model(model: type[BaseModel]) -> str:
     hints = get_type_hints(model, include_extras=True)
-    rows = [[f"`{name}`", type_of(hints[name]), _means(info)] for name, info in model.model_fields.items()]
-    says = "" if model.__doc__ is None else f"{' '.join(model.__doc__.split())}\n\n"
-    return f"### {model.__name__}\n\n{says}{_table(['field', 'type', ''], rows)}"
+    rows = [[f"`{name}`", type_of(hints[name]), _description(info)] for name, info in model.model_fields.items()]
+    description = "" if model.__doc__ is None else f"{' '.join(model.__doc__.split())}\n\n"
+    return f"### {model.__name__}\n\n{description}{_table(['field', 'type', ''], rows)}"
 
 
-def _means(info: FieldInfo) -> str:
-    """What a field says of itself; that a timestamp is one, its type says."""
+def _description(info: FieldInfo) -> str:
+    """A field's description, except that of a timestamp, which its type has."""
     return "" if info.description in (None, _TIMESTAMP.get("description")) else str(info.description)
 
 
@@ -284,8 +284,8 @@ def error_codes() -> str:
 
 def close_reasons() -> str:
     meaning: Mapping[CloseReason, str] = {
-        CloseReason.SLOW_CONSUMER: "you do not read, and what waits for you has reached its limit",
-        CloseReason.TOKEN_EXPIRED: "the token's `exp` has come: get a fresh token, then connect",
+        CloseReason.SLOW_CONSUMER: "you do not read, and the data that waits for you has reached its limit",
+        CloseReason.TOKEN_EXPIRED: "the token's `exp` has passed: get a fresh token, then connect",
         CloseReason.TOKEN_REVOKED: "the session was withdrawn: sign in again",
         CloseReason.SHUTDOWN: "the server stops, or could not finish the replay",
         CloseReason.REPLACED: "the same device has opened too many newer connections",
@@ -306,33 +306,35 @@ def close_reasons() -> str:
 
 
 def permissions() -> str:
-    needs = list(Permission)
+    columns = list(Permission)
     rows: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for title, kind, is_private in _KINDS:
         assert (kind, is_private) in WITHOUT
         for role in (None, *reversed(Role)):
             if kind is RoomKind.DIRECT and role not in (None, Role.MEMBER):
                 continue  # both are members
-            cells = tuple(_may(kind, is_private, role, False, need) for need in needs)
+            cells = tuple(_permission_cell(kind, is_private, role, False, permission) for permission in columns)
             rows.setdefault((title, cells), []).append("not a member" if role is None else str(role))
         if not is_private:
-            cells = tuple(_may(kind, is_private, None, True, need) for need in needs)
+            cells = tuple(_permission_cell(kind, is_private, None, True, permission) for permission in columns)
             rows.setdefault((title, cells), []).append("banned")
     return _table(
-        ["room", "you are", *(f"{need}" for need in needs)],
-        [[title, ", ".join(who), *cells] for (title, cells), who in rows.items()],
+        ["room", "you are", *(f"{permission}" for permission in columns)],
+        [[title, ", ".join(roles), *cells] for (title, cells), roles in rows.items()],
     )
 
 
-def _may(kind: RoomKind, is_private: bool, role: Role | None, banned: bool, need: Permission) -> str:
-    if role is None and need in ON_A_MESSAGE:
+def _permission_cell(
+    kind: RoomKind, is_private: bool, role: Role | None, banned: bool, permission: Permission
+) -> str:
+    if role is None and permission in ON_A_MESSAGE:
         return f"`{ErrorCode.NOT_FOUND}`"
-    refused = refusal(kind, is_private, role, banned, need)
+    refused = refusal(kind, is_private, role, banned, permission)
     return "yes" if refused is None else f"`{refused.code}`"
 
 
 def limits() -> str:
-    """With the rates as they are unless the operator says otherwise."""
+    """The rates are the defaults of the settings."""
     default = {name: str(info.default) for name, info in Settings.model_fields.items()}
     rows = [
         *_limits_of_requests(),
@@ -353,7 +355,7 @@ def _rated(limit: str, value: str) -> Row:
 
 
 def _limits_of_requests() -> list[Row]:
-    """What one request, answer or message may hold."""
+    """The sizes of a request, an answer and a message."""
     return [
         ["one packet or polling body", f"{socketio_server.MAX_PAYLOAD:,} bytes", "the connection is closed"],
         ["a REST body", f"{rest.MAX_BODY:,} bytes", "`too_large`"],
@@ -376,7 +378,7 @@ def _limits_of_requests() -> list[Row]:
             "`get_members` has all, in pages",
         ],
         [
-            "words with an `@` that are looked at in one message",
+            "words with an `@` that are checked in one message",
             f"{names.MAX_MENTIONS}, up to its {names.MAX_MARKS}th `@` or run of backticks",
             "no mention",
         ],
@@ -392,7 +394,7 @@ def _limits_of_requests() -> list[Row]:
 
 
 def _limits_of_connections() -> list[Row]:
-    """How many connections there may be, how long each phase of one may take, and what may wait in one."""
+    """The number of connections, the time of each phase of a connection, and what may wait in it."""
     return [
         [
             "actions of a connection without an answer",
@@ -410,7 +412,7 @@ def _limits_of_connections() -> list[Row]:
             "the connection is closed",
         ],
         [
-            "`/ws`: requests before the token is found good",
+            "`/ws`: requests before the token is verified",
             f"{client_session.MAX_EARLY:,}, {client_session.MAX_EARLY_BYTES:,} bytes",
             "`rate_limited`, the connection is closed",
         ],
@@ -455,8 +457,8 @@ def _limits_of_connections() -> list[Row]:
 
 
 def _rates_of_users(default: Mapping[str, str]) -> list[Row]:
-    """How often a signed-in user may act."""
-    kinds = {kind: [f"`{one.name}`" for one in registry() if one.limit is kind] for kind in Limit}
+    """The rates of a signed-in user."""
+    kinds = {kind: [f"`{action.name}`" for action in registry() if action.limit is kind] for kind in Limit}
     return [
         *(
             _rated(f"{kind}: {', '.join(names)}", f"{default[f'limit_{kind}']} by a user")
@@ -477,22 +479,23 @@ def _rates_of_users(default: Mapping[str, str]) -> list[Row]:
             f"{default['limit_rooms']} by a user",
         ),
         _rated(
-            "names of private topics of others that a user tries to take; taken names that one address registers",
+            "attempts of a user to create a topic under the name of another user's private topic; attempts from one"
+            " address to register a taken name",
             default["limit_conflicts"],
         ),
-        _rated("rooms that one user brings one other into", default["limit_invites"]),
+        _rated("rooms that one user adds the same other user to", default["limit_invites"]),
         ["connections that open", f"{default['limit_connects']} by a user", "refused: `rate_limited`"],
         ["devices named for the first time", f"{default['limit_devices']} by a user", "refused: `rate_limited`"],
     ]
 
 
 def _limits_of_storage(default: Mapping[str, str]) -> list[Row]:
-    """What is kept of a user."""
+    """The data that is kept of a user."""
     return [
         [
             "devices kept of a user",
             f"{int(default['max_devices']):,}",
-            "the one unseen for longest, of those that are not connected, is dropped: it comes back as a new one",
+            "the one unseen for longest, of those that are not connected, is deleted: it returns as a new one",
         ],
         ["sessions of a user", f"{int(default['max_sessions']):,}", "the oldest ends: `token_revoked`"],
         ["rooms that a user is in", f"{int(default['max_rooms']):,}", "`too_large`"],
@@ -505,7 +508,7 @@ def _limits_of_storage(default: Mapping[str, str]) -> list[Row]:
         [
             "devices that are not seen any more, and sessions that have ended",
             f"{default['purge_devices_days']} days, and {default['purge_sessions_days']} days",
-            "they are forgotten; a device that comes back is a new one",
+            "they are deleted; a returning device is a new one",
         ],
         [
             "entries of a user's echo log",
@@ -516,7 +519,7 @@ def _limits_of_storage(default: Mapping[str, str]) -> list[Row]:
 
 
 def _rates_of_sign_ins(default: Mapping[str, str]) -> list[Row]:
-    """How often an address, or anybody on an account, may try to sign in."""
+    """The rates of an address, and those of an account from any address."""
     per_account = rate(default["limit_logins"])
     return [
         _rated("registrations from one address", default["limit_registrations"]),
@@ -532,14 +535,14 @@ def _rates_of_sign_ins(default: Mapping[str, str]) -> list[Row]:
             "attempts from one address on accounts that it has not signed in to before",
             default["limit_logins"].replace(str(per_account.amount), str(auth.SOURCE_FACTOR * per_account.amount)),
         ),
-        _rated("passwords that one session gives once more", default["limit_logins"]),
+        _rated("password confirmations of one session", default["limit_logins"]),
     ]
 
 
 def _limits_of_events() -> list[Row]:
-    """Up to where events are sent."""
+    """The room sizes up to which events are sent."""
     return [
-        ["`typing` without a word", f"{typing.TYPING_S:g} s", "it ends by itself"],
+        ["`typing` without renewal", f"{typing.TYPING_S:g} s", "it ends by itself"],
         ["members of a public topic", f"{memberships.MEMBER_EVENTS_UP_TO}", "no `member` events"],
         [
             "members of a room",
@@ -553,28 +556,36 @@ def _limits_of_events() -> list[Row]:
 
 
 def settings() -> str:
-    rows = [[f"`{name}`", f"`{default}`" if default else "", what] for name, default, what in _settings()]
+    rows = [
+        [f"`{name}`", f"`{default}`" if default else "", description] for name, default, description in _settings()
+    ]
     return _table(["setting", "default", ""], rows)
 
 
 def _settings() -> Iterator[tuple[str, str, str]]:
-    """Of each setting: its name in the environment, its default there, and what it is."""
+    """For each setting: its environment variable, its default there, and its description."""
     for name, info in Settings.model_fields.items():
         default = info.get_default(call_default_factory=True)
         if isinstance(default, SecretStr):
             default = default.get_secret_value()
         if isinstance(default, bool):
             default = str(default).lower()
-        shown = "" if default in ("", []) else str(default)
-        yield f"{Settings.model_config['env_prefix']}{name.upper()}", shown, info.description or ""
+        text = "" if default in ("", []) else str(default)
+        yield f"{Settings.model_config['env_prefix']}{name.upper()}", text, info.description or ""
 
 
 def example_settings() -> str:
-    """`.env.example`: all settings, none of them set."""
-    lines = ["# Every setting with its default. Copy this file to `.env`, where the server is started, and take the"]
-    lines += ["# `#` from what is to be different. Made by `make docs`."]
-    for name, default, what in _settings():
-        lines += ["", *textwrap.wrap(what, 118, initial_indent="# ", subsequent_indent="# "), f"#{name}={default}"]
+    """`.env.example`: every setting, commented out."""
+    lines = [
+        "# Every setting with its default. Copy this file to `.env`, in the working directory of the server, and"
+    ]
+    lines += ["# remove the `#` before each setting to change. Generated by `make docs`."]
+    for name, default, description in _settings():
+        lines += [
+            "",
+            *textwrap.wrap(description, 118, initial_indent="# ", subsequent_indent="# "),
+            f"#{name}={default}",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -600,29 +611,29 @@ def pages() -> list[Path]:
 
 
 def render(text: str) -> str:
-    """A page with its generated parts made again. Raises `KeyError` for a part that nothing makes."""
+    """A page with its parts generated anew. Raises `KeyError` for an unknown part."""
     return _PART.sub(lambda part: f"{part[1]}{PARTS[part[2]]()}{part[3]}", text)
 
 
 def is_stale(path: Path) -> bool:
-    """Whether a page, or the example of the settings, is not as it would be made now."""
-    return not path.exists() or path.read_text("utf-8") != _made(path)
+    """Whether a page, or `.env.example`, differs from what the code generates."""
+    return not path.exists() or path.read_text("utf-8") != _generated(path)
 
 
-def _made(path: Path) -> str:
+def _generated(path: Path) -> str:
     return example_settings() if path == EXAMPLE else render(path.read_text("utf-8"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m docs.generate", description="Make the generated parts again.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if something is stale")
+    parser = argparse.ArgumentParser(prog="python -m docs.generate", description="Generate parts of the documents.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if a part is stale")
     check: bool = parser.parse_args(arguments).check
     stale = [path for path in (*pages(), EXAMPLE) if is_stale(path)]
     for path in stale:
-        print(f"{path.relative_to(ROOT)}: {'stale; run make docs' if check else 'made again'}")
+        print(f"{path.relative_to(ROOT)}: {'stale; run make docs' if check else 'generated'}")
         if not check:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(_made(path), "utf-8")
+            path.write_text(_generated(path), "utf-8")
     return 1 if check and stale else 0
 
 

@@ -1,7 +1,7 @@
-"""Makes a Postman collection of the HTTP routes: `python -m docs.postman`, or `make postman`.
+"""Generates a Postman collection of the HTTP routes: `python -m docs.postman`, or `make postman`.
 
-It is converted from the OpenAPI document, which is made from the registry of actions. Register or log in with it, and
-its other requests carry the token.
+It is converted from the OpenAPI document, which is generated from the registry of actions. After its request to
+register or log in, the others carry the token.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 CONVERTER: Final = ROOT / "tests/js/node_modules/openapi-to-postmanv2/bin/openapi2postmanv2.js"
 COLLECTION: Final = ROOT / "build/tidings.postman_collection.json"
 ADDRESS: Final = "http://127.0.0.1:8000"
-"""What `baseUrl` is at first; a variable of the collection."""
+"""The initial value of `baseUrl`, a variable of the collection."""
 _OPTIONS: Final = {
     "folderStrategy": "Tags",
     "parametersResolution": "Example",
@@ -36,34 +36,34 @@ _KEEP_TOKEN: Final = (
 
 def collection(node: str = "node") -> dict[str, Any]:
     """The collection (format 2.1); `node` is Node.js. Raises `CalledProcessError` if it cannot be converted."""
-    described = openapi.document(Registry(server.actions), dev_tokens=True) | {"servers": [{"url": ADDRESS}]}
+    openapi_document = openapi.document(Registry(server.actions), dev_tokens=True) | {"servers": [{"url": ADDRESS}]}
     options = ",".join(f"{name}={value}" for name, value in _OPTIONS.items())
     with TemporaryDirectory() as directory:
         source, target = Path(directory, "openapi.json"), Path(directory, "collection.json")
-        source.write_text(json.dumps(described), "utf-8")
+        source.write_text(json.dumps(openapi_document), "utf-8")
         command = [node, str(CONVERTER), "-s", str(source), "-o", str(target), "-O", options]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-        made: dict[str, Any] = json.loads(target.read_text("utf-8"))
-    made["variable"].append({"key": "bearerToken", "value": ""})
-    for item in (item for folder in made["item"] for item in folder["item"]):
+        converted: dict[str, Any] = json.loads(target.read_text("utf-8"))
+    converted["variable"].append({"key": "bearerToken", "value": ""})
+    for item in (item for folder in converted["item"] for item in folder["item"]):
         method, path = route(item)
-        operation = described["paths"][path][method.lower()]
-        # What the document has an example of is what it takes to be a good request.
-        shown = {parameter["name"] for parameter in operation.get("parameters", ()) if "example" in parameter}
+        operation = openapi_document["paths"][path][method.lower()]
+        # A valid request needs only the parameters with an example.
+        needed = {parameter["name"] for parameter in operation.get("parameters", ()) if "example" in parameter}
         for parameter in item["request"]["url"]["query"]:
-            parameter["disabled"] = parameter["key"] not in shown
+            parameter["disabled"] = parameter["key"] not in needed
         name = operation["operationId"]
         if member := "token" if name in ("register", "login", "refresh") else token_field(name):
             script = {"type": "text/javascript", "exec": [_KEEP_TOKEN.format(member=member)]}
             item["event"] = [{"listen": "test", "script": script}]
-    return made
+    return converted
 
 
 def route(item: dict[str, Any]) -> tuple[str, str]:
     """Method and path of a request of the collection, as OpenAPI writes it."""
     parts = item["request"]["url"]["path"]
     path = "".join(f"/{{{part[1:]}}}" if part.startswith(":") else f"/{part}" for part in parts)
-    # What is a part of a segment only is a variable of the collection.
+    # A parameter that is only part of a segment is a variable of the collection.
     return item["request"]["method"], path.replace("{{", "{").replace("}}", "}")
 
 

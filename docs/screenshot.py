@@ -1,6 +1,6 @@
-"""Make terminal.png: two clients in tmux, on a server of their own, are typed into; their screens are drawn.
+"""Draw terminal.png: the tmux screens of two clients after a scripted chat of three, on a server of their own.
 
-What is drawn is what tmux has on its screens. Needs tmux, DejaVu Sans Mono and Pillow, which the project does not:
+Needs tmux, DejaVu Sans Mono and Pillow, none of which the project needs:
 
     python -m venv /tmp/drawing && /tmp/drawing/bin/pip install pillow
     /tmp/drawing/bin/python docs/screenshot.py .venv/bin/python docs/terminal.png
@@ -59,52 +59,52 @@ def main(python: str, picture: str) -> None:
         )
         try:
             assert server.stdout is not None
-            found = re.search(r"http://\S+", server.stdout.readline())
-            assert found
-            tell(tmux, python, found[0], directory)
-            draw([(who, screen(tmux, who, "-e")) for who in ("omar", "diego")], picture)
+            address = re.search(r"http://\S+", server.stdout.readline())
+            assert address
+            play(tmux, python, address[0], directory)
+            draw([(user, screen(tmux, user, "-e")) for user in ("omar", "diego")], picture)
         finally:
             subprocess.run([*tmux, "kill-server"], check=False, capture_output=True)
             server.terminate()
             server.wait()
 
 
-def tell(tmux: list[str], python: str, url: str, directory: str) -> None:
+def play(tmux: list[str], python: str, url: str, directory: str) -> None:
     started: set[str] = set()
-    for who, line, shows in STORY:
-        if who not in started:
-            client = f"{python} -m client_demo --server {url} --state {directory}/state --user {who} --register"
+    for user, line, pattern in STORY:
+        if user not in started:
+            client = f"{python} -m client_demo --server {url} --state {directory}/state --user {user} --register"
             size = ["-x", str(COLUMNS), "-y", str(LINES)]
             environment = ["-e", "TIDINGS_PASSWORD=correct horse", "-e", "LC_ALL=C.UTF-8"]
-            subprocess.run([*tmux, "-u", "new-session", "-d", "-s", who, *size, *environment, client], check=True)
-            started.add(who)
-            wait(tmux, who, r"/help lists the commands, Tab")
+            subprocess.run([*tmux, "-u", "new-session", "-d", "-s", user, *size, *environment, client], check=True)
+            started.add(user)
+            wait(tmux, user, r"/help lists the commands, Tab")
         if line is not None:
-            subprocess.run([*tmux, "send-keys", "-t", who, "-l", line], check=True)
-            subprocess.run([*tmux, "send-keys", "-t", who, "Enter"], check=True)
-        if shows:
-            wait(tmux, who, shows)
+            subprocess.run([*tmux, "send-keys", "-t", user, "-l", line], check=True)
+            subprocess.run([*tmux, "send-keys", "-t", user, "Enter"], check=True)
+        if pattern:
+            wait(tmux, user, pattern)
         if line == "/quit":
-            started.discard(who)
-            wait(tmux, who, None)
+            started.discard(user)
+            wait(tmux, user, None)
     time.sleep(2)  # the receipts
 
 
-def wait(tmux: list[str], who: str, shows: str | None) -> None:
-    """Until a screen shows something; None: until it has ended."""
+def wait(tmux: list[str], user: str, pattern: str | None) -> None:
+    """Wait until a screen matches the pattern; None: until its client has ended."""
     for _ in range(300):
-        text = screen(tmux, who)
-        if (not text) if shows is None else re.search(shows, re.sub(r"(?m)^.*› .*$", "", text)):
+        text = screen(tmux, user)
+        if (not text) if pattern is None else re.search(pattern, re.sub(r"(?m)^.*› .*$", "", text)):
             return
         time.sleep(0.1)
-    raise SystemExit(f"{who} does not see {shows!r}:\n{screen(tmux, who)}")
+    raise SystemExit(f"{user} does not see {pattern!r}:\n{screen(tmux, user)}")
 
 
-def screen(tmux: list[str], who: str, *how: str) -> str:
-    shown = subprocess.run(
-        [*tmux, "capture-pane", "-p", *how, "-t", who], check=False, capture_output=True, text=True
+def screen(tmux: list[str], user: str, *options: str) -> str:
+    captured = subprocess.run(
+        [*tmux, "capture-pane", "-p", *options, "-t", user], check=False, capture_output=True, text=True
     )
-    return shown.stdout
+    return captured.stdout
 
 
 def draw(screens: list[tuple[str, str]], picture: str) -> None:
@@ -119,14 +119,14 @@ def draw(screens: list[tuple[str, str]], picture: str) -> None:
     frame = (round(COLUMNS * wide) + 24, 28 + LINES * high + 16)
     image = Image.new("RGB", (frame[0] + 32, len(screens) * (frame[1] + 16) + 16), GREY)
     pen = ImageDraw.Draw(image)
-    for number, (who, text) in enumerate(screens):
+    for number, (user, text) in enumerate(screens):
         left, top = 16, 16 + number * (frame[1] + 16)
         pen.rounded_rectangle((left, top, left + frame[0], top + frame[1]), 8, GROUND)
         pen.rounded_rectangle(
             (left, top, left + frame[0], top + 28), 8, "#2b3036", corners=(True, True, False, False)
         )
-        pen.text((left + 12, top + 6), f"tidings-chat --user {who}", "#dddddd", fonts[False, False])
-        codes: dict[str, Any] = {}  # tmux says what changes, also from one line to the next
+        pen.text((left + 12, top + 6), f"tidings-chat --user {user}", "#dddddd", fonts[False, False])
+        codes: dict[str, Any] = {}  # tmux writes only changes of style, also from line to line
         for row, line in enumerate(text.split("\n")):
             for column, letter, style in cells(line, codes):
                 x, y = left + 12 + column * wide, top + 36 + row * high
@@ -137,14 +137,14 @@ def draw(screens: list[tuple[str, str]], picture: str) -> None:
 
 
 def cells(line: str, codes: dict[str, Any]) -> list[tuple[int, str, dict[str, Any]]]:
-    """Each character of a line of tmux's with its column and style (ECMA-48 SGR)."""
-    made: list[tuple[int, str, dict[str, Any]]] = []
+    """The column, character and style (ECMA-48 SGR) of each cell in a line of tmux."""
+    styled: list[tuple[int, str, dict[str, Any]]] = []
     for code, letter in re.findall(r"\x1b\[([0-9;]*)m|([^\x1b])", line):
         if letter:
             ink, ground = codes.get("ink", "#cccccc"), codes.get("ground")
             ink = "#7d7d7d" if codes.get("dim") and ink == "#cccccc" else ink
             style = {"ink": ink, "ground": ground, "bold": "bold" in codes, "italic": "italic" in codes}
-            made.append((len(made), letter, style))
+            styled.append((len(styled), letter, style))
             continue
         for number in [int(part or 0) for part in code.split(";")]:
             if number == 0:
@@ -161,7 +161,7 @@ def cells(line: str, codes: dict[str, Any]) -> list[tuple[int, str, dict[str, An
             ):
                 if first <= number < first + 8:
                     codes[key] = colours[number - first]
-    return made
+    return styled
 
 
 if __name__ == "__main__":

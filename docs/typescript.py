@@ -1,7 +1,7 @@
 """Writes the contract's TypeScript types for the web client: `python -m docs.typescript`.
 
-They are the `/contract.ts` of this code. `npm run check --prefix web` writes them before it checks; they are not kept
-in the repository, as a build needs no types.
+They are what this code serves as `/contract.ts`. `npm run check --prefix web` writes them before it checks. They are
+not in the repository: a build needs no types.
 """
 
 from __future__ import annotations
