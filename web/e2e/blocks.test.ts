@@ -14,6 +14,8 @@ test("a blocked user cannot write in the conversation until unblocked, and the o
   await lucia.say("hello yourself");
   await omar.message("hello yourself").waitFor();
   for (const one of [omar, lucia]) await one.page.getByText("online", { exact: true }).waitFor();
+  // Before the block, after which no receipt goes to lucia any more.
+  await lucia.message("hello yourself").getByLabel("Read").waitFor();
 
   await omar.menu("More about this room", "Block");
   await omar.button("Block").click();
