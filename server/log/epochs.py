@@ -54,18 +54,19 @@ class MarkFile:
         self._path = path
 
     def load(self) -> Marks | None:
-        """None: there is no file, or this version cannot read it."""
+        """None: there is no file, or it cannot be read."""
         try:
             content = json.loads(self._path.read_bytes())
             return Marks(str(content["instance"]), str(content["node"]), [str(mark) for mark in content["marks"]])
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             logger.warning("%s cannot be read and is written anew", self._path)
             return None
 
     def save(self, marks: Marks) -> None:
-        """Replace the file; it is synced when this returns."""
+        """Replace the file; it is synced when this returns. Raises `OSError`."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
         try:
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -106,12 +107,15 @@ class Epochs(Periodic):
         self._file = file
         self._writes = writes
         self._gone_back = gone_back
-        self._marks = Marks("", "")
+        self._marks: Marks | None = None
+        """None: the file cannot be written, so only other processes begin epochs."""
+        self._cannot_save = False
+        """Whether the last save failed, which is logged once."""
         self._marked_at = 0
         """`writes` when the mark was last replaced."""
 
     async def start(self) -> None:
-        """Compare the database with the file. Raises `StoreUnavailable`, or `OSError` for the file."""
+        """Compare the database with the file. Raises `StoreUnavailable`."""
         marks = await asyncio.to_thread(self._file.load)
         instance, mark, has_witnesses = await self._db.read(lambda conn: _evidence(conn, marks))
         instance_id, self.current = instance or (secrets.token_urlsafe(12), 0)
@@ -128,9 +132,10 @@ class Epochs(Periodic):
         if not marks.marks or cause:
             marks.marks = [_mark()]
             # First the file: after a crash in between, the next start comes to the same conclusion.
-            await asyncio.to_thread(self._file.save, marks)
+            if not await self._save(marks):
+                self._marks = None
             self.current = await self._db.write(
-                lambda conn: _enter(conn, marks, is_new=instance is None, lost=bool(cause))
+                lambda conn: _enter(conn, instance_id, self._marks, is_new=instance is None, lost=bool(cause))
             )
         if cause:
             logger.warning("epoch %d of the log begins: %s", self.current, cause)
@@ -145,13 +150,13 @@ class Epochs(Periodic):
         instance = await self._db.read(epochs.instance)
         if instance is not None and instance[1] != self.current:
             self._adopt(instance[1], "another process has begun it")
-        writes = self._writes()
-        if writes == self._marked_at:
+        marks, writes = self._marks, self._writes()
+        if marks is None or writes == self._marked_at:
             return
-        marks = self._marks
         if len(marks.marks) == 1:  # otherwise the last round failed, and may have written the second one
             marks.marks.append(_mark())
-        await asyncio.to_thread(self._file.save, marks)
+        if not await self._save(marks):
+            return
         node, mark = marks.node, marks.marks[-1]
 
         def move(conn: Transaction) -> int | None:
@@ -166,7 +171,18 @@ class Epochs(Periodic):
             self._adopt(epoch, "the database has lost what this server had written to it")
         marks.marks = [mark]
         self._marked_at = writes
-        await asyncio.to_thread(self._file.save, marks)
+        await self._save(marks)
+
+    async def _save(self, marks: Marks) -> bool:
+        try:
+            await asyncio.to_thread(self._file.save, marks)
+        except OSError as error:
+            if not self._cannot_save:
+                logger.warning("a restored backup will not be noticed: %s", error)
+            self._cannot_save = True
+            return False
+        self._cannot_save = False
+        return True
 
     def _adopt(self, epoch: int, cause: str) -> None:
         logger.error("epoch %d of the log begins: %s; all connections are closed", epoch, cause)
@@ -179,12 +195,13 @@ def _evidence(conn: Transaction, marks: Marks | None) -> tuple[tuple[str, int] |
     return epochs.instance(conn), epochs.mark_of(conn, marks.node) if marks else None, epochs.has_witnesses(conn)
 
 
-def _enter(conn: Transaction, marks: Marks, *, is_new: bool, lost: bool) -> int:
-    """Write the mark, in a new epoch if entries were lost; returns the epoch."""
+def _enter(conn: Transaction, instance_id: str, marks: Marks | None, *, is_new: bool, lost: bool) -> int:
+    """Write the mark, if there is one, in a new epoch if entries were lost; returns the epoch."""
     if is_new:
-        epochs.add_instance(conn, marks.instance)
+        epochs.add_instance(conn, instance_id)
     epoch = epochs.begin_epoch(conn) if lost else epochs.current(conn)
-    epochs.add_witness(conn, marks.node, marks.marks[-1], _now())
+    if marks is not None:
+        epochs.add_witness(conn, marks.node, marks.marks[-1], _now())
     return epoch
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -235,3 +236,50 @@ async def test_a_sqlite_database_that_came_without_its_mark_begins_an_epoch(sqli
         server.node.settings.mark_file.unlink()
         await server.start()
         assert server.node.epochs.current == 1
+
+
+async def test_a_server_that_cannot_write_its_mark_starts_and_serves(
+    url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    database = Database(url)
+    await database.start()
+    written = 0
+    unmarked = Epochs(
+        database, MarkFile(tmp_path / "file" / "mark"), lambda: written, lambda: pytest.fail("it went back"), 3600
+    )
+    await unmarked.start()
+    for _ in range(3):
+        written += 1
+        await unmarked._round()
+    await unmarked.stop()
+    assert unmarked.current == 0
+    assert [record.levelname for record in caplog.records if "restored backup" in record.message] == ["WARNING"]
+    await database.stop()
+
+
+class FullDisk(MarkFile):
+    is_full = False
+
+    def save(self, marks: Marks) -> None:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().save(marks)
+
+
+async def test_a_mark_that_cannot_be_replaced_for_a_while_begins_no_epoch(sqlite_url: str, tmp_path: Path) -> None:
+    database, file = Database(sqlite_url), FullDisk(tmp_path / "mark")
+    await database.start()
+    written = 1
+    marked = Epochs(database, file, lambda: written, lambda: pytest.fail("it went back"), 3600)
+    await marked.start()
+    for is_full in (False, True, True, False, True):
+        file.is_full = is_full
+        written += 1
+        await marked._round()
+    await marked.stop()
+    again = Epochs(database, MarkFile(tmp_path / "mark"), lambda: written, lambda: pytest.fail("it went back"), 3600)
+    await again.start()
+    assert again.current == 0
+    await again.stop()
+    await database.stop()
