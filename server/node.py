@@ -178,7 +178,7 @@ class Node:
             await self.epochs.start()
             on_stop("the marks of the database", self.epochs.stop)
             stack.callback(self.auth.stop)
-            await self.auth.start(settings.signing_keys())
+            self.auth.sign_with(settings.signing_keys())
             await self.delivery.start()
             on_stop("the broker", self.broker.stop)
             self.hub.start()

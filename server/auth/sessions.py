@@ -62,13 +62,8 @@ class Auth:
         """Keys of sessions whose `used_at` is outdated; `SessionCheck` updates it."""
         self.passwords = Passwords(bcrypt_rounds)
 
-    async def start(self, keys: Sequence[bytes]) -> None:
-        """Set the keys as `sign_with` does, and prepare for logins."""
-        self.sign_with(keys)
-        await self.passwords.start()
-
     def sign_with(self, keys: Sequence[bytes]) -> None:
-        """Set the key that signs tokens, and older ones that are still accepted, for a process without logins."""
+        """Set the key that signs tokens, and older ones that are still accepted."""
         self._keys = keys
         self._tokens = Tokens(keys)
 

@@ -210,7 +210,6 @@ async def test_queued_password_hashes_are_refused_when_the_server_stops(monkeypa
         return hashpw(password, salt)
 
     passwords = Passwords(ROUNDS)
-    await passwords.start()
     monkeypatch.setattr(bcrypt, "hashpw", held)
     hashes = [asyncio.create_task(passwords.hash(PASSWORD)) for _ in range(10)]
     await asyncio.sleep(0)  # each joins the queue in its first step

@@ -51,13 +51,9 @@ def test_unused_packages_are_not_dependencies() -> None:
     assert not names & {*UNUSED, "websocket-client"}
 
 
-async def test_a_start_never_runs_a_full_garbage_collection(tmp_path: Path) -> None:
-    code = (
-        "import gc, sys\n"
-        "gc.callbacks.append(lambda phase, info: phase == 'start' and print(info, file=sys.stderr, flush=True))\n"
-        "from server.__main__ import main\n"
-        "sys.exit(main())"
-    )
+async def _traced(trace: str, tmp_path: Path) -> str:
+    """The standard error of a server's start, with `trace` run first in its process."""
+    code = f"import sys\n{trace}\nfrom server.__main__ import main\nsys.exit(main())"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
     server = Command(
         await asyncio.create_subprocess_exec(
@@ -73,7 +69,24 @@ async def test_a_start_never_runs_a_full_garbage_collection(tmp_path: Path) -> N
         )
     )
     await server.listening()
-    await server.end(signal.SIGKILL)  # a regular exit would collect once more
-    collections = re.findall(r"'generation': (\d)", server.err)
+    await server.end(signal.SIGKILL)  # a regular exit would collect garbage once more
+    return server.err
+
+
+async def test_a_start_never_runs_a_full_garbage_collection(tmp_path: Path) -> None:
+    trace = (
+        "import gc\n"
+        "gc.callbacks.append(lambda phase, info: phase == 'start' and print(info, file=sys.stderr, flush=True))"
+    )
+    collections = re.findall(r"'generation': (\d)", await _traced(trace, tmp_path))
     assert len(collections) < 10, collections
     assert "2" not in collections
+
+
+async def test_a_start_hashes_no_password(tmp_path: Path) -> None:
+    """A hash takes a quarter of a second of processor time."""
+    trace = (
+        "import bcrypt\n"
+        "bcrypt.kdf = bcrypt.hashpw = bcrypt.checkpw = lambda *_: print('hashed', file=sys.stderr, flush=True) or b''"
+    )
+    assert "hashed" not in await _traced(trace, tmp_path)
