@@ -42,12 +42,14 @@ class Database:
         *,
         checkpoints: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        node: str = "",
     ) -> None:
         """Raises `ValueError` for a URL of neither a SQLite file nor PostgreSQL.
 
         Args:
             checkpoints: False for a second process on the same SQLite file (the command line).
             clock: returns seconds, to time transactions.
+            node: the id of the node, on PostgreSQL; empty for a command.
         """
         self.url: URL = make_url(url)
         self.durability = durability
@@ -64,7 +66,7 @@ class Database:
         else:
             from db.postgresql import Postgresql  # a server on SQLite starts without asyncpg
 
-            self._store = Postgresql(self.url, synced=synced)
+            self._store = Postgresql(self.url, synced=synced, node=node)
         self._writes: set[asyncio.Future[Any]] = set()
         self._clock = clock
         self._wrote_at = -math.inf

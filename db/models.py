@@ -125,6 +125,12 @@ class Room(Base, table=True):
     messages: int = _ms(default=0, description="Message entries up to last_seq")
     last_message_seq: int = _ms(default=0, description="0: no message yet")
     members: int = _ms(default=0)
+    removals: int = Field(
+        default=0,
+        sa_type=BigInteger,
+        sa_column_kwargs={"server_default": "0"},
+        description="How many memberships have ended: a node delivers nothing beyond a removal that it does not know",
+    )
     created_at: int = _ms()
 
 
@@ -269,6 +275,8 @@ class Instance(Base, table=True):
 
     id: str = Field(primary_key=True)
     epoch: int = Field(sa_type=BigInteger, description="How often the log has gone back to an earlier state")
+    key_fingerprint: str | None = Field(default=None, description="Of the key that signs tokens, on PostgreSQL")
+    public_since: int | None = _ms(default=None, description="When the first of the nodes that run now started")
 
 
 class Witness(Base, table=True):
@@ -288,6 +296,49 @@ class EpochHead(Base, table=True):
     room_id: int = _key(foreign_key="room.id", primary_key=True)
     epoch: int = Field(sa_type=BigInteger, primary_key=True)
     last_seq: int = _ms()
+
+
+class Feed(Base, table=True):
+    """What a transaction changed that other nodes must learn of. Empty on SQLite, which serves one node."""
+
+    id: int | None = _key(default=None, primary_key=True)
+    xid: int = Field(sa_type=BigInteger, index=True, description="The transaction; it becomes visible at its commit")
+    node: str = Field(description="The node that wrote it; empty for the command line")
+    at: int = _ms(description="By PostgreSQL's clock")
+    body: str = Field(sa_type=Text, description="JSON: see `db.queries.feed`")
+
+
+class NodeLease(Base, table=True):
+    """A node that serves this database on PostgreSQL, until its lease ends. All times are by PostgreSQL's clock."""
+
+    __tablename__: ClassVar[Any] = "node"
+
+    id: str = Field(primary_key=True, description="Random, new at each start")
+    name: str
+    version: str
+    started_at: int = _ms()
+    lease_until: int = _ms()
+    leaving: bool = False
+
+
+class Online(Base, table=True):
+    """A user with a connection on a node. Holds while the node's lease does."""
+
+    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+
+    node: str = Field(primary_key=True)
+    user_id: int = _key(primary_key=True)
+
+
+class LoginAttempt(Base, table=True):
+    """Attempts to log in or to register, on all nodes, within a time window."""
+
+    __tablename__: ClassVar[Any] = "login_attempt"
+    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+
+    key: str = Field(primary_key=True)
+    began_at: int = _ms(primary_key=True, description="The start of the window")
+    count: int = _ms()
 
 
 class SearchDocument(Base, table=True):
@@ -327,6 +378,10 @@ consumer_cursors = _table(ConsumerCursor)
 instances = _table(Instance)
 witnesses = _table(Witness)
 epoch_heads = _table(EpochHead)
+feed = _table(Feed)
+node_leases = _table(NodeLease)
+online = _table(Online)
+login_attempts = _table(LoginAttempt)
 search_documents = _table(SearchDocument)
 
 # Tables that differ between the databases, in addition to the models.

@@ -30,6 +30,7 @@ from db.failures import (
     note_error,
     run_whole,
 )
+from db.queries.feed import NODE
 
 T = TypeVar("T")
 
@@ -74,9 +75,11 @@ class _Transaction:
 class Postgresql:
     """A PostgreSQL database. Errors of SQLAlchemy and of asyncpg are not translated here."""
 
-    def __init__(self, url: URL, *, synced: bool) -> None:
+    def __init__(self, url: URL, *, synced: bool, node: str = "") -> None:
+        """`node`: the id of the node, which the feed names with its changes; empty for a command."""
         self._url = url.set(drivername="postgresql+asyncpg")
         self._commit = "on" if synced else "off"
+        self._node = node
         self._engine: AsyncEngine | None = None
         self._idle: list[_Session] = []
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
@@ -205,6 +208,7 @@ class Postgresql:
             except BaseException:
                 await conn.close()
                 raise
+            conn.sync_connection.info[NODE] = self._node  # type: ignore[union-attr]
             return _Session(conn, driver)
         except BaseException:
             self._slots.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -93,7 +94,9 @@ class Node:
         self.logs = Logs(settings.log_level) if options.logs is None else options.logs
         registry = Registry(server.actions)
         self.metrics = Metrics(action.name for action in registry)
-        self.database = Database(settings.database, settings.durability)
+        self.id = secrets.token_urlsafe(9)
+        """Names this process in the database; new at each start."""
+        self.database = Database(settings.database, settings.durability, node=self.id)
         self.broker: Broker = MemoryBroker() if options.broker is None else options.broker
         quotas = Quotas(**settings.quotas)
 

@@ -14,7 +14,7 @@ import orjson
 from sqlalchemy.engine import Connection
 
 from db.connections import on_postgresql
-from db.queries import log, members, progress, rooms
+from db.queries import feed, log, members, progress, rooms
 from db.queries.members import Standing
 from db.queries.progress import MarkerRow
 from db.queries.rows import ENTRY_COLUMNS, ROOM_COLUMNS, EntryRow, RoomRow
@@ -109,7 +109,10 @@ def save(
     markers: Mapping[Pair, MarkerRow],
     now: int,
 ) -> None:
-    """Write appended entries, the heads of rooms, and read markers (forwards only)."""
+    """Write appended entries, the heads of rooms, and read markers (forwards only).
+
+    The other nodes learn of the heads by the feed.
+    """
     if conn.dialect.name == "sqlite":
         if entries:
             log.add(conn, entries)
@@ -122,14 +125,19 @@ def save(
         return
     entry_rows = [(*entry[:5], *entry[6:16]) for entry in entries]
     marker_rows = sorted((*pair, *marker) for pair, marker in markers.items())
-    head_rows = [(room.key, room.last_seq, room.messages, room.last_message_seq, room.members) for room in heads]
+    head_rows = [
+        (room.key, room.last_seq, room.messages, room.last_message_seq, room.members, room.removals) for room in heads
+    ]
+    changes = feed.body(heads=[(room.key, room.last_seq, room.removals) for room in heads]) if heads else None
     on_postgresql(
         conn,
         _SAVE,
         *_columns(entry_rows, 15),
-        *_columns(head_rows, 5),
+        *_columns(head_rows, 6),
         *_columns(marker_rows, 4),
         now,
+        feed.node_of(conn),
+        changes,
     )
 
 
@@ -145,14 +153,17 @@ WITH appended AS (
     SELECT * FROM unnest({", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_ENTRY_TYPES, 1))})
 ), moved AS (
     INSERT INTO read_marker (room_id, user_id, seq, messages, updated_at)
-    SELECT room, person, to_seq, count, $25::bigint
-    FROM unnest($21::bigint[], $22::bigint[], $23::bigint[], $24::bigint[]) AS marker (room, person, to_seq, count)
+    SELECT room, person, to_seq, count, $26::bigint
+    FROM unnest($22::bigint[], $23::bigint[], $24::bigint[], $25::bigint[]) AS marker (room, person, to_seq, count)
     ON CONFLICT (room_id, user_id) DO UPDATE
     SET seq = excluded.seq, messages = excluded.messages, updated_at = excluded.updated_at
     WHERE excluded.seq > read_marker.seq
+), told AS (
+    {feed.INSERT.format("$27::text", "$28::text")} WHERE $28::text IS NOT NULL
 )
-UPDATE room SET last_seq = head.last, messages = head.count, last_message_seq = head.newest, members = head.size
-FROM unnest($16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[])
-    AS head (room, last, count, newest, size)
+UPDATE room SET last_seq = head.last, messages = head.count, last_message_seq = head.newest, members = head.size,
+    removals = head.removed
+FROM unnest($16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[])
+    AS head (room, last, count, newest, size, removed)
 WHERE room.id = head.room
 """

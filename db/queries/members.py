@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from db.connections import fetch
 from db.models import bans, invitation_links, members, mutes, read_markers, rooms, users
+from db.queries import feed
 from db.queries.rows import RoomRow, chunked, insert_or, relation, values_of
 
 
@@ -120,12 +121,14 @@ def add(
             updated_at=now,
         )
     )
+    feed.add(conn, members=[(room.key, user_key)])
     return muted_until
 
 
 def remove(conn: Connection, room_key: int, user_key: int) -> None:
     for table in (members, read_markers):
         conn.execute(delete(table).where(table.c.room_id == room_key, table.c.user_id == user_key))
+    feed.add(conn, members=[(room_key, user_key)])
 
 
 def set_role(conn: Connection, room_key: int, user_key: int, role: str) -> None:
@@ -337,3 +340,14 @@ def usernames(conn: Connection, room_key: int, limit: int, among: Sequence[int] 
     if among is not None:
         statement = statement.where(members.c.user_id.in_(among))
     return dict(conn.execute(statement).all())
+
+
+def joined(conn: Connection, room_key: int, user_keys: Sequence[int]) -> dict[int, int]:
+    """Those of the users who are members of a room -> the seq at which they joined."""
+    by_user: dict[int, int] = {}
+    for chunk in chunked(user_keys):
+        statement = select(members.c.user_id, members.c.joined_seq).where(
+            members.c.room_id == room_key, members.c.user_id.in_(chunk)
+        )
+        by_user.update(conn.execute(statement).all())
+    return by_user

@@ -8,6 +8,7 @@ from sqlalchemy import Select, bindparam, delete, func, select, update
 from sqlalchemy.engine import Connection
 
 from db.models import cursors, devices, invitation_links, members, rooms, sessions
+from db.queries import feed
 
 
 def _count(conn: Connection, rows: Select[tuple[int]], limit: int) -> int:
@@ -74,4 +75,5 @@ def make_room_for_session(conn: Connection, user_key: int, limit: int, now: int)
     oldest = list(conn.scalars(excess, {"now": now}))
     if oldest:
         conn.execute(update(sessions).where(sessions.c.id.in_(oldest)).values(revoked_at=now))
+        feed.add(conn, sessions=[(user_key, session_key) for session_key in oldest])
     return oldest

@@ -19,6 +19,7 @@ from db.models import (
     rooms,
     users,
 )
+from db.queries import feed
 from db.queries.rows import (
     ROOM_COLUMNS,
     EntryRow,
@@ -136,6 +137,7 @@ def _save_head(_dialect: str) -> Any:
             messages=bindparam("count"),
             last_message_seq=bindparam("newest"),
             members=bindparam("size"),
+            removals=bindparam("removed"),
         )
     )
 
@@ -151,6 +153,7 @@ def save_heads(conn: Connection, changed: Sequence[RoomRow]) -> None:
                 "count": room.messages,
                 "newest": room.last_message_seq,
                 "size": room.members,
+                "removed": room.removals,
             }
             for room in changed
         ],
@@ -305,4 +308,5 @@ def delete_topic(conn: Connection, room_key: int) -> list[int]:
         conn.execute(delete(table).where(table.c.room_id == room_key))
     conn.execute(update(rooms).where(rooms.c.id == room_key).values(name_key=None, is_private=True))
     conn.execute(delete(names).where(names.c.key == name_key))
+    feed.add(conn, gone=[room_key])
     return member_keys

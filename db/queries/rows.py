@@ -42,6 +42,8 @@ class RoomRow(NamedTuple):
     members: int
     first_messages: int
     """The number of messages before `first_seq`, which retention has deleted."""
+    removals: int
+    """How many memberships have ended."""
 
 
 class EntryRow(NamedTuple):
@@ -90,6 +92,7 @@ ROOM_COLUMNS = (
     rooms.c.last_message_seq,
     rooms.c.members,
     rooms.c.first_messages,
+    rooms.c.removals,
 )
 
 

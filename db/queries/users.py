@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 from db.connections import change, fetch
 from db.models import blocks, cursors, devices, members, names, rooms, sessions, users
 from db.names import name_key, skeleton, username_key
+from db.queries import feed
 from db.queries.rows import USER_COLUMNS, UserRow, chunked, direct_key, insert_or, relation, values_of
 
 
@@ -80,6 +81,8 @@ def set_password(conn: Connection, user_key: int, password_hash: str) -> None:
 
 def set_disabled(conn: Connection, user_key: int, disabled: bool) -> None:
     conn.execute(update(users).where(users.c.id == user_key).values(disabled=disabled))
+    if disabled:
+        feed.add(conn, sessions=[(user_key, None)])
 
 
 def set_admin(conn: Connection, user_key: int, admin: bool) -> None:
@@ -255,9 +258,14 @@ def note_use(conn: Connection, session_keys: Collection[int], now: int) -> None:
 
 
 def revoke_session(conn: Connection, session_key: int, now: int) -> None:
-    conn.execute(
-        update(sessions).where(sessions.c.id == session_key, sessions.c.revoked_at.is_(None)).values(revoked_at=now)
-    )
+    withdrawn = conn.execute(
+        update(sessions)
+        .where(sessions.c.id == session_key, sessions.c.revoked_at.is_(None))
+        .values(revoked_at=now)
+        .returning(sessions.c.user_id)
+    ).scalar()
+    if withdrawn is not None:
+        feed.add(conn, sessions=[(withdrawn, session_key)])
 
 
 def revoke_sessions_of(
@@ -269,7 +277,10 @@ def revoke_sessions_of(
         statement = statement.where(sessions.c.id != except_key)
     if until_logout:
         statement = statement.where(sessions.c.until_logout.is_(True))
-    return list(conn.scalars(statement.values(revoked_at=now).returning(sessions.c.id)))
+    withdrawn = list(conn.scalars(statement.values(revoked_at=now).returning(sessions.c.id)))
+    if withdrawn:
+        feed.add(conn, sessions=[(user_key, session_key) for session_key in withdrawn])
+    return withdrawn
 
 
 def is_until_logout(conn: Connection, session_key: int) -> bool:
@@ -331,6 +342,7 @@ def unblock(conn: Connection, user_key: int, other_key: int, _now: int) -> None:
 
 def _mark_blocked(conn: Connection, user_key: int, other_key: int, blocked: bool) -> None:
     """Copy the block to the other's membership in the direct conversation, which sending reads."""
+    feed.add(conn, blocks=[(user_key, other_key)])
     direct = select(rooms.c.id).where(rooms.c.direct_key == direct_key(user_key, other_key))
     conn.execute(
         update(members).where(members.c.room_id.in_(direct), members.c.user_id == other_key).values(blocked=blocked)

@@ -64,8 +64,10 @@ def _remove(work: Work, room: RoomLog, actor: Principal, user_key: int, username
     work.standings[key, user_key] = NOBODY
     work.named.pop((key, username_key(username)), None)
     work.publish_entries(room)
-    work.publish(UserChannel(user_key), Left(user_key, key, room.row.room_id, change))
     room.resize(-1)
+    left = Left(user_key, key, room.row.room_id, change, room.row.removals)
+    work.publish(UserChannel(user_key), left)
+    work.publish(RoomChannel(key), left)
     _publish_change(work, room, actor, username, change, None)
     if former_role == Role.OWNER:
         heir = members.successor(work.conn, key)

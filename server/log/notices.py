@@ -38,6 +38,8 @@ class Appended:
     entries: Sequence[EntryRow]
     members: int
     """How many members the room has after these entries."""
+    removals: int = 0
+    """How many memberships of the room have ended before these entries."""
     views: Mapping[int, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
     """seq -> the message that the entry is, or that it changes, as its sender sees it. A cache of this node, which
     `encode` leaves out."""
@@ -75,6 +77,8 @@ class Left:
     room_key: int
     room_id: str
     reason: str
+    removals: int = 0
+    """How many memberships of the room have ended, this one included."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,9 @@ class DeleteTopic(Operation[None]):
         room.resize(-room.row.members)
         work.save()
         for user_key in rooms.delete_topic(work.conn, self.room_key):
-            work.publish(UserChannel(user_key), Left(user_key, self.room_key, room.row.room_id, "deleted"))
+            work.publish(
+                UserChannel(user_key), Left(user_key, self.room_key, room.row.room_id, "deleted", room.row.removals)
+            )
         del work.rooms[self.room_key]
 
 

@@ -75,7 +75,9 @@ class RoomLog:
         return entry
 
     def resize(self, by: int) -> None:
-        self.row = self.row._replace(members=self.row.members + by)
+        """Count members that join, or memberships that end (`by` is negative)."""
+        removals = self.row.removals + (by < 0)
+        self.row = self.row._replace(members=self.row.members + by, removals=removals)
         self.changed = True
 
 
@@ -153,7 +155,7 @@ class Work:
 
     def publish_entries(self, room: RoomLog) -> None:
         if room.unpublished:
-            notice = Appended(room.row.key, room.unpublished, room.row.members, room.views)
+            notice = Appended(room.row.key, room.unpublished, room.row.members, room.row.removals, room.views)
             self.publish(RoomChannel(room.row.key), notice)
             room.unpublished, room.views = [], {}
 

@@ -23,7 +23,19 @@ from db.schema import SchemaUnknown, migrate, pending
 
 T = TypeVar("T")
 
-WITHOUT_ROWID = {"ban", "block", "consumer_cursor", "cursor", "entry", "epoch_head", "member", "mute", "read_marker"}
+WITHOUT_ROWID = {
+    "ban",
+    "block",
+    "consumer_cursor",
+    "cursor",
+    "entry",
+    "epoch_head",
+    "login_attempt",
+    "member",
+    "mute",
+    "online",
+    "read_marker",
+}
 REVISIONS = [
     path.name.partition("_")[0] for path in sorted(Path(db.schema.__file__).parent.glob("migrations/versions/0*.py"))
 ]

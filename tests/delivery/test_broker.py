@@ -37,7 +37,7 @@ from tests.support.node import RunningNode, running_node
 
 ONLY_SOCKETIO = True
 
-ROOM = RoomRow(7, "room7", "topic", True, "notícias", None, None, 1, 3, 2, 3, 2, 0)
+ROOM = RoomRow(7, "room7", "topic", True, "notícias", None, None, 1, 3, 2, 3, 2, 0, 0)
 MESSAGE = EntryRow(
     7, 1, "message", "m1", 5, "omar", "c1", "hola 👋", None, '["diego"]', 1, 1_700_000_000_000, None, False
 )

@@ -1,0 +1,121 @@
+"""The feed: what each transaction changed that other nodes must learn of, written in that transaction.
+
+A change is a hint to look: its receiver reads the database. So a row may be late, repeated, or about nothing new.
+SQLite serves one node and has no feed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import orjson
+from sqlalchemy.engine import Connection
+
+from db.connections import on_postgresql
+
+NODE = "tidings.node"
+"""Key in the `info` of a PostgreSQL connection: the id of the node that writes."""
+KEPT_MS = 120_000
+"""How long changes are kept. A node that has read nothing for almost this long reads everything anew."""
+
+_NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+INSERT = f"INSERT INTO feed (xid, node, at, body) SELECT pg_current_xact_id()::text::bigint, {{}}, {_NOW}, {{}}"
+"""The statement with two parameters to be filled in: the node, and the body."""
+_INSERT = INSERT.format("$1", "$2")
+TAIL = """
+SELECT pg_current_snapshot()::text, (
+    SELECT json_agg(body::json)::text
+    FROM (SELECT body FROM feed WHERE (xid >= $1 OR xid = ANY($2::bigint[])) AND node <> $3 ORDER BY id) AS row
+)"""
+"""What a snapshot shows and an earlier one did not, written by other nodes than `$3`.
+
+`$1` and `$2` are the first transaction id after the earlier snapshot, and the ids under way at its time. So a
+transaction that commits late is neither missed nor waited for.
+"""
+TRIM = f"DELETE FROM feed WHERE at < {_NOW} - {KEPT_MS}"
+
+
+class Snapshot(NamedTuple):
+    """Which transactions a snapshot of PostgreSQL shows: those before `next_xid` without `under_way`."""
+
+    next_xid: int
+    under_way: Sequence[int]
+
+    @classmethod
+    def parse(cls, value: str) -> Snapshot:
+        """From the text of a `pg_snapshot`: "xmin:xmax:xid,xid"."""
+        _, next_xid, under_way = value.split(":")
+        return cls(int(next_xid), [int(xid) for xid in under_way.split(",") if xid])
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one or several transactions changed."""
+
+    heads: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """room -> (last_seq, removals)"""
+    members: set[tuple[int, int]] = field(default_factory=set)
+    """(room, user) whose membership began or ended."""
+    gone: set[int] = field(default_factory=set)
+    """Rooms that were deleted."""
+    sessions: set[tuple[int, int | None]] = field(default_factory=set)
+    """(user, session) that were withdrawn; None: all sessions of the user."""
+    blocks: set[tuple[int, int]] = field(default_factory=set)
+    """(user, other) of whom the first has blocked or unblocked the second."""
+
+
+def body(
+    *,
+    heads: Iterable[tuple[int, int, int]] = (),
+    members: Iterable[tuple[int, int]] = (),
+    gone: Iterable[int] = (),
+    sessions: Iterable[tuple[int, int | None]] = (),
+    blocks: Iterable[tuple[int, int]] = (),
+) -> str:
+    """The body of a row: JSON with the fields of `Changes` that are not empty.
+
+    `heads`: (room, last_seq, removals).
+    """
+    changes = {
+        "heads": list(heads),
+        "members": list(members),
+        "gone": list(gone),
+        "sessions": list(sessions),
+        "blocks": list(blocks),
+    }
+    return orjson.dumps({name: rows for name, rows in changes.items() if rows}).decode()
+
+
+def add(
+    conn: Connection,
+    *,
+    members: Iterable[tuple[int, int]] = (),
+    gone: Iterable[int] = (),
+    sessions: Iterable[tuple[int, int | None]] = (),
+    blocks: Iterable[tuple[int, int]] = (),
+) -> None:
+    """Tell the other nodes of changes, when the transaction has committed. Nothing on SQLite."""
+    if conn.dialect.name != "sqlite":
+        changes = body(members=members, gone=gone, sessions=sessions, blocks=blocks)
+        on_postgresql(conn, _INSERT, node_of(conn), changes)
+
+
+def node_of(conn: Connection) -> str:
+    """The id of the node that a PostgreSQL connection belongs to; empty for a command."""
+    node: str = conn.info.get(NODE, "")
+    return node
+
+
+def merged(bodies: str | None) -> Changes:
+    """The changes of several rows, from a JSON list of their bodies. Fields of a later version are ignored."""
+    changes = Changes()
+    for row in orjson.loads(bodies) if bodies else ():
+        for room, last_seq, removals in row.get("heads", ()):
+            changes.heads[room] = max(changes.heads.get(room, (0, 0)), (last_seq, removals))
+        changes.members.update((room, user) for room, user in row.get("members", ()))
+        changes.gone.update(row.get("gone", ()))
+        changes.sessions.update((user, session) for user, session in row.get("sessions", ()))
+        changes.blocks.update((user, other) for user, other in row.get("blocks", ()))
+    return changes
