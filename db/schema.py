@@ -1,9 +1,9 @@
-"""Migrates a database to the tables of this version, with the migrations in `db/migrations`.
+"""Creates the tables of this version, or migrates older ones to them, with the migrations in `db/migrations`.
 
 All functions are synchronous and start an event loop for PostgreSQL: call them from the command line, or
 through `asyncio.to_thread`. They raise `StoreUnavailable` if the database cannot be reached or written.
 
-Alembic is imported only if there is something to migrate, because the import takes longer than the check.
+Alembic is imported only if there are older tables: the import takes longer than creating all tables.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from db.wal import renew_abandoned_log
 
 if TYPE_CHECKING:
     from alembic.config import Config
-    from alembic.script import ScriptDirectory
 
 T = TypeVar("T")
 
@@ -43,7 +42,8 @@ class SchemaUnknown(Exception):
 def migrate(url: str) -> list[str]:
     """Migrate the database to the newest revision, in one transaction. Returns the applied revisions, oldest first.
 
-    Creates a missing SQLite file, in WAL mode. If several processes migrate concurrently, one does, and the others
+    An empty database gets the tables of the models, which all migrations together would create. Creates a missing
+    SQLite file, in WAL mode. If several processes migrate concurrently, one does, and the others
     wait for it and apply nothing. Raises `SchemaUnknown` for tables of a newer version or another program.
     """
 
@@ -52,9 +52,10 @@ def migrate(url: str) -> list[str]:
             conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
         revisions = _pending(conn)
         if revisions:
-            from alembic import command
-
-            command.upgrade(_config(conn), "head")
+            if inspect(conn).get_table_names():
+                upgrade(conn)
+            else:
+                _create(conn)
         return revisions
 
     with _alembic:
@@ -65,7 +66,7 @@ def pending(url: str) -> list[str]:
     """The revisions that `migrate` would apply, oldest first. Changes nothing, and creates no file."""
     database = make_url(url)
     if database.get_backend_name() == "sqlite" and not Path(database.database or "").exists():
-        return [step.revision for step in reversed(list(_scripts().walk_revisions()))]
+        return _revisions()
     return _run(database, _pending, write=False)
 
 
@@ -78,45 +79,46 @@ def draft(url: str, message: str) -> Path:
     from alembic import command
 
     def change(conn: Connection) -> Path:
-        number = len(list(_scripts().walk_revisions())) + 1
+        upgrade(conn)
+        number = len(_revisions()) + 1
         script: Any = command.revision(_config(conn), message, autogenerate=True, rev_id=f"{number:04}")
         return Path(script.path)
 
-    migrate(url)
     with _alembic:
         return _run(make_url(url), change, write=True)
 
 
+def _create(conn: Connection) -> None:
+    from db.models import metadata
+
+    metadata.create_all(conn, checkfirst=False)
+    columns = "version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)"
+    conn.execute(text(f"CREATE TABLE alembic_version ({columns})"))
+    conn.execute(text("INSERT INTO alembic_version VALUES (:newest)"), {"newest": _revisions()[-1]})
+
+
+def upgrade(conn: Connection, revision: str = "head") -> None:
+    """Apply the migrations up to a revision. One thread may do it at a time."""
+    from alembic import command
+
+    command.upgrade(_config(conn), revision)
+
+
 def _pending(conn: Connection) -> list[str]:
-    current = _revisions(conn)
-    if current == (_newest(),):
-        return []
-    from alembic.script.revision import ResolutionError
-    from alembic.util import CommandError
-
-    try:
-        steps = list(_scripts().iterate_revisions("heads", current or "base"))
-    except (ResolutionError, CommandError) as error:
-        raise SchemaUnknown(f"this version does not know the database's revision, {', '.join(current)}") from error
-    return [step.revision for step in reversed(steps)]
-
-
-def _revisions(conn: Connection) -> tuple[str, ...]:
-    """The revisions of the database (normally one); empty if it was never migrated."""
+    revisions = _revisions()
     if not inspect(conn).has_table("alembic_version"):
-        return ()
-    return tuple(conn.execute(text("SELECT version_num FROM alembic_version")).scalars())
+        return revisions
+    current = list(conn.execute(text("SELECT version_num FROM alembic_version")).scalars())
+    if not current:
+        return revisions
+    if len(current) > 1 or current[0] not in revisions:
+        raise SchemaUnknown(f"this version does not know the database's revision, {', '.join(current)}")
+    return revisions[revisions.index(current[0]) + 1 :]
 
 
-def _newest() -> str:
-    """The last revision, by the names of the migrations' files, `0001_core.py` and so on."""
-    return max(path.name for path in _SCRIPTS.glob("versions/[0-9]*.py")).partition("_")[0]
-
-
-def _scripts() -> ScriptDirectory:
-    from alembic.script import ScriptDirectory
-
-    return ScriptDirectory(str(_SCRIPTS))
+def _revisions() -> list[str]:
+    """All revisions, oldest first, by the names of the migrations' files, `0001_core.py` and so on."""
+    return sorted(path.name.partition("_")[0] for path in _SCRIPTS.glob("versions/[0-9]*.py"))
 
 
 def _config(conn: Connection) -> Config:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, inspect, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -71,15 +71,32 @@ def catalogue(conn: Connection) -> Any:
     return [sorted(str(tuple(row)) for row in conn.execute(text(query))) for query in queries]
 
 
-async def test_the_migrations_create_exactly_the_schema_of_the_models(empty_url: str) -> None:
-    await run(empty_url, metadata.create_all)
-    declared = await run(empty_url, catalogue)
-    await run(empty_url, metadata.drop_all)
+def upgrade_to(url: str, revision: str) -> None:
+    """Migrate with Alembic, also an empty database."""
+    db.schema._run(make_url(url), lambda conn: db.schema.upgrade(conn, revision), write=True)
 
+
+async def test_the_migrations_create_exactly_the_tables_of_a_new_database(empty_url: str) -> None:
     await asyncio.to_thread(migrate, empty_url)
-    assert await run(empty_url, catalogue) == declared
+    created = await run(empty_url, catalogue)
+    await run(empty_url, metadata.drop_all)
+    await run(empty_url, lambda conn: conn.execute(text("DROP TABLE alembic_version")))
+
+    await asyncio.to_thread(upgrade_to, empty_url, "head")
+    assert await run(empty_url, catalogue) == created
     only = {"include_object": in_models}
     assert await run(empty_url, lambda c: compare_metadata(MigrationContext.configure(c, opts=only), metadata)) == []
+
+
+async def test_alembic_has_nothing_to_apply_to_a_new_database(empty_url: str) -> None:
+    await asyncio.to_thread(migrate, empty_url)
+    before = await run(empty_url, catalogue)
+    await asyncio.to_thread(upgrade_to, empty_url, "head")
+    assert await run(empty_url, catalogue) == before
+    versions = await run(
+        empty_url, lambda conn: conn.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
+    )
+    assert versions == REVISIONS[-1:]
 
 
 async def test_sqlite_stores_the_entries_of_a_log_in_its_primary_key(sqlite_url: str) -> None:
@@ -132,7 +149,9 @@ async def test_a_migration_waits_for_a_writer_of_a_file_without_wal_mode(tmp_pat
 
 async def test_databases_can_be_migrated_concurrently_in_one_process(tmp_path: Path) -> None:
     urls = [f"sqlite:///{tmp_path / str(number)}" for number in range(8)]
-    assert await asyncio.gather(*(asyncio.to_thread(migrate, url) for url in urls)) == [REVISIONS] * 8
+    for url in urls:
+        await asyncio.to_thread(upgrade_to, url, REVISIONS[0])
+    assert await asyncio.gather(*(asyncio.to_thread(migrate, url) for url in urls)) == [REVISIONS[1:]] * 8
     assert len({str(await run(url, catalogue)) for url in urls}) == 1
 
 

@@ -8,24 +8,16 @@ from pathlib import Path
 
 import bcrypt
 import httpx
-from alembic import command
-from sqlalchemy import Connection, make_url, text
+from sqlalchemy import Connection, text
 
 import db.schema
-from tests.db.test_schema import run
+from tests.db.test_schema import run, upgrade_to
 from tests.support.client import connected
 from tests.support.node import NO_TLS, PASSWORD, running_node
 
 MIXED = "\u0430dmin"
 """The first letter is Cyrillic."""
 TOPICS = ("general", "general\ufe00", "notes\u180b", "\u2800", "\u3164")
-
-
-def _to(url: str, revision: str) -> None:
-    def upgrade(conn: Connection) -> None:
-        command.upgrade(db.schema._config(conn), revision)
-
-    db.schema._run(make_url(url), upgrade, write=True)
 
 
 def _fill(password_hash: str) -> Callable[[Connection], None]:
@@ -55,7 +47,7 @@ def _fill(password_hash: str) -> Callable[[Connection], None]:
 
 
 async def test_users_and_topics_of_an_older_database_keep_their_names(empty_url: str, tmp_path: Path) -> None:
-    await asyncio.to_thread(_to, empty_url, "0003")
+    await asyncio.to_thread(upgrade_to, empty_url, "0003")
     password_hash = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
     await run(empty_url, _fill(password_hash))
     await asyncio.to_thread(db.schema.migrate, empty_url)
