@@ -15,7 +15,7 @@ from server.contract.errors import ActionError, CloseReason, ErrorCode
 from server.dispatch import Answer, Dispatcher
 from server.fanout.connection import Connection
 from server.supervision import spawn
-from server.transport.websocket_wire import TURN_S
+from server.transport.turn import TaskTurn, Turn
 
 MAX_IN_FLIGHT = 1024
 """Unanswered actions of one connection; further ones are refused."""
@@ -92,14 +92,15 @@ class ActionQueue:
         return Context(self._parts, connection.principal, connection, self._address)
 
     async def _work(self) -> None:
-        now = asyncio.get_running_loop().time
-        turn_ends = now() + TURN_S
+        turn: TaskTurn | None = None
         registry = self._dispatcher.registry
         try:
             while self._waiting:
-                if now() > turn_ends:
-                    await asyncio.sleep(0)
-                    turn_ends = now() + TURN_S
+                if turn is not None:
+                    if turn.is_over():
+                        await asyncio.sleep(0)
+                elif len(self._waiting) > 1:  # a lone action needs no clock
+                    turn = TaskTurn()
                 slot, name, raw, size = self._waiting.popleft()
                 self._waiting_bytes -= size
                 action = registry.get(name) if isinstance(name, str) else None
@@ -132,12 +133,12 @@ class ActionQueue:
     def _reply(self) -> None:
         """Call the replies that are due. Very many are spread over several turns of the event loop."""
         self._replying = False
-        loop, turn_ends = asyncio.get_running_loop(), 0.0
+        turn: Turn | None = None
         while self._slots and (answer := self._slots[0].answer) is not None:
             self._slots.popleft().reply(answer)
-            if not turn_ends:
-                turn_ends = loop.time() + TURN_S
-            elif loop.time() > turn_ends:
+            if turn is None:
+                turn = Turn()
+            elif turn.is_over():
                 self._replying = True
-                loop.call_soon(self._reply)
+                asyncio.get_running_loop().call_soon(self._reply)
                 return

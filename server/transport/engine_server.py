@@ -48,9 +48,10 @@ from server.transport.engine_upgrade import UPGRADE_TIMEOUT_S, UpgradeProbe, upg
 from server.transport.handshake import Handshake, WebSocketOpening
 from server.transport.input_limits import parameters
 from server.transport.python_socketio import EngineOptions
+from server.transport.turn import TaskTurn
 from server.transport.uvicorn_server import take_over
 from server.transport.websocket_frames import packet_frame
-from server.transport.websocket_wire import TURN_S, Wire
+from server.transport.websocket_wire import Wire
 
 logger = logging.getLogger("tidings.transport")
 
@@ -283,16 +284,14 @@ class EngineServer(EngineOptions):
                 session.finish()
             # After a refused POST, a stock client would drop the last packets that it has not dispatched yet.
             return (400, "session id unknown") if session.closed else (200, "ok")
-        now = asyncio.get_running_loop().time
-        turn_ends = now() + TURN_S
+        turn = TaskTurn()
         try:
             for packet in decode_payload(body):
                 session.receive_packet(packet)
                 if session.has_ended():
                     break
-                if now() > turn_ends:
+                if turn.is_over():
                     await asyncio.sleep(0)
-                    turn_ends = now() + TURN_S
         except ProtocolError as error:
             logger.info("a client broke the protocol: %s", error)
             session.end(self.reason.TRANSPORT_ERROR)

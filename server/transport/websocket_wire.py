@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from server.transport import websocket_frames as frames
 from server.transport.tcp_connections import TcpConnection
+from server.transport.turn import Turn
 from server.transport.websocket_frames import FrameError, FrameParser, WebSocketMessage
 
 if sys.platform != "win32":
@@ -30,12 +31,6 @@ LOW_WATER = 32 * 1024
 LINGER_S = 5.0
 MESSAGE_S = 60.0
 """Time limit of a message, from its first byte, including control frames between its fragments."""
-TURN_S = 0.01
-"""The longest that the input of one connection is processed before other connections have their turn.
-
-A burst of 64 messages should fit: if it is cut, each half is written and delivered in a batch of its own, and a
-delivery costs up to 1.6 times as much.
-"""
 _NO_LINGER: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
@@ -172,8 +167,7 @@ class Wire(asyncio.Protocol):
 
     def _process(self, messages: Iterator[WebSocketMessage]) -> bool:
         """Pass messages to the receiver for up to one turn. Returns False if there are more."""
-        loop = asyncio.get_running_loop()
-        turn_ends = loop.time() + TURN_S
+        turn = Turn()
         try:
             for opcode, payload in messages:
                 if opcode in (frames.TEXT, frames.BINARY) and self._message_timer is not None:
@@ -192,10 +186,10 @@ class Wire(asyncio.Protocol):
                     self.end(int.from_bytes(payload[:2], "big") if len(payload) >= 2 else frames.NORMAL)
                     self.close_or_abort()
                     return True
-                if loop.time() > turn_ends and not self.transport.is_closing():
+                if turn.is_over() and not self.transport.is_closing():
                     self._turn_over = True
                     self.transport.pause_reading()
-                    loop.call_soon(self._next_turn, messages)
+                    asyncio.get_running_loop().call_soon(self._next_turn, messages)
                     return False
         except FrameError as error:
             self._fail(error.code, str(error))

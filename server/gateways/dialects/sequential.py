@@ -14,8 +14,8 @@ from server.dispatch import Answer
 from server.gateways.client_session import Backend
 from server.gateways.dialects.base import DialectClient
 from server.supervision import spawn
+from server.transport.turn import TaskTurn
 from server.transport.websocket_server import WebSocketSession
-from server.transport.websocket_wire import TURN_S
 
 MAX_WAITING: Final = 1024
 """The most waiting frames; further ones are refused."""
@@ -88,13 +88,11 @@ class SequentialClient(DialectClient):
             self._worker = spawn(self._work(), "dialect worker")
 
     async def _work(self) -> None:
-        now = asyncio.get_running_loop().time
-        turn_ends = now() + TURN_S
+        turn = TaskTurn()
         try:
             while self._jobs:
-                if now() > turn_ends:
+                if turn.is_over():
                     await asyncio.sleep(0)
-                    turn_ends = now() + TURN_S
                 job, size = self._jobs.popleft()
                 self._jobs_bytes -= size
                 try:
