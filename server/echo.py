@@ -18,8 +18,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
-from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from db.queries import echo
@@ -33,6 +33,9 @@ from server.log.messages import new_message_id
 from server.log.transaction import Operation, Work
 from server.principal import Principal
 from server.supervision import spawn
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
 
 ANSWER_S = 10.0
 """Timeout of the upstream, for the connection and for each reply."""
@@ -260,6 +263,8 @@ class Upstream:
             self.task.cancel()
 
     async def _run(self) -> None:
+        from websockets.asyncio.client import connect  # only a server with an upstream needs it
+
         reason = "the echo server has closed the connection"
         try:
             async with connect(

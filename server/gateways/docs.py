@@ -14,7 +14,6 @@ from fastapi import FastAPI, Response
 from orjson import dumps
 
 from server.dispatch import Registry
-from server.gateways import asyncapi, openapi, typescript
 
 ASSETS = "/docs/assets"
 _TYPES = {
@@ -76,9 +75,27 @@ def install(app: FastAPI, registry: Registry, *, dev_tokens: bool = False) -> No
     Args:
         dev_tokens: whether `GET /token` is served, and so described.
     """
-    _describe(app, "/openapi.json", lambda: dumps(openapi.document(registry, dev_tokens=dev_tokens)))
-    _describe(app, "/asyncapi.json", lambda: dumps(asyncapi.document(registry)))
-    _describe(app, "/contract.ts", lambda: typescript.render(registry).encode(), "text/plain")
+
+    # The generators are imported at the first request, because few servers get one.
+
+    def openapi_document() -> bytes:
+        from server.gateways import openapi
+
+        return dumps(openapi.document(registry, dev_tokens=dev_tokens))
+
+    def asyncapi_document() -> bytes:
+        from server.gateways import asyncapi
+
+        return dumps(asyncapi.document(registry))
+
+    def typescript_types() -> bytes:
+        from server.gateways import typescript
+
+        return typescript.render(registry).encode()
+
+    _describe(app, "/openapi.json", openapi_document)
+    _describe(app, "/asyncapi.json", asyncapi_document)
+    _describe(app, "/contract.ts", typescript_types, "text/plain")
     files = resources.files("fastapi_swagger.resources")
 
     @app.get("/docs", include_in_schema=False)

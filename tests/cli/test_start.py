@@ -18,17 +18,21 @@ from server.__main__ import UNUSED
 from tests.cli.conftest import DEADLINE_S, Command, Start
 
 IMPORTED = re.compile(r"^import time: +\d+ \| +\d+ \| +(\S+)$", re.MULTILINE)
-UNWANTED = {"alembic", "asyncpg", "mako", "pydantic.v1"}
+UNWANTED = {"alembic", "asyncpg", "mako", "pydantic.v1", "websockets.asyncio"}
+GENERATORS = {f"server.gateways.{name}" for name in ("asyncapi", "openapi", "schemas", "typescript")}
+DOCUMENTS = ("/openapi.json", "/asyncapi.json", "/contract.ts")
 LOCK = Path(__file__).parents[2] / "requirements-runtime.lock"
 
 
-async def _imported(serve: Start) -> set[str]:
-    """The modules that a server has imported once it has answered its first requests."""
+async def _imported(serve: Start, *documents: str) -> set[str]:
+    """The modules that a server has imported once it has answered its first requests, those of documents last."""
     server = await serve(PYTHONPROFILEIMPORTTIME="1")
     async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE_S) as http:
         for path in ("/health/live", "/health/ready"):
             answer = await http.get(path)
             assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        for path in documents:
+            assert (await http.get(path)).status_code == 200
     assert await server.end(signal.SIGTERM) == 0
     modules = set(IMPORTED.findall(server.err))
     # A failed import of a package is listed, too, but none of its modules.
@@ -39,7 +43,11 @@ async def _imported(serve: Start) -> set[str]:
 
 async def test_a_start_imports_no_unused_packages(serve: Start) -> None:
     for _ in ("a new database", "an existing one"):
-        assert await _imported(serve) & UNWANTED == set()
+        assert await _imported(serve) & (UNWANTED | GENERATORS) == set()
+
+
+async def test_the_generators_of_documents_are_imported_at_their_first_requests(serve: Start) -> None:
+    assert await _imported(serve, *DOCUMENTS) & (UNWANTED | GENERATORS) == GENERATORS
 
 
 def test_unused_packages_are_not_dependencies() -> None:

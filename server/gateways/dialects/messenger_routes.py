@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from server.gateways.dialects.routes import ID, NAME, TIME, TOKEN, DialectRoute, Tag, list_of, record
-from server.gateways.schemas import Schema
+
+if TYPE_CHECKING:
+    from server.gateways.schemas import Schema
 
 _TAG: Final = Tag("dialect: messenger", "The messenger: every answer is `{Message, Data}`")
 _TIME_OR_NONE: Final[Schema] = {"anyOf": [{"type": "null"}, TIME]}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from server.contract.errors import ErrorCode
-from server.gateways.schemas import Schema
+
+if TYPE_CHECKING:
+    from server.gateways.schemas import Schema
 
 FORM: Final = "application/x-www-form-urlencoded"
 PASSWORD_FLOW: Final = "/login"
