@@ -30,6 +30,9 @@ AT_ONCE = "tidings.at_once"
 HAS_CURSORS = "tidings.has_cursors"
 """Key in the `info` of a PostgreSQL connection: whether the transaction supports asyncpg's cursors."""
 
+NOW_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+"""SQL: the time by PostgreSQL's clock, in ms since the epoch."""
+
 FIRST_ROWS, MORE_ROWS = 64, 256
 """Rows per fetch of a PostgreSQL cursor, the first and later: pages are bounded in bytes, so few may be enough."""
 

@@ -70,7 +70,7 @@ class Database:
         self._writes: set[asyncio.Future[Any]] = set()
         self._clock = clock
         self._wrote_at = -math.inf
-        """Time of the last commit; -inf if a transaction has failed since."""
+        """Time of the last commit that waited for the disk; -inf if a transaction has failed since."""
 
     async def start(self) -> None:
         """Open the database. Raises `StoreUnavailable` if it does not answer or refuses a setting."""
@@ -128,7 +128,8 @@ class Database:
         except StoreUnavailable:
             self._wrote_at = -math.inf
             raise
-        self._wrote_at = self._clock()
+        if not lazy or self.is_sqlite:  # a lazy commit of PostgreSQL does not show that the disk works
+            self._wrote_at = self._clock()
         return result
 
     async def _write(

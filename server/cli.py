@@ -17,11 +17,13 @@ from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError
 
 from db.engine import Database, StoreUnavailable
-from db.queries import users
+from db.queries import nodes, users
+from db.queries.nodes import NodeRow
 from db.schema import SchemaUnknown, migrate, pending
 from server import __version__, names
 from server.auth import Auth, now_ms
 from server.contract.errors import ActionError
+from server.contract.models import timestamp
 from server.fanout.broker import MemoryBroker
 from server.log import epochs
 from server.log.epochs import MARK_S
@@ -73,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "epoch",
         help="begin an epoch of the log, after restoring a backup: clients drop what the restored log does not have",
     )
+    commands.add_parser("nodes", help="list the servers on a PostgreSQL database")
     commands.add_parser("migrate", help="update the database to the tables of this version")
     return parser
 
@@ -218,6 +221,27 @@ def _epoch(settings: Settings, _args: argparse.Namespace) -> int:
     return _with_database(settings, begin)
 
 
+def _nodes(settings: Settings, _args: argparse.Namespace) -> int:
+    if settings.database.startswith("sqlite"):
+        raise SettingsError("a SQLite database has one server; `tidings nodes` lists those on a PostgreSQL database")
+
+    async def show(database: Database, _auth: Auth) -> None:
+        rows = [("name", "id", "version", "started", "lease")]
+        for node in await database.read(nodes.listed):
+            rows.append((node.name, node.id, node.version, timestamp(node.started_at), _lease(node)))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+    return _with_database(settings, show)
+
+
+def _lease(node: NodeRow) -> str:
+    if not node.live:
+        return f"ended {timestamp(node.lease_until)}"
+    return "leaving" if node.leaving else "live"
+
+
 async def _add_user(database: Database, username: str, hashed: str) -> None:
     added = await database.write(lambda conn: users.add(conn, username, hashed, now_ms()))
     if added is None:
@@ -258,6 +282,7 @@ _COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
     "serve": _serve,
     "token": _token,
     "epoch": _epoch,
+    "nodes": _nodes,
     "user": _user,
     "migrate": _migrate,
 }

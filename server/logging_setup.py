@@ -49,6 +49,8 @@ class Logs:
             pretty = write is None and sys.stderr.isatty()
         self._level: int = getattr(logging, level.upper())
         self.on = self._level <= logging.INFO
+        self.node = ""
+        """The name of the node, in each line of JSON; empty: none."""
         self._write = _to_stderr if write is None else write
         self._lines: deque[bytes] = deque()
         """Any thread appends to it. It is never replaced: a line appended to a replaced deque would be lost."""
@@ -58,7 +60,7 @@ class Logs:
         self._second, self._clock = 0, ""
         self._log = structlog.wrap_logger(
             _Output(self),
-            processors=[self._stamp, _pretty() if pretty else _json],
+            processors=[self._stamp, _pretty()] if pretty else [self._stamp, self._sign, _json],
             wrapper_class=structlog.make_filtering_bound_logger(self._level),
             context_class=dict,
         ).bind()
@@ -120,6 +122,11 @@ class Logs:
             self._second = second
         fields["level"] = method
         fields["timestamp"] = f"{self._clock}.{now_ms % 1000:03}Z"
+        return fields
+
+    def _sign(self, _logger: object, _method: str, fields: LogFields) -> LogFields:
+        if self.node:
+            fields["node"] = self.node
         return fields
 
 

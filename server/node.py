@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from typing import Any
 import server.actions
 from db.engine import Database, StoreUnavailable
 from db.schema import migrate, pending
+from server import __version__
 from server.access import Directory
 from server.auth import BCRYPT_ROUNDS, Attempts, Auth
 from server.context import Parts
@@ -40,6 +43,7 @@ from server.log.epochs import MARK_S, Epochs, MarkFile
 from server.log.health import Health
 from server.log.indexer import Indexer
 from server.log.journal import Journal
+from server.log.nodes import LEASE_S, NodeRegistry
 from server.log.purge import Purge
 from server.log.quotas import Quotas
 from server.log.retention import RETENTION_S, Retention
@@ -76,6 +80,7 @@ class NodeOptions:
     presence_s: float = PRESENCE_S
     retention_s: float = RETENTION_S
     mark_s: float = MARK_S
+    lease_s: float = LEASE_S
     timers: GetTimers = asyncio.get_running_loop
     """Those of sign-ins, heartbeats, expiring tokens, and typing."""
     engine: Mapping[str, Any] = field(default_factory=dict)
@@ -96,8 +101,13 @@ class Node:
         self.metrics = Metrics(action.name for action in registry)
         self.id = secrets.token_urlsafe(9)
         """Names this process in the database; new at each start."""
+        self.name = settings.node_name or f"{socket.gethostname()}-{os.getpid()}"
+        """Names this process for people."""
         self.database = Database(settings.database, settings.durability, node=self.id)
         self.broker: Broker = MemoryBroker() if options.broker is None else options.broker
+        if not self.database.is_sqlite:
+            self.logs.node = self.name
+        self.nodes = NodeRegistry(self.database, self.id, self.name, __version__, lease_s=options.lease_s)
         quotas = Quotas(**settings.quotas)
 
         self.cursors = Cursors()
@@ -180,6 +190,8 @@ class Node:
             on_stop("the database", self.database.stop)
             await self.epochs.start()
             on_stop("the marks of the database", self.epochs.stop)
+            await self.nodes.start()
+            on_stop("the registry of nodes", self.nodes.stop)
             stack.callback(self.auth.stop)
             self.auth.sign_with(settings.signing_keys())
             await self.delivery.start()
@@ -204,6 +216,7 @@ class Node:
         """Refuse new work, finish the running actions, notify the connections and close them. Idempotent."""
         if not self._drained:
             self._drained = True
+            await self._stop_part("the registry of nodes", self.nodes.leave)
             self.auth.passwords.drain()
             await self._stop_part("the echo server's answers", self.echo.stop)
             await self._stop_part("actions", self.dispatcher.drain)

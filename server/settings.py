@@ -77,6 +77,13 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path("data"), description="The SQLite file and the generated secret (mode 0600)")
     database_url: str = Field(default="", description="`postgresql+asyncpg://…`; empty: SQLite in the data directory")
     redis_url: str = Field(default="", description="No effect: multiple nodes are not supported yet")
+    node_name: str = Field(
+        default="",
+        max_length=64,
+        pattern=r"^[A-Za-z0-9._-]*$",
+        description="The name of this server in its log and in `tidings nodes`, on PostgreSQL; empty: the host name"
+        " and the process id",
+    )
     secret_key: SecretStr = Field(
         default=SecretStr(""),
         description="Signs the tokens, 32 bytes or more; empty: generated once, in the data directory. To replace it,"

@@ -126,6 +126,7 @@ ALLOWED: dict[str, set[str]] = {
         "server.transport",
     },
     "server.node": {
+        "server.__version__",
         "db",
         "server.access",
         "server.actions",

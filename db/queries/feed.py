@@ -13,15 +13,14 @@ from typing import NamedTuple
 import orjson
 from sqlalchemy.engine import Connection
 
-from db.connections import on_postgresql
+from db.connections import NOW_MS, on_postgresql
 
 NODE = "tidings.node"
 """Key in the `info` of a PostgreSQL connection: the id of the node that writes."""
 KEPT_MS = 120_000
 """How long changes are kept. A node that has read nothing for almost this long reads everything anew."""
 
-_NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-INSERT = f"INSERT INTO feed (xid, node, at, body) SELECT pg_current_xact_id()::text::bigint, {{}}, {_NOW}, {{}}"
+INSERT = f"INSERT INTO feed (xid, node, at, body) SELECT pg_current_xact_id()::text::bigint, {{}}, {NOW_MS}, {{}}"
 """The statement with two parameters to be filled in: the node, and the body."""
 _INSERT = INSERT.format("$1", "$2")
 TAIL = """
@@ -34,7 +33,7 @@ SELECT pg_current_snapshot()::text, (
 `$1` and `$2` are the first transaction id after the earlier snapshot, and the ids under way at its time. So a
 transaction that commits late is neither missed nor waited for.
 """
-TRIM = f"DELETE FROM feed WHERE at < {_NOW} - {KEPT_MS}"
+TRIM = f"DELETE FROM feed WHERE at < {NOW_MS} - {KEPT_MS}"
 
 
 class Snapshot(NamedTuple):

@@ -172,3 +172,26 @@ async def test_commands_refuse_a_postgresql_database_that_is_not_migrated(
     assert len((await command("token", "omar", **environment)).out.strip().split(".")) == 3
     await command("user", "disable", "omar", **environment)
     assert "disabled" in (await command("token", "omar", status=1, **environment)).err
+
+
+async def test_nodes_lists_the_servers_on_a_postgresql_database(
+    command: Run, postgresql_url: str, tmp_path: Path
+) -> None:
+    environment = {"TIDINGS_DATABASE_URL": postgresql_url}
+    async with (
+        running_node(postgresql_url, tmp_path, node_name="berlin"),
+        running_node(postgresql_url, tmp_path, node_name="a", options={"lease_s": 0.2}) as ended,
+        running_node(postgresql_url, tmp_path, node_name="c") as leaving,
+    ):
+        ended.node.nodes.loop.cancel()
+        await leaving.node.nodes.leave()
+        while "ended" not in (listed := (await command("nodes", **environment)).out):
+            pass  # each is a round trip
+        head, *rows = [line.split() for line in listed.splitlines()]
+        assert head == ["name", "id", "version", "started", "lease"]
+        assert [(row[0], row[4]) for row in rows] == [("a", "ended"), ("berlin", "live"), ("c", "leaving")]
+        assert [row[1] for row in rows if row[0] == "a"] == [ended.node.id]
+
+
+async def test_nodes_says_that_sqlite_has_one_server(command: Run) -> None:
+    assert "SQLite" in (await command("nodes", status=1)).err

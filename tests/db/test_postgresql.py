@@ -37,6 +37,13 @@ async def test_a_connection_lost_during_a_write_is_unavailable_and_the_next_writ
     assert await postgres.read(count_rooms) == 1
 
 
+async def test_a_commit_that_does_not_wait_for_the_disk_does_not_show_that_it_works(postgres: Database) -> None:
+    await postgres.write(lambda conn: add_room(conn, 1), lazy=True)
+    assert not postgres.wrote_within(3600)
+    await postgres.write(lambda conn: add_room(conn, 2))
+    assert postgres.wrote_within(3600)
+
+
 async def test_connections_lost_between_transactions_are_replaced_silently(
     postgres: Database, postgresql_url: str
 ) -> None:

@@ -385,3 +385,12 @@ def test_a_line_of_another_thread_is_written_at_whichever_instruction_a_flush_in
     logs.flush()
     assert instructions > 10
     assert b"".join(written).splitlines() == [b"line %d" % at for at in range(instructions + 1)]
+
+
+async def test_lines_name_the_node_where_several_may_share_a_database(
+    sqlite_url: str, postgresql_url: str, tmp_path: Path
+) -> None:
+    for url, node_name in (sqlite_url, None), (postgresql_url, "berlin"):
+        async with logged(url, tmp_path, node_name="berlin") as (node, log):
+            await node.register("omar")
+            assert (await log.only("request", action="register")).get("node") == node_name

@@ -1,0 +1,147 @@
+"""Nodes hold leases on PostgreSQL, by which they know each other."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import asyncpg
+from sqlalchemy import Connection, select
+
+from db.engine import Database
+from db.models import node_leases
+from db.queries.nodes import KEPT_MS
+from server import __version__
+from server.log.nodes import NodeRegistry
+from tests.delivery.support import make_topic
+from tests.delivery.test_locked_rooms import locked
+from tests.nodes.conftest import SOON, Registry
+from tests.support.client import connected
+from tests.support.node import running_node
+
+
+async def _insert(url: str, node_id: str, lease_ms: int) -> None:
+    """Add the row of a node that has `lease_ms` left, and does not renew."""
+    conn = await asyncpg.connect(url.replace("+asyncpg", ""))
+    try:
+        await conn.execute(
+            "INSERT INTO node SELECT $1, $1, '0', now, now + $2, false"
+            " FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now) clock",
+            node_id,
+            lease_ms,
+        )
+    finally:
+        await conn.close()
+
+
+async def test_nodes_know_each_other_from_start_to_stop(
+    postgresql_url: str, tmp_path: Path, registry: Registry
+) -> None:
+    async with running_node(postgresql_url, tmp_path, options=SOON, node_name="first") as one:
+        first = one.node.nodes
+        assert first.live_nodes() == {one.node.id}
+        async with running_node(postgresql_url, tmp_path, options=SOON) as two:
+            assert two.node.nodes.others == {one.node.id}
+            rows = await registry.until(lambda _: first.others == {two.node.id})
+            assert first.live_nodes() == {one.node.id, two.node.id}
+            assert rows.keys() == first.live_nodes()
+            assert rows[one.node.id].name == "first"
+            assert rows[two.node.id].name == two.node.name != "first"
+            assert all(row.live and not row.leaving and row.version == __version__ for row in rows.values())
+        assert (await registry.rows()).keys() == {one.node.id}, "a node that stops removes its row"
+        await registry.until(lambda _: first.live_nodes() == {one.node.id})
+
+
+async def test_a_lease_is_renewed_for_as_long_as_the_node_runs(
+    postgresql_url: str, tmp_path: Path, registry: Registry
+) -> None:
+    async with running_node(postgresql_url, tmp_path, options=SOON) as one:
+        begin = (await registry.rows())[one.node.id]
+        later = await registry.until(lambda rows: rows[one.node.id].lease_until > begin.lease_until + 1500)
+        assert later[one.node.id].live
+        assert later[one.node.id].started_at == begin.started_at
+
+
+async def test_a_node_that_renews_no_more_is_reported_when_its_lease_has_ended(
+    postgresql_url: str, tmp_path: Path, registry: Registry
+) -> None:
+    reported: list[frozenset[str]] = []
+    watching = NodeRegistry(registry.database, "watching", "watching", "0", lease_s=0.5, on_ended=reported.append)
+    async with running_node(postgresql_url, tmp_path, options=SOON) as dying:
+        await watching.start()
+        assert watching.others == {dying.node.id}
+        dying.node.nodes.loop.cancel()
+        lease_until = (await registry.rows())[dying.node.id].lease_until
+        rows = await registry.until(lambda _: reported)
+        assert reported == [{dying.node.id}]
+        assert watching.live_nodes() == {"watching"}
+        row = rows[dying.node.id]
+        assert not row.live
+        assert row.lease_until == lease_until, "its row stays for a while"
+        dying.node.nodes.loop.start()
+        await registry.until(lambda _: watching.others == {dying.node.id})
+    await watching.stop()
+
+
+async def test_a_node_returns_after_its_lease_or_its_row_was_lost(
+    postgresql_url: str, tmp_path: Path, registry: Registry
+) -> None:
+    async with running_node(postgresql_url, tmp_path, options=SOON) as one:
+        conn = await asyncpg.connect(postgresql_url.replace("+asyncpg", ""))
+        await conn.execute("DELETE FROM node")
+        await conn.close()
+        await registry.until(lambda rows: one.node.id in rows and rows[one.node.id].live)
+
+
+async def test_rows_of_nodes_that_ended_long_ago_are_removed(
+    postgresql_url: str, tmp_path: Path, registry: Registry
+) -> None:
+    await _insert(postgresql_url, "long ago", -KEPT_MS - 1000)
+    await _insert(postgresql_url, "just now", -KEPT_MS + 60_000)
+    async with running_node(postgresql_url, tmp_path, options=SOON) as one:
+        assert (await registry.rows()).keys() == {"just now", one.node.id}
+        assert one.node.nodes.others == set()
+
+
+async def test_a_node_that_stops_says_so_before_it_closes_its_connections(
+    postgresql_url: str, tmp_path: Path, registry: Registry
+) -> None:
+    async with running_node(postgresql_url, tmp_path, options=SOON) as one:
+        token = await one.register("omar")
+        room_id = await make_topic(one.url, token, "noticias")
+        async with connected(one.url, token) as omar:
+            async with locked(postgresql_url, room_id):
+                message = asyncio.ensure_future(omar.ask("message", room_id=room_id, content="hola"))
+                await omar.ask("get_rooms")  # the message has arrived, too: its action is running
+                stopping = asyncio.ensure_future(one.stop())
+                rows = await registry.until(lambda rows: rows[one.node.id].leaving)
+                assert rows[one.node.id].live, "the others still count on it"
+                assert not omar.of("closing")
+            assert (await message)["content"] == "hola"
+            await omar.event("closing")
+            await stopping
+    assert await registry.rows() == {}
+
+
+async def test_a_database_that_is_away_delays_stopping_only_briefly(postgresql_url: str) -> None:
+    database = Database(postgresql_url)
+    await database.start()
+    node = NodeRegistry(database, "one", "one", "0")
+    await node.start()
+    blocking = await asyncpg.connect(postgresql_url.replace("+asyncpg", ""))
+    async with blocking.transaction():
+        await blocking.execute("LOCK TABLE node")
+        await asyncio.wait_for(node.leave(), 3)
+    await blocking.close()
+    await node.stop()
+    await database.stop()
+
+
+async def test_sqlite_has_one_node_without_a_lease(sqlite_url: str, tmp_path: Path) -> None:
+    async with running_node(sqlite_url, tmp_path) as one:
+        assert one.node.nodes.live_nodes() == {one.node.id}
+        assert await one.node.database.read(_leases) == []
+
+
+def _leases(conn: Connection) -> list[object]:
+    return list(conn.execute(select(node_leases)))
