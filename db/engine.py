@@ -22,9 +22,9 @@ from db.space import Reserve
 from db.sqlite import Sqlite
 
 if TYPE_CHECKING:
-    from db.postgresql import Postgresql
+    from db.postgresql import Dedicated, Postgresql
 
-__all__ = ["Database", "Durability", "Locked", "StoreUnavailable"]
+__all__ = ["Database", "Dedicated", "Durability", "Locked", "StoreUnavailable"]
 
 T = TypeVar("T")
 Durability = Literal["full", "normal"]
@@ -154,6 +154,12 @@ class Database:
         finally:
             if isinstance(store, Sqlite) and store.checkpoint_due:
                 self._keep_until_done(store.checkpoint())  # runs after this write has returned to its caller
+
+    async def dedicated(self) -> Dedicated:
+        """Open a connection of its own to PostgreSQL; the caller closes it. Raises `StoreUnavailable`."""
+        assert not isinstance(self._store, Sqlite)
+        with _WRITING:
+            return await self._store.dedicated()
 
     def wrote_within(self, seconds: float) -> bool:
         """Whether a transaction was committed within the last `seconds`, and none has failed since."""

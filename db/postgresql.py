@@ -26,6 +26,7 @@ from db.failures import (
     CONNECT_TIMEOUT_S,
     Locked,
     StoreUnavailable,
+    Translating,
     is_rolled_back,
     note_error,
     run_whole,
@@ -51,6 +52,37 @@ class _Session:
 
     conn: AsyncConnection
     driver: asyncpg.Connection[Any]
+
+
+class Dedicated:
+    """A connection outside the pool, for statements that must not wait for others; each is its own transaction.
+
+    Calls must not overlap. After an error, close it and open another one.
+    """
+
+    def __init__(self, session: _Session) -> None:
+        self._session = session
+
+    async def fetch(self, sql: str, *values: Any) -> Sequence[Any]:
+        """Run one statement (parameters are $1, $2, ...); returns its rows. Raises `StoreUnavailable`."""
+        with _TRANSLATING:
+            rows: Sequence[Any] = await self._session.driver.fetch(sql, *values)
+            return rows
+
+    async def listen(self, channel: str, received: Callable[[str], None]) -> None:
+        """Call `received` with the payload of each NOTIFY on a channel."""
+        with _TRANSLATING:
+            await self._session.driver.add_listener(channel, lambda *event: received(str(event[3])))
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._session.driver.is_closed())
+
+    async def close(self) -> None:
+        await Postgresql._close(self._session)
+
+
+_TRANSLATING = Translating()
 
 
 class _Transaction:
@@ -200,19 +232,26 @@ class Postgresql:
                 if not session.driver.is_closed():
                     return session
                 await self._close(session)
-            assert self._engine is not None, "not started"
-            conn = await self._engine.connect()
-            try:
-                driver = (await conn.get_raw_connection()).driver_connection
-                assert isinstance(driver, asyncpg.Connection)
-            except BaseException:
-                await conn.close()
-                raise
-            conn.sync_connection.info[NODE] = self._node  # type: ignore[union-attr]
-            return _Session(conn, driver)
+            return await self._open()
         except BaseException:
             self._slots.release()
             raise
+
+    async def _open(self) -> _Session:
+        assert self._engine is not None, "not started"
+        conn = await self._engine.connect()
+        try:
+            driver = (await conn.get_raw_connection()).driver_connection
+            assert isinstance(driver, asyncpg.Connection)
+        except BaseException:
+            await conn.close()
+            raise
+        conn.sync_connection.info[NODE] = self._node  # type: ignore[union-attr]
+        return _Session(conn, driver)
+
+    async def dedicated(self) -> Dedicated:
+        """Open a connection outside the pool. The caller closes it."""
+        return Dedicated(await self._open())
 
     async def _release(self, session: _Session) -> None:
         self._slots.release()

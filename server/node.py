@@ -26,8 +26,10 @@ from server.echo import EchoChannel
 from server.fanout.broker import Broker, MemoryBroker
 from server.fanout.catchup import CatchUp
 from server.fanout.delivery import Delivery
+from server.fanout.feed import POLL_S, Feed
 from server.fanout.hub import HEAD_CHECK_S, Hub
 from server.fanout.presence import PRESENCE_S
+from server.fanout.reconcile import Reconciler
 from server.fanout.session_check import SESSION_CHECK_S, SessionCheck
 from server.fanout.typing import TYPING_S
 from server.gateways.applications import ApplicationUsers, RoomsOfHub
@@ -81,6 +83,7 @@ class NodeOptions:
     retention_s: float = RETENTION_S
     mark_s: float = MARK_S
     lease_s: float = LEASE_S
+    poll_s: float = POLL_S
     timers: GetTimers = asyncio.get_running_loop
     """Those of sign-ins, heartbeats, expiring tokens, and typing."""
     engine: Mapping[str, Any] = field(default_factory=dict)
@@ -111,7 +114,7 @@ class Node:
         quotas = Quotas(**settings.quotas)
 
         self.cursors = Cursors()
-        self.hub, self.catch_up, self.delivery = make_fanout(
+        self.hub, self.catch_up = make_fanout(
             options,
             self.database,
             self.broker,
@@ -119,6 +122,11 @@ class Node:
             ConnectionRecorder(self.metrics, self.logs),
             lambda: self.epochs.current,
         )
+        self.auth = make_auth(settings, options, self.database, self.broker, quotas)
+        self.sessions = SessionCheck(self.database, self.hub, self.auth.used, options.session_check_s)
+        self.feed = Feed(self.database, self.id, poll_s=options.poll_s)
+        reconciler = Reconciler(self.database, self.hub, self.catch_up)
+        self.delivery = Delivery(self.broker, self.hub, self.catch_up, reconciler, self.feed, self.sessions)
         self.indexer = Indexer(self.database)
         self.journal = Journal(self.database, self.delivery, self.cursors, self.indexer, self.metrics, quotas)
         self.epochs: Epochs = Epochs(
@@ -129,8 +137,6 @@ class Node:
             options.mark_s,
         )
         self.retention, self.purge = make_maintenance(settings, options, self.database, self.delivery, quotas)
-        self.auth = make_auth(settings, options, self.database, self.broker, quotas)
-        self.sessions = SessionCheck(self.database, self.hub, self.auth.used, options.session_check_s)
         self.echo = EchoChannel(self.journal, settings.echo_upstream, **options.echo)
         self.parts = Parts(
             self.database,
@@ -141,7 +147,12 @@ class Node:
             self.cursors,
             self.echo,
             self.indexer,
-            Health(self.database, self.journal, (self.journal.loop, self.hub.head_check, self.sessions.loop)),
+            Health(
+                self.database,
+                self.journal,
+                (self.journal.loop, self.hub.head_check, self.sessions.loop, self.feed.loop),
+                self.feed.is_behind,
+            ),
             Limits(settings.limits) if settings.limited else None,
         )
         self.dispatcher = Dispatcher(registry, unavailable=(StoreUnavailable,), metrics=self.metrics, logs=self.logs)
@@ -195,7 +206,7 @@ class Node:
             stack.callback(self.auth.stop)
             self.auth.sign_with(settings.signing_keys())
             await self.delivery.start()
-            on_stop("the broker", self.broker.stop)
+            on_stop("delivery", self.delivery.stop)
             self.hub.start()
             on_stop("the hub", self.hub.stop)
             await self.journal.start()
@@ -249,7 +260,7 @@ def make_fanout(
     cursors: Cursors,
     recorder: ConnectionRecorder,
     epoch: Callable[[], int],
-) -> tuple[Hub, CatchUp, Delivery]:
+) -> tuple[Hub, CatchUp]:
     hub = Hub(
         database,
         broker,
@@ -260,8 +271,7 @@ def make_fanout(
         typing_s=options.typing_s,
         timers=options.timers,
     )
-    catch_up = CatchUp(database, hub, cursors, epoch)
-    return hub, catch_up, Delivery(broker, hub, catch_up)
+    return hub, CatchUp(database, hub, cursors, epoch)
 
 
 def make_maintenance(

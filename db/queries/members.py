@@ -351,3 +351,13 @@ def joined(conn: Connection, room_key: int, user_keys: Sequence[int]) -> dict[in
         )
         by_user.update(conn.execute(statement).all())
     return by_user
+
+
+def rooms_of(conn: Connection, user_keys: Sequence[int]) -> dict[int, set[int]]:
+    """The rooms that users are in."""
+    by_user: dict[int, set[int]] = {}
+    for chunk in chunked(user_keys):
+        statement = select(members.c.user_id, members.c.room_id).where(members.c.user_id.in_(chunk))
+        for user_key, room_key in conn.execute(statement):
+            by_user.setdefault(user_key, set()).add(room_key)
+    return by_user

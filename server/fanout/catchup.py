@@ -20,6 +20,7 @@ from db.engine import Database, StoreUnavailable
 from db.queries import epochs, log, progress, rooms, users
 from db.queries.log import Span
 from db.queries.progress import MemberRoom, ReceiptRow, Standpoint
+from db.queries.rooms import Snapshot
 from db.queries.rows import RoomRow, chunked
 from db.read_batcher import ReadBatcher
 from server.contract.errors import CloseReason
@@ -86,7 +87,10 @@ class CatchUp:
         written: Mapping[int, int] = {}
         try:
             with self._cursors.watched(device_key) as written:
-                place = await self._db.read(lambda conn: _place_in(conn, user_key, device_key, room_id, since))
+                while True:
+                    place = await self._db.read(lambda conn: _place_in(conn, user_key, device_key, room_id, since))
+                    if place is None or not self._hub.is_outdated(place[0].room):
+                        break
         finally:
             notices, connection.deferred = connection.deferred, None
             if place is not None and not connection.has_ended() and connection.shows(room_id):
@@ -124,32 +128,45 @@ class CatchUp:
 
     def change_membership(self, connection: Connection, notice: Joined | Left) -> None:
         """Apply the begin or end of a membership of the connection's user, after the reads under way."""
-        if connection.deferred is not None:
-            connection.deferred.append(notice)
-        else:
+        if connection.deferred is None:
             self._apply(connection, notice)
+            return
+        if isinstance(notice, Left):
+            self._apply(connection, notice)  # a connection that enters a room may be in this one already
+        connection.deferred.append(notice)
 
     def _apply(self, connection: Connection, notice: Joined | Left) -> None:
         hub = self._hub
         if connection.has_ended():
             return
         if isinstance(notice, Left):
-            # Otherwise an entry of the room's log has removed it already, or the connection never was in the room.
+            # Otherwise an entry of the room's log has removed it already, or the connection never was in the room, or
+            # it is there by a later membership.
             if notice.room_key in connection.rooms:
-                hub.removed(connection, notice.reason, notice.room_key)
+                known = hub.live_rooms[notice.room_key].attached[connection]
+                if known < notice.removals or not notice.removals:
+                    hub.removed(connection, notice.reason, notice.room_key)
             return
         room = notice.snapshot.room
+        if hub.is_outdated(room):
+            return  # the user may have been removed since; the change that says so is on its way
         position = connection.rooms.get(room.key)
         if position is not None:
             if position < room.last_seq and connection.deferred is None:
                 # An earlier membership, whose end was lost. The client reconnects and gets everything.
                 connection.link.close(CloseReason.SHUTDOWN)
             return
+        self.add(connection, notice.snapshot, room.last_seq)
+
+    def add(self, connection: Connection, snapshot: Snapshot, position: int) -> None:
+        """Put a connection into a room that its user has joined, at `position`, and send `room_added`."""
+        hub, room = self._hub, snapshot.room
         if not connection.shows(room.room_id):
             return
-        live = hub.attach(connection, room, room.last_seq)
-        hub.emit_added(connection, notice)
-        connection.sent(room.key, room.last_seq)
+        position = min(max(position, room.first_seq - 1), room.last_seq)
+        live = hub.attach(connection, room, position)
+        hub.emit_added(connection, snapshot)
+        connection.sent(room.key, position)
         if not live:
             self._catch_up_with(connection, room.key)
         hub.presence.joined(connection, room.key)
@@ -184,9 +201,12 @@ class CatchUp:
         if is_behind:
             heads = await self._db.read(partial(epochs.heads_since, user_key=user_key, epoch=learned))
         with self._cursors.watched(device_key) as written:
-            session_is_valid, (member_rooms, former_rooms) = await self._arrivals.read(
-                (connection.principal.session_key, user_key, device_key)
-            )
+            while True:
+                session_is_valid, (member_rooms, former_rooms) = await self._arrivals.read(
+                    (connection.principal.session_key, user_key, device_key)
+                )
+                if not any(hub.is_outdated(room) for room, _, _ in member_rooms):
+                    break
         if connection.has_ended():
             return
         if not session_is_valid:  # withdrawn after the token was checked, before the connection was registered
@@ -248,6 +268,9 @@ class CatchUp:
                 device_key, corrected, [key for key, _ in former_rooms if key not in connection.rooms]
             )
         replayed = await self._replay(connection, behind)
+        # Entries that were committed before this connect may not be published here yet.
+        heads_read = {room.key: room.last_seq for room, _, _ in member_rooms if room.key in connection.rooms}
+        await hub.repairs.reached(heads_read)
         # Read only now: the connection gets every receipt that is published from here on.
         own_receipts: Sequence[ReceiptRow] = ()
         if since is not None:
@@ -289,7 +312,7 @@ class CatchUp:
                 if key not in connection.unannounced_rooms:  # left meanwhile, or joined again and got `room_added`
                     continue
                 connection.unannounced_rooms.discard(key)
-                self._hub.emit_added(connection, Joined(user_key, snapshots[key]))
+                self._hub.emit_added(connection, snapshots[key])
                 # The device needs a cursor even for a room without entries.
                 connection.sent(key, connection.rooms[key])
                 if not self._hub.go_live(connection, key):

@@ -1,7 +1,11 @@
 """The fan-out of a node as its other parts see it: publishes notices of the log, and delivers those of the broker.
 
 A notice takes effect within one step of the event loop. It may be lost, late, repeated or out of order: entries are
-compared with the head of their room, and missing ones are read from the database (`repair.py`).
+compared with the head of their room, and missing ones are read from the database (`repair.py`). What other nodes have
+committed is in the feed (`feed.py`); memberships that it mentions are read (`reconcile.py`).
+
+The fence: an entry of a public topic is delivered only when every removal that was committed before it is known here.
+So no member who was removed on another node gets a later entry, whatever is lost or late between the nodes.
 """
 
 from __future__ import annotations
@@ -9,10 +13,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
+from db.queries.feed import Changes
 from server.fanout.broker import Broker
 from server.fanout.catchup import CatchUp
 from server.fanout.connection import Batch
+from server.fanout.feed import Feed
 from server.fanout.hub import Hub
+from server.fanout.reconcile import Reconciler
+from server.fanout.session_check import SessionCheck
 from server.log.notices import (
     Appended,
     Channel,
@@ -31,14 +39,25 @@ logger = logging.getLogger("tidings.delivery")
 class Delivery:
     """A `server.log.notices.Fanout`."""
 
-    def __init__(self, broker: Broker, hub: Hub, catch_up: CatchUp) -> None:
+    def __init__(
+        self, broker: Broker, hub: Hub, catch_up: CatchUp, reconciler: Reconciler, feed: Feed, sessions: SessionCheck
+    ) -> None:
         self._broker = broker
         self._hub = hub
         self._catch_up = catch_up
+        self._reconciler = reconciler
+        self._feed = feed
+        self._sessions = sessions
 
     async def start(self) -> None:
-        """Receive notices from here on."""
+        """Receive notices from here on. Raises `StoreUnavailable`."""
         await self._broker.start(self.receive)
+        await self._feed.start(self)
+
+    async def stop(self) -> None:
+        await self._feed.stop()
+        await self._broker.stop()
+        await self._reconciler.stop()
 
     # -- for the log ---------------------------------------------------------------------------------------------
 
@@ -55,6 +74,31 @@ class Delivery:
     def has_device(self, device_key: int) -> bool:
         return self._hub.has_device(device_key)
 
+    # -- changes of other nodes ----------------------------------------------------------------------------------
+
+    def changed(self, changes: Changes) -> None:
+        """As `FeedReceiver.changed`."""
+        hub = self._hub
+        for room_key, (head, _) in changes.heads.items():
+            live_room = hub.live_rooms.get(room_key)
+            if live_room is not None and head > live_room.head:
+                live_room.known_head = max(live_room.known_head, head)
+                hub.repairs.repair(live_room)
+        self._reconciler.look(changes.members)
+        for room_key in changes.gone:
+            self._reconciler.look_at_room(room_key)
+        self._sessions.look(changes.sessions)
+        if changes.blocks:
+            hub.presence.blocked()
+
+    def compare_all(self) -> None:
+        """As `FeedReceiver.compare_all`."""
+        hub = self._hub
+        hub.suspect(hub.live_rooms)
+        self._reconciler.look_at_all()
+        self._sessions.look((user_key, None) for user_key in hub.user_keys)
+        hub.presence.blocked()
+
     # -- notices of the broker -----------------------------------------------------------------------------------
 
     def receive(self, notice: Notice) -> None:
@@ -64,9 +108,12 @@ class Delivery:
                 self._appended(notice)
             case Transient():
                 self._transient(notice)
-            case Joined() | Left():
+            case Joined():
+                self._reconciler.applied(notice.snapshot.room.key, notice.user_key)
                 for connection in self._hub.connections_of(notice.user_key):
                     self._catch_up.change_membership(connection, notice)
+            case Left():
+                self._left(notice)
             case PresenceChanged():
                 self._hub.announcer.collect(notice)
             case Personal():
@@ -85,16 +132,25 @@ class Delivery:
             return
         live_room.members = notice.members
         live_room.known_head = max(live_room.known_head, notice.entries[-1].seq)
-        if live_room.repairing is None:
+        is_known = not live_room.is_fenced or notice.removals <= live_room.removals
+        if live_room.repairing is None and is_known:
             new = [entry for entry in notice.entries if entry.seq > live_room.head]
             if new and new[0].seq == live_room.head + 1:
                 live_room.deliver(new, hub.removed, notice.views)
         if live_room.head < live_room.known_head:
             hub.repairs.repair(live_room)
 
+    def _left(self, notice: Left) -> None:
+        self._reconciler.applied(notice.room_key, notice.user_key)
+        for connection in self._hub.connections_of(notice.user_key):
+            self._catch_up.change_membership(connection, notice)
+        live_room = self._hub.live_rooms.get(notice.room_key)
+        if live_room is not None and notice.removals == live_room.removals + 1:
+            live_room.removals = notice.removals
+
     def _transient(self, notice: Transient) -> None:
         live_room = self._hub.live_rooms.get(notice.room_key)
-        if live_room is None:
+        if live_room is None or self._feed.is_behind():
             return
         if notice.members is not None:
             live_room.members = notice.members

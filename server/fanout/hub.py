@@ -25,7 +25,7 @@ from server.fanout.repair import Repairs
 from server.fanout.typing import TYPING_S, Typists
 from server.log import views
 from server.log.cursors import RECEIPT_MEMBERS, Cursors
-from server.log.notices import Joined, Personal, RoomChannel, UserChannel
+from server.log.notices import Personal, RoomChannel, UserChannel
 from server.log.views import RoomName, room_name
 from server.supervision import Loop, spawn
 from server.timers import GetTimers
@@ -97,6 +97,11 @@ class Hub:
     def users(self) -> int:
         """How many users have a connection here."""
         return len(self._users)
+
+    @property
+    def user_keys(self) -> list[int]:
+        """The users who have a connection here."""
+        return list(self._users)
 
     def connections_of(self, user_key: int) -> list[Connection]:
         """A user's connections here."""
@@ -196,13 +201,21 @@ class Hub:
             return True
         live_room = self.live_rooms.get(room.key)
         if live_room is None:
-            live_room = self.live_rooms[room.key] = LiveRoom(room_name(room), room.last_seq, room.members)
+            live_room = self.live_rooms[room.key] = LiveRoom(
+                room_name(room), room.last_seq, room.members, room.removals
+            )
             self._keys[room.room_id] = room.key
             self._fresh[room.key] = self._broker.subscribe(RoomChannel(room.key))
             if self._confirming is None:
                 self._confirming = spawn(self._confirm_fresh(), "subscriptions to rooms")
-        live_room.attach(connection, position)
+        live_room.attach(connection, position, room.removals)
+        self.repairs.observe(live_room, room.last_seq)
         return live and live_room.go_live(connection)
+
+    def is_outdated(self, room: RoomRow) -> bool:
+        """Whether a member of the room, as of this row, may have been removed since: read the membership again."""
+        live_room = self.live_rooms.get(room.key)
+        return live_room is not None and live_room.is_fenced and room.removals < live_room.removals
 
     def key(self, room_id: str) -> int | None:
         """The key of a room with a connection here; None for any other room."""
@@ -277,8 +290,9 @@ class Hub:
         self.detach(connection, room_key)
         connection.emit("room_removed", {"room_id": room_id, "reason": reason})
 
-    def emit_added(self, connection: Connection, notice: Joined) -> None:
-        view = views.room(notice.snapshot, notice.user_key, self.online_seen(notice.snapshot, notice.user_key))
+    def emit_added(self, connection: Connection, snapshot: rooms.Snapshot) -> None:
+        user_key = connection.principal.user_key
+        view = views.room(snapshot, user_key, self.online_seen(snapshot, user_key))
         connection.emit("room_added", {"room": view.model_dump(mode="json")})
 
     # -- repair --------------------------------------------------------------------------------------------------

@@ -27,16 +27,33 @@ _REMOVALS = (MemberChange.LEFT, MemberChange.KICKED, MemberChange.BANNED)
 class LiveRoom:
     """A room that connections of this node are in."""
 
-    __slots__ = ("ahead", "attached", "head", "known_head", "live", "members", "name", "repairing", "users")
+    __slots__ = (
+        "ahead",
+        "attached",
+        "head",
+        "known_head",
+        "live",
+        "members",
+        "name",
+        "observed",
+        "removals",
+        "repairing",
+        "users",
+    )
 
-    def __init__(self, name: RoomName, head: int, members: int) -> None:
+    def __init__(self, name: RoomName, head: int, members: int, removals: int) -> None:
         self.name = name
         self.head = head
         """seq of the last entry that was published to `live`."""
         self.known_head = head
         """The highest known seq; if it is above `head`, the room needs a repair."""
         self.members = members
-        self.attached: set[Connection] = set()
+        self.removals = removals
+        """How many removals from the room `attached` reflects: the first ones that were committed."""
+        self.observed = 0
+        """A head that was read from the database and may not be published here yet; 0: none."""
+        self.attached: dict[Connection, int] = {}
+        """Connections -> how many removals are known not to concern them, because they came before."""
         self.live: set[Connection] = set()
         self.ahead: dict[Connection, int] = {}
         """Connections whose position is beyond `head`: they have read a commit that is not published yet."""
@@ -49,10 +66,18 @@ class LiveRoom:
         """Whether members learn who is online: in conversations, and in topics that are not too large."""
         return self.name.topic_name is None or self.members <= PRESENCE_MEMBERS
 
-    def attach(self, connection: Connection, position: int) -> None:
-        """Put a connection into the room, at `position`. It gets no entries before `go_live`."""
+    @property
+    def is_fenced(self) -> bool:
+        """Whether entries wait until the removals before them are known: the log of a public topic lacks them."""
+        return self.name.topic_name is not None and not self.name.is_private
+
+    def attach(self, connection: Connection, position: int, removals: int) -> None:
+        """Put a connection into the room, at `position`. It gets no entries before `go_live`.
+
+        `removals`: of the snapshot in which its user is a member.
+        """
         if connection not in self.attached:
-            self.attached.add(connection)
+            self.attached[connection] = removals
             user_key = connection.principal.user_key
             self.users[user_key] = self.users.get(user_key, 0) + 1
         connection.rooms[self.name.key] = position
@@ -70,7 +95,7 @@ class LiveRoom:
 
     def detach(self, connection: Connection) -> None:
         """Take an attached connection out of the room."""
-        self.attached.discard(connection)
+        del self.attached[connection]
         self.live.discard(connection)
         self.ahead.pop(connection, None)
         user_key = connection.principal.user_key

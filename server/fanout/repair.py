@@ -1,4 +1,8 @@
-"""Repairs: reads the entries whose notices were lost from the database, and delivers them.
+"""Repairs: reads the entries that were not published here from the database, and delivers them.
+
+In a public topic, the log does not contain removals. So a page is read together with the number of removals of the
+room, and if there were some that this node does not know of, with the memberships of the connected users: who was
+removed gets no entry of the page, and none after it.
 
 A failed attempt is repeated: a room does not stay behind its log because the store was away for a moment.
 """
@@ -9,9 +13,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
+
+from sqlalchemy.engine import Connection as Transaction
 
 from db.engine import Database, StoreUnavailable
-from db.queries import log, rooms
+from db.queries import log, members, rooms
+from db.queries.rows import EntryRow
+from server.contract.errors import CloseReason
 from server.fanout.connection import Connection
 from server.fanout.live_room import LiveRoom
 from server.supervision import spawn
@@ -23,8 +32,41 @@ REPAIR_BYTES = 256 * 1024
 """A repair waits for the connections to drain after each of these."""
 REPAIR_PATIENCE_S = 1.0
 """The longest such wait: a connection that does not read must not delay the others."""
+OBSERVED_S = 0.03
+"""How long entries that were seen in the database may take to be published."""
 RETRY_S = 1.0
 """The pause before another attempt after a failure."""
+
+
+class Fence(NamedTuple):
+    """The members among the users of a room, read with the entries after the last removals."""
+
+    removals: int
+    looked_up: frozenset[int]
+    joined: Mapping[int, int]
+    """user -> the seq at which they joined"""
+
+
+class _Page(NamedTuple):
+    entries: Sequence[EntryRow]
+    more: bool
+    """Whether the page ended at its bounds."""
+    fence: Fence | None
+    """None: nobody was removed that the reader did not know of."""
+
+
+def read_missed(conn: Transaction, room_key: int, after: int, fence: tuple[int, Sequence[int]] | None) -> _Page:
+    """The next entries of a room, and in the same snapshot who of its users is a member.
+
+    `fence`: the removals that are known, and the users to look up if there were more.
+    """
+    entries = log.after(conn, room_key, after, REPAIR_PAGE, REPAIR_BYTES)
+    room = rooms.by_key(conn, room_key)
+    more = room is not None and bool(entries) and entries[-1].seq < room.last_seq
+    if fence is None or room is None or room.removals <= fence[0]:
+        return _Page(entries, more, None)
+    users = fence[1]
+    return _Page(entries, more, Fence(room.removals, frozenset(users), members.joined(conn, room_key, users)))
 
 
 class Repairs:
@@ -107,19 +149,72 @@ class Repairs:
         finally:
             live_room.repairing = None
 
+    def observe(self, live_room: LiveRoom, head: int) -> None:
+        """A read has shown the head of a room. If its entries are not published here soon, read them."""
+        if head > live_room.head:
+            if not live_room.observed:
+                asyncio.get_running_loop().call_later(OBSERVED_S, self._compare_observed, live_room)
+            live_room.observed = max(live_room.observed, head)
+
+    def _compare_observed(self, live_room: LiveRoom) -> None:
+        observed, live_room.observed = live_room.observed, 0
+        if live_room is self._rooms.get(live_room.name.key) and observed > live_room.head:
+            live_room.known_head = max(live_room.known_head, observed)
+            self.repair(live_room)
+
+    async def reached(self, heads: Mapping[int, int]) -> None:
+        """Wait until rooms have been published up to these observed heads, key -> seq, or have no connection here."""
+        for key, head in heads.items():
+            while (live_room := self._rooms.get(key)) is not None and live_room.head < head:
+                if live_room.repairing is None:
+                    self.observe(live_room, head)
+                    await asyncio.sleep(OBSERVED_S / 10)
+                else:
+                    await asyncio.wait([live_room.repairing])
+
     async def _repair_page(self, live_room: LiveRoom) -> None:
-        key = live_room.name.key
-        missed = await self._db.read(
-            partial(log.after, room_key=key, seq=live_room.head, limit=REPAIR_PAGE, max_bytes=REPAIR_BYTES)
+        page = await self._db.read(
+            partial(
+                read_missed,
+                room_key=live_room.name.key,
+                after=live_room.head,
+                fence=(live_room.removals, list(live_room.users)) if live_room.is_fenced else None,
+            )
         )
+        if page.fence is not None and not self._pass(live_room, page.fence):
+            return  # read again: a connection has come since
+        missed = page.entries
         if not missed:
             live_room.known_head = live_room.head
             return
         if missed[0].seq > live_room.head + 1:
             live_room.skip(missed[0].seq - 1)
         live_room.deliver(missed, self._removed)
-        if live_room.head < live_room.known_head and live_room.live:
+        if page.more and live_room.live:
             draining = [asyncio.ensure_future(connection.link.drain()) for connection in live_room.live]
             _, late = await asyncio.wait(draining, timeout=REPAIR_PATIENCE_S)
             for task in late:
                 task.cancel()
+
+    def _pass(self, live_room: LiveRoom, fence: Fence) -> bool:
+        """Take out the connections of users who were no longer members; False: not every user was looked up."""
+        key, complete = live_room.name.key, True
+        for connection, known in list(live_room.attached.items()):
+            user_key = connection.principal.user_key
+            if known >= fence.removals:
+                continue
+            if user_key not in fence.looked_up:
+                complete = False
+                continue
+            joined_seq = fence.joined.get(user_key)
+            if joined_seq is None:
+                self._removed(connection, "gone", key)
+            elif connection.rooms[key] < joined_seq:
+                # Removed, and joined again since. The client reconnects and gets everything.
+                self._removed(connection, "gone", key)
+                connection.link.close(CloseReason.SHUTDOWN)
+            else:
+                live_room.attached[connection] = fence.removals
+        if complete:
+            live_room.removals = max(live_room.removals, fence.removals)
+        return complete

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from db.engine import Database
+from db.engine import Database, StoreUnavailable
 from db.queries import users
 from server.contract.errors import CloseReason
 from server.fanout.hub import Hub
-from server.supervision import Periodic
+from server.supervision import Periodic, spawn
 
 logger = logging.getLogger("tidings.session_check")
 
 SESSION_CHECK_S = 3.0
+RETRY_S = 0.5
+"""The pause after the database could not be read."""
 LIVE_NOTED_S = 3600.0
 """The interval at which the sessions of live connections are recorded as used."""
 
@@ -33,20 +36,54 @@ class SessionCheck(Periodic):
         self._hub = hub
         self._used = used
         self._live_noted = time.monotonic()
+        self._suspected: dict[int, int] = {}
+        """session -> user, to be checked now."""
+        self._checking: asyncio.Task[None] | None = None
+
+    def look(self, sessions: Iterable[tuple[int, int | None]]) -> None:
+        """Check the sessions of users now, (user, session); None: all of the user's."""
+        for user_key, session_key in sessions:
+            here = self._hub.sessions_of(user_key)
+            self._suspected.update((key, user_key) for key in here if session_key in (None, key))
+        if self._suspected and self._checking is None:
+            self._checking = spawn(self._check_suspected(), "check of sessions")
+
+    async def stop(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
+        await super().stop()
+
+    async def _check_suspected(self) -> None:
+        try:
+            while self._suspected:
+                suspected, self._suspected = self._suspected, {}
+                try:
+                    await self._check(suspected)
+                except Exception as error:
+                    if not isinstance(error, StoreUnavailable):
+                        logger.exception("sessions could not be checked; it is tried again")
+                    self._suspected = suspected | self._suspected
+                    await asyncio.sleep(RETRY_S)
+        finally:
+            self._checking = None
+
+    async def _check(self, live: Mapping[int, int]) -> None:
+        """Close the connections of sessions, session -> user, that are not valid any more."""
+        valid = await self._db.read(lambda conn: users.valid_sessions(conn, live.keys()))
+        ending = {
+            connection.principal.session_key for connection in self._hub.connections if connection.ending_session
+        }
+        for session_key in live.keys() - valid - ending:
+            for connection in self._hub.connections_of(live[session_key]):
+                if connection.principal.session_key == session_key:
+                    connection.link.close(CloseReason.TOKEN_REVOKED)
 
     async def _round(self) -> None:
         live = {
             connection.principal.session_key: connection.principal.user_key for connection in self._hub.connections
         }
         if live:
-            valid = await self._db.read(lambda conn: users.valid_sessions(conn, live.keys()))
-            ending = {
-                connection.principal.session_key for connection in self._hub.connections if connection.ending_session
-            }
-            for session_key in live.keys() - valid - ending:
-                for connection in self._hub.connections_of(live[session_key]):
-                    if connection.principal.session_key == session_key:
-                        connection.link.close(CloseReason.TOKEN_REVOKED)
+            await self._check(live)
         await self._note_use(live)  # last: a disk that is full does not keep withdrawn sessions alive
 
     async def _note_use(self, live: Iterable[int]) -> None:

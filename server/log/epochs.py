@@ -15,6 +15,7 @@ database, the database was copied from elsewhere: an epoch begins. On PostgreSQL
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ from db.engine import Database
 from db.queries import epochs
 from server.supervision import Periodic
 
+MAX_FILES = 256
 MARK_S = 5.0
 """The interval at which the mark is replaced, if anything was written since."""
 
@@ -48,10 +50,34 @@ class Marks:
 
 
 class MarkFile:
-    """Keeps `Marks` on disk. All methods block."""
+    """Keeps `Marks` on disk. Several nodes in one directory have a file each. All methods block."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock: int | None = None
+
+    def claim(self) -> None:
+        """Take the first file that no other running node has."""
+        path = self._path
+        for number in range(1, MAX_FILES + 1):
+            self._path = path if number == 1 else path.with_name(f"{path.name}-{number}")
+            try:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                lock = os.open(self._path.with_name(f"{self._path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+            except OSError:
+                return  # `save` says so
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(lock)
+                continue
+            self._lock = lock
+            return
+
+    def release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def load(self) -> Marks | None:
         """None: there is no file, or it cannot be read."""
@@ -116,6 +142,8 @@ class Epochs(Periodic):
 
     async def start(self) -> None:
         """Compare the database with the file. Raises `StoreUnavailable`."""
+        if not self._db.is_sqlite:  # on SQLite, the server has locked the database
+            await asyncio.to_thread(self._file.claim)
         marks = await asyncio.to_thread(self._file.load)
         instance, mark, has_witnesses = await self._db.read(lambda conn: _evidence(conn, marks))
         instance_id, self.current = instance or (secrets.token_urlsafe(12), 0)
@@ -145,6 +173,7 @@ class Epochs(Periodic):
         await super().stop()
         with suppress(Exception):
             await self._round()
+        self._file.release()
 
     async def _round(self) -> None:
         instance = await self._db.read(epochs.instance)

@@ -33,13 +33,20 @@ class Health:
         database: Database,
         journal: Journal,
         loops: Sequence[Loop],
+        is_behind: Callable[[], bool],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`loops`: the node is not ready while any of them is down. `clock`: returns seconds."""
+        """
+        Args:
+            loops: the node is not ready while any of them is down.
+            is_behind: whether the node may not know what other nodes have committed.
+            clock: returns seconds.
+        """
         self._db = database
         self._journal = journal
         self._loops = loops
+        self._is_behind = is_behind
         self._clock = clock
         self._probing: asyncio.Task[None] | None = None
         self._began = 0.0
@@ -53,6 +60,8 @@ class Health:
         for loop in self._loops:
             if loop.down:
                 return f"{loop.name} has stopped"
+        if self._is_behind():
+            return "the changes of other nodes cannot be read"
         if self._journal.age > LONGEST_WAIT_S:
             return "changes wait too long to be written"
         if refused := self._journal.refused_within(LONGEST_WAIT_S):

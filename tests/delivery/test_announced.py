@@ -59,7 +59,9 @@ class Crowd:
     def __init__(self, users: int) -> None:
         self.codec = CountingCodec()
         self.writes: list[Connection] = []
-        self.rooms = {key: LiveRoom(RoomName(key, f"r{key}", None, False), 0, users) for key in range(1, ROOMS + 1)}
+        self.rooms = {
+            key: LiveRoom(RoomName(key, f"r{key}", None, False), 0, users, 0) for key in range(1, ROOMS + 1)
+        }
         self.announcer = Announcer(self.rooms)
         self.members: dict[int, tuple[Connection, CountingLink]] = {}
         for n in range(users):

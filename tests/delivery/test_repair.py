@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from db.engine import StoreUnavailable
-from db.queries import log, rooms
+from db.queries import rooms
 from server.contract.errors import CloseReason
 from server.fanout.connection import Batch, Connection
-from server.fanout.repair import REPAIR_BYTES
+from server.fanout.repair import REPAIR_BYTES, read_missed
 from server.log.notices import Appended
 from server.principal import Principal
 from tests.delivery.brokers import DeafBroker, FaultyBroker
@@ -224,7 +224,7 @@ async def test_a_repair_that_fails_is_logged_and_tried_again(
 
             async def fail_first(query: Any) -> Any:
                 nonlocal failures
-                if getattr(query, "func", None) is log.after and failures:
+                if getattr(query, "func", None) is read_missed and failures:
                     failures -= 1
                     raise error
                 return await read(query)

@@ -1,0 +1,146 @@
+"""Reads the feed: what other nodes have committed, from PostgreSQL alone.
+
+Every `POLL_S`, or as soon as another node wakes it, a node reads what has been committed since its last read, and
+looks at what it changed. So everything that another node commits is delivered here within about `POLL_S`, whatever is
+lost between the nodes. A node that cannot read the feed does not know who was removed or has logged out:
+after `BEHIND_S` it delivers no transient events, and is not ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from db.engine import Database, StoreUnavailable
+from db.queries import feed
+from db.queries.feed import Changes, Snapshot
+from server.supervision import Loop
+
+if TYPE_CHECKING:
+    from db.engine import Dedicated
+
+logger = logging.getLogger("tidings.feed")
+
+POLL_S = 0.2
+"""The interval at which the feed is read if nothing wakes this node."""
+LISTENING_POLL_S = 0.2
+"""The same while it is woken by other nodes."""
+BEHIND_S = 2.0
+"""A node that has not read the feed for this long is behind."""
+PATIENCE_S = 3.0
+"""A read that takes longer has failed: the connection is replaced."""
+RETRY_S = 0.2
+TRIM_S = 30.0
+RESYNC_S = feed.KEPT_MS / 1000 - 20
+"""After an interruption this long, changes may have been trimmed: everything is compared with the database."""
+CHANNEL = "tidings"
+
+
+class FeedReceiver(Protocol):
+    """Called on the event loop; must not block."""
+
+    def changed(self, changes: Changes) -> None:
+        """Other nodes have committed these changes."""
+
+    def compare_all(self) -> None:
+        """Changes may have been missed: compare everything with the database."""
+
+
+class Feed:
+    """`start` after the database, `stop` before it. Does nothing on SQLite, which serves one node."""
+
+    def __init__(self, database: Database, node: str, *, poll_s: float = POLL_S, listening: bool = True) -> None:
+        """`listening`: other nodes wake this one by NOTIFY."""
+        self._db = database
+        self._node = node
+        self._poll_s = LISTENING_POLL_S if listening and poll_s == POLL_S else poll_s
+        self._listening = listening
+        self._receiver: FeedReceiver | None = None
+        self._connection: Dedicated | None = None
+        self._snapshot: Snapshot | None = None
+        self._read_at = 0.0
+        """When the last successful read began, by the loop's clock."""
+        self._lost = False
+        """Whether changes may have been missed since the last successful read."""
+        self._trimmed_at = 0.0
+        self._awake = asyncio.Event()
+        self.loop = Loop("tidings.feed", self._run)
+
+    async def start(self, receiver: FeedReceiver) -> None:
+        """Read from here on. Raises `StoreUnavailable`."""
+        if self._db.is_sqlite:
+            return
+        self._receiver = receiver
+        await self._read()
+        self.loop.start()
+
+    async def stop(self) -> None:
+        self.loop.cancel()
+        if not self._db.is_sqlite:
+            with suppress(asyncio.CancelledError):
+                await self.loop.ended()
+        await self._disconnect()
+
+    def is_behind(self) -> bool:
+        """Whether this node may not know what others have committed in the last seconds."""
+        return not self._db.is_sqlite and self.age > BEHIND_S
+
+    @property
+    def age(self) -> float:
+        """Seconds since the feed was last read."""
+        return 0.0 if self._db.is_sqlite else asyncio.get_running_loop().time() - self._read_at
+
+    def wake(self) -> None:
+        """Read the feed now."""
+        self._awake.set()
+
+    async def _run(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._awake.wait(), self._poll_s)
+            self._awake.clear()
+            try:
+                await self._read()
+            except (StoreUnavailable, TimeoutError) as error:
+                if not self.is_behind():
+                    logger.warning("the feed of other nodes cannot be read: %s", str(error) or "no answer")
+                await self._disconnect()
+                await asyncio.sleep(RETRY_S)
+
+    async def _read(self) -> None:
+        """Read what was committed since the last read, and pass it on."""
+        assert self._receiver is not None
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with asyncio.timeout(PATIENCE_S):
+            if self._connection is None:
+                self._connection = await self._db.dedicated()
+                if self._listening:
+                    await self._connection.listen(CHANNEL, self._woken)
+                # Another server may answer now, whose transactions have other ids.
+                self._lost, self._snapshot = self._snapshot is not None or self._lost, None
+            lost = self._lost or (self._snapshot is not None and began - self._read_at > RESYNC_S)
+            after = self._snapshot or Snapshot(2**62, ())
+            ((snapshot, bodies),) = await self._connection.fetch(
+                feed.TAIL, after.next_xid, list(after.under_way), self._node
+            )
+        self._snapshot = Snapshot.parse(snapshot)
+        self._read_at, self._lost = began, False
+        if lost:
+            self._receiver.compare_all()
+        elif bodies:
+            self._receiver.changed(feed.merged(bodies))
+        if began - self._trimmed_at > TRIM_S:
+            self._trimmed_at = began
+            async with asyncio.timeout(PATIENCE_S):
+                await self._connection.fetch(feed.TRIM)
+
+    def _woken(self, _payload: str) -> None:
+        self._awake.set()
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
