@@ -39,6 +39,8 @@ _SQLITE_AWAY = frozenset(
 _POSTGRESQL_AWAY = (
     "08",  # connection
     "25006",  # read-only: a standby
+    "25P03",  # idle in a transaction for too long
+    "25P04",  # a transaction that took too long
     "28",  # authorization failed
     "3D",  # no such database
     "40",  # rolled back: deadlock, serialization
@@ -52,6 +54,7 @@ _POSTGRESQL_AWAY = (
 _DISK_FULL = "53100"
 _LOCKED = "55P03"
 _RERUN = ("40001", "40P01")
+_SETTING_REFUSED = ("42704", "22023", "08P01")  # by an earlier version, another platform, and PgBouncer
 # In a read, these mean that the query function tries to write.
 _WROTE = (sqlite3.SQLITE_READONLY, "25006")
 
@@ -158,6 +161,11 @@ def _code(error: BaseException | None) -> int | str | None:
 def is_rolled_back(error: BaseException) -> bool:
     """Whether PostgreSQL has rolled the transaction back for another one: a deadlock or a serialization failure."""
     return _code(error) in _RERUN
+
+
+def is_setting_refused(error: BaseException) -> bool:
+    """Whether a PostgreSQL server or a pooler has refused a connection because of a setting that it does not know."""
+    return _code(error) in _SETTING_REFUSED
 
 
 def note_error(context: ExceptionContext) -> None:

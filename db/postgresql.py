@@ -7,6 +7,7 @@ the statements on the hot path of messages (`db.connections`): there it would co
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,22 +29,38 @@ from db.failures import (
     StoreUnavailable,
     Translating,
     is_rolled_back,
+    is_setting_refused,
     note_error,
     run_whole,
 )
 from db.queries.feed import NODE
 
 T = TypeVar("T")
+logger = logging.getLogger("tidings.db")
 
 MAX_CONNECTIONS = 20
 MAX_IDLE = 10
 """Idle connections that are kept open."""
 ROOM_LOCK_MS = 200
 """The longest wait for a locked row in a transaction that locks rooms: changes to other rooms wait, too."""
+ROOMS_LOCKED_MS = 10_000
+"""The longest statement in a transaction that locks rooms; from PostgreSQL 17 on also the longest transaction."""
 WAIT_S = 30.0
 """The longest wait for a connection when all are in use."""
 RERUN_PAUSES_S: tuple[float | None, ...] = (0.01, 0.05, 0.2, None)
 """The longest pause before a transaction runs again; None: the error of the last run is raised."""
+
+HOLDING = {"idle_in_transaction_session_timeout": "3s", "statement_timeout": f"{COMMAND_TIMEOUT_S}s"}
+"""Settings that end the locks of a node that was stopped or cut off in a transaction."""
+_VANISHED = {
+    "tcp_keepalives_idle": "3",  # s
+    "tcp_keepalives_interval": "1",  # s
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "5000",  # ms
+    "client_connection_check_interval": "1000",  # ms
+}
+"""Settings by which PostgreSQL notices a host that no longer answers. Nothing depends on them where PostgreSQL, its
+platform or a Unix socket does not support them."""
 
 
 @dataclass(eq=False, slots=True)
@@ -52,6 +69,8 @@ class _Session:
 
     conn: AsyncConnection
     driver: asyncpg.Connection[Any]
+    lost: bool = False
+    """The connection was lost before COMMIT was sent, so the transaction had no effect."""
 
 
 class Dedicated:
@@ -115,11 +134,24 @@ class Postgresql:
         self._engine: AsyncEngine | None = None
         self._idle: list[_Session] = []
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._lock_limits = ""
+        """The statements that limit a transaction that locks rooms."""
 
     async def start(self) -> None:
         # JIT compilation would take hundreds of times as long as running one of these statements.
         settings = {"synchronous_commit": self._commit, "lock_timeout": str(BUSY_TIMEOUT_MS), "jit": "off"}
-        self._engine = create_async_engine(
+        self._engine = self._create_engine(settings | HOLDING | _VANISHED)
+        try:
+            await self._check_settings()
+        except Exception as error:
+            if not is_setting_refused(error):
+                raise
+            await self._engine.dispose()
+            self._engine = self._create_engine(settings)
+            await self._check_settings()
+
+    def _create_engine(self, settings: dict[str, str]) -> AsyncEngine:
+        engine = create_async_engine(
             self._url,
             hide_parameters=True,
             poolclass=NullPool,
@@ -130,10 +162,29 @@ class Postgresql:
                 "command_timeout": COMMAND_TIMEOUT_S,
             },
         )
-        event.listen(self._engine.sync_engine, "handle_error", note_error)
-        actual = await self.read(lambda conn: conn.execute(text("SHOW synchronous_commit")).scalar_one())
-        if actual != self._commit:  # a connection pooler may drop settings
-            raise StoreUnavailable(f"PostgreSQL did not accept synchronous_commit={self._commit}, it has {actual}")
+        event.listen(engine.sync_engine, "handle_error", note_error)
+        return engine
+
+    async def _check_settings(self) -> None:
+        """Read the settings back: a connection pooler may drop them.
+
+        Raises `StoreUnavailable` without the durability. The limits only matter when a node freezes, and an operator
+        can set them for the role: without them there is a warning.
+        """
+        names = ("server_version_num", "synchronous_commit", *HOLDING)
+        shown = text("SELECT " + ", ".join(f"current_setting('{name}')" for name in names))
+        version, commit, *limits = await self.read(lambda conn: tuple(conn.execute(shown).one()))
+        if commit != self._commit:
+            raise StoreUnavailable(f"PostgreSQL did not accept synchronous_commit={self._commit}, it has {commit}")
+        for (name, wanted), actual in zip(HOLDING.items(), limits, strict=True):
+            if actual != wanted:
+                logger.warning(
+                    "PostgreSQL did not accept %s=%s, it has %s: a server that freezes may keep its locks",
+                    *(name, wanted, actual),
+                )
+        self._lock_limits = f"SET LOCAL lock_timeout TO {ROOM_LOCK_MS}"
+        for name in ("statement_timeout", "transaction_timeout")[: 2 if int(version) >= 170_000 else 1]:
+            self._lock_limits += f"; SET LOCAL {name} TO {ROOMS_LOCKED_MS}"
 
     async def stop(self) -> None:
         engine, self._engine = self._engine, None
@@ -143,11 +194,17 @@ class Postgresql:
             await engine.dispose()
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """Run a query in one snapshot."""
-        session = await self._acquire()
-        # asyncpg's own transaction: cursors need it.
-        transaction = session.driver.transaction(isolation="repeatable_read", readonly=True)
-        return await self._run(session, transaction, query, reading=True)
+        """Run a query in one snapshot. It runs again if the connection is lost, once."""
+        for again in (False, True):
+            session = await self._acquire()
+            # asyncpg's own transaction: cursors need it.
+            transaction = session.driver.transaction(isolation="repeatable_read", readonly=True)
+            try:
+                return await self._run(session, transaction, query, reading=True)
+            except Exception:
+                if again or not session.lost:
+                    raise
+        raise AssertionError("the last run returns or raises")
 
     async def write(
         self,
@@ -161,15 +218,17 @@ class Postgresql:
 
         With `locks`, a wait for a lock takes `ROOM_LOCK_MS` at most; without `wait`, rooms are not waited for. Raises
         `Locked` with the rooms that are locked. A transaction that PostgreSQL rolls back for others, because of a
-        deadlock or a conflict, runs again: `change` must bear that.
+        deadlock or a conflict, runs again, and once if the connection is lost before COMMIT was sent: `change` must
+        bear that.
         """
         begin = "BEGIN"
         if lazy:
             begin += "; SET LOCAL synchronous_commit TO off"
         if locks is not None:
-            begin += f"; SET LOCAL lock_timeout TO {ROOM_LOCK_MS}"
+            begin += f"; {self._lock_limits}"
         if locks:
             begin += f"; {_lock_rooms(locks, '' if wait else ' NOWAIT')}"
+        was_lost = False
         for pause_s in RERUN_PAUSES_S:
             session = await self._acquire()
             try:
@@ -177,8 +236,9 @@ class Postgresql:
             except asyncpg.LockNotAvailableError as error:
                 raise Locked(str(error), await self._locked_rooms(locks) if locks else ()) from error
             except Exception as error:
-                if pause_s is None or not is_rolled_back(error):
+                if pause_s is None or not (is_rolled_back(error) or (session.lost and not was_lost)):
                     raise
+                was_lost = was_lost or session.lost
                 await asyncio.sleep(pause_s * random.random())
         raise AssertionError("the last run returns or raises")
 
@@ -209,11 +269,14 @@ class Postgresql:
         *,
         reading: bool,
     ) -> T:
+        committing = False
         try:
             await transaction.start()
             result = await session.conn.run_sync(_run_sync, function, reading)
+            committing = not reading
             await (transaction.rollback() if reading else transaction.commit())
         except BaseException:
+            session.lost = not committing and session.driver.is_closed()
             # Also if the caller is cancelled: a connection is released without a transaction, or closed.
             await asyncio.shield(asyncio.ensure_future(self._roll_back(session, transaction)))
             raise

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 
+import asyncpg
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL, make_url
 
 from db.engine import Database, Durability, StoreUnavailable
+from db.postgresql import HOLDING
 from db.queries import users
 from tests.db import postgresql
+from tests.db.conftest import opened
 from tests.db.rows import add_room, count_rooms
 
 
@@ -42,6 +48,75 @@ async def test_a_commit_that_does_not_wait_for_the_disk_does_not_show_that_it_wo
     assert not postgres.wrote_within(3600)
     await postgres.write(lambda conn: add_room(conn, 2))
     assert postgres.wrote_within(3600)
+
+
+async def test_a_write_of_a_node_that_was_frozen_in_its_transaction_runs_again(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(HOLDING, "idle_in_transaction_session_timeout", "100ms")
+    runs = []
+
+    def change(conn: Connection) -> None:
+        runs.append(conn.execute(text("SELECT pg_backend_pid()")).scalar_one())
+        add_room(conn, 1)
+        if len(runs) == 1:  # the event loop stands still until PostgreSQL has ended the session
+            frozen = threading.Thread(target=until_gone, args=(postgresql_url, runs[0]))
+            frozen.start()
+            frozen.join()
+        add_room(conn, 2)
+
+    async with opened(postgresql_url) as postgres:
+        await postgres.write(change)
+        assert await postgres.read(count_rooms) == 2
+    assert len(runs) == 2
+
+
+def until_gone(url: str, pid: int) -> None:
+    """Wait until a session of the server has ended."""
+
+    async def wait() -> None:
+        conn = await asyncpg.connect(url.replace("+asyncpg", ""))
+        while await conn.fetchval("SELECT 1 FROM pg_stat_activity WHERE pid = $1", pid):
+            pass
+        await conn.close()
+
+    asyncio.run(wait())
+
+
+async def test_a_read_whose_connection_is_lost_runs_again(postgres: Database) -> None:
+    runs = []
+
+    def query(conn: Connection) -> int:
+        runs.append(conn)
+        if len(runs) == 1:
+            conn.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        return count_rooms(conn)
+
+    assert await postgres.read(query) == 0
+
+
+async def test_a_write_whose_connection_is_lost_during_commit_does_not_run_again(postgres: Database) -> None:
+    """It may have taken effect."""
+    await postgres.write(
+        lambda conn: [
+            conn.execute(text(statement))
+            for statement in (
+                "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$",
+                "CREATE CONSTRAINT TRIGGER lose AFTER INSERT ON room DEFERRABLE INITIALLY DEFERRED"
+                " FOR EACH ROW EXECUTE FUNCTION lose()",
+            )
+        ]
+    )
+    runs = []
+
+    def change(conn: Connection) -> None:
+        runs.append(conn)
+        add_room(conn, 1)
+
+    with pytest.raises(StoreUnavailable):
+        await postgres.write(change)
+    assert len(runs) == 1
 
 
 async def test_connections_lost_between_transactions_are_replaced_silently(
@@ -90,15 +165,56 @@ async def test_a_pooler_that_drops_the_durability_setting_is_detected(postgresql
     await asyncio.to_thread(
         postgresql.execute, postgresql_url, f"ALTER DATABASE {url.database} SET synchronous_commit = off"
     )
-    async with await asyncio.start_server(partial(forget_durability, url), "127.0.0.1", 0) as pooler:
-        host, port = pooler.sockets[0].getsockname()
-        database = Database(url.set(host=host, port=port, query={}).render_as_string(hide_password=False))
+    async with pooler(postgresql_url, forget=("synchronous_commit",)) as pooled:
         with pytest.raises(StoreUnavailable, match="synchronous_commit"):
-            await database.start()
+            await Database(pooled).start()
 
 
-async def forget_durability(url: URL, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
-    """Forward a connection to the server without the settings of its startup message."""
+async def test_limits_that_a_pooler_drops_are_warned_of(
+    postgresql_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        pooler(postgresql_url, forget=("idle_in_transaction_session_timeout",)) as url,
+        opened(url) as database,
+    ):
+        await database.probe()
+    assert "did not accept idle_in_transaction_session_timeout=3s, it has 0" in caplog.text
+
+
+async def test_a_pooler_that_refuses_limits_is_served_without_them(
+    postgresql_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with pooler(postgresql_url, refuse="tcp_user_timeout") as url, opened(url) as database:
+        await database.probe()
+    assert "did not accept idle_in_transaction_session_timeout=3s, it has 0" in caplog.text
+
+
+async def test_all_limits_hold(postgres: Database, caplog: pytest.LogCaptureFixture) -> None:
+    assert not caplog.records
+    names = [*HOLDING, "client_connection_check_interval"]
+    shown = text("SELECT " + ", ".join(f"current_setting('{name}')" for name in names))
+    assert await postgres.write(lambda conn: tuple(conn.execute(shown).one())) == ("3s", "30s", "1s")
+    assert await postgres.write(lambda conn: tuple(conn.execute(shown).one()), locks=[1]) == ("3s", "10s", "1s")
+
+
+@asynccontextmanager
+async def pooler(postgresql_url: str, *, forget: Sequence[str] = (), refuse: str = "") -> AsyncIterator[str]:
+    """A connection pooler, which forgets settings of the startup message, or refuses connections with one."""
+    url = make_url(postgresql_url)
+    forward = partial(forward_connection, url, forget=forget, refuse=refuse)
+    async with await asyncio.start_server(forward, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        yield url.set(host=host, port=port, query={}).render_as_string(hide_password=False)
+
+
+async def forward_connection(
+    url: URL,
+    client_in: asyncio.StreamReader,
+    client_out: asyncio.StreamWriter,
+    *,
+    forget: Sequence[str],
+    refuse: str,
+) -> None:
     folder, port = url.query.get("host"), url.port or url.query.get("port", 5432)
     if folder:
         server_in, server_out = await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
@@ -118,7 +234,15 @@ async def forget_durability(url: URL, client_in: asyncio.StreamReader, client_ou
     while startup[:2] != b"\x00\x03":  # PostgreSQL's manual, 55.7: a client may request TLS first
         client_out.write(b"N")
         startup = await message()
-    startup = startup.replace(b"synchronous_commit\x00on\x00", b"")
+    settings = startup[4:].rstrip(b"\x00").split(b"\x00")
+    pairs = [pair for pair in zip(settings[::2], settings[1::2], strict=True) if pair[0].decode() not in forget]
+    if refuse.encode() in dict(pairs):  # like PgBouncer
+        error = b"SFATAL\x00C08P01\x00Munsupported startup parameter\x00\x00"
+        client_out.write(b"E" + (len(error) + 4).to_bytes(4, "big") + error)
+        client_out.close()
+        server_out.close()
+        return
+    startup = startup[:4] + b"".join(b"%b\x00%b\x00" % pair for pair in pairs) + b"\x00"
     server_out.write((len(startup) + 4).to_bytes(4, "big") + startup)
     await asyncio.gather(copy(client_in, server_out), copy(server_in, client_out))
 
