@@ -26,6 +26,7 @@ from server.echo import EchoChannel
 from server.fanout.broker import Broker, MemoryBroker
 from server.fanout.catchup import CatchUp
 from server.fanout.delivery import Delivery
+from server.fanout.farewell import confirm_all
 from server.fanout.feed import POLL_S, Feed
 from server.fanout.hub import HEAD_CHECK_S, Hub
 from server.fanout.presence import PRESENCE_S
@@ -231,8 +232,14 @@ class Node:
             self.auth.passwords.drain()
             await self._stop_part("the echo server's answers", self.echo.stop)
             await self._stop_part("actions", self.dispatcher.drain)
+            await self._stop_part("the last confirmations", self._confirm_all)
             gateways = self.socketio, self.websocket, self.dialects
             await self._stop_part("connections", lambda: asyncio.gather(*(gateway.stop() for gateway in gateways)))
+
+    async def _confirm_all(self) -> None:
+        """Write the cursors of all devices, as far as their clients have received, before other nodes read them."""
+        await confirm_all(self.hub.connections)
+        await self.journal.flush_cursors()
 
     async def stop(self) -> None:
         """Stop all parts within `STOP_S`, counted from `drain`. Those that do not end are in `unfinished`."""

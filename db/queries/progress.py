@@ -104,13 +104,34 @@ def _save_cursors(dialect: str) -> Any:
     )
 
 
-def save_cursors(conn: Connection, moved: Mapping[tuple[int, int], int]) -> None:
-    """Move cursors, (device, room) -> seq, forward only."""
-    change(
-        conn,
-        _save_cursors,
-        [{"device": device, "room": room, "to": to} for (device, room), to in sorted(moved.items())],
+@cache
+def _save_cursors_of_members(dialect: str) -> Any:
+    moved = relation(dialect, "moved", device_key=int, room_key=int, seq=int)
+    of_members = (
+        select(moved.c.device_key, moved.c.room_key, moved.c.seq)
+        .join_from(moved, devices, devices.c.id == moved.c.device_key)
+        .join(members, and_(members.c.room_id == moved.c.room_key, members.c.user_id == devices.c.user_id))
+        .where(members.c.joined_seq <= moved.c.seq)
+        .order_by(moved.c.device_key, moved.c.room_key)
     )
+    return forwards_only(insert_or(dialect, cursors).from_select(["device_id", "room_id", "seq"], of_members))
+
+
+def save_cursors(conn: Connection, moved: Mapping[tuple[int, int], int]) -> None:
+    """Move cursors, (device, room) -> seq, forward only.
+
+    On PostgreSQL, cursors of an earlier membership are skipped: on another node, the user may have left the room or
+    joined it again, and the room or the device may be gone.
+    """
+    if conn.dialect.name == "sqlite":  # one node: a membership that ends takes its cursors along
+        change(
+            conn,
+            _save_cursors,
+            [{"device": device, "room": room, "to": to} for (device, room), to in sorted(moved.items())],
+        )
+    else:
+        rows = values_of((*key, seq) for key, seq in sorted(moved.items()))
+        fetch(conn, _save_cursors_of_members, {"moved": rows})
 
 
 def reset_cursors(conn: Connection, device_key: int, positions: Mapping[int, int]) -> None:

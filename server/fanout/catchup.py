@@ -111,7 +111,7 @@ class CatchUp:
             return
         if position is None:
             confirmed_here = max(self._cursors.known(connection.device_key, room.key), written.get(room.key, -1))
-            position = max(min(confirmed_here, room.last_seq), joined_seq if cursor is None else cursor)
+            position = max(min(confirmed_here, room.last_seq), joined_seq, -1 if cursor is None else cursor)
         position = min(max(position, room.first_seq - 1), room.last_seq)
         live = self._hub.attach(connection, room, position)
         connection.sent(room.key, position)
@@ -225,7 +225,7 @@ class CatchUp:
             confirmed_here = min(confirmed_here, room.last_seq)
             server_cursor = max(confirmed_here, -1 if cursor is None else cursor)
             client_cursor = client_cursors.get(room.room_id)
-            if server_cursor < 0:
+            if server_cursor < joined_seq:  # none, or one of an earlier membership
                 server_cursor = max(joined_seq, room.first_seq - 1)
                 if client_cursor is None:
                     unannounced.append(room.key)

@@ -170,6 +170,7 @@ class Connection:
         "epoch",
         "expiry",
         "id",
+        "leaving",
         "link",
         "only",
         "opened_at",
@@ -179,6 +180,7 @@ class Connection:
         "seen_at",
         "unannounced_rooms",
         "when_closed",
+        "when_confirmed",
     )
 
     def __init__(self, link: Link, principal: Principal, device: str) -> None:
@@ -199,6 +201,10 @@ class Connection:
         self.closed = False
         self.when_closed: list[Callable[[Connection], None]] = []
         """Called once, when the connection has ended."""
+        self.leaving = False
+        """Whether its node is shutting down: nothing but `closing` is written any more."""
+        self.when_confirmed: Callable[[Connection], None] | None = None
+        """Called whenever everything written has arrived."""
         self.ending_session = False
         """Whether an action that may withdraw its session is running: the connection closes after the answer."""
         self.deferred: list[Joined | Left] | None = []
@@ -209,8 +215,8 @@ class Connection:
         self._epoch_unconfirmed = self._epoch_under_ping = 0
 
     def has_ended(self) -> bool:
-        """Whether the connection has ended; call it again after each wait."""
-        return self.closed
+        """Whether the connection has ended, or is about to; call it again after each wait."""
+        return self.closed or self.leaving
 
     def shows(self, room_id: str) -> bool:
         """Whether the connection shows a room that its user is in."""
@@ -218,11 +224,13 @@ class Connection:
 
     def emit(self, event: str, payload: Any) -> None:
         """Send one event to this connection alone."""
-        if not self.closed:
+        if not self.has_ended():
             self.link.write(Batch([(event, payload)]))
 
     def write_entries(self, batch: Batch, room_key: int, seq: int) -> None:
         """Write entries of a room, the last of which is `seq`: it is the connection's position from here on."""
+        if self.leaving:
+            return
         self.link.write(batch)
         self.rooms[room_key] = self._unconfirmed[room_key] = seq
 
@@ -237,6 +245,10 @@ class Connection:
         self.unannounced_rooms.discard(room_key)
         self._unconfirmed.pop(room_key, None)
         self._under_ping.pop(room_key, None)
+
+    def is_confirmed(self) -> bool:
+        """Whether everything written so far has arrived."""
+        return not self._unconfirmed and not self._under_ping
 
     def confirm(self) -> None:
         """Ask for a confirmation, if anything written is unconfirmed."""

@@ -191,6 +191,8 @@ class ClientSession(ABC):
             self.parts.hub.confirm(connection, arrived)
         if epoch := connection.epoch_arrived():
             self.parts.cursors.learned(connection.device_key, epoch)
+        if connection.when_confirmed is not None and connection.is_confirmed():
+            connection.when_confirmed(connection)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -205,7 +207,10 @@ class ClientSession(ABC):
         connection, parts = self.connection, self.parts
         if connection is not None:
             parts.hub.remove(connection)
-            parts.cursors.ended(connection.principal.user_key, connection.device_key)
+            user_key, device_key = connection.principal.user_key, connection.device_key
+            parts.cursors.ended(user_key, device_key)
+            if device_key not in parts.hub.devices_of(user_key):
+                parts.journal.write_cursors_soon()
             # They reference each other: only the garbage collector would free them.
             self._link.actions = None
 

@@ -5,6 +5,7 @@ A cursor write that is lost (a crash) costs a repeat, never a loss.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
@@ -68,6 +69,8 @@ class Cursors:
         self._in_flight = Moved()
         self._watches: dict[int, list[dict[int, int]]] = {}
         """By device: see `watched`."""
+        self._waiting: list[tuple[dict[tuple[int, int], int], asyncio.Future[None]]] = []
+        """The callers of `all_written`, each with the cursors that are not in the database yet."""
 
     def advance(
         self, user_key: int, device_key: int, positions: Mapping[int, int], shown: Container[int] = ()
@@ -115,6 +118,17 @@ class Cursors:
                     positions[room_key] = max(seq, positions.get(room_key, -1))
         return positions
 
+    def all_written(self) -> asyncio.Future[None]:
+        """A future that is done when all cursors that have moved so far are in the database."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        positions = self._in_flight.cursors | self._moved.cursors
+        if positions:
+            self._waiting = [waiting for waiting in self._waiting if not waiting[1].done()]
+            self._waiting.append((positions, future))
+        else:
+            future.set_result(None)
+        return future
+
     def __bool__(self) -> bool:
         return bool(self._moved)
 
@@ -131,7 +145,13 @@ class Cursors:
             for (device_key, room_key), seq in self._in_flight.cursors.items():
                 for written in self._watches.get(device_key, ()):
                     written[room_key] = max(seq, written.get(room_key, -1))
-        self._in_flight = Moved()
+        written_cursors, self._in_flight = self._in_flight.cursors, Moved()
+        for positions, future in self._waiting:
+            for key in written_cursors.keys() & positions.keys():
+                if written_cursors[key] >= positions[key]:
+                    del positions[key]
+            if not positions and not future.done():
+                future.set_result(None)
 
     def failed(self) -> None:
         """The write failed: keep its cursors for the next one."""

@@ -44,6 +44,8 @@ MAX_BATCH_NAMES = 8000
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
 CURSOR_INTERVAL_S = 1.0
 """The interval at which cursors are written if no batch includes them."""
+FLUSH_S = 1.0
+"""The longest wait for cursors to be written. The store may be away."""
 PAUSE_S = 0.05
 """The pause after the store has failed; doubled at each further failure."""
 LONGEST_PAUSE_S = 1.0
@@ -100,7 +102,7 @@ class Journal:
         self._wrote_at = -math.inf
         """When a change was last written."""
         self._more_moved = False
-        """Whether cursors are left that were beyond the bound of the last transaction."""
+        """Whether cursors are to be written with the next transaction, without waiting for the interval."""
         self.transactions = 0
         """How many were written."""
         self.loop = Loop("tidings.journal", self._run)
@@ -173,6 +175,22 @@ class Journal:
     async def write(self, operation: Operation[T]) -> T:
         """Make a change and wait until it is durable."""
         return await asyncio.shield(self.hand_over(operation))
+
+    def write_cursors_soon(self) -> None:
+        """Write the cursors with the next transaction, which begins now: another node may be about to read them.
+
+        Nothing on SQLite, which serves one node.
+        """
+        if self._cursors and not self._db.is_sqlite:
+            self._more_moved = True
+            self._wake.set()
+
+    async def flush_cursors(self) -> None:
+        """Write the cursors that have moved so far, and wait for it, but no longer than `FLUSH_S`. As above."""
+        if not self._db.is_sqlite:
+            written = self._cursors.all_written()
+            self.write_cursors_soon()
+            await asyncio.wait([written], timeout=FLUSH_S)
 
     def _tick(self) -> None:
         """Wake the writer if cursors are waiting."""

@@ -6,6 +6,7 @@ actions, and translates their answers and events. The rules are the core's.
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final
@@ -21,6 +22,7 @@ from server.dispatch import Answer
 from server.fanout.connection import Connection
 from server.gateways.client_session import Backend
 from server.gateways.websocket_client import WebSocketClient, WebSocketLink
+from server.supervision import spawn
 from server.transport.websocket_frames import NORMAL, TEXT, frame, joined
 from server.transport.websocket_server import WebSocketSession
 
@@ -65,6 +67,7 @@ class DialectClient(WebSocketClient):
 
     def __init__(self, backend: Backend, session: WebSocketSession) -> None:
         super().__init__(backend, session, WebSocketLink(session, DialectCodec(self), self.name))
+        self._disconnecting: asyncio.Task[None] | None = None
 
     # -- for subclasses: to define -------------------------------------------------------------------------------
 
@@ -109,6 +112,15 @@ class DialectClient(WebSocketClient):
     def disconnect(self, code: int = NORMAL, farewell: object | None = None) -> None:
         """Send the farewell, if there is one, as JSON; then close."""
         self._link.end("client disconnect", code, b"" if farewell is None else orjson.dumps(farewell))
+
+    def disconnect_when_written(self, farewell: object) -> None:
+        """Like `disconnect`, when the cursors that have moved so far are written: another node will not repeat."""
+
+        async def disconnect() -> None:
+            await self.parts.journal.flush_cursors()
+            self.disconnect(farewell=farewell)
+
+        self._disconnecting = spawn(disconnect(), "disconnect")
 
     def when_delivered(self, callback: Callable[[], None]) -> None:
         """Call back when everything sent so far has arrived, or immediately if a PONG cannot prove it."""

@@ -155,7 +155,7 @@ class TopicsClient(DialectClient):
             self._leaving = True
             goodbye = {"action": "disconnect", "status": "ok"}
             # Delivered messages must not be pending at the next connect.
-            self.after_answers(lambda: self.when_delivered(lambda: self.disconnect(farewell=goodbye)))
+            self.after_answers(lambda: self.when_delivered(lambda: self.disconnect_when_written(goodbye)))
             return
         request = dict(frame)
         if action in _IN_ROOMS and self._names.get(_text(frame["topic_name"])) == frame["topic_name"]:
