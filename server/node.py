@@ -29,6 +29,7 @@ from server.fanout.delivery import Delivery
 from server.fanout.farewell import confirm_all
 from server.fanout.feed import POLL_S, Feed
 from server.fanout.hub import HEAD_CHECK_S, Hub
+from server.fanout.notify import NotifyBroker
 from server.fanout.presence import PRESENCE_S
 from server.fanout.reconcile import Reconciler
 from server.fanout.session_check import SESSION_CHECK_S, SessionCheck
@@ -108,10 +109,11 @@ class Node:
         self.name = settings.node_name or f"{socket.gethostname()}-{os.getpid()}"
         """Names this process for people."""
         self.database = Database(settings.database, settings.durability, node=self.id)
-        self.broker: Broker = MemoryBroker() if options.broker is None else options.broker
         if not self.database.is_sqlite:
             self.logs.node = self.name
         self.nodes = NodeRegistry(self.database, self.id, self.name, __version__, lease_s=options.lease_s)
+        self.feed = Feed(self.database, self.id, poll_s=options.poll_s)
+        self.broker: Broker = options.broker or make_broker(self.database, self.id, self.nodes, self.feed)
         quotas = Quotas(**settings.quotas)
 
         self.cursors = Cursors()
@@ -125,7 +127,6 @@ class Node:
         )
         self.auth = make_auth(settings, options, self.database, self.broker, quotas)
         self.sessions = SessionCheck(self.database, self.hub, self.auth.used, options.session_check_s)
-        self.feed = Feed(self.database, self.id, poll_s=options.poll_s)
         reconciler = Reconciler(self.database, self.hub, self.catch_up)
         self.delivery = Delivery(self.broker, self.hub, self.catch_up, reconciler, self.feed, self.sessions)
         self.indexer = Indexer(self.database)
@@ -258,6 +259,12 @@ class Node:
         stopping.cancel()
         self.unfinished.append(part)
         logger.error("the server stops without waiting any longer for %s", part)
+
+
+def make_broker(database: Database, node_id: str, nodes: NodeRegistry, feed: Feed) -> Broker:
+    if database.is_sqlite:
+        return MemoryBroker()
+    return NotifyBroker(database, node_id, lambda: nodes.others, feed.wake)
 
 
 def make_fanout(

@@ -25,8 +25,6 @@ logger = logging.getLogger("tidings.feed")
 
 POLL_S = 0.2
 """The interval at which the feed is read if nothing wakes this node."""
-LISTENING_POLL_S = 0.2
-"""The same while it is woken by other nodes."""
 BEHIND_S = 2.0
 """A node that has not read the feed for this long is behind."""
 PATIENCE_S = 3.0
@@ -35,7 +33,6 @@ RETRY_S = 0.2
 TRIM_S = 30.0
 RESYNC_S = feed.KEPT_MS / 1000 - 20
 """After an interruption this long, changes may have been trimmed: everything is compared with the database."""
-CHANNEL = "tidings"
 
 
 class FeedReceiver(Protocol):
@@ -51,12 +48,10 @@ class FeedReceiver(Protocol):
 class Feed:
     """`start` after the database, `stop` before it. Does nothing on SQLite, which serves one node."""
 
-    def __init__(self, database: Database, node: str, *, poll_s: float = POLL_S, listening: bool = True) -> None:
-        """`listening`: other nodes wake this one by NOTIFY."""
+    def __init__(self, database: Database, node: str, *, poll_s: float = POLL_S) -> None:
         self._db = database
         self._node = node
-        self._poll_s = LISTENING_POLL_S if listening and poll_s == POLL_S else poll_s
-        self._listening = listening
+        self._poll_s = poll_s
         self._receiver: FeedReceiver | None = None
         self._connection: Dedicated | None = None
         self._snapshot: Snapshot | None = None
@@ -117,8 +112,6 @@ class Feed:
         async with asyncio.timeout(PATIENCE_S):
             if self._connection is None:
                 self._connection = await self._db.dedicated()
-                if self._listening:
-                    await self._connection.listen(CHANNEL, self._woken)
                 # Another server may answer now, whose transactions have other ids.
                 self._lost, self._snapshot = self._snapshot is not None or self._lost, None
             lost = self._lost or (self._snapshot is not None and began - self._read_at > RESYNC_S)
@@ -136,9 +129,6 @@ class Feed:
             self._trimmed_at = began
             async with asyncio.timeout(PATIENCE_S):
                 await self._connection.fetch(feed.TRIM)
-
-    def _woken(self, _payload: str) -> None:
-        self._awake.set()
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -250,7 +250,7 @@ async def test_the_age_of_the_oldest_change_is_known(server: RunningNode, databa
 
 
 KINDS = ["journal", "head_check", "session_check", "search", "retention", "purge", "applications", "memory"]
-VITAL = {"journal", "head_check", "session_check"}
+VITAL = {"feed", "journal", "head_check", "session_check"}
 """Without them messages are not written or not repaired, or a withdrawn session still gets them."""
 
 
@@ -293,8 +293,8 @@ async def test_a_background_loop_that_is_killed_is_logged_and_fails_the_readines
         assert (f"tidings.{kind} has stopped" in ready.text) is (kind in VITAL)
 
 
-def _loops_of_a_node() -> list[str]:
-    """The names of all loops that a node creates."""
+def _loops_of_a_node(url: str) -> list[str]:
+    """The names of all loops that a node on such a database creates."""
     names = []
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
         make = Loop.__init__
@@ -304,11 +304,14 @@ def _loops_of_a_node() -> list[str]:
             names.append(loop.name)
 
         patch.setattr(Loop, "__init__", record)
-        create_app(settings_for("", Path(folder)))
+        create_app(settings_for(url, Path(folder)))
     return names
 
 
-LOOPS = _loops_of_a_node()
+OF_NODES = {"tidings.feed", "tidings.nodes"}
+"""Loops that every node has, and that run only on PostgreSQL, where there may be several nodes."""
+LOOPS = [name for name in _loops_of_a_node("") if name not in OF_NODES]
+LOOPS_ON_POSTGRESQL = _loops_of_a_node("postgresql://host/database")
 
 
 class KillableLoop:
@@ -347,13 +350,20 @@ class KillableLoop:
         await _until(lambda: self.loop.deaths > deaths)
 
 
-@pytest.mark.parametrize("name", LOOPS)
+@pytest.fixture
+def url_for_loop(request: pytest.FixtureRequest, name: str) -> str:
+    """The URL of a database on which the loop runs."""
+    url: str = request.getfixturevalue("sqlite_url" if name in LOOPS else "postgresql_url")
+    return url
+
+
+@pytest.mark.parametrize("name", LOOPS_ON_POSTGRESQL)
 async def test_every_loop_that_dies_is_logged_and_restarted_and_a_vital_one_fails_the_readiness(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+    url_for_loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     vital = name.removeprefix("tidings.") in VITAL
     killable = KillableLoop(name, monkeypatch)
-    async with running_node(sqlite_url, tmp_path) as server, httpx.AsyncClient(base_url=server.url) as http:
+    async with running_node(url_for_loop, tmp_path) as server, httpx.AsyncClient(base_url=server.url) as http:
         await _until(lambda: killable.runs == 1)
         await killable.kill(restart_s=0.0)
         await _until(lambda: killable.runs == 2)
