@@ -232,11 +232,12 @@ class Journal:
     async def _wait(self) -> None:
         """Until there is something to write, or to try again."""
         self._wake.clear()
-        until = self._retry_held_at if self._held else None
-        if not self._closing.is_set() or until is not None:
+        if self._held:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(self._retry_held_at):
                     await self._wake.wait()
+        elif not self._closing.is_set():
+            await self._wake.wait()
 
     def _refuse(self, changes: deque[Queued]) -> None:
         """Answer changes that will not be written with `unavailable`."""
