@@ -212,7 +212,7 @@ class UvicornHttp(HttpToolsProtocol):
             self._reject(400, "a WebSocket is opened without a body")
         if len(self.url) > MAX_LINE:
             self._reject(414, "the address is too long")
-        if any(len(name) + len(value) > MAX_LINE for name, value in self.headers):
+        if self._size > MAX_LINE and any(len(name) + len(value) > MAX_LINE for name, value in self.headers):
             self._reject(431, "a header is too long")
 
     def _serve(self) -> None:
