@@ -21,13 +21,13 @@ from db.queries import nodes, users
 from db.queries.nodes import NodeRow
 from db.schema import SchemaUnknown, migrate, pending
 from server import __version__, names
-from server.auth import Auth, now_ms
+from server.auth import Auth, fingerprint, now_ms
 from server.contract.errors import ActionError
 from server.contract.models import timestamp
 from server.fanout.broker import MemoryBroker
 from server.log import epochs
 from server.log.epochs import MARK_S
-from server.settings import MAX_TOKEN_MINUTES, Settings, SettingsError
+from server.settings import FOREIGN_KEY, MAX_TOKEN_MINUTES, Settings, SettingsError
 
 if TYPE_CHECKING:
     from server.app import Application
@@ -76,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
         help="begin an epoch of the log, after restoring a backup: clients drop what the restored log does not have",
     )
     commands.add_parser("nodes", help="list the servers on a PostgreSQL database")
+    commands.add_parser(
+        "rekey",
+        help="let servers on a PostgreSQL database start with this signing key in place of a lost or leaked one",
+    )
     commands.add_parser("migrate", help="update the database to the tables of this version")
     return parser
 
@@ -172,6 +176,9 @@ def _migrate(settings: Settings, args: argparse.Namespace) -> int:
 
 def _token(settings: Settings, args: argparse.Namespace) -> int:
     async def make(database: Database, auth: Auth) -> None:
+        fingerprints = [fingerprint(key) for key in settings.signing_keys()]
+        if not database.is_sqlite and not await database.read(lambda conn: nodes.has_key(conn, fingerprints)):
+            raise SettingsError(FOREIGN_KEY)
         token, _ = await auth.token_for(args.username, None if args.minutes is None else args.minutes * 60_000)
         print(token)
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
@@ -242,6 +249,18 @@ def _lease(node: NodeRow) -> str:
     return "leaving" if node.leaving else "live"
 
 
+def _rekey(settings: Settings, _args: argparse.Namespace) -> int:
+    if settings.database.startswith("sqlite"):
+        raise SettingsError("the server on a SQLite database starts with any signing key")
+
+    async def record(database: Database, _auth: Auth) -> None:
+        signing = fingerprint(settings.signing_keys()[0])
+        await database.write(lambda conn: nodes.set_key(conn, signing))
+        print("servers start with this signing key from now on; restart those that run with another one")
+
+    return _with_database(settings, record)
+
+
 async def _add_user(database: Database, username: str, hashed: str) -> None:
     added = await database.write(lambda conn: users.add(conn, username, hashed, now_ms()))
     if added is None:
@@ -283,6 +302,7 @@ _COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
     "token": _token,
     "epoch": _epoch,
     "nodes": _nodes,
+    "rekey": _rekey,
     "user": _user,
     "migrate": _migrate,
 }

@@ -18,7 +18,7 @@ from db.engine import Database, StoreUnavailable
 from db.schema import migrate, pending
 from server import __version__
 from server.access import Directory
-from server.auth import BCRYPT_ROUNDS, Attempts, Auth
+from server.auth import BCRYPT_ROUNDS, Attempts, Auth, fingerprint
 from server.context import Parts
 from server.contract.models import RoomKind
 from server.dispatch import Dispatcher, Registry
@@ -47,7 +47,7 @@ from server.log.epochs import MARK_S, Epochs, MarkFile
 from server.log.health import Health
 from server.log.indexer import Indexer
 from server.log.journal import Journal
-from server.log.nodes import LEASE_S, NodeRegistry
+from server.log.nodes import LEASE_S, ForeignKey, NodeRegistry
 from server.log.purge import Purge
 from server.log.quotas import Quotas
 from server.log.retention import RETENTION_S, Retention
@@ -55,7 +55,7 @@ from server.logging_setup import Logs
 from server.memory import MemoryTrim
 from server.metrics import Metrics
 from server.monitoring import ConnectionRecorder, register_fanout, register_log, register_process
-from server.settings import Settings, SettingsError
+from server.settings import FOREIGN_KEY, Settings, SettingsError
 from server.supervision import Periodic
 from server.timers import GetTimers
 from server.transport.admission import MAX_HALF_OPEN
@@ -165,6 +165,7 @@ class Node:
             Backend(self.parts, self.dispatcher, self.catch_up),
             RoomsOfHub(self.parts, self.broker),
             self.application_users,
+            lambda: self.nodes.public_since,
         )
         half_open = self.socketio.eio.half_open
         self.connections = TcpConnections(half_open, MAX_PER_SOURCE if settings.limited else None)
@@ -203,10 +204,14 @@ class Node:
             on_stop("the database", self.database.stop)
             await self.epochs.start()
             on_stop("the marks of the database", self.epochs.stop)
-            await self.nodes.start()
-            on_stop("the registry of nodes", self.nodes.stop)
             stack.callback(self.auth.stop)
-            self.auth.sign_with(settings.signing_keys())
+            keys = settings.signing_keys()
+            self.auth.sign_with(keys)
+            try:
+                await self.nodes.enter([fingerprint(key) for key in keys])
+            except ForeignKey:
+                raise SettingsError(FOREIGN_KEY) from None
+            on_stop("the registry of nodes", self.nodes.stop)
             await self.delivery.start()
             on_stop("delivery", self.delivery.stop)
             self.hub.start()
@@ -323,7 +328,12 @@ def make_auth(settings: Settings, options: NodeOptions, database: Database, brok
 
 
 def make_gateways(
-    settings: Settings, options: NodeOptions, backend: Backend, rooms: RoomsOfHub, users: ApplicationUsers
+    settings: Settings,
+    options: NodeOptions,
+    backend: Backend,
+    rooms: RoomsOfHub,
+    users: ApplicationUsers,
+    public_since: Callable[[], int],
 ) -> tuple[SocketIOGateway, WebSocketGateway, Dialects]:
     engine = {"max_half_open_per_source": HALF_OPEN_PER_SOURCE if settings.limited else MAX_HALF_OPEN}
     socketio = SocketIOGateway(
@@ -349,6 +359,7 @@ def make_gateways(
         socketio.eio.half_open,
         dev_tokens=settings.dev_tokens,
         public_channel=settings.public_channel == "start",
+        public_since=public_since,
         public_url=settings.public_url,
         cors_allowed_origins=settings.origins,
         timers=options.timers,

@@ -59,6 +59,12 @@ def _quota(default: int, description: str) -> Any:
     return Field(default=default, ge=0, description=f"{description}. 0: no bound")
 
 
+FOREIGN_KEY = (
+    "this server's signing key is not that of the other servers on its database: set TIDINGS_SECRET_KEY to theirs, or"
+    " run `tidings rekey` if theirs is lost or leaked"
+)
+
+
 class SettingsError(Exception):
     """The server cannot start with a setting; the message names the setting and the reason."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import func, insert, literal, select, update
+from sqlalchemy import func, insert, literal, select, text, update
 from sqlalchemy.engine import Connection
 
 from db.models import epoch_heads, instances, members, rooms, witnesses
@@ -22,8 +22,15 @@ def current(conn: Connection) -> int:
     return epoch
 
 
-def add_instance(conn: Connection, instance_id: str) -> None:
+def ensure_instance(conn: Connection, instance_id: str) -> str:
+    """The id of this database, which becomes `instance_id` if it has none."""
+    if (found := instance(conn)) is None and conn.dialect.name != "sqlite":
+        conn.execute(text("LOCK TABLE instance IN SHARE ROW EXCLUSIVE MODE"))  # two nodes may start at the same time
+        found = instance(conn)
+    if found is not None:
+        return found[0]
     conn.execute(insert(instances).values(id=instance_id, epoch=0))
+    return instance_id
 
 
 def begin_epoch(conn: Connection) -> int:

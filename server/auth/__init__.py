@@ -3,7 +3,7 @@
 from server.auth.attempts import SOURCE_FACTOR, Attempts
 from server.auth.passwords import BCRYPT_ROUNDS, HASHES_WAITING, PASSWORD_BYTES, THREADS, Caller, Passwords
 from server.auth.sessions import Auth
-from server.auth.tokens import UNTIL_LOGOUT, Tokens, now_ms, unauthenticated
+from server.auth.tokens import UNTIL_LOGOUT, Tokens, fingerprint, now_ms, unauthenticated
 
 __all__ = [
     "BCRYPT_ROUNDS",
@@ -17,6 +17,7 @@ __all__ = [
     "Caller",
     "Passwords",
     "Tokens",
+    "fingerprint",
     "now_ms",
     "unauthenticated",
 ]

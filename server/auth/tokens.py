@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import math
 import re
 import time
@@ -27,6 +28,11 @@ _SID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def fingerprint(key: bytes) -> str:
+    """By which nodes compare their keys in the database; the key cannot be computed from it."""
+    return hmac.digest(key, b"fingerprint of the key", "sha256")[:8].hex()
 
 
 class Tokens:

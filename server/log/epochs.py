@@ -162,8 +162,8 @@ class Epochs(Periodic):
             # First the file: after a crash in between, the next start comes to the same conclusion.
             if not await self._save(marks):
                 self._marks = None
-            self.current = await self._db.write(
-                lambda conn: _enter(conn, instance_id, self._marks, is_new=instance is None, lost=bool(cause))
+            marks.instance, self.current = await self._db.write(
+                lambda conn: _enter(conn, instance_id, self._marks, lost=bool(cause))
             )
         if cause:
             logger.warning("epoch %d of the log begins: %s", self.current, cause)
@@ -224,20 +224,21 @@ def _evidence(conn: Transaction, marks: Marks | None) -> tuple[tuple[str, int] |
     return epochs.instance(conn), epochs.mark_of(conn, marks.node) if marks else None, epochs.has_witnesses(conn)
 
 
-def _enter(conn: Transaction, instance_id: str, marks: Marks | None, *, is_new: bool, lost: bool) -> int:
-    """Write the mark, if there is one, in a new epoch if entries were lost; returns the epoch."""
-    if is_new:
-        epochs.add_instance(conn, instance_id)
+def _enter(conn: Transaction, instance_id: str, marks: Marks | None, *, lost: bool) -> tuple[str, int]:
+    """Write the mark, if there is one, in a new epoch if entries were lost; returns the database's id and the epoch.
+
+    The id differs from `instance_id` if another node has started on a new database at the same time.
+    """
+    instance_id = epochs.ensure_instance(conn, instance_id)
     epoch = epochs.begin_epoch(conn) if lost else epochs.current(conn)
     if marks is not None:
         epochs.add_witness(conn, marks.node, marks.marks[-1], _now())
-    return epoch
+    return instance_id, epoch
 
 
 def begin(conn: Transaction) -> int:
     """Begin an epoch: for an operator who has restored a backup."""
-    if epochs.instance(conn) is None:
-        epochs.add_instance(conn, secrets.token_urlsafe(12))
+    epochs.ensure_instance(conn, secrets.token_urlsafe(12))
     return epochs.begin_epoch(conn)
 
 

@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 
 from db.schema import pending
 from server.cli import main
+from server.settings import SettingsError
 from tests.cli.conftest import Run, Start
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import NO_TLS, PASSWORD, running_node
@@ -195,3 +196,24 @@ async def test_nodes_lists_the_servers_on_a_postgresql_database(
 
 async def test_nodes_says_that_sqlite_has_one_server(command: Run) -> None:
     assert "SQLite" in (await command("nodes", status=1)).err
+
+
+async def test_rekey_replaces_a_lost_signing_key(command: Run, postgresql_url: str, tmp_path: Path) -> None:
+    environment = {"TIDINGS_DATABASE_URL": postgresql_url}
+    async with running_node(postgresql_url, tmp_path) as node:
+        await node.register("omar")
+    assert "TIDINGS_SECRET_KEY" in (await command("token", "omar", status=1, **environment)).err
+    await command("rekey", **environment)
+    token = (await command("token", "omar", **environment)).out.strip()
+    with pytest.raises(SettingsError):
+        async with running_node(postgresql_url, tmp_path):
+            pass
+    async with (
+        running_node(postgresql_url, tmp_path / "data", secret_key=SecretStr("")) as node,
+        connected(node.url, token),
+    ):
+        pass
+
+
+async def test_rekey_says_that_sqlite_needs_none(command: Run) -> None:
+    assert "SQLite" in (await command("rekey", status=1)).err

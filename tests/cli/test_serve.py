@@ -247,6 +247,17 @@ async def test_a_failed_start_prints_one_line_with_the_reason(tidings: Start, po
             await _failed(command, *problem)
 
 
+@pytest.mark.long
+async def test_a_second_server_without_the_key_of_the_first_prints_one_line(
+    tidings: Start, serve: Start, postgresql_url: str
+) -> None:
+    environment = {"TIDINGS_DATABASE_URL": postgresql_url}
+    first = await serve(TIDINGS_DATA_DIR="first", **environment)
+    second = await tidings("serve", TIDINGS_PORT="0", TIDINGS_DATA_DIR="second", **environment)
+    await _failed(second, "TIDINGS_SECRET_KEY", "signing key")
+    assert await first.end(signal.SIGTERM) == 0
+
+
 async def _failed(command: Command, *problem: str) -> None:
     """The command ends with status 1 and prints one line with the reason."""
     assert await command.end() == 1, command.out

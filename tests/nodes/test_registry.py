@@ -10,14 +10,16 @@ from sqlalchemy import Connection, select
 
 from db.engine import Database
 from db.models import node_leases
+from db.queries import epochs
 from db.queries.nodes import KEPT_MS
 from server import __version__
+from server.auth import fingerprint
 from server.log.nodes import NodeRegistry
 from tests.delivery.support import make_topic
 from tests.delivery.test_locked_rooms import locked
 from tests.nodes.conftest import SOON, Registry
 from tests.support.client import connected
-from tests.support.node import running_node
+from tests.support.node import SECRET_KEY, running_node
 
 
 async def _insert(url: str, node_id: str, lease_ms: int) -> None:
@@ -68,7 +70,7 @@ async def test_a_node_that_renews_no_more_is_reported_when_its_lease_has_ended(
     reported: list[frozenset[str]] = []
     watching = NodeRegistry(registry.database, "watching", "watching", "0", lease_s=0.5, on_ended=reported.append)
     async with running_node(postgresql_url, tmp_path, options=SOON) as dying:
-        await watching.start()
+        await watching.enter([fingerprint(SECRET_KEY.encode())])
         assert watching.others == {dying.node.id}
         dying.node.nodes.loop.cancel()
         lease_until = (await registry.rows())[dying.node.id].lease_until
@@ -127,7 +129,8 @@ async def test_a_database_that_is_away_delays_stopping_only_briefly(postgresql_u
     database = Database(postgresql_url)
     await database.start()
     node = NodeRegistry(database, "one", "one", "0")
-    await node.start()
+    await database.write(lambda conn: epochs.ensure_instance(conn, "x"))
+    await node.enter(["x"])
     blocking = await asyncpg.connect(postgresql_url.replace("+asyncpg", ""))
     async with blocking.transaction():
         await blocking.execute("LOCK TABLE node")

@@ -49,7 +49,7 @@ logger = logging.getLogger("tidings.channels")
 
 def mount(dialects: Dialects) -> None:
     parts, dispatcher = dialects.backend.parts, dialects.backend.dispatcher
-    channel = PublicChannel(parts, dispatcher)
+    channel = PublicChannel(parts, dispatcher, dialects.public_since)
     for purpose, client in ((ECHO, EchoChannelClient), (PUBLIC_CHANNEL, partial(PublicChannelClient, channel))):
         admit = admit_by_token(parts.auth, dispatcher, purpose, _token_in, purpose)
         dialects.add_websocket(f"/{purpose}", client, admit)
@@ -64,9 +64,9 @@ def _token_in(scope: Scope) -> str:
 
 
 class PublicChannel:
-    def __init__(self, parts: Parts, dispatcher: Dispatcher) -> None:
-        self.since = now_ms()
-        """The start of the server (ms): a newcomer gets the messages since then."""
+    def __init__(self, parts: Parts, dispatcher: Dispatcher, since: Callable[[], int]) -> None:
+        self.since = since
+        """Returns the start of the first server (ms): a newcomer gets the messages since then."""
         self._parts = parts
         self._dispatcher = dispatcher
         self._creating = asyncio.Lock()
@@ -195,7 +195,7 @@ class PublicChannelClient(_ChannelClient):
             await self._channel.enter(self.actions.context())
             room = (await self.run("connect_to_room", {"topic_name": PUBLIC}))["room"]
             self._room_id = room["room_id"]
-            if not await self.enter_room(self._room_id, since=self._channel.since):
+            if not await self.enter_room(self._room_id, since=self._channel.since()):
                 raise _REMOVED
         except ActionError as error:
             self.disconnect(POLICY, _refusal(error.error))

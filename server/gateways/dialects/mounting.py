@@ -58,6 +58,7 @@ class Dialects:
         *,
         dev_tokens: bool = False,
         public_channel: bool = True,
+        public_since: Callable[[], int],
         public_url: str = "",
         **transport: Any,
     ) -> None:
@@ -66,12 +67,14 @@ class Dialects:
             mounts: the function of each dialect.
             dev_tokens: hand out tokens to programs of this machine (`GET /token`).
             public_channel: create the public channel at the start, not when somebody enters it.
+            public_since: returns the time (ms) from which on a newcomer gets the messages of the public channel.
             public_url: the start of every link; empty for the host that a request names.
             transport: options of every `WebSocketGateway`.
         """
         self.backend = backend
         self.dev_tokens = dev_tokens
         self.public_channel = public_channel
+        self.public_since = public_since
         self.public_url = public_url
         self._half_open = half_open
         self._transport = transport
