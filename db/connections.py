@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from functools import cache
 from itertools import chain, repeat
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
@@ -185,6 +185,13 @@ def change(conn: Connection, build: Build, rows: Sequence[Mapping[str, Any]]) ->
     sql, names, _ = _compiled(build, "postgresql")
     values = [[row[name] for name in names] for row in rows]
     _await(conn, lambda driver: driver.executemany(sql, values))
+
+
+class Statement(NamedTuple):
+    """A statement of PostgreSQL, and its parameters $1, $2, ..."""
+
+    sql: str
+    values: Sequence[Any]
 
 
 def on_postgresql(conn: Connection, sql: str, *values: Any) -> Sequence[Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL, make_url
 
-from db.connections import NotAtOnce
+from db.connections import NotAtOnce, Statement
 from db.failures import Locked, StoreUnavailable, Translating
 from db.space import Reserve
 from db.sqlite import Sqlite
@@ -52,6 +52,7 @@ class Database:
             node: the id of the node, on PostgreSQL; empty for a command.
         """
         self.url: URL = make_url(url)
+        self.node = node
         self.durability = durability
         backend = self.url.get_backend_name()
         self.is_sqlite = backend == "sqlite"
@@ -160,6 +161,26 @@ class Database:
         assert not isinstance(self._store, Sqlite)
         with _WRITING:
             return await self._store.dedicated()
+
+    async def run(self, statement: Statement) -> tuple[Sequence[Any], bool]:
+        """Run a statement that returns one row, on PostgreSQL, as a transaction of its own.
+
+        As with `write`, it is durable afterwards, and cancelling the caller does not interrupt it. If the connection
+        is lost, it runs again, once. Returns its row, and whether it has run again: the first run may have taken
+        effect. Raises `StoreUnavailable`; `Locked` if it has no effect because of another transaction.
+        """
+        store = self._store
+        assert not isinstance(store, Sqlite)
+        try:
+            with _WRITING:
+                running = asyncio.ensure_future(store.run(statement))
+                self._keep_until_done(running)
+                result = await asyncio.shield(running)
+        except StoreUnavailable:
+            self._wrote_at = -math.inf
+            raise
+        self._wrote_at = self._clock()
+        return result
 
     def wrote_within(self, seconds: float) -> bool:
         """Whether a transaction was committed within the last `seconds`, and none has failed since."""

@@ -20,7 +20,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from db.connections import HAS_CURSORS
+from db.connections import HAS_CURSORS, Statement
 from db.failures import (
     BUSY_TIMEOUT_MS,
     COMMAND_TIMEOUT_S,
@@ -136,6 +136,9 @@ class Postgresql:
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._lock_limits = ""
         """The statements that limit a transaction that locks rooms."""
+        self._single: _Session | None = None
+        """The connection of `run`."""
+        self._running = asyncio.Lock()
 
     async def start(self) -> None:
         # JIT compilation would take hundreds of times as long as running one of these statements.
@@ -188,6 +191,9 @@ class Postgresql:
 
     async def stop(self) -> None:
         engine, self._engine = self._engine, None
+        if self._single is not None:
+            await self._single.conn.close()
+            self._single = None
         while self._idle:
             await self._idle.pop().conn.close()
         if engine is not None:
@@ -241,6 +247,48 @@ class Postgresql:
                 was_lost = was_lost or session.lost
                 await asyncio.sleep(pause_s * random.random())
         raise AssertionError("the last run returns or raises")
+
+    async def run(self, statement: Statement) -> tuple[Sequence[Any], bool]:
+        """Run a statement that returns one row, as a transaction of its own.
+
+        It runs again if the connection is lost, once. Returns its row, and whether it has run again: the first run
+        may have taken effect. Raises `Locked` if it has no effect because of another transaction: a lock, a deadlock,
+        a conflict.
+
+        All statements use one connection, one after the other. Each is prepared and planned once there.
+        """
+        async with self._running:
+            for again in (False, True):
+                session = await self._open_single()
+                try:
+                    (row,) = await session.driver.fetch(statement.sql, *statement.values)
+                    return row, again
+                except BaseException as error:
+                    if isinstance(error, asyncpg.LockNotAvailableError) or is_rolled_back(error):
+                        raise (StoreUnavailable if again else Locked)(str(error)) from error
+                    lost = isinstance(error, Exception) and session.driver.is_closed()
+                    self._single = None
+                    await asyncio.shield(asyncio.ensure_future(self._close(session)))
+                    if again or not lost:
+                        raise
+        raise AssertionError("the last run returns or raises")
+
+    async def _open_single(self) -> _Session:
+        session = self._single
+        if session is not None and not session.driver.is_closed():
+            return session
+        self._single = None
+        if session is not None:
+            await self._close(session)
+        session = await self._open()
+        try:
+            limits = self._lock_limits.replace("SET LOCAL", "SET")
+            await session.driver.execute(f"{limits}; SET plan_cache_mode TO force_generic_plan")
+        except BaseException:
+            await self._close(session)
+            raise
+        self._single = session
+        return session
 
     async def _locked_rooms(self, keys: Sequence[int]) -> set[int]:
         """The subset of the rooms that another transaction has locked."""

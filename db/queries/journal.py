@@ -1,19 +1,21 @@
 """The reads of the journal's transaction before it applies operations, and its writes afterwards.
 
-A round trip to PostgreSQL costs as much as the rest of a message. So the usual batch takes four: one begins and locks
-the rooms (`Database.write`, `locks`), one reads, one writes, one commits.
+A round trip to PostgreSQL costs as much as the rest of a message. So the usual batch takes one: messages are applied
+to what they probably read, and written by one statement that locks the rooms and compares (`if_unchanged`). Any other
+batch takes four: one begins and locks the rooms (`Database.write`, `locks`), one reads, one writes, one commits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import count
 from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy.engine import Connection
 
-from db.connections import on_postgresql
+from db.connections import Statement, on_postgresql
 from db.queries import feed, log, members, progress, rooms
 from db.queries.members import Standing
 from db.queries.progress import MarkerRow
@@ -23,6 +25,18 @@ Pair = tuple[int, int]
 """(room, user)"""
 Claim = tuple[int, int, str]
 """(room, sender, client_id)"""
+NOBODY = Standing(None, False)
+
+
+class Needed(NamedTuple):
+    """What a batch reads. No repeats; the rooms in the order of their keys."""
+
+    rooms: Sequence[int]
+    pairs: Sequence[Pair]
+    """Whose standings."""
+    claims: Sequence[Claim]
+    replies: Sequence[tuple[int, str]]
+    """(room, message_id) of messages that are replied to."""
 
 
 class Loaded(NamedTuple):
@@ -34,85 +48,159 @@ class Loaded(NamedTuple):
     """The subset of `replies` that exists."""
 
 
-def load(
-    conn: Connection,
-    keys: Sequence[int],
-    pairs: Sequence[Pair],
-    claims: Sequence[Claim],
-    replies: Sequence[tuple[int, str]],
-    now: int,
-) -> Loaded:
+class Writes(NamedTuple):
+    """What a batch writes."""
+
+    entries: Sequence[EntryRow]
+    heads: Sequence[RoomRow]
+    markers: Mapping[Pair, MarkerRow]
+    """Read markers; they only move forwards."""
+
+
+def load(conn: Connection, needed: Needed, now: int) -> Loaded:
     """Read locked rooms: their heads, the standings of users, and entries with the same claims.
 
-    `replies`: (room, message_id) of messages that are replied to. `now`: ms since the epoch.
+    `now`: ms since the epoch.
     """
     if conn.dialect.name == "sqlite":
         return Loaded(
-            rooms.lock(conn, keys),
-            members.standings(conn, pairs, now),
-            log.sent(conn, claims) if claims else {},
-            log.known_messages(conn, replies) if replies else set(),
+            rooms.lock(conn, needed.rooms),
+            members.standings(conn, needed.pairs, now),
+            log.sent(conn, needed.claims) if needed.claims else {},
+            log.known_messages(conn, needed.replies) if needed.replies else set(),
         )
-    values: list[Any] = [keys, [room for room, _ in pairs], [user for _, user in pairs], now]
-    if claims or replies:
-        values += [list(column) for column in zip(*claims, strict=True)] or [[], [], []]
-        values.append([message_id for _, message_id in replies])
-    (row,) = on_postgresql(conn, _load(with_sent=len(values) > 4), *values)
-    room_rows, roles, banned, sent, known = (orjson.loads(column) if column else [] for column in row)
-    standings = {(room, user): Standing(role, False, until, blocked) for room, user, role, until, blocked in roles}
-    standings |= {(room, user): Standing(None, True) for room, user in banned if (room, user) not in standings}
+    sql, values = loading(needed, now)
+    (row,) = on_postgresql(conn, sql, *values)
+    return loaded(row)
+
+
+def loading(needed: Needed, now: int) -> Statement:
+    """The statement of `load` on PostgreSQL; its row is for `loaded`."""
+    with_sent = bool(needed.claims or needed.replies)
+    return Statement(_loading(with_sent), _needs(needed, now, with_sent))
+
+
+def loaded(row: Sequence[str | None]) -> Loaded:
+    room_rows, standing_rows, sent, known = (orjson.loads(column) if column else [] for column in row)
     entries = [EntryRow(*entry_row) for entry_row in sent]
     return Loaded(
         {room_row[0]: RoomRow(*room_row) for room_row in room_rows},
-        standings,
+        {
+            (room, user): Standing(role, banned, until, blocked)
+            for room, user, role, banned, until, blocked in standing_rows
+            if role or banned
+        },
         {(entry.room_key, entry.sender_key, entry.client_id or ""): entry for entry in entries},
         {(room, message_id) for room, message_id in known},
     )
 
 
-@cache
-def _load(*, with_sent: bool) -> str:
-    def rows(columns: str, source: str) -> str:
-        return f"(SELECT json_agg(json_build_array({columns}))::text FROM {source})"
+def if_unchanged(needed: Needed, expected: Loaded, writes: Writes, now: int, node: str) -> Statement:
+    """The statement that locks the rooms, and writes only if `load` would return `expected`.
 
-    pairs = "unnest($2::bigint[], $3::bigint[]) AS pair (room, person) JOIN"
-    sent = known = "NULL"
+    Its row is whether it has written; otherwise that, and what is there (for `loaded`), without rooms that another
+    transaction has locked.
+
+    A statement does not see what is committed after its beginning, except in the rows that it locks. So a standing
+    may have changed by the time that the room is locked, but the room's log has not: its head is compared as locked.
+    The messages then stand in the log where they would if they had been written just before that change.
+    """
+    with_sent = bool(needed.claims or needed.replies)
+    compared = [orjson.dumps(rows).decode() for rows in _rows(needed, expected)[: 4 if with_sent else 2]]
+    values = [*_needs(needed, now, with_sent), *compared, *_written(writes, now, node)]
+    return Statement(_if_unchanged(with_sent), values)
+
+
+def _needs(needed: Needed, now: int, with_sent: bool) -> list[Any]:
+    values: list[Any] = [needed.rooms, *_columns(needed.pairs, 2), now]
     if with_sent:
-        claims = "unnest($5::bigint[], $6::bigint[], $7::text[]) AS claim (room, person, client)"
-        sent = rows(
-            ", ".join(f'"{column.table.name}".{column.name}' for column in ENTRY_COLUMNS),
-            f"{claims} JOIN entry ON entry.room_id = room AND entry.sender_id = person AND entry.client_id = client"
-            ' JOIN "user" ON "user".id = entry.sender_id',
-        )
-        known = rows("room_id, message_id", "entry WHERE message_id = ANY($8::text[])")
-    return "SELECT " + ", ".join(
-        (
-            rows(", ".join(column.name for column in ROOM_COLUMNS), "room WHERE id = ANY($1::bigint[])"),
-            rows(
-                "room_id, user_id, role, muted_until, blocked",
-                f"{pairs} member ON room_id = room AND user_id = person",
-            ),
-            rows(
-                "room_id, user_id",
-                f"{pairs} ban ON room_id = room AND user_id = person AND (expires_at IS NULL OR expires_at > $4)",
-            ),
-            sent,
-            known,
-        )
+        values += [*_columns(needed.claims, 3), [message_id for _, message_id in needed.replies]]
+    return values
+
+
+def _rows(needed: Needed, expected: Loaded) -> tuple[list[Any], ...]:
+    """What the columns of `_found` are when there is what is expected."""
+    return (
+        [tuple(expected.rooms[key]) for key in needed.rooms],
+        [
+            (*pair, standing.role, standing.banned, standing.muted_until, standing.blocked)
+            for pair in needed.pairs
+            for standing in (expected.standings.get(pair, NOBODY),)
+        ],
+        [entry[: len(ENTRY_COLUMNS)] for entry in expected.sent.values()],
+        sorted(expected.known_messages),
     )
 
 
-def save(
-    conn: Connection,
-    entries: Sequence[EntryRow],
-    heads: Sequence[RoomRow],
-    markers: Mapping[Pair, MarkerRow],
-    now: int,
-) -> None:
-    """Write appended entries, the heads of rooms, and read markers (forwards only).
+def _found(rooms_locked: str, with_sent: bool) -> Sequence[str]:
+    """Expressions for what a batch reads, by the parameters of `_needs`: rows as JSON.
+
+    `rooms_locked`: the source of the rooms.
+    """
+
+    def rows(columns: str, source: str, order: str) -> str:
+        return f"coalesce((SELECT jsonb_agg(jsonb_build_array({columns}) ORDER BY {order}) FROM {source}), '[]')"
+
+    found = [
+        rows(", ".join(column.name for column in ROOM_COLUMNS), rooms_locked, "id"),
+        rows(
+            "room, person, role, role IS NULL AND ban.user_id IS NOT NULL, muted_until, coalesce(blocked, false)",
+            "unnest($2::bigint[], $3::bigint[]) WITH ORDINALITY AS pair (room, person, place)"
+            " LEFT JOIN member ON member.room_id = room AND member.user_id = person"
+            " LEFT JOIN ban ON ban.room_id = room AND ban.user_id = person"
+            " AND (ban.expires_at IS NULL OR ban.expires_at > $4)",
+            "place",
+        ),
+    ]
+    if with_sent:
+        claims = "unnest($5::bigint[], $6::bigint[], $7::text[]) AS claim (room, person, client)"
+        found += [
+            rows(
+                ", ".join(f'"{column.table.name}".{column.name}' for column in ENTRY_COLUMNS),
+                f"{claims} JOIN entry ON entry.room_id = room AND entry.sender_id = person"
+                ' AND entry.client_id = client JOIN "user" ON "user".id = entry.sender_id',
+                "room, seq",
+            ),
+            rows(
+                "room_id, message_id",
+                "entry WHERE message_id = ANY($8::text[])",
+                'room_id, message_id COLLATE "C"',
+            ),
+        ]
+    return found
+
+
+@cache
+def _loading(with_sent: bool) -> str:
+    found = _found("room WHERE id = ANY($1::bigint[])", with_sent)
+    return f"SELECT {', '.join(f'{rows}::text' for rows in found)}" + ("" if with_sent else ", NULL, NULL")
+
+
+@cache
+def _if_unchanged(with_sent: bool) -> str:
+    found = _found("locked", with_sent)
+    names = [f"found_{number}" for number in range(len(found))]
+    first = 9 if with_sent else 5
+    same = " AND ".join(f"{name} = ${number}::text::jsonb" for number, name in enumerate(names, first))
+    shown = [f"CASE WHEN NOT same THEN {name}::text END" for name in names]
+    return f"""
+WITH locked AS MATERIALIZED (
+    SELECT * FROM room WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+), found AS MATERIALIZED (
+    SELECT {", ".join(f"{rows} AS {name}" for rows, name in zip(found, names, strict=True))}
+), compared AS MATERIALIZED (
+    SELECT *, {same} AS same FROM found
+), {_writing(first + len(found), "(SELECT same FROM compared)")}
+SELECT same, {", ".join(shown)}{"" if with_sent else ", NULL, NULL"} FROM compared
+"""
+
+
+def save(conn: Connection, writes: Writes, now: int) -> None:
+    """Write appended entries, the heads of rooms, and read markers.
 
     The other nodes learn of the heads by the feed.
     """
+    entries, heads, markers = writes
     if conn.dialect.name == "sqlite":
         if entries:
             log.add(conn, entries)
@@ -120,50 +208,63 @@ def save(
             rooms.save_heads(conn, heads)
         if markers:
             progress.save_markers(conn, markers, now)
-        return
-    if not (entries or heads or markers):
-        return
+    elif entries or heads or markers:
+        on_postgresql(conn, _SAVE, *_written(writes, now, feed.node_of(conn)))
+
+
+def _written(writes: Writes, now: int, node: str) -> list[Any]:
+    entries, heads, markers = writes
     entry_rows = [(*entry[:5], *entry[6:16]) for entry in entries]
-    marker_rows = sorted((*pair, *marker) for pair, marker in markers.items())
     head_rows = [
         (room.key, room.last_seq, room.messages, room.last_message_seq, room.members, room.removals) for room in heads
     ]
+    marker_rows = sorted((*pair, *marker) for pair, marker in markers.items())
     changes = feed.body(heads=[(room.key, room.last_seq, room.removals) for room in heads]) if heads else None
-    on_postgresql(
-        conn,
-        _SAVE,
+    return [
         *_columns(entry_rows, 15),
         *_columns(head_rows, 6),
         *_columns(marker_rows, 4),
         now,
-        feed.node_of(conn),
+        node,
         changes,
-    )
+    ]
 
 
-def _columns(rows: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
-    return [[row[index] for row in rows] for index in range(count)]
+def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
+    return [[row[index] for row in rows] for index in range(width)]
 
 
 _ENTRY_TYPES = ("bigint", "bigint", "text", "text", "bigint", "text", "text", "text", "text", "bigint", "bigint",
                 "bigint", "boolean", "bigint", "text")  # fmt: skip
-_SAVE = f"""
-WITH appended AS (
-    INSERT INTO entry ({log.COLUMNS})
-    SELECT * FROM unnest({", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_ENTRY_TYPES, 1))})
+
+
+def _writing(first: int, condition: str) -> str:
+    """The writes, as CTEs under a condition. `first`: the number of the first parameter of `_written`."""
+
+    def arrays(*kinds: str) -> str:
+        return f"unnest({', '.join(f'{next(parameters)}::{kind}[]' for kind in kinds)})"
+
+    parameters = (f"${number}" for number in count(first))
+    entries = arrays(*_ENTRY_TYPES)
+    heads = arrays(*["bigint"] * 6)
+    markers = arrays(*["bigint"] * 4)
+    now, node, changes = (f"{next(parameters)}::{kind}" for kind in ("bigint", "text", "text"))
+    return f"""appended AS (
+    INSERT INTO entry ({log.COLUMNS}) SELECT * FROM {entries} WHERE {condition}
+), advanced AS (
+    UPDATE room SET last_seq = head.last, messages = head.count, last_message_seq = head.newest, members = head.size,
+        removals = head.removed
+    FROM {heads} AS head (room, last, count, newest, size, removed)
+    WHERE room.id = head.room AND {condition}
 ), moved AS (
     INSERT INTO read_marker (room_id, user_id, seq, messages, updated_at)
-    SELECT room, person, to_seq, count, $26::bigint
-    FROM unnest($22::bigint[], $23::bigint[], $24::bigint[], $25::bigint[]) AS marker (room, person, to_seq, count)
+    SELECT room, person, to_seq, count, {now} FROM {markers} AS marker (room, person, to_seq, count) WHERE {condition}
     ON CONFLICT (room_id, user_id) DO UPDATE
     SET seq = excluded.seq, messages = excluded.messages, updated_at = excluded.updated_at
     WHERE excluded.seq > read_marker.seq
 ), told AS (
-    {feed.INSERT.format("$27::text", "$28::text")} WHERE $28::text IS NOT NULL
-)
-UPDATE room SET last_seq = head.last, messages = head.count, last_message_seq = head.newest, members = head.size,
-    removals = head.removed
-FROM unnest($16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[])
-    AS head (room, last, count, newest, size, removed)
-WHERE room.id = head.room
-"""
+    {feed.INSERT.format(node, changes)} WHERE {changes} IS NOT NULL AND {condition}
+)"""
+
+
+_SAVE = f"WITH {_writing(1, 'true')} SELECT"

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
+from db.engine import Database, Locked, StoreUnavailable
 from db.queries import journal as queries
 from server.contract.errors import ActionError
 from server.contract.permissions import Permission
@@ -16,30 +17,89 @@ from server.log.cursors import Moved, save
 from server.log.messages import AppendMessage, EditMessage
 from server.log.notices import Channel, Notice
 from server.log.quotas import Quotas
-from server.log.transaction import Operation, RoomLog, Work
+from server.log.recent import Recent
+from server.log.transaction import Operation, Work
 
 Outcome = tuple[bool, Any]
 """(succeeded, result or exception) of one operation."""
+Committed = tuple[list[Outcome], list[tuple[Channel, Notice]]]
+"""The outcomes of the operations, and what to publish."""
+
+ATTEMPTS = 2
+"""How often a batch is applied to what it probably reads."""
 
 
 def commit(
-    conn: Connection, operations: Sequence[Operation[Any]], moved: Moved, quotas: Quotas | None = None
-) -> tuple[list[Outcome], list[tuple[Channel, Notice]]]:
-    """The journal's transaction: apply the operations in order; returns their outcomes and what to publish."""
-    work = Work(conn, time.time_ns() // 1_000_000, quotas or Quotas())
-    _load(work, operations)
+    conn: Connection,
+    operations: Sequence[Operation[Any]],
+    moved: Moved,
+    quotas: Quotas | None = None,
+    recent: Recent | None = None,
+) -> Committed:
+    """The journal's transaction: apply the operations in order. `recent` notes what they leave."""
+    work = Work(conn, _now(), quotas or Quotas())
+    needed = _needed(operations)
+    if needed.rooms:
+        work.load(queries.load(conn, needed, work.now))
+        _search_mentions(work, operations)
     if moved:
         save(conn, moved)  # before a new membership ends the cursors of an earlier one
+    outcomes = _apply(work, operations)
+    work.save()
+    notices = work.finish()
+    if moved.receipts:
+        notices += receipts.notices(conn, _receipts_of(moved))
+    if recent is not None:
+        recent.note(work)
+    return outcomes, notices
+
+
+async def commit_if_unchanged(
+    database: Database, operations: Sequence[Operation[Any]], recent: Recent
+) -> Committed | None:
+    """The same in one round trip to PostgreSQL, for operations without queries of their own.
+
+    They are applied to what they probably read, and written if they do read that, in one statement. Returns None,
+    with nothing written, if a room is locked or gone, or changes too often.
+    """
+    needed, now = _needed(operations), _now()
+    loaded = recent.guess(needed)
+    if loaded is None:
+        row, _ = await database.run(queries.loading(needed, now))
+        loaded = queries.loaded(row)
+    for _ in range(ATTEMPTS):
+        if len(loaded.rooms) < len(needed.rooms):
+            return None
+        work = Work(None, now)
+        work.load(loaded)
+        outcomes = _apply(work, operations)
+        try:
+            (written, *found), again = await database.run(
+                queries.if_unchanged(needed, loaded, work.take_writes(), now, database.node)
+            )
+        except Locked:
+            return None
+        if written:
+            recent.note(work)
+            return outcomes, work.finish()
+        if again:
+            raise StoreUnavailable("the connection was lost, and the messages may have been written")
+        loaded = queries.loaded(found)
+    return None
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _apply(work: Work, operations: Sequence[Operation[Any]]) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for operation in operations:
         try:
             outcomes.append((True, operation.apply(work)))
         except ActionError as error:
             outcomes.append((False, error))
-    notices = work.finish()
-    if moved.receipts:
-        notices += receipts.notices(conn, _receipts_of(moved))
-    return outcomes, notices
+    return outcomes
 
 
 def _receipts_of(moved: Moved) -> list[tuple[int, int]]:
@@ -47,25 +107,18 @@ def _receipts_of(moved: Moved) -> list[tuple[int, int]]:
     return sorted({(room_key, user_key) for (_, room_key), user_key in moved.receipts.items()})
 
 
-def _load(work: Work, operations: Sequence[Operation[Any]]) -> None:
-    """Lock the rooms in key order, then read in bulk the rows that the operations need."""
-    keys = {key for operation in operations if (key := operation.room_key) is not None}
-    if not keys:
-        return
-    pairs = {
-        (key, user)
-        for operation in operations
-        if (key := operation.room_key) is not None
-        for user in operation.users()
-    }
-    sends = [send for send in operations if isinstance(send, AppendMessage) and send.room_key is not None]
-    claims = {
-        (send.room_key or 0, send.actor.user_key, send.client_id) for send in sends if send.client_id is not None
-    }
-    replies = {(send.room_key or 0, send.reply_to) for send in sends if send.reply_to is not None}
-    loaded = queries.load(work.conn, list(keys), list(pairs), list(claims), list(replies), work.now)
-    work.rooms = {key: RoomLog(row) for key, row in loaded.rooms.items()}
-    work.standings, work.sent, work.known_messages = loaded.standings, loaded.sent, loaded.known_messages
+def _needed(operations: Sequence[Operation[Any]]) -> queries.Needed:
+    in_rooms = [(operation, key) for operation in operations if (key := operation.room_key) is not None]
+    sends = [(operation, key) for operation, key in in_rooms if isinstance(operation, AppendMessage)]
+    return queries.Needed(
+        sorted({key for _, key in in_rooms}),
+        list({(key, user) for operation, key in in_rooms for user in operation.users()}),
+        list({(key, send.actor.user_key, send.client_id) for send, key in sends if send.client_id is not None}),
+        list({(key, send.reply_to) for send, key in sends if send.reply_to is not None}),
+    )
+
+
+def _search_mentions(work: Work, operations: Sequence[Operation[Any]]) -> None:
     writes = [write for write in operations if isinstance(write, AppendMessage | EditMessage)]
     mentioning = [write for write in writes if "@" in write.content and _may_write(work, write)]
     if mentioning:  # users who may not write there cannot cause a search

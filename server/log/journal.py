@@ -24,12 +24,13 @@ from typing import Any, Protocol, TypeVar
 
 from db.engine import Database, Locked, StoreUnavailable
 from server.contract.errors import ActionError, ErrorCode
-from server.log.commit import commit
+from server.log.commit import Committed, commit, commit_if_unchanged
 from server.log.cursors import Cursors, Moved
 from server.log.indexer import Indexer
 from server.log.messages import AppendMessage
 from server.log.notices import Appended, Channel, Fanout, Notice
 from server.log.quotas import Quotas
+from server.log.recent import Recent
 from server.log.transaction import Operation
 from server.supervision import Loop
 
@@ -76,6 +77,7 @@ class Journal:
         """`indexer`: follows the log of each room."""
         self._quotas = quotas
         self._db = database
+        self._recent = None if database.is_sqlite else Recent()
         self._fanout = fanout
         self._cursors = cursors
         self._indexer = indexer
@@ -393,13 +395,7 @@ class Journal:
         notices: list[tuple[Channel, Notice]] = []
         written: bool | None = True
         try:
-            outcomes, notices = await self._db.write(
-                lambda conn: commit(conn, operations, moved, self._quotas),
-                brief=brief,
-                vital=vital,
-                locks=[key for operation in operations if (key := operation.room_key) is not None],
-                wait=wait,
-            )
+            outcomes, notices = await self._commit(operations, moved, brief, vital, wait)
         except Locked:
             raise
         except StoreUnavailable as error:
@@ -433,6 +429,22 @@ class Journal:
         # The futures have just scheduled the callbacks that acknowledge; publish after them.
         asyncio.get_running_loop().call_soon(self._publish, notices)
         return written
+
+    async def _commit(
+        self, operations: Sequence[Operation[Any]], moved: Moved, brief: bool, vital: bool, wait: bool
+    ) -> Committed:
+        recent = self._recent
+        if recent is not None and not moved and not any(operation.queries for operation in operations):
+            committed = await commit_if_unchanged(self._db, operations, recent)
+            if committed is not None:
+                return committed
+        return await self._db.write(
+            lambda conn: commit(conn, operations, moved, self._quotas, recent),
+            brief=brief,
+            vital=vital,
+            locks=[key for operation in operations if (key := operation.room_key) is not None],
+            wait=wait,
+        )
 
     async def _write_cursors(self, moved: Moved) -> None:
         """Write cursors, at least one of which cannot be written: drop that one, keep the others."""

@@ -9,6 +9,7 @@ import orjson
 
 from db.names import username_key
 from db.queries import members, progress, rooms, users
+from db.queries.journal import NOBODY
 from db.queries.members import LinkRow, Standing
 from db.queries.rooms import Snapshot
 from server.contract.actions import MAX_GROUP
@@ -17,7 +18,7 @@ from server.contract.events import MemberChange
 from server.contract.models import Role, RoomKind
 from server.contract.permissions import Permission, may_act_on
 from server.log.notices import Joined, Left, Personal, RoomChannel, Transient, UserChannel
-from server.log.transaction import NOBODY, Operation, RoomLog, Work
+from server.log.transaction import Operation, RoomLog, Work
 from server.principal import Principal
 
 MEMBER_EVENTS_UP_TO = 200

@@ -45,6 +45,10 @@ class AppendMessage(Operation[dict[str, Any]]):
     def names(self) -> int:
         return names.most_mentions(self.content) if "@" in self.content else 0
 
+    @property
+    def queries(self) -> bool:
+        return "@" in self.content
+
     def apply(self, work: Work) -> dict[str, Any]:
         assert self.room_key is not None
         room = work.room(self.room_key)

@@ -16,6 +16,7 @@ import orjson
 from sqlalchemy.engine import Connection
 
 from db.queries import journal, members
+from db.queries.journal import NOBODY
 from db.queries.members import Standing
 from db.queries.progress import MarkerRow
 from db.queries.rows import EntryRow, RoomRow
@@ -28,7 +29,6 @@ from server.log.quotas import Quotas
 from server.principal import Principal
 
 T = TypeVar("T")
-NOBODY = Standing(None, False)
 
 
 class RoomLog:
@@ -85,7 +85,8 @@ class RoomLog:
 class Work:
     """One run of the journal's transaction."""
 
-    conn: Connection
+    transaction: Connection | None
+    """None: the operations make no queries (`Operation.queries`)."""
     now: int
     quotas: Quotas = field(default_factory=Quotas)
     rooms: dict[int, RoomLog] = field(default_factory=dict)
@@ -98,6 +99,16 @@ class Work:
     """(room, name key) -> username, of members whom messages may mention."""
     markers: dict[tuple[int, int], MarkerRow] = field(default_factory=dict)
     notices: list[tuple[Channel, Notice]] = field(default_factory=list)
+
+    @property
+    def conn(self) -> Connection:
+        assert self.transaction is not None
+        return self.transaction
+
+    def load(self, loaded: journal.Loaded) -> None:
+        self.rooms = {key: RoomLog(row) for key, row in loaded.rooms.items()}
+        self.standings, self.sent = dict(loaded.standings), dict(loaded.sent)
+        self.known_messages = loaded.known_messages
 
     def room(self, key: int) -> RoomLog:
         room = self.rooms.get(key)
@@ -142,12 +153,16 @@ class Work:
 
     def save(self) -> None:
         """Write the appended entries, the heads and the read markers."""
+        journal.save(self.conn, self.take_writes(), self.now)
+
+    def take_writes(self) -> journal.Writes:
+        """What is not saved yet; it counts as saved afterwards."""
         entries = [entry for room in self.rooms.values() for entry in room.unsaved]
         heads = [room.row for room in self.rooms.values() if room.changed]
-        journal.save(self.conn, entries, heads, self.markers, self.now)
-        self.markers = {}
+        markers, self.markers = self.markers, {}
         for room in self.rooms.values():
             room.unsaved, room.changed = [], False
+        return journal.Writes(entries, heads, markers)
 
     def publish(self, channel: Channel, notice: Notice) -> None:
         """Publish a notice after the commit, in the order of the calls."""
@@ -160,7 +175,7 @@ class Work:
             room.unpublished, room.views = [], {}
 
     def finish(self) -> list[tuple[Channel, Notice]]:
-        self.save()
+        """What to publish after the commit."""
         for room in self.rooms.values():
             self.publish_entries(room)
         return self.notices
@@ -179,6 +194,11 @@ class Operation(ABC, Generic[T]):
     @abstractmethod
     def apply(self, work: Work) -> T:
         """Make the change and return the result of the action."""
+
+    @property
+    def queries(self) -> bool:
+        """Whether the change makes queries besides those that all changes of a batch share."""
+        return True
 
     def users(self) -> list[int]:
         """Keys of the users whose standing in the room the change needs."""

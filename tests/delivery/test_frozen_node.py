@@ -40,7 +40,8 @@ async def test_a_node_stopped_in_its_transaction_holds_up_its_rooms_for_seconds(
                 connected(other.url, diego) as reader,
             ):
                 stop.touch()
-                sent = at_frozen.send("message", {"room_id": held, "content": "first", "client_id": "1"})
+                # What may mention somebody takes a transaction of several statements.
+                sent = at_frozen.send("message", {"room_id": held, "content": "@first", "client_id": "1"})
                 await asyncio.to_thread(os.waitid, os.P_PID, frozen.pid, os.WSTOPPED | os.WNOWAIT)
                 frozen_at = time.monotonic()
                 waiting = asyncio.ensure_future(writer.ask("message", room_id=held, content="second"))
@@ -51,8 +52,8 @@ async def test_a_node_stopped_in_its_transaction_holds_up_its_rooms_for_seconds(
                 assert time.monotonic() - frozen_at < LOCKED_S
                 os.kill(frozen.pid, signal.SIGCONT)
                 assert (await sent)["data"]["seq"] == 2
-                again = await writer.ask("message", room_id=held, content="first", client_id="1")
+                again = await writer.ask("message", room_id=held, content="@first", client_id="1")
                 assert again["seq"] == 2
-            assert await stored(postgresql_url, held) == ["second", "first"]
+            assert await stored(postgresql_url, held) == ["second", "@first"]
     finally:
         await frozen.kill()

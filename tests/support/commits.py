@@ -9,6 +9,11 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.engine import make_url
 
+_COMMIT = b"C\x00\x00\x00\x0bCOMMIT\x00"
+"""CommandComplete"""
+_WRITTEN = b"D\x00\x00\x00\x1b\x00\x05\x00\x00\x00\x01\x01" + 16 * b"\xff"
+"""DataRow of `db.queries.journal.if_unchanged`: true, and four NULLs. It has committed when its row is sent."""
+
 
 class Commits:
     """Passes everything on. After `lose_answer` it cuts the connection after the next commit, before its answer."""
@@ -62,7 +67,7 @@ class Commits:
         with contextlib.suppress(OSError):
             while data := await server.read(65536):
                 await self._passing.wait()
-                if self._losing and b"C\x00\x00\x00\x0bCOMMIT\x00" in data:  # CommandComplete
+                if self._losing and (_COMMIT in data or _WRITTEN in data):
                     self._losing = False
                     self.lost.set()
                     return

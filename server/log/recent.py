@@ -1,0 +1,51 @@
+"""What the last transactions of this node have left in the rows that the next ones read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from db.queries.journal import Loaded, Needed, Pair
+from db.queries.members import Standing
+from db.queries.rows import RoomRow
+from server.log.transaction import Work
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+KEPT = 4096
+"""Rooms, and standings."""
+
+
+class Recent:
+    """A guess, never the truth: another node may have changed the rows since, or the transaction was rolled back."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[int, RoomRow] = {}
+        self._standings: dict[Pair, Standing] = {}
+
+    def note(self, work: Work) -> None:
+        """Note the rooms and standings that a transaction read or changed."""
+        _keep(self._rooms, ((key, room.row) for key, room in work.rooms.items()))
+        _keep(self._standings, work.standings.items())
+
+    def guess(self, needed: Needed) -> Loaded | None:
+        """What a batch reads: nothing was sent before, and every message exists that is replied to.
+
+        None if one of the rooms or standings is unknown.
+        """
+        try:
+            rooms = {key: self._rooms[key] for key in needed.rooms}
+            standings = {pair: self._standings[pair] for pair in needed.pairs}
+        except KeyError:
+            return None
+        return Loaded(rooms, standings, {}, set(needed.replies))
+
+
+def _keep(kept: dict[K, V], rows: Iterable[tuple[K, V]]) -> None:
+    """Put rows at the end, and drop the oldest ones over `KEPT`."""
+    for key, row in rows:
+        kept.pop(key, None)
+        kept[key] = row
+    while len(kept) > KEPT:
+        del kept[next(iter(kept))]

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from db.engine import Database, StoreUnavailable
+from db.models import members
+from db.queries import journal
+from db.queries.journal import Loaded, Needed, Writes
+from db.queries.members import Standing
+from db.queries.progress import MarkerRow
+from db.queries.rows import EntryRow, RoomRow
+from tests.db.rows import add_room, add_user
+
+NEEDED = Needed([1], [(1, 1)], [], [])
+ROOM = RoomRow(1, "r1", "group", True, None, None, None, 1, 0, 0, 0, 0, 0, 0)
+EXPECTED = Loaded({1: ROOM}, {(1, 1): Standing("member", False)}, {}, set())
+ENTRY = EntryRow(1, 1, "message", "m1", 1, "ana", None, "hola", None, None, 1, 0, None, False)
+WRITES = Writes([ENTRY], [ROOM._replace(last_seq=1, messages=1, last_message_seq=1)], {(1, 1): MarkerRow(1, 1)})
+
+
+@pytest.fixture
+async def room(postgres: Database) -> Database:
+    """Room 1, with user 1 as its member."""
+    await postgres.write(add_user)
+    await postgres.write(lambda conn: add_room(conn, 1))
+    await postgres.write(
+        lambda conn: conn.execute(
+            members.insert().values(room_id=1, user_id=1, role="member", joined_at=0, joined_seq=0, blocked=False)
+        )
+    )
+    return postgres
+
+
+async def test_what_is_expected_is_what_load_returns(room: Database) -> None:
+    assert await room.read(lambda conn: journal.load(conn, NEEDED, 0)) == EXPECTED
+
+
+async def test_a_batch_is_written_only_if_nothing_has_changed(room: Database) -> None:
+    statement = journal.if_unchanged(NEEDED, EXPECTED, WRITES, 0, "node")
+    row, _ = await room.run(statement)
+    assert tuple(row) == (True, None, None, None, None)
+    (written, *found), _ = await room.run(statement)
+    assert not written
+    assert journal.loaded(found) == EXPECTED._replace(rooms={1: WRITES.heads[0]})
+
+
+async def test_a_head_that_changes_just_before_the_lock_is_noticed(room: Database, postgresql_url: str) -> None:
+    """The statement has begun, so it sees the head as it was before; but it locks the current one."""
+    statement = journal.if_unchanged(NEEDED, EXPECTED, WRITES, 0, "node")
+    lock = "FROM room WHERE id = ANY($1::bigint[])"
+    assert statement.sql.count(lock) == 1
+    late = statement.sql.replace(lock, f"{lock} AND (SELECT true FROM pg_advisory_xact_lock_shared(1) LIMIT 1)")
+    other = await asyncpg.connect(postgresql_url.replace("+asyncpg", ""))
+    try:
+        await other.execute("SELECT pg_advisory_lock(1)")
+        running = asyncio.ensure_future(room.run(statement._replace(sql=late)))
+        while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+            assert not running.done()
+        await other.execute("UPDATE room SET last_seq = 5")
+        await other.execute("SELECT pg_advisory_unlock(1)")
+        (written, *found), _ = await running
+        assert not written
+        assert journal.loaded(found).rooms[1].last_seq == 5
+        assert await other.fetchval("SELECT count(*) FROM entry") == 0
+    finally:
+        await other.close()
+
+
+async def test_a_locked_room_is_not_waited_for(room: Database, postgresql_url: str) -> None:
+    other = await asyncpg.connect(postgresql_url.replace("+asyncpg", ""))
+    try:
+        async with other.transaction():
+            await other.execute("SELECT 1 FROM room FOR NO KEY UPDATE")
+            (written, *found), _ = await room.run(journal.if_unchanged(NEEDED, EXPECTED, WRITES, 0, "node"))
+            assert not written
+            assert journal.loaded(found).rooms == {}
+    finally:
+        await other.close()
+
+
+async def test_a_statement_whose_connection_was_lost_runs_again(room: Database, postgresql_url: str) -> None:
+    statement = journal.if_unchanged(NEEDED, EXPECTED, WRITES, 0, "node")
+    late = statement.sql.replace("SELECT same,", "SELECT pg_terminate_backend(pg_backend_pid()) AND same,")
+    _, again = await room.run(journal.loading(NEEDED, 0))
+    assert not again
+    with pytest.raises(StoreUnavailable):
+        await room.run(statement._replace(sql=late))
+    row, again = await room.run(statement)
+    assert (row[0], again) == (True, False)

@@ -1,0 +1,88 @@
+"""On PostgreSQL a batch of messages is one statement, which compares what this node remembers with what is there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.delivery.support import make_topic
+from tests.support.client import Refused, connected
+from tests.support.node import RunningNode, running_node
+
+ONLY_SOCKETIO = True
+
+
+@pytest.fixture
+async def node(postgresql_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
+    async with running_node(postgresql_url, tmp_path) as node:
+        yield node
+
+
+@pytest.fixture
+async def other(postgresql_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
+    """Changes rows, as another node does."""
+    conn = await asyncpg.connect(postgresql_url.replace("+asyncpg", ""))
+    yield conn
+    await conn.close()
+
+
+async def test_a_message_takes_one_round_trip(node: RunningNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = await node.register("omar")
+    room_id = await make_topic(node.url, token, "noticias")
+    database = node.node.database
+    run, statements = database.run, 0
+
+    async def count(statement: Any) -> Any:
+        nonlocal statements
+        statements += 1
+        return await run(statement)
+
+    async with connected(node.url, token) as omar:
+        first = await omar.ask("message", room_id=room_id, content="0", client_id="0")
+        monkeypatch.setattr(database, "run", count)
+        for n in range(1, 11):
+            await omar.ask("message", room_id=room_id, content=str(n), client_id=str(n), reply_to=first["id"])
+        assert statements == 10
+
+
+async def test_a_mute_by_another_node_counts_for_the_next_message(
+    node: RunningNode, other: asyncpg.Connection[Any]
+) -> None:
+    token = await node.register("omar")
+    room_id = await make_topic(node.url, token, "noticias")
+    async with connected(node.url, token) as omar:
+        await omar.ask("message", room_id=room_id, content="0")
+        await other.execute("UPDATE member SET muted_until = 32503680000000")
+        with pytest.raises(Refused, match="muted"):
+            await omar.ask("message", room_id=room_id, content="1")
+        await other.execute("UPDATE member SET muted_until = NULL")
+        assert (await omar.ask("message", room_id=room_id, content="2"))["seq"] == 2
+
+
+async def test_a_former_member_of_whom_another_node_knows_sends_nothing(
+    node: RunningNode, other: asyncpg.Connection[Any]
+) -> None:
+    tokens = [await node.register(name) for name in ("omar", "diego")]
+    room_id = await make_topic(node.url, *tokens[:1], "noticias", *tokens[1:])
+    async with connected(node.url, tokens[1]) as diego:
+        await diego.ask("message", room_id=room_id, content="0")
+        await other.execute("DELETE FROM member WHERE user_id = (SELECT id FROM \"user\" WHERE username = 'diego')")
+        with pytest.raises(Refused):
+            await diego.ask("message", room_id=room_id, content="1")
+    assert await other.fetchval("SELECT last_seq FROM room WHERE room_id = $1", room_id) == 1
+
+
+async def test_a_reply_to_a_message_that_does_not_exist_is_refused_and_not_written(
+    node: RunningNode, other: asyncpg.Connection[Any]
+) -> None:
+    token = await node.register("omar")
+    room_id = await make_topic(node.url, token, "noticias")
+    async with connected(node.url, token) as omar:
+        await omar.ask("message", room_id=room_id, content="0")
+        with pytest.raises(Refused, match="reply_to"):
+            await omar.ask("message", room_id=room_id, content="1", reply_to="0" * 32)
+        assert (await omar.ask("message", room_id=room_id, content="2"))["seq"] == 2
