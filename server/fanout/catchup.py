@@ -275,7 +275,7 @@ class CatchUp:
         own_receipts: Sequence[ReceiptRow] = ()
         if since is not None:
             own_receipts = await self._receipts.read((user_key, since))
-        await self._emit(connection, (("receipt", receipt(row)) for row in own_receipts))
+        await self._emit(connection, (("receipt", hub.receipts.newest(receipt(row))) for row in own_receipts))
         # Before `ready`: a client that disconnects on `ready` has then confirmed the replay.
         connection.confirm()
         connection.emit(

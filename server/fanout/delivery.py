@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from db.queries.feed import Changes
 from server.fanout.broker import Broker
@@ -117,7 +118,7 @@ class Delivery:
             case PresenceChanged():
                 self._hub.announcer.collect(notice)
             case Personal():
-                batch = Batch([(notice.event, notice.payload)])
+                batch = Batch([(notice.event, self._ordered(notice))])
                 for connection in self._hub.connections_of(notice.user_key):
                     connection.link.write(batch)
             case Withdrawn():
@@ -148,7 +149,12 @@ class Delivery:
         if live_room is not None and notice.removals == live_room.removals + 1:
             live_room.removals = notice.removals
 
+    def _ordered(self, notice: Transient | Personal) -> dict[str, Any]:
+        """The payload of a notice, which may be older than one that has overtaken it."""
+        return self._hub.receipts.newest(notice.payload) if notice.event == "receipt" else notice.payload
+
     def _transient(self, notice: Transient) -> None:
+        self._hub.typists.received(notice, self._transient)
         live_room = self._hub.live_rooms.get(notice.room_key)
         if live_room is None or self._feed.is_behind():
             return
@@ -156,7 +162,7 @@ class Delivery:
             live_room.members = notice.members
         if notice.up_to_members is not None and live_room.members > notice.up_to_members:
             return
-        batch = Batch([(notice.event, notice.payload)], transient=True)
+        batch = Batch([(notice.event, self._ordered(notice))], transient=True)
         for connection in live_room.attached:
             if connection.id == notice.except_connection or connection.principal.user_key in notice.hidden_from:
                 continue

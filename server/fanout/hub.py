@@ -21,6 +21,7 @@ from server.fanout.broker import Broker
 from server.fanout.connection import Connection
 from server.fanout.live_room import LiveRoom
 from server.fanout.presence import PRESENCE_S, PresenceTracker
+from server.fanout.receipt_order import ReceiptOrder
 from server.fanout.repair import Repairs
 from server.fanout.typing import TYPING_S, Typists
 from server.log import views
@@ -77,6 +78,7 @@ class Hub:
         self.repairs = Repairs(database, self.live_rooms, self.removed)
         self.presence = PresenceTracker(database, broker, self.live_rooms, self.announcer, presence_s=presence_s)
         self.typists = Typists(broker, typing_s=typing_s, timers=timers)
+        self.receipts = ReceiptOrder()
 
     def start(self) -> None:
         self.head_check.start()
@@ -310,6 +312,7 @@ class Hub:
 
     def log_went_back(self) -> None:
         """The log is an earlier one now: close all connections, and forget the heads of all rooms."""
+        self.receipts.clear()
         for connection in self.connections:
             connection.link.close(CloseReason.SHUTDOWN)
             self.remove(connection)

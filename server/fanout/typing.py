@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 from server.fanout.broker import Broker
@@ -32,12 +33,19 @@ class Typists:
         self._timers = timers
         self._typing_s = typing_s
         self._typing: dict[Connection, dict[int, _Typing]] = {}
+        self._own: set[str] = set()
+        """Ids of the connections in `_typing`."""
+        self._elsewhere: dict[tuple[str | None, int], asyncio.TimerHandle] = {}
+        """(connection of another node, room) -> the end of its typing, if that node does not publish it."""
 
     def stop(self) -> None:
         for rooms in self._typing.values():
             for typing in rooms.values():
                 typing.timer.cancel()
+        for timer in self._elsewhere.values():
+            timer.cancel()
         self._typing.clear()
+        self._elsewhere.clear()
 
     def extend(self, connection: Connection, room_key: int) -> bool:
         """Extend the connection's typing if it was published just now; False: call `begin`."""
@@ -53,6 +61,7 @@ class Typists:
         if connection.has_ended():
             return
         rooms = self._typing.setdefault(connection, {})
+        self._own.add(connection.id)
         earlier = rooms.get(room_key)
         if earlier is not None:
             earlier.timer.cancel()
@@ -68,6 +77,7 @@ class Typists:
         typing.timer.cancel()
         if not rooms:
             del self._typing[connection]
+            self._own.discard(connection.id)
         self._publish(connection, room_key, typing.room_id, False)
         return True
 
@@ -75,6 +85,23 @@ class Typists:
         """End all typing of a connection that has ended."""
         for room_key in list(self._typing.get(connection, {})):
             self.end(connection, room_key)
+
+    def received(self, notice: Transient, deliver: Callable[[Transient], None]) -> None:
+        """Follow the typing of a connection of another node, and end it here if that node does not: it may be gone.
+
+        `deliver` gets the end, to be treated like a notice of that node.
+        """
+        if notice.event != "typing" or notice.except_connection in self._own:
+            return
+        key = notice.except_connection, notice.room_key
+        timer = self._elsewhere.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        if notice.payload["typing"]:
+            ended = replace(notice, payload={**notice.payload, "typing": False})
+            timers = self._timers()
+            # The other node extends it without a notice for up to `REPEAT_S`.
+            self._elsewhere[key] = timers.call_at(timers.time() + self._typing_s + REPEAT_S, partial(deliver, ended))
 
     def _end_later(self, connection: Connection, room_key: int) -> asyncio.TimerHandle:
         timers = self._timers()

@@ -21,7 +21,7 @@ from server.log import journal
 from tests.conformance.wire import eventually
 from tests.delivery.brokers import LinkedBroker, Wire
 from tests.delivery.support import make_topic, rest, seqs
-from tests.support.client import DEADLINE_S, connected, plainly_connected
+from tests.support.client import DEADLINE_S, Refused, connected, plainly_connected
 from tests.support.node import RunningNode, running_node
 
 pytestmark = pytest.mark.long
@@ -223,3 +223,22 @@ async def test_a_cursor_of_a_room_that_another_node_has_removed_fails_nothing(
             await send(second, omar, other, "1")
         assert not second.node.cursors
         assert [record for record in caplog.records if record.name == "tidings.journal"] == []
+
+
+async def test_a_device_confirms_what_it_has_learned_of_on_another_node(
+    nodes: Nodes, tokens: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = nodes
+    omar, diego = tokens
+    room_id = await make_topic(first.url, omar, "noticias", diego)
+    async with connected(second.url, diego) as there:
+        room_key = second.node.hub.key(room_id)
+        assert room_key is not None
+        monkeypatch.setattr(second.node.broker, "_receive", lambda notice: None)
+        monkeypatch.setattr(second.node.delivery, "changed", lambda changes: None)
+        await send(first, omar, room_id, "1", "2")
+        assert second.node.hub.head(room_key) == 0
+        with pytest.raises(Refused, match="invalid"):
+            await there.ask("delivered", cursors={room_id: 3})
+        await there.ask("delivered", cursors={room_id: 2})
+        assert has_moved(second, room_id, 2)
