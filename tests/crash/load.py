@@ -1,8 +1,9 @@
-"""A server under load that is killed again and again; the events of its clients become a `History`.
+"""Nodes under load that are killed again and again; the events of their clients become a `History`.
 
-The clients are stock ones. A kill waits for the n-th event of a kind (a message sent, acknowledged, received or
-replayed, a client connected) and follows in the same step of the event loop, so it interrupts commits, answers,
-replays and handshakes. The seed decides what the clients do, the machine decides when.
+The clients are stock ones, and each connects to any node that runs. A kill waits for the n-th event of a kind (a
+message sent, acknowledged, received or replayed, a client connected). It follows in the same step of the event loop,
+on the node of that event, so it interrupts commits, answers, replays and handshakes. The seed decides what the
+clients do, the machine decides when.
 """
 
 from __future__ import annotations
@@ -15,19 +16,21 @@ import itertools
 import os
 import signal
 import socket
+import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import socketio
 
 from tests.crash.checker import Ack, Change, Connection, Entry, History, Reception, Send
+from tests.support.node import SECRET_KEY
 from tests.support.process import ServerProcess
 
 IN_FLIGHT = 8
@@ -37,7 +40,7 @@ READERS = [f"reader{n}" for n in range(4)]
 GUESTS = [f"guest{n}" for n in range(3)]
 """Users who join and leave some private topics, by themselves or through the owners."""
 STRANGER = "stranger"
-PUBLIC, PRIVATE, OPEN_TO_GUESTS = 8, 6, 4
+PUBLIC, PRIVATE, OPEN_TO_GUESTS, GROUPS = 6, 6, 4, 2
 DIRECT = [
     ("sender0", "sender1"),
     ("sender2", "sender3"),
@@ -97,6 +100,8 @@ class Recorded:
     """The number of unacknowledged messages at each kill."""
     counts: Counter[str]
     """The number of events of each kind."""
+    across: list[float]
+    """Seconds from the acknowledgement of a message by one node until a connection of another node received it."""
 
     def __str__(self) -> str:
         return f"{self.kills} kills, {sum(self.in_flight)} messages in flight at them; {dict(self.counts)}"
@@ -118,17 +123,27 @@ class Device:
 
 
 class Life:
-    """The life of the server from one start to the next kill."""
+    """The life of a node from one start to the next kill."""
 
     def __init__(self) -> None:
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
+class Node:
+    def __init__(self, server: Victim) -> None:
+        self.server = server
+        self.life = Life()
+        self.up = False
+        """Whether clients may connect."""
+
+
 class Link:
     """One connection of a device, with its receptions in order."""
 
-    def __init__(self, load: Load, device: Device, brought: Mapping[str, int] | None) -> None:
+    def __init__(self, load: Load, node: Node, device: Device, brought: Mapping[str, int] | None) -> None:
         self._load = load
+        self.node = node
+        self._life = node.life
         self.device = device
         self.brought = brought
         self.received: list[Reception] = []
@@ -137,7 +152,8 @@ class Link:
         self.at_end = False
         loop = asyncio.get_running_loop()
         self.accepted: asyncio.Future[None] = loop.create_future()
-        self.ready: asyncio.Future[None] = loop.create_future()
+        self.ready: asyncio.Future[float] = loop.create_future()
+        """Done when the replay has ended, with the time."""
         self.enough: asyncio.Future[None] = loop.create_future()
         """Done after `enough_after` entries."""
         self.enough_after: int | None = None
@@ -151,13 +167,13 @@ class Link:
         self.sio.on("connect_error", self._refused)
 
     async def open(self) -> bool:
-        """Connect; returns False if the server was killed first. Any other failure raises."""
-        load, life = self._load, self._load.life
+        """Connect; returns False if the node was killed first. Any other failure raises."""
+        load, life = self._load, self._life
         auth: dict[str, Any] = {"token": load.tokens[self.device.user], "device": self.device.name}
         if self.brought is not None:
             auth["cursors"] = dict(self.brought)
         opening = asyncio.ensure_future(
-            self.sio.connect(load.server.url, auth=auth, transports=self.device.transports, wait=False)
+            self.sio.connect(self.node.server.url, auth=auth, transports=self.device.transports, wait=False)
         )
         async with asyncio.timeout(DEADLINE_S):
             await asyncio.wait({opening, life.over}, return_when=asyncio.FIRST_COMPLETED)
@@ -172,7 +188,7 @@ class Link:
             self.lost, self._ws = self.sio.eio.read_loop_task, self.sio.eio.ws
             await asyncio.wait({self.accepted, self.lost}, return_when=asyncio.FIRST_COMPLETED)
         if self.accepted.done():
-            load.observe("connected")
+            load.observe("connected", self.node)
             return True
         assert life.over.done(), f"{self.device} was not accepted"
         await self.end()
@@ -220,7 +236,7 @@ class Link:
         self.accepted.done() or self.accepted.set_result(None)
 
     def _refused(self, *data: Any) -> None:
-        if not self._load.life.over.done():
+        if not self._life.over.done():
             self._load.fail(f"{self.device} was refused: {data}")
 
     def _take(self, event: str, payload: dict[str, Any]) -> None:
@@ -228,7 +244,7 @@ class Link:
             self._entry(reception)
         elif event == "ready":
             self.reset += payload["reset"]
-            self.ready.done() or self.ready.set_result(None)
+            self.ready.done() or self.ready.set_result(time.monotonic())
         elif event == "closing":
             self._load.counts[f"closed: {payload['reason']}"] += 1
 
@@ -241,7 +257,9 @@ class Link:
             task = asyncio.create_task(self._report())
             self._reports.add(task)
             task.add_done_callback(self._reports.discard)
-        self._load.observe("received" if self.ready.done() else "replayed")
+        if self.ready.done() and reception.message_id is not None:
+            self._load.arrivals.append(Arrival(reception.message_id, self, time.monotonic()))
+        self._load.observe("received" if self.ready.done() else "replayed", self.node)
 
     async def _report(self) -> None:
         def answered(answer: dict[str, Any]) -> None:
@@ -253,11 +271,21 @@ class Link:
             await self.sio.emit("delivered", {"cursors": self.device.reached}, callback=answered)
 
 
+class Arrival(NamedTuple):
+    """A message was received on a live connection."""
+
+    message_id: str
+    link: Link
+    time: float
+
+
 class Load:
-    def __init__(self, server: Victim, rng: Random) -> None:
-        self.server = server
+    def __init__(self, servers: Sequence[Victim], rng: Random, pause_s: float = 0.0) -> None:
+        """`pause_s`: the mean pause of a sender between two messages."""
+        self.nodes = [Node(server) for server in servers]
+        self.pause_s = pause_s
         self.tokens: dict[str, str] = {}
-        self.life = Life()
+        self.arrivals: list[Arrival] = []
         self.counts: Counter[str] = Counter()
         self.finishing = asyncio.Event()
         self._rng = rng
@@ -266,12 +294,15 @@ class Load:
         self._countdown = 0
         self._in_flight: list[int] = []
         self._kills = 0
+        self._struck: asyncio.Future[Node] = asyncio.get_running_loop().create_future()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._ticket = itertools.count()
         self._links: list[Link] = []
         self._sends: list[Send] = []
         self._acks: list[Ack] = []
+        self._acked_at: dict[str, tuple[Node, float]] = {}
+        """Message id -> by which node and when it was acknowledged, unless it was sent again to another one"""
         self._changes: dict[int, Change] = {}
         self.clock = 0
         """The number of acknowledged changes."""
@@ -284,16 +315,16 @@ class Load:
 
     # -- events --------------------------------------------------------------------------------------------------
 
-    def observe(self, kind: str) -> None:
-        """Count an event; kill the server if a kill waits for it."""
+    def observe(self, kind: str, node: Node) -> None:
+        """Count an event on a node; kill the node if a kill waits for it."""
         self.counts[kind] += 1
         if kind == "acknowledged":
             while self._waiting and self._waiting[0][0] <= self.counts[kind]:
                 _wake(heapq.heappop(self._waiting)[2])
-        if kind == self._awaited:
+        if kind == self._awaited and node.up:
             self._countdown -= 1
-            if self._countdown == 0:
-                self._strike()
+            if self._countdown <= 0:
+                self._strike(node)
 
     def fail(self, problem: str) -> None:
         """Report a failure that no kill explains."""
@@ -306,27 +337,31 @@ class Load:
         heapq.heappush(self._waiting, (self.counts["acknowledged"] + acknowledgements, next(self._ticket), future))
         return future
 
-    def _strike(self) -> None:
-        self.server.strike()
+    def _strike(self, node: Node) -> None:
+        node.server.strike()
         self._awaited = None
         self._kills += 1
         self._in_flight.append(sum(len(sender.pending) for sender in self._senders))
-        self._up.clear()
-        self.life.over.set_result(None)
+        node.up = False
+        if not any(other.up for other in self.nodes):
+            self._up.clear()
+        self._struck.set_result(node)
+        node.life.over.set_result(None)
 
     async def connect(self, device: Device, brought: Mapping[str, int] | None = None) -> Link | None:
-        """Connect a device once the server runs; None if the server was killed first."""
+        """Connect a device to any node that runs; None if that node was killed first."""
         await self._up.wait()
-        link = Link(self, device, brought or (dict(device.reached) if device.exact else None))
+        node = self._rng.choice([node for node in self.nodes if node.up])
+        link = Link(self, node, device, brought or (dict(device.reached) if device.exact else None))
         self._links.append(link)
         return link if await link.open() else None
 
     # -- the run -------------------------------------------------------------------------------------------------
 
     async def run(self, kills: int) -> Recorded:
-        await self.server.start()
-        self._up.set()
         try:
+            for node in self.nodes:
+                await self._start(node)
             running = asyncio.create_task(self._all(kills))
             await asyncio.wait({running, self._failed}, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
@@ -337,9 +372,16 @@ class Load:
             if self._failed.done():
                 self._failed.result()
         finally:
-            await self.server.kill()
+            for node in self.nodes:
+                await node.server.kill()
             await asyncio.gather(*(link.end() for link in self._links))
-        return Recorded(history, self._kills, self._in_flight, self.counts)
+        return Recorded(history, self._kills, self._in_flight, self.counts, list(self._across()))
+
+    def _across(self) -> Iterator[float]:
+        for arrival in self.arrivals:
+            node, acked_at = self._acked_at.get(arrival.message_id, (arrival.link.node, 0.0))
+            if node is not arrival.link.node and arrival.link.ready.result() < acked_at:
+                yield max(0.0, arrival.time - acked_at)
 
     async def _all(self, kills: int) -> History:
         await self._prepare()
@@ -361,17 +403,22 @@ class Load:
         return await self._read_back()
 
     async def _kill_at(self, kind: str, count: int) -> None:
+        self._struck = asyncio.get_running_loop().create_future()
         self._awaited, self._countdown = kind, count
-        await self.life.over
-        await self.server.ended()
-        await self.server.start()
-        self.life = Life()
+        node = await self._struck
+        await node.server.ended()
+        await self._start(node)
+
+    async def _start(self, node: Node) -> None:
+        await node.server.start()
+        node.life = Life()
+        node.up = True
         self._up.set()
 
     async def _prepare(self) -> None:
         """Create accounts, devices and topics. The direct conversations are created under load."""
         rng, users = self._rng, [*SENDERS, *READERS, *GUESTS, STRANGER]
-        tokens = await asyncio.gather(*(self.server.register(user) for user in users))
+        tokens = await asyncio.gather(*(self.nodes[0].server.register(user) for user in users))
         self.tokens = dict(zip(users, tokens, strict=True))
         upgraded = ["polling", "websocket"]
         self._devices = [
@@ -389,12 +436,16 @@ class Load:
         # A new device begins at its user's cursors, so all devices connect before the first message.
         first = [await self.connect(device) for device in self._devices]
         links = {link.device.user: link for link in first if link is not None}
-        for n in range(PUBLIC + PRIVATE):
+        for n in range(PUBLIC + PRIVATE + GROUPS):
             private = n >= PUBLIC
             members = [*rng.sample(SENDERS, rng.randint(2, 4)), *rng.sample(READERS, rng.randint(0, 2))]
             if n < len(SENDERS):  # every sender has a topic
                 members = [SENDERS[n], *(user for user in members if user != SENDERS[n])]
             owner, name = links[members[0]], f"{'private' if private else 'public'} {n}"
+            if n >= PUBLIC + PRIVATE:
+                group = await owner.ask("create_conversation", usernames=members[1:], title=name)
+                self._topics[group["room_id"]] = members
+                continue
             room: str = (await owner.ask("create", topic_name=name, is_private=private))["room_id"]
             self._topics[room] = members
             if PUBLIC <= n < PUBLIC + OPEN_TO_GUESTS:
@@ -437,7 +488,9 @@ class Load:
         answered = asyncio.Event()
         payload = {"room_id": room}
         with contextlib.suppress(socketio.exceptions.BadNamespaceError):
-            await link.sio.emit("unsubscribe", payload, callback=self.change(change, payload, answered.set))
+            await link.sio.emit(
+                "unsubscribe", payload, callback=self.change(change, payload, link.node, answered.set)
+            )
             waiting = asyncio.create_task(answered.wait())
             await asyncio.wait({waiting, link.lost}, return_when=asyncio.FIRST_COMPLETED, timeout=DEADLINE_S)
             waiting.cancel()
@@ -447,14 +500,19 @@ class Load:
     def sends(self, send: Send) -> None:
         self._sends.append(send)
 
-    def acknowledged(self, ack: Ack) -> None:
+    def acknowledged(self, ack: Ack, node: Node, *, first: bool) -> None:
+        """`first`: for the first time, and by the only node that it was sent to."""
         self._acks.append(ack)
-        self.observe("acknowledged")
+        if first:
+            self._acked_at[ack.message_id] = node, time.monotonic()
+        self.observe("acknowledged", node)
         if self.finishing.is_set() and all(sender.done for sender in self._senders):
-            self.observe("all acknowledged")
+            self.observe("all acknowledged", node)
 
-    def change(self, change: Change, payload: dict[str, Any], done: Callable[[], None]) -> Callable[[Any], None]:
-        """Record a requested change; returns the callback for its answer."""
+    def change(
+        self, change: Change, payload: dict[str, Any], node: Node, done: Callable[[], None]
+    ) -> Callable[[Any], None]:
+        """Record a change that a node was asked for; returns the callback for its answer."""
         number = len(self._changes)
         self._changes[number] = change
 
@@ -463,7 +521,7 @@ class Load:
             if answer["ok"]:
                 self._changes[number] = change._replace(acked=self.clock)
                 self.clock += 1
-                self.observe(change.kind)
+                self.observe(change.kind, node)
             elif answer["error"]["code"] in REFUSALS[change.kind]:
                 self._changes[number] = change._replace(kind="refused")
             else:
@@ -552,6 +610,8 @@ class Sender:
         self._changing = 0
         self.pending: dict[str, dict[str, str]] = {}
         """client_id -> payload of each unacknowledged message, in the order of sending"""
+        self._sent_to: dict[str, Node] = {}
+        """client_id -> the node that an unacknowledged message was sent to first"""
 
     @property
     def done(self) -> bool:
@@ -572,10 +632,12 @@ class Sender:
                     await self._emit(link, payload)
                 while not link.lost.done() and not self.done:
                     self._changed.clear()
-                    while len(self.pending) < IN_FLIGHT and not self._last_sent:
+                    while len(self.pending) < IN_FLIGHT and not self._last_sent and not link.lost.done():
                         # When the load ends, each sender sends one last message.
                         self._last_sent = self._load.finishing.is_set()
                         await self._send(link)
+                        if pause_s := self._load.pause_s:
+                            await asyncio.wait({link.lost}, timeout=self._rng.uniform(0, 2 * pause_s))
                     await self._changed.wait()
             except socketio.exceptions.BadNamespaceError:
                 pass  # the library raises this when the connection is lost
@@ -589,6 +651,7 @@ class Sender:
         payload = {**ref, "content": client_id, "client_id": client_id}
         self._load.sends(Send(self._device.user, room, client_id))
         self.pending[client_id] = payload
+        self._sent_to[client_id] = link.node
         await self._emit(link, payload)
         # An impatient client repeats a message in flight. An acknowledged message is never repeated, because that
         # would restore what a crash had undone.
@@ -628,7 +691,7 @@ class Sender:
                 del self._own[about]
         self._changing += 1
         change = Change(user, kind, about, value)
-        answered = self._load.change(change, payload, partial(self._change_answered, link))
+        answered = self._load.change(change, payload, link.node, partial(self._change_answered, link))
         await link.sio.emit(action, payload, callback=answered)
 
     def _change_answered(self, link: Link) -> None:
@@ -636,10 +699,10 @@ class Sender:
             self._changing -= 1
 
     async def _emit(self, link: Link, payload: dict[str, str]) -> None:
-        await link.sio.emit("message", payload, callback=self._answered(payload["client_id"]))
-        self._load.observe("sent")
+        await link.sio.emit("message", payload, callback=self._answered(payload["client_id"], link.node))
+        self._load.observe("sent", link.node)
 
-    def _answered(self, client_id: str) -> Callable[[dict[str, Any]], None]:
+    def _answered(self, client_id: str, node: Node) -> Callable[[dict[str, Any]], None]:
         def take(answer: dict[str, Any]) -> None:
             if not answer["ok"]:
                 self._load.fail(f"{client_id} was refused: {answer}")
@@ -648,7 +711,8 @@ class Sender:
             if self.pending.pop(client_id, None) is not None:
                 self._own[data["id"]] = client_id
             self.wake()
-            self._load.acknowledged(Ack(self._device.user, client_id, data["room_id"], data["seq"], data["id"]))
+            ack = Ack(self._device.user, client_id, data["room_id"], data["seq"], data["id"])
+            self._load.acknowledged(ack, node, first=self._sent_to.pop(client_id, None) is node)
 
         return take
 
@@ -691,14 +755,21 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def record(data_dir: Path, seed: int, kills: int, **environment: str) -> Recorded:
-    """Kill a server under load `kills` times; returns the history. Raises any failure that no kill explains."""
+async def record(
+    folder: Path, seed: int, kills: int, *, nodes: int = 1, pause_s: float = 0.0, **environment: str
+) -> Recorded:
+    """Kill nodes under load `kills` times; returns the history. Raises any failure that no kill explains.
+
+    `folder`: for the data directories. `pause_s`: the mean pause of a sender between two messages.
+    """
     with warnings.catch_warnings():
         # The client library leaks sockets when a connection ends during a handshake or a poll.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
             path = os.pathsep.join(filter(None, [str(SLOW_DISK), os.environ.get("PYTHONPATH")]))
-            return await Load(Victim(data_dir, PYTHONPATH=path, **environment), Random(seed)).run(kills)
+            common = {"PYTHONPATH": path, "TIDINGS_SECRET_KEY": SECRET_KEY, **environment}
+            servers = [Victim(folder / f"node{n}", **common) for n in range(nodes)]
+            return await Load(servers, Random(seed), pause_s).run(kills)
         except BaseException as error:
             error.add_note(f"TIDINGS_CRASH_SEED={seed}")
             raise
