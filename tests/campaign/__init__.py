@@ -7,6 +7,7 @@ loopback, and end by themselves. The test suite does not run them; it runs small
     python -m tests.campaign attacks --quick                    tokens, packets, frames, requests, floods, rights
     python -m tests.campaign faults --quick                     kills, stops, disks, networks, clocks, backups
     python -m tests.campaign faults --quick --database postgresql --area postgresql
+    python -m tests.campaign cluster --quick                    several nodes: kills, removals, sessions, partitions
     python -m tests.campaign soak --minutes 10                  memory, descriptors, threads, tasks
     python -m tests.campaign stampede                           2,000 clients that reconnect at the same time
 
