@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from server.fanout.broker import MemoryBroker
 from tests.delivery.support import make_topic, seqs
 from tests.support.client import Refused, connected
 from tests.support.node import RunningNode, running_node
@@ -77,7 +78,7 @@ async def test_a_removed_member_gets_nothing_later_although_the_node_has_not_hea
 ) -> None:
     async with (
         running_node(postgresql_url, tmp_path) as first,
-        running_node(postgresql_url, tmp_path, options={"poll_s": 3600.0}) as deaf,
+        running_node(postgresql_url, tmp_path, options={"poll_s": 3600.0, "broker": MemoryBroker()}) as deaf,
     ):
         tokens = [await first.register(name) for name in ("omar", "diego", "eva")]
         room_id = await make_topic(first.url, tokens[0], "noticias", tokens[1], tokens[2])
@@ -111,7 +112,7 @@ async def test_a_message_that_was_acknowledged_elsewhere_comes_before_ready(
 ) -> None:
     async with (
         running_node(postgresql_url, tmp_path) as first,
-        running_node(postgresql_url, tmp_path, options={"poll_s": 3600.0}) as deaf,
+        running_node(postgresql_url, tmp_path, options={"poll_s": 3600.0, "broker": MemoryBroker()}) as deaf,
     ):
         tokens = [await first.register(name) for name in ("omar", "diego")]
         room_id = await make_topic(first.url, tokens[0], "noticias", tokens[1])
