@@ -144,7 +144,7 @@ class CatchUp:
             # it is there by a later membership.
             if notice.room_key in connection.rooms:
                 known = hub.live_rooms[notice.room_key].attached[connection]
-                if known < notice.removals or not notice.removals:
+                if known < notice.removals:
                     hub.removed(connection, notice.reason, notice.room_key)
             return
         room = notice.snapshot.room

@@ -38,7 +38,7 @@ class Appended:
     entries: Sequence[EntryRow]
     members: int
     """How many members the room has after these entries."""
-    removals: int = 0
+    removals: int
     """How many memberships of the room have ended before these entries."""
     views: Mapping[int, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
     """seq -> the message that the entry is, or that it changes, as its sender sees it. A cache of this node, which
@@ -77,7 +77,7 @@ class Left:
     room_key: int
     room_id: str
     reason: str
-    removals: int = 0
+    removals: int
     """How many memberships of the room have ended, this one included."""
 
 

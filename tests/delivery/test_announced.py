@@ -69,7 +69,7 @@ class Crowd:
             link.connection = Connection(link, Principal(n, f"user{n}", n, f"sid{n}", 1 << 50), "phone")
             self.members[n] = link.connection, link
             for key in rooms_of(n):
-                self.rooms[key].attach(link.connection, 0)
+                self.rooms[key].attach(link.connection, 0, 0)
 
     def change(self, users: Sequence[int], online: bool, hidden_from: frozenset[int] = frozenset()) -> None:
         for key in self.rooms:

@@ -43,11 +43,11 @@ MESSAGE = EntryRow(
 )
 EDIT = EntryRow(7, 2, "edit", None, 5, "omar", None, None, None, "{}", 1, 2, None, False, 1, None, MESSAGE)
 NOTICES: dict[str, tuple[Channel, Notice]] = {
-    "appended": (RoomChannel(7), Appended(7, [MESSAGE, EDIT], 2)),
+    "appended": (RoomChannel(7), Appended(7, [MESSAGE, EDIT], 2, 1)),
     "transient": (RoomChannel(7), Transient(7, "typing", {"typing": True}, "c", 200, 3, frozenset({5, 6}))),
     "joined": (UserChannel(5), Joined(5, Snapshot(ROOM, "member", 1, 0, 0, EDIT, None, False))),
     "joined an empty room": (UserChannel(5), Joined(5, Snapshot(ROOM, "owner", 0, 0, 0, None, "diego", True))),
-    "left": (UserChannel(5), Left(5, 7, "room7", MemberChange.KICKED)),
+    "left": (UserChannel(5), Left(5, 7, "room7", MemberChange.KICKED, 1)),
     "personal": (UserChannel(5), Personal(5, "receipt", {"read_seq": 2, "who": None})),
     "presence": (RoomChannel(7), PresenceChanged(7, [UserPresence(5, {"online": True}, frozenset({9}))])),
     "withdrawn": (UserChannel(5), Withdrawn(5, None, CloseReason.TOKEN_REVOKED)),
@@ -265,7 +265,7 @@ async def test_a_notice_that_repeats_earlier_entries_delivers_the_new_ones_witho
             receive = server.node.delivery.receive
             for notice in (first, second, first, second, first):
                 receive(notice)
-            receive(Appended(first.room_key, [*first.entries, *second.entries, *third.entries], third.members))
+            receive(Appended(first.room_key, [*first.entries, *second.entries, *third.entries], third.members, 0))
             receive(third)
             await omar.ask("get_rooms")
             assert omar.contents() == ["0", "1", "2"]

@@ -114,7 +114,7 @@ async def test_presence_published_in_the_step_of_a_removal_precedes_it(server: R
         assert key is not None
         offline = {"username": "diego", "online": False, "last_seen": "2026-01-01T00:00:00.000Z"}
         server.node.delivery.receive(PresenceChanged(key, [UserPresence(her.user_key, offline, frozenset())]))
-        server.node.delivery.receive(Left(him.user_key, key, room_id, "left"))
+        server.node.delivery.receive(Left(him.user_key, key, room_id, "left", 1))
         await omar.ask("get_rooms")
         assert offline in omar.of("presence")
         assert omar.events[-1][0] == "room_removed"
