@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ from server.fanout.connection import Connection
 from server.log.journal import Journal
 from server.log.messages import new_message_id
 from server.log.transaction import Operation, Work
-from server.principal import Principal
+from server.principal import NO_SESSION, Principal
 from server.supervision import spawn
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ class EchoChannel:
         self._listening.pop(connection, None)
 
     def _store_received(self, user: Principal, connection: Connection | None, content: str) -> asyncio.Future[Echo]:
-        stored = self._journal.hand_over(KeepEcho(user, None, ((Direction.RECEIVED, content),)))
+        receiver = replace(user, session_key=NO_SESSION)  # they may have logged out since they sent what it answers
+        stored = self._journal.hand_over(KeepEcho(receiver, None, ((Direction.RECEIVED, content),)))
         on_content = None if connection is None else self._listening.get(connection)
         if on_content is not None:
             stored.add_done_callback(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NO_SESSION = 0
+"""The session of an account of the server itself, which nobody withdraws."""
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy.engine import Connection
 
-from db.connections import Statement, on_postgresql
+from db.connections import NOW_MS, Statement, on_postgresql
 from db.queries import feed, log, members, progress, rooms
 from db.queries.members import Standing
 from db.queries.progress import MarkerRow
@@ -37,15 +37,23 @@ class Needed(NamedTuple):
     claims: Sequence[Claim]
     replies: Sequence[tuple[int, str]]
     """(room, message_id) of messages that are replied to."""
+    sessions: Sequence[int]
+    """Of those who act, sorted."""
 
 
 class Loaded(NamedTuple):
+    now: int
+    """ms since the epoch. By PostgreSQL's clock, or the time of the last entry if that is later: so times do not go
+    back in a room, whichever node writes. On SQLite by the node's clock."""
     rooms: dict[int, RoomRow]
     standings: dict[Pair, Standing]
     sent: dict[Claim, EntryRow]
     """The existing entries with the claims."""
     known_messages: set[tuple[int, str]]
     """The subset of `replies` that exists."""
+    withdrawn: set[int]
+    """The subset of `sessions` that was withdrawn, or whose user is disabled. On SQLite empty: its only server closes
+    their connections itself."""
 
 
 class Writes(NamedTuple):
@@ -60,30 +68,33 @@ class Writes(NamedTuple):
 def load(conn: Connection, needed: Needed, now: int) -> Loaded:
     """Read locked rooms: their heads, the standings of users, and entries with the same claims.
 
-    `now`: ms since the epoch.
+    `now`: ms since the epoch by the node's clock, for SQLite.
     """
     if conn.dialect.name == "sqlite":
         return Loaded(
+            now,
             rooms.lock(conn, needed.rooms),
             members.standings(conn, needed.pairs, now),
             log.sent(conn, needed.claims) if needed.claims else {},
             log.known_messages(conn, needed.replies) if needed.replies else set(),
+            set(),
         )
-    sql, values = loading(needed, now)
+    sql, values = loading(needed)
     (row,) = on_postgresql(conn, sql, *values)
     return loaded(row)
 
 
-def loading(needed: Needed, now: int) -> Statement:
+def loading(needed: Needed) -> Statement:
     """The statement of `load` on PostgreSQL; its row is for `loaded`."""
     with_sent = bool(needed.claims or needed.replies)
-    return Statement(_loading(with_sent), _needs(needed, now, with_sent))
+    return Statement(_loading(with_sent), _needs(needed, with_sent))
 
 
-def loaded(row: Sequence[str | None]) -> Loaded:
-    room_rows, standing_rows, sent, known = (orjson.loads(column) if column else [] for column in row)
+def loaded(row: Sequence[Any]) -> Loaded:
+    room_rows, standing_rows, withdrawn, sent, known = (orjson.loads(column) if column else [] for column in row[1:])
     entries = [EntryRow(*entry_row) for entry_row in sent]
     return Loaded(
+        row[0],
         {room_row[0]: RoomRow(*room_row) for room_row in room_rows},
         {
             (room, user): Standing(role, banned, until, blocked)
@@ -92,27 +103,28 @@ def loaded(row: Sequence[str | None]) -> Loaded:
         },
         {(entry.room_key, entry.sender_key, entry.client_id or ""): entry for entry in entries},
         {(room, message_id) for room, message_id in known},
+        set(withdrawn),
     )
 
 
-def if_unchanged(needed: Needed, expected: Loaded, writes: Writes, now: int, node: str) -> Statement:
-    """The statement that locks the rooms, and writes only if `load` would return `expected`.
+def if_unchanged(needed: Needed, expected: Loaded, writes: Writes, node: str) -> Statement:
+    """The statement that locks the rooms, and writes only if `load` would return `expected`, or an earlier time.
 
-    Its row is whether it has written; otherwise that, and what is there (for `loaded`), without rooms that another
-    transaction has locked.
+    Its row is whether it has written, and the time; if not, also what else is there (for `loaded`), without rooms
+    that another transaction has locked.
 
     A statement does not see what is committed after its beginning, except in the rows that it locks. So a standing
     may have changed by the time that the room is locked, but the room's log has not: its head is compared as locked.
     The messages then stand in the log where they would if they had been written just before that change.
     """
     with_sent = bool(needed.claims or needed.replies)
-    compared = [orjson.dumps(rows).decode() for rows in _rows(needed, expected)[: 4 if with_sent else 2]]
-    values = [*_needs(needed, now, with_sent), *compared, *_written(writes, now, node)]
+    compared = [orjson.dumps(rows).decode() for rows in _rows(needed, expected)[: 5 if with_sent else 3]]
+    values = [*_needs(needed, with_sent), *compared, *_written(writes, expected.now, node)]
     return Statement(_if_unchanged(with_sent), values)
 
 
-def _needs(needed: Needed, now: int, with_sent: bool) -> list[Any]:
-    values: list[Any] = [needed.rooms, *_columns(needed.pairs, 2), now]
+def _needs(needed: Needed, with_sent: bool) -> list[Any]:
+    values: list[Any] = [needed.rooms, *_columns(needed.pairs, 2), needed.sessions]
     if with_sent:
         values += [*_columns(needed.claims, 3), [message_id for _, message_id in needed.replies]]
     return values
@@ -127,6 +139,7 @@ def _rows(needed: Needed, expected: Loaded) -> tuple[list[Any], ...]:
             for pair in needed.pairs
             for standing in (expected.standings.get(pair, NOBODY),)
         ],
+        sorted(expected.withdrawn),
         [entry[: len(ENTRY_COLUMNS)] for entry in expected.sent.values()],
         sorted(expected.known_messages),
     )
@@ -148,9 +161,12 @@ def _found(rooms_locked: str, with_sent: bool) -> Sequence[str]:
             "unnest($2::bigint[], $3::bigint[]) WITH ORDINALITY AS pair (room, person, place)"
             " LEFT JOIN member ON member.room_id = room AND member.user_id = person"
             " LEFT JOIN ban ON ban.room_id = room AND ban.user_id = person"
-            " AND (ban.expires_at IS NULL OR ban.expires_at > $4)",
+            " AND (ban.expires_at IS NULL OR ban.expires_at > (SELECT now FROM clock))",
             "place",
         ),
+        "coalesce((SELECT jsonb_agg(key ORDER BY key) FROM unnest($4::bigint[]) AS key WHERE NOT EXISTS ("
+        'SELECT FROM session JOIN "user" ON "user".id = session.user_id'
+        " WHERE session.id = key AND revoked_at IS NULL AND NOT disabled)), '[]')",
     ]
     if with_sent:
         claims = "unnest($5::bigint[], $6::bigint[], $7::text[]) AS claim (room, person, client)"
@@ -170,10 +186,23 @@ def _found(rooms_locked: str, with_sent: bool) -> Sequence[str]:
     return found
 
 
+def _clock(rooms_locked: str) -> str:
+    """A CTE with `Loaded.now`, and the time of the last entry in the rooms."""
+    return f"""clock AS MATERIALIZED (
+    SELECT greatest({NOW_MS}, last_at) AS now, last_at
+    FROM (
+        SELECT coalesce(max(created_at), 0) AS last_at
+        FROM (SELECT id, last_seq FROM {rooms_locked}) AS head
+        JOIN entry ON entry.room_id = head.id AND entry.seq = head.last_seq
+    ) AS last
+)"""
+
+
 @cache
 def _loading(with_sent: bool) -> str:
-    found = _found("room WHERE id = ANY($1::bigint[])", with_sent)
-    return f"SELECT {', '.join(f'{rows}::text' for rows in found)}" + ("" if with_sent else ", NULL, NULL")
+    locked = "room WHERE id = ANY($1::bigint[])"
+    found = ", ".join(f"{rows}::text" for rows in _found(locked, with_sent))
+    return f"WITH {_clock(locked)} SELECT now, {found}{'' if with_sent else ', NULL, NULL'} FROM clock"
 
 
 @cache
@@ -182,16 +211,18 @@ def _if_unchanged(with_sent: bool) -> str:
     names = [f"found_{number}" for number in range(len(found))]
     first = 9 if with_sent else 5
     same = " AND ".join(f"{name} = ${number}::text::jsonb" for number, name in enumerate(names, first))
+    writes = first + len(found)
+    now = writes + len(_ENTRY_TYPES) + 10  # behind the columns of entries, heads and markers
     shown = [f"CASE WHEN NOT same THEN {name}::text END" for name in names]
     return f"""
 WITH locked AS MATERIALIZED (
     SELECT * FROM room WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
-), found AS MATERIALIZED (
-    SELECT {", ".join(f"{rows} AS {name}" for rows, name in zip(found, names, strict=True))}
+), {_clock("locked")}, found AS MATERIALIZED (
+    SELECT now, last_at, {", ".join(f"{rows} AS {name}" for rows, name in zip(found, names, strict=True))} FROM clock
 ), compared AS MATERIALIZED (
-    SELECT *, {same} AS same FROM found
-), {_writing(first + len(found), "(SELECT same FROM compared)")}
-SELECT same, {", ".join(shown)}{"" if with_sent else ", NULL, NULL"} FROM compared
+    SELECT *, last_at <= ${now}::bigint AND {same} AS same FROM found
+), {_writing(writes, "(SELECT same FROM compared)")}
+SELECT same, now, {", ".join(shown)}{"" if with_sent else ", NULL, NULL"} FROM compared
 """
 
 

@@ -22,7 +22,7 @@ from server.contract.errors import ActionError, CloseReason, ErrorCode, not_foun
 from server.fanout.broker import Broker
 from server.log.notices import UserChannel, Withdrawn
 from server.log.quotas import SESSIONS
-from server.principal import Principal
+from server.principal import NO_SESSION, Principal
 
 WRONG_PASSWORD = "wrong username or password"
 USE_NOTED_MS = 3_600_000
@@ -255,7 +255,7 @@ class Auth:
                 users.add(conn, username, None, now_ms())
                 user = users.by_key(conn, names.username_key(username))
                 if user is not None and user.password_hash is None:
-                    return Principal(user.key, user.username, 0, "", 0)
+                    return Principal(user.key, user.username, NO_SESSION, "", 0)
             raise ActionError(ErrorCode.UNAVAILABLE, "no name is free")
 
         return await self._db.write(create)

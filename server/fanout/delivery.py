@@ -72,6 +72,9 @@ class Delivery:
     def suspect(self, room_keys: Iterable[int]) -> None:
         self._hub.suspect(room_keys)
 
+    def suspect_session(self, user_key: int, session_key: int) -> None:
+        self._sessions.look([(user_key, session_key)])
+
     def has_device(self, device_key: int) -> bool:
         return self._hub.has_device(device_key)
 

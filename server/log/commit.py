@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from db.engine import Database, Locked, StoreUnavailable
 from db.queries import journal as queries
-from server.contract.errors import ActionError
+from server.contract.errors import ActionError, ErrorCode
 from server.contract.permissions import Permission
 from server.log import receipts
 from server.log.cursors import Moved, save
@@ -19,6 +19,7 @@ from server.log.notices import Channel, Notice
 from server.log.quotas import Quotas
 from server.log.recent import Recent
 from server.log.transaction import Operation, Work
+from server.principal import NO_SESSION
 
 Outcome = tuple[bool, Any]
 """(succeeded, result or exception) of one operation."""
@@ -39,8 +40,10 @@ def commit(
     """The journal's transaction: apply the operations in order. `recent` notes what they leave."""
     work = Work(conn, _now(), quotas or Quotas())
     needed = _needed(operations)
-    if needed.rooms:
+    if needed.rooms or (operations and conn.dialect.name != "sqlite"):  # only PostgreSQL has sessions to judge
         work.load(queries.load(conn, needed, work.now))
+        if recent is not None:
+            recent.note_clock(work.now)
         _search_mentions(work, operations)
     if moved:
         save(conn, moved)  # before a new membership ends the cursors of an earlier one
@@ -62,23 +65,25 @@ async def commit_if_unchanged(
     They are applied to what they probably read, and written if they do read that, in one statement. Returns None,
     with nothing written, if a room is locked or gone, or changes too often.
     """
-    needed, now = _needed(operations), _now()
+    needed = _needed(operations)
     loaded = recent.guess(needed)
     if loaded is None:
-        row, _ = await database.run(queries.loading(needed, now))
+        row, _ = await database.run(queries.loading(needed))
         loaded = queries.loaded(row)
+        recent.note_clock(loaded.now)
     for _ in range(ATTEMPTS):
         if len(loaded.rooms) < len(needed.rooms):
             return None
-        work = Work(None, now)
+        work = Work(None, loaded.now)
         work.load(loaded)
         outcomes = _apply(work, operations)
         try:
             (written, *found), again = await database.run(
-                queries.if_unchanged(needed, loaded, work.take_writes(), now, database.node)
+                queries.if_unchanged(needed, loaded, work.take_writes(), database.node)
             )
         except Locked:
             return None
+        recent.note_clock(found[0])
         if written:
             recent.note(work)
             return outcomes, work.finish()
@@ -96,6 +101,8 @@ def _apply(work: Work, operations: Sequence[Operation[Any]]) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for operation in operations:
         try:
+            if operation.actor.session_key in work.withdrawn:
+                raise ActionError(ErrorCode.TOKEN_REVOKED, "the session was withdrawn")
             outcomes.append((True, operation.apply(work)))
         except ActionError as error:
             outcomes.append((False, error))
@@ -115,6 +122,7 @@ def _needed(operations: Sequence[Operation[Any]]) -> queries.Needed:
         list({(key, user) for operation, key in in_rooms for user in operation.users()}),
         list({(key, send.actor.user_key, send.client_id) for send, key in sends if send.client_id is not None}),
         list({(key, send.reply_to) for send, key in sends if send.reply_to is not None}),
+        sorted({operation.actor.session_key for operation in operations} - {NO_SESSION}),
     )
 
 

@@ -418,7 +418,9 @@ class Journal:
             if batch:
                 self._refused = -math.inf, ""
                 self._wrote_at = asyncio.get_running_loop().time()
-        for (_, future, _), (succeeded, result) in zip(batch, outcomes, strict=True):
+        for (operation, future, _), (succeeded, result) in zip(batch, outcomes, strict=True):
+            if not succeeded and isinstance(result, ActionError) and result.code is ErrorCode.TOKEN_REVOKED:
+                self._fanout.suspect_session(operation.actor.user_key, operation.actor.session_key)
             if future.cancelled():
                 continue
             if succeeded:

@@ -129,6 +129,9 @@ class Fanout(Protocol):
     def suspect(self, room_keys: Iterable[int]) -> None:
         """Something may have been committed to these rooms that was not published: compare their heads soon."""
 
+    def suspect_session(self, user_key: int, session_key: int) -> None:
+        """A session was withdrawn, perhaps on another node: close its connections here soon."""
+
     def has_device(self, device_key: int) -> bool:
         """Whether a device is connected here."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -23,6 +25,12 @@ class Recent:
     def __init__(self) -> None:
         self._rooms: dict[int, RoomRow] = {}
         self._standings: dict[Pair, Standing] = {}
+        self._clock: float | None = None
+        """PostgreSQL's clock minus the monotonic clock of this process, in seconds; late by the way to here."""
+
+    def note_clock(self, now: int) -> None:
+        """Note the time that PostgreSQL has just answered, in ms since the epoch."""
+        self._clock = now / 1000 - time.monotonic()
 
     def note(self, work: Work) -> None:
         """Note the rooms and standings that a transaction read or changed."""
@@ -30,16 +38,20 @@ class Recent:
         _keep(self._standings, work.standings.items())
 
     def guess(self, needed: Needed) -> Loaded | None:
-        """What a batch reads: nothing was sent before, and every message exists that is replied to.
+        """What a batch reads: nothing was sent before, every message exists that is replied to, and no session was
+        withdrawn.
 
-        None if one of the rooms or standings is unknown.
+        None if one of the rooms or standings is unknown, or the time.
         """
+        if self._clock is None:
+            return None
+        now = math.ceil((self._clock + time.monotonic()) * 1000)
         try:
             rooms = {key: self._rooms[key] for key in needed.rooms}
             standings = {pair: self._standings[pair] for pair in needed.pairs}
         except KeyError:
             return None
-        return Loaded(rooms, standings, {}, set(needed.replies))
+        return Loaded(now, rooms, standings, {}, set(needed.replies), set())
 
 
 def _keep(kept: dict[K, V], rows: Iterable[tuple[K, V]]) -> None:

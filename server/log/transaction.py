@@ -88,7 +88,10 @@ class Work:
     transaction: Connection | None
     """None: the operations make no queries (`Operation.queries`)."""
     now: int
+    """ms since the epoch."""
     quotas: Quotas = field(default_factory=Quotas)
+    withdrawn: set[int] = field(default_factory=set)
+    """The sessions that may not act any more."""
     rooms: dict[int, RoomLog] = field(default_factory=dict)
     standings: dict[tuple[int, int], Standing] = field(default_factory=dict)
     sent: dict[tuple[int, int, str], EntryRow] = field(default_factory=dict)
@@ -106,6 +109,7 @@ class Work:
         return self.transaction
 
     def load(self, loaded: journal.Loaded) -> None:
+        self.now, self.withdrawn = loaded.now, loaded.withdrawn
         self.rooms = {key: RoomLog(row) for key, row in loaded.rooms.items()}
         self.standings, self.sent = dict(loaded.standings), dict(loaded.sent)
         self.known_messages = loaded.known_messages

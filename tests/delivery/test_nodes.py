@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from db.queries import users
 from tests.delivery.brokers import LinkedBroker, Wire
-from tests.delivery.support import make_topic, seqs
+from tests.delivery.support import make_topic, principal, rest, seqs, stored
 from tests.support.client import Client, Refused, connected
-from tests.support.node import RunningNode, running_node
+from tests.support.node import PASSWORD, RunningNode, running_node
 
 
 @pytest.fixture
@@ -157,3 +158,48 @@ async def test_a_device_that_moves_to_the_other_node_misses_nothing(nodes: tuple
                 await diego.until(lambda d=diego, v=visit: 20 * (v + 1) in seqs(d, room_id))
             received += seqs(diego, room_id)
     assert received == list(range(1, 121))
+
+
+WITHDRAWALS = {
+    "logout": ("omar", "/api/logout", {}),
+    "revoke": ("other session", "/api/sessions/{sid}", {}),
+    "change_password": ("other session", "/api/me/password", {"password": PASSWORD, "new_password": "n" + PASSWORD}),
+    "deactivate": ("other session", "/api/me/deactivate", {"password": PASSWORD}),
+    "disable": ("admin", "/api/admin/users/omar/disable", {}),
+}
+"""Whose token withdraws omar's session, the path, and the payload."""
+
+
+@pytest.mark.parametrize(
+    ("withdrawal", "action"), [*((withdrawal, "message") for withdrawal in WITHDRAWALS), ("logout", "create")]
+)
+async def test_a_session_withdrawn_on_one_node_changes_nothing_more_on_another(
+    postgresql_url: str, tmp_path: Path, withdrawal: str, action: str
+) -> None:
+    deaf = {"poll_s": 3600.0, "session_check_s": 3600.0}
+    async with (
+        running_node(postgresql_url, tmp_path) as first,
+        running_node(postgresql_url, tmp_path, options=deaf) as second,
+    ):
+        tokens = {name: await first.register(name) for name in ("omar", "admin")}
+        await first.node.database.write(lambda conn: users.set_admin(conn, 2, True))
+        tokens["other session"] = await first.login("omar")
+        room_id = await make_topic(first.url, tokens["omar"], "noticias")
+        async with connected(second.url, tokens["omar"]) as omar, connected(second.url, tokens["admin"]) as other:
+            await omar.ask("message", room_id=room_id, content="before")
+            actor, path, payload = WITHDRAWALS[withdrawal]
+            async with rest(first.url, tokens[actor]) as http:
+                sid = principal(second, "omar").sid
+                method = "DELETE" if "{" in path else "POST"
+                answer = await http.request(method, path.format(sid=sid), json=payload)
+                assert answer.is_success, answer.text
+            with pytest.raises(Refused) as refused:
+                await omar.ask(
+                    action,
+                    {"room_id": room_id, "content": "after"} if action == "message" else {"topic_name": "new"},
+                )
+            assert refused.value.code == "token_revoked"
+            assert (await omar.event("closing"))["reason"] == "token_revoked"
+            await other.ask("get_rooms")
+        assert await stored(postgresql_url, room_id) == ["before"]
+        assert not await first.node.parts.directory.has("new")
