@@ -54,7 +54,7 @@ def _data(settings: Settings, database: URL) -> str:
         # The query of the URL may also contain a password.
         data = f"PostgreSQL, {database.set(query={}).render_as_string(hide_password=True)}"
     if settings.redis_url:
-        data += "; TIDINGS_REDIS_URL has no effect, multiple nodes are not supported yet"
+        data += "; TIDINGS_REDIS_URL has no effect yet"
     return data
 
 

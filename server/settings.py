@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(default=Path("data"), description="The SQLite file and the generated secret (mode 0600)")
     database_url: str = Field(default="", description="`postgresql+asyncpg://…`; empty: SQLite in the data directory")
-    redis_url: str = Field(default="", description="No effect: multiple nodes are not supported yet")
+    redis_url: str = Field(default="", description="No effect yet")
     node_name: str = Field(
         default="",
         max_length=64,

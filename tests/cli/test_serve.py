@@ -203,7 +203,7 @@ def test_the_banner_warns_about_a_secret_in_a_readable_settings_file(
 def test_the_banner_says_that_redis_has_no_effect(tmp_path: Path) -> None:
     key = SecretStr("k" * 32)
     settings = Settings(_env_file=None, data_dir=tmp_path, secret_key=key, redis_url="redis://omar:top-secret@h")
-    assert "TIDINGS_REDIS_URL has no effect, multiple nodes are not supported yet" in _lines(settings)[1]
+    assert "TIDINGS_REDIS_URL has no effect yet" in _lines(settings)[1]
     assert "top-secret" not in "".join(_lines(settings))
     assert "REDIS" not in "".join(_lines(Settings(_env_file=None, data_dir=tmp_path, secret_key=key)))
 
@@ -283,7 +283,7 @@ async def test_every_command_reports_invalid_settings_in_one_line(command: Run) 
     result = await command("migrate", status=1, **public)
     assert result.err.startswith("tidings: TIDINGS_DEV_TOKENS ")
     assert "0.0.0.0" in result.err
-    assert "one server per database" in (await command("serve", "--workers", "2", status=1)).err
+    assert "start several servers on one PostgreSQL" in (await command("serve", "--workers", "2", status=1)).err
 
 
 @pytest.mark.long
