@@ -127,7 +127,7 @@ def _check_database_url(settings: Settings) -> None:
 
 def _serve(settings: Settings, args: argparse.Namespace) -> int:
     if args.workers != 1:
-        raise SettingsError("multiple workers are not supported yet: start several servers on one PostgreSQL database")
+        raise SettingsError("multiple workers are not supported: start several servers on one PostgreSQL database")
     gc.disable()  # until `server.serving` has imported and frozen everything
     from server.app import create_app
     from server.logging_setup import Logs
