@@ -14,9 +14,9 @@ from db.queries.progress import MarkerRow
 from db.queries.rows import EntryRow, RoomRow
 from tests.db.rows import add_room, add_user
 
-NEEDED = Needed([1], [(1, 1)], [], [])
+NEEDED = Needed([1], [(1, 1)], [], [], [])
 ROOM = RoomRow(1, "r1", "group", True, None, None, None, 1, 0, 0, 0, 0, 0, 0)
-EXPECTED = Loaded({1: ROOM}, {(1, 1): Standing("member", False)}, {}, set())
+EXPECTED = Loaded(0, {1: ROOM}, {(1, 1): Standing("member", False)}, {}, set(), set())
 ENTRY = EntryRow(1, 1, "message", "m1", 1, "ana", None, "hola", None, None, 1, 0, None, False)
 WRITES = Writes([ENTRY], [ROOM._replace(last_seq=1, messages=1, last_message_seq=1)], {(1, 1): MarkerRow(1, 1)})
 
@@ -35,21 +35,26 @@ async def room(postgres: Database) -> Database:
 
 
 async def test_what_is_expected_is_what_load_returns(room: Database) -> None:
-    assert await room.read(lambda conn: journal.load(conn, NEEDED, 0)) == EXPECTED
+    there = await room.read(lambda conn: journal.load(conn, NEEDED, 0))
+    assert there._replace(now=0) == EXPECTED
 
 
 async def test_a_batch_is_written_only_if_nothing_has_changed(room: Database) -> None:
-    statement = journal.if_unchanged(NEEDED, EXPECTED, WRITES, 0, "node")
+    statement = journal.if_unchanged(NEEDED, EXPECTED, WRITES, "node")
     row, _ = await room.run(statement)
-    assert tuple(row) == (True, None, None, None, None)
+    written, now, *found = row
+    assert written
+    assert now > 0
+    assert found == [None] * 5
     (written, *found), _ = await room.run(statement)
     assert not written
-    assert journal.loaded(found) == EXPECTED._replace(rooms={1: WRITES.heads[0]})
+    there = journal.loaded(found)
+    assert there == EXPECTED._replace(now=there.now, rooms={1: WRITES.heads[0]})
 
 
 async def test_a_head_that_changes_just_before_the_lock_is_noticed(room: Database, postgresql_url: str) -> None:
     """The statement has begun, so it sees the head as it was before; but it locks the current one."""
-    statement = journal.if_unchanged(NEEDED, EXPECTED, WRITES, 0, "node")
+    statement = journal.if_unchanged(NEEDED, EXPECTED, WRITES, "node")
     lock = "FROM room WHERE id = ANY($1::bigint[])"
     assert statement.sql.count(lock) == 1
     late = statement.sql.replace(lock, f"{lock} AND (SELECT true FROM pg_advisory_xact_lock_shared(1) LIMIT 1)")
@@ -74,7 +79,7 @@ async def test_a_locked_room_is_not_waited_for(room: Database, postgresql_url: s
     try:
         async with other.transaction():
             await other.execute("SELECT 1 FROM room FOR NO KEY UPDATE")
-            (written, *found), _ = await room.run(journal.if_unchanged(NEEDED, EXPECTED, WRITES, 0, "node"))
+            (written, *found), _ = await room.run(journal.if_unchanged(NEEDED, EXPECTED, WRITES, "node"))
             assert not written
             assert journal.loaded(found).rooms == {}
     finally:
@@ -82,9 +87,9 @@ async def test_a_locked_room_is_not_waited_for(room: Database, postgresql_url: s
 
 
 async def test_a_statement_whose_connection_was_lost_runs_again(room: Database, postgresql_url: str) -> None:
-    statement = journal.if_unchanged(NEEDED, EXPECTED, WRITES, 0, "node")
+    statement = journal.if_unchanged(NEEDED, EXPECTED, WRITES, "node")
     late = statement.sql.replace("SELECT same,", "SELECT pg_terminate_backend(pg_backend_pid()) AND same,")
-    _, again = await room.run(journal.loading(NEEDED, 0))
+    _, again = await room.run(journal.loading(NEEDED))
     assert not again
     with pytest.raises(StoreUnavailable):
         await room.run(statement._replace(sql=late))
