@@ -330,6 +330,14 @@ class Online(Base, table=True):
     user_id: int = _key(primary_key=True)
 
 
+class Place(Base, table=True):
+    """The chat room that a user of that dialect is in, connected or not."""
+
+    user_id: int = _key(foreign_key="user.id", primary_key=True)
+    room_id: int = _key(foreign_key="room.id", index=True)
+    brought_in: bool = Field(description="Whether entering made the user a member: entering another room ends that")
+
+
 class LoginAttempt(Base, table=True):
     """Attempts to log in or to register, on all nodes, within a time window."""
 
@@ -381,6 +389,7 @@ epoch_heads = _table(EpochHead)
 feed = _table(Feed)
 node_leases = _table(NodeLease)
 online = _table(Online)
+places = _table(Place)
 login_attempts = _table(LoginAttempt)
 search_documents = _table(SearchDocument)
 

@@ -94,6 +94,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "server.gateways": {
         "db.engine",
+        "db.queries.places",
         "db.queries.users",
         "server.__version__",
         "server.addresses",
@@ -106,6 +107,7 @@ ALLOWED: dict[str, set[str]] = {
         "server.log.devices",
         "server.log.health",
         "server.log.notices",
+        "server.log.places",
         "server.dispatch",
         "server.limits",
         "server.logging_setup",

@@ -10,7 +10,7 @@ from sqlalchemy import Select, and_, bindparam, case, delete, exists, insert, or
 from sqlalchemy.engine import Connection
 
 from db.connections import fetch
-from db.models import bans, invitation_links, members, mutes, read_markers, rooms, users
+from db.models import bans, invitation_links, members, mutes, places, read_markers, rooms, users
 from db.queries import feed
 from db.queries.rows import RoomRow, chunked, insert_or, relation, values_of
 
@@ -126,7 +126,7 @@ def add(
 
 
 def remove(conn: Connection, room_key: int, user_key: int) -> None:
-    for table in (members, read_markers):
+    for table in (members, read_markers, places):
         conn.execute(delete(table).where(table.c.room_id == room_key, table.c.user_id == user_key))
     feed.add(conn, members=[(room_key, user_key)])
 

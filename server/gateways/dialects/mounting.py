@@ -13,7 +13,7 @@ from server.dispatch import Dispatcher
 from server.gateways.client_session import Backend
 from server.gateways.dialects.base import PING_SOON_S, DialectClient
 from server.gateways.websocket_client import WebSocketGateway
-from server.supervision import spawn
+from server.supervision import Periodic, spawn
 from server.transport.admission import HalfOpen
 from server.transport.buffered_session import Scope
 from server.transport.websocket_server import WebSocketSession
@@ -83,6 +83,7 @@ class Dialects:
         self._routes: list[Callable[[FastAPI], None]] = []
         self._preparations: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._preparing: list[asyncio.Task[None]] = []
+        self._checks: list[Periodic] = []
         for mount in mounts:
             mount(self)
 
@@ -106,6 +107,10 @@ class Dialects:
         """Run a function at the start of the server."""
         self._preparations.append(prepare)
 
+    def add_check(self, check: Periodic) -> None:
+        """Run it from the start of the server to its end."""
+        self._checks.append(check)
+
     def _gateway(self, client: ClientFactory, admit: Admit | None) -> WebSocketGateway:
         return WebSocketGateway(
             client, self.backend, self._half_open, admit=admit, **{"ping_soon": PING_SOON_S, **self._transport}
@@ -127,7 +132,9 @@ class Dialects:
             install(web)
 
     async def start(self) -> None:
-        """Run the preparations, and wait for them up to `PREPARE_S`."""
+        """Start the checks; run the preparations, and wait for them up to `PREPARE_S`."""
+        for check in self._checks:
+            await check.start()
         self._preparing = [spawn(prepare(), "preparation of a dialect") for prepare in self._preparations]
         if self._preparing:
             await asyncio.wait(self._preparing, timeout=PREPARE_S)
@@ -135,4 +142,6 @@ class Dialects:
     async def stop(self) -> None:
         for task in self._preparing:
             task.cancel()
-        await asyncio.gather(*(gateway.stop() for gateway in self.gateways))
+        await asyncio.gather(
+            *(gateway.stop() for gateway in self.gateways), *(check.stop() for check in self._checks)
+        )

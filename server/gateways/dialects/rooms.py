@@ -7,60 +7,61 @@ connection stays a member, and gets the missed messages at the next connect.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+import logging
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from db.engine import Database
+from db.queries import places
+from db.queries.places import PlaceRow
 from server.auth import unauthenticated
 from server.contract.errors import ActionError, Error, ErrorCode, invalid, not_found
 from server.contract.events import Closing, MemberChange, MemberChanged, Presence, RoomRemoved
 from server.contract.models import Message, View
 from server.dispatch import Answer
+from server.fanout.connection import Connection
 from server.gateways.client_session import Backend
 from server.gateways.dialects.mounting import Dialects
 from server.gateways.dialects.sequential import SequentialClient
 from server.gateways.websocket_client import POLICY, UNAUTHENTICATED, json_object
+from server.log.places import TakePlace
+from server.supervision import Periodic
 from server.transport.websocket_server import WebSocketSession
+
+logger = logging.getLogger("tidings.places")
 
 PAGE: Final = 500
 """Rooms or members per query."""
-MAX_PLACES: Final = 50_000
-"""Users whose current room is remembered."""
+CHECK_S: Final = 0.5
+"""The interval at which the clients of this node learn that their users have entered other rooms elsewhere."""
 _COMMANDS: Final = ("get_rooms", "connect_to_room", "send_message")
 _LEFT: Final = (MemberChange.LEFT, MemberChange.KICKED, MemberChange.BANNED)
 
 
-class Place(NamedTuple):
-    """The room that a user is connected to."""
+class PlaceCheck(Periodic):
+    """Notices that a user has entered another room on another connection, of this node or another one."""
 
-    room_id: str
-    name: str
-    temporary: bool
-    """Whether connecting made the user a member; then connecting to another room ends the membership."""
+    def __init__(self, database: Database) -> None:
+        super().__init__(CHECK_S, logger, "the check of places failed")
+        self._db = database
+        self.clients: set[RoomsClient] = set()
+        """The signed-in clients on this node."""
 
-
-class Places:
-    """The current room of each user of this dialect, online or not. Kept in memory of this node."""
-
-    def __init__(self) -> None:
-        self._by_user: OrderedDict[int, Place] = OrderedDict()
-
-    def of(self, user_key: int) -> Place | None:
-        return self._by_user.get(user_key)
-
-    def put(self, user_key: int, place: Place) -> None:
-        self.forget(user_key)
-        self._by_user[user_key] = place
-        if len(self._by_user) > MAX_PLACES:
-            self._by_user.popitem(last=False)
-
-    def forget(self, user_key: int) -> None:
-        self._by_user.pop(user_key, None)
+    async def _round(self) -> None:
+        in_rooms = [(client, place) for client in self.clients if (place := client.place) is not None]
+        if in_rooms:
+            user_keys = {client.user_key for client, _ in in_rooms}
+            current = await self._db.read(partial(places.rooms_of, user_keys=user_keys))
+            for client, place in in_rooms:
+                if current.get(client.user_key) != place.room_id:
+                    client.has_left(place)
 
 
 def mount(dialects: Dialects) -> None:
-    dialects.add_websocket("/", partial(RoomsClient, Places()))
+    check = PlaceCheck(dialects.backend.parts.db)
+    dialects.add_check(check)
+    dialects.add_websocket("/", partial(RoomsClient, check))
 
 
 class RoomsClient(SequentialClient):
@@ -68,15 +69,17 @@ class RoomsClient(SequentialClient):
 
     name = "rooms"
 
-    def __init__(self, places: Places, backend: Backend, session: WebSocketSession) -> None:
+    def __init__(self, check: PlaceCheck, backend: Backend, session: WebSocketSession) -> None:
         super().__init__(backend, session)
-        self._places = places
+        self._check_of_places = check
         self._claimed: str | None = None
         self._token = ""
         self._entering: asyncio.Future[Error | None] | None = None
         self._answer_type = "error"
         """`type` of the answer to the current frame."""
-        self._place: Place | None = None
+        self.place: PlaceRow | None = None
+        """The room that this connection shows."""
+        self._entering_room = False
         self._names: set[str] = set()
         """The names by which the client has referred to the room."""
         self._online: dict[str, bool] = {}
@@ -136,8 +139,8 @@ class RoomsClient(SequentialClient):
             error = await self._entering
             if error is not None:
                 raise ActionError(error.code, error.message, **error.details)
-            if self._place is not None:
-                await self._resume(self._place)
+            if self.place is not None:
+                await self._resume(self.place)
         elif token != self._token:
             await self.run("authenticate", {"token": token})
         # The connection ends with the session of the last valid token.
@@ -173,19 +176,33 @@ class RoomsClient(SequentialClient):
             raise ActionError(ErrorCode.FORBIDDEN, "you can only connect yourself")
         if not isinstance(requested_name, str):
             raise invalid("roomName", "must be a text")
-        temporary = await self._subscribe(requested_name)
+        self._entering_room = True
+        try:
+            name, usernames = await self._enter(requested_name)
+        finally:
+            self._entering_room = False
+        self._names = {name, requested_name}
+        self._send_answer("connect_to_room", {"roomName": name, "usernames": usernames})
+
+    async def _enter(self, requested_name: str) -> tuple[str, list[str]]:
+        """Connect the user to a room instead of the one before; returns its name, and the usernames in it."""
+        brought_in = await self._subscribe(requested_name)
         connected = await self.run("connect_to_room", {"roomName": requested_name})
         name, room_id = connected["roomName"], connected["room"]["room_id"]
-        # Another connection of the user may have entered another room meanwhile.
-        previous = self._places.of(self._user_key) or self._place
-        if previous is not None and previous.room_id == room_id:
-            temporary = temporary or previous.temporary
-        else:
-            await self._leave(previous)
-        if self._place is None or self._place.room_id != room_id:
-            await self._enter_place(Place(room_id, name, temporary))
-        self._names = {name, requested_name}
-        self._send_answer("connect_to_room", {"roomName": name, "usernames": connected["usernames"]})
+        room_key = await self.actions.context().access.room_key(room_id=room_id)
+        previous = await self.parts.db.read(partial(places.of, user_key=self.user_key))
+        if self.place is not None and self.place.room_id != room_id:
+            self._leave_place(self.place)
+        await self._end_membership(previous, room_id)
+        if brought_in or previous is None or previous.room_id != room_id:
+            assert self.connection is not None
+            taking = TakePlace(self.connection.principal, room_key, brought_in)
+            replaced = await self.parts.journal.write(taking)
+            if replaced != previous:  # another connection of the user has entered a room meanwhile
+                await self._end_membership(replaced, room_id)
+        if self.place is None:
+            await self._enter_place(PlaceRow(room_id, name, brought_in))
+        return name, connected["usernames"]
 
     async def _subscribe(self, name: str) -> bool:
         """Subscribe to a topic; whether that made the user a member. `connect_to_room` reports a refusal."""
@@ -195,61 +212,66 @@ class RoomsClient(SequentialClient):
             return False
         return True
 
-    async def _leave(self, place: Place | None) -> None:
-        if self._place is not None:
-            self.leave_room(self._place.room_id)
-            self._forget_place(self._place)
-        if place is not None and place.temporary:
+    async def _end_membership(self, place: PlaceRow | None, entered: str) -> None:
+        """End the membership in a room that the user has left for another, if entering it had begun it."""
+        if place is not None and place.brought_in and place.room_id != entered:
             try:
                 await self.run("unsubscribe", {"room_id": place.room_id})
             except ActionError as error:
                 if error.code not in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):  # no longer a member
                     raise
 
-    async def _enter_place(self, place: Place) -> None:
-        """Enter a room. Its events follow without a gap, because nothing is awaited after the entry."""
+    async def _enter_place(self, place: PlaceRow) -> None:
+        """Show a room. Its events follow without a gap, because nothing is awaited after the entry."""
         online = await self._members(place)
-        self._places.put(self._user_key, place)
-        self._place, self._names, self._online = place, {place.name}, online
+        self.place, self._names, self._online = place, {place.topic_name}, online
         if not await self.enter_room(place.room_id):
-            self._forget_place(place)
+            self._forget_place()
             raise not_found()
 
-    async def _resume(self, place: Place) -> None:
+    def _leave_place(self, place: PlaceRow) -> None:
+        """Stop showing a room."""
+        self.leave_room(place.room_id)
+        self._forget_place()
+
+    def has_left(self, place: PlaceRow) -> None:
+        """The user has entered another room on another connection. Nothing if this client has done so, too."""
+        if self.place is place and not self._entering_room:
+            self._leave_place(place)
+            self.send(_frame("user_left", {"roomName": place.topic_name, "username": self.username}))
+
+    async def _resume(self, place: PlaceRow) -> None:
         """Load the members of the room that the user was in at the end of the last connection."""
         try:
             self._online |= await self._members(place)
         except ActionError as error:
             if error.code not in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
                 raise
-            self._forget_place(place)  # removed meanwhile
+            self._forget_place()  # removed meanwhile
 
-    async def _members(self, place: Place) -> dict[str, bool]:
+    async def _members(self, place: PlaceRow) -> dict[str, bool]:
         """Members of the room -> whether they are online; of a large room, only the first page."""
         page = await self.run("get_members", {"room_id": place.room_id, "limit": PAGE})
         return {member["username"]: member["online"] for member in page["members"]}
 
-    def _forget_place(self, place: Place) -> None:
+    def _forget_place(self) -> None:
         """Forget the room, which the user is no longer in."""
-        self._place, self._names, self._online = None, set(), {}
-        current = self._places.of(self._user_key)
-        if current is not None and current.room_id == place.room_id:
-            self._places.forget(self._user_key)
+        self.place, self._names, self._online = None, set(), {}
 
     @property
-    def _user_key(self) -> int:
+    def user_key(self) -> int:
         assert self.connection is not None
         return self.connection.principal.user_key
 
     def _send_message(self, args: Mapping[str, Any], size: int) -> None:
-        place = self._place
+        place = self.place
         if place is None:
             raise ActionError(ErrorCode.FORBIDDEN, "connect to a room first")
-        room_name = args.get("roomName", place.name)
+        room_name = args.get("roomName", place.topic_name)
         if not isinstance(room_name, str):
             raise invalid("roomName", "must be a text")
         if room_name not in self._names:
-            raise ActionError(ErrorCode.FORBIDDEN, f"you are connected to {place.name}")
+            raise ActionError(ErrorCode.FORBIDDEN, f"you are connected to {place.topic_name}")
         payload = {"room_id": place.room_id, "content": args.get("message")}
         if "clientId" in args:
             payload["client_id"] = args["clientId"]
@@ -258,7 +280,7 @@ class RoomsClient(SequentialClient):
             if answer.error is not None:
                 self._send_error("send_message", answer.error)
             else:
-                self._send_answer("send_message", {"roomName": place.name, "messageId": answer.data["id"]})
+                self._send_answer("send_message", {"roomName": place.topic_name, "messageId": answer.data["id"]})
 
         self.actions.push("message", payload, size, report)
 
@@ -270,12 +292,18 @@ class RoomsClient(SequentialClient):
     def _send_error(self, type_: str, error: Error) -> None:
         self.send(_refusal(type_, error))
 
+    async def prepare(self, connection: Connection) -> None:
+        """Look up the room that the user is in."""
+        self.place = await self.parts.db.read(partial(places.of, user_key=connection.principal.user_key))
+        self._names = set() if self.place is None else {self.place.topic_name}
+
     def initial_rooms(self) -> set[str]:
-        self._place = self._places.of(self._user_key)
-        if self._place is None:
-            return set()
-        self._names = {self._place.name}
-        return {self._place.room_id}
+        self._check_of_places.clients.add(self)
+        return set() if self.place is None else {self.place.room_id}
+
+    def ended(self) -> None:
+        self._check_of_places.clients.discard(self)
+        super().ended()
 
     def signed_in(self) -> None:
         """Sends nothing: the first command is answered after `entered`."""
@@ -302,13 +330,13 @@ class RoomsClient(SequentialClient):
                 return _frame("closing", closing, "error")
             case Presence():
                 return self._presence_frame(view.username, view.online)
-        place = self._place
+        place = self.place
         if place is None or getattr(view, "room_id", None) != place.room_id:
             return None
         match view:
             case Message(deleted=False):
                 data = {
-                    "roomName": place.name,
+                    "roomName": place.topic_name,
                     "username": view.sender,
                     "message": view.content,
                     "messageId": view.id,
@@ -323,16 +351,18 @@ class RoomsClient(SequentialClient):
                 self._online.pop(view.username, None)
                 return frame
             case RoomRemoved():
-                self._forget_place(place)
-                return _frame("user_left", {"roomName": place.name, "username": self.username})
+                self._forget_place()
+                return _frame("user_left", {"roomName": place.topic_name, "username": self.username})
         return None
 
     def _presence_frame(self, username: str, present: bool) -> object | None:
         """The frame for a member of the room who went online or offline, joined or left; None without a change."""
-        if self._place is None or self._online.get(username, present) is present or username == self.username:
+        if self.place is None or self._online.get(username, present) is present or username == self.username:
             return None
         self._online[username] = present
-        return _frame("user_joined" if present else "user_left", {"roomName": self._place.name, "username": username})
+        return _frame(
+            "user_joined" if present else "user_left", {"roomName": self.place.topic_name, "username": username}
+        )
 
 
 def _frame(type_: str, data: Mapping[str, Any], status: str = "ok") -> dict[str, Any]:

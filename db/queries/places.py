@@ -1,0 +1,65 @@
+"""The chat rooms that users of that dialect are in. A place ends with its membership (`members.remove`)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, select, update
+from sqlalchemy.engine import Connection
+
+from db.models import places, rooms
+from db.queries.rows import chunked, insert_or
+
+
+class PlaceRow(NamedTuple):
+    """The room that a user is in."""
+
+    room_id: str
+    topic_name: str
+    brought_in: bool
+    """Whether entering made the user a member; then entering another room ends the membership."""
+
+
+_PLACE = (
+    select(rooms.c.room_id, rooms.c.topic_name, places.c.brought_in)
+    .join_from(places, rooms, rooms.c.id == places.c.room_id)
+    .where(places.c.user_id == bindparam("user"))
+)
+_LOCKED_PLACE = _PLACE.with_for_update(of=places)
+
+
+def of(conn: Connection, user_key: int) -> PlaceRow | None:
+    """The place of a user."""
+    row = conn.execute(_PLACE, {"user": user_key}).first()
+    return None if row is None else PlaceRow(*row)
+
+
+def rooms_of(conn: Connection, user_keys: Collection[int]) -> dict[int, str]:
+    """The places of users: user -> room_id."""
+    by_user: dict[int, str] = {}
+    for chunk in chunked(user_keys):
+        statement = select(places.c.user_id, rooms.c.room_id).join_from(places, rooms)
+        by_user.update(conn.execute(statement.where(places.c.user_id.in_(chunk))).all())
+    return by_user
+
+
+def put(conn: Connection, user_key: int, room_key: int, *, brought_in: bool) -> PlaceRow | None:
+    """Put a member of a locked room into it; returns the place before, on whichever node it was taken.
+
+    A user who is brought in stays so if they are put into the same room again.
+    """
+    added = conn.execute(
+        insert_or(conn.dialect.name, places)
+        .values(user_id=user_key, room_id=room_key, brought_in=brought_in)
+        .on_conflict_do_nothing()
+        .returning(places.c.user_id)
+    ).first()
+    if added is not None:
+        return None
+    row = conn.execute(_LOCKED_PLACE, {"user": user_key}).one()
+    own = places.c.user_id == user_key
+    conn.execute(update(places).where(own, places.c.room_id != room_key).values(room_id=room_key, brought_in=False))
+    if brought_in:
+        conn.execute(update(places).where(own).values(brought_in=True))
+    return PlaceRow(*row)
