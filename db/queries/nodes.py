@@ -1,4 +1,4 @@
-"""The registry of nodes, on PostgreSQL. A node is live until its lease ends. Leases are by PostgreSQL's clock."""
+"""The registry of nodes, on PostgreSQL. A node is live until its lease ends. All times are by PostgreSQL's clock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ renewed AS (
 ), others AS (
     SELECT json_object_agg(id, name)::text AS names FROM node, clock WHERE id <> $1 AND lease_until > now
 )
-SELECT others.names, instance.key_fingerprint, instance.public_since FROM others LEFT JOIN instance ON true"""
+SELECT others.names, instance.key_fingerprint, instance.public_since, clock.now
+FROM clock CROSS JOIN others LEFT JOIN instance ON true"""
 _LIST = (
     f"SELECT id, name, version, started_at, lease_until, leaving, lease_until > {NOW_MS} FROM node ORDER BY name, id"
 )
@@ -61,10 +62,11 @@ class Cluster(NamedTuple):
     """Of the signing key of the node that started last. None: none has started yet."""
     public_since: int | None
     """When the first node started of those that have been live without a break."""
+    now: int
 
 
-def enter(conn: Connection, lease: Lease, fingerprints: Sequence[str], now: int) -> Cluster | None:
-    """Begin the lease of a node that starts at `now`. Returns None if it does not have the signing key of the others.
+def enter(conn: Connection, lease: Lease, fingerprints: Sequence[str]) -> Cluster | None:
+    """Begin the lease of a node that starts. Returns None if it does not have the signing key of the others.
 
     Args:
         fingerprints: of the node's signing keys. That of the first is recorded.
@@ -73,17 +75,18 @@ def enter(conn: Connection, lease: Lease, fingerprints: Sequence[str], now: int)
     recorded = conn.execute(select(instances.c.key_fingerprint).with_for_update()).scalar_one()
     if recorded is not None and recorded not in fingerprints:
         return None
-    others, _, since = renew(conn, lease, leaving=False)
-    if not others or since is None:
-        since = now
+    cluster = renew(conn, lease, leaving=False)
+    since = cluster.public_since
+    if not cluster.others or since is None:
+        since = cluster.now
     conn.execute(update(instances).values(key_fingerprint=fingerprints[0], public_since=since))
-    return Cluster(others, fingerprints[0], since)
+    return cluster._replace(key_fingerprint=fingerprints[0], public_since=since)
 
 
 def renew(conn: Connection, lease: Lease, *, leaving: bool) -> Cluster:
     """Extend the lease of a node. Deletes the rows of nodes that ended `KEPT_MS` ago."""
-    ((names, fingerprint, since),) = on_postgresql(conn, _RENEW, *lease, leaving)
-    return Cluster(orjson.loads(names or "{}"), fingerprint, since)
+    ((names, fingerprint, since, now),) = on_postgresql(conn, _RENEW, *lease, leaving)
+    return Cluster(orjson.loads(names or "{}"), fingerprint, since, now)
 
 
 def remove(conn: Connection, node_id: str) -> None:

@@ -55,7 +55,8 @@ class NodeRegistry(Periodic):
         super().__init__(lease_s / RENEWALS, logger, "the lease of this node could not be renewed")
         self.others: frozenset[str] = frozenset()
         self.public_since = now_ms()
-        """When the first node started of those that have been live without a break, in ms since the epoch."""
+        """When the first node started of those that have been live without a break. In ms since the epoch, by the
+        clock of the messages: PostgreSQL's, or on SQLite that of the node."""
         self._db = database
         self._lease = Lease(node_id, name, version, round(lease_s * 1000))
         self._on_ended = on_ended
@@ -78,7 +79,7 @@ class NodeRegistry(Periodic):
         if self._db.is_sqlite:
             return
         self._fingerprints = fingerprints
-        cluster = await self._db.write(lambda conn: nodes.enter(conn, self._lease, fingerprints, self.public_since))
+        cluster = await self._db.write(lambda conn: nodes.enter(conn, self._lease, fingerprints))
         if cluster is None:
             raise ForeignKey
         self._apply(cluster)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from db.queries import epochs
+from server.auth import now_ms
+from server.log.nodes import NodeRegistry
 from tests.dialects.test_channels import link, opened
-from tests.nodes.conftest import SOON
+from tests.nodes.conftest import SOON, Registry
 from tests.support.node import running_node
 
 
@@ -54,3 +57,13 @@ async def test_a_start_after_all_nodes_have_stopped_begins_anew(postgresql_url: 
             await ana.say("after")
             assert (await ana.message())[1] == "after"
         assert await _messages(two.url, token, 1) == ["after"]
+
+
+async def test_the_start_is_by_the_clock_of_the_messages(registry: Registry) -> None:
+    """PostgreSQL's: a node whose clock is ahead would hide the first messages."""
+    await registry.database.write(lambda conn: epochs.ensure_instance(conn, "x"))
+    node = NodeRegistry(registry.database, "one", "one", "0")
+    ahead = node.public_since = now_ms() + 3_600_000
+    await node.enter(["x"])
+    assert 0 < ahead - node.public_since <= 3_600_000
+    await node.stop()
