@@ -13,7 +13,7 @@ from typing import Any
 from bench.cpu import cpu_seconds, pss_kib
 from bench.load import Load, history_of, message_to, sender
 from bench.postgresql import inserts_per_second
-from bench.servers import Durable, Fanout, Natural, Server, Tidings, TidingsOnPostgreSQL, World, room_id
+from bench.servers import Durable, Fanout, Inserting, Natural, Server, Tidings, TidingsOnPostgreSQL, World, room_id
 
 
 @dataclass
@@ -475,6 +475,15 @@ SCENARIOS: Sequence[Scenario] = (
         "a room of two, 64 in flight, PostgreSQL",
         Tidings,
         0.7,
+        window=64,
+        count="acks",
+        ours=TidingsOnPostgreSQL,
+    ),
+    Sending(
+        "pair-node-postgresql",
+        "a room of two, 64 in flight, both on PostgreSQL",
+        Inserting,
+        2.5,
         window=64,
         count="acks",
         ours=TidingsOnPostgreSQL,

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 import asyncpg
 import jwt
+from sqlalchemy.engine import make_url
 
 from bench.cpu import cores, on_core
 from bench.postgresql import cluster
@@ -382,6 +383,44 @@ class Durable(_Peer):
         return [node(), str(PEERS / "durable.mjs")], self.environment() | {"NODE_ENV": "production"}
 
 
+class Inserting(_Peer):
+    """Peer (d): Node's socket.io + pg, in a cluster of the benchmark on the same disk."""
+
+    name = "Node + PostgreSQL"
+
+    def __init__(self, world: World, directory: Path) -> None:
+        super().__init__(world, directory)
+        self._stack = ExitStack()
+        self._url = ""
+
+    def command(self) -> tuple[list[str], dict[str, str]]:
+        sockets = make_url(self._url).query["host"]
+        assert isinstance(sockets, str)
+        environment = self.environment() | {"NODE_ENV": "production", "PEER_DATABASE": sockets}
+        return [node(), str(PEERS / "postgresql.mjs")], environment
+
+    def prepare(self) -> None:
+        self._url = self._stack.enter_context(cluster(self.directory / "postgresql"))
+        asyncio.run(self._fill())
+
+    async def _fill(self) -> None:
+        members = [(username(user), room + 1) for room, users in enumerate(self.world.rooms) for user in users]
+        conn = await asyncpg.connect(self._url)
+        try:
+            await conn.execute((PEERS / "postgresql.sql").read_text())
+            rooms = ((room + 1, room_id(room)) for room in range(len(self.world.rooms)))
+            await conn.copy_records_to_table("room", records=rooms)
+            await conn.copy_records_to_table("member", records=members)
+            await conn.execute("VACUUM ANALYZE")
+            await conn.execute("CHECKPOINT")
+        finally:
+            await conn.close()
+
+    def stop(self) -> None:
+        super().stop()
+        self._stack.close()
+
+
 class Natural(_Peer):
     """Peer (c): python-socketio + SQLModel + aiosqlite, FULL."""
 
@@ -433,7 +472,7 @@ def versions() -> Iterable[tuple[str, str]]:
         yield package, version(package)
     yield "Node.js", subprocess.run([node(), "--version"], capture_output=True, text=True, check=True).stdout.strip()
     packages = json.loads((PEERS / "package-lock.json").read_text())["packages"]
-    for package in ("socket.io", "engine.io", "ws", "better-sqlite3", "bufferutil"):
+    for package in ("socket.io", "engine.io", "ws", "better-sqlite3", "pg", "bufferutil"):
         yield package, packages[f"node_modules/{package}"]["version"]
     query = (
         "console.log(new (require('better-sqlite3'))(':memory:').prepare('select sqlite_version()').pluck().get())"
