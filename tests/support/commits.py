@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,8 +12,8 @@ from sqlalchemy.engine import make_url
 
 _COMMIT = b"C\x00\x00\x00\x0bCOMMIT\x00"
 """CommandComplete"""
-_WRITTEN = b"D\x00\x00\x00\x1b\x00\x05\x00\x00\x00\x01\x01" + 16 * b"\xff"
-"""DataRow of `db.queries.journal.if_unchanged`: true, and four NULLs. It has committed when its row is sent."""
+_WRITTEN = re.compile(rb"D\x00\x00\x00\x2b\x00\x07\x00\x00\x00\x01\x01\x00\x00\x00\x08.{8}\xff{20}", re.DOTALL)
+"""DataRow of `db.queries.journal.if_unchanged`: true, a time, and five NULLs. It is sent when that has committed."""
 
 
 class Commits:
@@ -67,7 +68,7 @@ class Commits:
         with contextlib.suppress(OSError):
             while data := await server.read(65536):
                 await self._passing.wait()
-                if self._losing and (_COMMIT in data or _WRITTEN in data):
+                if self._losing and (_COMMIT in data or _WRITTEN.search(data)):
                     self._losing = False
                     self.lost.set()
                     return
