@@ -18,17 +18,7 @@ from db.engine import Database, StoreUnavailable
 from db.schema import migrate, pending
 from server import __version__
 from server.access import Directory
-from server.auth import (
-    BCRYPT_ROUNDS,
-    Attempts,
-    Auth,
-    MemoryStore,
-    SharedStore,
-    attempt_rates,
-    fingerprint,
-    kept_ms,
-)
-from server.auth.attempts import Rates
+from server.auth import BCRYPT_ROUNDS, Attempts, Auth, fingerprint
 from server.context import Parts
 from server.contract.models import RoomKind
 from server.dispatch import Dispatcher, Registry
@@ -40,6 +30,7 @@ from server.fanout.farewell import confirm_all
 from server.fanout.feed import POLL_S, Feed
 from server.fanout.hub import HEAD_CHECK_S, Hub
 from server.fanout.notify import NotifyBroker
+from server.fanout.online import OnlineUsers
 from server.fanout.presence import PRESENCE_S
 from server.fanout.reconcile import Reconciler
 from server.fanout.session_check import SESSION_CHECK_S, SessionCheck
@@ -123,7 +114,10 @@ class Node:
             self.logs.node = self.name
         self.nodes = NodeRegistry(self.database, self.id, self.name, __version__, lease_s=options.lease_s)
         self.feed = Feed(self.database, self.id, poll_s=options.poll_s)
-        self.broker: Broker = options.broker or make_broker(self.database, self.id, self.nodes, self.feed)
+        self.online_users = OnlineUsers(self.database, self.id, lambda: self.nodes.others, lease_s=options.lease_s)
+        self.broker: Broker = options.broker or make_broker(
+            self.database, self.id, self.nodes, self.feed, self.online_users
+        )
         quotas = Quotas(**settings.quotas)
 
         self.cursors = Cursors()
@@ -133,12 +127,15 @@ class Node:
             self.broker,
             self.cursors,
             ConnectionRecorder(self.metrics, self.logs),
+            self.online_users,
             lambda: self.epochs.current,
         )
         self.auth = make_auth(settings, options, self.database, self.broker, quotas)
         self.sessions = SessionCheck(self.database, self.hub, self.auth.used, options.session_check_s)
         reconciler = Reconciler(self.database, self.hub, self.catch_up)
-        self.delivery = Delivery(self.broker, self.hub, self.catch_up, reconciler, self.feed, self.sessions)
+        self.delivery = Delivery(
+            self.broker, self.hub, self.catch_up, reconciler, self.feed, self.sessions, self.online_users
+        )
         self.indexer = Indexer(self.database)
         self.journal = Journal(self.database, self.delivery, self.cursors, self.indexer, self.metrics, quotas)
         self.epochs: Epochs = Epochs(
@@ -224,6 +221,8 @@ class Node:
             on_stop("the registry of nodes", self.nodes.stop)
             await self.delivery.start()
             on_stop("delivery", self.delivery.stop)
+            await self.online_users.start(self.hub.presence)
+            on_stop("the users of other nodes", self.online_users.stop)
             self.hub.start()
             on_stop("the hub", self.hub.stop)
             await self.journal.start()
@@ -244,6 +243,7 @@ class Node:
         """Refuse new work, finish the running actions, notify the connections and close them. Idempotent."""
         if not self._drained:
             self._drained = True
+            self.online_users.leave()
             await self._stop_part("the registry of nodes", self.nodes.leave)
             self.auth.passwords.drain()
             await self._stop_part("the echo server's answers", self.echo.stop)
@@ -276,10 +276,12 @@ class Node:
         logger.error("the server stops without waiting any longer for %s", part)
 
 
-def make_broker(database: Database, node_id: str, nodes: NodeRegistry, feed: Feed) -> Broker:
+def make_broker(
+    database: Database, node_id: str, nodes: NodeRegistry, feed: Feed, online_users: OnlineUsers
+) -> Broker:
     if database.is_sqlite:
         return MemoryBroker()
-    return NotifyBroker(database, node_id, lambda: nodes.others, feed.wake)
+    return NotifyBroker(database, node_id, lambda: nodes.others, feed.wake, online_users)
 
 
 def make_fanout(
@@ -288,6 +290,7 @@ def make_fanout(
     broker: Broker,
     cursors: Cursors,
     recorder: ConnectionRecorder,
+    online_users: OnlineUsers,
     epoch: Callable[[], int],
 ) -> tuple[Hub, CatchUp]:
     hub = Hub(
@@ -295,6 +298,7 @@ def make_fanout(
         broker,
         cursors,
         recorder,
+        online_users,
         head_check_s=options.head_check_s,
         presence_s=options.presence_s,
         typing_s=options.typing_s,
@@ -317,21 +321,15 @@ def make_maintenance(
         sessions_days=settings.purge_sessions_days,
         devices_days=settings.purge_devices_days,
         echo_entries=quotas.echo_entries,
-        attempts_ms=kept_ms(_attempt_rates(settings)),
         interval_s=options.retention_s,
     )
     return Retention(database, days, options.retention_s), purge
 
 
-def _attempt_rates(settings: Settings) -> Rates:
-    return attempt_rates(settings.limit_logins, settings.limit_registrations, settings.limit_conflicts)
-
-
 def make_auth(settings: Settings, options: NodeOptions, database: Database, broker: Broker, quotas: Quotas) -> Auth:
     attempts = None
     if settings.limited:
-        rates = _attempt_rates(settings)
-        attempts = Attempts(MemoryStore(rates) if database.is_sqlite else SharedStore(database, rates))
+        attempts = Attempts(settings.limit_logins, settings.limit_registrations, settings.limit_conflicts)
     return Auth(
         database,
         broker,

@@ -49,6 +49,16 @@ class Snapshot(NamedTuple):
         return cls(int(next_xid), [int(xid) for xid in under_way.split(",") if xid])
 
 
+class OnlineChange(NamedTuple):
+    """Users who have come online or gone offline on a node."""
+
+    node: str
+    whole: bool
+    """Whether `came` are all users of the node."""
+    came: Sequence[int]
+    went: Sequence[int]
+
+
 @dataclass(slots=True)
 class Changes:
     """What one or several transactions changed."""
@@ -63,6 +73,8 @@ class Changes:
     """(user, session) that were withdrawn; None: all sessions of the user."""
     blocks: set[tuple[int, int]] = field(default_factory=set)
     """(user, other) of whom the first has blocked or unblocked the second."""
+    online: list[OnlineChange] = field(default_factory=list)
+    """In the order in which each node has written its own."""
 
 
 def body(
@@ -72,6 +84,7 @@ def body(
     gone: Iterable[int] = (),
     sessions: Iterable[tuple[int, int | None]] = (),
     blocks: Iterable[tuple[int, int]] = (),
+    online: Iterable[OnlineChange] = (),
 ) -> str:
     """The body of a row: JSON with the fields of `Changes` that are not empty.
 
@@ -83,6 +96,7 @@ def body(
         "gone": list(gone),
         "sessions": list(sessions),
         "blocks": list(blocks),
+        "online": [list(change) for change in online],
     }
     return orjson.dumps({name: rows for name, rows in changes.items() if rows}).decode()
 
@@ -94,10 +108,11 @@ def add(
     gone: Iterable[int] = (),
     sessions: Iterable[tuple[int, int | None]] = (),
     blocks: Iterable[tuple[int, int]] = (),
+    online: Iterable[OnlineChange] = (),
 ) -> None:
     """Tell the other nodes of changes, when the transaction has committed. Nothing on SQLite."""
     if conn.dialect.name != "sqlite":
-        changes = body(members=members, gone=gone, sessions=sessions, blocks=blocks)
+        changes = body(members=members, gone=gone, sessions=sessions, blocks=blocks, online=online)
         on_postgresql(conn, _INSERT, node_of(conn), changes)
 
 
@@ -117,4 +132,5 @@ def merged(bodies: str | None) -> Changes:
         changes.gone.update(row.get("gone", ()))
         changes.sessions.update((user, session) for user, session in row.get("sessions", ()))
         changes.blocks.update((user, other) for user, other in row.get("blocks", ()))
+        changes.online.extend(OnlineChange(*change) for change in row.get("online", ()))
     return changes

@@ -108,6 +108,17 @@ def by_keys(conn: Connection, username_keys: Collection[str]) -> dict[str, UserR
     return users_by_key
 
 
+def usernames(conn: Connection, user_keys: Collection[int]) -> dict[int, str]:
+    """The names of users, by key. Users that do not exist are missing."""
+    found: dict[int, str] = {}
+    for chunk in chunked(user_keys):
+        found.update(
+            (key, name)
+            for key, name in conn.execute(select(users.c.id, users.c.username).where(users.c.id.in_(chunk)))
+        )
+    return found
+
+
 @cache
 def _see_user(_dialect: str) -> Any:
     return update(users).where(users.c.id == bindparam("key")).values(last_seen=bindparam("seen"))

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 
 from server.fanout.connection import Batch, Connection
 from server.fanout.live_room import LiveRoom
@@ -29,6 +30,14 @@ class _Round:
         self.hides = False
         """Whether any change is hidden from anybody."""
         self._encoded: dict[int, tuple[UserPresence, Batch]] = {}
+
+    def hide(self, viewer_key: int, username: str) -> None:
+        """Hide the changes of a user from a viewer."""
+        for changes in self.rooms.values():
+            for user_key, change in changes.items():
+                if change.payload["username"] == username:
+                    changes[user_key] = replace(change, hidden_from=change.hidden_from | {viewer_key})
+                    self.hides = True
 
     def batch(self, connection: Connection) -> Batch | None:
         """The changes for a connection; None if there are none."""
@@ -81,6 +90,11 @@ class Announcer:
         self._unwritten.pop(connection, None)
         for changes in [*waiting, *([self._collecting] if self._collecting is not None else [])]:
             self._write(changes, connection)
+
+    def hide(self, viewer_key: int, username: str) -> None:
+        """Take the waiting changes of a user from those for a viewer, who must not get them any more."""
+        for changes in [*self._rounds, *([self._collecting] if self._collecting is not None else [])]:
+            changes.hide(viewer_key, username)
 
     async def written(self) -> None:
         """Wait until everything collected has been written."""

@@ -20,6 +20,7 @@ from server.fanout.catchup import CatchUp
 from server.fanout.connection import Batch
 from server.fanout.feed import Feed
 from server.fanout.hub import Hub
+from server.fanout.online import OnlineUsers
 from server.fanout.reconcile import Reconciler
 from server.fanout.session_check import SessionCheck
 from server.log.notices import (
@@ -41,7 +42,14 @@ class Delivery:
     """A `server.log.notices.Fanout`."""
 
     def __init__(
-        self, broker: Broker, hub: Hub, catch_up: CatchUp, reconciler: Reconciler, feed: Feed, sessions: SessionCheck
+        self,
+        broker: Broker,
+        hub: Hub,
+        catch_up: CatchUp,
+        reconciler: Reconciler,
+        feed: Feed,
+        sessions: SessionCheck,
+        online_users: OnlineUsers,
     ) -> None:
         self._broker = broker
         self._hub = hub
@@ -49,6 +57,7 @@ class Delivery:
         self._reconciler = reconciler
         self._feed = feed
         self._sessions = sessions
+        self._users = online_users
 
     async def start(self) -> None:
         """Receive notices from here on. Raises `StoreUnavailable`."""
@@ -94,6 +103,9 @@ class Delivery:
         self._sessions.look(changes.sessions)
         if changes.blocks:
             hub.presence.blocked()
+        if changes.online:
+            self._users.changed(changes.online)
+        hub.presence.joined_elsewhere(changes.members)
 
     def compare_all(self) -> None:
         """As `FeedReceiver.compare_all`."""
@@ -102,6 +114,7 @@ class Delivery:
         self._reconciler.look_at_all()
         self._sessions.look((user_key, None) for user_key in hub.user_keys)
         hub.presence.blocked()
+        self._users.compare_all()
 
     # -- notices of the broker -----------------------------------------------------------------------------------
 
@@ -121,6 +134,8 @@ class Delivery:
             case PresenceChanged():
                 self._hub.announcer.collect(notice)
             case Personal():
+                if notice.event == "presence":  # the user may be blocked from here on
+                    self._hub.presence.hide(notice.user_key, notice.payload)
                 batch = Batch([(notice.event, self._ordered(notice))])
                 for connection in self._hub.connections_of(notice.user_key):
                     connection.link.write(batch)

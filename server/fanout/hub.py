@@ -20,6 +20,7 @@ from server.fanout.announcer import Announcer
 from server.fanout.broker import Broker
 from server.fanout.connection import Connection
 from server.fanout.live_room import LiveRoom
+from server.fanout.online import OnlineUsers
 from server.fanout.presence import PRESENCE_S, PresenceTracker
 from server.fanout.receipt_order import ReceiptOrder
 from server.fanout.repair import Repairs
@@ -52,6 +53,7 @@ class Hub:
         broker: Broker,
         cursors: Cursors,
         observer: ConnectionObserver,
+        online_users: OnlineUsers,
         *,
         head_check_s: float = HEAD_CHECK_S,
         presence_s: float = PRESENCE_S,
@@ -76,7 +78,9 @@ class Hub:
         self.head_check = Loop("tidings.head_check", self._check_heads_forever)
         self.announcer = Announcer(self.live_rooms)
         self.repairs = Repairs(database, self.live_rooms, self.removed)
-        self.presence = PresenceTracker(database, broker, self.live_rooms, self.announcer, presence_s=presence_s)
+        self.presence = PresenceTracker(
+            database, broker, self.live_rooms, self.announcer, online_users, presence_s=presence_s
+        )
         self.typists = Typists(broker, typing_s=typing_s, timers=timers)
         self.receipts = ReceiptOrder()
 

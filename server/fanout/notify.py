@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from db.engine import Database, StoreUnavailable
 from server.fanout.broker import MemoryBroker
+from server.fanout.online import OnlineUsers
 from server.log.notices import Channel, Notice, Personal, PresenceChanged, Transient, decode, encode
 from server.supervision import Loop
 
@@ -32,15 +33,20 @@ PATIENCE_S = 3.0
 RETRY_S = 0.2
 NOTIFY = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload"
 
-CARRIED = (Transient, Personal, PresenceChanged)
-"""Notices that are sent. The others describe a commit, which the feed tells."""
+CARRIED = (Transient, Personal)
+"""Notices that are sent. The others describe a commit, which the feed tells, or are for the connections here."""
 
 
 class NotifyBroker(MemoryBroker):
     """The broker of a node on PostgreSQL. It promises nothing beyond `Broker`: the feed makes up for what is lost."""
 
     def __init__(
-        self, database: Database, node: str, others: Callable[[], Collection[str]], wake: Callable[[], None]
+        self,
+        database: Database,
+        node: str,
+        others: Callable[[], Collection[str]],
+        wake: Callable[[], None],
+        online_users: OnlineUsers,
     ) -> None:
         """
         Args:
@@ -53,6 +59,7 @@ class NotifyBroker(MemoryBroker):
         self._node = node
         self._others = others
         self._wake = wake
+        self._users = online_users
         self._waiting: dict[str, None] = {}
         """Payloads to be sent, in order."""
         self._due = asyncio.Event()
@@ -74,7 +81,7 @@ class NotifyBroker(MemoryBroker):
 
     def publish(self, channel: Channel, notice: Notice) -> None:
         super().publish(channel, notice)
-        if not self._others():
+        if isinstance(notice, PresenceChanged) or not self._others():
             return
         payload = self._node
         if isinstance(notice, CARRIED):
@@ -84,6 +91,12 @@ class NotifyBroker(MemoryBroker):
                 return
         self._waiting[payload] = None
         self._due.set()
+
+    def online(self, user_key: int, online: bool) -> None:
+        self._users.put(user_key, online)
+
+    async def online_users(self, user_keys: Iterable[int] | None = None) -> set[int]:
+        return self._users.among(user_keys)
 
     async def _run(self) -> None:
         while True:

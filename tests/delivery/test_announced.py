@@ -183,3 +183,17 @@ async def test_a_hidden_presence_is_hidden_from_the_named_users_only() -> None:
         assert ("user1", True) in crowd.changes_of(n) or n in (1, 4, 7)
         assert ("user1", True) not in crowd.changes_of(n) or n not in (1, 4, 7)
         assert ("user2", True) in crowd.changes_of(n) or n == 2
+
+
+async def test_a_user_who_is_about_to_be_told_offline_gets_no_earlier_change_afterwards() -> None:
+    """After a block: user 1 has come online in changes that wait, and user 2 must not see it any more."""
+    crowd = Crowd(5 * CONNECTIONS_PER_TURN)
+    for _ in range(2):
+        crowd.change([1], online=True)
+        await asyncio.sleep(0)
+    crowd.change([1], online=True)
+    assert crowd.changes_of(2) == []
+    crowd.announcer.hide(2, "user1")
+    await crowd.settled()
+    assert crowd.changes_of(2) == []
+    assert crowd.changes_of(4) == [("user1", True)] * 3

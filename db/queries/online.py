@@ -1,0 +1,64 @@
+"""Who is online on which node, on PostgreSQL. The rows of a node hold while its lease does.
+
+A crash of PostgreSQL empties the table. So each node also has a row of user 0: without it, the node's rows are not
+complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy.engine import Connection
+
+from db.connections import NOW_MS, on_postgresql
+from db.queries import feed
+from db.queries.feed import OnlineChange
+
+_BEGIN = """
+INSERT INTO online (node, user_id) VALUES ($1, 0)
+ON CONFLICT (node, user_id) DO UPDATE SET user_id = 0 RETURNING xmax = 0"""
+"""Returns whether the row is new. Locks it, so that the writes of a node follow each other even if one was lost."""
+_DELETE_ALL = "DELETE FROM online WHERE node = $1 AND user_id <> 0"
+_DELETE = "DELETE FROM online WHERE node = $1 AND user_id = ANY($2::bigint[])"
+_INSERT = "INSERT INTO online (node, user_id) SELECT $1, unnest($2::bigint[]) ON CONFLICT DO NOTHING"
+_READ = f"""
+SELECT node, array_agg(user_id) FROM online
+WHERE node <> $1 AND node IN (SELECT id FROM node WHERE lease_until > {NOW_MS}) GROUP BY node"""
+_END = f"""
+WITH live AS MATERIALIZED (SELECT id FROM node WHERE lease_until > {NOW_MS}),
+ended AS (DELETE FROM online WHERE node NOT IN (SELECT id FROM live) RETURNING node, user_id),
+seen AS (
+    SELECT user_id, max(lease_until) AS at FROM ended JOIN node ON node.id = ended.node
+    WHERE NOT EXISTS (SELECT FROM online JOIN live ON live.id = online.node WHERE online.user_id = ended.user_id)
+    GROUP BY user_id
+)
+UPDATE "user" SET last_seen = greatest(last_seen, seen.at) FROM seen WHERE "user".id = seen.user_id"""
+
+
+def write(
+    conn: Connection, node: str, users: Collection[int], came: Collection[int], went: Collection[int], *, whole: bool
+) -> None:
+    """Write which users of a node came and went, and tell the other nodes.
+
+    `users`: all users of the node, which are written if its rows are not complete, or if `whole`.
+    """
+    ((is_new,),) = on_postgresql(conn, _BEGIN, node)
+    if is_new or whole:
+        on_postgresql(conn, _DELETE_ALL, node)
+        on_postgresql(conn, _INSERT, node, list(users))
+        feed.add(conn, online=[OnlineChange(node, True, list(users), [])])
+    elif came or went:
+        on_postgresql(conn, _DELETE, node, list(went))
+        on_postgresql(conn, _INSERT, node, list(came))
+        feed.add(conn, online=[OnlineChange(node, False, list(came), list(went))])
+
+
+def read(conn: Connection, node: str) -> dict[str, set[int]]:
+    """The users of the other live nodes whose rows are complete."""
+    by_node = {other: set(users) for other, users in on_postgresql(conn, _READ, node)}
+    return {other: users - {0} for other, users in by_node.items() if 0 in users}
+
+
+def end_absent(conn: Connection) -> None:
+    """Delete the rows of nodes without a lease, and set `last_seen` of their users. Idempotent."""
+    on_postgresql(conn, _END)
