@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from db.queries import users
+from server.fanout.broker import MemoryBroker
 from tests.delivery.brokers import LinkedBroker, Wire
 from tests.delivery.support import make_topic, principal, rest, seqs, stored
 from tests.support.client import Client, Refused, connected
@@ -176,7 +177,7 @@ WITHDRAWALS = {
 async def test_a_session_withdrawn_on_one_node_changes_nothing_more_on_another(
     postgresql_url: str, tmp_path: Path, withdrawal: str, action: str
 ) -> None:
-    deaf = {"poll_s": 3600.0, "session_check_s": 3600.0}
+    deaf = {"poll_s": 3600.0, "session_check_s": 3600.0, "broker": MemoryBroker()}  # not woken either
     async with (
         running_node(postgresql_url, tmp_path) as first,
         running_node(postgresql_url, tmp_path, options=deaf) as second,
