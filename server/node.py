@@ -159,7 +159,7 @@ class Node:
             Health(
                 self.database,
                 self.journal,
-                (self.journal.loop, self.hub.head_check, self.sessions.loop, self.feed.loop),
+                (self.journal.loop, self.hub.head_check, self.sessions.loop, self.feed.loop, self.nodes.loop),
                 self.feed.is_behind,
             ),
             Limits(settings.limits) if settings.limited else None,
