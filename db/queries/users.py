@@ -14,6 +14,7 @@ from db.connections import change, fetch
 from db.models import blocks, cursors, devices, members, names, rooms, sessions, users
 from db.names import name_key, skeleton, username_key
 from db.queries import feed
+from db.queries.claims import claim
 from db.queries.rows import USER_COLUMNS, UserRow, chunked, direct_key, insert_or, relation, values_of
 
 
@@ -337,6 +338,8 @@ def sessions_of(conn: Connection, user_key: int, now: int) -> list[LoginRow]:
 
 def block(conn: Connection, user_key: int, other_key: int, now: int) -> None:
     """Record that `user` blocks `other`. Idempotent."""
+    # If another node creates their conversation now, the block must be seen there, or the conversation here.
+    claim(conn, [direct_key(user_key, other_key)], wait=True)
     conn.execute(
         insert_or(conn.dialect.name, blocks)
         .values(user_id=user_key, blocked_id=other_key, created_at=now)
@@ -347,6 +350,7 @@ def block(conn: Connection, user_key: int, other_key: int, now: int) -> None:
 
 def unblock(conn: Connection, user_key: int, other_key: int, _now: int) -> None:
     """Remove a block. Idempotent."""
+    claim(conn, [direct_key(user_key, other_key)], wait=True)
     conn.execute(delete(blocks).where(blocks.c.user_id == user_key, blocks.c.blocked_id == other_key))
     _mark_blocked(conn, user_key, other_key, False)
 

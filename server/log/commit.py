@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 
 from db.engine import Database, Locked, StoreUnavailable
 from db.queries import journal as queries
+from db.queries.claims import claim
 from server.contract.errors import ActionError, ErrorCode
 from server.contract.permissions import Permission
 from server.log import receipts
@@ -18,7 +19,7 @@ from server.log.messages import AppendMessage, EditMessage
 from server.log.notices import Channel, Notice
 from server.log.quotas import Quotas
 from server.log.recent import Recent
-from server.log.transaction import Operation, Work
+from server.log.transaction import NEW_ROOMS, Operation, Work
 from server.principal import NO_SESSION
 
 Outcome = tuple[bool, Any]
@@ -45,6 +46,9 @@ def commit(
         if recent is not None:
             recent.note_clock(work.now)
         _search_mentions(work, operations)
+    claims = {name for operation in operations if operation.room_key is None and (name := operation.claims)}
+    if claims and not claim(conn, claims):
+        raise Locked("another node creates the same room", [NEW_ROOMS])
     if moved:
         save(conn, moved)  # before a new membership ends the cursors of an earlier one
     outcomes = _apply(work, operations)

@@ -253,7 +253,7 @@ class Journal:
         batch: list[Queued] = []
         size = names = 0
         while self._queue and len(batch) < MAX_BATCH:
-            if self._held and (held := self._held.get(self._queue[0][0].room_key or 0)) is not None:
+            if self._held and (held := self._held_at(self._queue[0][0].place)) is not None:
                 held.append(self._queue.popleft())  # behind the earlier changes to its room
                 self._retried -= 1
                 continue
@@ -266,11 +266,14 @@ class Journal:
             self._retried -= 1
         return batch
 
+    def _held_at(self, place: int | None) -> deque[Queued] | None:
+        return None if place is None else self._held.get(place)
+
     def _hold(self, batch: Sequence[Queued], rooms: Collection[int]) -> list[Queued]:
         """Hold the changes to locked rooms; returns the remaining ones. Empty `rooms`: hold changes to any room."""
         remaining: list[Queued] = []
         for queued in batch:
-            key = queued[0].room_key
+            key = queued[0].place
             if key is not None and (key in rooms or not rooms):
                 self._held.setdefault(key, deque()).append(queued)
                 self._queued_bytes += queued[0].size
@@ -322,7 +325,7 @@ class Journal:
             try:
                 return await self._write_unlocked(batch, cursors=False)
             except Locked as error:
-                if not error.rooms and not any(operation.room_key for operation, _, _ in batch):
+                if not error.rooms and all(operation.place is None for operation, _, _ in batch):
                     self._refuse(deque(batch))
                     break
                 batch = self._hold(batch, error.rooms)
@@ -365,7 +368,7 @@ class Journal:
         written = True
         for queued in batch:
             try:
-                if queued[0].room_key in self._held:
+                if queued[0].place in self._held:
                     self._hold([queued], ())
                 elif await self._try([queued], Moved(), last=True) is False:
                     written = False

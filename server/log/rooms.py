@@ -46,6 +46,10 @@ class CreateTopic(Operation[Snapshot]):
     name_key: str
     is_private: bool
 
+    @property
+    def claims(self) -> str:
+        return self.name_key
+
     def apply(self, work: Work) -> Snapshot:
         conn, now, owner = work.conn, work.now, self.actor.user_key
         work.quotas.check_owned(conn, owner, RoomKind.TOPIC)
@@ -89,6 +93,10 @@ class OpenDirect(Operation[int]):
     """Find or create the direct conversation of two users; the result is its key."""
 
     other_key: int
+
+    @property
+    def claims(self) -> str:
+        return direct_key(self.actor.user_key, self.other_key)
 
     def apply(self, work: Work) -> int:
         pair = (self.actor.user_key, self.other_key)

@@ -29,6 +29,8 @@ from server.log.quotas import Quotas
 from server.principal import Principal
 
 T = TypeVar("T")
+NEW_ROOMS = 0
+"""A key that no room has, for changes that create rooms."""
 
 
 class RoomLog:
@@ -203,6 +205,16 @@ class Operation(ABC, Generic[T]):
     def queries(self) -> bool:
         """Whether the change makes queries besides those that all changes of a batch share."""
         return True
+
+    @property
+    def claims(self) -> str | None:
+        """The name or the pair of users of the room that it may create, which other nodes may create, too."""
+        return None
+
+    @property
+    def place(self) -> int | None:
+        """What holds it up while it is locked: its room, or `NEW_ROOMS`."""
+        return NEW_ROOMS if self.room_key is None and self.claims is not None else self.room_key
 
     def users(self) -> list[int]:
         """Keys of the users whose standing in the room the change needs."""
