@@ -121,13 +121,19 @@ def usernames(conn: Connection, user_keys: Collection[int]) -> dict[int, str]:
 
 
 @cache
-def _see_user(_dialect: str) -> Any:
-    return update(users).where(users.c.id == bindparam("key")).values(last_seen=bindparam("seen"))
+def _see_user(dialect: str) -> Any:
+    return update(users).where(users.c.id == bindparam("key")).values(last_seen=_latest(dialect, users.c.last_seen))
 
 
 @cache
-def _see_device(_dialect: str) -> Any:
-    return update(devices).where(devices.c.id == bindparam("key")).values(seen_at=bindparam("seen"))
+def _see_device(dialect: str) -> Any:
+    return update(devices).where(devices.c.id == bindparam("key")).values(seen_at=_latest(dialect, devices.c.seen_at))
+
+
+def _latest(dialect: str, earlier: Any) -> Any:
+    """The parameter `seen`; where several nodes write, not before an earlier time."""
+    seen: Any = bindparam("seen", type_=BigInteger())
+    return seen if dialect == "sqlite" else func.greatest(earlier, seen)
 
 
 @cache

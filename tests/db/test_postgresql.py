@@ -277,3 +277,15 @@ def _add_user(name: str, conn: Connection) -> int:
     key = users.add(conn, name, None, 0)
     assert key is not None
     return key
+
+
+async def test_last_seen_does_not_go_back_when_another_node_writes_it_late(postgres: Database) -> None:
+    user = await postgres.write(lambda conn: users.add(conn, "omar", None, 0)) or 0
+    device = (await postgres.write(lambda conn: users.add_device(conn, user, "phone", 0))).key
+    for when in (200, 100):
+        await postgres.write(lambda conn, when=when: users.touch_all(conn, {(user, device): when}))
+    row = await postgres.read(lambda conn: users.by_key(conn, "omar"))
+    seen = await postgres.read(lambda conn: users.device(conn, user, "phone"))
+    assert row is not None
+    assert seen is not None
+    assert (row.last_seen, seen.seen_at) == (200, 200)
