@@ -76,9 +76,7 @@ class Window:
                 return 0.0
         elif current + previous * (number + 1 - position) <= free:
             return 0.0
-        if current <= free:  # later in this window, when the previous one counts less
-            return (number + 1 - (free - current) / previous - position) * self._period
-        return (number + 2 - free / current - position) * self._period
+        return until_free(current, previous, free, position) * self._period
 
     def count(self, key: Hashable, weight: int = 1) -> None:
         """Count in the current window; call `wait` first, which moves the window."""
@@ -92,6 +90,22 @@ class Window:
     def __len__(self) -> int:
         """Number of counters in memory."""
         return len(self._current) + len(self._previous)
+
+
+def until_free(current: int, previous: int, free: int, position: float) -> float:
+    """How long until one more is allowed; 0.0: now. In periods, like `position`, the present time.
+
+    Args:
+        current: the count of the present window.
+        previous: that of the window before it.
+        free: the most that may count for one more to be allowed.
+    """
+    number = int(position)
+    if current + previous * (number + 1 - position) <= free:
+        return 0.0
+    if current <= free:  # later in this window, when the previous one counts less
+        return number + 1 - (free - current) / previous - position
+    return number + 2 - free / current - position
 
 
 class Limits:

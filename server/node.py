@@ -18,7 +18,17 @@ from db.engine import Database, StoreUnavailable
 from db.schema import migrate, pending
 from server import __version__
 from server.access import Directory
-from server.auth import BCRYPT_ROUNDS, Attempts, Auth, fingerprint
+from server.auth import (
+    BCRYPT_ROUNDS,
+    Attempts,
+    Auth,
+    MemoryStore,
+    SharedStore,
+    attempt_rates,
+    fingerprint,
+    kept_ms,
+)
+from server.auth.attempts import Rates
 from server.context import Parts
 from server.contract.models import RoomKind
 from server.dispatch import Dispatcher, Registry
@@ -321,15 +331,21 @@ def make_maintenance(
         sessions_days=settings.purge_sessions_days,
         devices_days=settings.purge_devices_days,
         echo_entries=quotas.echo_entries,
+        attempts_ms=kept_ms(_attempt_rates(settings)),
         interval_s=options.retention_s,
     )
     return Retention(database, days, options.retention_s), purge
 
 
+def _attempt_rates(settings: Settings) -> Rates:
+    return attempt_rates(settings.limit_logins, settings.limit_registrations, settings.limit_conflicts)
+
+
 def make_auth(settings: Settings, options: NodeOptions, database: Database, broker: Broker, quotas: Quotas) -> Auth:
     attempts = None
     if settings.limited:
-        attempts = Attempts(settings.limit_logins, settings.limit_registrations, settings.limit_conflicts)
+        rates = _attempt_rates(settings)
+        attempts = Attempts(MemoryStore(rates) if database.is_sqlite else SharedStore(database, rates))
     return Auth(
         database,
         broker,

@@ -1,8 +1,9 @@
 """Passwords, tokens and sessions: how a caller becomes a `Principal`."""
 
-from server.auth.attempts import SOURCE_FACTOR, Attempts
+from server.auth.attempts import SOURCE_FACTOR, Attempts, MemoryStore, attempt_rates
 from server.auth.passwords import BCRYPT_ROUNDS, HASHES_WAITING, PASSWORD_BYTES, THREADS, Caller, Passwords
 from server.auth.sessions import Auth
+from server.auth.shared_attempts import SharedStore, kept_ms
 from server.auth.tokens import UNTIL_LOGOUT, Tokens, fingerprint, now_ms, unauthenticated
 
 __all__ = [
@@ -15,9 +16,13 @@ __all__ = [
     "Attempts",
     "Auth",
     "Caller",
+    "MemoryStore",
     "Passwords",
+    "SharedStore",
     "Tokens",
+    "attempt_rates",
     "fingerprint",
+    "kept_ms",
     "now_ms",
     "unauthenticated",
 ]

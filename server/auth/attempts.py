@@ -17,64 +17,172 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from enum import StrEnum
+from typing import Protocol, TypeVar
 
 from server.addresses import source_of
 from server.contract.errors import ActionError, ErrorCode
 from server.limits import Window, rate
 
+T = TypeVar("T")
+
 SOURCE_FACTOR = 3
 """The attempts of one source on all accounts where it is not known, as a multiple of the attempts on one account."""
 FIRST_TRY_S = 86_400
 FIRST_TRIES_KEPT = 50_000
-"""The most first attempts that are remembered; beyond it, the oldest sources count as new."""
+"""The most first attempts that one node remembers in memory; beyond it, the oldest sources count as new."""
 _SITE_PREFIX = 48
 """Bits of the IPv6 prefix that identify one site (RFC 6177)."""
+
+
+class Kind(StrEnum):
+    """What is counted."""
+
+    SOURCES = "sources"
+    """Attempts of a source on accounts where it is not known."""
+    KNOWN = "known"
+    """Attempts on an account of a source that is known there, and passwords that a session confirms."""
+    FIRST = "first"
+    """First attempts of sources on an account."""
+    FURTHER = "further"
+    """Their further attempts on an account."""
+    REGISTRATIONS = "registrations"
+    """Registrations of a source."""
+    CONFLICTS = "conflicts"
+    """Those of taken names."""
+
+
+Rates = Mapping[Kind, tuple[int, int]]
+"""For each kind: how many are allowed in a period of how many seconds."""
+Counted = tuple[Kind, Hashable]
+"""A counter: its kind, and whose it is."""
+Site = tuple[str, str]
+"""An account, and a site that it was tried from."""
+
+
+def attempt_rates(logins: str, registrations: str, conflicts: str) -> Rates:
+    """From the rates of attempts on one account, of registrations from one source, and of those of taken names."""
+    item = rate(logins)
+    amount, period = item.amount, item.get_expiry()
+    half = -(-amount // 2)
+    item, conflict = rate(registrations), rate(conflicts)
+    return {
+        Kind.SOURCES: (SOURCE_FACTOR * amount, period),
+        Kind.KNOWN: (amount, period),
+        Kind.FIRST: (half, period),
+        Kind.FURTHER: (half, period),
+        Kind.REGISTRATIONS: (item.amount, item.get_expiry()),
+        Kind.CONFLICTS: (conflict.amount, conflict.get_expiry()),
+    }
+
+
+class Counters(Protocol):
+    """The counters at one moment."""
+
+    def wait(self, counted: Counted) -> float:
+        """Seconds until one more is allowed; 0.0: now."""
+
+    def count(self, counted: Counted) -> None: ...
+
+    def is_first(self, site: Site) -> bool:
+        """Whether the site has not tried the account within `FIRST_TRY_S`."""
+
+    def remember(self, site: Site) -> None:
+        """Note that the site has tried the account."""
+
+
+class Store(Protocol):
+    """Where the counters are."""
+
+    def hash_with(self, key: bytes) -> None:
+        """Set the key that hides names and addresses, where the counters are written down."""
+
+    async def run(self, counted: Sequence[Counted], change: Callable[[Counters], T], site: Site | None = None) -> T:
+        """Run a function atomically: if it raises, nothing is counted. It may run more than once.
+
+        Args:
+            counted: the counters that it may use.
+            site: what it may call `is_first` and `remember` with.
+        """
+
+    async def uncount(self, counted: Sequence[Counted]) -> None:
+        """Undo one count of each."""
+
+
+class MemoryStore:
+    """The counters of the only node, or of a node by itself."""
+
+    def __init__(self, rates: Rates, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._windows = {kind: Window(amount, period, clock) for kind, (amount, period) in rates.items()}
+        self._first_tried_at: dict[Site, float] = {}
+
+    def hash_with(self, key: bytes) -> None:
+        pass
+
+    async def run(self, counted: Sequence[Counted], change: Callable[[Counters], T], site: Site | None = None) -> T:
+        return change(self)
+
+    async def uncount(self, counted: Sequence[Counted]) -> None:
+        for kind, key in counted:
+            self._windows[kind].uncount(key)
+
+    def wait(self, counted: Counted) -> float:
+        return self._windows[counted[0]].wait(counted[1])
+
+    def count(self, counted: Counted) -> None:
+        self._windows[counted[0]].count(counted[1])
+
+    def is_first(self, site: Site) -> bool:
+        return self._clock() >= self._first_tried_at.get(site, -math.inf) + FIRST_TRY_S
+
+    def remember(self, site: Site) -> None:
+        self._first_tried_at.pop(site, None)  # so that it is inserted at the end
+        self._first_tried_at[site] = self._clock()
+        if len(self._first_tried_at) > FIRST_TRIES_KEPT:
+            del self._first_tried_at[next(iter(self._first_tried_at))]
 
 
 class Attempt:
     """A counted attempt whose outcome is not known yet."""
 
-    def __init__(self, counted: tuple[tuple[Window, Hashable], ...]) -> None:
+    def __init__(self, store: Store, counted: Sequence[Counted]) -> None:
+        self._store = store
         self._counted = counted
 
-    def succeeded(self) -> None:
+    async def succeeded(self) -> None:
         """Uncount a successful attempt, so that only failures use up the limit."""
-        for window, key in self._counted:
-            window.uncount(key)
+        if self._counted:
+            await self._store.uncount(self._counted)
 
 
 class Attempts:
-    """The counters of one node."""
+    """The limits of the node, or of all nodes that share its store. All methods may raise `StoreUnavailable`."""
 
-    def __init__(
-        self, logins: str, registrations: str, conflicts: str, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """Rates of attempts on one account, of registrations from one source, and of registrations of taken names."""
-        item = rate(logins)
-        amount, period = item.amount, item.get_expiry()
-        self._clock = clock
-        self._sources = Window(SOURCE_FACTOR * amount, period, clock)
-        self._known_sources = Window(amount, period, clock)
-        self._first = Window(-(-amount // 2), period, clock)
-        self._further = Window(-(-amount // 2), period, clock)
-        self._first_tried_at: dict[tuple[str, str], float] = {}
-        item = rate(registrations)
-        self._registrations = Window(item.amount, item.get_expiry(), clock)
-        item = rate(conflicts)
-        self._conflicts = Window(item.amount, item.get_expiry(), clock)
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
-    def register(self, address: str) -> None:
+    def hash_with(self, key: bytes) -> None:
+        self._store.hash_with(key)
+
+    async def register(self, address: str) -> None:
         """Count a registration. Raises `rate_limited`, also after too many registrations of taken names."""
         source = source_of(address)
-        _check(((self._conflicts, source),))
-        _count(((self._registrations, source),))
+        registration, conflict = (Kind.REGISTRATIONS, source), (Kind.CONFLICTS, source)
 
-    def name_taken(self, address: str) -> None:
+        def change(counters: Counters) -> None:
+            _check(counters, (conflict,))
+            _count(counters, (registration,))
+
+        await self._store.run((registration, conflict), change)
+
+    async def name_taken(self, address: str) -> None:
         """Count a registration whose name was taken."""
-        self._conflicts.count(source_of(address))
+        conflict = Kind.CONFLICTS, source_of(address)
+        await self._store.run((conflict,), lambda counters: counters.count(conflict))
 
-    def sign_in(self, account: str, address: str, *, known: bool) -> Attempt:
+    async def sign_in(self, account: str, address: str, *, known: bool) -> Attempt:
         """Count an attempt to sign in. Raises `rate_limited`.
 
         Args:
@@ -82,36 +190,36 @@ class Attempts:
         """
         source = source_of(address)
         if known:
-            _count(((self._known_sources, (account, source)),))
-            return Attempt(())
+            await self._take((Kind.KNOWN, (account, source)))
+            return Attempt(self._store, ())
         site = account, source_of(address, _SITE_PREFIX)
-        counted = (self._sources, source), (self._first if self._is_first(site) else self._further, account)
-        _count(counted)
-        self._remember(site)
-        return Attempt(counted)
+        of_source, first, further = (Kind.SOURCES, source), (Kind.FIRST, account), (Kind.FURTHER, account)
 
-    def confirm(self, session_key: int) -> None:
+        def change(counters: Counters) -> tuple[Counted, ...]:
+            is_first = counters.is_first(site)
+            counted = of_source, first if is_first else further
+            _count(counters, counted)
+            if is_first:
+                counters.remember(site)
+            return counted
+
+        return Attempt(self._store, await self._store.run((of_source, first, further), change, site))
+
+    async def confirm(self, session_key: int) -> None:
         """Count that a session confirms the password of its user. Raises `rate_limited`."""
-        _count(((self._known_sources, session_key),))
+        await self._take((Kind.KNOWN, session_key))
 
-    def _is_first(self, site: tuple[str, str]) -> bool:
-        return self._clock() >= self._first_tried_at.get(site, -math.inf) + FIRST_TRY_S
-
-    def _remember(self, site: tuple[str, str]) -> None:
-        if self._is_first(site):
-            self._first_tried_at.pop(site, None)  # so that it is inserted at the end
-            self._first_tried_at[site] = self._clock()
-            if len(self._first_tried_at) > FIRST_TRIES_KEPT:
-                del self._first_tried_at[next(iter(self._first_tried_at))]
+    async def _take(self, counted: Counted) -> None:
+        await self._store.run((counted,), lambda counters: _count(counters, (counted,)))
 
 
-def _count(counted: tuple[tuple[Window, Hashable], ...]) -> None:
-    _check(counted)
-    for window, key in counted:
-        window.count(key)
+def _count(counters: Counters, counted: Sequence[Counted]) -> None:
+    _check(counters, counted)
+    for each in counted:
+        counters.count(each)
 
 
-def _check(counted: tuple[tuple[Window, Hashable], ...]) -> None:
-    wait = max(window.wait(key) for window, key in counted)
+def _check(counters: Counters, counted: Sequence[Counted]) -> None:
+    wait = max(map(counters.wait, counted))
     if wait:
         raise ActionError(ErrorCode.RATE_LIMITED, "too many attempts", retry_after=max(1, math.ceil(wait)))

@@ -66,6 +66,8 @@ class Auth:
         """Set the key that signs tokens, and older ones that are still accepted."""
         self._keys = keys
         self._tokens = Tokens(keys)
+        if self._attempts is not None:
+            self._attempts.hash_with(keys[0])
 
     def stop(self) -> None:
         self.passwords.stop()
@@ -79,7 +81,7 @@ class Auth:
         """
         username = names.username(raw_name)
         if self._attempts is not None:
-            self._attempts.register(address)
+            await self._attempts.register(address)
         hashed = await self.passwords.hash(password, Caller(source_of(address), known=False))
         now = now_ms()
 
@@ -90,7 +92,7 @@ class Auth:
         user = await self._db.write(insert)
         if user is None:
             if self._attempts is not None:
-                self._attempts.name_taken(address)
+                await self._attempts.name_taken(address)
             raise ActionError(ErrorCode.CONFLICT, "the name is taken, or looks like a taken one")
         source = self._sources(user.key, address)[0]
         token, expires_at = await self.sign_in(user, agent=agent, source=source, until_logout=until_logout)
@@ -115,13 +117,13 @@ class Auth:
         user, known = await self._db.read(find)
         attempt = None
         if self._attempts is not None:
-            attempt = self._attempts.sign_in(key or raw_name[:64], address, known=known)
+            attempt = await self._attempts.sign_in(key or raw_name[:64], address, known=known)
         caller = Caller(source_of(address), known)
         matches = await self.passwords.matches(password, user.password_hash if user else None, caller)
         if not matches or user is None or user.disabled:
             raise unauthenticated(WRONG_PASSWORD)
         if attempt is not None:
-            attempt.succeeded()
+            await attempt.succeeded()
         source = self._sources(user.key, address)[0]
         token, expires_at = await self.sign_in(user, agent=agent, source=source, until_logout=until_logout)
         return token, expires_at, user
@@ -274,7 +276,7 @@ class Auth:
     async def check_password(self, principal: Principal, password: str) -> UserRow:
         """The caller's user row, after checking their password. Raises `forbidden` or `rate_limited`."""
         if self._attempts is not None:
-            self._attempts.confirm(principal.session_key)
+            await self._attempts.confirm(principal.session_key)
         user = await self.user(principal.username)
         if not await self.passwords.matches(password, user.password_hash, Caller(principal.user_key)):
             raise ActionError(ErrorCode.FORBIDDEN, "wrong password")

@@ -18,7 +18,7 @@ from typing import TypeVar
 from sqlalchemy.engine import Connection as Transaction
 
 from db.engine import Database
-from db.queries import purge
+from db.queries import attempts, purge
 from db.queries.rows import chunked
 from server.log.notices import Fanout
 from server.log.retention import DAY_MS, RETENTION_S, now_ms
@@ -44,15 +44,21 @@ class Purge(Periodic):
         sessions_days: int,
         devices_days: int,
         echo_entries: int,
+        attempts_ms: int,
         interval_s: float = RETENTION_S,
     ) -> None:
-        """How many days ended sessions and unused devices are kept, and how many entries of an echo log; 0: all."""
+        """How many days ended sessions and unused devices are kept, and how many entries of an echo log; 0: all.
+
+        Args:
+            attempts_ms: how long login attempts count.
+        """
         super().__init__(interval_s, logger, "obsolete rows could not be removed")
         self._db = database
         self._fanout = fanout
         self._sessions_days = sessions_days
         self._devices_days = devices_days
         self._echo_entries = echo_entries
+        self._attempts_ms = attempts_ms
 
     async def _round(self) -> None:
         await self.run_once(now_ms())
@@ -67,6 +73,8 @@ class Purge(Periodic):
         await self._drop(partial(purge.expired_links, before=now, limit=ROUND), purge.drop_links)
         await self._drop(partial(purge.expired_bans, before=now, limit=ROUND), partial(purge.drop_bans, before=now))
         await self._drop(partial(purge.expired_mutes, before=now, limit=ROUND), partial(purge.drop_mutes, before=now))
+        if not self._db.is_sqlite:
+            await self._db.write(partial(attempts.drop, before=now - self._attempts_ms), lazy=True)
         if self._echo_entries:
             await self._trim_echo()
 

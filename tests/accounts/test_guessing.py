@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.auth import HASHES_WAITING, THREADS, Attempts
+from server.auth import HASHES_WAITING, THREADS, Attempts, MemoryStore, attempt_rates
 from server.contract.errors import ActionError
 from tests.accounts.test_passwords import Gate, gate  # noqa: F401
 from tests.support.client import Refused, connected
@@ -54,9 +54,10 @@ async def test_the_owner_signs_in_at_home_and_elsewhere_while_one_address_guesse
 
 
 async def test_the_owner_signs_in_at_home_while_many_addresses_guess_also_after_a_restart(node: RunningNode) -> None:
-    for _ in range(2):
+    for start in range(2):
         answers = [await _guess(node.url, source) for source in CROWD for _ in range(2)]
-        assert answers.count(401) == 8, "the rate holds for all addresses together"
+        is_forgotten = node.node.database.is_sqlite  # in memory
+        assert answers.count(401) == (8 if start == 0 or is_forgotten else 0), "all addresses together"
         assert answers[-1] == 429
         for _ in range(4):
             assert await _ask(node.url, HOME, "login", "omar", PASSWORD) == 200
@@ -149,62 +150,67 @@ class Clock:
         return self.now
 
 
-def _is_allowed(attempts: Attempts, address: str, *, known: bool = False) -> bool:
+def _attempts(logins: str, clock: Clock) -> Attempts:
+    return Attempts(MemoryStore(attempt_rates(logins, "20/minute", "60/hour"), clock))
+
+
+async def _is_allowed(attempts: Attempts, address: str, *, known: bool = False) -> bool:
     try:
-        attempts.sign_in("omar", address, known=known)
+        await attempts.sign_in("omar", address, known=known)
     except ActionError:
         return False
     return True
 
 
-def test_all_unknown_addresses_share_one_rate_in_every_hour() -> None:
+async def test_all_unknown_addresses_share_one_rate_in_every_hour() -> None:
     clock = Clock()
-    attempts = Attempts("10/minute", "20/minute", "60/hour", clock)
+    attempts = _attempts("10/minute", clock)
     attempted: list[float] = []
     for minute in range(600):
         for n in range(200):
             clock.now += 0.3
-            if _is_allowed(attempts, f"10.{minute % 250}.{n % 20}.{n}"):
+            if await _is_allowed(attempts, f"10.{minute % 250}.{n % 20}.{n}"):
                 attempted.append(clock.now)
     in_an_hour = max(sum(begin <= at < begin + 3600 for at in attempted) for begin in attempted[::7])
     assert 400 <= in_an_hour <= 600 + 10
 
 
-def test_an_owner_at_a_new_address_gets_a_turn_once_each_guessing_address_had_one() -> None:
+async def test_an_owner_at_a_new_address_gets_a_turn_once_each_guessing_address_had_one() -> None:
     clock = Clock()
-    attempts = Attempts("10/minute", "20/minute", "60/hour", clock)
+    attempts = _attempts("10/minute", clock)
     crowd = [f"10.0.{n}.1" for n in range(100)]
     for _ in range(30):  # five a minute, minus those that the previous window still counts
         for address in crowd * 3:
-            _is_allowed(attempts, address)
+            await _is_allowed(attempts, address)
         clock.now += 60
         for address in crowd * 3:
-            _is_allowed(attempts, address)
-    assert _is_allowed(attempts, "203.0.113.9")
+            await _is_allowed(attempts, address)
+    assert await _is_allowed(attempts, "203.0.113.9")
 
 
-def test_an_ipv6_site_gets_one_first_attempt() -> None:
-    attempts = Attempts("10/hour", "20/minute", "60/hour", Clock())
-    allowed = sum(_is_allowed(attempts, f"2001:db8:7:{n:x}::1") for n in range(500))
+async def test_an_ipv6_site_gets_one_first_attempt() -> None:
+    attempts = _attempts("10/hour", Clock())
+    allowed = sum([await _is_allowed(attempts, f"2001:db8:7:{n:x}::1") for n in range(500)])
     assert allowed == 1 + 5
-    assert _is_allowed(attempts, "2001:db8:8::1")
+    assert await _is_allowed(attempts, "2001:db8:8::1")
 
 
-def test_successful_logins_do_not_use_up_the_rate_of_unknown_addresses() -> None:
-    attempts = Attempts("10/hour", "20/minute", "60/hour", Clock())
+async def test_successful_logins_do_not_use_up_the_rate_of_unknown_addresses() -> None:
+    attempts = _attempts("10/hour", Clock())
     for n in range(50):
-        attempts.sign_in("omar", f"10.0.0.{n}", known=False).succeeded()
-    assert sum(_is_allowed(attempts, f"10.0.1.{n}") for n in range(50)) == 5
+        await (await attempts.sign_in("omar", f"10.0.0.{n}", known=False)).succeeded()
+    assert sum([await _is_allowed(attempts, f"10.0.1.{n}") for n in range(50)]) == 5
 
 
-def test_the_memory_of_first_attempts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_memory_of_first_attempts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.auth.attempts.FIRST_TRIES_KEPT", 10)
     clock = Clock()
-    attempts = Attempts("10/minute", "20/minute", "60/hour", clock)
+    store = MemoryStore(attempt_rates("10/minute", "20/minute", "60/hour"), clock)
+    attempts = Attempts(store)
     for n in range(100):
         clock.now += 60
-        assert _is_allowed(attempts, f"10.0.0.{n}")
-    assert len(attempts._first_tried_at) == 10
+        assert await _is_allowed(attempts, f"10.0.0.{n}")
+    assert len(store._first_tried_at) == 10
 
 
 @pytest.mark.parametrize("crowd", [1, 5, HASHES_WAITING])
