@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import Select, and_, bindparam, case, delete, exists, insert, or_, select, update
 from sqlalchemy.engine import Connection
 
-from db.connections import fetch
+from db.connections import fetch, on_postgresql
 from db.models import bans, invitation_links, members, mutes, places, read_markers, rooms, users
 from db.queries import feed
 from db.queries.rows import RoomRow, chunked, insert_or, relation, values_of
@@ -351,6 +351,12 @@ def joined(conn: Connection, room_key: int, user_keys: Sequence[int]) -> dict[in
         )
         by_user.update(conn.execute(statement).all())
     return by_user
+
+
+def users_of(conn: Connection, room_keys: Collection[int]) -> dict[int, Sequence[int]]:
+    """The members of rooms, on PostgreSQL."""
+    sql = "SELECT room_id, array_agg(user_id) FROM member WHERE room_id = ANY($1::bigint[]) GROUP BY room_id"
+    return dict(on_postgresql(conn, sql, list(room_keys)))
 
 
 def rooms_of(conn: Connection, user_keys: Sequence[int]) -> dict[int, set[int]]:

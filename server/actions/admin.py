@@ -81,6 +81,7 @@ async def admin_get_topics(ctx: Context, req: AdminGetTopics) -> AdminTopics:
     """Get all topics, including private ones, with the size of their logs, in order of creation."""
     rows = await ctx.db.read(partial(rooms.topics, after=req.after, limit=req.limit + 1))
     page = rows[: req.limit]
+    await ctx.hub.count_online([room for room, _ in page])
     return AdminTopics(
         topics=[
             AdminTopic(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy.engine import Connection as Transaction
 
-from db.queries import members, progress, rooms, users
+from db.queries import members, online, progress, rooms, users
 from db.queries.members import LinkRow
 from db.queries.rooms import Snapshot
 from db.queries.rows import RoomRow, UserRow, entry_bytes, first_of
@@ -59,9 +59,16 @@ MAX_CANDIDATES = 2_000
 _TOO_MANY_ROOMS = "you are in the maximum number of rooms"
 
 
-def _view(ctx: Context, snapshot: Snapshot) -> Room:
+async def _view(ctx: Context, snapshot: Snapshot) -> Room:
+    (view,) = await _views(ctx, [snapshot])
+    return view
+
+
+async def _views(ctx: Context, snapshots: Sequence[Snapshot]) -> list[Room]:
+    """Rooms as the caller sees them."""
     caller_key = ctx.principal.user_key
-    return views.room(snapshot, caller_key, ctx.hub.online_seen(snapshot, caller_key))
+    await ctx.hub.count_online([snapshot.room for snapshot in snapshots])
+    return [views.room(snapshot, caller_key, ctx.hub.online_seen(snapshot, caller_key)) for snapshot in snapshots]
 
 
 @action(
@@ -80,7 +87,7 @@ async def create(ctx: Context, req: Create) -> Room:
     key = names.name_key(name)
     ctx.check_conflicts()
     try:
-        return _view(ctx, await ctx.journal.write(CreateTopic(ctx.principal, None, name, key, req.is_private)))
+        return await _view(ctx, await ctx.journal.write(CreateTopic(ctx.principal, None, name, key, req.is_private)))
     except ActionError as error:
         caller_key = ctx.principal.user_key
         if error.code is ErrorCode.CONFLICT and await ctx.db.read(
@@ -106,7 +113,7 @@ async def create(ctx: Context, req: Create) -> Room:
 async def subscribe(ctx: Context, req: Subscribe) -> Room:
     """Become a member of a public topic."""
     key = await ctx.access.room_key(topic_name=req.topic_name)
-    return _view(ctx, await ctx.journal.write(_join(ctx, key)))
+    return await _view(ctx, await ctx.journal.write(_join(ctx, key)))
 
 
 def _join(ctx: Context, room_key: int) -> Join:
@@ -147,7 +154,7 @@ async def invite(ctx: Context, req: Invite) -> Room:
     ctx.count_invites([user.key])
     await ctx.journal.write(Join(ctx.principal, key, user.key, user.username, Permission.INVITE))
     caller_key = ctx.principal.user_key
-    return _view(ctx, await ctx.db.read(lambda conn: rooms.snapshot(conn, caller_key, key)))
+    return await _view(ctx, await ctx.db.read(lambda conn: rooms.snapshot(conn, caller_key, key)))
 
 
 async def _refuse_if_blocked(ctx: Context, invited: Iterable[UserRow]) -> None:
@@ -189,12 +196,12 @@ async def create_conversation(ctx: Context, req: CreateConversation) -> Room:
         if (await ctx.access.find(RoomRef(username=invited[0].username))).room_key is None:
             ctx.count(Limit.ROOMS)
         key = await ctx.journal.write(OpenDirect(caller, None, invited[0].key))
-        return _view(ctx, await ctx.db.read(lambda conn: rooms.snapshot(conn, caller.user_key, key)))
+        return await _view(ctx, await ctx.db.read(lambda conn: rooms.snapshot(conn, caller.user_key, key)))
     await _refuse_if_blocked(ctx, invited)
     ctx.count(Limit.ROOMS)
     ctx.count_invites(user.key for user in invited)
     keys = tuple(sorted(user.key for user in invited))
-    return _view(ctx, await ctx.journal.write(CreateGroup(caller, None, keys, title)))
+    return await _view(ctx, await ctx.journal.write(CreateGroup(caller, None, keys, title)))
 
 
 @action(
@@ -206,7 +213,9 @@ async def create_conversation(ctx: Context, req: CreateConversation) -> Room:
 async def set_title(ctx: Context, req: actions.SetTitle) -> Room:
     """Change the title of a group."""
     title = names.title(req.title)
-    return _view(ctx, await ctx.journal.write(ChangeTitle(ctx.principal, await ctx.access.existing(req), title)))
+    return await _view(
+        ctx, await ctx.journal.write(ChangeTitle(ctx.principal, await ctx.access.existing(req), title))
+    )
 
 
 @action(
@@ -277,7 +286,7 @@ _NO_SUCH_LINK = "no such link; it has expired or is used up; its creator is no l
 async def join_by_link(ctx: Context, req: InvitationCode) -> Room:
     """Join a room with an invitation link."""
     link = await ctx.access.link(req.code)
-    return _view(ctx, await ctx.journal.write(JoinByLink(ctx.principal, link.room_key, req.code)))
+    return await _view(ctx, await ctx.journal.write(JoinByLink(ctx.principal, link.room_key, req.code)))
 
 
 @action(
@@ -314,9 +323,7 @@ async def get_rooms(ctx: Context, req: GetRooms) -> Rooms:
 
     snapshots = await ctx.db.read(load)
     page, more = first_of(snapshots, req.limit, MAX_PAGE_BYTES, _bytes)
-    return Rooms.model_construct(
-        rooms=[_view(ctx, snapshot) for snapshot in page], next=page[-1].room.room_id if more else None
-    )
+    return Rooms.model_construct(rooms=await _views(ctx, page), next=page[-1].room.room_id if more else None)
 
 
 def _bytes(snapshot: Snapshot) -> int:
@@ -336,8 +343,8 @@ def _bytes(snapshot: Snapshot) -> int:
 async def connect_to_room(ctx: Context, req: ConnectToRoom) -> ConnectedRoom:
     """Enter a topic, joining it if necessary; answers with the members who are online.
 
-    The answer has up to 500 usernames, sorted. In a topic with more members it covers only members who are connected
-    to the answering server. `get_members` has all members, in pages.
+    The answer has up to 500 usernames, sorted. In a topic with more members than that, it covers 2,000 of those who
+    are connected to the answering server, and 2,000 of the others. `get_members` has all members, in pages.
     """
     if req.username is not None and names.try_username_key(req.username) != names.username_key(
         ctx.principal.username
@@ -349,11 +356,14 @@ async def connect_to_room(ctx: Context, req: ConnectToRoom) -> ConnectedRoom:
     except ActionError as error:
         if error.code is not ErrorCode.CONFLICT:  # already a member
             raise
-    connected = ctx.hub.users_in(key)[:MAX_CANDIDATES]
+    connected, nodes = ctx.hub.users_in(key)[:MAX_CANDIDATES], ctx.hub.online_users.nodes_elsewhere()
 
     def load(conn: Transaction) -> tuple[Snapshot, dict[int, str]]:
         snapshot = rooms.snapshot(conn, caller_key, key)
-        among = None if snapshot.room.members <= MAX_ONLINE else connected
+        among = None
+        if snapshot.room.members > MAX_ONLINE:
+            elsewhere = online.members_on(conn, key, nodes, MAX_CANDIDATES) if nodes else []
+            among = list({*connected, *elsewhere})
         return snapshot, members.usernames(conn, key, MAX_ONLINE, among)
 
     snapshot, usernames = await ctx.db.read(load)
@@ -361,7 +371,7 @@ async def connect_to_room(ctx: Context, req: ConnectToRoom) -> ConnectedRoom:
     return ConnectedRoom(
         roomName=snapshot.room.topic_name or "",
         usernames=[name for user_key, name in usernames.items() if presence[user_key][0]],
-        room=_view(ctx, snapshot),
+        room=await _view(ctx, snapshot),
     )
 
 

@@ -85,8 +85,8 @@ class Room(View):
     role: Role | None = Field(description="null: not a member")
     members: int
     online: int = Field(
-        description="Members connected to the answering server, including the caller; up to 2 in a direct"
-        " conversation"
+        description="Members who are online, including the caller; up to 2 in a direct conversation. Those on other"
+        " nodes are counted when the room is asked for, and in `room_added` may be missing"
     )
     last_seq: int = Field(description="seq of the newest entry; 0 in an empty room")
     read_seq: int = Field(description="The caller's read marker; 0 if not a member")

@@ -67,6 +67,7 @@ class Hub:
         self._observer = observer
         self._head_check_s = head_check_s
         self._timers = timers
+        self.online_users = online_users
         self.live_rooms: dict[int, LiveRoom] = {}
         """Rooms with a connection here, by key."""
         self._keys: dict[str, int] = {}
@@ -253,9 +254,14 @@ class Hub:
             self._broker.unsubscribe(RoomChannel(room_key))
 
     def online_in(self, room_key: int) -> int:
-        """How many of a room's members are online."""
+        """How many of a room's members are online; those on other nodes as of the last `count_online`."""
         live_room = self.live_rooms.get(room_key)
-        return 0 if live_room is None else len(live_room.users)
+        here = 0 if live_room is None else len(live_room.users)
+        return here + self.online_users.room_counts.elsewhere(room_key)
+
+    async def count_online(self, shown: Iterable[RoomRow]) -> None:
+        """Bring `online_in` of rooms up to date. Takes half a second at most; never raises."""
+        await self.online_users.room_counts.refresh(shown)
 
     def users_in(self, room_key: int) -> list[int]:
         """The members of a room who are connected here."""
@@ -267,7 +273,8 @@ class Hub:
         if not snapshot.blocked:
             return self.online_in(snapshot.room.key)
         live_room = self.live_rooms.get(snapshot.room.key)
-        return int(live_room is not None and user_key in live_room.users)
+        is_here = live_room is not None and user_key in live_room.users
+        return int(is_here or self.online_users.is_elsewhere(user_key))
 
     def notify(self, user_key: int, event: str, payload: dict[str, Any]) -> None:
         """Send an event to all devices of a user, on any node; at most once."""

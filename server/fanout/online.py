@@ -20,6 +20,7 @@ from typing import Protocol
 from db.engine import Database, StoreUnavailable
 from db.queries import online
 from db.queries.feed import OnlineChange
+from server.fanout.room_counts import RoomCounts
 from server.supervision import Loop
 
 logger = logging.getLogger("tidings.online")
@@ -57,6 +58,7 @@ class OnlineUsers:
             others: returns the ids of the other live nodes.
             lease_s: the length of a lease.
         """
+        self.room_counts = RoomCounts(database, node, self.nodes_elsewhere, self._only_elsewhere)
         self._db = database
         self._node = node
         self._others = others
@@ -70,7 +72,7 @@ class OnlineUsers:
         """Users of this node who came or went since the last write."""
         self._written: set[int] = set()
         self._is_uncertain = False
-        """Whether the last write has failed, and may have taken effect nevertheless."""
+        """Whether the last write may have failed: the next one writes all users."""
         self._checked_at = 0.0
         self._must_read = False
         self._must_end_absent = True
@@ -109,6 +111,14 @@ class OnlineUsers:
             return set().union(*groups)
         wanted = set(user_keys)
         return set().union(*(wanted & group for group in groups))
+
+    def nodes_elsewhere(self) -> list[str]:
+        """The ids of the other nodes on which any user is online."""
+        return [node for node, group in self._elsewhere.items() if group]
+
+    def _only_elsewhere(self, user_keys: Iterable[int]) -> set[int]:
+        wanted = set(user_keys) - self._here
+        return set().union(*(wanted & group for group in self._elsewhere.values()))
 
     def is_elsewhere(self, user_key: int) -> bool:
         """Whether a user is online on another node."""
@@ -209,10 +219,9 @@ class OnlineUsers:
             self._changed = set()
             return
         self._changed, whole, self._is_uncertain = set(), self._is_uncertain, True
-        await self._db.write(
-            partial(online.write, node=self._node, users=here, came=came, went=went, whole=whole), lazy=True
-        )
-        self._written, self._is_uncertain, self._checked_at = here, False, now
+        change = partial(online.write, node=self._node, users=here, came=came, went=went, whole=whole)
+        if await self._db.write(change, lazy=True):
+            self._written, self._is_uncertain, self._checked_at = here, False, now
 
     def _end_nodes(self) -> None:
         """Forget the users of nodes that have ended some time ago."""

@@ -12,10 +12,12 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.engine import Connection as Transaction
 
 from db.queries import nodes as registered
 from db.queries import users
-from server.fanout import online
+from server.actions import rooms
+from server.fanout import online, room_counts
 from tests.delivery.support import make_topic, rest
 from tests.nodes.conftest import Registry
 from tests.support.client import DEADLINE_S, Client, connected
@@ -106,8 +108,9 @@ async def test_a_user_who_joins_on_one_node_is_shown_online_to_the_members_on_an
 
 
 async def test_the_users_of_a_node_that_stops_have_the_time_to_come_back_on_another(
-    nodes: list[RunningNode],
+    nodes: list[RunningNode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(online, "MOVE_S", 0.0)
     first, second = nodes
     omar, diego, eva = [await first.register(name) for name in ("omar", "diego", "eva")]
     await make_topic(first.url, omar, "noticias", diego, eva)
@@ -115,6 +118,9 @@ async def test_the_users_of_a_node_that_stops_have_the_time_to_come_back_on_anot
         for username, token in (("diego", diego), ("eva", eva)):
             await stack.enter_async_context(connected(second.url, token))
             await flips(member, username, online=True)
+        await second.node.drain()
+        while second.node.online_users._changed:  # until it would have written who went
+            await first.node.database.read(registered.listed)
         await second.stop()
         async with connected(first.url, diego):
             await flips(member, "eva", online=False)
@@ -124,13 +130,12 @@ async def test_the_users_of_a_node_that_stops_have_the_time_to_come_back_on_anot
 async def test_the_users_of_a_node_that_was_killed_are_told_offline_once_unless_they_come_back(
     postgresql_url: str, tmp_path: Path
 ) -> None:
-    options = {"lease_s": LEASE_S}
     dying = ServerProcess(
         tmp_path, TIDINGS_DATABASE_URL=postgresql_url, TIDINGS_SECRET_KEY=SECRET_KEY, TIDINGS_LOG_LEVEL="error"
     )
     async with AsyncExitStack() as stack:
-        near = await stack.enter_async_context(running_node(postgresql_url, tmp_path, options=dict(options)))
-        far = await stack.enter_async_context(running_node(postgresql_url, tmp_path, options=dict(options)))
+        near = await stack.enter_async_context(running_node(postgresql_url, tmp_path))
+        far = await stack.enter_async_context(running_node(postgresql_url, tmp_path))
         names = [f"user{n}" for n in range(100)]
         omar, *tokens = [await near.register(name) for name in ("omar", *names)]
         await make_topic(near.url, omar, "noticias", *tokens)
@@ -143,7 +148,12 @@ async def test_the_users_of_a_node_that_was_killed_are_told_offline_once_unless_
             await client.until(lambda client=client: all(told(client, name) for name in names))
         seen_before = await last_seen(near, names)
         await dying.kill()
-        for token in tokens[:90]:
+        for token in tokens[:80]:
+            await stack.enter_async_context(connected(near.url, token))
+        async with asyncio.timeout(DEADLINE_S):
+            while any(len(node.node.nodes.others) > 1 for node in (near, far)):  # until the node is known to be dead
+                await near.node.database.read(registered.listed)
+        for token in tokens[80:90]:
             await stack.enter_async_context(connected(near.url, token))
         for client in watching:
             await client.until(lambda client=client: all(told(client, name) == [True, False] for name in names[90:]))
@@ -176,6 +186,18 @@ async def test_a_node_that_was_taken_for_dead_has_its_users_online_again(
         await flips(member, "diego", online=True)
         renew, second.node.nodes._round = second.node.nodes._round, partial(asyncio.sleep, 0)  # type: ignore[method-assign]
         await flips(member, "diego", online=False)
+        attempts: list[str] = []
+
+        def counting(conn: Transaction, node: str, *rest: Any, **more: Any) -> bool:
+            attempts.append(node)
+            return write(conn, node, *rest, **more)
+
+        write = online.online.write
+        monkeypatch.setattr(online.online, "write", counting)
+        async with asyncio.timeout(DEADLINE_S):
+            while attempts.count(second.node.id) < 3:
+                await first.node.database.read(registered.listed)
+        assert told(member, "diego") == [True, False]  # without a lease it does not count
         second.node.nodes._round = renew  # type: ignore[method-assign]
         await flips(member, "diego", online=True)
 
@@ -218,6 +240,7 @@ async def test_nobody_waits_for_who_is_online(nodes: list[RunningNode], postgres
                 while not await conn.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
                     await here.ask("get_profile", username="diego")
                 await here.ask("message", room_id=room_id, content="x")
+                assert (await here.ask("get_rooms"))["rooms"]
                 members = (await here.ask("get_members", room_id=room_id))["members"]
                 assert {member["username"]: member["online"] for member in members}["omar"]
     finally:
@@ -289,3 +312,31 @@ async def test_a_blocked_user_is_never_shown_online_afterwards(nodes: list[Runni
                 assert not [e for name, e in client.events[start:] if name == "presence" and e["online"]]
             assert (await http.delete("/api/blocks", params={"username": "diego"})).is_success
         going = False
+
+
+@pytest.mark.parametrize("small", [200, 3], ids=["small", "large"])
+async def test_a_room_counts_the_members_who_are_online_on_any_node(
+    nodes: list[RunningNode], monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    monkeypatch.setattr(room_counts, "SMALL", small)
+    monkeypatch.setattr(room_counts, "COUNT_S", 0.0)
+    first, second = nodes
+    omar, diego, eva, ines = [await first.register(name) for name in ("omar", "diego", "eva", "ines")]
+    await make_topic(first.url, omar, "noticias", diego, eva, ines)
+    async with (
+        connected(first.url, omar) as here,
+        connected(second.url, omar, device="second"),
+        connected(second.url, diego),
+        connected(second.url, eva) as there,
+    ):
+        for client, username in ((here, "diego"), (here, "eva"), (there, "omar")):
+            await known(client, username, online=True)
+        for client in (here, there):
+            async with asyncio.timeout(DEADLINE_S):
+                while (online_in := (await client.ask("get_rooms"))["rooms"][0]["online"]) != 3:
+                    assert online_in < 3
+        monkeypatch.setattr(rooms, "MAX_ONLINE", 3)  # the topic is a large one
+        for client in (here, there):
+            entered = await client.ask("connect_to_room", topic_name="noticias")
+            assert sorted(entered["usernames"]) == ["diego", "eva", "omar"]
+            assert entered["room"]["online"] == 3
