@@ -32,6 +32,16 @@ async def test_acknowledged_changes_survive_kills_on_postgresql(
     _check(crashes, seed)
 
 
+async def test_acknowledged_changes_survive_kills_of_any_of_three_nodes(
+    postgresql_url: str, tmp_path: Path, seed: int
+) -> None:
+    """The clients move between the nodes."""
+    crashes = await record(tmp_path, seed, KILLS_ON_POSTGRESQL, nodes=3, TIDINGS_DATABASE_URL=postgresql_url)
+    assert crashes.kills == KILLS_ON_POSTGRESQL
+    assert crashes.across, "no message was received on another node"
+    _check(crashes, seed)
+
+
 async def test_a_change_survives_a_kill_right_after_its_acknowledgement(tmp_path: Path) -> None:
     """One client on an idle server: the kill directly follows the acknowledgement."""
     server = Victim(tmp_path, PYTHONPATH=str(SLOW_DISK))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import httpx
@@ -47,30 +48,45 @@ async def lite(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
 async def test_every_act_of_every_caller_has_its_documented_outcome_over_every_gateway(
     lite: RunningNode, doors: tuple[str, ...]
 ) -> None:
-    await _request_everything(lite, doors)
+    await _request_everything(doors, lite)
 
 
 @pytest.mark.long
 async def test_every_act_has_the_same_outcome_over_the_dialects(lite: RunningNode) -> None:
-    await _request_everything(lite, DIALECTS)
+    await _request_everything(DIALECTS, lite)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(240)
 async def test_every_act_has_the_same_outcome_on_postgresql(postgresql_url: str, tmp_path: Path) -> None:
     async with running_node(postgresql_url, tmp_path, durability="normal") as node:
-        await _request_everything(node, DOORS[:1])
+        await _request_everything(DOORS[:1], node)
 
 
-async def _request_everything(node: RunningNode, doors: tuple[str, ...]) -> None:
-    world = await World(node).make(len(doors))
-    wrong = []
+@pytest.mark.long
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("count", [2, 4])
+async def test_every_act_has_the_same_outcome_on_any_of_several_nodes(
+    postgresql_url: str, tmp_path: Path, count: int
+) -> None:
+    async with AsyncExitStack() as stack:
+        nodes = [
+            await stack.enter_async_context(running_node(postgresql_url, tmp_path / str(n), durability="normal"))
+            for n in range(count)
+        ]
+        await _request_everything(DOORS[:1], *nodes)
+
+
+async def _request_everything(doors: tuple[str, ...], *nodes: RunningNode) -> None:
+    """Each act goes to a random one of the nodes."""
+    world = await World(nodes[0]).make(len(doors))
+    chance, wrong = Random(1), []
     for caller in CALLERS:
         async with AsyncExitStack() as stack:
             for number, name in enumerate(doors):
-                door = await _open(stack, node, name, caller, world.tokens[caller])
+                doors_of = [await _open(stack, node, name, caller, world.tokens[caller]) for node in nodes]
                 for room in ROOMS:
-                    wrong += await _request(world, door, number, room, caller)
+                    wrong += await _request(world, lambda own=doors_of: chance.choice(own), number, room, caller)
     assert not wrong, f"{len(wrong)} cells, of them:\n" + "\n".join(wrong[:40])
 
 
@@ -92,10 +108,13 @@ async def _open(stack: AsyncExitStack, node: RunningNode, name: str, caller: str
     return Door(name, live=await stack.enter_async_context(connect(node.url, token)))
 
 
-async def _request(world: World, door: Door, number: int, room: str, caller: str) -> list[str]:
+async def _request(world: World, choose: Callable[[], Door], number: int, room: str, caller: str) -> list[str]:
     """Request every act: a refused one must change nothing, a successful one is undone."""
     place, wrong = world.places[room, caller], []
-    for act in (act for act in ACTS if exists(act, room, caller) and door.has(act, room)):
+    for act in (act for act in ACTS if exists(act, room, caller)):
+        door = choose()
+        if not door.has(act, room):
+            continue
         outcome = expected(act, room, caller)
         before, head = await world.kept(place), await world.entries(place)
         if act.right == "administrate" and outcome == "ok":

@@ -350,6 +350,7 @@ def run(campaign: str, areas: Sequence[Area], options: argparse.Namespace) -> in
     report = Report(campaign, **shown)
     report.begin()
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # no warnings about writes to cut connections
+    logging.getLogger("engineio.client").setLevel(logging.CRITICAL)
     folder = Path(tempfile.mkdtemp(prefix="tidings-campaign-"))
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # of clients that were cut
