@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from typing import Any, TypeVar
@@ -94,13 +94,17 @@ class Law(RuleBasedStateMachine):
     """Users with two devices each, any of which may be connected."""
 
     http: httpx.AsyncClient
+    urls: Sequence[str]
+    """Of the nodes."""
+    patience_s: float
+    """How long what one node has answered may be unknown to others."""
     runner: asyncio.Runner
 
     def __init__(self) -> None:
         super().__init__()
         self.number = next(_example)
         self.contents = itertools.count(1)
-        self.world = World(self.http)
+        self.world = World(self.http, self.urls, self.patience_s)
         self.model = self.world.model
         self.unchanged: dict[Device, State] | None = None
         self.everything = False
@@ -814,7 +818,7 @@ class Law(RuleBasedStateMachine):
         done = await self.ask(device, "get_profile", verdict, {"username": username})
         if done is not None:
             assert done[1]["username"] == username
-            if self.shows(username, device):
+            if self.shows(username, device) and not self.patience_s:  # other nodes learn of it a little later
                 assert done[1]["online"] or all(each.username != username for each in self.world.connected)
 
     async def _get_rooms(self, device: Device, kind: str | None, member: bool | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,10 @@ from tests.support.node import NO_TLS, running_node
 
 BENS_PHONE, CLEOS_PHONE = 2, 4
 """Indices among the devices with which an example begins."""
+ACROSS_NODES_S = 5.0
+"""Within this, what one node has answered is known to the connections of all others."""
+ONE_SHOT = httpx.Limits(max_keepalive_connections=0)
+"""A node may close an idle connection just when the next example uses it."""
 OTHER, OWN = False, True
 """Whether a step is of any user, or of another device of the same user."""
 
@@ -26,22 +30,31 @@ pytestmark = pytest.mark.timeout(300)  # Hypothesis repeats a failing example to
 
 
 @asynccontextmanager
-async def _serving(database_url: str, data_dir: Path) -> AsyncIterator[httpx.AsyncClient]:
-    # One client for all: each new one loads the system's certificates, which takes longer than a step.
-    async with (
-        running_node(database_url, data_dir, durability="normal") as node,
-        httpx.AsyncClient(base_url=node.url, verify=NO_TLS) as http,
-    ):
-        yield http
+async def _serving(
+    database_url: str, data_dir: Path, count: int
+) -> AsyncIterator[tuple[httpx.AsyncClient, list[str]]]:
+    """Nodes on one database: an HTTP client of the first, and the URLs of all."""
+    async with AsyncExitStack() as stack:
+        nodes = [
+            await stack.enter_async_context(running_node(database_url, data_dir / str(n), durability="normal"))
+            for n in range(count)
+        ]
+        # One client for all: each new one loads the system's certificates, which takes longer than a step.
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=nodes[0].url, verify=NO_TLS, limits=ONE_SHOT)
+        )
+        yield http, [node.url for node in nodes]
 
 
 @contextmanager
-def _law(database_url: str, tmp_path: Path) -> Iterator[type[Law]]:
+def _law(database_url: str, tmp_path: Path, nodes: int = 1) -> Iterator[type[Law]]:
     with asyncio.Runner() as runner:
-        serving = _serving(database_url, tmp_path)
-        http = runner.run(serving.__aenter__())
+        serving = _serving(database_url, tmp_path, nodes)
+        http, urls = runner.run(serving.__aenter__())
+        patience_s = ACROSS_NODES_S if nodes > 1 else 0.0
         try:
-            yield type("TheLaw", (Law,), {"http": http, "runner": runner})
+            fields = {"http": http, "urls": urls, "patience_s": patience_s, "runner": runner}
+            yield type("TheLaw", (Law,), fields)
         finally:
             runner.run(serving.__aexit__(None, None, None))
 
@@ -71,6 +84,17 @@ def test_an_old_snapshot_and_the_events_since_give_the_new_snapshot_on_postgresq
 ) -> None:
     with _law(postgresql_url, tmp_path) as law:
         run_machine(law, settings=_settings(8, 25))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "examples"),
+    [(2, 1), pytest.param(2, 6, marks=pytest.mark.long), pytest.param(4, 6, marks=pytest.mark.long)],
+)
+def test_an_old_snapshot_and_the_events_since_give_the_new_snapshot_on_several_nodes(
+    postgresql_url: str, tmp_path: Path, nodes: int, examples: int
+) -> None:
+    with _law(postgresql_url, tmp_path, nodes) as law:
+        run_machine(law, settings=_settings(examples, 25))
 
 
 @pytest.mark.parametrize(
