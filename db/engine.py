@@ -43,6 +43,7 @@ class Database:
         checkpoints: bool = True,
         clock: Callable[[], float] = time.monotonic,
         node: str = "",
+        connections: int | None = None,
     ) -> None:
         """Raises `ValueError` for a URL of neither a SQLite file nor PostgreSQL.
 
@@ -50,6 +51,7 @@ class Database:
             checkpoints: False for a second process on the same SQLite file (the command line).
             clock: returns seconds, to time transactions.
             node: the id of the node, on PostgreSQL; empty for a command.
+            connections: how many transactions may run at a time, on PostgreSQL; None: the default.
         """
         self.url: URL = make_url(url)
         self.node = node
@@ -67,7 +69,7 @@ class Database:
         else:
             from db.postgresql import Postgresql  # a server on SQLite starts without asyncpg
 
-            self._store = Postgresql(self.url, synced=synced, node=node)
+            self._store = Postgresql(self.url, synced=synced, node=node, connections=connections)
         self._writes: set[asyncio.Future[Any]] = set()
         self._clock = clock
         self._wrote_at = -math.inf
@@ -165,17 +167,17 @@ class Database:
     async def run(self, statement: Statement) -> tuple[Sequence[Any], bool]:
         """Run a statement that returns one row, on PostgreSQL, as a transaction of its own.
 
-        As with `write`, it is durable afterwards, and cancelling the caller does not interrupt it. If the connection
-        is lost, it runs again, once. Returns its row, and whether it has run again: the first run may have taken
-        effect. Raises `StoreUnavailable`; `Locked` if it has no effect because of another transaction.
+        As with `write`, it is durable afterwards. If the caller is cancelled, it may have taken effect. If the
+        connection is lost, it runs again, once. Returns its row, and whether it has run again: the first run may have
+        taken effect. Raises `StoreUnavailable`; `Locked` if it has no effect because of another transaction.
+
+        It runs in the caller's task, so that a batch is sent before the previous one is acknowledged.
         """
         store = self._store
         assert not isinstance(store, Sqlite)
         try:
             with _WRITING:
-                running = asyncio.ensure_future(store.run(statement))
-                self._keep_until_done(running)
-                result = await asyncio.shield(running)
+                result = await store.run(statement)
         except StoreUnavailable:
             self._wrote_at = -math.inf
             raise

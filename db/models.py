@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import DDL, BigInteger, Index, Integer, MetaData, Table, Text, event, text
+from sqlalchemy import DDL, BigInteger, Connection, Index, Integer, MetaData, Table, Text, event, text
 from sqlmodel import Field, SQLModel
 
 metadata = MetaData(
@@ -131,6 +131,12 @@ class Room(Base, table=True):
         sa_column_kwargs={"server_default": "0"},
         description="How many memberships have ended: a node delivers nothing beyond a removal that it does not know",
     )
+    changes: int = Field(
+        default=0,
+        sa_type=BigInteger,
+        sa_column_kwargs={"server_default": "0"},
+        description="How often members or their roles have changed: nodes tell of it in this order",
+    )
     created_at: int = _ms()
 
 
@@ -145,6 +151,12 @@ class Member(Base, table=True):
     role: str
     joined_at: int = _ms()
     joined_seq: int = _ms(description="The room's head when the user became a member: cursors start here")
+    joined_removals: int = Field(
+        default=0,
+        sa_type=BigInteger,
+        sa_column_kwargs={"server_default": "0"},
+        description="The room's removals then: an earlier membership of the user is known by fewer of them",
+    )
     muted_until: int | None = _ms(default=None, description="A copy of `mute`, so that sending need not query it")
     blocked: bool = Field(default=False, description="In a direct conversation: by the other member")
 
@@ -179,6 +191,9 @@ class InvitationLink(Base, table=True):
     uses_left: int | None = _ms(default=None)
 
 
+_HAS_CLIENT_ID = text("client_id IS NOT NULL")
+
+
 class Entry(Base, table=True):
     """One position of a room's log, clustered by (room, seq)."""
 
@@ -189,8 +204,7 @@ class Entry(Base, table=True):
             "sender_id",
             "client_id",
             unique=True,
-            sqlite_where=text("client_id IS NOT NULL"),
-            postgresql_where=text("client_id IS NOT NULL"),
+            sqlite_where=_HAS_CLIENT_ID,
         ),
         {"sqlite_with_rowid": False},
     )
@@ -319,6 +333,7 @@ class NodeLease(Base, table=True):
     started_at: int = _ms()
     lease_until: int = _ms()
     leaving: bool = False
+    url: str | None = Field(default=None, description="Where other nodes reach it over HTTP")
 
 
 class Online(Base, table=True):
@@ -409,6 +424,16 @@ _DDL_BY_DIALECT = {
     ),
 }
 _ddl: Any = DDL
+
+
+@event.listens_for(entries, "before_create")
+def _complete_index(table: Table, connection: Connection, **_: Any) -> None:
+    """Here and not in the class: the name of an option of PostgreSQL imports all of its dialect, on SQLite too."""
+    if connection.dialect.name == "postgresql":
+        (index,) = (index for index in table.indexes if index.name == "uq_entry_client_id")
+        index.dialect_options["postgresql"]["where"] = _HAS_CLIENT_ID
+
+
 for _dialect, _statements in _DDL_BY_DIALECT.items():
     for _statement in _statements:
         event.listen(metadata, "after_create", _ddl(_statement).execute_if(dialect=_dialect))

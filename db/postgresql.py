@@ -102,6 +102,9 @@ class Dedicated:
 
 
 _TRANSLATING = Translating()
+_PLANNED_ONCE = "SET plan_cache_mode TO force_generic_plan; SET enable_seqscan TO off"
+"""For statements that are planned once and look rows up by their keys. A plan made while a table is small would
+otherwise scan it, also when it has grown, until PostgreSQL analyses the table."""
 
 
 class _Transaction:
@@ -126,14 +129,18 @@ class _Transaction:
 class Postgresql:
     """A PostgreSQL database. Errors of SQLAlchemy and of asyncpg are not translated here."""
 
-    def __init__(self, url: URL, *, synced: bool, node: str = "") -> None:
-        """`node`: the id of the node, which the feed names with its changes; empty for a command."""
+    def __init__(self, url: URL, *, synced: bool, node: str = "", connections: int | None = None) -> None:
+        """
+        Args:
+            node: the id of the node, which the feed names with its changes; empty for a command.
+            connections: how many transactions may run at a time; None: `MAX_CONNECTIONS`.
+        """
         self._url = url.set(drivername="postgresql+asyncpg")
         self._commit = "on" if synced else "off"
         self._node = node
         self._engine: AsyncEngine | None = None
         self._idle: list[_Session] = []
-        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._slots = asyncio.Semaphore(connections or MAX_CONNECTIONS)
         self._lock_limits = ""
         """The statements that limit a transaction that locks rooms."""
         self._single: _Session | None = None
@@ -283,7 +290,7 @@ class Postgresql:
         session = await self._open()
         try:
             limits = self._lock_limits.replace("SET LOCAL", "SET")
-            await session.driver.execute(f"{limits}; SET plan_cache_mode TO force_generic_plan")
+            await session.driver.execute(f"{limits}; {_PLANNED_ONCE}")
         except BaseException:
             await self._close(session)
             raise

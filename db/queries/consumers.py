@@ -58,11 +58,10 @@ def places(conn: Connection, consumer: str, room_keys: Iterable[int]) -> list[Pl
 _OF_CONSUMER = and_(
     consumer_cursors.c.consumer == bindparam("by"), consumer_cursors.c.room_id.in_(bindparam("keys", expanding=True))
 )
-_LOCK = (
+_CURSORS = (
     select(consumer_cursors.c.room_id, consumer_cursors.c.seq)
     .where(_OF_CONSUMER)
     .order_by(consumer_cursors.c.room_id)
-    .with_for_update(skip_locked=True)
 )
 _MOVE = (
     update(consumer_cursors)
@@ -71,30 +70,24 @@ _MOVE = (
 )
 
 
-# Rows written with a cursor refer to its room: to avoid deadlocks, the room is locked before the cursor.
-_SHARE = (
-    select(rooms.c.id)
-    .where(rooms.c.id.in_(bindparam("keys", expanding=True)))
-    .order_by(rooms.c.id)
-    .with_for_update(read=True, key_share=True, skip_locked=True)
-)
+_EXISTING = select(rooms.c.id).where(rooms.c.id.in_(bindparam("keys", expanding=True)))
 
 
 def advance(conn: Connection, consumer: str, moves: Mapping[int, tuple[int, int]]) -> set[int]:
-    """Move cursors, room -> (from, to). Returns the rooms in which the cursor had the expected value.
+    """Move cursors, room -> (from, to), on SQLite. Returns the rooms in which the cursor had the expected value.
 
-    In the other rooms it is being moved elsewhere (another node, retention), and stays unchanged.
+    In the other rooms it was moved meanwhile (retention), and stays unchanged. On PostgreSQL: `index_step.write`.
     """
-    free = set(conn.scalars(_SHARE, {"keys": sorted(moves)}))
-    moves = {room_key: move for room_key, move in moves.items() if room_key in free}
+    existing = set(conn.scalars(_EXISTING, {"keys": sorted(moves)}))
+    moves = {room_key: move for room_key, move in moves.items() if room_key in existing}
     fresh = [room_key for room_key, (low, _) in sorted(moves.items()) if low == 0]
     if fresh:
         conn.execute(
             insert_or(conn.dialect.name, consumer_cursors).on_conflict_do_nothing(),
             [{"consumer": consumer, "room_id": room_key, "seq": 0} for room_key in fresh],
         )
-    locked = conn.execute(_LOCK, {"by": consumer, "keys": sorted(moves)}).all()
-    moved = {room_key for room_key, seq in locked if moves[room_key][0] == seq}
+    current = conn.execute(_CURSORS, {"by": consumer, "keys": sorted(moves)}).all()
+    moved = {room_key for room_key, seq in current if moves[room_key][0] == seq}
     if moved:
         conn.execute(
             _MOVE, [{"by": consumer, "room": room_key, "to": moves[room_key][1]} for room_key in sorted(moved)]

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import func, insert, literal, select, text, update
 from sqlalchemy.engine import Connection
 
+from db.connections import on_postgresql
 from db.models import epoch_heads, instances, members, rooms, witnesses
 from db.queries.rows import insert_or
+
+_LOST = """
+SELECT room, min(place)
+FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[]) AS written (room, place, message, at)
+LEFT JOIN entry ON entry.room_id = room AND entry.seq = place
+LEFT JOIN room AS present ON present.id = room
+WHERE CASE
+    WHEN entry.seq IS NOT NULL THEN entry.created_at <> at OR entry.message_id IS DISTINCT FROM message
+    WHEN present.id IS NOT NULL THEN present.last_seq < place
+    ELSE room > (SELECT coalesce(max(id), 0) FROM room)
+END
+GROUP BY room"""
+"""Retention removes entries, and rooms other than the one with the greatest key: these are not lost."""
+
+
+class WrittenEntry(NamedTuple):
+    """What identifies a committed entry."""
+
+    room_key: int
+    seq: int
+    message_id: str | None
+    created_at: int
 
 
 def instance(conn: Connection) -> tuple[str, int] | None:
@@ -33,13 +57,29 @@ def ensure_instance(conn: Connection, instance_id: str) -> str:
     return instance_id
 
 
-def begin_epoch(conn: Connection) -> int:
-    """Begin an epoch: entries beyond the present head of each room were lost. Returns the new epoch."""
+def lost(conn: Connection, written: Sequence[WrittenEntry]) -> dict[int, int]:
+    """The rooms in which some of these entries are missing, or are others now, with the lowest seq of those.
+
+    Empty on SQLite.
+    """
+    if not written or conn.dialect.name == "sqlite":
+        return {}
+    return dict(on_postgresql(conn, _LOST, *map(list, zip(*written, strict=True))))
+
+
+def begin_epoch(conn: Connection, lost_from: Mapping[int, int] | None = None) -> int:
+    """Begin an epoch: entries beyond the present head of each room were lost. Returns the new epoch.
+
+    `lost_from`: room -> the lowest lost seq, for rooms whose log may have grown since.
+    """
     epoch: int = conn.execute(
         update(instances).values(epoch=instances.c.epoch + 1).returning(instances.c.epoch)
     ).scalar_one()
     heads = select(rooms.c.id, literal(epoch), rooms.c.last_seq)
     conn.execute(insert(epoch_heads).from_select(["room_id", "epoch", "last_seq"], heads))
+    for room_key, seq in (lost_from or {}).items():
+        of_room = epoch_heads.c.room_id == room_key, epoch_heads.c.epoch == epoch
+        conn.execute(update(epoch_heads).where(*of_room, epoch_heads.c.last_seq >= seq).values(last_seq=seq - 1))
     return epoch
 
 

@@ -27,11 +27,20 @@ TAIL = """
 SELECT pg_current_snapshot()::text, (
     SELECT json_agg(body::json)::text
     FROM (SELECT body FROM feed WHERE (xid >= $1 OR xid = ANY($2::bigint[])) AND node <> $3 ORDER BY id) AS row
-)"""
+), coalesce((SELECT max(id) FROM feed), 0)"""
 """What a snapshot shows and an earlier one did not, written by other nodes than `$3`.
+
+The last column is the id of the newest row, 0 without any.
 
 `$1` and `$2` are the first transaction id after the earlier snapshot, and the ids under way at its time. So a
 transaction that commits late is neither missed nor waited for.
+"""
+RESUME = """
+SELECT pg_postmaster_start_time()::text,
+    EXISTS (SELECT FROM feed WHERE id = $1) OR coalesce((SELECT min(id) = $1 + 1 FROM feed), false)"""
+"""Which run of which server answers, and whether it still has all rows after the row `$1`.
+
+True only if that row or the next one is there: rows are trimmed in their order.
 """
 TRIM = f"DELETE FROM feed WHERE at < {NOW_MS} - {KEPT_MS}"
 
@@ -59,12 +68,34 @@ class OnlineChange(NamedTuple):
     went: Sequence[int]
 
 
+class MembershipChange(NamedTuple):
+    """A member of a room who has come, gone, or got another role."""
+
+    room: int
+    user: int
+    username: str
+    change: str
+    """joined, left, kicked, banned or role."""
+    role: str | None
+    """After the change; None: no longer a member."""
+    members: int
+    removals: int
+    number: int
+    """`members`, `removals` and `changes` of the room after the change: of each room, the numbers have no gap."""
+
+    @property
+    def is_removal(self) -> bool:
+        return self.role is None
+
+
 @dataclass(slots=True)
 class Changes:
     """What one or several transactions changed."""
 
     heads: dict[int, tuple[int, int]] = field(default_factory=dict)
     """room -> (last_seq, removals)"""
+    memberships: list[MembershipChange] = field(default_factory=list)
+    """Of each room in the order of their numbers. Those of new rooms are not among them."""
     members: set[tuple[int, int]] = field(default_factory=set)
     """(room, user) whose membership began or ended."""
     gone: set[int] = field(default_factory=set)
@@ -80,6 +111,7 @@ class Changes:
 def body(
     *,
     heads: Iterable[tuple[int, int, int]] = (),
+    memberships: Iterable[MembershipChange] = (),
     members: Iterable[tuple[int, int]] = (),
     gone: Iterable[int] = (),
     sessions: Iterable[tuple[int, int | None]] = (),
@@ -92,6 +124,7 @@ def body(
     """
     changes = {
         "heads": list(heads),
+        "memberships": [list(change) for change in memberships],
         "members": list(members),
         "gone": list(gone),
         "sessions": list(sessions),
@@ -128,9 +161,11 @@ def merged(bodies: str | None) -> Changes:
     for row in orjson.loads(bodies) if bodies else ():
         for room, last_seq, removals in row.get("heads", ()):
             changes.heads[room] = max(changes.heads.get(room, (0, 0)), (last_seq, removals))
+        changes.memberships.extend(MembershipChange(*change) for change in row.get("memberships", ()))
         changes.members.update((room, user) for room, user in row.get("members", ()))
         changes.gone.update(row.get("gone", ()))
         changes.sessions.update((user, session) for user, session in row.get("sessions", ()))
         changes.blocks.update((user, other) for user, other in row.get("blocks", ()))
         changes.online.extend(OnlineChange(*change) for change in row.get("online", ()))
+    changes.members.update((change.room, change.user) for change in changes.memberships if change.change != "role")
     return changes

@@ -1,8 +1,9 @@
 """The reads of the journal's transaction before it applies operations, and its writes afterwards.
 
 A round trip to PostgreSQL costs as much as the rest of a message. So the usual batch takes one: messages are applied
-to what they probably read, and written by one statement that locks the rooms and compares (`if_unchanged`). Any other
-batch takes four: one begins and locks the rooms (`Database.write`, `locks`), one reads, one writes, one commits.
+to what they probably read, and written by one statement that locks the rooms and compares (`if_unchanged`; for a
+message on its own, `db.queries.one_message`). Any other batch takes four: one begins and locks the rooms
+(`Database.write`, `locks`), one reads, one writes, one commits.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sqlalchemy.engine import Connection
 
 from db.connections import NOW_MS, Statement, on_postgresql
 from db.queries import feed, log, members, progress, rooms
+from db.queries.feed import MembershipChange
 from db.queries.members import Standing
 from db.queries.progress import MarkerRow
 from db.queries.rows import ENTRY_COLUMNS, ROOM_COLUMNS, EntryRow, RoomRow
@@ -63,6 +65,8 @@ class Writes(NamedTuple):
     heads: Sequence[RoomRow]
     markers: Mapping[Pair, MarkerRow]
     """Read markers; they only move forwards."""
+    memberships: Sequence[MembershipChange] = ()
+    """Changes of members and roles, for the other nodes."""
 
 
 def load(conn: Connection, needed: Needed, now: int) -> Loaded:
@@ -154,27 +158,32 @@ def _found(rooms_locked: str, with_sent: bool) -> Sequence[str]:
     def rows(columns: str, source: str, order: str) -> str:
         return f"coalesce((SELECT jsonb_agg(jsonb_build_array({columns}) ORDER BY {order}) FROM {source}), '[]')"
 
+    def each(table: str, condition: str) -> str:
+        # OFFSET makes it a look-up for each row. A join that is planned while the table is small scans all of it.
+        return f"LATERAL (SELECT * FROM {table} WHERE {condition} OFFSET 0) AS {table}"
+
+    in_force = "(expires_at IS NULL OR expires_at > (SELECT now FROM clock))"
     found = [
         rows(", ".join(column.name for column in ROOM_COLUMNS), rooms_locked, "id"),
         rows(
             "room, person, role, role IS NULL AND ban.user_id IS NOT NULL, muted_until, coalesce(blocked, false)",
             "unnest($2::bigint[], $3::bigint[]) WITH ORDINALITY AS pair (room, person, place)"
-            " LEFT JOIN member ON member.room_id = room AND member.user_id = person"
-            " LEFT JOIN ban ON ban.room_id = room AND ban.user_id = person"
-            " AND (ban.expires_at IS NULL OR ban.expires_at > (SELECT now FROM clock))",
+            f" LEFT JOIN {each('member', 'room_id = room AND user_id = person')} ON true"
+            f" LEFT JOIN {each('ban', f'room_id = room AND user_id = person AND {in_force}')} ON true",
             "place",
         ),
-        "coalesce((SELECT jsonb_agg(key ORDER BY key) FROM unnest($4::bigint[]) AS key WHERE NOT EXISTS ("
-        'SELECT FROM session JOIN "user" ON "user".id = session.user_id'
-        " WHERE session.id = key AND revoked_at IS NULL AND NOT disabled)), '[]')",
+        "coalesce((SELECT jsonb_agg(key ORDER BY key) FROM unnest($4::bigint[]) AS key WHERE NOT coalesce((SELECT"
+        ' revoked_at IS NULL AND NOT (SELECT disabled FROM "user" WHERE "user".id = session.user_id)'
+        " FROM session WHERE session.id = key), false)), '[]')",
     ]
     if with_sent:
+        claimed = "room_id = room AND sender_id = person AND client_id = client"
         claims = "unnest($5::bigint[], $6::bigint[], $7::text[]) AS claim (room, person, client)"
         found += [
             rows(
                 ", ".join(f'"{column.table.name}".{column.name}' for column in ENTRY_COLUMNS),
-                f"{claims} JOIN entry ON entry.room_id = room AND entry.sender_id = person"
-                ' AND entry.client_id = client JOIN "user" ON "user".id = entry.sender_id',
+                f"{claims} JOIN {each('entry', claimed)} ON true"
+                f""" JOIN {each('"user"', "id = entry.sender_id")} ON true""",
                 "room, seq",
             ),
             rows(
@@ -191,9 +200,10 @@ def _clock(rooms_locked: str) -> str:
     return f"""clock AS MATERIALIZED (
     SELECT greatest({NOW_MS}, last_at) AS now, last_at
     FROM (
-        SELECT coalesce(max(created_at), 0) AS last_at
+        SELECT coalesce(max((
+            SELECT created_at FROM entry WHERE entry.room_id = head.id AND entry.seq = head.last_seq
+        )), 0) AS last_at
         FROM (SELECT id, last_seq FROM {rooms_locked}) AS head
-        JOIN entry ON entry.room_id = head.id AND entry.seq = head.last_seq
     ) AS last
 )"""
 
@@ -212,7 +222,7 @@ def _if_unchanged(with_sent: bool) -> str:
     first = 9 if with_sent else 5
     same = " AND ".join(f"{name} = ${number}::text::jsonb" for number, name in enumerate(names, first))
     writes = first + len(found)
-    now = writes + len(_ENTRY_TYPES) + 10  # behind the columns of entries, heads and markers
+    now = writes + len(ENTRY_TYPES) + 11  # behind the columns of entries, heads and markers
     shown = [f"CASE WHEN NOT same THEN {name}::text END" for name in names]
     return f"""
 WITH locked AS MATERIALIZED (
@@ -229,9 +239,9 @@ SELECT same, now, {", ".join(shown)}{"" if with_sent else ", NULL, NULL"} FROM c
 def save(conn: Connection, writes: Writes, now: int) -> None:
     """Write appended entries, the heads of rooms, and read markers.
 
-    The other nodes learn of the heads by the feed.
+    The other nodes learn of the heads, and of changes of members, by the feed.
     """
-    entries, heads, markers = writes
+    entries, heads, markers, _ = writes
     if conn.dialect.name == "sqlite":
         if entries:
             log.add(conn, entries)
@@ -244,28 +254,42 @@ def save(conn: Connection, writes: Writes, now: int) -> None:
 
 
 def _written(writes: Writes, now: int, node: str) -> list[Any]:
-    entries, heads, markers = writes
-    entry_rows = [(*entry[:5], *entry[6:16]) for entry in entries]
+    entries, heads, markers, _ = writes
+    entry_rows = [entry_values(entry) for entry in entries]
     head_rows = [
-        (room.key, room.last_seq, room.messages, room.last_message_seq, room.members, room.removals) for room in heads
+        (
+            *(room.key, room.last_seq, room.messages, room.last_message_seq),
+            *(room.members, room.removals, room.changes),
+        )
+        for room in heads
     ]
     marker_rows = sorted((*pair, *marker) for pair, marker in markers.items())
-    changes = feed.body(heads=[(room.key, room.last_seq, room.removals) for room in heads]) if heads else None
     return [
         *_columns(entry_rows, 15),
-        *_columns(head_rows, 6),
+        *_columns(head_rows, 7),
         *_columns(marker_rows, 4),
         now,
         node,
-        changes,
+        changes(writes) if heads else None,
     ]
+
+
+def entry_values(entry: EntryRow) -> tuple[Any, ...]:
+    """The values of `log.COLUMNS`."""
+    return (*entry[:5], *entry[6:16])
+
+
+def changes(writes: Writes) -> str:
+    """The body of the feed's row."""
+    heads = [(room.key, room.last_seq, room.removals) for room in writes.heads]
+    return feed.body(heads=heads, memberships=writes.memberships)
 
 
 def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
     return [[row[index] for row in rows] for index in range(width)]
 
 
-_ENTRY_TYPES = ("bigint", "bigint", "text", "text", "bigint", "text", "text", "text", "text", "bigint", "bigint",
+ENTRY_TYPES = ("bigint", "bigint", "text", "text", "bigint", "text", "text", "text", "text", "bigint", "bigint",
                 "bigint", "boolean", "bigint", "text")  # fmt: skip
 
 
@@ -276,16 +300,16 @@ def _writing(first: int, condition: str) -> str:
         return f"unnest({', '.join(f'{next(parameters)}::{kind}[]' for kind in kinds)})"
 
     parameters = (f"${number}" for number in count(first))
-    entries = arrays(*_ENTRY_TYPES)
-    heads = arrays(*["bigint"] * 6)
+    entries = arrays(*ENTRY_TYPES)
+    heads = arrays(*["bigint"] * 7)
     markers = arrays(*["bigint"] * 4)
-    now, node, changes = (f"{next(parameters)}::{kind}" for kind in ("bigint", "text", "text"))
+    now, node, body = (f"{next(parameters)}::{kind}" for kind in ("bigint", "text", "text"))
     return f"""appended AS (
     INSERT INTO entry ({log.COLUMNS}) SELECT * FROM {entries} WHERE {condition}
 ), advanced AS (
     UPDATE room SET last_seq = head.last, messages = head.count, last_message_seq = head.newest, members = head.size,
-        removals = head.removed
-    FROM {heads} AS head (room, last, count, newest, size, removed)
+        removals = head.removed, changes = head.changed
+    FROM {heads} AS head (room, last, count, newest, size, removed, changed)
     WHERE room.id = head.room AND {condition}
 ), moved AS (
     INSERT INTO read_marker (room_id, user_id, seq, messages, updated_at)
@@ -294,7 +318,7 @@ def _writing(first: int, condition: str) -> str:
     SET seq = excluded.seq, messages = excluded.messages, updated_at = excluded.updated_at
     WHERE excluded.seq > read_marker.seq
 ), told AS (
-    {feed.INSERT.format(node, changes)} WHERE {changes} IS NOT NULL AND {condition}
+    {feed.INSERT.format(node, body)} WHERE {body} IS NOT NULL AND {condition}
 )"""
 
 

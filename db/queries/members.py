@@ -11,7 +11,6 @@ from sqlalchemy.engine import Connection
 
 from db.connections import fetch, on_postgresql
 from db.models import bans, invitation_links, members, mutes, places, read_markers, rooms, users
-from db.queries import feed
 from db.queries.rows import RoomRow, chunked, insert_or, relation, values_of
 
 
@@ -95,6 +94,7 @@ def add(
 ) -> int | None:
     """Make a user a member at the room's head. Earlier entries count as read, unless `read` is False.
 
+    The caller tells the other nodes.
     Returns the end of their mute (ms); None if they are not muted.
     """
     muted = select(mutes.c.expires_at).where(
@@ -108,6 +108,7 @@ def add(
             role=role,
             joined_at=now,
             joined_seq=room.last_seq,
+            joined_removals=room.removals,
             muted_until=muted_until,
             blocked=blocked,
         )
@@ -121,14 +122,13 @@ def add(
             updated_at=now,
         )
     )
-    feed.add(conn, members=[(room.key, user_key)])
     return muted_until
 
 
 def remove(conn: Connection, room_key: int, user_key: int) -> None:
+    """End a membership. The caller tells the other nodes."""
     for table in (members, read_markers, places):
         conn.execute(delete(table).where(table.c.room_id == room_key, table.c.user_id == user_key))
-    feed.add(conn, members=[(room_key, user_key)])
 
 
 def set_role(conn: Connection, room_key: int, user_key: int, role: str) -> None:
@@ -343,10 +343,10 @@ def usernames(conn: Connection, room_key: int, limit: int, among: Sequence[int] 
 
 
 def joined(conn: Connection, room_key: int, user_keys: Sequence[int]) -> dict[int, int]:
-    """Those of the users who are members of a room -> the seq at which they joined."""
+    """Those of the users who are members of a room -> how many memberships had ended when they joined."""
     by_user: dict[int, int] = {}
     for chunk in chunked(user_keys):
-        statement = select(members.c.user_id, members.c.joined_seq).where(
+        statement = select(members.c.user_id, members.c.joined_removals).where(
             members.c.room_id == room_key, members.c.user_id.in_(chunk)
         )
         by_user.update(conn.execute(statement).all())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.engine import Connection
 
 from db.models import places, rooms
@@ -15,6 +15,7 @@ from db.queries.rows import chunked, insert_or
 class PlaceRow(NamedTuple):
     """The room that a user is in."""
 
+    room_key: int
     room_id: str
     topic_name: str
     brought_in: bool
@@ -22,7 +23,7 @@ class PlaceRow(NamedTuple):
 
 
 _PLACE = (
-    select(rooms.c.room_id, rooms.c.topic_name, places.c.brought_in)
+    select(rooms.c.id, rooms.c.room_id, rooms.c.topic_name, places.c.brought_in)
     .join_from(places, rooms, rooms.c.id == places.c.room_id)
     .where(places.c.user_id == bindparam("user"))
 )
@@ -44,22 +45,30 @@ def rooms_of(conn: Connection, user_keys: Collection[int]) -> dict[int, str]:
     return by_user
 
 
-def put(conn: Connection, user_key: int, room_key: int, *, brought_in: bool) -> PlaceRow | None:
-    """Put a member of a locked room into it; returns the place before, on whichever node it was taken.
+def claim(conn: Connection, user_key: int, room_key: int) -> PlaceRow | None:
+    """Lock the place of a user, who is put into the room if they were in none; returns the place before.
 
-    A user who is brought in stays so if they are put into the same room again.
+    Others who change the place wait, on whichever node.
     """
-    added = conn.execute(
+    added = (
         insert_or(conn.dialect.name, places)
-        .values(user_id=user_key, room_id=room_key, brought_in=brought_in)
+        .values(user_id=user_key, room_id=room_key, brought_in=False)
         .on_conflict_do_nothing()
         .returning(places.c.user_id)
-    ).first()
-    if added is not None:
-        return None
-    row = conn.execute(_LOCKED_PLACE, {"user": user_key}).one()
+    )
+    while conn.execute(added).first() is None:
+        row = conn.execute(_LOCKED_PLACE, {"user": user_key}).first()
+        if row is not None:  # else the membership has ended since the other statement
+            return PlaceRow(*row)
+    return None
+
+
+def put(conn: Connection, user_key: int, room_key: int, *, brought_in: bool) -> None:
+    """Put a user, whose place is locked, into a room."""
     own = places.c.user_id == user_key
-    conn.execute(update(places).where(own, places.c.room_id != room_key).values(room_id=room_key, brought_in=False))
-    if brought_in:
-        conn.execute(update(places).where(own).values(brought_in=True))
-    return PlaceRow(*row)
+    conn.execute(update(places).where(own).values(room_id=room_key, brought_in=brought_in))
+
+
+def remove(conn: Connection, user_key: int) -> None:
+    """Take a user, whose place is locked, out of the room."""
+    conn.execute(delete(places).where(places.c.user_id == user_key))

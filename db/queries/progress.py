@@ -20,6 +20,8 @@ class MemberRoom(NamedTuple):
     room: RoomRow
     joined_seq: int
     cursor: int | None
+    joined_removals: int
+    """How many memberships of the room had ended when the user joined."""
 
 
 def _room(row: Sequence[Any]) -> RoomRow:
@@ -41,7 +43,7 @@ class Standpoint(NamedTuple):
 def _select_member_rooms(dialect: str) -> Select[Any]:
     request = relation(dialect, "requests", number=int, user_key=int, device_key=int)
     return (
-        select(request.c.number, members.c.joined_seq, cursors.c.seq, *ROOM_COLUMNS)
+        select(request.c.number, members.c.joined_seq, cursors.c.seq, members.c.joined_removals, *ROOM_COLUMNS)
         .join_from(request, members, members.c.user_id == request.c.user_key)
         .join(rooms, rooms.c.id == members.c.room_id)
         .outerjoin(cursors, and_(cursors.c.room_id == rooms.c.id, cursors.c.device_id == request.c.device_key))
@@ -66,8 +68,8 @@ def standpoints(conn: Connection, pairs: Sequence[tuple[int, int]]) -> list[Stan
     results = [Standpoint([], []) for _ in pairs]
     values = {"requests": values_of((number, *pair) for number, pair in enumerate(pairs))}
     rows = fetch(conn, _select_member_rooms, values)
-    for number, joined_seq, cursor, *room in rows:
-        results[number].member_rooms.append(MemberRoom(_room(room), joined_seq, cursor))
+    for number, joined_seq, cursor, joined_removals, *room in rows:
+        results[number].member_rooms.append(MemberRoom(_room(room), joined_seq, cursor, joined_removals))
     rows = fetch(conn, _select_former_rooms, values)
     for number, key, room_id in rows:
         results[number].former_rooms.append((key, room_id))
@@ -106,22 +108,27 @@ def _save_cursors(dialect: str) -> Any:
 
 @cache
 def _save_cursors_of_members(dialect: str) -> Any:
-    moved = relation(dialect, "moved", device_key=int, room_key=int, seq=int)
+    moved = relation(dialect, "moved", device_key=int, room_key=int, seq=int, removals=int)
     of_members = (
         select(moved.c.device_key, moved.c.room_key, moved.c.seq)
         .join_from(moved, devices, devices.c.id == moved.c.device_key)
         .join(members, and_(members.c.room_id == moved.c.room_key, members.c.user_id == devices.c.user_id))
-        .where(members.c.joined_seq <= moved.c.seq)
+        .where(members.c.joined_seq <= moved.c.seq, members.c.joined_removals <= moved.c.removals)
         .order_by(moved.c.device_key, moved.c.room_key)
     )
     return forwards_only(insert_or(dialect, cursors).from_select(["device_id", "room_id", "seq"], of_members))
 
 
-def save_cursors(conn: Connection, moved: Mapping[tuple[int, int], int]) -> None:
+def save_cursors(
+    conn: Connection, moved: Mapping[tuple[int, int], int], removals: Mapping[tuple[int, int], int]
+) -> None:
     """Move cursors, (device, room) -> seq, forward only.
 
     On PostgreSQL, cursors of an earlier membership are skipped: on another node, the user may have left the room or
     joined it again, and the room or the device may be gone.
+
+    Args:
+        removals: how many removals from the room are known to have come before the membership, or not to concern it.
     """
     if conn.dialect.name == "sqlite":  # one node: a membership that ends takes its cursors along
         change(
@@ -130,7 +137,7 @@ def save_cursors(conn: Connection, moved: Mapping[tuple[int, int], int]) -> None
             [{"device": device, "room": room, "to": to} for (device, room), to in sorted(moved.items())],
         )
     else:
-        rows = values_of((*key, seq) for key, seq in sorted(moved.items()))
+        rows = values_of((*key, seq, removals[key]) for key, seq in sorted(moved.items()))
         fetch(conn, _save_cursors_of_members, {"moved": rows})
 
 

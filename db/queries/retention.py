@@ -86,7 +86,8 @@ def drop(conn: Connection, room: RoomRow, unseen_since: int, limit: int) -> bool
     """Delete a locked empty room, once no device has to be notified of it. Returns True if there is more to do.
 
     A device with a cursor in the room gets `room_removed` at its next connect, so the row stays until then. Devices
-    that have not connected since `unseen_since` (ms) do not count: one call deletes up to `limit` of their cursors.
+    that have not connected since `unseen_since` (ms) do not count: one call deletes up to `limit` of their cursors,
+    or of the bans, mutes and read markers.
     """
     if room.first_seq <= room.last_seq:
         return False
@@ -104,8 +105,12 @@ def drop(conn: Connection, room: RoomRow, unseen_since: int, limit: int) -> bool
     # SQLite would reuse the greatest key for the next room, while something may still refer to this one by its key.
     if conn.execute(remaining).first() is not None or room.key >= newest_room(conn):
         return False
-    for table in (bans, mutes, read_markers, epoch_heads):
-        conn.execute(delete(table).where(table.c.room_id == room.key))
+    for table in (bans, mutes, read_markers):
+        user_keys = conn.scalars(select(table.c.user_id).where(table.c.room_id == room.key).limit(limit)).all()
+        if user_keys:
+            conn.execute(delete(table).where(table.c.room_id == room.key, table.c.user_id.in_(user_keys)))
+            return True
+    conn.execute(delete(epoch_heads).where(epoch_heads.c.room_id == room.key))
     consumers.forget(conn, room.key)
     conn.execute(delete(rooms).where(rooms.c.id == room.key))
     return False

@@ -49,6 +49,8 @@ class Snapshot(NamedTuple):
     """In a direct conversation: the username of the other user."""
     blocked: bool
     """In a direct conversation: whether the other user has blocked this one."""
+    joined_removals: int = 0
+    """How many memberships of the room had ended when the user joined."""
 
     @property
     def unread(self) -> int:
@@ -87,7 +89,7 @@ def find_direct(conn: Connection, a: int, b: int) -> RoomRow | None:
 
 
 _SOME = rooms.c.id.in_(bindparam("keys", expanding=True))
-_HEADS = select(rooms.c.id, rooms.c.last_seq).where(_SOME)
+_HEADS = select(rooms.c.id, rooms.c.last_seq, rooms.c.changes).where(_SOME)
 
 
 @cache
@@ -113,11 +115,16 @@ def lock(conn: Connection, keys: Sequence[int]) -> dict[int, RoomRow]:
     return {(room := RoomRow(*row)).key: room._replace(is_private=bool(room.is_private)) for row in rows}
 
 
-def heads(conn: Connection, keys: Sequence[int]) -> dict[int, int]:
-    head_seqs: dict[int, int] = {}
+class Head(NamedTuple):
+    seq: int
+    changes: int
+
+
+def heads(conn: Connection, keys: Sequence[int]) -> dict[int, Head]:
+    by_room_key: dict[int, Head] = {}
     for chunk in chunked(keys):
-        head_seqs.update(conn.execute(_HEADS, {"keys": chunk}).all())
-    return head_seqs
+        by_room_key.update((key, Head(*head)) for key, *head in conn.execute(_HEADS, {"keys": chunk}))
+    return by_room_key
 
 
 def insert_room(conn: Connection, **values: Any) -> int | None:
@@ -139,6 +146,7 @@ def _save_head(_dialect: str) -> Any:
             last_message_seq=bindparam("newest"),
             members=bindparam("size"),
             removals=bindparam("removed"),
+            changes=bindparam("changed"),
         )
     )
 
@@ -155,6 +163,7 @@ def save_heads(conn: Connection, changed: Sequence[RoomRow]) -> None:
                 "newest": room.last_message_seq,
                 "size": room.members,
                 "removed": room.removals,
+                "changed": room.changes,
             }
             for room in changed
         ],
@@ -181,6 +190,7 @@ def _select_snapshots() -> Select[Any]:
             func.coalesce(read_markers.c.messages, 0),
             other.c.username,
             func.coalesce(member.c.blocked, False),
+            func.coalesce(member.c.joined_removals, 0),
             *entry_columns(last, sender),
         )
         .select_from(rooms)
@@ -205,7 +215,7 @@ def _select_snapshots() -> Select[Any]:
 
 def _snapshot(row: Any) -> Snapshot:
     start = _ROOM_WIDTH
-    last = row[start + 6 :]
+    last = row[start + 7 :]
     return Snapshot(
         RoomRow(*row[:start]),
         row[start],
@@ -215,6 +225,7 @@ def _snapshot(row: Any) -> Snapshot:
         None if last[0] is None else EntryRow(*last),
         row[start + 4],
         bool(row[start + 5]),
+        row[start + 6],
     )
 
 

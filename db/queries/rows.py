@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from sqlalchemy import CTE, BigInteger, Select, Table, Text, bindparam, select, text
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from db.models import entries, rooms, users
@@ -44,6 +43,8 @@ class RoomRow(NamedTuple):
     """The number of messages before `first_seq`, which retention has deleted."""
     removals: int
     """How many memberships have ended."""
+    changes: int
+    """How often members or their roles have changed."""
 
 
 class EntryRow(NamedTuple):
@@ -93,6 +94,7 @@ ROOM_COLUMNS = (
     rooms.c.members,
     rooms.c.first_messages,
     rooms.c.removals,
+    rooms.c.changes,
 )
 
 
@@ -165,7 +167,11 @@ def entry_bytes(entry: EntryRow) -> int:
 
 def insert_or(dialect: str, table: Table) -> Any:
     """A dialect's INSERT with `on_conflict_do_nothing` and `on_conflict_do_update`."""
-    return sqlite_insert(table) if dialect == "sqlite" else postgresql_insert(table)
+    if dialect == "sqlite":
+        return sqlite_insert(table)
+    from sqlalchemy.dialects.postgresql import insert  # not imported by a server on SQLite
+
+    return insert(table)
 
 
 def relation(dialect: str, name: str, **columns: type[int] | type[str]) -> CTE:

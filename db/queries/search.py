@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 
 from db.connections import stepwise
 from db.models import entries, members, search_documents
-from db.queries import consumers
+from db.queries import consumers, index_step
 from db.queries.rows import ROOM_COLUMNS, EntryRow, RoomRow, chunked, entry_columns, relation, values_of
 from db.queries.words import Phrase, Query, matches, words
 
@@ -86,36 +86,54 @@ def _select_changes(dialect: str) -> Select[Any]:
 
 def read_step(conn: Connection, room_keys: Iterable[int], limit: int, max_bytes: int) -> Step:
     """The changes of the next entries of some rooms: up to `limit` and `max_bytes`, but at least one entry."""
-    cursors = consumers.places(conn, CONSUMER, room_keys)
-    moves: dict[int, tuple[int, int]] = {}
+    if conn.dialect.name != "sqlite":  # in one round trip
+        return _step(*index_step.read(conn, CONSUMER, room_keys, limit, max_bytes), max_bytes)
+    moves = {}
+    cursors: dict[int, tuple[int, int]] = {}
     wanted: list[tuple[int, int]] = []
-    for place in cursors:
+    for place in consumers.places(conn, CONSUMER, room_keys):
+        cursors[place.room_key] = place.seq, place.last_seq
         low = max(place.seq, place.first_seq - 1)
         high = min(place.last_seq, low + limit)
         if high > place.seq:
             moves[place.room_key] = place.seq, high
             wanted += [(place.room_key, seq) for seq in range(low + 1, high + 1)]
             limit -= high - low
+    with stepwise(conn, _select_changes, {"places": values_of(wanted)}) as rows:
+        sized = ((*row, len(row[4] or row[7] or "")) for row in rows)
+        return _step(moves, cursors, sized, max_bytes)
+
+
+def _step(
+    moves: dict[int, tuple[int, int]],
+    cursors: Mapping[int, tuple[int, int]],
+    changes: Iterable[Sequence[Any]],
+    max_bytes: int,
+) -> Step:
+    """
+    Args:
+        cursors: (cursor, last_seq) of each room.
+        changes: rows of `_select_changes`, and the length of each one's content.
+    """
     added: dict[tuple[int, int], tuple[int, Document]] = {}
     changed: dict[tuple[int, int], Document] = {}
     latest: dict[int, int] = {}
     size = 0
-    with stepwise(conn, _select_changes, {"places": values_of(wanted)}) as rows:
-        for key, seq, kind, created_at, content, deleted, target, new_content, now_deleted in rows:
-            size += len(content or new_content or "")
-            if size > max_bytes and (added or changed):
-                moves = {room_key: move for room_key, move in moves.items() if room_key <= key}
-                moves[key] = moves[key][0], seq - 1
-                break
-            if kind == "message":
-                # Sorted by time over all rooms, but never out of order within a room, even if the clock went back.
-                latest[key] = time = max(created_at, latest.get(key, 0))
-                added[key, seq] = time, Document(key, seq, None if deleted else words(content or ""))
-            elif target is not None and (key, target) not in added:
-                changed[key, target] = Document(key, target, None if now_deleted else words(new_content or ""))
+    for key, seq, kind, created_at, content, deleted, target, new_content, now_deleted, length in changes:
+        size += length
+        if size > max_bytes and (added or changed):
+            moves = {room_key: move for room_key, move in moves.items() if room_key <= key}
+            moves[key] = moves[key][0], seq - 1
+            break
+        if kind == "message":
+            # Sorted by time over all rooms, but never out of order within a room, even if the clock went back.
+            latest[key] = time = max(created_at, latest.get(key, 0))
+            added[key, seq] = time, Document(key, seq, None if deleted else words(content or ""))
+        elif target is not None and (key, target) not in added:
+            changed[key, target] = Document(key, target, None if now_deleted else words(new_content or ""))
     moves = {key: (low, high) for key, (low, high) in moves.items() if high > low}
     in_order = sorted(added.values(), key=lambda timed: (timed[0], timed[1][:2]))
-    unread = {place.room_key for place in cursors if moves.get(place.room_key, place[:2])[1] < place.last_seq}
+    unread = {key for key, (seq, last_seq) in cursors.items() if moves.get(key, (seq, seq))[1] < last_seq}
     return Step(moves, [document for _, document in in_order], list(changed.values()), unread)
 
 
@@ -124,13 +142,12 @@ def read_step(conn: Connection, room_keys: Iterable[int], limit: int, max_bytes:
 
 def write_step(conn: Connection, step: Step) -> set[int]:
     """Index one step. Returns the rooms that were indexed: not those that another process indexes."""
+    if conn.dialect.name != "sqlite":
+        return _write_postgresql(conn, step)
     moved = consumers.advance(conn, CONSUMER, step.moves)
     added = [document for document in step.added if document.room_key in moved]
     changed = [document for document in step.changed if document.room_key in moved]
-    if conn.dialect.name == "sqlite":
-        _write_sqlite(conn, added, changed)
-    else:
-        _write_postgresql(conn, added, changed)
+    _write_sqlite(conn, added, changed)
     return moved
 
 
@@ -164,15 +181,6 @@ def _text(document: Document) -> str:
     return " ".join(_in_room(document.room_key, word) for word in document.words or ())
 
 
-_INSERT = text(
-    "WITH document AS (SELECT CAST(value ->> 0 AS BIGINT) AS room_id, CAST(value ->> 1 AS BIGINT) AS seq,"
-    " value ->> 2 AS words, place"
-    " FROM jsonb_array_elements(CAST(:rows AS jsonb)) WITH ORDINALITY AS element (value, place)),"
-    " numbered AS (INSERT INTO search_document (room_id, seq) SELECT room_id, seq FROM document ORDER BY place"
-    " RETURNING id, room_id, seq)"
-    " INSERT INTO search_words (id, words) SELECT numbered.id, CAST(document.words AS tsvector)"
-    " FROM numbered JOIN document USING (room_id, seq) WHERE document.words IS NOT NULL"
-)
 _UPDATE = text(
     "UPDATE search_words SET words = CAST(:words AS tsvector)"
     " FROM search_document d WHERE d.room_id = :room AND d.seq = :seq AND search_words.id = d.id"
@@ -183,17 +191,19 @@ _DELETE = text(
 )
 
 
-def _write_postgresql(conn: Connection, added: Sequence[Document], changed: Sequence[Document]) -> None:
-    if added:
-        conn.execute(
-            _INSERT, {"rows": values_of((document.room_key, document.seq, _vector(document)) for document in added)}
-        )
-    for document in changed:
+def _write_postgresql(conn: Connection, step: Step) -> set[int]:
+    """Write everything but the changed documents in one round trip."""
+    added = [(document.room_key, document.seq, _vector(document)) for document in step.added]
+    moved = index_step.write(conn, CONSUMER, step.moves, added)
+    for document in step.changed:
+        if document.room_key not in moved:
+            continue
         place = {"room": document.room_key, "seq": document.seq}
         if document.words is None:
             conn.execute(_DELETE, place)
         else:
             conn.execute(_UPDATE, place | {"words": _vector(document)})
+    return moved
 
 
 def _vector(document: Document) -> str | None:

@@ -45,7 +45,7 @@ def server() -> Iterator[str]:
         return
     with ExitStack() as stack:
         try:
-            url = stack.enter_context(_cluster())
+            url = stack.enter_context(cluster())
         except NoServer as reason:
             url = _running(reason)
         yield url
@@ -84,45 +84,80 @@ def execute(url: str, *statements: str) -> None:
     asyncio.run(run())
 
 
-@contextmanager
-def _cluster() -> Iterator[str]:
-    folders = sorted(
-        (path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")),
-        key=lambda folder: [int(part) for part in folder.parent.name.split(".") if part.isdigit()],
-    )
-    on_path = shutil.which("initdb")
-    programs = Path(on_path).parent if on_path else folders[-1] if folders else None
-    if programs is None:
-        raise NoServer("no PostgreSQL answers on 127.0.0.1:5432, and there is no initdb to start one with")
-    # In a folder with a short name: the path of a Unix socket is limited to about 100 bytes.
-    home = Path(tempfile.mkdtemp(prefix="tidings-pg-", dir=folder_in_memory()))
-    as_user: list[str] = []
-    if os.getuid() == 0:  # initdb refuses root
-        try:
-            owner = pwd.getpwnam("postgres")
-        except KeyError:
-            shutil.rmtree(home)
-            raise NoServer("PostgreSQL cannot be started by root, and there is no user postgres") from None
-        os.chown(home, owner.pw_uid, owner.pw_gid)
-        as_user = ["runuser", "-u", "postgres", "--"]
+class LocalServer:
+    """A PostgreSQL server on a Unix socket, with files in a folder of its own. It does not sync to the disk.
 
-    def run(program: str, *args: str) -> None:
-        log = home / "log"
+    `create` or `copy`, then `start`. `remove` afterwards. Raises `NoServer` if that is not possible here.
+    """
+
+    def __init__(self) -> None:
+        folders = sorted(
+            (path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")),
+            key=lambda folder: [int(part) for part in folder.parent.name.split(".") if part.isdigit()],
+        )
+        on_path = shutil.which("initdb")
+        programs = Path(on_path).resolve().parent if on_path else folders[-1] if folders else None
+        if programs is None:
+            raise NoServer("no PostgreSQL answers on 127.0.0.1:5432, and there is no initdb to start one with")
+        self._programs = programs
+        # In a folder with a short name: the path of a Unix socket is limited to about 100 bytes.
+        self.home = Path(tempfile.mkdtemp(prefix="tidings-pg-", dir=folder_in_memory()))
+        self.url = f"postgresql+asyncpg://postgres@/postgres?host={self.home}&port=5432"
+        self._data = str(self.home / "data")
+        self._as_user: list[str] = []
+        if os.getuid() == 0:  # initdb refuses root
+            try:
+                owner = pwd.getpwnam("postgres")
+            except KeyError:
+                self.remove()
+                raise NoServer("PostgreSQL cannot be started by root, and there is no user postgres") from None
+            os.chown(self.home, owner.pw_uid, owner.pw_gid)
+            self._as_user = ["runuser", "-u", "postgres", "--"]
+
+    def create(self) -> None:
+        options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        self._run("initdb", "-D", self._data, *options)
+
+    def copy(self, primary: LocalServer) -> None:
+        """Become a replica of a running server, which replays what that commits."""
+        source = ("-h", str(primary.home), "-p", "5432", "-U", "postgres")
+        self._run("pg_basebackup", "-D", self._data, *source, "-R", "-X", "stream", "-c", "fast", "--no-sync")
+
+    def start(self) -> None:
+        # The port only names the Unix socket: the server does not listen on TCP, so it cannot conflict with another.
+        options = f"-k {self.home} -c listen_addresses= -c port=5432 -c fsync=off"
+        self._run("pg_ctl", "-D", self._data, "-w", "-o", options, "start")
+
+    def promote(self) -> None:
+        """Let a replica take over: it accepts changes when this returns."""
+        self._run("pg_ctl", "-D", self._data, "-w", "promote")
+
+    def stop(self) -> None:
+        """End it as a crash does."""
+        self._run("pg_ctl", "-D", self._data, "-m", "immediate", "stop")
+
+    def remove(self) -> None:
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _run(self, program: str, *args: str) -> None:
+        log = self.home / "log"
         with log.open("a") as output:
-            command = [*as_user, str(programs / program), *args]
-            result = subprocess.run(command, check=False, cwd=home, stdout=output, stderr=output, timeout=120)
+            command = [*self._as_user, str(self._programs / program), *args]
+            result = subprocess.run(command, check=False, cwd=self.home, stdout=output, stderr=output, timeout=120)
             if result.returncode:
                 raise NoServer(f"{program} failed: {log.read_text()[-2000:]}")
 
-    data = str(home / "data")
+
+@contextmanager
+def cluster() -> Iterator[str]:
+    """The URL of a database on a new server, which is removed afterwards. Raises `NoServer`."""
+    local = LocalServer()
     try:
-        run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
-        # The port only names the Unix socket: the server does not listen on TCP, so it cannot conflict with another.
-        options = f"-k {home} -c listen_addresses= -c port=5432 -c fsync=off"
-        run("pg_ctl", "-D", data, "-w", "-o", options, "start")
+        local.create()
+        local.start()
         try:
-            yield f"postgresql+asyncpg://postgres@/postgres?host={home}&port=5432"
+            yield local.url
         finally:
-            run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+            local.stop()
     finally:
-        shutil.rmtree(home, ignore_errors=True)
+        local.remove()

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from typing import Any
 
 import asyncpg
 import pytest
 
+from db.connections import Statement
 from db.engine import Database
 from db.models import members
 from db.queries import journal
@@ -18,7 +21,7 @@ from tests.db.rows import add_room, add_user, count_entries
 from tests.support.commits import commits
 
 NEEDED = Needed([1], [(1, 1)], [], [], [])
-ROOM = RoomRow(1, "r1", "group", True, None, None, None, 1, 0, 0, 0, 0, 0, 0)
+ROOM = RoomRow(1, "r1", "group", True, None, None, None, 1, 0, 0, 0, 0, 0, 0, 0)
 EXPECTED = Loaded(1, {1: ROOM}, {(1, 1): Standing("member", False)}, {}, set(), set())
 ENTRY = EntryRow(1, 1, "message", "m1", 1, "ana", None, "hola", None, None, 1, 0, None, False)
 WRITES = Writes([ENTRY], [ROOM._replace(last_seq=1, messages=1, last_message_seq=1)], {(1, 1): MarkerRow(1, 1)})
@@ -51,27 +54,36 @@ async def test_a_batch_is_written_only_if_nothing_has_changed(room: Database) ->
     assert journal.loaded(found)._replace(now=1) == EXPECTED._replace(rooms={1: WRITES.heads[0]})
 
 
-async def test_a_head_that_changes_just_before_the_lock_is_noticed(room: Database, postgresql_url: str) -> None:
-    """The statement has begun, so it sees the head as it was before; but it locks the current one."""
-    statement = journal.if_unchanged(NEEDED, EXPECTED, WRITES, "node")
-    lock = "FROM room WHERE id = ANY($1::bigint[])"
+async def run_while_the_head_changes(room: Database, url: str, statement: Statement, lock: str, late: str) -> Any:
+    """The row of a statement during which the room's head changes: after its snapshot, before its lock.
+
+    `lock`: the part of the statement that locks the room; `late`: the same with `{wait}` as a condition.
+    """
     assert statement.sql.count(lock) == 1
     wait = "CASE WHEN set_config('lock_timeout', '0', true) = '0' THEN pg_advisory_xact_lock_shared(1)::text = '' END"
-    late = statement.sql.replace(lock, f"{lock} AND (SELECT {wait})")
-    other = await asyncpg.connect(postgresql_url.replace("+asyncpg", ""))
+    other = await asyncpg.connect(url.replace("+asyncpg", ""))
     try:
         await other.execute("SELECT pg_advisory_lock(1)")
-        running = asyncio.ensure_future(room.run(statement._replace(sql=late)))
+        waiting = statement._replace(sql=statement.sql.replace(lock, late.format(wait=f"(SELECT {wait})")))
+        running = asyncio.ensure_future(room.run(waiting))
         while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
             assert not running.done()
         await other.execute("UPDATE room SET last_seq = 5")
         await other.execute("SELECT pg_advisory_unlock(1)")
-        (written, *found), _ = await running
-        assert not written
-        assert journal.loaded(found).rooms[1].last_seq == 5
-        assert await other.fetchval("SELECT count(*) FROM entry") == 0
+        row, _ = await running
+        return row
     finally:
         await other.close()
+
+
+async def test_a_head_that_changes_just_before_the_lock_is_noticed(room: Database, postgresql_url: str) -> None:
+    """The statement has begun, so it sees the head as it was before; but it locks the current one."""
+    statement = journal.if_unchanged(NEEDED, EXPECTED, WRITES, "node")
+    lock = "FROM room WHERE id = ANY($1::bigint[])"
+    written, *found = await run_while_the_head_changes(room, postgresql_url, statement, lock, f"{lock} AND {{wait}}")
+    assert not written
+    assert journal.loaded(found).rooms[1].last_seq == 5
+    assert await room.read(count_entries) == 0
 
 
 async def test_a_locked_room_is_not_waited_for(room: Database, postgresql_url: str) -> None:
@@ -105,3 +117,27 @@ async def test_a_statement_on_a_lost_connection_runs_again(room: Database, postg
     )
     (written, *_), _ = await room.run(journal.if_unchanged(NEEDED, EXPECTED, WRITES, "node"))
     assert written
+
+
+def table_scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if "Relation Name" in plan and "Scan" in plan["Node Type"]:
+        yield plan
+    for part in plan.get("Plans", ()):
+        yield from table_scans(part)
+
+
+async def test_a_statement_planned_while_the_tables_are_small_scans_none_of_them(
+    room: Database, postgresql_url: str
+) -> None:
+    """Its plan is kept, and the log grows. The rooms themselves grow slowly, and are locked by their keys."""
+    await asyncio.to_thread(postgresql.execute, postgresql_url, "VACUUM ANALYZE")
+    needed = NEEDED._replace(claims=[(1, 1, "c")], replies=[(1, "m")], sessions=[1])
+    expected = EXPECTED._replace(known_messages={(1, "m")})
+    for sql, values in (
+        journal.if_unchanged(NEEDED, EXPECTED, WRITES, "node"),
+        journal.if_unchanged(needed, expected, WRITES, "node"),
+    ):
+        (explained,), _ = await room.run(Statement(f"EXPLAIN (FORMAT JSON) {sql}", values))
+        scans = list(table_scans(explained[0]["Plan"]))
+        assert {scan["Relation Name"] for scan in scans} >= {"entry", "member", "ban", "session", "user", "room"}
+        assert [scan for scan in scans if scan["Relation Name"] != "room" and "Index Cond" not in scan] == []

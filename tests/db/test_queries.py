@@ -17,5 +17,5 @@ async def test_heads_returns_the_last_seq_of_each_existing_room(database: Databa
         conn.execute(update(models.rooms).where(models.rooms.c.id == 2).values(last_seq=7))
 
     await database.write(fill)
-    assert await database.read(lambda conn: rooms.heads(conn, [1, 2, 4])) == {1: 0, 2: 7}
+    assert await database.read(lambda conn: rooms.heads(conn, [1, 2, 4])) == {1: (0, 0), 2: (7, 0)}
     assert await database.read(lambda conn: rooms.heads(conn, [])) == {}

@@ -140,5 +140,7 @@ async def test_rooms_cursors_and_sessions_of_many_devices_are_queried_together(d
     assert second_device.former_rooms == []
     assert [(room.room.key, room.cursor) for room in third_device.member_rooms] == [(1, 7)]
     assert unknown == ([], [])
-    assert first_device.member_rooms[0].room == RoomRow(1, "r1", "group", True, None, None, None, 1, 0, 0, 0, 0, 0, 0)
+    assert first_device.member_rooms[0].room == RoomRow(
+        1, "r1", "group", True, None, None, None, 1, 0, 0, 0, 0, 0, 0, 0
+    )
     assert first_device.member_rooms[0].room.is_private is True
