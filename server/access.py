@@ -17,7 +17,7 @@ from db.queries import log, members, rooms, users
 from db.queries.members import LinkRow
 from db.queries.rows import EntryRow, RoomRow
 from server import names
-from server.auth import now_ms
+from server.auth import CallersDatabase, now_ms
 from server.contract.actions import RoomRef
 from server.contract.errors import invalid, not_found
 from server.contract.models import Role, RoomKind
@@ -155,7 +155,7 @@ def _look_up(conn: Transaction, principal: Principal, topic: str | None, user: s
 class Access:
     """A caller's access to rooms."""
 
-    def __init__(self, database: Database, directory: Directory, principal: Principal) -> None:
+    def __init__(self, database: CallersDatabase, directory: Directory, principal: Principal) -> None:
         self._db = database
         self._directory = directory
         self._principal = principal

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from sqlalchemy.engine import Connection as Transaction
+
 from db.engine import Database
-from db.queries import users
+from db.queries import blocks, members, online, rooms
+from db.queries.rooms import Snapshot
 from server.access import Access, Directory
-from server.auth import Auth, now_ms, unauthenticated
-from server.contract.errors import ActionError, ErrorCode
+from server.auth import Auth, CallersDatabase, now_ms, unauthenticated
+from server.contract.errors import ActionError, CloseReason, ErrorCode
 from server.contract.models import timestamp
 from server.echo import EchoChannel
 from server.fanout.connection import Connection
@@ -22,6 +25,10 @@ from server.log.indexer import Indexer
 from server.log.journal import Journal
 from server.principal import Principal
 
+MAX_ONLINE = 500
+"""Usernames in a list of the members of a room who are online."""
+MAX_CANDIDATES = 2_000
+"""Members of a larger room who are looked at, on this node and on the others."""
 ENTRY_BYTES = 256
 """Approximate bytes that an entry takes in addition to its content."""
 SEND_SIZE = 4096
@@ -73,7 +80,7 @@ class Context:
 
     @property
     def access(self) -> Access:
-        return Access(self.parts.db, self.parts.directory, self.principal)
+        return Access(self.db, self.parts.directory, self.principal)
 
     @property
     def now(self) -> int:
@@ -81,8 +88,13 @@ class Context:
         return now_ms()
 
     @property
-    def db(self) -> Database:
-        return self.parts.db
+    def db(self) -> CallersDatabase:
+        return CallersDatabase(self.parts.db, self.caller, self._close_withdrawn)
+
+    def _close_withdrawn(self) -> None:
+        """Close the connection after the answer: its session was withdrawn, and this node did not know it."""
+        if self.connection is not None:
+            self.afterwards.append(partial(self.connection.link.close, CloseReason.TOKEN_REVOKED))
 
     @property
     def auth(self) -> Auth:
@@ -117,7 +129,7 @@ class Context:
         if to is None and self.caller is not None:
             to = self.caller.user_key
         if to is not None:
-            hidden = await self.db.read(partial(users.blockers_of, user_key=to))
+            hidden = await self.db.read(partial(blocks.blockers_of, user_key=to))
         return {
             key: (
                 key in online and key not in hidden,
@@ -125,6 +137,27 @@ class Context:
             )
             for key, seen in users_seen.items()
         }
+
+    async def room_online(self, room_key: int) -> tuple[Snapshot, list[str]]:
+        """A room as the caller sees it, and its members who are online, sorted.
+
+        Of a room with more than `MAX_ONLINE` members, those among `MAX_CANDIDATES` connected to this node, and
+        as many others.
+        """
+        caller_key = self.principal.user_key
+        connected, nodes = self.hub.users_in(room_key)[:MAX_CANDIDATES], self.hub.online_users.nodes_elsewhere()
+
+        def load(conn: Transaction) -> tuple[Snapshot, dict[int, str]]:
+            snapshot = rooms.snapshot(conn, caller_key, room_key)
+            among = None
+            if snapshot.room.members > MAX_ONLINE:
+                elsewhere = online.members_on(conn, room_key, nodes, MAX_CANDIDATES) if nodes else []
+                among = list({*connected, *elsewhere})
+            return snapshot, members.usernames(conn, room_key, MAX_ONLINE, among)
+
+        snapshot, usernames = await self.db.read(load)
+        presence = await self.presence(dict.fromkeys(usernames))
+        return snapshot, [name for user_key, name in usernames.items() if presence[user_key][0]]
 
     def count(self, kind: Limit, weight: int = 1) -> None:
         """Count an action of the caller. Raises `rate_limited`."""

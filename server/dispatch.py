@@ -433,6 +433,6 @@ def payload_of(args: list[Any] | tuple[Any, ...]) -> object:
             ErrorCode.INVALID, "an action takes one argument, an object", fields={"payload": "one object"}
         )
     raw = args[0] if args else None
-    if raw is not None and not isinstance(raw, Mapping):
+    if raw is not None and type(raw) is not dict and not isinstance(raw, Mapping):  # the last is slow
         raise ActionError(ErrorCode.INVALID, "the payload is not an object", fields={"payload": "not an object"})
     return raw

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
-import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,7 +16,6 @@ from db.schema import migrate, pending
 from server import __version__
 from server.access import Directory
 from server.auth import (
-    BCRYPT_ROUNDS,
     Attempts,
     Auth,
     MemoryStore,
@@ -29,22 +25,20 @@ from server.auth import (
     kept_ms,
 )
 from server.auth.attempts import Rates
+from server.brokers import make_broker
 from server.context import Parts
 from server.contract.models import RoomKind
 from server.dispatch import Dispatcher, Registry
 from server.echo import EchoChannel
-from server.fanout.broker import Broker, MemoryBroker
+from server.fanout.broker import Broker
 from server.fanout.catchup import CatchUp
 from server.fanout.delivery import Delivery
-from server.fanout.farewell import confirm_all
-from server.fanout.feed import POLL_S, Feed
-from server.fanout.hub import HEAD_CHECK_S, Hub
-from server.fanout.notify import NotifyBroker
+from server.fanout.farewell import confirm_all, move
+from server.fanout.feed import Feed
+from server.fanout.hub import Hub
 from server.fanout.online import OnlineUsers
-from server.fanout.presence import PRESENCE_S
 from server.fanout.reconcile import Reconciler
-from server.fanout.session_check import SESSION_CHECK_S, SessionCheck
-from server.fanout.typing import TYPING_S
+from server.fanout.session_check import SessionCheck
 from server.gateways.applications import ApplicationUsers, RoomsOfHub
 from server.gateways.client_session import Backend
 from server.gateways.dialects.mounting import Dialects
@@ -54,57 +48,39 @@ from server.gateways.websocket import JsonCodec, PlainClient
 from server.gateways.websocket_client import WebSocketGateway
 from server.limits import Limits
 from server.log.cursors import Cursors
-from server.log.epochs import MARK_S, Epochs, MarkFile
+from server.log.epochs import Epochs, MarkFile
 from server.log.health import Health
 from server.log.indexer import Indexer
 from server.log.journal import Journal
-from server.log.nodes import LEASE_S, ForeignKey, NodeRegistry
+from server.log.nodes import PREFIX, ForeignKey, NodeRegistry, PrefixTaken
 from server.log.purge import Purge
 from server.log.quotas import Quotas
-from server.log.retention import RETENTION_S, Retention
+from server.log.retention import Retention
 from server.logging_setup import Logs
 from server.memory import MemoryTrim
 from server.metrics import Metrics
-from server.monitoring import ConnectionRecorder, register_fanout, register_log, register_process
-from server.settings import FOREIGN_KEY, Settings, SettingsError
-from server.supervision import Periodic
-from server.timers import GetTimers
+from server.monitoring import ConnectionRecorder, register_fanout, register_log, register_process, register_relay
+from server.options import NodeOptions
+from server.settings import FOREIGN_KEY, MIGRATIONS_NEEDED, Settings, SettingsError
+from server.supervision import Periodic, spawn
 from server.transport.admission import MAX_HALF_OPEN
 from server.transport.buffered_session import LINGER_S
+from server.transport.relay import Relay
+from server.transport.relay_pass import RelayPasses
+from server.transport.relay_stream import SocketDirectory
 from server.transport.tcp_connections import MAX_PER_SOURCE, TcpConnections
 
 HALF_OPEN_PER_SOURCE = 200
+CONNECTIONS_OF_WORKERS, MIN_CONNECTIONS = 32, 4
+"""Connections to PostgreSQL that all workers of a supervisor use at a time, and the fewest for one of them."""
 STOP_S = 13.0
 """Stopping takes no longer, even if the store does not answer."""
+LOOK_S = 0.1
+"""The interval at which a departing node looks whether another one stays."""
 STOP_PART_S = LINGER_S + 1.0
 """The longest that one part may take: enough for clients to read the last events of their connections."""
 
 logger = logging.getLogger("tidings.node")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NodeOptions:
-    """Options for tests and for applications built on Tidings: another broker, other intervals (in seconds)."""
-
-    broker: Broker | None = None
-    logs: Logs | None = None
-    bcrypt_rounds: int = BCRYPT_ROUNDS
-    session_check_s: float = SESSION_CHECK_S
-    head_check_s: float = HEAD_CHECK_S
-    typing_s: float = TYPING_S
-    presence_s: float = PRESENCE_S
-    retention_s: float = RETENTION_S
-    mark_s: float = MARK_S
-    lease_s: float = LEASE_S
-    poll_s: float = POLL_S
-    timers: GetTimers = asyncio.get_running_loop
-    """Those of sign-ins, heartbeats, expiring tokens, and typing."""
-    engine: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the Socket.IO gateway (`connect_timeout`, `ping_interval`)."""
-    websocket: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the WebSocket gateways, those of the dialects included."""
-    echo: Mapping[str, float] = field(default_factory=dict)
-    """Options of the echo channel (`answer_s`, `idle_s`)."""
 
 
 class Node:
@@ -117,16 +93,37 @@ class Node:
         self.metrics = Metrics(action.name for action in registry)
         self.id = secrets.token_urlsafe(9)
         """Names this process in the database; new at each start."""
-        self.name = settings.node_name or f"{socket.gethostname()}-{os.getpid()}"
-        """Names this process for people."""
-        self.database = Database(settings.database, settings.durability, node=self.id)
+        self.name = settings.node_label
+        self.database = Database(
+            settings.database, settings.durability, node=self.id, connections=connections_of_worker(settings.workers)
+        )
         if not self.database.is_sqlite:
             self.logs.node = self.name
-        self.nodes = NodeRegistry(self.database, self.id, self.name, __version__, lease_s=options.lease_s)
         self.feed = Feed(self.database, self.id, poll_s=options.poll_s)
+        self.nodes = NodeRegistry(
+            self.database,
+            self.id,
+            self.name,
+            __version__,
+            url=settings.node_url,
+            lease_s=options.lease_s,
+            run=self.feed.run,
+        )
+        self.relay: Relay | None = None
+        """Passes requests on to other nodes; None on SQLite."""
+        if not self.database.is_sqlite:
+            passes = RelayPasses(self.id, self.nodes.clock_ms)
+            self.relay = Relay(self.id, passes, self.nodes.owner, SocketDirectory(settings.socket_dir))
         self.online_users = OnlineUsers(self.database, self.id, lambda: self.nodes.others, lease_s=options.lease_s)
         self.broker: Broker = options.broker or make_broker(
-            self.database, self.id, self.nodes, self.feed, self.online_users
+            settings,
+            self.database,
+            self.id,
+            self.nodes,
+            lambda: self.epochs,
+            self.feed,
+            self.online_users,
+            self.metrics,
         )
         quotas = Quotas(**settings.quotas)
 
@@ -138,6 +135,7 @@ class Node:
             self.cursors,
             ConnectionRecorder(self.metrics, self.logs),
             self.online_users,
+            self.feed,
             lambda: self.epochs.current,
         )
         self.auth = make_auth(settings, options, self.database, self.broker, quotas)
@@ -154,6 +152,7 @@ class Node:
             lambda: self.journal.transactions,
             self.hub.log_went_back,
             options.mark_s,
+            self.journal.latest_entries,
         )
         self.retention, self.purge = make_maintenance(settings, options, self.database, self.delivery, quotas)
         self.echo = EchoChannel(self.journal, settings.echo_upstream, **options.echo)
@@ -171,6 +170,8 @@ class Node:
                 self.journal,
                 (self.journal.loop, self.hub.head_check, self.sessions.loop, self.feed.loop, self.nodes.loop),
                 self.feed.is_behind,
+                lambda: self.nodes.leaving,
+                lambda: self.broker.trouble,
             ),
             Limits(settings.limits) if settings.limited else None,
         )
@@ -183,12 +184,16 @@ class Node:
             RoomsOfHub(self.parts, self.broker),
             self.application_users,
             lambda: self.nodes.public_since,
+            id_prefix=self.id[:PREFIX],
+            relay=self.relay,
         )
         half_open = self.socketio.eio.half_open
         self.connections = TcpConnections(half_open, MAX_PER_SOURCE if settings.limited else None)
         register_log(self.metrics, self.journal, self.indexer)
         register_fanout(self.metrics, self.hub, self.catch_up)
         register_process(self.metrics, self.auth, self.connections, half_open)
+        if self.relay is not None:
+            register_relay(self.metrics, self.relay)
         self.memory_trim = MemoryTrim()
         self._periodic: dict[str, Periodic] = {
             "the check of sessions": self.sessions,
@@ -211,7 +216,7 @@ class Node:
             settings.prepare_data_dir()
             await asyncio.to_thread(migrate, settings.database)
         elif await asyncio.to_thread(pending, settings.database):
-            raise SettingsError("the database needs migrations: run `tidings migrate`")
+            raise SettingsError(MIGRATIONS_NEEDED)
         async with AsyncExitStack() as stack:
 
             def on_stop(part: str, stop: Callable[[], Awaitable[object]]) -> None:
@@ -224,10 +229,15 @@ class Node:
             stack.callback(self.auth.stop)
             keys = settings.signing_keys()
             self.auth.sign_with(keys)
+            if self.relay is not None:
+                self.relay.passes.sign_with(keys)
+                stack.callback(self.relay.stop)
             try:
                 await self.nodes.enter([fingerprint(key) for key in keys])
             except ForeignKey:
                 raise SettingsError(FOREIGN_KEY) from None
+            except PrefixTaken:
+                raise SettingsError("this server drew the same id as another one: start it again") from None
             on_stop("the registry of nodes", self.nodes.stop)
             await self.delivery.start()
             on_stop("delivery", self.delivery.stop)
@@ -248,6 +258,24 @@ class Node:
             stack.push_async_callback(self.drain)
             await self.dialects.start()
             self._stack = stack.pop_all()
+
+    async def depart(self, wait_s: float, over_s: float, others_stay: Callable[[], bool]) -> None:
+        """Prepare for `drain` while other nodes stay: load balancers and clients turn to them.
+
+        Says that it is not ready, keeps serving for `wait_s`, and then closes its connections over `over_s` at most.
+        Returns early when no other node stays.
+        """
+        self.online_users.leave()
+        await self.nodes.leave()
+
+        async def run(work: Coroutine[object, object, None]) -> None:
+            running = spawn(work, "departure")
+            while others_stay() and not running.done():
+                await asyncio.wait([running], timeout=LOOK_S)
+            running.cancel()
+
+        await run(asyncio.sleep(wait_s))
+        await run(move(self.hub.connections, over_s, self.journal.flush_cursors))
 
     async def drain(self) -> None:
         """Refuse new work, finish the running actions, notify the connections and close them. Idempotent."""
@@ -286,12 +314,9 @@ class Node:
         logger.error("the server stops without waiting any longer for %s", part)
 
 
-def make_broker(
-    database: Database, node_id: str, nodes: NodeRegistry, feed: Feed, online_users: OnlineUsers
-) -> Broker:
-    if database.is_sqlite:
-        return MemoryBroker()
-    return NotifyBroker(database, node_id, lambda: nodes.others, feed.wake, online_users)
+def connections_of_worker(workers: int) -> int | None:
+    """How many connections to the database a worker may use at a time; None: the default, for a single process."""
+    return None if workers == 1 else max(MIN_CONNECTIONS, CONNECTIONS_OF_WORKERS // workers)
 
 
 def make_fanout(
@@ -301,6 +326,7 @@ def make_fanout(
     cursors: Cursors,
     recorder: ConnectionRecorder,
     online_users: OnlineUsers,
+    feed: Feed,
     epoch: Callable[[], int],
 ) -> tuple[Hub, CatchUp]:
     hub = Hub(
@@ -309,6 +335,7 @@ def make_fanout(
         cursors,
         recorder,
         online_users,
+        feed,
         head_check_s=options.head_check_s,
         presence_s=options.presence_s,
         typing_s=options.typing_s,
@@ -364,8 +391,10 @@ def make_gateways(
     rooms: RoomsOfHub,
     users: ApplicationUsers,
     public_since: Callable[[], int],
+    **sessions: Any,
 ) -> tuple[SocketIOGateway, WebSocketGateway, Dialects]:
-    engine = {"max_half_open_per_source": HALF_OPEN_PER_SOURCE if settings.limited else MAX_HALF_OPEN}
+    """`sessions`: options of the Engine.IO server."""
+    engine = {"max_half_open_per_source": HALF_OPEN_PER_SOURCE if settings.limited else MAX_HALF_OPEN, **sessions}
     socketio = SocketIOGateway(
         backend,
         rooms,

@@ -11,6 +11,7 @@ from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Final
 
 from sqlalchemy.engine import Connection as Transaction
 
@@ -21,6 +22,9 @@ AT_ONCE = 500
 RECEIPT_MEMBERS = 50
 """Receipts go to rooms of up to this many members."""
 
+ALL_REMOVALS: Final = 2**62
+ANY_MEMBERSHIP: Final[Mapping[int, int]] = {}
+
 
 @dataclass(slots=True)
 class Moved:
@@ -28,6 +32,8 @@ class Moved:
 
     cursors: dict[tuple[int, int], int] = field(default_factory=dict)
     """(device, room) -> seq"""
+    removals: dict[tuple[int, int], int] = field(default_factory=dict)
+    """The same keys -> the number of removals from the room by which the user's membership is known."""
     receipts: dict[tuple[int, int], int] = field(default_factory=dict)
     """The cursors that the room's other members get a receipt for: (device, room) -> user"""
     ended: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -50,7 +56,8 @@ class Moved:
         for device_key in epochs:
             del self.epochs[device_key]
         receipts = {key: self.receipts.pop(key) for key in cursors if key in self.receipts}
-        return Moved(cursors, receipts, ended, epochs)
+        removals = {key: self.removals.pop(key) for key in cursors}
+        return Moved(cursors, removals, receipts, ended, epochs)
 
     def __len__(self) -> int:
         return len(self.cursors) + len(self.ended) + len(self.epochs)
@@ -59,7 +66,9 @@ class Moved:
         """Split into two parts; empty for a single cursor or a single connection's end."""
         if len(self) < 2:
             return ()
-        rest = Moved(dict(self.cursors), dict(self.receipts), dict(self.ended), dict(self.epochs))
+        rest = Moved(
+            dict(self.cursors), dict(self.removals), dict(self.receipts), dict(self.ended), dict(self.epochs)
+        )
         return rest.split(len(self) // 2), rest
 
 
@@ -73,13 +82,23 @@ class Cursors:
         """The callers of `all_written`, each with the cursors that are not in the database yet."""
 
     def advance(
-        self, user_key: int, device_key: int, positions: Mapping[int, int], shown: Container[int] = ()
+        self,
+        user_key: int,
+        device_key: int,
+        positions: Mapping[int, int],
+        shown: Container[int] = (),
+        removals: Mapping[int, int] = ANY_MEMBERSHIP,
     ) -> None:
-        """A device of the user has received these rooms up to these seqs. Members of `shown` rooms get receipts."""
+        """A device of the user has received these rooms up to these seqs. Members of `shown` rooms get receipts.
+
+        `removals`: by room, how many of its removals are known to have come before the membership, or not to concern
+        it. The cursor is not that of a later membership.
+        """
         for room_key, seq in positions.items():
-            key = (device_key, room_key)
-            if seq > self._moved.cursors.get(key, -1):
-                self._moved.cursors[key] = seq
+            key, known = (device_key, room_key), removals.get(room_key, ALL_REMOVALS)
+            if (known, seq) > (self._moved.removals.get(key, -1), self._moved.cursors.get(key, -1)):
+                self._moved.cursors[key] = max(seq, self._moved.cursors.get(key, -1))
+                self._moved.removals[key] = known
                 if room_key in shown:
                     self._moved.receipts[key] = user_key
 
@@ -91,10 +110,18 @@ class Cursors:
         """A device has received `ready`, which names what the log of earlier epochs has lost."""
         self._moved.epochs[device_key] = epoch
 
-    def known(self, device_key: int, room_key: int) -> int:
-        """The cursor if it is not in the database yet, else -1."""
+    def known(self, device_key: int, room_key: int, joined_removals: int = 0) -> int:
+        """The cursor if it is not in the database yet, else -1.
+
+        `joined_removals`: how many memberships of the room had ended when that of the user began.
+        """
         key = (device_key, room_key)
-        return max(self._moved.cursors.get(key, -1), self._in_flight.cursors.get(key, -1))
+        position = -1
+        for moved in (self._moved, self._in_flight):
+            seq = moved.cursors.get(key, -1)
+            if seq > position and moved.removals[key] >= joined_removals:
+                position = seq
+        return position
 
     @contextmanager
     def watched(self, device_key: int) -> Iterator[dict[int, int]]:
@@ -162,6 +189,7 @@ class Cursors:
         """Keep cursors for the next write, unless newer ones are waiting."""
         for key, seq in moved.cursors.items():
             self._moved.cursors[key] = max(seq, self._moved.cursors.get(key, -1))
+            self._moved.removals[key] = max(moved.removals[key], self._moved.removals.get(key, -1))
         self._moved.receipts |= moved.receipts
         self._moved.ended = moved.ended | self._moved.ended
         self._moved.epochs = moved.epochs | self._moved.epochs
@@ -170,7 +198,7 @@ class Cursors:
 def save(conn: Transaction, moved: Moved) -> None:
     """Write the cursors and the ends of connections."""
     if moved.cursors:
-        progress.save_cursors(conn, moved.cursors)
+        progress.save_cursors(conn, moved.cursors, moved.removals)
     if moved.ended:
         users.touch_all(conn, moved.ended)
     if moved.epochs:

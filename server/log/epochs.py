@@ -8,6 +8,9 @@ The evidence is a mark, a random string that the node leaves both in the databas
 replaces while it writes. A database with none of the node's last marks is not the one that it wrote to. The file is
 synced before the database gets the mark that it announces, so a crash in between leaves no doubt.
 
+PostgreSQL may also lose what it committed after the last mark, if a replica takes over that was behind. So a running
+node looks for the entries that it has committed since.
+
 Without the file, the node cannot know whether the database is complete. On SQLite, where the file lies beside the
 database, the database was copied from elsewhere: an epoch begins. On PostgreSQL the node is new.
 """
@@ -30,6 +33,7 @@ from sqlalchemy.engine import Connection as Transaction
 
 from db.engine import Database
 from db.queries import epochs
+from server.log.latest_entries import LatestEntries
 from server.supervision import Periodic
 
 MAX_FILES = 256
@@ -121,18 +125,23 @@ class Epochs(Periodic):
         writes: Callable[[], int],
         gone_back: Callable[[], None],
         interval_s: float = MARK_S,
+        latest: LatestEntries | None = None,
     ) -> None:
         """
         Args:
             writes: counts the transactions that this node has written.
+            latest: the entries among them.
             gone_back: called when an epoch begins while the server runs: its heads and positions are invalid.
         """
         super().__init__(interval_s, logger, "the database could not be marked")
         self.current = 0
+        self.instance = ""
+        """The id of the database, after the start."""
         self._db = database
         self._file = file
         self._writes = writes
         self._gone_back = gone_back
+        self._latest = latest or LatestEntries()
         self._marks: Marks | None = None
         """None: the file cannot be written, so only other processes begin epochs."""
         self._cannot_save = False
@@ -165,6 +174,7 @@ class Epochs(Periodic):
             marks.instance, self.current = await self._db.write(
                 lambda conn: _enter(conn, instance_id, self._marks, lost=bool(cause))
             )
+        self.instance = marks.instance
         if cause:
             logger.warning("epoch %d of the log begins: %s", self.current, cause)
         await super().start()
@@ -187,16 +197,22 @@ class Epochs(Periodic):
         if not await self._save(marks):
             return
         node, mark = marks.node, marks.marks[-1]
+        unchecked, kept = self._latest.unchecked(), self._latest.kept()
 
         def move(conn: Transaction) -> int | None:
-            """Returns the new epoch if the database has none of the marks."""
-            if epochs.move_mark(conn, node, marks.marks, mark, _now()):
+            """Returns the new epoch if the database has none of the marks, or not all of the entries."""
+            is_marked = epochs.move_mark(conn, node, marks.marks, mark, _now())
+            if is_marked and not epochs.lost(conn, unchecked):
                 return None
-            epochs.add_witness(conn, node, mark, _now())
-            return epochs.begin_epoch(conn)
+            if not is_marked:
+                epochs.add_witness(conn, node, mark, _now())
+            return epochs.begin_epoch(conn, epochs.lost(conn, kept))
 
         epoch = await self._db.write(move)
-        if epoch is not None:
+        if epoch is None:
+            self._latest.checked(len(unchecked))
+        else:
+            self._latest.clear()
             self._adopt(epoch, "the database has lost what this server had written to it")
         marks.marks = [mark]
         self._marked_at = writes

@@ -34,6 +34,8 @@ class Health:
         journal: Journal,
         loops: Sequence[Loop],
         is_behind: Callable[[], bool],
+        is_leaving: Callable[[], bool],
+        broker_trouble: Callable[[], str],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -41,12 +43,16 @@ class Health:
         Args:
             loops: the node is not ready while any of them is down.
             is_behind: whether the node may not know what other nodes have committed.
+            is_leaving: whether the node is about to stop.
+            broker_trouble: why messages reach the other nodes later than they should; empty if they do not.
             clock: returns seconds.
         """
         self._db = database
         self._journal = journal
         self._loops = loops
         self._is_behind = is_behind
+        self._is_leaving = is_leaving
+        self._broker_trouble = broker_trouble
         self._clock = clock
         self._probing: asyncio.Task[None] | None = None
         self._began = 0.0
@@ -55,8 +61,15 @@ class Health:
         """Why the last probe failed; empty if it succeeded."""
         self._failed_at = 0.0
 
+    def degraded(self) -> str:
+        """What does not work as it should although this node can serve; empty if everything does."""
+        trouble = self._broker_trouble()
+        return f"Redis is away: {trouble}" if trouble else ""
+
     async def trouble(self) -> str:
         """Why this node should get no traffic now; empty if it can serve."""
+        if self._is_leaving():
+            return "the server is shutting down"
         for loop in self._loops:
             if loop.down:
                 return f"{loop.name} has stopped"

@@ -28,8 +28,8 @@ from server.supervision import Loop
 
 logger = logging.getLogger("tidings.search")
 
-DELAY_S = 0.05
-"""The wait after a commit; entries that are committed meanwhile are indexed in the same step."""
+DELAY_S = 0.25
+"""The wait after a commit; entries that are committed meanwhile are indexed in the same step. A search ends it."""
 CHECK_S = 15.0
 """The interval at which all rooms are compared with the cursors: other nodes commit without notice here."""
 PURGE_S = 60.0
@@ -71,6 +71,8 @@ class Indexer:
         self._purge_took = 0.0
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
+        self._hurry = asyncio.Event()
+        """Set when somebody waits for the index, or when it is closed."""
         self._done = asyncio.Event()
         """Set, and then replaced, after each piece of work."""
         self.loop = Loop("tidings.search", self._run)
@@ -81,6 +83,7 @@ class Indexer:
     async def stop(self) -> None:
         """Finish the step under way; the next start continues after it."""
         self._closing.set()
+        self._hurry.set()
         self._wake.set()
         await self.loop.ended()
 
@@ -109,6 +112,7 @@ class Indexer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_S):
                 while self._behind or self._indexing:
+                    self._hurry.set()
                     await self._done.wait()
 
     async def caught_up(self) -> None:
@@ -117,6 +121,7 @@ class Indexer:
             done = self._done
             self._next_check = 0.0
             self._next_purge = min(self._next_purge, self._clock())
+            self._hurry.set()
             self._wake.set()
             await done.wait()
 
@@ -137,7 +142,9 @@ class Indexer:
             if not self._behind and not self._merging and not self._closing.is_set():
                 self._wake.clear()
                 await self._wait(self._wake, min(self._next_check, self._next_purge) - self._clock())
-                await self._pause(DELAY_S)
+                await self._wait(self._hurry, DELAY_S)
+            if not self._closing.is_set():
+                self._hurry.clear()
 
     def _signal_done(self) -> None:
         self._done.set()

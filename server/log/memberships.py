@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import orjson
 
 from db.names import username_key
-from db.queries import members, progress, rooms, users
+from db.queries import blocks, members, progress, rooms
 from db.queries.journal import NOBODY
 from db.queries.members import LinkRow, Standing
 from db.queries.rooms import Snapshot
@@ -17,15 +17,12 @@ from server.contract.errors import ActionError, ErrorCode, invalid, not_found
 from server.contract.events import MemberChange
 from server.contract.models import Role, RoomKind
 from server.contract.permissions import Permission, may_act_on
-from server.log.notices import Joined, Left, Personal, RoomChannel, Transient, UserChannel
+from server.log.notices import Joined, Left, MembershipChanged, RoomChannel, UserChannel
 from server.log.transaction import Operation, RoomLog, Work
 from server.principal import Principal
 
-MEMBER_EVENTS_UP_TO = 200
-"""Public topics send `member` events only up to this many members."""
 
-
-def _admit(work: Work, room: RoomLog, actor: Principal, user_key: int, username: str) -> Snapshot:
+def admit(work: Work, room: RoomLog, actor: Principal, user_key: int, username: str) -> Snapshot:
     """Make a user a member. Raises `conflict`, `forbidden` or `too_large`."""
     key = room.row.key
     standing = work.standings.get((key, user_key), NOBODY)
@@ -40,7 +37,7 @@ def _admit(work: Work, room: RoomLog, actor: Principal, user_key: int, username:
     # The first to join a room that everybody has left becomes its owner.
     role = Role.OWNER if room.row.members == 0 else Role.MEMBER
     room.resize(+1)
-    _publish_change(work, room, actor, username, MemberChange.JOINED, role)
+    _publish_change(work, room, actor, user_key, username, MemberChange.JOINED, role)
     work.save()
     muted_until = members.add(work.conn, room.row, user_key, role, work.now)
     # Cursors of an earlier membership: with one, a device that was away would get no `room_added` for the new one.
@@ -52,7 +49,7 @@ def _admit(work: Work, room: RoomLog, actor: Principal, user_key: int, username:
     return snapshot
 
 
-def _remove(work: Work, room: RoomLog, actor: Principal, user_key: int, username: str, change: MemberChange) -> None:
+def remove(work: Work, room: RoomLog, actor: Principal, user_key: int, username: str, change: MemberChange) -> None:
     """End a membership and delete the member's invitation links.
 
     If an owner leaves, the longest-standing moderator, else member, becomes the owner.
@@ -69,7 +66,7 @@ def _remove(work: Work, room: RoomLog, actor: Principal, user_key: int, username
     left = Left(user_key, key, room.row.room_id, change, room.row.removals)
     work.publish(UserChannel(user_key), left)
     work.publish(RoomChannel(key), left)
-    _publish_change(work, room, actor, username, change, None)
+    _publish_change(work, room, actor, user_key, username, change, None)
     if former_role == Role.OWNER:
         heir = members.successor(work.conn, key)
         if heir is not None:
@@ -83,41 +80,27 @@ def _give_role(work: Work, room: RoomLog, actor: Principal, user_key: int, usern
     if standing is None:  # the heir: no operation of the batch is about them
         standing = members.standing(work.conn, key, user_key, work.now)
     work.standings[key, user_key] = standing._replace(role=role)
-    _publish_change(work, room, actor, username, MemberChange.ROLE, role, user_key)
+    _publish_change(work, room, actor, user_key, username, MemberChange.ROLE, role)
 
 
 def _publish_change(
     work: Work,
     room: RoomLog,
     actor: Principal,
+    user_key: int,
     username: str,
     change: MemberChange,
     role: Role | None,
-    user_key: int | None = None,
 ) -> None:
-    """Log the change in private rooms and conversations; in public topics, publish it as an event only.
-
-    `user_key`: the user concerned, if still a member: they get the event even in a topic that is too large for it.
-    """
-    body = {"username": username, "change": change, "role": role}
+    """Log the change in private rooms and conversations; in public topics, publish it as an event only."""
+    membership = room.change_member(user_key, username, change, role)
     if room.row.is_private:
+        body = {"username": username, "change": change, "role": role}
         room.append("member", actor, work.now, body=orjson.dumps(body).decode())
         work.publish_entries(room)
     else:
         work.publish_entries(room)
-        payload = {"room_id": room.row.room_id, "seq": None, **body}
-        work.publish(
-            RoomChannel(room.row.key),
-            Transient(
-                room.row.key,
-                "member",
-                payload,
-                up_to_members=MEMBER_EVENTS_UP_TO,
-                members=room.row.members,
-            ),
-        )
-        if user_key is not None and room.row.members > MEMBER_EVENTS_UP_TO:
-            work.publish(UserChannel(user_key), Personal(user_key, "member", payload))
+        work.publish(RoomChannel(room.row.key), MembershipChanged(membership))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +120,9 @@ class Join(Operation[Snapshot]):
         work.check(room, self.actor.user_key, self.need)
         # After the check: a user who may not know of the room learns nothing from other errors.
         invited = self.user_key != self.actor.user_key
-        if invited and self.user_key in users.blockers_of(work.conn, self.actor.user_key):
+        if invited and self.user_key in blocks.blockers_of(work.conn, self.actor.user_key):
             raise ActionError(ErrorCode.FORBIDDEN, f"{self.username} does not accept invitations from you")
-        return _admit(work, room, self.actor, self.user_key, self.username)
+        return admit(work, room, self.actor, self.user_key, self.username)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +136,7 @@ class JoinByLink(Operation[Snapshot]):
         room = work.room(self.room_key)
         if members.link(work.conn, self.code, work.now) is None:
             raise not_found("invitation link")
-        snapshot = _admit(work, room, self.actor, self.actor.user_key, self.actor.username)
+        snapshot = admit(work, room, self.actor, self.actor.user_key, self.actor.username)
         members.use_link(work.conn, self.code)
         return snapshot
 
@@ -166,7 +149,7 @@ class Leave(Operation[None]):
         assert self.room_key is not None
         room = work.room(self.room_key)
         work.check(room, self.actor.user_key, Permission.LEAVE)
-        _remove(work, room, self.actor, self.actor.user_key, self.actor.username, MemberChange.LEFT)
+        remove(work, room, self.actor, self.actor.user_key, self.actor.username, MemberChange.LEFT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +188,7 @@ class KickMember(Moderation):
         room, target = self.judge(work, Permission.KICK)
         if target.role is None:
             raise not_found("member")
-        _remove(work, room, self.actor, self.user_key, self.username, MemberChange.KICKED)
+        remove(work, room, self.actor, self.user_key, self.username, MemberChange.KICKED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +200,7 @@ class BanFromRoom(Moderation):
     def apply(self, work: Work) -> None:
         room, target = self.judge(work, Permission.BAN)
         if target.role is not None:
-            _remove(work, room, self.actor, self.user_key, self.username, MemberChange.BANNED)
+            remove(work, room, self.actor, self.user_key, self.username, MemberChange.BANNED)
         until = None if self.duration is None else work.now + self.duration * 1000
         members.add_ban(work.conn, room.row.key, self.user_key, work.now, until)
         work.standings[room.row.key, self.user_key] = Standing(None, True)

@@ -12,9 +12,11 @@ from typing import Any, Protocol
 
 import orjson
 
+from db.queries.feed import MembershipChange
 from db.queries.rooms import Snapshot
 from db.queries.rows import EntryRow, RoomRow
 from server.contract.errors import CloseReason
+from server.log.views import EncodedEntry, RoomName
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Appended:
     """Entries were committed to a room: consecutive, in seq order."""
 
     room_key: int
-    entries: Sequence[EntryRow]
+    entries: Sequence[EntryRow | EncodedEntry]
     members: int
     """How many members the room has after these entries."""
     removals: int
@@ -43,6 +45,8 @@ class Appended:
     views: Mapping[int, dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
     """seq -> the message that the entry is, or that it changes, as its sender sees it. A cache of this node, which
     `encode` leaves out."""
+    name: RoomName | None = field(default=None, compare=False, repr=False)
+    """The room's name on the wire. Only of this node's own commits; `encode` leaves it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +57,6 @@ class Transient:
     event: str
     payload: dict[str, Any]
     except_connection: str | None = None
-    up_to_members: int | None = None
-    """Deliver only if the room has at most this many members; None: always."""
-    members: int | None = None
-    """How many members the room has now; None: unchanged."""
     hidden_from: frozenset[int] = frozenset()
     """Users who must not get it."""
 
@@ -79,6 +79,13 @@ class Left:
     reason: str
     removals: int
     """How many memberships of the room have ended, this one included."""
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipChanged:
+    """A member of a public topic has come, gone, or got another role."""
+
+    change: MembershipChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +124,7 @@ class Withdrawn:
     reason: CloseReason
 
 
-Notice = Appended | Transient | Joined | Left | Personal | PresenceChanged | Withdrawn
+Notice = Appended | Transient | Joined | Left | MembershipChanged | Personal | PresenceChanged | Withdrawn
 
 
 class Fanout(Protocol):
@@ -142,7 +149,8 @@ VERSION = 1
 _CHANNELS: dict[str, type[RoomChannel] | type[UserChannel]] = {"room": RoomChannel, "user": UserChannel}
 _CHANNEL_NAMES = {kind: name for name, kind in _CHANNELS.items()}
 _NOTICES: dict[str, type[Notice]] = {
-    kind.__name__: kind for kind in (Appended, Transient, Joined, Left, Personal, PresenceChanged, Withdrawn)
+    kind.__name__: kind
+    for kind in (Appended, Transient, Joined, Left, MembershipChanged, Personal, PresenceChanged, Withdrawn)
 }
 
 
@@ -195,6 +203,7 @@ _REBUILT: dict[str, tuple[tuple[str, Callable[[Any], Any]], ...]] = {
     "Appended": (("entries", lambda rows: [_entry(row) for row in rows]),),
     "Transient": (("hidden_from", frozenset),),
     "Joined": (("snapshot", _snapshot),),
+    "MembershipChanged": (("change", lambda values: MembershipChange(*values)),),
     "PresenceChanged": (("changes", lambda changes: [_presence(change) for change in changes]),),
     "Withdrawn": (("reason", CloseReason),),
 }

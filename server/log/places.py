@@ -6,20 +6,46 @@ from dataclasses import dataclass
 
 from db.queries import places
 from db.queries.journal import NOBODY
-from db.queries.places import PlaceRow
-from server.contract.errors import not_found
+from server.contract.errors import ActionError
+from server.contract.events import MemberChange
+from server.contract.permissions import Permission
+from server.log.memberships import admit, remove
 from server.log.transaction import Operation, Work
 
 
 @dataclass(frozen=True, slots=True)
-class TakePlace(Operation[PlaceRow | None]):
-    """Put the actor, a member, into a chat room; the result is the place before."""
+class TakePlace(Operation[bool]):
+    """Put the actor into a chat room, as a member, and end the membership that only the former place had begun.
 
-    brought_in: bool
-    """Whether the actor has become a member only to enter the room."""
+    The result is False, and nothing is changed, if the actor is in another room than `former_key` meanwhile.
+    """
 
-    def apply(self, work: Work) -> PlaceRow | None:
+    former_key: int | None
+    """The room that the actor probably is in; None: no room. It is locked, too."""
+
+    @property
+    def room_keys(self) -> list[int]:
         assert self.room_key is not None
-        if work.standings.get((self.room_key, self.actor.user_key), NOBODY).role is None:
-            raise not_found()
-        return places.put(work.conn, self.actor.user_key, self.room_key, brought_in=self.brought_in)
+        return [self.room_key] if self.former_key is None else [self.room_key, self.former_key]
+
+    def apply(self, work: Work) -> bool:
+        assert self.room_key is not None
+        room, actor = work.room(self.room_key), self.actor
+        place = places.claim(work.conn, actor.user_key, self.room_key)
+        if place is not None and place.room_key not in self.room_keys:
+            return False
+        brought_in = work.standings.get((self.room_key, actor.user_key), NOBODY).role is None
+        if brought_in:
+            try:
+                work.check(room, actor.user_key, Permission.JOIN)
+                admit(work, room, actor, actor.user_key, actor.username)
+            except ActionError:
+                if place is None:
+                    places.remove(work.conn, actor.user_key)
+                raise
+        elif place is not None and place.room_key == self.room_key:
+            brought_in = place.brought_in
+        places.put(work.conn, actor.user_key, self.room_key, brought_in=brought_in)
+        if place is not None and place.room_key != self.room_key and place.brought_in:
+            remove(work, work.room(place.room_key), actor, actor.user_key, actor.username, MemberChange.LEFT)
+        return True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import Connection
 
-from db.queries import log, progress, users
+from db.queries import blocks, log, progress
 from db.queries.progress import MarkerRow
 from server.contract.errors import invalid
 from server.contract.permissions import Permission
@@ -51,7 +51,7 @@ def notices(
     """
     rows = progress.receipts(conn, moved)
     shown = [row for row in rows if row.members <= RECEIPT_MEMBERS]
-    blocked = users.blocked_of(conn, {row.user_key for row in shown}) if shown else {}
+    blocked = blocks.blocked_of(conn, {row.user_key for row in shown}) if shown else {}
     published: list[tuple[Channel, Notice]] = [
         (
             RoomChannel(row.room_key),

@@ -17,6 +17,8 @@ V = TypeVar("V")
 
 KEPT = 4096
 """Rooms, and standings."""
+DOUBT_S = 5.0
+"""After a wrong guess, the next ones about that room are probably wrong for this long."""
 
 
 class Recent:
@@ -25,6 +27,8 @@ class Recent:
     def __init__(self) -> None:
         self._rooms: dict[int, RoomRow] = {}
         self._standings: dict[Pair, Standing] = {}
+        self._mistaken: dict[int, float] = {}
+        """Rooms with a wrong guess, and when it was made, by the monotonic clock."""
         self._clock: float | None = None
         """PostgreSQL's clock minus the monotonic clock of this process, in seconds; late by the way to here."""
 
@@ -36,6 +40,18 @@ class Recent:
         """Note the rooms and standings that a transaction read or changed."""
         _keep(self._rooms, ((key, room.row) for key, room in work.rooms.items()))
         _keep(self._standings, work.standings.items())
+
+    def note_mistaken(self, rooms: Iterable[int]) -> None:
+        """Note that what was guessed of one of these rooms was wrong: others change it, too."""
+        now = time.monotonic()
+        _keep(self._mistaken, ((key, now) for key in rooms))
+
+    def was_mistaken(self, rooms: Iterable[int]) -> bool:
+        """Whether a guess about one of these rooms was wrong within the last `DOUBT_S`."""
+        if not self._mistaken:
+            return False
+        since = time.monotonic() - DOUBT_S
+        return any(self._mistaken.get(key, since) > since for key in rooms)
 
     def guess(self, needed: Needed) -> Loaded | None:
         """What a batch reads: nothing was sent before, every message exists that is replied to, and no session was

@@ -1,6 +1,7 @@
 """Retention: removes entries that are too old, and private rooms without members.
 
-It works in small steps, each a transaction of its own, so that nobody waits long for the store. What holds:
+It works in small steps, each a transaction of its own, so that nobody waits long for the store, and waits for no room
+that is locked. What holds:
 
 * a room's log is cut at its beginning only, and `room.first_seq` moves in the same transaction;
 * unread counts stay right: they are differences of running counts, and the room knows how many messages it has lost;
@@ -10,14 +11,15 @@ It works in small steps, each a transaction of its own, so that nobody waits lon
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from sqlalchemy.engine import Connection as Transaction
 
-from db.engine import Database
+from db.engine import Database, Locked
 from db.queries import retention, rooms
 from db.queries.rows import RoomRow
 from server.contract.models import RoomKind
@@ -27,8 +29,12 @@ logger = logging.getLogger("tidings.retention")
 
 RETENTION_S = 600.0
 """The interval at which old entries are removed."""
-STEP = 500
-"""The most entries that one transaction removes."""
+STEP = 100
+"""The most entries that one transaction removes: it holds up what is sent to the room."""
+LOCKED_S = 0.05
+"""The pause before another attempt at a room that is locked on PostgreSQL."""
+ATTEMPTS = 20
+"""A room that is locked each time is left to the next round."""
 ROOMS = 1000
 """Rooms that one query covers."""
 DAY_MS = 24 * 3600 * 1000
@@ -58,18 +64,25 @@ class Retention(Periodic):
                 before = now - days * DAY_MS
                 expired = partial(retention.outlived, kind=kind, before=before, after=after, upto=upto)
                 for key in await self._db.read(expired):
-                    await self._steps(partial(_trim, room_key=key, before=before))
+                    await self._steps(key, partial(_trim, before=before))
             for key in await self._db.read(partial(retention.abandoned, after=after, upto=upto)):
                 self._abandoned.add(key)
-                await self._steps(partial(_empty, room_key=key))
+                await self._steps(key, _empty)
                 # Not in the first round: cursors are written behind, and the room must still exist for them.
                 if key in abandoned_before:
-                    await self._steps(partial(_drop, room_key=key, unseen_since=now - AWAY_DAYS * DAY_MS))
+                    await self._steps(key, partial(_drop, unseen_since=now - AWAY_DAYS * DAY_MS))
 
-    async def _steps(self, step: partial[bool]) -> None:
-        """Run a step until it returns False: nothing is left. Other changes are written between two steps."""
-        while not self._stopping.is_set() and await self._db.write(step):
-            pass
+    async def _steps(self, room_key: int, step: Callable[..., bool]) -> None:
+        """Run a step in a room until it returns False: nothing is left. Others write between two steps."""
+        attempts = 0
+        while not self._stopping.is_set() and attempts < ATTEMPTS:
+            try:
+                if not await self._db.write(partial(step, room_key=room_key), locks=[room_key], wait=False):
+                    break
+                attempts = 0
+            except Locked:
+                attempts += 1
+                await asyncio.sleep(LOCKED_S)
 
 
 def now_ms() -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from db.queries import members, rooms, users
+from db.queries import blocks, feed, members, rooms, users
 from db.queries.rooms import Snapshot
 from db.queries.rows import direct_key
 from server.contract.errors import ActionError, ErrorCode, not_found
@@ -105,7 +105,7 @@ class OpenDirect(Operation[int]):
             return direct.key
         # Only the actor's quota counts: a user whose quota is used up must stay reachable.
         work.quotas.check_rooms(work.conn, self.actor.user_key)
-        blocked = {key for key in pair if users.blockers_of(work.conn, key) & set(pair)}
+        blocked = {key for key in pair if blocks.blockers_of(work.conn, key) & set(pair)}
         if self.actor.user_key in blocked:
             raise ActionError(ErrorCode.FORBIDDEN, "this user does not accept messages from you")
         key = rooms.insert_room(
@@ -157,6 +157,7 @@ def _begin(
     row = rooms.lock(work.conn, [room_key])[room_key]
     for user_key, role in first.items():
         members.add(work.conn, row, user_key, role, work.now, blocked=user_key in blocked)
+    feed.add(work.conn, members=[(room_key, user_key) for user_key in first])
     snapshots = {user_key: rooms.snapshot(work.conn, user_key, room_key) for user_key in first}
     for user_key, snapshot in snapshots.items():
         work.publish(UserChannel(user_key), Joined(user_key, snapshot))

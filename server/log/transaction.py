@@ -16,6 +16,7 @@ import orjson
 from sqlalchemy.engine import Connection
 
 from db.queries import journal, members
+from db.queries.feed import MembershipChange
 from db.queries.journal import NOBODY
 from db.queries.members import Standing
 from db.queries.progress import MarkerRow
@@ -26,6 +27,7 @@ from server.contract.models import Role, RoomKind
 from server.contract.permissions import Permission, refusal
 from server.log.notices import Appended, Channel, Notice, RoomChannel
 from server.log.quotas import Quotas
+from server.log.views import room_name
 from server.principal import Principal
 
 T = TypeVar("T")
@@ -42,6 +44,7 @@ class RoomLog:
         self.unpublished: list[EntryRow] = []
         self.views: dict[int, dict[str, Any]] = {}
         """seq -> the message of an unpublished entry, as its sender sees it."""
+        self.unsaved_memberships: list[MembershipChange] = []
         self.changed = False
 
     def append(self, kind: str, actor: Principal, now: int, **fields: Any) -> EntryRow:
@@ -81,6 +84,16 @@ class RoomLog:
         removals = self.row.removals + (by < 0)
         self.row = self.row._replace(members=self.row.members + by, removals=removals)
         self.changed = True
+
+    def change_member(self, user_key: int, username: str, change: str, role: str | None) -> MembershipChange:
+        """Number a change of a member, after `resize`. `role`: after the change; None: no longer a member."""
+        row = self.row = self.row._replace(changes=self.row.changes + 1)
+        membership = MembershipChange(
+            row.key, user_key, username, change, role, row.members, row.removals, row.changes
+        )
+        self.unsaved_memberships.append(membership)
+        self.changed = True
+        return membership
 
 
 @dataclass(slots=True)
@@ -165,10 +178,11 @@ class Work:
         """What is not saved yet; it counts as saved afterwards."""
         entries = [entry for room in self.rooms.values() for entry in room.unsaved]
         heads = [room.row for room in self.rooms.values() if room.changed]
+        memberships = [change for room in self.rooms.values() for change in room.unsaved_memberships]
         markers, self.markers = self.markers, {}
         for room in self.rooms.values():
-            room.unsaved, room.changed = [], False
-        return journal.Writes(entries, heads, markers)
+            room.unsaved, room.unsaved_memberships, room.changed = [], [], False
+        return journal.Writes(entries, heads, markers, memberships)
 
     def publish(self, channel: Channel, notice: Notice) -> None:
         """Publish a notice after the commit, in the order of the calls."""
@@ -176,8 +190,9 @@ class Work:
 
     def publish_entries(self, room: RoomLog) -> None:
         if room.unpublished:
-            notice = Appended(room.row.key, room.unpublished, room.row.members, room.row.removals, room.views)
-            self.publish(RoomChannel(room.row.key), notice)
+            row = room.row
+            notice = Appended(row.key, room.unpublished, row.members, row.removals, room.views, room_name(row))
+            self.publish(RoomChannel(row.key), notice)
             room.unpublished, room.views = [], {}
 
     def finish(self) -> list[tuple[Channel, Notice]]:
@@ -212,12 +227,17 @@ class Operation(ABC, Generic[T]):
         return None
 
     @property
-    def place(self) -> int | None:
-        """What holds it up while it is locked: its room, or `NEW_ROOMS`."""
-        return NEW_ROOMS if self.room_key is None and self.claims is not None else self.room_key
+    def room_keys(self) -> list[int]:
+        """The rooms that it changes, which the transaction locks."""
+        return [] if self.room_key is None else [self.room_key]
+
+    @property
+    def places(self) -> list[int]:
+        """What holds it up while it is locked: its rooms, or `NEW_ROOMS`."""
+        return [NEW_ROOMS] if self.room_key is None and self.claims is not None else self.room_keys
 
     def users(self) -> list[int]:
-        """Keys of the users whose standing in the room the change needs."""
+        """Keys of the users whose standing in its rooms the change needs."""
         return [self.actor.user_key]
 
     @property

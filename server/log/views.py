@@ -66,9 +66,47 @@ def _removed_message(room: RoomName, entry: EntryRow) -> dict[str, Any]:
     }
 
 
-def message_of(entry: EntryRow) -> EntryRow:
+def message_of(entry: EntryRow | EncodedEntry) -> EntryRow | EncodedEntry:
     """The message that an entry changes, or else the entry itself."""
     return entry if entry.target is None else entry.target
+
+
+class JsonPayload(NamedTuple):
+    """The payload of an event, encoded as JSON."""
+
+    text: bytes
+
+
+class EncodedEntry(NamedTuple):
+    """An entry as another node has encoded it: its event, as everybody but the sender of the message gets it."""
+
+    seq: int
+    kind: str
+    payload: JsonPayload
+    sender_key: int
+    """The sender of the message that it is, or changes."""
+    client_id: str | None
+    """Of that message."""
+
+    @property
+    def body(self) -> str:
+        """The payload, which has the fields of a change of members."""
+        return self.payload.text.decode()
+
+    @property
+    def target(self) -> None:
+        """The entry itself has the fields of the message that it changes."""
+        return None
+
+    def event(self, *, to_sender: bool) -> tuple[str, Any]:
+        """As `event`."""
+        name = ENTRIES.get(self.kind, self.kind)
+        if not to_sender or self.client_id is None:
+            return name, self.payload
+        payload = orjson.loads(self.payload.text)
+        view = payload["message"] if self.kind in _CHANGES else payload
+        view["client_id"] = self.client_id
+        return name, payload
 
 
 _CHANGES = {kind: name for kind, name in ENTRIES.items() if EVENTS[name] is MessageChanged}
@@ -80,14 +118,16 @@ def without_client_id(view: dict[str, Any]) -> dict[str, Any]:
 
 
 def event(
-    room: RoomName, entry: EntryRow, *, to_sender: bool = False, view: dict[str, Any] | None = None
-) -> tuple[str, dict[str, Any]]:
-    """The event of an entry.
+    room: RoomName, entry: EntryRow | EncodedEntry, *, to_sender: bool = False, view: dict[str, Any] | None = None
+) -> tuple[str, Any]:
+    """The event of an entry; its payload is a dict, or the `JsonPayload` of another node.
 
     Args:
         to_sender: it goes to the sender of the message that it is about.
         view: that message as its sender sees it, if it is known.
     """
+    if isinstance(entry, EncodedEntry):
+        return entry.event(to_sender=to_sender)
     if view is not None and not to_sender:
         view = without_client_id(view)
     if entry.kind == "message":
@@ -107,7 +147,7 @@ def event(
     return name, {"room_id": room.room_id, "seq": entry.seq, "username": entry.sender, **body}
 
 
-def events(room: RoomName, entries: Iterable[EntryRow], user_key: int) -> list[tuple[str, Any]]:
+def events(room: RoomName, entries: Iterable[EntryRow | EncodedEntry], user_key: int) -> list[tuple[str, Any]]:
     """The events of some entries as one user gets them."""
     return [event(room, entry, to_sender=message_of(entry).sender_key == user_key) for entry in entries]
 
