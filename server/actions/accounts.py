@@ -8,7 +8,7 @@ from functools import partial
 
 from sqlalchemy.engine import Connection as Transaction
 
-from db.queries import members, users
+from db.queries import blocks, members, users
 from db.queries.rows import UserRow
 from server.context import Context
 from server.contract.actions import (
@@ -161,7 +161,7 @@ async def deactivate(ctx: Context, req: Deactivate) -> Empty:
     """Disable the caller's account until an administrator enables it again. Its messages stay."""
     user = await ctx.auth.check_password(ctx.principal, req.password)
     with _ending_session(ctx):
-        _withdraw(ctx, await ctx.auth.set_disabled(user, True))
+        _withdraw(ctx, await ctx.auth.set_disabled(user, True, by=ctx.principal))
     return Empty()
 
 
@@ -206,14 +206,14 @@ _NO_SUCH_USER = {ErrorCode.INVALID: "the user is yourself", ErrorCode.NOT_FOUND:
 @action("block", http="POST /api/blocks", limit=Limit.JOINS, errors=_NO_SUCH_USER)
 async def block(ctx: Context, req: BlockUser) -> Empty:
     """Block a user: refuse their direct messages and invitations, and hide presence and receipts from them."""
-    await _block(ctx, req.username, users.block)
+    await _block(ctx, req.username, blocks.block)
     return Empty()
 
 
 @action("unblock", http="DELETE /api/blocks", limit=Limit.JOINS, errors=_NO_SUCH_USER)
 async def unblock(ctx: Context, req: BlockUser) -> Empty:
     """Remove a block."""
-    await _block(ctx, req.username, users.unblock)
+    await _block(ctx, req.username, blocks.unblock)
     return Empty()
 
 
@@ -243,7 +243,7 @@ async def _publish_presence_to(ctx: Context, viewer: UserRow) -> None:
 async def get_blocks(ctx: Context, req: NoPayload) -> Usernames:
     """Get the users whom the caller has blocked."""
     caller_key = ctx.principal.user_key
-    return Usernames(usernames=await ctx.db.read(lambda conn: users.blocked_by(conn, caller_key)))
+    return Usernames(usernames=await ctx.db.read(lambda conn: blocks.blocked_by(conn, caller_key)))
 
 
 def _withdraw(ctx: Context, notices: Iterable[Withdrawn]) -> None:

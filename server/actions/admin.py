@@ -51,7 +51,7 @@ async def admin_disable_user(ctx: Context, req: AdminUserRef) -> Empty:
     user = await ctx.auth.user(req.username)
     if user.key == ctx.principal.user_key:
         raise ActionError(ErrorCode.CONFLICT, "administrators cannot disable themselves")
-    for notice in await ctx.auth.set_disabled(user, True):
+    for notice in await ctx.auth.set_disabled(user, True, by=ctx.principal):
         ctx.afterwards.append(partial(ctx.auth.withdraw, notice))
     return Empty()
 
@@ -66,7 +66,7 @@ async def admin_disable_user(ctx: Context, req: AdminUserRef) -> Empty:
 )
 async def admin_enable_user(ctx: Context, req: AdminUserRef) -> Empty:
     """Allow a disabled user to sign in again."""
-    await ctx.auth.set_disabled(await ctx.auth.user(req.username), False)
+    await ctx.auth.set_disabled(await ctx.auth.user(req.username), False, by=ctx.principal)
     return Empty()
 
 

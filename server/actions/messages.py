@@ -201,8 +201,9 @@ async def delivered(ctx: Context, req: Delivered) -> Empty:
         # An entry may be answered or replayed after its commit and before the hub publishes it.
         heads = await ctx.db.read(lambda conn: rooms.heads(conn, list(unpublished)))
         for key, room_id in unpublished.items():
-            if moved[key] > heads.get(key, 0):
-                raise invalid(f"cursors.{room_id}", f"the room's log ends at {heads.get(key, 0)}")
+            head = heads[key].seq if key in heads else 0
+            if moved[key] > head:
+                raise invalid(f"cursors.{room_id}", f"the room's log ends at {head}")
         # The caller may have been removed from a room during the read.
         moved = {key: seq for key, seq in moved.items() if key in connection.rooms}
     ctx.hub.confirm(connection, moved)

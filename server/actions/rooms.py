@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy.engine import Connection as Transaction
 
-from db.queries import members, online, progress, rooms, users
+from db.queries import blocks, members, progress, rooms, users
 from db.queries.members import LinkRow
 from db.queries.rooms import Snapshot
 from db.queries.rows import RoomRow, UserRow, entry_bytes, first_of
@@ -53,9 +53,6 @@ from server.log.cursors import RECEIPT_MEMBERS
 from server.log.memberships import CreateLink, DeleteLink, Join, JoinByLink, Leave
 from server.log.rooms import ChangeTitle, CreateGroup, CreateTopic, OpenDirect
 
-MAX_ONLINE = 500
-"""Usernames in the answer of `connect_to_room`."""
-MAX_CANDIDATES = 2_000
 _TOO_MANY_ROOMS = "you are in the maximum number of rooms"
 
 
@@ -67,6 +64,7 @@ async def _view(ctx: Context, snapshot: Snapshot) -> Room:
 async def _views(ctx: Context, snapshots: Sequence[Snapshot]) -> list[Room]:
     """Rooms as the caller sees them."""
     caller_key = ctx.principal.user_key
+    await ctx.hub.member_events.sent(snapshot.room for snapshot in snapshots)
     await ctx.hub.count_online([snapshot.room for snapshot in snapshots])
     return [views.room(snapshot, caller_key, ctx.hub.online_seen(snapshot, caller_key)) for snapshot in snapshots]
 
@@ -159,7 +157,7 @@ async def invite(ctx: Context, req: Invite) -> Room:
 
 async def _refuse_if_blocked(ctx: Context, invited: Iterable[UserRow]) -> None:
     caller_key = ctx.principal.user_key
-    blockers = await ctx.db.read(lambda conn: users.blockers_of(conn, caller_key))
+    blockers = await ctx.db.read(lambda conn: blocks.blockers_of(conn, caller_key))
     for user in invited:
         if user.key in blockers:
             raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} does not accept invitations from you")
@@ -350,28 +348,15 @@ async def connect_to_room(ctx: Context, req: ConnectToRoom) -> ConnectedRoom:
         ctx.principal.username
     ):
         raise ActionError(ErrorCode.FORBIDDEN, "username is not the caller's")
-    key, caller_key = await ctx.access.room_key(topic_name=req.topic_name), ctx.principal.user_key
+    key = await ctx.access.room_key(topic_name=req.topic_name)
     try:
         await ctx.journal.write(_join(ctx, key))
     except ActionError as error:
         if error.code is not ErrorCode.CONFLICT:  # already a member
             raise
-    connected, nodes = ctx.hub.users_in(key)[:MAX_CANDIDATES], ctx.hub.online_users.nodes_elsewhere()
-
-    def load(conn: Transaction) -> tuple[Snapshot, dict[int, str]]:
-        snapshot = rooms.snapshot(conn, caller_key, key)
-        among = None
-        if snapshot.room.members > MAX_ONLINE:
-            elsewhere = online.members_on(conn, key, nodes, MAX_CANDIDATES) if nodes else []
-            among = list({*connected, *elsewhere})
-        return snapshot, members.usernames(conn, key, MAX_ONLINE, among)
-
-    snapshot, usernames = await ctx.db.read(load)
-    presence = await ctx.presence(dict.fromkeys(usernames))
+    snapshot, usernames = await ctx.room_online(key)
     return ConnectedRoom(
-        roomName=snapshot.room.topic_name or "",
-        usernames=[name for user_key, name in usernames.items() if presence[user_key][0]],
-        room=await _view(ctx, snapshot),
+        roomName=snapshot.room.topic_name or "", usernames=usernames, room=await _view(ctx, snapshot)
     )
 
 
@@ -380,14 +365,16 @@ async def get_members(ctx: Context, req: GetMembers) -> Members:
     """Get the members of a room that the caller is in, sorted by username."""
     after = names.after(req.after)
     caller_key, now = ctx.principal.user_key, ctx.now
-    standing, rows = await ctx.access.room(
+    room, standing, rows = await ctx.access.room(
         req,
         Permission.READ,
         lambda conn, room: (
+            room,
             members.standing(conn, room.key, caller_key, now),
             members.list_members(conn, room.key, after, req.limit + 1),
         ),
     )
+    await ctx.hub.member_events.sent([room])
     page = rows[: req.limit]
     presence = await ctx.presence({member.user_key: member.last_seen for member in page})
     moderates = standing.role in (Role.MODERATOR, Role.OWNER)

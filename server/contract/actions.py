@@ -112,7 +112,7 @@ class RoomRef(Payload):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> RoomRef:
-        if sum(ref is not None for ref in (self.room_id, self.topic_name, self.username)) != 1:
+        if (self.room_id is None) + (self.topic_name is None) + (self.username is None) != 2:
             raise ValueError("give exactly one of room_id, topic_name, username")
         return self
 

@@ -37,7 +37,9 @@ def _format_seconds(seconds: int) -> str:
 class View(BaseModel):
     """Base of all objects that the server sends."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_serialization_defaults_required=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, json_schema_serialization_defaults_required=True, defer_build=True
+    )
 
 
 class RoomKind(StrEnum):

@@ -6,7 +6,7 @@ receivers cope. Each method states its promise.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Protocol
 
 from server.log.notices import Channel, Notice
@@ -20,6 +20,22 @@ class Broker(Protocol):
 
     async def stop(self) -> None:
         """End, and withdraw this node's subscriptions and users, here and on the other nodes."""
+
+    trouble: str
+    """Why notices are not passed on now, although another way is open to them; empty if they are."""
+
+    @property
+    def carries_entries(self) -> bool:
+        """Whether entries that other nodes commit are published here soon, so that a missing one may be under way."""
+
+    def share(self, notices: Sequence[tuple[Channel, Notice]]) -> None:
+        """Pass the notices of one commit to the other nodes, together and first. Never blocks, never raises.
+
+        Each is then given to `publish_shared`, in order. A broker may leave all of it to that.
+        """
+
+    def publish_shared(self, channel: Channel, notice: Notice) -> None:
+        """As `publish`, of a notice that was given to `share`."""
 
     def publish(self, channel: Channel, notice: Notice) -> None:
         """Pass a notice to every node that is subscribed to the channel, this one included.
@@ -61,6 +77,11 @@ class MemoryBroker:
     """The broker of a single node: `publish` calls `receive` itself, so nothing is lost, late or out of order."""
 
     _SUBSCRIBED = _Completed()
+    trouble = ""
+
+    @property
+    def carries_entries(self) -> bool:
+        return False
 
     def __init__(self) -> None:
         self._receive: Callable[[Notice], None] | None = None
@@ -72,6 +93,12 @@ class MemoryBroker:
 
     async def stop(self) -> None:
         self._receive = None
+
+    def share(self, notices: Sequence[tuple[Channel, Notice]]) -> None:
+        pass
+
+    def publish_shared(self, channel: Channel, notice: Notice) -> None:
+        self.publish(channel, notice)
 
     def publish(self, channel: Channel, notice: Notice) -> None:
         if self._receive is not None and channel in self._channels:

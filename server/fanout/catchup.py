@@ -21,10 +21,11 @@ from db.queries import epochs, log, progress, rooms, users
 from db.queries.log import Span
 from db.queries.progress import MemberRoom, ReceiptRow, Standpoint
 from db.queries.rooms import Snapshot
-from db.queries.rows import RoomRow, chunked
+from db.queries.rows import chunked
 from db.read_batcher import ReadBatcher
 from server.contract.errors import CloseReason
 from server.contract.models import timestamp
+from server.fanout.arrival import ROOMS_PER_STEP, Arrival
 from server.fanout.connection import Batch, Connection
 from server.fanout.hub import Hub
 from server.fanout.pages import FIRST_PAGE, PAGE, WRITE_BYTES, Chunk, PageRequest, Pages
@@ -106,11 +107,12 @@ class CatchUp:
 
         `written`: cursors of the device that were written while `member_room` was read.
         """
-        room, joined_seq, cursor = member_room
+        room, joined_seq, cursor, joined_removals = member_room
         if room.key in connection.rooms:
             return
         if position is None:
-            confirmed_here = max(self._cursors.known(connection.device_key, room.key), written.get(room.key, -1))
+            known_here = self._cursors.known(connection.device_key, room.key, joined_removals)
+            confirmed_here = max(known_here, written.get(room.key, -1))
             position = max(min(confirmed_here, room.last_seq), joined_seq, -1 if cursor is None else cursor)
         position = min(max(position, room.first_seq - 1), room.last_seq)
         live = self._hub.attach(connection, room, position)
@@ -164,7 +166,7 @@ class CatchUp:
         if not connection.shows(room.room_id):
             return
         position = min(max(position, room.first_seq - 1), room.last_seq)
-        live = hub.attach(connection, room, position)
+        live = hub.attach(connection, room, position, announce=True)
         hub.emit_added(connection, snapshot)
         connection.sent(room.key, position)
         if not live:
@@ -200,76 +202,44 @@ class CatchUp:
         heads: Mapping[int, int] = {}
         if is_behind:
             heads = await self._db.read(partial(epochs.heads_since, user_key=user_key, epoch=learned))
-        with self._cursors.watched(device_key) as written:
-            while True:
-                session_is_valid, (member_rooms, former_rooms) = await self._arrivals.read(
-                    (connection.principal.session_key, user_key, device_key)
-                )
-                if not any(hub.is_outdated(room) for room, _, _ in member_rooms):
-                    break
-        if connection.has_ended():
+        arrival = Arrival(client_cursors, heads, is_known=connection.epoch is not None)
+        if not await self._enter_all(connection, arrival):
             return
-        if not session_is_valid:  # withdrawn after the token was checked, before the connection was registered
-            if not connection.ending_session:
-                connection.link.close(CloseReason.TOKEN_REVOKED)
-            return
-        reset: dict[int, tuple[str, int]] = {}
-        confirmed: dict[int, int] = {}
-        behind: list[int] = []
-        unannounced: list[int] = []
-        for room, joined_seq, cursor in member_rooms:
-            if not connection.shows(room.room_id):
-                continue
-            # A position confirmed since the rows were read may be beyond them, although the log is the same.
-            confirmed_here = max(self._cursors.known(device_key, room.key), written.get(room.key, -1))
-            confirmed_here = min(confirmed_here, room.last_seq)
-            server_cursor = max(confirmed_here, -1 if cursor is None else cursor)
-            client_cursor = client_cursors.get(room.room_id)
-            if server_cursor < joined_seq:  # none, or one of an earlier membership
-                server_cursor = max(joined_seq, room.first_seq - 1)
-                if client_cursor is None:
-                    unannounced.append(room.key)
-                    connection.unannounced_rooms.add(room.key)
-                    hub.attach(connection, room, server_cursor, live=False)
-                    continue
-            if client_cursor is None:
-                position = _position(room, server_cursor)
-                # A known device may hold lost entries after the server's cursor.
-                is_reset = position != server_cursor or (room.key in heads and connection.epoch is not None)
-            else:
-                position = _position(room, min(client_cursor, heads.get(room.key, client_cursor)))
-                is_reset = position != client_cursor
-                if not is_reset:
-                    confirmed[room.key] = position
-            if is_reset:
-                reset[room.key] = room.room_id, position
-            if not hub.attach(connection, room, position):
-                behind.append(room.key)
         entered()
+        connection.unannounced_rooms.difference_update(arrival.entered)
+        behind = [
+            key
+            for key, room in arrival.entered.items()
+            if key in connection.rooms and not hub.begin_events(connection, room)
+        ]
         for notice in connection.deferred or ():
             self._apply(connection, notice)
         connection.deferred = None
         hub.presence.connected(connection)
-        hub.confirm(connection, confirmed)
-        member_room_ids = {room.room_id for room, _, _ in member_rooms}
+        await asyncio.sleep(0)
+        member_room_ids = {room.room_id for room, *_ in arrival.member_rooms}
         # The same answer for a room that was left and for one that never existed: an id tells a stranger nothing.
         candidates = dict.fromkeys(
-            [room_id for _, room_id in former_rooms] + sorted(client_cursors.keys() - member_room_ids)
+            [room_id for _, room_id in arrival.former_rooms] + sorted(client_cursors.keys() - member_room_ids)
         )
         # Without the rooms that the user has joined again since the rows were read.
-        removed = (room_id for room_id in candidates if hub.key(room_id) not in connection.rooms)
+        removed = (
+            room_id
+            for room_id in candidates
+            if room_id not in arrival.entered_ids and hub.key(room_id) not in connection.rooms
+        )
         await self._emit(
             connection, (("room_removed", {"room_id": room_id, "reason": "gone"}) for room_id in removed)
         )
-        behind += await self._emit_added(connection, unannounced)
-        if reset or former_rooms:
-            corrected = {key: position for key, (_, position) in reset.items()}
+        behind += await self._emit_added(connection, list(arrival.unannounced))
+        if arrival.reset or arrival.former_rooms:
+            corrected = {key: position for key, (_, position) in arrival.reset.items()}
             await self._correct_cursors(
-                device_key, corrected, [key for key, _ in former_rooms if key not in connection.rooms]
+                device_key, corrected, [key for key, _ in arrival.former_rooms if key not in connection.rooms]
             )
         replayed = await self._replay(connection, behind)
         # Entries that were committed before this connect may not be published here yet.
-        heads_read = {room.key: room.last_seq for room, _, _ in member_rooms if room.key in connection.rooms}
+        heads_read = {room.key: room.last_seq for room, *_ in arrival.member_rooms if room.key in connection.rooms}
         await hub.repairs.reached(heads_read)
         # Read only now: the connection gets every receipt that is published from here on.
         own_receipts: Sequence[ReceiptRow] = ()
@@ -284,12 +254,66 @@ class CatchUp:
                 "username": connection.principal.username,
                 "device": connection.device,
                 "replayed": replayed,
-                "reset": sorted(room_id for room_id, _ in reset.values()),
+                "reset": sorted(room_id for room_id, _ in arrival.reset.values()),
                 "token_expires_at": timestamp(connection.principal.expires_at),
             },
         )
         if is_behind:
             connection.epoch_written(epoch)
+
+    async def _enter_all(self, connection: Connection, arrival: Arrival) -> bool:
+        """Put an arriving connection into its user's rooms, some per step of the event loop.
+
+        It gets no events of them yet. Removals take effect in the rooms that it is in, like those of any connection;
+        in the others, they are among the deferred ones. Returns False if the connection has ended or is closed.
+        """
+        principal, device_key = connection.principal, connection.device_key
+        with self._cursors.watched(device_key) as written:
+            while True:
+                session_is_valid, standpoint = await self._arrivals.read(
+                    (principal.session_key, principal.user_key, device_key)
+                )
+                if connection.has_ended():
+                    return False
+                if not session_is_valid:  # withdrawn between the check of the token and the registration
+                    if not connection.ending_session:
+                        connection.link.close(CloseReason.TOKEN_REVOKED)
+                    return False
+                arrival.read(standpoint)
+                is_complete = True
+                for chunk in chunked(standpoint.member_rooms, ROOMS_PER_STEP):
+                    is_complete = self._enter_some(connection, arrival, chunk, written) and is_complete
+                    await asyncio.sleep(0)
+                    if connection.has_ended():
+                        return False
+                if is_complete:
+                    return True
+
+    def _enter_some(
+        self, connection: Connection, arrival: Arrival, chunk: Sequence[MemberRoom], written: Mapping[int, int]
+    ) -> bool:
+        """Put an arriving connection into some rooms; False: the memberships of some have to be read again."""
+        hub, device_key = self._hub, connection.device_key
+        is_complete = True
+        confirmed: dict[int, int] = {}
+        for member_room in chunk:
+            room = member_room.room
+            if room.key in connection.rooms or not connection.shows(room.room_id):
+                continue
+            if hub.is_outdated(room):
+                is_complete = False
+                continue
+            # A position confirmed since the rows were read may be beyond them, although the log is the same.
+            confirmed_here = self._cursors.known(device_key, room.key, member_room.joined_removals)
+            if written:
+                confirmed_here = max(confirmed_here, written.get(room.key, -1))
+            position, is_confirmed = arrival.enter(member_room, confirmed_here)
+            if is_confirmed:
+                confirmed[room.key] = position
+            connection.unannounced_rooms.add(room.key)
+            hub.attach(connection, room, position, live=False)
+        hub.confirm(connection, confirmed)
+        return is_complete
 
     async def _emit(self, connection: Connection, events: Iterable[tuple[str, Any]]) -> None:
         """Send events to this connection alone, as its transport drains."""
@@ -400,11 +424,6 @@ class CatchUp:
             if remaining <= 0:
                 break
         return spans
-
-
-def _position(room: RoomRow, cursor: int) -> int:
-    """The position in the room's log that is closest to a cursor."""
-    return min(max(cursor, room.first_seq - 1), room.last_seq)
 
 
 def _place_in(

@@ -13,8 +13,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import orjson
+
 from server.contract.errors import CloseReason
 from server.log.notices import Joined, Left
+from server.log.views import JsonPayload
 from server.principal import Principal
 
 _NODE, _NUMBERS = secrets.token_urlsafe(9), itertools.count(1)
@@ -26,6 +29,8 @@ class EventCodec(Protocol):
 
     plain: bool
     """Whether payloads go over the wire unchanged. Otherwise `encode` may also return an empty message: no event."""
+    json: bool
+    """Whether a payload may be given to `encode` as an `orjson.Fragment`."""
 
     def encode(self, event: str, payload: Any) -> bytes:
         """The event as one message of this codec."""
@@ -41,6 +46,12 @@ class EventCodec(Protocol):
 
     def frames(self, messages: Iterable[bytes]) -> bytes:
         """Encoded messages as WebSocket frames in one buffer."""
+
+
+def _encode(codec: EventCodec, event: str, payload: Any) -> bytes:
+    if type(payload) is JsonPayload:
+        payload = orjson.Fragment(payload.text) if codec.json else orjson.loads(payload.text)
+    return codec.encode(event, payload)
 
 
 class Batch:
@@ -89,11 +100,11 @@ class Batch:
             if self._parts:
                 messages = [message for part in self._parts for message in part.messages(codec)]
             elif self._common is None:
-                messages = [codec.encode(event, payload) for event, payload in self.events]
+                messages = [_encode(codec, event, payload) for event, payload in self.events]
             else:
                 messages = list(self._common.messages(codec))
                 for index, (event, payload) in self._own.items():
-                    messages[index] = codec.encode(event, payload)
+                    messages[index] = _encode(codec, event, payload)
             self._messages[codec] = messages
         return messages
 
@@ -145,6 +156,9 @@ class Link(Protocol):
 
     def confirm(self) -> None:
         """Ask the client to prove that everything written so far has arrived, before the next heartbeat does."""
+
+    async def settle(self) -> None:
+        """Refuse further actions of the client, and wait until the others are answered."""
 
     def close(self, reason: CloseReason) -> None:
         """Send `closing` with the reason, then close. The queue goes out first, if the client reads."""
@@ -245,6 +259,13 @@ class Connection:
         self.unannounced_rooms.discard(room_key)
         self._unconfirmed.pop(room_key, None)
         self._under_ping.pop(room_key, None)
+
+    def forget_all(self) -> None:
+        """Remove all rooms: the connection has ended."""
+        self.rooms.clear()
+        self.unannounced_rooms.clear()
+        self._unconfirmed.clear()
+        self._under_ping.clear()
 
     def is_confirmed(self) -> bool:
         """Whether everything written so far has arrived."""

@@ -14,7 +14,8 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from db.queries.feed import Changes
+from db.queries.feed import Changes, MembershipChange
+from server.contract.events import MemberChange
 from server.fanout.broker import Broker
 from server.fanout.catchup import CatchUp
 from server.fanout.connection import Batch
@@ -28,6 +29,7 @@ from server.log.notices import (
     Channel,
     Joined,
     Left,
+    MembershipChanged,
     Notice,
     Personal,
     PresenceChanged,
@@ -72,9 +74,12 @@ class Delivery:
     # -- for the log ---------------------------------------------------------------------------------------------
 
     def publish(self, notices: Sequence[tuple[Channel, Notice]]) -> None:
+        self._broker.share(notices)
         for channel, notice in notices:
             try:
-                self._broker.publish(channel, notice)
+                if isinstance(notice, MembershipChanged):  # whether or not the room is live here
+                    self._hub.member_events.note(notice.change)
+                self._broker.publish_shared(channel, notice)
             except Exception:
                 logger.exception("a notice could not be delivered")
 
@@ -91,21 +96,32 @@ class Delivery:
 
     def changed(self, changes: Changes) -> None:
         """As `FeedReceiver.changed`."""
-        hub = self._hub
+        hub, elsewhere = self._hub, set(changes.members)
         for room_key, (head, _) in changes.heads.items():
             live_room = hub.live_rooms.get(room_key)
             if live_room is not None and head > live_room.head:
-                live_room.known_head = max(live_room.known_head, head)
-                hub.repairs.repair(live_room)
-        self._reconciler.look(changes.members)
+                if self._broker.carries_entries:
+                    hub.repairs.observe(live_room, head)  # they may be under way
+                else:
+                    live_room.known_head = max(live_room.known_head, head)
+                    hub.repairs.repair(live_room)
+        unsettled = changes.members
+        for change in changes.memberships:
+            if change.is_removal and self._removed_elsewhere(change):
+                unsettled.discard((change.room, change.user))
+            elif change.change == MemberChange.JOINED:
+                unsettled.add((change.room, change.user))
+            hub.member_events.note(change)
+        reasons = {(change.room, change.user): change.change for change in changes.memberships if change.is_removal}
+        self._reconciler.look(unsettled, reasons)
         for room_key in changes.gone:
-            self._reconciler.look_at_room(room_key)
+            self._reconciler.look_at_room(room_key, "deleted")
         self._sessions.look(changes.sessions)
         if changes.blocks:
             hub.presence.blocked()
         if changes.online:
             self._users.changed(changes.online)
-        hub.presence.joined_elsewhere(changes.members)
+        hub.presence.joined_elsewhere(elsewhere)
 
     def compare_all(self) -> None:
         """As `FeedReceiver.compare_all`."""
@@ -115,6 +131,25 @@ class Delivery:
         self._sessions.look((user_key, None) for user_key in hub.user_keys)
         hub.presence.blocked()
         self._users.compare_all()
+
+    def _removed_elsewhere(self, change: MembershipChange) -> bool:
+        """Take a removed member's connections out of a public topic. The log of a private room contains removals.
+
+        Returns whether nothing is left to look at.
+        """
+        live_room = self._hub.live_rooms.get(change.room)
+        connections = self._hub.connections_of(change.user)
+        self._reconciler.applied(change.room, change.user)
+        if live_room is None or not live_room.is_fenced:
+            return not any(
+                connection.deferred is not None or change.room in connection.rooms for connection in connections
+            )
+        for connection in connections:
+            known = live_room.attached.get(connection)
+            if known is not None and known < change.removals:
+                self._hub.removed(connection, change.change, change.room)
+        live_room.count_removal(change.removals)
+        return not any(connection.deferred is not None for connection in connections)
 
     # -- notices of the broker -----------------------------------------------------------------------------------
 
@@ -131,6 +166,8 @@ class Delivery:
                     self._catch_up.change_membership(connection, notice)
             case Left():
                 self._left(notice)
+            case MembershipChanged():
+                self._hub.member_events.note(notice.change)
             case PresenceChanged():
                 self._hub.announcer.collect(notice)
             case Personal():
@@ -149,23 +186,17 @@ class Delivery:
         live_room = hub.live_rooms.get(notice.room_key)
         if live_room is None:
             return
-        live_room.members = notice.members
-        live_room.known_head = max(live_room.known_head, notice.entries[-1].seq)
-        is_known = not live_room.is_fenced or notice.removals <= live_room.removals
-        if live_room.repairing is None and is_known:
-            new = [entry for entry in notice.entries if entry.seq > live_room.head]
-            if new and new[0].seq == live_room.head + 1:
-                live_room.deliver(new, hub.removed, notice.views)
-        if live_room.head < live_room.known_head:
-            hub.repairs.repair(live_room)
+        if notice.entries[-1].seq > live_room.head:
+            live_room.members = notice.members
+        hub.repairs.published(live_room, notice, others_follow=self._broker.carries_entries)
 
     def _left(self, notice: Left) -> None:
         self._reconciler.applied(notice.room_key, notice.user_key)
         for connection in self._hub.connections_of(notice.user_key):
             self._catch_up.change_membership(connection, notice)
         live_room = self._hub.live_rooms.get(notice.room_key)
-        if live_room is not None and notice.removals == live_room.removals + 1:
-            live_room.removals = notice.removals
+        if live_room is not None:
+            live_room.count_removal(notice.removals)
 
     def _ordered(self, notice: Transient | Personal) -> dict[str, Any]:
         """The payload of a notice, which may be older than one that has overtaken it."""
@@ -175,10 +206,6 @@ class Delivery:
         self._hub.typists.received(notice, self._transient)
         live_room = self._hub.live_rooms.get(notice.room_key)
         if live_room is None or self._feed.is_behind():
-            return
-        if notice.members is not None:
-            live_room.members = notice.members
-        if notice.up_to_members is not None and live_room.members > notice.up_to_members:
             return
         batch = Batch([(notice.event, self._ordered(notice))], transient=True)
         for connection in live_room.attached:

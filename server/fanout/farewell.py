@@ -1,18 +1,63 @@
 """The last confirmation of all clients, before their node closes the connections.
 
-Otherwise a client that brings no cursors would get entries again from the next node.
+Otherwise a client that brings no cursors would get entries again from the next node. A node that stops while others
+stay closes its connections a few at a time, so that they arrive at the others one after another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import math
+from collections.abc import Awaitable, Callable, Sequence
 
+from server.contract.errors import CloseReason
 from server.fanout.connection import Connection
+from server.supervision import spawn
 
 CONFIRM_S = 1.0
 """The longest wait for the confirmations."""
+SETTLE_S = 2.0
+"""The longest wait for the answers of running actions."""
+SLICE_S = 0.25
+MIN_RATE = 50
+"""Connections that are closed in a second, at least."""
+
+
+async def move(
+    connections: Sequence[Connection], over_s: float, write_cursors: Callable[[], Awaitable[object]]
+) -> None:
+    """Close connections in slices over the time, or faster than that if they are few.
+
+    Each client's running actions are answered, and its cursors are written, before it is sent `closing`.
+    """
+    slices = max(1, math.ceil(min(over_s, len(connections) / MIN_RATE) / SLICE_S))
+    size = math.ceil(len(connections) / slices)
+    running = []
+    try:
+        for start in range(0, len(connections), size or 1):
+            if start:
+                await asyncio.sleep(SLICE_S)
+            part = connections[start : start + size]
+            running.append(spawn(_move_slice(part, write_cursors), "moving connections"))
+        if running:
+            await asyncio.wait(running)
+    finally:
+        for task in running:
+            task.cancel()
+
+
+async def _move_slice(connections: Sequence[Connection], write_cursors: Callable[[], Awaitable[object]]) -> None:
+    connections = [connection for connection in connections if not connection.has_ended()]
+    settling = [connection.link.settle() for connection in connections]
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(SETTLE_S):
+            await asyncio.gather(*settling)
+    await confirm_all(connections)
+    await write_cursors()
+    for connection in connections:
+        if not connection.closed:
+            connection.link.close(CloseReason.SHUTDOWN)
 
 
 async def confirm_all(connections: Sequence[Connection]) -> None:

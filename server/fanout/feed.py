@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from db.engine import Database, StoreUnavailable
 from db.queries import feed
@@ -30,6 +31,7 @@ BEHIND_S = 2.0
 PATIENCE_S = 3.0
 """A read that takes longer has failed: the connection is replaced."""
 RETRY_S = 0.2
+CAUGHT_UP_S = 0.25
 TRIM_S = 30.0
 RESYNC_S = feed.KEPT_MS / 1000 - 20
 """After an interruption this long, changes may have been trimmed: everything is compared with the database."""
@@ -54,13 +56,21 @@ class Feed:
         self._poll_s = poll_s
         self._receiver: FeedReceiver | None = None
         self._connection: Dedicated | None = None
+        self._lock = asyncio.Lock()
+        """Held during a statement on the connection."""
         self._snapshot: Snapshot | None = None
+        self._server = ""
+        """The run of the server that the snapshot is of."""
+        self._newest_row = 0
+        """The id of the newest row at the last read."""
         self._read_at = 0.0
         """When the last successful read began, by the loop's clock."""
         self._lost = False
         """Whether changes may have been missed since the last successful read."""
         self._trimmed_at = 0.0
         self._awake = asyncio.Event()
+        self._was_read = asyncio.Event()
+        """Set after a read, and replaced then."""
         self.loop = Loop("tidings.feed", self._run)
 
     async def start(self, receiver: FeedReceiver) -> None:
@@ -68,7 +78,8 @@ class Feed:
         if self._db.is_sqlite:
             return
         self._receiver = receiver
-        await self._read()
+        async with self._lock:
+            await self._read()
         self.loop.start()
 
     async def stop(self) -> None:
@@ -77,6 +88,23 @@ class Feed:
             with suppress(asyncio.CancelledError):
                 await self.loop.ended()
         await self._disconnect()
+
+    async def run(self, sql: str, *values: Any) -> Sequence[Any]:
+        """Run a statement of another part between two reads, on the feed's connection; returns its rows.
+
+        So it waits for no connection of the pool. It is not durable immediately. Raises `StoreUnavailable`.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE_S), self._lock:
+                if self._connection is None:
+                    raise StoreUnavailable("the feed has no connection")
+                try:
+                    return await self._connection.fetch(sql, *values)
+                except BaseException:
+                    await self._disconnect()  # an answer may still be under way
+                    raise
+        except TimeoutError:
+            raise StoreUnavailable("no answer") from None
 
     def is_behind(self) -> bool:
         """Whether this node may not know what others have committed in the last seconds."""
@@ -91,13 +119,28 @@ class Feed:
         """Read the feed now."""
         self._awake.set()
 
+    async def caught_up(self) -> None:
+        """Wait until everything that is committed now is known here; `CAUGHT_UP_S` at most.
+
+        Returns immediately on a node that is behind.
+        """
+        if self._db.is_sqlite or self.is_behind():
+            return
+        began = asyncio.get_running_loop().time()
+        self.wake()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CAUGHT_UP_S):
+                while self._read_at < began:
+                    await self._was_read.wait()
+
     async def _run(self) -> None:
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._awake.wait(), self._poll_s)
             self._awake.clear()
             try:
-                await self._read()
+                async with self._lock:
+                    await self._read()
             except (StoreUnavailable, TimeoutError) as error:
                 if not self.is_behind():
                     logger.warning("the feed of other nodes cannot be read: %s", str(error) or "no answer")
@@ -112,11 +155,15 @@ class Feed:
         async with asyncio.timeout(PATIENCE_S):
             if self._connection is None:
                 self._connection = await self._db.dedicated()
-                # Another server may answer now, whose transactions have other ids.
-                self._lost, self._snapshot = self._snapshot is not None or self._lost, None
+                await self._connection.fetch("SET synchronous_commit TO off")
+                ((server, has_all),) = await self._connection.fetch(feed.RESUME, self._newest_row)
+                if server != self._server or not has_all:
+                    # Another server may answer now, whose transactions have other ids; or changes were trimmed.
+                    self._lost, self._snapshot = self._snapshot is not None or self._lost, None
+                self._server = server
             lost = self._lost or (self._snapshot is not None and began - self._read_at > RESYNC_S)
             after = self._snapshot or Snapshot(2**62, ())
-            ((snapshot, bodies),) = await self._connection.fetch(
+            ((snapshot, bodies, self._newest_row),) = await self._connection.fetch(
                 feed.TAIL, after.next_xid, list(after.under_way), self._node
             )
         self._snapshot = Snapshot.parse(snapshot)
@@ -125,6 +172,8 @@ class Feed:
             self._receiver.compare_all()
         elif bodies:
             self._receiver.changed(feed.merged(bodies))
+        self._was_read.set()
+        self._was_read = asyncio.Event()
         if began - self._trimmed_at > TRIM_S:
             self._trimmed_at = began
             async with asyncio.timeout(PATIENCE_S):

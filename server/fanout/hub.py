@@ -20,6 +20,7 @@ from server.fanout.announcer import Announcer
 from server.fanout.broker import Broker
 from server.fanout.connection import Connection
 from server.fanout.live_room import LiveRoom
+from server.fanout.member_events import FeedState, MemberEvents
 from server.fanout.online import OnlineUsers
 from server.fanout.presence import PRESENCE_S, PresenceTracker
 from server.fanout.receipt_order import ReceiptOrder
@@ -28,7 +29,7 @@ from server.fanout.typing import TYPING_S, Typists
 from server.log import views
 from server.log.cursors import RECEIPT_MEMBERS, Cursors
 from server.log.notices import Personal, RoomChannel, UserChannel
-from server.log.views import RoomName, room_name
+from server.log.views import RoomName
 from server.supervision import Loop, spawn
 from server.timers import GetTimers
 
@@ -54,6 +55,7 @@ class Hub:
         cursors: Cursors,
         observer: ConnectionObserver,
         online_users: OnlineUsers,
+        feed: FeedState,
         *,
         head_check_s: float = HEAD_CHECK_S,
         presence_s: float = PRESENCE_S,
@@ -78,7 +80,8 @@ class Hub:
         self._users: dict[int, set[Connection]] = {}
         self.head_check = Loop("tidings.head_check", self._check_heads_forever)
         self.announcer = Announcer(self.live_rooms)
-        self.repairs = Repairs(database, self.live_rooms, self.removed)
+        self.member_events = MemberEvents(self.live_rooms, feed)
+        self.repairs = Repairs(database, self.live_rooms, self.removed, self.member_events, feed)
         self.presence = PresenceTracker(
             database, broker, self.live_rooms, self.announcer, online_users, presence_s=presence_s
         )
@@ -168,8 +171,9 @@ class Hub:
         last = group is not None and group == {connection}
         if last:
             self.presence.disconnecting(connection)
-        for room_key in list(connection.rooms):
-            self.detach(connection, room_key)
+        for room_key in connection.rooms:
+            self._detach(connection, room_key)
+        connection.forget_all()
         if group is None or connection not in group:
             return
         group.discard(connection)
@@ -198,25 +202,28 @@ class Hub:
 
     # -- rooms ---------------------------------------------------------------------------------------------------
 
-    def attach(self, connection: Connection, room: RoomRow, position: int, *, live: bool = True) -> bool:
+    def attach(
+        self, connection: Connection, room: RoomRow, position: int, *, live: bool = True, announce: bool = False
+    ) -> bool:
         """Put a connection into a room, at `position`; True if it is live, False if it has to catch up.
 
-        With `live=False` it gets no entries before `go_live`. For a connection that has ended, nothing happens and
-        the result is True: callers need not check.
+        With `live=False` it gets no entries before `go_live`. It gets the changes of members after this row, but with
+        `live=False` or `announce`, those after the row in `emit_added`. For a connection that has ended, nothing
+        happens and the result is True: callers need not check.
         """
         if connection.has_ended():
             return True
         live_room = self.live_rooms.get(room.key)
         if live_room is None:
-            live_room = self.live_rooms[room.key] = LiveRoom(
-                room_name(room), room.last_seq, room.members, room.removals
-            )
+            live_room = self.live_rooms[room.key] = LiveRoom(room)
             self._keys[room.room_id] = room.key
             self._fresh[room.key] = self._broker.subscribe(RoomChannel(room.key))
             if self._confirming is None:
                 self._confirming = spawn(self._confirm_fresh(), "subscriptions to rooms")
         live_room.attach(connection, position, room.removals)
         self.repairs.observe(live_room, room.last_seq)
+        if live and not announce:
+            self.member_events.entered(connection, room)
         return live and live_room.go_live(connection)
 
     def is_outdated(self, room: RoomRow) -> bool:
@@ -240,9 +247,20 @@ class Hub:
         """Join the live set if the position allows it; False: there is more to read first."""
         return self.live_rooms[room_key].go_live(connection)
 
+    def begin_events(self, connection: Connection, room: RoomRow) -> bool:
+        """Begin to send a connection the events of a room that it is in: as `go_live`.
+
+        It gets the changes of members after this row.
+        """
+        self.member_events.entered(connection, room)
+        return self.go_live(connection, room.key)
+
     def detach(self, connection: Connection, room_key: int) -> None:
         """Take a connection out of a room."""
         connection.forget(room_key)
+        self._detach(connection, room_key)
+
+    def _detach(self, connection: Connection, room_key: int) -> None:
         live_room = self.live_rooms.get(room_key)
         if live_room is None or connection not in live_room.attached:
             return
@@ -287,7 +305,12 @@ class Hub:
             for key in positions
             if (live_room := self.live_rooms.get(key)) is not None and live_room.members <= RECEIPT_MEMBERS
         }
-        self._cursors.advance(connection.principal.user_key, connection.device_key, positions, shown)
+        removals = {
+            key: live_room.attached[connection]
+            for key in positions
+            if (live_room := self.live_rooms.get(key)) is not None and connection in live_room.attached
+        }
+        self._cursors.advance(connection.principal.user_key, connection.device_key, positions, shown, removals)
 
     async def online(self, user_keys: Iterable[int] | None = None) -> set[int]:
         """Which users (of these, or of all) are online, on any node."""
@@ -307,6 +330,7 @@ class Hub:
         user_key = connection.principal.user_key
         view = views.room(snapshot, user_key, self.online_seen(snapshot, user_key))
         connection.emit("room_added", {"room": view.model_dump(mode="json")})
+        self.member_events.entered(connection, snapshot.room)
 
     # -- repair --------------------------------------------------------------------------------------------------
 

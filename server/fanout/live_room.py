@@ -12,15 +12,20 @@ from typing import Any, Final
 
 import orjson
 
-from db.queries.rows import EntryRow
+from db.queries.rows import EntryRow, RoomRow
 from server.contract.errors import CloseReason
 from server.contract.events import MemberChange
 from server.fanout.connection import Batch, Connection
-from server.log.views import RoomName, event, events, message_of
+from server.fanout.held_parts import HeldParts
+from server.log.notices import Appended
+from server.log.views import EncodedEntry, event, events, message_of, room_name
 
 PRESENCE_MEMBERS = 200
 """In topics, presence goes to the members only up to this many."""
 NO_VIEWS: Final[Mapping[int, dict[str, Any]]] = {}
+NO_REMOVALS: Final[frozenset[int]] = frozenset()
+NOTHING_HELD: Final = HeldParts()
+"""Shared by the rooms that hold nothing, which is most of them. Always empty: see `LiveRoom.hold`."""
 _REMOVALS = (MemberChange.LEFT, MemberChange.KICKED, MemberChange.BANNED)
 
 
@@ -28,34 +33,49 @@ class LiveRoom:
     """A room that connections of this node are in."""
 
     __slots__ = (
-        "ahead",
+        "_ahead",
+        "_changes_known",
         "attached",
+        "changes",
+        "changes_expected",
         "head",
+        "held",
         "known_head",
         "live",
         "members",
         "name",
         "observed",
         "removals",
+        "removals_ahead",
         "repairing",
         "users",
     )
 
-    def __init__(self, name: RoomName, head: int, members: int, removals: int) -> None:
-        self.name = name
-        self.head = head
+    def __init__(self, room: RoomRow) -> None:
+        self.name = room_name(room)
+        self.head = room.last_seq
         """seq of the last entry that was published to `live`."""
-        self.known_head = head
+        self.known_head = room.last_seq
         """The highest known seq; if it is above `head`, the room needs a repair."""
-        self.members = members
-        self.removals = removals
+        self.members = room.members
+        self.removals = room.removals
         """How many removals from the room `attached` reflects: the first ones that were committed."""
+        self.removals_ahead = NO_REMOVALS
+        """Removals that `attached` reflects beyond the first `removals`."""
+        self.changes = room.changes
+        """The number of the last change of members that was sent (`member_events.py`)."""
+        self.changes_expected = 0
+        """The highest number of a change that is known to be committed."""
+        self._changes_known: dict[Connection, int] | None = None
+        """Connections whose snapshot is ahead of `changes` -> the number of the last change that it shows."""
+        self.held = NOTHING_HELD
+        """Entries that were published here, and wait for earlier entries or removals."""
         self.observed = 0
         """A head that was read from the database and may not be published here yet; 0: none."""
         self.attached: dict[Connection, int] = {}
         """Connections -> how many removals are known not to concern them, because they came before."""
         self.live: set[Connection] = set()
-        self.ahead: dict[Connection, int] = {}
+        self._ahead: dict[Connection, int] | None = None
         """Connections whose position is beyond `head`: they have read a commit that is not published yet."""
         self.users: dict[int, int] = {}
         """Users with a connection here -> number of connections."""
@@ -88,16 +108,53 @@ class LiveRoom:
         if position == self.head:
             self.live.add(connection)
         elif position > self.head:
-            self.ahead[connection] = position
+            if self._ahead is None:
+                self._ahead = {}
+            self._ahead[connection] = position
         else:
             return False
         return True
+
+    def changes_shown(self, connection: Connection) -> int:
+        """The number of the last change of members that a connection's snapshot shows, if it is ahead; else 0."""
+        return 0 if self._changes_known is None else self._changes_known.get(connection, 0)
+
+    def show_changes(self, connection: Connection, number: int) -> None:
+        """The connection's snapshot shows the changes of members up to this one; 0: it is not ahead."""
+        if number:
+            if self._changes_known is None:
+                self._changes_known = {}
+            self._changes_known[connection] = number
+        elif self._changes_known is not None:
+            self._changes_known.pop(connection, None)
+
+    def hold(self, part: Appended) -> None:
+        """Keep published entries that wait for earlier ones."""
+        if self.held is NOTHING_HELD:
+            self.held = HeldParts()
+        self.held.put(part)
+
+    def count_removal(self, number: int) -> None:
+        """The connections of the user concerned have been taken out. `number`: that of the removal in the room."""
+        if number > self.removals:
+            self.removals_ahead |= {number}
+            self.count_removals_up_to(self.removals)
+
+    def count_removals_up_to(self, number: int) -> None:
+        """The connections of all users have been taken out that the first removals concern."""
+        self.removals = max(self.removals, number)
+        while self.removals + 1 in self.removals_ahead:
+            self.removals += 1
+        if self.removals_ahead:
+            self.removals_ahead = frozenset(ahead for ahead in self.removals_ahead if ahead > self.removals)
 
     def detach(self, connection: Connection) -> None:
         """Take an attached connection out of the room."""
         del self.attached[connection]
         self.live.discard(connection)
-        self.ahead.pop(connection, None)
+        if self._ahead is not None:
+            self._ahead.pop(connection, None)
+        self.show_changes(connection, 0)
         user_key = connection.principal.user_key
         self.users[user_key] -= 1
         if not self.users[user_key]:
@@ -105,7 +162,7 @@ class LiveRoom:
 
     def deliver(
         self,
-        entries: Sequence[EntryRow],
+        entries: Sequence[EntryRow | EncodedEntry],
         removed: Callable[[Connection, str, int], None],
         views: Mapping[int, dict[str, Any]] = NO_VIEWS,
     ) -> None:
@@ -140,7 +197,7 @@ class LiveRoom:
                 self.live.discard(connection)
                 connection.link.close(CloseReason.SHUTDOWN)  # the client reconnects and gets everything
 
-    def _write(self, entries: Sequence[EntryRow], views: Mapping[int, dict[str, Any]]) -> None:
+    def _write(self, entries: Sequence[EntryRow | EncodedEntry], views: Mapping[int, dict[str, Any]]) -> None:
         if not entries:
             return
         head = self.head = entries[-1].seq
@@ -157,14 +214,14 @@ class LiveRoom:
         batches = {user_key: batch.replaced(events_of) for user_key, events_of in own.items()}
         for connection in self.live:
             connection.write_entries(batches.get(connection.principal.user_key, batch), room_key, head)
-        if self.ahead:
-            self._admit_overtaken(entries)
+        if self._ahead:
+            self._admit_overtaken(self._ahead, entries)
 
-    def _admit_overtaken(self, entries: Sequence[EntryRow]) -> None:
+    def _admit_overtaken(self, ahead: dict[Connection, int], entries: Sequence[EntryRow | EncodedEntry]) -> None:
         """Make connections live whose position the published head has reached."""
-        for connection, position in list(self.ahead.items()):
+        for connection, position in list(ahead.items()):
             if position <= self.head:
-                del self.ahead[connection]
+                del ahead[connection]
                 missing = [entry for entry in entries if entry.seq > position]
                 if missing:
                     batch = Batch(events(self.name, missing, connection.principal.user_key))
@@ -176,9 +233,10 @@ class LiveRoom:
 
         Connections without them are closed; their clients reconnect and find the room in `reset`.
         """
-        behind = [connection for connection, position in self.ahead.items() if position < to]
+        ahead = self._ahead or {}
+        behind = [connection for connection, position in ahead.items() if position < to]
         for connection in [*self.live, *behind]:
             connection.link.close(CloseReason.SHUTDOWN)
             self.live.discard(connection)
-            self.ahead.pop(connection, None)
+            ahead.pop(connection, None)
         self.head = to

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from db.engine import Database, StoreUnavailable
-from db.queries import members, users
+from db.queries import blocks, members, users
 from server.contract.models import timestamp
 from server.fanout.announcer import Announcer
 from server.fanout.broker import Broker
@@ -214,10 +214,10 @@ class PresenceTracker:
     async def _publish(self, pending: Mapping[int, _Pending]) -> None:
         await self._find_rooms(pending)
         shown = [user_key for user_key, change in pending.items() if change.rooms]
-        blocks = None
-        while blocks != self._blocks:  # a user who was blocked meanwhile must not get the changes
-            blocks = self._blocks
-            hidden = await self._db.read(partial(users.blocked_of, user_keys=shown)) if shown else {}
+        counted = None
+        while counted != self._blocks:  # a user who was blocked meanwhile must not get the changes
+            counted = self._blocks
+            hidden = await self._db.read(partial(blocks.blocked_of, user_keys=shown)) if shown else {}
             online = await self._broker.online_users(pending)
         # From here on in one step of the event loop: later changes are published after this.
         rooms: dict[int, list[UserPresence]] = {}

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from typing import Final
 
 from sqlalchemy.engine import Connection as Transaction
 
@@ -34,6 +35,7 @@ USERS_PER_READ = 500
 
 Pair = tuple[int, int]
 """(room, user)"""
+NO_REASONS: Final[Mapping[Pair, str]] = {}
 
 
 class Reconciler:
@@ -42,6 +44,8 @@ class Reconciler:
         self._hub = hub
         self._catch_up = catch_up
         self._pending: dict[Pair, None] = {}
+        self._reasons: dict[Pair, str] = {}
+        """Why memberships have ended, as far as it is known."""
         self._applied: set[Pair] = set()
         """Memberships that a notice has changed during the read that is under way."""
         self._all_pending = False
@@ -52,14 +56,19 @@ class Reconciler:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    def look(self, pairs: Iterable[Pair]) -> None:
-        """Look at these memberships, of users who are connected here."""
-        self._pending.update((pair, None) for pair in pairs if self._hub.connections_of(pair[1]))
+    def look(self, pairs: Iterable[Pair], reasons: Mapping[Pair, str] = NO_REASONS) -> None:
+        """Look at these memberships, of users who are connected here. `reasons`: why some of them have ended."""
+        for pair in pairs:
+            if self._hub.connections_of(pair[1]):
+                self._pending[pair] = None
+                if pair in reasons:
+                    self._reasons[pair] = reasons[pair]
         self._start()
 
-    def look_at_room(self, room_key: int) -> None:
-        """Look at the memberships of a room's connected users."""
-        self.look((room_key, user_key) for user_key in self._hub.users_in(room_key))
+    def look_at_room(self, room_key: int, reason: str) -> None:
+        """Look at the memberships of a room's connected users. `reason`: why they have ended."""
+        pairs = [(room_key, user_key) for user_key in self._hub.users_in(room_key)]
+        self.look(pairs, dict.fromkeys(pairs, reason))
 
     def look_at_all(self) -> None:
         """Look at all memberships of the connected users."""
@@ -93,7 +102,9 @@ class Reconciler:
                     snapshots = await self._db.read(partial(_read, pairs=pairs)) if pairs else {}
                     for pair in pairs:
                         del self._pending[pair]
-                        if not self._apply(pair, snapshots.get(pair)):
+                        if self._apply(pair, snapshots.get(pair)):
+                            self._reasons.pop(pair, None)
+                        else:
                             self._pending[pair] = None  # behind the others
                             pause_s = ARRIVING_S
                 except StoreUnavailable:
@@ -126,6 +137,9 @@ class Reconciler:
         """Bring the connections of a user in line with a membership; False: look again."""
         if pair in self._applied or (snapshot is not None and self._hub.is_outdated(snapshot.room)):
             return False
+        live_room = self._hub.live_rooms.get(pair[0])
+        if live_room is not None and not live_room.is_fenced and live_room.repairing is not None:
+            return False  # a removal is among the entries that are about to be delivered, behind earlier ones
         connections = self._hub.connections_of(pair[1])
         for connection in connections:
             if not connection.has_ended() and connection.deferred is None:
@@ -135,15 +149,16 @@ class Reconciler:
     def _align(self, connection: Connection, room_key: int, snapshot: Snapshot | None) -> None:
         hub = self._hub
         position = connection.rooms.get(room_key)
+        reason = self._reasons.get((room_key, connection.principal.user_key), "gone")
         if snapshot is None or snapshot.role is None or snapshot.joined_seq is None:
             if position is not None:
-                hub.removed(connection, "gone", room_key)
+                hub.removed(connection, reason, room_key)
             return
         if position is not None:
             known = hub.live_rooms[room_key].attached[connection]
-            if known >= snapshot.room.removals or position >= snapshot.joined_seq:
+            if known >= snapshot.joined_removals:
                 return
-            hub.removed(connection, "gone", room_key)  # an earlier membership
+            hub.removed(connection, reason, room_key)  # an earlier membership
         self._catch_up.add(connection, snapshot, snapshot.joined_seq)
 
 

@@ -23,6 +23,8 @@ from db.queries.rows import EntryRow
 from server.contract.errors import CloseReason
 from server.fanout.connection import Connection
 from server.fanout.live_room import LiveRoom
+from server.fanout.member_events import FeedState, MemberEvents
+from server.log.notices import Appended
 from server.supervision import spawn
 
 logger = logging.getLogger("tidings.repair")
@@ -44,29 +46,37 @@ class Fence(NamedTuple):
     removals: int
     looked_up: frozenset[int]
     joined: Mapping[int, int]
-    """user -> the seq at which they joined"""
+    """user -> how many memberships had ended when they joined"""
 
 
 class _Page(NamedTuple):
     entries: Sequence[EntryRow]
     more: bool
     """Whether the page ended at its bounds."""
+    removals: int
+    """How many memberships had ended."""
     fence: Fence | None
-    """None: nobody was removed that the reader did not know of."""
+    """None: nobody was removed that the reader did not know of, or no users were to be looked up."""
 
 
-def read_missed(conn: Transaction, room_key: int, after: int, fence: tuple[int, Sequence[int]] | None) -> _Page:
-    """The next entries of a room, and in the same snapshot who of its users is a member.
+def read_missed(
+    conn: Transaction, room_key: int, after: int, limit: int, fence: tuple[int, Sequence[int]] | None
+) -> _Page:
+    """The next `limit` entries of a room, and in the same snapshot who of its users is a member.
 
     `fence`: the removals that are known, and the users to look up if there were more.
     """
-    entries = log.after(conn, room_key, after, REPAIR_PAGE, REPAIR_BYTES)
+    entries = log.after(conn, room_key, after, limit, REPAIR_BYTES)
     room = rooms.by_key(conn, room_key)
-    more = room is not None and bool(entries) and entries[-1].seq < room.last_seq
-    if fence is None or room is None or room.removals <= fence[0]:
-        return _Page(entries, more, None)
+    end = 0 if room is None else room.last_seq if limit == REPAIR_PAGE else after + limit
+    more = bool(entries) and entries[-1].seq < end
+    removals = 0 if room is None else room.removals
+    if fence is None or room is None or removals <= fence[0]:
+        return _Page(entries, more, removals, None)
     users = fence[1]
-    return _Page(entries, more, Fence(room.removals, frozenset(users), members.joined(conn, room_key, users)))
+    return _Page(
+        entries, more, removals, Fence(room.removals, frozenset(users), members.joined(conn, room_key, users))
+    )
 
 
 class Repairs:
@@ -75,6 +85,8 @@ class Repairs:
         database: Database,
         live_rooms: Mapping[int, LiveRoom],
         removed: Callable[[Connection, str, int], None],
+        member_events: MemberEvents,
+        feed: FeedState,
         *,
         retry_s: float = RETRY_S,
     ) -> None:
@@ -82,6 +94,10 @@ class Repairs:
         self._db = database
         self._rooms = live_rooms
         self._removed = removed
+        self._member_events = member_events
+        self._feed = feed
+        self.membership_reads = 0
+        """Pages that were read with the memberships of the connected users, because removals were not known."""
         self._retry_s = retry_s
         self._suspected: set[int] = set()
         self._checking: asyncio.Task[None] | None = None
@@ -124,21 +140,80 @@ class Repairs:
         for key, head in heads.items():
             live_room = self._rooms.get(key)
             if live_room is not None:
-                live_room.known_head = max(live_room.known_head, head)
+                live_room.known_head = max(live_room.known_head, head.seq)
                 if live_room.head < live_room.known_head:
                     self.repair(live_room)
+                if live_room.is_fenced:
+                    self._member_events.expect(live_room, head.changes)
 
     def repair(self, live_room: LiveRoom) -> None:
         """Start to read the entries that the room lacks, unless that is under way."""
         if live_room.repairing is None:
             live_room.repairing = spawn(self._repair(live_room), "repair of a room")
 
+    def published(self, live_room: LiveRoom, part: Appended, *, others_follow: bool) -> None:
+        """Deliver published entries behind those in front of them, which are read if they do not come.
+
+        `others_follow`: they may be under way, and are waited for, for `OBSERVED_S`. Raises as `deliver`.
+        """
+        last = part.entries[-1].seq
+        if last <= live_room.head:
+            return
+        if live_room.repairing is None and not live_room.held and self._is_next(live_room, part):
+            self._deliver(live_room, part)
+            return
+        live_room.hold(part)
+        if live_room.repairing is not None:
+            return  # it goes on behind what is read
+        self._release(live_room)
+        if live_room.head >= last:
+            return
+        if others_follow and part.entries[0].seq > live_room.head + 1:
+            self.observe(live_room, last)
+        else:
+            live_room.known_head = max(live_room.known_head, last)
+            self.repair(live_room)
+
+    def _is_next(self, live_room: LiveRoom, part: Appended) -> bool:
+        """Whether nothing is missing before a part, and every removal before it is known."""
+        is_known = not live_room.is_fenced or part.removals <= live_room.removals
+        return is_known and part.entries[0].seq <= live_room.head + 1
+
+    def _deliver(self, live_room: LiveRoom, part: Appended) -> None:
+        new = [entry for entry in part.entries if entry.seq > live_room.head]
+        if new:
+            live_room.deliver(new, self._removed, part.views)
+
+    def _release(self, live_room: LiveRoom) -> None:
+        """Deliver the held entries that come next."""
+        held = live_room.held
+        while held:
+            part = held.take()
+            if part.entries[-1].seq > live_room.head and not self._is_next(live_room, part):
+                held.put(part)
+                return
+            self._deliver(live_room, part)
+
+    def _goal(self, live_room: LiveRoom) -> int:
+        """The seq up to which entries have to be read. Held ones that come next are delivered."""
+        self._release(live_room)
+        if not live_room.held:
+            return live_room.known_head
+        # If those before the held ones are known, removals are not; they may be read with an entry from the log.
+        return max(live_room.known_head, live_room.held.first - 1, live_room.head + 1)
+
     async def _repair(self, live_room: LiveRoom) -> None:
-        """Read and deliver the entries from the room's head up to `known_head`."""
+        """Read and deliver the entries from the room's head up to `known_head`, or to the held ones."""
         room_id = live_room.name.room_id
         try:
-            while live_room.head < live_room.known_head:
+            while True:
                 try:
+                    if live_room.head >= self._goal(live_room):
+                        return
+                    if live_room.held and live_room.held.first == live_room.head + 1:
+                        await self._feed.caught_up()  # it tells who was removed
+                        if live_room.head >= self._goal(live_room):
+                            return
                     await self._repair_page(live_room)
                 except StoreUnavailable:
                     logger.warning("room %s: missed entries cannot be read; it is tried again", room_id)
@@ -173,19 +248,18 @@ class Repairs:
                     await asyncio.wait([live_room.repairing])
 
     async def _repair_page(self, live_room: LiveRoom) -> None:
-        page = await self._db.read(
-            partial(
-                read_missed,
-                room_key=live_room.name.key,
-                after=live_room.head,
-                fence=(live_room.removals, list(live_room.users)) if live_room.is_fenced else None,
-            )
-        )
-        if page.fence is not None and not self._pass(live_room, page.fence):
-            return  # read again: a connection has come since
+        page = await self._read(live_room, [])
+        if live_room.is_fenced and page.removals > live_room.removals:
+            await self._feed.caught_up()  # it tells who was removed
+            if page.removals > live_room.removals:
+                page = await self._read(live_room, list(live_room.users))
+                self.membership_reads += 1
+                if page.fence is not None and not self._pass(live_room, page.fence):
+                    return  # read again: a connection has come since
         missed = page.entries
         if not missed:
             live_room.known_head = live_room.head
+            live_room.held.clear()
             return
         if missed[0].seq > live_room.head + 1:
             live_room.skip(missed[0].seq - 1)
@@ -195,6 +269,18 @@ class Repairs:
             _, late = await asyncio.wait(draining, timeout=REPAIR_PATIENCE_S)
             for task in late:
                 task.cancel()
+
+    async def _read(self, live_room: LiveRoom, users: Sequence[int]) -> _Page:
+        missing = live_room.held.first - 1 - live_room.head if live_room.held else 0
+        return await self._db.read(
+            partial(
+                read_missed,
+                room_key=live_room.name.key,
+                after=live_room.head,
+                limit=min(missing, REPAIR_PAGE) if missing > 0 else REPAIR_PAGE,
+                fence=(live_room.removals, users) if users else None,
+            )
+        )
 
     def _pass(self, live_room: LiveRoom, fence: Fence) -> bool:
         """Take out the connections of users who were no longer members; False: not every user was looked up."""
@@ -206,15 +292,15 @@ class Repairs:
             if user_key not in fence.looked_up:
                 complete = False
                 continue
-            joined_seq = fence.joined.get(user_key)
-            if joined_seq is None:
+            joined_removals = fence.joined.get(user_key)
+            if joined_removals is None:
                 self._removed(connection, "gone", key)
-            elif connection.rooms[key] < joined_seq:
+            elif known < joined_removals:
                 # Removed, and joined again since. The client reconnects and gets everything.
                 self._removed(connection, "gone", key)
                 connection.link.close(CloseReason.SHUTDOWN)
             else:
                 live_room.attached[connection] = fence.removals
         if complete:
-            live_room.removals = max(live_room.removals, fence.removals)
+            live_room.count_removals_up_to(fence.removals)
         return complete
