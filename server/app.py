@@ -14,7 +14,8 @@ from server import __version__
 from server.gateways import docs, hosts, rest, static_files
 from server.gateways.hosts import Hosts
 from server.gateways.request_log import RequestLog
-from server.node import Node, NodeOptions
+from server.node import Node
+from server.options import NodeOptions
 from server.settings import Settings
 from server.transport.buffered_session import Receive, Send
 from server.transport.handshake import WebSocketOpening
@@ -44,6 +45,20 @@ class Application:
         if opening.path not in _DIRECT_PATHS or not self._hosts.allow(opening.headers.get(b"host", b"")):
             return None
         return self.node.socketio.eio.open_websocket(opening)
+
+    def admit_relay(self, value: bytes) -> str | None:
+        """The address of the client for whom another node begins a stream here; None: not by another node.
+
+        Args:
+            value: the pass, of `transport.relay_pass`.
+        """
+        relay = self.node.relay
+        return None if relay is None else relay.passes.admit(value)
+
+    def relay_neighbour(self, value: bytes) -> str | None:
+        """The Unix socket to which a stream with this pass belongs: that of another node that shares the port."""
+        relay = self.node.relay
+        return None if relay is None else relay.neighbour(value)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sqlalchemy import URL
 
@@ -28,7 +29,9 @@ class Check:
     text: str
 
 
-def banner(settings: Settings, database: URL, host: str, port: int, proxies: Sequence[str] | str) -> str:
+def banner(
+    settings: Settings, database: URL, host: str, port: int, proxies: Sequence[str] | str, *, workers: int = 1
+) -> str:
     """Describe a server that listens on `host` and `port`.
 
     The text contains no secret.
@@ -39,7 +42,7 @@ def banner(settings: Settings, database: URL, host: str, port: int, proxies: Seq
     shown = f"[{host}]" if ":" in host else host
     return "\n".join(
         (
-            f"Tidings listening on http://{shown}:{port}",
+            f"Tidings listening on http://{shown}:{port}" + (f" with {workers} workers" if workers > 1 else ""),
             f"  data        {_data(settings, database)}",
             f"  durability  {settings.durability}: {DURABILITY[settings.durability]}",
             f"  safety      {_safety(settings, database, proxies)}",
@@ -53,9 +56,15 @@ def _data(settings: Settings, database: URL) -> str:
     else:
         # The query of the URL may also contain a password.
         data = f"PostgreSQL, {database.set(query={}).render_as_string(hide_password=True)}"
-    if settings.redis_url:
-        data += "; TIDINGS_REDIS_URL has no effect yet"
+    if settings.redis_urls:
+        data += f"; Redis, {' or '.join(map(_place, settings.redis_urls))}"
     return data
+
+
+def _place(url: str) -> str:
+    """Where an URL leads, without the password that it may contain."""
+    parts = urlsplit(url)
+    return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
 
 
 def _safety(settings: Settings, database: URL, proxies: Sequence[str] | str) -> str:

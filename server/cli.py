@@ -27,7 +27,7 @@ from server.contract.models import timestamp
 from server.fanout.broker import MemoryBroker
 from server.log import epochs
 from server.log.epochs import MARK_S
-from server.settings import FOREIGN_KEY, MAX_TOKEN_MINUTES, Settings, SettingsError
+from server.settings import FOREIGN_KEY, MAX_TOKEN_MINUTES, MIGRATIONS_NEEDED, Settings, SettingsError
 
 if TYPE_CHECKING:
     from server.app import Application
@@ -46,7 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--app", metavar="MODULE:ATTRIBUTE", help="serve your own application, created with create_app()"
     )
-    serve.add_argument("--workers", type=int, default=1, help="server processes; only one for now")
+    serve.add_argument(
+        "--workers", type=int, metavar="N", help="server processes; more than one needs PostgreSQL (TIDINGS_WORKERS)"
+    )
+    serve.add_argument("--worker", help=argparse.SUPPRESS)  # what `server.workers` gives to a worker
 
     token = commands.add_parser(
         "token", help="print a token, and a command that uses it; creates the user if necessary"
@@ -95,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     os.umask(0o077)  # other users must not read messages and password hashes
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
-    options = {name: getattr(args, name, None) for name in ("host", "port")}
+    options = {name: getattr(args, name, None) for name in ("host", "port", "workers")}
     try:
         settings = Settings(**{name: value for name, value in options.items() if value is not None})
         _check_database_url(settings)
@@ -126,13 +129,18 @@ def _check_database_url(settings: Settings) -> None:
 
 
 def _serve(settings: Settings, args: argparse.Namespace) -> int:
-    if args.workers != 1:
-        raise SettingsError("multiple workers are not supported: start several servers on one PostgreSQL database")
+    if settings.workers > 1 and args.worker is None:
+        return _supervise(settings, args)
     gc.disable()  # until `server.serving` has imported and frozen everything
     from server.app import create_app
     from server.logging_setup import Logs
     from server.serving import run
 
+    worker = None
+    if args.worker is not None:
+        from server.worker import Worker
+
+        worker = Worker.parse(args.worker)
     has_application = args.app is not None
     application = _application(args.app) if has_application else create_app(settings, logs=Logs(settings.log_level))
     application.node.logs.take_over()
@@ -143,8 +151,30 @@ def _serve(settings: Settings, args: argparse.Namespace) -> int:
     except ImportError:
         new_loop = None
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(run(application, settings.host, settings.port))
+        runner.run(run(application, settings.host, settings.port, worker))
     return 0
+
+
+def _supervise(settings: Settings, args: argparse.Namespace) -> int:
+    """Serve with several workers, after the checks that all of them would make."""
+    if settings.database.startswith("sqlite"):
+        raise SettingsError(
+            f"{settings.workers} workers need PostgreSQL, and TIDINGS_DATABASE_URL is not set to it: set it to"
+            " postgresql+asyncpg://…, or TIDINGS_WORKERS to 1"
+        )
+    if sys.platform == "win32":
+        raise SettingsError("several workers are not supported on Windows: set TIDINGS_WORKERS to 1")
+    settings.signing_keys()
+    if pending(settings.database):
+        raise SettingsError(MIGRATIONS_NEEDED)
+    from server.workers import WorkersFailed, supervise
+
+    arguments = ["serve", *([] if args.app is None else ["--app", args.app])]
+    try:
+        return supervise(settings, arguments)
+    except WorkersFailed as failure:
+        _print_error(str(failure))
+        return 1
 
 
 def _application(name: str) -> Application:
@@ -292,7 +322,7 @@ def _with_database(settings: Settings, work: Callable[[Database, Auth], Awaitabl
         if pending(settings.database):
             migrate(settings.database)
     elif pending(settings.database):
-        raise SettingsError("the database needs migrations: run `tidings migrate`")
+        raise SettingsError(MIGRATIONS_NEEDED)
     asyncio.run(run())
     return 0
 

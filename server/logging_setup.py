@@ -29,6 +29,10 @@ Level = Literal["debug", "info", "warning", "error"]
 LogFields = MutableMapping[str, Any]
 BATCH_S: Final = 0.02
 MAX_LINES: Final = 1000
+MAX_WRITE: Final = 4096
+"""Bytes of one write. A pipe takes so many whole (PIPE_BUF), so the lines of several processes do not mix."""
+MAX_FRAMES: Final = 20
+"""Frames of an exception that are logged: the innermost ones."""
 LIBRARIES: Final = logging.WARNING
 """The lowest level of records of libraries: below it, some log addresses with queries, parameters of statements, and
 frames."""
@@ -50,7 +54,7 @@ class Logs:
         self._level: int = getattr(logging, level.upper())
         self.on = self._level <= logging.INFO
         self.node = ""
-        """The name of the node, in each line of JSON; empty: none."""
+        """The name of the node, in each line; empty: none."""
         self._write = _to_stderr if write is None else write
         self._lines: deque[bytes] = deque()
         """Any thread appends to it. It is never replaced: a line appended to a replaced deque would be lost."""
@@ -60,7 +64,7 @@ class Logs:
         self._second, self._clock = 0, ""
         self._log = structlog.wrap_logger(
             _Output(self),
-            processors=[self._stamp, _pretty()] if pretty else [self._stamp, self._sign, _json],
+            processors=[self._stamp, self._sign, _pretty() if pretty else _json],
             wrapper_class=structlog.make_filtering_bound_logger(self._level),
             context_class=dict,
         ).bind()
@@ -171,7 +175,7 @@ def exception_fields(error: BaseException) -> dict[str, Any]:
         kinds.append(f"{kind}: {cause}" if isinstance(cause, OSError) else kind)
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     frames = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(root.__traceback__)]
-    return {"exception": kinds, "at": frames}
+    return {"exception": kinds, "at": frames[-MAX_FRAMES:]}
 
 
 def _json(_logger: object, _method: str, fields: LogFields) -> bytes:
@@ -188,10 +192,13 @@ def _pretty() -> Callable[[Any, str, LogFields], bytes]:
 
 
 def _to_stderr(data: bytes) -> None:
-    """Write to standard error. A slow reader delays the node; a closed pipe does not."""
+    """Write lines to standard error. A slow reader delays the node; a closed pipe does not."""
     while data:
+        end = len(data)
+        if end > MAX_WRITE:  # whole lines, or one that is longer
+            end = data.rfind(b"\n", 0, MAX_WRITE) + 1 or data.find(b"\n") + 1 or end
         try:
-            data = data[os.write(2, data) :]
+            data = data[os.write(2, data[:end]) :]
         except BlockingIOError:
             time.sleep(0.001)
         except OSError:

@@ -1,4 +1,4 @@
-"""The metrics of a node: `/metrics`, in Prometheus' text format.
+"""The metrics of a node: `/metrics`, in Prometheus' text format. A worker answers for all workers.
 
 Frequent events are counted in plain integers, 0.3 µs per action (a counter and a histogram of prometheus_client take
 1.1 µs). Other values are computed at each scrape. One collector reads both. Each node has a registry of its own.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
@@ -33,6 +33,35 @@ CHANGES: Final = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 100
 
 Gauge = Callable[[], Mapping[Sequence[str], float]]
 """Called at each scrape; returns a value for each combination of label values."""
+
+
+def merged(expositions: Mapping[str, str]) -> str:
+    """Join the expositions of several workers; each sample gets the label `worker`.
+
+    Args:
+        expositions: the text by worker.
+    """
+    families: dict[str, list[str]] = {}
+    for worker, text in expositions.items():
+        header = ""
+        samples: list[str] = []
+        for line in text.splitlines():
+            if line.startswith("# HELP "):
+                header, samples = line, []
+            elif line.startswith("# TYPE "):
+                samples = families.setdefault(f"{header}\n{line}", [])
+            elif line:
+                samples.append(_labelled(line, worker))
+    return "".join("\n".join((header, *samples, "")) for header, samples in families.items())
+
+
+def _labelled(sample: str, worker: str) -> str:
+    """A sample with another label: `name{label="value"} 1.0` or `name 1.0`."""
+    name, _, rest = sample.partition(" ")
+    if "{" not in name:
+        return f'{name}{{worker="{worker}"}} {rest}'
+    name, _, labels = sample.partition("{")
+    return f'{name}{{worker="{worker}",{labels}'
 
 
 class Distribution:
@@ -72,6 +101,8 @@ class Metrics:
         self._batch = Distribution(CHANGES)
         self._commit = Distribution(SECONDS)
         self._gauges: list[tuple[type[Metric], str, str, Sequence[str], Gauge]] = []
+        self.gather: Callable[[], Awaitable[bytes]] | None = None
+        """Returns the metrics of all workers; None: this process is no worker."""
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
@@ -115,11 +146,19 @@ class Metrics:
         """Like `gauge`, with one value for each combination of labels."""
         self._gauges.append((GaugeMetricFamily, name, help_text, labels, values))
 
+    def counters(self, name: str, help_text: str, labels: Sequence[str], values: Gauge) -> None:
+        """Like `gauges`, for values that only grow."""
+        self._gauges.append((CounterMetricFamily, name, help_text, labels, values))
+
     # -- the scrape ----------------------------------------------------------------------------------------------
 
     def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format, `CONTENT_TYPE`."""
+        """All metrics of this process in Prometheus' text format, `CONTENT_TYPE`."""
         return generate_latest(self._registry)
+
+    async def expositions(self) -> bytes:
+        """The answer of `/metrics`: `exposition`, and those of the other workers if there are any."""
+        return self.exposition() if self.gather is None else await self.gather()
 
     def collect(self) -> Iterator[Metric]:
         """Called by the registry."""

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from server.auth import Auth
 from server.fanout.catchup import CatchUp
@@ -16,7 +18,11 @@ from server.log.journal import Journal
 from server.logging_setup import Logs
 from server.metrics import Metrics
 from server.transport.admission import HalfOpen
+from server.transport.relay import Relay
 from server.transport.tcp_connections import TcpConnections
+
+if TYPE_CHECKING:
+    from server.fanout.redis_broker import RedisBroker
 
 
 class ConnectionRecorder:
@@ -74,8 +80,32 @@ def register_fanout(metrics: Metrics, hub: Hub, catch_up: CatchUp) -> None:
     )
     metrics.gauge("tidings_online_users", "Users with a live connection here", lambda: hub.users)
     metrics.gauge("tidings_live_rooms", "Rooms with a live connection here", lambda: len(hub.live_rooms))
+    metrics.gauge(
+        "tidings_held_rooms",
+        "Rooms with received entries that wait for earlier ones",
+        lambda: sum(bool(live_room.held) for live_room in hub.live_rooms.values()),
+    )
     metrics.counter(
         "tidings_replayed_entries", "Entries sent to devices that had missed them", lambda: catch_up.replayed
+    )
+
+
+def register_redis(metrics: Metrics, broker: RedisBroker) -> None:
+    """Register the gauges of the messages between nodes that pass through Redis."""
+    metrics.gauge("tidings_redis_up", "1 if messages pass through Redis, 0 if it is away", lambda: not broker.trouble)
+    for name, help_text, value in (
+        ("connects", "Times that Redis has come back, the first one included", lambda: broker.connects),
+        ("published", "Messages published to the other nodes", lambda: broker.published),
+        ("dropped", "Messages that could not be published", lambda: broker.dropped),
+        ("received", "Messages received", lambda: broker.messages),
+        ("gaps", "Times that messages of another node were missing", lambda: broker.gaps),
+    ):
+        metrics.counter(f"tidings_redis_{name}", help_text, value)
+    metrics.counters(
+        "tidings_redis_ignored",
+        "Messages that are not authentic, not new, or not of a live node",
+        ("reason",),
+        lambda: {(reason,): count for reason, count in broker.ignored.items()},
     )
 
 
@@ -101,6 +131,23 @@ def register_process(metrics: Metrics, auth: Auth, tcp: TcpConnections, half_ope
     metrics.gauge(
         "tidings_bcrypt_waiting", "Passwords that are hashed or wait for it", lambda: auth.passwords.waiting
     )
+
+
+def register_relay(metrics: Metrics, relay: Relay) -> None:
+    """Register the counters of requests that belong to other nodes."""
+    for transport in relay.relayed:
+        metrics.counter(
+            f"tidings_relayed_{transport}_requests",
+            f"Requests over {transport} passed on to the node that owns their session",
+            partial(relay.relayed.__getitem__, transport),
+        )
+    metrics.counter(
+        "tidings_relay_failures", "Requests whose node was known but did not answer", lambda: relay.failed
+    )
+    metrics.counter(
+        "tidings_relay_refused", "Requests of the relay refused: not by another node", lambda: relay.passes.refused
+    )
+    metrics.gauge("tidings_relay_streams", "Requests and WebSockets that are being relayed", lambda: len(relay))
 
 
 def _by_transport(hub: Hub) -> dict[Sequence[str], float]:

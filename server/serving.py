@@ -8,11 +8,10 @@ import gc
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -20,12 +19,13 @@ from typing import BinaryIO
 from server.app import Application
 from server.banner import banner
 from server.settings import SettingsError
+from server.supervision import spawn
+from server.transport.listening import listen
 from server.transport.socketio_server import MAX_PAYLOAD
 from server.transport.tcp_connections import raise_descriptor_limit
-from server.transport.uvicorn_server import BACKLOG, DrainingServer
+from server.transport.uvicorn_server import DrainingServer
+from server.worker import Worker
 
-UNSENT_BYTES = 128 * 1024
-"""Bytes per connection that the kernel buffers beyond those in flight; the server buffers and counts the rest."""
 LOCK_PATIENCE_S = 10.0
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 FORCED_EXIT_S = 15.0
@@ -38,15 +38,30 @@ class Server(DrainingServer):
     """Serves the application, and stops on signals (`stopped_by_signals`)."""
 
     def __init__(self, app: Application, host: str, port: int) -> None:
-        super().__init__(app, host, port, max_message=MAX_PAYLOAD, drain=app.node.drain)
+        relay = app.node.relay
+        super().__init__(
+            app,
+            host,
+            port,
+            max_message=MAX_PAYLOAD,
+            drain=app.node.drain,
+            listen_for_nodes=(lambda: None) if relay is None else relay.listen,
+        )
         self._node = app.node
         self.starting: asyncio.Task[object] | None = None
         """The task to cancel if a signal arrives during the start."""
+        self._departing: asyncio.Task[None] | None = None
+        self._also_leaving: set[str] = set()
+        """Ids of other nodes that stop together with this one."""
+        self._owns_process = False
+        """Whether the process ends with the server."""
+        self._last_resort: threading.Timer | None = None
         app.connections.trusted = self.trusted_proxies()
 
     @contextlib.contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
         """Stop on SIGTERM or SIGINT, with exit status 0. A second one ends the process without waiting."""
+        self._owns_process = True
         loop = asyncio.get_running_loop()
         try:
             for number in STOPPING:
@@ -64,21 +79,69 @@ class Server(DrainingServer):
         for number in STOPPING:  # a second signal gets the default handler, which works even if the event loop hangs
             asyncio.get_running_loop().remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
-        last_resort = threading.Timer(FORCED_EXIT_S, self._end_process)
-        last_resort.daemon = True
-        last_resort.start()
+        self.leave()
+
+    def leave(self, *, also_leaving: Collection[str] = (), replaced: bool = False) -> None:
+        """Stop, after the connections have moved to the nodes that stay, if any do. Idempotent.
+
+        Args:
+            also_leaving: ids of nodes that stop together with this one. A later call may add some.
+            replaced: another process already accepts connections on the port, so this one need not.
+        """
+        self._also_leaving.update(also_leaving)
+        if self._departing is not None or self.should_exit:
+            return
+        if self.starting is not None or not self._others_stay():
+            self.stop()
+        else:
+            self._departing = spawn(self._depart(replaced), "departure")
+
+    def stop(self) -> None:
+        """Stop now."""
         if self.starting is not None and not self.should_exit:
             self.starting.cancel()
-        self.stop()
+        self._exit_within(FORCED_EXIT_S)
+        super().stop()
+
+    def trusted_addresses(self) -> list[str] | str:
+        """The addresses and networks whose `X-Forwarded-For` uvicorn trusts."""
+        return self.config.forwarded_allow_ips or ""
+
+    def _others_stay(self) -> bool:
+        return not self.should_exit and not self._node.nodes.staying <= self._also_leaving
+
+    async def _depart(self, replaced: bool) -> None:
+        settings = self._node.settings
+        wait_s = 0.0 if replaced else settings.drain_wait
+        self._exit_within(wait_s + settings.drain_s + FORCED_EXIT_S)
+        if replaced:
+            for listener in self.servers:
+                listener.close()
+        try:
+            await self._node.depart(wait_s, settings.drain_s, self._others_stay)
+        finally:
+            self.stop()
+
+    def _exit_within(self, seconds: float) -> None:
+        if not self._owns_process:
+            return
+        if self._last_resort is not None:
+            self._last_resort.cancel()
+        self._last_resort = threading.Timer(seconds, self._end_process)
+        self._last_resort.daemon = True
+        self._last_resort.start()
 
     def _end_process(self) -> None:
-        logger.critical("the server did not stop within %g s: exiting now", FORCED_EXIT_S)
+        logger.critical("the server did not stop in time: exiting now")
         self._node.logs.flush()
         os._exit(1)
 
 
-async def run(app: Application, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `SettingsError`, `StoreUnavailable` or `OSError` if it cannot start."""
+async def run(app: Application, host: str, port: int, worker: Worker | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, or until the supervisor of a worker says so or ends.
+
+    Raises `SettingsError`, `StoreUnavailable` or `OSError` if it cannot start.
+    """
     settings, node = app.node.settings, app.node
     node.connections.descriptors = raise_descriptor_limit()
     node.logs.info("descriptors", limit=node.connections.descriptors)
@@ -90,16 +153,19 @@ async def run(app: Application, host: str, port: int) -> None:
                 if node.database.is_sqlite:
                     settings.prepare_data_dir()
                     await stack.enter_async_context(only_server(Path(node.database.url.database or "")))
+                if worker is not None:
+                    await stack.enter_async_context(worker.attached(server, node))
                 node.database.make_room()
                 await node.start()
                 stack.push_async_callback(node.stop)
                 await node.database.keep_reserve()
-                listening = stack.enter_context(listen(host, port))
+                listening = stack.enter_context(listen(host, port) if worker is None else worker.listening)
                 server.starting = None
                 host, port = listening.getsockname()[:2]
                 _settle_garbage_collector()
-                proxies = server.config.forwarded_allow_ips
-                print(banner(settings, node.database.url, str(host), int(port), proxies), flush=True)
+                if worker is None:
+                    trusted = server.trusted_addresses()
+                    print(banner(settings, node.database.url, str(host), int(port), trusted), flush=True)
                 await server.serve([listening])
         except asyncio.CancelledError:
             if not server.should_exit:
@@ -124,24 +190,6 @@ def _settle_garbage_collector() -> None:
     gc.freeze()
     gc.enable()
     gc.set_threshold(20_000, 2, 2)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0: any free port. Raises `OSError`."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    # Accepted connections inherit this option. asyncio's own loop sets it only on sockets with proto IPPROTO_TCP,
-    # which `create_server` does not set. Without it, an event right after an answer waits 40 ms for the client's
-    # delayed ACK.
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # Inherited too. Without it the kernel buffers up to 4 MB for each client that does not read, so the server writes
-    # to it at full cost for seconds before it notices.
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-    return listening
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import secrets
+import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -47,6 +48,10 @@ Rate = Annotated[str, AfterValidator(_rate)]
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
 
 
+def _split_urls(value: str) -> list[str]:
+    return [url.strip() for url in value.split(",") if url.strip()]
+
+
 def _host_of_origin(origin: str) -> str:
     return "*" if origin == "*" else host_of(origin.partition("://")[2])
 
@@ -62,6 +67,12 @@ def _quota(default: int, description: str) -> Any:
 FOREIGN_KEY = (
     "this server's signing key is not that of the other servers on its database: set TIDINGS_SECRET_KEY to theirs, or"
     " run `tidings rekey` if theirs is lost or leaked"
+)
+
+
+MIGRATIONS_NEEDED = "the database needs migrations: run `tidings migrate`"
+REDIS_NEEDS_POSTGRESQL = (
+    "TIDINGS_REDIS_URL joins the servers on one PostgreSQL: set TIDINGS_DATABASE_URL too, or leave it empty"
 )
 
 
@@ -82,13 +93,40 @@ class Settings(BaseSettings):
     )
     data_dir: Path = Field(default=Path("data"), description="The SQLite file and the generated secret (mode 0600)")
     database_url: str = Field(default="", description="`postgresql+asyncpg://…`; empty: SQLite in the data directory")
-    redis_url: str = Field(default="", description="No effect yet")
+    redis_url: str = Field(
+        default="",
+        description="`redis://…`, `rediss://…` (with TLS) or `unix://…`: passes messages between the servers on one"
+        " PostgreSQL in milliseconds; empty: within 0.2 s. For a Redis Cluster name several of its nodes,"
+        " comma-separated",
+    )
+    workers: int = Field(
+        default=1, ge=1, le=256, description="Server processes on the port; more than one needs PostgreSQL"
+    )
     node_name: str = Field(
         default="",
         max_length=64,
         pattern=r"^[A-Za-z0-9._-]*$",
         description="The name of this server in its log and in `tidings nodes`, on PostgreSQL; empty: the host name"
         " and the process id",
+    )
+    drain_wait: float = Field(
+        default=5.0,
+        ge=0,
+        le=3600,
+        description="Seconds for which a server that stops still accepts connections while `/health/ready` says 503."
+        " No effect if it is the only one on its database",
+    )
+    drain_s: float = Field(
+        default=20.0,
+        ge=0,
+        le=3600,
+        description="Seconds over which a server that stops then closes its connections, at most; few take less. No"
+        " effect if it is the only one on its database",
+    )
+    node_url: str = Field(
+        default="",
+        description="`http://host:port` at which the other servers on a PostgreSQL database reach this one, to pass"
+        " requests of its sessions on; empty: only servers with the same `TIDINGS_DATA_DIR` do",
     )
     secret_key: SecretStr = Field(
         default=SecretStr(""),
@@ -246,6 +284,18 @@ class Settings(BaseSettings):
             raise ValueError("give an address like https://chat.example.org, without a path")
         return value
 
+    @field_validator("node_url")
+    @classmethod
+    def _check_node_url(cls, value: str) -> str:
+        value = value.removesuffix("/").lower()
+        try:
+            valid = not value or (_ORIGIN.fullmatch(value) is not None and urlsplit(value).port != 0)
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ValueError("give an address like http://10.0.0.5:8000, without a path")
+        return value
+
     @field_validator("echo_upstream")
     @classmethod
     def _check_echo_upstream(cls, value: str) -> str:
@@ -257,6 +307,13 @@ class Settings(BaseSettings):
                 valid = False
             if not valid:
                 raise ValueError("give a ws:// or wss:// address")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: str) -> str:
+        if any(urlsplit(url).scheme not in ("redis", "rediss", "unix") for url in _split_urls(value)):
+            raise ValueError("give an address like redis://host:6379")
         return value
 
     @model_validator(mode="after")
@@ -275,6 +332,11 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The database URL in effect."""
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'tidings.db'}"
+
+    @property
+    def redis_urls(self) -> list[str]:
+        """The addresses of Redis; empty: it is not used."""
+        return _split_urls(self.redis_url)
 
     @property
     def origins(self) -> list[str]:
@@ -309,6 +371,16 @@ class Settings(BaseSettings):
         return dotenv.absolute() if "TIDINGS_SECRET_KEY" not in os.environ and dotenv.is_file() else None
 
     @property
+    def node_label(self) -> str:
+        """The name of this process for people."""
+        return self.node_name or f"{socket.gethostname()}-{os.getpid()}"
+
+    def worker_environment(self, number: int) -> dict[str, str]:
+        """The environment of a worker process, whose supervisor this process is."""
+        name = f"{re.sub(r'[^A-Za-z0-9._-]', '-', self.node_label)[-60:]}-{number}"
+        return os.environ | {"TIDINGS_WORKERS": str(self.workers), "TIDINGS_NODE_NAME": name}
+
+    @property
     def quotas(self) -> dict[str, int]:
         """The arguments of `server.log.quotas.Quotas`."""
         kinds = ("devices", "sessions", "rooms", "topics", "groups", "links", "echo_entries")
@@ -321,6 +393,11 @@ class Settings(BaseSettings):
         if url.get_backend_name() == "sqlite" and url.database:
             return Path(f"{url.database}-mark")
         return self.data_dir / "postgresql-mark"
+
+    @property
+    def socket_dir(self) -> Path:
+        """Where servers that share the data directory have their Unix sockets."""
+        return self.data_dir / "run"
 
     def prepare_data_dir(self) -> None:
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from db.read_batcher import ReadBatcher
 from server import names
 from server.addresses import source_of
 from server.auth.attempts import Attempts
+from server.auth.callers import check_session
 from server.auth.passwords import BCRYPT_ROUNDS, Caller, Passwords
 from server.auth.tokens import UNTIL_LOGOUT, Tokens, now_ms, unauthenticated
 from server.contract.errors import ActionError, CloseReason, ErrorCode, not_found
@@ -194,9 +195,12 @@ class Auth:
         """A fresh token of the same session and its expiry (ms), at most the end of the session's longest life."""
         now = now_ms()
         requested, life_ms = self._expiry(now, None), self._life_ms
-        end = await self._db.write(
-            lambda conn: users.extend_session(conn, principal.session_key, requested, life_ms), vital=True
-        )
+
+        def extend(conn: Transaction) -> int:
+            check_session(conn, principal)
+            return users.extend_session(conn, principal.session_key, requested, life_ms)
+
+        end = await self._db.write(extend, vital=True)
         expires_at = min(requested, end // 1000 * 1000)
         return self._tokens.make(principal.username, principal.sid, now, expires_at), expires_at
 
@@ -288,6 +292,7 @@ class Auth:
 
         def change(conn: Transaction) -> list[int]:
             current = users.lock(conn, user.key)
+            check_session(conn, principal)
             if current is None or current.password_hash != user.password_hash:
                 raise ActionError(ErrorCode.CONFLICT, "the password was changed meanwhile")
             users.set_password(conn, user.key, hashed)
@@ -296,11 +301,15 @@ class Auth:
         withdrawn = await self._db.write(change, vital=True)
         return [Withdrawn(user.key, session_key, CloseReason.TOKEN_REVOKED) for session_key in withdrawn]
 
-    async def set_disabled(self, user: UserRow, disabled: bool) -> list[Withdrawn]:
-        """Disable a user and withdraw their sessions, or enable the user again."""
+    async def set_disabled(self, user: UserRow, disabled: bool, *, by: Principal | None = None) -> list[Withdrawn]:
+        """Disable a user and withdraw their sessions, or enable the user again. Raises `token_revoked`.
+
+        `by`: None for an operator of the machine.
+        """
         now = now_ms()
 
         def change(conn: Transaction) -> None:
+            check_session(conn, by)
             users.set_disabled(conn, user.key, disabled)
             if disabled:
                 users.revoke_sessions_of(conn, user.key, now)
@@ -313,6 +322,7 @@ class Auth:
         now = now_ms()
 
         def revoke(conn: Transaction) -> int | None:
+            check_session(conn, principal)
             for session in users.sessions_of(conn, principal.user_key, now):
                 if session.sid == sid:
                     users.revoke_session(conn, session.key, now)

@@ -48,6 +48,8 @@ class ActionQueue:
         self._appended: asyncio.Future[None] | None = None
         self._worker: asyncio.Task[None] | None = None
         self._stopped = False
+        self._settled: asyncio.Future[None] | None = None
+        """Done when everything is answered; None: actions are accepted."""
         self._replying = False
         """Replies continue in the next turn of the event loop."""
 
@@ -57,6 +59,9 @@ class ActionQueue:
         Too many actions are refused; a client that keeps sending is closed.
         """
         if self._stopped:
+            return
+        if self._settled is not None:
+            self.refuse(ActionError(ErrorCode.UNAVAILABLE, "the server is shutting down"), reply)
             return
         if len(self._slots) >= MAX_IN_FLIGHT or self._waiting_bytes + size > MAX_WAITING_BYTES:
             self.refuse(ActionError(ErrorCode.RATE_LIMITED, "too many actions in flight", retry_after=1), reply)
@@ -85,6 +90,14 @@ class ActionQueue:
         self._stopped = True
         self._waiting.clear()
         self._waiting_bytes = 0
+
+    async def settle(self) -> None:
+        """Refuse further actions, and wait until the others are answered."""
+        if self._settled is None:
+            self._settled = asyncio.get_running_loop().create_future()
+            if not self._slots:
+                self._settled.set_result(None)
+        await asyncio.shield(self._settled)
 
     def context(self) -> Context:
         """Return a context for one action."""
@@ -136,9 +149,13 @@ class ActionQueue:
         turn: Turn | None = None
         while self._slots and (answer := self._slots[0].answer) is not None:
             self._slots.popleft().reply(answer)
+            if not self._slots:
+                break  # a lone answer needs no clock
             if turn is None:
                 turn = Turn()
             elif turn.is_over():
                 self._replying = True
                 asyncio.get_running_loop().call_soon(self._reply)
                 return
+        if self._settled is not None and not self._slots and not self._settled.done():
+            self._settled.set_result(None)

@@ -87,6 +87,10 @@ class BaseLink(ABC, Generic[S, C]):
     def confirm(self) -> None:
         self._session.prove()
 
+    async def settle(self) -> None:
+        if self.actions is not None:
+            await self.actions.settle()
+
     @abstractmethod
     def close(self, reason: CloseReason) -> None:
         """As `Link`."""

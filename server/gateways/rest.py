@@ -204,7 +204,9 @@ def _add_health(app: FastAPI, health: Health) -> None:
         """Messages can be written."""
         if trouble := await health.trouble():
             return problem(ActionError(ErrorCode.UNAVAILABLE, trouble).error)
-        return Response(ok, media_type="application/json")
+        degraded = health.degraded()
+        body = orjson.dumps({"status": "ok", "degraded": degraded}) if degraded else ok
+        return Response(body, media_type="application/json")
 
 
 def _add_metrics(app: FastAPI, metrics: Metrics, token: str) -> None:
@@ -227,7 +229,8 @@ def _add_metrics(app: FastAPI, metrics: Metrics, token: str) -> None:
         error = refusal(request)
         if error is not None:
             return problem(error.error)
-        return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
+        headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
+        return Response(await metrics.expositions(), headers=headers)
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:

@@ -36,6 +36,7 @@ class JsonCodec:
     """A `fanout.connection.EventCodec`: one JSON object per text frame."""
 
     plain = True
+    json = True
 
     def encode(self, event: str, payload: Any) -> bytes:
         return b'{"event":"%b","data":%b}' % (event.encode(), orjson.dumps(payload))

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -48,12 +49,16 @@ from server.transport.engine_upgrade import UPGRADE_TIMEOUT_S, UpgradeProbe, upg
 from server.transport.handshake import Handshake, WebSocketOpening
 from server.transport.input_limits import parameters
 from server.transport.python_socketio import EngineOptions
+from server.transport.relay import UNKNOWN_SESSION, Relay
 from server.transport.turn import TaskTurn
-from server.transport.uvicorn_server import take_over
+from server.transport.uvicorn_websocket import take_over
 from server.transport.websocket_frames import packet_frame
 from server.transport.websocket_wire import Wire
 
 logger = logging.getLogger("tidings.transport")
+
+RANDOM_BYTES: Final = 12
+"""Of a session's id, encoded as 16 characters."""
 
 
 class _TooLarge(Exception):
@@ -89,11 +94,19 @@ class EngineServer(EngineOptions):
         self.half_open = HalfOpen(
             options.pop("max_half_open", MAX_HALF_OPEN), options.pop("max_half_open_per_source", MAX_HALF_OPEN)
         )
+        self.id_prefix: str = options.pop("id_prefix", "")
+        """Begins the ids of all sessions."""
+        self.relay: Relay | None = options.pop("relay", None)
+        """Where sessions of other nodes may be found."""
         self._empty = asyncio.Event()
         self._empty.set()
         self._stopping = False
         super().__init__(*args, **options)
         self.listener: EngineListener
+
+    def generate_id(self) -> str:
+        """A session's id: 96 random bits after the prefix."""
+        return self.id_prefix + secrets.token_urlsafe(RANDOM_BYTES)
 
     # -- called by sessions --------------------------------------------------------------------------------------
 
@@ -162,7 +175,7 @@ class EngineServer(EngineOptions):
         if sid is None and self._stopping:  # a client may reconnect over a TCP connection that is still open
             return 503, "the server is shutting down"
         if sid is not None and self.session_of(sid) is None:
-            return 400, "session id unknown"
+            return UNKNOWN_SESSION
         return None
 
     def _open(self, handshake: Handshake) -> EngineSession:
@@ -214,6 +227,12 @@ class EngineServer(EngineOptions):
             refusal = 400, "bad handshake method"
         if refusal is None and "sid" not in query and method != "GET":
             refusal = 400, "bad handshake method"
+        if (
+            refusal is UNKNOWN_SESSION
+            and self.relay is not None
+            and await self.relay.request(query["sid"], scope, receive, send)
+        ):
+            return
         if refusal is not None:
             await answer(refusal[0], json.dumps({"message": refusal[1]}), "application/json")
         elif "sid" not in query:
@@ -283,7 +302,7 @@ class EngineServer(EngineOptions):
             if body == CLOSE.encode():  # the client does not poll for the last packets
                 session.finish()
             # After a refused POST, a stock client would drop the last packets that it has not dispatched yet.
-            return (400, "session id unknown") if session.closed else (200, "ok")
+            return UNKNOWN_SESSION if session.closed else (200, "ok")
         turn = TaskTurn()
         try:
             for packet in decode_payload(body):
@@ -345,6 +364,10 @@ class EngineServer(EngineOptions):
     ) -> None:
         await receive()  # websocket.connect
         refusal = self._refusal(query, headers, "websocket")
+        if refusal is UNKNOWN_SESSION and self.relay is not None:
+            refusal = await self.relay.websocket(query["sid"], scope, send)
+            if refusal is None:
+                return
         if refusal is not None:
             await refuse_websocket(scope, send, *refusal)
             return

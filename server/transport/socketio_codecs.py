@@ -17,6 +17,7 @@ class SocketIOCodec(Protocol):
 
     packet_class: type[Any]
     plain: bool
+    json: bool
 
     def encode(self, event: str, payload: Any) -> bytes:
         """An event with one argument, to the namespace `/`, as an Engine.IO message."""
@@ -47,6 +48,7 @@ class TextCodec:
     """The default parser."""
 
     plain = True
+    json = True
 
     packet_class = TextPacket
     value = staticmethod(orjson.dumps)
@@ -80,6 +82,7 @@ class MsgpackCodec:
 
     packet_class = MsgpackPacket
     plain = True
+    json = False
     value = staticmethod(msgpack.packb)
 
     def encode(self, event: str, payload: Any) -> bytes:

@@ -16,24 +16,33 @@ delivery costs up to 1.6 times as much. The halves stay apart, as the sender con
 class Turn:
     """A turn that begins now. Only the processor time of this thread counts, not that of other processes."""
 
-    __slots__ = ("_earliest_end", "_ends")
+    __slots__ = ("_ends", "_next_look")
+    _was_suspended = False
 
     def __init__(self) -> None:
         self._begin()
 
     def _begin(self) -> None:
-        self._earliest_end = monotonic() + TURN_S
-        """By a clock that is ten times as fast to read."""
+        self._next_look = monotonic() + TURN_S
+        """No processor time is asked for before: that is a system call, ten times as slow as this clock."""
         self._ends = thread_time() + TURN_S
 
     def is_over(self) -> bool:
-        return monotonic() > self._earliest_end and thread_time() > self._ends
+        if self._was_suspended:
+            self._begin()
+        now = monotonic()
+        if now < self._next_look:
+            return False
+        left = self._ends - thread_time()
+        self._next_look = now + left
+        return left <= 0
 
 
 class TaskTurn(Turn):
     """The turn of a task. It begins anew when the task continues after it was suspended.
 
-    Others had their turn meanwhile: neither the wait nor their commits and deliveries count.
+    Others had their turn meanwhile: neither the wait nor their commits and deliveries count. When it is over, the
+    task suspends itself with `asyncio.sleep(0)`.
     """
 
     __slots__ = ("_was_suspended",)
@@ -42,12 +51,6 @@ class TaskTurn(Turn):
         super()._begin()
         self._was_suspended = False
         asyncio.get_running_loop().call_soon(self._others_run)
-
-    def is_over(self) -> bool:
-        """Whether to suspend the task with `asyncio.sleep(0)`."""
-        if self._was_suspended:
-            self._begin()
-        return super().is_over()
 
     def _others_run(self) -> None:
         self._was_suspended = True

@@ -1,6 +1,7 @@
-"""uvicorn, extended: its server, and its protocols for HTTP and WebSocket.
+"""uvicorn, extended: its server, and its protocol for HTTP.
 
-Every use of uvicorn beyond its documented interface is here; `tests/extending/test_versions.py` lists them.
+Every use of uvicorn beyond its documented interface is here and in `uvicorn_websocket.py`;
+`tests/extending/test_versions.py` lists them.
 
 The server drains the node before it closes connections. Incomplete HTTP requests are bounded in time and size. If the
 application has a method `open_websocket` (see `WebSocketOpener`), it is called first for a plain WebSocket, and the
@@ -22,12 +23,13 @@ import uvicorn
 from httptools import HttpParserUpgrade
 from uvicorn.middleware.proxy_headers import _TrustedHosts
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request
 
 from server.transport.handshake import WebSocketOpening, accept_key
+from server.transport.listening import BACKLOG
+from server.transport.relay_pass import RELAY_HEADER, RELAY_PROTOCOL
+from server.transport.relay_stream import pass_on
 from server.transport.tcp_connections import TcpConnection, TcpConnections
+from server.transport.uvicorn_websocket import UvicornWebSocket
 from server.transport.websocket_wire import LINGER_S, Wire
 
 logger = logging.getLogger("tidings.transport")
@@ -41,16 +43,10 @@ MAX_HEAD: Final = 64 * 1024
 MAX_HEADERS: Final = 100
 MAX_LINE: Final = 8000
 """The most bytes of a line of a WebSocket's opening handshake: the limit of the library that parses it."""
-BACKLOG: Final = 4096
 GRACE_S: Final = 4
 """Time for running requests, and for clients that got `closing`, to end."""
 _NOT_PLAIN: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"content-length", b"transfer-encoding"))
 """Headers that uvicorn or its middleware must process."""
-
-
-EXTENSION: Final = "tidings.direct"
-MAX_EARLY: Final = 64 * 1024
-"""The most bytes of frames that wait until their receiver is known; then reading from the socket pauses."""
 
 
 class _Refused(Exception):
@@ -68,6 +64,8 @@ class UvicornHttp(HttpToolsProtocol):
 
     head_s = HEAD_S
     body_s = BODY_S
+    relayed_for: str | None = None
+    """The address of the client whose requests another node relays over this connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.connections.add(self)
@@ -81,14 +79,19 @@ class UvicornHttp(HttpToolsProtocol):
         self._tcp_connection: TcpConnection | None = None
         connections: TcpConnections | None = getattr(self.config.app, "connections", None)
         if connections is not None:
-            peer, descriptor = transport.get_extra_info("peername"), transport.get_extra_info("socket").fileno()
-            self._tcp_connection = connections.begin(
-                peer[0] if isinstance(peer, tuple) else "", descriptor, transport.abort
-            )
+            descriptor = transport.get_extra_info("socket").fileno()
+            self._tcp_connection = connections.begin(self._address(), descriptor, transport.abort)
             if self._tcp_connection is None:
                 self._refuse(503, "too many connections")
                 return
         self._start_timer(self.head_s)
+
+    def _address(self) -> str:
+        """The client's address; "" on a Unix socket."""
+        if self.relayed_for is not None:
+            return self.relayed_for
+        peer = self.transport.get_extra_info("peername")
+        return peer[0] if isinstance(peer, tuple) else ""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timer()
@@ -192,7 +195,8 @@ class UvicornHttp(HttpToolsProtocol):
         if self._tcp_connection is not None:
             self._tcp_connection.head_received()
         if self.parser.should_upgrade() and self._should_upgrade():
-            self._check_opening()
+            if self._get_upgrade() != RELAY_PROTOCOL:
+                self._check_opening()
         else:
             self._in_body = True
             self._serve()
@@ -215,10 +219,15 @@ class UvicornHttp(HttpToolsProtocol):
         if self._size > MAX_LINE and any(len(name) + len(value) > MAX_LINE for name, value in self.headers):
             self._reject(431, "a header is too long")
 
+    def _should_upgrade(self) -> bool:
+        return self._get_upgrade() == RELAY_PROTOCOL or super()._should_upgrade()
+
     def _serve(self) -> None:
         """Pass the request to uvicorn."""
         if self.scheme is None:
             super().connection_made(self.transport)
+            if self.relayed_for is not None:
+                self.client = self.relayed_for, 0
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
@@ -229,6 +238,9 @@ class UvicornHttp(HttpToolsProtocol):
         upgrade = sys.exception()
         assert isinstance(upgrade, HttpParserUpgrade)
         following = self._read[upgrade.args[0] :]
+        if self._get_upgrade() == RELAY_PROTOCOL:
+            self._begin_relay(following)
+            return
         if self._open(following):
             return
         self._serve()
@@ -242,6 +254,41 @@ class UvicornHttp(HttpToolsProtocol):
                 self._refuse(400, "not the opening handshake of a WebSocket")
             elif following:
                 protocol.data_received(following)
+
+    def _begin_relay(self, following: bytes) -> None:
+        """Serve what follows as if the client that another node names were connected here."""
+        app: Any = self.config.app
+        value = next((value for name, value in self.headers if name == RELAY_HEADER), b"")
+        address = None
+        if hasattr(app, "admit_relay") and not self._answering():
+            neighbour = app.relay_neighbour(value)
+            if neighbour is not None:
+                self._end_counting()
+                self.transport.pause_reading()
+                self._passing_on = self.loop.create_task(pass_on(self.transport, neighbour, value, following))
+                return
+            address = app.admit_relay(value)
+        if address is None:
+            self._refuse(403, "not a node of this database")
+            return
+        self._end_counting()
+        self.transport.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: %b\r\nConnection: Upgrade\r\n\r\n" % RELAY_PROTOCOL
+        )
+        protocol = UvicornHttp(self.config, self.server_state, self.app_state)
+        protocol.relayed_for = address
+        protocol.connection_made(self.transport)
+        self.transport.set_protocol(protocol)
+        # breaks a reference cycle
+        self.parser = None  # type: ignore[assignment]
+        if following:
+            protocol.data_received(following)
+
+    def _end_counting(self) -> None:
+        if self._tcp_connection is not None:
+            self._tcp_connection.end()
+            self._tcp_connection = None
+        self.connections.discard(self)
 
     def _open(self, following: bytes) -> bool:
         """Open a plain WebSocket without ASGI, if the application supports it; else return False.
@@ -258,10 +305,8 @@ class UvicornHttp(HttpToolsProtocol):
         accept = accept_key(headers)
         if accept is None or len(headers) != len(self.headers) or not _NOT_PLAIN.isdisjoint(headers):
             return False
-        peer = self.transport.get_extra_info("peername")
         path, _, query_string = self.url.partition(b"?")
-        address = peer[0] if isinstance(peer, tuple) else ""
-        accepted = open_websocket(WebSocketOpening(path, query_string, headers, address))
+        accepted = open_websocket(WebSocketOpening(path, query_string, headers, self._address()))
         if accepted is None:
             return False
         first_frames, take_over_wire = accepted
@@ -281,109 +326,33 @@ class UvicornHttp(HttpToolsProtocol):
         return True
 
 
-class UvicornWebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, until the WebSocket is taken over."""
+class RelayDoor(UvicornHttp):
+    """The protocol on the Unix socket of a node: only other nodes have business there."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.tcp_connection: TcpConnection | None = None
-        self._early = bytearray()
-        self._over_asgi = False
-        self._taken_over = False
-        self._connect_received = False
-        self._early_full = False
-        """Whether reading from the socket is paused."""
-
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
-        if self.response.status_code == 101:
-            self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]
-
-    def take_over(self) -> Wire:
-        """Take the WebSocket over from uvicorn. Call it once, after the handshake."""
-        self._taken_over = True
-        self._leave_scope()
-        wire = Wire(self.transport, self.connections, bytes(self._early), tcp_connection=self.tcp_connection)
-        self._resume()
-        self.connections.discard(self)
-        self.transport.set_protocol(wire)
-        return wire
-
-    def _leave_scope(self) -> None:
-        """Break the reference cycle between the scope and this protocol."""
-        scope: Any = getattr(self, "scope", None)  # unset before the opening handshake
-        if scope is not None:
-            scope["extensions"].pop(EXTENSION, None)
-
-    async def run_asgi(self) -> None:
-        try:
-            await self.app(self.scope, self.receive, self.send)
-        except ClientDisconnected:
-            pass
-        except Exception:
-            logger.exception("the application failed")
-            if not self._taken_over:
-                self.send_500_response()
-        if not self._taken_over:
-            if not self.handshake_complete:
-                self.send_500_response()
-            if self.close_timer is None:
-                self.transport.close()
-
-    async def receive(self) -> Any:
-        if self._connect_received:
-            self._read_over_asgi()
-        self._connect_received = True
-        return await super().receive()
-
-    async def send(self, message: Any) -> None:
-        await super().send(message)
-        if message["type"] in ("websocket.send", "websocket.close"):
-            self._read_over_asgi()
-
-    def _read_over_asgi(self) -> None:
-        """The application has not taken the WebSocket over: pass input to uvicorn."""
-        if not self._over_asgi:
-            self._over_asgi = True
-            early, self._early = bytes(self._early), bytearray()
-            self._resume()
-            if early:
-                super().data_received(early)
-
-    def _resume(self) -> None:
-        if self._early_full and not self.transport.is_closing():
-            self._early_full = False
-            self.transport.resume_reading()
-
-    def data_received(self, data: bytes) -> None:
-        if not self.handshake_initiated or self._over_asgi:
-            super().data_received(data)
-            return
-        self._early += data  # until the receiver is known
-        if len(self._early) > MAX_EARLY and not self._early_full:
-            self._early_full = True
-            self.transport.pause_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self.tcp_connection is not None:
-            self.tcp_connection.end()
-        super().connection_lost(exc)
-        self._leave_scope()
-
-
-def take_over(scope: Any) -> Wire | None:
-    """Take over the WebSocket of an ASGI scope, if the server supports it. Call it after the handshake."""
-    protocol = scope.get("extensions", {}).get(EXTENSION)
-    return protocol.take_over() if isinstance(protocol, UvicornWebSocket) else None
+    def on_headers_complete(self) -> None:
+        if not (self.parser.should_upgrade() and self._get_upgrade() == RELAY_PROTOCOL):
+            self._reject(403, "for other nodes only")
+        super().on_headers_complete()
 
 
 class DrainingServer(uvicorn.Server):
     """A server for an application whose lifespan its caller runs. It leaves signals to its caller."""
 
     def __init__(
-        self, app: Any, host: str, port: int, *, max_message: int, drain: Callable[[], Awaitable[object]]
+        self,
+        app: Any,
+        host: str,
+        port: int,
+        *,
+        max_message: int,
+        drain: Callable[[], Awaitable[object]],
+        listen_for_nodes: Callable[[], socket.socket | None] = lambda: None,
     ) -> None:
-        """`max_message`: bytes of a WebSocket message. `drain` is awaited before the connections are closed."""
+        """`max_message`: bytes of a WebSocket message. `drain` is awaited before the connections are closed.
+
+        `listen_for_nodes` returns a listening Unix socket for streams from other nodes.
+        """
+        self._listen_for_nodes = listen_for_nodes
         self.listening = asyncio.Event()
         self._drain = drain
         self._stopping = asyncio.Event()
@@ -430,6 +399,12 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        relay_socket = self._listen_for_nodes()
+        if relay_socket is not None:
+            door = await asyncio.get_running_loop().create_unix_server(
+                lambda: RelayDoor(self.config, self.server_state, self.lifespan.state), sock=relay_socket
+            )
+            self.servers.append(door)
         self.listening.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -34,7 +34,7 @@ from server.transport.buffered_session import (
     Send,
 )
 from server.transport.input_limits import parameters
-from server.transport.uvicorn_server import take_over
+from server.transport.uvicorn_websocket import take_over
 
 PING_INTERVAL_S = 25.0
 PING_TIMEOUT_S = 20.0

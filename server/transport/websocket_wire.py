@@ -167,9 +167,14 @@ class Wire(asyncio.Protocol):
 
     def _process(self, messages: Iterator[WebSocketMessage]) -> bool:
         """Pass messages to the receiver for up to one turn. Returns False if there are more."""
-        turn = Turn()
+        turn: Turn | None = None
+        lone = True
         try:
             for opcode, payload in messages:
+                if lone:
+                    lone = False  # a lone message needs no clock
+                elif turn is None:
+                    turn = Turn()
                 if opcode in (frames.TEXT, frames.BINARY) and self._message_timer is not None:
                     self._cancel_message_timer()
                 if opcode == frames.TEXT:
@@ -186,7 +191,7 @@ class Wire(asyncio.Protocol):
                     self.end(int.from_bytes(payload[:2], "big") if len(payload) >= 2 else frames.NORMAL)
                     self.close_or_abort()
                     return True
-                if turn.is_over() and not self.transport.is_closing():
+                if turn is not None and turn.is_over() and not self.transport.is_closing():
                     self._turn_over = True
                     self.transport.pause_reading()
                     asyncio.get_running_loop().call_soon(self._next_turn, messages)

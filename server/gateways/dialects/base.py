@@ -34,6 +34,7 @@ class DialectCodec:
     """A `fanout.connection.EventCodec` for one connection: an event may have another form for each client."""
 
     plain = False
+    json = False
 
     def __init__(self, client: DialectClient) -> None:
         self._client = ref(client)  # weak: the client references its codec

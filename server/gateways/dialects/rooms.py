@@ -16,6 +16,8 @@ from db.engine import Database
 from db.queries import places
 from db.queries.places import PlaceRow
 from server.auth import unauthenticated
+from server.context import Context
+from server.contract.actions import ConnectToRoom
 from server.contract.errors import ActionError, Error, ErrorCode, invalid, not_found
 from server.contract.events import Closing, MemberChange, MemberChanged, Presence, RoomRemoved
 from server.contract.models import Message, View
@@ -25,6 +27,7 @@ from server.gateways.client_session import Backend
 from server.gateways.dialects.mounting import Dialects
 from server.gateways.dialects.sequential import SequentialClient
 from server.gateways.websocket_client import POLICY, UNAUTHENTICATED, json_object
+from server.limits import Limit
 from server.log.places import TakePlace
 from server.supervision import Periodic
 from server.transport.websocket_server import WebSocketSession
@@ -36,6 +39,10 @@ PAGE: Final = 500
 CHECK_S: Final = 0.5
 """The interval at which the clients of this node learn that their users have entered other rooms elsewhere."""
 _COMMANDS: Final = ("get_rooms", "connect_to_room", "send_message")
+ATTEMPTS: Final = 10
+"""How often a client tries to enter a room while other connections of its user enter others."""
+_NO_MEMBER: Final = (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN)
+"""Refusals because the user is no longer a member."""
 _LEFT: Final = (MemberChange.LEFT, MemberChange.KICKED, MemberChange.BANNED)
 
 
@@ -181,53 +188,72 @@ class RoomsClient(SequentialClient):
             name, usernames = await self._enter(requested_name)
         finally:
             self._entering_room = False
-        self._names = {name, requested_name}
         self._send_answer("connect_to_room", {"roomName": name, "usernames": usernames})
+        if self.place is None:  # another connection of the user has entered another room meanwhile
+            self.send(_frame("user_left", {"roomName": name, "username": self.username}))
+        else:
+            self._names = {name, requested_name}
 
     async def _enter(self, requested_name: str) -> tuple[str, list[str]]:
-        """Connect the user to a room instead of the one before; returns its name, and the usernames in it."""
-        brought_in = await self._subscribe(requested_name)
-        connected = await self.run("connect_to_room", {"roomName": requested_name})
-        name, room_id = connected["roomName"], connected["room"]["room_id"]
-        room_key = await self.actions.context().access.room_key(room_id=room_id)
-        previous = await self.parts.db.read(partial(places.of, user_key=self.user_key))
-        if self.place is not None and self.place.room_id != room_id:
-            self._leave_place(self.place)
-        await self._end_membership(previous, room_id)
-        if brought_in or previous is None or previous.room_id != room_id:
-            assert self.connection is not None
-            taking = TakePlace(self.connection.principal, room_key, brought_in)
-            replaced = await self.parts.journal.write(taking)
-            if replaced != previous:  # another connection of the user has entered a room meanwhile
-                await self._end_membership(replaced, room_id)
-        if self.place is None:
-            await self._enter_place(PlaceRow(room_id, name, brought_in))
-        return name, connected["usernames"]
+        """Connect the user to a room instead of the one before; returns its name, and the usernames in it.
 
-    async def _subscribe(self, name: str) -> bool:
-        """Subscribe to a topic; whether that made the user a member. `connect_to_room` reports a refusal."""
+        Another connection of the user may enter a room at the same time. The last one to take the place has it.
+        """
+        topic_name = ConnectToRoom.model_validate({"roomName": requested_name}).topic_name
+        await self.answered()
+        context = self.actions.context()
+        context.count(Limit.JOINS)
         try:
-            await self.run("subscribe", {"topic_name": name})
-        except ActionError:
-            return False
-        return True
+            for _ in range(ATTEMPTS):
+                entered = await self._try_to_enter(context, topic_name)
+                if entered is not None:
+                    return entered
+        finally:
+            for callback in context.afterwards:
+                asyncio.get_running_loop().call_soon(callback)
+        raise not_found()
 
-    async def _end_membership(self, place: PlaceRow | None, entered: str) -> None:
-        """End the membership in a room that the user has left for another, if entering it had begun it."""
-        if place is not None and place.brought_in and place.room_id != entered:
-            try:
-                await self.run("unsubscribe", {"room_id": place.room_id})
-            except ActionError as error:
-                if error.code not in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):  # no longer a member
-                    raise
+    async def _try_to_enter(self, context: Context, topic_name: str) -> tuple[str, list[str]] | None:
+        """As `_enter`. None: other connections of the user have changed the room meanwhile."""
+        room_key = await context.access.room_key(topic_name=topic_name)
+        former = await self._current_place()
+        if former is None or former.room_key != room_key:
+            former_key = None if former is None else former.room_key
+            if not await self.parts.journal.write(TakePlace(context.principal, room_key, former_key)):
+                return None
+        room, usernames = await context.room_online(room_key)
+        if room.role is None:
+            return None
+        await self.parts.hub.member_events.sent([room.room])
+        place = PlaceRow(room_key, room.room.room_id, room.room.topic_name or "", brought_in=False)
+        if self.place is not None and self.place.room_key != room_key:
+            self._leave_place(self.place)
+        if self.place is None:
+            await self._enter_place(place)
+        return place.topic_name, usernames
+
+    async def _current_place(self) -> PlaceRow | None:
+        """The place that the user has taken last, on whichever node."""
+        return await self.parts.db.read(partial(places.of, user_key=self.user_key))
 
     async def _enter_place(self, place: PlaceRow) -> None:
-        """Show a room. Its events follow without a gap, because nothing is awaited after the entry."""
-        online = await self._members(place)
-        self.place, self._names, self._online = place, {place.topic_name}, online
-        if not await self.enter_room(place.room_id):
+        """Show a room. Its events follow without a gap, because nothing is awaited after the entry.
+
+        Not if another connection of the user has entered another room meanwhile.
+        """
+        try:
+            online = await self._members(place)
+            self.place, self._names, self._online = place, {place.topic_name}, online
+            is_member = await self.enter_room(place.room_id)
+        except ActionError as error:
+            if error.code not in _NO_MEMBER:
+                raise
+            is_member = False
+        if not is_member:
             self._forget_place()
-            raise not_found()
+            current = await self._current_place()
+            if current is None or current.room_id == place.room_id:
+                raise not_found()
 
     def _leave_place(self, place: PlaceRow) -> None:
         """Stop showing a room."""
@@ -245,7 +271,7 @@ class RoomsClient(SequentialClient):
         try:
             self._online |= await self._members(place)
         except ActionError as error:
-            if error.code not in (ErrorCode.NOT_FOUND, ErrorCode.FORBIDDEN):
+            if error.code not in _NO_MEMBER:
                 raise
             self._forget_place()  # removed meanwhile
 

@@ -70,6 +70,12 @@ class SequentialClient(DialectClient):
         self.actions.push(action, payload, size, lambda answer: None if future.done() else future.set_result(answer))
         return (await future).result()
 
+    async def answered(self) -> None:
+        """Wait until all earlier actions are answered."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.after_answers(lambda: None if future.done() else future.set_result(None))
+        await future
+
     def after_answers(self, callback: Callable[[], None]) -> None:
         """As the base class; before the sign-in, the callback is called immediately."""
         if self.connection is None:
