@@ -18,12 +18,17 @@ from types import FrameType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import capacity, profile, report
+from bench import capacity, profile, report, scaling
 from bench.generator.engine import CACHE, NoCompiler, library
 from bench.load import LoadFailed
-from bench.scenarios import BY_KEY, SCENARIOS, Plan, Row, Scenario
-from bench.servers import PEERS, ServerFailed
+from bench.process import ServerFailed
+from bench.scenarios import SCENARIOS, Plan, Row, Scenario
+from bench.servers import PEERS
+from bench.several import SEVERAL_NODES
 
+ALL: Sequence[Scenario] = (*SCENARIOS, *SEVERAL_NODES)
+GROUPS = {"nodes": SEVERAL_NODES}
+CHOICES: dict[str, Sequence[Scenario]] = {scenario.key: [scenario] for scenario in ALL} | GROUPS
 FAILURES = (ServerFailed, LoadFailed, OSError)
 WIDTH = 140
 """Columns of the tables if the output is not a terminal."""
@@ -35,8 +40,8 @@ class OutOfTime(Exception):
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Tidings beside other servers.")
-    parser.add_argument("command", nargs="?", choices=["run", "profile", "capacity"], default="run")
-    parser.add_argument("--only", metavar="KEYS", help=f"some scenarios, comma-separated: {', '.join(BY_KEY)}")
+    parser.add_argument("command", nargs="?", choices=["run", "profile", "capacity", "model"], default="run")
+    parser.add_argument("--only", metavar="KEYS", help=f"some scenarios, comma-separated: {', '.join(CHOICES)}")
     parser.add_argument("--rounds", type=int, default=3, help="of each server, in turn (default: 3)")
     parser.add_argument("--seconds", type=float, default=4.0, help="that a round is measured (default: 4)")
     parser.add_argument("--warmup", type=float, default=1.5, help="seconds before it (default: 1.5)")
@@ -51,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    chosen = [BY_KEY[key] for key in args.only.split(",")] if args.only else list(SCENARIOS)
+    if args.command == "model":
+        return scaling.run()
+    chosen = [scenario for key in args.only.split(",") for scenario in CHOICES[key]] if args.only else list(ALL)
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
@@ -83,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         (CACHE / "last.json").write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
         report.show(console, rows, plan)
         output = args.output
-        if output is None and chosen == list(SCENARIOS) and not failed and args.scale == 1:
+        if output is None and chosen == list(ALL) and not failed and args.scale == 1:
             output = Path(__file__).with_name("RESULTS.md")
         if output is not None:
             output.write_text(report.markdown(rows, plan))

@@ -76,10 +76,10 @@ def measure(connections: int, batch: int, seconds: float) -> dict[str, float]:
         )
         blaster.start()
         os.sched_setaffinity(0, {cores()[1]})
-        engine = Engine(listener.getsockname()[1])
+        engine = Engine()
         try:
             for _ in range(connections):
-                engine.add("{}")
+                engine.add(listener.getsockname()[1], "{}")
             engine.open()
             control.send(True)
             own, began = time.process_time(), time.perf_counter()

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.cpu import cores, on_core
-from bench.servers import ROOT, Server, readable, room_id
+from bench.process import ROOT, readable
+from bench.servers import Server, room_id
 
 CONTENT = 100
 """Characters of a message's content."""
@@ -36,11 +37,18 @@ def sender(connection: int, window: int, slots: Sequence[list[Any]]) -> dict[str
     return {"connection": connection, "window": window, "slots": list(slots)}
 
 
+def sampled(users: int) -> list[int]:
+    """The connections whose messages are parsed: evenly spread, and on both of two nodes if users take turns."""
+    step = max(1, users // SAMPLED) | 1
+    return list(range(0, users, step))[:SAMPLED]
+
+
 class Load:
-    """A generator process on the other core, with a connection for each user of the server's world."""
+    """A generator process on the other core, with a connection for each user of the server's world, to their node."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self._opened = 0
         with on_core(cores()[1]):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "bench.generator"],
@@ -50,39 +58,81 @@ class Load:
                 start_new_session=True,
             )
 
-    def open(self, *, users: int | None = None, at_once: int = 32) -> dict[str, Any]:
-        """Connect every user, or the first `users`."""
+    def open(
+        self,
+        *,
+        users: int | None = None,
+        chosen: Sequence[int] | None = None,
+        at_once: int = 32,
+        cursors: bool = False,
+    ) -> dict[str, Any]:
+        """Connect every user, the first `users`, or the `chosen` ones; connections are numbered in this order.
+
+        `cursors`: each brings cursors from before the first entry of its rooms.
+        """
         server = self.server
-        online = range(server.world.users if users is None else users)
+        online = list(range(server.world.users if users is None else users)) if chosen is None else list(chosen)
+        self._opened = len(online)
+        number = {user: at for at, user in enumerate(online)}
+        memberships = server.world.rooms_of()
+        brought = [
+            {"cursors": dict.fromkeys(map(room_id, memberships[user]), 0)} if cursors else {} for user in online
+        ]
         return self._ask(
             "open",
-            port=server.port,
-            auths=[server.auth(user) for user in online],
-            rooms=[[user for user in room if user in online] for room in server.world.rooms],
+            ports=[server.port_of(user) for user in online],
+            auths=[server.auth(user, **more) for user, more in zip(online, brought, strict=True)],
+            rooms=[[number[user] for user in room if user in number] for room in server.world.rooms],
             at_once=at_once,
             timeout=180.0,
         )
 
-    def senders(self, senders: Sequence[dict[str, Any]]) -> None:
-        users = self.server.world.users
-        step = max(1, users // SAMPLED)
-        self._ask("senders", senders=list(senders), sampled=list(range(0, users, step))[:SAMPLED])
+    def begin(self) -> None:
+        """Let the senders send until `end`, whatever else is measured meanwhile."""
+        self._ask("begin")
 
-    def measure(self, warmup: float, seconds: float, only: Sequence[int] | None = None) -> dict[str, Any]:
-        """Let the senders (or only some) send; returns the counts, the CPU seconds and the latencies."""
-        result = self._ask("measure", pid=self.server.pid, warmup=warmup, seconds=seconds, only=only)
+    def end(self) -> dict[str, Any]:
+        """Stop them; returns `acks` and the latencies `ack_50`, `ack_99` and `ack_100` (the longest), in ms."""
+        return self._ask("end")
+
+    def counters(self) -> dict[str, int]:
+        """The generator's totals since its connections were opened."""
+        return self._ask("counters")
+
+    def senders(self, senders: Sequence[dict[str, Any]]) -> None:
+        self._ask("senders", senders=list(senders), sampled=sampled(self._opened))
+
+    def measure(
+        self, warmup: float, seconds: float, only: Sequence[int] | None = None, every: float = 0.0
+    ) -> dict[str, Any]:
+        """Let the senders (or only some) send; returns the counts, the CPU seconds and the latencies.
+
+        `every`: at intervals of so many seconds, instead of at each acknowledgement.
+        """
+        server = self.server
+        result = self._ask(
+            "measure",
+            pids=server.pids,
+            beside=server.pids_beside,
+            warmup=warmup,
+            seconds=seconds,
+            only=only,
+            every=every,
+        )
         if not result["acks"]:
             raise LoadFailed("nothing was acknowledged: measure for longer")
-        if not result["cpu"]:
+        if not all(result["cpus"]):
             raise LoadFailed(f"{self.server.name} used no CPU: another process has answered")
         return result
 
     def reopen(self, auth: str, expected: int) -> dict[str, Any]:
         """Open one more connection, receive `expected` messages, and close it."""
-        return self._ask("reopen", auth=auth, expected=expected, pid=self.server.pid, timeout=60.0)
+        server = self.server
+        return self._ask("reopen", port=server.port, auth=auth, expected=expected, pid=server.pid, timeout=60.0)
 
-    def idle(self, seconds: float) -> None:
-        self._ask("idle", seconds=seconds)
+    def idle(self, seconds: float) -> dict[str, Any]:
+        """Let nobody send; returns the CPU seconds of each node."""
+        return self._ask("idle", seconds=seconds, pids=self.server.pids)
 
     def close(self) -> None:
         process = self._process

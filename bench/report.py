@@ -38,6 +38,12 @@ def _ms(value: float | None) -> str:
     return "–" if value is None else f"{number(value)} ms"
 
 
+def _verdict(row: Row) -> str:
+    if not row.target:
+        return "–"
+    return "reached" if row.reached else "**missed**"
+
+
 def cells(row: Row) -> tuple[str, ...]:
     against = "–" if row.against is None else f"{number(row.against.value)} ({row.against.name})"
     ratio = "–" if row.against is None else f"{row.ratio:.2f} ×"
@@ -47,8 +53,8 @@ def cells(row: Row) -> tuple[str, ...]:
         against,
         number(row.ours.value),
         ratio,
-        row.target,
-        "reached" if row.reached else "**missed**",
+        row.target or "–",
+        _verdict(row),
     )
 
 
@@ -76,7 +82,8 @@ def show(console: Console, rows: Sequence[Row], plan: Plan) -> None:
     for at, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="right" if at in (3, 4) else "left")
     for row in rows:
-        table.add_row(*cells(row)[:-1], "[green]reached" if row.reached else "[red]missed")
+        colour = "green" if row.reached else "red"
+        table.add_row(*cells(row)[:-1], f"[{colour}]{_verdict(row).strip('*')}")
     console.print(table)
     for row in rows:
         if row.note:

@@ -56,6 +56,7 @@ class Row:
     against: Side | None
     ours: Side
     target: str
+    """Empty: there is none."""
     limit: float
     at_least: bool
     """The ratio (or our value, if `against` is None) has to be at least the limit; otherwise at most."""
@@ -68,6 +69,8 @@ class Row:
 
     @property
     def reached(self) -> bool:
+        if not self.target:
+            return True
         good = self.ratio >= self.limit if self.at_least else self.ratio <= self.limit
         if self.lower_p50 and self.against is not None:
             good = good and (self.ours.p50 or 0.0) < (self.against.p50 or 0.0)
@@ -518,5 +521,3 @@ SCENARIOS: Sequence[Scenario] = (
     ),
     Connecting(),
 )
-
-BY_KEY = {scenario.key: scenario for scenario in SCENARIOS}

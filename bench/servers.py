@@ -1,4 +1,4 @@
-"""The compared servers: each is a process on one core, with a database prepared before it starts."""
+"""The compared servers: each on one core, with a database prepared before it starts."""
 
 from __future__ import annotations
 
@@ -6,41 +6,30 @@ import asyncio
 import importlib.util
 import json
 import os
-import re
 import secrets
-import select
-import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import asyncpg
 import jwt
 from sqlalchemy.engine import make_url
 
-from bench.cpu import cores, on_core
 from bench.postgresql import cluster
+from bench.process import Process
 from db.schema import migrate
 
-ROOT = Path(__file__).resolve().parents[1]
 PEERS = Path(__file__).with_name("peers")
 SECRET = "the benchmark's key, of 32 bytes and more"
 DEVICE = "laptop"
-START_S = 60.0
-STOP_S = 15.0
-POLL_S = 1.0
 PREPARED_ID = "00000000-0000-4000-8000-"
-
-
-class ServerFailed(Exception):
-    """A server did not start."""
 
 
 @dataclass
@@ -53,6 +42,8 @@ class World:
     """room -> the number of its further members, who never connect"""
     entries: dict[int, int] = field(default_factory=dict)
     """room -> messages in its log"""
+    nodes: dict[int, int] = field(default_factory=dict)
+    """user -> the node that they connect to; by default the users take turns"""
 
     @property
     def users(self) -> int:
@@ -79,50 +70,24 @@ def prepared_content(seq: int) -> str:
     return f"{seq:032}".ljust(100, "x")
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Defer the signals that end the run, so that the caller can stop a process that is being started."""
-    received: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
-    try:
-        for number in handlers:
-            signal.signal(number, lambda number, _: received.append(number))
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number in received:
-            signal.raise_signal(number)
-
-
-def readable(pipe: IO[Any], seconds: float) -> bool:
-    """Wait until there is something to read, or the time is over.
-
-    In steps: a signal that arrives right before a wait does not end it, and its handler runs only after the wait.
-    """
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
-        if select.select([pipe], [], [], min(left, POLL_S))[0]:
-            return True
-    return False
-
-
 class Server(ABC):
-    """One server process. `start` and `stop` once each."""
+    """One server, of one process or of several nodes, each with a port of its own. `start` and `stop` once each."""
 
     name: str
     """In the report."""
+    nodes: int = 1
 
     def __init__(self, world: World, directory: Path) -> None:
         self.world = world
         self.directory = directory
-        self.port = 0
-        self._process: subprocess.Popen[str] | None = None
+        self._processes: list[Process] = []
+        self._stack = ExitStack()
+        """What `prepare` has started; it ends after the server."""
         self._memberships = world.rooms_of()
 
     @abstractmethod
     def command(self) -> tuple[list[str], dict[str, str]]:
-        """The command line, and the variables that it adds to the inherited environment."""
+        """The command line of each node, and the variables that it adds to the inherited environment."""
 
     @abstractmethod
     def prepare(self) -> None:
@@ -133,9 +98,30 @@ class Server(ABC):
         return {}
 
     @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes]
+
+    @property
     def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+        """Of the first node."""
+        return self.pids[0]
+
+    @property
+    def pids_beside(self) -> list[int]:
+        """Processes that pass messages between the nodes."""
+        return []
+
+    @property
+    def port(self) -> int:
+        """Of the first node."""
+        return self._processes[0].port
+
+    def node_of(self, user: int) -> int:
+        """The node that the user connects to."""
+        return self.world.nodes.get(user, user) % self.nodes
+
+    def port_of(self, user: int) -> int:
+        return self._processes[self.node_of(user)].port
 
     def auth(self, user: int, **more: Any) -> str:
         """The user's handshake."""
@@ -149,48 +135,18 @@ class Server(ABC):
         self.prepare()
         command, environment = self.command()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TIDINGS_", "NODE_"))}
-        self._log = (self.directory / "log").open("w+")
-        with uninterrupted(), on_core(cores()[0]):
-            self._process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=inherited | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                text=True,
-                start_new_session=True,
-            )
-        assert self._process.stdout is not None
-        deadline = time.monotonic() + START_S
-        while not self.port:
-            waiting = readable(self._process.stdout, deadline - time.monotonic())
-            line = self._process.stdout.readline() if waiting else ""
-            if not line:
-                raise ServerFailed(f"{self.name} did not start:\n{self.logged()}")
-            if address := re.search(r"http://127\.0\.0\.1:(\d+)", line):
-                self.port = int(address[1])
+        for number in range(self.nodes):
+            process = Process(self.name, self.directory / f"log-{number}")
+            self._processes.append(process)
+            process.start(command, inherited | environment)
 
     def logged(self) -> str:
-        return (self.directory / "log").read_text()[-4000:]
+        return "\n".join(process.logged() for process in self._processes)
 
     def stop(self) -> None:
-        if self._process is None:
-            return
-        process, self._process = self._process, None
-        try:
-            process.terminate()
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        finally:
-            # The process leads a session: what a launcher has started, such as the real server, ends with it.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            self._log.close()
-            if process.stdout is not None:
-                process.stdout.close()
+        with self._stack:
+            while self._processes:
+                self._processes.pop().stop()
 
 
 class Tidings(Server):
@@ -304,7 +260,6 @@ class TidingsOnPostgreSQL(Tidings):
 
     def __init__(self, world: World, directory: Path) -> None:
         super().__init__(world, directory)
-        self._stack = ExitStack()
         self.url = ""
         """The URL of its database, once prepared."""
 
@@ -330,10 +285,6 @@ class TidingsOnPostgreSQL(Tidings):
             await conn.execute("CHECKPOINT")
         finally:
             await conn.close()
-
-    def stop(self) -> None:
-        super().stop()
-        self._stack.close()
 
 
 class _Peer(Server):
@@ -390,7 +341,6 @@ class Inserting(_Peer):
 
     def __init__(self, world: World, directory: Path) -> None:
         super().__init__(world, directory)
-        self._stack = ExitStack()
         self._url = ""
 
     def command(self) -> tuple[list[str], dict[str, str]]:
@@ -415,10 +365,6 @@ class Inserting(_Peer):
             await conn.execute("CHECKPOINT")
         finally:
             await conn.close()
-
-    def stop(self) -> None:
-        super().stop()
-        self._stack.close()
 
 
 class Natural(_Peer):
@@ -468,12 +414,15 @@ def versions() -> Iterable[tuple[str, str]]:
             yield package, version(package)
         except ImportError:
             continue
-    for package in ("sqlalchemy", "sqlmodel", "aiosqlite", "pydantic"):
+    for package in ("sqlalchemy", "sqlmodel", "aiosqlite", "pydantic", "redis", "hiredis"):
         yield package, version(package)
     yield "Node.js", subprocess.run([node(), "--version"], capture_output=True, text=True, check=True).stdout.strip()
     packages = json.loads((PEERS / "package-lock.json").read_text())["packages"]
-    for package in ("socket.io", "engine.io", "ws", "better-sqlite3", "pg", "bufferutil"):
-        yield package, packages[f"node_modules/{package}"]["version"]
+    for package in (
+        *("socket.io", "engine.io", "ws", "better-sqlite3", "pg", "bufferutil"),
+        *("@socket.io/redis-adapter", "redis"),
+    ):
+        yield f"{package} (npm)" if package == "redis" else package, packages[f"node_modules/{package}"]["version"]
     query = (
         "console.log(new (require('better-sqlite3'))(':memory:').prepare('select sqlite_version()').pluck().get())"
     )

@@ -34,10 +34,12 @@ class Generator:
     def handle(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
         return getattr(self, f"do_{command}")(**arguments)
 
-    def do_open(self, port: int, auths: list[str], rooms: list[list[int]], at_once: int, timeout: float) -> Any:
-        """Open the connections; `rooms` are the numbers of the connections in each."""
-        self.engine = engine = Engine(port)
-        self._connections = [engine.add(auth) for auth in auths]
+    def do_open(
+        self, ports: list[int], auths: list[str], rooms: list[list[int]], at_once: int, timeout: float
+    ) -> Any:
+        """Open the connections, to a port each; `rooms` are the numbers of the connections in each."""
+        self.engine = engine = Engine()
+        self._connections = [engine.add(port, auth) for port, auth in zip(ports, auths, strict=True)]
         self._rooms = rooms
         began = time.perf_counter()
         engine.open(at_once, timeout)
@@ -56,32 +58,45 @@ class Generator:
             engine.sample(connection)
         return {}
 
-    def do_measure(self, pid: int, warmup: float, seconds: float, only: list[int] | None = None) -> Any:
+    def do_measure(
+        self,
+        pids: list[int],
+        warmup: float,
+        seconds: float,
+        only: list[int] | None = None,
+        beside: list[int] | None = None,
+        every: float = 0.0,
+    ) -> Any:
         """Send for `seconds`, and until an action is answered and a message delivered.
 
-        `only`: the connections that send in this round.
+        `pids`: the nodes, whose CPU is added up; `beside`: processes whose CPU is counted separately. `only`: the
+        connections that send in this round. `every`: send only at intervals of so many seconds, as much as a sender
+        may have in flight; otherwise an answer sends the next.
         """
         engine = self._engine
         delivered = any(room >= 0 for _, room, sender in self._slots if only is None or sender in only)
         due = ("acks", "messages") if delivered else ("acks",)
         for connection, window in self._windows.items():
             engine.window(connection, window if only is None or connection in only else 0)
-        engine.sending(True)
-        engine.run(warmup)
+        beside = beside or []
+        self._send(warmup, every)
         engine.recording(True)
-        own, cpu, before, began = (
+        own, cpus, aside, before, began = (
             time.process_time(),
-            cpu_seconds(pid),
+            [cpu_seconds(pid) for pid in pids],
+            sum(map(cpu_seconds, beside)),
             engine.counters.snapshot(),
             time.perf_counter(),
         )
-        engine.run(seconds)
+        self._send(seconds, every)
         while not engine.counters.refused and any(getattr(engine.counters, name) == before[name] for name in due):
             if time.perf_counter() > began + self._drain:
                 break
             engine.run(0.02)
         elapsed = time.perf_counter() - began
-        after, cpu, own = engine.counters.snapshot(), cpu_seconds(pid) - cpu, time.process_time() - own
+        after, own = engine.counters.snapshot(), time.process_time() - own
+        cpus = [cpu_seconds(pid) - at_first for pid, at_first in zip(pids, cpus, strict=True)]
+        aside = sum(map(cpu_seconds, beside)) - aside
         engine.recording(False)
         engine.sending(False)
         self._settle()
@@ -89,19 +104,25 @@ class Generator:
         return {
             **counts,
             "seconds": elapsed,
-            "cpu": cpu,
+            "cpu": sum(cpus),
+            "cpus": cpus,
+            "cpu_beside": aside,
             "generator_cpu": own,
             "p50": engine.latency(0.5),
             "p99": engine.latency(0.99),
+            "near_p50": engine.near_latency(0.5),
+            "near_p99": engine.near_latency(0.99),
+            "far_p50": engine.far_latency(0.5),
+            "far_p99": engine.far_latency(0.99),
             "ack_p50": engine.ack_latency(0.5),
             "ack_p99": engine.ack_latency(0.99),
         }
 
-    def do_reopen(self, auth: str, expected: int, pid: int, timeout: float) -> Any:
+    def do_reopen(self, port: int, auth: str, expected: int, pid: int, timeout: float) -> Any:
         """Open one more connection, which has to receive `expected` messages before `ready`, and close it."""
         engine = self._engine
         own, cpu, before = time.process_time(), cpu_seconds(pid), engine.counters.snapshot()
-        connection = engine.add(auth)
+        connection = engine.add(port, auth)
         engine.open(1, timeout)
         cpu, own = cpu_seconds(pid) - cpu, time.process_time() - own
         received = engine.received(connection)
@@ -111,14 +132,50 @@ class Generator:
         size = engine.counters.bytes - before["bytes"]
         return {"seconds": engine.opened_in(connection), "cpu": cpu, "generator_cpu": own, "bytes": size}
 
-    def do_idle(self, seconds: float) -> Any:
+    def do_idle(self, seconds: float, pids: list[int]) -> Any:
+        """Answer heartbeats and nothing else; returns the CPU seconds of each process meanwhile."""
+        cpus, began = [cpu_seconds(pid) for pid in pids], time.perf_counter()
         self._engine.run(seconds)
+        elapsed = time.perf_counter() - began
+        return {
+            "seconds": elapsed,
+            "cpus": [cpu_seconds(pid) - at_first for pid, at_first in zip(pids, cpus, strict=True)],
+        }
+
+    def do_begin(self) -> Any:
+        """Let every sender send, until `end`."""
+        for connection, window in self._windows.items():
+            self._engine.window(connection, window)
+        self._engine.sending(True)
+        self._engine.recording(True)
         return {}
+
+    def do_end(self) -> Any:
+        engine = self._engine
+        engine.recording(False)
+        engine.sending(False)
+        self._settle()
+        return {"acks": engine.counters.acks, **{f"ack_{q}": engine.ack_latency(q / 100) for q in (50, 99, 100)}}
+
+    def do_counters(self) -> Any:
+        return self._engine.counters.snapshot()
 
     @property
     def _engine(self) -> Engine:
         assert self.engine is not None, "open first"
         return self.engine
+
+    def _send(self, seconds: float, every: float) -> None:
+        engine = self._engine
+        if not every:
+            engine.sending(True)
+            engine.run(seconds)
+            return
+        until = time.perf_counter() + seconds
+        while (left := until - time.perf_counter()) > 0:
+            engine.sending(True)
+            engine.sending(False)
+            engine.run(min(every, left))
 
     def _settle(self) -> None:
         """Wait for the last answers and deliveries: each acknowledged message must have arrived exactly once."""

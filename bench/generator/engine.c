@@ -9,6 +9,9 @@
  * begins with the time of sending, the slot (which sender to which room) and its count in that slot, all in hex; on
  * sampled connections these give the latency, and show that each slot's messages came once and in order.
  *
+ * Each connection has its port: connections to several nodes, on a port each, share rooms. The latency is also kept
+ * apart for messages whose receiver and sender are on one node, and on different ones.
+ *
  * One thread; the caller drives it with engine_run(). Times are CLOCK_MONOTONIC nanoseconds.
  */
 #define _GNU_SOURCE
@@ -57,7 +60,7 @@ struct slot { /* what a sender says to one room */
 };
 
 struct conn {
-    int fd;
+    int fd, port;
     uint8_t state, watching_output, dirty;
     struct buffer in, out;
     char *auth;
@@ -74,7 +77,7 @@ struct counters { /* mirrored in engine.py */
 };
 
 struct engine {
-    int epoll, port, failed, sending, recording;
+    int epoll, failed, sending, recording;
     struct conn *conns;
     int count, room, opening;
     int next_to_open;
@@ -83,7 +86,7 @@ struct engine {
     int *dirty;
     int dirty_count;
     struct counters counters;
-    uint64_t latency[BUCKETS], ack[BUCKETS];
+    uint64_t latency[BUCKETS], ack[BUCKETS], near[BUCKETS], far[BUCKETS]; /* near + far: latency */
     uint8_t *read_buffer;
     char error[512], refusal[512];
 };
@@ -282,7 +285,10 @@ static void look_into(struct engine *e, struct conn *c, const uint8_t *data, siz
         return;
     }
     c->last[slot] = (uint32_t)count;
-    if (e->recording) record(e->latency, now - sent);
+    if (e->recording) {
+        record(e->latency, now - sent);
+        record(e->conns[e->slots[slot].sender].port == c->port ? e->near : e->far, now - sent);
+    }
 }
 
 static void acknowledged(struct engine *e, struct conn *c, const uint8_t *data, size_t length, uint64_t now) {
@@ -416,7 +422,7 @@ static void readable(struct engine *e, struct conn *c) {
 
 static void open_next(struct engine *e) {
     struct conn *c = &e->conns[e->next_to_open++];
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)e->port)};
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)c->port)};
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int on = 1;
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -468,25 +474,25 @@ static void turn(struct engine *e, int wait_ms) {
 
 /* -- the interface ------------------------------------------------------------------------------------------------ */
 
-struct engine *engine_new(int port) {
+struct engine *engine_new(void) {
     struct engine *e = calloc(1, sizeof *e);
     if (!e) return NULL;
-    e->port = port;
     e->epoll = epoll_create1(EPOLL_CLOEXEC);
     e->read_buffer = malloc(READ_SIZE);
     if (e->epoll < 0 || !e->read_buffer) return NULL;
     return e;
 }
 
-/* A connection to be opened; `auth` is its Socket.IO CONNECT in an Engine.IO message ("40{…}"). Returns its number. */
-int engine_add(struct engine *e, const char *auth) {
+/* A connection to be opened to a port; `auth` is its Socket.IO CONNECT in an Engine.IO message ("40{…}").
+ * Returns its number. */
+int engine_add(struct engine *e, int port, const char *auth) {
     if (e->count == e->room) {
         e->room = e->room ? e->room * 2 : 64;
         e->conns = realloc(e->conns, (size_t)e->room * sizeof *e->conns);
         e->dirty = realloc(e->dirty, (size_t)e->room * sizeof *e->dirty);
         if (!e->conns || !e->dirty) abort();
     }
-    e->conns[e->count] = (struct conn){.fd = -1, .auth = strdup(auth)};
+    e->conns[e->count] = (struct conn){.fd = -1, .port = port, .auth = strdup(auth)};
     return e->count++;
 }
 
@@ -565,6 +571,8 @@ void engine_recording(struct engine *e, int on) {
     if (on) {
         memset(e->latency, 0, sizeof e->latency);
         memset(e->ack, 0, sizeof e->ack);
+        memset(e->near, 0, sizeof e->near);
+        memset(e->far, 0, sizeof e->far);
     }
 }
 
@@ -584,9 +592,10 @@ uint64_t engine_acked(struct engine *e, int slot) { return e->slots[slot].acked;
 /* From the start of the TCP connection to `ready`. */
 uint64_t engine_opened_in(struct engine *e, int conn) { return e->conns[conn].ready - e->conns[conn].started; }
 
-/* The value below which a share of the recorded latencies lies, in ns; `what` 0: delivery, 1: acknowledgement. */
+/* The value below which a share of the recorded latencies lies, in ns; 0 if there are none.
+ * `what` 0: delivery, 1: acknowledgement, 2: delivery on the sender's node, 3: delivery on another node. */
 double engine_quantile(struct engine *e, int what, double share) {
-    const uint64_t *histogram = what ? e->ack : e->latency;
+    const uint64_t *histogram = what == 0 ? e->latency : what == 1 ? e->ack : what == 2 ? e->near : e->far;
     uint64_t total = 0, seen = 0;
     for (int i = 0; i < BUCKETS; i++) total += histogram[i];
     for (int i = 0; i < BUCKETS && total; i++) {

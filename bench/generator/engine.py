@@ -49,9 +49,9 @@ class Counters(ctypes.Structure):
 
 
 _INTERFACE: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "engine_new": (_handle, (_int,)),
+    "engine_new": (_handle, ()),
     "engine_free": (None, (_handle,)),
-    "engine_add": (_int, (_handle, _text)),
+    "engine_add": (_int, (_handle, _int, _text)),
     "engine_open": (_int, (_handle, _int, _double)),
     "engine_close": (None, (_handle, _int)),
     "engine_sender": (_int, (_handle, _int, _int)),
@@ -86,21 +86,21 @@ def library() -> Path:
 
 
 class Engine:
-    """Connections to one server on the loopback address. Every method raises `EngineError` once the engine failed."""
+    """Connections to ports of the loopback address. Every method raises `EngineError` once the engine failed."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self) -> None:
         self._lib = ctypes.CDLL(str(library()))
         for name, (result, arguments) in _INTERFACE.items():
             function = getattr(self._lib, name)
             function.restype, function.argtypes = result, arguments
-        self._engine = self._lib.engine_new(port)
+        self._engine = self._lib.engine_new()
         if not self._engine:
             raise MemoryError
         self.counters: Counters = self._lib.engine_counters(self._engine).contents
 
-    def add(self, auth: str) -> int:
-        """Add a connection that sends `40{auth}` when it is opened; returns its number."""
-        return int(self._lib.engine_add(self._engine, f"40{auth}".encode()))
+    def add(self, port: int, auth: str) -> int:
+        """Add a connection to a port, which sends `40{auth}` when it is opened; returns its number."""
+        return int(self._lib.engine_add(self._engine, port, f"40{auth}".encode()))
 
     def open(self, at_once: int = 32, timeout: float = 60.0) -> None:
         """Open every connection not opened yet, `at_once` at a time, until each is `ready`."""
@@ -154,6 +154,14 @@ class Engine:
     def ack_latency(self, share: float) -> float:
         """A quantile, in ms, of the time from sending to the acknowledgement."""
         return float(self._lib.engine_quantile(self._engine, 1, share)) / 1e6
+
+    def near_latency(self, share: float) -> float:
+        """Like `latency`, where the sender and the receiver are connected to the same port; 0 if there are none."""
+        return float(self._lib.engine_quantile(self._engine, 2, share)) / 1e6
+
+    def far_latency(self, share: float) -> float:
+        """Like `latency`, where the sender and the receiver are connected to different ports; 0 if there are none."""
+        return float(self._lib.engine_quantile(self._engine, 3, share)) / 1e6
 
     @property
     def refusal(self) -> str:

@@ -1,4 +1,4 @@
-// What both Node peers share: Socket.IO over WebSocket only, set up as its documentation advises for speed and memory,
+// What the Node peers share: Socket.IO over WebSocket only, set up as its documentation advises for speed and memory,
 // and the check of a token at the handshake.
 import { createServer } from "node:http";
 import jwt from "jsonwebtoken";
@@ -6,13 +6,15 @@ import { Server } from "socket.io";
 
 const secret = process.env.PEER_SECRET;
 
-export function serve() {
+// `options`: further ones of the server.
+export function serve(options = {}) {
   const http = createServer();
   const io = new Server(http, {
     transports: ["websocket"],
     perMessageDeflate: false,
     serveClient: false,
     maxHttpBufferSize: 1e6,
+    ...options,
   });
   // https://socket.io/docs/v4/memory-usage/: the handshake's request is not needed any more
   io.engine.on("connection", (raw) => {

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-import jwt
 import socketio
-import uvicorn
+from serving import claims_of, serve
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import Field, SQLModel, col, select, update
@@ -62,12 +60,7 @@ def use_wal(connection: Any, _record: Any) -> None:
 
 @sio.event
 async def connect(sid: str, environ: dict[str, Any], auth: dict[str, Any]) -> None:
-    try:
-        claims = jwt.decode(
-            auth["token"], os.environ["PEER_SECRET"], algorithms=["HS256"], issuer="tidings", audience="tidings"
-        )
-    except (jwt.InvalidTokenError, KeyError, TypeError):
-        raise socketio.exceptions.ConnectionRefusedError("no valid token") from None
+    claims = claims_of(auth)
     username = claims["sub"]
     async with AsyncSession(engine) as session:
         statement = select(Room).join(Member).where(Member.username == username)
@@ -115,21 +108,5 @@ async def message(sid: str, data: dict[str, Any]) -> dict[str, Any]:
     return {"ok": True, "data": view}
 
 
-class Server(uvicorn.Server):
-    async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
-        port = self.servers[0].sockets[0].getsockname()[1]
-        print(f"listening on http://127.0.0.1:{port}", flush=True)
-
-
 if __name__ == "__main__":
-    Server(
-        uvicorn.Config(
-            socketio.ASGIApp(sio),
-            host="127.0.0.1",
-            port=int(os.environ.get("PORT", "0")),
-            log_level="warning",
-            ws_per_message_deflate=False,
-        )
-    ).run()
-    sys.exit(0)
+    serve(sio)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ import pytest
 from bench.capacity import frame
 from bench.generator.__main__ import Generator
 from bench.generator.engine import Engine, EngineError
-from bench.load import message_to, sender
+from bench.load import message_to, sampled, sender
 from tests.bench.server import READY, Sent, Write, answer, cut, message, serving
 
 MESSAGES = 300
@@ -41,9 +43,9 @@ def test_every_message_is_counted_once_however_tcp_cuts_the_stream() -> None:
         pongs.extend(next(incoming) for _ in range(150))
 
     with serving(connection) as port:
-        engine = Engine(port)
+        engine = Engine()
         try:
-            numbers = [engine.add("{}") for _ in range(3)]
+            numbers = [engine.add(port, "{}") for _ in range(3)]
             engine.open(at_once=1)
             engine.run(0.01)
             assert [engine.received(number) for number in numbers] == [MESSAGES] * 3
@@ -60,9 +62,9 @@ def generated(connection: Any, *, window: int = 4, seconds: float = 0.05, drain:
     with serving(connection) as port:
         generator = Generator(drain)
         try:
-            generator.do_open(port, ["{}"], [[0]], at_once=1, timeout=5)
+            generator.do_open([port], ["{}"], [[0]], at_once=1, timeout=5)
             generator.do_senders([sender(0, window, [message_to(0)])], [0])
-            results: dict[str, Any] = generator.do_measure(os.getpid(), 0.0, seconds)
+            results: dict[str, Any] = generator.do_measure([os.getpid()], 0.0, seconds)
             return results
         finally:
             if generator.engine is not None:
@@ -118,6 +120,84 @@ def test_a_round_lasts_until_a_message_is_answered_and_delivered(monkeypatch: py
     results = generated(connection, window=1, seconds=0.01)
     assert results["acks"] > 0
     assert results["messages"] > 0
+
+
+def generated_on_nodes(
+    *, look_into: list[int], pids: list[int] | None = None, lose: int = -1, every: float = 0.0
+) -> dict[str, Any]:
+    """A round of connection 0 on one node, in a room with connection 1 on another, which loses message `lose`."""
+    other: list[Write] = []
+
+    def receiving(write: Write, incoming: Iterator[str]) -> None:
+        other.append(write)
+        write(READY)
+        for _ in incoming:
+            pass
+
+    def sending(write: Write, incoming: Iterator[str]) -> None:
+        write(READY)
+        for number, text in enumerate(incoming):
+            sent = Sent(text)
+            delivery = message(**sent.payload)
+            if number != lose:
+                other[0](delivery)  # first: a round that has seen the answer has seen this too
+            write(delivery + answer(sent.number))
+
+    with serving(sending) as port, serving(receiving) as other_port:
+        generator = Generator(1.5 if lose >= 0 else 10.0)
+        try:
+            generator.do_open([port, other_port], ["{}", "{}"], [[0, 1]], at_once=1, timeout=5)
+            generator.do_senders([sender(0, 4, [message_to(0)])], look_into)
+            results: dict[str, Any] = generator.do_measure(pids or [os.getpid()], 0.0, 0.2, every=every)
+            assert generator.engine is not None
+            assert generator.engine.counters.messages == 2 * generator.engine.counters.acks
+            return results
+        finally:
+            if generator.engine is not None:
+                generator.engine.close()
+
+
+def test_the_deliveries_of_all_nodes_are_counted() -> None:
+    results = generated_on_nodes(look_into=[])
+    assert results["acks"] > 4
+    # The round may end between the deliveries of a message.
+    assert abs(results["messages"] - 2 * results["acks"]) <= 8
+
+
+def test_a_message_lost_on_another_node_ends_the_run() -> None:
+    with pytest.raises(EngineError, match="connection 1 got"):
+        generated_on_nodes(look_into=[], lose=1)
+    with pytest.raises(EngineError, match="connection 1, slot 0: message 3 came after 1"):
+        generated_on_nodes(look_into=[1], lose=1)
+
+
+def test_latency_is_kept_apart_for_receivers_on_the_node_of_the_sender_and_on_another() -> None:
+    near, far = (generated_on_nodes(look_into=[connection]) for connection in (0, 1))
+    assert near["far_p50"] == near["far_p99"] == 0
+    assert near["near_p50"] == near["p50"] > 0
+    assert far["near_p50"] == far["near_p99"] == 0
+    assert far["far_p50"] == far["p50"] > 0
+
+
+def test_the_processor_time_of_all_nodes_is_added_up() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            results = generated_on_nodes(look_into=[], pids=[os.getpid(), busy.pid])
+        finally:
+            busy.kill()
+    assert all(results["cpus"])
+    assert results["cpu"] == sum(results["cpus"])
+
+
+def test_a_sender_with_an_interval_does_not_send_at_each_answer() -> None:
+    results = generated_on_nodes(look_into=[], every=10.0)
+    assert results["acks"] == 4, "the messages in flight, once"
+
+
+@pytest.mark.parametrize("users", [2, 4, 16, 200, 500, 5000])
+def test_messages_are_looked_into_on_both_of_two_nodes(users: int) -> None:
+    assert {connection % 2 for connection in sampled(users)} == {0, 1}
+    assert max(sampled(users)) < users
 
 
 def _lost(*_: Any) -> list[bytes]:
@@ -192,9 +272,9 @@ def test_an_unexpected_frame_ends_the_run(frames: bytes, complaint: str) -> None
         write(frames)
 
     with serving(connection) as port:
-        engine = Engine(port)
+        engine = Engine()
         try:
-            engine.add("{}")
+            engine.add(port, "{}")
             with pytest.raises(EngineError, match=complaint):
                 engine.open(timeout=5)
         finally:

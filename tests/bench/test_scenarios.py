@@ -17,22 +17,29 @@ from typing import Any
 import psutil
 import pytest
 
+from bench.load import message_to, sender
+from bench.nodes import FanoutNodes, PythonNodes, TidingsNodes
+from bench.process import ROOT, readable
+from bench.redis import NoRedis, program
 from bench.scenarios import SCENARIOS, Plan, Scenario, running
-from bench.servers import ROOT, Fanout, World, readable
+from bench.servers import Fanout, Server, World
+from bench.several import SEVERAL_NODES
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("peers")]
 
 
-NUMBERS_ONLY = {"fanout-4", "fanout-16", "fanout-5000", "pair"}
+NUMBERS_ONLY = {"fanout-4", "fanout-16", "fanout-5000", "pair", "nodes-fanout-4", "nodes-fanout-16"}
 """Rows that differ from another row only in a number."""
 
 
 @pytest.mark.parametrize(
     "scenario",
-    [scenario for scenario in SCENARIOS if scenario.key not in NUMBERS_ONLY],
+    [scenario for scenario in (*SCENARIOS, *SEVERAL_NODES) if scenario.key not in NUMBERS_ONLY],
     ids=lambda scenario: scenario.key,
 )
 def test_a_scenario_measures_both_sides(scenario: Scenario) -> None:
+    if scenario in SEVERAL_NODES:
+        _require_redis()
     done = []
     plan = Plan(rounds=1, seconds=0.1, warmup=0.05, scale=0.01, round_done=lambda: done.append(1))
     with tempfile.TemporaryDirectory(prefix="tidings-bench-") as directory:
@@ -42,8 +49,20 @@ def test_a_scenario_measures_both_sides(scenario: Scenario) -> None:
     assert rows
     for row in rows:
         for side in (row.ours, row.against):
-            if side is not None and "memory" not in row.title:  # so few connections may not grow the process
+            # So few connections may not grow the process; in so short a time nothing may be added.
+            if side is not None and "memory" not in row.title and "added" not in row.unit:
                 assert side.value > 0, row.title
+
+
+@pytest.mark.parametrize("server_type", [TidingsNodes, FanoutNodes, PythonNodes])
+def test_a_message_reaches_members_on_both_nodes(server_type: type[Server]) -> None:
+    _require_redis()
+    with tempfile.TemporaryDirectory(prefix="tidings-bench-") as directory:
+        Path(directory).chmod(0o711)
+        with running(server_type, World([list(range(6))]), Path(directory) / "nodes") as (server, load):
+            assert len({server.port_of(user) for user in range(6)}) == len(set(server.pids)) == 2
+            load.senders([sender(0, 4, [message_to(0)])])
+            load.measure(0.0, 0.1)  # fails unless every member gets every acknowledged message
 
 
 def test_an_interrupted_benchmark_stops_its_processes(tmp_path: Path) -> None:
@@ -103,6 +122,15 @@ def test_an_interrupt_during_the_start_of_a_server_stops_it(monkeypatch: pytest.
         for process in started:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+
+
+def _require_redis() -> None:
+    try:
+        program()
+    except NoRedis as reason:
+        if os.environ.get("CI"):
+            pytest.fail("CI must run several nodes: there is no redis-server", pytrace=False)
+        pytest.skip(str(reason))
 
 
 def _connected(process: psutil.Process) -> bool:
