@@ -18,9 +18,11 @@ import signal
 import socket
 import time
 import warnings
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Flag, auto
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -32,6 +34,7 @@ import socketio
 from tests.crash.checker import Ack, Change, Connection, Entry, History, Reception, Send
 from tests.support.node import SECRET_KEY
 from tests.support.process import ServerProcess
+from tests.support.redis import RedisServer
 
 IN_FLIGHT = 8
 """Unacknowledged messages of one sender."""
@@ -69,6 +72,8 @@ DELIVERED_EVERY = 25
 SLOW_DISK = Path(__file__).with_name("slow_disk")
 """On the server's PYTHONPATH: it delays commits."""
 DEADLINE_S = 30.0
+REDIS_AWAY = 400
+"""The most messages that are acknowledged before a killed Redis is started again."""
 REFUSALS = {
     "edit": (),
     "delete": (),
@@ -78,18 +83,31 @@ REFUSALS = {
 """The codes with which a change may be refused."""
 
 
-class Victim(ServerProcess):
-    def strike(self) -> None:
-        """Send SIGKILL."""
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGKILL)
+class Target(Flag):
+    """What a kill ends."""
 
-    async def ended(self) -> None:
-        """Wait for the process to end after `strike`."""
+    NODE = auto()
+    REDIS = auto()
+
+
+class Victim(ServerProcess):
+    def strike(self, number: signal.Signals = signal.SIGKILL) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+    async def ended(self) -> int:
+        """Wait for the process to end after `strike`; returns its exit status."""
         process, self._process = self._process, None
         assert process is not None
         async with asyncio.timeout(DEADLINE_S):
-            await process.wait()
+            return await process.wait()
+
+
+class Delivery(NamedTuple):
+    seconds: float
+    """From the acknowledgement of the message until its reception."""
+    lag: float
+    """For how many of these seconds the event loop of the clients was late: it was busy, or had no processor."""
 
 
 @dataclass
@@ -100,8 +118,8 @@ class Recorded:
     """The number of unacknowledged messages at each kill."""
     counts: Counter[str]
     """The number of events of each kind."""
-    across: list[float]
-    """Seconds from the acknowledgement of a message by one node until a connection of another node received it."""
+    across: list[Delivery]
+    """Of each message that was received on a live connection of another node than acknowledged it."""
 
     def __str__(self) -> str:
         return f"{self.kills} kills, {sum(self.in_flight)} messages in flight at them; {dict(self.counts)}"
@@ -201,6 +219,9 @@ class Link:
                 await self.sio.disconnect()
         eio = self.sio.eio
         if self._ws is None:
+            if eio.queue is not None:
+                eio.state = "disconnected"  # or it may poll again, over a session of its own
+                eio.queue.put_nowait(None)
             await self._http.close()
         elif (connection := self._ws.get_extra_info("socket")) is not None:
             with contextlib.suppress(OSError):  # already closed
@@ -264,11 +285,39 @@ class Link:
     async def _report(self) -> None:
         def answered(answer: dict[str, Any]) -> None:
             self._load.counts["delivered"] += 1
-            if not answer["ok"]:
+            if not answer["ok"] and not self._load.is_refused_by_a_stop(answer):
                 self._load.fail(f"delivered: {answer}")
 
         if self.sio.namespaces:
             await self.sio.emit("delivered", {"cursors": self.device.reached}, callback=answered)
+
+
+class LoopLag:
+    """How late the event loop of this process was, all the time."""
+
+    INTERVAL_S = 0.02
+    ALLOWED_S = 0.005
+
+    def __init__(self) -> None:
+        self._late: list[tuple[float, float]] = []
+        """From when until when a timer was overdue, in the order of time."""
+
+    async def measure(self) -> None:
+        while True:
+            due_at = time.monotonic() + self.INTERVAL_S
+            await asyncio.sleep(self.INTERVAL_S)
+            if (now := time.monotonic()) > due_at + self.ALLOWED_S:
+                self._late.append((due_at, now))
+
+    def between(self, begin: float, end: float) -> float:
+        """For how many seconds it was late in this time."""
+        first = max(0, bisect_right(self._late, (begin,)) - 1)
+        late = 0.0
+        for since, until in itertools.islice(self._late, first, None):
+            if since >= end:
+                break
+            late += max(0.0, min(until, end) - max(since, begin))
+        return late
 
 
 class Arrival(NamedTuple):
@@ -280,18 +329,32 @@ class Arrival(NamedTuple):
 
 
 class Load:
-    def __init__(self, servers: Sequence[Victim], rng: Random, pause_s: float = 0.0) -> None:
-        """`pause_s`: the mean pause of a sender between two messages."""
+    def __init__(
+        self,
+        servers: Sequence[Victim],
+        rng: Random,
+        pause_s: float = 0.0,
+        redis: RedisServer | None = None,
+        number: signal.Signals = signal.SIGKILL,
+    ) -> None:
+        """As `record`. `number`: the signal."""
         self.nodes = [Node(server) for server in servers]
         self.pause_s = pause_s
+        self.redis = redis
+        self.is_gentle = number == signal.SIGTERM
+        """Whether nodes stop by themselves; then they may refuse requests with `unavailable`."""
+        self._number = number
         self.tokens: dict[str, str] = {}
         self.arrivals: list[Arrival] = []
         self.counts: Counter[str] = Counter()
+        self.lag = LoopLag()
         self.finishing = asyncio.Event()
         self._rng = rng
         self._up = asyncio.Event()
         self._awaited: str | None = None
         self._countdown = 0
+        self._aimed_at = Target.NODE
+        """Of the kill that waits."""
         self._in_flight: list[int] = []
         self._kills = 0
         self._struck: asyncio.Future[Node] = asyncio.get_running_loop().create_future()
@@ -338,15 +401,20 @@ class Load:
         return future
 
     def _strike(self, node: Node) -> None:
-        node.server.strike()
+        if Target.REDIS in self._aimed_at:
+            assert self.redis is not None
+            self.redis.strike()
+        if Target.NODE in self._aimed_at:
+            node.server.strike(self._number)
         self._awaited = None
         self._kills += 1
         self._in_flight.append(sum(len(sender.pending) for sender in self._senders))
-        node.up = False
-        if not any(other.up for other in self.nodes):
-            self._up.clear()
         self._struck.set_result(node)
-        node.life.over.set_result(None)
+        if Target.NODE in self._aimed_at:
+            node.up = False
+            if not any(other.up for other in self.nodes):
+                self._up.clear()
+            node.life.over.set_result(None)
 
     async def connect(self, device: Device, brought: Mapping[str, int] | None = None) -> Link | None:
         """Connect a device to any node that runs; None if that node was killed first."""
@@ -358,7 +426,8 @@ class Load:
 
     # -- the run -------------------------------------------------------------------------------------------------
 
-    async def run(self, kills: int) -> Recorded:
+    async def run(self, kills: Sequence[Target]) -> Recorded:
+        measuring = asyncio.create_task(self.lag.measure())
         try:
             for node in self.nodes:
                 await self._start(node)
@@ -372,18 +441,21 @@ class Load:
             if self._failed.done():
                 self._failed.result()
         finally:
+            measuring.cancel()
             for node in self.nodes:
                 await node.server.kill()
             await asyncio.gather(*(link.end() for link in self._links))
         return Recorded(history, self._kills, self._in_flight, self.counts, list(self._across()))
 
-    def _across(self) -> Iterator[float]:
+    def _across(self) -> Iterator[Delivery]:
+        """Only connections that were live before the acknowledgement: coming back to another node is no delivery."""
         for arrival in self.arrivals:
             node, acked_at = self._acked_at.get(arrival.message_id, (arrival.link.node, 0.0))
             if node is not arrival.link.node and arrival.link.ready.result() < acked_at:
-                yield max(0.0, arrival.time - acked_at)
+                lag = self.lag.between(acked_at, arrival.time)
+                yield Delivery(max(0.0, arrival.time - acked_at), lag)
 
-    async def _all(self, kills: int) -> History:
+    async def _all(self, kills: Sequence[Target]) -> History:
         await self._prepare()
         async with asyncio.TaskGroup() as group:
             for sender in self._senders:
@@ -391,23 +463,44 @@ class Load:
             for device in self._devices[len(self._senders) :]:
                 group.create_task(self._come_and_go(device, Random(self._rng.random())))
             await self.later(1)  # an earlier kill may find no message in flight
-            for kind in self._rng.choices(list(MOMENTS), [weight for weight, _ in MOMENTS.values()], k=kills - 1):
-                await self._kill_at(kind, self._rng.randint(1, MOMENTS[kind][1]))
+            weights = [weight for weight, _ in MOMENTS.values()]
+            kinds = self._rng.choices(list(MOMENTS), weights, k=len(kills) - 1)
+            for kind, targets in zip(kinds, kills[:-1], strict=True):
+                await self._kill_at(kind, self._rng.randint(1, MOMENTS[kind][1]), targets)
             self.finishing.set()
             while self._waiting:
                 _wake(self._waiting.pop()[2])
             for sender in self._senders:
                 sender.wake()
             # The last kill follows the last acknowledgement, so no later retry can repair what it undid.
-            await self._kill_at("all acknowledged", 1)
+            await self._kill_at("all acknowledged", 1, kills[-1])
         return await self._read_back()
 
-    async def _kill_at(self, kind: str, count: int) -> None:
+    async def _kill_at(self, kind: str, count: int, targets: Target) -> None:
         self._struck = asyncio.get_running_loop().create_future()
-        self._awaited, self._countdown = kind, count
+        self._awaited, self._countdown, self._aimed_at = kind, count, targets
         node = await self._struck
-        await node.server.ended()
+        await asyncio.gather(
+            *([self._restart(node)] if Target.NODE in targets else []),
+            *([self._restart_redis()] if Target.REDIS in targets else []),
+        )
+
+    async def _restart(self, node: Node) -> None:
+        status = await node.server.ended()
+        if self.is_gentle and status:
+            self.fail(f"a node has stopped with status {status}")
         await self._start(node)
+
+    async def _restart_redis(self) -> None:
+        """Half of the next kills find all nodes joined by Redis again, the others do not wait for that."""
+        redis = self.redis
+        assert redis is not None
+        await redis.kill()
+        if not self.finishing.is_set():
+            await self.later(self._rng.randint(1, REDIS_AWAY))
+        await redis.start()
+        if self._rng.random() < 0.5:
+            await redis.until_joined(len([node for node in self.nodes if node.up]))
 
     async def _start(self, node: Node) -> None:
         await node.server.start()
@@ -522,12 +615,15 @@ class Load:
                 self._changes[number] = change._replace(acked=self.clock)
                 self.clock += 1
                 self.observe(change.kind, node)
-            elif answer["error"]["code"] in REFUSALS[change.kind]:
+            elif answer["error"]["code"] in REFUSALS[change.kind] or self.is_refused_by_a_stop(answer):
                 self._changes[number] = change._replace(kind="refused")
             else:
                 self.fail(f"{change} {payload} was refused: {answer}")
 
         return take
+
+    def is_refused_by_a_stop(self, answer: Mapping[str, Any]) -> bool:
+        return self.is_gentle and answer["error"]["code"] == "unavailable"
 
     def guests_of(self, user: str) -> list[str]:
         """The rooms of a user that have guests."""
@@ -704,6 +800,8 @@ class Sender:
 
     def _answered(self, client_id: str, node: Node) -> Callable[[dict[str, Any]], None]:
         def take(answer: dict[str, Any]) -> None:
+            if not answer["ok"] and self._load.is_refused_by_a_stop(answer):
+                return  # it is sent again over the next connection
             if not answer["ok"]:
                 self._load.fail(f"{client_id} was refused: {answer}")
                 return
@@ -756,12 +854,28 @@ def _wake(future: asyncio.Future[None]) -> None:
 
 
 async def record(
-    folder: Path, seed: int, kills: int, *, nodes: int = 1, pause_s: float = 0.0, **environment: str
+    folder: Path,
+    seed: int,
+    kills: int,
+    *,
+    nodes: int = 1,
+    pause_s: float = 0.0,
+    redis: RedisServer | None = None,
+    targets: Target = Target.NODE,
+    number: signal.Signals = signal.SIGKILL,
+    **environment: str,
 ) -> Recorded:
-    """Kill nodes under load `kills` times; returns the history. Raises any failure that no kill explains.
+    """Kill under load `kills` times; returns the history. Raises any failure that no kill explains.
 
-    `folder`: for the data directories. `pause_s`: the mean pause of a sender between two messages.
+    Args:
+        folder: for the data directories.
+        pause_s: the mean pause of a sender between two messages.
+        redis: joins the nodes.
+        targets: what every kill ends, at the same moment.
+        number: the signal for nodes; those that get SIGTERM must end with status 0.
     """
+    if redis is not None:
+        environment["TIDINGS_REDIS_URL"] = redis.url
     with warnings.catch_warnings():
         # The client library leaks sockets when a connection ends during a handshake or a poll.
         warnings.simplefilter("ignore", ResourceWarning)
@@ -769,7 +883,7 @@ async def record(
             path = os.pathsep.join(filter(None, [str(SLOW_DISK), os.environ.get("PYTHONPATH")]))
             common = {"PYTHONPATH": path, "TIDINGS_SECRET_KEY": SECRET_KEY, **environment}
             servers = [Victim(folder / f"node{n}", **common) for n in range(nodes)]
-            return await Load(servers, Random(seed), pause_s).run(kills)
+            return await Load(servers, Random(seed), pause_s, redis, number).run([targets] * kills)
         except BaseException as error:
             error.add_note(f"TIDINGS_CRASH_SEED={seed}")
             raise

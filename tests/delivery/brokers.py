@@ -6,8 +6,12 @@ import asyncio
 import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import fields
 
+from db.queries.feed import Changes
 from server.fanout.broker import MemoryBroker
+from server.fanout.feed import FeedReceiver
+from server.fanout.notify import CARRIED
 from server.log.notices import Appended, Channel, Notice, decode, encode
 
 
@@ -249,3 +253,82 @@ class HarmfulBroker(MemoryBroker):
             self.harm.update((type(notice), "reorder") for _, notice in late)
         for channel, notice in self._random.sample(late, len(late)):
             super().publish(channel, notice)
+
+
+class HarmfulLink(LinkedBroker):
+    """One node's end of a `Wire` that delays, loses, repeats and reorders what comes from other nodes.
+
+    It loses all notices that no broker passes between nodes: the feed tells what they describe.
+    """
+
+    def __init__(self, wire: Wire, seed: int, *spares: type) -> None:
+        """`spares`: kinds of notices that it does not harm."""
+        super().__init__(wire)
+        self._random = random.Random(seed)
+        self._spares = spares
+        self._late: list[tuple[Channel, Notice]] = []
+        self.harm: Counter[tuple[type, str]] = Counter()
+        """How often each fault befell each kind of notice."""
+
+    def _receive_encoded(self, data: bytes) -> None:
+        channel, notice = decode(data)
+        fault = "none" if isinstance(notice, self._spares) else self._random.choice(FAULTS)
+        if not isinstance(notice, (Appended, *CARRIED)):
+            fault = "lose"
+        self.harm[type(notice), fault] += 1
+        if fault in ("none", "repeat"):
+            MemoryBroker.publish(self, channel, notice)
+        if fault in ("repeat", "delay"):
+            self._late.append((channel, notice))
+        if self._random.random() < 0.3:
+            late, self._late = self._late, []
+            for each in self._random.sample(late, len(late)):
+                MemoryBroker.publish(self, *each)
+
+
+FAULTS = ("none", "lose", "repeat", "delay", "delay")
+LATEST_S = 0.3
+"""The longest delay of a change in the feed."""
+
+
+class HarmfulFeed:
+    """Passes on single changes of the feed: late, repeated and in any order. Who is online keeps its order.
+
+    Instead of some changes, also the first of each kind, it says that changes may have been missed, as after an
+    interruption.
+    """
+
+    def __init__(self, receiver: FeedReceiver, seed: int, *spares: str) -> None:
+        """`spares`: fields of `Changes` that it does not harm."""
+        self._receiver = receiver
+        self._spares = spares
+        self._random = random.Random(seed)
+        self.harm: Counter[tuple[str, str]] = Counter()
+        """How often each fault befell each field of `Changes`."""
+        self.interrupted = False
+        """Whether all changes are lost."""
+
+    def compare_all(self) -> None:
+        self._receiver.compare_all()
+
+    def changed(self, changes: Changes) -> None:
+        self._receiver.changed(Changes(online=changes.online))
+        for name in (field.name for field in fields(Changes) if field.name != "online"):
+            group = getattr(changes, name)
+            for each in group:
+                change = Changes(**{name: {each: group[each]} if isinstance(group, dict) else type(group)([each])})
+                self._harm(name, change)
+
+    def _harm(self, name: str, change: Changes) -> None:
+        lose = self.interrupted or not any(harmed == name for harmed, _ in self.harm)
+        fault = "none" if name in self._spares else "lose" if lose else self._random.choice(FAULTS)
+        self.harm[name, fault] += 1
+        if fault in ("none", "repeat"):
+            self._receiver.changed(change)
+        if fault in ("repeat", "delay"):
+            self._later(lambda: self._receiver.changed(change))
+        if fault == "lose":
+            self._later(self._receiver.compare_all)
+
+    def _later(self, call: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(self._random.uniform(0, LATEST_S), call)

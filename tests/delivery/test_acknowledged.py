@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, event, text
 
 from server.contract.errors import ActionError
+from server.log.journal import BURST, BURST_ITERATIONS
 from server.log.messages import AppendMessage
 from server.log.transaction import Operation, Work
 from tests.delivery.support import break_store, make_topic, principal, reader, rest, store_held, stored
@@ -212,3 +213,19 @@ async def test_every_action_is_answered(server: RunningNode) -> None:
         ]:
             answer = await omar.ask(action)
             assert answer["error"]["code"] == code
+
+
+async def test_the_parts_of_a_burst_are_written_in_one_transaction(server: RunningNode) -> None:
+    token = await server.register("omar")
+    room_id = await make_topic(server.url, token, "noticias")
+    async with connected(server.url, token):
+        me, key, journal = principal(server, "omar"), server.node.hub.key(room_id), server.node.journal
+        assert key is not None
+        await asyncio.gather(*(journal.hand_over(AppendMessage(me, key, str(part))) for part in range(BURST)))
+        before = journal.transactions
+        parts = []
+        for part in range(BURST_ITERATIONS):  # a burst that is read, dispatched and queued over several iterations
+            parts.append(journal.hand_over(AppendMessage(me, key, str(part))))
+            await asyncio.sleep(0)
+        await asyncio.gather(*parts)
+        assert journal.transactions == before + 1

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from db.queries.rows import RoomRow
 from server.fanout.announcer import CONNECTIONS_PER_TURN, Announcer
 from server.fanout.connection import Batch, Connection
 from server.fanout.live_room import LiveRoom
 from server.log.notices import PresenceChanged, UserPresence
-from server.log.views import RoomName
 from server.principal import Principal
 from server.transport.socketio_codecs import TextCodec
 from tests.delivery.support import RecordingLink
@@ -60,7 +60,8 @@ class Crowd:
         self.codec = CountingCodec()
         self.writes: list[Connection] = []
         self.rooms = {
-            key: LiveRoom(RoomName(key, f"r{key}", None, False), 0, users, 0) for key in range(1, ROOMS + 1)
+            key: LiveRoom(RoomRow(key, f"r{key}", "group", True, None, None, None, 1, 0, 0, 0, users, 0, 0, 0))
+            for key in range(1, ROOMS + 1)
         }
         self.announcer = Announcer(self.rooms)
         self.members: dict[int, tuple[Connection, CountingLink]] = {}

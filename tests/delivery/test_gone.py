@@ -303,7 +303,10 @@ async def test_a_closed_connection_is_freed_without_the_collector(server: Runnin
         gc.enable()
 
 
-@pytest.mark.parametrize("door", ["socketio", "websocket", "topics"])
+@pytest.mark.parametrize(
+    "door",
+    ["socketio", pytest.param("websocket", marks=pytest.mark.long), pytest.param("topics", marks=pytest.mark.long)],
+)
 async def test_a_connection_that_is_closed_during_its_replay_is_freed_without_the_collector(
     server: RunningNode, monkeypatch: pytest.MonkeyPatch, door: str
 ) -> None:

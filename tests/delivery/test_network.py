@@ -65,6 +65,7 @@ async def test_a_device_whose_links_are_cut_again_and_again_gets_every_entry_onc
         assert received == list(range(1, 606))
 
 
+@pytest.mark.long
 async def test_a_slow_poller_stays_connected_behind_a_long_queue(sqlite_url: str, tmp_path: Path) -> None:
     """A poll returns few packets, so a PING behind a long queue is read after its timeout."""
     heartbeat = {"ping_interval": 0.3, "ping_timeout": 1.5, "max_buffered": 256 * 1024}

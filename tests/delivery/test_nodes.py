@@ -15,6 +15,8 @@ from tests.delivery.support import make_topic, principal, rest, seqs, stored
 from tests.support.client import Client, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
 
+pytestmark = pytest.mark.long  # several nodes on PostgreSQL
+
 
 @pytest.fixture
 async def nodes(postgresql_url: str, tmp_path: Path) -> AsyncIterator[tuple[RunningNode, RunningNode]]:

@@ -34,6 +34,28 @@ async def test_a_message_takes_one_round_trip(node: RunningNode, monkeypatch: py
     token = await node.register("omar")
     room_id = await make_topic(node.url, token, "noticias")
     database = node.node.database
+    run = database.run
+    statements: list[Any] = []
+
+    async def count(statement: Any) -> Any:
+        statements.append(statement)
+        return await run(statement)
+
+    async with connected(node.url, token) as omar:
+        first = await omar.ask("message", room_id=room_id, content="0", client_id="0")
+        monkeypatch.setattr(database, "run", count)
+        for n in range(1, 11):
+            await omar.ask("message", room_id=room_id, content=str(n), client_id=str(n), reply_to=first["id"])
+        assert len(statements) == 10
+        assert not any("unnest" in statement.sql for statement in statements)  # it is not that of a batch
+
+
+async def test_a_message_after_one_of_another_node_takes_two_round_trips(
+    node: RunningNode, other: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await node.register("omar")
+    room_id = await make_topic(node.url, token, "noticias")
+    database = node.node.database
     run, statements = database.run, 0
 
     async def count(statement: Any) -> Any:
@@ -42,11 +64,12 @@ async def test_a_message_takes_one_round_trip(node: RunningNode, monkeypatch: py
         return await run(statement)
 
     async with connected(node.url, token) as omar:
-        first = await omar.ask("message", room_id=room_id, content="0", client_id="0")
-        monkeypatch.setattr(database, "run", count)
-        for n in range(1, 11):
-            await omar.ask("message", room_id=room_id, content=str(n), client_id=str(n), reply_to=first["id"])
-        assert statements == 10
+        for n in range(4):
+            await omar.ask("message", room_id=room_id, content=str(n))
+            await other.execute("UPDATE room SET changes = changes + 1")
+            if n == 1:  # from the first wrong guess on
+                monkeypatch.setattr(database, "run", count)
+        assert statements == 2 * 2
 
 
 async def test_a_mute_by_another_node_counts_for_the_next_message(

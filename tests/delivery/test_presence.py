@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from db.engine import StoreUnavailable
-from db.queries import users
+from db.queries import blocks
 from tests.delivery.brokers import HesitantBroker
 from tests.delivery.support import make_topic, rest
 from tests.support.client import DEADLINE_S, Client, connected
@@ -32,7 +32,7 @@ async def before_omar_is_announced(
     omar = (await node.node.auth.user("omar")).key
 
     async def once(query: Any) -> Any:
-        of_omar = getattr(query, "func", None) is users.blocked_of and omar in query.keywords["user_keys"]
+        of_omar = getattr(query, "func", None) is blocks.blocked_of and omar in query.keywords["user_keys"]
         if of_omar and not reached.is_set():
             reached.set()
             await do()

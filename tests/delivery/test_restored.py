@@ -16,9 +16,10 @@ from db.engine import Database, StoreUnavailable
 from db.models import witnesses
 from server.log import epochs
 from server.log.epochs import Epochs, MarkFile, Marks
+from server.log.retention import DAY_MS, now_ms
 from tests.conftest import ON_BOTH
 from tests.db import postgresql
-from tests.delivery.support import make_topic, reader
+from tests.delivery.support import make_topic, reader, stored
 from tests.support.client import connected
 from tests.support.node import RunningNode, running_node
 
@@ -130,6 +131,25 @@ async def test_a_device_that_was_away_during_two_restores_learns_of_the_first(
         await server.node.database.write(epochs.begin)
         await server.node.epochs._round()
         assert await reset_of(server, omar, "phone", {room_id: 4}) == [room_id]
+
+
+@pytest.mark.long
+async def test_what_retention_removes_is_not_taken_for_lost(postgresql_url: str, tmp_path: Path) -> None:
+    async with running_node(postgresql_url, tmp_path, options=OFTEN, retention_topic_days=10) as server:
+        omar = await server.register("omar")
+        room_id = await make_topic(server.url, omar, "noticias")
+        async with connected(server.url, omar) as client:
+            abandoned = (await client.ask("create", topic_name="secreta", is_private=True))["room_id"]
+            await client.ask("message", room_id=abandoned, content="hola")
+            await client.ask("unsubscribe", room_id=abandoned)
+            await client.ask("create", topic_name="later")
+            for content in ("1", "2", "3"):
+                await client.ask("message", room_id=room_id, content=content)
+            for _ in range(2):
+                await server.node.retention.run_once(now_ms() + 60 * DAY_MS)
+            assert not await stored(postgresql_url, room_id) + await stored(postgresql_url, abandoned)
+            await server.node.epochs._round()
+            assert server.node.epochs.current == 0
 
 
 @pytest.mark.parametrize("evidence", ["the mark is gone", "an operator's command"])

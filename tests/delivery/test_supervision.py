@@ -294,8 +294,8 @@ async def test_a_background_loop_that_is_killed_is_logged_and_fails_the_readines
         assert (f"tidings.{kind} has stopped" in ready.text) is (kind in VITAL)
 
 
-def _loops_of_a_node(url: str) -> list[str]:
-    """The names of all loops that a node on such a database creates."""
+def _loops_of_a_node(url: str, **changes: Any) -> list[str]:
+    """The names of all loops that a node on such a database, with changed settings, creates."""
     names = []
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
         make = Loop.__init__
@@ -305,7 +305,7 @@ def _loops_of_a_node(url: str) -> list[str]:
             names.append(loop.name)
 
         patch.setattr(Loop, "__init__", record)
-        create_app(settings_for(url, Path(folder)))
+        create_app(settings_for(url, Path(folder), **changes))
     return names
 
 
@@ -313,6 +313,10 @@ OF_NODES = {"tidings.feed", "tidings.nodes", "tidings.online"}
 """Loops that every node has, and that run only on PostgreSQL, where there may be several nodes."""
 LOOPS = [name for name in _loops_of_a_node("") if name not in OF_NODES]
 LOOPS_ON_POSTGRESQL = _loops_of_a_node("postgresql://host/database")
+REDIS = {"redis_url": "unix:///there/is/none"}
+LOOPS_WITH_REDIS = [
+    name for name in _loops_of_a_node("postgresql://host/database", **REDIS) if name not in LOOPS_ON_POSTGRESQL
+]
 
 
 class KillableLoop:
@@ -358,13 +362,21 @@ def url_for_loop(request: pytest.FixtureRequest, name: str) -> str:
     return url
 
 
-@pytest.mark.parametrize("name", LOOPS_ON_POSTGRESQL)
+def test_a_node_with_redis_has_a_loop_for_it() -> None:
+    assert LOOPS_WITH_REDIS == ["tidings.redis"]
+
+
+@pytest.mark.parametrize("name", [*LOOPS_ON_POSTGRESQL, *LOOPS_WITH_REDIS])
 async def test_every_loop_that_dies_is_logged_and_restarted_and_a_vital_one_fails_the_readiness(
     url_for_loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     vital = name.removeprefix("tidings.") in VITAL
     killable = KillableLoop(name, monkeypatch)
-    async with running_node(url_for_loop, tmp_path) as server, httpx.AsyncClient(base_url=server.url) as http:
+    changes = REDIS if name in LOOPS_WITH_REDIS else {}
+    async with (
+        running_node(url_for_loop, tmp_path, **changes) as server,
+        httpx.AsyncClient(base_url=server.url) as http,
+    ):
         await _until(lambda: killable.runs == 1)
         await killable.kill(restart_s=0.0)
         await _until(lambda: killable.runs == 2)
@@ -430,7 +442,7 @@ AWAITED = {
     "server/fanout/repair.py": 1,  # drains, gathered
     "server/echo.py": 1,  # an answer, which the action awaits
     "server/supervision.py": 2,
-    "db/engine.py": 2,  # a write and a statement, which their callers await through a shield
+    "db/engine.py": 1,  # a write, which its caller awaits through a shield
     "db/read_batcher.py": 1,  # gives every failure to the readers
 }
 

@@ -98,13 +98,15 @@ class Law(RuleBasedStateMachine):
     """Of the nodes."""
     patience_s: float
     """How long what one node has answered may be unknown to others."""
+    transports: Sequence[Sequence[str]] = (("websocket",),)
+    """Those of the devices, in turn."""
     runner: asyncio.Runner
 
     def __init__(self) -> None:
         super().__init__()
         self.number = next(_example)
         self.contents = itertools.count(1)
-        self.world = World(self.http, self.urls, self.patience_s)
+        self.world = World(self.http, self.urls, self.patience_s, self.transports)
         self.model = self.world.model
         self.unchanged: dict[Device, State] | None = None
         self.everything = False

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from server.serving import listen
+from server.transport.listening import listen
 from tests.support.client import Refused, connected
 from tests.support.node import RunningNode
 

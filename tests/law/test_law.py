@@ -12,7 +12,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
+from server.fanout.notify import CARRIED
+from tests.delivery.brokers import HarmfulFeed, HarmfulLink, Wire
 from tests.law.machine import Law
+from tests.support.balancer import balanced
+from tests.support.client import unread_answers
 from tests.support.node import NO_TLS, running_node
 
 BENS_PHONE, CLEOS_PHONE = 2, 4
@@ -31,29 +35,56 @@ pytestmark = pytest.mark.timeout(300)  # Hypothesis repeats a failing example to
 
 @asynccontextmanager
 async def _serving(
-    database_url: str, data_dir: Path, count: int
+    database_url: str, data_dir: Path, count: int, harmful: bool, through_balancer: bool
 ) -> AsyncIterator[tuple[httpx.AsyncClient, list[str]]]:
-    """Nodes on one database: an HTTP client of the first, and the URLs of all."""
+    """Nodes on one database: an HTTP client of the first, and the URLs of all.
+
+    `harmful`: what describes a commit is lost, late, repeated and out of order between the nodes. What is in no log
+    arrives: a client does not get it again. So do memberships: a node that learns too late that a user was removed
+    and is back closes the connection. `through_balancer`: the URL is that of a load balancer without sticky sessions.
+    """
+    wire = Wire()
     async with AsyncExitStack() as stack:
-        nodes = [
-            await stack.enter_async_context(running_node(database_url, data_dir / str(n), durability="normal"))
-            for n in range(count)
-        ]
+        nodes = []
+        for n in range(count):
+            options = {"broker": HarmfulLink(wire, n, *CARRIED)} if harmful else {}
+            running = running_node(
+                database_url,
+                data_dir / str(n),
+                options=options,
+                publish_url=through_balancer,
+                durability="normal",
+            )
+            nodes.append(await stack.enter_async_context(running))
+            if harmful:
+                feed = nodes[-1].node.feed
+                feed._receiver = HarmfulFeed(nodes[-1].node.delivery, n, "members", "memberships")
+        urls = [node.url for node in nodes]
+        if through_balancer:
+            stack.enter_context(unread_answers())
+            balancer = await stack.enter_async_context(balanced(urls))
+            urls = [balancer.url]
         # One client for all: each new one loads the system's certificates, which takes longer than a step.
-        http = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=nodes[0].url, verify=NO_TLS, limits=ONE_SHOT)
-        )
-        yield http, [node.url for node in nodes]
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=urls[0], verify=NO_TLS, limits=ONE_SHOT))
+        yield http, urls
+        if through_balancer:
+            assert [line for line in balancer.refused if "/socket.io/" in line] == []
+            relayed = [relay.relayed for node in nodes if (relay := node.node.relay) is not None]
+            assert all(sum(counts[transport] for counts in relayed) for transport in ("polling", "websocket"))
 
 
 @contextmanager
-def _law(database_url: str, tmp_path: Path, nodes: int = 1) -> Iterator[type[Law]]:
+def _law(
+    database_url: str, tmp_path: Path, nodes: int = 1, *, harmful: bool = False, through_balancer: bool = False
+) -> Iterator[type[Law]]:
     with asyncio.Runner() as runner:
-        serving = _serving(database_url, tmp_path, nodes)
+        serving = _serving(database_url, tmp_path, nodes, harmful, through_balancer)
         http, urls = runner.run(serving.__aenter__())
         patience_s = ACROSS_NODES_S if nodes > 1 else 0.0
         try:
             fields = {"http": http, "urls": urls, "patience_s": patience_s, "runner": runner}
+            if through_balancer:
+                fields["transports"] = (("polling", "websocket"), ("polling",))
             yield type("TheLaw", (Law,), fields)
         finally:
             runner.run(serving.__aexit__(None, None, None))
@@ -95,6 +126,22 @@ def test_an_old_snapshot_and_the_events_since_give_the_new_snapshot_on_several_n
 ) -> None:
     with _law(postgresql_url, tmp_path, nodes) as law:
         run_machine(law, settings=_settings(examples, 25))
+
+
+@pytest.mark.long
+def test_an_old_snapshot_and_the_events_since_give_the_new_snapshot_whichever_node_gets_a_request(
+    postgresql_url: str, tmp_path: Path
+) -> None:
+    with _law(postgresql_url, tmp_path, 2, through_balancer=True) as law:
+        run_machine(law, settings=_settings(4, 25))
+
+
+@pytest.mark.long
+def test_an_old_snapshot_and_the_events_since_give_the_new_snapshot_over_a_harmful_broker_and_feed(
+    postgresql_url: str, tmp_path: Path
+) -> None:
+    with _law(postgresql_url, tmp_path, 2, harmful=True) as law:
+        run_machine(law, settings=_settings(4, 25))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,11 @@ SOON = {"lease_s": 0.5}
 """Options of nodes whose leases end soon."""
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Several nodes take seconds to start, and PostgreSQL, which a newcomer may not have."""
+    item.add_marker(pytest.mark.long)
+
+
 class Registry:
     """Reads the registry from outside."""
 

@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Connection as Transaction
 
+from db.queries import blocks, users
 from db.queries import nodes as registered
-from db.queries import users
-from server.actions import rooms
+from server import context
 from server.fanout import online, room_counts
 from tests.delivery.support import make_topic, rest
 from tests.nodes.conftest import Registry
@@ -265,7 +265,7 @@ async def test_a_user_who_was_blocked_on_one_node_is_not_shown_online_by_another
         async def then_block(query: Any) -> Any:
             nonlocal reads
             answer = await read(query)
-            if getattr(query, "func", None) is users.blocked_of and omar_key in query.keywords["user_keys"]:
+            if getattr(query, "func", None) is blocks.blocked_of and omar_key in query.keywords["user_keys"]:
                 reads += 1
                 if reads == 1:
                     assert (await http.post("/api/blocks", json={"username": "diego"})).is_success
@@ -335,7 +335,7 @@ async def test_a_room_counts_the_members_who_are_online_on_any_node(
             async with asyncio.timeout(DEADLINE_S):
                 while (online_in := (await client.ask("get_rooms"))["rooms"][0]["online"]) != 3:
                     assert online_in < 3
-        monkeypatch.setattr(rooms, "MAX_ONLINE", 3)  # the topic is a large one
+        monkeypatch.setattr(context, "MAX_ONLINE", 3)  # the topic is a large one
         for client in (here, there):
             entered = await client.ask("connect_to_room", topic_name="noticias")
             assert sorted(entered["usernames"]) == ["diego", "eva", "omar"]

@@ -8,8 +8,10 @@ from pathlib import Path
 import asyncpg
 from sqlalchemy import Connection, select
 
+from db.connections import on_postgresql
 from db.engine import Database
 from db.models import node_leases
+from db.postgresql import MAX_CONNECTIONS
 from db.queries import epochs
 from db.queries.nodes import KEPT_MS
 from server import __version__
@@ -148,3 +150,34 @@ async def test_sqlite_has_one_node_without_a_lease(sqlite_url: str, tmp_path: Pa
 
 def _leases(conn: Connection) -> list[object]:
     return list(conn.execute(select(node_leases)))
+
+
+def _read_slowly(conn: Connection) -> None:
+    """Until nobody holds the lock 1."""
+    for sql in (
+        "SET LOCAL lock_timeout TO 0",
+        "SET LOCAL statement_timeout TO 0",
+        "SELECT pg_advisory_lock_shared(1)",
+    ):
+        on_postgresql(conn, sql)
+
+
+async def test_a_lease_is_renewed_while_slow_reads_use_all_connections(
+    postgresql_url: str, tmp_path: Path, registry: Registry
+) -> None:
+    async with running_node(postgresql_url, tmp_path, options=SOON) as one:
+        other = await asyncpg.connect(postgresql_url.replace("+asyncpg", ""))
+        try:
+            await other.execute("SELECT pg_advisory_lock(1)")
+            slow = [asyncio.ensure_future(one.node.database.read(_read_slowly)) for _ in range(100)]
+            waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while await other.fetchval(waiting) < MAX_CONNECTIONS:
+                assert not any(task.done() for task in slow)
+            begin = (await registry.rows())[one.node.id]
+            assert begin.live
+            later = await registry.until(lambda rows: rows[one.node.id].lease_until > begin.lease_until + 1000)
+            assert later[one.node.id].live
+            assert not any(task.done() for task in slow)
+        finally:
+            await other.close()
+        await asyncio.gather(*slow, return_exceptions=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -30,7 +30,8 @@ from tests.permissions.rights import (
     expected,
 )
 from tests.permissions.world import World
-from tests.support.client import REGISTRY, connected, plainly_connected
+from tests.support.balancer import balanced
+from tests.support.client import REGISTRY, connected, plainly_connected, unread_answers
 from tests.support.node import NO_TLS, RunningNode, running_node
 
 DOORS = ("Socket.IO", "plain WebSocket", "REST")
@@ -77,35 +78,57 @@ async def test_every_act_has_the_same_outcome_on_any_of_several_nodes(
         await _request_everything(DOORS[:1], *nodes)
 
 
-async def _request_everything(doors: tuple[str, ...], *nodes: RunningNode) -> None:
-    """Each act goes to a random one of the nodes."""
+@pytest.mark.long
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("doors", [("polling",), DIALECTS], ids=["polling", "dialects"])
+async def test_every_act_has_the_same_outcome_whichever_node_gets_a_request(
+    postgresql_url: str, tmp_path: Path, doors: tuple[str, ...]
+) -> None:
+    async with (
+        running_node(postgresql_url, tmp_path / "a", publish_url=True, durability="normal") as first,
+        running_node(postgresql_url, tmp_path / "b", publish_url=True, durability="normal") as second,
+        balanced([first.url, second.url]) as balancer,
+    ):
+        with unread_answers():
+            await _request_everything(doors, first, urls=[balancer.url])
+        assert {port for _, port in balancer.served} == {int(n.url.rpartition(":")[2]) for n in (first, second)}
+        assert [line for line in balancer.refused if "/socket.io/" in line] == []
+
+
+async def _request_everything(doors: tuple[str, ...], *nodes: RunningNode, urls: Sequence[str] | None = None) -> None:
+    """Each act goes to a random one of the URLs; None: of the nodes."""
     world = await World(nodes[0]).make(len(doors))
     chance, wrong = Random(1), []
     for caller in CALLERS:
         async with AsyncExitStack() as stack:
             for number, name in enumerate(doors):
-                doors_of = [await _open(stack, node, name, caller, world.tokens[caller]) for node in nodes]
+                doors_of = [
+                    await _open(stack, url, name, caller, world.tokens[caller])
+                    for url in urls or [node.url for node in nodes]
+                ]
                 for room in ROOMS:
                     wrong += await _request(world, lambda own=doors_of: chance.choice(own), number, room, caller)
     assert not wrong, f"{len(wrong)} cells, of them:\n" + "\n".join(wrong[:40])
 
 
-async def _open(stack: AsyncExitStack, node: RunningNode, name: str, caller: str, token: str) -> Door:
+async def _open(stack: AsyncExitStack, url: str, name: str, caller: str, token: str) -> Door:
     if name in ("REST", "messenger"):
         headers = {"Authorization": f"Bearer {token}"}
-        http = httpx.AsyncClient(base_url=node.url, verify=NO_TLS, headers=headers, timeout=30)
+        http = httpx.AsyncClient(base_url=url, verify=NO_TLS, headers=headers, timeout=30)
         make = Door if name == "REST" else ByMessenger
         return make(name, http=await stack.enter_async_context(http))
     if name in ("topics", "rooms"):
         path = token if name == "topics" else ""
-        address = f"{node.url.replace('http', 'ws', 1)}/{path}"
+        address = f"{url.replace('http', 'ws', 1)}/{path}"
         socket = await stack.enter_async_context(connect_websocket(address, proxy=None))
         if name == "topics":
             return ByTopics(name, socket)
         await socket.send(json.dumps({"username": caller}))
         return ByRooms(name, socket, token)
-    connect = connected if name == "Socket.IO" else plainly_connected
-    return Door(name, live=await stack.enter_async_context(connect(node.url, token)))
+    if name == "plain WebSocket":
+        return Door(name, live=await stack.enter_async_context(plainly_connected(url, token)))
+    transports = ["polling"] if name == "polling" else None
+    return Door(name, live=await stack.enter_async_context(connected(url, token, transports)))
 
 
 async def _request(world: World, choose: Callable[[], Door], number: int, room: str, caller: str) -> list[str]:

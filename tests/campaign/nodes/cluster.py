@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
 import tempfile
 import time
@@ -17,9 +18,12 @@ from tests.campaign.nodes.proxy import Proxy, proxy
 from tests.campaign.support.clients import Plain, Refusal
 from tests.campaign.support.lab import Lab, Server
 from tests.campaign.support.wire import GONE, Ended, Refused
+from tests.support.redis import redis_server
 
 PATIENCE_S = 30.0
 """The longest that a check waits for something whose time it measures."""
+WITHOUT_NOTIFY = Path(__file__).with_name("without_notify")
+"""On a node's PYTHONPATH: it sends no NOTIFY."""
 AWAY = (Ended, Refused, Refusal, TimeoutError, *GONE)
 
 
@@ -51,17 +55,26 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster(lab: Lab, count: int = 3, *, through_proxies: bool = False, **env: str) -> AsyncIterator[Cluster]:
-    """Running nodes on a new database. `through_proxies`: each reaches it through a `Proxy` of its own."""
+async def cluster(
+    lab: Lab, count: int = 3, *, through_proxies: bool = False, published: bool = False, **env: str
+) -> AsyncIterator[Cluster]:
+    """Running nodes on a new database. `through_proxies`: each reaches it through a `Proxy` of its own.
+
+    `published`: they tell each other their URLs, so that requests may reach any of them.
+    """
     async with AsyncExitStack() as stack:
         url = await lab.database_url(stack)
         folder = Path(tempfile.mkdtemp(dir=lab.folder))
         proxies = [await stack.enter_async_context(proxy(url)) for _ in range(count if through_proxies else 0)]
         nodes = []
+        if lab.options.wake_up == "redis" and "TIDINGS_REDIS_URL" not in env:
+            env |= {"TIDINGS_REDIS_URL": (await stack.enter_async_context(redis_server())).url}
         for n in range(count):
             there = proxies[n].url if proxies else url
             environment = {"TIDINGS_RATE_LIMITS": "off", "TIDINGS_DATABASE_URL": there, **wake_up(lab), **env}
             node = Server(folder / f"node{n}", **environment)
+            if published:
+                node.publish_url()
             await node.start()
             stack.push_async_callback(node.kill)
             nodes.append(node)
@@ -71,8 +84,10 @@ async def cluster(lab: Lab, count: int = 3, *, through_proxies: bool = False, **
 
 
 def wake_up(lab: Lab) -> Mapping[str, str]:
-    """The environment of nodes that wake each other, or not."""
-    return {}
+    """The environment of nodes that wake each other by NOTIFY, or do not; with Redis they send none either."""
+    if lab.options.wake_up != "off":
+        return {}
+    return {"PYTHONPATH": os.pathsep.join([str(WITHOUT_NOTIFY), str(Path.cwd())])}
 
 
 class Event(NamedTuple):
