@@ -56,6 +56,10 @@ $(WEB): $(WEB_SOURCES) $(WEB_PACKAGES)
 run: $(STAMP) $(WEB) ## Start a server on http://127.0.0.1:8000
 	$(BIN)/tidings serve
 
+.PHONY: cluster
+cluster: $(STAMP) $(WEB) ## Start two servers behind a load balancer, with a PostgreSQL and a Redis of their own
+	@exec $(BIN)/python -m tests.cluster $(ARGS)
+
 .PHONY: test
 test: TESTS := -m "not long"
 test: BROWSER := test:core

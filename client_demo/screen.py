@@ -13,6 +13,7 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.input import Input, create_input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 from prompt_toolkit.styles import Style
@@ -56,6 +57,7 @@ class Screen:
             style=_STYLE,
             key_bindings=_digits(switch),
             refresh_interval=1.0,
+            input=_silent_input(),
         )
         self._session.default_buffer.on_text_changed += lambda buffer: typed(buffer.text)
         self._open = contextlib.ExitStack()
@@ -82,7 +84,9 @@ class Screen:
 
     async def secret(self, prompt: str) -> str:
         """Read a line that is neither shown nor put in the history; empty if the user cancels."""
-        session: PromptSession[str] = PromptSession(is_password=True, erase_when_done=True, style=_STYLE)
+        session: PromptSession[str] = PromptSession(
+            is_password=True, erase_when_done=True, style=_STYLE, input=_silent_input()
+        )
         try:
             return await session.prompt_async([("class:prompt", f"{prompt} › ")])
         except (EOFError, KeyboardInterrupt):
@@ -135,6 +139,22 @@ def _no_echo() -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
+
+
+def _silent_input() -> Input:
+    """Return the terminal's keys, without an echo while text is printed above a prompt.
+
+    prompt_toolkit prints above a prompt in "cooked" mode, where the terminal echoes keys, even those of a password.
+    """
+    if sys.platform == "win32" or not sys.stdin.isatty():
+        return create_input()
+    from prompt_toolkit.input.vt100 import Vt100Input
+
+    class SilentInput(Vt100Input):
+        def cooked_mode(self) -> contextlib.AbstractContextManager[None]:
+            return contextlib.nullcontext()  # printing needs no other mode; keys wait until the prompt is back
+
+    return SilentInput(sys.stdin)
 
 
 class _Suggestions(Completer):

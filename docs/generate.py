@@ -21,18 +21,18 @@ from pydantic import AliasChoices, BaseModel, SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 
 import server.actions
+from bench import scaling
 from server import auth, context, names, node
-from server.actions import rooms
 from server.contract import actions, events, models, validation
 from server.contract.errors import CloseReason, Error, ErrorCode
 from server.contract.models import Role, RoomKind
 from server.contract.permissions import ON_A_MESSAGE, WITHOUT, Permission, refusal
 from server.dispatch import Action, Registry
-from server.fanout import hub, typing
+from server.fanout import hub, member_events, typing
 from server.gateways import action_queue, client_session, rest
 from server.gateways.websocket_client import CLOSE_CODES
 from server.limits import Limit, rate
-from server.log import cursors, memberships, messages
+from server.log import cursors, messages
 from server.settings import Settings
 from server.transport import (
     admission,
@@ -374,7 +374,7 @@ def _limits_of_requests() -> list[Row]:
         ],
         [
             "usernames in the answer of `connect_to_room`",
-            f"{rooms.MAX_ONLINE}",
+            f"{context.MAX_ONLINE}",
             "`get_members` has all, in pages",
         ],
         [
@@ -543,7 +543,7 @@ def _limits_of_events() -> list[Row]:
     """The room sizes up to which events are sent."""
     return [
         ["`typing` without renewal", f"{typing.TYPING_S:g} s", "it ends by itself"],
-        ["members of a public topic", f"{memberships.MEMBER_EVENTS_UP_TO}", "no `member` events"],
+        ["members of a public topic", f"{member_events.MEMBER_EVENTS_UP_TO}", "no `member` events"],
         [
             "members of a room",
             f"{cursors.RECEIPT_MEMBERS}",
@@ -601,6 +601,11 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "model_list": model_list,
     "named_types": named_types,
     "permissions": permissions,
+    "scaling_checks": scaling.checks_table,
+    "scaling_constants": scaling.constants_table,
+    "scaling_extrapolation": scaling.extrapolation_table,
+    "scaling_idle": scaling.idle_summary,
+    "scaling_summary": scaling.summary,
     "settings": settings,
 }
 
@@ -616,19 +621,21 @@ def render(text: str) -> str:
 
 
 def is_stale(path: Path) -> bool:
-    """Whether a page, or `.env.example`, differs from what the code generates."""
+    """Whether a page, the plot or `.env.example` differs from what the code generates."""
     return not path.exists() or path.read_text("utf-8") != _generated(path)
 
 
 def _generated(path: Path) -> str:
-    return example_settings() if path == EXAMPLE else render(path.read_text("utf-8"))
+    if path == EXAMPLE:
+        return example_settings()
+    return scaling.plot() if path == scaling.PLOT else render(path.read_text("utf-8"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m docs.generate", description="Generate parts of the documents.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if a part is stale")
     check: bool = parser.parse_args(arguments).check
-    stale = [path for path in (*pages(), EXAMPLE) if is_stale(path)]
+    stale = [path for path in (*pages(), EXAMPLE, scaling.PLOT) if is_stale(path)]
     for path in stale:
         print(f"{path.relative_to(ROOT)}: {'stale; run make docs' if check else 'generated'}")
         if not check:

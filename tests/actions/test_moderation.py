@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from db.queries import users
+from db.queries import blocks
 from server.auth import now_ms
 from tests.actions.conftest import People, code
 from tests.support.client import DEADLINE_S, Client, Refused, connected
@@ -254,7 +254,7 @@ async def test_a_user_who_is_blocked_during_an_announcement_sees_the_other_go_of
 
     async def slowly(query: Any) -> Any:
         answer = await read(query)
-        if getattr(query, "func", None) is users.blocked_of:
+        if getattr(query, "func", None) is blocks.blocked_of:
             queried.set()
             await blocked.wait()
         return answer

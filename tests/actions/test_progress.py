@@ -11,7 +11,7 @@ from sqlalchemy import Engine, event, insert, update
 from sqlalchemy.engine import Connection as Transaction
 
 from db import models
-from server.node import NodeOptions
+from server.options import NodeOptions
 from tests.actions.conftest import People, code
 from tests.support.client import Client, connected
 from tests.support.node import RunningNode, running_node

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from server.actions import rooms
+from server import context
 from tests.actions.conftest import People, code
 from tests.support.client import Refused, connected
 
@@ -235,7 +235,7 @@ async def test_connect_to_room_returns_at_most_the_limit_of_online_members(
     people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Above that number of members, it looks up the connected users instead of the members."""
-    monkeypatch.setattr(rooms, "MAX_ONLINE", 2)
+    monkeypatch.setattr(context, "MAX_ONLINE", 2)
     await people.omar.ask("create", topic_name="noticias")
     await people.diego.ask("subscribe", topic_name="noticias")
     entered = await people.satoshi.ask("connect_to_room", topic_name="noticias")

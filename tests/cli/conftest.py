@@ -28,10 +28,11 @@ class Command:
         self.out = ""
         self.err = ""
         self.url = ""
+        self.deadline_s = DEADLINE_S
 
     async def until(self, stream: str, pattern: str) -> re.Match[str]:
         """Read `out` or `err` until the pattern is in it."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(self.deadline_s):
             while True:
                 text: str = getattr(self, stream)
                 if match := re.search(pattern, text):
@@ -52,7 +53,7 @@ class Command:
         """Wait for its end, after a signal if one is given; returns the exit status."""
         if number is not None:
             self.process.send_signal(number)
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(self.deadline_s):
             out, err = await self.process.communicate()
         self.out += out.decode()
         self.err += err.decode()
@@ -98,6 +99,23 @@ async def serve(tidings: Start) -> Start:
 
     async def start(*args: str, **environment: str) -> Command:
         return await (await tidings("serve", "--port", "0", *args, **environment)).listening()
+
+    return start
+
+
+PATIENCE_S = 240
+"""For several processes that start, on a machine that may be busy."""
+
+
+@pytest.fixture
+def serve_workers(tidings: Start, postgresql_url: str) -> Start:
+    """Starts `tidings serve --workers` on PostgreSQL and a free port; returns when all workers listen."""
+
+    async def start(workers: int, *args: str, **environment: str) -> Command:
+        arguments = "serve", "--port", "0", "--workers", str(workers), *args
+        server = await tidings(*arguments, TIDINGS_DATABASE_URL=postgresql_url, **environment)
+        server.deadline_s = PATIENCE_S
+        return await server.listening()
 
     return start
 

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from db.schema import pending
+from server.app import create_app
 from server.banner import banner
 from server.serving import only_server
 from server.settings import Settings, SettingsError
@@ -200,12 +201,29 @@ def test_the_banner_warns_about_a_secret_in_a_readable_settings_file(
     assert "safety      ok: " in _lines(Settings(data_dir=tmp_path))[3]
 
 
-def test_the_banner_says_that_redis_has_no_effect(tmp_path: Path) -> None:
+def test_the_banner_names_redis_without_its_password(tmp_path: Path) -> None:
     key = SecretStr("k" * 32)
-    settings = Settings(_env_file=None, data_dir=tmp_path, secret_key=key, redis_url="redis://omar:top-secret@h")
-    assert "TIDINGS_REDIS_URL has no effect yet" in _lines(settings)[1]
-    assert "top-secret" not in "".join(_lines(settings))
-    assert "REDIS" not in "".join(_lines(Settings(_env_file=None, data_dir=tmp_path, secret_key=key)))
+    settings = Settings(
+        _env_file=None,
+        data_dir=tmp_path,
+        secret_key=key,
+        redis_url="redis://omar:top-secret@h:1,rediss://:x-secret@i",
+    )
+    assert "; Redis, h:1 or i" in _lines(settings)[1]
+    assert "-secret" not in "".join(_lines(settings))
+    assert "Redis" not in "".join(_lines(Settings(_env_file=None, data_dir=tmp_path, secret_key=key)))
+
+
+def test_redis_with_sqlite_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, data_dir=tmp_path, redis_url="redis://h")
+    with pytest.raises(SettingsError, match=r"^TIDINGS_REDIS_URL joins the servers on one PostgreSQL: .* empty$"):
+        create_app(settings)
+
+
+@pytest.mark.parametrize("url", ["http://h", "h:6379", "redis://h?no_such_option=1", "redis://h,amqp://h"])
+def test_a_wrong_address_of_redis_is_refused(url: str) -> None:
+    with pytest.raises((ValueError, SettingsError), match=r"(?i)redis_url"):
+        create_app(Settings(_env_file=None, database_url="postgresql+asyncpg://h/d", redis_url=url))
 
 
 @pytest.mark.long
@@ -283,7 +301,7 @@ async def test_every_command_reports_invalid_settings_in_one_line(command: Run) 
     result = await command("migrate", status=1, **public)
     assert result.err.startswith("tidings: TIDINGS_DEV_TOKENS ")
     assert "0.0.0.0" in result.err
-    assert "start several servers on one PostgreSQL" in (await command("serve", "--workers", "2", status=1)).err
+    assert "2 workers need PostgreSQL" in (await command("serve", "--workers", "2", status=1)).err
 
 
 @pytest.mark.long

@@ -18,7 +18,7 @@ from server.__main__ import UNUSED
 from tests.cli.conftest import DEADLINE_S, Command, Start
 
 IMPORTED = re.compile(r"^import time: +\d+ \| +\d+ \| +(\S+)$", re.MULTILINE)
-UNWANTED = {"alembic", "asyncpg", "mako", "pydantic.v1", "websockets.asyncio"}
+UNWANTED = {"alembic", "asyncpg", "mako", "pydantic.v1", "sqlalchemy.dialects.postgresql", "websockets.asyncio"}
 GENERATORS = {f"server.gateways.{name}" for name in ("asyncapi", "openapi", "schemas", "typescript")}
 DOCUMENTS = ("/openapi.json", "/asyncapi.json", "/contract.ts")
 LOCK = Path(__file__).parents[2] / "requirements-runtime.lock"

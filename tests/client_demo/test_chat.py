@@ -219,6 +219,33 @@ print("echo", before, within, echo())
     await screen.sees("echo True False True")
 
 
+async def test_the_terminal_does_not_echo_a_password_while_a_message_is_printed(
+    terminals: Terminals, cli: Cli
+) -> None:
+    program = """
+import asyncio, sys, termios
+from prompt_toolkit.application import get_app_or_none, run_in_terminal
+from client_demo.screen import Screen
+
+def echo() -> bool:
+    return bool(termios.tcgetattr(sys.stdin)[3] & termios.ECHO)
+
+async def read_and_print() -> bool:
+    with Screen(str, list, lambda line: [], lambda line: None) as screen:
+        secret = asyncio.ensure_future(screen.secret("Current password"))
+        while (app := get_app_or_none()) is None:
+            await asyncio.sleep(0)
+        echoes = await run_in_terminal(echo)
+        app.exit(result="")
+        await secret
+    return echoes
+
+print("echo", asyncio.run(read_and_print()))
+"""
+    screen = terminals.start([sys.executable, "-c", program], cli.environment)
+    await screen.sees("echo False")
+
+
 async def test_a_new_user_is_registered_only_after_confirming(terminals: Terminals, cli: Cli) -> None:
     command = [part for part in cli.command("omar") if part != "--register"]
     environment = {name: value for name, value in cli.environment.items() if name != "TIDINGS_PASSWORD"}

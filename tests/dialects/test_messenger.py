@@ -797,6 +797,7 @@ async def test_frames_waiting_for_the_authentication_are_bounded(
         assert await ws.closed() == 1008
 
 
+@pytest.mark.long
 async def test_a_slow_consumer_of_the_messenger_is_closed_and_loses_nothing(sqlite_url: str, tmp_path: Path) -> None:
     options = {"websocket": {"max_buffered": 200_000, "linger": 0.2}}
     async with running_node(sqlite_url, tmp_path, options=options) as node:

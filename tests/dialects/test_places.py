@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
+from tests.delivery.test_locked_rooms import locked
 from tests.dialects.test_rooms import chatting
-from tests.support.client import connected
-from tests.support.node import RunningNode, running_node
+from tests.support.client import DEADLINE_S, connected
+from tests.support.node import SECRET_KEY, RunningNode, running_node
+from tests.support.process import ServerProcess
 
+FOLDER = Path(__file__).parent
 Nodes = tuple[RunningNode, RunningNode]
 
 
@@ -102,6 +106,60 @@ async def test_a_user_who_enters_rooms_on_two_nodes_at_once_ends_up_in_one(nodes
                     pass
             await asyncio.gather(here.connect_to("room three"), there.connect_to("room three"))
             assert await topics_of(first, token) == {"room three"}
+
+
+@pytest.mark.parametrize("entered", ["room one", "room two"])
+async def test_a_node_that_is_killed_after_any_commit_leaves_the_user_in_one_room(
+    postgresql_url: str, tmp_path: Path, entered: str
+) -> None:
+    kill = tmp_path / "kill"
+    killed = ServerProcess(
+        tmp_path / "killed",
+        PYTHONPATH=f"{FOLDER / 'killed'}:{FOLDER.parents[1]}",
+        TEST_KILL=str(kill),
+        TIDINGS_DATABASE_URL=postgresql_url,
+        TIDINGS_SECRET_KEY=SECRET_KEY,
+    )
+    async with running_node(postgresql_url, tmp_path / "other") as other:
+        await make_rooms(other)
+        token = await other.register("ana")
+        try:
+            await killed.start()
+            async with chatting(killed, "ana", token) as ana:
+                if entered == "room two":
+                    await ana.connect_to("room one")
+                kill.touch()
+                with pytest.raises(ConnectionClosed):
+                    await ana.connect_to(entered)
+        finally:
+            await killed.kill()
+        assert await topics_of(other, token) == {entered}
+        async with chatting(other, "ana", token) as ana:
+            assert await ana.connect_to(entered) == ["ana"]
+            await ana.connect_to("room three")
+        assert await topics_of(other, token) == {"room three"}
+
+
+async def test_a_locked_former_room_holds_up_the_change_and_nobody_in_the_room_to_enter(
+    postgresql_url: str, tmp_path: Path
+) -> None:
+    async with running_node(postgresql_url, tmp_path) as node:
+        await make_rooms(node)
+        token = await node.register("ana")
+        async with chatting(node, "ana", token) as ana, chatting(node, "ben") as ben:
+            await ana.connect_to("room one")
+            await ben.connect_to("room two")
+            async with connected(node.url, token, device="other") as other:
+                (room,) = (await other.ask("get_rooms", member=True))["rooms"]
+            async with locked(postgresql_url, room["room_id"]):
+                entering = asyncio.ensure_future(ana.connect_to("room two"))
+                while not node.node.journal.held:
+                    await ben.ok("send_message", message="meanwhile")
+                await ben.ok("send_message", message="and still")
+                assert not entering.done()
+            async with asyncio.timeout(DEADLINE_S):
+                assert await entering == ["ana", "ben"]
+        assert await topics_of(node, token) == {"room two"}
 
 
 async def test_a_user_is_in_the_room_again_after_a_restart(sqlite_url: str, tmp_path: Path) -> None:

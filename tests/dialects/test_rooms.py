@@ -19,6 +19,7 @@ from tests.conformance.wire import eventually
 from tests.delivery.support import expiry_timers
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import RunningNode, running_node
+from tests.support.process import ServerProcess
 from tests.support.timers import Timers
 
 PUSHED = ("message", "user_joined", "user_left", "closing")
@@ -93,7 +94,7 @@ class Chatter:
 
 
 @asynccontextmanager
-async def opened(gateway: RunningNode, token: str = "", **options: Any) -> AsyncIterator[Chatter]:
+async def opened(gateway: RunningNode | ServerProcess, token: str = "", **options: Any) -> AsyncIterator[Chatter]:
     """An unused WebSocket."""
     url = gateway.url.replace("http", "ws", 1)
     async with connect(url, compression=None, ping_interval=None, max_size=None, proxy=None, **options) as socket:
@@ -101,7 +102,9 @@ async def opened(gateway: RunningNode, token: str = "", **options: Any) -> Async
 
 
 @asynccontextmanager
-async def chatting(gateway: RunningNode, username: str, token: str | None = None) -> AsyncIterator[Chatter]:
+async def chatting(
+    gateway: RunningNode | ServerProcess, username: str, token: str | None = None
+) -> AsyncIterator[Chatter]:
     """A user who has sent their username; without a token, they are registered first."""
     async with opened(gateway, token or await gateway.register(username)) as chatter:
         await chatter.say({"username": username})

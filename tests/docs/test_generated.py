@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import scaling
 from docs import generate
 from server.contract.events import EVENTS
 
@@ -15,7 +16,7 @@ PAGES = generate.pages()
 PROTOCOL = (generate.ROOT / "docs/protocol.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("path", [*PAGES, generate.EXAMPLE], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*PAGES, generate.EXAMPLE, scaling.PLOT], ids=lambda path: path.name)
 def test_nothing_generated_is_stale(path: Path) -> None:
     assert not generate.is_stale(path), f"{path.name} is stale: run `make docs`"
 

@@ -12,7 +12,7 @@ from typing import Any
 import socketio
 import uvicorn
 
-from server.serving import listen
+from server.transport.listening import listen
 from tests.support.node import RunningNode, running_node
 
 USERS = ("omar", "diego", "memoor")

@@ -1,7 +1,7 @@
 """The undocumented parts of python-socketio, python-engineio and uvicorn that Tidings uses still exist.
 
 If a test fails after an upgrade, its message names what is gone or has changed. The uses are in
-`server/transport/python_socketio.py` and `server/transport/uvicorn_server.py`.
+`python_socketio.py`, `uvicorn_server.py` and `uvicorn_websocket.py` in `server/transport`.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ METHODS: dict[Any, dict[str, str]] = {
         "send_400_response": "self msg",
         "handle_websocket_upgrade": "self",
         "_should_upgrade": "self",
+        "_get_upgrade": "self",
     },
     WebSocketsSansIOProtocol: {
         "handle_connect": "self event",

@@ -137,8 +137,8 @@ async def test_an_action_that_ends_its_own_session_is_answered_even_if_a_check_f
     name = {"logout": "logout", "revoke_session": "revoke", "deactivate": "set_disabled"}[action]
     commit = getattr(gateway.node.auth, name)
 
-    async def commit_and_check(*args: Any) -> Any:
-        result = await commit(*args)
+    async def commit_and_check(*args: Any, **options: Any) -> Any:
+        result = await commit(*args, **options)
         await gateway.node.sessions._round()
         return result
 

@@ -12,8 +12,8 @@ import pytest
 import uvicorn
 
 from server.app import Application, create_app
-from server.serving import listen
 from server.settings import Settings
+from server.transport.listening import listen
 from tests.delivery.support import store_held
 from tests.gateways.raw import entered
 from tests.support.client import DEADLINE_S, connected

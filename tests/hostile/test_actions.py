@@ -15,6 +15,8 @@ from tests.hostile.payloads import Attack, of_action, of_fields, of_json
 from tests.support.client import REGISTRY
 from tests.support.node import NO_TLS
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(params=DOORS)
 async def door(request: pytest.FixtureRequest, sqlite_url: str, tmp_path: Path) -> AsyncIterator[Door]:

@@ -24,6 +24,8 @@ from tests.hostile.meter import BUDGET_S, MeteredNode, longest_step
 from tests.support.client import REGISTRY, connected
 from tests.support.node import NO_TLS, running_node
 
+pytestmark = pytest.mark.long
+
 LONG = "é" * 16_384
 NAMES = [f"topic {number}" for number in range(520)]
 

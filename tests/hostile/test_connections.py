@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.transport import tcp_connections, uvicorn_server
+from server.transport import tcp_connections, uvicorn_websocket
 from server.transport.tcp_connections import RESERVED, SourceQueue
 from server.transport.uvicorn_server import MAX_HEAD, MAX_HEADERS, MAX_LINE, UvicornHttp, UvicornWebSocket
 from tests.conformance.wire import DEADLINE_S, eventually, frame, running
@@ -208,7 +208,7 @@ async def test_frames_before_a_websocket_is_accepted_wait_in_the_socket() -> Non
         assert isinstance(scope, dict)
         assert callable(receive)
         assert callable(send)
-        connections.append(scope["extensions"][uvicorn_server.EXTENSION])
+        connections.append(scope["extensions"][uvicorn_websocket.EXTENSION])
         await receive()
         await accept.wait()
         await send({"type": "websocket.accept"})
@@ -221,7 +221,7 @@ async def test_frames_before_a_websocket_is_accepted_wait_in_the_socket() -> Non
         await eventually(lambda: bool(connections))
         writer.write(b"".join(frame(0x82, message) for message in messages))
         await eventually(lambda: not connections[0].transport.is_reading())
-        assert len(connections[0]._early) <= uvicorn_server.MAX_EARLY + 256 * 1024  # the last read
+        assert len(connections[0]._early) <= uvicorn_websocket.MAX_EARLY + 256 * 1024  # the last read
         accept.set()
         await eventually(lambda: len(received) == len(messages))
         assert received == messages

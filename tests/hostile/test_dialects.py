@@ -70,6 +70,7 @@ DIALECTS: dict[str, Callable[[str, str], Dialect]] = {
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", DIALECTS)
+@pytest.mark.long
 async def test_no_frame_of_a_dialect_holds_the_loop(node: MeteredNode, name: str) -> None:
     token, room_id = await _prepare(node)
     dialect = DIALECTS[name](token, room_id)

@@ -15,6 +15,8 @@ from tests.hostile.doors import Plain, Polling, SocketIO, door_of
 from tests.hostile.meter import BUDGET_S, MeteredNode, longest_step
 from tests.support.client import DEADLINE_S, connected
 
+pytestmark = pytest.mark.long
+
 REQUESTS = {
     "unknown": ("nothing", {}),
     "invalid": ("message", {}),

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import logging
+import os
 import re
 import sys
 import threading
@@ -394,3 +395,35 @@ async def test_lines_name_the_node_where_several_may_share_a_database(
         async with logged(url, tmp_path, node_name="berlin") as (node, log):
             await node.register("omar")
             assert (await log.only("request", action="register")).get("node") == node_name
+
+
+WRITER = """
+import asyncio, sys
+from server.logging_setup import Logs
+
+async def write():
+    logs = Logs(pretty=False)
+    for n in range(3000):
+        logs.info("x", writer=sys.argv[1], n=n, filler="f" * (n % 700))
+    logs.flush()
+
+asyncio.run(write())
+"""
+
+
+async def test_lines_of_several_processes_do_not_mix() -> None:
+    """The pipe is full most of the time."""
+    receiving, sending = os.pipe()
+    writers = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", WRITER, name, stderr=sending) for name in "abc"
+    ]
+    os.close(sending)
+
+    def read() -> list[bytes]:
+        with open(receiving, "rb") as pipe:
+            return pipe.read().splitlines()
+
+    lines = [json.loads(line) for line in await asyncio.to_thread(read)]
+    assert [await writer.wait() for writer in writers] == [0, 0, 0]
+    for name in "abc":
+        assert [line["n"] for line in lines if line["writer"] == name] == list(range(3000))

@@ -6,15 +6,17 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from db.models import search_documents
 from server.fanout import catchup
 from server.fanout.pages import Page, PageRequest, Pages
 from server.log import retention
-from server.node import NodeOptions
+from server.options import NodeOptions
 from tests.delivery.brokers import DeafBroker
 from tests.delivery.support import fill, make_topic, rest
+from tests.delivery.test_locked_rooms import locked
 from tests.retention.conftest import Kept
 from tests.support.client import Client, Refused, connected
 from tests.support.node import running_node
@@ -246,9 +248,9 @@ async def test_no_transaction_deletes_more_than_a_step(kept: Kept, monkeypatch: 
     monkeypatch.setattr(retention, "STEP", 10)
     write, deleted = kept.server.node.database.write, []
 
-    async def counted(change: Any) -> Any:
+    async def counted(change: Any, **options: Any) -> Any:
         before = len(await kept.stored(room_id))
-        result = await write(change)
+        result = await write(change, **options)
         if getattr(change, "func", None) is not None:
             deleted.append(before - len(await kept.stored(room_id)))
         return result
@@ -257,6 +259,48 @@ async def test_no_transaction_deletes_more_than_a_step(kept: Kept, monkeypatch: 
     monkeypatch.setattr(kept.server.node.database, "write", counted)
     await kept.run_retention()
     assert deleted == [10, 10, 5]
+
+
+def test_a_step_is_small() -> None:
+    assert retention.STEP <= 100
+
+
+async def test_retention_waits_for_no_locked_room(postgresql_url: str, tmp_path: Path) -> None:
+    async with running_node(postgresql_url, tmp_path, retention_topic_days=10) as server:
+        kept = Kept(server)
+        omar = await server.register("omar")
+        busy, free = [await make_topic(server.url, omar, name) for name in ("busy", "free")]
+        for room_id in (busy, free):
+            await fill(server.node.database, "omar", {room_id: ["1", "2", "3"]})
+            await kept.age(room_id, 3, 0)
+            await kept.age(room_id, 2)
+        async with locked(postgresql_url, busy):
+            await kept.run_retention()
+            assert (await kept.stored(busy), await kept.stored(free)) == ([1, 2, 3], [3])
+        await kept.run_retention()
+        assert await kept.stored(busy) == [3]
+
+
+async def test_retention_never_queues_behind_the_lock_of_a_room(
+    postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever locks the room next would have to wait behind it."""
+    monkeypatch.setattr(retention, "LOCKED_S", 0.0)
+    async with running_node(postgresql_url, tmp_path, retention_topic_days=10) as server:
+        kept = Kept(server)
+        busy = await make_topic(server.url, await server.register("omar"), "busy")
+        await fill(server.node.database, "omar", {busy: ["1", "2"]})
+        await kept.age(busy, 2)
+        watching = await asyncpg.connect(postgresql_url.replace("+asyncpg", ""))
+        try:
+            async with locked(postgresql_url, busy):
+                round_ = asyncio.ensure_future(kept.run_retention())
+                while not round_.done():
+                    assert await watching.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") == 0
+                await round_
+        finally:
+            await watching.close()
+        assert await kept.stored(busy) == [1, 2]
 
 
 async def test_a_node_deletes_expired_entries_periodically(sqlite_url: str, tmp_path: Path) -> None:

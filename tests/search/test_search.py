@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -253,4 +254,15 @@ async def test_a_message_is_found_by_a_search_right_after_sending(
     for n in range(5):
         await people.omar.ask("message", topic_name="noticias", content=f"palabra{n}")
         answer = await people.omar.ask("search", query=f"palabra{n}")
+        assert [m["content"] for m in answer["messages"]] == [f"palabra{n}"]
+
+
+async def test_a_search_ends_the_wait_for_more_messages(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DELAY_S", "SETTLE_S"):
+        monkeypatch.setattr(f"server.log.indexer.{name}", 10 * DEADLINE_S)
+    await people.omar.ask("create", topic_name="noticias")
+    for n in range(3):
+        await people.omar.ask("message", topic_name="noticias", content=f"palabra{n}")
+        async with asyncio.timeout(DEADLINE_S):
+            answer = await people.omar.ask("search", query=f"palabra{n}")
         assert [m["content"] for m in answer["messages"]] == [f"palabra{n}"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import socketio
@@ -217,10 +219,10 @@ class PlainClient(LiveClient):
 
 
 @asynccontextmanager
-async def connected(url: str, token: str, **auth: Any) -> AsyncIterator[Client]:
+async def connected(url: str, token: str, transports: list[str] | None = None, **auth: Any) -> AsyncIterator[Client]:
     """A connected client after `ready`."""
     client = Client(url, token, **auth)
-    await client.connect()
+    await client.connect(transports)
     try:
         yield client
     finally:
@@ -236,3 +238,12 @@ async def plainly_connected(url: str, token: str, **auth: Any) -> AsyncIterator[
         yield client
     finally:
         await client.close()
+
+
+@contextmanager
+def unread_answers() -> Iterator[None]:
+    """Ignore that python-engineio closes its HTTP session without reading the answer to its last request."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()

@@ -12,8 +12,12 @@ from sqlalchemy.engine import make_url
 
 _COMMIT = b"C\x00\x00\x00\x0bCOMMIT\x00"
 """CommandComplete"""
-_WRITTEN = re.compile(rb"D\x00\x00\x00\x2b\x00\x07\x00\x00\x00\x01\x01\x00\x00\x00\x08.{8}\xff{20}", re.DOTALL)
-"""DataRow of `db.queries.journal.if_unchanged`: true, a time, and five NULLs. It is sent when that has committed."""
+_WRITTEN = re.compile(
+    rb"D\x00\x00\x00\x2b\x00\x07\x00\x00\x00\x01\x01\x00\x00\x00\x08.{8}\xff{20}"
+    rb"|D\x00\x00\x00\x17\x00\x02\x00\x00\x00\x01\x01\x00\x00\x00\x08",
+    re.DOTALL,
+)
+"""DataRows of `if_unchanged`, sent after its commit: true, a time; of `db.queries.journal` also five NULLs."""
 
 
 class Commits:

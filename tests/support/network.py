@@ -55,11 +55,16 @@ class Network:
     """A proxy to one server. Every TCP connection through it is a `Link`; `links` holds those that are alive."""
 
     def __init__(self, target: str, up: Conditions = PERFECT, down: Conditions = PERFECT, *, seed: int = 0) -> None:
-        """`target`: the URL or `host:port` of the server. `up` and `down` may be replaced while it runs."""
-        address = urlsplit(target if "//" in target else f"//{target}")
-        assert address.hostname is not None
-        assert address.port is not None
-        self._target = address.hostname, address.port
+        """`target`: the URL or `host:port` of the server, or the path of its Unix socket.
+
+        `up` and `down` may be replaced while it runs.
+        """
+        self._target: tuple[str, int] | str = target
+        if not target.startswith("/"):
+            address = urlsplit(target if "//" in target else f"//{target}")
+            assert address.hostname is not None
+            assert address.port is not None
+            self._target = address.hostname, address.port
         self.conditions: dict[Direction, Conditions] = {"up": up, "down": down}
         self.seed = seed
         self.links: list[Link] = []
@@ -140,7 +145,10 @@ class Network:
                 _reset(writer)
                 return
             try:
-                to_server = await asyncio.open_connection(*self._target, limit=self._limit("down"))
+                if isinstance(self._target, str):
+                    to_server = await asyncio.open_unix_connection(self._target, limit=self._limit("down"))
+                else:
+                    to_server = await asyncio.open_connection(*self._target, limit=self._limit("down"))
             except OSError:
                 _reset(writer)
                 return
@@ -184,7 +192,8 @@ class Link:
         directions: tuple[Direction, Direction] = ("up", "down")
         for writer, direction in zip(self._writers, directions, strict=True):  # the writer's socket is also read from
             sock, buffer = writer.get_extra_info("socket"), network.conditions[direction].buffer
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if buffer <= READ_BYTES:  # below a segment of loopback TCP waits for a timer
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self._pipes = (

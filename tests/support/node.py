@@ -16,8 +16,9 @@ import httpx
 from server.app import Application, create_app
 from server.fanout.connection import Connection
 from server.node import Node
-from server.serving import Server, listen
+from server.serving import Server
 from server.settings import Settings
+from server.transport.listening import listen
 from tests.support.ports import port_of
 
 PASSWORD = "correct horse"
@@ -61,12 +62,26 @@ class RunningNode:
         self._serving = asyncio.create_task(server.serve([self._socket]))
         await asyncio.wait_for(server.listening.wait(), 30)
 
+    def publish_url(self) -> None:
+        """Let other nodes reach this one over HTTP. Call it before the start (on Linux, where ports are reserved)."""
+        assert self._port, "no port is reserved on this system"
+        self._settings = self._settings.model_copy(update={"node_url": f"http://127.0.0.1:{self._port}"})
+
     def through(self, url: str) -> None:
         """Use the URL of a proxy from now on, also after a restart (on Linux, where ports are kept)."""
         self.url = self._through = url
 
+    def leave(self, *, replaced: bool = False) -> asyncio.Task[None]:
+        """Begin to stop as on SIGTERM; the task is done when no connection is left. Call `stop` as well.
+
+        `replaced`: as a worker that has a successor.
+        """
+        assert self._serving is not None, "not started"
+        self._server.leave(replaced=replaced)
+        return self._serving
+
     async def stop(self) -> None:
-        """Stop as on SIGTERM."""
+        """Stop immediately, without waiting for other nodes to take over."""
         if self._serving is not None:
             self._server.stop()
             await self._serving
@@ -123,10 +138,20 @@ def settings_for(database_url: str, data_dir: Path, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def running_node(
-    database_url: str, data_dir: Path, *, options: dict[str, Any] | None = None, **changes: Any
+    database_url: str,
+    data_dir: Path,
+    *,
+    options: dict[str, Any] | None = None,
+    publish_url: bool = False,
+    **changes: Any,
 ) -> AsyncIterator[RunningNode]:
-    """A running node; `changes` to its settings, `options` as of `server.node.NodeOptions`."""
+    """A running node; `changes` to its settings, `options` as of `server.node.NodeOptions`.
+
+    `publish_url`: whether it tells other nodes its URL.
+    """
     node = RunningNode(settings_for(database_url, data_dir, **changes), **{"bcrypt_rounds": 4, **(options or {})})
+    if publish_url:
+        node.publish_url()
     await node.start()
     try:
         yield node

@@ -37,12 +37,18 @@ class ServerProcess:
             "TIDINGS_RATE_LIMITS": "off",
             "TIDINGS_PUBLIC_CHANNEL": "entry",
             "TIDINGS_LOG_LEVEL": "warning",
+            "TIDINGS_DRAIN_WAIT": "0",
             **environment,
         }
         self._port = port_of(self)
         self.url = ""
         self.printed = ""
         self._process: asyncio.subprocess.Process | None = None
+
+    def publish_url(self) -> None:
+        """Let the other nodes reach this one over HTTP. Call it before the start (on Linux, where ports are kept)."""
+        assert self._port, "no port is reserved on this system"
+        self._environment["TIDINGS_NODE_URL"] = f"http://127.0.0.1:{self._port}"
 
     @property
     def pid(self) -> int:

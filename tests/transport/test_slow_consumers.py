@@ -22,9 +22,9 @@ from bench.servers import Tidings
 from bench.slow_consumers import Plan, measure, world
 from server.app import create_app
 from server.node import Node
-from server.serving import listen
 from server.transport.buffered_session import MAX_BUFFERED, BufferedSession
 from server.transport.engine_session import SEPARATOR
+from server.transport.listening import listen
 from server.transport.uvicorn_server import UvicornWebSocket
 from server.transport.websocket_wire import HIGH_WATER
 from tests.conformance.wire import frame, running, serving, wired
