@@ -87,7 +87,8 @@ class Store:
     but not a power cut, which costs a repeat or a new sign-in, never a message.
 
     Every write is one statement. Concurrent callers therefore need no lock, and a cancelled caller leaves nothing
-    half done.
+    half done. All go through `execute_fetchall`, which frees its cursor in SQLite's thread: freed in another one, a
+    cursor resets its statement, which the next caller with the same SQL may be executing.
     """
 
     def __init__(self, path: Path, device: str) -> None:
@@ -135,10 +136,12 @@ class Store:
         deleted = [name for name, value in values.items() if value is None]
         stored = [part for name, value in values.items() if value is not None for part in (name, value)]
         if deleted:
-            await self._db.execute(f"DELETE FROM kept WHERE name IN ({', '.join('?' * len(deleted))})", deleted)
+            await self._db.execute_fetchall(
+                f"DELETE FROM kept WHERE name IN ({', '.join('?' * len(deleted))})", deleted
+            )
         if stored:
             rows = ", ".join(["(?, ?)"] * (len(stored) // 2))
-            await self._db.execute(f"INSERT OR REPLACE INTO kept VALUES {rows}", stored)
+            await self._db.execute_fetchall(f"INSERT OR REPLACE INTO kept VALUES {rows}", stored)
 
     # Receiving
 
@@ -176,7 +179,9 @@ class Store:
         new = cursor is None or seq > cursor
         yield new
         if new:
-            await self._db.execute("INSERT OR REPLACE INTO cursor VALUES (?, ?, ?)", (self._device, room_id, seq))
+            await self._db.execute_fetchall(
+                "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?)", (self._device, room_id, seq)
+            )
 
     async def cursor(self, room_id: str) -> int | None:
         """The seq of the last entry taken from a room."""
@@ -194,14 +199,16 @@ class Store:
 
     async def begin(self, first: Mapping[str, int]) -> None:
         """Record, by room_id, the first seq that was received; a room that has a cursor keeps it."""
-        await self._db.executemany(
-            "INSERT OR IGNORE INTO cursor VALUES (?, ?, ?)",
-            [(self._device, room_id, seq - 1) for room_id, seq in first.items()],
+        await self._db.execute_fetchall(
+            "INSERT OR IGNORE INTO cursor SELECT ?, key, value - 1 FROM json_each(?)",
+            (self._device, json.dumps(first)),
         )
 
     async def forget(self, room_id: str) -> None:
         """Delete the cursor of a room: its log starts from the beginning for this device."""
-        await self._db.execute("DELETE FROM cursor WHERE device = ? AND room_id = ?", (self._device, room_id))
+        await self._db.execute_fetchall(
+            "DELETE FROM cursor WHERE device = ? AND room_id = ?", (self._device, room_id)
+        )
 
     # Sending
 
@@ -210,7 +217,7 @@ class Store:
     ) -> Unsent:
         """Store a message for sending, after all that were enqueued before it."""
         unsent = Unsent(client_id or str(uuid.uuid4()), room, content, reply_to)
-        await self._durable.execute(
+        await self._durable.execute_fetchall(
             "INSERT INTO outbox (client_id, room, content, reply_to, tried) VALUES (?, ?, ?, ?, 0)",
             (unsent.client_id, json.dumps(room), content, reply_to),
         )
@@ -229,7 +236,7 @@ class Store:
 
     async def not_tried(self, unsent: Unsent) -> None:
         """Undo the mark of `try_next`: the message never left."""
-        await self._db.execute("UPDATE outbox SET tried = 0 WHERE client_id = ?", (unsent.client_id,))
+        await self._db.execute_fetchall("UPDATE outbox SET tried = 0 WHERE client_id = ?", (unsent.client_id,))
 
     async def acknowledge(self, unsent: Unsent, content: str | None) -> Unsent | None:
         """Delete a message that the server has with this content; the message itself if it was changed since."""

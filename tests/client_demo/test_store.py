@@ -115,6 +115,14 @@ async def test_concurrent_callers_of_a_store_do_not_disturb_each_other(path: Pat
         assert (store.unsent, await store.get("token"), len(await store.cursors())) == (20, "t19", 20)
 
 
+async def test_the_same_statement_of_many_callers_at_once_is_executed_for_each(path: Path) -> None:
+    async with Store(path, "laptop") as store:
+        for _ in range(5):
+            await asyncio.gather(*(store.begin({f"r{n}": n + 1, f"s{n}": 1}) for n in range(1000)))
+        cursors = await store.cursors()
+    assert (len(cursors), cursors["r999"], cursors["s999"]) == (2000, 999, 0)
+
+
 async def test_two_processes_cannot_receive_as_the_same_device(path: Path) -> None:
     async with Store(path, "laptop") as first, Store(path, "laptop") as second, Store(path, "phone") as phone:
         with first.receiving():
