@@ -35,12 +35,14 @@ class Balancer:
         """Which node has a session, by its id."""
         self._turns_of: dict[str, Iterator[int]] = {}
         """By the id of a session."""
+        self._closed: set[str] = set()
+        """The ids of sessions that an end of them has closed. The client may still have a poll under way."""
         self._idle: defaultdict[Target, list[Ends]] = defaultdict(list)
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self.url = ""
         self.refused: list[str] = []
-        """Requests that a node answered with 400 or above, with their status."""
+        """Requests that a node answered with 400 or above, with their status; not those of closed sessions."""
         self.served: deque[tuple[str, int]] = deque(maxlen=REMEMBERED)
         """The first line of each request, and the port of the node that it went to."""
         self.opened = 0
@@ -86,6 +88,7 @@ class Balancer:
         upgrade = headers.get("upgrade", "").lower() == "websocket"
         head = _forwarded(head, client[1].get_extra_info("peername")[0])
         target = self._target(line, upgrade)
+        self._note_close(line, body)
         if upgrade:
             await self._upgrade(client, target, line, head)
             return None
@@ -117,8 +120,7 @@ class Balancer:
         return b"" if following.cancelled() else following.result()
 
     def _target(self, line: str, upgrade: bool) -> Target:
-        found = re.search(r"[?&]sid=([\w-]+)", line)
-        sid = found[1] if found else ""
+        sid = _session(line)
         if sid not in self._owners:
             turn = next(self._turns)
         elif upgrade:
@@ -131,6 +133,11 @@ class Balancer:
         if found := re.match(rb'0\{"sid":"([\w-]+)"', body):
             sid, owner = found[1].decode(), self._targets.index(target)
             self._owners[sid], self._turns_of[sid] = owner, itertools.count(owner + 1)
+
+    def _note_close(self, line: str, payload: bytes) -> None:
+        """`payload`: packets of long polling, the last of which may be Engine.IO's CLOSE."""
+        if payload.rsplit(b"\x1e", 1)[-1] == b"1":
+            self._closed.add(_session(line))
 
     def _reused(self, target: Target) -> Ends | None:
         """A connection that the node has not closed."""
@@ -165,9 +172,10 @@ class Balancer:
                 body += size_line + await node[0].readexactly(size + 2)
         elif code not in (204, 304):
             body = await node[0].readexactly(int(headers.get("content-length", 0)))
-        if code >= 400:
+        if code >= 400 and _session(line) not in self._closed:
             self.refused.append(f"{code} {line} {body[:100]!r}")
         self._note_session(target, body)
+        self._note_close(line, body)
         client[1].write(head + body)
         await client[1].drain()
         return headers.get("connection", "").lower() != "close"
@@ -199,6 +207,12 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while data := await reader.read(64 * 1024):
         writer.write(data)
         await writer.drain()
+
+
+def _session(line: str) -> str:
+    """The id of a request's Engine.IO session, or ""."""
+    found = re.search(r"[?&]sid=([\w-]+)", line)
+    return found[1] if found else ""
 
 
 def _parse(head: bytes) -> tuple[str, dict[str, str]]:

@@ -35,14 +35,10 @@ async def _python(balancer: Balancer, token: str, room: str, transports: list[st
         await client.event("message", lambda message: message["seq"] == sent["seq"])
         return client
 
-    refused: Refused = Counter()
     for begin in range(0, count, TOGETHER):
-        clients = await asyncio.gather(*(visit(begin + n) for n in range(min(TOGETHER, count - begin))))
-        refused += Counter(balancer.refused)
-        for client in clients:
+        for client in await asyncio.gather(*(visit(begin + n) for n in range(min(TOGETHER, count - begin)))):
             await client.close()
-        balancer.refused.clear()  # a client that polls asks once more after it has closed its session
-    return refused
+    return Counter(balancer.refused)
 
 
 async def _javascript(balancer: Balancer, token: str, room: str, transports: list[str], count: int) -> Refused:
