@@ -31,9 +31,9 @@ async def test_a_message_whose_commit_was_not_answered_reaches_the_clients_of_an
         async with connected(first.url, omar) as writer, connected(second.url, diego) as reader:
             for n in range(MESSAGES):
                 proxy.lost.clear()
-                proxy.lose_answer()
+                proxy.lose_answer(b"content %d." % n)
                 while True:
-                    payload = {"room_id": room_id, "content": str(n), "client_id": str(n)}
+                    payload = {"room_id": room_id, "content": f"content {n}.", "client_id": str(n)}
                     answer = await writer.call("message", payload)
                     if answer["ok"]:
                         break
@@ -44,4 +44,4 @@ async def test_a_message_whose_commit_was_not_answered_reaches_the_clients_of_an
             assert seqs(reader, room_id) == list(range(1, MESSAGES + 1))
             await writer.until(lambda: len(seqs(writer, room_id)) >= MESSAGES)
             assert seqs(writer, room_id) == seqs(reader, room_id)
-        assert await stored(postgresql_url, room_id) == [str(n) for n in range(MESSAGES)]
+        assert await stored(postgresql_url, room_id) == [f"content {n}." for n in range(MESSAGES)]

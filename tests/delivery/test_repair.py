@@ -193,16 +193,16 @@ async def test_a_commit_whose_answer_was_lost_is_delivered_immediately(postgresq
         room_id = await make_topic(server.url, token, "noticias", other)
         async with connected(server.url, token) as omar, connected(server.url, other) as diego:
             await server.node.hub.repairs.settled()
-            link.lose_answer()
+            link.lose_answer(b"lost")
             with pytest.raises(Refused) as refused:
-                await omar.ask("message", room_id=room_id, content="1", client_id="1")
+                await omar.ask("message", room_id=room_id, content="lost", client_id="1")
             assert refused.value.code == "unavailable"
             await asyncio.wait_for(link.lost.wait(), DEADLINE_S)
             for client in (omar, diego):
-                await client.event("message", lambda m: m["content"] == "1")
-            await omar.ask("message", room_id=room_id, content="1", client_id="1")
+                await client.event("message", lambda m: m["content"] == "lost")
+            await omar.ask("message", room_id=room_id, content="lost", client_id="1")
             await omar.ask("message", room_id=room_id, content="2")
-            await diego.until(lambda: diego.contents() == ["1", "2"])
+            await diego.until(lambda: diego.contents() == ["lost", "2"])
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("away"), LookupError("unexpected")], ids=str)

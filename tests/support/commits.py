@@ -21,20 +21,21 @@ _WRITTEN = re.compile(
 
 
 class Commits:
-    """Passes everything on. After `lose_answer` it cuts the connection after the next commit, before its answer."""
+    """Passes everything on. After `lose_answer` it cuts a connection after its next commit, before the answer."""
 
     def __init__(self, host: str, port: int) -> None:
         """`host` may be the directory of a Unix socket."""
         self._host, self._port = host, port
         self._connections: set[asyncio.Task[None]] = set()
-        self._losing = False
+        self._losing: bytes | None = None
         self._passing = asyncio.Event()
         self._passing.set()
         self.lost = asyncio.Event()
         """Set when the answer to a commit was lost; the commit has taken effect."""
 
-    def lose_answer(self) -> None:
-        self._losing = True
+    def lose_answer(self, containing: bytes = b"") -> None:
+        """Lose the next answer to a commit, on a connection on which these bytes were sent from now on."""
+        self._losing = containing
 
     def freeze(self) -> None:
         """From now on pass nothing on in either direction, and end no connection."""
@@ -52,28 +53,36 @@ class Commits:
             from_server, to_server = await asyncio.open_unix_connection(f"{self._host}/.s.PGSQL.{self._port}")
         else:
             from_server, to_server = await asyncio.open_connection(self._host, self._port)
-        requests = asyncio.create_task(self._pass_requests(reader, to_server))
+        chosen = asyncio.Event()
+        requests = asyncio.create_task(self._pass_requests(reader, to_server, chosen))
         try:
-            await self._pass_answers(from_server, writer)
+            await self._pass_answers(from_server, writer, chosen)
         finally:
             requests.cancel()
             for end in (writer, to_server):
                 end.transport.abort()
 
-    async def _pass_requests(self, client: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
+    async def _pass_requests(
+        self, client: asyncio.StreamReader, server: asyncio.StreamWriter, chosen: asyncio.Event
+    ) -> None:
+        """`chosen`: set when the answer to the next commit is to be lost."""
         with contextlib.suppress(OSError):
             while data := await client.read(65536):
                 await self._passing.wait()
+                if self._losing is not None and self._losing in data:
+                    chosen.set()
                 server.write(data)
                 await server.drain()
         server.close()
 
-    async def _pass_answers(self, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+    async def _pass_answers(
+        self, server: asyncio.StreamReader, client: asyncio.StreamWriter, chosen: asyncio.Event
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await server.read(65536):
                 await self._passing.wait()
-                if self._losing and (_COMMIT in data or _WRITTEN.search(data)):
-                    self._losing = False
+                if self._losing is not None and chosen.is_set() and (_COMMIT in data or _WRITTEN.search(data)):
+                    self._losing = None
                     self.lost.set()
                     return
                 client.write(data)
