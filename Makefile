@@ -61,20 +61,15 @@ cluster: $(STAMP) $(WEB) ## Start two servers behind a load balancer, with a Pos
 	@exec $(BIN)/python -m tests.cluster $(ARGS)
 
 .PHONY: test
-test: TESTS := -m "not long"
-test: BROWSER := test:core
 test: run-tests ## Run the tests that every change should pass, in some minutes
 
 .PHONY: test-all
-test-all: TESTS := --durations=20
-test-all: BROWSER := test:browser
+test-all: SUITE := --all
 test-all: run-tests ## Run these and the long ones, as CI does
 
 .PHONY: run-tests
 run-tests: $(STAMP) $(NODE_TESTS) $(PEERS) $(WEB)
-	@echo npm test --prefix web; $(WITH_NODE) npm test --prefix web
-	@echo pytest $(TESTS); $(WITH_NODE) $(BIN)/python -m pytest -n auto $(TESTS)
-	@echo npm run $(BROWSER) --prefix web; $(WITH_NODE) npm run $(BROWSER) --prefix web
+	@$(WITH_NODE) $(BIN)/python -m tests.suite $(SUITE) $(ARGS)
 
 # The peers run on the Node.js of the dev dependencies, not on the machine's: so all measure the same one.
 $(PEERS): bench/peers/package-lock.json bench/peers/package.json $(STAMP)
