@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from importlib.resources.abc import Traversable
@@ -10,13 +11,14 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from db.failures import StoreUnavailable
 from server import __version__
 from server.gateways import docs, hosts, rest, static_files
 from server.gateways.hosts import Hosts
 from server.gateways.request_log import RequestLog
 from server.node import Node
 from server.options import NodeOptions
-from server.settings import Settings
+from server.settings import Settings, SettingsError
 from server.transport.buffered_session import Receive, Send
 from server.transport.handshake import WebSocketOpening
 from server.transport.websocket_wire import Wire
@@ -80,7 +82,19 @@ class Application:
                 await receive()
                 await send({"type": "websocket.close", "code": 1008})
                 return
-        await self._requests(scope, receive, send)
+        await self._requests(scope, receive, _naming_the_problem(send) if scope["type"] == "lifespan" else send)
+
+
+def _naming_the_problem(send: Send) -> Send:
+    """Replaces the traceback of a start that failed by a sentence, if the operator can solve the problem."""
+
+    async def send_sentence(message: MutableMapping[str, Any]) -> None:
+        problem = sys.exception()
+        if message["type"] == "lifespan.startup.failed" and isinstance(problem, (SettingsError, StoreUnavailable)):
+            message = {**message, "message": f"tidings: {problem}"}
+        await send(message)
+
+    return send_sentence
 
 
 def create_app(settings: Settings | None = None, *, static: Traversable | None = None, **options: Any) -> Application:

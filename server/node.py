@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import server.actions
@@ -39,6 +40,7 @@ from server.fanout.hub import Hub
 from server.fanout.online import OnlineUsers
 from server.fanout.reconcile import Reconciler
 from server.fanout.session_check import SessionCheck
+from server.file_lock import LOCK_PATIENCE_S, only_server
 from server.gateways.applications import ApplicationUsers, RoomsOfHub
 from server.gateways.client_session import Backend
 from server.gateways.dialects.mounting import Dialects
@@ -212,12 +214,14 @@ class Node:
     async def start(self) -> None:
         """Open the database and start the parts. Raises `StoreUnavailable` or `SettingsError`."""
         settings = self.settings
-        if self.database.is_sqlite:
-            settings.prepare_data_dir()
-            await asyncio.to_thread(migrate, settings.database)
-        elif await asyncio.to_thread(pending, settings.database):
-            raise SettingsError(MIGRATIONS_NEEDED)
         async with AsyncExitStack() as stack:
+            if self.database.is_sqlite:
+                settings.prepare_data_dir()
+                await stack.enter_async_context(only_server(Path(self.database.url.database or ""), LOCK_PATIENCE_S))
+                self.database.make_room()
+                await asyncio.to_thread(migrate, settings.database)
+            elif await asyncio.to_thread(pending, settings.database):
+                raise SettingsError(MIGRATIONS_NEEDED)
 
             def on_stop(part: str, stop: Callable[[], Awaitable[object]]) -> None:
                 stack.push_async_callback(self._stop_part, part, stop)

@@ -1,4 +1,4 @@
-"""Serves the application with uvicorn: the lock, the start, the banner, and a clean stop on signals."""
+"""Serves the application with uvicorn: the start, the banner, and a clean stop on signals."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ import gc
 import logging
 import os
 import signal
-import sys
 import threading
-import time
-from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Collection, Iterator
+from contextlib import AsyncExitStack
 
 from server.app import Application
 from server.banner import banner
-from server.settings import SettingsError
 from server.supervision import spawn
 from server.transport.listening import listen
 from server.transport.socketio_server import MAX_PAYLOAD
@@ -26,7 +21,6 @@ from server.transport.tcp_connections import raise_descriptor_limit
 from server.transport.uvicorn_server import DrainingServer
 from server.worker import Worker
 
-LOCK_PATIENCE_S = 10.0
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 FORCED_EXIT_S = 15.0
 """The process exits this long after the signal even if something hangs, such as a thread in a system call."""
@@ -150,12 +144,8 @@ async def run(app: Application, host: str, port: int, worker: Worker | None = No
         server.starting = asyncio.current_task()
         try:
             async with AsyncExitStack() as stack:
-                if node.database.is_sqlite:
-                    settings.prepare_data_dir()
-                    await stack.enter_async_context(only_server(Path(node.database.url.database or "")))
                 if worker is not None:
                     await stack.enter_async_context(worker.attached(server, node))
-                node.database.make_room()
                 await node.start()
                 stack.push_async_callback(node.stop)
                 await node.database.keep_reserve()
@@ -190,50 +180,3 @@ def _settle_garbage_collector() -> None:
     gc.freeze()
     gc.enable()
     gc.set_threshold(20_000, 2, 2)
-
-
-@asynccontextmanager
-async def only_server(database: Path, patience_s: float = LOCK_PATIENCE_S) -> AsyncIterator[None]:
-    """Hold the lock that makes this the only server on a SQLite file. Raises `SettingsError` after `patience_s`.
-
-    Two servers would not deliver each other's messages, and both would checkpoint. A restarted server waits for the
-    previous one to end. The operating system releases the lock when the process ends. Other commands of
-    the command line do not take the lock: they may run beside a server.
-    """
-    with _open_lock(database) as file:
-        deadline = time.monotonic() + patience_s
-        announced = False
-        while not _lock(file.fileno()):
-            if time.monotonic() >= deadline:
-                raise SettingsError(f"another server is running on {database}: stop it first")
-            if not announced:
-                announced = True
-                waiting = f"waiting up to {patience_s:g} s for it to stop"
-                print(f"tidings: another server is running on {database}; {waiting}", file=sys.stderr, flush=True)
-            await asyncio.sleep(0.05)
-        yield
-
-
-def _open_lock(database: Path) -> BinaryIO:
-    """The lock file next to the database, the same one for every path that leads to it."""
-    path = database.resolve()
-    return path.with_name(f"{path.name}.lock").open("ab")
-
-
-def _lock(descriptor: int) -> bool:
-    """Take an exclusive lock on a file; False if another process has it. Closing the file releases it."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-    else:
-        import fcntl
-
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True

@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "server.memory": {"server.supervision"},
     "server.metrics": {"server.__version__", "server.contract"},
     "server.settings": {"server.addresses", "server.limits", "server.logging_setup"},
+    "server.file_lock": {"server.settings"},
     "server.names": {"db.names", "server.contract"},
     "server.transport": {"server.addresses", "server.contract", "server.timers"},
     "server.dispatch": {
@@ -120,6 +121,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "server.options": {"server.auth", "server.fanout", "server.log", "server.logging_setup", "server.timers"},
     "server.app": {
+        "db.failures",
         "server.__version__",
         "server.gateways",
         "server.node",
@@ -157,6 +159,7 @@ ALLOWED: dict[str, set[str]] = {
         "server.principal",
         "server.dispatch",
         "server.echo",
+        "server.file_lock",
         "server.gateways",
         "server.limits",
         "server.logging_setup",

@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 from db.schema import pending
 from server.app import create_app
 from server.banner import banner
-from server.serving import only_server
+from server.file_lock import only_server
 from server.settings import Settings, SettingsError
 from tests.cli.conftest import Command, Run, Start
 from tests.support.client import connected
@@ -328,7 +328,7 @@ async def test_the_second_of_two_concurrent_starts_takes_over_when_the_first_sto
 @pytest.mark.long
 async def test_a_server_that_waits_for_another_one_stops_on_a_signal(tidings: Start, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    async with only_server(tmp_path / "data" / "tidings.db"):
+    async with only_server(tmp_path / "data" / "tidings.db", 0):
         waiting = [await tidings("serve", "--port", "0") for _ in range(2)]
         for command, number in zip(waiting, (signal.SIGTERM, signal.SIGINT), strict=True):
             await command.until("err", "another server")
@@ -342,7 +342,7 @@ async def test_a_second_server_on_a_file_gives_up_with_the_reason(
 ) -> None:
     database, link = tmp_path / "tidings.db", tmp_path / "link.db"
     link.symlink_to(database)
-    async with only_server(database):
+    async with only_server(database, 0):
         for name in (database, link, tmp_path / "." / "tidings.db"):
             with pytest.raises(SettingsError, match="another server is running on"):
                 async with only_server(name, patience_s=0.1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,19 @@ async def test_a_node_that_cannot_start_reports_startup_failed(tmp_path: Path) -
     for case, settings in _broken_settings(tmp_path).items():
         messages = await _lifespan(create_app(settings), until="lifespan.startup.failed")
         assert messages[-1]["message"], case
+
+
+async def test_a_second_node_on_a_sqlite_file_is_refused_in_one_sentence(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("server.node.LOCK_PATIENCE_S", 0.1)
+    async with running_node(sqlite_url, tmp_path / "first") as first:
+        settings = settings_for(sqlite_url, tmp_path / "second")
+        (failed,) = await _lifespan(create_app(settings), until="lifespan.startup.failed")
+        assert re.fullmatch(r"tidings: another server is running on \S+: stop it first", failed["message"])
+        await first.register("omar")
+    assert capsys.readouterr().err.count("waiting up to 0.1 s for it to stop") == 1
+    await _lifespan(create_app(settings), until="lifespan.shutdown.complete")
 
 
 async def test_an_asgi_server_does_not_serve_a_node_that_cannot_start(tmp_path: Path) -> None:
