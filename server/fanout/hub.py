@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from heapq import nsmallest
 from typing import Any, Protocol
 
@@ -87,6 +87,8 @@ class Hub:
         )
         self.typists = Typists(broker, typing_s=typing_s, timers=timers)
         self.receipts = ReceiptOrder()
+        self.when_removed: Callable[[int, int], None] = lambda room_key, user_key: None
+        """Called for each connection that is taken out of a room, with the room and the user."""
 
     def start(self) -> None:
         self.head_check.start()
@@ -324,6 +326,7 @@ class Hub:
         room_id = self.live_rooms[room_key].name.room_id
         self.typists.end(connection, room_key)
         self.detach(connection, room_key)
+        self.when_removed(room_key, connection.principal.user_key)
         connection.emit("room_removed", {"room_id": room_id, "reason": reason})
 
     def emit_added(self, connection: Connection, snapshot: rooms.Snapshot) -> None:

@@ -47,9 +47,10 @@ class Reconciler:
         self._reasons: dict[Pair, str] = {}
         """Why memberships have ended, as far as it is known."""
         self._applied: set[Pair] = set()
-        """Memberships that a notice has changed during the read that is under way."""
+        """Memberships that were changed here during the read that is under way, which may be older."""
         self._all_pending = False
         self._task: asyncio.Task[None] | None = None
+        hub.when_removed = self.applied  # also by an entry of the room's log
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -76,7 +77,7 @@ class Reconciler:
         self._start()
 
     def applied(self, room_key: int, user_key: int) -> None:
-        """A notice has changed a membership here: what is being read may be older."""
+        """A membership was changed here: what is being read may be older."""
         if self._task is not None:
             self._applied.add((room_key, user_key))
 
@@ -159,7 +160,8 @@ class Reconciler:
             if known >= snapshot.joined_removals:
                 return
             hub.removed(connection, reason, room_key)  # an earlier membership
-        self._catch_up.add(connection, snapshot, snapshot.joined_seq)
+        # A replay for an earlier membership may have continued behind the later one's begin.
+        self._catch_up.add(connection, snapshot, max(snapshot.joined_seq, position or 0))
 
 
 def _read(conn: Transaction, pairs: Sequence[Pair]) -> Mapping[Pair, Snapshot]:

@@ -12,6 +12,7 @@ from server.log.memberships import KickMember, Leave
 from server.log.messages import AppendMessage
 from server.log.notices import Appended, Joined, Left, Personal, PresenceChanged, Transient, UserPresence
 from tests.delivery.brokers import ChoosyBroker, FaultyBroker
+from tests.delivery.gate import Gate
 from tests.delivery.support import Reader, fill, make_topic, principal, reader, rest, seqs
 from tests.support.client import Client, connected
 from tests.support.node import RunningNode, running_node
@@ -259,6 +260,37 @@ async def test_a_reinvited_member_whose_removal_was_lost_reconnects_and_gets_mes
             async with connected(server.url, token) as omar:
                 await diego.ask("message", room_id=room_id, content="to both")
                 await omar.event("message")
+
+
+async def test_a_reinvited_member_gets_nothing_again_from_a_read_that_is_older_than_the_removal(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry of the removal takes the member out; no notice of the removal or of the invitation arrives."""
+    broker = ChoosyBroker()
+    async with running_node(sqlite_url, tmp_path, options={"broker": broker}) as server:
+        tokens = [await server.register(name) for name in ("omar", "eva")]
+        async with connected(server.url, tokens[0]) as omar, connected(server.url, tokens[1]) as eva:
+            room_id = (await omar.ask("create", topic_name="private", is_private=True))["room_id"]
+            await omar.ask("invite", room_id=room_id, username="eva")
+            await omar.ask("message", room_id=room_id, content="one")
+            await eva.event("message")
+            hub, reconciler = server.node.hub, server.node.delivery._reconciler
+            (connection,) = [each for each in hub.connections if each.principal.username == "eva"]
+            membership = hub.key(room_id) or 0, connection.principal.user_key
+            gate = Gate(server.node.database, monkeypatch, "read")
+            gate.hold(1)
+            reconciler.look([membership])
+            await gate.held.wait()
+            broker.loses = lambda notice: isinstance(notice, Joined | Left)
+            await omar.ask("kick", room_id=room_id, username="eva")
+            await eva.event("room_removed")
+            await omar.ask("invite", room_id=room_id, username="eva")
+            gate.release()
+            await reconciler.settled()
+            await omar.ask("message", room_id=room_id, content="two")
+            await eva.until(lambda: "two" in eva.contents())
+            assert eva.contents() == ["one", "two"]
+            assert len(eva.of("room_added")) == 2
 
 
 @pytest.mark.parametrize("seed", [1, 2])
