@@ -196,7 +196,7 @@ class CatchUp:
     ) -> None:
         hub, device_key = self._hub, connection.device_key
         user_key, since = connection.principal.user_key, connection.seen_at
-        epoch, learned = self._epoch(), connection.epoch or 0
+        epoch, learned = self._epoch(), max(connection.epoch or 0, self._cursors.epoch_learned(device_key))
         # A connection that shows only some rooms has no `ready` to learn it from.
         is_behind = epoch > learned and connection.only is None
         heads: Mapping[int, int] = {}
@@ -258,8 +258,11 @@ class CatchUp:
                 "token_expires_at": timestamp(connection.principal.expires_at),
             },
         )
-        if is_behind:
+        if is_behind and connection.epoch is None and not client_cursors:
+            self._cursors.learned(device_key, epoch)  # a new device without cursors holds nothing that was lost
+        elif is_behind:
             connection.epoch_written(epoch)
+            connection.confirm()  # else its next connect within a heartbeat would be told `reset` again
 
     async def _enter_all(self, connection: Connection, arrival: Arrival) -> bool:
         """Put an arriving connection into its user's rooms, some per step of the event loop.

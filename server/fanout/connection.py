@@ -273,7 +273,7 @@ class Connection:
 
     def confirm(self) -> None:
         """Ask for a confirmation, if anything written is unconfirmed."""
-        if self._unconfirmed:
+        if self._unconfirmed or self._epoch_unconfirmed:
             self.link.confirm()
 
     def ping_written(self) -> None:

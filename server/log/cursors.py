@@ -110,6 +110,10 @@ class Cursors:
         """A device has received `ready`, which names what the log of earlier epochs has lost."""
         self._moved.epochs[device_key] = epoch
 
+    def epoch_learned(self, device_key: int) -> int:
+        """The log epoch that a device has learned of if it is not in the database yet, else 0."""
+        return max(moved.epochs.get(device_key, 0) for moved in (self._moved, self._in_flight))
+
     def known(self, device_key: int, room_key: int, joined_removals: int = 0) -> int:
         """The cursor if it is not in the database yet, else -1.
 

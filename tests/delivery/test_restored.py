@@ -20,8 +20,9 @@ from server.log.retention import DAY_MS, now_ms
 from tests.conftest import ON_BOTH
 from tests.db import postgresql
 from tests.delivery.support import make_topic, reader, stored
-from tests.support.client import connected
+from tests.support.client import DEADLINE_S, connected
 from tests.support.node import RunningNode, running_node
+from tests.support.timers import Timers
 
 ONLY_SOCKETIO = True  # the catch-up is the same for every gateway
 
@@ -131,6 +132,24 @@ async def test_a_device_that_was_away_during_two_restores_learns_of_the_first(
         await server.node.database.write(epochs.begin)
         await server.node.epochs._round()
         assert await reset_of(server, omar, "phone", {room_id: 4}) == [room_id]
+
+
+async def test_a_client_that_leaves_before_a_heartbeat_is_told_reset_once(sqlite_url: str, tmp_path: Path) -> None:
+    options = {"mark_s": 3600.0, "timers": Timers()}  # no regular PING is ever due
+    async with running_node(sqlite_url, tmp_path, options=options) as server:
+        omar = await server.register("omar")
+        room_id = await make_topic(server.url, omar, "noticias")
+        await server.node.database.write(epochs.begin)
+        await server.node.epochs._round()
+        await send(server, omar, room_id, [f"new {n}" for n in range(9)])
+        async with connected(server.url, omar, device="watch") as watch:
+            assert watch.of("ready")[0]["reset"] == []
+        async with asyncio.timeout(DEADLINE_S):
+            assert await reset_of(server, omar, "phone", {room_id: 4}) == [room_id]
+        for device, cursors in (("phone", {room_id: 9}), ("watch", {})):
+            async with connected(server.url, omar, device=device, cursors=cursors) as client:
+                assert client.of("ready")[0]["reset"] == []
+                assert client.of("message") == []
 
 
 @pytest.mark.long
