@@ -161,7 +161,8 @@ def entry_bytes(entry: EntryRow) -> int:
     if entry.target is not None:
         return ENTRY_BYTES + entry_bytes(entry.target)
     content = entry.content or ""
-    size = ENTRY_BYTES + (len(content) if content.isascii() else 4 * len(content))
+    encoded = len(orjson.dumps(content))  # a control character is one byte in memory, and six in JSON
+    size = ENTRY_BYTES + (encoded if content.isascii() else max(encoded, 4 * len(content)))
     return size if entry.reactions is None else size + len(entry.reactions)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
+from server.contract.actions import MAX_PAGE_BYTES
 from tests.actions.conftest import People, code
 from tests.support.client import Refused, connected
 
@@ -101,6 +103,16 @@ async def test_a_message_has_1_to_16384_characters(people: People) -> None:
         assert (refused.value.code, list(refused.value.details["fields"])) == ("invalid", ["content"])
     for bad in ({"client_id": ""}, {"client_id": "x" * 65}, {"reply_to": 7}, {"clientid": "x"}):
         assert await code(people.omar, "message", room_id=room_id, content="x", **bad) == "invalid"
+
+
+async def test_a_page_is_as_large_as_its_encoding_allows(people: People) -> None:
+    room_id = (await people.omar.ask("create", topic_name="noticias"))["room_id"]
+    for _ in range(12):
+        await people.omar.ask("message", room_id=room_id, content="\x01" * 16_384)
+    page = await people.omar.ask("history", room_id=room_id, limit=200)
+    assert len(json.dumps(page)) <= MAX_PAGE_BYTES
+    assert len(page["messages"]) == 10
+    assert page["has_more"]
 
 
 async def test_history_pages_in_both_directions_while_messages_arrive(people: People) -> None:
