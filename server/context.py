@@ -18,7 +18,7 @@ from server.contract.models import timestamp
 from server.echo import EchoChannel
 from server.fanout.connection import Connection
 from server.fanout.hub import Hub
-from server.limits import Limit, Limits
+from server.limits import Limit, Limits, Turns
 from server.log.cursors import Cursors
 from server.log.health import Health
 from server.log.indexer import Indexer
@@ -33,6 +33,9 @@ ENTRY_BYTES = 256
 """Approximate bytes that an entry takes in addition to its content."""
 SEND_SIZE = 4096
 """Characters that one send may carry to others; each further block of this size counts as another send."""
+
+SEARCHES_AT_A_TIME, SEARCHES_WAITING = 2, 16
+"""Searches that run at a time, half of what the database reads; and those of one user that may wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Parts:
     health: Health
     limits: Limits | None = None
     """None: rates are not limited."""
+    searches: Turns = field(default_factory=lambda: Turns(SEARCHES_AT_A_TIME, SEARCHES_WAITING))
 
 
 @dataclass(slots=True)

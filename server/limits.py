@@ -11,9 +11,12 @@ in all. So this module uses only the library's notation and has its own counters
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from contextlib import asynccontextmanager
 from enum import StrEnum
 
 from limits import RateLimitItem, parse_many
@@ -143,6 +146,35 @@ class Limits:
             wait = max(wait, of_connection.wait(connection, weight))
         if wait:
             raise ActionError(ErrorCode.RATE_LIMITED, f"too many {kind}", retry_after=max(1, math.ceil(wait)))
+
+
+class Turns:
+    """Bounds how many expensive actions run at a time, on the whole node and for each user.
+
+    A user's actions run one after the other, in order, so many of them take no more of the node than one.
+    """
+
+    def __init__(self, at_a_time: int, waiting: int) -> None:
+        """`at_a_time`: of all users. `waiting`: actions of one user that may wait; more are `rate_limited`."""
+        self._node = asyncio.Semaphore(at_a_time)
+        self._waiting = waiting
+        self._locks: dict[Hashable, asyncio.Lock] = {}
+        self._count: Counter[Hashable] = Counter()
+        """By user: actions that run or wait."""
+
+    @asynccontextmanager
+    async def turn(self, user: Hashable) -> AsyncIterator[None]:
+        """Wait for the user's turn and for a place on the node. Raises `rate_limited` if too many wait already."""
+        if self._count[user] > self._waiting:
+            raise ActionError(ErrorCode.RATE_LIMITED, "too many at the same time", retry_after=1)
+        self._count[user] += 1
+        try:
+            async with self._locks.setdefault(user, asyncio.Lock()), self._node:
+                yield
+        finally:
+            self._count[user] -= 1
+            if not self._count[user]:
+                del self._count[user], self._locks[user]
 
 
 def _windows(item: RateLimitItem, clock: Callable[[], float]) -> tuple[Window, Window]:

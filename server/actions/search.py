@@ -55,13 +55,14 @@ async def search(ctx: Context, req: Search) -> SearchResults:
             reason = f"at most {error.words} words for the number of your rooms; or search in one room"
             raise invalid("query", reason) from None
 
-    if req.room_id is None and req.topic_name is None and req.username is None:
-        hits = await ctx.db.read(find)
-    else:
-        ref = RoomRef(room_id=req.room_id, topic_name=req.topic_name, username=req.username)
-        hits = await ctx.access.room(ref, Permission.READ, find)
-    page, more = first_of(hits, req.limit, MAX_PAGE_BYTES, lambda hit: entry_bytes(hit.entry))
-    snippets = await asyncio.to_thread(lambda: [words.snippet(query, entry.content or "") for _, entry in page])
+    async with ctx.parts.searches.turn(caller_key):
+        if req.room_id is None and req.topic_name is None and req.username is None:
+            hits = await ctx.db.read(find)
+        else:
+            ref = RoomRef(room_id=req.room_id, topic_name=req.topic_name, username=req.username)
+            hits = await ctx.access.room(ref, Permission.READ, find)
+        page, more = first_of(hits, req.limit, MAX_PAGE_BYTES, lambda hit: entry_bytes(hit.entry))
+        snippets = await asyncio.to_thread(lambda: [words.snippet(query, entry.content or "") for _, entry in page])
     messages = [
         Message.model_construct(**wire_message(room_name(room), entry, to_sender=entry.sender_key == caller_key))
         for room, entry in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from db.queries import search
+from db.queries import search, words
+from server.context import SEARCHES_WAITING
 from server.log.indexer import Indexer
 from tests.actions.conftest import People, code
+from tests.delivery.support import rest
 from tests.search.support import caught_up, search_contents
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.depth import examples
@@ -266,3 +269,32 @@ async def test_a_search_ends_the_wait_for_more_messages(people: People, monkeypa
         async with asyncio.timeout(DEADLINE_S):
             answer = await people.omar.ask("search", query=f"palabra{n}")
         assert [m["content"] for m in answer["messages"]] == [f"palabra{n}"]
+
+
+async def test_many_searches_of_one_user_keep_no_other_user_waiting(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = people.server.node
+    await people.omar.ask("create", topic_name="noticias")
+    await people.diego.ask("subscribe", topic_name="noticias")
+    await send(people.omar, "hola", topic_name="noticias")
+    await caught_up(node.indexer)
+    held, go_on, snippet = threading.Event(), threading.Event(), words.snippet
+
+    def slow_snippet(*arguments: Any) -> Any:
+        if not held.is_set():
+            held.set()
+            go_on.wait(DEADLINE_S)
+        return snippet(*arguments)
+
+    monkeypatch.setattr(words, "snippet", slow_snippet)
+    async with rest(people.server.url, people.omar.auth["token"]) as http, asyncio.timeout(DEADLINE_S):
+        searches = [asyncio.create_task(http.get("/api/search?query=hola")) for _ in range(SEARCHES_WAITING + 3)]
+        await asyncio.to_thread(held.wait)
+        in_order = asyncio.as_completed(searches)
+        for refused in [await next(in_order), await next(in_order)]:
+            assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+        assert await search_contents(people.diego, "hola") == ["hola"]
+        go_on.set()
+        found = [(await answer).json()["messages"] for answer in in_order]
+        assert [[message["content"] for message in messages] for messages in found] == [["hola"]] * len(found)
