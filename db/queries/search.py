@@ -39,8 +39,8 @@ _END = 2**63 - 1
 class Document(NamedTuple):
     room_key: int
     seq: int
-    words: Sequence[str] | None
-    """The content; None for a deleted message."""
+    text: str | None
+    """The content, or in an encoded step its words in the form of the index; None for a deleted message."""
 
 
 class Step(NamedTuple):
@@ -128,20 +128,33 @@ def _step(
         if kind == "message":
             # Sorted by time over all rooms, but never out of order within a room, even if the clock went back.
             latest[key] = time = max(created_at, latest.get(key, 0))
-            added[key, seq] = time, Document(key, seq, None if deleted else words(content or ""))
+            added[key, seq] = time, Document(key, seq, None if deleted else content or "")
         elif target is not None and (key, target) not in added:
-            changed[key, target] = Document(key, target, None if now_deleted else words(new_content or ""))
+            changed[key, target] = Document(key, target, None if now_deleted else new_content or "")
     moves = {key: (low, high) for key, (low, high) in moves.items() if high > low}
     in_order = sorted(added.values(), key=lambda timed: (timed[0], timed[1][:2]))
     unread = {key for key, (seq, last_seq) in cursors.items() if moves.get(key, (seq, seq))[1] < last_seq}
     return Step(moves, [document for _, document in in_order], list(changed.values()), unread)
 
 
+def encode_step(step: Step, dialect: str) -> Step:
+    """Encode the contents for the index. A message takes up to 32 ms: call it in a thread."""
+    encode = _words if dialect == "sqlite" else _vector
+
+    def encoded(documents: Sequence[Document]) -> list[Document]:
+        return [
+            document if document.text is None else document._replace(text=encode(document.room_key, document.text))
+            for document in documents
+        ]
+
+    return step._replace(added=encoded(step.added), changed=encoded(step.changed))
+
+
 # -- writing the index -----------------------------------------------------------------------------------------------
 
 
 def write_step(conn: Connection, step: Step) -> set[int]:
-    """Index one step. Returns the rooms that were indexed: not those that another process indexes."""
+    """Index one encoded step. Returns the rooms that were indexed: not those that another process indexes."""
     if conn.dialect.name != "sqlite":
         return _write_postgresql(conn, step)
     moved = consumers.advance(conn, CONSUMER, step.moves)
@@ -162,23 +175,21 @@ def _write_sqlite(conn: Connection, added: Sequence[Document], changed: Sequence
             "INSERT INTO search_document (id, room_id, seq) VALUES (?, ?, ?)",
             [(number, document.room_key, document.seq) for number, document in numbered],
         )
-        indexed = [(number, _text(document)) for number, document in numbered if document.words is not None]
+        indexed = [(number, document.text) for number, document in numbered if document.text is not None]
         if indexed:
             conn.exec_driver_sql("INSERT INTO search_words (rowid, words) VALUES (?, ?)", indexed)
-    edited = [
-        (_text(document), document.room_key, document.seq) for document in changed if document.words is not None
-    ]
+    edited = [(document.text, document.room_key, document.seq) for document in changed if document.text is not None]
     if edited:
         conn.exec_driver_sql(f"UPDATE search_words SET words = ? WHERE rowid = {_ID}", edited)
-    deleted = [(document.room_key, document.seq) for document in changed if document.words is None]
+    deleted = [(document.room_key, document.seq) for document in changed if document.text is None]
     if deleted:
         conn.exec_driver_sql(f"DELETE FROM search_words WHERE rowid = {_ID}", deleted)
     if changed:
         conn.exec_driver_sql("INSERT INTO search_removed DEFAULT VALUES")
 
 
-def _text(document: Document) -> str:
-    return " ".join(_in_room(document.room_key, word) for word in document.words or ())
+def _words(room_key: int, content: str) -> str:
+    return " ".join(_in_room(room_key, word) for word in words(content))
 
 
 _UPDATE = text(
@@ -193,26 +204,23 @@ _DELETE = text(
 
 def _write_postgresql(conn: Connection, step: Step) -> set[int]:
     """Write everything but the changed documents in one round trip."""
-    added = [(document.room_key, document.seq, _vector(document)) for document in step.added]
-    moved = index_step.write(conn, CONSUMER, step.moves, added)
+    moved = index_step.write(conn, CONSUMER, step.moves, step.added)
     for document in step.changed:
         if document.room_key not in moved:
             continue
         place = {"room": document.room_key, "seq": document.seq}
-        if document.words is None:
+        if document.text is None:
             conn.execute(_DELETE, place)
         else:
-            conn.execute(_UPDATE, place | {"words": _vector(document)})
+            conn.execute(_UPDATE, place | {"words": document.text})
     return moved
 
 
-def _vector(document: Document) -> str | None:
+def _vector(room_key: int, content: str) -> str:
     """A `tsvector` as text: each word with its positions."""
-    if document.words is None:
-        return None
     positions: dict[str, list[str]] = {}
-    for position, word in enumerate(document.words, 1):
-        positions.setdefault(_in_room(document.room_key, word), []).append(str(position))
+    for position, word in enumerate(words(content), 1):
+        positions.setdefault(_in_room(room_key, word), []).append(str(position))
     return " ".join(f"'{word}':{','.join(numbers)}" for word, numbers in positions.items())
 
 

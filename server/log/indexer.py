@@ -209,7 +209,8 @@ class Indexer:
         step = await self._db.read(lambda conn: search.read_step(conn, room_keys, entries, size))
         moved = set()
         if step.moves:
-            moved = await self._db.write(lambda conn: search.write_step(conn, step), lazy=True)
+            encoded = await asyncio.to_thread(search.encode_step, step, self._db.url.get_backend_name())
+            moved = await self._db.write(lambda conn: search.write_step(conn, encoded), lazy=True)
         self._step_size = min(_LONGEST_STEP, 2 * self._step_size) if step.unread else 1
         return set(step.unread) | (step.moves.keys() - moved)
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select, text
 
 from db.engine import Database
 from db.models import entries, members, rooms, users
-from db.queries import log
+from db.queries import log, search
 from db.queries.rows import EntryRow
 from db.queries.words import words
 from server.log.indexer import Indexer
@@ -129,3 +129,8 @@ def expected_index(conn: Connection) -> dict[tuple[int, int], list[str]]:
 
 def assert_index_is_of_the_logs(conn: Connection) -> None:
     assert indexed(conn) == expected_index(conn)
+
+
+def write_step(conn: Connection, step: search.Step) -> set[int]:
+    """Encode a step and write it; returns the rooms that were indexed."""
+    return search.write_step(conn, search.encode_step(step, conn.dialect.name))

@@ -7,6 +7,7 @@ import importlib
 import random
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ import db.schema
 from db.engine import Database
 from db.models import rooms, search_documents
 from db.queries import consumers, search
-from db.queries.words import parse
+from db.queries.words import parse, words
 from server.log.indexer import Indexer
-from tests.search.support import assert_index_is_of_the_logs, caught_up, change, fill, index_all
+from tests.search.support import assert_index_is_of_the_logs, caught_up, change, fill, index_all, write_step
 from tests.support.client import DEADLINE_S
 from tests.support.depth import examples
 
@@ -41,7 +42,7 @@ def steps(conn: Connection, limit: int = 200) -> int:
         step = search.read_step(conn, [1, 2, 3], limit, 10_000)
         if not step.moves:
             return count
-        search.write_step(conn, step)
+        write_step(conn, step)
     raise AssertionError("no end")
 
 
@@ -55,7 +56,7 @@ async def test_the_index_equals_the_logs_after_any_changes_in_steps_of_any_size(
             change(conn, room_key, seq, chance.choice([None, f"beta {chance.random()}", "…", "alpha"]))
         for _ in range(chance.randint(0, 4)):
             step = search.read_step(conn, [1, 2, 3], chance.randint(1, 9), chance.choice([1, 100, 10_000]))
-            search.write_step(conn, step)
+            write_step(conn, step)
 
     for _ in range(8):
         await database.write(disturb)
@@ -137,8 +138,8 @@ async def test_a_step_whose_cursor_has_moved_changes_nothing_in_that_room(databa
     stale = await database.read(lambda conn: search.read_step(conn, [1, 2], 40, 10_000))
     assert stale.moves == {1: (0, 30), 2: (0, 10)}
     ahead = await database.read(lambda conn: search.read_step(conn, [1], 7, 10_000))
-    assert await database.write(lambda conn: search.write_step(conn, ahead)) == {1}
-    assert await database.write(lambda conn: search.write_step(conn, stale)) == {2}
+    assert await database.write(lambda conn: write_step(conn, ahead)) == {1}
+    assert await database.write(lambda conn: write_step(conn, stale)) == {2}
     await index_all(database)
     await database.write(assert_index_is_of_the_logs)
 
@@ -178,7 +179,7 @@ async def test_messages_deleted_by_retention_are_neither_found_nor_indexed_again
     await database.write(lambda conn: take(conn, 1, 20))  # before it was indexed
     behind = await database.read(lambda conn: search.read_step(conn, [2], 10, 10_000))
     await database.write(lambda conn: take(conn, 2, 20))  # during a step
-    assert await database.write(lambda conn: search.write_step(conn, behind)) == set()
+    assert await database.write(lambda conn: write_step(conn, behind)) == set()
     await index_all(database)
     await database.write(lambda conn: (change(conn, 1, 25, None), take(conn, 1, 26)))  # afterwards
     await index_all(database)
@@ -282,14 +283,14 @@ async def test_a_purge_completes_while_messages_are_indexed(sqlite_url: str) -> 
     await database.write(steps)
 
     def between(conn: Connection, first: bool) -> bool:
-        search.write_step(conn, search.read_step(conn, [2], 5, 10_000))
+        write_step(conn, search.read_step(conn, [2], 5, 10_000))
         return search.merge(conn, 1, whole=first)
 
     def lag(conn: Connection) -> None:  # marks room 2 as not indexed
         search.remove(conn, 2, 500)
         conn.exec_driver_sql("UPDATE consumer_cursor SET seq = 0 WHERE room_id = 2")
         change(conn, 1, 1, None)
-        search.write_step(conn, search.read_step(conn, [1], 5, 10_000))
+        write_step(conn, search.read_step(conn, [1], 5, 10_000))
 
     await database.write(lag)
     count = 1
@@ -302,6 +303,23 @@ async def test_a_purge_completes_while_messages_are_indexed(sqlite_url: str) -> 
     await index_all(database)
     await database.write(assert_index_is_of_the_logs)
     await database.stop()
+
+
+async def test_the_words_of_messages_are_folded_outside_the_event_loop(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message of 16,384 ligatures takes 32 ms."""
+    await database.write(lambda conn: fill(conn, LOGS))
+    threads: set[str] = set()
+
+    def recording(content: str) -> list[str]:
+        threads.add(threading.current_thread().name)
+        return words(content)
+
+    monkeypatch.setattr(search, "words", recording)
+    await index_all(database)
+    assert threads
+    assert threading.current_thread().name not in threads
 
 
 async def test_an_indexer_that_is_far_behind_takes_larger_steps(

@@ -18,7 +18,7 @@ from db.engine import Database
 from db.models import entries, members, users
 from db.queries import consumers, search
 from db.queries.words import parse
-from tests.search.support import fill
+from tests.search.support import fill, write_step
 
 SPY = 2
 OTHERS = 5_000
@@ -41,7 +41,7 @@ def index(conn: Connection) -> None:
     """Index all logs, without the pauses of the indexer."""
     keys = consumers.behind(conn, search.CONSUMER, 0, 1000)
     while (step := search.read_step(conn, keys, 2_000, 10_000_000)).moves:
-        search.write_step(conn, step)
+        write_step(conn, step)
 
 
 def find(conn: Connection, query: str, room_key: int | None = None) -> list[str]:
