@@ -47,7 +47,7 @@ def commit(
         if recent is not None:
             recent.note_clock(work.now)
         _search_mentions(work, operations)
-    claims = {name for operation in operations if operation.room_key is None and (name := operation.claims)}
+    claims = {name for operation in operations if operation.room_key is None for name in operation.claims}
     if claims and not claim(conn, claims):
         raise Locked("another node creates the same room", [NEW_ROOMS])
     if moved:

@@ -16,6 +16,7 @@ from server.contract.models import Role, RoomKind
 from server.contract.permissions import Permission
 from server.log.notices import Joined, Left, UserChannel
 from server.log.transaction import Operation, Work
+from server.principal import Principal
 
 
 def new_room_id() -> str:
@@ -47,8 +48,8 @@ class CreateTopic(Operation[Snapshot]):
     is_private: bool
 
     @property
-    def claims(self) -> str:
-        return self.name_key
+    def claims(self) -> tuple[str, ...]:
+        return self.name_key, _quota_of(self.actor)
 
     def apply(self, work: Work) -> Snapshot:
         conn, now, owner = work.conn, work.now, self.actor.user_key
@@ -95,8 +96,8 @@ class OpenDirect(Operation[int]):
     other_key: int
 
     @property
-    def claims(self) -> str:
-        return direct_key(self.actor.user_key, self.other_key)
+    def claims(self) -> tuple[str, ...]:
+        return (direct_key(self.actor.user_key, self.other_key),)
 
     def apply(self, work: Work) -> int:
         pair = (self.actor.user_key, self.other_key)
@@ -132,6 +133,10 @@ class CreateGroup(Operation[Snapshot]):
     invited: tuple[int, ...]
     title: str | None
 
+    @property
+    def claims(self) -> tuple[str, ...]:
+        return (_quota_of(self.actor),)
+
     def apply(self, work: Work) -> Snapshot:
         owner = self.actor.user_key
         work.quotas.check_owned(work.conn, owner, RoomKind.GROUP)
@@ -148,6 +153,10 @@ class CreateGroup(Operation[Snapshot]):
         )
         assert key is not None
         return _begin(work, key, {owner: Role.OWNER} | dict.fromkeys(self.invited, Role.MEMBER))[owner]
+
+
+def _quota_of(owner: Principal) -> str:
+    return f"rooms of {owner.user_key}"
 
 
 def _begin(

@@ -8,7 +8,7 @@ keeps no state of a run.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -222,9 +222,9 @@ class Operation(ABC, Generic[T]):
         return True
 
     @property
-    def claims(self) -> str | None:
-        """The name or the pair of users of the room that it may create, which other nodes may create, too."""
-        return None
+    def claims(self) -> Collection[str]:
+        """What no other node may use meanwhile to create a room: its name or pair of users, and its owner's quota."""
+        return ()
 
     @property
     def room_keys(self) -> list[int]:
@@ -234,7 +234,7 @@ class Operation(ABC, Generic[T]):
     @property
     def places(self) -> list[int]:
         """What holds it up while it is locked: its rooms, or `NEW_ROOMS`."""
-        return [NEW_ROOMS] if self.room_key is None and self.claims is not None else self.room_keys
+        return [NEW_ROOMS] if self.room_key is None and self.claims else self.room_keys
 
     def users(self) -> list[int]:
         """Keys of the users whose standing in its rooms the change needs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from db.models import cursors, devices
 from server.fanout.hub import CONNECTIONS_PER_USER
 from server.log.quotas import Quotas
 from server.settings import Settings
+from tests.delivery.support import rest
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import RunningNode, running_node
 
@@ -139,6 +141,23 @@ async def test_a_user_owns_no_more_topics_and_groups_than_the_quota(database_url
             await other.ask("subscribe", topic_name="one")
             await client.ask("set_role", topic_name="one", username="diego", role="owner")
             await client.ask("create", topic_name="four")
+
+
+@pytest.mark.long
+async def test_creating_topics_on_two_nodes_does_not_exceed_the_quota(postgresql_url: str, tmp_path: Path) -> None:
+    async with (
+        running_node(postgresql_url, tmp_path / "1", max_topics=10) as first,
+        running_node(postgresql_url, tmp_path / "2", max_topics=10) as second,
+    ):
+        token = await first.register("omar")
+        async with rest(first.url, token) as one, rest(second.url, token) as two:
+            creates = [
+                http.post("/api/topics", json={"topic_name": f"{n} {http.base_url}"})
+                for n in range(24)
+                for http in (one, two)
+            ]
+            statuses = Counter(answer.status_code for answer in await asyncio.gather(*creates))
+        assert statuses == {201: 10, 413: 38}
 
 
 async def test_a_user_is_in_no_more_rooms_than_the_quota(database_url: str, tmp_path: Path) -> None:
