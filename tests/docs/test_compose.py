@@ -38,6 +38,15 @@ def test_only_the_balancer_is_published_and_only_to_this_machine() -> None:
     }
 
 
+def test_the_image_runs_without_privileges_and_writes_only_to_its_volume() -> None:
+    ours = {name: service for name, service in SERVICES.items() if "build" in service}
+    assert ours.keys() == {"tidings", "migrate", "migrate-cluster", *NODES}
+    for service in ours.values():
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+
+
 def test_the_nodes_reach_each_other_and_trust_the_balancer_alone() -> None:
     address = CLUSTER["balancer"]["networks"]["front"]["ipv4_address"]
     subnet = COMPOSE["networks"]["front"]["ipam"]["config"][0]["subnet"]
