@@ -1,4 +1,4 @@
-"""The four lines that `tidings serve` prints when it listens: address, data, durability, safety."""
+"""The lines that `tidings serve` prints when it listens: address, data, durability, safety, and what it ignores."""
 
 from __future__ import annotations
 
@@ -39,15 +39,19 @@ def banner(
     Args:
         proxies: addresses and networks whose `X-Forwarded-For` uvicorn trusts: a list, or a comma-separated string.
     """
-    shown = f"[{host}]" if ":" in host else host
     return "\n".join(
         (
-            f"Tidings listening on http://{shown}:{port}" + (f" with {workers} workers" if workers > 1 else ""),
+            f"Tidings listening on {url_of(host, port)}" + (f" with {workers} workers" if workers > 1 else ""),
             f"  data        {_data(settings, database)}",
             f"  durability  {settings.durability}: {DURABILITY[settings.durability]}",
             f"  safety      {_safety(settings, database, proxies)}",
+            *([f"  not read    in .env: {'; '.join(settings.not_read)}"] if settings.not_read else []),
         )
     )
+
+
+def url_of(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _data(settings: Settings, database: URL) -> str:

@@ -22,6 +22,7 @@ from db.queries.nodes import NodeRow
 from db.schema import SchemaUnknown, migrate, pending
 from server import __version__, names
 from server.auth import Auth, fingerprint, now_ms
+from server.banner import url_of
 from server.contract.errors import ActionError
 from server.contract.models import timestamp
 from server.fanout.broker import MemoryBroker
@@ -211,11 +212,18 @@ def _token(settings: Settings, args: argparse.Namespace) -> int:
             raise SettingsError(FOREIGN_KEY)
         token, _ = await auth.token_for(args.username, None if args.minutes is None else args.minutes * 60_000)
         print(token)
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-        netloc = f"[{host}]" if ":" in host else host
+        try:
+            url = settings.address_file.read_text("utf-8")
+        except OSError:  # no server runs on this data directory
+            url = url_of(settings.host, settings.port)
+        url = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
         # Standard output has only the token, for scripts.
-        print(f"wscat -c ws://{netloc}:{settings.port}/{token}", file=sys.stderr)
+        print(f"wscat -c {url.replace('http', 'ws', 1)}/{token}", file=sys.stderr)
 
+    if not settings.model_fields_set & {"data_dir", "database_url"} and not settings.data_dir.exists():
+        raise SettingsError(
+            f"there is no server's data in {settings.data_dir.absolute()}: set TIDINGS_DATA_DIR to where it is"
+        )
     return _with_database(settings, make)
 
 

@@ -11,9 +11,10 @@ import signal
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from server.app import Application
-from server.banner import banner
+from server.banner import banner, url_of
 from server.supervision import spawn
 from server.transport.listening import listen
 from server.transport.socketio_server import MAX_PAYLOAD
@@ -156,6 +157,7 @@ async def run(app: Application, host: str, port: int, worker: Worker | None = No
                 if worker is None:
                     trusted = server.trusted_addresses()
                     print(banner(settings, node.database.url, str(host), int(port), trusted), flush=True)
+                    stack.enter_context(_published(url_of(str(host), int(port)), settings.address_file))
                 await server.serve([listening])
         except asyncio.CancelledError:
             if not server.should_exit:
@@ -163,6 +165,18 @@ async def run(app: Application, host: str, port: int, worker: Worker | None = No
     if node.unfinished:  # a thread may hang in a system call, and the interpreter would wait for it
         node.logs.flush()
         os._exit(1)
+
+
+@contextlib.contextmanager
+def _published(url: str, file: Path) -> Iterator[None]:
+    """Keep the address in a file, for commands on this machine. They can do without."""
+    with contextlib.suppress(OSError):
+        file.write_text(url, "utf-8")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            file.unlink()
 
 
 def _settle_garbage_collector() -> None:

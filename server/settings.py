@@ -25,6 +25,7 @@ from sqlalchemy.engine import make_url
 from server.addresses import host_of, is_loopback
 from server.limits import Limit, rate
 from server.logging_setup import Level
+from server.other_settings import PREFIX, check_names, not_read
 
 SECRET_KEY_BYTES = 32
 METRICS_TOKEN_LENGTH = 16
@@ -84,7 +85,7 @@ class Settings(BaseSettings):
     """Read from `TIDINGS_*` environment variables and a `.env` file; constructor arguments come first."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TIDINGS_", env_file=".env", extra="ignore", frozen=True, str_strip_whitespace=True
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, str_strip_whitespace=True
     )
 
     host: str = Field(default="127.0.0.1", description="Address to listen on")
@@ -252,6 +253,10 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         assert isinstance(dotenv_settings, DotEnvSettingsSource)
         variables = dotenv_settings.env_vars
+        try:
+            check_names([*os.environ, *variables], {PREFIX + name.upper() for name in settings_cls.model_fields})
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
         aliases = {field: value for name, field in OTHER_NAMES.items() if (value := variables.get(name.lower()))}
         sources = init_settings, env_settings, dotenv_settings, file_secret_settings
         return *sources, InitSettingsSource(settings_cls, aliases)
@@ -354,6 +359,13 @@ class Settings(BaseSettings):
         return None if "*" in allowed else frozenset((*allowed, _host_of_origin(self.public_url))) - {""}
 
     @property
+    def not_read(self) -> list[str]:
+        """What stands in `.env` under the names of another system only, and the setting to use instead."""
+        given = {PREFIX + name.upper() for name in self.model_fields_set}
+        names = DotEnvSettingsSource(type(self)).env_vars
+        return [f"{', '.join(found)} (here {instead})" for found, instead in not_read(names, given)]
+
+    @property
     def limited(self) -> bool:
         return self.rate_limits == "on"
 
@@ -393,6 +405,11 @@ class Settings(BaseSettings):
         if url.get_backend_name() == "sqlite" and url.database:
             return Path(f"{url.database}-mark")
         return self.data_dir / "postgresql-mark"
+
+    @property
+    def address_file(self) -> Path:
+        """Where the running server has written the address that it listens on."""
+        return self.data_dir / "address"
 
     @property
     def socket_dir(self) -> Path:

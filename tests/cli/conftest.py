@@ -141,6 +141,7 @@ Run = Callable[..., Awaitable[Result]]
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Runs a `tidings` command in this process, in `tmp_path`: a new process would import everything again."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir(exist_ok=True)  # else `tidings token` takes it for a mistake
     loggers = [logging.getLogger(name) for name in ("alembic", "uvicorn", "asyncio")]
     levels = [logger.level for logger in loggers]
     mask = os.umask(0o022)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
+import signal
 from pathlib import Path
 
 import httpx
@@ -80,6 +82,7 @@ async def test_commands_appoint_administrators_and_enable_users(serve: Start, co
 
 
 async def test_commands_without_a_server_create_the_database_and_the_key(command: Run, tmp_path: Path) -> None:
+    await command("user", "add", "omar", "--password-stdin", stdin=f"{PASSWORD}\n")
     token = (await command("token", "omar")).out.strip()
     url = f"sqlite:///{tmp_path / 'data' / 'tidings.db'}"
     assert pending(url) == []
@@ -90,6 +93,26 @@ async def test_commands_without_a_server_create_the_database_and_the_key(command
         connected(node.url, token) as omar,
     ):
         await omar.ask("get_rooms")
+
+
+async def test_token_names_the_running_server_of_its_data_directory(
+    serve: Start, command: Run, tmp_path: Path
+) -> None:
+    server = await serve()
+    assert (await command("token", "omar")).err.startswith(f"wscat -c {server.url.replace('http', 'ws')}/")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with contextlib.chdir(elsewhere):
+        refused = await command("token", "omar", status=1)
+        assert refused.err == (
+            f"tidings: there is no server's data in {elsewhere / 'data'}: set TIDINGS_DATA_DIR to where it is\n"
+        )
+        assert not list(elsewhere.iterdir())
+        there = await command("token", "omar", TIDINGS_DATA_DIR=str(tmp_path / "data"))
+    async with connected(server.url, there.out.strip()) as omar:
+        await omar.ask("get_rooms")
+    assert await server.end(signal.SIGTERM) == 0
+    assert "ws://127.0.0.1:8000/" in (await command("token", "omar")).err
 
 
 async def test_token_prints_the_token_on_stdout_and_its_usage_on_stderr(command: Run, tmp_path: Path) -> None:
@@ -116,6 +139,7 @@ async def test_token_prints_the_token_on_stdout_and_its_usage_on_stderr(command:
 
 
 async def test_concurrent_commands_migrate_once_and_create_one_key(tidings: Start, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(exist_ok=True)
     commands = [await tidings("migrate"), await tidings("migrate"), await tidings("token", "omar")]
     assert [await command.end() for command in commands] == [0, 0, 0]
     token = commands[2].out.strip()

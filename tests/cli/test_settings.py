@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
+from sqlalchemy.engine import make_url
 
+from server.banner import banner
 from server.settings import Settings, SettingsError
 
 DEFAULTS: dict[str, Any] = {
@@ -115,6 +117,38 @@ def test_names_of_other_systems_are_ignored_in_the_environment_and_for_keys_and_
     }
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in unrelated.items()))
     assert Settings() == Settings(_env_file=None, **{_field(name): value for name, value in DEFAULTS.items()})
+
+
+def test_settings_of_another_system_that_are_not_read_are_named_with_the_ones_to_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("APP_HOST=0.0.0.0\nAPP_PORT=8000\nPOSTGRES_DB=app\nPOSTGRES_USER=postgres\nANOTHER=1\n")
+    assert Settings().not_read == [
+        "APP_HOST (here TIDINGS_HOST)",
+        "POSTGRES_DB, POSTGRES_USER (here TIDINGS_DATABASE_URL)",
+    ]
+    assert "not read    in .env: APP_HOST" in banner(
+        Settings(secret_key=SecretStr("k" * 32)), make_url("sqlite:///x"), "127.0.0.1", 8000, ""
+    )
+    monkeypatch.setenv("TIDINGS_DATABASE_URL", "postgresql+asyncpg://postgres@db/app")
+    dotenv.write_text(dotenv.read_text() + "TIDINGS_HOST=127.0.0.1\n")
+    assert Settings().not_read == []
+
+
+def test_an_unknown_setting_is_an_error_that_names_a_similar_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TIDINGS_PASSWORD", "of the terminal client")
+    monkeypatch.setenv("TIDINGS_SERVICE_HOST", "of a service of Kubernetes")
+    Settings()
+    with monkeypatch.context() as patched:
+        patched.setenv("TIDINGS_PROT", "1")
+        with pytest.raises(SettingsError, match=r"^TIDINGS_PROT is not a setting: did you mean TIDINGS_PORT\?$"):
+            Settings()
+    (tmp_path / ".env").write_text("TIDINGS_FROBNICATE=1\n")
+    with pytest.raises(SettingsError, match=r"^TIDINGS_FROBNICATE is not a setting$"):
+        Settings()
 
 
 def test_the_default_database_is_sqlite_in_the_data_directory(tmp_path: Path) -> None:
