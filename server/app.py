@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from server import __version__
+from server.api import ServerApi
 from server.gateways import docs, hosts, rest, static_files
 from server.gateways.hosts import Hosts
 from server.gateways.request_log import RequestLog
@@ -37,6 +38,8 @@ class Application:
         self._misdirected = RequestLog(hosts.refuse, node.logs)
         self.sio = node.socketio.server
         """A `socketio.AsyncServer`, for namespaces of an application's own; see `docs/extending.md`."""
+        self.tidings = ServerApi(node.database)
+        """The server's own API, for applications; see `docs/extending.md`."""
         self.connections = node.connections
         """For `transport.uvicorn_server.UvicornHttp`; unused under another ASGI server."""
 
