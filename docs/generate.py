@@ -358,6 +358,11 @@ def _limits_of_requests() -> list[Row]:
     """The sizes of a request, an answer and a message."""
     return [
         ["one packet or polling body", f"{socketio_server.MAX_PAYLOAD:,} bytes", "the connection is closed"],
+        [
+            "attachments of one packet",
+            f"{socketio_server.MAX_ATTACHMENTS}, within {socketio_server.ATTACHMENTS_S:g} s",
+            "the connection is closed",
+        ],
         ["a REST body", f"{rest.MAX_BODY:,} bytes", "`too_large`"],
         [
             "values in one packet, frame or body; commas and brackets count, also within strings",

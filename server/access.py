@@ -135,6 +135,18 @@ def _target(conn: Transaction, principal: Principal, room: RoomRow | None) -> Ro
     return RoomTarget(key, is_member=standing.role is not None)
 
 
+def is_member(conn: Transaction, room: str, username: str) -> bool:
+    """Whether a user is a member of the room with an id, or else of the topic with a name."""
+    found = rooms.find(conn, room_id=room) or rooms.find(conn, name_key=names.name_key(room.strip()))
+    key = names.try_username_key(username.strip())
+    user = users.by_key(conn, key) if key else None
+    return (
+        found is not None
+        and user is not None
+        and members.standing(conn, found.key, user.key, now_ms()).role is not None
+    )
+
+
 def _look_up(conn: Transaction, principal: Principal, topic: str | None, user: str | None) -> RoomTarget:
     """Resolve a name to a topic or else to the user of that name."""
     target = RoomTarget(None) if topic is None else _look_up_room(conn, principal, ("name", topic))

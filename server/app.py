@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from db.failures import StoreUnavailable
 from server import __version__
+from server.api import ServerApi
 from server.gateways import docs, hosts, rest, static_files
 from server.gateways.hosts import Hosts
 from server.gateways.request_log import RequestLog
@@ -39,6 +40,8 @@ class Application:
         self._misdirected = RequestLog(hosts.refuse, node.logs)
         self.sio = node.socketio.server
         """A `socketio.AsyncServer`, for namespaces of an application's own; see `docs/extending.md`."""
+        self.tidings = ServerApi(node.database)
+        """The server's own API, for applications; see `docs/extending.md`."""
         self.connections = node.connections
         """For `transport.uvicorn_server.UvicornHttp`; unused under another ASGI server."""
 

@@ -56,7 +56,7 @@ class Auth:
         self._tokens = Tokens(self._keys)
         self._arrivals = ReadBatcher(database, users.arrivals)
         self._token_ms = token_minutes * 60_000
-        self._attempts = attempts
+        self.attempts = attempts
         self._sessions = sessions
         self._life_ms = session_days * 86_400_000 or None
         self.used: set[int] = set()
@@ -67,8 +67,8 @@ class Auth:
         """Set the key that signs tokens, and older ones that are still accepted."""
         self._keys = keys
         self._tokens = Tokens(keys)
-        if self._attempts is not None:
-            self._attempts.hash_with(keys[0])
+        if self.attempts is not None:
+            self.attempts.hash_with(keys[0])
 
     def stop(self) -> None:
         self.passwords.stop()
@@ -81,8 +81,8 @@ class Auth:
         Raises `invalid`, `conflict` or `rate_limited`.
         """
         username = names.username(raw_name)
-        if self._attempts is not None:
-            await self._attempts.register(address)
+        if self.attempts is not None:
+            await self.attempts.register(address)
         hashed = await self.passwords.hash(password, Caller(source_of(address), known=False))
         now = now_ms()
 
@@ -92,8 +92,8 @@ class Auth:
 
         user = await self._db.write(insert)
         if user is None:
-            if self._attempts is not None:
-                await self._attempts.name_taken(address)
+            if self.attempts is not None:
+                await self.attempts.name_taken(address)
             raise ActionError(ErrorCode.CONFLICT, "the name is taken, or looks like a taken one")
         source = self._sources(user.key, address)[0]
         token, expires_at = await self.sign_in(user, agent=agent, source=source, until_logout=until_logout)
@@ -117,8 +117,8 @@ class Auth:
 
         user, known = await self._db.read(find)
         attempt = None
-        if self._attempts is not None:
-            attempt = await self._attempts.sign_in(key or raw_name[:64], address, known=known)
+        if self.attempts is not None:
+            attempt = await self.attempts.sign_in(key or raw_name[:64], address, known=known)
         caller = Caller(source_of(address), known)
         matches = await self.passwords.matches(password, user.password_hash if user else None, caller)
         if not matches or user is None or user.disabled:
@@ -279,8 +279,8 @@ class Auth:
 
     async def check_password(self, principal: Principal, password: str) -> UserRow:
         """The caller's user row, after checking their password. Raises `forbidden` or `rate_limited`."""
-        if self._attempts is not None:
-            await self._attempts.confirm(principal.session_key)
+        if self.attempts is not None:
+            await self.attempts.confirm(principal.session_key)
         user = await self.user(principal.username)
         if not await self.passwords.matches(password, user.password_hash, Caller(principal.user_key)):
             raise ActionError(ErrorCode.FORBIDDEN, "wrong password")

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import orjson
 
 from db.engine import Database
 from db.queries import users
+from server.addresses import source_of
 from server.context import Parts
+from server.contract.errors import ActionError, ErrorCode
 from server.contract.events import EVENTS
 from server.dispatch import Dispatcher
 from server.fanout.broker import Broker
 from server.fanout.connection import Batch, Connection
+from server.fanout.hub import CONNECTIONS_PER_USER
 from server.gateways.client_session import read_credentials
 from server.limits import Limit
 from server.log.notices import RoomChannel, Transient
@@ -60,20 +63,30 @@ class RoomsOfHub:
             connection is not None and room_key in connection.rooms and room_key not in connection.unannounced_rooms
         )
 
-    def emit(self, event: str, data: Any, room: str | Socket | None, skip: Socket | None) -> None:
-        """Send a transient event to the members of a room, over every gateway. Raises `ValueError`."""
+    def emit(self, event: str, data: Any, to: Sequence[str | Socket] | None, skip: Socket | None) -> None:
+        """Send a transient event to the members of rooms, over every gateway, and to clients; None: to all.
+
+        Each gets it once, a member of several of the rooms in the first one. Raises `ValueError`.
+        """
         _check_event(event, data)
         skipped = None if skip is None else connection_of(skip)
-        if isinstance(room, str):
-            room_key = self._hub.key(room)
-            if room_key is not None:  # else no member is connected
-                notice = Transient(room_key, event, data, None if skipped is None else skipped.id)
-                self._broker.publish(RoomChannel(room_key), notice)
-            return
-        to: Iterable[Connection | None] = self._hub.connections if room is None else [connection_of(room)]
+        keys = [self._hub.key(room) for room in to or () if isinstance(room, str)]
+        rooms = dict.fromkeys(key for key in keys if key is not None)  # of the others, no member is connected
+        reached: set[int] = set()
+        for room_key in rooms:
+            notice = Transient(room_key, event, data, None if skipped is None else skipped.id, frozenset(reached))
+            self._broker.publish(RoomChannel(room_key), notice)
+            reached.update(self._hub.users_in(room_key))
+        clients = dict.fromkeys(socket for socket in to or () if not isinstance(socket, str))
+        connections = self._hub.connections if to is None else map(connection_of, clients)
         batch = Batch([(event, data)], transient=True)
-        for connection in to:
-            if connection is not None and connection is not skipped and not connection.closed:
+        for connection in connections:
+            if (
+                connection is not None
+                and connection is not skipped
+                and not connection.closed
+                and rooms.keys().isdisjoint(connection.rooms)
+            ):
                 connection.link.write(batch)
 
 
@@ -100,17 +113,58 @@ class ApplicationUsers(Periodic):
         self._parts = parts
         self._dispatcher = dispatcher
         self._db = database
-        self._signed_in: dict[Socket, Principal] = {}
+        self._signed_in: dict[int, dict[Socket, Principal]] = {}
+        """By user, the oldest first; some may have left."""
+        self._known_admins: set[tuple[str, str]] = set()
+        """Namespaces with a password, and sources that have signed in by it."""
         self.server: SocketIOServer[Any]
 
     async def sign_in(self, socket: Socket, auth: Any) -> Principal:
-        """Sign a client in as in `/`, without naming a device. Raises `ActionError` or `ValidationError`."""
+        """Sign a client in as in `/`, without naming a device. Raises `ActionError` or `ValidationError`.
+
+        A user with too many clients loses the oldest.
+        """
         credentials = read_credentials(auth, self._parts.auth)
         principal, _ = await self._parts.auth.arrive(credentials.token, credentials.device)
         if self._parts.limits is not None:
             self._parts.limits.take(Limit.CONNECTS, principal.user_key)
-        self._signed_in[socket] = principal
+        self._forget_absent(principal.user_key)
+        clients = self._signed_in.setdefault(principal.user_key, {})
+        clients[socket] = principal
+        sessions = dict.fromkeys(client.peer for client in clients)
+        excess = list(sessions)[:-CONNECTIONS_PER_USER]
+        await self._disconnect([client for client in clients if client.peer in excess])
         return principal
+
+    async def count_attempt(self, socket: Socket) -> Callable[[], Awaitable[None]] | None:
+        """Count a sign-in by the password of a namespace like one to an account. Raises `ActionError`."""
+        attempts = self._parts.auth.attempts
+        if attempts is None:
+            return None
+        account = f"the namespace {socket.namespace}"  # no username has a space
+        admin = account, source_of(socket.peer.address)
+        attempt = await attempts.sign_in(account, socket.peer.address, known=admin in self._known_admins)
+
+        async def succeeded() -> None:
+            self._known_admins.add(admin)
+            await attempt.succeeded()
+
+        return succeeded
+
+    async def _disconnect(self, clients: Sequence[Socket]) -> None:
+        for client in clients:
+            if not client.accepted and not client.has_left():
+                client.refuse(self.refusal(ActionError(ErrorCode.RATE_LIMITED, "too many connections of this user")))
+        await asyncio.gather(*(self.server.disconnect(client.sid, client.namespace) for client in clients))
+
+    def _forget_absent(self, user_key: int) -> None:
+        """Forget the clients of a user that have left their namespace."""
+        clients = self._signed_in.get(user_key, {})
+        present = {socket: principal for socket, principal in clients.items() if not socket.has_left()}
+        if present:
+            self._signed_in[user_key] = present
+        else:
+            self._signed_in.pop(user_key, None)
 
     def refusal(self, problem: Exception) -> dict[str, Any]:
         """The data of `connect_error`, as in `/`."""
@@ -118,22 +172,22 @@ class ApplicationUsers(Periodic):
         return {"message": error.message, "data": error.model_dump(mode="json")}
 
     async def _round(self) -> None:
-        for socket in [
-            socket for socket in self._signed_in if socket.peer.sockets.get(socket.namespace) is not socket
-        ]:
-            del self._signed_in[socket]
-        if not self._signed_in:
+        for user_key in list(self._signed_in):
+            self._forget_absent(user_key)
+        # Not those who sign in during the read.
+        checked = {socket: principal for clients in self._signed_in.values() for socket, principal in clients.items()}
+        if not checked:
             return
-        checked = dict(self._signed_in)  # not those who sign in during the read
         keys = {principal.session_key for principal in checked.values()}
         valid = await self._db.read(lambda conn: users.valid_sessions(conn, keys))
         now_ms = time.time() * 1000
-        expired = [
-            socket
-            for socket, principal in checked.items()
-            if principal.session_key not in valid or self._expires_at(socket, principal) <= now_ms
-        ]
-        await asyncio.gather(*(self.server.disconnect(socket.sid, socket.namespace) for socket in expired))
+        await self._disconnect(
+            [
+                socket
+                for socket, principal in checked.items()
+                if principal.session_key not in valid or self._expires_at(socket, principal) <= now_ms
+            ]
+        )
 
     def _expires_at(self, socket: Socket, principal: Principal) -> int:
         """The expiry (ms) of the sign-in, or of a fresh token that the same session has sent in `/`."""

@@ -13,8 +13,8 @@ from server.gateways.client_session import Backend, ClientSession, read_credenti
 from server.gateways.links import BaseLink
 from server.transport.engine_server import EngineServer
 from server.transport.engine_session import CLOSE, EngineSession
-from server.transport.python_socketio import DISCONNECT
 from server.transport.socketio_codecs import MsgpackCodec, SocketIOCodec, TextCodec
+from server.transport.socketio_packets import DISCONNECT
 from server.transport.socketio_server import NamespaceSocket, SocketIOServer
 
 CODECS: dict[str, Callable[[], SocketIOCodec]] = {"json": TextCodec, "msgpack": MsgpackCodec}
@@ -84,7 +84,9 @@ class SocketIOGateway:
             self, rooms=rooms, admission=users, codec=CODECS[parser](), **transport
         )
         # The actions count as handlers of `/`: so `on` refuses their names, and the Admin UI lists the namespace.
-        self.server.handlers["/"] = {action.name: action.handler for action in backend.dispatcher.registry}
+        self.server.handlers["/"] = {
+            action.name: action.handler for action in backend.dispatcher.registry if action.live
+        }
         users.server = self.server
 
     @property

@@ -1,8 +1,9 @@
 """python-socketio's server for the namespaces of applications, on Tidings' transport.
 
-Every use of python-socketio and python-engineio beyond their documented interfaces is here;
-`tests/extending/test_versions.py` lists them. Their handlers, rooms, sessions and acknowledgements run unchanged, but
-send and receive through `ApplicationServer` instead of Engine.IO.
+Every use of python-socketio and python-engineio beyond their documented interfaces is here, in
+`application_manager.py` and in `socketio_packets.py`; `tests/extending/test_versions.py` lists them. Their handlers,
+rooms, sessions and acknowledgements run unchanged, but send and receive through `ApplicationServer` instead of
+Engine.IO.
 
 The namespaces of the core (`/`) are not handled here: the listener gets their packets, and the subclass defines their
 rooms.
@@ -14,60 +15,39 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from time import thread_time
 from typing import Any, Final, NamedTuple
 
 import engineio
-import msgpack  # type: ignore[import-untyped]
 import socketio
 from engineio.async_socket import AsyncSocket
-from socketio import packet as sio
-from socketio.msgpack_packet import MsgPackPacket
 
+from server.transport.application_manager import ApplicationManager
 from server.transport.engine_session import ProtocolError
 from server.transport.handshake import Handshake
-from server.transport.input_limits import BoundedJson, msgpack_bounds
+from server.transport.namespace_socket import NamespaceSocket
+from server.transport.repeated_failures import FailureLog
+from server.transport.socketio_packets import (
+    ACK,
+    BINARY_ACK,
+    BINARY_EVENT,
+    CONNECT,
+    CONNECT_ERROR,
+    DISCONNECT,
+    EVENT,
+)
+from server.transport.turn import TURN_S
 
 logger = logging.getLogger("tidings.applications")
-
-CONNECT: Final[int] = sio.CONNECT
-DISCONNECT: Final[int] = sio.DISCONNECT
-EVENT: Final[int] = sio.EVENT
-ACK: Final[int] = sio.ACK
-CONNECT_ERROR: Final[int] = sio.CONNECT_ERROR
-BINARY_EVENT: Final[int] = sio.BINARY_EVENT
-BINARY_ACK: Final[int] = sio.BINARY_ACK
 
 RESERVED: Final = frozenset(("connect", "connect_error", "disconnect"))
 """Names of handlers that no client's event may reach."""
 MAX_PENDING: Final = 1024
 """Packets of one session whose handlers have not finished; a client that sends more is disconnected."""
 MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
-
-
-class TextPacket(sio.Packet):  # type: ignore[misc]
-    """Socket.IO's own packets: text, with binary attachments."""
-
-    json = BoundedJson
-
-
-def _extension(code: int, data: bytes) -> Any:
-    """Decode `undefined` as notepack.io, the JavaScript parser's library, encodes it; in JSON it would be null."""
-    return None if (code, data) == (0, b"\x00") else msgpack.ExtType(code, data)
-
-
-class MsgpackPacket(MsgPackPacket):  # type: ignore[misc]
-    """The packets of `socket.io-msgpack-parser`."""
-
-    ext_hook = staticmethod(_extension)
-
-    def decode(self, encoded_packet: bytes) -> None:
-        """Like the base class, with limits."""
-        decoded = msgpack.loads(encoded_packet, ext_hook=self.ext_hook, **msgpack_bounds(encoded_packet))
-        self.packet_type = decoded["type"]
-        self.data = decoded.get("data")
-        self.id = decoded.get("id")
-        self.namespace = decoded["nsp"]
+MAX_STARTED, MAX_STARTED_BYTES = 64, 32 * 1024
+"""The most handlers of one session that start before others have their turn, and the bytes of their packets."""
 
 
 class EngineOptions(engineio.AsyncServer):  # type: ignore[misc]
@@ -82,116 +62,9 @@ class EngineOptions(engineio.AsyncServer):  # type: ignore[misc]
         super().__init__(*args, **{**options, "monitor_clients": False, "async_handlers": False})
 
 
-class ApplicationManager(socketio.AsyncManager):  # type: ignore[misc]
-    """python-socketio's rooms and clients of the applications' namespaces. The core manages those of its own."""
-
-    server: ApplicationServer
-
-    def __init__(self, core_namespaces: Collection[str]) -> None:
-        super().__init__()
-        self._core_namespaces = core_namespaces
-
-    async def emit(
-        self,
-        event: str,
-        data: Any,
-        namespace: str,
-        room: Any = None,
-        skip_sid: Any = None,
-        callback: Callable[..., Any] | None = None,
-        to: Any = None,
-        **_options: Any,
-    ) -> None:
-        """Encode once, and write to each session: no task or queue per recipient.
-
-        An emit to one client waits while that client's buffer is full; a broadcast waits for nobody.
-        """
-        room = to or room
-        skipped = set(skip_sid) if isinstance(skip_sid, list) else {skip_sid} - {None}
-        if namespace in self._core_namespaces:
-            if callback is not None:
-                raise ValueError(f"clients acknowledge no events in `{namespace}`: emit without a callback")
-            for name in room if isinstance(room, list) else [room]:
-                self.server.core_emit(event, data, name, skipped, namespace)
-        else:
-            arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
-            participants = self.get_participants(namespace, room)
-            recipients = [(sid, eio_sid) for sid, eio_sid in participants if sid not in skipped]
-
-            def packet(ack_id: int | None = None) -> Any:
-                return self.server.packet_class(EVENT, data=[event, *arguments], namespace=namespace, id=ack_id)
-
-            if callback is None:
-                self.server.write_all([eio_sid for _, eio_sid in recipients], packet())
-            else:
-                for sid, eio_sid in recipients:
-                    self.server.write(eio_sid, packet(self._generate_ack_id(sid, callback)))
-            if len(recipients) == 1:
-                await self.server.drained(recipients[0][1])
-        await asyncio.sleep(0)
-
-    def get_namespaces(self) -> list[str]:
-        return [*self._core_namespaces, *self.rooms]
-
-    def get_participants(self, namespace: str, room: Any) -> Iterator[tuple[str, str]]:
-        if namespace not in self._core_namespaces:
-            yield from super().get_participants(namespace, room)
-            return
-        rooms = room if isinstance(room, list | tuple) else [room]
-        participants: dict[str, str] = {}
-        for name in rooms:
-            participants.update(self.server.core_participants(name, namespace))
-        yield from participants.items()
-
-    def get_rooms(self, sid: str, namespace: str) -> list[str]:
-        if namespace in self._core_namespaces:
-            return self.server.core_rooms(sid, namespace)
-        rooms: list[str] = super().get_rooms(sid, namespace)
-        return rooms
-
-    def sid_from_eio_sid(self, eio_sid: str, namespace: str) -> Any:
-        if namespace in self._core_namespaces:
-            return self.server.core_sid(eio_sid, namespace)
-        return super().sid_from_eio_sid(eio_sid, namespace)
-
-    def eio_sid_from_sid(self, sid: str, namespace: str) -> Any:
-        if namespace in self._core_namespaces:
-            return self.server.core_eio_sid(sid, namespace)
-        return super().eio_sid_from_sid(sid, namespace)
-
-    def is_connected(self, sid: str, namespace: str) -> bool:
-        if namespace in self._core_namespaces:
-            return self.server.core_eio_sid(sid, namespace) is not None
-        return bool(super().is_connected(sid, namespace))
-
-    def pre_disconnect(self, sid: str, namespace: str) -> Any:
-        if namespace in self._core_namespaces:
-            return self.server.core_eio_sid(sid, namespace)
-        return super().pre_disconnect(sid, namespace)
-
-    def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
-        self._check_room(namespace)
-        super().basic_enter_room(sid, namespace, room, eio_sid)
-
-    async def leave_room(self, sid: str, namespace: str, room: Any) -> None:
-        self._check_room(namespace)
-        await super().leave_room(sid, namespace, room)
-
-    async def close_room(self, room: Any, namespace: str) -> None:
-        self._check_room(namespace)
-        await super().close_room(room, namespace)
-
-    def _check_room(self, namespace: str) -> None:
-        if namespace in self._core_namespaces:
-            raise ValueError(
-                f"the rooms of `{namespace}` are topics and conversations: "
-                "actions such as `subscribe` change who is in them"
-            )
-
-
 class _Packet(NamedTuple):
     kind: int
-    namespace: str
+    socket: NamespaceSocket[Any]
     ack_id: int | None
     data: Any
     size: int
@@ -200,13 +73,28 @@ class _Packet(NamedTuple):
 class _Client:
     """The applications' state of one Engine.IO session: its handshake, its data, and its packets in order."""
 
-    __slots__ = ("end_reason", "handshake", "opened", "packets", "pending", "pending_bytes", "session", "worker")
+    __slots__ = (
+        "began",
+        "connecting",
+        "end_reason",
+        "handshake",
+        "opened",
+        "packets",
+        "pending",
+        "pending_bytes",
+        "session",
+        "worker",
+    )
 
     def __init__(self, handshake: Handshake) -> None:
         self.handshake = handshake
         self.session: dict[str, Any] = {}
         """namespace -> the result of `get_session`."""
         self.opened = False
+        self.began = 0.0
+        """The thread's processor time when the first handler of the latest batch started; 0.0: none has."""
+        self.connecting: NamespaceSocket[Any] | None = None
+        """The client whose CONNECT is being handled."""
         self.end_reason: str | None = None
         """Why the session has ended, once it has."""
         self.packets: deque[_Packet] = deque()
@@ -243,6 +131,7 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
             serializer=packet_class,
             **engine,
         )
+        self._failures = FailureLog(logger, self.eio.timers)
 
     def _engineio_server_class(self) -> type[engineio.AsyncServer]:
         return self._engine_class
@@ -251,19 +140,30 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
 
     @abstractmethod
     def write(self, eio_sid: str, packet: Any) -> None:
-        """Send a packet; a session without room for it is closed as a slow consumer."""
+        """Send a packet other than an event; a session without room for it is closed as a slow consumer."""
 
     @abstractmethod
-    def write_all(self, eio_sids: Sequence[str], packet: Any) -> None:
-        """Like `write`, to many sessions, encoding the packet once."""
+    def write_all(self, recipients: Sequence[tuple[str, str]], packet: Any) -> None:
+        """Like `write`, an event to clients (sid and session), encoding it once.
+
+        Clients that are not accepted yet get it when they are. Raises ValueError for a packet that
+        is larger than the buffer of a session.
+        """
 
     @abstractmethod
-    async def drained(self, eio_sid: str) -> None:
-        """Wait until most of the session's buffer has been written, or the session is over."""
+    async def drained(self, eio_sid: str, namespace: str) -> None:
+        """Wait until most of an accepted client's buffer has been written, or its session is over."""
 
     @abstractmethod
-    async def sign_in(self, eio_sid: str, namespace: str, auth: Any) -> Any:
+    async def sign_in(self, socket: NamespaceSocket[Any], auth: Any) -> Any:
         """The principal of `auth`. Raises if it is not valid."""
+
+    @abstractmethod
+    async def count_attempt(self, socket: NamespaceSocket[Any]) -> Callable[[], Awaitable[None]] | None:
+        """Count a sign-in by the password of a namespace. Raises if there were too many.
+
+        Returns what to call if it succeeds, so that it does not count; None: there is no limit.
+        """
 
     @abstractmethod
     def refusal(self, problem: Exception) -> dict[str, Any]:
@@ -288,8 +188,13 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
         """sid and session of the clients of this node in a room; room None: of all clients."""
 
     @abstractmethod
-    def core_emit(self, event: str, data: Any, room: str | None, skip: Collection[str], namespace: str) -> None:
-        """Send a transient event to a room, a sid, or all. Raises ValueError if it may not be sent."""
+    def core_emit(
+        self, event: str, data: Any, rooms: Sequence[str] | None, skip: Collection[str], namespace: str
+    ) -> None:
+        """Send a transient event once to each client in some rooms (or with some sids), or to all.
+
+        Raises ValueError if it may not be sent.
+        """
 
     # -- registration ----------------------------------------------------------------------------------------------
 
@@ -369,19 +274,36 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
             if self._instrumented:
                 self._work_soon(eio_sid, client)
 
-    def receive(self, eio_sid: str, kind: int, namespace: str, ack_id: int | None, data: Any, size: int) -> None:
+    def connecting(self, eio_sid: str) -> NamespaceSocket[Any] | None:
+        """The client of the session whose CONNECT to an application's namespace is being handled."""
+        client = self._applications.get(eio_sid)
+        return None if client is None else client.connecting
+
+    def receive(self, socket: NamespaceSocket[Any], kind: int, ack_id: int | None, data: Any, size: int) -> None:
         """Queue a packet of a client to an application's namespace. Raises `ProtocolError`."""
+        eio_sid = socket.session.sid
         client = self._applications.get(eio_sid)
         if client is None:
             raise ProtocolError("the session is older than the application")
-        if kind in (EVENT, BINARY_EVENT) and (not isinstance(data[0], str) or data[0] in RESERVED):
-            raise ProtocolError("not the name of an event")
+        if kind in (EVENT, BINARY_EVENT) and not self._is_handled(data[0], socket.namespace):
+            return
         if client.pending >= MAX_PENDING or client.pending_bytes + size > MAX_PENDING_BYTES:
             raise ProtocolError("too many packets whose handlers have not finished")
         client.pending += 1
         client.pending_bytes += size
-        client.packets.append(_Packet(kind, namespace, ack_id, data, size))
+        client.packets.append(_Packet(kind, socket, ack_id, data, size))
         self._work_soon(eio_sid, client)
+
+    def _is_handled(self, event: Any, namespace: str) -> bool:
+        """Whether an event may have a handler: a number has none, unless a function handles all events.
+
+        Raises `ProtocolError` for what Node's parser refuses as the name of an event.
+        """
+        if isinstance(event, str) and event not in RESERVED:
+            return True
+        if isinstance(event, str | bool) or not isinstance(event, int | float):
+            raise ProtocolError("not the name of an event")
+        return "*" in self.handlers.get(namespace, ())
 
     def session_ended(self, eio_sid: str, reason: str) -> None:
         """The session is over. Earlier packets are handled first, then the disconnect handlers run."""
@@ -402,8 +324,17 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
             if not client.opened:
                 client.opened = True
                 await self.eio.handlers["connect"](eio_sid, client.handshake.environ())
+            started, started_bytes, at_most = 0, 0, 1
             while client.packets:
-                await self._handle(eio_sid, client, client.packets.popleft())
+                packet = client.packets.popleft()
+                await self._handle(eio_sid, client, packet)
+                started, started_bytes = started + 1, started_bytes + packet.size
+                if client.packets and (started >= at_most or started_bytes >= MAX_STARTED_BYTES):
+                    client.began = 0.0
+                    await asyncio.sleep(0)  # the handlers start one after the other, then others have their turn
+                    took = thread_time() - client.began if client.began else 0.0
+                    at_most = 1 if took > TURN_S else min(2 * at_most, MAX_STARTED)
+                    started = started_bytes = 0
         except Exception:
             logger.exception("a session of an application failed")
         if client.end_reason is not None:
@@ -415,7 +346,7 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
         client.worker = None
 
     async def _handle(self, eio_sid: str, client: _Client, packet: _Packet) -> None:
-        kind, namespace = packet.kind, packet.namespace
+        kind, namespace = packet.kind, packet.socket.namespace
         sid = self.manager.sid_from_eio_sid(eio_sid, namespace)
         connected = self.manager.is_connected(sid, namespace)
         if kind in (EVENT, BINARY_EVENT) and connected:
@@ -424,22 +355,31 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
             task.add_done_callback(self._handlers_running.discard)
             return
         try:
-            if kind == CONNECT:
+            if kind == CONNECT and not packet.socket.has_left():
+                client.connecting = packet.socket
                 await self._handle_connect(eio_sid, namespace, packet.data)
+                if packet.socket.has_left():
+                    await self._handle_disconnect(
+                        eio_sid, namespace, client.end_reason or self.reason.CLIENT_DISCONNECT
+                    )
             elif kind == DISCONNECT:
                 await self._handle_disconnect(eio_sid, namespace, self.reason.CLIENT_DISCONNECT)
             elif kind in (ACK, BINARY_ACK) and connected and packet.ack_id:  # 0 is the manager's own
                 await self._handle_ack(eio_sid, namespace, packet.ack_id, packet.data or [])
-        except Exception:
-            logger.exception("a handler of %s failed", namespace)
+        except Exception as error:
+            self._failures.log(error, "a handler of %s failed", namespace)
         finally:
+            client.connecting = None
             self._finish_packet(client, packet)
 
     async def _run_handler(self, eio_sid: str, client: _Client, sid: str, packet: _Packet) -> None:
+        namespace = packet.socket.namespace
+        if not client.began:
+            client.began = thread_time()
         try:
-            await self._handle_event_internal(self, sid, eio_sid, packet.data, packet.namespace, packet.ack_id)
-        except Exception:
-            logger.exception("the handler of %.64r in %s failed", packet.data[0], packet.namespace)
+            await self._handle_event_internal(self, sid, eio_sid, packet.data, namespace, packet.ack_id)
+        except Exception as error:
+            self._failures.log(error, "the handler of %.64r in %s failed", packet.data[0], namespace)
         finally:
             self._finish_packet(client, packet)
 
@@ -464,27 +404,34 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
     # -- overridden steps of python-socketio -----------------------------------------------------------------------
 
     async def _handle_connect(self, eio_sid: str, namespace: str, data: Any) -> None:
-        """Sign the client in first, and always answer, even if the connect handler fails."""
+        """Sign the client in first, and always answer, even if the connect handler fails; unless it has left."""
+        socket = self.connecting(eio_sid)
+        assert socket is not None
         try:
+            succeeded = await self.count_attempt(socket) if namespace in self._own_sign_in else None
             if self.needs_principal(namespace):
-                principal = await self.sign_in(eio_sid, namespace, data)
+                principal = await self.sign_in(socket, data)
                 self._applications[eio_sid].session.setdefault(namespace, {})["principal"] = principal
+            if socket.has_left():
+                return
             await super()._handle_connect(eio_sid, namespace, data)
+            if succeeded is not None and socket.accepted:
+                await succeeded()
         except Exception as problem:
             sid = self.manager.sid_from_eio_sid(eio_sid, namespace)
             if sid is not None:
                 await self.manager.disconnect(sid, namespace)
-            refusal = self.refusal(problem)
-            self.write(eio_sid, self.packet_class(CONNECT_ERROR, data=refusal, namespace=namespace))
+            if not socket.has_left():
+                self.write(eio_sid, self.packet_class(CONNECT_ERROR, data=self.refusal(problem), namespace=namespace))
 
     async def _trigger_event(self, event: str, namespace: str, *arguments: Any) -> Any:
         """Log a failing disconnect handler, so that the client still leaves its rooms."""
         try:
             return await super()._trigger_event(event, namespace, *arguments)
-        except Exception:
+        except Exception as error:
             if event != "disconnect":
                 raise
-            logger.exception("the disconnect handler of %s failed", namespace)
+            self._failures.log(error, "the disconnect handler of %s failed", namespace)
 
     async def _send_packet(self, eio_sid: str, pkt: Any) -> None:
         self.write(eio_sid, pkt)

@@ -8,7 +8,15 @@ from typing import Any, Protocol
 import msgpack  # type: ignore[import-untyped]
 import orjson
 
-from server.transport.python_socketio import ACK, CONNECT, EVENT, MsgpackPacket, TextPacket
+from server.transport.socketio_packets import (
+    ACK,
+    CONNECT,
+    EVENT,
+    MsgpackPacket,
+    TextPacket,
+    read_msgpack,
+    read_text,
+)
 from server.transport.websocket_frames import BINARY, TEXT, frame, joined
 
 
@@ -43,6 +51,9 @@ class SocketIOCodec(Protocol):
     def packets(self, packet: Any) -> list[str | bytes]:
         """Any packet as Engine.IO packets."""
 
+    def read(self, data: str | bytes) -> Any:
+        """The packet in an Engine.IO message, without its attachments. Raises `ProtocolError`."""
+
 
 class TextCodec:
     """The default parser."""
@@ -52,6 +63,7 @@ class TextCodec:
 
     packet_class = TextPacket
     value = staticmethod(orjson.dumps)
+    read = staticmethod(read_text)
 
     def encode(self, event: str, payload: Any) -> bytes:
         return b'42["%b",%b]' % (event.encode(), orjson.dumps(payload))
@@ -84,6 +96,7 @@ class MsgpackCodec:
     plain = True
     json = False
     value = staticmethod(msgpack.packb)
+    read = staticmethod(read_msgpack)
 
     def encode(self, event: str, payload: Any) -> bytes:
         return self._encode_packet(EVENT, [event, payload], None)

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from server.transport.engine_server import EngineServer
 from server.transport.engine_session import EngineSession, ProtocolError
 from server.transport.handshake import Handshake
-from server.transport.python_socketio import (
+from server.transport.namespace_socket import MAX_REFUSED, NamespaceSocket, Peer
+from server.transport.python_socketio import ApplicationServer
+from server.transport.socketio_codecs import MsgpackCodec, SocketIOCodec, TextCodec
+from server.transport.socketio_packets import (
     ACK,
     BINARY_ACK,
     BINARY_EVENT,
@@ -25,99 +27,21 @@ from server.transport.python_socketio import (
     CONNECT_ERROR,
     DISCONNECT,
     EVENT,
-    ApplicationServer,
-    MsgpackPacket,
-    TextPacket,
+    MAX_ATTACHMENTS,
+    MAX_PAYLOAD,
+    PartialPacket,
 )
-from server.transport.socketio_codecs import SocketIOCodec, TextCodec
-from server.transport.websocket_frames import packet_frames
+from server.transport.websocket_frames import PROTOCOL_ERROR, packet_frames
+
+__all__ = ["CONNECT_TIMEOUT_S", "MAX_ATTACHMENTS", "MAX_PAYLOAD", "MAX_REFUSED", "NamespaceSocket", "SocketIOServer"]
 
 logger = logging.getLogger("tidings.transport")
 
 CONNECT_TIMEOUT_S = 10.0
-MAX_PAYLOAD = 1_000_000
-MAX_ATTACHMENTS = 8
-MAX_REFUSED = 8
-"""Refusals after which a session that is in no namespace is closed. An unknown namespace counts 1, others 4."""
+ATTACHMENTS_S = 60.0
+"""Seconds that the attachments of a packet may take to arrive."""
 
 D = TypeVar("D")
-
-
-class NamespaceSocket(Generic[D]):
-    """One client in one namespace. `data` belongs to the listener."""
-
-    __slots__ = ("accepted", "data", "namespace", "peer", "sid")
-
-    def __init__(self, peer: Peer[D], namespace: str) -> None:
-        self.peer = peer
-        self.namespace = namespace
-        self.sid = secrets.token_urlsafe(15)
-        self.accepted = False
-        self.data: D | None = None
-
-    @property
-    def session(self) -> EngineSession:
-        return self.peer.session
-
-    def accept(self) -> None:
-        """Accept the client in the namespace."""
-        self.accepted = True
-        self.peer.server.accepted(self)
-        if self.namespace == "/":
-            codec = self.peer.server.codec
-            message = codec.accept(self.sid)
-            self.session.put([codec.packet(message)], len(message))
-        else:
-            self.send(CONNECT, {"sid": self.sid})
-
-    def refuse(self, error: dict[str, Any], weight: int = MAX_REFUSED // 2) -> None:
-        """Refuse the client with `connect_error`. `weight`: counts as this many refusals."""
-        self.peer.sockets.pop(self.namespace, None)
-        self.send(CONNECT_ERROR, error)
-        if not any(socket.accepted for socket in self.peer.sockets.values()):
-            self.peer.refusals += weight
-            if self.peer.refusals >= MAX_REFUSED:
-                self.session.end("connect refused", politely=True)
-
-    def emit(self, event: str, *args: Any) -> bool:
-        """Send an event; False if there is no room for it."""
-        return self.send(EVENT, [event, *args])
-
-    def acknowledge(self, ack_id: int, args: Sequence[Any]) -> bool:
-        return self.send(ACK, list(args), ack_id)
-
-    def send(self, kind: int, data: Any, ack_id: int | None = None) -> bool:
-        codec = self.peer.server.codec
-        packets = codec.packets(codec.packet_class(kind, data=data, namespace=self.namespace, id=ack_id))
-        return self.session.put(packets, sum(map(len, packets)))
-
-
-class Peer(Generic[D]):
-    """The state of the protocol for one Engine.IO session."""
-
-    __slots__ = (
-        "address",
-        "overflowed",
-        "partial",
-        "partial_bytes",
-        "refusals",
-        "server",
-        "session",
-        "sockets",
-        "timeout",
-    )
-
-    def __init__(self, server: SocketIOServer[D], session: EngineSession, address: str) -> None:
-        self.server = server
-        self.session = session
-        self.address = address
-        self.sockets: dict[str, NamespaceSocket[D]] = {}
-        self.timeout: asyncio.TimerHandle | None = None
-        self.overflowed = False
-        self.partial: Any = None
-        self.partial_bytes = 0
-        self.refusals = 0
-        """Refusals while the session was in no namespace; see `MAX_REFUSED`."""
 
 
 class NamespaceListener(Protocol[D]):
@@ -152,9 +76,13 @@ class CoreRooms(Protocol[D]):
         """Whether a client gets the events of a room."""
 
     def emit(
-        self, event: str, data: Any, room: str | NamespaceSocket[D] | None, skip: NamespaceSocket[D] | None
+        self,
+        event: str,
+        data: Any,
+        to: Sequence[str | NamespaceSocket[D]] | None,
+        skip: NamespaceSocket[D] | None,
     ) -> None:
-        """Send a transient event to the live members of a room, to one client, or (None) to all.
+        """Send a transient event to the live members of rooms and to clients, once to each; None: to all.
 
         Raises ValueError if the application may not send the event.
         """
@@ -165,6 +93,12 @@ class Admission(Protocol[D]):
 
     async def sign_in(self, socket: NamespaceSocket[D], auth: Any) -> Any:
         """The principal of `auth`. Raises if it is not valid."""
+
+    async def count_attempt(self, socket: NamespaceSocket[D]) -> Callable[[], Awaitable[None]] | None:
+        """Count a sign-in by the password of a namespace. Raises if there were too many.
+
+        Returns what to call if it succeeds, so that it does not count; None: there is no limit.
+        """
 
     def refusal(self, problem: Exception) -> dict[str, Any]:
         """The error for a client that `sign_in` refuses, or whose connect handler fails."""
@@ -214,9 +148,7 @@ class SocketIOServer(ApplicationServer, Generic[D]):
         if socket.namespace in self.core_namespaces:
             self._core_sockets[socket.sid] = socket
             self.announce("connect", socket.namespace, socket.sid, {})
-        if peer.timeout is not None:
-            peer.timeout.cancel()
-            peer.timeout = None
+        peer.cancel_timeout()
         self.eio.authenticated(peer.session.sid)
 
     # -- called by the transport ---------------------------------------------------------------------------------
@@ -239,9 +171,10 @@ class SocketIOServer(ApplicationServer, Generic[D]):
         try:
             self._handle_message(peer, data)
         except ProtocolError as error:
-            logger.info("a client broke the protocol: %s", error)
             if not self.broken(session):
-                raise
+                session.close_code = PROTOCOL_ERROR  # the only reason that clients of applications get
+                raise  # to the transport, which logs it
+            logger.info("a client broke the protocol: %s", error)
         except Exception:
             logger.exception("a packet could not be handled")
             accepted = self._accepted(peer)
@@ -265,14 +198,15 @@ class SocketIOServer(ApplicationServer, Generic[D]):
     def ended(self, session: EngineSession, reason: str) -> None:
         peer = self._peers.pop(session.sid, None)
         if peer is not None:
-            if peer.timeout is not None:
-                peer.timeout.cancel()
+            peer.cancel_timeout()
+            self._end_partial(peer)
             for namespace in list(peer.sockets):
                 self._leave_namespace(peer.sockets.pop(namespace), reason)
             self.session_ended(session.sid, reason)
 
     def _leave_namespace(self, socket: NamespaceSocket[D], reason: str) -> None:
         """A client has left a namespace. Applications are notified by the packet, or by the session's end."""
+        socket.held.clear()
         if socket.namespace in self.core_namespaces:
             if self._core_sockets.pop(socket.sid, None) is not None:
                 self.announce("disconnect", socket.namespace, socket.sid, reason)
@@ -281,48 +215,51 @@ class SocketIOServer(ApplicationServer, Generic[D]):
     # -- packets -------------------------------------------------------------------------------------------------
 
     def _handle_message(self, peer: Peer[D], data: str | bytes) -> None:
-        try:
-            packet = self._assemble(peer, data)
-        except (ValueError, TypeError, LookupError, RecursionError, AttributeError) as error:
-            raise ProtocolError(type(error).__name__) from error  # not its text, which may quote the packet
-        if packet is not None:
-            size, peer.partial_bytes = max(len(data), peer.partial_bytes), 0
-            self._receive(peer, packet, size)
-
-    def _assemble(self, peer: Peer[D], data: str | bytes) -> Any:
-        """The packet completed by this message, or None. Raises an exception for an invalid one."""
+        size = len(data)
         if peer.partial is not None:
-            if not isinstance(data, bytes):
-                raise ValueError("an attachment was expected")
-            peer.partial_bytes += len(data)
-            if peer.partial_bytes > MAX_PAYLOAD:
-                raise ValueError("attachments too large")
-            if not peer.partial.add_attachment(data):
-                return None
-            packet, peer.partial = peer.partial, None
-            return packet
-        if self.codec.packet_class is not TextPacket:
-            if not isinstance(data, bytes):
-                raise ValueError("not a msgpack packet")
-            return self._decode_msgpack(data)
-        if not isinstance(data, str) or not "0" <= data[:1] <= "6":
-            raise ValueError("not a Socket.IO packet")
-        packet = TextPacket(encoded_packet=data)
-        if packet.packet_type in (BINARY_EVENT, BINARY_ACK):
-            if not peer.sockets or not 1 <= packet.attachment_count <= MAX_ATTACHMENTS:
-                raise ValueError("attachments not expected")
-            peer.partial, peer.partial_bytes = packet, 0
-            return None
-        return packet
+            packet = peer.partial.add(data)
+            if packet is None:
+                return
+            size = max(size, peer.partial.size)
+            self._end_partial(peer)
+        else:
+            if not peer.sockets and self._refuse_parser(peer, data):
+                return
+            packet = self.codec.read(data)
+            if packet.packet_type in (BINARY_EVENT, BINARY_ACK) and isinstance(data, str):
+                if not peer.sockets:
+                    raise ProtocolError("attachments not expected")
+                peer.partial = PartialPacket(packet)
+                end = partial(self._attachments_late, peer)
+                timers = self.eio.timers()
+                peer.partial_timeout = timers.call_at(timers.time() + ATTACHMENTS_S, end)
+                return
+        self._receive(peer, packet, size)
 
-    def _decode_msgpack(self, data: bytes) -> Any:
-        try:
-            packet = MsgpackPacket(encoded_packet=data)
-        except Exception as error:  # msgpack raises kinds of its own, not all of them ValueErrors
-            raise ValueError("undecodable") from error
-        if not isinstance(packet.namespace, str) or not isinstance(packet.id, int | None):
-            raise ValueError("not a Socket.IO packet")
-        return packet
+    def _end_partial(self, peer: Peer[D]) -> None:
+        peer.partial = None
+        if peer.partial_timeout is not None:
+            peer.partial_timeout.cancel()
+            peer.partial_timeout = None
+
+    def _attachments_late(self, peer: Peer[D]) -> None:
+        if not self.broken(peer.session):
+            peer.session.end("attachments timeout", politely=True)
+
+    def _refuse_parser(self, peer: Peer[D], data: str | bytes) -> bool:
+        """Refuse a client that uses the other parser, in its own words. Returns False if it does not."""
+        if isinstance(data, str) is self.codec.json:
+            return False
+        other: SocketIOCodec = MsgpackCodec() if self.codec.json else TextCodec()
+        packet = other.read(data)
+        if packet.packet_type != CONNECT:
+            return False
+        wanted = "the default parser" if self.codec.json else "`socket.io-msgpack-parser`"
+        error = {"message": f"this server needs {wanted}"}
+        refusal = other.packets(other.packet_class(CONNECT_ERROR, data=error, namespace=packet.namespace))
+        peer.session.put(refusal, sum(map(len, refusal)))
+        peer.session.end("connect refused", politely=True)
+        return True
 
     def _receive(self, peer: Peer[D], packet: Any, size: int) -> None:
         namespace: str = packet.namespace or "/"
@@ -338,7 +275,7 @@ class SocketIOServer(ApplicationServer, Generic[D]):
                 self._listener.connect(socket, packet.data)
             elif self._admission is not None and self.has_namespace(namespace):
                 peer.sockets[namespace] = socket
-                self.receive(peer.session.sid, kind, namespace, None, packet.data, size)
+                self.receive(socket, kind, None, packet.data, size)
             else:
                 socket.refuse({"message": "Invalid namespace"}, weight=1)
             return
@@ -359,22 +296,31 @@ class SocketIOServer(ApplicationServer, Generic[D]):
         elif kind not in (ACK, BINARY_ACK):
             raise ProtocolError("unexpected packet")
         if not is_core:
-            self.receive(peer.session.sid, kind, namespace, packet.id, packet.data, size)
+            self.receive(socket, kind, packet.id, packet.data, size)
 
     # -- for `ApplicationServer` ---------------------------------------------------------------------------------
 
-    def write(self, eio_sid: str, packet: Any) -> None:
+    def _socket(self, eio_sid: str, namespace: str) -> NamespaceSocket[D] | None:
         peer = self._peers.get(eio_sid)
-        socket = None if peer is None else peer.sockets.get(packet.namespace)
-        if peer is None or socket is None:
+        return None if peer is None else peer.sockets.get(namespace)
+
+    def write(self, eio_sid: str, packet: Any) -> None:
+        kind, socket = packet.packet_type, self._socket(eio_sid, packet.namespace)
+        if socket is None:
             return
-        kind = packet.packet_type
+        # A client that has left, and connects again meanwhile, gets nothing that was meant for its former self.
+        if socket is not self.connecting(eio_sid) if kind in (CONNECT, CONNECT_ERROR) else not socket.accepted:
+            return
         if kind == CONNECT_ERROR:
             socket.refuse(packet.data)
             return
+        peer = socket.peer
         if kind == CONNECT:
-            socket.sid, socket.accepted = packet.data["sid"], True
+            socket.accepted = True
             self.accepted(socket)
+            held, socket.held = socket.held, []
+            for packets in held:
+                self._write(peer, packets)
         self._write(peer, self.codec.packets(packet))
         if kind == DISCONNECT:
             del peer.sockets[packet.namespace]
@@ -382,13 +328,23 @@ class SocketIOServer(ApplicationServer, Generic[D]):
             if not peer.sockets:
                 self._expect_connect(peer)
 
-    def write_all(self, eio_sids: Sequence[str], packet: Any) -> None:
+    def write_all(self, recipients: Sequence[tuple[str, str]], packet: Any) -> None:
         packets = self.codec.packets(packet)
-        buffer = packet_frames(packets) if len(eio_sids) > 1 else b""
-        for eio_sid in eio_sids:
-            peer = self._peers.get(eio_sid)
-            if peer is not None and packet.namespace in peer.sockets:
-                self._write(peer, packets, buffer)
+        size, limit = sum(map(len, packets)), self.eio.max_buffered
+        if size > limit:
+            raise ValueError(f"an event of {size:,} bytes is larger than the buffer of a client, {limit:,} bytes")
+        buffer = packet_frames(packets) if len(recipients) > 1 else b""
+        for sid, eio_sid in recipients:
+            socket = self._socket(eio_sid, packet.namespace)
+            if socket is None or socket.sid != sid:
+                continue
+            if socket.accepted:
+                self._write(socket.peer, packets, buffer)
+            else:
+                socket.held.append(packets)
+                socket.held_bytes += size
+                if socket.held_bytes > limit:
+                    self._overflow(socket.peer)
 
     def _write(self, peer: Peer[D], packets: Sequence[str | bytes], buffer: bytes = b"") -> None:
         session = peer.session
@@ -399,7 +355,11 @@ class SocketIOServer(ApplicationServer, Generic[D]):
         else:
             accepted = session.put(packets, sum(map(len, packets)))
         if not accepted:
-            # Send nothing more: an application could not detect the gap.
+            self._overflow(peer)
+
+    def _overflow(self, peer: Peer[D]) -> None:
+        """End a session soon, and send nothing more before: an application could not detect the gap."""
+        if not peer.overflowed:
             peer.overflowed = True
             asyncio.get_running_loop().call_soon(self._end_overflowed, peer)
 
@@ -408,22 +368,25 @@ class SocketIOServer(ApplicationServer, Generic[D]):
             self._listener.overflowed(socket)
         peer.session.end("slow consumer")
 
-    async def drained(self, eio_sid: str) -> None:
-        peer = self._peers.get(eio_sid)
-        if peer is not None:
-            await peer.session.drain()
+    async def drained(self, eio_sid: str, namespace: str) -> None:
+        socket = self._socket(eio_sid, namespace)
+        if socket is not None and socket.accepted:
+            await socket.session.drain()
 
-    async def sign_in(self, eio_sid: str, namespace: str, auth: Any) -> Any:
+    async def sign_in(self, socket: NamespaceSocket[D], auth: Any) -> Any:
         assert self._admission is not None
-        return await self._admission.sign_in(self._peers[eio_sid].sockets[namespace], auth)
+        return await self._admission.sign_in(socket, auth)
+
+    async def count_attempt(self, socket: NamespaceSocket[D]) -> Callable[[], Awaitable[None]] | None:
+        assert self._admission is not None
+        return await self._admission.count_attempt(socket)
 
     def refusal(self, problem: Exception) -> dict[str, Any]:
         assert self._admission is not None
         return self._admission.refusal(problem)
 
     def core_sid(self, eio_sid: str, namespace: str) -> str | None:
-        peer = self._peers.get(eio_sid)
-        socket = None if peer is None else peer.sockets.get(namespace)
+        socket = self._socket(eio_sid, namespace)
         return socket.sid if socket is not None and socket.accepted else None
 
     def core_eio_sid(self, sid: str, namespace: str) -> str | None:
@@ -447,10 +410,13 @@ class SocketIOServer(ApplicationServer, Generic[D]):
             ]
         return [(socket.sid, socket.session.sid) for socket in sockets]
 
-    def core_emit(self, event: str, data: Any, room: str | None, skip: Collection[str], namespace: str) -> None:
+    def core_emit(
+        self, event: str, data: Any, rooms: Sequence[str] | None, skip: Collection[str], namespace: str
+    ) -> None:
         if self._rooms is None:
             raise ValueError(f"`{namespace}` has no rooms here")
         if len(skip) > 1:
             raise ValueError(f"an emit in `{namespace}` can skip one client")
         skipped = next((self._core_sockets[sid] for sid in skip if sid in self._core_sockets), None)
-        self._rooms.emit(event, data, self._core_sockets.get(room or "", room), skipped)
+        to = None if rooms is None else [self._core_sockets.get(room, room) for room in rooms]
+        self._rooms.emit(event, data, to, skipped)

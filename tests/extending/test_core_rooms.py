@@ -79,6 +79,54 @@ async def test_an_emit_reaches_the_live_members_on_every_gateway_and_is_not_stor
         await client.close()
 
 
+async def test_an_emit_to_several_rooms_reaches_each_member_once(serving: Serving) -> None:
+    sio: socketio.AsyncServer = serving.sio
+    room_id, omar, diego, plain = await members(serving)
+    other_id: str = (await omar.ask("create", topic_name="damas"))["room_id"]
+    memoor = await LiveClient(serving.url, serving.tokens["memoor"]).connect()
+    await memoor.ask("subscribe", topic_name="damas")
+    sid = omar.sio.get_sid("/")
+    for number, rooms in enumerate(([room_id, other_id], (other_id, room_id, sid), [sid, room_id, other_id])):
+        await sio.emit("scored", number, room=rooms)
+    await sio.emit("the end", None)
+    for client in (omar, diego, plain, memoor):
+        await client.event("the end")
+        assert client.of("scored") == [0, 1, 2]
+        await client.close()
+
+
+async def test_the_handlers_of_the_core_are_what_can_be_called(serving: Serving) -> None:
+    client = await Client(serving.url, serving.tokens["omar"]).connect()
+    handlers = serving.sio.handlers["/"]
+    assert "message" in handlers
+    for name in handlers.keys() - {"logout"}:
+        answer = await client.sio.call(name, {"no such field": 1}, timeout=DEADLINE_S)
+        assert answer["ok"] or answer["error"]["code"] != "unknown_action", name
+    assert not {"register", "login", "me"} & handlers.keys()
+    await client.close()
+
+
+async def test_an_application_can_ask_who_is_a_member(serving: Serving) -> None:
+    app = serving.node.app
+    omar = await Client(serving.url, serving.tokens["omar"]).connect()
+    room_id: str = (await omar.ask("create", topic_name="secreto", is_private=True))["room_id"]
+    for room in (room_id, "secreto", " Secreto"):
+        assert await app.tidings.is_member(room, "OMAR")
+        assert not await app.tidings.is_member(room, "diego")
+        assert not await app.tidings.is_member(room, "nobody")
+    await omar.ask("invite", room_id=room_id, username="diego")
+    assert await app.tidings.is_member(room_id, "diego")
+    await omar.ask("kick", room_id=room_id, username="diego")
+    garbage: Any = {"room": 1}
+    for room in (room_id, "", "no room", "\ud800", "\x00", garbage):
+        assert not await app.tidings.is_member(room, "diego"), room
+    # A topic cannot stand in for the room whose id is its name.
+    await (diego := await Client(serving.url, serving.tokens["diego"]).connect()).ask("create", topic_name=room_id)
+    assert not await app.tidings.is_member(room_id, "diego")
+    for client in (omar, diego):
+        await client.close()
+
+
 async def entries(serving: Serving) -> int:
     def count(conn: Transaction) -> int:
         number: Any = conn.exec_driver_sql("SELECT count(*) FROM entry").scalar()

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import socketio
 
 from docs.generate import ROOT
 from tests.e2e.javascript import SCRIPTS, node
@@ -69,6 +70,21 @@ async def test_the_game_runs_with_the_stock_python_client(game: ServerProcess) -
         assert await asyncio.wait_for(moved.get(), DEADLINE_S) == {"player": "omar", "square": square}
     assert await asyncio.wait_for(won, DEADLINE_S) == {"room_id": room, "player": "omar"}
     await client.disconnect()
+
+
+async def test_an_outsider_of_the_game_hears_and_moves_nothing(game: ServerProcess) -> None:
+    room = await room_of(game, await game.register("omar"))
+    outsider = socketio.AsyncClient()
+    heard: list[Any] = []
+    outsider.on("moved", heard.append, namespace="/game")
+    outsider.on("won", heard.append)
+    auth = {"token": await game.register("diego")}
+    await outsider.connect(game.url, namespaces=["/", "/game"], auth=auth, wait_timeout=int(DEADLINE_S))
+    assert await outsider.call("play", room, namespace="/game") == "not a member"
+    for square in ("e4", "d4", "c4", "b4"):
+        assert await outsider.call("move", (room, square), namespace="/game") == "not a member"
+    assert heard == []
+    await outsider.disconnect()
 
 
 async def test_the_game_runs_with_the_stock_javascript_client(game: ServerProcess, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The undocumented parts of python-socketio, python-engineio and uvicorn that Tidings uses still exist.
 
 If a test fails after an upgrade, its message names what is gone or has changed. The uses are in
-`python_socketio.py`, `uvicorn_server.py` and `uvicorn_websocket.py` in `server/transport`.
+`python_socketio.py`, `application_manager.py`, `socketio_packets.py`, `uvicorn_server.py` and `uvicorn_websocket.py`
+in `server/transport`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ METHODS: dict[Any, dict[str, str]] = {
         "sid_from_eio_sid": "self eio_sid namespace",
         "eio_sid_from_sid": "self sid namespace",
         "is_connected": "self sid namespace",
+        "pre_connect": "self eio_sid namespace",
         "pre_disconnect": "self sid namespace",
         "disconnect": "self sid namespace kwargs",
         "basic_enter_room": "self sid namespace room eio_sid",
@@ -48,7 +50,12 @@ METHODS: dict[Any, dict[str, str]] = {
         "close_room": "self room namespace",
         "_generate_ack_id": "self sid callback",
     },
-    packet.Packet: {"encode": "self", "decode": "self encoded_packet", "add_attachment": "self attachment"},
+    packet.Packet: {
+        "encode": "self",
+        "decode": "self encoded_packet",
+        "add_attachment": "self attachment",
+        "reconstruct_binary": "data attachments",
+    },
     MsgPackPacket: {"encode": "self", "decode": "self encoded_packet"},
     engineio.AsyncServer: {
         "generate_id": "self",
