@@ -108,7 +108,8 @@ async def test_the_banner_shows_address_data_durability_and_safety_in_four_lines
     ]
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
     assert stat.S_IMODE((data / "secret_key").stat().st_mode) == 0o600
-    assert {path.name for path in data.iterdir() if not path.name.startswith("tidings.db")} == {"secret_key", "address"}
+    files = {path.name for path in data.iterdir() if not path.name.startswith("tidings.db")}
+    assert files == {"secret_key", "address"}
 
 
 @pytest.mark.long
