@@ -79,8 +79,7 @@ class UvicornHttp(HttpToolsProtocol):
         self._tcp_connection: TcpConnection | None = None
         connections: TcpConnections | None = getattr(self.config.app, "connections", None)
         if connections is not None:
-            descriptor = transport.get_extra_info("socket").fileno()
-            self._tcp_connection = connections.begin(self._address(), descriptor, transport.abort)
+            self._tcp_connection = connections.begin(self._address(), transport)
             if self._tcp_connection is None:
                 self._refuse(503, "too many connections")
                 return
@@ -98,6 +97,33 @@ class UvicornHttp(HttpToolsProtocol):
         if self._tcp_connection is not None:
             self._tcp_connection.end()
         super().connection_lost(exc)
+
+    # -- answers that wait to be read ----------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        if self.flow is not None:  # set by uvicorn when it has a request
+            super().pause_writing()
+        self._expect_progress()
+
+    def resume_writing(self) -> None:
+        if self.flow is not None:
+            super().resume_writing()
+        if self._tcp_connection is not None and not self.transport.is_closing():
+            self._tcp_connection.progressed()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._expect_progress()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._expect_progress()
+
+    def _expect_progress(self) -> None:
+        """Bytes wait for the client: it must read them."""
+        if self._tcp_connection is not None and self.transport.get_write_buffer_size():
+            self._tcp_connection.expect_progress()
 
     # -- time ----------------------------------------------------------------------------------------------------
 

@@ -7,21 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import struct
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from server.transport import websocket_frames as frames
-from server.transport.tcp_connections import TcpConnection
+from server.transport.tcp_connections import TcpConnection, abort, unacknowledged
 from server.transport.turn import Turn
 from server.transport.websocket_frames import FrameError, FrameParser, WebSocketMessage
-
-if sys.platform != "win32":
-    import fcntl
-    import termios
 
 logger = logging.getLogger("tidings.transport")
 
@@ -31,7 +23,6 @@ LOW_WATER = 32 * 1024
 LINGER_S = 5.0
 MESSAGE_S = 60.0
 """Time limit of a message, from its first byte, including control frames between its fragments."""
-_NO_LINGER: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 class WireReceiver(Protocol):
@@ -117,6 +108,8 @@ class Wire(asyncio.Protocol):
         """How often the buffer has fallen to the low-water mark."""
         self.full = full
         """The buffer is above the high-water mark."""
+        if tcp_connection is not None:
+            tcp_connection.progressed()  # the receiver has its own limits
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         connections.add(self)
 
@@ -244,7 +237,7 @@ class Wire(asyncio.Protocol):
 
     def unacknowledged(self) -> int:
         """Unacknowledged bytes in this process, and in the kernel if it reports them."""
-        return self.buffered() + _in_kernel(self.transport)
+        return unacknowledged(self.transport)
 
     def end(self, code: int = frames.NORMAL, reason: str = "") -> None:
         """Start the closing handshake; nothing can be written after it."""
@@ -264,20 +257,5 @@ class Wire(asyncio.Protocol):
             self._closing = asyncio.get_running_loop().call_later(LINGER_S, self._abort)
 
     def _abort(self) -> None:
-        """Close, and drop unread bytes in the kernel, too, which could keep megabytes for minutes."""
-        if self._lost:
-            return
-        with suppress(OSError):
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        self.transport.abort()
-
-
-def _in_kernel(transport: asyncio.Transport) -> int:
-    """Unacknowledged bytes in the kernel; 0 if it does not report them."""
-    if sys.platform == "win32":
-        return 0
-    try:
-        size = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-    except OSError:
-        return 0
-    return int.from_bytes(size, sys.byteorder)
+        if not self._lost:
+            abort(self.transport)
