@@ -42,6 +42,7 @@ from server.transport import (
     socketio_server,
     tcp_connections,
     uvicorn_server,
+    websocket_frames,
     websocket_wire,
 )
 
@@ -440,7 +441,13 @@ def _limits_of_connections() -> list[Row]:
         ["a line of a WebSocket's opening handshake", f"{uvicorn_server.MAX_LINE:,} bytes", "HTTP 414, 431"],
         [
             "a WebSocket message, from its first byte to its last",
-            f"{websocket_wire.MESSAGE_S:g} s",
+            f"{websocket_wire.MESSAGE_S:g} s, more if it arrives at {tcp_connections.SLOWEST:,} bytes a second;"
+            f" {websocket_frames.MAX_FRAGMENTS:,} fragments",
+            "the connection is closed",
+        ],
+        [
+            "an unread HTTP answer",
+            f"{tcp_connections.STALLED_S:g} s, more if it is read at {tcp_connections.SLOWEST:,} bytes a second",
             "the connection is closed",
         ],
         [

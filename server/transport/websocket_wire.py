@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final, Protocol
 
 from server.transport import websocket_frames as frames
-from server.transport.tcp_connections import TcpConnection, abort, unacknowledged
+from server.transport.tcp_connections import SLOWEST, TcpConnection, abort, unacknowledged
 from server.transport.turn import Turn
 from server.transport.websocket_frames import FrameError, FrameParser, WebSocketMessage
 
@@ -21,8 +22,9 @@ HIGH_WATER = 96 * 1024
 """A replay waits while more bytes are buffered for its client: on a slow link, a PING waits behind them."""
 LOW_WATER = 32 * 1024
 LINGER_S = 5.0
-MESSAGE_S = 60.0
-"""Time limit of a message, from its first byte, including control frames between its fragments."""
+MESSAGE_S = 20.0
+"""Time limit of a message, from its first byte. It is extended while the client sends at least `SLOWEST` bytes a
+second of the message; control frames between its fragments do not count."""
 
 
 class WireReceiver(Protocol):
@@ -146,12 +148,23 @@ class Wire(asyncio.Protocol):
     def _time_message(self) -> None:
         """All input is processed: start the timer of an incomplete message, if there is one."""
         assert self._parser is not None
-        if self._parser.partial and not self._lost:
+        if self._parser.pending and not self._lost:
             if self._message_timer is None:
-                loop = asyncio.get_running_loop()
-                self._message_timer = loop.call_later(MESSAGE_S, self.close_or_abort, frames.GOING_AWAY)
+                self._expect_message()
         else:
             self._cancel_message_timer()
+
+    def _expect_message(self) -> None:
+        assert self._parser is not None
+        check = partial(self._check_message, self._parser.pending)
+        self._message_timer = asyncio.get_running_loop().call_later(MESSAGE_S, check)
+
+    def _check_message(self, before: int) -> None:
+        assert self._parser is not None
+        if self._parser.pending - before >= SLOWEST * MESSAGE_S:
+            self._expect_message()
+        else:
+            self.close_or_abort(frames.GOING_AWAY)
 
     def _cancel_message_timer(self) -> None:
         if self._message_timer is not None:
@@ -197,7 +210,7 @@ class Wire(asyncio.Protocol):
 
     def _fail(self, code: int, reason: str) -> None:
         self._receiver.failing(code)
-        self.end(code, reason)
+        self.end(code, "" if code == frames.TOO_BIG else reason)  # as Node's servers
         self.close_or_abort()
 
     def pause_writing(self) -> None:

@@ -315,6 +315,20 @@ async def test_a_message_that_never_ends_closes_the_connection(
     await eventually(lambda: not engineio.engine.sockets)
 
 
+async def test_the_time_limit_of_a_message_is_extended_while_it_arrives(engineio: Endpoint) -> None:
+    message = text("4" + "x" * 60_000)
+    async with wired(engineio) as wire:
+        (session,) = engineio.engine.sockets.values()
+        await wire.send(message[:10])
+        await eventually(lambda: session.wire._message_timer is not None)
+        await wire.send(message[10:25_000])
+        await eventually(lambda: session.wire._parser.pending == 25_000)
+        session.wire._message_timer._run()
+        assert not session.wire.transport.is_closing()
+        session.wire._message_timer._run()
+        assert await wire.close_code() == 1001
+
+
 async def test_a_complete_message_ends_the_time_limit(engineio: Endpoint) -> None:
     async with wired(engineio) as wire:
         (session,) = engineio.engine.sockets.values()
