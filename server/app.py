@@ -107,6 +107,7 @@ def create_app(settings: Settings | None = None, *, static: Traversable | None =
         web.add_middleware(
             CORSMiddleware,
             allow_origins=node.settings.cors_origins,
+            allow_credentials=node.settings.cors_credentials,
             allow_methods=["*"],
             allow_headers=["authorization", "content-type", "idempotency-key", "x-request-id"],
             expose_headers=["x-request-id"],

@@ -401,6 +401,7 @@ def make_gateways(
         users,
         parser=settings.parser,
         cors_allowed_origins=settings.origins,
+        cors_credentials=settings.cors_credentials,
         timers=options.timers,
         **engine | dict(options.engine),
     )

@@ -84,12 +84,15 @@ def address_of(scope: Scope) -> str:
     return str(client[0]) if client else ""
 
 
-async def refuse_websocket(scope: Scope, send: Send, status: int, text: str) -> None:
-    """Answer the opening handshake with a status, if the ASGI server supports it; otherwise refuse it."""
+async def refuse_websocket(scope: Scope, send: Send, status: int, text: str, body: str | None = None) -> None:
+    """Answer the opening handshake with a status, if the ASGI server supports it; otherwise refuse it.
+
+    `body`: JSON; None: an object with the text as its `message`.
+    """
     if "websocket.http.response" in scope.get("extensions", {}):
-        body = json.dumps({"message": text}).encode()
-        head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        content = (json.dumps({"message": text}) if body is None else body).encode()
+        head = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
         await send({"type": "websocket.http.response.start", "status": status, "headers": head})
-        await send({"type": "websocket.http.response.body", "body": body})
+        await send({"type": "websocket.http.response.body", "body": content})
     else:
         await send({"type": "websocket.close", "code": 1008, "reason": text})

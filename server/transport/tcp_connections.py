@@ -1,5 +1,5 @@
-"""The TCP connections of the process: limits per source, clients that do not read, and which to close when descriptors
-run short.
+"""The TCP connections of the process: limits per source, clients that do not read, and which to close when
+descriptors run short.
 """
 
 from __future__ import annotations

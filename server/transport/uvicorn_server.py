@@ -45,8 +45,10 @@ MAX_LINE: Final = 8000
 """The most bytes of a line of a WebSocket's opening handshake: the limit of the library that parses it."""
 GRACE_S: Final = 4
 """Time for running requests, and for clients that got `closing`, to end."""
-_NOT_PLAIN: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"content-length", b"transfer-encoding"))
-"""Headers that uvicorn or its middleware must process."""
+_NOT_PLAIN: Final = frozenset(
+    (b"x-forwarded-for", b"x-forwarded-proto", b"content-length", b"transfer-encoding", b"sec-websocket-protocol")
+)
+"""Headers that uvicorn, its middleware or the application must process."""
 
 
 class _Refused(Exception):
