@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from importlib.resources.abc import Traversable
@@ -23,6 +24,8 @@ from server.transport.websocket_wire import Wire
 
 SOCKETIO_PATH = "/socket.io"
 WEBSOCKET_PATH = "/ws"
+_LIBRARY = re.compile(SOCKETIO_PATH + r"/socket\.io(\.esm|\.msgpack)?(\.min)?\.js(\.map)?")
+"""The files of socket.io-client, which Node's servers serve on this path; here they are among the static files."""
 _DIRECT_PATHS = (b"/socket.io/", b"/socket.io")
 
 
@@ -66,7 +69,7 @@ class Application:
                 await self._misdirected(scope, receive, send)
                 return
             path: str = scope["path"]
-            if path == SOCKETIO_PATH or path.startswith(SOCKETIO_PATH + "/"):
+            if path == SOCKETIO_PATH or (path.startswith(SOCKETIO_PATH + "/") and not _LIBRARY.fullmatch(path)):
                 await self.node.socketio.eio.handle_request(scope, receive, send)
                 return
             if scope["type"] == "websocket":
