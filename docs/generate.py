@@ -438,7 +438,7 @@ def _limits_of_connections() -> list[Row]:
             "HTTP 408; the session ends",
         ],
         ["a REST body of a request without a token", f"{rest.MAX_ANONYMOUS_BODY:,} bytes", "`too_large`"],
-        ["a line of a WebSocket's opening handshake", f"{uvicorn_server.MAX_LINE:,} bytes", "HTTP 414, 431"],
+        ["the address of a WebSocket", f"{uvicorn_server.MAX_LINE:,} bytes", "HTTP 414"],
         [
             "a WebSocket message, from its first byte to its last",
             f"{websocket_wire.MESSAGE_S:g} s, more if it arrives at {tcp_connections.SLOWEST:,} bytes a second;"
