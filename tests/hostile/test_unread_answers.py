@@ -20,8 +20,8 @@ REQUEST = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 """The answer is larger than the kernel's buffers."""
 LAST = REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 REFUSED = (
-    b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://elsewhere\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://elsewhere\r\nConnection: Upgrade\r\n"
+    b"Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 
 
@@ -99,7 +99,9 @@ async def test_unread_answers_make_room_for_others_when_descriptors_run_short(se
             await stack.enter_async_context(slow_client(server, REQUEST, f"127.0.0.{2 + number % 5}"))
         await eventually(lambda: connections.dropped + len(connections.stalled) == 25)
         for _ in range(10):
-            honest = await stack.enter_async_context(slow_client(server, LAST.replace(b"openapi.json", b"health/live")))
+            honest = await stack.enter_async_context(
+                slow_client(server, LAST.replace(b"openapi.json", b"health/live"))
+            )
             assert await read(honest, 12) == b"HTTP/1.1 200"
     assert connections.dropped > 0
     assert connections.refused == 0
