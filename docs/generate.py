@@ -42,6 +42,7 @@ from server.transport import (
     socketio_server,
     tcp_connections,
     uvicorn_server,
+    websocket_frames,
     websocket_wire,
 )
 
@@ -442,10 +443,16 @@ def _limits_of_connections() -> list[Row]:
             "HTTP 408; the session ends",
         ],
         ["a REST body of a request without a token", f"{rest.MAX_ANONYMOUS_BODY:,} bytes", "`too_large`"],
-        ["a line of a WebSocket's opening handshake", f"{uvicorn_server.MAX_LINE:,} bytes", "HTTP 414, 431"],
+        ["the address of a WebSocket", f"{uvicorn_server.MAX_LINE:,} bytes", "HTTP 414"],
         [
             "a WebSocket message, from its first byte to its last",
-            f"{websocket_wire.MESSAGE_S:g} s",
+            f"{websocket_wire.MESSAGE_S:g} s, more if it arrives at {tcp_connections.SLOWEST:,} bytes a second;"
+            f" {websocket_frames.MAX_FRAGMENTS:,} fragments",
+            "the connection is closed",
+        ],
+        [
+            "an unread HTTP answer",
+            f"{tcp_connections.STALLED_S:g} s, more if it is read at {tcp_connections.SLOWEST:,} bytes a second",
             "the connection is closed",
         ],
         [

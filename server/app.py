@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
@@ -26,6 +27,8 @@ from server.transport.websocket_wire import Wire
 
 SOCKETIO_PATH = "/socket.io"
 WEBSOCKET_PATH = "/ws"
+_LIBRARY = re.compile(SOCKETIO_PATH + r"/socket\.io(\.esm|\.msgpack)?(\.min)?\.js(\.map)?")
+"""The files of socket.io-client, which Node's servers serve on this path; here they are among the static files."""
 _DIRECT_PATHS = (b"/socket.io/", b"/socket.io")
 
 
@@ -71,7 +74,7 @@ class Application:
                 await self._misdirected(scope, receive, send)
                 return
             path: str = scope["path"]
-            if path == SOCKETIO_PATH or path.startswith(SOCKETIO_PATH + "/"):
+            if path == SOCKETIO_PATH or (path.startswith(SOCKETIO_PATH + "/") and not _LIBRARY.fullmatch(path)):
                 await self.node.socketio.eio.handle_request(scope, receive, send)
                 return
             if scope["type"] == "websocket":
@@ -124,6 +127,7 @@ def create_app(settings: Settings | None = None, *, static: Traversable | None =
         web.add_middleware(
             CORSMiddleware,
             allow_origins=node.settings.cors_origins,
+            allow_credentials=node.settings.cors_credentials,
             allow_methods=["*"],
             allow_headers=["authorization", "content-type", "idempotency-key", "x-request-id"],
             expose_headers=["x-request-id"],

@@ -125,7 +125,9 @@ def register_process(metrics: Metrics, auth: Auth, tcp: TcpConnections, half_ope
         lambda: tcp.refused,
     )
     metrics.counter(
-        "tidings_tcp_connections_dropped", "Silent TCP connections closed for new ones", lambda: tcp.dropped
+        "tidings_tcp_connections_dropped",
+        "Silent and stalled TCP connections closed for new ones",
+        lambda: tcp.dropped,
     )
     metrics.gauge("tidings_tasks", "Tasks of the event loop", lambda: len(asyncio.all_tasks()))
     metrics.gauge(

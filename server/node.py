@@ -190,7 +190,7 @@ class Node:
             relay=self.relay,
         )
         half_open = self.socketio.eio.half_open
-        self.connections = TcpConnections(half_open, MAX_PER_SOURCE if settings.limited else None)
+        self.connections = TcpConnections(half_open, MAX_PER_SOURCE if settings.limited else None, options.timers)
         register_log(self.metrics, self.journal, self.indexer)
         register_fanout(self.metrics, self.hub, self.catch_up)
         register_process(self.metrics, self.auth, self.connections, half_open)
@@ -405,6 +405,7 @@ def make_gateways(
         users,
         parser=settings.parser,
         cors_allowed_origins=settings.origins,
+        cors_credentials=settings.cors_credentials,
         timers=options.timers,
         **engine | dict(options.engine),
     )

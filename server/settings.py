@@ -146,6 +146,11 @@ class Settings(BaseSettings):
         description="Comma-separated origins whose pages may connect, or `*`; empty: same origin only. The"
         " origin of a browser extension is `chrome-extension://<its id>`",
     )
+    cors_credentials: bool = Field(
+        default=False,
+        description="Whether pages of `TIDINGS_CORS_ORIGINS` may connect with cookies (`withCredentials`), as a"
+        " sticky load balancer needs; not with `*`",
+    )
     public_url: str = Field(
         default="",
         description="The address that clients use if a proxy is in front of the server: `https://chat.example.org`",
@@ -330,6 +335,14 @@ class Settings(BaseSettings):
         if self.dev_tokens and self.cors_origins:
             raise ValueError(
                 "TIDINGS_DEV_TOKENS gives a token to anyone who asks, so it is not allowed with TIDINGS_CORS_ORIGINS"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_cors_credentials(self) -> Settings:
+        if self.cors_credentials and (not self.cors_origins or "*" in self.cors_origins):
+            raise ValueError(
+                "TIDINGS_CORS_CREDENTIALS needs TIDINGS_CORS_ORIGINS with the origins themselves, not `*`"
             )
         return self
 

@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import react from "@vitejs/plugin-react";
 import type { Plugin } from "vite";
@@ -30,6 +30,22 @@ function emojiData(): Plugin {
   };
 }
 
+/** socket.io-client as Node's servers serve it: `/socket.io/socket.io.js` and its other builds. */
+function socketIoClient(): Plugin {
+  const dist = new URL("node_modules/socket.io-client/dist/", import.meta.url);
+  return {
+    name: "tidings:socket.io-client",
+    async generateBundle() {
+      for (const file of await readdir(dist))
+        this.emitFile({
+          type: "asset",
+          fileName: `socket.io/${file}`,
+          source: new Uint8Array(await readFile(new URL(file, dist))),
+        });
+    },
+  };
+}
+
 /** `shell.json`: what the service worker keeps, so that the page opens without a server. */
 function shellList(): Plugin {
   return {
@@ -43,7 +59,7 @@ function shellList(): Plugin {
 }
 
 export default defineConfig({
-  plugins: [react(), emojiData(), shellList()],
+  plugins: [react(), emojiData(), socketIoClient(), shellList()],
   resolve: {
     alias: [
       { find: "decode-named-character-reference", replacement: REFERENCES },

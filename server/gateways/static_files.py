@@ -1,4 +1,4 @@
-"""The web client: the built page at `/`, and the files that it loads.
+"""The web client: the built page at `/`, the files that it loads, and socket.io-client for other pages.
 
 Each file has its own route, so all other paths are answered as if there were no web client. The files are read once,
 at the start, so a new build does not remove files that open pages still load. A file is compressed at its first
@@ -27,6 +27,7 @@ TYPES: Final = {
     ".html": "text/html",
     ".js": "text/javascript",
     ".json": "application/json",
+    ".map": "application/json",
     ".png": "image/png",
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
@@ -59,6 +60,9 @@ GUARDS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+LIBRARY: Final = "socket.io/"
+"""This folder has socket.io-client, for pages of other origins, too."""
+LIBRARY_GUARDS: Final = {"Cross-Origin-Resource-Policy": "cross-origin", "X-Content-Type-Options": "nosniff"}
 NAMED_BY_CONTENT: Final = "assets/"
 """Files in this folder have a hash in their name, and never change."""
 
@@ -70,6 +74,7 @@ class File:
         self.path = "/" if name == "index.html" else f"/{name}"
         self.body = body
         self.media_type = TYPES.get(PurePosixPath(name).suffix, "application/octet-stream")
+        self.guards = LIBRARY_GUARDS if name.startswith(LIBRARY) else GUARDS
         self.cache = "public, max-age=31536000, immutable" if name.startswith(NAMED_BY_CONTENT) else "no-cache"
 
     @cached_property
@@ -85,7 +90,7 @@ class File:
 
     def answer(self, request: Request) -> Response:
         # Also on a 304: a browser updates the headers of its cached answer with them (RFC 9111, section 3.2).
-        headers = {"Cache-Control": self.cache, "ETag": self.tag, "Vary": "Accept-Encoding", **GUARDS}
+        headers = {"Cache-Control": self.cache, "ETag": self.tag, "Vary": "Accept-Encoding", **self.guards}
         if self._has_current(request.headers.getlist("if-none-match")):
             return Response(status_code=304, headers=headers)
         body = self.body

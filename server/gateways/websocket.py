@@ -102,7 +102,7 @@ def _is_unicode(value: str) -> bool:
 
 
 class PlainClient(WebSocketClient):
-    """A client of `/ws`. It signs in by the token in the address, or by `authenticate` as its first request."""
+    """A client of `/ws`. It signs in by a token in the opening handshake, or by `authenticate` as first request."""
 
     def __init__(self, codec: JsonCodec, backend: Backend, session: WebSocketSession) -> None:
         link = WebSocketLink(session, codec, "websocket")

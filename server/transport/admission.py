@@ -79,17 +79,26 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
+def bearer_token(headers: Mapping[str, str]) -> str:
+    """The token of `Authorization: Bearer` (RFC 6750); "" if there is none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
 def address_of(scope: Scope) -> str:
     client = scope.get("client")
     return str(client[0]) if client else ""
 
 
-async def refuse_websocket(scope: Scope, send: Send, status: int, text: str) -> None:
-    """Answer the opening handshake with a status, if the ASGI server supports it; otherwise refuse it."""
+async def refuse_websocket(scope: Scope, send: Send, status: int, text: str, body: str | None = None) -> None:
+    """Answer the opening handshake with a status, if the ASGI server supports it; otherwise refuse it.
+
+    `body`: JSON; None: an object with the text as its `message`.
+    """
     if "websocket.http.response" in scope.get("extensions", {}):
-        body = json.dumps({"message": text}).encode()
-        head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        content = (json.dumps({"message": text}) if body is None else body).encode()
+        head = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
         await send({"type": "websocket.http.response.start", "status": status, "headers": head})
-        await send({"type": "websocket.http.response.body", "body": body})
+        await send({"type": "websocket.http.response.body", "body": content})
     else:
         await send({"type": "websocket.close", "code": 1008, "reason": text})

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from server.transport import websocket_frames as frames
+from server.transport.tcp_connections import SLOWEST
 from server.transport.websocket_wire import Wire
 
 Scope = MutableMapping[str, Any]
@@ -20,8 +21,6 @@ Packet = str | bytes
 
 MAX_BUFFERED = 1024 * 1024
 LINGER_S = 5.0
-SLOWEST = 1024
-"""Bytes per second: a client that reads at least this fast is alive, even if its PONG is late."""
 
 
 class Heartbeat(Protocol):

@@ -60,6 +60,20 @@ logger = logging.getLogger("tidings.transport")
 RANDOM_BYTES: Final = 12
 """Of a session's id, encoded as 16 characters."""
 
+UNKNOWN_TRANSPORT: Final = "Transport unknown"
+BAD_METHOD: Final = "Bad handshake method"
+UNSUPPORTED_VERSION: Final = (
+    "Unsupported protocol version: use socket.io-client 3 or 4, or another client of Engine.IO protocol 4"
+)
+_CODES: Final = {
+    UNKNOWN_TRANSPORT: 0,
+    UNKNOWN_SESSION[1]: 1,
+    BAD_METHOD: 2,
+    ORIGIN_REFUSED: 4,
+    UNSUPPORTED_VERSION: 5,
+}
+"""The codes of Node's server; clients know the errors by them."""
+
 
 class _TooLarge(Exception):
     """A body has more bytes than `maxPayload`."""
@@ -156,11 +170,15 @@ class EngineServer(EngineOptions):
         origin = headers.get("origin")
         if origin is None:
             return []
+        asked = headers.get("access-control-request-headers", "content-type")
+        # With a `*` any site could act with its visitor's cookies.
+        credentials = self.cors_credentials and "*" not in (self.cors_allowed_origins or ())
         return [
             (b"access-control-allow-origin", origin.encode("latin-1")),
             (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
-            (b"access-control-allow-headers", b"content-type"),
-            (b"vary", b"origin"),
+            (b"access-control-allow-headers", asked.encode("latin-1")),
+            (b"vary", b"origin, access-control-request-headers"),
+            *([(b"access-control-allow-credentials", b"true")] if credentials else []),
         ]
 
     def _refusal(self, query: Mapping[str, str], headers: dict[str, str], transport: str) -> tuple[int, str] | None:
@@ -168,9 +186,9 @@ class EngineServer(EngineOptions):
         if not self._origin_allowed(headers):
             return 403, ORIGIN_REFUSED
         if query.get("transport") != transport:
-            return 400, "transport unknown"
+            return 400, UNKNOWN_TRANSPORT
         if query.get("EIO") != "4":
-            return 400, "unsupported protocol version"
+            return 400, UNSUPPORTED_VERSION
         sid = query.get("sid")
         if sid is None and self._stopping:  # a client may reconnect over a TCP connection that is still open
             return 503, "the server is shutting down"
@@ -217,6 +235,9 @@ class EngineServer(EngineOptions):
             await send({"type": "http.response.start", "status": status, "headers": start})
             await send({"type": "http.response.body", "body": body})
 
+        async def refuse(refusal: tuple[int, str]) -> None:
+            await answer(refusal[0], _error(refusal[1]), "application/json")
+
         method = scope["method"]
         if method == "OPTIONS":
             allowed = self._origin_allowed(headers)
@@ -224,9 +245,9 @@ class EngineServer(EngineOptions):
             return
         refusal = self._refusal(query, headers, "polling")
         if refusal is None and method not in ("GET", "POST"):
-            refusal = 400, "bad handshake method"
+            refusal = 400, BAD_METHOD
         if refusal is None and "sid" not in query and method != "GET":
-            refusal = 400, "bad handshake method"
+            refusal = 400, BAD_METHOD
         if (
             refusal is UNKNOWN_SESSION
             and self.relay is not None
@@ -234,7 +255,7 @@ class EngineServer(EngineOptions):
         ):
             return
         if refusal is not None:
-            await answer(refusal[0], json.dumps({"message": refusal[1]}), "application/json")
+            await refuse(refusal)
         elif "sid" not in query:
             session = self._open(_handshake_of(scope, headers))
             await answer(200, self._handshake(session, ["websocket"]))
@@ -246,7 +267,8 @@ class EngineServer(EngineOptions):
                 session.end(self.reason.TRANSPORT_CLOSE)
                 raise
         else:
-            await answer(*await self._post(self.sockets[query["sid"]], receive))
+            answered = await self._post(self.sockets[query["sid"]], receive)
+            await (refuse(answered) if answered is UNKNOWN_SESSION else answer(*answered))
 
     async def _poll(self, session: EngineSession, receive: Receive) -> tuple[int, str]:
         if session.upgraded:
@@ -295,7 +317,7 @@ class EngineServer(EngineOptions):
             body = await self._body(session, receive)
         except _TooLarge:
             session.end(self.reason.TRANSPORT_ERROR)
-            return 413, "payload too large"
+            return 413, ""
         if body is None:
             return 400, "gone"
         if session.closing:
@@ -369,10 +391,10 @@ class EngineServer(EngineOptions):
             if refusal is None:
                 return
         if refusal is not None:
-            await refuse_websocket(scope, send, *refusal)
+            await refuse_websocket(scope, send, *refusal, _error(refusal[1]))
             return
         session = self.session_of(query["sid"]) if "sid" in query else None
-        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.accept", "subprotocol": next(iter(scope.get("subprotocols", ())), None)})
         if session is not None and (session.upgraded or session.probe is not None or session.closing):
             await send({"type": "websocket.close"})
             return
@@ -392,6 +414,12 @@ class EngineServer(EngineOptions):
             await send({"type": "websocket.close"})
             return
         await session.serve(receive, send)
+
+
+def _error(message: str) -> str:
+    """The body of a refusal, as of Node's server."""
+    code = _CODES.get(message)
+    return json.dumps({"message": message} if code is None else {"code": code, "message": message})
 
 
 @lru_cache(maxsize=16)

@@ -16,6 +16,8 @@ from server.transport.buffered_session import BufferedSession, Heartbeat, Packet
 from server.transport.websocket_wire import Wire
 
 OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = "0123456"
+BASE64: Final = "b"
+"""Begins a binary message as text: in polling, and over a WebSocket from clients with `forceBase64`."""
 POLL_PACKETS: Final = 16
 """The most packets in one answer to a poll: python-engineio's client closes the connection if there are more."""
 SEPARATOR: Final = "\x1e"
@@ -110,9 +112,11 @@ class EngineSession(BufferedSession):
             self.server.listener.message(self, packet[1:])
         elif packet == PONG:
             self._pong()
+        elif packet[:1] == BASE64:
+            self.server.listener.message(self, _decode_base64(packet))
         elif packet == CLOSE:
             self.end(self.server.reason.CLIENT_DISCONNECT)
-        else:
+        elif packet not in (UPGRADE, NOOP):  # Node's server ignores these
             raise ProtocolError(f"unexpected packet of type {packet[:1]!r}")
 
     # -- heartbeat -----------------------------------------------------------------------------------------------
@@ -236,18 +240,23 @@ class EngineSession(BufferedSession):
 def encode_payload(packets: Sequence[Packet]) -> str:
     """Packets as the body of a polling answer."""
     return SEPARATOR.join(
-        packet if isinstance(packet, str) else "b" + base64.b64encode(packet).decode() for packet in packets
+        packet if isinstance(packet, str) else BASE64 + base64.b64encode(packet).decode() for packet in packets
     )
 
 
-def decode_payload(body: bytes) -> list[Packet]:
-    """The packets of a polling request's body. Raises `ProtocolError`."""
+def decode_payload(body: bytes) -> list[str]:
+    """The packets of a polling request's body, binary ones still in base64. Raises `ProtocolError`."""
     if body.count(SEPARATOR.encode()) >= MAX_PACKETS:
         raise ProtocolError("too many packets")
     try:
-        return [
-            base64.b64decode(part[1:], validate=True) if part[:1] == "b" else part
-            for part in body.decode().split(SEPARATOR)
-        ]
+        return body.decode().split(SEPARATOR)
     except ValueError as error:
         raise ProtocolError("undecodable payload") from error
+
+
+def _decode_base64(packet: str) -> bytes:
+    """Raises `ProtocolError`."""
+    try:
+        return base64.b64decode(packet[1:], validate=True)
+    except ValueError as error:
+        raise ProtocolError("undecodable base64") from error

@@ -22,12 +22,13 @@ async def upgrade_over_asgi(session: EngineSession, receive: Receive, send: Send
     try:
         async with asyncio.timeout(timeout) as limit:
             session.probe = partial(limit.reschedule, 0)
-            if await receive_packet(receive) != PING + "probe":
-                return False
-            session.upgrading = True
-            await send_packet(send, PONG + "probe")
-            session.nudge_poll()
-            if await receive_packet(receive) != UPGRADE or session.closed:
+            packet = await receive_packet(receive)
+            if packet == PING + "probe":
+                session.upgrading = True
+                await send_packet(send, PONG + "probe")
+                session.nudge_poll()
+                packet = await receive_packet(receive)
+            if not _is_upgrade(packet, session) or session.closed:
                 return False
             session.leave_polling()
             return True
@@ -36,6 +37,11 @@ async def upgrade_over_asgi(session: EngineSession, receive: Receive, send: Send
     finally:
         session.probe = None
         session.upgrading = False
+
+
+def _is_upgrade(packet: Packet, session: EngineSession) -> bool:
+    """Whether the packet completes the upgrade. The clients of some microcontrollers send it without a probe."""
+    return packet == UPGRADE and (session.upgrading or not session.polling)
 
 
 class UpgradeProbe:
@@ -57,7 +63,7 @@ class UpgradeProbe:
             session.upgrading = True
             wire.write(packet_frame(PONG + "probe"))
             session.nudge_poll()
-        elif data == UPGRADE and session.upgrading:
+        elif _is_upgrade(data, session):
             self._end()
             session.leave_polling()
             session.bind(wire)

@@ -43,7 +43,7 @@ _PASSED_ON: Final = frozenset((b"host", b"origin", b"content-type", b"user-agent
 Owner = Callable[[str], Awaitable[tuple[str, str] | None]]
 """Id and URL of the node whose id begins with `OWNER` characters; the URL may be ""."""
 Refusal = tuple[int, str]
-UNKNOWN_SESSION: Final[Refusal] = (400, "session id unknown")
+UNKNOWN_SESSION: Final[Refusal] = (400, "Session ID unknown")
 
 logger = logging.getLogger("tidings.transport")
 

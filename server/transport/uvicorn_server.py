@@ -40,13 +40,31 @@ BODY_S: Final = 20.0
 """Seconds for a complete body, from the end of the head."""
 MAX_HEAD: Final = 64 * 1024
 """The most bytes of a request line and headers."""
-MAX_HEADERS: Final = 100
+MAX_HEADERS: Final = 2000
+"""As of Node's servers."""
 MAX_LINE: Final = 8000
-"""The most bytes of a line of a WebSocket's opening handshake: the limit of the library that parses it."""
+"""The most bytes of the address of a WebSocket, and of each header of `_OPENING`: a limit of the library that parses
+them."""
+MAX_OPENING: Final = 100
+"""The most headers of `_OPENING`, for the same reason."""
+_OPENING: Final = frozenset(
+    (
+        b"connection",
+        b"host",
+        b"sec-websocket-extensions",
+        b"sec-websocket-key",
+        b"sec-websocket-protocol",
+        b"sec-websocket-version",
+        b"upgrade",
+    )
+)
+"""The headers of a WebSocket's opening handshake (RFC 6455, section 4.2.1). That library gets only these."""
 GRACE_S: Final = 4
 """Time for running requests, and for clients that got `closing`, to end."""
-_NOT_PLAIN: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"content-length", b"transfer-encoding"))
-"""Headers that uvicorn or its middleware must process."""
+_NOT_PLAIN: Final = frozenset(
+    (b"x-forwarded-for", b"x-forwarded-proto", b"content-length", b"transfer-encoding", b"sec-websocket-protocol")
+)
+"""Headers that uvicorn, its middleware or the application must process."""
 
 
 class _Refused(Exception):
@@ -79,8 +97,7 @@ class UvicornHttp(HttpToolsProtocol):
         self._tcp_connection: TcpConnection | None = None
         connections: TcpConnections | None = getattr(self.config.app, "connections", None)
         if connections is not None:
-            descriptor = transport.get_extra_info("socket").fileno()
-            self._tcp_connection = connections.begin(self._address(), descriptor, transport.abort)
+            self._tcp_connection = connections.begin(self._address(), transport)
             if self._tcp_connection is None:
                 self._refuse(503, "too many connections")
                 return
@@ -98,6 +115,33 @@ class UvicornHttp(HttpToolsProtocol):
         if self._tcp_connection is not None:
             self._tcp_connection.end()
         super().connection_lost(exc)
+
+    # -- answers that wait to be read ----------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        if self.flow is not None:  # set by uvicorn when it has a request
+            super().pause_writing()
+        self._expect_progress()
+
+    def resume_writing(self) -> None:
+        if self.flow is not None:
+            super().resume_writing()
+        if self._tcp_connection is not None and not self.transport.is_closing():
+            self._tcp_connection.progressed()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._expect_progress()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._expect_progress()
+
+    def _expect_progress(self) -> None:
+        """Bytes wait for the client: it must read them."""
+        if self._tcp_connection is not None and self.transport.get_write_buffer_size():
+            self._tcp_connection.expect_progress()
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -216,8 +260,9 @@ class UvicornHttp(HttpToolsProtocol):
             self._reject(400, "a WebSocket is opened without a body")
         if len(self.url) > MAX_LINE:
             self._reject(414, "the address is too long")
-        if self._size > MAX_LINE and any(len(name) + len(value) > MAX_LINE for name, value in self.headers):
-            self._reject(431, "a header is too long")
+        opening = [header for header in self.headers if header[0] in _OPENING]
+        if len(opening) > MAX_OPENING or any(len(name) + len(value) > MAX_LINE for name, value in opening):
+            self._reject(431, "the headers of the opening handshake are too large")
 
     def _should_upgrade(self) -> bool:
         return self._get_upgrade() == RELAY_PROTOCOL or super()._should_upgrade()
@@ -244,12 +289,16 @@ class UvicornHttp(HttpToolsProtocol):
         if self._open(following):
             return
         self._serve()
+        headers = self.scope["headers"]
+        self.scope["headers"] = [header for header in headers if header[0] in _OPENING]
         super().handle_websocket_upgrade()
         # breaks a reference cycle
         self.parser = None  # type: ignore[assignment]
         protocol = self.transport.get_protocol()
         if isinstance(protocol, UvicornWebSocket):
             protocol.tcp_connection, self._tcp_connection = self._tcp_connection, None
+            if protocol.handshake_initiated and hasattr(protocol, "scope"):  # it has none if it refused
+                protocol.scope["headers"] = headers
             if not protocol.handshake_initiated and not self.transport.is_closing():
                 self._refuse(400, "not the opening handshake of a WebSocket")
             elif following:

@@ -60,6 +60,8 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         early = bytes(self._early)
         self._resume()
         self.connections.discard(self)
+        if self.tcp_connection is not None:
+            self.tcp_connection.progressed()
         end = (lambda: None) if self.tcp_connection is None else self.tcp_connection.end
         return self.transport, early, end
 
@@ -83,6 +85,21 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
                 self.send_500_response()
             if self.close_timer is None:
                 self.transport.close()
+            self._expect_progress()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_progress()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.tcp_connection is not None and not self.transport.is_closing():
+            self.tcp_connection.progressed()
+
+    def _expect_progress(self) -> None:
+        """Bytes wait for the client: it must read them."""
+        if self.tcp_connection is not None and self.transport.get_write_buffer_size():
+            self.tcp_connection.expect_progress()
 
     async def receive(self) -> Any:
         if self._connect_received:

@@ -15,6 +15,8 @@ except ImportError:  # a platform without the C extension
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _CONTINUATION: Final = 0x0
+MAX_FRAGMENTS: Final = 1000
+"""The most fragments of a message: each costs as much time as a small message."""
 
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, INVALID_DATA, TOO_BIG, RESTART, TRY_LATER = (
     1000,
@@ -92,7 +94,7 @@ class FrameParser:
     The messages and the cost do not depend on how the stream is split into reads.
     """
 
-    __slots__ = ("_buffer", "_fragments", "_max_size", "_needed", "_opcode")
+    __slots__ = ("_buffer", "_fragment_count", "_fragments", "_max_size", "_needed", "_opcode")
 
     def __init__(self, max_size: int) -> None:
         """`max_size`: bytes of one message."""
@@ -102,11 +104,14 @@ class FrameParser:
         """Size of the first frame in the buffer, if known."""
         self._opcode = 0
         self._fragments: bytearray | None = None
+        self._fragment_count = 0
 
     @property
-    def partial(self) -> bool:
-        """Whether a message or a frame is incomplete."""
-        return bool(self._buffer) or self._fragments is not None
+    def pending(self) -> int:
+        """Bytes received of an incomplete message or frame, at least 1; 0 if there is none."""
+        if self._fragments is None:
+            return len(self._buffer)
+        return len(self._buffer) + len(self._fragments) + 1
 
     def feed(self, data: bytes) -> Iterator[WebSocketMessage]:
         """Yield the messages that `data` completes, in order. Raises `FrameError` at an invalid frame."""
@@ -167,8 +172,11 @@ class FrameParser:
         if (opcode == _CONTINUATION) != (self._fragments is not None) or opcode not in (_CONTINUATION, TEXT, BINARY):
             raise FrameError(PROTOCOL_ERROR, "unexpected opcode")
         if self._fragments is None:
-            self._opcode, self._fragments = opcode, bytearray()
+            self._opcode, self._fragments, self._fragment_count = opcode, bytearray(), 0
         self._fragments += payload
+        self._fragment_count += 1
+        if self._fragment_count > MAX_FRAGMENTS:
+            raise FrameError(TOO_BIG, "too many fragments")
         if not final:
             return None
         message = WebSocketMessage(self._opcode, bytes(self._fragments))

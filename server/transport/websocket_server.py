@@ -19,6 +19,7 @@ from server.transport.admission import (
     ORIGIN_REFUSED,
     HalfOpen,
     address_of,
+    bearer_token,
     headers_of,
     origin_allowed,
     refuse_websocket,
@@ -48,7 +49,10 @@ class WebSocketListener(Protocol):
         """Whether the parameters have a token signed by this server; then the session is not half open."""
 
     def opened(self, session: WebSocketSession, query: Mapping[str, str]) -> None:
-        """A session was opened, with these parameters in its address."""
+        """A session was opened, with these parameters in its address.
+
+        `token` is that of the header `Authorization: Bearer` if the address has none.
+        """
 
     def message(self, session: WebSocketSession, data: Packet) -> None:
         """A message has arrived."""
@@ -278,6 +282,8 @@ class WebSocketServer:
             return
         await send({"type": "websocket.accept"})
         query = parameters(scope.get("query_string", b""), blank=True)
+        if token := bearer_token(headers_of(scope)):
+            query.setdefault("token", token)
         session = WebSocketSession(self, address_of(scope))
         session.path = scope["path"]
         self.sessions.add(session)

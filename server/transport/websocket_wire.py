@@ -7,21 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import struct
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Protocol
 
 from server.transport import websocket_frames as frames
-from server.transport.tcp_connections import TcpConnection
+from server.transport.tcp_connections import SLOWEST, TcpConnection, abort, unacknowledged
 from server.transport.turn import Turn
 from server.transport.websocket_frames import FrameError, FrameParser, WebSocketMessage
-
-if sys.platform != "win32":
-    import fcntl
-    import termios
 
 logger = logging.getLogger("tidings.transport")
 
@@ -29,9 +22,9 @@ HIGH_WATER = 96 * 1024
 """A replay waits while more bytes are buffered for its client: on a slow link, a PING waits behind them."""
 LOW_WATER = 32 * 1024
 LINGER_S = 5.0
-MESSAGE_S = 60.0
-"""Time limit of a message, from its first byte, including control frames between its fragments."""
-_NO_LINGER: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+MESSAGE_S = 20.0
+"""Time limit of a message, from its first byte. It is extended while the client sends at least `SLOWEST` bytes a
+second of the message; control frames between its fragments do not count."""
 
 
 class WireReceiver(Protocol):
@@ -117,6 +110,8 @@ class Wire(asyncio.Protocol):
         """How often the buffer has fallen to the low-water mark."""
         self.full = full
         """The buffer is above the high-water mark."""
+        if tcp_connection is not None:
+            tcp_connection.progressed()  # the receiver has its own limits
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         connections.add(self)
 
@@ -153,12 +148,23 @@ class Wire(asyncio.Protocol):
     def _time_message(self) -> None:
         """All input is processed: start the timer of an incomplete message, if there is one."""
         assert self._parser is not None
-        if self._parser.partial and not self._lost:
+        if self._parser.pending and not self._lost:
             if self._message_timer is None:
-                loop = asyncio.get_running_loop()
-                self._message_timer = loop.call_later(MESSAGE_S, self.close_or_abort, frames.GOING_AWAY)
+                self._expect_message()
         else:
             self._cancel_message_timer()
+
+    def _expect_message(self) -> None:
+        assert self._parser is not None
+        check = partial(self._check_message, self._parser.pending)
+        self._message_timer = asyncio.get_running_loop().call_later(MESSAGE_S, check)
+
+    def _check_message(self, before: int) -> None:
+        assert self._parser is not None
+        if self._parser.pending - before >= SLOWEST * MESSAGE_S:
+            self._expect_message()
+        else:
+            self.close_or_abort(frames.GOING_AWAY)
 
     def _cancel_message_timer(self) -> None:
         if self._message_timer is not None:
@@ -204,7 +210,7 @@ class Wire(asyncio.Protocol):
 
     def _fail(self, code: int, reason: str) -> None:
         self._receiver.failing(code)
-        self.end(code, reason)
+        self.end(code, "" if code == frames.TOO_BIG else reason)  # as Node's servers
         self.close_or_abort()
 
     def pause_writing(self) -> None:
@@ -244,7 +250,7 @@ class Wire(asyncio.Protocol):
 
     def unacknowledged(self) -> int:
         """Unacknowledged bytes in this process, and in the kernel if it reports them."""
-        return self.buffered() + _in_kernel(self.transport)
+        return unacknowledged(self.transport)
 
     def end(self, code: int = frames.NORMAL, reason: str = "") -> None:
         """Start the closing handshake; nothing can be written after it."""
@@ -264,20 +270,5 @@ class Wire(asyncio.Protocol):
             self._closing = asyncio.get_running_loop().call_later(LINGER_S, self._abort)
 
     def _abort(self) -> None:
-        """Close, and drop unread bytes in the kernel, too, which could keep megabytes for minutes."""
-        if self._lost:
-            return
-        with suppress(OSError):
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        self.transport.abort()
-
-
-def _in_kernel(transport: asyncio.Transport) -> int:
-    """Unacknowledged bytes in the kernel; 0 if it does not report them."""
-    if sys.platform == "win32":
-        return 0
-    try:
-        size = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-    except OSError:
-        return 0
-    return int.from_bytes(size, sys.byteorder)
+        if not self._lost:
+            abort(self.transport)

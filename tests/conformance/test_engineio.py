@@ -121,7 +121,6 @@ BODIES = {
     "not base64": b"b!",
     "a PING": b"2",
     "an OPEN": b"0{}",
-    "an UPGRADE": b"5",
 }
 
 
@@ -134,7 +133,7 @@ async def test_an_invalid_payload_gets_a_400_and_closes_the_session(engineio: En
 
 
 async def test_an_invalid_packet_closes_the_websocket(engineio: Endpoint) -> None:
-    for packet in ("abc", "", "0{}", "2", "5", "7", "8", "3probe"):
+    for packet in ("abc", "", "0{}", "2", "b!", "7", "8", "3probe"):
         async with engineio.session() as socket:
             await socket.send(packet)
             assert await until_closed(socket) == [], packet
@@ -338,7 +337,7 @@ async def test_other_requests_of_a_session_are_refused_after_its_upgrade(enginei
 
 async def test_an_invalid_probe_leaves_the_polling_session_unchanged(engineio: Endpoint) -> None:
     sid = await engineio.open()
-    for wrong in (["4hello"], ["5"], ["2"], ["2probe", "4hello"], ["2probe", "2probe"], [b"2probe"]):
+    for wrong in (["4hello"], ["2"], ["2probe", "4hello"], ["2probe", "2probe"], [b"2probe"]):
         async with engineio.websocket(sid) as socket:
             for packet in wrong:
                 await socket.send(packet)

@@ -92,7 +92,7 @@ async def test_an_unusual_but_valid_opening_handshake_is_accepted(engineio: Endp
         head = (await wire.head()).decode().lower()
         assert head.startswith("http/1.1 101 ")
         assert "sec-websocket-extensions" not in head
-        assert "sec-websocket-protocol" not in head
+        assert ("sec-websocket-protocol: a\r\n" in head) == ("protocols offered" in form)
         kind, opened = await wire.frame()
         assert kind == TEXT
         assert handshake(opened.decode())["upgrades"] == []
@@ -313,6 +313,20 @@ async def test_a_message_that_never_ends_closes_the_connection(
             assert await wire.frame() == (TEXT, b"4a")
         assert await wire.close_code() == 1001
     await eventually(lambda: not engineio.engine.sockets)
+
+
+async def test_the_time_limit_of_a_message_is_extended_while_it_arrives(engineio: Endpoint) -> None:
+    message = text("4" + "x" * 60_000)
+    async with wired(engineio) as wire:
+        (session,) = engineio.engine.sockets.values()
+        await wire.send(message[:10])
+        await eventually(lambda: session.wire._message_timer is not None)
+        await wire.send(message[10:25_000])
+        await eventually(lambda: session.wire._parser.pending == 25_000)
+        session.wire._message_timer._run()
+        assert not session.wire.transport.is_closing()
+        session.wire._message_timer._run()
+        assert await wire.close_code() == 1001
 
 
 async def test_a_complete_message_ends_the_time_limit(engineio: Endpoint) -> None:

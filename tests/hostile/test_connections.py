@@ -165,8 +165,9 @@ async def test_a_header_without_an_end_is_refused(server: RunningNode) -> None:
     [
         (UPGRADE.format(path="/ws", more="Content-Length: 5\r\n") + "hello", b"400"),
         (UPGRADE.format(path="/ws", more="Transfer-Encoding: chunked\r\n") + "0\r\n\r\n", b"400"),
-        (UPGRADE.format(path="/ws", more="".join(f"a{n}: b\r\n" for n in range(129))), b"431"),
-        (UPGRADE.format(path="/ws", more=f"Cookie: {LONG}\r\n"), b"431"),
+        (UPGRADE.format(path="/ws", more="".join(f"a{n}: b\r\n" for n in range(MAX_HEADERS + 1))), b"431"),
+        (UPGRADE.format(path="/ws", more=MAX_HEADERS // 2 * "Sec-WebSocket-Protocol: a\r\n"), b"431"),
+        (UPGRADE.format(path="/ws", more=f"Sec-WebSocket-Protocol: {LONG}\r\n"), b"431"),
         (UPGRADE.format(path=f"/ws?token={LONG}", more=""), b"414"),
         (UPGRADE.format(path="/ws?token=" + 10 * LONG, more=""), b"431"),
         (UPGRADE.format(path="/socket.io/?EIO=4&transport=websocket&x=" + 10 * LONG, more=""), b"431"),
@@ -178,8 +179,9 @@ async def test_a_header_without_an_end_is_refused(server: RunningNode) -> None:
     ids=[
         "a body",
         "a chunked body",
-        "129 headers",
-        "a header over 8 KB",
+        "many headers",
+        "many headers of the handshake",
+        "a header of the handshake over 8 KB",
         "an address over 8 KB",
         "an address over 64 KB",
         "an address over 64 KB of Socket.IO",
@@ -195,6 +197,16 @@ async def test_an_invalid_opening_handshake_is_answered_and_closed(
     async with raw(server) as connection:
         await connection.send(opening)
         assert (await connection.until_end()).startswith(b"HTTP/1.1 " + status)
+
+
+@pytest.mark.parametrize("path", ["/ws", "/socket.io/?EIO=4&transport=websocket"])
+@pytest.mark.parametrize("more", [f"Cookie: {'x' * 12_000}\r\n", "".join(f"a{n}: b\r\n" for n in range(1900))])
+async def test_large_and_many_headers_are_accepted_as_by_node(server: RunningNode, path: str, more: str) -> None:
+    """Also if the handshake goes over ASGI, to which every header is passed."""
+    for opening in (more, more + "X-Forwarded-Proto: http\r\n"):
+        async with raw(server) as connection:
+            await connection.send(UPGRADE.format(path=path, more=opening))
+            assert (await connection.until_answered()).startswith(b"HTTP/1.1 101 ")
 
 
 async def test_frames_before_a_websocket_is_accepted_wait_in_the_socket() -> None:

@@ -218,7 +218,7 @@ async def test_a_forged_session_id_is_refused_promptly(nodes: list[RunningNode])
             answers = [await _poll(http, sid) for _ in range(10)]
             seconds = (time.monotonic() - begin) / 10
             assert {answer.status_code for answer in answers} == {400}, sid
-            assert all(answer.json() == {"message": "session id unknown"} for answer in answers)
+            assert all(answer.json() == {"code": 1, "message": "Session ID unknown"} for answer in answers)
             assert seconds < 0.1, sid
         posted = await http.post(
             "/socket.io/", params={"EIO": "4", "transport": "polling", "sid": unknown[0]}, content="2" * 500_000

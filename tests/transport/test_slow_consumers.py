@@ -195,7 +195,7 @@ class OverPolling(Omar):
 
     async def send(self, packet: str) -> None:
         answer = (await self._http.post(self._address, content=packet)).text
-        if answer == "session id unknown":
+        if "Session ID unknown" in answer:
             raise ConnectionResetError(answer)
         assert answer == "ok"
 

@@ -18,7 +18,7 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from server.transport import websocket_frames as frames
-from server.transport.websocket_frames import FrameError, FrameParser, WebSocketMessage
+from server.transport.websocket_frames import MAX_FRAGMENTS, FrameError, FrameParser, WebSocketMessage
 from tests.support.depth import examples
 from tests.support.yardstick import slowdown
 
@@ -246,8 +246,18 @@ def test_a_message_in_many_segments_costs_little_more_than_in_one() -> None:
 def test_empty_fragments_use_no_memory() -> None:
     parser = FrameParser(100)
     assert not list(parser.feed(masked(0x01)))
-    assert not list(parser.feed(masked(0x00) * 10_000))
+    assert not list(parser.feed(masked(0x00) * (MAX_FRAGMENTS - 2)))
     kept = parser._fragments
     assert kept is not None
     assert len(kept) == 0
     assert list(parser.feed(masked(0x80, b"end"))) == [WebSocketMessage(frames.TEXT, b"end")]
+
+
+def test_a_message_has_a_bounded_number_of_fragments() -> None:
+    """Control frames do not count, and the next message has as many."""
+    parser = FrameParser(100_000)
+    message = masked(0x01) + masked(0x89) + masked(0x00, b"x") * (MAX_FRAGMENTS - 2) + masked(0x80)
+    assert len(list(parser.feed(message * 2))) == 4
+    with pytest.raises(FrameError) as error:
+        list(parser.feed(masked(0x01) + masked(0x00) * MAX_FRAGMENTS))
+    assert error.value.code == frames.TOO_BIG
