@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -32,8 +32,9 @@ from server.dispatch import Dispatcher, Registry
 from server.echo import EchoChannel
 from server.fanout.broker import Broker
 from server.fanout.catchup import CatchUp
+from server.fanout.connection import Connection
 from server.fanout.delivery import Delivery
-from server.fanout.farewell import confirm_all, move
+from server.fanout.farewell import confirm_all, in_slices, move
 from server.fanout.feed import Feed
 from server.fanout.hub import Hub
 from server.fanout.online import OnlineUsers
@@ -113,7 +114,8 @@ class Node:
         """Passes requests on to other nodes; None on SQLite."""
         if not self.database.is_sqlite:
             passes = RelayPasses(self.id, self.nodes.clock_ms)
-            self.relay = Relay(self.id, passes, self.nodes.owner, SocketDirectory(settings.socket_dir))
+            sockets = SocketDirectory(settings.socket_dir)
+            self.relay = Relay(self.id, passes, self.nodes.owner, sockets, self._move_relayed)
         self.online_users = OnlineUsers(self.database, self.id, lambda: self.nodes.others, lease_s=options.lease_s)
         self.broker: Broker = options.broker or make_broker(
             settings,
@@ -202,6 +204,7 @@ class Node:
             "the purge": self.purge,
             "the trim of memory": self.memory_trim,
         }
+        self._moving: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
         self._drained = False
         self._stop_by: float | None = None
@@ -275,7 +278,26 @@ class Node:
             running.cancel()
 
         await run(asyncio.sleep(wait_s))
-        await run(move(self.hub.connections, over_s, self.journal.flush_cursors))
+        await run(self._move_all(over_s))
+
+    async def _move_all(self, over_s: float) -> None:
+        """Move the connections of this node, and the sessions of others whose requests it relays."""
+        moves = [in_slices(self.hub.connections, over_s, self._move)]
+        if self.relay is not None:
+            moves.append(in_slices(self.relay.sessions, over_s, self.relay.move))
+        await asyncio.gather(*moves)
+        if self.relay is not None:
+            await self.relay.moved()
+
+    async def _move(self, connections: Sequence[Connection]) -> None:
+        await move(connections, self.journal.flush_cursors)
+
+    def _move_relayed(self, session_ids: Sequence[str]) -> None:
+        """Move sessions of this node: another one, through which their requests come, is about to stop."""
+        connections = self.socketio.connections_of(session_ids)
+        moving = spawn(self._move(connections), "moving connections")
+        self._moving.add(moving)
+        moving.add_done_callback(self._moving.discard)
 
     async def drain(self) -> None:
         """Refuse new work, finish the running actions, notify the connections and close them. Idempotent."""
@@ -289,6 +311,8 @@ class Node:
             await self._stop_part("the last confirmations", self._confirm_all)
             gateways = self.socketio, self.websocket, self.dialects
             await self._stop_part("connections", lambda: asyncio.gather(*(gateway.stop() for gateway in gateways)))
+            if self.relay is not None:
+                await self._stop_part("relayed connections", self.relay.leave)
 
     async def _confirm_all(self) -> None:
         """Write the cursors of all devices, as far as their clients have received, before other nodes read them."""

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from server.contract.errors import CloseReason
 from server.fanout.connection import Connection
 from server.supervision import spawn
+
+T = TypeVar("T")
 
 CONFIRM_S = 1.0
 """The longest wait for the confirmations."""
@@ -24,22 +27,18 @@ MIN_RATE = 50
 """Connections that are closed in a second, at least."""
 
 
-async def move(
-    connections: Sequence[Connection], over_s: float, write_cursors: Callable[[], Awaitable[object]]
+async def in_slices(
+    items: Sequence[T], over_s: float, move: Callable[[Sequence[T]], Coroutine[Any, Any, object]]
 ) -> None:
-    """Close connections in slices over the time, or faster than that if they are few.
-
-    Each client's running actions are answered, and its cursors are written, before it is sent `closing`.
-    """
-    slices = max(1, math.ceil(min(over_s, len(connections) / MIN_RATE) / SLICE_S))
-    size = math.ceil(len(connections) / slices)
+    """Move connections, or sessions, in slices over the time, or faster than that if they are few."""
+    slices = max(1, math.ceil(min(over_s, len(items) / MIN_RATE) / SLICE_S))
+    size = math.ceil(len(items) / slices)
     running = []
     try:
-        for start in range(0, len(connections), size or 1):
+        for start in range(0, len(items), size or 1):
             if start:
                 await asyncio.sleep(SLICE_S)
-            part = connections[start : start + size]
-            running.append(spawn(_move_slice(part, write_cursors), "moving connections"))
+            running.append(spawn(move(items[start : start + size]), "moving connections"))
         if running:
             await asyncio.wait(running)
     finally:
@@ -47,7 +46,11 @@ async def move(
             task.cancel()
 
 
-async def _move_slice(connections: Sequence[Connection], write_cursors: Callable[[], Awaitable[object]]) -> None:
+async def move(connections: Sequence[Connection], write_cursors: Callable[[], Awaitable[object]]) -> None:
+    """Close connections, so that their clients go to other nodes.
+
+    Each client's running actions are answered, and its cursors are written, before it is sent `closing`.
+    """
     connections = [connection for connection in connections if not connection.has_ended()]
     settling = [connection.link.settle() for connection in connections]
     with contextlib.suppress(TimeoutError):

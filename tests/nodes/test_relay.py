@@ -235,7 +235,8 @@ async def test_sessions_of_a_node_that_has_died_are_unknown_immediately(postgres
             sid = await _opened(http)
         async with httpx.AsyncClient(base_url=living.url, verify=NO_TLS) as http:
             assert await _post(http, sid) == 200
-            for door in dying._server.servers:
+            assert dying._server.door is not None
+            for door in (*dying._server.servers, dying._server.door):
                 door.close()
             begin = time.monotonic()
             answer = await _poll(http, sid)
