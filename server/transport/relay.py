@@ -230,6 +230,9 @@ class Relay:
 
     async def request(self, sid: str, scope: Scope, receive: Receive, send: Send) -> bool:
         """Pass an HTTP request on, and its answer back. Returns False if nothing was answered: there is no owner."""
+        if scope["method"] not in ("GET", "POST"):
+            await _refuse(send, 400, "bad handshake method")
+            return True
         stream = await self._open(sid, scope)
         if stream is None:
             return False
@@ -355,12 +358,13 @@ class Relay:
 async def _upload(stream: RelayStream, scope: Scope, receive: Receive) -> None:
     """Write a request. Returns when the client has gone."""
     length = next((value for name, value in scope["headers"] if name == b"content-length"), None)
-    chunked = length is None and scope["method"] == "POST"
+    has_body = scope["method"] == "POST"
+    chunked = has_body and length is None
     framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
-    if length is not None:
+    if has_body and length is not None:
         framing = b"Content-Length: %b\r\n" % length
     await stream.write(b"%b%b%bConnection: close\r\n\r\n" % (_request_line(scope), _headers(scope), framing))
-    more = True
+    more = has_body
     while (event := await receive())["type"] != "http.disconnect":
         body = event.get("body", b"")
         if more and body:

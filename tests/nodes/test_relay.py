@@ -228,6 +228,23 @@ async def test_a_forged_session_id_is_refused_promptly(nodes: list[RunningNode])
     assert relay_of(first).relayed["websocket"] == 0
 
 
+async def test_only_the_methods_of_engine_io_are_relayed(nodes: list[RunningNode]) -> None:
+    first, second = nodes
+    async with httpx.AsyncClient(base_url=second.url, verify=NO_TLS) as http:
+        sid = await _opened(http)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"2"
+
+    async with httpx.AsyncClient(base_url=first.url, verify=NO_TLS) as http:
+        for method in ("PUT", "DELETE", "PATCH"):
+            params = {"EIO": "4", "transport": "polling", "sid": sid}
+            answer = await http.request(method, "/socket.io/", params=params, content=body())
+            assert answer.status_code == 400
+            assert answer.json() == {"message": "bad handshake method"}
+    assert relayed(nodes, "polling") == 0
+
+
 async def test_sessions_of_a_node_that_has_died_are_unknown_immediately(postgresql_url: str, tmp_path: Path) -> None:
     """Its lease still holds: nobody has noticed."""
     async with running_node(postgresql_url, tmp_path) as living, running_node(postgresql_url, tmp_path) as dying:
