@@ -59,17 +59,20 @@ class SocketDirectory:
             if _is_dead(self._short(file)):
                 file.unlink(missing_ok=True)
         file = self._path / f"{node_id}.sock"
-        address = self._short(file)
-        if address is None:
+        unready = file.with_suffix(".new")  # until it listens, it looks like that of a node that has ended
+        address = self._short(unready)
+        if address is None or self._short(file) is None:
             return None
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listening.bind(address)
-            os.chmod(file, 0o600)
+            os.chmod(unready, 0o600)
             listening.listen(1024)
             listening.setblocking(False)
+            unready.rename(file)
         except OSError:
             listening.close()
+            unready.unlink(missing_ok=True)
             raise
         self._listening = file
         return listening

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +17,7 @@ import pytest
 import socketio
 
 from server.transport.relay import Relay
+from server.transport.relay_stream import SocketDirectory
 from tests.delivery.support import make_topic, rest, seqs
 from tests.e2e.javascript import run
 from tests.support.balancer import Balancer, balanced
@@ -366,6 +369,27 @@ async def test_the_socket_of_a_node_serves_nobody_but_nodes(postgresql_url: str,
         assert [file.stat().st_mode & 0o777 for file in (tmp_path / "run").iterdir()] == [0o600]
         assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
     assert list((tmp_path / "run").iterdir()) == [], "a node that stops removes its socket"
+
+
+def test_nodes_that_start_together_keep_each_others_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = SocketDirectory(tmp_path), SocketDirectory(tmp_path)
+    sockets: list[socket.socket | None] = []
+    chmod = os.chmod
+
+    def interrupted(path: Path, mode: int) -> None:
+        """The second node starts while the socket of the first is bound, but does not listen."""
+        monkeypatch.setattr(os, "chmod", chmod)
+        sockets.append(second.listen("second"))
+        chmod(path, mode)
+
+    monkeypatch.setattr(os, "chmod", interrupted)
+    sockets.append(first.listen("first"))
+    for node in ("first", "second"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(first.address(node) or "")
+    for listening in sockets:
+        assert listening is not None
+        listening.close()
 
 
 async def test_the_owner_limits_relayed_connections_by_the_address_of_the_client(
