@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -32,9 +32,8 @@ from server.dispatch import Dispatcher, Registry
 from server.echo import EchoChannel
 from server.fanout.broker import Broker
 from server.fanout.catchup import CatchUp
-from server.fanout.connection import Connection
 from server.fanout.delivery import Delivery
-from server.fanout.farewell import confirm_all, in_slices, move
+from server.fanout.farewell import CutOff, Mover, confirm_all, in_slices
 from server.fanout.feed import Feed
 from server.fanout.hub import Hub
 from server.fanout.online import OnlineUsers
@@ -115,7 +114,13 @@ class Node:
         if not self.database.is_sqlite:
             passes = RelayPasses(self.id, self.nodes.clock_ms)
             sockets = SocketDirectory(settings.socket_dir)
-            self.relay = Relay(self.id, passes, self.nodes.owner, sockets, self._move_relayed)
+            self.relay = Relay(
+                self.id,
+                passes,
+                self.nodes.owner,
+                sockets,
+                lambda sids: self.mover.move(self.socketio.connections_of(sids)),
+            )
         self.online_users = OnlineUsers(self.database, self.id, lambda: self.nodes.others, lease_s=options.lease_s)
         self.broker: Broker = options.broker or make_broker(
             settings,
@@ -197,14 +202,16 @@ class Node:
         if self.relay is not None:
             register_relay(self.metrics, self.relay)
         self.memory_trim = MemoryTrim()
+        self.mover = Mover(lambda: self.hub.connections, self.journal.flush_cursors, settings.drain_s)
+        cut_off = CutOff(lambda: self.feed.age, self._is_another_ready, self.mover)
         self._periodic: dict[str, Periodic] = {
             "the check of sessions": self.sessions,
             "the check of applications' users": self.application_users,
             "retention": self.retention,
             "the purge": self.purge,
             "the trim of memory": self.memory_trim,
+            "the check of being cut off": cut_off,
         }
-        self._moving: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
         self._drained = False
         self._stop_by: float | None = None
@@ -262,10 +269,10 @@ class Node:
             await self.dialects.start()
             self._stack = stack.pop_all()
 
-    async def depart(self, wait_s: float, over_s: float, others_stay: Callable[[], bool]) -> None:
+    async def depart(self, wait_s: float, others_stay: Callable[[], bool]) -> None:
         """Prepare for `drain` while other nodes stay: load balancers and clients turn to them.
 
-        Says that it is not ready, keeps serving for `wait_s`, and then closes its connections over `over_s` at most.
+        Says that it is not ready, keeps serving for `wait_s`, and then closes its connections in slices.
         Returns early when no other node stays.
         """
         self.online_users.leave()
@@ -278,26 +285,19 @@ class Node:
             running.cancel()
 
         await run(asyncio.sleep(wait_s))
-        await run(self._move_all(over_s))
+        await run(self._move_all())
 
-    async def _move_all(self, over_s: float) -> None:
+    async def _move_all(self) -> None:
         """Move the connections of this node, and the sessions of others whose requests it relays."""
-        moves = [in_slices(self.hub.connections, over_s, self._move)]
+        moves = [self.mover.move_all()]
         if self.relay is not None:
-            moves.append(in_slices(self.relay.sessions, over_s, self.relay.move))
+            moves.append(in_slices(self.relay.sessions, self.settings.drain_s, self.relay.move))
         await asyncio.gather(*moves)
         if self.relay is not None:
             await self.relay.moved()
 
-    async def _move(self, connections: Sequence[Connection]) -> None:
-        await move(connections, self.journal.flush_cursors)
-
-    def _move_relayed(self, session_ids: Sequence[str]) -> None:
-        """Move sessions of this node: another one, through which their requests come, is about to stop."""
-        connections = self.socketio.connections_of(session_ids)
-        moving = spawn(self._move(connections), "moving connections")
-        self._moving.add(moving)
-        moving.add_done_callback(self._moving.discard)
+    async def _is_another_ready(self) -> bool:
+        return self.relay is not None and await self.relay.is_any_ready(self.nodes.staying)
 
     async def drain(self) -> None:
         """Refuse new work, finish the running actions, notify the connections and close them. Idempotent."""

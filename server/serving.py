@@ -118,7 +118,7 @@ class Server(DrainingServer):
             for listener in self.servers:
                 listener.close()
         try:
-            await self._node.depart(wait_s, settings.drain_s, self._others_stay)
+            await self._node.depart(wait_s, self._others_stay)
         finally:
             self.stop()
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from server.contract.errors import CloseReason
 from server.fanout.connection import Connection
-from server.supervision import spawn
+from server.supervision import Periodic, spawn
+
+logger = logging.getLogger("tidings.farewell")
 
 T = TypeVar("T")
 
@@ -25,6 +28,9 @@ SETTLE_S = 2.0
 SLICE_S = 0.25
 MIN_RATE = 50
 """Connections that are closed in a second, at least."""
+CUT_OFF_S = 12.0
+"""A node whose database is silent for so long is cut off from it. It says that it is not ready 10 s earlier."""
+CUT_OFF_CHECK_S = 1.0
 
 
 async def in_slices(
@@ -83,3 +89,52 @@ async def confirm_all(connections: Sequence[Connection]) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CONFIRM_S):
                 await all_confirmed.wait()
+
+
+class Mover:
+    """Moves connections of this node: closes them so that their clients go to other nodes."""
+
+    def __init__(
+        self,
+        connections: Callable[[], Sequence[Connection]],
+        write_cursors: Callable[[], Awaitable[object]],
+        over_s: float,
+    ) -> None:
+        """`connections`: returns all. `over_s`: the longest that closing all of them takes."""
+        self._connections = connections
+        self._write_cursors = write_cursors
+        self._over_s = over_s
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def move_all(self) -> None:
+        """Move all connections, in slices."""
+        await in_slices(self._connections(), self._over_s, self._move)
+
+    def move(self, connections: Sequence[Connection]) -> None:
+        """Begin to move some connections."""
+        task = spawn(self._move(connections), "moving connections")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _move(self, connections: Sequence[Connection]) -> None:
+        await move(connections, self._write_cursors)
+
+
+class CutOff(Periodic):
+    """Moves the connections of a node that is cut off from its database, if another node is ready.
+
+    If none is, the database itself is away: the connections stay, and go on when it is back.
+    """
+
+    def __init__(
+        self, silence: Callable[[], float], is_another_ready: Callable[[], Awaitable[bool]], mover: Mover
+    ) -> None:
+        """`silence`: returns for how many seconds the database has not answered."""
+        super().__init__(CUT_OFF_CHECK_S, logger, "the connections of a node that is cut off could not be moved")
+        self._silence = silence
+        self._is_another_ready = is_another_ready
+        self._mover = mover
+
+    async def _round(self) -> None:
+        if self._silence() > CUT_OFF_S and await self._is_another_ready() and self._silence() > CUT_OFF_S:
+            await self._mover.move_all()

@@ -203,6 +203,25 @@ class Relay:
                     self._stream_ended.clear()
                     await self._stream_ended.wait()
 
+    async def is_any_ready(self, node_ids: Iterable[str]) -> bool:
+        """Whether any of these nodes can be reached, and says that it is ready."""
+        for node_id in node_ids:
+            owner = await self._owner(node_id[:OWNER])
+            stream = None if owner is None else await self._begin(owner, b"/", "")
+            if stream is None:
+                continue
+            try:
+                async with asyncio.timeout(OPEN_S):
+                    answer = _Answer()
+                    await stream.write(b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    if await self._read_answer(stream, answer) and answer.status == 200:
+                        return True
+            except TimeoutError:
+                pass
+            finally:
+                stream.abort()
+        return False
+
     async def _ask_to_move(self, sessions: Sequence[str]) -> None:
         owner = await self._owner(sessions[0][:OWNER])
         if owner is not None:
