@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from server.app import Application
 from server.banner import banner
-from server.settings import SettingsError
+from server.settings import APPLICATION_ALONE, SettingsError
 from server.supervision import spawn
 from server.transport.listening import listen
 from server.transport.socketio_server import MAX_PAYLOAD
@@ -137,8 +137,10 @@ class Server(DrainingServer):
         os._exit(1)
 
 
-async def run(app: Application, host: str, port: int, worker: Worker | None = None) -> None:
+async def run(app: Application, host: str, port: int, worker: Worker | None = None, *, alone: bool = False) -> None:
     """Serve until SIGTERM or SIGINT, or until the supervisor of a worker says so or ends.
+
+    `alone`: refuse to serve beside other servers on the database.
 
     Raises `SettingsError`, `StoreUnavailable` or `OSError` if it cannot start.
     """
@@ -158,6 +160,8 @@ async def run(app: Application, host: str, port: int, worker: Worker | None = No
                 node.database.make_room()
                 await node.start()
                 stack.push_async_callback(node.stop)
+                if alone and not await node.nodes.alone(LOCK_PATIENCE_S):
+                    raise SettingsError(f"--app: {APPLICATION_ALONE}; stop the other servers on this database")
                 await node.database.keep_reserve()
                 listening = stack.enter_context(listen(host, port) if worker is None else worker.listening)
                 server.starting = None
