@@ -9,7 +9,7 @@ import secrets
 import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
@@ -49,7 +49,13 @@ _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
 
 
 def _split_urls(value: str) -> list[str]:
-    return [url.strip() for url in value.split(",") if url.strip()]
+    """Comma-separated addresses. One that is only `host:port` has the rest of the first one."""
+    urls = [url.strip() for url in value.split(",") if url.strip()]
+    first = urlsplit(urls[0] if urls else "")
+    if first.scheme in ("redis", "rediss"):
+        user = "".join(first.netloc.rpartition("@")[:2])
+        urls = [url if "://" in url else urlunsplit(first._replace(netloc=user + url)) for url in urls]
+    return urls
 
 
 def _host_of_origin(origin: str) -> str:
