@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
 from contextlib import asynccontextmanager
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -54,19 +55,17 @@ class Application:
             return None
         return self.node.socketio.eio.open_websocket(opening)
 
-    def admit_relay(self, value: bytes) -> str | None:
-        """The address of the client for whom another node begins a stream here; None: not by another node.
-
-        Args:
-            value: the pass, of `transport.relay_pass`.
-        """
+    def admit_relay(self, value: bytes, target: bytes) -> str | None:
+        """As `Relay.admit`; None on SQLite."""
         relay = self.node.relay
-        return None if relay is None else relay.passes.admit(value)
+        return None if relay is None else relay.admit(value, target)
 
-    def relay_neighbour(self, value: bytes) -> str | None:
-        """The Unix socket to which a stream with this pass belongs: that of another node that shares the port."""
+    def pass_on_relay(
+        self, transport: asyncio.Transport, value: bytes, target: bytes, following: bytes
+    ) -> Coroutine[object, object, None] | None:
+        """As `Relay.pass_on`; None on SQLite."""
         relay = self.node.relay
-        return None if relay is None else relay.neighbour(value)
+        return None if relay is None else relay.pass_on(transport, value, target, following)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from db.engine import Database
 from server.fanout.broker import Broker, MemoryBroker
 from server.fanout.feed import Feed
+from server.fanout.node_messages import Identity, Nodes
 from server.fanout.notify import NotifyBroker
 from server.fanout.online import OnlineUsers
 from server.log.epochs import Epochs
@@ -31,18 +32,17 @@ def make_broker(
         raise SettingsError(REDIS_NEEDS_POSTGRESQL)
     if database.is_sqlite:
         return MemoryBroker()
+
+    def identity() -> Identity:
+        return Identity(epochs().instance, settings.signing_keys())
+
+    known = Nodes(lambda: nodes.others, lambda: epochs().current, feed.wake)
     if not settings.redis_urls:
-        return NotifyBroker(database, node_id, lambda: nodes.others, feed.wake, online_users)
-    from server.fanout.redis_broker import Identity, Nodes, RedisBroker  # takes a fifth of a second
+        return NotifyBroker(database, node_id, identity, known, online_users)
+    from server.fanout.redis_broker import RedisBroker  # takes a fifth of a second
 
     try:
-        broker = RedisBroker(
-            settings.redis_urls,
-            node_id,
-            lambda: Identity(epochs().instance, settings.signing_keys()),
-            Nodes(lambda: nodes.others, lambda: epochs().current, feed.wake),
-            online_users,
-        )
+        broker = RedisBroker(settings.redis_urls, node_id, identity, known, online_users)
     except ValueError as error:
         raise SettingsError(f"TIDINGS_REDIS_URL: {error}") from None
     register_redis(metrics, broker)

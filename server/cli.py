@@ -28,7 +28,14 @@ from server.contract.models import timestamp
 from server.fanout.broker import MemoryBroker
 from server.log import epochs
 from server.log.epochs import MARK_S
-from server.settings import FOREIGN_KEY, MAX_TOKEN_MINUTES, MIGRATIONS_NEEDED, Settings, SettingsError
+from server.settings import (
+    APPLICATION_ALONE,
+    FOREIGN_KEY,
+    MAX_TOKEN_MINUTES,
+    MIGRATIONS_NEEDED,
+    Settings,
+    SettingsError,
+)
 
 if TYPE_CHECKING:
     from server.app import Application
@@ -152,7 +159,7 @@ def _serve(settings: Settings, args: argparse.Namespace) -> int:
     except ImportError:
         new_loop = None
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(run(application, settings.host, settings.port, worker))
+        runner.run(run(application, settings.host, settings.port, worker, alone=has_application))
     return 0
 
 
@@ -163,6 +170,8 @@ def _supervise(settings: Settings, args: argparse.Namespace) -> int:
             f"{settings.workers} workers need PostgreSQL, and TIDINGS_DATABASE_URL is not set to it: set it to"
             " postgresql+asyncpg://…, or TIDINGS_WORKERS to 1"
         )
+    if args.app is not None:
+        raise SettingsError(f"--app: {APPLICATION_ALONE}; set TIDINGS_WORKERS to 1")
     if sys.platform == "win32":
         raise SettingsError("several workers are not supported on Windows: set TIDINGS_WORKERS to 1")
     settings.signing_keys()
@@ -170,9 +179,8 @@ def _supervise(settings: Settings, args: argparse.Namespace) -> int:
         raise SettingsError(MIGRATIONS_NEEDED)
     from server.workers import WorkersFailed, supervise
 
-    arguments = ["serve", *([] if args.app is None else ["--app", args.app])]
     try:
-        return supervise(settings, arguments)
+        return supervise(settings, ["serve"])
     except WorkersFailed as failure:
         _print_error(str(failure))
         return 1

@@ -34,7 +34,7 @@ from server.echo import EchoChannel
 from server.fanout.broker import Broker
 from server.fanout.catchup import CatchUp
 from server.fanout.delivery import Delivery
-from server.fanout.farewell import confirm_all, move
+from server.fanout.farewell import CutOff, Mover, confirm_all, in_slices
 from server.fanout.feed import Feed
 from server.fanout.hub import Hub
 from server.fanout.online import OnlineUsers
@@ -115,7 +115,14 @@ class Node:
         """Passes requests on to other nodes; None on SQLite."""
         if not self.database.is_sqlite:
             passes = RelayPasses(self.id, self.nodes.clock_ms)
-            self.relay = Relay(self.id, passes, self.nodes.owner, SocketDirectory(settings.socket_dir))
+            sockets = SocketDirectory(settings.socket_dir)
+            self.relay = Relay(
+                self.id,
+                passes,
+                self.nodes.owner,
+                sockets,
+                lambda sids: self.mover.move(self.socketio.connections_of(sids)),
+            )
         self.online_users = OnlineUsers(self.database, self.id, lambda: self.nodes.others, lease_s=options.lease_s)
         self.broker: Broker = options.broker or make_broker(
             settings,
@@ -197,12 +204,15 @@ class Node:
         if self.relay is not None:
             register_relay(self.metrics, self.relay)
         self.memory_trim = MemoryTrim()
+        self.mover = Mover(lambda: self.hub.connections, self.journal.flush_cursors, settings.drain_s)
+        cut_off = CutOff(lambda: self.feed.age, self._is_another_ready, self.mover)
         self._periodic: dict[str, Periodic] = {
             "the check of sessions": self.sessions,
             "the check of applications' users": self.application_users,
             "retention": self.retention,
             "the purge": self.purge,
             "the trim of memory": self.memory_trim,
+            "the check of being cut off": cut_off,
         }
         self._stack = AsyncExitStack()
         self._drained = False
@@ -263,10 +273,10 @@ class Node:
             await self.dialects.start()
             self._stack = stack.pop_all()
 
-    async def depart(self, wait_s: float, over_s: float, others_stay: Callable[[], bool]) -> None:
+    async def depart(self, wait_s: float, others_stay: Callable[[], bool]) -> None:
         """Prepare for `drain` while other nodes stay: load balancers and clients turn to them.
 
-        Says that it is not ready, keeps serving for `wait_s`, and then closes its connections over `over_s` at most.
+        Says that it is not ready, keeps serving for `wait_s`, and then closes its connections in slices.
         Returns early when no other node stays.
         """
         self.online_users.leave()
@@ -279,7 +289,19 @@ class Node:
             running.cancel()
 
         await run(asyncio.sleep(wait_s))
-        await run(move(self.hub.connections, over_s, self.journal.flush_cursors))
+        await run(self._move_all())
+
+    async def _move_all(self) -> None:
+        """Move the connections of this node, and the sessions of others whose requests it relays."""
+        moves = [self.mover.move_all()]
+        if self.relay is not None:
+            moves.append(in_slices(self.relay.sessions, self.settings.drain_s, self.relay.move))
+        await asyncio.gather(*moves)
+        if self.relay is not None:
+            await self.relay.moved()
+
+    async def _is_another_ready(self) -> bool:
+        return self.relay is not None and await self.relay.is_any_ready(self.nodes.staying)
 
     async def drain(self) -> None:
         """Refuse new work, finish the running actions, notify the connections and close them. Idempotent."""
@@ -293,6 +315,8 @@ class Node:
             await self._stop_part("the last confirmations", self._confirm_all)
             gateways = self.socketio, self.websocket, self.dialects
             await self._stop_part("connections", lambda: asyncio.gather(*(gateway.stop() for gateway in gateways)))
+            if self.relay is not None:
+                await self._stop_part("relayed connections", self.relay.leave)
 
     async def _confirm_all(self) -> None:
         """Write the cursors of all devices, as far as their clients have received, before other nodes read them."""

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from server.app import Application
 from server.banner import banner, url_of
+from server.file_lock import LOCK_PATIENCE_S
+from server.settings import APPLICATION_ALONE, SettingsError
 from server.supervision import spawn
 from server.transport.listening import listen
 from server.transport.socketio_server import MAX_PAYLOAD
@@ -113,7 +115,7 @@ class Server(DrainingServer):
             for listener in self.servers:
                 listener.close()
         try:
-            await self._node.depart(wait_s, settings.drain_s, self._others_stay)
+            await self._node.depart(wait_s, self._others_stay)
         finally:
             self.stop()
 
@@ -132,8 +134,10 @@ class Server(DrainingServer):
         os._exit(1)
 
 
-async def run(app: Application, host: str, port: int, worker: Worker | None = None) -> None:
+async def run(app: Application, host: str, port: int, worker: Worker | None = None, *, alone: bool = False) -> None:
     """Serve until SIGTERM or SIGINT, or until the supervisor of a worker says so or ends.
+
+    `alone`: refuse to serve beside other servers on the database.
 
     Raises `SettingsError`, `StoreUnavailable` or `OSError` if it cannot start.
     """
@@ -149,6 +153,8 @@ async def run(app: Application, host: str, port: int, worker: Worker | None = No
                     await stack.enter_async_context(worker.attached(server, node))
                 await node.start()
                 stack.push_async_callback(node.stop)
+                if alone and not await node.nodes.alone(LOCK_PATIENCE_S):
+                    raise SettingsError(f"--app: {APPLICATION_ALONE}; stop the other servers on this database")
                 await node.database.keep_reserve()
                 listening = stack.enter_context(listen(host, port) if worker is None else worker.listening)
                 server.starting = None

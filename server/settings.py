@@ -9,7 +9,7 @@ import secrets
 import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
@@ -50,7 +50,13 @@ _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
 
 
 def _split_urls(value: str) -> list[str]:
-    return [url.strip() for url in value.split(",") if url.strip()]
+    """Comma-separated addresses. One that is only `host:port` has the rest of the first one."""
+    urls = [url.strip() for url in value.split(",") if url.strip()]
+    first = urlsplit(urls[0] if urls else "")
+    if first.scheme in ("redis", "rediss"):
+        user = "".join(first.netloc.rpartition("@")[:2])
+        urls = [url if "://" in url else urlunsplit(first._replace(netloc=user + url)) for url in urls]
+    return urls
 
 
 def _host_of_origin(origin: str) -> str:
@@ -71,6 +77,9 @@ FOREIGN_KEY = (
 )
 
 
+APPLICATION_ALONE = (
+    "an application needs a server of its own: what it emits reaches only the clients of the process that emits it"
+)
 MIGRATIONS_NEEDED = "the database needs migrations: run `tidings migrate`"
 REDIS_NEEDS_POSTGRESQL = (
     "TIDINGS_REDIS_URL joins the servers on one PostgreSQL: set TIDINGS_DATABASE_URL too, or leave it empty"

@@ -189,6 +189,7 @@ ALLOWED: dict[str, set[str]] = {
     "server.serving": {
         "server.app",
         "server.banner",
+        "server.file_lock",
         "server.gateways",
         "server.settings",
         "server.supervision",

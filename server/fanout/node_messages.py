@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import orjson
@@ -63,6 +63,26 @@ class Header(NamedTuple):
     node: str
     channel: int
     number: int
+
+
+class Identity(NamedTuple):
+    """What the messages of a node are sealed with; known when the database is."""
+
+    instance: str
+    """The id of the database."""
+    keys: Sequence[bytes]
+    """Those that sign tokens, the current one first."""
+
+
+class Nodes(NamedTuple):
+    """What is known of the other nodes."""
+
+    others: Callable[[], Collection[str]]
+    """Returns the ids of those that hold a lease."""
+    epoch: Callable[[], int]
+    """Returns the epoch of the log."""
+    wake: Callable[[], None]
+    """Reads the feed now."""
 
 
 class Sealer:
@@ -110,6 +130,54 @@ class Sealer:
         if its_epoch != epoch:
             raise Refused("epoch")
         return Header(node.rstrip(b"\0").decode(), channel, number)
+
+
+class Received:
+    """The messages that the other nodes have sent here: admits each once, and notices missing ones."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self.gaps = 0
+        """How often some were missing."""
+        self._nodes = nodes
+        self._last: dict[str, list[int]] = {}
+        """Node -> the number of the last message on each channel."""
+
+    def __len__(self) -> int:
+        """The number of nodes that have sent any."""
+        return len(self._last)
+
+    def admit(self, header: Header) -> None:
+        """Admit a message that `Sealer.open` has checked. Raises `Refused` unless it is new, and of a live node."""
+        live = self._nodes.others()
+        if header.node not in live:
+            # Perhaps one that has just started: what it has committed is in the feed.
+            self._nodes.wake()
+            raise Refused("node")
+        numbers = self._last.get(header.node)
+        if numbers is None:
+            for node in [node for node in self._last if node not in live]:
+                del self._last[node]
+            numbers = self._last[header.node] = [0] * CHANNELS
+            numbers[header.channel] = header.number
+            self._nodes.wake()
+            return
+        last = numbers[header.channel]
+        if header.number <= last:
+            raise Refused("replay")
+        if header.number > last + 1 and last:
+            self._missed()
+        numbers[header.channel] = header.number
+
+    def expect(self, node: str, numbers: Sequence[int]) -> None:
+        """A node that has sent messages says the number of its last one on each channel."""
+        newest = [max(pair) for pair in zip(self._last[node], numbers, strict=True)]
+        if newest != self._last[node]:
+            self._last[node] = newest
+            self._missed()
+
+    def _missed(self) -> None:
+        self.gaps += 1
+        self._nodes.wake()
 
 
 def _fixed(value: str, size: int) -> bytes:

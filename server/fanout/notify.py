@@ -1,5 +1,8 @@
 """Joins the nodes on one PostgreSQL by NOTIFY: wakes them to read the feed, and carries what is in no log.
 
+Any role that may connect to the database can listen, and can notify. So payloads are sealed as messages through Redis
+are (`node_messages.py`): the header and MAC of a message in base64, then its body, which is a notice, or empty.
+
 NOTIFY is never sent in the transaction that appends: its commit would hold a lock of the whole server until the disk
 has synced. It is sent after the commit, at most every `FLUSH_S`, for everything until then.
 """
@@ -7,13 +10,15 @@ has synced. It is sent after the commit, at most every `FLUSH_S`, for everything
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from db.engine import Database, StoreUnavailable
 from server.fanout.broker import MemoryBroker
+from server.fanout.node_messages import BODY, CONTROL, Identity, Nodes, Received, Refused, Sealer
 from server.fanout.online import OnlineUsers
 from server.log.notices import Channel, Notice, Personal, PresenceChanged, Transient, decode, encode
 from server.supervision import Loop
@@ -25,8 +30,10 @@ logger = logging.getLogger("tidings.notify")
 
 CHANNEL = "tidings"
 FLUSH_S = 0.005
-LONGEST_PAYLOAD = 7900
-"""PostgreSQL refuses 8,000 bytes. A notice that is longer is not sent: it may be lost."""
+HEAD = len(base64.b64encode(bytes(BODY)))
+"""Characters before the body of a payload."""
+LONGEST_BODY = 7999 - HEAD
+"""Bytes: PostgreSQL refuses payloads of 8,000. A notice that is longer is not sent: it may be lost."""
 MAX_WAITING = 2000
 """Notices that wait to be sent; further ones are dropped."""
 PATIENCE_S = 3.0
@@ -44,32 +51,38 @@ class NotifyBroker(MemoryBroker):
         self,
         database: Database,
         node: str,
-        others: Callable[[], Collection[str]],
-        wake: Callable[[], None],
+        identity: Callable[[], Identity],
+        nodes: Nodes,
         online_users: OnlineUsers,
     ) -> None:
         """
         Args:
             node: the id of this node.
-            others: returns the ids of the other live nodes. Without any, nothing is sent.
-            wake: reads the feed now.
+            identity: called at `start`.
+            nodes: without other nodes, nothing is sent.
         """
         super().__init__()
         self._db = database
         self._node = node
-        self._others = others
-        self._wake = wake
+        self._identity = identity
+        self._nodes = nodes
         self._users = online_users
-        self._waiting: dict[str, None] = {}
-        """Payloads to be sent, in order."""
+        self._sealer: Sealer
+        self._received = Received(nodes)
+        self._waiting: dict[bytes, None] = {}
+        """Bodies to be sent, in order."""
         self._due = asyncio.Event()
         self._connection: Dedicated | None = None
         self.dropped = 0
         """Notices that were not sent to the other nodes."""
+        self.ignored = 0
+        """Payloads that were not authentic, not new, or not of a live node."""
         self.loop = Loop("tidings.notify", self._run)
 
     async def start(self, receive: Callable[[Notice], None]) -> None:
         await super().start(receive)
+        identity = self._identity()
+        self._sealer = Sealer(identity.instance, self._node, identity.keys)
         self.loop.start()
 
     async def stop(self) -> None:
@@ -81,15 +94,15 @@ class NotifyBroker(MemoryBroker):
 
     def publish(self, channel: Channel, notice: Notice) -> None:
         super().publish(channel, notice)
-        if isinstance(notice, PresenceChanged) or not self._others():
+        if isinstance(notice, PresenceChanged) or not self._nodes.others():
             return
-        payload = self._node
+        body = b""
         if isinstance(notice, CARRIED):
-            payload += encode(channel, notice).decode()
-            if len(payload.encode()) > LONGEST_PAYLOAD or len(self._waiting) >= MAX_WAITING:
+            body = encode(channel, notice)
+            if len(body) > LONGEST_BODY or len(self._waiting) >= MAX_WAITING:
                 self.dropped += 1
                 return
-        self._waiting[payload] = None
+        self._waiting[body] = None
         self._due.set()
 
     def online(self, user_key: int, online: bool) -> None:
@@ -109,8 +122,9 @@ class NotifyBroker(MemoryBroker):
                     await asyncio.sleep(FLUSH_S)
                     self._due.clear()
                     waiting, self._waiting = self._waiting, {}
+                    payloads = list(map(self._seal, waiting))
                     async with asyncio.timeout(PATIENCE_S):
-                        await connection.fetch(NOTIFY, CHANNEL, list(waiting))
+                        await connection.fetch(NOTIFY, CHANNEL, payloads)
             except (StoreUnavailable, TimeoutError):
                 await self._disconnect()
                 await asyncio.sleep(RETRY_S)
@@ -122,7 +136,7 @@ class NotifyBroker(MemoryBroker):
         connection = self._connection = await self._db.dedicated()
         await connection.fetch("SET synchronous_commit TO off")
         await connection.listen(CHANNEL, self._notified)
-        self._wake()
+        self._nodes.wake()
         return connection
 
     async def _disconnect(self) -> None:
@@ -130,18 +144,25 @@ class NotifyBroker(MemoryBroker):
         if connection is not None:
             await connection.close()
 
+    def _seal(self, body: bytes) -> str:
+        message = self._sealer.seal(CONTROL, self._nodes.epoch(), body)
+        return base64.b64encode(message[:BODY]).decode() + body.decode()
+
     def _notified(self, payload: str) -> None:
-        """Another node, or this one, has sent a payload."""
-        if payload.startswith(self._node):
-            return
-        _, version, notice = payload.partition("\x01")
-        if not version:
-            self._wake()
-            return
+        """A payload has come; anyone may have made it."""
         try:
-            channel, decoded = decode((version + notice).encode())
-        except ValueError:
-            logger.warning("a notice of another node cannot be read, and is ignored")
+            message = base64.b64decode(payload[:HEAD].encode(), validate=True) + payload[HEAD:].encode()
+            if self._sealer.is_own(message):
+                return
+            self._received.admit(self._sealer.open(CONTROL, self._nodes.epoch(), message))
+            if len(message) == BODY:
+                self._nodes.wake()
+                return
+            channel, notice = decode(message[BODY:])
+        except (Refused, ValueError) as error:
+            if not self.ignored:
+                logger.warning("a notice that is not of another node, or cannot be read, is ignored: %s", error)
+            self.ignored += 1
             return
-        if isinstance(decoded, CARRIED):
-            super().publish(channel, decoded)
+        if isinstance(notice, CARRIED):
+            super().publish(channel, notice)

@@ -18,14 +18,12 @@ import asyncio
 import logging
 import struct
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from server.fanout.broker import MemoryBroker
 from server.fanout.node_messages import (
     BODY,
-    CHANNELS,
     CONTROL,
     HEARTBEAT,
     LONGEST,
@@ -33,6 +31,9 @@ from server.fanout.node_messages import (
     NOTICE,
     SHARDS,
     Header,
+    Identity,
+    Nodes,
+    Received,
     Refused,
     Sealer,
     encode_parts,
@@ -58,26 +59,6 @@ CONNECT_S = 2.0
 RETRY_S = 0.5
 REASONS = "version", "mac", "instance", "epoch", "node", "replay"
 """Why a message is ignored."""
-
-
-class Identity(NamedTuple):
-    """What the messages of a node are sealed with; known when the database is."""
-
-    instance: str
-    """The id of the database."""
-    keys: Sequence[bytes]
-    """Those that sign tokens, the current one first."""
-
-
-class Nodes(NamedTuple):
-    """What is known of the other nodes."""
-
-    others: Callable[[], Collection[str]]
-    """Returns the ids of those that hold a lease."""
-    epoch: Callable[[], int]
-    """Returns the epoch of the log."""
-    wake: Callable[[], None]
-    """Reads the feed now."""
 
 
 class RedisBroker(MemoryBroker):
@@ -116,8 +97,7 @@ class RedisBroker(MemoryBroker):
         self._channel_of: dict[bytes, int] = {}
         self._rooms: set[int] = set()
         """Rooms with a connection here."""
-        self._received: dict[str, list[int]] = {}
-        """Node -> the number of the last message on each channel."""
+        self._received = Received(nodes)
         self._link: RedisLink | None = None
         self._heard = 0
         """The number of the last heartbeat of this node that it has received."""
@@ -126,8 +106,8 @@ class RedisBroker(MemoryBroker):
         self._warned = False
         self.trouble = "not connected yet"
         """Why messages do not pass through Redis now; empty if they do."""
-        self.published = self.dropped = self.messages = self.gaps = self.connects = 0
-        """Messages published, dropped and received; how often some were missing; how often it has connected."""
+        self.published = self.dropped = self.messages = self.connects = 0
+        """Messages published, dropped and received; how often it has connected."""
         self.ignored = Counter(dict.fromkeys(REASONS, 0))
         """Messages that are not of a live node, or not new, by the reason."""
         self.loop = Loop("tidings.redis", self._run)
@@ -135,6 +115,11 @@ class RedisBroker(MemoryBroker):
     @property
     def carries_entries(self) -> bool:
         return not self.trouble
+
+    @property
+    def gaps(self) -> int:
+        """How often messages of another node were missing."""
+        return self._received.gaps
 
     async def start(self, receive: Callable[[Notice], None]) -> None:
         """Does not wait for Redis."""
@@ -223,12 +208,13 @@ class RedisBroker(MemoryBroker):
             header = sealer.open(channel, self._nodes.epoch(), message)
             if is_own:
                 self._heard_own(header, message)
-            elif self._is_new(header):
-                if channel == CONTROL:
-                    self._apply_items(header, message)
-                else:
-                    for part in parts_of(message, self._rooms):
-                        self._apply(part)
+                return
+            self._received.admit(header)
+            if channel == CONTROL:
+                self._apply_items(header, message)
+            else:
+                for part in parts_of(message, self._rooms):
+                    self._apply(part)
         except Refused as reason:
             self.ignored[str(reason)] += 1
         except (struct.error, ValueError):
@@ -241,44 +227,10 @@ class RedisBroker(MemoryBroker):
             if self.trouble:
                 self._recovered()
 
-    def _is_new(self, header: Header) -> bool:
-        """Whether a message is of a live node, and not older than what has come from it. Raises `Refused`."""
-        if header.node not in self._nodes.others():
-            # Perhaps one that has just started: what it has committed is in the feed.
-            self._nodes.wake()
-            raise Refused("node")
-        numbers = self._received.get(header.node)
-        if numbers is None:
-            self._forget_ended()
-            numbers = self._received[header.node] = [0] * CHANNELS
-            numbers[header.channel] = header.number
-            self._nodes.wake()
-            return True
-        last = numbers[header.channel]
-        if header.number <= last:
-            raise Refused("replay")
-        if header.number > last + 1 and last:
-            self._missed()
-        numbers[header.channel] = header.number
-        return True
-
-    def _forget_ended(self) -> None:
-        live = self._nodes.others()
-        for node in [node for node in self._received if node not in live]:
-            del self._received[node]
-
-    def _missed(self) -> None:
-        self.gaps += 1
-        self._nodes.wake()
-
     def _apply_items(self, header: Header, message: bytes) -> None:
         for kind, data in items_of(message):
             if kind == HEARTBEAT:
-                received = self._received[header.node]
-                newest = [max(pair) for pair in zip(received, numbers_of(data), strict=True)]
-                if newest != received:
-                    self._received[header.node] = newest
-                    self._missed()
+                self._received.expect(header.node, numbers_of(data))
             elif kind == LOOK:
                 self._nodes.wake()
             elif kind == NOTICE:

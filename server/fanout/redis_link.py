@@ -8,10 +8,12 @@ as much, and a publisher must not wait.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import hiredis
+from redis._parsers import _AsyncRESP2Parser
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -22,6 +24,9 @@ MAX_WAITING: Final = 8 * 1024 * 1024
 """Bytes that may wait to be sent; beyond them messages are dropped."""
 LONGEST_READ: Final = 8 * 1024 * 1024
 """Bytes of the longest message that is read. No node sends one like that."""
+_LARGE_ARRAY: Final = re.compile(rb"\r\n[*~>|]\d{4,}\r\n")
+"""The header of an array that no Redis sends here. hiredis allocates an array before its elements arrive."""
+_LONGEST_HEADER: Final = 24
 
 
 class Lost(Exception):
@@ -45,6 +50,7 @@ def _pool(url: str, timeout_s: float) -> ConnectionPool:
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
         driver_info=None,
+        parser_class=_AsyncRESP2Parser,  # for signing in; it allocates nothing in advance
     )
 
 
@@ -126,6 +132,8 @@ class _Stream:
         self._incoming, self._outgoing = connection._reader, connection._writer
         self._pack = connection.pack_commands
         self._parser = hiredis.Reader()
+        self._before = b"\r\n"
+        """The last bytes received."""
 
     @property
     def waiting(self) -> int:
@@ -160,6 +168,10 @@ class _Stream:
         data = await self._incoming.read(READ_BYTES)
         if not data:
             raise Lost("the connection was closed")
+        recent = self._before + data
+        if _LARGE_ARRAY.search(recent):
+            raise Lost("a reply has too many elements")
+        self._before = recent[-_LONGEST_HEADER:]
         self._parser.feed(data)
         if self._parser.len() > LONGEST_READ:
             raise Lost("a message is too long")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from server.contract.errors import ActionError, CloseReason, Error
@@ -94,6 +94,17 @@ class SocketIOGateway:
         """The Engine.IO server underneath."""
         engine: EngineServer = self.server.eio
         return engine
+
+    def connections_of(self, session_ids: Iterable[str]) -> list[Connection]:
+        """The connections of Engine.IO sessions. Ends those sessions that have none."""
+        connections = []
+        for session in filter(None, map(self.eio.session_of, session_ids)):
+            client = session.heartbeat
+            if isinstance(client, SocketIOClient) and client.connection is not None:
+                connections.append(client.connection)
+            else:
+                session.end(CloseReason.SHUTDOWN, politely=True, farewell=())
+        return connections
 
     async def stop(self) -> None:
         """Close all connections with the reason `shutdown`."""

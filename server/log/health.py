@@ -63,8 +63,7 @@ class Health:
 
     def degraded(self) -> str:
         """What does not work as it should although this node can serve; empty if everything does."""
-        trouble = self._broker_trouble()
-        return f"Redis is away: {trouble}" if trouble else ""
+        return "Redis is away" if self._broker_trouble() else ""
 
     async def trouble(self) -> str:
         """Why this node should get no traffic now; empty if it can serve."""

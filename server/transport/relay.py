@@ -3,6 +3,8 @@
 The first characters of a session's id are those of its node. A request that arrives elsewhere goes to that node over
 a stream of its own, which begins with a pass (`relay_pass.py`). On it the owner serves the request as if the client
 were connected to it. So the requests of different clients never share a stream.
+
+A node that is about to stop asks the owners of the sessions that it relays to move them.
 """
 
 from __future__ import annotations
@@ -11,10 +13,11 @@ import asyncio
 import base64
 import json
 import logging
+import re
 import secrets
 import socket
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 from urllib.parse import quote
@@ -37,12 +40,19 @@ MAX_ANSWER: Final = 16 * 1024 * 1024
 """The most bytes of an answer that are relayed."""
 ANSWER_S: Final = 60.0
 """How long an owner may be silent before it answers: longer than a poll, which takes a heartbeat (25 s)."""
+MOVED_S: Final = 5.0
+"""How long the last sessions of other nodes may take to leave this one, once their owners were asked to move them."""
+_SESSION: Final = re.compile(r"[A-Za-z0-9_-]{5,64}", re.ASCII)
+"""The id of a session."""
+_MOVE: Final = b"/move/"
+"""Begins the target of a stream that asks to move the sessions that follow; of others it is "/" and a session."""
 _PASSED_ON: Final = frozenset((b"host", b"origin", b"content-type", b"user-agent"))
 """Headers that the owner of a session looks at."""
 
 Owner = Callable[[str], Awaitable[tuple[str, str] | None]]
 """Id and URL of the node whose id begins with `OWNER` characters; the URL may be ""."""
 Refusal = tuple[int, str]
+Target = bytes
 UNKNOWN_SESSION: Final[Refusal] = (400, "Session ID unknown")
 
 logger = logging.getLogger("tidings.transport")
@@ -82,9 +92,20 @@ class Relay:
     """Passes requests on to the nodes that own their sessions."""
 
     def __init__(
-        self, node_id: str, passes: RelayPasses, owner: Owner, sockets: SocketDirectory, *, max_open: int = MAX_OPEN
+        self,
+        node_id: str,
+        passes: RelayPasses,
+        owner: Owner,
+        sockets: SocketDirectory,
+        move_here: Callable[[Sequence[str]], object],
+        *,
+        max_open: int = MAX_OPEN,
     ) -> None:
-        """`sockets`: of the nodes on this machine."""
+        """
+        Args:
+            sockets: of the nodes on this machine.
+            move_here: called with the ids of sessions of this node whose streams pass through one that will stop.
+        """
         self.passes = passes
         self.relayed: Counter[str] = Counter(polling=0, websocket=0)
         """Requests passed on since the start, by transport."""
@@ -95,8 +116,14 @@ class Relay:
         self._sockets = sockets
         self._opener = StreamOpener(sockets)
         self._max_open = max_open
+        self._move_here = move_here
         self._opening = 0
-        self._streams: set[RelayStream] = set()
+        self._streams: dict[RelayStream, str] = {}
+        """The session of each stream."""
+        self._moving = False
+        """Whether this node is about to stop."""
+        self._asking: set[asyncio.Task[None]] = set()
+        self._stream_ended = asyncio.Event()
         self._stopped = False
 
     def __len__(self) -> int:
@@ -110,13 +137,108 @@ class Relay:
             logger.warning("other nodes on this machine cannot relay requests here over a Unix socket: %s", error)
             return None
 
-    def neighbour(self, value: bytes) -> str | None:
-        """The address of the Unix socket of the node that a pass is for, if it is another one on this machine.
+    def admit(self, value: bytes, target: Target) -> str | None:
+        """Begin a stream from another node. Returns the address of the client, or None if the pass is not valid.
 
-        Nodes that share a port, as workers do, get streams for each other.
+        Args:
+            value: the pass.
+            target: of the request that begins the stream.
+        """
+        address = self.passes.admit(value)
+        if address is not None and target.startswith(_MOVE):
+            self._move_here(target[len(_MOVE) :].decode("latin-1").split(","))
+        return address
+
+    def pass_on(
+        self, transport: asyncio.Transport, value: bytes, target: Target, following: bytes
+    ) -> Coroutine[object, object, None] | None:
+        """Joins a stream, whose reading is paused, to the node that its pass is for, if it is another one on this
+        machine: nodes that share a port, as workers do, get streams for each other. Else returns None.
         """
         recipient = self.passes.recipient(value)
-        return None if recipient in (None, self._node_id) else self._sockets.address(recipient)
+        address = None if recipient in (None, self._node_id) else self._sockets.address(recipient)
+        return None if address is None else self._pass_on(transport, address, value, target, following)
+
+    async def _pass_on(
+        self, transport: asyncio.Transport, address: str, value: bytes, target: Target, following: bytes
+    ) -> None:
+        try:
+            _, stream = await asyncio.get_running_loop().create_unix_connection(RelayStream, address)
+        except OSError:
+            transport.close()
+            return
+        if not target.startswith(_MOVE):
+            self._add(stream, target[1:].decode("latin-1"))
+        begin = opening(target, "tidings", value) + following
+        join(transport, stream.transport, to_client=b"", to_stream=begin, on_lost=lambda: self._remove(stream))
+        if not transport.is_closing():
+            transport.resume_reading()
+
+    # -- moving sessions -----------------------------------------------------------------------------------------
+
+    @property
+    def sessions(self) -> Sequence[str]:
+        """The sessions of other nodes whose requests this one relays now."""
+        return list(dict.fromkeys(self._streams.values()))
+
+    async def move(self, sessions: Iterable[str]) -> None:
+        """Ask the owners of sessions to move them, and do so for each stream that begins from now on."""
+        self._moving = True
+        by_owner: defaultdict[str, list[str]] = defaultdict(list)
+        for sid in sessions:
+            if _SESSION.fullmatch(sid):
+                by_owner[sid[:OWNER]].append(sid)
+        await asyncio.gather(*map(self._ask_to_move, by_owner.values()))
+
+    async def leave(self) -> None:
+        """Move the remaining sessions of other nodes, and wait until they have left."""
+        await self.move(self.sessions)
+        await self.moved()
+
+    async def moved(self) -> None:
+        """Wait until all sessions of other nodes have left this one, `MOVED_S` at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MOVED_S):
+                while self._streams:
+                    self._stream_ended.clear()
+                    await self._stream_ended.wait()
+
+    async def is_any_ready(self, node_ids: Iterable[str]) -> bool:
+        """Whether any of these nodes can be reached, and says that it is ready."""
+        for node_id in node_ids:
+            owner = await self._owner(node_id[:OWNER])
+            stream = None if owner is None else await self._begin(owner, b"/", "")
+            if stream is None:
+                continue
+            try:
+                async with asyncio.timeout(OPEN_S):
+                    answer = _Answer()
+                    await stream.write(b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    if await self._read_answer(stream, answer) and answer.status == 200:
+                        return True
+            except TimeoutError:
+                pass
+            finally:
+                stream.abort()
+        return False
+
+    async def _ask_to_move(self, sessions: Sequence[str]) -> None:
+        owner = await self._owner(sessions[0][:OWNER])
+        if owner is not None:
+            stream = await self._begin(owner, _MOVE + ",".join(sessions).encode(), "")
+            if stream is not None:
+                stream.abort()
+
+    def _add(self, stream: RelayStream, sid: str) -> None:
+        self._streams[stream] = sid
+        if self._moving:
+            asking = asyncio.create_task(self.move([sid]))
+            self._asking.add(asking)
+            asking.add_done_callback(self._asking.discard)
+
+    def _remove(self, stream: RelayStream) -> None:
+        self._streams.pop(stream, None)
+        self._stream_ended.set()
 
     def stop(self) -> None:
         """End all streams, and open no more."""
@@ -127,6 +249,9 @@ class Relay:
 
     async def request(self, sid: str, scope: Scope, receive: Receive, send: Send) -> bool:
         """Pass an HTTP request on, and its answer back. Returns False if nothing was answered: there is no owner."""
+        if scope["method"] not in ("GET", "POST"):
+            await _refuse(send, 400, "bad handshake method")
+            return True
         stream = await self._open(sid, scope)
         if stream is None:
             return False
@@ -184,7 +309,7 @@ class Relay:
 
             def lost() -> None:
                 on_lost()
-                self._streams.discard(stream)
+                self._remove(stream)
 
             early_answer = answer.following + stream.take()
             join(transport, stream.transport, to_client=early_answer, to_stream=early, on_lost=lost)
@@ -194,8 +319,8 @@ class Relay:
                 self._close(stream)
 
     async def _open(self, sid: str, scope: Scope) -> RelayStream | Refusal | None:
-        """A stream to the owner of a session, past its door. A refusal: too many streams. None: no owner."""
-        if self._stopped or len(sid) <= OWNER or not sid.isascii():
+        """A stream to the owner of a session. A refusal: too many streams. None: no owner."""
+        if self._stopped or not _SESSION.fullmatch(sid):
             return None
         owner = await self._owner(sid[:OWNER])
         if owner is None:
@@ -203,25 +328,35 @@ class Relay:
         if len(self._streams) + self._opening >= self._max_open:
             return 503, "too many relayed requests"
         self._opening += 1
-        stream = None
+        try:
+            stream = await self._begin(owner, b"/" + sid.encode(), address_of(scope))
+        finally:
+            self._opening -= 1
+        if stream is None:
+            self.failed += 1
+        else:
+            self._add(stream, sid)
+        return stream
+
+    async def _begin(self, owner: tuple[str, str], target: Target, address: str) -> RelayStream | None:
+        """A stream that another node has accepted. `address`: of the client that it is for."""
+        stream, accepted = None, False
         try:
             async with asyncio.timeout(OPEN_S):
                 opened = await self._opener.open(*owner)
-                if opened is not None:
-                    stream, host = opened
-                    answer = _Answer()
-                    await stream.write(opening(host, self.passes.issue(owner[0], address_of(scope))))
-                    if await self._read_answer(stream, answer) and answer.status == 101 and not self._stopped:
-                        self._streams.add(stream)
-                        return stream
+                if opened is None:
+                    return None
+                stream, host = opened
+                answer = _Answer()
+                await stream.write(opening(target, host, self.passes.issue(owner[0], address)))
+                if await self._read_answer(stream, answer):
+                    accepted = answer.status == 101 and not self._stopped
         except TimeoutError:
             pass
         finally:
-            self._opening -= 1
-            if stream is not None and stream not in self._streams:
+            if stream is not None and not accepted:
                 stream.abort()
-        self.failed += 1
-        return None
+        return stream if accepted else None
 
     async def _read_answer(self, stream: RelayStream, answer: _Answer) -> bool:
         """Read until an answer is complete. Returns False if it does not come."""
@@ -235,19 +370,20 @@ class Relay:
         return answer.complete
 
     def _close(self, stream: RelayStream) -> None:
-        self._streams.discard(stream)
+        self._remove(stream)
         stream.abort()
 
 
 async def _upload(stream: RelayStream, scope: Scope, receive: Receive) -> None:
     """Write a request. Returns when the client has gone."""
     length = next((value for name, value in scope["headers"] if name == b"content-length"), None)
-    chunked = length is None and scope["method"] == "POST"
+    has_body = scope["method"] == "POST"
+    chunked = has_body and length is None
     framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
-    if length is not None:
+    if has_body and length is not None:
         framing = b"Content-Length: %b\r\n" % length
     await stream.write(b"%b%b%bConnection: close\r\n\r\n" % (_request_line(scope), _headers(scope), framing))
-    more = True
+    more = has_body
     while (event := await receive())["type"] != "http.disconnect":
         body = event.get("body", b"")
         if more and body:

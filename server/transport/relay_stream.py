@@ -59,17 +59,20 @@ class SocketDirectory:
             if _is_dead(self._short(file)):
                 file.unlink(missing_ok=True)
         file = self._path / f"{node_id}.sock"
-        address = self._short(file)
-        if address is None:
+        unready = file.with_suffix(".new")  # until it listens, it looks like that of a node that has ended
+        address = self._short(unready)
+        if address is None or self._short(file) is None:
             return None
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listening.bind(address)
-            os.chmod(file, 0o600)
+            os.chmod(unready, 0o600)
             listening.listen(1024)
             listening.setblocking(False)
+            unready.rename(file)
         except OSError:
             listening.close()
+            unready.unlink(missing_ok=True)
             raise
         self._listening = file
         return listening
@@ -234,27 +237,15 @@ def join(
             end.connection_lost(None)
 
 
-def opening(host: str, relay_pass: bytes) -> bytes:
-    """The request that begins a stream."""
-    return b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: Upgrade\r\nUpgrade: %b\r\n%b: %b\r\n\r\n" % (
+def opening(target: bytes, host: str, relay_pass: bytes) -> bytes:
+    """The request that begins a stream. `target`: its path, as `relay.Relay` reads it."""
+    return b"GET %b HTTP/1.1\r\nHost: %b\r\nConnection: Upgrade\r\nUpgrade: %b\r\n%b: %b\r\n\r\n" % (
+        target,
         host.encode(),
         RELAY_PROTOCOL,
         RELAY_HEADER,
         relay_pass,
     )
-
-
-async def pass_on(transport: asyncio.Transport, address: str, relay_pass: bytes, following: bytes) -> None:
-    """Join a stream, whose reading is paused, to the Unix socket of the node that its pass is for."""
-    try:
-        _, stream = await asyncio.get_running_loop().create_unix_connection(RelayStream, address)
-    except OSError:
-        transport.close()
-        return
-    begin = opening("tidings", relay_pass) + following
-    join(transport, stream.transport, to_client=b"", to_stream=begin, on_lost=lambda: None)
-    if not transport.is_closing():
-        transport.resume_reading()
 
 
 class StreamOpener:

@@ -27,7 +27,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from server.transport.handshake import WebSocketOpening, accept_key
 from server.transport.listening import BACKLOG
 from server.transport.relay_pass import RELAY_HEADER, RELAY_PROTOCOL
-from server.transport.relay_stream import pass_on
 from server.transport.tcp_connections import TcpConnection, TcpConnections
 from server.transport.uvicorn_websocket import UvicornWebSocket
 from server.transport.websocket_wire import LINGER_S, Wire
@@ -310,13 +309,13 @@ class UvicornHttp(HttpToolsProtocol):
         value = next((value for name, value in self.headers if name == RELAY_HEADER), b"")
         address = None
         if hasattr(app, "admit_relay") and not self._answering():
-            neighbour = app.relay_neighbour(value)
-            if neighbour is not None:
+            passing_on = app.pass_on_relay(self.transport, value, self.url, following)
+            if passing_on is not None:
                 self._end_counting()
                 self.transport.pause_reading()
-                self._passing_on = self.loop.create_task(pass_on(self.transport, neighbour, value, following))
+                self._passing_on = self.loop.create_task(passing_on)
                 return
-            address = app.admit_relay(value)
+            address = app.admit_relay(value, self.url)
         if address is None:
             self._refuse(403, "not a node of this database")
             return
@@ -404,6 +403,8 @@ class DrainingServer(uvicorn.Server):
         self._listen_for_nodes = listen_for_nodes
         self.listening = asyncio.Event()
         self._drain = drain
+        self.door: asyncio.Server | None = None
+        """Accepts streams of other nodes over the Unix socket. It stays open while sessions here still end."""
         self._stopping = asyncio.Event()
         super().__init__(
             uvicorn.Config(
@@ -450,14 +451,15 @@ class DrainingServer(uvicorn.Server):
         await super().startup(sockets)
         relay_socket = self._listen_for_nodes()
         if relay_socket is not None:
-            door = await asyncio.get_running_loop().create_unix_server(
+            self.door = await asyncio.get_running_loop().create_unix_server(
                 lambda: RelayDoor(self.config, self.server_state, self.lifespan.state), sock=relay_socket
             )
-            self.servers.append(door)
         self.listening.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in self.servers:
             listener.close()
         await self._drain()
+        if self.door is not None:
+            self.door.close()
         await super().shutdown(sockets)

@@ -245,3 +245,14 @@ def test_the_example_file_lists_every_setting_with_its_default(tmp_path: Path) -
     assert Settings(_env_file=dotenv) == Settings(_env_file=None)
     names = re.findall(r"^(TIDINGS_\w+)=", uncommented, re.M)
     assert names == [f"TIDINGS_{name.upper()}" for name in Settings.model_fields]
+
+
+def test_addresses_of_redis_after_the_first_may_be_hosts_with_ports() -> None:
+    urls = Settings(
+        _env_file=None, redis_url="rediss://omar:x@a:1/?ssl_cert_reqs=none, b:2,unix:///r.sock"
+    ).redis_urls
+    assert urls == [
+        "rediss://omar:x@a:1/?ssl_cert_reqs=none",
+        "rediss://omar:x@b:2/?ssl_cert_reqs=none",
+        "unix:///r.sock",
+    ]

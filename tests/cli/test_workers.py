@@ -16,24 +16,23 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from server import serving
 from server.workers import MAX_CRASHES
 from tests.cli.conftest import PATIENCE_S, Command, Run, Start
 from tests.delivery.support import make_topic
 from tests.delivery.test_locked_rooms import locked
 from tests.support.client import connected
-from tests.support.node import running_node, token_from
+from tests.support.node import SECRET_KEY, running_node, token_from
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
-APPLICATION = """
+CRASHING = """
 import os, pathlib
-from server.app import create_app
 
 if pathlib.Path("broken").exists():
     os._exit(3)
-app = create_app()
 """
-"""An application that crashes at its start while there is a file `broken`."""
+"""Python runs it at its start: it crashes while there is a file `broken`."""
 
 
 def processes_of(server: Command) -> set[psutil.Process]:
@@ -230,8 +229,8 @@ async def test_a_second_signal_ends_supervisor_and_workers_immediately(
 async def test_workers_that_keep_crashing_end_the_server_with_a_sentence(
     serve_workers: Start, tmp_path: Path
 ) -> None:
-    (tmp_path / "game.py").write_text(APPLICATION)
-    server = await serve_workers(2, "--app", "game:app")
+    (tmp_path / "sitecustomize.py").write_text(CRASHING)
+    server = await serve_workers(2, PYTHONPATH=str(tmp_path))
     first = processes_of(server)
     (tmp_path / "broken").touch()
     server.process.send_signal(signal.SIGHUP)
@@ -255,3 +254,33 @@ async def test_a_worker_that_cannot_start_ends_the_server(
     assert server.out == ""
     assert "this server's signing key is not that of the other servers" in server.err
     assert server.err.splitlines()[-1] == "tidings: a worker could not start"
+
+
+async def test_an_application_is_refused_with_several_workers_and_beside_another_server(
+    command: Run, postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it emits would not reach the clients of the others."""
+    (tmp_path / "game.py").write_text("from server.app import create_app\napp = create_app()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(serving, "LOCK_PATIENCE_S", 1.0)
+    arguments = "serve", "--port", "0", "--app", "game:app"
+    environment = {"TIDINGS_DATABASE_URL": postgresql_url, "TIDINGS_SECRET_KEY": SECRET_KEY}
+    refused = await command(*arguments, "--workers", "2", status=1, **environment)
+    assert "set TIDINGS_WORKERS to 1" in refused.err
+    async with running_node(postgresql_url, tmp_path):
+        refused = await command(*arguments, status=1, **environment)
+    assert "stop the other servers on this database" in refused.err
+
+
+async def test_an_application_waits_for_the_server_before_it(
+    tidings: Start, postgresql_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "game.py").write_text("from server.app import create_app\napp = create_app()\n")
+    async with running_node(postgresql_url, tmp_path) as before:
+        environment = {"TIDINGS_DATABASE_URL": postgresql_url, "TIDINGS_SECRET_KEY": SECRET_KEY}
+        server = await tidings("serve", "--port", "0", "--app", "game:app", **environment)
+        async with asyncio.timeout(PATIENCE_S):
+            while not before.node.nodes.others:
+                await before.node.nodes._round()
+    await server.listening()
+    assert await server.end(signal.SIGTERM) == 0

@@ -17,7 +17,8 @@ from server.contract.events import MemberChange
 from server.fanout.broker import Broker, MemoryBroker
 from server.fanout.connection import Batch
 from server.fanout.live_room import LiveRoom
-from server.fanout.redis_broker import Identity, Nodes, RedisBroker
+from server.fanout.node_messages import Identity, Nodes
+from server.fanout.redis_broker import RedisBroker
 from server.log.notices import (
     Appended,
     Channel,

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from db.queries import users
+from server.fanout import notify
 from server.fanout.broker import MemoryBroker
+from server.fanout.node_messages import BODY, CONTROL, Sealer
+from server.fanout.notify import NotifyBroker
+from server.log.notices import Personal, RoomChannel, Transient, UserChannel, encode
 from tests.delivery.brokers import LinkedBroker, Wire
 from tests.delivery.support import make_topic, principal, rest, seqs, stored
-from tests.support.client import Client, Refused, connected
+from tests.delivery.test_redis import until
+from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
 
 pytestmark = pytest.mark.long  # several nodes on PostgreSQL
@@ -206,3 +212,55 @@ async def test_a_session_withdrawn_on_one_node_changes_nothing_more_on_another(
             await other.ask("get_rooms")
         assert await stored(postgresql_url, room_id) == ["before"]
         assert not await first.node.parts.directory.has("new")
+
+
+async def test_nothing_that_another_role_of_postgresql_notifies_is_delivered(
+    postgresql_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Any role that may connect to the database can notify, and hears what the nodes do."""
+    async with (
+        running_node(postgresql_url, tmp_path) as first,
+        running_node(postgresql_url, tmp_path) as second,
+    ):
+        broker = second.node.broker
+        assert isinstance(broker, NotifyBroker)
+        tokens = [await first.register(name) for name in ("omar", "diego")]
+        room_id = await make_topic(first.url, tokens[0], "noticias", tokens[1])
+        async with connected(first.url, tokens[0]) as omar, connected(second.url, tokens[1]) as diego:
+            stranger = await first.node.database.dedicated()
+            heard: asyncio.Queue[str] = asyncio.Queue()
+            await stranger.listen(notify.CHANNEL, heard.put_nowait)
+            await until(lambda: first.node.nodes.others and second.node.nodes.others)
+            await omar.ask("typing", room_id=room_id, typing=True)
+            await diego.event("typing")
+            genuine = await asyncio.wait_for(heard.get(), DEADLINE_S)
+            while len(genuine) <= notify.HEAD:
+                genuine = await asyncio.wait_for(heard.get(), DEADLINE_S)
+
+            user_key = principal(second, "diego").user_key
+            forged = encode(UserChannel(user_key), Personal(user_key, "closing", {"reason": "revoked"})).decode()
+            identity = broker._identity()
+            foreign = Sealer(identity.instance, first.node.id, [b"another key"]).seal(CONTROL, 0, forged.encode())
+            payloads = [
+                "",
+                "é\x7f{}",
+                first.node.id + forged,
+                genuine[: notify.HEAD] + forged,
+                base64.b64encode(foreign[:BODY]).decode() + forged,
+                genuine,
+            ]
+            before = broker.ignored
+            await stranger.fetch(notify.NOTIFY, notify.CHANNEL, payloads)
+            await until(lambda: broker.ignored == before + len(payloads))
+            longest = {"room_id": room_id, "username": "omar", "typing": False}
+            size = len(encode(RoomChannel(1), Transient(1, "typing", longest)))
+            padded = longest | {"username": "x" * (notify.LONGEST_BODY - size + len("omar"))}
+            room_key = first.node.hub.key(room_id)
+            assert room_key == 1
+            for payload in ({**padded, "username": padded["username"] + "x"}, padded):
+                first.node.broker.publish(RoomChannel(room_key), Transient(room_key, "typing", payload))
+            assert await diego.event("typing") == padded
+            assert len(diego.of("typing")) == 2
+            assert diego.of("closing") == []
+            await stranger.close()
+        assert len([record for record in caplog.records if record.name == "tidings.notify"]) == 2, "one of each node"

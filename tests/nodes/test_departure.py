@@ -12,10 +12,11 @@ import pytest
 
 from server.fanout import farewell
 from tests.conformance.wire import eventually
-from tests.delivery.support import make_topic, seqs
+from tests.delivery.support import make_topic, rest, seqs
 from tests.delivery.test_locked_rooms import locked
 from tests.delivery.test_moving import Nodes, stored_cursors
 from tests.nodes.conftest import SOON, Registry
+from tests.support.balancer import balanced
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import RunningNode, running_node
 
@@ -160,3 +161,46 @@ async def test_the_only_node_on_its_database_does_not_wait(postgresql_url: str, 
             left = node.leave()
             await omar.event("closing")
         await asyncio.wait_for(left, DEADLINE_S)
+
+
+@pytest.mark.parametrize("transports", [["polling", "websocket"], ["polling"]], ids="-".join)
+@pytest.mark.parametrize("nodes", [0.0], indirect=True)
+async def test_nothing_comes_twice_to_a_client_whose_session_is_on_another_node_than_the_one_that_stops(
+    nodes: Nodes, transports: list[str]
+) -> None:
+    stopping, owner = nodes
+    token = await owner.register("omar")
+    room_id = await make_topic(owner.url, token, "noticias")
+    sent: list[str] = []
+
+    async def send() -> None:
+        async with rest(owner.url, token) as http:
+            sent.append(str(len(sent)))
+            answer = await http.post("/api/messages", json={"room_id": room_id, "content": sent[-1]})
+            assert answer.status_code == 201, answer.text
+
+    async def send_until(done: asyncio.Future[None]) -> None:
+        while not done.done():
+            await send()
+
+    async with balanced([owner.url, stopping.url]) as balancer:
+        client = await Client(balancer.url, token, device="phone").connect(transports)
+        assert client.sio.transport() == transports[-1]
+        for _ in range(20):
+            await send()
+        await client.until(lambda: client.contents() == sent)
+        left = stopping.leave()
+        await asyncio.wait_for(send_until(left), DEADLINE_S)
+        await send()
+        await client.until(lambda: client.closed.is_set() or client.contents() == sent)
+        received = client.contents()
+        if client.closed.is_set():
+            assert client.of("closing") == [{"reason": "shutdown", "reconnect": True}]
+            client = await Client(balancer.url, token, device="phone").connect(transports)
+            await send()
+            await client.until(lambda: sent[-1] in client.contents())
+            received += client.contents()
+        else:
+            assert transports == ["polling"], "its WebSocket came through the node that has stopped"
+        await client.close()
+        assert received == sent

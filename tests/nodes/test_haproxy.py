@@ -78,7 +78,8 @@ async def test_stock_clients_connect_through_haproxy_without_sticky_sessions(
         relayed = [node.node.relay.relayed for node in (first, second) if node.node.relay is not None]
         assert all(counts[transport] > 0 for counts in relayed for transport in ("polling", "websocket"))
         async with httpx.AsyncClient(base_url=url, verify=NO_TLS) as http:
-            assert (await http.get("/metrics")).status_code == 403
+            for path in ("/metrics", "/%6detrics", "/%6Detrics?x", "/metrics/"):
+                assert (await http.get(path)).status_code == 403, path
 
 
 @pytest.mark.long

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +17,7 @@ import pytest
 import socketio
 
 from server.transport.relay import Relay
+from server.transport.relay_stream import SocketDirectory
 from tests.delivery.support import make_topic, rest, seqs
 from tests.e2e.javascript import run
 from tests.support.balancer import Balancer, balanced
@@ -228,6 +231,23 @@ async def test_a_forged_session_id_is_refused_promptly(nodes: list[RunningNode])
     assert relay_of(first).relayed["websocket"] == 0
 
 
+async def test_only_the_methods_of_engine_io_are_relayed(nodes: list[RunningNode]) -> None:
+    first, second = nodes
+    async with httpx.AsyncClient(base_url=second.url, verify=NO_TLS) as http:
+        sid = await _opened(http)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"2"
+
+    async with httpx.AsyncClient(base_url=first.url, verify=NO_TLS) as http:
+        for method in ("PUT", "DELETE", "PATCH"):
+            params = {"EIO": "4", "transport": "polling", "sid": sid}
+            answer = await http.request(method, "/socket.io/", params=params, content=body())
+            assert answer.status_code == 400
+            assert answer.json() == {"message": "bad handshake method"}
+    assert relayed(nodes, "polling") == 0
+
+
 async def test_sessions_of_a_node_that_has_died_are_unknown_immediately(postgresql_url: str, tmp_path: Path) -> None:
     """Its lease still holds: nobody has noticed."""
     async with running_node(postgresql_url, tmp_path) as living, running_node(postgresql_url, tmp_path) as dying:
@@ -235,7 +255,8 @@ async def test_sessions_of_a_node_that_has_died_are_unknown_immediately(postgres
             sid = await _opened(http)
         async with httpx.AsyncClient(base_url=living.url, verify=NO_TLS) as http:
             assert await _post(http, sid) == 200
-            for door in dying._server.servers:
+            assert dying._server.door is not None
+            for door in (*dying._server.servers, dying._server.door):
                 door.close()
             begin = time.monotonic()
             answer = await _poll(http, sid)
@@ -348,6 +369,27 @@ async def test_the_socket_of_a_node_serves_nobody_but_nodes(postgresql_url: str,
         assert [file.stat().st_mode & 0o777 for file in (tmp_path / "run").iterdir()] == [0o600]
         assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
     assert list((tmp_path / "run").iterdir()) == [], "a node that stops removes its socket"
+
+
+def test_nodes_that_start_together_keep_each_others_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = SocketDirectory(tmp_path), SocketDirectory(tmp_path)
+    sockets: list[socket.socket | None] = []
+    chmod = os.chmod
+
+    def interrupted(path: Path, mode: int) -> None:
+        """The second node starts while the socket of the first is bound, but does not listen."""
+        monkeypatch.setattr(os, "chmod", chmod)
+        sockets.append(second.listen("second"))
+        chmod(path, mode)
+
+    monkeypatch.setattr(os, "chmod", interrupted)
+    sockets.append(first.listen("first"))
+    for node in ("first", "second"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(first.address(node) or "")
+    for listening in sockets:
+        assert listening is not None
+        listening.close()
 
 
 async def test_the_owner_limits_relayed_connections_by_the_address_of_the_client(
