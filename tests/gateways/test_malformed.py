@@ -50,7 +50,6 @@ BROKEN = {
     "attachments beyond counting": '4599999999999999-["get_rooms"]',
     "an Engine.IO OPEN": '0{"sid":"x"}',
     "an Engine.IO PING": "2",
-    "an Engine.IO UPGRADE": "5",
     "an unknown Engine.IO type": "8",
     "an empty frame": "",
     "an unexpected binary frame": b"\x00\x01\x02",
