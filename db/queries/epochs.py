@@ -83,6 +83,20 @@ def begin_epoch(conn: Connection, lost_from: Mapping[int, int] | None = None) ->
     return epoch
 
 
+def covers(conn: Connection, known: int, lost: Mapping[int, int]) -> bool:
+    """Whether an epoch later than a known one has begun, for which all `lost` entries are lost.
+
+    No other epoch begins until the end of the transaction.
+    """
+    epoch: int = conn.execute(select(instances.c.epoch).with_for_update()).scalar_one()
+    if epoch == known:
+        return False
+    begun = select(epoch_heads.c.room_id, epoch_heads.c.last_seq).where(
+        epoch_heads.c.epoch == epoch, epoch_heads.c.room_id.in_(lost)
+    )
+    return all(head < lost[room_key] for room_key, head in conn.execute(begun))
+
+
 def heads_since(conn: Connection, user_key: int, epoch: int) -> dict[int, int]:
     """For each room of a user: the lowest head with which an epoch after this one began."""
     rows = conn.execute(

@@ -186,7 +186,7 @@ class Epochs(Periodic):
         self._file.release()
 
     async def _round(self) -> None:
-        instance = await self._db.read(epochs.instance)
+        known, instance = self.current, await self._db.read(epochs.instance)
         if instance is not None and instance[1] != self.current:
             self._adopt(instance[1], "another process has begun it")
         marks, writes = self._marks, self._writes()
@@ -200,13 +200,16 @@ class Epochs(Periodic):
         unchecked, kept = self._latest.unchecked(), self._latest.kept()
 
         def move(conn: Transaction) -> int | None:
-            """Returns the new epoch if the database has none of the marks, or not all of the entries."""
+            """Returns a new epoch if the database has none of the marks, or not all of the entries."""
             is_marked = epochs.move_mark(conn, node, marks.marks, mark, _now())
             if is_marked and not epochs.lost(conn, unchecked):
                 return None
             if not is_marked:
                 epochs.add_witness(conn, node, mark, _now())
-            return epochs.begin_epoch(conn, epochs.lost(conn, kept))
+            lost = epochs.lost(conn, kept)
+            if not self._db.is_sqlite and epochs.covers(conn, known, lost):
+                return None  # another node has begun an epoch for the same loss
+            return epochs.begin_epoch(conn, lost)
 
         epoch = await self._db.write(move)
         if epoch is None:

@@ -10,10 +10,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, select
 from sqlalchemy.engine import make_url
 
 from db.engine import Database, StoreUnavailable
-from db.models import witnesses
+from db.models import entries, rooms, witnesses
 from server.log import epochs
 from server.log.epochs import Epochs, MarkFile, Marks
 from server.log.retention import DAY_MS, now_ms
@@ -169,6 +170,40 @@ async def test_what_retention_removes_is_not_taken_for_lost(postgresql_url: str,
             assert not await stored(postgresql_url, room_id) + await stored(postgresql_url, abandoned)
             await server.node.epochs._round()
             assert server.node.epochs.current == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("replaced", "begun"), [(False, 1), (True, 2)], ids=["ends earlier", "has grown again"])
+async def test_two_nodes_that_notice_the_same_loss_begin_one_epoch(
+    postgresql_url: str, tmp_path: Path, *, replaced: bool, begun: int
+) -> None:
+    """A second one only if the log has grown over what the second node had written when the first epoch began."""
+    async with (
+        running_node(postgresql_url, tmp_path / "1", options=OFTEN) as first,
+        running_node(postgresql_url, tmp_path / "2", options=OFTEN) as second,
+    ):
+        omar = await first.register("omar")
+        room_id, other_id = [await make_topic(first.url, omar, name) for name in ("noticias", "otras")]
+        await send(first, omar, room_id, ["by the first"])
+        await send(second, omar, room_id, ["by the second"])
+        for node in (first, second):
+            await node.node.epochs._round()
+
+        def lose(conn: Connection) -> None:
+            conn.execute(witnesses.update().values(mark="older"))
+            key = conn.execute(select(rooms.c.id).where(rooms.c.room_id == room_id)).scalar_one()
+            second_entry = entries.c.room_id == key, entries.c.seq == 2
+            if replaced:
+                conn.execute(entries.update().where(*second_entry).values(message_id="another"))
+            else:
+                conn.execute(entries.delete().where(*second_entry))
+                conn.execute(rooms.update().where(rooms.c.id == key).values(last_seq=1))
+
+        await second.node.database.write(lose)
+        for node in (first, second, first, second):
+            await send(node, omar, other_id, ["a later one"])  # a node without one has nothing to compare
+            await node.node.epochs._round()
+        assert first.node.epochs.current == second.node.epochs.current == begun
 
 
 @pytest.mark.parametrize("evidence", ["the mark is gone", "an operator's command"])
