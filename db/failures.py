@@ -108,12 +108,20 @@ class Translating:
             return
         if isinstance(error, StoreUnavailable):
             return
-        message = str(error).partition("\n")[0] or type(error).__name__
+        message = _text(error)
         if _code(error) == _LOCKED:
             raise Locked(message) from error
         if is_full(error):
             raise StoreUnavailable(f"{NO_SPACE}: {message}", reason=NO_SPACE) from error
         raise StoreUnavailable(message) from error
+
+
+def _text(error: BaseException) -> str:
+    """The first line of an error, for the log."""
+    asyncpg = sys.modules.get("asyncpg")
+    if asyncpg is not None and isinstance(error, asyncpg.InternalClientError):
+        return "PostgreSQL has ended the connection"  # its text is about the states of the protocol
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _is_away(error: BaseException | None) -> bool:

@@ -192,6 +192,8 @@ class TcpConnections:
         """Stalled and silent connections closed for new ones since the start."""
         self.descriptors = descriptor_limit()
         self._max_per_source = max_per_source
+        self._others = 0
+        """Descriptors that were in use without a connection."""
         self._count_by_source: Counter[str] = Counter()
         self._warned_at = -WARN_S
 
@@ -206,9 +208,11 @@ class TcpConnections:
             self.refused += 1
             return None
         self.descriptors = min(self.descriptors, descriptor_limit())  # an operator can lower it at any time
-        # The system assigns the lowest free number, so all lower ones are in use.
-        descriptor = transport.get_extra_info("socket").fileno()
-        if descriptor >= self.descriptors - RESERVED and not self._make_room():
+        # The system assigns the lowest free number, so all lower ones are in use; higher ones may be, too.
+        descriptor: int = transport.get_extra_info("socket").fileno()
+        if not self.open:
+            self._others = descriptor
+        if max(descriptor, self._others + self.open) >= self.descriptors - RESERVED and not self._make_room():
             self.refused += 1
             return None
         tcp_connection = TcpConnection(self, source, transport)

@@ -6,12 +6,14 @@ import asyncio
 import threading
 from contextlib import suppress
 
+import asyncpg
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.util import await_only
 
 from db.engine import Database, StoreUnavailable
+from db.failures import Translating
 from tests.db.rows import add_entries, add_room, add_user, count_entries, count_rooms
 
 
@@ -191,3 +193,9 @@ async def test_a_failed_start_is_unavailable_and_leaves_no_thread(url: str) -> N
 def test_an_unsupported_url_is_refused_immediately(url: str) -> None:
     with pytest.raises(ValueError, match="SQLite"):
         Database(url)
+
+
+def test_an_ended_session_of_postgresql_is_reported_as_such() -> None:
+    """The driver's own text is about the states of the protocol."""
+    with pytest.raises(StoreUnavailable, match=r"^PostgreSQL has ended the connection$"), Translating():
+        raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")

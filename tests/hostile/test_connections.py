@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import resource
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -22,6 +24,7 @@ from server.transport.uvicorn_server import MAX_HEAD, MAX_HEADERS, MAX_LINE, Uvi
 from tests.conformance.wire import DEADLINE_S, eventually, frame, running
 from tests.support.client import connected
 from tests.support.node import NO_TLS, RunningNode, running_node
+from tests.support.process import ServerProcess
 
 UPGRADE = (
     "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -303,6 +306,25 @@ async def test_silent_connections_make_room_for_others_when_descriptors_run_shor
             assert await crowd[0].until_end() == b"", "the oldest goes first"
     logged = [record for record in caplog.records if "descriptors run short" in record.getMessage()]
     assert [record.levelno for record in logged] == [logging.ERROR]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="lowers the limit of another process")
+async def test_a_crowd_that_arrives_at_once_takes_no_reserved_descriptor(tmp_path: Path) -> None:
+    """Those that are closed for newer ones free low numbers: a number alone does not tell how many are in use."""
+    server = ServerProcess(tmp_path / "data")
+    await server.start()
+    try:
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (512, 512))
+        with ExitStack() as stack:
+            for _ in range(700):
+                silent = stack.enter_context(socket.socket())
+                silent.setblocking(False)
+                silent.connect_ex(("127.0.0.1", urlsplit(server.url).port))
+            async with httpx.AsyncClient(base_url=server.url, verify=NO_TLS, timeout=DEADLINE_S) as http:
+                assert (await http.get("/health/ready")).status_code == 200
+            assert len(os.listdir(f"/proc/{server.pid}/fd")) <= 512 - RESERVED + 2
+    finally:
+        await server.terminate()
 
 
 def test_the_limit_of_descriptors_is_raised_to_the_hard_limit() -> None:
