@@ -119,13 +119,15 @@ def test_every_snippet_except_the_start_of_the_server_is_run_by_a_test() -> None
 
 def test_documented_extras_have_the_names_that_the_packages_declare() -> None:
     """Before version 23.3, pip does not treat `asyncio_client` and `asyncio-client` as the same extra."""
-    documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    documents = [ROOT / "README.md", ROOT / "client_demo/__main__.py", *(ROOT / "docs").glob("*.md")]
     installed = {
         (package, extra)
         for document in documents
-        for line in re.findall(r"pip install [^`\n]*", document.read_text("utf-8"))
-        for package, extra in re.findall(r"([\w.-]+)\[([\w.-]+)\]", line)
+        for line in re.findall(r"pip\s+install\s[^`\n]*", document.read_text("utf-8"))
+        for package, extra in re.findall(r"([\w./-]+)\[([\w.-]+)\]", line)
     }
-    assert ("python-socketio", "asyncio-client") in installed
+    assert {("python-socketio", "asyncio-client"), (".", "client")} <= installed
+    assert "tidings" not in {package for package, _ in installed}, "no package index has it"
     for package, extra in installed:
-        assert extra in (metadata(package).get_all("Provides-Extra") or [])
+        declared = metadata("tidings" if package.startswith(".") else package)
+        assert extra in (declared.get_all("Provides-Extra") or [])
