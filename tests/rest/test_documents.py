@@ -59,6 +59,10 @@ async def test_the_document_names_every_route_that_is_served_and_no_other(
     assert described == served
     assert {action.http for action in ROUTED} < described
     assert len(described) == len(ROUTED) + len(mounted(dev_tokens=dev_tokens)) > len(ROUTED)
+    used = {
+        tag for methods in document["paths"].values() for operation in methods.values() for tag in operation["tags"]
+    }
+    assert {tag["name"] for tag in document["tags"]} == used, "a tag without a route is an empty section of the page"
 
 
 def test_each_route_of_a_dialect_is_described_with_its_answers_and_tag(document: dict[str, Any]) -> None:
