@@ -14,7 +14,7 @@ def main() -> int:
     if missing:
         print(
             f"tidings-chat: not installed: {', '.join(missing)}. The client is an extra:"
-            ' pip install "tidings[client]" (in a checkout: make setup)',
+            ' in a checkout of Tidings, make setup, or pip install ".[client]"',
             file=sys.stderr,
         )
         return 1

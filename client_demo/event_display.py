@@ -113,7 +113,18 @@ class EventDisplay:
         if self._navigation.is_open(message.room_id):
             self._client.read(message.room_id, message.seq)
 
+    def _belongs_here(self, room_id: str) -> bool:
+        """Whether the events of a room are printed: those of the open room; if none is open, those of all rooms."""
+        return self._navigation.current is None or self._navigation.is_open(room_id)
+
+    def _is_personal(self, message: Message) -> bool:
+        """Whether it is a direct message, or mentions the user. It is printed in every room."""
+        room = self._client.rooms.get(message.room_id)
+        return (room is not None and room.kind is RoomKind.DIRECT) or self._me in message.mentions
+
     def _print_message(self, message: Message, *, in_open_room: bool = False) -> None:
+        if not (in_open_room or self._belongs_here(message.room_id) or self._is_personal(message)):
+            return
         day = render.day(message.created_at)
         if day != self._day:
             self._day = day
@@ -125,17 +136,15 @@ class EventDisplay:
 
     def _ring_for(self, message: Message) -> None:
         """Ring for a mention or a direct message, at most once a second."""
-        room = self._client.rooms.get(message.room_id)
-        is_direct = room is not None and room.kind is RoomKind.DIRECT
         now = time.monotonic()
-        if self._bell and (is_direct or self._me in message.mentions) and now - self._rang_at > _BELL_EVERY:
+        if self._bell and self._is_personal(message) and now - self._rang_at > _BELL_EVERY:
             self._rang_at = now
             self._screen.bell()
 
     def _show_change(self, name: str, change: MessageChanged) -> None:
         """Print a change, unless the message was already shown like this: a replay has messages as they are now."""
         before = self._messages.change(change)
-        if before != change.message:
+        if before != change.message and (self._belongs_here(change.room_id) or self._is_personal(change.message)):
             room = "" if self._navigation.is_open(change.room_id) else self._client.rooms.title(change.room_id)
             self._screen.print(render.changed(name, before, change.message, self._me, room))
 
@@ -147,16 +156,19 @@ class EventDisplay:
             self._roster.remove_receipt(change.room_id, change.username)
         if not is_me or change.role is not None:
             self._roster.names.add(change.username)
-            self._screen.print(render.member(change, self._client.rooms.title(change.room_id), is_me=is_me))
+            if is_me or self._belongs_here(change.room_id):
+                self._screen.print(render.member(change, self._client.rooms.title(change.room_id), is_me=is_me))
 
     def _show_title(self, change: RoomChanged) -> None:
-        group = "this group" if self._navigation.is_open(change.room_id) else "a group of yours"
-        self._screen.print(render.note(f"{change.username} named {group} {change.title}"))
+        if self._belongs_here(change.room_id):
+            group = "this group" if self._navigation.is_open(change.room_id) else "a group of yours"
+            self._screen.print(render.note(f"{change.username} named {group} {change.title}"))
         self._navigation.rename(change.room_id)
 
     def _show_entry(self, entry: RoomEntry) -> None:
         """Print an entry that has no text of its own, in the words of the contract."""
-        self._screen.print(render.entry(entry, self._client.rooms.title(entry.room_id)))
+        if self._belongs_here(entry.room_id):
+            self._screen.print(render.entry(entry, self._client.rooms.title(entry.room_id)))
 
     async def _show_added(self, room: Room) -> None:
         if self._navigation.begins(room):

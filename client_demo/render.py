@@ -211,12 +211,12 @@ def search_result(message: Message, snippet: Sequence[Snippet], me: str, room: s
 
 
 def plain(message: Message, room: str, change: str = "") -> str:
-    """A message as one line for a pipe. `change` is the event, if it changed an earlier message."""
+    """A message for a pipe: only its first line is not indented. `change` is the event, if it changed the message."""
     text = "(deleted)" if message.deleted else visible(message.content, keep="\n\t")
     if change:
         counts = " ".join(f"{visible(emoji)} {len(usernames)}" for emoji, usernames in message.reactions.items())
         text = f"{message.seq} {change}: {counts if change == 'reaction' else text}"
-    return f"{message.created_at} {visible(room)} {visible(message.sender)}: {text}"
+    return f"{message.created_at} {visible(room)} {visible(message.sender)}: {text}".replace("\n", "\n    ")
 
 
 def note(text: str, style: str = "dim") -> Text:

@@ -383,6 +383,7 @@ def make_maintenance(
     purge = Purge(
         database,
         delivery,
+        session_days=settings.session_days,
         sessions_days=settings.purge_sessions_days,
         devices_days=settings.purge_devices_days,
         echo_entries=quotas.echo_entries,

@@ -149,7 +149,11 @@ class Settings(BaseSettings):
         le=MAX_TOKEN_MINUTES,
         description="Token lifetime in minutes. In `.env` also `ACCESS_TOKEN_EXPIRE_MINUTES`",
     )
-    session_days: int = _days(90, "Days after which a session ends, however often it is refreshed; 0: never")
+    session_days: int = _days(
+        90,
+        "Days after which a session ends, however often it is refreshed; one of the messenger: days without a use."
+        " 0: never",
+    )
     cors_origins: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
         description="Comma-separated origins whose pages may connect, or `*`; empty: same origin only. The"

@@ -1,14 +1,15 @@
-"""Deletes outdated rows: ended sessions, unseen devices, and expired links, bans and mutes."""
+"""Deletes outdated rows: ended sessions, unseen devices, and expired links, bans and mutes. Ends unused sessions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, func, or_, select
+from sqlalchemy import and_, bindparam, delete, func, or_, select, update
 from sqlalchemy.engine import Connection
 
 from db.models import bans, cursors, devices, echo_entries, invitation_links, mutes, sessions, users
+from db.queries import feed
 
 _BEFORE: Any = bindparam("before")
 
@@ -20,6 +21,11 @@ def _newest(table: Any) -> Any:
 
 _ENDED = and_(
     or_(sessions.c.expires_at < _BEFORE, sessions.c.revoked_at < _BEFORE), sessions.c.id != _newest(sessions)
+)
+_UNUSED = and_(
+    sessions.c.until_logout.is_(True),
+    sessions.c.revoked_at.is_(None),
+    func.coalesce(sessions.c.used_at, sessions.c.created_at) < _BEFORE,
 )
 _SEEN = func.coalesce(devices.c.seen_at, devices.c.created_at)
 _UNSEEN = and_(_SEEN < _BEFORE, devices.c.id != _newest(devices))
@@ -33,6 +39,19 @@ def ended_sessions(conn: Connection, before: int, limit: int) -> list[int]:
 
 def drop_sessions(conn: Connection, keys: Sequence[int]) -> None:
     conn.execute(delete(sessions).where(sessions.c.id.in_(keys)))
+
+
+def unused_sessions(conn: Connection, before: int, limit: int) -> list[int]:
+    """Valid sessions that last until logout, and were last used before a time (ms)."""
+    return list(conn.scalars(select(sessions.c.id).where(_UNUSED).limit(limit), {"before": before}))
+
+
+def withdraw_unused(conn: Connection, keys: Sequence[int], before: int, now: int) -> None:
+    """Withdraw these sessions, unless one was used after a time (ms)."""
+    withdrawal = update(sessions).where(sessions.c.id.in_(keys), _UNUSED).values(revoked_at=now)
+    withdrawn = conn.execute(withdrawal.returning(sessions.c.user_id, sessions.c.id), {"before": before}).all()
+    if withdrawn:
+        feed.add(conn, sessions=[(user_key, session_key) for user_key, session_key in withdrawn])
 
 
 def unseen_devices(conn: Connection, before: int, limit: int) -> list[int]:

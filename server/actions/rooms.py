@@ -291,10 +291,13 @@ async def join_by_link(ctx: Context, req: InvitationCode) -> Room:
     "delete_invitation_link",
     http="DELETE /api/invitation-links/{code}",
     limit=Limit.JOINS,
-    errors={ErrorCode.NOT_FOUND: f"{_NO_SUCH_LINK}; or one of a room that you are not in"},
+    errors={
+        ErrorCode.NOT_FOUND: f"{_NO_SUCH_LINK}; or one of a room that you are not in",
+        ErrorCode.FORBIDDEN: "another member's link, and you do not moderate the room",
+    },
 )
 async def delete_invitation_link(ctx: Context, req: InvitationCode) -> Empty:
-    """Delete an invitation link. Any member who may invite may delete it."""
+    """Delete an invitation link. Moderators may delete every link of the room, other members their own."""
     link = await ctx.access.link(req.code)
     await ctx.journal.write(DeleteLink(ctx.principal, link.room_key, req.code))
     return Empty()

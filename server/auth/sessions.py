@@ -48,7 +48,8 @@ class Auth:
         Args:
             attempts: limits logins and registrations; None: they are not limited.
             sessions: the most sessions of a user; a new one ends the oldest. 0: no bound.
-            session_days: the longest life of a session, however often it is refreshed; 0: no bound.
+            session_days: the longest life of a session, however often it is refreshed; 0: no bound. A session that
+                lasts until logout has none: `server.log.purge` withdraws it when it has been unused for as long.
         """
         self._db = database
         self._broker = broker
@@ -150,11 +151,11 @@ class Auth:
 
         Args:
             life_ms: lifetime, also beyond the longest life of a session; None: that of a token.
-            until_logout: the session lasts until its user logs out, or for the longest life of a session.
+            until_logout: the session lasts until its user logs out, or has not used it for `session_days`.
         """
         sid, now = secrets.token_urlsafe(18), now_ms()
         expires_at = UNTIL_LOGOUT if until_logout else self._expiry(now, life_ms)
-        if life_ms is None and self._life_ms is not None:
+        if not until_logout and life_ms is None and self._life_ms is not None:
             expires_at = min(expires_at, self._expiry(now, self._life_ms))
 
         def insert(conn: Transaction) -> list[int]:

@@ -18,7 +18,7 @@ ALGORITHM = "HS256"
 TICKET_MS = 5 * 60_000
 """Lifetime of a ticket. It limits opening a connection, not keeping it open."""
 UNTIL_LOGOUT = 253_402_214_400_000
-"""Expiry (ms) of a session without end, which lasts until its user logs out: the last day of the year 9999."""
+"""Expiry (ms) of a session that lasts until its user logs out: the last day of the year 9999."""
 MAX_TOKEN = 4096
 """Characters; a longer token is refused without decoding."""
 REMEMBERED = 512

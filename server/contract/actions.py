@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     JsonValue,
     StringConstraints,
+    field_validator,
     model_validator,
 )
 
@@ -58,6 +59,14 @@ Content = Annotated[
     Field(examples=["Buenos días"]),
 ]
 DeviceName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_NO_NUL)]
+
+
+def _integral(value: object) -> object:
+    """Accept 1.0, which JSON Schema counts among the integers (Validation, 6.1.1) but strict validation does not."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_INTEGRAL = BeforeValidator(_integral)
 Seq = Annotated[int, Field(ge=0, le=MAX_SEQ)]
 Limit200 = Annotated[int, Field(ge=1, le=200)]
 Limit500 = Annotated[int, Field(ge=1, le=500)]
@@ -69,7 +78,7 @@ Emoji = Annotated[
     Field(examples=["👍"], description="An emoji, or a short name of one; no whitespace or control characters"),
 ]
 Title = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_NO_NUL, strip_whitespace=True)]
-Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
+Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS), _INTEGRAL]
 
 
 def _one_of(kind: type[StrEnum]) -> BeforeValidator:
@@ -215,6 +224,8 @@ class Delivered(Payload):
 class Read(RoomRef):
     seq: Seq
 
+    _accept_integral = field_validator("seq", mode="before")(_integral)
+
 
 class GetRooms(Payload):
     kind: Annotated[RoomKind, _one_of(RoomKind)] | None = None
@@ -278,7 +289,7 @@ class Unban(SubjectInRoom):
 
 
 class Mute(SubjectInRoom):
-    duration: Annotated[int, Field(ge=0, le=MAX_SECONDS)] = Field(
+    duration: Annotated[int, Field(ge=0, le=MAX_SECONDS), _INTEGRAL] = Field(
         default=3600, description="Seconds; 0: no longer muted"
     )
 
@@ -296,7 +307,7 @@ class GetBans(RoomRef):
 
 class CreateInvitationLink(RoomRef):
     expires_in: Seconds | None = Field(default=7 * 24 * 3600, description="Seconds; null: never")
-    uses: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+    uses: Annotated[int, Field(ge=1, le=1_000_000), _INTEGRAL] | None = Field(
         default=None, description="How many users may join with it; null: any number"
     )
 

@@ -31,7 +31,8 @@ def document(registry: Registry, *, dev_tokens: bool = False) -> dict[str, Any]:
         assert action.http is not None
         method, path = action.http.split(" ", 1)
         paths.setdefault(path, {})[method.lower()] = _operation(action, method, path, components)
-    for route in dialects.mounted(dev_tokens=dev_tokens):
+    mounted = dialects.mounted(dev_tokens=dev_tokens)
+    for route in mounted:
         paths.setdefault(route.url, {})[route.method.lower()] = _dialects(route, registry, components)
     return {
         "openapi": "3.1.0",
@@ -43,7 +44,7 @@ def document(registry: Registry, *, dev_tokens: bool = False) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/", "description": "The server of this document"}],
-        "tags": [*tags(routed), *(tag._asdict() for tag in dialects.tags())],
+        "tags": [*tags(routed), *(tag._asdict() for tag in dialects.tags(mounted))],
         "paths": paths,
         "components": {
             "schemas": components.components | {"Problem": _problem(components.of(Error)), "Refusal": _REFUSAL},

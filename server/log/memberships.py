@@ -271,7 +271,7 @@ class CreateLink(Operation[LinkRow]):
 
 @dataclass(frozen=True, slots=True)
 class DeleteLink(Operation[None]):
-    """Delete an invitation link. Every member who may invite may delete any link."""
+    """Delete an invitation link. Moderators may delete any link, other members their own."""
 
     code: str
 
@@ -279,7 +279,12 @@ class DeleteLink(Operation[None]):
         assert self.room_key is not None
         room = work.room(self.room_key)
         try:
-            work.check(room, self.actor.user_key, Permission.INVITE)
+            standing = work.check(room, self.actor.user_key, Permission.INVITE)
         except ActionError:
             raise not_found("invitation link") from None
+        link = members.link(work.conn, self.code, work.now)
+        if link is None:
+            raise not_found("invitation link")
+        if standing.role == Role.MEMBER and link.username != self.actor.username:
+            raise ActionError(ErrorCode.FORBIDDEN, "a member may delete only their own invitation links")
         members.remove_link(work.conn, self.code)

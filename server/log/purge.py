@@ -1,4 +1,4 @@
-"""The purge: removes rows that are no longer needed, so that no table grows for ever.
+"""The purge: removes rows that are no longer needed, so that no table grows for ever, and ends unused sessions.
 
 What holds:
 
@@ -41,6 +41,7 @@ class Purge(Periodic):
         database: Database,
         fanout: Fanout,
         *,
+        session_days: int,
         sessions_days: int,
         devices_days: int,
         echo_entries: int,
@@ -50,11 +51,13 @@ class Purge(Periodic):
         """How many days ended sessions and unused devices are kept, and how many entries of an echo log; 0: all.
 
         Args:
+            session_days: how long a session that lasts until logout may be unused; 0: no bound.
             attempts_ms: how long login attempts count.
         """
         super().__init__(interval_s, logger, "obsolete rows could not be removed")
         self._db = database
         self._fanout = fanout
+        self._session_days = session_days
         self._sessions_days = sessions_days
         self._devices_days = devices_days
         self._echo_entries = echo_entries
@@ -65,6 +68,10 @@ class Purge(Periodic):
 
     async def run_once(self, now: int) -> None:
         """Remove all rows that are obsolete at `now`, in ms since the epoch."""
+        if self._session_days:
+            before = now - self._session_days * DAY_MS
+            withdraw = partial(purge.withdraw_unused, before=before, now=now)
+            await self._drop(partial(purge.unused_sessions, before=before, limit=ROUND), withdraw)
         if self._sessions_days:
             before = now - self._sessions_days * DAY_MS
             await self._drop(partial(purge.ended_sessions, before=before, limit=ROUND), purge.drop_sessions)

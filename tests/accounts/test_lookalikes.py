@@ -40,6 +40,7 @@ async def _register(http: httpx.AsyncClient, username: str) -> tuple[int, str]:
         ("modern", "modem"),
         ("strasse", "straße"),
         ("エ一", "工ー"),
+        ("omar", "ᴏᴍᴀʀ"),  # small capitals
     ],
 )
 async def test_a_username_that_looks_like_an_existing_one_is_a_conflict(

@@ -301,16 +301,27 @@ async def test_a_session_ends_at_its_maximum_age_however_often_it_is_refreshed(
 
 
 @pytest.mark.parametrize("days", [0, 30])
-async def test_a_lasting_session_has_the_maximum_age_too(database_url: str, tmp_path: Path, days: int) -> None:
-    async with running_node(database_url, tmp_path, session_days=days) as node:
-        await node.register("omar")
-        auth, before = node.node.auth, now_ms()
-        token, expires_at = await auth.sign_in(await auth.user("omar"), until_logout=True)
-        assert (await auth.authenticate(token)).expires_at == expires_at
-        if days == 0:
-            assert expires_at == UNTIL_LOGOUT
-        else:
-            assert before + days * DAY_MS - 1000 <= expires_at <= now_ms() + days * DAY_MS
+async def test_a_session_of_the_messenger_lasts_as_long_as_it_is_used(
+    database_url: str, tmp_path: Path, days: int
+) -> None:
+    async with (
+        running_node(database_url, tmp_path, session_days=days) as node,
+        httpx.AsyncClient(base_url=node.url, timeout=30) as http,
+    ):
+        account, auth = {"Username": "omar", "Password": PASSWORD}, node.node.auth
+        tokens = [(await http.post(path, json=account)).json()["Data"] for path in ("/user", "/user/login")]
+        used, unused = [await auth.authenticate(token) for token in tokens]
+        assert used.expires_at == unused.expires_at == UNTIL_LOGOUT
+        for token in tokens:
+            await _began(node, token, 100)
+        await node.node.database.write(lambda conn: users.note_use(conn, [used.session_key], now_ms() - 29 * DAY_MS))
+        await node.node.purge.run_once(now_ms())
+        answers = [await http.get("/conversation", headers=_bearer(token)) for token in tokens]
+        assert [answer.status_code for answer in answers] == [200, 200 if days == 0 else 401]
+        assert await auth.is_signed_in("omar", viewer=used)
+
+        await auth.logout(used)
+        assert (await http.get("/conversation", headers=_bearer(tokens[0]))).status_code == 401
 
 
 async def test_sessions_show_their_last_use_and_whether_they_are_connected(watchful: RunningNode) -> None:

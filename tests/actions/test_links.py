@@ -83,6 +83,9 @@ async def test_moderators_manage_all_links_of_a_room_and_members_their_own(peopl
             break
     assert pages == [all_codes[:4], all_codes[4:]]
 
+    for link in (links[omar][0], links[satoshi][0]):
+        assert await code(diego, "delete_invitation_link", code=link) == "forbidden"
+    await diego.ask("delete_invitation_link", code=await _link(diego, room_id))
     await satoshi.ask("delete_invitation_link", code=links[diego][0])
     assert await _codes(diego, room_id) == links[diego][1:]
     (shown,) = (await diego.ask("get_invitation_links", room_id=room_id))["links"]

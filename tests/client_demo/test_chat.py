@@ -94,6 +94,25 @@ async def test_a_returning_user_sees_the_missed_messages(terminals: Terminals, c
     await diego.sees("#noticias ›")  # the room that was open before
 
 
+async def test_other_rooms_are_not_printed_into_the_open_one(terminals: Terminals, people: People) -> None:
+    for topic in ("noticias", "planes"):
+        await people.topic(topic, "omar", "diego")
+    diego = terminals.open("diego")
+    await diego.sees("/help lists the commands, Tab")
+    diego.type("/open noticias")
+    await diego.sees("#noticias ›")
+    await people.send("omar", "planes", "not for this room")
+    await people.ask("ana", "POST", "/api/subscriptions", topic_name="planes")
+    await people.send("omar", "planes", "@diego for you")
+    await people.send("omar", "diego", "only for you")
+    await people.send("omar", "noticias", "buenos días")
+    await diego.sees(AT + r"#planes \d+ omar +@diego for you")
+    await diego.sees(AT + r"@omar \d+ omar +only for you")
+    await diego.sees(AT + "omar +buenos días")
+    await diego.sees(r"#planes \(2\)")  # the unread counts of the bar
+    assert "not for this room" not in diego.text
+
+
 async def test_typing_is_shown_to_other_members(terminals: Terminals) -> None:
     omar, diego = terminals.open("omar"), terminals.open("diego")
     await omar.sees("/help lists the commands, Tab")

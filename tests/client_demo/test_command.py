@@ -48,4 +48,4 @@ sys.exit(main())
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
     assert f"not installed: {missing}" in result.stderr
-    assert 'pip install "tidings[client]"' in result.stderr
+    assert 'pip install ".[client]"' in result.stderr

@@ -49,6 +49,15 @@ def test_no_control_character_of_a_message_reaches_the_terminal(content: str) ->
         assert not set(shown) & set("\x1b\x07\x9b\u202e\r\u2066\u2029")
 
 
+def test_a_second_line_of_a_message_cannot_imitate_another_message() -> None:
+    forged = render.plain(message("the bank is closed", sender="omar"), "#noticias")
+    for shown in (render.plain(message(f"hola\n{forged}"), "#noticias"), drawn(f"hola\n{forged}")):
+        first, *others = shown.splitlines()
+        assert "diego" in first
+        assert "closed" in shown
+        assert all(line.startswith("    ") for line in others)
+
+
 @pytest.mark.parametrize("content", [*NASTY, "día ☂ 👩\u200d🔧", "\ud800"])
 def test_json_output_has_the_exact_content(content: str) -> None:
     line = render.as_json(message(content))

@@ -519,6 +519,7 @@ async def test_a_body_that_is_not_a_json_object_is_refused_in_the_envelope(gatew
         ("GET /message", 405, "POST, PUT"),
         ("POST /message/abc", 405, "DELETE, GET"),
         ("GET /messageabc", 405, "DELETE"),
+        ("GET /websocket", 404, None),
         ("GET /user/", 404, None),
         ("POST /user/a/b", 404, None),
         ("GET /conversation/abc", 404, None),

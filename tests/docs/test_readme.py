@@ -1,4 +1,4 @@
-"""The code of README.md run as printed, except for the server's address."""
+"""The code of README.md run as printed on a fresh server, except for the server's address."""
 
 from __future__ import annotations
 
@@ -62,28 +62,26 @@ async def run(*command: str, cwd: Path, state: Path, server: str = "") -> str:
 async def test_the_javascript_snippet_reaches_a_python_client(node: RunningNode, tmp_path: Path) -> None:
     (tmp_path / "node_modules").symlink_to(ROOT / "tests/js/node_modules")
     (tmp_path / "chat.mjs").write_text(snippet("js", "socket.io-client", node.url), "utf-8")
+    printed = await run("node", "chat.mjs", cwd=tmp_path, state=tmp_path)
+    assert {"1 members", "on disk with seq 1", "1 memoor: Hola"} <= set(printed.splitlines())
     async with connected(node.url, await node.register("omar")) as omar:
-        await omar.ask("create", topic_name="noticias")
-        printed = await run("node", "chat.mjs", cwd=tmp_path, state=tmp_path)
+        await omar.ask("subscribe", topic_name="noticias")
+        # The second run signs in to the account of the first, and finds its topic.
+        assert "2 memoor: Hola" in await run("node", "chat.mjs", cwd=tmp_path, state=tmp_path)
         message = await omar.event("message")
-        assert (message["sender"], message["content"]) == ("memoor", "Hola")
-        assert f"on disk with seq {message['seq']}" in printed
-        assert "2 members" in printed
-        await run("node", "chat.mjs", cwd=tmp_path, state=tmp_path)  # signs in to the account of the first run
-        assert (await omar.event("message"))["seq"] == message["seq"] + 1
+        assert (message["seq"], message["sender"], message["content"]) == (2, "memoor", "Hola")
 
 
 async def test_the_python_snippet_reaches_another_client(node: RunningNode, tmp_path: Path) -> None:
     (tmp_path / "chat.py").write_text(snippet("python", "import socketio", node.url), "utf-8")
+    printed = await run(sys.executable, "chat.py", cwd=tmp_path, state=tmp_path)
+    assert "up to date; 0 arrived" in printed
+    assert {"on disk with seq 1", "1 diego: Hola"} <= set(printed.splitlines())
     async with connected(node.url, await node.register("omar")) as omar:
-        await omar.ask("create", topic_name="noticias")
-        printed = await run(sys.executable, "chat.py", cwd=tmp_path, state=tmp_path)
+        await omar.ask("subscribe", topic_name="noticias")
+        assert "2 diego: Hola" in await run(sys.executable, "chat.py", cwd=tmp_path, state=tmp_path)
         message = await omar.event("message")
-        assert (message["sender"], message["content"]) == ("diego", "Hola")
-        assert "up to date; 0 arrived" in printed
-        assert f"on disk with seq {message['seq']}" in printed
-        await run(sys.executable, "chat.py", cwd=tmp_path, state=tmp_path)
-        assert (await omar.event("message"))["seq"] == message["seq"] + 1
+        assert (message["seq"], message["sender"], message["content"]) == (2, "diego", "Hola")
 
 
 async def test_the_terminal_snippet_delivers_to_an_offline_user(node: RunningNode, tmp_path: Path) -> None:
@@ -99,16 +97,16 @@ async def test_the_curl_snippet_sends_once_even_if_repeated(node: RunningNode, t
     script = snippet("sh", "curl", node.url)
     assert "--json" not in script  # since curl 7.82; Ubuntu 22.04 has 7.81
     send = script[script.rindex("\ncurl ") :]
+    quiet = (script + send).replace("curl ", "curl -sS ")
+    printed = await run("bash", "-euc", quiet, cwd=ROOT, state=tmp_path)
+    registered, created, joined, first, repeated = map(json.loads, printed.splitlines())  # one answer per line
+    assert registered["token"]
+    assert created["topic_name"] == joined["room"]["topic_name"] == "noticias"
+    assert first["seq"] == repeated["seq"] == 1
     async with connected(node.url, await node.register("omar")) as omar:
-        await omar.ask("create", topic_name="noticias")
-        quiet = (script + send).replace("curl ", "curl -sS ")
-        printed = await run("bash", "-euc", quiet, cwd=ROOT, state=tmp_path)
+        await omar.ask("subscribe", topic_name="noticias")
         history = await omar.ask("history", topic_name="noticias")
         assert [(m["sender"], m["content"]) for m in history["messages"]] == [("satoshi", "Hola")]
-    registered, joined, first, repeated = map(json.loads, printed.splitlines())  # one answer per line
-    assert registered["token"]
-    assert joined["topic_name"] == "noticias"
-    assert first["seq"] == repeated["seq"]
 
 
 def test_every_snippet_except_the_start_of_the_server_is_run_by_a_test() -> None:
@@ -121,13 +119,15 @@ def test_every_snippet_except_the_start_of_the_server_is_run_by_a_test() -> None
 
 def test_documented_extras_have_the_names_that_the_packages_declare() -> None:
     """Before version 23.3, pip does not treat `asyncio_client` and `asyncio-client` as the same extra."""
-    documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    documents = [ROOT / "README.md", ROOT / "client_demo/__main__.py", *(ROOT / "docs").glob("*.md")]
     installed = {
         (package, extra)
         for document in documents
-        for line in re.findall(r"pip install [^`\n]*", document.read_text("utf-8"))
-        for package, extra in re.findall(r"([\w.-]+)\[([\w.-]+)\]", line)
+        for line in re.findall(r"pip\s+install\s[^`\n]*", document.read_text("utf-8"))
+        for package, extra in re.findall(r"([\w./-]+)\[([\w.-]+)\]", line)
     }
-    assert ("python-socketio", "asyncio-client") in installed
+    assert {("python-socketio", "asyncio-client"), (".", "client")} <= installed
+    assert "tidings" not in {package for package, _ in installed}, "no package index has it"
     for package, extra in installed:
-        assert extra in (metadata(package).get_all("Provides-Extra") or [])
+        declared = metadata("tidings" if package.startswith(".") else package)
+        assert extra in (declared.get_all("Provides-Extra") or [])

@@ -255,6 +255,8 @@ class Model:
         link = next((known for known in self.links if known.code == code and known.valid), None)
         if link is None or me not in link.room.members:
             raise Refusal("not_found")
+        if link.room.members[me] == "member" and link.maker != me:
+            raise Refusal("forbidden")
         return link
 
     # -- moderation ------------------------------------------------------------------------------------------------

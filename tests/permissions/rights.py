@@ -153,7 +153,9 @@ def expected(act: Act, room: str, caller: str) -> str:
 def _inside(act: Act, room: str, caller: str) -> str:
     if act.right in ("join", "join by link"):
         return "conflict"
-    if act.right in ("see", "enter", "pending", "link"):
+    if act.right == "link":  # another member's
+        return "ok" if caller in ("moderator", "owner") else "forbidden"
+    if act.right in ("see", "enter", "pending"):
         return "ok"
     if act.right == "moderate outsiders" and caller in ("moderator", "owner") and room != DIRECT:
         return "not_found"  # members may know that the subject is not in the room

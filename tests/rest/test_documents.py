@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from pydantic import ValidationError
 from starlette.routing import Route
 
 import server.actions
@@ -59,6 +60,10 @@ async def test_the_document_names_every_route_that_is_served_and_no_other(
     assert described == served
     assert {action.http for action in ROUTED} < described
     assert len(described) == len(ROUTED) + len(mounted(dev_tokens=dev_tokens)) > len(ROUTED)
+    used = {
+        tag for methods in document["paths"].values() for operation in methods.values() for tag in operation["tags"]
+    }
+    assert {tag["name"] for tag in document["tags"]} == used, "a tag without a route is an empty section of the page"
 
 
 def test_each_route_of_a_dialect_is_described_with_its_answers_and_tag(document: dict[str, Any]) -> None:
@@ -82,6 +87,24 @@ def test_each_route_of_a_dialect_is_described_with_its_answers_and_tag(document:
                 assert _resolve(document, content["schema"])["required"] == ["Message", "Data"]
             else:
                 assert kind == ("application/json" if int(status) < 400 else "application/problem+json")
+
+
+def test_a_number_without_a_fraction_is_an_integer_of_a_body_as_in_json_schema(document: dict[str, Any]) -> None:
+    wanted, refused = 0, []
+    for action in ROUTED:
+        method, path = (action.http or "").split(" ", 1)
+        body = (
+            document["paths"][path][method.lower()].get("requestBody", {}).get("content", {}).get("application/json")
+        )
+        for name, field in _resolve(document, body["schema"])["properties"].items() if body else ():
+            if "integer" in (kind.get("type") for kind in field.get("anyOf", [field])):
+                wanted += 1
+                try:
+                    action.request.model_validate({name: 1.0}, strict=True)
+                except ValidationError as error:
+                    refused += [(action.name, name) for problem in error.errors() if name in problem["loc"]]
+    assert wanted >= 4
+    assert refused == []
 
 
 @pytest.mark.parametrize("action", ROUTED, ids=lambda action: action.name)

@@ -241,6 +241,7 @@ _ROUTES: Final[tuple[tuple[str, _Endpoint, int, str], ...]] = (
 _ANONYMOUS = (_create_user, _login)
 _WITHOUT_BODY = (_logout, _profile, _conversations, _delete_message, _messages)
 _OTHER_PATHS = (
+    PATH,
     "/user",
     "/user/{rest:path}",
     "/conversation",
@@ -297,7 +298,8 @@ async def _refuse_unknown(request: Request) -> Response:
     routes = [route for route in request.app.routes if isinstance(route, Route) and route.name != OTHER_ROUTES]
     matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     if not matching:
-        return _refusal(not_found("endpoint").error, "no such endpoint")
+        websocket = request.url.path == PATH
+        return _refusal(not_found("endpoint").error, "open it as a WebSocket" if websocket else "no such endpoint")
     allowed = {method for route in matching for method in route.methods or ()}
     return _response(
         envelope("this endpoint does not support the method"), 405, {"Allow": ", ".join(sorted(allowed))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from server.gateways.dialects import channels, channels_routes, messenger_rest, messenger_routes, rooms, topics
@@ -16,9 +17,9 @@ def mounted(*, dev_tokens: bool) -> list[DialectRoute]:
     return [route for route in ROUTES if dev_tokens or route not in topics.ROUTES]
 
 
-def tags() -> list[Tag]:
-    """The tags of all routes."""
-    return list(dict.fromkeys(route.tag for route in ROUTES))
+def tags(routes: Iterable[DialectRoute]) -> list[Tag]:
+    """The tags of the routes."""
+    return list(dict.fromkeys(route.tag for route in routes))
 
 
 def token_field(operation: str) -> str | None:
