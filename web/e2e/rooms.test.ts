@@ -1,4 +1,5 @@
 /** The list of rooms: what is unread in it is found, and every room has a name of its own. */
+import { isFocused } from "./support/person.ts";
 import { members, newConversation } from "./support/rooms.ts";
 import { expect, test } from "./support/world.ts";
 
@@ -10,7 +11,7 @@ test("a direct message in a room out of sight is announced, and one press opens 
   const { room_id } = await diego.ask("create_conversation", { usernames: [omar.name] });
   await omar.room(`${omar.name} 39`).waitFor();
   await diego.say(room_id, "are you there?");
-  const pill = omar.button("1 unread below");
+  const pill = omar.button("1 unread, 1 for you below");
   await pill.waitFor();
   await pill.click();
   await omar.room(diego.name).waitFor();
@@ -42,6 +43,58 @@ test("choosing a room ends the filter, and one key reaches the filter", async ({
   await omar.room(first).waitFor({ state: "hidden" });
   await omar.page.keyboard.press("Enter");
   await omar.page.getByRole("heading", { level: 1, name: second }).waitFor();
+});
+
+test("Enter after quick typing opens the room that was typed, and one writes there", async ({ person }) => {
+  const omar = await person("omar");
+  const program = await omar.account();
+  const topics = ["release", "errors", "plans"].map((topic) => `${topic} of ${omar.name}`);
+  for (const topic of topics) await program.topic(topic);
+  for (let at = 0; at < 150; at++) await program.topic(`${at} ${omar.name}`);
+  await omar.room(`149 ${omar.name}`).waitFor();
+  for (const topic of topics) {
+    await omar.page.keyboard.press("Control+k");
+    // Without a wait for the answer to any key: they come as quickly as the page can take them.
+    await Promise.all([...topic.slice(0, 5), "Enter"].map((key) => omar.page.keyboard.press(key)));
+    await omar.page.getByRole("heading", { level: 1, name: topic, exact: true }).waitFor();
+    await expect.poll(() => omar.box.evaluate(isFocused)).toBe(true);
+  }
+  // The list shows the open room, and follows it to the top when one writes there.
+  await omar.room(topics[2] ?? "").waitFor();
+  const top = () => omar.page.locator(".room-list").evaluate((list) => list.scrollTop);
+  expect(await top()).toBeGreaterThan(1000);
+  await omar.say("this moves it up");
+  await expect.poll(top).toBeLessThan(100);
+  // The open room, too: one goes on writing.
+  await omar.page.keyboard.press("Control+k");
+  await omar.page.keyboard.type("plans");
+  await omar.page.keyboard.press("Enter");
+  await expect.poll(() => omar.box.evaluate(isFocused)).toBe(true);
+});
+
+test("each press on the unread button shows another unread room, those for oneself first", async ({
+  person,
+  account,
+}) => {
+  const omar = await person("omar", { reducedMotion: "no-preference" });
+  const diego = await account("diego");
+  const program = await omar.account();
+  const { room_id } = await diego.ask("create_conversation", { usernames: [omar.name] });
+  await diego.say(room_id, "for you");
+  for (let at = 0; at < 60; at++) {
+    const made = await diego.topic(`${at} ${omar.name}`);
+    await program.join(`${at} ${omar.name}`);
+    const { seq } = await diego.say(made, "news");
+    if (at % 15 !== 14) await program.ask("read", { room_id: made, seq });
+  }
+  await omar.button("4 unread, 1 for you below").waitFor();
+  await omar.button("4 unread, 1 for you below").click();
+  await omar.button("4 unread above").waitFor();
+  expect(await omar.room(diego.name).isVisible()).toBe(true);
+  for (let left = 4; left > 0; left--) {
+    await omar.button(`${left} unread above`).click();
+    await omar.button(`${left} unread above`).waitFor({ state: "hidden" });
+  }
 });
 
 test("a group without a title is named after its other members", async ({ person, account }) => {
