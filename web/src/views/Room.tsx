@@ -1,7 +1,7 @@
 import { useCallback, useMemo, useRef, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
-import { hrefTo, linkTo, open } from "../location.ts";
+import { linkTo, open } from "../location.ts";
 import { reasonOf } from "../text.ts";
 import { Composer } from "./Composer.tsx";
 import { copyToClipboard } from "./clipboard.ts";
@@ -38,6 +38,7 @@ export function Room({
   onPerson: (username: string) => void;
   onSearch: () => void;
 }) {
+  const client = useClient();
   const kind = useView((view) => view.state.rooms.get(room_id)?.room.kind);
   const role = useView((view) => view.state.rooms.get(room_id)?.room.role);
   const [target, setTarget] = useState<Target | null>(null);
@@ -48,9 +49,9 @@ export function Room({
   const tools = useTools(room_id, setTarget, setRemoving, tell, onPerson);
   useReceipts(room_id);
   if (kind === undefined) return null;
-  const address = new URL(hrefTo(room_id), window.location.href).href;
   const copyAddress = async () => {
-    if (await copyToClipboard(address)) tell("The link was copied.");
+    const room = client.room(room_id)?.room;
+    if (room !== undefined && (await copyToClipboard(linkTo(room)))) tell("The link was copied.");
     else setTask("address");
   };
   return (
@@ -59,7 +60,6 @@ export function Room({
         room_id={room_id}
         members={members}
         task={task}
-        address={address}
         onTask={setTask}
         onCopyLink={() => void copyAddress()}
         onMembers={onMembers}
@@ -104,7 +104,10 @@ function useTools(
       edit: (message) => onTarget({ kind: "edit", message }),
       remove: onRemove,
       copyText: (message) => void copy(message.content, "The text was copied."),
-      copyLink: (message) => void copy(linkTo(room_id, message.seq), "The link was copied."),
+      copyLink: (message) => {
+        const room = client.room(room_id)?.room;
+        if (room !== undefined) void copy(linkTo(room, message.seq), "The link was copied.");
+      },
       jump: (seq) => open(room_id, seq),
       person: (username) => latest.current(username),
       retry: (client_id) => void client.retryUnsent(client_id),

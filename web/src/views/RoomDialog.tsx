@@ -1,7 +1,7 @@
 import { useMemo, useState } from "react";
 import { useClient, useRoom } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
-import { open } from "../location.ts";
+import { linkTo, open } from "../location.ts";
 import { Confirm, CopyField } from "./Confirm.tsx";
 import { InvitationDialog } from "./InvitationDialog.tsx";
 import { knownUsers, matchingUsers } from "./knownUsers.ts";
@@ -15,14 +15,11 @@ export function RoomDialog({
   task,
   room,
   name,
-  address,
   onClose,
 }: {
   task: RoomTask;
   room: Room;
   name: string;
-  /** Of the room, on this page */
-  address: string;
   onClose: () => void;
 }) {
   const client = useClient();
@@ -73,7 +70,7 @@ export function RoomDialog({
     case "address":
       return (
         <Dialog title="Link to this room" onClose={onClose}>
-          <CopyField label="Link" value={address} />
+          <CopyField label="Link" value={linkTo(room)} />
         </Dialog>
       );
   }

@@ -17,7 +17,7 @@ export function SignIn({
   const [password, setPassword] = useState("");
   const [shown, setShown] = useState(false);
   const { busy, error, run, clear } = useWork();
-  const { invitation } = useRoute();
+  const { invitation, topic } = useRoute();
   const [missing, setMissing] = useState<"username" | "password" | null>(null);
   const enter = (way: typeof signIn) => {
     const [named, empty] = [username.trim(), password === ""];
@@ -40,6 +40,14 @@ export function SignIn({
             <span>
               You have been invited to {invitation.name === "" ? "a room" : <b dir="auto">{invitation.name}</b>}. Sign
               in or create an account to join it.
+            </span>
+          </p>
+        )}
+        {notice === null && topic !== null && (
+          <p className="banner" role="status">
+            <span>
+              This link leads to {topic === "" ? "a topic" : <b dir="auto">#{topic}</b>}. Sign in or create an account
+              to open it.
             </span>
           </p>
         )}
