@@ -43,6 +43,10 @@ test("choosing a room ends the filter, and one key reaches the filter", async ({
   await omar.room(first).waitFor({ state: "hidden" });
   await omar.page.keyboard.press("Enter");
   await omar.page.getByRole("heading", { level: 1, name: second }).waitFor();
+  // The page opens where one was.
+  await omar.page.goto("about:blank");
+  await omar.page.goto(omar.url);
+  await omar.page.getByRole("heading", { level: 1, name: second }).waitFor();
 });
 
 test("Enter after quick typing opens the room that was typed, and one writes there", async ({ person }) => {

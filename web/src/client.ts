@@ -10,6 +10,7 @@ import { Connection, type LiveAction, type Status } from "./connection.ts";
 import type { Actions, Message, Room, RoomKind, Rooms } from "./contract.gen.ts";
 import { Database } from "./database.ts";
 import { Loading } from "./loading.ts";
+import { keepLastRoom } from "./location.ts";
 import { Outbox, type Unsent } from "./outbox.ts";
 import { Reading } from "./reading.ts";
 import { RoomWriter } from "./roomWriter.ts";
@@ -164,6 +165,7 @@ export class Client {
   async signOut(): Promise<void> {
     await this.ask("logout", {}).catch(() => undefined); // without a connection the token outlives us until it expires
     saveSession(null);
+    keepLastRoom(null);
     await this.stop();
     await Database.forget(this.me);
   }

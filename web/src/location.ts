@@ -25,6 +25,18 @@ export interface Invitation {
 /** Characters of the name in a link */
 const LONGEST_NAME = 100;
 
+const LAST = "tidings.last_room";
+
+/** The room that was open last on this device. */
+export function lastRoom(): string | null {
+  return localStorage.getItem(LAST);
+}
+
+export function keepLastRoom(room_id: string | null): void {
+  if (room_id === null) localStorage.removeItem(LAST);
+  else localStorage.setItem(LAST, room_id);
+}
+
 export function useRoute(): Route {
   const [path] = useHashLocation();
   return useMemo(() => read(path), [path]);

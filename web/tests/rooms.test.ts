@@ -3,6 +3,7 @@ import type { Room } from "../src/contract.gen.ts";
 import { applied, begun, initial, type RoomState } from "../src/store.ts";
 import { hueOf, nameOf } from "../src/text.ts";
 import {
+  firstRoom,
   isMentioned,
   isOtherOnline,
   type Line,
@@ -59,6 +60,13 @@ test("unread rooms out of sight are counted, with the nearest one for the user o
   );
   expect(unreadOutOfSight(topics, "me", 0, 0).below).toEqual({ count: 3, personal: 1, nearest: topics.length - 1 });
   expect(unreadOutOfSight(lines, "me", 0, lines.length)).toEqual({ above: null, below: null });
+});
+
+test("the page opens the last room, else the first unread one", () => {
+  const rooms = held(topic("one"), topic("two", { unread: 1 }), direct("ana", { unread: 1 }));
+  const state = { ...initial("me"), rooms };
+  expect([firstRoom(state, "one"), firstRoom(state, "gone"), firstRoom(state, null)]).toEqual(["one", "two", "two"]);
+  expect(firstRoom({ ...initial("me"), rooms: held(topic("one")) }, null)).toBe(null);
 });
 
 test("a mention counts until it is read, wherever it is among the unread messages", () => {

@@ -1,18 +1,19 @@
 import { type ReactNode, useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Room as RoomData } from "../contract.gen.ts";
-import { open, useRoute } from "../location.ts";
+import { keepLastRoom, lastRoom, open, useRoute } from "../location.ts";
 import type { Gone } from "../store.ts";
 import { nameOf, reasonOf } from "../text.ts";
 import { Banner } from "./Banner.tsx";
+import { useWork } from "./form.tsx";
 import { lazyPanel, loadRest } from "./lazy.tsx";
 import { Notice } from "./Notice.tsx";
 import { Title, useNotifications } from "./notifications.ts";
 import { usePanel } from "./Panel.tsx";
 import { Room } from "./Room.tsx";
+import { firstRoom } from "./rooms.ts";
 import { ShortcutsDialog } from "./Shortcuts.tsx";
 import { isNewcomer, type Opened, Sidebar } from "./Sidebar.tsx";
-import { useWork } from "./ui.tsx";
 import { useMatches } from "./useMatches.ts";
 import { useNoFiles } from "./useNoFiles.ts";
 import { useShortcuts } from "./useShortcuts.ts";
@@ -27,7 +28,7 @@ const phone = window.matchMedia("(max-width: 720px)");
 /** The page of a signed-in user. */
 export function Chat({ onSignOut }: { onSignOut: () => void }) {
   const route = useRoute();
-  const { room_id, seq, topic } = route;
+  const { room_id, seq, topic, invitation } = route;
   const loaded = useView((view) => view.loaded);
   const known = useView((view) => room_id !== null && view.state.rooms.has(room_id));
   const panel = usePanel(route);
@@ -49,6 +50,15 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
   useEffect(() => {
     if (known && topic !== null) open(room_id, seq, { replace: true });
   }, [known, topic, room_id, seq]);
+  useEffect(() => {
+    if (known) keepLastRoom(room_id);
+  }, [known, room_id]);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: once, when the page is opened
+  useEffect(() => {
+    if (!loaded || room_id !== null || invitation !== null || phone.matches) return;
+    const first = firstRoom(client.state, lastRoom());
+    if (first !== null) open(first, null, { replace: true });
+  }, [loaded]);
   useEffect(loadRest, []);
   return (
     <div className={`chat ${inRoom ? "in-room" : ""}`}>

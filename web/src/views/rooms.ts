@@ -1,6 +1,6 @@
 /** The lines of the sidebar: which rooms, in which order, with which text. */
 import type { Message } from "../contract.gen.ts";
-import type { Presence, RoomState } from "../store.ts";
+import type { Presence, RoomState, State } from "../store.ts";
 import { nameOf, plainOf } from "../text.ts";
 import { tailOf } from "../timeline.ts";
 
@@ -42,6 +42,14 @@ export function linesOf(rooms: ReadonlyMap<string, RoomState>, { filter, folded,
       if (!isFolded || held.room.unread > 0 || held.room.room_id === current) lines.push({ kind: "room", held });
   }
   return lines;
+}
+
+/** The room to open first: the last one, else the first unread one; null: neither is there. */
+export function firstRoom({ rooms, me }: State, last: string | null): string | null {
+  if (last !== null && rooms.has(last)) return last;
+  for (const line of linesOf(rooms, { filter: "", folded: new Set(), current: null, me }))
+    if (line.kind === "room" && line.held.room.unread > 0) return line.held.room.room_id;
+  return null;
 }
 
 /** Unread rooms outside the visible part. */
