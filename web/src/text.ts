@@ -154,6 +154,12 @@ function problemOf([field, why]: [string, string]): string {
   return `${label}: ${why}`;
 }
 
+/** The field of the payload that an error is about; null: none. */
+export function fieldOf(error: unknown): string | null {
+  if (!(error instanceof Refused) || error.code !== "invalid") return null;
+  return fieldsOf(error.details)[0]?.[0] ?? null;
+}
+
 /** An error as a sentence for the user. */
 export function reasonOf(error: unknown): string {
   if (!(error instanceof Refused)) throw error;

@@ -4,7 +4,8 @@ import { useClient, useView } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
 import { open } from "../location.ts";
 import { reasonOf } from "../text.ts";
-import { Dialog, useWork } from "./ui.tsx";
+import { useWork } from "./form.tsx";
+import { Dialog } from "./ui.tsx";
 
 const SHOWN = 100;
 

@@ -5,13 +5,14 @@ import { linkTo, open } from "../location.ts";
 import { reasonOf } from "../text.ts";
 import { Composer } from "./Composer.tsx";
 import { copyToClipboard } from "./clipboard.ts";
+import { Form, useWork } from "./form.tsx";
 import { Notice } from "./Notice.tsx";
 import type { RoomTask } from "./RoomDialog.tsx";
 import { RoomHeader } from "./RoomHeader.tsx";
 import { Timeline } from "./Timeline.tsx";
 import { Typing } from "./Typing.tsx";
 import type { Tools } from "./tools.ts";
-import { Dialog, Form, useWork } from "./ui.tsx";
+import { Dialog } from "./ui.tsx";
 import { useReceipts } from "./useReceipts.ts";
 import "../styles/timeline.css";
 

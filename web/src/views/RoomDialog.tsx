@@ -3,10 +3,11 @@ import { useClient, useRoom } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
 import { linkTo, open } from "../location.ts";
 import { Confirm, CopyField } from "./Confirm.tsx";
+import { Field, Form, useWork } from "./form.tsx";
 import { InvitationDialog } from "./InvitationDialog.tsx";
 import { knownUsers, matchingUsers } from "./knownUsers.ts";
 import { SuggestedUsers } from "./SuggestedUsers.tsx";
-import { Dialog, Field, Form, useWork } from "./ui.tsx";
+import { Dialog } from "./ui.tsx";
 
 /** The dialogs of a room's menu. */
 export type RoomTask = "invite" | "link" | "rename" | "date" | "leave" | "block" | "unblock" | "address";

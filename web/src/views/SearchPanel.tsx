@@ -6,8 +6,9 @@ import type { Message, SearchResults, Snippet } from "../contract.gen.ts";
 import { open } from "../location.ts";
 import { Refused } from "../session.ts";
 import { momentOf, nameOf, reasonOf, whenOf } from "../text.ts";
+import { Form } from "./form.tsx";
 import { Panel } from "./Panel.tsx";
-import { Avatar, Form } from "./ui.tsx";
+import { Avatar } from "./ui.tsx";
 
 const TYPED_AFTER = 250;
 const PAGE = 30;
