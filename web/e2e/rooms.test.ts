@@ -128,6 +128,10 @@ test("all rooms can be marked as read", async ({ person, account }) => {
   }
   await expect.poll(() => omar.page.title()).toMatch(/^\(2\)/);
   await omar.menu("Account", "Mark all rooms as read");
+  await omar.button("Cancel").click();
+  await expect.poll(() => omar.page.title()).toMatch(/^\(2\)/);
+  await omar.menu("Account", "Mark all rooms as read");
+  await omar.button("Mark as read").click();
   await expect.poll(() => omar.page.title()).toBe("Tidings");
   await expect
     .poll(async () => (await program.ask("get_rooms", { member: true })).rooms.map((room) => room.unread))
