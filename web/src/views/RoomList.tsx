@@ -18,7 +18,8 @@ import { isOtherOnline, type Line, linesOf, type OutOfSight, type Section, unrea
 import { IconButton, Rows } from "./ui.tsx";
 import { focusBox, isForThePage } from "./useShortcuts.ts";
 
-const ROW = 56;
+/** The height of a row, as in sidebar.css */
+const ROW = 3.7333 * Number.parseFloat(getComputedStyle(document.documentElement).fontSize);
 const FOLDED = "tidings.folded";
 const SECTIONS: Record<Section, { title: string; add: string }> = {
   topics: { title: "Topics", add: "New topic" },
