@@ -104,6 +104,26 @@ test("each press on the unread button shows another unread room, those for onese
   expect(presses).toBeLessThan(10);
 });
 
+test("the filter also finds topics that one has not joined, and people by their name", async ({
+  person,
+  account,
+}) => {
+  const omar = await person("omar");
+  const diego = await account("diego");
+  await (await omar.account()).topic(`mine ${omar.name}`);
+  await diego.topic(`open to all ${diego.name}`);
+  const filter = omar.page.getByRole("searchbox", { name: "Filter rooms" });
+  await filter.fill(`OPEN to all ${diego.name}`);
+  await omar.button(`Open open to all ${diego.name}`).waitFor();
+  await filter.press("Enter");
+  await omar.page.getByRole("heading", { name: `#open to all ${diego.name}` }).waitFor();
+  await omar.button("Join").waitFor();
+  await filter.fill(diego.name.toUpperCase());
+  await omar.button(`Message ${diego.name}`).click();
+  await omar.page.getByRole("heading", { level: 1, name: diego.name, exact: true }).waitFor();
+  await expect.poll(() => filter.inputValue()).toBe("");
+});
+
 test("a group without a title is named after its other members", async ({ person, account }) => {
   const [omar, yuki] = await Promise.all([person("omar"), person("yuki")]);
   const diego = await account("diego");

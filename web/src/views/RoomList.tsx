@@ -13,6 +13,7 @@ import {
 import { Virtualizer, type VirtualizerHandle } from "virtua";
 import { useView } from "../context.ts";
 import { open } from "../location.ts";
+import { Elsewhere, useElsewhere } from "./Elsewhere.tsx";
 import { RoomRow } from "./RoomRow.tsx";
 import { isOtherOnline, type Line, linesOf, type OutOfSight, type Section, unreadOutOfSight } from "./rooms.ts";
 import { IconButton, Rows } from "./ui.tsx";
@@ -61,6 +62,7 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
   }, []);
 
   useEffect(() => setChosen(room_id), [room_id]);
+  const filtered = shownFilter !== "";
   const listed = indexOf(lines, room_id) !== null;
   const last = room_id === null ? null : (rooms.get(room_id)?.room.last_message ?? null);
   // A message of one's own moves the open room to the top.
@@ -70,8 +72,8 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
     const at = indexOf(lines, room_id);
     if (at !== null) virtualizer.current?.scrollToIndex(at, { align: "nearest" });
   }, []);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: when another room is open, or it is listed again
-  useEffect(follow, [room_id, listed]);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: when another room is open, it is listed again, or the list is whole again
+  useEffect(follow, [room_id, listed, filtered]);
   useEffect(() => {
     if (moves !== null) follow();
   }, [moves, follow]);
@@ -112,6 +114,14 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
   );
   const hidden = useOutOfSight(lines, me, list, virtualizer);
   const show = (at: number, align: "start" | "end") => virtualizer.current?.scrollToIndex(at, { align });
+  const others = useElsewhere(filter);
+  const choose = (other: (typeof others)[number]) => {
+    // Refused, for example by a block: the filter stays as it is.
+    other.choose().then(
+      () => setFilter(""),
+      () => undefined,
+    );
+  };
   const filtering = (event: KeyboardEvent<HTMLInputElement>) => {
     // The rows may still be those of an earlier filter.
     const filter = event.currentTarget.value;
@@ -119,11 +129,12 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
     const first = roomAt(matching, step(matching, -1, 1));
     if (event.key === "Escape") setFilter("");
     else if (event.key === "ArrowDown") focus(first);
-    else if (event.key === "Enter" && filter !== "" && first !== null) {
+    else if (event.key === "Enter" && first !== null && filter !== "") {
       if (first === room_id) focusBox();
       else open(first);
       setFilter("");
-    } else return;
+    } else if (event.key === "Enter" && others[0] !== undefined) choose(others[0]);
+    else return;
     event.preventDefault();
   };
 
@@ -183,6 +194,7 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
             }
           </Virtualizer>
           {lines.length === 0 && <p className="none muted">No room of yours has a name like this.</p>}
+          <Elsewhere others={others} onChoose={choose} />
         </div>
         {hidden.below !== null && <Unread hidden={hidden.below} where="below" onShow={show} />}
       </div>

@@ -4,7 +4,7 @@ import { open } from "../location.ts";
 /** Every shortcut, for the list under `?`. `Alt` + arrows also work in the text box. */
 export const SHORTCUTS: readonly { readonly keys: readonly string[]; readonly does: string }[] = [
   { keys: ["?"], does: "Show this list" },
-  { keys: ["Ctrl K"], does: "Go to a room: type part of its name" },
+  { keys: ["Ctrl K"], does: "Go to a room: type part of its name, or a username" },
   { keys: ["/", "Ctrl Shift F"], does: "Search messages" },
   { keys: ["Alt ↑", "Alt ↓"], does: "Previous, next room" },
   { keys: ["Alt Shift ↑", "Alt Shift ↓"], does: "Previous, next room with unread messages" },
