@@ -66,7 +66,7 @@ test("a message can be edited, deleted, reacted to, answered and linked", async 
 
   await omar.actInMenu("first", "Copy link");
   const copied = () => omar.page.evaluate(() => navigator.clipboard.readText());
-  await expect.poll(copied).toMatch(new RegExp(`^${omar.url}/#/topic/[^/]+/[^/]+/\\d+$`));
+  await expect.poll(copied).toMatch(new RegExp(`^${omar.url}/#/room/[^/]+/\\d+$`));
   const address = await copied();
   await lucia.page.goto(address);
   await lucia.message("first").first().waitFor();
