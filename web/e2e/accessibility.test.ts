@@ -339,3 +339,36 @@ test("forced colours distinguish the open room, pressed buttons and online users
   const canvas = await styleOf("body", "backgroundColor");
   await expect.poll(() => styleOf(".avatar > .dot", "backgroundColor")).not.toBe(canvas);
 });
+
+test("with larger text, rows and the composer grow", async ({ person }) => {
+  const omar = await person("omar");
+  const program = await omar.account();
+  for (const topic of ["one", "two", "three"])
+    await program.say(await program.topic(`${topic} ${omar.name}`), "words");
+  await omar.enter(`two ${omar.name}`);
+  const heights = async () => [
+    (await omar.page.locator(".room-row").first().boundingBox())?.height ?? 0,
+    (await omar.box.boundingBox())?.height ?? 0,
+  ];
+  const [row, box] = await heights();
+  await omar.page.evaluate(() => {
+    document.documentElement.style.fontSize = "200%";
+  });
+  await omar.box.fill("grown");
+  await expect
+    .poll(async () => (await heights()).map((height, at) => height > 1.6 * ([row, box][at] ?? 0)))
+    .toEqual([true, true]);
+  // No row overlaps the one above it, and no text the one below it.
+  const lines = await omar.page
+    .locator(".room-row")
+    .evaluateAll((rows) =>
+      rows.flatMap((one) =>
+        [...one.querySelectorAll(".name, .preview")].map((line) => [
+          line.getBoundingClientRect().top,
+          line.getBoundingClientRect().bottom,
+        ]),
+      ),
+    );
+  expect(lines.length).toBe(6);
+  for (const [at, [top]] of lines.slice(1).entries()) expect(top).toBeGreaterThanOrEqual((lines[at]?.[1] ?? 0) - 2);
+});

@@ -26,7 +26,7 @@ test("a wrong password and a taken name are explained; the right password signs 
   other.name = omar.name;
   await other.fillIn("wrong horse");
   await other.button("Sign in").click();
-  await expect.poll(() => other.page.getByRole("alert").textContent()).toMatch(/password/);
+  await expect.poll(() => other.page.getByRole("alert").textContent()).toMatch(/password.*“Create account”/);
   await other.button("Create account").click();
   await expect.poll(() => other.page.getByRole("alert").textContent()).toMatch(/taken/);
   await other.signIn();
@@ -110,8 +110,60 @@ test("a form shows each problem at its field, in plain words", async ({ person, 
   await nobody.button("Create account").click();
   await nobody.page.getByText("Enter a password.").waitFor();
   await nobody.page.getByLabel("Password", { exact: true }).fill(PASSWORD);
-  await nobody.button("Create account").click();
+  await nobody.page.keyboard.press("Enter");
   await nobody.page.getByText("Username must not contain spaces.").waitFor();
+  const invalid = (label: string) => nobody.page.getByLabel(label, { exact: true }).getAttribute("aria-invalid");
+  expect([await invalid("Username"), await invalid("Password")]).toEqual(["true", null]);
+});
+
+test("the sign-in form does not wait for the code of the chat, and both are small", async ({ visitor, person }) => {
+  const omar = await person("omar");
+  const device = await visitor("device", { serviceWorkers: "block" });
+  device.name = omar.name;
+  let sent = 0;
+  const release: (() => void)[] = [];
+  await device.context.route(/\/assets\/SignedIn-.*\.js/, async (route) => {
+    await new Promise<void>((resolve) => release.push(resolve));
+    await route.continue();
+  });
+  device.page.on("requestfinished", async (request) => {
+    if (/\/assets\/.*\.(js|css)$/.test(request.url())) sent += (await request.sizes()).responseBodySize;
+  });
+  await device.page.reload();
+  await device.button("Sign in").waitFor();
+  await expect.poll(() => release.length).toBe(1);
+  expect(sent).toBeGreaterThan(10_000);
+  expect(sent).toBeLessThan(100_000);
+  await device.fillIn();
+  await device.button("Sign in").click();
+  for (const one of release) one();
+  await device.seesChat();
+});
+
+test("Enter in the form signs in, and creates an account on the page of an invitation", async ({
+  person,
+  visitor,
+}) => {
+  const omar = await person("omar");
+  const { room_id } = await (await omar.account()).ask("create", {
+    topic_name: `for ${omar.name}`,
+    is_private: true,
+  });
+  const { code } = await (await omar.account()).ask("create_invitation_link", { room_id });
+  const newcomer = await visitor("newcomer");
+  const hint = newcomer.page.getByText("At least 8 characters");
+  await newcomer.button("Sign in").waitFor();
+  expect(await hint.count()).toBe(0);
+  await newcomer.page.goto(`${newcomer.url}/#/join/${code}`);
+  await newcomer.page.reload();
+  await hint.waitFor();
+  await newcomer.fillIn();
+  await newcomer.page.keyboard.press("Enter");
+  await newcomer.page
+    .getByRole("dialog", { name: "Join by invitation" })
+    .getByRole("button", { name: "Join" })
+    .click();
+  await newcomer.box.waitFor();
 });
 
 test("Enter in a new conversation adds the typed user, or starts it if none is typed", async ({
@@ -120,20 +172,27 @@ test("Enter in a new conversation adds the typed user, or starts it if none is t
 }) => {
   const omar = await person("omar");
   const [diego, yuki] = [await account("diego"), await account("yuki")];
+  const program = await omar.account();
+  const topic = await program.topic(`greetings to ${omar.name}`);
+  await yuki.join(`greetings to ${omar.name}`);
+  await yuki.say(topic, "hello");
+  await omar.page.getByText("hello").waitFor();
+  const groups = async () =>
+    (await program.ask("get_rooms", { member: true })).rooms.filter(({ kind }) => kind === "group");
   await omar.button("New conversation").click();
   const dialog = omar.page.getByRole("dialog", { name: "New conversation" });
   const field = dialog.getByRole("textbox", { name: "Username" });
   for (const { name } of [diego, yuki]) {
-    await field.fill(name);
+    // Yuki is known: nobody has the beginning of that name, and it is the only suggestion.
+    await field.fill(name === yuki.name ? "yuk" : name);
     await field.press("Enter");
     await dialog.getByRole("button", { name: `Remove ${name}` }).waitFor();
     await expect.poll(() => field.inputValue()).toBe("");
   }
-  expect((await (await omar.account()).ask("get_rooms", { member: true })).rooms).toEqual([]);
+  expect(await groups()).toEqual([]);
   await field.press("Enter");
   await dialog.waitFor({ state: "hidden" });
-  const [room] = (await (await omar.account()).ask("get_rooms", { member: true })).rooms;
-  expect(room).toMatchObject({ kind: "group", members: 3 });
+  expect((await groups())[0]).toMatchObject({ kind: "group", members: 3 });
 });
 
 test("deactivating an account signs out and deletes the stored data; the messages stay", async ({ person }) => {

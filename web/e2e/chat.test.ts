@@ -238,6 +238,18 @@ test("emoji are found and chosen by pointer and keyboard, while writing and as r
     .waitFor();
   await expect.poll(() => omar.message("ripe").evaluate((row) => row.contains(document.activeElement))).toBe(true);
 
+  // By its very name, also if that is a part of others: 🧑‍🚀 is found first.
+  await omar.button("Insert an emoji").click();
+  await picker(omar).getByRole("searchbox").fill("rocket");
+  await picker(omar).getByRole("status").getByText("🚀 rocket").waitFor();
+  await omar.page.keyboard.press("Enter");
+  await picker(omar).waitFor({ state: "hidden" });
+  await expect.poll(() => omar.box.inputValue()).toBe("🚀");
+  await omar.box.fill("");
+  await omar.box.pressSequentially("done :tada:");
+  await expect.poll(() => omar.box.inputValue()).toBe("done 🎉");
+  await omar.box.fill("");
+
   await omar.message("ripe").focus();
   await omar.page.keyboard.press("+");
   await picker(omar).getByRole("searchbox").waitFor();

@@ -1,5 +1,6 @@
 /** The list of rooms: what is unread in it is found, and every room has a name of its own. */
-import { members, newConversation } from "./support/rooms.ts";
+import { isFocused, type Person } from "./support/person.ts";
+import { members, newConversation, newTopic } from "./support/rooms.ts";
 import { expect, test } from "./support/world.ts";
 
 test("a direct message in a room out of sight is announced, and one press opens it", async ({ person, account }) => {
@@ -10,7 +11,7 @@ test("a direct message in a room out of sight is announced, and one press opens 
   const { room_id } = await diego.ask("create_conversation", { usernames: [omar.name] });
   await omar.room(`${omar.name} 39`).waitFor();
   await diego.say(room_id, "are you there?");
-  const pill = omar.button("1 unread below");
+  const pill = omar.button("1 unread, 1 for you below");
   await pill.waitFor();
   await pill.click();
   await omar.room(diego.name).waitFor();
@@ -42,6 +43,85 @@ test("choosing a room ends the filter, and one key reaches the filter", async ({
   await omar.room(first).waitFor({ state: "hidden" });
   await omar.page.keyboard.press("Enter");
   await omar.page.getByRole("heading", { level: 1, name: second }).waitFor();
+  // The page opens where one was.
+  await omar.page.goto("about:blank");
+  await omar.page.goto(omar.url);
+  await omar.page.getByRole("heading", { level: 1, name: second }).waitFor();
+});
+
+test("Enter after quick typing opens the room that was typed, and one writes there", async ({ person }) => {
+  const omar = await person("omar");
+  const program = await omar.account();
+  const topics = ["release", "errors", "plans"].map((topic) => `${topic} of ${omar.name}`);
+  for (const topic of topics) await program.topic(topic);
+  for (let at = 0; at < 150; at++) await program.topic(`${at} ${omar.name}`);
+  await omar.room(`149 ${omar.name}`).waitFor();
+  for (const topic of topics) {
+    await omar.page.keyboard.press("Control+k");
+    // Without a wait for the answer to any key: they come as quickly as the page can take them.
+    await Promise.all([...topic.slice(0, 5), "Enter"].map((key) => omar.page.keyboard.press(key)));
+    await omar.page.getByRole("heading", { level: 1, name: topic, exact: true }).waitFor();
+    await expect.poll(() => omar.box.evaluate(isFocused)).toBe(true);
+  }
+  // The list shows the open room, and follows it to the top when one writes there.
+  await omar.room(topics[2] ?? "").waitFor();
+  const top = () => omar.page.locator(".room-list").evaluate((list) => list.scrollTop);
+  await expect.poll(top).toBeGreaterThan(1000);
+  await omar.say("this moves it up");
+  await expect.poll(top).toBeLessThan(100);
+  // The open room, too: one goes on writing.
+  await omar.page.keyboard.press("Control+k");
+  await omar.page.keyboard.type("plans");
+  await omar.page.keyboard.press("Enter");
+  await expect.poll(() => omar.box.evaluate(isFocused)).toBe(true);
+});
+
+test("each press on the unread button shows another unread room, those for oneself first", async ({
+  person,
+  account,
+}) => {
+  const omar = await person("omar", { reducedMotion: "no-preference" });
+  const diego = await account("diego");
+  const program = await omar.account();
+  const { room_id } = await diego.ask("create_conversation", { usernames: [omar.name] });
+  await diego.say(room_id, "for you");
+  for (let at = 0; at < 80; at++) {
+    const made = await diego.topic(`${at} ${omar.name}`);
+    await program.join(`${at} ${omar.name}`);
+    await diego.say(made, "news");
+  }
+  const top = () => omar.page.locator(".room-list").evaluate((list) => list.scrollTop);
+  const [above, below] = [omar.button(/^\d+ unread above$/), omar.button(/^\d+ unread, 1 for you below$/)];
+  await omar.room(`79 ${omar.name}`).waitFor();
+  await below.click();
+  await omar.room(diego.name).waitFor();
+  let presses = 0;
+  for (let before = await top(); before > 0; presses++) {
+    await above.click();
+    await expect.poll(top).toBeLessThan(before);
+    before = await top();
+  }
+  expect(presses).toBeLessThan(10);
+});
+
+test("the filter also finds topics that one has not joined, and people by their name", async ({
+  person,
+  account,
+}) => {
+  const omar = await person("omar");
+  const diego = await account("diego");
+  await (await omar.account()).topic(`mine ${omar.name}`);
+  await diego.topic(`open to all ${diego.name}`);
+  const filter = omar.page.getByRole("searchbox", { name: "Filter rooms" });
+  await filter.fill(`OPEN to all ${diego.name}`);
+  await omar.button(`Open open to all ${diego.name}`).waitFor();
+  await filter.press("Enter");
+  await omar.page.getByRole("heading", { name: `#open to all ${diego.name}` }).waitFor();
+  await omar.button("Join").waitFor();
+  await filter.fill(diego.name.toUpperCase());
+  await omar.button(`Message ${diego.name}`).click();
+  await omar.page.getByRole("heading", { level: 1, name: diego.name, exact: true }).waitFor();
+  await expect.poll(() => filter.inputValue()).toBe("");
 });
 
 test("a group without a title is named after its other members", async ({ person, account }) => {
@@ -68,10 +148,46 @@ test("all rooms can be marked as read", async ({ person, account }) => {
   }
   await expect.poll(() => omar.page.title()).toMatch(/^\(2\)/);
   await omar.menu("Account", "Mark all rooms as read");
+  await omar.button("Cancel").click();
+  await expect.poll(() => omar.page.title()).toMatch(/^\(2\)/);
+  await omar.menu("Account", "Mark all rooms as read");
+  await omar.button("Mark as read").click();
   await expect.poll(() => omar.page.title()).toBe("Tidings");
   await expect
     .poll(async () => (await program.ask("get_rooms", { member: true })).rooms.map((room) => room.unread))
     .toEqual([0, 0]);
+});
+
+test("the link to a public topic leads to its name, its members and Join, also through a new account", async ({
+  person,
+  visitor,
+}) => {
+  const omar = await person("omar", { permissions: ["clipboard-read", "clipboard-write"] });
+  const [lucia, diego] = await Promise.all([person("lucia"), visitor("diego")]);
+  const topic = `plans of ${omar.name}`;
+  await newTopic(omar, topic);
+  await omar.say("welcome");
+  await omar.button("Copy link").click();
+  await omar.page.getByText("The link was copied.").waitFor();
+  const link = await omar.page.evaluate(() => navigator.clipboard.readText());
+  const join = async ({ page, box }: Person, members: string) => {
+    await page.getByRole("heading", { name: `#${topic}` }).waitFor();
+    await page.getByText(`A public topic with ${members}`).waitFor();
+    await page.getByRole("button", { name: "Join", exact: true }).click();
+    await box.waitFor();
+  };
+  await lucia.page.goto(link);
+  await join(lucia, "1 member");
+  await lucia.message("welcome").waitFor();
+
+  await diego.page.goto(link);
+  await diego.page.getByText(`This link leads to #${topic}.`).waitFor();
+  await diego.signUp();
+  await join(diego, "2 members");
+  await expect.poll(() => new URL(diego.page.url()).hash).toMatch(/^#\/room\/[^/]+$/);
+  // Of what is private, or is not there, nothing is said.
+  await lucia.page.goto(link.replace(/topic\/[^/]+/, "topic/none"));
+  await lucia.page.getByText("This room does not exist, or you are not a member of it.").waitFor();
 });
 
 test("after signing in the list of rooms is loaded once, compressed", async ({ person, account, visitor }) => {

@@ -10,6 +10,7 @@ import { Connection, type LiveAction, type Status } from "./connection.ts";
 import type { Actions, Message, Room, RoomKind, Rooms } from "./contract.gen.ts";
 import { Database } from "./database.ts";
 import { Loading } from "./loading.ts";
+import { keepLastRoom } from "./location.ts";
 import { Outbox, type Unsent } from "./outbox.ts";
 import { Reading } from "./reading.ts";
 import { RoomWriter } from "./roomWriter.ts";
@@ -102,7 +103,7 @@ export class Client {
     this.tabs.onmessage = () => void this.outbox.load();
     this.outbox = new Outbox({
       store: database.outbox,
-      send: (request) => this.sent(request),
+      send: (request) => this.speak("message", request),
       has: (message) => message.seq <= (this.room(message.room_id)?.cursor ?? Number.POSITIVE_INFINITY),
       ready: () => this.connection.isReady,
       changed: (unsent) => this.view.setState({ unsent }),
@@ -164,6 +165,7 @@ export class Client {
   async signOut(): Promise<void> {
     await this.ask("logout", {}).catch(() => undefined); // without a connection the token outlives us until it expires
     saveSession(null);
+    keepLastRoom(null);
     await this.stop();
     await Database.forget(this.me);
   }
@@ -200,13 +202,18 @@ export class Client {
     await this.outbox.send(room_id, content, reply_to);
   }
 
-  private async sent(request: Actions["message"]["request"]): Promise<Message> {
+  /** Request what a muted member may not do. Only the answer tells whether the user is muted: there is no event. */
+  private async speak<A extends "message" | "typing">(
+    action: A,
+    request: Actions[A]["request"] & { room_id: string },
+  ): Promise<Actions[A]["response"]> {
     try {
-      return await this.connection.ask("message", request);
+      const answer = await this.connection.ask(action, request);
+      this.take({ type: "muted", room_id: request.room_id, until: null });
+      return answer;
     } catch (error) {
       const until = error instanceof Refused ? error.details.muted_until : null;
-      if (typeof until === "string" && typeof request.room_id === "string")
-        this.take({ type: "muted", room_id: request.room_id, until });
+      if (typeof until === "string") this.take({ type: "muted", room_id: request.room_id, until });
       throw error;
     }
   }
@@ -226,7 +233,7 @@ export class Client {
     if (typing ? last !== undefined && now - last < TYPING_EVERY : last === undefined) return;
     if (typing) this.typedAt.set(room_id, now);
     else this.typedAt.delete(room_id);
-    if (this.connection.isReady) void this.ask("typing", { room_id, typing }).catch(() => undefined);
+    if (this.connection.isReady) void this.speak("typing", { room_id, typing }).catch(() => undefined);
   }
 
   async draft(room_id: string): Promise<string> {

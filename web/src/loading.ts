@@ -1,6 +1,6 @@
 /** Loads what a view needs: pages of a room's log, its members, and their receipts. */
 import type { LiveAction } from "./connection.ts";
-import type { Actions, Member } from "./contract.gen.ts";
+import type { Actions, Member, Room } from "./contract.gen.ts";
 import type { Change, State } from "./store.ts";
 import { segmentAt } from "./timeline.ts";
 
@@ -14,8 +14,9 @@ export interface LoadingOptions {
 
 const PAGE = 100;
 const MEMBERS_PAGE = 500;
+const TOPICS_PAGE = 500;
 
-/** Every method applies the answer to the state, and raises `Refused`. Concurrent equal requests share one answer. */
+/** Every method but those of topics applies the answer to the state, and raises `Refused`. Concurrent equal requests share one answer. */
 export class Loading {
   private readonly options: LoadingOptions;
   private readonly asked = new Map<string, Promise<void>>();
@@ -99,6 +100,30 @@ export class Loading {
       const { receipts } = await this.options.ask("get_receipts", { room_id });
       this.options.take({ type: "receipts", room_id, receipts });
     });
+  }
+
+  /** The public topics, page by page. `member` false: only those that the user is not in. */
+  async *topics(member?: false): AsyncGenerator<readonly Room[]> {
+    let after: string | null = null;
+    do {
+      const page: Actions["get_rooms"]["response"] = await this.options.ask("get_rooms", {
+        kind: "topic",
+        limit: TOPICS_PAGE,
+        ...(member === undefined ? {} : { member }),
+        ...(after === null ? {} : { after }),
+      });
+      yield page.rooms.filter((room) => !room.is_private);
+      after = page.next;
+    } while (after !== null);
+  }
+
+  /** A public topic that the user is not in; null: there is none with this id. */
+  async topic(room_id: string): Promise<Room | null> {
+    for await (const page of this.topics(false)) {
+      const topic = page.find((room) => room.room_id === room_id);
+      if (topic !== undefined) return topic;
+    }
+    return null;
   }
 
   private once(key: string, work: () => Promise<void>): Promise<void> {

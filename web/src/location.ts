@@ -1,14 +1,17 @@
 /**
- * The page's address: `#/room/ID`; `#/room/ID/SEQ`, a message in it; `#/join/CODE` or
- * `#/join/CODE/NAME`, an invitation.
+ * The page's address: `#/room/ID`; `#/room/ID/SEQ`, a message in it; `#/topic/ID/NAME` and `#/topic/ID/NAME/SEQ`, the
+ * same of a public topic, for sharing; `#/join/CODE` or `#/join/CODE/NAME`, an invitation.
  */
 import { useMemo } from "react";
 import { navigate, useHashLocation } from "wouter/use-hash-location";
+import type { Room } from "./contract.gen.ts";
 
 export interface Route {
   readonly room_id: string | null;
   /** A message to jump to */
   readonly seq: number | null;
+  /** The name in a link to a public topic; only the server knows which topic it is. */
+  readonly topic: string | null;
   /** An invitation link that was opened */
   readonly invitation: Invitation | null;
 }
@@ -21,6 +24,18 @@ export interface Invitation {
 
 /** Characters of the name in a link */
 const LONGEST_NAME = 100;
+
+const LAST = "tidings.last_room";
+
+/** The room that was open last on this device. */
+export function lastRoom(): string | null {
+  return localStorage.getItem(LAST);
+}
+
+export function keepLastRoom(room_id: string | null): void {
+  if (room_id === null) localStorage.removeItem(LAST);
+  else localStorage.setItem(LAST, room_id);
+}
 
 export function useRoute(): Route {
   const [path] = useHashLocation();
@@ -36,9 +51,10 @@ export function hrefTo(room_id: string | null, seq: number | null = null): strin
   return `#${pathTo(room_id, seq)}`;
 }
 
-/** The full URL of a message, for sharing. */
-export function linkTo(room_id: string, seq: number): string {
-  return new URL(hrefTo(room_id, seq), window.location.href).href;
+/** The full URL of a room or a message, for sharing. That of a public topic has its name, to show before a sign-in. */
+export function linkTo({ room_id, topic_name, is_private }: Room, seq: number | null = null): string {
+  const path = topic_name === null || is_private ? pathTo(room_id, seq) : topicPath(room_id, topic_name, seq);
+  return new URL(`#${path}`, window.location.href).href;
 }
 
 /** The full URL of an invitation, for sharing. */
@@ -58,14 +74,22 @@ function pathTo(room_id: string | null, seq: number | null): string {
   return `/room/${encodeURIComponent(room_id)}${seq === null ? "" : `/${seq}`}`;
 }
 
+function topicPath(room_id: string, name: string, seq: number | null): string {
+  return `/topic/${[room_id, name, ...(seq === null ? [] : [`${seq}`])].map(encodeURIComponent).join("/")}`;
+}
+
 function read(path: string): Route {
-  const [, kind, what, seq] = path.split("/");
-  const route: Route = { room_id: null, seq: null, invitation: null };
-  if (what === undefined || what === "") return route;
-  if (kind === "join")
-    return { ...route, invitation: { code: decode(what), name: decode(seq ?? "").slice(0, LONGEST_NAME) } };
-  if (kind !== "room") return route;
-  return { ...route, room_id: decode(what), seq: seq !== undefined && /^\d{1,15}$/.test(seq) ? Number(seq) : null };
+  const [, kind, what = "", second = "", third = ""] = path.split("/");
+  const route: Route = { room_id: null, seq: null, topic: null, invitation: null };
+  if (what === "") return route;
+  const name = decode(second).slice(0, LONGEST_NAME);
+  if (kind === "join") return { ...route, invitation: { code: decode(what), name } };
+  if (kind === "topic") return { ...route, room_id: decode(what), seq: seqIn(third), topic: name };
+  return kind === "room" ? { ...route, room_id: decode(what), seq: seqIn(second) } : route;
+}
+
+function seqIn(part: string): number | null {
+  return /^\d{1,15}$/.test(part) ? Number(part) : null;
 }
 
 function decode(part: string): string {

@@ -31,7 +31,7 @@ export interface OutboxStore {
 export interface OutboxOptions {
   readonly store: OutboxStore;
   /** Request an action. Raises `Refused`. */
-  send(request: SendMessage): Promise<Message>;
+  send(request: SendMessage & { room_id: string }): Promise<Message>;
   /** Whether the message has already arrived as an event. */
   has(message: Message): boolean;
   /** Whether there is a connection. */

@@ -65,7 +65,7 @@ export type LocalChange =
   | { readonly type: "members_asked"; readonly room_id: string }
   | { readonly type: "members"; readonly room_id: string; readonly members: readonly Member[] }
   | { readonly type: "receipts"; readonly room_id: string; readonly receipts: readonly Receipt[] }
-  | { readonly type: "muted"; readonly room_id: string; readonly until: string }
+  | { readonly type: "muted"; readonly room_id: string; readonly until: string | null }
   | { readonly type: "read"; readonly room_id: string; readonly seq: number; readonly unread: number }
   | { readonly type: "disconnected" };
 
@@ -206,7 +206,9 @@ class Draft {
         for (const receipt of change.receipts) this.receipt(receipt);
         return;
       case "muted":
-        return this.update(change.room_id, (held) => ({ ...held, mutedUntil: change.until }));
+        return this.update(change.room_id, (held) =>
+          held.mutedUntil === change.until ? held : { ...held, mutedUntil: change.until },
+        );
       case "read":
         return this.update(change.room_id, (held) => withRead(held, change.seq, change.unread));
       case "disconnected":

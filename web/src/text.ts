@@ -1,5 +1,5 @@
 /** Names, times and errors as text for people. */
-import type { Member, Room } from "./contract.gen.ts";
+import type { Member, Room, Snippet } from "./contract.gen.ts";
 import { Refused } from "./session.ts";
 
 /** How many members are named if a group has no title. */
@@ -39,6 +39,15 @@ export function plainOf(content: string, most: number): string {
     .replace(/\s+/g, " ")
     .trim()
     .slice(0, most);
+}
+
+/** A snippet of a message on one line, without markup. Private characters mark the matches meanwhile. */
+export function plainSnippet(snippet: readonly Snippet[]): Snippet[] {
+  const marked = snippet.map(({ text, match }) => (match ? `\uE000${text}\uE001` : text)).join("");
+  return plainOf(marked, marked.length)
+    .split(/(\uE000[^\uE001]*\uE001)/)
+    .filter((part) => part !== "")
+    .map((part) => ({ text: part.replace(/[\uE000\uE001]/g, ""), match: part.startsWith("\uE000") }));
 }
 
 /** The first character of a name. */
@@ -152,6 +161,12 @@ function problemOf([field, why]: [string, string]): string {
     if (match !== null) return say(label, ...match.slice(1));
   }
   return `${label}: ${why}`;
+}
+
+/** The field of the payload that an error is about; null: none. */
+export function fieldOf(error: unknown): string | null {
+  if (!(error instanceof Refused) || error.code !== "invalid") return null;
+  return fieldsOf(error.details)[0]?.[0] ?? null;
 }
 
 /** An error as a sentence for the user. */

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { completed, matching, triggerAt } from "../src/views/completion.ts";
+import { closedAt, completed, matching, triggerAt } from "../src/views/completion.ts";
 
 test.each([
   ["hi @an", { kind: "@", query: "an", at: 3 }],
@@ -24,6 +24,19 @@ test("a completion replaces the typed word, followed by a space and the caret", 
   expect(second && completed(before, second, "@ana")).toEqual({ text: "hi @ana look", caret: 8 });
 });
 
-test("matches at the beginning come before other matches", () => {
+test("a short name with both colons is found, except in code", () => {
+  const found = (text: string) => closedAt(text, text.length)?.query ?? null;
+  expect(["so :tada:", ":+1:", "`a :tada:", "`a` :tada:", "10:30:", "a:b:"].map(found)).toEqual([
+    "tada",
+    "+1",
+    null,
+    "tada",
+    null,
+    null,
+  ]);
+});
+
+test("the name itself comes before those that begin with it, and they before other matches", () => {
+  expect(matching(["hearts", "green_heart", "heart"], "heart", (name) => name, 2)).toEqual(["heart", "hearts"]);
   expect(matching(["diana", "ana", "anabel", "omar"], "AN", (name) => name, 3)).toEqual(["ana", "anabel", "diana"]);
 });

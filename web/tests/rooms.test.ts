@@ -3,6 +3,7 @@ import type { Room } from "../src/contract.gen.ts";
 import { applied, begun, initial, type RoomState } from "../src/store.ts";
 import { hueOf, nameOf } from "../src/text.ts";
 import {
+  firstRoom,
   isMentioned,
   isOtherOnline,
   type Line,
@@ -41,19 +42,31 @@ test("filtering finds parts of names in any case, also in folded sections, and h
   expect(names(lines)).toEqual(["[topics]", "Releases"]);
 });
 
-test("unread rooms out of sight are counted, with the nearest one on either side", () => {
+test("unread rooms out of sight are counted, with the nearest one for the user on either side", () => {
   const names = ["a", "b", "c", "d", "e", "f"];
   const unread = new Set(["a", "b", "e"]);
   const rooms = held(...names.map((name) => direct(name, { unread: unread.has(name) ? 2 : 0 })));
   const lines = linesOf(rooms, ALL).slice(2);
   const at = (name: string) => lines.findIndex((line) => line.kind === "room" && line.held.room.room_id === name);
   const [first, last] = [Math.min(at("c"), at("d")), Math.max(at("c"), at("d"))];
-  const found = unreadOutOfSight(lines, first, last);
+  const found = unreadOutOfSight(lines, "me", first, last);
   expect([found.above, found.below].sort((one, other) => (one?.count ?? 0) - (other?.count ?? 0))).toEqual([
-    { count: 1, nearest: at("e") },
-    { count: 2, nearest: at("b") },
+    { count: 1, personal: 1, nearest: at("e") },
+    { count: 2, personal: 2, nearest: at("b") },
   ]);
-  expect(unreadOutOfSight(lines, 0, lines.length)).toEqual({ above: null, below: null });
+  const topics = linesOf(
+    held(topic("x", { unread: 1 }), topic("y", { unread: 1 }), direct("ana", { unread: 1 })),
+    ALL,
+  );
+  expect(unreadOutOfSight(topics, "me", 0, 0).below).toEqual({ count: 3, personal: 1, nearest: topics.length - 1 });
+  expect(unreadOutOfSight(lines, "me", 0, lines.length)).toEqual({ above: null, below: null });
+});
+
+test("the page opens the last room, else the first unread one", () => {
+  const rooms = held(topic("one"), topic("two", { unread: 1 }), direct("ana", { unread: 1 }));
+  const state = { ...initial("me"), rooms };
+  expect([firstRoom(state, "one"), firstRoom(state, "gone"), firstRoom(state, null)]).toEqual(["one", "two", "two"]);
+  expect(firstRoom({ ...initial("me"), rooms: held(topic("one")) }, null)).toBe(null);
 });
 
 test("a mention counts until it is read, wherever it is among the unread messages", () => {

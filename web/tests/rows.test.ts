@@ -96,6 +96,11 @@ test("changes of the room are shown between the messages, and end a group", () =
   const log = [message(5), message(7), message(8), message(10)];
   const shown = read(rows(log, { notes: [note(2), note(6), note(9), note(11)], segment: segmentOf(log, 5, 11) }));
   expect(shown).toBe("day 5 note 7 +8 note 10 note");
+  // Above the first message they are of its day.
+  const first = [message(3), message(4)];
+  expect(read(rows(first, { notes: [note(1), note(2)], segment: segmentOf(first, 1, 4) }))).toMatch(
+    /^beginning day note note 3 /,
+  );
 });
 
 test("the beginning of the room is shown only if it is loaded", () => {

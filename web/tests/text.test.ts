@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { plainOf } from "../src/text.ts";
+import { plainOf, plainSnippet } from "../src/text.ts";
 
 test("a message on one line is shown without its markup", () => {
   for (const [content, shown] of [
@@ -14,4 +14,15 @@ test("a message on one line is shown without its markup", () => {
     ["--", "--"],
   ] as const)
     expect(plainOf(content, 120)).toBe(shown);
+});
+
+test("a snippet is shown without its markup, and keeps its matches", () => {
+  const of = (...parts: string[]) =>
+    plainSnippet(parts.map((text, at) => ({ text, match: at % 2 === 1 })))
+      .map(({ text, match }) => (match ? `<${text}>` : text))
+      .join("");
+  expect(of("> the **re", "lease", "** of `", "v2", "` is [", "here", "](https://example.org)")).toBe(
+    "the re<lease> of <v2> is <here>",
+  );
+  expect(of("", "plain", " words")).toBe("<plain> words");
 });

@@ -1,73 +1,27 @@
-import { useEffect, useState } from "react";
-import { useStore } from "zustand";
-import { Client } from "../client.ts";
-import { ClientContext } from "../context.ts";
+import { lazy, Suspense, useEffect, useState } from "react";
 import { loadSession, onSessionElsewhere, type Session, saveSession } from "../session.ts";
-import { Chat } from "./Chat.tsx";
 import { SignIn } from "./SignIn.tsx";
 
-/** Shows the sign-in form, or the chat of the signed-in user. */
+const load = () => import("./SignedIn.tsx").then((part) => ({ default: part.SignedIn }));
+const SignedIn = lazy(load);
+
+/** Shows the sign-in form, or the chat of the signed-in user. The form does not wait for the code of the chat. */
 export function App() {
   const [session, setSession] = useState(loadSession);
-  const client = useClientOf(session);
   useEffect(() => onSessionElsewhere((changed) => setSession((now) => (sameUser(now, changed) ? now : changed))), []);
+  useEffect(() => {
+    load().catch(() => undefined); // it is tried again after the sign-in
+  }, []);
   const enter = (entered: Session) => {
     saveSession(entered);
     setSession(entered);
   };
   if (session === null) return <SignIn onSession={enter} />;
-  if (client === "failed")
-    return <p className="nothing">This browser does not allow the page to store data. Is this a private window?</p>;
-  if (client === null) return null;
-  return <SignedIn key={session.token} client={client} onSession={enter} onSignedOut={() => setSession(null)} />;
-}
-
-function SignedIn({
-  client,
-  onSession,
-  onSignedOut,
-}: {
-  client: Client;
-  onSession: (session: Session) => void;
-  onSignedOut: () => void;
-}) {
-  const status = useStore(client.view, (view) => view.status);
-  const why =
-    status.is === "refused" ? status.error.code : status.is === "offline" && !status.retrying ? status.why : null;
-  const notice = why === null ? undefined : SIGN_IN_AGAIN[why];
-  if (notice !== undefined) return <SignIn username={client.me} notice={notice} onSession={onSession} />;
-  const signOut = () => client.signOut().finally(onSignedOut);
   return (
-    <ClientContext value={client}>
-      <Chat onSignOut={signOut} />
-    </ClientContext>
+    <Suspense>
+      <SignedIn session={session} onSession={enter} onSignedOut={() => setSession(null)} />
+    </Suspense>
   );
-}
-
-const SIGN_IN_AGAIN: Record<string, string> = {
-  token_expired: "Your session has expired. Please sign in again: nothing is lost.",
-  token_revoked: "This session was signed out. Please sign in again.",
-  unauthenticated: "The server does not know this session. Please sign in again.",
-};
-
-/** The client of a session, closed when the session ends. */
-function useClientOf(session: Session | null): Client | "failed" | null {
-  const [client, setClient] = useState<Client | "failed" | null>(null);
-  useEffect(() => {
-    if (session === null) return;
-    let over = false;
-    const opening = Client.open(session);
-    const show = (opened: Client | "failed") => {
-      if (!over) setClient(opened);
-    };
-    opening.then(show, () => show("failed"));
-    return () => {
-      over = true;
-      setClient(null);
-      opening.then((opened) => opened.stop()).catch(() => undefined);
-    };
-  }, [session]);
-  return client;
 }
 
 function sameUser(one: Session | null, other: Session | null): boolean {

@@ -2,7 +2,8 @@ import { useEffect, useState } from "react";
 import { useClient } from "../context.ts";
 import type { Ban } from "../contract.gen.ts";
 import { momentOf } from "../text.ts";
-import { Avatar, useWork } from "./ui.tsx";
+import { useWork } from "./form.tsx";
+import { Avatar } from "./ui.tsx";
 
 const PAGE = 100;
 

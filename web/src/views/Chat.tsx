@@ -1,17 +1,19 @@
-import { useEffect, useState } from "react";
+import { type ReactNode, useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
-import { open, useRoute } from "../location.ts";
+import type { Room as RoomData } from "../contract.gen.ts";
+import { keepLastRoom, lastRoom, open, useRoute } from "../location.ts";
 import type { Gone } from "../store.ts";
-import { nameOf } from "../text.ts";
+import { nameOf, reasonOf } from "../text.ts";
 import { Banner } from "./Banner.tsx";
+import { useWork } from "./form.tsx";
 import { lazyPanel, loadRest } from "./lazy.tsx";
 import { Notice } from "./Notice.tsx";
 import { Title, useNotifications } from "./notifications.ts";
 import { usePanel } from "./Panel.tsx";
 import { Room } from "./Room.tsx";
+import { firstRoom } from "./rooms.ts";
 import { ShortcutsDialog } from "./Shortcuts.tsx";
 import { isNewcomer, type Opened, Sidebar } from "./Sidebar.tsx";
-import { useWork } from "./ui.tsx";
 import { useMatches } from "./useMatches.ts";
 import { useNoFiles } from "./useNoFiles.ts";
 import { useShortcuts } from "./useShortcuts.ts";
@@ -26,7 +28,7 @@ const phone = window.matchMedia("(max-width: 720px)");
 /** The page of a signed-in user. */
 export function Chat({ onSignOut }: { onSignOut: () => void }) {
   const route = useRoute();
-  const { room_id, seq } = route;
+  const { room_id, seq, topic, invitation } = route;
   const loaded = useView((view) => view.loaded);
   const known = useView((view) => room_id !== null && view.state.rooms.has(room_id));
   const panel = usePanel(route);
@@ -44,6 +46,19 @@ export function Chat({ onSignOut }: { onSignOut: () => void }) {
   const toggleMembers = () => (shown?.kind === "members" ? panel.close() : panel.show({ kind: "members", name: "" }));
   useShortcuts({ onHelp: () => setHelping(true), onSearch: () => search(false) });
   useEffect(() => client.watch(room_id), [client, room_id]);
+  // A member goes on at the address that the links in the page have.
+  useEffect(() => {
+    if (known && topic !== null) open(room_id, seq, { replace: true });
+  }, [known, topic, room_id, seq]);
+  useEffect(() => {
+    if (known) keepLastRoom(room_id);
+  }, [known, room_id]);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: once, when the page is opened
+  useEffect(() => {
+    if (!loaded || room_id !== null || invitation !== null || phone.matches) return;
+    const first = firstRoom(client.state, lastRoom());
+    if (first !== null) open(first, null, { replace: true });
+  }, [loaded]);
   useEffect(loadRest, []);
   return (
     <div className={`chat ${inRoom ? "in-room" : ""}`}>
@@ -112,13 +127,7 @@ function Nothing({
   const small = useMatches(phone);
   if (waiting) return <div className="nothing">Loading your rooms…</div>;
   if (gone !== undefined) return <GoneRoom gone={gone} />;
-  if (room_id !== null)
-    return (
-      <div className="nothing">
-        <p>This room does not exist, or you are not a member of it.</p>
-        <Back />
-      </div>
-    );
+  if (room_id !== null) return <NotAMember key={room_id} room_id={room_id} />;
   // On a phone it is in the sidebar.
   if (newcomer) return small ? null : <Welcome onOpen={onOpen} />;
   return <div className="nothing">Choose a topic or a conversation, or start a new one.</div>;
@@ -140,15 +149,8 @@ const REASONS: Record<string, string> = {
 
 /** Shown instead of a room that the user has lost. */
 function GoneRoom({ gone: { room, reason } }: { gone: Gone }) {
-  const client = useClient();
-  const { busy, error, run } = useWork();
   const name = nameOf(room);
-  const canJoin = room.topic_name !== null && !room.is_private && reason !== "banned" && reason !== "deleted";
-  const join = () =>
-    run(async () => {
-      const joined = await client.ask("subscribe", { topic_name: room.topic_name ?? "" });
-      open(joined.room_id);
-    });
+  const canJoin = !room.is_private && reason !== "banned" && reason !== "deleted";
   return (
     <div className="nothing">
       <p role="status">
@@ -163,19 +165,65 @@ function GoneRoom({ gone: { room, reason } }: { gone: Gone }) {
         )}{" "}
         {room.is_private && reason === "kicked" && "You can come back if somebody invites you."}
       </p>
+      {canJoin ? <Join topic_name={room.topic_name ?? ""}>Join again</Join> : <Back />}
+    </div>
+  );
+}
+
+/** Shown instead of a room that the user is not in. A public topic can be joined. */
+function NotAMember({ room_id }: { room_id: string }) {
+  const client = useClient();
+  const connected = useView((view) => view.status.is === "online");
+  const [topic, setTopic] = useState<RoomData | null>(null);
+  const [text, setText] = useState("Looking for this room…");
+  useEffect(() => {
+    if (!connected) return;
+    const found = (topic: RoomData | null) => {
+      setTopic(topic);
+      setText("This room does not exist, or you are not a member of it.");
+    };
+    client.load.topic(room_id).then(found, (error: unknown) => setText(reasonOf(error)));
+  }, [client, connected, room_id]);
+  if (topic === null)
+    return (
+      <div className="nothing">
+        <p role="status">{text}</p>
+        <Back />
+      </div>
+    );
+  return (
+    <div className="nothing">
+      <h2 dir="auto">#{topic.topic_name}</h2>
+      <p className="muted">
+        A public topic with {topic.members === 1 ? "1 member" : `${topic.members.toLocaleString()} members`}
+        {topic.online > 0 && `, ${topic.online.toLocaleString()} online`}
+      </p>
+      <Join topic_name={topic.topic_name ?? ""}>Join</Join>
+    </div>
+  );
+}
+
+function Join({ topic_name, children }: { topic_name: string; children: ReactNode }) {
+  const client = useClient();
+  const { busy, error, run } = useWork();
+  return (
+    <>
       {error !== null && (
         <p className="error" role="alert">
           {error}
         </p>
       )}
       <div className="row">
-        {canJoin && (
-          <button type="button" className="button primary" disabled={busy} onClick={join}>
-            Join again
-          </button>
-        )}
+        <button
+          type="button"
+          className="button primary"
+          disabled={busy}
+          onClick={() => run(() => client.ask("subscribe", { topic_name }))}
+        >
+          {children}
+        </button>
         <Back />
       </div>
-    </div>
+    </>
   );
 }

@@ -1,6 +1,6 @@
 import { ComboboxItem, ComboboxPopover, type ComboboxStore, useComboboxStore } from "@ariakit/react";
 import { type KeyboardEvent, useLayoutEffect } from "react";
-import { completed } from "./completion.ts";
+import { closedAt, completed, loadShortcodes } from "./completion.ts";
 import { Avatar } from "./ui.tsx";
 import type { Box } from "./useBox.ts";
 import { type Choice, useCompletion } from "./useCompletion.ts";
@@ -19,11 +19,24 @@ export interface Suggestions {
 
 /** The list that completes the word at the caret. */
 export function useSuggestions(room_id: string, { text, set }: ComposerText, box: Box): Suggestions {
-  const { trigger, choices, look, close } = useCompletion(room_id, box.ref);
+  const { trigger, choices, look: complete, close } = useCompletion(room_id, box.ref);
   const store = useComboboxStore({ placement: "top-start" });
   const isOpen = choices.length > 0;
   // biome-ignore lint/correctness/useExhaustiveDependencies: the store is the same in every render
   useLayoutEffect(() => store.setOpen(isOpen), [isOpen]);
+  const look = () => {
+    complete();
+    const area = box.ref.current;
+    const closed = area === null ? null : closedAt(area.value, area.selectionStart);
+    if (area === null || closed === null) return;
+    const { value: typed, selectionStart: caret } = area;
+    void loadShortcodes().then((shortcodes) => {
+      const emoji = shortcodes.find(({ code }) => code === closed.query.toLowerCase())?.emoji;
+      if (emoji === undefined || area.value !== typed) return;
+      set(typed.slice(0, closed.at) + emoji + typed.slice(caret));
+      box.focusAt(closed.at + emoji.length);
+    });
+  };
   const choose = (value: string) => {
     if (trigger === null) return;
     const next = completed(text, trigger, value);

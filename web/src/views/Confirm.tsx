@@ -2,7 +2,8 @@ import "../styles/dialogs.css";
 import { Check, Copy } from "lucide-react";
 import { type ReactNode, useRef, useState } from "react";
 import { copyToClipboard } from "./clipboard.ts";
-import { Dialog, Field, Form, IconButton, useWork } from "./ui.tsx";
+import { Field, Form, useWork } from "./form.tsx";
+import { Dialog, IconButton } from "./ui.tsx";
 
 /** Asks for confirmation and runs the action; stays open with the reason if it is refused. */
 export function Confirm({

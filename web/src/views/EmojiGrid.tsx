@@ -1,16 +1,38 @@
 import { EmojiPicker } from "frimousse";
-import type { AriaAttributes } from "react";
+import { type AriaAttributes, type KeyboardEvent, useEffect, useState } from "react";
+import { loadShortcodes, type Shortcode } from "./completion.ts";
 
 /** All emoji, with a search. Its code and its data are loaded when it is first opened. */
 export function EmojiGrid({ onChoose }: { onChoose: (emoji: string) => void }) {
+  const [shortcodes, setShortcodes] = useState<readonly Shortcode[]>([]);
+  const [query, setQuery] = useState<string | null>(null);
+  useEffect(() => void loadShortcodes().then(setShortcodes), []);
+  // The library offers the first of all matches, by category: not the one with this very name.
+  const named = shortcodes.find(({ code }) => code === query);
+  const pressed = (event: KeyboardEvent) => {
+    if (event.key.startsWith("Arrow")) setQuery(null);
+    if (event.key !== "Enter" || named === undefined) return;
+    event.preventDefault();
+    onChoose(named.emoji);
+  };
   return (
     <EmojiPicker.Root
-      className="emoji-grid"
+      className={`emoji-grid ${named === undefined ? "" : "named"}`}
       emojibaseUrl="/emoji"
       columns={8}
       onEmojiSelect={({ emoji }) => onChoose(emoji)}
     >
-      <EmojiPicker.Search className="input" placeholder="Search emoji" aria-label="Search emoji" autoFocus />
+      <EmojiPicker.Search
+        className="input"
+        placeholder="Search emoji"
+        aria-label="Search emoji"
+        autoFocus
+        onChange={(event) => setQuery(event.target.value.trim().toLowerCase().replaceAll(" ", "_"))}
+        onKeyDown={pressed}
+      />
+      <p className={named === undefined ? "hidden" : "muted small"} role="status">
+        {named !== undefined && `Enter: ${named.emoji} ${named.code}`}
+      </p>
       <EmojiPicker.Viewport className="emoji-viewport">
         <EmojiPicker.Loading className="muted">Loading…</EmojiPicker.Loading>
         <EmojiPicker.Empty className="muted">No emoji found.</EmojiPicker.Empty>

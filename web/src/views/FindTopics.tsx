@@ -1,12 +1,12 @@
 import { Hash } from "lucide-react";
 import { useDeferredValue, useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
-import type { Room, Rooms } from "../contract.gen.ts";
+import type { Room } from "../contract.gen.ts";
 import { open } from "../location.ts";
 import { reasonOf } from "../text.ts";
-import { Dialog, useWork } from "./ui.tsx";
+import { useWork } from "./form.tsx";
+import { Dialog } from "./ui.tsx";
 
-const PAGE = 500;
 const SHOWN = 100;
 
 /** The public topics, the largest first. A member can open the topic from here. */
@@ -118,15 +118,11 @@ function useTopics(): { topics: readonly Room[]; whole: boolean; failed: string 
     let over = false;
     const load = async () => {
       const all: Room[] = [];
-      let after: string | null = null;
-      do {
-        const next: { after?: string } = after === null ? {} : { after };
-        const page: Rooms = await client.ask("get_rooms", { kind: "topic", limit: PAGE, ...next });
+      for await (const page of client.load.topics()) {
         if (over) return;
-        all.push(...page.rooms.filter((room) => !room.is_private));
+        all.push(...page);
         setTopics([...all].sort((one, other) => other.members - one.members));
-        after = page.next;
-      } while (after !== null);
+      }
       setWhole(true);
     };
     load().catch((error: unknown) => over || setFailed(reasonOf(error)));

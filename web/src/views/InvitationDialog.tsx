@@ -5,7 +5,8 @@ import type { InvitationLink, InvitationLinks, Room } from "../contract.gen.ts";
 import { invitationTo } from "../location.ts";
 import { momentOf, reasonOf } from "../text.ts";
 import { CopyField } from "./Confirm.tsx";
-import { Dialog, Field, Form, useWork } from "./ui.tsx";
+import { Field, Form, useWork } from "./form.tsx";
+import { Dialog } from "./ui.tsx";
 
 const DAY = 24 * 3600;
 const LASTING: readonly { readonly seconds: number | null; readonly text: string }[] = [

@@ -2,7 +2,8 @@ import { useState } from "react";
 import { useClient } from "../context.ts";
 import { type Invitation, invitationIn, open } from "../location.ts";
 import { Refused } from "../session.ts";
-import { Dialog, Field, Form, useWork } from "./ui.tsx";
+import { Field, Form, useWork } from "./form.tsx";
+import { Dialog } from "./ui.tsx";
 
 /** Join by an invitation link, from the address or pasted. */
 export function JoinByLink({ invitation, onClose }: { invitation: Invitation | null; onClose: () => void }) {

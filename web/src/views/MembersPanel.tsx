@@ -7,11 +7,12 @@ import type { Member, Room } from "../contract.gen.ts";
 import { open } from "../location.ts";
 import { agoOf, byName, reasonOf, withTimes } from "../text.ts";
 import { Bans } from "./Bans.tsx";
+import { useWork } from "./form.tsx";
 import { type Act, MemberMenu } from "./MemberMenu.tsx";
 import { ModerationDialog } from "./ModerationDialog.tsx";
 import { Panel } from "./Panel.tsx";
 import { moderates } from "./rights.ts";
-import { Avatar, ListRows, useWork } from "./ui.tsx";
+import { Avatar, ListRows } from "./ui.tsx";
 import { isAhead } from "./useMuted.ts";
 
 type Row = { readonly heading: string } | Member;

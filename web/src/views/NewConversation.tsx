@@ -2,9 +2,11 @@ import { X } from "lucide-react";
 import { useMemo, useState } from "react";
 import { useClient } from "../context.ts";
 import { open } from "../location.ts";
+import { Refused } from "../session.ts";
+import { Field, Form, useWork } from "./form.tsx";
 import { knownUsers, matchingUsers } from "./knownUsers.ts";
 import { SuggestedUsers } from "./SuggestedUsers.tsx";
-import { Avatar, Dialog, Field, Form, useWork } from "./ui.tsx";
+import { Avatar, Dialog } from "./ui.tsx";
 
 /** Starts a conversation with one user, or a group, which may have a name. */
 export function NewConversation({ onClose }: { onClose: () => void }) {
@@ -22,17 +24,24 @@ export function NewConversation({ onClose }: { onClose: () => void }) {
     clear();
     setPeople((before) => (before.includes(username) ? before : [...before, username]));
   };
-  const addWritten = () =>
-    run(async () => {
-      const { username } = await client.ask("get_profile", { username: written });
-      add(username);
-      // The user may have typed the next name meanwhile.
-      setName((now) => (now.trim() === written ? "" : now));
-    });
   const addSuggested = (username: string) => {
     add(username);
     setName("");
   };
+  /** Add the user with exactly this name, or else the only suggestion. */
+  const addWritten = () =>
+    run(async () => {
+      const [only, second] = suggested;
+      const meant = (error: unknown) => {
+        if (!(error instanceof Refused) || error.code !== "not_found") throw error;
+        if (only === undefined || second !== undefined) throw error;
+        return { username: only };
+      };
+      const { username } = await client.ask("get_profile", { username: written }).catch(meant);
+      add(username);
+      // The user may have typed the next name meanwhile.
+      setName((now) => (now.trim() === written ? "" : now));
+    });
   const start = () =>
     run(async () => {
       const group = isGroup && title.trim() !== "" ? { title: title.trim() } : {};

@@ -1,7 +1,8 @@
 import { useState } from "react";
 import { useClient } from "../context.ts";
 import { open } from "../location.ts";
-import { Dialog, Field, Form, useWork } from "./ui.tsx";
+import { Field, Form, useWork } from "./form.tsx";
+import { Dialog } from "./ui.tsx";
 
 export function NewTopic({ onClose }: { onClose: () => void }) {
   const client = useClient();
@@ -35,8 +36,8 @@ export function NewTopic({ onClose }: { onClose: () => void }) {
           </label>
           <p className="muted small">
             {isPrivate
-              ? "Only people you or other members invite can see it and join."
-              : "Everyone on this server can find it and join."}
+              ? "This topic will be private: only people you or other members invite can see it and join."
+              : "This topic will be public: everyone on this server can find it and join."}
           </p>
         </div>
         <footer>

@@ -1,17 +1,18 @@
 import { useCallback, useMemo, useRef, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Message } from "../contract.gen.ts";
-import { hrefTo, linkTo, open } from "../location.ts";
+import { linkTo, open } from "../location.ts";
 import { reasonOf } from "../text.ts";
 import { Composer } from "./Composer.tsx";
 import { copyToClipboard } from "./clipboard.ts";
+import { Form, useWork } from "./form.tsx";
 import { Notice } from "./Notice.tsx";
 import type { RoomTask } from "./RoomDialog.tsx";
 import { RoomHeader } from "./RoomHeader.tsx";
 import { Timeline } from "./Timeline.tsx";
 import { Typing } from "./Typing.tsx";
 import type { Tools } from "./tools.ts";
-import { Dialog, Form, useWork } from "./ui.tsx";
+import { Dialog } from "./ui.tsx";
 import { useReceipts } from "./useReceipts.ts";
 import "../styles/timeline.css";
 
@@ -38,6 +39,7 @@ export function Room({
   onPerson: (username: string) => void;
   onSearch: () => void;
 }) {
+  const client = useClient();
   const kind = useView((view) => view.state.rooms.get(room_id)?.room.kind);
   const role = useView((view) => view.state.rooms.get(room_id)?.room.role);
   const [target, setTarget] = useState<Target | null>(null);
@@ -48,9 +50,9 @@ export function Room({
   const tools = useTools(room_id, setTarget, setRemoving, tell, onPerson);
   useReceipts(room_id);
   if (kind === undefined) return null;
-  const address = new URL(hrefTo(room_id), window.location.href).href;
   const copyAddress = async () => {
-    if (await copyToClipboard(address)) tell("The link was copied.");
+    const room = client.room(room_id)?.room;
+    if (room !== undefined && (await copyToClipboard(linkTo(room)))) tell("The link was copied.");
     else setTask("address");
   };
   return (
@@ -59,7 +61,6 @@ export function Room({
         room_id={room_id}
         members={members}
         task={task}
-        address={address}
         onTask={setTask}
         onCopyLink={() => void copyAddress()}
         onMembers={onMembers}
@@ -104,7 +105,10 @@ function useTools(
       edit: (message) => onTarget({ kind: "edit", message }),
       remove: onRemove,
       copyText: (message) => void copy(message.content, "The text was copied."),
-      copyLink: (message) => void copy(linkTo(room_id, message.seq), "The link was copied."),
+      copyLink: (message) => {
+        const room = client.room(room_id)?.room;
+        if (room !== undefined) void copy(linkTo(room, message.seq), "The link was copied.");
+      },
       jump: (seq) => open(room_id, seq),
       person: (username) => latest.current(username),
       retry: (client_id) => void client.retryUnsent(client_id),

@@ -1,12 +1,13 @@
 import { useMemo, useState } from "react";
 import { useClient, useRoom } from "../context.ts";
 import type { Room } from "../contract.gen.ts";
-import { open } from "../location.ts";
+import { linkTo, open } from "../location.ts";
 import { Confirm, CopyField } from "./Confirm.tsx";
+import { Field, Form, useWork } from "./form.tsx";
 import { InvitationDialog } from "./InvitationDialog.tsx";
 import { knownUsers, matchingUsers } from "./knownUsers.ts";
 import { SuggestedUsers } from "./SuggestedUsers.tsx";
-import { Dialog, Field, Form, useWork } from "./ui.tsx";
+import { Dialog } from "./ui.tsx";
 
 /** The dialogs of a room's menu. */
 export type RoomTask = "invite" | "link" | "rename" | "date" | "leave" | "block" | "unblock" | "address";
@@ -15,14 +16,11 @@ export function RoomDialog({
   task,
   room,
   name,
-  address,
   onClose,
 }: {
   task: RoomTask;
   room: Room;
   name: string;
-  /** Of the room, on this page */
-  address: string;
   onClose: () => void;
 }) {
   const client = useClient();
@@ -73,7 +71,7 @@ export function RoomDialog({
     case "address":
       return (
         <Dialog title="Link to this room" onClose={onClose}>
-          <CopyField label="Link" value={address} />
+          <CopyField label="Link" value={linkTo(room)} />
         </Dialog>
       );
   }

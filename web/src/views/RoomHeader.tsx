@@ -36,7 +36,6 @@ export function RoomHeader({
   room_id,
   members,
   task,
-  address,
   onTask: setTask,
   onCopyLink,
   onMembers,
@@ -47,8 +46,6 @@ export function RoomHeader({
   members: boolean;
   /** The dialog that is open */
   task: RoomTask | null;
-  /** Of the room, on this page */
-  address: string;
   onTask: (task: RoomTask | null) => void;
   onCopyLink: () => void;
   onMembers: () => void;
@@ -115,9 +112,7 @@ export function RoomHeader({
           </Item>
         )}
       </Menu>
-      {task !== null && (
-        <RoomDialog task={task} room={room} name={name} address={address} onClose={() => setTask(null)} />
-      )}
+      {task !== null && <RoomDialog task={task} room={room} name={name} onClose={() => setTask(null)} />}
     </header>
   );
 }

@@ -13,12 +13,14 @@ import {
 import { Virtualizer, type VirtualizerHandle } from "virtua";
 import { useView } from "../context.ts";
 import { open } from "../location.ts";
+import { Elsewhere, useElsewhere } from "./Elsewhere.tsx";
 import { RoomRow } from "./RoomRow.tsx";
 import { isOtherOnline, type Line, linesOf, type OutOfSight, type Section, unreadOutOfSight } from "./rooms.ts";
 import { IconButton, Rows } from "./ui.tsx";
-import { isForThePage } from "./useShortcuts.ts";
+import { focusBox, isForThePage } from "./useShortcuts.ts";
 
-const ROW = 56;
+/** The height of a row, as in sidebar.css */
+const ROW = 3.7333 * Number.parseFloat(getComputedStyle(document.documentElement).fontSize);
 const FOLDED = "tidings.folded";
 const SECTIONS: Record<Section, { title: string; add: string }> = {
   topics: { title: "Topics", add: "New topic" },
@@ -53,19 +55,28 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
     list.current?.querySelector<HTMLElement>(`[data-room-id="${CSS.escape(focusing)}"]`)?.focus();
     setFocusing(null);
   }, [focusing]);
-  const focus = useCallback((at: number | null) => {
-    const room_id = roomAt(latest.current.lines, at);
+  const focus = useCallback((room_id: string | null) => {
     if (room_id === null) return;
     setChosen(room_id);
     setFocusing(room_id);
   }, []);
 
   useEffect(() => setChosen(room_id), [room_id]);
+  const filtered = shownFilter !== "";
   const listed = indexOf(lines, room_id) !== null;
-  useEffect(() => {
-    const at = listed ? indexOf(latest.current.lines, room_id) : null;
+  const last = room_id === null ? null : (rooms.get(room_id)?.room.last_message ?? null);
+  // A message of one's own moves the open room to the top.
+  const moves = last?.sender === me ? last.id : null;
+  const follow = useCallback(() => {
+    const { lines, room_id } = latest.current;
+    const at = indexOf(lines, room_id);
     if (at !== null) virtualizer.current?.scrollToIndex(at, { align: "nearest" });
-  }, [room_id, listed]);
+  }, []);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: when another room is open, it is listed again, or the list is whole again
+  useEffect(follow, [room_id, listed, filtered]);
+  useEffect(() => {
+    if (moves !== null) follow();
+  }, [moves, follow]);
 
   // Alt and an arrow, wherever the focus is: the room above or below; with Shift, the next unread one.
   useEffect(() => {
@@ -91,26 +102,39 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
       if (event.altKey || event.ctrlKey || event.metaKey) return;
       const { lines } = latest.current;
       const here = indexOf(lines, event.currentTarget.dataset.roomId ?? null) ?? -1;
-      if (event.key === "ArrowDown") focus(step(lines, here, 1));
-      else if (event.key === "ArrowUp") focus(step(lines, here, -1));
-      else if (event.key === "Home") focus(step(lines, -1, 1));
-      else if (event.key === "End") focus(step(lines, lines.length, -1));
+      const go = (from: number, direction: 1 | -1) => focus(roomAt(lines, step(lines, from, direction)));
+      if (event.key === "ArrowDown") go(here, 1);
+      else if (event.key === "ArrowUp") go(here, -1);
+      else if (event.key === "Home") go(-1, 1);
+      else if (event.key === "End") go(lines.length, -1);
       else return;
       event.preventDefault();
     },
     [focus],
   );
-  const hidden = useOutOfSight(lines, list, virtualizer);
-  const show = (at: number) => virtualizer.current?.scrollToIndex(at, { align: "center", smooth: !calm.matches });
-  const filtering = (event: KeyboardEvent) => {
-    const first = step(lines, -1, 1);
-    const room_id = roomAt(lines, first);
+  const hidden = useOutOfSight(lines, me, list, virtualizer);
+  const show = (at: number, align: "start" | "end") => virtualizer.current?.scrollToIndex(at, { align });
+  const others = useElsewhere(filter);
+  const choose = (other: (typeof others)[number]) => {
+    // Refused, for example by a block: the filter stays as it is.
+    other.choose().then(
+      () => setFilter(""),
+      () => undefined,
+    );
+  };
+  const filtering = (event: KeyboardEvent<HTMLInputElement>) => {
+    // The rows may still be those of an earlier filter.
+    const filter = event.currentTarget.value;
+    const matching = filter === shownFilter ? lines : linesOf(rooms, { filter, folded, current: room_id, me });
+    const first = roomAt(matching, step(matching, -1, 1));
     if (event.key === "Escape") setFilter("");
     else if (event.key === "ArrowDown") focus(first);
-    else if (event.key === "Enter" && filter !== "" && room_id !== null) {
-      open(room_id);
+    else if (event.key === "Enter" && first !== null && filter !== "") {
+      if (first === room_id) focusBox();
+      else open(first);
       setFilter("");
-    } else return;
+    } else if (event.key === "Enter" && others[0] !== undefined) choose(others[0]);
+    else return;
     event.preventDefault();
   };
 
@@ -170,6 +194,7 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
             }
           </Virtualizer>
           {lines.length === 0 && <p className="none muted">No room of yours has a name like this.</p>}
+          <Elsewhere others={others} onChoose={choose} />
         </div>
         {hidden.below !== null && <Unread hidden={hidden.below} where="below" onShow={show} />}
       </div>
@@ -177,23 +202,22 @@ export function RoomList({ room_id, onNew }: { room_id: string | null; onNew: (s
   );
 }
 
-/** The user's setting for less motion */
-const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
-
 /** A button that shows unread rooms outside the visible part, and scrolls to them. */
 function Unread({
-  hidden: { count, nearest },
+  hidden: { count, personal, nearest },
   where,
   onShow,
 }: {
   hidden: OutOfSight;
   where: "above" | "below";
-  onShow: (at: number) => void;
+  onShow: (at: number, align: "start" | "end") => void;
 }) {
   const Arrow = where === "above" ? ArrowUp : ArrowDown;
+  const show = () => onShow(nearest, where === "above" ? "end" : "start");
   return (
-    <button type="button" className={`button unread-pill ${where}`} onClick={() => onShow(nearest)}>
-      <Arrow size={15} aria-hidden="true" /> {count} unread<span className="hidden"> {where}</span>
+    <button type="button" className={`button unread-pill ${where}`} onClick={show}>
+      <Arrow size={15} aria-hidden="true" /> {count} unread{personal > 0 && `, ${personal} for you`}
+      <span className="hidden"> {where}</span>
     </button>
   );
 }
@@ -201,6 +225,7 @@ function Unread({
 /** The unread rooms above and below the visible part of the list; call `look` after scrolling. */
 function useOutOfSight(
   lines: readonly Line[],
+  me: string,
   list: RefObject<HTMLDivElement | null>,
   virtualizer: RefObject<VirtualizerHandle | null>,
 ) {
@@ -221,7 +246,7 @@ function useOutOfSight(
     observer.observe(list.current);
     return () => observer.disconnect();
   }, [list, look]);
-  return { ...useMemo(() => unreadOutOfSight(lines, ...sight), [lines, sight]), look };
+  return { ...useMemo(() => unreadOutOfSight(lines, me, ...sight), [lines, me, sight]), look };
 }
 
 function Heading({

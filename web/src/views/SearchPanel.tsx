@@ -5,9 +5,10 @@ import { useClient, useView } from "../context.ts";
 import type { Message, SearchResults, Snippet } from "../contract.gen.ts";
 import { open } from "../location.ts";
 import { Refused } from "../session.ts";
-import { momentOf, nameOf, reasonOf, whenOf } from "../text.ts";
+import { momentOf, nameOf, plainSnippet, reasonOf, whenOf } from "../text.ts";
+import { Form } from "./form.tsx";
 import { Panel } from "./Panel.tsx";
-import { Avatar, Form } from "./ui.tsx";
+import { Avatar } from "./ui.tsx";
 
 const TYPED_AFTER = 250;
 const PAGE = 30;
@@ -195,7 +196,7 @@ function useSearch(typed: string, scope: string | null) {
     if (typeof outcome === "string") return;
     const hits = outcome.messages.map((message) => ({
       message,
-      snippet: outcome.snippets[message.id] ?? [{ text: message.content, match: false }],
+      snippet: plainSnippet(outcome.snippets[message.id] ?? [{ text: message.content, match: false }]),
     }));
     setAnswered({ query, scope, hits: [...(before?.hits ?? []), ...hits], next: outcome.next });
   };

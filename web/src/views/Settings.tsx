@@ -2,9 +2,10 @@ import { Tab, TabList, TabPanel, TabProvider } from "@ariakit/react";
 import { useState } from "react";
 import { useClient } from "../context.ts";
 import { chooseTheme, loadTheme, type Theme } from "../theme.ts";
+import { useWork } from "./form.tsx";
 import { askPermission, permission } from "./notifications.ts";
 import { Blocked, ChangePassword, Deactivate, Devices } from "./SettingsAccount.tsx";
-import { Dialog, useWork } from "./ui.tsx";
+import { Dialog } from "./ui.tsx";
 
 const TABS = ["Appearance", "Devices", "Security", "Privacy", "Account"] as const;
 

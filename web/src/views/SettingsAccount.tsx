@@ -4,7 +4,8 @@ import { useCallback, useEffect, useState } from "react";
 import { useClient, useView } from "../context.ts";
 import type { Session } from "../contract.gen.ts";
 import { agoOf, momentOf, reasonOf } from "../text.ts";
-import { Avatar, Field, Form, useWork } from "./ui.tsx";
+import { Field, Form, useWork } from "./form.tsx";
+import { Avatar } from "./ui.tsx";
 
 /** The server's answer, null until it is there, and a function that reloads it. */
 function useAnswer<T>(ask: () => Promise<T>): {

@@ -13,10 +13,11 @@ const NewTopic = lazyDialog(() => import("./NewTopic.tsx").then((part) => part.N
 const NewConversation = lazyDialog(() => import("./NewConversation.tsx").then((part) => part.NewConversation));
 const FindTopics = lazyDialog(() => import("./FindTopics.tsx").then((part) => part.FindTopics));
 const JoinByLink = lazyDialog(() => import("./JoinByLink.tsx").then((part) => part.JoinByLink));
+const Confirm = lazyDialog(() => import("./Confirm.tsx").then((part) => part.Confirm));
 const SettingsDialog = lazyDialog(() => import("./Settings.tsx").then((part) => part.Settings));
 
 /** A dialog of the sidebar */
-export type Opened = "topic" | "conversation" | "find" | "link" | "settings" | "sign out";
+export type Opened = "topic" | "conversation" | "find" | "link" | "settings" | "read all" | "sign out";
 
 /** The user's rooms, the buttons for new ones, and the account menu. */
 export function Sidebar({
@@ -72,7 +73,7 @@ export function Sidebar({
       <Account
         onSettings={() => onOpen("settings")}
         onLink={() => onOpen("link")}
-        onReadAll={() => client.readAll()}
+        onReadAll={() => onOpen("read all")}
         onHelp={onHelp}
         onSignOut={() => (waiting > 0 ? onOpen("sign out") : onSignOut())}
       />
@@ -81,6 +82,16 @@ export function Sidebar({
       {opened === "find" && <FindTopics onClose={close} onLink={() => onOpen("link")} />}
       {(opened === "link" || invitation !== null) && <JoinByLink invitation={invitation} onClose={closeLink} />}
       {opened === "settings" && <SettingsDialog onClose={close} onSignOut={onSignOut} />}
+      {opened === "read all" && (
+        <Confirm
+          title="Mark all rooms as read?"
+          does="Mark as read"
+          work={async () => client.readAll()}
+          onClose={close}
+        >
+          <p>You will not see any more which messages are new to you. This cannot be undone.</p>
+        </Confirm>
+      )}
       {opened === "sign out" && <SignOut waiting={waiting} onClose={close} onSignOut={onSignOut} />}
     </nav>
   );

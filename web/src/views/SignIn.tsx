@@ -1,9 +1,12 @@
 import { useState } from "react";
 import { useRoute } from "../location.ts";
 import { createAccount, type Session, signIn } from "../session.ts";
-import { Field, Form, useWork } from "./ui.tsx";
+import { Field, Form, useWork } from "./form.tsx";
 
-/** Sign in or register: one form, two buttons. `notice` says why the user has to sign in again. */
+/**
+ * Sign in or register: one form, two buttons. Enter signs in; it registers whoever comes by a link, or has pressed that
+ * button before. `notice` says why the user has to sign in again.
+ */
 export function SignIn({
   username: known = "",
   notice = null,
@@ -16,18 +19,33 @@ export function SignIn({
   const [username, setUsername] = useState(known);
   const [password, setPassword] = useState("");
   const [shown, setShown] = useState(false);
-  const { busy, error, run, clear } = useWork();
-  const { invitation } = useRoute();
+  const { busy, error, code, field, run, clear } = useWork();
+  const { invitation, topic } = useRoute();
+  const [chosen, setChosen] = useState<boolean | null>(null);
+  const creating = chosen ?? (notice === null && (invitation !== null || topic !== null));
   const [missing, setMissing] = useState<"username" | "password" | null>(null);
-  const enter = (way: typeof signIn) => {
+  const enter = (create: boolean) => {
+    setChosen(create);
     const [named, empty] = [username.trim(), password === ""];
     setMissing(named === "" ? "username" : empty ? "password" : null);
     if (named === "" || empty) return clear();
-    return run(async () => onSession(await way(named, password)));
+    return run(async () => onSession(await (create ? createAccount : signIn)(named, password)));
   };
+  const choice = (create: boolean, label: string) => (
+    <button
+      type={create === creating ? "submit" : "button"}
+      className={`button ${create === creating ? "primary" : ""}`}
+      disabled={busy}
+      onClick={create === creating ? undefined : () => enter(create)}
+    >
+      {label}
+    </button>
+  );
+  const at = code === "conflict" ? "username" : field;
+  const problem = (name: string) => (at === name ? error : missing === name ? `Enter a ${name}.` : null);
   return (
     <main className="sign-in">
-      <Form className="sign-in-form" onSubmit={() => enter(signIn)}>
+      <Form className="sign-in-form" onSubmit={() => enter(creating)}>
         <div className="brand">
           <img src="/icon.svg" alt="" />
           <div>
@@ -43,6 +61,14 @@ export function SignIn({
             </span>
           </p>
         )}
+        {notice === null && topic !== null && (
+          <p className="banner" role="status">
+            <span>
+              This link leads to {topic === "" ? "a topic" : <b dir="auto">#{topic}</b>}. Sign in or create an account
+              to open it.
+            </span>
+          </p>
+        )}
         {notice !== null && (
           <p className="banner" role="status">
             {notice}
@@ -55,7 +81,7 @@ export function SignIn({
           autoComplete="username"
           required
           autoFocus={known === ""}
-          error={missing === "username" ? "Enter a username." : null}
+          error={problem("username")}
           value={username}
           onChange={(event) => setUsername(event.target.value)}
         />
@@ -63,11 +89,11 @@ export function SignIn({
           label="Password"
           name="password"
           type={shown ? "text" : "password"}
-          autoComplete="current-password"
+          autoComplete={creating ? "new-password" : "current-password"}
           required
           autoFocus={known !== ""}
-          hint="At least 8 characters"
-          error={missing === "password" ? "Enter a password." : null}
+          hint={creating && "At least 8 characters"}
+          error={problem("password")}
           value={password}
           onChange={(event) => setPassword(event.target.value)}
         />
@@ -75,18 +101,14 @@ export function SignIn({
           <input type="checkbox" checked={shown} onChange={(event) => setShown(event.target.checked)} />
           Show password
         </label>
-        {error !== null && (
+        {error !== null && at !== "username" && at !== "password" && (
           <p className="error" role="alert">
-            {error}
+            {error} {code === "unauthenticated" && "If you are new here, choose “Create account”."}
           </p>
         )}
         <div className="buttons">
-          <button type="submit" className="button primary" disabled={busy}>
-            Sign in
-          </button>
-          <button type="button" className="button" disabled={busy} onClick={() => enter(createAccount)}>
-            Create account
-          </button>
+          {choice(false, "Sign in")}
+          {choice(true, "Create account")}
         </div>
       </Form>
     </main>

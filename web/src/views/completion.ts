@@ -25,18 +25,24 @@ export function completed(text: string, trigger: Trigger, by: string): { text: s
   return { text: text.slice(0, trigger.at) + by + space + text.slice(end), caret: trigger.at + by.length + 1 };
 }
 
-/** Those that start with the query, then those that contain it. */
+/** The short name before the caret that was typed with both colons, outside of code. */
+export function closedAt(text: string, caret: number): Trigger | null {
+  const [, code] = /:([a-z0-9_+-]+):$/i.exec(text.slice(0, caret)) ?? [];
+  const trigger = code === undefined ? null : triggerAt(text, caret - 1);
+  if (trigger?.kind !== ":" || trigger.query !== code) return null;
+  return text.slice(0, trigger.at).split("`").length % 2 === 0 ? null : trigger;
+}
+
+/** Those that are the query, then those that start with it, then those that contain it. */
 export function matching<T>(all: Iterable<T>, query: string, nameOf: (one: T) => string, most: number): T[] {
   const sought = query.toLowerCase();
-  const begin: T[] = [];
-  const within: T[] = [];
+  const [equal, begin, within]: [T[], T[], T[]] = [[], [], []];
   for (const one of all) {
-    const at = nameOf(one).toLowerCase().indexOf(sought);
-    if (at === 0) begin.push(one);
-    else if (at > 0) within.push(one);
-    if (begin.length >= most) break;
+    const name = nameOf(one).toLowerCase();
+    const at = name.indexOf(sought);
+    if (at >= 0) (name === sought ? equal : at === 0 ? begin : within).push(one);
   }
-  return [...begin, ...within].slice(0, most);
+  return [...equal, ...begin, ...within].slice(0, most);
 }
 
 export interface Shortcode {

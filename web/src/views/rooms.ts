@@ -1,6 +1,6 @@
 /** The lines of the sidebar: which rooms, in which order, with which text. */
 import type { Message } from "../contract.gen.ts";
-import type { Presence, RoomState } from "../store.ts";
+import type { Presence, RoomState, State } from "../store.ts";
 import { nameOf, plainOf } from "../text.ts";
 import { tailOf } from "../timeline.ts";
 
@@ -44,36 +44,43 @@ export function linesOf(rooms: ReadonlyMap<string, RoomState>, { filter, folded,
   return lines;
 }
 
-/** Unread rooms outside the visible part, and the nearest of them. */
+/** The room to open first: the last one, else the first unread one; null: neither is there. */
+export function firstRoom({ rooms, me }: State, last: string | null): string | null {
+  if (last !== null && rooms.has(last)) return last;
+  for (const line of linesOf(rooms, { filter: "", folded: new Set(), current: null, me }))
+    if (line.kind === "room" && line.held.room.unread > 0) return line.held.room.room_id;
+  return null;
+}
+
+/** Unread rooms outside the visible part. */
 export interface OutOfSight {
   readonly count: number;
+  /** How many of them are direct conversations or mention the user */
+  readonly personal: number;
+  /** The line of the nearest of these; without one, of the nearest unread room */
   readonly nearest: number;
 }
 
 /** The unread rooms above `first` and below `last`, the first and the last visible line. */
 export function unreadOutOfSight(
   lines: readonly Line[],
+  me: string,
   first: number,
   last: number,
 ): { above: OutOfSight | null; below: OutOfSight | null } {
-  const unread = (at: number) => {
-    const line = lines[at];
-    return line?.kind === "room" && line.held.room.unread > 0;
+  const unread = lines.flatMap((line, at) =>
+    line.kind === "room" && line.held.room.unread > 0
+      ? [{ at, personal: line.held.room.kind === "direct" || isMentioned(line.held, me) }]
+      : [],
+  );
+  const counted = (hidden: typeof unread): OutOfSight | null => {
+    const personal = hidden.filter((one) => one.personal);
+    const nearest = personal[0] ?? hidden[0];
+    return nearest === undefined ? null : { count: hidden.length, personal: personal.length, nearest: nearest.at };
   };
-  let [above, below, nearestAbove, nearestBelow] = [0, 0, -1, -1];
-  for (let at = 0; at < Math.min(first, lines.length); at++)
-    if (unread(at)) {
-      above++;
-      nearestAbove = at;
-    }
-  for (let at = lines.length - 1; at > last; at--)
-    if (unread(at)) {
-      below++;
-      nearestBelow = at;
-    }
   return {
-    above: above === 0 ? null : { count: above, nearest: nearestAbove },
-    below: below === 0 ? null : { count: below, nearest: nearestBelow },
+    above: counted(unread.filter(({ at }) => at < first).reverse()),
+    below: counted(unread.filter(({ at }) => at > last)),
   };
 }
 

@@ -69,13 +69,16 @@ export function rowsOf({ segment, me, newAfter, notes = [], unsent }: RowsOf): r
   let above: { sender: string; at: number } | null = null;
   let day = Number.NaN;
   let seeksNew = newAfter !== null;
+  const putDay = (of: Message | Unsent) => {
+    const facts = knownOf(of);
+    if (facts.day === day) return;
+    rows.push({ kind: "day", key: `day ${facts.day}`, at: of.created_at });
+    day = facts.day;
+    above = null;
+  };
   const put = (of: Message | Unsent, sender: string, make: (grouped: boolean) => MessageRow) => {
     const facts = knownOf(of);
-    if (facts.day !== day) {
-      rows.push({ kind: "day", key: `day ${facts.day}`, at: of.created_at });
-      day = facts.day;
-      above = null;
-    }
+    putDay(of);
     const grouped: boolean = above !== null && above.sender === sender && facts.at - above.at < TOGETHER;
     if (grouped) {
       facts.grouped ??= make(true);
@@ -94,12 +97,11 @@ export function rowsOf({ segment, me, newAfter, notes = [], unsent }: RowsOf): r
     }
   };
   for (const message of segment.messages) {
+    // A note has no time of its own: above the first message, it is of the same day.
+    if (Number.isNaN(day)) putDay(message);
     putNotes(message.seq);
     if (seeksNew && message.seq > (newAfter ?? 0) && message.sender !== me) {
-      if (knownOf(message).day !== day) {
-        rows.push({ kind: "day", key: `day ${knownOf(message).day}`, at: message.created_at });
-        day = knownOf(message).day;
-      }
+      putDay(message);
       rows.push(NEW);
       seeksNew = false;
       above = null;

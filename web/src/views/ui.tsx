@@ -11,11 +11,9 @@ import {
   useMenuContext,
 } from "@ariakit/react";
 import { X } from "lucide-react";
-import { type ComponentProps, type FormEvent, type KeyboardEvent, type ReactNode, useId, useState } from "react";
+import { type ComponentProps, type KeyboardEvent, type ReactNode, useState } from "react";
 import type { CustomContainerComponentProps } from "virtua";
-import type { ErrorCode } from "../contract.gen.ts";
-import { Refused } from "../session.ts";
-import { hueOf, initialOf, reasonOf } from "../text.ts";
+import { hueOf, initialOf } from "../text.ts";
 
 export function IconButton({
   label,
@@ -128,9 +126,6 @@ export function Item({ danger = false, ...rest }: { danger?: boolean } & MenuIte
   return <MenuItem className={`menu-item ${danger ? "danger" : ""}`} {...rest} />;
 }
 
-/** For a name or a code: turns off the browser's suggestions and corrections. */
-const VERBATIM = { autoComplete: "off", autoCapitalize: "none", spellCheck: false } as const;
-
 function clickable(Container: "div" | "ul") {
   return function Rows({ style: { pointerEvents: _, ...style }, ...rest }: CustomContainerComponentProps) {
     return <Container style={style} {...rest} />;
@@ -139,80 +134,3 @@ function clickable(Container: "div" | "ul") {
 
 /** The element around the rows of a virtual list. Virtua's default ignores clicks during and right after scrolling. */
 export const [Rows, ListRows] = [clickable("div"), clickable("ul")];
-
-/** A labelled text field with its error. */
-export function Field({
-  label,
-  hint,
-  error,
-  verbatim = false,
-  ...rest
-}: { label: string; hint?: ReactNode; error?: string | null; verbatim?: boolean } & ComponentProps<"input">) {
-  const id = useId();
-  const described = [hint ? `${id}-hint` : "", error ? `${id}-error` : ""].filter(Boolean).join(" ");
-  return (
-    <div className="field">
-      <label className="label" htmlFor={id}>
-        {label}
-      </label>
-      <input
-        id={id}
-        className="input"
-        aria-invalid={error ? true : undefined}
-        aria-describedby={described || undefined}
-        {...(verbatim && VERBATIM)}
-        {...rest}
-      />
-      {hint && (
-        <span id={`${id}-hint`} className="muted small">
-          {hint}
-        </span>
-      )}
-      {error && (
-        <span id={`${id}-error`} className="error small" role="alert">
-          {error}
-        </span>
-      )}
-    </div>
-  );
-}
-
-/**
- * Runs one request at a time, with its state and the reason of a failure.
- * `run` returns whether it succeeded.
- */
-export function useWork(): {
-  busy: boolean;
-  error: string | null;
-  /** The error code; null: no error, or no answer came */
-  code: ErrorCode | null;
-  run: (work: () => Promise<unknown>) => Promise<boolean>;
-  clear: () => void;
-} {
-  const [busy, setBusy] = useState(false);
-  const [failed, setFailed] = useState<{ readonly text: string; readonly code: ErrorCode | null } | null>(null);
-  const run = async (work: () => Promise<unknown>) => {
-    if (busy) return false;
-    setBusy(true);
-    setFailed(null);
-    try {
-      await work();
-      return true;
-    } catch (refused) {
-      setFailed({ text: reasonOf(refused), code: refused instanceof Refused ? refused.code : null });
-      return false;
-    } finally {
-      setBusy(false);
-    }
-  };
-  return { busy, error: failed?.text ?? null, code: failed?.code ?? null, run, clear: () => setFailed(null) };
-}
-
-/** A form that does not leave the page. */
-export function Form({ onSubmit, ...rest }: { onSubmit: () => void } & Omit<ComponentProps<"form">, "onSubmit">) {
-  const submit = (event: FormEvent) => {
-    event.preventDefault();
-    onSubmit();
-  };
-  return <form className="stack" noValidate onSubmit={submit} {...rest} />;
-}

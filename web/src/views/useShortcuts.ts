@@ -4,7 +4,7 @@ import { open } from "../location.ts";
 /** Every shortcut, for the list under `?`. `Alt` + arrows also work in the text box. */
 export const SHORTCUTS: readonly { readonly keys: readonly string[]; readonly does: string }[] = [
   { keys: ["?"], does: "Show this list" },
-  { keys: ["Ctrl K"], does: "Go to a room: type part of its name" },
+  { keys: ["Ctrl K"], does: "Go to a room: type part of its name, or a username" },
   { keys: ["/", "Ctrl Shift F"], does: "Search messages" },
   { keys: ["Alt ↑", "Alt ↓"], does: "Previous, next room" },
   { keys: ["Alt Shift ↑", "Alt Shift ↓"], does: "Previous, next room with unread messages" },
@@ -35,6 +35,11 @@ export function isForThePage(event: KeyboardEvent): boolean {
   return !event.defaultPrevented && document.querySelector("[role=dialog], [role=menu]") === null;
 }
 
+/** Focus the box for a new message, if a room is open. */
+export function focusBox(): void {
+  document.querySelector<HTMLElement>(".composer textarea")?.focus();
+}
+
 function goToRooms(): void {
   const filter = () => document.querySelector<HTMLInputElement>(".sidebar .filter input");
   // On a phone, the sidebar is hidden while a room is open.
@@ -62,7 +67,7 @@ export function useShortcuts(does: { onHelp: () => void; onSearch: () => void })
       else if (writing || event.ctrlKey || event.metaKey || event.altKey || !loadSingleKeys()) return;
       else if (event.key === "?") latest.current.onHelp();
       else if (event.key === "/") latest.current.onSearch();
-      else if (key === "c") document.querySelector<HTMLElement>(".composer textarea")?.focus();
+      else if (key === "c") focusBox();
       else return;
       event.preventDefault();
     };

@@ -1,7 +1,7 @@
 import { useState } from "react";
 import { useClient } from "../context.ts";
+import { useWork } from "./form.tsx";
 import type { Target } from "./Room.tsx";
-import { useWork } from "./ui.tsx";
 import type { ComposerText } from "./useText.ts";
 
 export interface Submit {
