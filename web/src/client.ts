@@ -105,6 +105,7 @@ export class Client {
       store: database.outbox,
       send: (request) => this.speak("message", request),
       has: (message) => message.seq <= (this.room(message.room_id)?.cursor ?? Number.POSITIVE_INFINITY),
+      keep: () => this.keep(),
       ready: () => this.connection.isReady,
       changed: (unsent) => this.view.setState({ unsent }),
       alone: (work) =>
@@ -378,19 +379,13 @@ export class Client {
 
   private heard(before: State, changes: readonly Change[]): void {
     const others: Message[] = [];
-    let sent = false;
     for (const change of changes) {
       if (change.type !== "message") continue;
       const message = change.data;
       if (message.seq <= (before.rooms.get(message.room_id)?.cursor ?? Number.POSITIVE_INFINITY)) continue;
       if (message.sender !== this.me) others.push(message);
-      else if (message.client_id !== null && this.outbox.holds(message.client_id)) {
-        void this.outbox.arrived(message.client_id);
-        sent = true;
-      }
+      else if (message.client_id !== null) void this.outbox.arrived(message.client_id);
     }
-    // Store the room before the message leaves the outbox, or an offline reload would not show it.
-    if (sent) this.keep();
     if (others.length > 0) for (const listener of this.listeners) listener(others);
   }
 
@@ -402,12 +397,12 @@ export class Client {
     this.keep();
   };
 
-  private keep(): void {
+  private keep(): Promise<void> {
     this.keepTimer = null;
     for (const [room_id, room] of this.state.rooms)
       if (room_id !== this.watched && tailOf(room.segments).messages.length > 2 * KEPT)
         this.take({ type: "tail_only", room_id });
-    void this.roomWriter.write(this.state.rooms);
+    return this.roomWriter.write(this.state.rooms);
   }
 
   private confirm(): void {

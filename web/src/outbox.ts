@@ -34,6 +34,8 @@ export interface OutboxOptions {
   send(request: SendMessage & { room_id: string }): Promise<Message>;
   /** Whether the message has already arrived as an event. */
   has(message: Message): boolean;
+  /** Store the rooms as they are; returns when that is done. */
+  keep(): Promise<void>;
   /** Whether there is a connection. */
   ready(): boolean;
   /** Unsent and refused messages, in order. */
@@ -52,6 +54,10 @@ const LONGEST_WAIT = 30_000;
 export class Outbox {
   private readonly options: OutboxOptions;
   private held: readonly Unsent[] = [];
+  /** Messages in the store that need not be sent again: their events are on the way. */
+  private readonly acknowledged = new Set<string>();
+  /** Messages in the store that are in the room: not shown any more. */
+  private readonly leaving = new Set<string>();
   /** How often something was shown. */
   private shown = 0;
   private flushing = false;
@@ -78,7 +84,7 @@ export class Outbox {
       ({ shown } = this);
       kept = await this.options.store.all();
     } while (shown !== this.shown && !this.stopped);
-    this.show(kept);
+    this.show(kept.filter(({ client_id }) => !this.leaving.has(client_id)));
   }
 
   /** Store a message. It is stored when this returns, and sent as soon as there is a connection. */
@@ -103,17 +109,26 @@ export class Outbox {
     return this.held.some((unsent) => unsent.client_id === client_id);
   }
 
-  /** The message is in the room: an answer or an event says so. */
+  /** The message is in the room. It stays in the store until the room is stored: an offline reload shows it. */
   async arrived(client_id: string): Promise<void> {
     if (!this.holds(client_id)) return;
+    this.leaving.add(client_id);
     this.show(this.held.filter((unsent) => unsent.client_id !== client_id));
-    await this.options.store.remove(client_id);
-    this.options.tell();
+    await this.options.keep();
+    await this.remove(client_id);
+    this.leaving.delete(client_id);
   }
 
   /** Delete a refused message. */
   async discard(client_id: string): Promise<void> {
-    await this.arrived(client_id);
+    this.show(this.held.filter((unsent) => unsent.client_id !== client_id));
+    await this.remove(client_id);
+  }
+
+  private async remove(client_id: string): Promise<void> {
+    await this.options.store.remove(client_id);
+    this.acknowledged.delete(client_id);
+    this.options.tell();
   }
 
   /** Send a refused message again. */
@@ -145,7 +160,10 @@ export class Outbox {
 
   private async flush(): Promise<void> {
     while (!this.stopped && this.options.ready()) {
-      const next = (await this.options.store.all()).find((unsent) => unsent.refused === null);
+      const next = (await this.options.store.all()).find(
+        ({ refused, client_id }) =>
+          refused === null && !this.acknowledged.has(client_id) && !this.leaving.has(client_id),
+      );
       if (next === undefined) return;
       try {
         const sent = await this.options.send({
@@ -154,11 +172,10 @@ export class Outbox {
           client_id: next.client_id,
           ...(next.reply_to === null ? {} : { reply_to: next.reply_to }),
         });
-        await this.options.store.remove(next.client_id);
         this.wait = FIRST_WAIT;
         // It is shown as waiting until its event has arrived, so that it never disappears in between.
-        if (this.options.has(sent)) this.show(this.held.filter((unsent) => unsent.client_id !== next.client_id));
-        this.options.tell();
+        if (this.options.has(sent)) await this.arrived(next.client_id);
+        else this.acknowledged.add(next.client_id);
       } catch (error) {
         if (!(error instanceof Refused)) throw error;
         if (waits(error)) {

@@ -174,6 +174,7 @@ class Tab {
       store: database.outbox,
       send: (request) => world.send(this, request),
       has: ({ client_id }) => client_id !== null && this.arrived.has(client_id),
+      keep: () => this.keep(),
       ready: () => this.online,
       changed: (unsent) => {
         this.shown = unsent;
@@ -190,6 +191,9 @@ class Tab {
       later: (work, after) => world.later(work, after),
     });
   }
+
+  /** Store the room; what is shown afterwards has come back from there. */
+  keep = (): Promise<void> => Promise.resolve();
 
   say(content: string, room_id = "r"): Promise<Unsent> {
     return this.outbox.send(room_id, content);
@@ -278,6 +282,25 @@ test("messages written offline survive a reload and are then sent in order", asy
   const next = await world.reload(tab);
   await allIsSaid(world, 3);
   expect([world.contents, next.waiting]).toEqual([["one", "two", "three"], []]);
+});
+
+test("a message stays in the store until the room is stored, and is neither shown nor sent again meanwhile", async () => {
+  const world = aWorld();
+  const tab = await world.open();
+  let stored = () => {};
+  tab.keep = () => new Promise((resolve) => (stored = resolve));
+  const { client_id } = await tab.say("hola");
+  await world.until(() => world.log.length === 1);
+  tab.arrived.add(client_id);
+  void tab.outbox.arrived(client_id);
+  await tab.outbox.load();
+  tab.outbox.wake();
+  await turns(20);
+  expect([tab.waiting, world.log.length, (await tab.database.outbox.all()).length]).toEqual([[], 1, 1]);
+  stored();
+  await tab.idle;
+  await turns(20);
+  expect(await tab.database.outbox.all()).toEqual([]);
 });
 
 test("loading the stored messages does not restore a message that has left the outbox", async () => {
@@ -391,9 +414,10 @@ test("a message is shown as unsent until its event arrives", async () => {
   const tab = await world.open();
   const { client_id } = await tab.say("one");
   await tab.idle;
-  expect(await tab.database.outbox.all()).toEqual([]);
+  expect(await tab.database.outbox.all()).toHaveLength(1);
   expect(tab.waiting).toEqual(["one"]);
   await tab.outbox.arrived(client_id);
+  expect(await tab.database.outbox.all()).toEqual([]);
   expect(tab.waiting).toEqual([]);
 });
 
