@@ -126,9 +126,11 @@ export class Outbox {
   }
 
   private async remove(client_id: string): Promise<void> {
+    // If the page is ending, the message stays: the next one sends it again, and gets the same answer.
+    if (this.stopped) return;
     await this.options.store.remove(client_id);
     this.acknowledged.delete(client_id);
-    this.options.tell();
+    if (!this.stopped) this.options.tell();
   }
 
   /** Send a refused message again. */
