@@ -1,8 +1,8 @@
 /**
  * Sends messages in order and each once, across lost connections and reloads.
  *
- * A message is in IndexedDB before it is sent, and until the server has acknowledged it. After a lost answer, nobody
- * here knows whether it took effect: it is sent again with the same `client_id`, and the server answers with the message
+ * A message is in IndexedDB before it is sent, and until it is there with its room. After a lost answer, nobody here
+ * knows whether it took effect: it is sent again with the same `client_id`, and the server answers with the message
  * that it has. Only one message is in flight, so none overtakes another that has to wait. Of several tabs, one sends.
  */
 import type { Message, SendMessage } from "./contract.gen.ts";
