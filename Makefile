@@ -13,7 +13,7 @@ STAMP := .venv/.installed
 NODE_TESTS := tests/js/node_modules/.installed
 PEERS := bench/peers/node_modules/.installed
 
-WEB := server/static/index.html
+WEB := server/tidings/static/index.html
 WEB_PACKAGES := web/node_modules/.installed
 # With the directories, so that a file that is gone counts as a change.
 WEB_SOURCES := web/index.html web/package.json web/tsconfig.json web/vite.config.ts $(shell find web/src web/public)
@@ -47,7 +47,7 @@ $(WEB_PACKAGES): web/package-lock.json web/package.json | $(STAMP)
 	@touch $@
 
 .PHONY: web
-web: $(WEB) ## Build the page, into server/static
+web: $(WEB) ## Build the page, into server/tidings/static
 
 $(WEB): $(WEB_SOURCES) $(WEB_PACKAGES)
 	@echo npm run build --prefix web; $(WITH_NODE) npm run build --prefix web
@@ -121,6 +121,6 @@ LOCK = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-ha
 
 .PHONY: clean
 clean: ## Remove what the other targets made (never the data directory)
-	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist server/static
+	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist server/tidings/static
 	rm -rf tests/js/node_modules bench/peers/node_modules web/node_modules
 	find server db client_demo tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -24,7 +24,7 @@ from sqlalchemy.engine import make_url
 
 from bench.postgresql import cluster
 from bench.process import Process
-from db.schema import migrate
+from tidings_db.schema import migrate
 
 PEERS = Path(__file__).with_name("peers")
 SECRET = "the benchmark's key, of 32 bytes and more"
@@ -162,7 +162,7 @@ class Tidings(Server):
         return {"sid": self._sids[user]}
 
     def command(self) -> tuple[list[str], dict[str, str]]:
-        return [sys.executable, "-m", "server", "serve", "--host", "127.0.0.1", "--port", "0"], {
+        return [sys.executable, "-m", "tidings", "serve", "--host", "127.0.0.1", "--port", "0"], {
             "TIDINGS_DATA_DIR": str(self.directory),
             "TIDINGS_SECRET_KEY": SECRET,
             "TIDINGS_PUBLIC_CHANNEL": "entry",

@@ -20,21 +20,21 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, 
 from pydantic import AliasChoices, BaseModel, SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 
-import server.actions
+import tidings.actions
 from bench import scaling
-from server import auth, context, names, node
-from server.contract import actions, events, models, validation
-from server.contract.errors import CloseReason, Error, ErrorCode
-from server.contract.models import Role, RoomKind
-from server.contract.permissions import ON_A_MESSAGE, WITHOUT, Permission, refusal
-from server.dispatch import Action, Registry
-from server.fanout import hub, member_events, typing
-from server.gateways import action_queue, client_session, rest
-from server.gateways.websocket_client import CLOSE_CODES
-from server.limits import Limit, rate
-from server.log import cursors, messages
-from server.settings import Settings
-from server.transport import (
+from tidings import auth, context, names, node
+from tidings.contract import actions, events, models, validation
+from tidings.contract.errors import CloseReason, Error, ErrorCode
+from tidings.contract.models import Role, RoomKind
+from tidings.contract.permissions import ON_A_MESSAGE, WITHOUT, Permission, refusal
+from tidings.dispatch import Action, Registry
+from tidings.fanout import hub, member_events, typing
+from tidings.gateways import action_queue, client_session, rest
+from tidings.gateways.websocket_client import CLOSE_CODES
+from tidings.limits import Limit, rate
+from tidings.log import cursors, messages
+from tidings.settings import Settings
+from tidings.transport import (
     admission,
     buffered_session,
     engine_session,
@@ -84,7 +84,7 @@ _KINDS: Final[Sequence[tuple[str, RoomKind, bool]]] = (
 
 
 def registry() -> Registry:
-    return Registry(server.actions)
+    return Registry(tidings.actions)
 
 
 # -- types -----------------------------------------------------------------------------------------------------------

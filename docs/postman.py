@@ -13,10 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-import server.actions
-from server.dispatch import Registry
-from server.gateways import openapi
-from server.gateways.dialects.registry import token_field
+import tidings.actions
+from tidings.dispatch import Registry
+from tidings.gateways import openapi
+from tidings.gateways.dialects.registry import token_field
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 CONVERTER: Final = ROOT / "tests/js/node_modules/openapi-to-postmanv2/bin/openapi2postmanv2.js"
@@ -91,7 +91,7 @@ _FORGET: Final = 'if (pm.response.code < 300) pm.collectionVariables.unset("bear
 
 def collection(node: str = "node") -> dict[str, Any]:
     """The collection (format 2.1); `node` is Node.js. Raises `CalledProcessError` if it cannot be converted."""
-    openapi_document = openapi.document(Registry(server.actions), dev_tokens=True) | {"servers": [{"url": ADDRESS}]}
+    openapi_document = openapi.document(Registry(tidings.actions), dev_tokens=True) | {"servers": [{"url": ADDRESS}]}
     options = ",".join(f"{name}={value}" for name, value in _OPTIONS.items())
     with TemporaryDirectory() as directory:
         source, target = Path(directory, "openapi.json"), Path(directory, "collection.json")

@@ -55,7 +55,7 @@ def main(python: str, picture: str) -> None:
             "PATH": "/bin:/usr/bin",
         }
         server = subprocess.Popen(
-            [python, "-m", "server", "serve", "--port", "0"], env=environment, stdout=subprocess.PIPE, text=True
+            [python, "-m", "tidings", "serve", "--port", "0"], env=environment, stdout=subprocess.PIPE, text=True
         )
         try:
             assert server.stdout is not None

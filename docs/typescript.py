@@ -9,16 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-import server.actions
-from server.dispatch import Registry
-from server.gateways import typescript
+import tidings.actions
+from tidings.dispatch import Registry
+from tidings.gateways import typescript
 
 TYPES: Final = Path(__file__).resolve().parent.parent / "web/src/contract.gen.ts"
 
 
 def write() -> bool:
     """Write the types unless they are there already. Returns whether they were written."""
-    text = typescript.render(Registry(server.actions))
+    text = typescript.render(Registry(tidings.actions))
     if TYPES.exists() and TYPES.read_text("utf-8") == text:
         return False
     TYPES.write_text(text, "utf-8")

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from db.schema import migrate
 from tests.db import postgresql
 from tests.support.memory import folder_in_memory
 from tests.support.node import RunningNode, running_node
+from tidings_db.schema import migrate
 
 _no_postgresql = pytest.StashKey[str]()
 

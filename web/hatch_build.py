@@ -45,7 +45,7 @@ class Page(BuildHookInterface[BuilderConfig]):
     def _is_there(self) -> bool:
         """Whether this is an unpacked sdist, which has the page. In a checkout there may be an old one."""
         root = Path(self.root)
-        return (root / "PKG-INFO").is_file() and (root / "server/static/index.html").is_file()
+        return (root / "PKG-INFO").is_file() and (root / "server/tidings/static/index.html").is_file()
 
 
 def _machine_has_node() -> bool:

@@ -68,7 +68,7 @@ export default defineConfig({
   },
   build: {
     // Inside the Python package, so that a checkout and a wheel find it at the same place.
-    outDir: "../server/static",
+    outDir: "../server/tidings/static",
     emptyOutDir: true,
     target: "es2023",
     modulePreload: { polyfill: false },

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from db.queries import users
 from tests.support.client import DEADLINE_S, REGISTRY, Refused, connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode
+from tidings_db.queries import users
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.auth import HASHES_WAITING, THREADS, Attempts, MemoryStore, attempt_rates
-from server.contract.errors import ActionError
 from tests.accounts.test_passwords import Gate, gate  # noqa: F401
 from tests.support.client import Refused, connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
+from tidings.auth import HASHES_WAITING, THREADS, Attempts, MemoryStore, attempt_rates
+from tidings.contract.errors import ActionError
 
 HOME = "127.4.4.4"
 ELSEWHERE = "127.5.5.5"
@@ -203,7 +203,7 @@ async def test_successful_logins_do_not_use_up_the_rate_of_unknown_addresses() -
 
 
 async def test_the_memory_of_first_attempts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.auth.attempts.FIRST_TRIES_KEPT", 10)
+    monkeypatch.setattr("tidings.auth.attempts.FIRST_TRIES_KEPT", 10)
     clock = Clock()
     store = MemoryStore(attempt_rates("10/minute", "20/minute", "60/hour"), clock)
     attempts = Attempts(store)
@@ -215,7 +215,7 @@ async def test_the_memory_of_first_attempts_is_bounded(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("crowd", [1, 5, HASHES_WAITING])
 def test_a_full_queue_displaces_from_the_longest_lane(crowd: int) -> None:
-    from server.auth.lanes import Lanes
+    from tidings.auth.lanes import Lanes
 
     queue: Lanes[tuple[Hashable, int]] = Lanes(HASHES_WAITING)
     for n in range(2 * HASHES_WAITING):

@@ -8,11 +8,11 @@ import unicodedata
 import httpx
 import pytest
 
-from server import names
-from server.contract.errors import ActionError, ErrorCode
 from tests.support.client import Refused, connected
 from tests.support.node import PASSWORD, RunningNode
 from tests.support.yardstick import slowdown
+from tidings import names
+from tidings.contract.errors import ActionError, ErrorCode
 
 INVISIBLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b\u180e\u200b\u2060\u2065\u2800\u3164\ufe00\ufe0d\ufe0f\ufeff"

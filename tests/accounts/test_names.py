@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from precis_i18n import get_profile
 
-from server import names
-from server.contract.errors import ActionError, ErrorCode
 from tests.support.client import connected
 from tests.support.node import PASSWORD, RunningNode
+from tidings import names
+from tidings.contract.errors import ActionError, ErrorCode
 
 _case_mapped = get_profile("UsernameCaseMapped")
 

@@ -11,12 +11,12 @@ import bcrypt
 import httpx
 import pytest
 
-import server.auth.passwords
-from db.queries import users
-from server.auth import HASHES_WAITING, THREADS, Passwords
-from server.contract.errors import ActionError, ErrorCode
+import tidings.auth.passwords
 from tests.support.client import connected
 from tests.support.node import PASSWORD, RunningNode, running_node
+from tidings.auth import HASHES_WAITING, THREADS, Passwords
+from tidings.contract.errors import ActionError, ErrorCode
+from tidings_db.queries import users
 
 ROUNDS = 4
 
@@ -106,7 +106,7 @@ async def test_every_failed_login_costs_the_same_and_is_answered_alike(
 
 
 def server_bcrypt() -> object:
-    return server.auth.passwords.bcrypt
+    return tidings.auth.passwords.bcrypt
 
 
 class Gate:

@@ -13,9 +13,9 @@ import httpx
 import jwt
 import pytest
 
-from server.auth.tokens import Tokens
 from tests.support.client import Client, connected
 from tests.support.node import PASSWORD, SECRET_KEY, RunningNode
+from tidings.auth.tokens import Tokens
 
 BRIAN, EDER = "BrianYork", "EderLópez"
 

@@ -16,10 +16,10 @@ import pytest
 import socketio
 from pydantic import SecretStr
 
-from server.auth import Tokens
-from server.contract.errors import ActionError
 from tests.support.client import Client, connected
 from tests.support.node import SECRET_KEY, RunningNode, running_node
+from tidings.auth import Tokens
+from tidings.contract.errors import ActionError
 
 DAY_S = 24 * 60 * 60
 Claims = dict[str, Any]
@@ -74,7 +74,7 @@ def test_a_token_that_was_accepted_before_expires_all_the_same(monkeypatch: pyte
     assert tokens.read(ticket, "channel") == ("omar", "sid", (now + 60) * 1000)
     with pytest.raises(ActionError, match="no valid token"):
         tokens.read(ticket)
-    monkeypatch.setattr("server.auth.tokens.time.time", lambda: now + 60.5)
+    monkeypatch.setattr("tidings.auth.tokens.time.time", lambda: now + 60.5)
     with pytest.raises(ActionError, match="expired") as refused:
         tokens.read(token)
     assert refused.value.code == "token_expired"

@@ -200,7 +200,7 @@ async def test_changes_of_one_connection_take_effect_in_order(people: People) ->
 async def test_repeated_typing_is_published_at_most_every_few_seconds(
     people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.fanout.typing.REPEAT_S", 3600)
+    monkeypatch.setattr("tidings.fanout.typing.REPEAT_S", 3600)
     monkeypatch.setattr(people.server.node.hub.typists, "_typing_s", 3600)
     room_id = await _room(people)
     for _ in range(20):

@@ -94,7 +94,7 @@ async def test_a_group_has_256_members_at_most(people: People) -> None:
 
 
 def _make_users(conn) -> None:  # type: ignore[no-untyped-def]
-    from db.queries import users
+    from tidings_db.queries import users
 
     for n in range(254):
         users.add(conn, f"user{n}", None, 0)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from db.queries import export as queries
-from server.actions import export as action
 from tests.actions.conftest import People
 from tests.delivery.support import fill, make_topic, rest
 from tests.support.node import RunningNode, running_node
+from tidings.actions import export as action
+from tidings_db.queries import export as queries
 
 
 async def exported(server: RunningNode, token: str) -> list[dict[str, Any]]:

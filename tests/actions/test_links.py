@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from db.queries import users
 from tests.actions.conftest import People, code
 from tests.support.client import Client
+from tidings_db.queries import users
 
 
 @pytest.fixture

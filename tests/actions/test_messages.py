@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from server.contract.actions import MAX_PAGE_BYTES
 from tests.actions.conftest import People, code
 from tests.support.client import Refused, connected
+from tidings.contract.actions import MAX_PAGE_BYTES
 
 
 async def test_a_message_is_equal_in_the_answer_the_event_and_the_history(people: People) -> None:

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from db.queries import blocks
-from server.auth import now_ms
 from tests.actions.conftest import People, code
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import running_node
+from tidings.auth import now_ms
+from tidings_db.queries import blocks
 
 
 async def _room(people: People, *, private: bool) -> dict[str, str]:

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import Engine, event, insert, update
 from sqlalchemy.engine import Connection as Transaction
 
-from db import models
-from server.options import NodeOptions
 from tests.actions.conftest import People, code
 from tests.support.client import Client, connected
 from tests.support.node import RunningNode, running_node
+from tidings.options import NodeOptions
+from tidings_db import models
 
 
 async def test_read_moves_the_marker_forwards_and_returns_the_unread_count(people: People) -> None:

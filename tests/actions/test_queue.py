@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from db.queries import undelivered
 from tests.actions.conftest import People, code
 from tests.delivery.support import make_topic, reader, rest
 from tests.support.client import Client, connected
+from tidings_db.queries import undelivered
 
 
 async def pending(client: Client, **fields: Any) -> dict[str, tuple[int, int, int]]:

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from server import context
 from tests.actions.conftest import People, code
 from tests.support.client import Refused, connected
+from tidings import context
 
 
 async def test_create_makes_the_caller_the_owner(people: People) -> None:

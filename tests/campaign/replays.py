@@ -19,12 +19,12 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
-from db.engine import Database
 from tests.delivery.support import fill, make_topic
 from tests.e2e.javascript import SCRIPTS, node
 from tests.support.network import Conditions, network
 from tests.support.node import settings_for
 from tests.support.process import ServerProcess
+from tidings_db.engine import Database
 
 LEAST, MOST = 2_000, 20_000
 """Missed entries."""

@@ -29,7 +29,7 @@ VISITORS = 40
 USERS = 8
 TASKS = "tidings_tasks"
 CACHE_MIB = 64
-"""SQLite's page cache (db/connections.py). Filled before the first sample, it does not count as growth."""
+"""SQLite's page cache (db/tidings_db/connections.py). Filled before the first sample, it does not count as growth."""
 MEMORY_MIB_PER_MINUTE = 2.0
 """The threshold after the warm-up."""
 QUICK_MIB_PER_MINUTE = 15.0

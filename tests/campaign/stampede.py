@@ -29,14 +29,14 @@ from sqlalchemy import insert
 from sqlalchemy.engine import Connection as Transaction
 
 from bench.profile import py_spy
-from db import models
-from db.engine import Database
-from db.schema import migrate
 from tests.campaign.support.clients import Plain, Refusal
 from tests.campaign.support.lab import SECRET_KEY, Server, ms
 from tests.campaign.support.tokens import make
 from tests.campaign.support.wire import Ended
 from tests.db import postgresql
+from tidings_db import models
+from tidings_db.engine import Database
+from tidings_db.schema import migrate
 
 DEVICE = "phone"
 OWN = "own"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from server.cli import main
 from tests.db import postgresql
+from tidings.cli import main
 
 DEADLINE_S = 60
 
@@ -74,7 +74,7 @@ async def tidings(tmp_path: Path) -> AsyncIterator[Start]:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "server",
+            "tidings",
             *args,
             cwd=tmp_path,
             env=inherited | {"TIDINGS_RATE_LIMITS": "off", "TIDINGS_LOG_LEVEL": "warning", **environment},

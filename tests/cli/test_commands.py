@@ -15,12 +15,12 @@ import pytest
 from pydantic import SecretStr
 from websockets.asyncio.client import connect
 
-from db.schema import pending
-from server.cli import main
-from server.settings import SettingsError
 from tests.cli.conftest import Run, Start
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import NO_TLS, PASSWORD, running_node
+from tidings.cli import main
+from tidings.settings import SettingsError
+from tidings_db.schema import pending
 
 
 async def _login(url: str, username: str, password: str) -> int:

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from db.space import RESERVE_BYTES
 from tests.cli.conftest import DEADLINE_S, Command, Start
 from tests.rest.problems import problem
 from tests.support.client import Refused, connected
 from tests.support.node import token_from
+from tidings_db.space import RESERVE_BYTES
 
 pytestmark = pytest.mark.long
 

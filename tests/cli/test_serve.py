@@ -15,14 +15,14 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from db.schema import pending
-from server.app import create_app
-from server.banner import banner
-from server.file_lock import only_server
-from server.settings import Settings, SettingsError
 from tests.cli.conftest import Command, Run, Start
 from tests.support.client import connected
 from tests.support.node import PASSWORD, token_from
+from tidings.app import create_app
+from tidings.banner import banner
+from tidings.file_lock import only_server
+from tidings.settings import Settings, SettingsError
+from tidings_db.schema import pending
 
 
 async def _token(command: Run, username: str) -> str:

@@ -13,8 +13,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.engine import make_url
 
-from server.banner import banner
-from server.settings import Settings, SettingsError
+from tidings.banner import banner
+from tidings.settings import Settings, SettingsError
 
 DEFAULTS: dict[str, Any] = {
     "TIDINGS_HOST": "127.0.0.1",

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import httpx
 
-from server.__main__ import UNUSED
 from tests.cli.conftest import DEADLINE_S, Command, Start
+from tidings.__main__ import UNUSED
 
 IMPORTED = re.compile(r"^import time: +\d+ \| +\d+ \| +(\S+)$", re.MULTILINE)
 UNWANTED = {"alembic", "asyncpg", "mako", "pydantic.v1", "sqlalchemy.dialects.postgresql", "websockets.asyncio"}
-GENERATORS = {f"server.gateways.{name}" for name in ("asyncapi", "openapi", "schemas", "typescript")}
+GENERATORS = {f"tidings.gateways.{name}" for name in ("asyncapi", "openapi", "schemas", "typescript")}
 DOCUMENTS = ("/openapi.json", "/asyncapi.json", "/contract.ts")
 LOCK = Path(__file__).parents[2] / "requirements-runtime.lock"
 
@@ -37,7 +37,7 @@ async def _imported(serve: Start, *documents: str) -> set[str]:
     modules = set(IMPORTED.findall(server.err))
     # A failed import of a package is listed, too, but none of its modules.
     assert not [name for name in modules if name.startswith(tuple(f"{package}." for package in UNUSED))]
-    assert {"server.app", "server.serving", "fastapi", "sqlalchemy"} <= modules
+    assert {"tidings.app", "tidings.serving", "fastapi", "sqlalchemy"} <= modules
     return modules
 
 
@@ -58,7 +58,7 @@ def test_unused_packages_are_not_dependencies() -> None:
 
 async def _traced(trace: str, tmp_path: Path) -> str:
     """The standard error of a server's start, with `trace` run first in its process."""
-    code = f"import sys\n{trace}\nfrom server.__main__ import main\nsys.exit(main())"
+    code = f"import sys\n{trace}\nfrom tidings.__main__ import main\nsys.exit(main())"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
     server = Command(
         await asyncio.create_subprocess_exec(

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.serving import FORCED_EXIT_S
 from tests.cli.conftest import Run, Start
 from tests.support.client import DEADLINE_S, Refused, connected
 from tests.support.yardstick import slowdown
+from tidings.serving import FORCED_EXIT_S
 
 pytestmark = pytest.mark.long
 

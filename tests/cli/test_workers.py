@@ -16,13 +16,13 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server import serving
-from server.workers import MAX_CRASHES
 from tests.cli.conftest import PATIENCE_S, Command, Run, Start
 from tests.delivery.support import make_topic
 from tests.delivery.test_locked_rooms import locked
 from tests.support.client import connected
 from tests.support.node import SECRET_KEY, running_node, token_from
+from tidings import serving
+from tidings.workers import MAX_CRASHES
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -260,7 +260,7 @@ async def test_an_application_is_refused_with_several_workers_and_beside_another
     command: Run, postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it emits would not reach the clients of the others."""
-    (tmp_path / "game.py").write_text("from server.app import create_app\napp = create_app()\n")
+    (tmp_path / "game.py").write_text("from tidings import create_app\napp = create_app()\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(serving, "LOCK_PATIENCE_S", 1.0)
     arguments = "serve", "--port", "0", "--app", "game:app"
@@ -275,7 +275,7 @@ async def test_an_application_is_refused_with_several_workers_and_beside_another
 async def test_an_application_waits_for_the_server_before_it(
     tidings: Start, postgresql_url: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "game.py").write_text("from server.app import create_app\napp = create_app()\n")
+    (tmp_path / "game.py").write_text("from tidings import create_app\napp = create_app()\n")
     async with running_node(postgresql_url, tmp_path) as before:
         environment = {"TIDINGS_DATABASE_URL": postgresql_url, "TIDINGS_SECRET_KEY": SECRET_KEY}
         server = await tidings("serve", "--port", "0", "--app", "game:app", **environment)

@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from client_demo.cli import main
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
 from tests.support.process import ServerProcess
+from tidings_chat.cli import main
 
 DEADLINE = 60.0
 
@@ -96,7 +96,7 @@ class Cli:
         return ["--server", self._server.url, "--state", str(self.state), "--user", user, "--register", *arguments]
 
     def command(self, user: str, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "client_demo", *self._arguments(user, *arguments)]
+        return [sys.executable, "-m", "tidings_chat", *self._arguments(user, *arguments)]
 
     @property
     def environment(self) -> dict[str, str]:

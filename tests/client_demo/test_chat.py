@@ -224,7 +224,7 @@ async def test_a_second_process_cannot_use_the_same_device(terminals: Terminals)
 async def test_the_terminal_does_not_echo_keys_between_prompts(terminals: Terminals, cli: Cli) -> None:
     program = """
 import sys, termios
-from client_demo.screen import Screen
+from tidings_chat.screen import Screen
 
 def echo() -> bool:
     return bool(termios.tcgetattr(sys.stdin)[3] & termios.ECHO)
@@ -244,7 +244,7 @@ async def test_the_terminal_does_not_echo_a_password_while_a_message_is_printed(
     program = """
 import asyncio, sys, termios
 from prompt_toolkit.application import get_app_or_none, run_in_terminal
-from client_demo.screen import Screen
+from tidings_chat.screen import Screen
 
 def echo() -> bool:
     return bool(termios.tcgetattr(sys.stdin)[3] & termios.ECHO)

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from client_demo.account import Account, instant
-from client_demo.client import Client
-from client_demo.connection import Event
-from client_demo.errors import ClientError, SignedOut
-from client_demo.store import Store
-from server.contract.errors import CloseReason
-from server.contract.events import Ready
-from server.contract.models import Message
 from tests.client_demo.conftest import DEADLINE, PASSWORD, People
 from tests.support.client import connected
 from tests.support.node import RunningNode, running_node
+from tidings.contract.errors import CloseReason
+from tidings.contract.events import Ready
+from tidings.contract.models import Message
+from tidings_chat.account import Account, instant
+from tidings_chat.client import Client
+from tidings_chat.connection import Event
+from tidings_chat.errors import ClientError, SignedOut
+from tidings_chat.store import Store
 
 
 class Device:

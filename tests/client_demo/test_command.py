@@ -40,7 +40,7 @@ class Without:
         return None if name.partition(".")[0] == {missing!r} else real.find_spec(name, path, target)
 
 sys.meta_path = [Without if finder is real else finder for finder in sys.meta_path]
-from client_demo.__main__ import main
+from tidings_chat.__main__ import main
 sys.exit(main())
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)

@@ -7,8 +7,8 @@ import asyncio
 import aiohttp
 from aiohttp import web
 
-from client_demo.connection import _socket_class
 from tests.client_demo.conftest import DEADLINE
+from tidings_chat.connection import _socket_class
 
 
 async def test_a_ping_is_held_back_until_earlier_arrivals_are_recorded() -> None:

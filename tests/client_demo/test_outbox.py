@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from client_demo.errors import NotConnected, Offline, Refused
-from client_demo.outbox import Outbox
-from client_demo.store import Store, Unsent
-from server.contract.errors import Error, ErrorCode
+from tidings.contract.errors import Error, ErrorCode
+from tidings_chat.errors import NotConnected, Offline, Refused
+from tidings_chat.outbox import Outbox
+from tidings_chat.store import Store, Unsent
 
 ROOM = {"topic_name": "noticias"}
 

@@ -9,10 +9,10 @@ import time
 import pytest
 from rich.console import Console
 
-from client_demo import render
-from server.contract.events import RoomChanged
-from server.contract.models import Message
 from tests.support.yardstick import slowdown
+from tidings.contract.events import RoomChanged
+from tidings.contract.models import Message
+from tidings_chat import render
 
 NASTY = [
     "\x1b[2J\x1b]0;pwned\x07gone",  # clears the screen, sets the title

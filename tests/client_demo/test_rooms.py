@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from client_demo.message_cache import MessageCache
-from client_demo.rooms import applied, merged, title
-from server.contract.events import EVENTS, MemberChange, MemberChanged, MessageChanged
-from server.contract.models import Message, Receipt, Role, Room, RoomKind
 from tests.client_demo.conftest import People
 from tests.support.client import connected
 from tests.support.node import RunningNode
+from tidings.contract.events import EVENTS, MemberChange, MemberChanged, MessageChanged
+from tidings.contract.models import Message, Receipt, Role, Room, RoomKind
+from tidings_chat.message_cache import MessageCache
+from tidings_chat.rooms import applied, merged, title
 
 
 async def test_a_snapshot_with_its_events_is_the_next_snapshot(server: RunningNode, people: People) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from client_demo.chat_commands import NAMES
-from client_demo.shortcuts import suggestions
+from tidings_chat.chat_commands import NAMES
+from tidings_chat.shortcuts import suggestions
 
 
 @pytest.mark.parametrize(

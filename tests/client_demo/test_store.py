@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from client_demo.errors import Busy
-from client_demo.store import Store, default_directory, state_path
+from tidings_chat.errors import Busy
+from tidings_chat.store import Store, default_directory, state_path
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from client_demo.actions import ACTIONS
-from client_demo.chat_commands import NAMES
 from tests.client_demo.conftest import PASSWORD, Cli, People, Terminals
 from tests.client_demo.test_chat import AT
+from tidings_chat.actions import ACTIONS
+from tidings_chat.chat_commands import NAMES
 
 pytestmark = pytest.mark.long
 

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from db.schema import migrate
 from tests.db import postgresql
 from tests.support.balancer import balanced
 from tests.support.memory import folder_in_memory
 from tests.support.process import ServerProcess
 from tests.support.redis import redis_program, running_redis
+from tidings_db.schema import migrate
 
 
 def missing() -> str:

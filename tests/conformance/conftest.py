@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from server.transport.uvicorn_server import UvicornWebSocket
 from tests.conformance.servers import Application, DirectApplication
 from tests.conformance.wire import Endpoint, serving
+from tidings.transport.uvicorn_server import UvicornWebSocket
 
 WAYS: dict[str, tuple[Any, type[Application]]] = {
     "direct": (UvicornWebSocket, DirectApplication),

@@ -8,12 +8,12 @@ from typing import Any
 
 import uvicorn
 
-from server.transport.engine_server import EngineServer, Receive, Scope, Send
-from server.transport.engine_session import EngineSession
-from server.transport.handshake import Handshake, WebSocketOpening
-from server.transport.socketio_server import NamespaceSocket, SocketIOServer
-from server.transport.uvicorn_server import UvicornHttp, UvicornWebSocket
-from server.transport.websocket_wire import Wire
+from tidings.transport.engine_server import EngineServer, Receive, Scope, Send
+from tidings.transport.engine_session import EngineSession
+from tidings.transport.handshake import Handshake, WebSocketOpening
+from tidings.transport.socketio_server import NamespaceSocket, SocketIOServer
+from tidings.transport.uvicorn_server import UvicornHttp, UvicornWebSocket
+from tidings.transport.websocket_wire import Wire
 
 TRANSPORT: dict[str, Any] = {
     "ping_interval": 0.3,

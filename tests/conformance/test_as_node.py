@@ -10,11 +10,11 @@ import pytest
 from pydantic import ValidationError
 from websockets.exceptions import InvalidStatus
 
-from server.settings import Settings
 from tests.conformance.wire import DEADLINE_S, Endpoint, received
 from tests.e2e.javascript import run
 from tests.gateways.plain import plain
 from tests.support.node import running_node
+from tidings.settings import Settings
 
 REFUSALS: dict[str, tuple[dict[str, str], dict[str, object]]] = {
     "an unknown transport": ({"EIO": "4", "transport": "abc"}, {"code": 0, "message": "Transport unknown"}),

@@ -12,10 +12,10 @@ import msgpack
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from server.transport.socketio_codecs import MsgpackCodec
 from tests.conformance.conftest import Starting
 from tests.conformance.wire import Endpoint, eventually, received, until_closed
 from tests.support.timers import Timers
+from tidings.transport.socketio_codecs import MsgpackCodec
 
 FIRST, SECOND = b"\x01\x02\x03", b"\x04\x00\xff"
 PLACEHOLDERS = '{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}'

@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from server.transport import websocket_wire
-from server.transport.uvicorn_server import UvicornWebSocket
 from tests.conformance.servers import Application, DirectApplication
 from tests.conformance.wire import (
     Endpoint,
@@ -20,6 +18,8 @@ from tests.conformance.wire import (
     upgrade_request,
     wired,
 )
+from tidings.transport import websocket_wire
+from tidings.transport.uvicorn_server import UvicornWebSocket
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 

@@ -15,8 +15,8 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from server.transport.engine_server import EngineServer
 from tests.conformance.servers import APPLICATIONS, Application, DirectApplication, configure
+from tidings.transport.engine_server import EngineServer
 
 DEADLINE_S = 30.0
 SEPARATOR = "\x1e"

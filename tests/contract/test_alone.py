@@ -12,14 +12,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    for path in (ROOT / "server/contract").rglob("*.py")
+    ".".join(path.relative_to(ROOT / "server").with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "server/tidings/contract").rglob("*.py")
 )
 
 _REFUSING = """
 import importlib, sys
 
-ALLOWED = {"server", "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
+ALLOWED = {"tidings", "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
@@ -30,7 +30,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 for name in sys.argv[1:]:
     importlib.import_module(name)
-own = {name for name in sys.modules if name.partition(".")[0] in ("server", "db", "client_demo")}
+own = {name for name in sys.modules if name.partition(".")[0] in ("tidings", "tidings_db", "tidings_chat")}
 print(*sorted(own))
 """
 
@@ -47,14 +47,14 @@ def _imported(*names: str) -> set[str]:
 @pytest.mark.parametrize("name", MODULES)
 def test_each_module_of_the_contract_imports_only_pydantic(name: str) -> None:
     assert name in (modules := _imported(name))
-    assert modules - {"server"} <= set(MODULES)
+    assert modules - {"tidings"} <= set(MODULES)
 
 
 def test_the_package_itself_imports_nothing() -> None:
-    assert _imported("server") == {"server"}
+    assert _imported("tidings") == {"tidings"}
 
 
-@pytest.mark.parametrize("name", ["server.settings", "server.gateways.rest", "db.models"])
+@pytest.mark.parametrize("name", ["tidings.settings", "tidings.gateways.rest", "tidings_db.models"])
 def test_a_module_that_needs_more_packages_is_detected(name: str) -> None:
     result = subprocess.run(
         [sys.executable, "-c", _REFUSING, name], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
@@ -74,4 +74,9 @@ def test_the_wheel_declares_that_it_is_typed(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
-    assert {"server/py.typed", "db/py.typed", "client_demo/py.typed", "server/contract/actions.py"} <= names
+    assert {
+        "tidings/py.typed",
+        "tidings_db/py.typed",
+        "tidings_chat/py.typed",
+        "tidings/contract/actions.py",
+    } <= names

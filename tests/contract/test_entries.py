@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from db.queries.rows import EntryRow
-from server.contract.events import ENTRIES, EVENTS
-from server.log.views import RoomName, event
+from tidings.contract.events import ENTRIES, EVENTS
+from tidings.log.views import RoomName, event
+from tidings_db.queries.rows import EntryRow
 
 ROOM = RoomName(1, "r", "noticias", False)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from db.engine import Database
 from tests.db import postgresql
+from tidings_db.engine import Database
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, func, insert, select
 
-from db.models import entries, rooms, users
+from tidings_db.models import entries, rooms, users
 
 
 def add_user(conn: Connection) -> None:

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.util import await_only
 
-from db.engine import Database, StoreUnavailable
-from db.failures import Translating
 from tests.db.rows import add_entries, add_room, add_user, count_entries, count_rooms
+from tidings_db.engine import Database, StoreUnavailable
+from tidings_db.failures import Translating
 
 
 async def test_a_write_survives_a_restart(database: Database) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-import db.sqlite
-from db.connections import READERS
-from db.engine import Database, StoreUnavailable
+import tidings_db.sqlite
 from tests.db.conftest import opened
 from tests.db.rows import add_room, count_rooms
+from tidings_db.connections import READERS
+from tidings_db.engine import Database, StoreUnavailable
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def path(sqlite_url: str) -> Path:
 @pytest.fixture
 async def database(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
     """An open database with three rooms that checks its files before each transaction."""
-    monkeypatch.setattr(db.sqlite, "FILES_S", 0.0)
+    monkeypatch.setattr(tidings_db.sqlite, "FILES_S", 0.0)
     async with opened(sqlite_url) as database:
         await add(database, 1, 2, 3)
         yield database
@@ -116,7 +116,7 @@ async def test_a_truncated_log_is_neither_written_nor_checkpointed(
 async def test_a_log_that_was_truncated_and_appended_to_is_not_checkpointed(
     database: Database, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db.sqlite, "FILES_S", 1e9)
+    monkeypatch.setattr(tidings_db.sqlite, "FILES_S", 1e9)
     os.truncate(f"{path}-wal", 0)
     await add(database, 4)  # the files were checked just before the cut
     await database._store.checkpoint()  # type: ignore[union-attr]

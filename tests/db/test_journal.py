@@ -7,18 +7,18 @@ from typing import Any
 import asyncpg
 import pytest
 
-from db.connections import Statement
-from db.engine import Database
-from db.models import members
-from db.queries import journal
-from db.queries.journal import Loaded, Needed, Writes
-from db.queries.members import Standing
-from db.queries.progress import MarkerRow
-from db.queries.rows import EntryRow, RoomRow
 from tests.db import postgresql
 from tests.db.conftest import opened
 from tests.db.rows import add_room, add_user, count_entries
 from tests.support.commits import commits
+from tidings_db.connections import Statement
+from tidings_db.engine import Database
+from tidings_db.models import members
+from tidings_db.queries import journal
+from tidings_db.queries.journal import Loaded, Needed, Writes
+from tidings_db.queries.members import Standing
+from tidings_db.queries.progress import MarkerRow
+from tidings_db.queries.rows import EntryRow, RoomRow
 
 NEEDED = Needed([1], [(1, 1)], [], [], [])
 ROOM = RoomRow(1, "r1", "group", True, None, None, None, 1, 0, 0, 0, 0, 0, 0, 0)

@@ -9,15 +9,15 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from db.connections import Statement
-from db.engine import Database
-from db.queries import journal, one_message
-from db.queries.journal import Loaded, Needed, Writes
-from db.queries.members import Standing
-from db.queries.progress import MarkerRow
 from tests.db import postgresql
 from tests.db.rows import add_room, count_entries
 from tests.db.test_journal import ENTRY, EXPECTED, NEEDED, ROOM, WRITES, room, run_while_the_head_changes, table_scans
+from tidings_db.connections import Statement
+from tidings_db.engine import Database
+from tidings_db.queries import journal, one_message
+from tidings_db.queries.journal import Loaded, Needed, Writes
+from tidings_db.queries.members import Standing
+from tidings_db.queries.progress import MarkerRow
 
 __all__ = ["room"]
 

@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL, make_url
 
-from db.engine import Database, Durability, StoreUnavailable
-from db.postgresql import HOLDING
-from db.queries import users
 from tests.db import postgresql
 from tests.db.conftest import opened
 from tests.db.rows import add_room, count_rooms
+from tidings_db.engine import Database, Durability, StoreUnavailable
+from tidings_db.postgresql import HOLDING
+from tidings_db.queries import users
 
 
 @pytest.mark.parametrize(("durability", "commit"), [("full", "on"), ("normal", "off")])

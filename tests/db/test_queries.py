@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, update
 
-from db import models
-from db.engine import Database
-from db.queries import rooms
 from tests.db.rows import add_room
+from tidings_db import models
+from tidings_db.engine import Database
+from tidings_db.queries import rooms
 
 
 async def test_heads_returns_the_last_seq_of_each_existing_room(database: Database) -> None:

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy import Connection, insert
 
-from db import models
-from db.engine import Database
-from db.queries import progress, users
-from db.queries.rows import RoomRow
-from db.queries.users import DeviceRow
-from db.read_batcher import MAX_BATCH, ReadBatcher
 from tests.db.rows import add_room, add_user, count_rooms
+from tidings_db import models
+from tidings_db.engine import Database
+from tidings_db.queries import progress, users
+from tidings_db.queries.rows import RoomRow
+from tidings_db.queries.users import DeviceRow
+from tidings_db.read_batcher import MAX_BATCH, ReadBatcher
 
 
 async def test_concurrent_requests_share_a_transaction(database: Database) -> None:
@@ -48,7 +48,7 @@ async def test_requests_in_quick_succession_share_a_transaction(
         return requests
 
     batcher = ReadBatcher(database, query, gather_s=60)
-    monkeypatch.setattr("db.read_batcher.asyncio.sleep", sleep)
+    monkeypatch.setattr("tidings_db.read_batcher.asyncio.sleep", sleep)
     assert await batcher.read(0) == 0, "a lone request does not wait"
     tasks = []
     for n in range(1, 4):

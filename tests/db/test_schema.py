@@ -16,10 +16,10 @@ from sqlalchemy import Connection, inspect, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-import db.schema
-from db.engine import StoreUnavailable
-from db.models import in_models, metadata
-from db.schema import SchemaUnknown, migrate, pending
+import tidings_db.schema
+from tidings_db.engine import StoreUnavailable
+from tidings_db.models import in_models, metadata
+from tidings_db.schema import SchemaUnknown, migrate, pending
 
 T = TypeVar("T")
 
@@ -37,7 +37,8 @@ WITHOUT_ROWID = {
     "read_marker",
 }
 REVISIONS = [
-    path.name.partition("_")[0] for path in sorted(Path(db.schema.__file__).parent.glob("migrations/versions/0*.py"))
+    path.name.partition("_")[0]
+    for path in sorted(Path(tidings_db.schema.__file__).parent.glob("migrations/versions/0*.py"))
 ]
 OF_FTS5 = {"search_words_config", "search_words_idx"}
 
@@ -73,7 +74,7 @@ def catalogue(conn: Connection) -> Any:
 
 def upgrade_to(url: str, revision: str) -> None:
     """Migrate with Alembic, also an empty database."""
-    db.schema._run(make_url(url), lambda conn: db.schema.upgrade(conn, revision), write=True)
+    tidings_db.schema._run(make_url(url), lambda conn: tidings_db.schema.upgrade(conn, revision), write=True)
 
 
 async def test_the_migrations_create_exactly_the_tables_of_a_new_database(empty_url: str) -> None:
@@ -120,7 +121,7 @@ async def test_the_index_of_client_ids_has_only_entries_with_one(database_url: s
 
 async def test_only_one_of_several_concurrent_migrations_migrates(empty_url: str) -> None:
     code = (
-        "import sys; from db.schema import migrate\n"
+        "import sys; from tidings_db.schema import migrate\n"
         "print('ready', flush=True); sys.stdin.readline(); print(migrate(sys.argv[1]))"
     )
     processes = [

@@ -15,10 +15,10 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from db.connections import READERS, on_driver
-from db.engine import Database, StoreUnavailable
-from db.sqlite import QUICK_S, RECENT
 from tests.db.rows import add_entries, add_room, add_user, count_entries, count_rooms
+from tidings_db.connections import READERS, on_driver
+from tidings_db.engine import Database, StoreUnavailable
+from tidings_db.sqlite import QUICK_S, RECENT
 
 WRITER = {
     "journal_mode": "wal",
@@ -75,7 +75,7 @@ def _size(file: Path) -> int:
 async def test_the_log_is_checkpointed_as_it_grows_and_then_reused(
     sqlite: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("db.sqlite.CHECKPOINT_FRAMES", 20)
+    monkeypatch.setattr("tidings_db.sqlite.CHECKPOINT_FRAMES", 20)
     log = Path(f"{sqlite.url.database}-wal")
     for n in range(300):
         await sqlite.write(lambda conn, n=n: add_room(conn, n + 1), brief=n % 2 == 0)  # type: ignore[misc]

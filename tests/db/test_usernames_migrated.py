@@ -10,7 +10,7 @@ import bcrypt
 import httpx
 from sqlalchemy import Connection, text
 
-import db.schema
+import tidings_db.schema
 from tests.db.test_schema import run, upgrade_to
 from tests.support.client import connected
 from tests.support.node import NO_TLS, PASSWORD, running_node
@@ -50,7 +50,7 @@ async def test_users_and_topics_of_an_older_database_keep_their_names(empty_url:
     await asyncio.to_thread(upgrade_to, empty_url, "0003")
     password_hash = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
     await run(empty_url, _fill(password_hash))
-    await asyncio.to_thread(db.schema.migrate, empty_url)
+    await asyncio.to_thread(tidings_db.schema.migrate, empty_url)
     async with (
         running_node(empty_url, tmp_path) as node,
         httpx.AsyncClient(base_url=node.url, verify=NO_TLS, timeout=30) as http,

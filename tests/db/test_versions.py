@@ -1,4 +1,4 @@
-"""The undocumented parts of SQLAlchemy that `db/connections.py` uses still exist."""
+"""The undocumented parts of SQLAlchemy that `db/tidings_db/connections.py` uses still exist."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from db.models import rooms
+from tidings_db.models import rooms
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import fields
 
-from db.queries.feed import Changes
-from server.fanout.broker import MemoryBroker
-from server.fanout.feed import FeedReceiver
-from server.fanout.notify import CARRIED
-from server.log.notices import Appended, Channel, Notice, decode, encode
+from tidings.fanout.broker import MemoryBroker
+from tidings.fanout.feed import FeedReceiver
+from tidings.fanout.notify import CARRIED
+from tidings.log.notices import Appended, Channel, Notice, decode, encode
+from tidings_db.queries.feed import Changes
 
 
 class FaultyBroker(MemoryBroker):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from db.engine import Database
+from tidings_db.engine import Database
 
 BACKGROUND_TASKS = (
     *("tidings.search", "tidings.sessions", "tidings.retention", "tidings.purge", "tidings.head_check"),

@@ -26,18 +26,18 @@ from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
-from db.engine import Database
-from db.queries import consumers, log, rooms, users
-from db.queries.rows import EntryRow
-from db.queries.search import CONSUMER
-from server.contract.errors import CloseReason
-from server.fanout.connection import Batch
-from server.principal import Principal
-from server.transport.socketio_codecs import TextCodec
 from tests.support.client import DEADLINE_S, Client
 from tests.support.network import Conditions
 from tests.support.node import NO_TLS, RunningNode
 from tests.support.timers import Timers
+from tidings.contract.errors import CloseReason
+from tidings.fanout.connection import Batch
+from tidings.principal import Principal
+from tidings.transport.socketio_codecs import TextCodec
+from tidings_db.engine import Database
+from tidings_db.queries import consumers, log, rooms, users
+from tidings_db.queries.rows import EntryRow
+from tidings_db.queries.search import CONSUMER
 
 _HEAD = re.compile(r"^4(\d)(\d*)")
 TRANSPORTS = {"polling": ["polling"], "upgrade": ["polling", "websocket"], "websocket": ["websocket"]}

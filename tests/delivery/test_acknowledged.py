@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, text
 
-from server.contract.errors import ActionError
-from server.log.journal import BURST, BURST_ITERATIONS
-from server.log.messages import AppendMessage
-from server.log.transaction import Operation, Work
 from tests.delivery.support import break_store, make_topic, principal, reader, rest, store_held, stored
 from tests.support.client import Client, Refused, connected
 from tests.support.node import RunningNode
+from tidings.contract.errors import ActionError
+from tidings.log.journal import BURST, BURST_ITERATIONS
+from tidings.log.messages import AppendMessage
+from tidings.log.transaction import Operation, Work
 
 EVERY_WAY_MATTERS = True
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from db.queries.rows import RoomRow
-from server.fanout.announcer import CONNECTIONS_PER_TURN, Announcer
-from server.fanout.connection import Batch, Connection
-from server.fanout.live_room import LiveRoom
-from server.log.notices import PresenceChanged, UserPresence
-from server.principal import Principal
-from server.transport.socketio_codecs import TextCodec
 from tests.delivery.support import RecordingLink
 from tests.support.client import DEADLINE_S
+from tidings.fanout.announcer import CONNECTIONS_PER_TURN, Announcer
+from tidings.fanout.connection import Batch, Connection
+from tidings.fanout.live_room import LiveRoom
+from tidings.log.notices import PresenceChanged, UserPresence
+from tidings.principal import Principal
+from tidings.transport.socketio_codecs import TextCodec
+from tidings_db.queries.rows import RoomRow
 
 ROOMS = 3
 

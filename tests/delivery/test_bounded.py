@@ -11,23 +11,23 @@ import psutil
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection as Transaction
 
-from db import models
-from db.engine import Database
-from db.queries import log, rooms, users
-from db.queries.log import Span
-from db.queries.rows import entry_bytes
-from server.fanout.connection import Batch, Connection
-from server.fanout.pages import PAGE_BYTES, WRITE_BYTES, read_page
-from server.log.journal import MAX_BATCH_BYTES
-from server.log.messages import AppendMessage
-from server.log.views import RoomName
-from server.transport.socketio_codecs import TextCodec
 from tests.delivery.brokers import NotingBroker
 from tests.delivery.support import RecordingLink, fill, make_topic, principal, reader
 from tests.support.client import connected
 from tests.support.node import RunningNode, running_node
 from tests.support.process import ServerProcess
 from tests.support.yardstick import slowdown
+from tidings.fanout.connection import Batch, Connection
+from tidings.fanout.pages import PAGE_BYTES, WRITE_BYTES, read_page
+from tidings.log.journal import MAX_BATCH_BYTES
+from tidings.log.messages import AppendMessage
+from tidings.log.views import RoomName
+from tidings.transport.socketio_codecs import TextCodec
+from tidings_db import models
+from tidings_db.engine import Database
+from tidings_db.queries import log, rooms, users
+from tidings_db.queries.log import Span
+from tidings_db.queries.rows import entry_bytes
 
 MB = 1024 * 1024
 

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from db.queries.feed import MembershipChange
-from db.queries.rooms import Snapshot
-from db.queries.rows import EntryRow, RoomRow
-from server.contract.errors import CloseReason
-from server.contract.events import MemberChange
-from server.fanout.broker import Broker, MemoryBroker
-from server.fanout.connection import Batch
-from server.fanout.live_room import LiveRoom
-from server.fanout.node_messages import Identity, Nodes
-from server.fanout.redis_broker import RedisBroker
-from server.log.notices import (
+from tests.delivery.brokers import ChoosyBroker, HarmfulBroker, LinkedBroker, RepeatingBroker, Wire
+from tests.delivery.support import make_topic, seqs
+from tests.support.client import DEADLINE_S, connected
+from tests.support.node import RunningNode, running_node
+from tests.support.redis import redis_server
+from tidings.contract.errors import CloseReason
+from tidings.contract.events import MemberChange
+from tidings.fanout.broker import Broker, MemoryBroker
+from tidings.fanout.connection import Batch
+from tidings.fanout.live_room import LiveRoom
+from tidings.fanout.node_messages import Identity, Nodes
+from tidings.fanout.redis_broker import RedisBroker
+from tidings.log.notices import (
     Appended,
     Channel,
     Joined,
@@ -36,13 +38,11 @@ from server.log.notices import (
     decode,
     encode,
 )
-from server.log.views import event, message_of, room_name
-from server.transport.socketio_codecs import MsgpackCodec, TextCodec
-from tests.delivery.brokers import ChoosyBroker, HarmfulBroker, LinkedBroker, RepeatingBroker, Wire
-from tests.delivery.support import make_topic, seqs
-from tests.support.client import DEADLINE_S, connected
-from tests.support.node import RunningNode, running_node
-from tests.support.redis import redis_server
+from tidings.log.views import event, message_of, room_name
+from tidings.transport.socketio_codecs import MsgpackCodec, TextCodec
+from tidings_db.queries.feed import MembershipChange
+from tidings_db.queries.rooms import Snapshot
+from tidings_db.queries.rows import EntryRow, RoomRow
 
 ONLY_SOCKETIO = True
 

@@ -12,24 +12,24 @@ import psutil
 import pytest
 from sqlalchemy.engine import Connection as Transaction
 
-from db.engine import Database
-from db.queries import consumers, log, rooms, users
-from db.queries.log import Span
-from db.queries.rows import EntryRow, RoomRow, entry_bytes
-from db.queries.search import CONSUMER
-from server.contract.errors import ActionError
-from server.fanout.pages import PAGE_BYTES, WRITE_BYTES, read_page
-from server.fanout.repair import REPAIR_BYTES, REPAIR_PAGE
-from server.log.memberships import BanFromRoom, KickMember
-from server.log.messages import AppendMessage, ChangeReaction, DeleteMessage, EditMessage
-from server.log.notices import Appended
-from server.log.views import RoomName
-from server.transport.socketio_codecs import TextCodec
 from tests.delivery.brokers import DeafBroker, FaultyBroker
 from tests.delivery.support import fill, make_topic, principal, reader, rest, seqs
 from tests.support.client import Client, LiveClient, connected
 from tests.support.node import RunningNode, running_node
 from tests.support.process import ServerProcess
+from tidings.contract.errors import ActionError
+from tidings.fanout.pages import PAGE_BYTES, WRITE_BYTES, read_page
+from tidings.fanout.repair import REPAIR_BYTES, REPAIR_PAGE
+from tidings.log.memberships import BanFromRoom, KickMember
+from tidings.log.messages import AppendMessage, ChangeReaction, DeleteMessage, EditMessage
+from tidings.log.notices import Appended
+from tidings.log.views import RoomName
+from tidings.transport.socketio_codecs import TextCodec
+from tidings_db.engine import Database
+from tidings_db.queries import consumers, log, rooms, users
+from tidings_db.queries.log import Span
+from tidings_db.queries.rows import EntryRow, RoomRow, entry_bytes
+from tidings_db.queries.search import CONSUMER
 
 MB = 1024 * 1024
 CHANGES = ("message_edited", "message_deleted", "reaction")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from db.models import entries
 from tests.delivery.support import make_topic
 from tests.support.client import Refused, connected
 from tests.support.node import SECRET_KEY, RunningNode, running_node
 from tests.support.process import ServerProcess
+from tidings_db.models import entries
 
 FOLDER = Path(__file__).parent
 AHEAD_S = 300

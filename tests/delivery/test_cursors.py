@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.engine import Connection as Transaction
 
-from db import models
-from server.log import commit, journal
-from server.log.cursors import AT_ONCE, Cursors
-from server.log.messages import AppendMessage
 from tests.delivery.support import make_topic, principal
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import RunningNode
+from tidings.log import commit, journal
+from tidings.log.cursors import AT_ONCE, Cursors
+from tidings.log.messages import AppendMessage
+from tidings_db import models
 
 ONLY_SOCKETIO = True  # the gateway makes no difference to what is written
 COUNT = 4 * AT_ONCE + 7

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from server.fanout import catchup
-from server.fanout.connection import Connection
 from tests.delivery.support import RecordingLink, make_topic, rest
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import RunningNode
+from tidings.fanout import catchup
+from tidings.fanout.connection import Connection
 
 ONLY_SOCKETIO = True
 ROOMS = 5

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from db.queries import users
-from server.fanout import feed
-from server.fanout.broker import MemoryBroker
-from server.log import journal
-from server.log.notices import Appended, Joined, Left, Transient
 from tests.delivery.brokers import HarmfulFeed, HarmfulLink, Wire
 from tests.delivery.support import make_topic, rest, seqs
 from tests.support.client import DEADLINE_S, Refused, connected
 from tests.support.node import RunningNode, running_node
+from tidings.fanout import feed
+from tidings.fanout.broker import MemoryBroker
+from tidings.log import journal
+from tidings.log.notices import Appended, Joined, Left, Transient
+from tidings_db.queries import users
 
 pytestmark = pytest.mark.long  # several nodes on PostgreSQL
 

@@ -12,12 +12,12 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
-from db.models import rooms
-from server.log.retention import DAY_MS, now_ms
 from tests.delivery.support import make_topic, stored
 from tests.support.client import connected
 from tests.support.node import SECRET_KEY, running_node
 from tests.support.process import ServerProcess
+from tidings.log.retention import DAY_MS, now_ms
+from tidings_db.models import rooms
 
 pytestmark = pytest.mark.long  # several nodes on PostgreSQL
 

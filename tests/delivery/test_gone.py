@@ -16,20 +16,20 @@ import orjson
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from server.contract.errors import CloseReason
-from server.fanout.connection import Connection
-from server.fanout.hub import CONNECTIONS_PER_DEVICE
-from server.gateways.client_session import ClientSession
-from server.gateways.links import BaseLink
-from server.log.notices import Joined, Left
-from server.principal import Principal
-from server.transport.buffered_session import BufferedSession
-from server.transport.uvicorn_server import UvicornHttp, UvicornWebSocket
-from server.transport.websocket_wire import Wire
 from tests.delivery.gate import Gate
 from tests.delivery.support import RecordingLink, make_topic, rest
 from tests.support.client import DEADLINE_S
 from tests.support.node import RunningNode
+from tidings.contract.errors import CloseReason
+from tidings.fanout.connection import Connection
+from tidings.fanout.hub import CONNECTIONS_PER_DEVICE
+from tidings.gateways.client_session import ClientSession
+from tidings.gateways.links import BaseLink
+from tidings.log.notices import Joined, Left
+from tidings.principal import Principal
+from tidings.transport.buffered_session import BufferedSession
+from tidings.transport.uvicorn_server import UvicornHttp, UvicornWebSocket
+from tidings.transport.websocket_wire import Wire
 
 ONLY_SOCKETIO = True  # the gateways are parameters here
 

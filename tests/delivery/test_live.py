@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from server.contract import models
-from server.log import views
 from tests.support.client import connected
 from tests.support.node import RunningNode
+from tidings.contract import models
+from tidings.log import views
 
 
 @pytest.mark.bad_network("polling", "upgrade", "websocket", "plain")

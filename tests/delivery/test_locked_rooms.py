@@ -11,10 +11,10 @@ import asyncpg
 import httpx
 import pytest
 
-from server.log import journal
 from tests.delivery.support import make_topic, seqs
 from tests.support.client import DEADLINE_S, Refused, connected
 from tests.support.node import running_node
+from tidings.log import journal
 
 ONLY_SOCKETIO = True
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from server.fanout.broker import MemoryBroker
 from tests.delivery.gate import Gate
 from tests.delivery.support import make_topic
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import RunningNode, running_node
+from tidings.fanout.broker import MemoryBroker
 
 DEAF = {"poll_s": 3600.0, "head_check_s": 3600.0, "session_check_s": 3600.0}
 """Options of a node that is not told by others when to read the feed."""

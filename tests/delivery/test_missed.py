@@ -10,16 +10,16 @@ import orjson
 import pytest
 from sqlalchemy.engine import Connection as Transaction
 
-from db.queries import log, rooms, users
-from db.queries.log import Span
-from db.queries.rows import EntryRow
-from server.contract.events import EVENTS
-from server.fanout.connection import EventCodec
-from server.fanout.pages import read_page
-from server.log.views import RoomName, event, message_of
-from server.transport.socketio_codecs import MsgpackCodec, TextCodec
 from tests.delivery.support import make_topic
 from tests.support.node import RunningNode
+from tidings.contract.events import EVENTS
+from tidings.fanout.connection import EventCodec
+from tidings.fanout.pages import read_page
+from tidings.log.views import RoomName, event, message_of
+from tidings.transport.socketio_codecs import MsgpackCodec, TextCodec
+from tidings_db.queries import log, rooms, users
+from tidings_db.queries.log import Span
+from tidings_db.queries.rows import EntryRow
 
 CONTENTS = [
     "plain",

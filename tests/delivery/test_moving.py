@@ -14,15 +14,15 @@ from sqlalchemy import select
 from sqlalchemy.engine import Connection as Transaction
 from websockets.asyncio.client import ClientConnection, connect
 
-from db import models
-from db.queries import retention, rooms
-from server.fanout import farewell
-from server.log import journal
 from tests.conformance.wire import eventually
 from tests.delivery.brokers import LinkedBroker, Wire
 from tests.delivery.support import make_topic, rest, seqs
 from tests.support.client import DEADLINE_S, Refused, connected, plainly_connected
 from tests.support.node import RunningNode, running_node
+from tidings.fanout import farewell
+from tidings.log import journal
+from tidings_db import models
+from tidings_db.queries import retention, rooms
 
 pytestmark = pytest.mark.long
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from db.queries import users
-from server.fanout import notify
-from server.fanout.broker import MemoryBroker
-from server.fanout.node_messages import BODY, CONTROL, Sealer
-from server.fanout.notify import NotifyBroker
-from server.log.notices import Personal, RoomChannel, Transient, UserChannel, encode
 from tests.delivery.brokers import LinkedBroker, Wire
 from tests.delivery.support import make_topic, principal, rest, seqs, stored
 from tests.delivery.test_redis import until
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
+from tidings.fanout import notify
+from tidings.fanout.broker import MemoryBroker
+from tidings.fanout.node_messages import BODY, CONTROL, Sealer
+from tidings.fanout.notify import NotifyBroker
+from tidings.log.notices import Personal, RoomChannel, Transient, UserChannel, encode
+from tidings_db.queries import users
 
 pytestmark = pytest.mark.long  # several nodes on PostgreSQL
 

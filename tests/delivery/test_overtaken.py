@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from server.fanout.receipt_order import MAX_MEMBERS, ReceiptOrder
-from server.fanout.typing import REPEAT_S, TYPING_S
-from server.log.notices import Notice, Transient
 from tests.delivery.brokers import ChoosyBroker, LinkedBroker, Wire
 from tests.delivery.support import make_topic
 from tests.support.client import Client, connected
 from tests.support.node import running_node
 from tests.support.timers import Timers
+from tidings.fanout.receipt_order import MAX_MEMBERS, ReceiptOrder
+from tidings.fanout.typing import REPEAT_S, TYPING_S
+from tidings.log.notices import Notice, Transient
 
 ONLY_SOCKETIO = True  # the gateway makes no difference
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from db.engine import StoreUnavailable
-from db.queries import blocks
 from tests.delivery.brokers import HesitantBroker
 from tests.delivery.support import make_topic, rest
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import RunningNode, running_node
+from tidings_db.engine import StoreUnavailable
+from tidings_db.queries import blocks
 
 
 @pytest.fixture

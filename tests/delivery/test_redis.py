@@ -16,11 +16,6 @@ from typing import Any
 import httpx
 import pytest
 
-from server.fanout.node_messages import CONTROL, NOTICE, SHARDS, Sealer, encode_parts, item, shard_of
-from server.fanout.redis_broker import RedisBroker
-from server.fanout.redis_link import Lost, RedisLink
-from server.log.notices import Appended, RoomChannel, Transient, encode
-from server.log.views import RoomName
 from tests.delivery.support import make_topic, seqs, stored
 from tests.delivery.test_broker import MESSAGE
 from tests.support.client import DEADLINE_S, Client, connected
@@ -28,6 +23,11 @@ from tests.support.commits import commits
 from tests.support.network import Conditions, Network, network
 from tests.support.node import RunningNode, running_node
 from tests.support.redis import RedisServer, redis_server
+from tidings.fanout.node_messages import CONTROL, NOTICE, SHARDS, Sealer, encode_parts, item, shard_of
+from tidings.fanout.redis_broker import RedisBroker
+from tidings.fanout.redis_link import Lost, RedisLink
+from tidings.log.notices import Appended, RoomChannel, Transient, encode
+from tidings.log.views import RoomName
 
 pytestmark = pytest.mark.long  # several nodes on PostgreSQL
 

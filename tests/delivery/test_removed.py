@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from server.contract.errors import ActionError
-from server.log.memberships import KickMember, Leave
-from server.log.messages import AppendMessage
-from server.log.notices import Appended, Joined, Left, Personal, PresenceChanged, Transient, UserPresence
 from tests.delivery.brokers import ChoosyBroker, FaultyBroker
 from tests.delivery.gate import Gate
 from tests.delivery.support import Reader, fill, make_topic, principal, reader, rest, seqs
 from tests.support.client import Client, connected
 from tests.support.node import RunningNode, running_node
+from tidings.contract.errors import ActionError
+from tidings.log.memberships import KickMember, Leave
+from tidings.log.messages import AppendMessage
+from tidings.log.notices import Appended, Joined, Left, Personal, PresenceChanged, Transient, UserPresence
 
 MISSED = 3000
 CONTENT = "x" * 6000

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from db.engine import StoreUnavailable
-from db.queries import rooms
-from server.contract.errors import CloseReason
-from server.fanout.connection import Batch, Connection
-from server.fanout.repair import REPAIR_BYTES, read_missed
-from server.log.notices import Appended
-from server.principal import Principal
 from tests.delivery.brokers import DeafBroker, FaultyBroker
 from tests.delivery.support import RecordingLink, fill, make_topic, principal, seqs
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.commits import commits
 from tests.support.node import RunningNode, running_node
+from tidings.contract.errors import CloseReason
+from tidings.fanout.connection import Batch, Connection
+from tidings.fanout.repair import REPAIR_BYTES, read_missed
+from tidings.log.notices import Appended
+from tidings.principal import Principal
+from tidings_db.engine import StoreUnavailable
+from tidings_db.queries import rooms
 
 
 @pytest.mark.parametrize("seed", [1])

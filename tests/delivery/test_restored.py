@@ -13,17 +13,17 @@ import pytest
 from sqlalchemy import Connection, select
 from sqlalchemy.engine import make_url
 
-from db.engine import Database, StoreUnavailable
-from db.models import entries, rooms, witnesses
-from server.log import epochs
-from server.log.epochs import Epochs, MarkFile, Marks
-from server.log.retention import DAY_MS, now_ms
 from tests.conftest import ON_BOTH
 from tests.db import postgresql
 from tests.delivery.support import make_topic, reader, stored
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import RunningNode, running_node
 from tests.support.timers import Timers
+from tidings.log import epochs
+from tidings.log.epochs import Epochs, MarkFile, Marks
+from tidings.log.retention import DAY_MS, now_ms
+from tidings_db.engine import Database, StoreUnavailable
+from tidings_db.models import entries, rooms, witnesses
 
 ONLY_SOCKETIO = True  # the catch-up is the same for every gateway
 

@@ -12,14 +12,14 @@ import asyncpg
 import pytest
 from sqlalchemy import select
 
-from db.models import rooms
-from db.queries import users
-from server.contract.errors import ActionError
-from server.log.rooms import CreateTopic, OpenDirect
-from server.log.transaction import Operation
-from server.principal import NO_SESSION, Principal
 from tests.support.client import Refused, connected
 from tests.support.node import running_node
+from tidings.contract.errors import ActionError
+from tidings.log.rooms import CreateTopic, OpenDirect
+from tidings.log.transaction import Operation
+from tidings.principal import NO_SESSION, Principal
+from tidings_db.models import rooms
+from tidings_db.queries import users
 
 NODES = 4
 ROOMS = 20

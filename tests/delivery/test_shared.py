@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Connection as Transaction
 
-from db.queries import log, progress, rooms
-from db.queries.log import Span
-from db.queries.progress import ReceiptRow
-from db.queries.rows import RoomRow
-from db.read_batcher import MAX_BATCH
-from server.fanout import pages
-from server.fanout.connection import Batch, EventCodec
-from server.fanout.pages import FIRST_PAGE, PAGE, Page, PageRequest, Pages, read_page, read_pages
-from server.log.views import RoomName
-from server.transport.socketio_codecs import MsgpackCodec, TextCodec
 from tests.delivery.support import fill, make_topic, rest
 from tests.delivery.test_missed import entries_of
 from tests.support.node import RunningNode
+from tidings.fanout import pages
+from tidings.fanout.connection import Batch, EventCodec
+from tidings.fanout.pages import FIRST_PAGE, PAGE, Page, PageRequest, Pages, read_page, read_pages
+from tidings.log.views import RoomName
+from tidings.transport.socketio_codecs import MsgpackCodec, TextCodec
+from tidings_db.queries import log, progress, rooms
+from tidings_db.queries.log import Span
+from tidings_db.queries.progress import ReceiptRow
+from tidings_db.queries.rows import RoomRow
+from tidings_db.read_batcher import MAX_BATCH
 
 ONLY_SOCKETIO = True  # the reads below use no gateway
 NAMES = ("omar", "diego", "satoshi")

@@ -16,17 +16,17 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from db.engine import StoreUnavailable
-from server.app import create_app
-from server.contract.errors import ActionError
-from server.log.journal import PAUSE_S
-from server.log.messages import AppendMessage
-from server.memory import MemoryTrim
-from server.supervision import LONGEST_RESTART_S, OFTEN, SETTLED_S, Loop, spawn
 from tests.delivery.brokers import DeafBroker
 from tests.delivery.support import make_topic, principal, store_held
 from tests.support.client import DEADLINE_S, Refused, connected
 from tests.support.node import RunningNode, running_node, settings_for
+from tidings.app import create_app
+from tidings.contract.errors import ActionError
+from tidings.log.journal import PAUSE_S
+from tidings.log.messages import AppendMessage
+from tidings.memory import MemoryTrim
+from tidings.supervision import LONGEST_RESTART_S, OFTEN, SETTLED_S, Loop, spawn
+from tidings_db.engine import StoreUnavailable
 
 ONLY_SOCKETIO = True
 
@@ -260,7 +260,7 @@ async def test_a_background_loop_that_is_killed_is_logged_and_fails_the_readines
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     intervals = {"head_check_s": 0.01, "session_check_s": 0.01, "retention_s": 0.01}
-    monkeypatch.setattr("server.node.MemoryTrim", partial(MemoryTrim, 0.01))
+    monkeypatch.setattr("tidings.node.MemoryTrim", partial(MemoryTrim, 0.01))
     async with running_node(sqlite_url, tmp_path, options=intervals) as server:
         node = server.node
         loop, owner, method = {
@@ -437,13 +437,13 @@ async def test_a_task_that_its_owner_cancels_is_not_logged(caplog: pytest.LogCap
 
 
 AWAITED = {
-    "db/postgresql.py": 2,  # a rollback, and the close of a connection, awaited through a shield
-    "server/node.py": 1,  # the stop of a part, which `stop` awaits
-    "server/fanout/repair.py": 1,  # drains, gathered
-    "server/echo.py": 1,  # an answer, which the action awaits
-    "server/supervision.py": 2,
-    "db/engine.py": 1,  # a write, which its caller awaits through a shield
-    "db/read_batcher.py": 1,  # gives every failure to the readers
+    "db/tidings_db/postgresql.py": 2,  # a rollback, and the close of a connection, awaited through a shield
+    "server/tidings/node.py": 1,  # the stop of a part, which `stop` awaits
+    "server/tidings/fanout/repair.py": 1,  # drains, gathered
+    "server/tidings/echo.py": 1,  # an answer, which the action awaits
+    "server/tidings/supervision.py": 2,
+    "db/tidings_db/engine.py": 1,  # a write, which its caller awaits through a shield
+    "db/tidings_db/read_batcher.py": 1,  # gives every failure to the readers
 }
 
 
@@ -452,7 +452,7 @@ def test_every_other_task_is_started_by_the_supervision() -> None:
     started: dict[str, int] = {}
     for path in [*root.glob("server/**/*.py"), *root.glob("db/**/*.py")]:
         name = path.relative_to(root).as_posix()
-        if not name.startswith("server/transport/"):  # awaits every task where it starts it
+        if not name.startswith("server/tidings/transport/"):  # awaits every task where it starts it
             count = len(re.findall(r"\b(?:create_task|ensure_future)\(", path.read_text(encoding="utf-8")))
             if count:
                 started[name] = count

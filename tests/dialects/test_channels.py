@@ -22,14 +22,14 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
-from db.models import users
-from server.auth import now_ms
-from server.cli import main
-from server.gateways.dialects.channels import PublicChannel
 from tests.delivery.support import expiry_timers
 from tests.echo.upstream import EchoServer, echo_server
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
+from tidings.auth import now_ms
+from tidings.cli import main
+from tidings.gateways.dialects.channels import PublicChannel
+from tidings_db.models import users
 
 CHANNELS = ("echo_ws", "pub_ws")
 
@@ -688,7 +688,7 @@ async def test_a_server_that_cannot_create_the_public_channel_creates_it_on_the_
 async def test_a_store_that_cannot_be_written_does_not_delay_the_start(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.gateways.dialects.mounting.PREPARE_S", 0.01)
+    monkeypatch.setattr("tidings.gateways.dialects.mounting.PREPARE_S", 0.01)
     prepare = PublicChannel.prepare
     with contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as store:
 

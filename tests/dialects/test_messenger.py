@@ -19,16 +19,16 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from server.auth import UNTIL_LOGOUT
-from server.fanout.catchup import CatchUp
-from server.fanout.typing import REPEAT_S
-from server.gateways.dialects import messenger_rest
-from server.transport.socketio_server import CONNECT_TIMEOUT_S
 from tests.conformance.wire import eventually
 from tests.support.client import DEADLINE_S, connected
 from tests.support.depth import examples
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
 from tests.support.timers import Timers
+from tidings.auth import UNTIL_LOGOUT
+from tidings.fanout.catchup import CatchUp
+from tidings.fanout.typing import REPEAT_S
+from tidings.gateways.dialects import messenger_rest
+from tidings.transport.socketio_server import CONNECT_TIMEOUT_S
 
 
 class Person:

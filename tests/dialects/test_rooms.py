@@ -13,14 +13,14 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from server.contract.errors import ErrorCode
-from server.transport.socketio_server import CONNECT_TIMEOUT_S
 from tests.conformance.wire import eventually
 from tests.delivery.support import expiry_timers
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import RunningNode, running_node
 from tests.support.process import ServerProcess
 from tests.support.timers import Timers
+from tidings.contract.errors import ErrorCode
+from tidings.transport.socketio_server import CONNECT_TIMEOUT_S
 
 PUSHED = ("message", "user_joined", "user_left", "closing")
 

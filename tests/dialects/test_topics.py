@@ -25,10 +25,6 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from server.contract.actions import MAX_CONTENT
-from server.contract.errors import ActionError, ErrorCode
-from server.gateways.client_session import MAX_EARLY
-from server.transport.socketio_server import CONNECT_TIMEOUT_S
 from tests.conformance.wire import eventually
 from tests.delivery.support import expiry_timers, make_topic, manual_pong_connection, rest, small_socket, store_held
 from tests.e2e.javascript import SCRIPTS, node
@@ -38,6 +34,10 @@ from tests.support.depth import examples
 from tests.support.node import RunningNode, running_node
 from tests.support.process import ServerProcess
 from tests.support.timers import Timers
+from tidings.contract.actions import MAX_CONTENT
+from tidings.contract.errors import ActionError, ErrorCode
+from tidings.gateways.client_session import MAX_EARLY
+from tidings.transport.socketio_server import CONNECT_TIMEOUT_S
 
 USERS = ("omar", "diego", "satoshi", "memoor")
 """The users of the document."""
@@ -930,7 +930,7 @@ async def wscat_line(process: ServerProcess, username: str) -> str:
     command = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "server",
+        "tidings",
         "token",
         username,
         env={**os.environ, "TIDINGS_DATA_DIR": str(process.data_dir), "TIDINGS_PORT": port},

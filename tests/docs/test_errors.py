@@ -12,15 +12,15 @@ import jwt
 import pytest
 from sqlalchemy.engine import Connection
 
-from db.queries import users
-from server.contract.actions import MAX_CONTENT, MAX_GROUP, RoomRef, SubjectInRoom
-from server.contract.errors import ActionError, ErrorCode
-from server.dispatch import Action
-from server.log.messages import MAX_EMOJIS
 from tests.permissions.rights import codes
 from tests.support.client import REGISTRY, Client, Refused, connected
 from tests.support.examples import example
 from tests.support.node import PASSWORD, RunningNode, running_node
+from tidings.contract.actions import MAX_CONTENT, MAX_GROUP, RoomRef, SubjectInRoom
+from tidings.contract.errors import ActionError, ErrorCode
+from tidings.dispatch import Action
+from tidings.log.messages import MAX_EMOJIS
+from tidings_db.queries import users
 
 NOTICIAS, SECRETO, ABIERTO = {"topic_name": "noticias"}, {"topic_name": "secreto"}, {"topic_name": "abierto"}
 NOBODY, MYSELF, OMAR = {"username": "nobody"}, {"username": "diego"}, {"username": "omar"}

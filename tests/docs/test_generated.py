@@ -10,7 +10,7 @@ import pytest
 
 from bench import scaling
 from docs import generate
-from server.contract.events import EVENTS
+from tidings.contract.events import EVENTS
 
 PAGES = generate.pages()
 PROTOCOL = (generate.ROOT / "docs/protocol.md").read_text("utf-8")

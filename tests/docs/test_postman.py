@@ -11,10 +11,10 @@ import anyio
 import pytest
 
 from docs import postman
-from server.gateways.dialects.registry import mounted
 from tests.e2e.javascript import SCRIPTS, node
 from tests.support.client import REGISTRY
 from tests.support.node import running_node
+from tidings.gateways.dialects.registry import mounted
 
 pytestmark = pytest.mark.long
 NEWMAN: Final = SCRIPTS / "node_modules/newman/bin/newman.js"

@@ -119,7 +119,7 @@ def test_every_snippet_except_the_start_of_the_server_is_run_by_a_test() -> None
 
 def test_documented_extras_have_the_names_that_the_packages_declare() -> None:
     """Before version 23.3, pip does not treat `asyncio_client` and `asyncio-client` as the same extra."""
-    documents = [ROOT / "README.md", ROOT / "client_demo/__main__.py", *(ROOT / "docs").glob("*.md")]
+    documents = [ROOT / "README.md", ROOT / "client_demo/tidings_chat/__main__.py", *(ROOT / "docs").glob("*.md")]
     installed = {
         (package, extra)
         for document in documents

@@ -6,11 +6,11 @@ import json
 import subprocess
 from pathlib import Path
 
-from server.contract.errors import CloseReason, ErrorCode
-from server.contract.events import EVENTS
-from server.gateways import typescript
 from tests.e2e.javascript import SCRIPTS, node
 from tests.support.client import REGISTRY
+from tidings.contract.errors import CloseReason, ErrorCode
+from tidings.contract.events import EVENTS
+from tidings.gateways import typescript
 
 TYPES = typescript.render(REGISTRY)
 

@@ -12,8 +12,8 @@ from typing import Any
 import socketio
 import uvicorn
 
-from server.transport.listening import listen
 from tests.support.node import RunningNode, running_node
+from tidings.transport.listening import listen
 
 USERS = ("omar", "diego", "memoor")
 

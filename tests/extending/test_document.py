@@ -112,7 +112,7 @@ async def test_the_game_runs_with_the_stock_javascript_client(game: ServerProces
     [
         ("game", "write MODULE:ATTRIBUTE"),
         ("nowhere:app", "there is no module nowhere"),
-        ("json:dumps", "is not what server.app.create_app() returns"),
+        ("json:dumps", "is not what tidings.create_app() returns"),
     ],
 )
 async def test_an_invalid_application_is_refused_with_a_reason(tmp_path: Path, app: str, reason: str) -> None:
@@ -125,7 +125,7 @@ async def test_an_invalid_application_is_refused_with_a_reason(tmp_path: Path, a
 async def test_an_application_can_import_packages_that_the_server_does_not_use(tmp_path: Path) -> None:
     (tmp_path / "game.py").write_text(
         "import aiohttp, requests, rich, socketio\n"
-        "from server.app import create_app\n"
+        "from tidings import create_app\n"
         "socketio.AsyncClient()\n"
         "app = create_app()\n"
     )

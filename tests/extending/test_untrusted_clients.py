@@ -16,11 +16,11 @@ import pytest
 import socketio
 from websockets.asyncio.client import ClientConnection, connect
 
-from server.gateways import applications
-from server.transport.python_socketio import MAX_STARTED
 from tests.extending.conftest import Serving, on_tidings
 from tests.extending.test_namespaces import ADMIN, DEADLINE_S, GAME, OPEN, client, closed, raw
 from tests.support.timers import Timers
+from tidings.gateways import applications
+from tidings.transport.python_socketio import MAX_STARTED
 
 
 class Open(socketio.AsyncNamespace):  # type: ignore[misc]

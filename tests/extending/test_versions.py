@@ -2,7 +2,7 @@
 
 If a test fails after an upgrade, its message names what is gone or has changed. The uses are in
 `python_socketio.py`, `application_manager.py`, `socketio_packets.py`, `uvicorn_server.py` and `uvicorn_websocket.py`
-in `server/transport`.
+in `server/tidings/transport`.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from urllib.parse import urlencode
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from server.contract.errors import Error
-from server.contract.events import EVENTS
 from tests.support.client import DEADLINE_S
+from tidings.contract.errors import Error
+from tidings.contract.events import EVENTS
 
 
 class Plain:

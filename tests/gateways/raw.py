@@ -13,9 +13,9 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from server.contract.errors import Error
-from server.contract.events import Closing
 from tests.support.node import NO_TLS
+from tidings.contract.errors import Error
+from tidings.contract.events import Closing
 
 DEADLINE_S = 30.0
 ENGINE = "/socket.io/?EIO=4&transport="

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from server.context import Context
-from server.contract.actions import NoPayload
-from server.contract.models import Empty
-from server.dispatch import Handler, action
-from server.gateways.action_queue import MAX_IN_FLIGHT, MAX_REFUSALS, MAX_WAITING_BYTES
 from tests.gateways.raw import Raw, dumps, entered, opened, polling
 from tests.support.node import RunningNode, running_node
+from tidings.context import Context
+from tidings.contract.actions import NoPayload
+from tidings.contract.models import Empty
+from tidings.dispatch import Handler, action
+from tidings.gateways.action_queue import MAX_IN_FLIGHT, MAX_REFUSALS, MAX_WAITING_BYTES
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import aiohttp
 import pytest
 import socketio
 
-from server.contract.errors import CloseReason
 from tests.e2e.javascript import run
 from tests.gateways.raw import ENGINE, polling
 from tests.support.client import DEADLINE_S
 from tests.support.node import PASSWORD, RunningNode
+from tidings.contract.errors import CloseReason
 
 SHUTDOWN = {"reason": "shutdown", "reconnect": True}
 REVOKED = {"reason": "token_revoked", "reconnect": False}

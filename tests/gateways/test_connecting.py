@@ -14,13 +14,13 @@ import jwt
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from server.transport.socketio_server import CONNECT_TIMEOUT_S
 from tests.conformance.wire import eventually
 from tests.gateways.plain import plain
 from tests.gateways.raw import ENGINE, dumps, entered, opened, polling
 from tests.support.client import Client
 from tests.support.node import RunningNode, running_node, settings_for
 from tests.support.timers import Timers
+from tidings.transport.socketio_server import CONNECT_TIMEOUT_S
 
 # -- tokens -----------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from server.settings import Settings
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import NO_TLS, RunningNode, running_node
+from tidings.settings import Settings
 
 HTTP = ("/", "/api/rooms", "/health/live", "/metrics", "/docs", "/nothing", "/socket.io/?EIO=4&transport=polling")
 WEBSOCKETS = ("/socket.io/?EIO=4&transport=websocket", "/ws", "/", "/websocket", "/echo_ws", "/pub_ws", "/token")

@@ -12,13 +12,13 @@ import httpx
 import pytest
 import uvicorn
 
-from server.app import Application, create_app
-from server.settings import Settings
-from server.transport.listening import listen
 from tests.delivery.support import store_held
 from tests.gateways.raw import entered
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import PASSWORD, running_node, settings_for
+from tidings.app import Application, create_app
+from tidings.settings import Settings
+from tidings.transport.listening import listen
 
 
 async def _lifespan(app: Application, *, until: str) -> list[MutableMapping[str, Any]]:
@@ -68,7 +68,7 @@ async def test_startup_and_shutdown_are_completed(quiet_log: None, sqlite_url: s
 async def test_a_node_whose_store_is_blocked_stops_and_names_its_unfinished_parts(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.node.STOP_PART_S", 0.2)
+    monkeypatch.setattr("tidings.node.STOP_PART_S", 0.2)
     async with (
         running_node(sqlite_url, tmp_path) as server,
         connected(server.url, await server.register("omar")) as omar,
@@ -109,7 +109,7 @@ async def test_a_node_that_cannot_start_reports_startup_failed(tmp_path: Path) -
 async def test_a_second_node_on_a_sqlite_file_is_refused_in_one_sentence(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("server.node.LOCK_PATIENCE_S", 0.1)
+    monkeypatch.setattr("tidings.node.LOCK_PATIENCE_S", 0.1)
     async with running_node(sqlite_url, tmp_path / "first") as first:
         settings = settings_for(sqlite_url, tmp_path / "second")
         (failed,) = await _lifespan(create_app(settings), until="lifespan.startup.failed")

@@ -19,11 +19,11 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 from websockets.asyncio.client import connect
 
-from server.gateways import docs
-from server.gateways.static_files import TYPES, built
-from server.logging_setup import Logs
 from tests.support.node import NO_TLS, RunningNode, running_node
 from tests.support.process import ServerProcess
+from tidings.gateways import docs
+from tidings.gateways.static_files import TYPES, built
+from tidings.logging_setup import Logs
 
 ROOT = Path(__file__).parents[2]
 FIRST_LOAD = 200 * 1000
@@ -303,7 +303,7 @@ def _only(folder: Path, pattern: str) -> Path:
 
 def test_a_wheel_contains_the_page(page: dict[str, bytes]) -> None:
     files = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
-    assert {f"server/static/{name}" for name in page} <= files
+    assert {f"tidings/static/{name}" for name in page} <= files
 
 
 @pytest.mark.long
@@ -316,7 +316,7 @@ async def test_an_sdist_and_a_wheel_built_from_it_without_node_contain_the_page(
     sdist = _only(tmp_path, "*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = [PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix() for name in archive.getnames()]
-    assert {f"server/static/{name}" for name in page} <= set(names)
+    assert {f"server/tidings/static/{name}" for name in page} <= set(names)
     assert {"web/src/main.tsx", "web/package-lock.json", "web/vite.config.ts"} <= set(names)
     assert not [name for name in names if "node_modules" in name]
 
@@ -327,7 +327,7 @@ async def test_an_sdist_and_a_wheel_built_from_it_without_node_contain_the_page(
     with zipfile.ZipFile(wheel) as archived:
         archived.extractall(site)
     assert not (site / "web").exists()
-    with (site / "server/static/index.html").open("ab") as index:
+    with (site / "tidings/static/index.html").open("ab") as index:
         index.write(b"<!-- of the wheel -->")
 
     server = ServerProcess(tmp_path / "data", PYTHONPATH=str(site), PYTHONSAFEPATH="1")

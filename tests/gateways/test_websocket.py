@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from server.gateways.action_queue import MAX_IN_FLIGHT
-from server.gateways.websocket import MAX_ID, MAX_NUMBER
-from server.transport.websocket_server import MAX_MESSAGE
 from tests.delivery.support import make_topic, plain_reader
 from tests.gateways.plain import Plain, entered, plain
 from tests.gateways.raw import entered as entered_by_socketio
 from tests.support.client import DEADLINE_S, connected, plainly_connected
 from tests.support.depth import examples
 from tests.support.node import RunningNode, running_node
+from tidings.gateways.action_queue import MAX_IN_FLIGHT
+from tidings.gateways.websocket import MAX_ID, MAX_NUMBER
+from tidings.transport.websocket_server import MAX_MESSAGE
 
 
 @pytest.fixture

@@ -12,8 +12,6 @@ from typing import Any
 import jwt
 import pytest
 
-from server.gateways.client_session import MAX_EARLY, MAX_EARLY_BYTES
-from server.transport.socketio_server import CONNECT_TIMEOUT_S
 from tests.conformance.wire import eventually
 from tests.delivery.support import store_held
 from tests.gateways.plain import Plain, entered, plain
@@ -21,6 +19,8 @@ from tests.gateways.raw import opened
 from tests.support.client import plainly_connected
 from tests.support.node import RunningNode, running_node, settings_for
 from tests.support.timers import Timers
+from tidings.gateways.client_session import MAX_EARLY, MAX_EARLY_BYTES
+from tidings.transport.socketio_server import CONNECT_TIMEOUT_S
 
 
 def resigned(token: str, **claims: Any) -> str:

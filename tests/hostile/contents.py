@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from server.contract.actions import MAX_CONTENT
+from tidings.contract.actions import MAX_CONTENT
 
 
 def _long(piece: str) -> str:

@@ -16,10 +16,10 @@ import msgpack
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from server.dispatch import Action
 from tests.hostile.meter import MeteredNode
 from tests.support.client import DEADLINE_S
 from tests.support.node import NO_TLS
+from tidings.dispatch import Action
 
 ENGINE = "/socket.io/?EIO=4&transport="
 LIVE_BYTES = 950_000

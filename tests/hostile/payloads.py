@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from server.dispatch import Action
-from server.gateways.schemas import Schemas
+from tidings.dispatch import Action
+from tidings.gateways.schemas import Schemas
 
 Attack = tuple[str, str]
 """A description, and the JSON text."""

@@ -15,14 +15,14 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.engine import Connection as Transaction
 
-from db import models
-from db.queries import members, rooms, users
-from server.contract.actions import MAX_PAGE_BYTES
 from tests.delivery.support import fill
 from tests.hostile.doors import Door, door_of
 from tests.hostile.meter import BUDGET_S, MeteredNode, longest_step
 from tests.support.client import REGISTRY, connected
 from tests.support.node import NO_TLS, running_node
+from tidings.contract.actions import MAX_PAGE_BYTES
+from tidings_db import models
+from tidings_db.queries import members, rooms, users
 
 pytestmark = pytest.mark.long
 
@@ -49,7 +49,7 @@ def crowded_file(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
 
     path = Path(shutil.copy(sqlite_template, folder / "crowded.sqlite3"))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("server.log.indexer.REST", 0)  # no other work to yield to
+        patched.setattr("tidings.log.indexer.REST", 0)  # no other work to yield to
         asyncio.run(prepare(f"sqlite:///{path}"))
     return path
 

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.engine import Connection as Transaction
 
-from db import models
-from server.log.quotas import ROOMS
 from tests.hostile.meter import BUDGET_S, TRIES, longest_step, metered_node
 from tests.support.client import connected
+from tidings.log.quotas import ROOMS
+from tidings_db import models
 
 
 def _enter(conn: Transaction, user_key: int) -> None:

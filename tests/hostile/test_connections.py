@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from server.transport import tcp_connections, uvicorn_websocket
-from server.transport.tcp_connections import RESERVED, SourceQueue
-from server.transport.uvicorn_server import MAX_HEAD, MAX_HEADERS, MAX_LINE, UvicornHttp, UvicornWebSocket
 from tests.conformance.wire import DEADLINE_S, eventually, frame, running
 from tests.support.client import connected
 from tests.support.node import NO_TLS, RunningNode, running_node
 from tests.support.process import ServerProcess
+from tidings.transport import tcp_connections, uvicorn_websocket
+from tidings.transport.tcp_connections import RESERVED, SourceQueue
+from tidings.transport.uvicorn_server import MAX_HEAD, MAX_HEADERS, MAX_LINE, UvicornHttp, UvicornWebSocket
 
 UPGRADE = (
     "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from server import names
-from server.contract.permissions import Permission
-from server.log import journal
-from server.log.memberships import Join
-from server.log.messages import AppendMessage
 from tests.delivery.support import make_topic, principal
 from tests.hostile.contents import CONTENTS
 from tests.hostile.meter import BUDGET_S, MeteredNode, longest_step
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import running_node
 from tests.support.yardstick import slowdown
+from tidings import names
+from tidings.contract.permissions import Permission
+from tidings.log import journal
+from tidings.log.memberships import Join
+from tidings.log.messages import AppendMessage
 
 
 @pytest.mark.parametrize("action", ["message", "message to a room that is not there", "edit"])

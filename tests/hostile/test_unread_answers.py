@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from server.transport.tcp_connections import RESERVED, SLOWEST, STALLED_S
 from tests.conformance.wire import eventually
 from tests.support.client import DEADLINE_S
 from tests.support.node import RunningNode, running_node
 from tests.support.timers import Timers
+from tidings.transport.tcp_connections import RESERVED, SLOWEST, STALLED_S
 
 REQUEST = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 """The answer is larger than the kernel's buffers."""

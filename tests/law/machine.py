@@ -13,13 +13,13 @@ import httpx
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from server.contract.actions import RoomRef
-from server.dispatch import Action
 from tests.law.model import Link, Message, Refusal, Room, view_of
 from tests.law.state import State, with_history
 from tests.law.world import PAGE, Device, World
 from tests.support.client import REGISTRY, Refused
 from tests.support.examples import beside_the_room
+from tidings.contract.actions import RoomRef
+from tidings.dispatch import Action
 
 T = TypeVar("T")
 USERS, DEVICES, TOPICS = ("Ana", "ben", "CLEO"), ("phone", "laptop"), ("plaza", "patio", "puente")

@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from server.transport.listening import listen
 from tests.support.client import Refused, connected
 from tests.support.node import RunningNode
+from tidings.transport.listening import listen
 
 
 @pytest.mark.parametrize("is_private", [False, True], ids=["public", "private"])

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 
-from server.fanout.notify import CARRIED
 from tests.delivery.brokers import HarmfulFeed, HarmfulLink, Wire
 from tests.law.machine import Law
 from tests.support.balancer import balanced
 from tests.support.client import unread_answers
 from tests.support.node import NO_TLS, running_node
+from tidings.fanout.notify import CARRIED
 
 BENS_PHONE, CLEOS_PHONE = 2, 4
 """Indices among the devices with which an example begins."""

@@ -12,12 +12,12 @@ from typing import Any
 
 import httpx
 
-from server.contract.events import EVENTS
 from tests.law import state as states
 from tests.law.model import Model, view_of
 from tests.law.state import Room, State
 from tests.support.client import Client
 from tests.support.node import PASSWORD
+from tidings.contract.events import EVENTS
 
 PAGE = 3
 """Small, so that listings have several pages."""

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from db.engine import Database
-from db.queries import nodes
-from db.queries.nodes import NodeRow
 from tests.support.client import DEADLINE_S
+from tidings_db.engine import Database
+from tidings_db.queries import nodes
+from tidings_db.queries.nodes import NodeRow
 
 SOON = {"lease_s": 0.5}
 """Options of nodes whose leases end soon."""

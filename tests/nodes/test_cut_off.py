@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.fanout import farewell, feed
 from tests.delivery.support import make_topic
 from tests.support.client import DEADLINE_S, connected
 from tests.support.commits import commits
 from tests.support.node import NO_TLS, RunningNode, running_node
+from tidings.fanout import farewell, feed
 
 
 async def is_ready(node: RunningNode) -> bool:

@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.fanout import farewell
 from tests.conformance.wire import eventually
 from tests.delivery.support import make_topic, rest, seqs
 from tests.delivery.test_locked_rooms import locked
@@ -19,6 +18,7 @@ from tests.nodes.conftest import SOON, Registry
 from tests.support.balancer import balanced
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import RunningNode, running_node
+from tidings.fanout import farewell
 
 pytestmark = pytest.mark.long
 
@@ -84,7 +84,7 @@ async def test_connections_move_in_slices_and_cursors_are_written_before(
         pauses.put_nowait(end)
         await end.wait()
 
-    monkeypatch.setattr("server.fanout.farewell.asyncio.sleep", pause)
+    monkeypatch.setattr("tidings.fanout.farewell.asyncio.sleep", pause)
     omar = await first.register("omar")
     room_id = await make_topic(first.url, omar, "noticias")
     async with AsyncExitStack() as stack:

@@ -11,13 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from db.models import login_attempts
-from server.auth import now_ms
 from tests.accounts.test_guessing import CROWD, ELSEWHERE, HOME, _ask, _guess
 from tests.db import postgresql
 from tests.nodes.conftest import Registry
 from tests.support.client import Refused, connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
+from tidings.auth import now_ms
+from tidings_db.models import login_attempts
 
 LIMITED = {
     "rate_limits": "on",

@@ -14,15 +14,15 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Connection as Transaction
 
-from db.queries import blocks, users
-from db.queries import nodes as registered
-from server import context
-from server.fanout import online, room_counts
 from tests.delivery.support import make_topic, rest
 from tests.nodes.conftest import Registry
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import SECRET_KEY, RunningNode, running_node
 from tests.support.process import ServerProcess
+from tidings import context
+from tidings.fanout import online, room_counts
+from tidings_db.queries import blocks, users
+from tidings_db.queries import nodes as registered
 
 LEASE_S = 1.0
 

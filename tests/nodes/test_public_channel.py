@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from db.queries import epochs
-from server.auth import now_ms
-from server.log.nodes import NodeRegistry
 from tests.dialects.test_channels import link, opened
 from tests.nodes.conftest import SOON, Registry
 from tests.support.node import running_node
+from tidings.auth import now_ms
+from tidings.log.nodes import NodeRegistry
+from tidings_db.queries import epochs
 
 
 async def _messages(url: str, token: str, number: int) -> list[str]:

@@ -8,20 +8,20 @@ from pathlib import Path
 import asyncpg
 from sqlalchemy import Connection, select
 
-from db.connections import on_postgresql
-from db.engine import Database
-from db.models import node_leases
-from db.postgresql import MAX_CONNECTIONS
-from db.queries import epochs
-from db.queries.nodes import KEPT_MS
-from server import __version__
-from server.auth import fingerprint
-from server.log.nodes import NodeRegistry
 from tests.delivery.support import make_topic
 from tests.delivery.test_locked_rooms import locked
 from tests.nodes.conftest import SOON, Registry
 from tests.support.client import connected
 from tests.support.node import SECRET_KEY, running_node
+from tidings import __version__
+from tidings.auth import fingerprint
+from tidings.log.nodes import NodeRegistry
+from tidings_db.connections import on_postgresql
+from tidings_db.engine import Database
+from tidings_db.models import node_leases
+from tidings_db.postgresql import MAX_CONNECTIONS
+from tidings_db.queries import epochs
+from tidings_db.queries.nodes import KEPT_MS
 
 
 async def _insert(url: str, node_id: str, lease_ms: int) -> None:

@@ -16,8 +16,6 @@ import httpx
 import pytest
 import socketio
 
-from server.transport.relay import Relay
-from server.transport.relay_stream import SocketDirectory
 from tests.delivery.support import make_topic, rest, seqs
 from tests.e2e.javascript import run
 from tests.support.balancer import Balancer, balanced
@@ -25,6 +23,8 @@ from tests.support.client import DEADLINE_S, Client, unread_answers
 from tests.support.network import Conditions, network
 from tests.support.node import NO_TLS, RunningNode, running_node
 from tests.support.process import ServerProcess
+from tidings.transport.relay import Relay
+from tidings.transport.relay_stream import SocketDirectory
 
 CONNECTS = 50
 JS_CONNECTS = 15

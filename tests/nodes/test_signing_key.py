@@ -12,10 +12,10 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from server.settings import SettingsError
 from tests.nodes.conftest import SOON, Registry
 from tests.support.client import DEADLINE_S
 from tests.support.node import NO_TLS, RunningNode, running_node, settings_for
+from tidings.settings import SettingsError
 
 OLD, NEW = "the old key of 32 bytes and more", "the new key of 32 bytes and more"
 

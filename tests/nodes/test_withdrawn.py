@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from server.contract.errors import ActionError
-from server.fanout.broker import MemoryBroker
 from tests.delivery.support import make_topic, rest
 from tests.support.client import Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
+from tidings.contract.errors import ActionError
+from tidings.fanout.broker import MemoryBroker
 
 DEAF = {"poll_s": 3600.0, "session_check_s": 3600.0, "head_check_s": 3600.0}
 ACTIONS: dict[str, dict[str, Any]] = {

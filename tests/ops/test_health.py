@@ -12,17 +12,17 @@ import httpx
 import pytest
 from sqlalchemy.engine import make_url
 
-import db.postgresql
-import db.sqlite
-from db.failures import BUSY_TIMEOUT_MS, COMMAND_TIMEOUT_S
-from server.log import health, journal
-from server.log.messages import AppendMessage
+import tidings_db.postgresql
+import tidings_db.sqlite
 from tests.db import postgresql
 from tests.delivery.support import principal, store_held
 from tests.rest.problems import problem
 from tests.support.client import DEADLINE_S, Refused, connected
 from tests.support.commits import commits
 from tests.support.node import RunningNode, running_node
+from tidings.log import health, journal
+from tidings.log.messages import AppendMessage
+from tidings_db.failures import BUSY_TIMEOUT_MS, COMMAND_TIMEOUT_S
 
 SOON_S = 8.0
 """Far above `PATIENCE_S`, for a busy machine, and far below the timeouts of the store."""
@@ -109,7 +109,7 @@ async def test_the_age_of_a_queued_change_counts_from_its_hand_over(
 async def test_readiness_fails_for_a_time_after_changes_were_refused_until_one_is_written(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (db.postgresql, db.sqlite):
+    for module in (tidings_db.postgresql, tidings_db.sqlite):
         monkeypatch.setattr(module, "BUSY_TIMEOUT_MS", 300)
     monkeypatch.setattr(journal, "HELD_S", 0.3)
     monkeypatch.setattr(health, "REUSE_S", 0.0)

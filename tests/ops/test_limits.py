@@ -10,12 +10,12 @@ import httpx
 import pytest
 from socketio.exceptions import ConnectionError
 
-import server.actions
-from server.contract.errors import ActionError, ErrorCode
-from server.dispatch import Registry
-from server.limits import Limit, Limits, Window
+import tidings.actions
 from tests.support.client import Client, Refused, connected
 from tests.support.node import running_node
+from tidings.contract.errors import ActionError, ErrorCode
+from tidings.dispatch import Registry
+from tidings.limits import Limit, Limits, Window
 
 UNLIMITED = {"logout", "register", "login"}
 """`logout` must always be possible; the others have limits of their own."""
@@ -117,7 +117,7 @@ def test_a_weight_counts_as_many_actions_and_a_weight_over_the_limit_is_allowed_
 
 
 def test_every_action_but_the_unlimited_ones_has_a_kind_of_limit() -> None:
-    assert {action.name for action in Registry(server.actions) if action.limit is None} == UNLIMITED
+    assert {action.name for action in Registry(tidings.actions) if action.limit is None} == UNLIMITED
 
 
 async def _refused(ask: Callable[[], Awaitable[Any]]) -> int:

@@ -10,7 +10,7 @@ import sys
 import psutil
 import pytest
 
-from server.memory import MemoryTrim
+from tidings.memory import MemoryTrim
 
 HOLE_MIB = 40
 

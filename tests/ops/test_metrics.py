@@ -9,10 +9,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server import __version__
 from tests.gateways.raw import entered, opened, polling
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
+from tidings import __version__
 
 
 class Scrape:

@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.addresses import is_private_address
-from server.settings import Settings
 from tests.support.node import NO_TLS, running_node
+from tidings.addresses import is_private_address
+from tidings.settings import Settings
 
 TOKEN = "sixteen characters and more"
 

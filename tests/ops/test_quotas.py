@@ -17,13 +17,13 @@ import pytest
 from sqlalchemy import func, select
 from websockets.frames import Frame, Opcode
 
-from db.models import cursors, devices
-from server.fanout.hub import CONNECTIONS_PER_USER
-from server.log.quotas import Quotas
-from server.settings import Settings
 from tests.delivery.support import rest
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import RunningNode, running_node
+from tidings.fanout.hub import CONNECTIONS_PER_USER
+from tidings.log.quotas import Quotas
+from tidings.settings import Settings
+from tidings_db.models import cursors, devices
 
 
 async def _too_large(request: Awaitable[Any]) -> int:

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 from websockets.asyncio.client import ClientConnection
 
-from server.contract.errors import ErrorCode
 from tests.permissions.rights import DIRECT, Act
 from tests.support.client import DEADLINE_S, REGISTRY, LiveClient
+from tidings.contract.errors import ErrorCode
 
 
 class Door:

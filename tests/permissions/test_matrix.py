@@ -14,8 +14,6 @@ import pytest
 from websockets.asyncio.client import connect as connect_websocket
 
 from docs import generate
-from server.contract.actions import RoomRef, SubjectInRoom
-from server.contract.permissions import Permission
 from tests.permissions.doors import ByMessenger, ByRooms, ByTopics, Door
 from tests.permissions.rights import (
     ACTS,
@@ -33,6 +31,8 @@ from tests.permissions.world import World
 from tests.support.balancer import balanced
 from tests.support.client import REGISTRY, connected, plainly_connected, unread_answers
 from tests.support.node import NO_TLS, RunningNode, running_node
+from tidings.contract.actions import RoomRef, SubjectInRoom
+from tidings.contract.permissions import Permission
 
 DOORS = ("Socket.IO", "plain WebSocket", "REST")
 DIALECTS = ("topics", "rooms", "messenger")

@@ -14,12 +14,12 @@ from socketio.exceptions import ConnectionError as SocketIOConnectionError
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from db.queries import users
 from tests.permissions.doors import Door, request
 from tests.permissions.rights import ACTS, OUTSIDE, PRIVATE, ROOMS, Act, exists, expected
 from tests.permissions.world import World
 from tests.support.client import REGISTRY, Client, PlainClient, Refused, connected
 from tests.support.node import NO_TLS, RunningNode, running_node
+from tidings_db.queries import users
 
 MISSING = {
     "room_id": "0" * 24,

@@ -10,19 +10,19 @@ from typing import Any
 from sqlalchemy import Table, delete, insert, select, update
 from sqlalchemy.engine import Connection
 
-from db.models import bans, invitation_links, members, mutes, read_markers, rooms
-from db.queries import users
-from server.auth import now_ms
-from server.contract.models import Role
-from server.contract.permissions import Permission
-from server.log import memberships
-from server.log.messages import AppendMessage
-from server.log.rooms import CreateGroup, CreateTopic, OpenDirect
-from server.log.transaction import Operation
-from server.names import name_key
-from server.principal import Principal
 from tests.permissions.rights import CALLERS, DIRECT, GROUP, INSIDE, PRIVATE, PUBLIC, ROOMS, Act
 from tests.support.node import RunningNode
+from tidings.auth import now_ms
+from tidings.contract.models import Role
+from tidings.contract.permissions import Permission
+from tidings.log import memberships
+from tidings.log.messages import AppendMessage
+from tidings.log.rooms import CreateGroup, CreateTopic, OpenDirect
+from tidings.log.transaction import Operation
+from tidings.names import name_key
+from tidings.principal import Principal
+from tidings_db.models import bans, invitation_links, members, mutes, read_markers, rooms
+from tidings_db.queries import users
 
 OTHERS = ("chief", "deputy", "target", "barred", "guest")
 WROTE = (*INSIDE, "removed", "banned")

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from server.contract.errors import Error, ErrorCode
+from tidings.contract.errors import Error, ErrorCode
 
 
 def problem(answer: httpx.Response, code: str, status: int | None = None) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 
-from db.queries import users
-from server.contract.actions import SubjectInRoom
 from tests.rest.problems import problem
 from tests.support.client import REGISTRY, Client, Refused, connected
 from tests.support.examples import beside_the_room
 from tests.support.node import NO_TLS, PASSWORD, RunningNode
+from tidings.contract.actions import SubjectInRoom
+from tidings_db.queries import users
 
 ROUTED = [action for action in REGISTRY if action.http is not None]
 

@@ -9,8 +9,8 @@ import json
 import httpx
 import pytest
 
-from server.gateways import responses
-from server.gateways.responses import COMPRESSED_FROM, INLINE_UP_TO
+from tidings.gateways import responses
+from tidings.gateways.responses import COMPRESSED_FROM, INLINE_UP_TO
 
 ROOMS = "/api/rooms?member=true&limit=500"
 

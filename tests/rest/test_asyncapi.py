@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from server.contract.actions import ConnectAuth
-from server.contract.events import EVENTS
-from server.gateways import asyncapi
 from tests.e2e.javascript import SCRIPTS, node
 from tests.support.client import REGISTRY
+from tidings.contract.actions import ConnectAuth
+from tidings.contract.events import EVENTS
+from tidings.gateways import asyncapi
 
 LIVE = [action for action in REGISTRY if action.live]
 BESIDE = {"socketio": ("connect",), "websocket": ("connect", "disconnect")}

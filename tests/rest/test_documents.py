@@ -13,21 +13,21 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import ValidationError
 from starlette.routing import Route
 
-import server.actions
-from server.dispatch import Registry
-from server.gateways import openapi, typescript
-from server.gateways.dialects import messenger_rest
-from server.gateways.dialects.registry import mounted
-from server.gateways.schemas import ALWAYS, errors
+import tidings.actions
 from tests.support.client import REGISTRY
 from tests.support.node import running_node
+from tidings.dispatch import Registry
+from tidings.gateways import openapi, typescript
+from tidings.gateways.dialects import messenger_rest
+from tidings.gateways.dialects.registry import mounted
+from tidings.gateways.schemas import ALWAYS, errors
 
 ROUTED = [action for action in REGISTRY if action.http is not None]
 
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    return openapi.document(Registry(server.actions))
+    return openapi.document(Registry(tidings.actions))
 
 
 def test_the_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.gateways.rest import MAX_BODY
 from tests.rest.problems import problem
 from tests.support.client import REGISTRY
 from tests.support.node import RunningNode, running_node
+from tidings.gateways.rest import MAX_BODY
 
 
 async def test_unknown_paths_and_methods_are_problems(http: httpx.AsyncClient) -> None:

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.engine import Connection as Transaction
 
-from db.models import entries, rooms
-from server.log.retention import DAY_MS, now_ms
 from tests.support.node import RunningNode, running_node
+from tidings.log.retention import DAY_MS, now_ms
+from tidings_db.models import entries, rooms
 
 
 @dataclass

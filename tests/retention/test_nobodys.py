@@ -9,7 +9,12 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.engine import Connection as Transaction
 
-from db.models import (
+from tests.delivery.support import fill, rest
+from tests.retention.conftest import Kept
+from tests.support.client import Client, connected
+from tests.support.node import RunningNode, running_node
+from tidings.log import retention
+from tidings_db.models import (
     bans,
     consumer_cursors,
     cursors,
@@ -22,11 +27,6 @@ from db.models import (
     search_documents,
     users,
 )
-from server.log import retention
-from tests.delivery.support import fill, rest
-from tests.retention.conftest import Kept
-from tests.support.client import Client, connected
-from tests.support.node import RunningNode, running_node
 
 OF_A_ROOM = (
     entries,

@@ -12,12 +12,12 @@ import pytest
 from sqlalchemy import Table, func, insert, select, update
 from sqlalchemy.engine import Connection as Transaction
 
-from db.models import bans, cursors, devices, echo_entries, invitation_links, mutes, sessions
-from db.queries import purge as queries
-from server.log import purge
-from server.log.retention import DAY_MS, now_ms
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import RunningNode, running_node
+from tidings.log import purge
+from tidings.log.retention import DAY_MS, now_ms
+from tidings_db.models import bans, cursors, devices, echo_entries, invitation_links, mutes, sessions
+from tidings_db.queries import purge as queries
 
 
 @pytest.fixture

@@ -9,17 +9,17 @@ from typing import Any
 import asyncpg
 import pytest
 
-from db.models import search_documents
-from server.fanout import catchup
-from server.fanout.pages import Page, PageRequest, Pages
-from server.log import retention
-from server.options import NodeOptions
 from tests.delivery.brokers import DeafBroker
 from tests.delivery.support import fill, make_topic, rest
 from tests.delivery.test_locked_rooms import locked
 from tests.retention.conftest import Kept
 from tests.support.client import Client, Refused, connected
 from tests.support.node import running_node
+from tidings.fanout import catchup
+from tidings.fanout.pages import Page, PageRequest, Pages
+from tidings.log import retention
+from tidings.options import NodeOptions
+from tidings_db.models import search_documents
 
 
 async def topic(kept: Kept, count: int) -> tuple[str, str, str]:

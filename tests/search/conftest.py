@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from db.engine import Database
 from tests.actions.conftest import people
+from tidings_db.engine import Database
 
 __all__ = ["people"]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, text
 
-from db.engine import Database
-from db.models import entries, members, rooms, users
-from db.queries import log, search
-from db.queries.rows import EntryRow
-from db.queries.words import words
-from server.log.indexer import Indexer
 from tests.support.client import DEADLINE_S, Client
+from tidings.log.indexer import Indexer
+from tidings_db.engine import Database
+from tidings_db.models import entries, members, rooms, users
+from tidings_db.queries import log, search
+from tidings_db.queries.rows import EntryRow
+from tidings_db.queries.words import words
 
 
 async def search_contents(client: Client, query: str, **fields: Any) -> list[str]:

@@ -18,15 +18,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, func, select
 
-import db.schema
-from db.engine import Database
-from db.models import rooms, search_documents
-from db.queries import consumers, search
-from db.queries.words import parse, words
-from server.log.indexer import Indexer
+import tidings_db.schema
 from tests.search.support import assert_index_is_of_the_logs, caught_up, change, fill, index_all, write_step
 from tests.support.client import DEADLINE_S
 from tests.support.depth import examples
+from tidings.log.indexer import Indexer
+from tidings_db.engine import Database
+from tidings_db.models import rooms, search_documents
+from tidings_db.queries import consumers, search
+from tidings_db.queries.words import parse, words
 
 LOGS = {room_key: [f"alpha w{room_key} n{n}" for n in range(1, 31)] for room_key in (1, 2, 3)}
 
@@ -74,9 +74,9 @@ async def test_newer_messages_are_found_first_across_rooms(database: Database) -
 
 _KILLED = """
 import asyncio, os, signal, sys
-from db.engine import Database
-from db.queries import search
-from server.log import indexer
+from tidings_db.engine import Database
+from tidings_db.queries import search
+from tidings.log import indexer
 
 indexer._STEP_ENTRIES, indexer._LONGEST_STEP = 7, 1
 write, written = search.write_step, 0
@@ -117,7 +117,7 @@ async def test_an_indexer_continues_exactly_where_a_killed_one_committed(databas
 async def test_two_indexers_index_the_same_logs_once(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.log.indexer._STEP_ENTRIES", 5)
+    monkeypatch.setattr("tidings.log.indexer._STEP_ENTRIES", 5)
     other = Database(database_url) if not database.is_sqlite else database
     if other is not database:
         await other.start()
@@ -218,8 +218,8 @@ async def test_the_longest_messages_can_be_indexed(database: Database, piece: st
 
 
 async def test_the_migration_rebuilds_an_index_whose_words_lack_their_rooms(database: Database) -> None:
-    (path,) = (Path(db.schema.__file__).parent / "migrations/versions").glob("*_search_by_room.py")
-    migration = importlib.import_module(f"db.migrations.versions.{path.stem}")
+    (path,) = (Path(tidings_db.schema.__file__).parent / "migrations/versions").glob("*_search_by_room.py")
+    migration = importlib.import_module(f"tidings_db.migrations.versions.{path.stem}")
 
     def outdated(conn: Connection) -> None:
         """The index as the version before the migration wrote it."""

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, insert, text, update
 
-from db.engine import Database
-from db.models import entries, members, users
-from db.queries import consumers, search
-from db.queries.words import parse
 from tests.search.support import fill, write_step
+from tidings_db.engine import Database
+from tidings_db.models import entries, members, users
+from tidings_db.queries import consumers, search
+from tidings_db.queries.words import parse
 
 SPY = 2
 OTHERS = 5_000

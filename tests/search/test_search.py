@@ -11,15 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from db.queries import search, words
-from server.context import SEARCHES_WAITING
-from server.log.indexer import Indexer
 from tests.actions.conftest import People, code
 from tests.delivery.support import rest
 from tests.search.support import caught_up, search_contents
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.depth import examples
 from tests.support.node import RunningNode
+from tidings.context import SEARCHES_WAITING
+from tidings.log.indexer import Indexer
+from tidings_db.queries import search, words
 
 CONTENTS = [
     "¡Buenos días, señor!",
@@ -252,7 +252,7 @@ async def test_the_journal_informs_the_indexer_of_each_commit(
 async def test_a_message_is_found_by_a_search_right_after_sending(
     people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.log.indexer.SETTLE_S", DEADLINE_S)  # a search waits however slow the index is
+    monkeypatch.setattr("tidings.log.indexer.SETTLE_S", DEADLINE_S)  # a search waits however slow the index is
     await people.omar.ask("create", topic_name="noticias")
     for n in range(5):
         await people.omar.ask("message", topic_name="noticias", content=f"palabra{n}")
@@ -262,7 +262,7 @@ async def test_a_message_is_found_by_a_search_right_after_sending(
 
 async def test_a_search_ends_the_wait_for_more_messages(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DELAY_S", "SETTLE_S"):
-        monkeypatch.setattr(f"server.log.indexer.{name}", 10 * DEADLINE_S)
+        monkeypatch.setattr(f"tidings.log.indexer.{name}", 10 * DEADLINE_S)
     await people.omar.ask("create", topic_name="noticias")
     for n in range(3):
         await people.omar.ask("message", topic_name="noticias", content=f"palabra{n}")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from db.queries.words import MAX_WORD, WINDOW, Phrase, matches, parse, snippet, words
+from tidings_db.queries.words import MAX_WORD, WINDOW, Phrase, matches, parse, snippet, words
 
 _content = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=300)
 

@@ -16,13 +16,13 @@ import socketio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-import server.actions
-from server.contract.errors import Error
-from server.contract.events import EVENTS
-from server.dispatch import Registry
+import tidings.actions
+from tidings.contract.errors import Error
+from tidings.contract.events import EVENTS
+from tidings.dispatch import Registry
 
 DEADLINE_S = 30.0
-REGISTRY = Registry(server.actions)
+REGISTRY = Registry(tidings.actions)
 
 
 class Refused(Exception):

@@ -17,7 +17,7 @@ _WRITTEN = re.compile(
     rb"|D\x00\x00\x00\x17\x00\x02\x00\x00\x00\x01\x01\x00\x00\x00\x08",
     re.DOTALL,
 )
-"""DataRows of `if_unchanged`, sent after its commit: true, a time; of `db.queries.journal` also five NULLs."""
+"""DataRows of `if_unchanged`, sent after its commit: true, a time; of `queries.journal` also five NULLs."""
 
 
 class Commits:

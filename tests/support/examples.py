@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from server.contract.actions import RoomRef
-from server.dispatch import Action
-from server.gateways.schemas import Schemas
+from tidings.contract.actions import RoomRef
+from tidings.dispatch import Action
+from tidings.gateways.schemas import Schemas
 
 ROOM = ("room_id", "topic_name")
 """Fields that name a room in every payload that has them."""

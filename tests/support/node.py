@@ -13,13 +13,13 @@ from typing import Any
 
 import httpx
 
-from server.app import Application, create_app
-from server.fanout.connection import Connection
-from server.node import Node
-from server.serving import Server
-from server.settings import Settings
-from server.transport.listening import listen
 from tests.support.ports import port_of
+from tidings.app import Application, create_app
+from tidings.fanout.connection import Connection
+from tidings.node import Node
+from tidings.serving import Server
+from tidings.settings import Settings
+from tidings.transport.listening import listen
 
 PASSWORD = "correct horse"
 SECRET_KEY = "a key for tests only, of 32 bytes and more"
@@ -145,7 +145,7 @@ async def running_node(
     publish_url: bool = False,
     **changes: Any,
 ) -> AsyncIterator[RunningNode]:
-    """A running node; `changes` to its settings, `options` as of `server.node.NodeOptions`.
+    """A running node; `changes` to its settings, `options` as of `tidings.node.NodeOptions`.
 
     `publish_url`: whether it tells other nodes its URL.
     """

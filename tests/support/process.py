@@ -22,15 +22,17 @@ class ServerProcess:
         stderr: int | None = None,
         arguments: Sequence[str] = (),
         directory: Path | None = None,
+        python: Path | str = sys.executable,
         **environment: str,
     ) -> None:
         """`stderr`: the descriptor for its log; None: inherited. `arguments`: further command-line arguments.
 
-        `directory`: its working directory; None: inherited.
+        `directory`: its working directory; None: inherited. `python`: the interpreter of its environment.
         """
         self.data_dir = data_dir
         self._arguments = arguments
         self._directory = directory
+        self._python = python
         self._stderr = stderr
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")} | {
             "TIDINGS_DATA_DIR": str(data_dir),
@@ -63,9 +65,9 @@ class ServerProcess:
     async def start(self) -> None:
         """Serve, after a restart on the same port; returns when the server listens."""
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
+            str(self._python),
             "-m",
-            "server",
+            "tidings",
             "serve",
             "--host",
             "127.0.0.1",

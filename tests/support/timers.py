@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Timers:
-    """`server.timers.Timers`, and the function that returns them. Only `advance` moves the time."""
+    """`tidings.timers.Timers`, and the function that returns them. Only `advance` moves the time."""
 
     def __init__(self) -> None:
         self._now = 0.0

@@ -18,7 +18,7 @@ from granian.server import MPServer
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config as HypercornConfig
 
-from server.app import Application, create_app
+from tidings.app import Application, create_app
 
 FACTORY = "tests.transport.serve:application"
 

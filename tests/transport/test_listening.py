@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.transport.listening import listen, listen_together
+from tidings.transport.listening import listen, listen_together
 
 
 @pytest.fixture

@@ -20,17 +20,17 @@ from websockets.exceptions import ConnectionClosed
 
 from bench.servers import Tidings
 from bench.slow_consumers import Plan, measure, world
-from server.app import create_app
-from server.node import Node
-from server.transport.buffered_session import MAX_BUFFERED, BufferedSession
-from server.transport.engine_session import SEPARATOR
-from server.transport.listening import listen
-from server.transport.uvicorn_server import UvicornWebSocket
-from server.transport.websocket_wire import HIGH_WATER
 from tests.conformance.wire import frame, running, serving, wired
 from tests.delivery.support import small_socket
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import PASSWORD, settings_for
+from tidings.app import create_app
+from tidings.node import Node
+from tidings.transport.buffered_session import MAX_BUFFERED, BufferedSession
+from tidings.transport.engine_session import SEPARATOR
+from tidings.transport.listening import listen
+from tidings.transport.uvicorn_server import UvicornWebSocket
+from tidings.transport.websocket_wire import HIGH_WATER
 
 WAYS: dict[str, Any] = {
     "taken over": UvicornWebSocket,

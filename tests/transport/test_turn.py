@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from websockets.frames import Frame, Opcode
 
-from server.transport.turn import TURN_S, TaskTurn, Turn
 from tests.delivery.gate import Gate
 from tests.gateways.raw import DEADLINE_S, dumps, entered
 from tests.support.node import running_node
+from tidings.transport.turn import TURN_S, TaskTurn, Turn
 
 BURST = 8
 OTHER_PROCESS = f"""

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from server.transport.engine_session import SEPARATOR, EngineSession
-from server.transport.uvicorn_server import UvicornWebSocket
 from tests.conformance.wire import DEADLINE_S, Endpoint, eventually, plain, received, serving, upgrade_request
+from tidings.transport.engine_session import SEPARATOR, EngineSession
+from tidings.transport.uvicorn_server import UvicornWebSocket
 
 CARRIERS = {"taken over": UvicornWebSocket, "over ASGI": "websockets-sansio"}
 SMALL = {"max_buffered": 40_000, "linger": 30.0}

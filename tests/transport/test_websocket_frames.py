@@ -17,10 +17,10 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from server.transport import websocket_frames as frames
-from server.transport.websocket_frames import MAX_FRAGMENTS, FrameError, FrameParser, WebSocketMessage
 from tests.support.depth import examples
 from tests.support.yardstick import slowdown
+from tidings.transport import websocket_frames as frames
+from tidings.transport.websocket_frames import MAX_FRAGMENTS, FrameError, FrameParser, WebSocketMessage
 
 LIMIT = 70_000
 """Maximum bytes of a message: some lengths need more than two bytes."""

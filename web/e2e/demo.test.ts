@@ -12,7 +12,7 @@ test("two browsers and a terminal show the same messages in the same order", asy
   const room = await (await omar.account()).topic(topic);
   await (await lucia.account()).join(topic);
   const as = (user: string, device: string) => [
-    ...["-m", "client_demo", "--server", server.url, "--user", user, "--password", PASSWORD, "--register"],
+    ...["-m", "tidings_chat", "--server", server.url, "--user", user, "--password", PASSWORD, "--register"],
     ...["--state", `${server.data}/${device}`],
   ];
   const options = { cwd: REPOSITORY, env: environment({}) };

@@ -321,7 +321,7 @@ async def refusals(lab: Lab) -> Seen:
             wrong.append(f"{path}: let in")
         except Refused as refused:
             body = b"" if refused.answer is None else refused.answer.body
-            if b"Traceback" in body or b"server/" in body:
+            if b"Traceback" in body or b"tidings/" in body:
                 wrong.append(f"{path}: {body[:60]!r}")
             with suppress(ValueError):
                 json.loads(body or b"{}")

@@ -56,7 +56,10 @@ async def hard_messages(lab: Lab) -> Seen:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         raise NotTried("no Chromium (apt-get install chromium)")
-    if not (ROOT / "web/node_modules/playwright-core").is_dir() or not (ROOT / "server/static/index.html").exists():
+    if (
+        not (ROOT / "web/node_modules/playwright-core").is_dir()
+        or not (ROOT / "server/tidings/static/index.html").exists()
+    ):
         raise NotTried("the page is not built (make web)")
     node = shutil.which("node") or str(Path(sys.executable).with_name("node"))
     async with lab.server(TIDINGS_RATE_LIMITS="off") as server:

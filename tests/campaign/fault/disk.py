@@ -213,7 +213,7 @@ async def start_on_full_disk(lab: Lab) -> Seen:
     with small_disk(4) as disk:
         (disk / "filler").write_bytes(b"x" * (4 << 20))
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "server", "serve", "--port", "0"),
+            *(sys.executable, "-m", "tidings", "serve", "--port", "0"),
             env={**os.environ, "TIDINGS_DATA_DIR": str(disk / "data")},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -12,13 +12,13 @@ from typing import Any
 
 import asyncpg
 
-from server.serving import FORCED_EXIT_S
 from tests.campaign.fault.disk import WHOLE, _status, _until_status
 from tests.campaign.support.clients import Plain
 from tests.campaign.support.lab import Area, Lab, Server
 from tests.campaign.support.load import Load, load
 from tests.campaign.support.report import NotTried, Seen
 from tests.db.postgresql import execute
+from tidings.serving import FORCED_EXIT_S
 
 area = Area("postgresql")
 KINDS = ("ws", "python websocket", "js websocket")

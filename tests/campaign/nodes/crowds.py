@@ -9,12 +9,12 @@ from contextlib import suppress
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection as Transaction
 
-from db import models
-from db.engine import Database
 from tests.campaign.nodes.cluster import AWAY, Cluster, cluster, figures, gaps, quantile, talk
 from tests.campaign.support.clients import Plain
 from tests.campaign.support.lab import Area, Lab
 from tests.campaign.support.report import Seen
+from tidings_db import models
+from tidings_db.engine import Database
 
 area = Area("crowds")
 NODES = 3

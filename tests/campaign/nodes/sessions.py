@@ -65,7 +65,7 @@ async def _command(nodes: Cluster, *arguments: str) -> None:
     """Run `tidings user`; the last argument is the password, if the command reads one."""
     password = arguments[2] if len(arguments) > 2 else ""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "server", "user", *arguments[:2]),
+        *(sys.executable, "-m", "tidings", "user", *arguments[:2]),
         env={**os.environ, "TIDINGS_DATABASE_URL": nodes.url, "TIDINGS_SECRET_KEY": SECRET_KEY},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,

@@ -18,16 +18,16 @@ import psutil
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection as Transaction
 
-from db import models
-from db.engine import Database
-from db.queries.feed import KEPT_MS
-from server.fanout.feed import TRIM_S
 from tests.campaign.nodes.redis_faults import FAULTS
 from tests.campaign.support.lab import MIB, Area, Lab, Server, slope
 from tests.campaign.support.load import load
 from tests.campaign.support.report import Seen
 from tests.campaign.support.wire import GONE
 from tests.support.redis import redis_server
+from tidings.fanout.feed import TRIM_S
+from tidings_db import models
+from tidings_db.engine import Database
+from tidings_db.queries.feed import KEPT_MS
 
 area = Area("soak")
 WORKERS = 4

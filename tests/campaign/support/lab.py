@@ -250,7 +250,7 @@ class Lab:
         if not self._template:
             url = await self._make(self._stack, self.postgres, "")
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "server", "migrate"),
+                *(sys.executable, "-m", "tidings", "migrate"),
                 env={**os.environ, "TIDINGS_DATABASE_URL": url, "TIDINGS_SECRET_KEY": SECRET_KEY},
                 stdout=asyncio.subprocess.DEVNULL,
             )

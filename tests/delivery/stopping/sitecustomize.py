@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from db.queries import journal
+from tidings_db.queries import journal
 
 _load = journal.load
 

@@ -8,7 +8,7 @@ import os
 import signal
 from typing import Any
 
-from db.engine import Database
+from tidings_db.engine import Database
 
 _write = Database.write
 

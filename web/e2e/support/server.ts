@@ -24,7 +24,8 @@ export class Server {
   }
 
   static async start(): Promise<Server> {
-    if (!existsSync(join(REPOSITORY, "server/static/index.html"))) throw new Error("the page is not built: make web");
+    if (!existsSync(join(REPOSITORY, "server/tidings/static/index.html")))
+      throw new Error("the page is not built: make web");
     const server = new Server(await mkdtemp(join(tmpdir(), "tidings-browser-")));
     await server.start();
     return server;
@@ -32,7 +33,7 @@ export class Server {
 
   /** Serve, on the port of the time before if there was one; returns when it listens. */
   async start(): Promise<void> {
-    const started = spawn(PYTHON, ["-m", "server", "serve", "--host", "127.0.0.1", "--port", this.port], {
+    const started = spawn(PYTHON, ["-m", "tidings", "serve", "--host", "127.0.0.1", "--port", this.port], {
       cwd: REPOSITORY,
       env: environment({
         TIDINGS_DATA_DIR: this.data,

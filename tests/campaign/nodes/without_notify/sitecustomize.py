@@ -3,6 +3,6 @@
 The node learns what others have committed only by reading the feed at its interval, and tells them nothing sooner.
 """
 
-from server.fanout import notify
+from tidings.fanout import notify
 
 notify.NOTIFY = "SELECT $1::text, $2::text[]"

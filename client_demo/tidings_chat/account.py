@@ -1,0 +1,210 @@
+"""Signing in over REST, and REST requests with the token, which is kept in the store."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+from urllib.parse import quote
+
+import httpx
+
+from tidings.contract.errors import ErrorCode
+from tidings.contract.models import Credentials
+from tidings_chat.errors import ClientError, Offline, Refused, SignedOut, read_error
+from tidings_chat.store import Store
+
+PROGRAM: Final = "tidings-chat"
+
+
+def _version() -> str:
+    try:
+        return version("tidings")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0"
+
+
+VERSION: Final = _version()
+USER_AGENT: Final = f"{PROGRAM}/{VERSION} ({platform.system() or 'unknown system'})"
+"""Shown in the user's list of sessions."""
+
+AskPassword = Callable[[], Awaitable[str | None]]
+_SIGN_IN_AGAIN: Final = {ErrorCode.UNAUTHENTICATED, ErrorCode.TOKEN_EXPIRED, ErrorCode.TOKEN_REVOKED}
+
+
+class Account:
+    """A user's sign-in on one server. `token` is the newest one; `renew` exchanges it for the next."""
+
+    @classmethod
+    async def open(cls, server: str, store: Store, user: str, password: str | None = None) -> Account:
+        """`user` may be cased differently from the registered username, which the store has after a sign-in."""
+        return cls(server, store, await store.get("username") or user, password)
+
+    def __init__(self, server: str, store: Store, username: str, password: str | None = None) -> None:
+        self.server = server
+        self.username = username
+        self._store = store
+        self._password = password
+        self._routes: dict[str, str] = {}
+        self._http = httpx.AsyncClient(
+            base_url=server, timeout=15, follow_redirects=False, headers={"User-Agent": USER_AGENT}
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def token(self) -> str:
+        """Read from the store, because another process of this device may have renewed it."""
+        token = await self._store.get("token")
+        if token is None:
+            raise SignedOut("signed out")
+        return token
+
+    async def expires_in(self) -> float:
+        """Seconds until the token expires, by this machine's clock."""
+        return instant(await self._store.get("expires_at") or "1970-01-01T00:00:00.000Z") - time.time()
+
+    async def sign_in(self, register: Callable[[], Awaitable[bool]], ask_password: AskPassword) -> None:
+        """Use the stored token; else log in; else register the user, if `register` returns True.
+
+        The server answers a wrong password and an unknown user alike, so only the user knows which it was.
+        Raises `SignedOut` without a password, and `Refused`.
+        """
+        if await self._store.get("token") is not None:
+            try:
+                if await self._is_valid():
+                    return
+            except Offline:
+                return  # the token is checked at the connect, once the server is back
+        if self._password is None:
+            self._password = await ask_password()
+        if self._password is None:
+            raise SignedOut(f"a password is needed to sign in as {self.username}: --password or TIDINGS_PASSWORD")
+        try:
+            await self._sign_in_at("/api/login")
+        except Refused as error:
+            if error.code is not ErrorCode.UNAUTHENTICATED or not await register():
+                raise
+            try:
+                await self._sign_in_at("/api/register")
+            except Refused as refusal:
+                if refusal.code is ErrorCode.CONFLICT:
+                    raise error from None  # the user exists, so the password was wrong
+                raise
+
+    async def renew(self) -> None:
+        """Exchange the token for a new one. After it has expired, that takes the password. Raises `SignedOut`."""
+        try:
+            await self._keep(await self.request("POST", "/api/refresh"))
+        except Refused as error:
+            if error.code not in _SIGN_IN_AGAIN:
+                raise
+            if self._password is None or error.code is ErrorCode.TOKEN_REVOKED:
+                await self._store.put(token=None, expires_at=None)
+                raise SignedOut(f"{error.error.message}: sign in again") from None
+            await self._sign_in_at("/api/login")
+
+    def forget_password(self) -> None:
+        """The password has changed. The token is still renewed; once it has expired, the user signs in again."""
+        self._password = None
+
+    async def _is_valid(self) -> bool:
+        try:
+            await self._set_username((await self.request("GET", "/api/me"))["username"])
+        except Refused as error:
+            if error.code in _SIGN_IN_AGAIN:
+                return False
+            raise
+        return True
+
+    async def _set_username(self, username: str) -> None:
+        self.username = username
+        await self._store.put(username=username)
+
+    async def _sign_in_at(self, path: str) -> None:
+        body = {"username": self.username, "password": self._password}
+        await self._keep(await self.request("POST", path, body, signed=False))
+
+    async def _keep(self, data: dict[str, Any]) -> None:
+        credentials = Credentials.model_validate(data, extra="ignore")
+        await self._set_username(credentials.user.username)
+        await self._store.put(token=credentials.token, expires_at=credentials.expires_at)
+
+    async def ask(self, action: str, payload: dict[str, Any]) -> dict[str, Any]:
+        """Request an action over REST, without a connection. Raises like `Connection.ask`."""
+        method, path = await self._route(action)
+        rest = {field: value for field, value in payload.items() if f"{{{field}}}" not in path}
+        return await self.request(
+            method, path.format_map({k: quote(str(v), safe="") for k, v in payload.items()}), rest
+        )
+
+    async def _route(self, action: str) -> tuple[str, str]:
+        """Return the method and the path of an action, which the server's OpenAPI document names.
+
+        The routes are stored until this client has another version.
+        """
+        if not self._routes:
+            stored = json.loads(await self._store.get("routes") or "{}")
+            self._routes = stored.get(VERSION, {})
+        if action not in self._routes:
+            document = await self.request("GET", "/openapi.json", signed=False)
+            self._routes = {
+                operation["operationId"]: f"{method.upper()} {path}"
+                for path, operations in document["paths"].items()
+                for method, operation in operations.items()
+            }
+            await self._store.put(routes=json.dumps({VERSION: self._routes}))
+        if action not in self._routes:
+            raise ClientError(f"{self.server} has no route for {action}")
+        method, path = self._routes[action].split(" ", 1)
+        return method, path
+
+    async def request(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, signed: bool = True
+    ) -> dict[str, Any]:
+        """Send one REST request. Raises `Refused` for a problem document (RFC 9457), `Offline` if no answer comes."""
+        headers = {"Authorization": f"Bearer {await self.token()}"} if signed else {}
+        params, content = (body, None) if method in ("GET", "DELETE") else (None, body)
+        try:
+            answer = await self._http.request(method, path, params=params, json=content, headers=headers)
+        except httpx.HTTPError as error:
+            raise _unreachable(self.server, error) from None
+        return _read(answer)
+
+
+async def username_of(server: str, token: str) -> str:
+    """The user to whom a token belongs. Raises `SignedOut` if it is not valid."""
+    async with httpx.AsyncClient(timeout=15, headers={"User-Agent": USER_AGENT}) as http:
+        try:
+            answer = await http.get(f"{server}/api/me", headers={"Authorization": f"Bearer {token}"})
+        except httpx.HTTPError as error:
+            raise _unreachable(server, error) from None
+    try:
+        return str(_read(answer)["username"])
+    except Refused as error:
+        raise (SignedOut(f"the token: {error}") if error.code in _SIGN_IN_AGAIN else error) from None
+
+
+def _unreachable(server: str, error: httpx.HTTPError) -> Offline:
+    return Offline(f"cannot reach {server}: {str(error) or type(error).__name__}")
+
+
+def _read(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        data = answer.json() if answer.content else {}
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        raise ClientError(f"{answer.url} does not speak this protocol (HTTP {answer.status_code})")
+    if answer.is_success:
+        return data
+    raise Refused(read_error({**data, "message": data.get("message") or data.get("detail") or data.get("title")}))
+
+
+def instant(timestamp: str) -> float:
+    """Convert an ISO 8601 timestamp of the wire to seconds since the Unix epoch."""
+    return datetime.fromisoformat(timestamp).timestamp()

@@ -1,0 +1,329 @@
+"""Commands of one request and one answer, the same in the chat and for scripts."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+from tidings.contract.models import (
+    Bans,
+    Echo,
+    EchoHistory,
+    InvitationLink,
+    InvitationLinks,
+    Members,
+    Message,
+    Pending,
+    Profile,
+    Receipts,
+    Role,
+    Room,
+    SearchResults,
+    Sessions,
+    Usernames,
+    View,
+)
+from tidings_chat import render
+from tidings_chat.arguments import conversation, duration, number, number_and_text, seconds, username, words
+from tidings_chat.errors import InvalidCommand
+from tidings_chat.registry import CommandContext, CommandTable
+from tidings_chat.rooms import title
+
+ACTIONS: Final[CommandTable[CommandContext]] = CommandTable()
+_command = ACTIONS.command
+
+_MESSAGES, _ROOMS, _PEOPLE, _MODERATION, _ACCOUNT = (
+    "messages",
+    "rooms",
+    "people",
+    "moderation",
+    "account",
+)
+
+
+V = TypeVar("V", bound=View)
+
+
+async def _ask(context: CommandContext, answer: type[V], action: str, payload: dict[str, Any]) -> V:
+    """Request an action and parse its answer. Raises as `CommandContext.ask`."""
+    return answer.model_validate(await context.ask(action, payload), extra="ignore")
+
+
+async def _ask_in_room(context: CommandContext, answer: type[V], action: str, **payload: Any) -> V:
+    """Request an action on the current room and parse its answer. Raises as `CommandContext.ask_in_room`."""
+    return answer.model_validate(await context.ask_in_room(action, **payload), extra="ignore")
+
+
+# Messages
+
+
+@_command("edit", "N TEXT", "change one of your messages; . is your last one", group=_MESSAGES, needs_room=True)
+async def edit(context: CommandContext, rest: str) -> None:
+    reference, text = number_and_text(rest, "/edit N TEXT")
+    message = await context.message(reference, own=True)
+    context.show(views=[await _ask(context, Message, "edit", {"message_id": message.id, "content": text})])
+
+
+@_command("delete", "N", "delete a message; . is your last one", group=_MESSAGES, needs_room=True)
+async def delete(context: CommandContext, rest: str) -> None:
+    message = await context.message(rest, own=True)
+    await context.ask("delete", {"message_id": message.id})
+
+
+@_command("react", "N EMOJI", "put an emoji on message N; . is the last one", group=_MESSAGES, needs_room=True)
+async def react(context: CommandContext, rest: str) -> None:
+    await _react(context, rest, remove=False)
+
+
+@_command("unreact", "N EMOJI", "remove your emoji from message N", group=_MESSAGES, needs_room=True)
+async def unreact(context: CommandContext, rest: str) -> None:
+    await _react(context, rest, remove=True)
+
+
+async def _react(context: CommandContext, rest: str, *, remove: bool) -> None:
+    reference, emoji = words(rest, "which message, and what? N EMOJI", 2, 2)
+    message = await context.message(reference)
+    payload = {"message_id": message.id, "emoji": emoji, "remove": remove}
+    context.show(views=[await _ask(context, Message, "react", payload)])
+
+
+@_command("search", "WORDS", 'find messages in your rooms with all these words; "a phrase", begin*', group=_MESSAGES)
+async def search(context: CommandContext, rest: str) -> None:
+    results = await _ask(context, SearchResults, "search", {"query": rest})
+    if not results.messages:
+        context.show(render.note("nothing found"))
+    for message in reversed(results.messages):
+        where = f"#{message.topic_name}" if message.topic_name else context.title_of(message.room_id)
+        context.show(
+            render.search_result(message, results.snippets.get(message.id, []), context.account.username, where)
+        )
+    context.show(
+        *([render.note("↑ older ones are not shown")] if results.next else []), views=reversed(results.messages)
+    )
+
+
+# Rooms
+
+
+@_command("title", "TITLE", "change the title of this group", group=_ROOMS, needs_room=True)
+async def set_title(context: CommandContext, rest: str) -> None:
+    context.show(views=[await _ask_in_room(context, Room, "set_title", title=rest)])
+
+
+@_command("invite", "USER", "add a user to this private topic or group", group=_ROOMS, needs_room=True)
+async def invite(context: CommandContext, rest: str) -> None:
+    await context.ask_in_room("invite", username=username(rest))
+
+
+@_command(
+    "link",
+    "[TIME|never] [USES]",
+    "make an invitation link; default: 7d",
+    group=_ROOMS,
+    needs_room=True,
+)
+async def link(context: CommandContext, rest: str) -> None:
+    options = words(rest, "/link [TIME|never] [USES]", 0, 2)
+    payload: dict[str, Any] = {}
+    if options:
+        payload["expires_in"] = None if options[0] == "never" else seconds(options[0])
+    if len(options) > 1:
+        payload["uses"] = number(options[1])
+    new_link = await _ask_in_room(context, InvitationLink, "create_invitation_link", **payload)
+    works = render.works(new_link)
+    context.show(render.note(f"/join-link {new_link.code}  works {works}; /unlink ends it"), views=[new_link])
+
+
+@_command(
+    "links",
+    "",
+    "list the links that work; all, if you moderate this room",
+    group=_ROOMS,
+    needs_room=True,
+)
+async def links(context: CommandContext, _: str) -> None:
+    page = await _ask_in_room(context, InvitationLinks, "get_invitation_links", limit=500)
+    context.show(render.links(page.links, more=page.next is not None), views=page.links)
+
+
+@_command("unlink", "CODE", "delete an invitation link", group=_ROOMS)
+async def unlink(context: CommandContext, rest: str) -> None:
+    await context.ask("delete_invitation_link", {"code": rest})
+    context.show(render.note("the link is deleted"))
+
+
+# People
+
+
+@_command("members", "", "list the members of this room, and who is online", group=_PEOPLE, needs_room=True)
+async def members(context: CommandContext, _: str) -> None:
+    after: str | None = None
+    while True:
+        page = await _ask_in_room(context, Members, "get_members", limit=500, **({"after": after} if after else {}))
+        context.show(render.members(page.members, context.account.username), views=page.members)
+        after = page.next
+        if after is None:
+            return
+
+
+@_command("receipts", "", "show how far the others have received and read this room", group=_PEOPLE, needs_room=True)
+async def receipts(context: CommandContext, _: str) -> None:
+    receipts_ = (await _ask_in_room(context, Receipts, "get_receipts")).receipts
+    context.show(render.receipts(receipts_), views=receipts_)
+
+
+@_command("whois", "USER", "show whether a user is online", group=_PEOPLE)
+async def whois(context: CommandContext, rest: str) -> None:
+    profile = await _ask(context, Profile, "get_profile", {"username": username(rest)})
+    context.show(render.profile(profile, context.account.username), views=[profile])
+
+
+@_command("block", "USER", "refuse messages and invitations from a user", group=_PEOPLE)
+async def block(context: CommandContext, rest: str) -> None:
+    await context.ask("block", {"username": username(rest)})
+    context.show(render.note(f"{username(rest)} is blocked: no direct messages, no invitations; /unblock ends it"))
+
+
+@_command("unblock", "USER", "accept them again", group=_PEOPLE)
+async def unblock(context: CommandContext, rest: str) -> None:
+    await context.ask("unblock", {"username": username(rest)})
+    context.show(render.note(f"{username(rest)} is not blocked"))
+
+
+@_command("blocks", "", "list the users you have blocked", group=_PEOPLE)
+async def blocks(context: CommandContext, _: str) -> None:
+    blocked = await _ask(context, Usernames, "get_blocks", {})
+    context.show(render.note(", ".join(blocked.usernames) or "nobody is blocked"), views=[blocked])
+
+
+# Moderation
+
+
+@_command("kick", "USER", "remove a member, who may come back", group=_MODERATION, needs_room=True)
+async def kick(context: CommandContext, rest: str) -> None:
+    await context.ask_in_room("kick", username=username(rest))
+
+
+@_command("ban", "USER [TIME]", "remove a user for a time, or forever", group=_MODERATION, needs_room=True)
+async def ban(context: CommandContext, rest: str) -> None:
+    user, *time = words(rest, "/ban USER [TIME]", 1, 2)
+    until = {"duration": seconds(time[0])} if time else {}
+    await context.ask_in_room("ban", username=username(user), **until)
+    context.show(
+        render.note(f"{username(user)} is banned {f'for {duration(seconds(time[0]))}' if time else 'forever'}")
+    )
+
+
+@_command("unban", "USER", "let a user come back", group=_MODERATION, needs_room=True)
+async def unban(context: CommandContext, rest: str) -> None:
+    await context.ask_in_room("unban", username=username(rest))
+    context.show(render.note(f"{username(rest)} is no longer banned"))
+
+
+@_command("bans", "", "list the users who are banned from this room", group=_MODERATION, needs_room=True)
+async def bans(context: CommandContext, _: str) -> None:
+    page = await _ask_in_room(context, Bans, "get_bans", limit=500)
+    context.show(render.bans(page.bans, more=page.next is not None), views=page.bans)
+
+
+@_command(
+    "mute",
+    "USER [TIME]",
+    "keep a member from sending (1h); 0 ends it",
+    group=_MODERATION,
+    needs_room=True,
+)
+async def mute(context: CommandContext, rest: str) -> None:
+    user, *time = words(rest, "/mute USER [TIME]", 1, 2)
+    length = seconds(time[0]) if time else 3600
+    await context.ask_in_room("mute", username=username(user), duration=length)
+    context.show(
+        render.note(f"{username(user)} {f'is muted for {duration(length)}' if length else 'may speak again'}")
+    )
+
+
+@_command("role", "USER ROLE", "make a user owner, moderator or member", group=_MODERATION, needs_room=True)
+async def role(context: CommandContext, rest: str) -> None:
+    user, role_name = words(rest, "/role USER ROLE: owner, moderator or member", 2, 2)
+    if role_name not in list(Role):
+        raise InvalidCommand(f"{role_name} is not a role: owner, moderator or member")
+    await context.ask_in_room("set_role", username=username(user), role=role_name)
+
+
+# The user's account
+
+
+@_command("sessions", "", "list where you are signed in", group=_ACCOUNT)
+async def sessions(context: CommandContext, _: str) -> None:
+    session_list = (await _ask(context, Sessions, "get_sessions", {})).sessions
+    context.show(render.sessions(session_list), views=session_list)
+
+
+@_command("revoke", "N", "sign out a session, by its number in /sessions", group=_ACCOUNT)
+async def revoke(context: CommandContext, rest: str) -> None:
+    session_list = (await _ask(context, Sessions, "get_sessions", {})).sessions
+    session_id = rest.removeprefix("#")
+    if session_id.isascii() and session_id.isdigit() and 1 <= int(session_id[:9]) <= len(session_list):
+        session_id = session_list[int(session_id[:9]) - 1].session_id
+    await context.ask("revoke_session", {"session_id": session_id})
+    context.show(render.note("that session is signed out"))
+
+
+@_command("passwd", "", "change your password; this ends your other sessions", group=_ACCOUNT)
+async def passwd(context: CommandContext, _: str) -> None:
+    current = await context.read_secret("Current password")
+    new = await context.read_secret("New password")
+    if await context.read_secret("New password, again") != new:
+        raise InvalidCommand("the two are not the same; the password is unchanged")
+    await context.ask("change_password", {"password": current, "new_password": new})
+    context.account.forget_password()
+    context.show(render.note("the password is changed; your other sessions are signed out"))
+
+
+@_command("deactivate", "", "close your account; what you sent stays", group=_ACCOUNT)
+async def deactivate(context: CommandContext, _: str) -> None:
+    await context.ask("deactivate", {"password": await context.read_secret("Your password, to close the account")})
+
+
+@_command("pending", "[DEVICE]", "list what a device has not received; default: this device", group=_ACCOUNT)
+async def pending(context: CommandContext, rest: str) -> None:
+    payload = {"device": rest or context.device, "limit": 500}
+    pending_rooms = (await _ask(context, Pending, "get_pending", payload)).rooms
+    context.show(
+        render.pending([(context.title_of(room.room_id), room) for room in pending_rooms], rest or context.device),
+        views=pending_rooms,
+    )
+
+
+@_command("clear", "[DEVICE]", "drop what a device has not received", group=_ACCOUNT)
+async def clear(context: CommandContext, rest: str) -> None:
+    await context.ask("clear_pending", {"device": rest or context.device})
+    context.show(render.note(f"nothing is pending for {rest or context.device}"))
+
+
+@_command("echo", "TEXT", "have the server send TEXT back", group=_ACCOUNT)
+async def echo(context: CommandContext, rest: str) -> None:
+    echoed = await _ask(context, Echo, "echo", {"content": rest})
+    context.show(render.note(f"echo: {echoed.content}"), views=[echoed])
+
+
+@_command("echo-history", "", "list your echoes", group=_ACCOUNT)
+async def echo_history(context: CommandContext, _: str) -> None:
+    entries = (await _ask(context, EchoHistory, "echo_history", {})).entries
+    context.show(*(render.echo(entry) for entry in entries), views=entries)
+    if not entries:
+        context.show(render.note("no echo yet"))
+
+
+@_command("new", "USER… [: TITLE]", "start a group, or a conversation with one user", group=_ROOMS)
+async def new(context: CommandContext, rest: str) -> None:
+    room = await _ask(context, Room, "create_conversation", conversation(rest))
+    context.show(render.note(f"you are in {title(room)} now"), views=[room])
+    await context.entered(room)
+
+
+@_command("join-link", "CODE", "join a room by its invitation link", group=_ROOMS)
+async def join_link(context: CommandContext, rest: str) -> None:
+    code = rest.removeprefix("/join-link").strip()
+    room = await _ask(context, Room, "join_by_link", {"code": code})
+    context.show(render.note(f"you are in {title(room)} now"), views=[room])
+    await context.entered(room)

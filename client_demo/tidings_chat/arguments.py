@@ -1,0 +1,79 @@
+"""Parsing of command arguments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from tidings.contract.models import Message
+from tidings_chat.errors import InvalidCommand
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def username(text: str) -> str:
+    """A username, with or without its `@`."""
+    return text.strip().removeprefix("@")
+
+
+def number_and_text(rest: str, usage: str) -> tuple[str, str]:
+    number, _, text = rest.partition(" ")
+    if not text.strip():
+        raise InvalidCommand(usage)
+    return number, text.strip()
+
+
+def words(rest: str, usage: str, minimum: int, maximum: int) -> list[str]:
+    split = rest.split()
+    if not minimum <= len(split) <= maximum:
+        raise InvalidCommand(usage)
+    return split
+
+
+def number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise InvalidCommand(f"{text} is not a number")
+    return int(text)
+
+
+def seconds(text: str) -> int:
+    """Parse `90`, `90s`, `10m`, `2h`, `7d`, `2w`."""
+    count, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "s")
+    if not (count.isascii() and count.isdigit() and len(count) < 10):
+        raise InvalidCommand(f"{text} is not a time: 90s, 10m, 2h, 7d")
+    return int(count) * _UNITS[unit]
+
+
+def duration(length: int) -> str:
+    """Seconds in the largest unit that divides them: `10 m`."""
+    for unit in ("w", "d", "h", "m"):
+        if length >= _UNITS[unit] and length % _UNITS[unit] == 0:
+            return f"{length // _UNITS[unit]} {unit}"
+    return f"{length} s"
+
+
+def conversation(rest: str) -> dict[str, Any]:
+    """`USER… [: TITLE]` as the payload of `create_conversation`."""
+    people, colon, title = rest.partition(":")
+    usernames = [username(name) for name in re.split(r"[\s,]+", people) if username(name)]
+    if not usernames or (colon and not title.strip()):
+        raise InvalidCommand("/new USER… [: TITLE]")
+    return {"usernames": usernames, **({"title": title.strip()} if colon else {})}
+
+
+async def find_message(
+    reference: str, *, last: Callable[[], Awaitable[Message | None]], at: Callable[[int], Awaitable[Message | None]]
+) -> Message:
+    """Find the message that `reference` names: `.` by `last`, a number by `at`."""
+    if reference == ".":
+        message = await last()
+    elif reference.isascii() and reference.isdigit() and 0 < len(reference) < 16:
+        message = await at(int(reference))
+    else:
+        raise InvalidCommand(f"{reference} is not the number of a message; . is the last one")
+    if message is None:
+        raise InvalidCommand(
+            "there is no message yet" if reference == "." else f"there is no message {reference} here"
+        )
+    return message

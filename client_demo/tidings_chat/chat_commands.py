@@ -1,0 +1,223 @@
+"""The commands that only the chat has: moving between rooms, and sending.
+
+`/help` and completion list this table and that of `actions`. Of a name in both, this one runs; it may call the other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.table import Table as Grid
+from rich.text import Text
+
+from tidings.contract.errors import ErrorCode
+from tidings.contract.models import ConnectedRoom, History, Profile, Room
+from tidings_chat import actions, registry, render
+from tidings_chat.actions import ACTIONS
+from tidings_chat.arguments import number_and_text
+from tidings_chat.errors import InvalidCommand, Refused
+from tidings_chat.registry import Command, CommandTable
+from tidings_chat.rooms import all_rooms, title
+
+if TYPE_CHECKING:
+    from tidings_chat.chat import Chat
+    from tidings_chat.navigation import CurrentRoom
+
+_TABLE: Final[CommandTable[Chat]] = CommandTable()
+_command = _TABLE.command
+_GROUPS: Final = ("messages", "rooms", "people", "moderation", "account", "this client")
+_MESSAGES, _ROOMS, _CLIENT = "messages", "rooms", "this client"
+
+
+async def run(chat: Chat, line: str) -> None:
+    """Run a line that starts with a slash. Raises `ClientError`."""
+    name, _, rest = line.removeprefix("/").partition(" ")
+    name = name.casefold()
+    if name in _TABLE.commands:
+        await registry.run(_TABLE.commands[name], chat, rest)
+    elif name in ACTIONS.commands:
+        await registry.run(ACTIONS.commands[name], chat, rest)
+    else:
+        raise InvalidCommand(f"there is no /{name}; /help lists the commands")
+
+
+def is_command(line: str) -> bool:
+    """A message that starts with a slash is typed with two."""
+    return line.startswith("/") and not line.startswith("//")
+
+
+def _current(chat: Chat) -> CurrentRoom:
+    if chat.navigation.current is None:
+        raise InvalidCommand("no room is open")
+    return chat.navigation.current
+
+
+@_command("rooms", "[all]", "list your rooms; or all rooms that you may see", group=_ROOMS)
+async def rooms(chat: Chat, scope: str) -> None:
+    filters: dict[str, Any] = {} if scope == "all" else {"member": True}
+    chat.screen.print(render.rooms(await all_rooms(chat.ask, **filters), chat.keys.key))
+
+
+@_command("join", "TOPIC", "open a topic, and become a member if you are not", group=_ROOMS)
+async def join(chat: Chat, topic: str) -> None:
+    topic = topic.removeprefix("#")
+    with chat.navigation.joining(topic):
+        data = await chat.ask("connect_to_room", {"topic_name": topic})
+    entered = ConnectedRoom.model_validate(data, extra="ignore")
+    await chat.navigation.open(entered.room)
+    chat.screen.print(render.note(f"{title(entered.room)}: {', '.join(entered.usernames) or 'nobody'} online"))
+    await _show_recent(chat, entered.room)
+
+
+@_command("create", "TOPIC [--private]", "make a topic; you are its owner", group=_ROOMS)
+async def create(chat: Chat, rest: str) -> None:
+    words = rest.split()
+    name = " ".join(word for word in words if word != "--private")
+    with chat.navigation.joining(name):
+        data = await chat.ask("create", {"topic_name": name, "is_private": "--private" in words})
+    room = Room.model_validate(data, extra="ignore")
+    await chat.navigation.open(room)
+    hint = "/invite others" if room.is_private else "anybody may join"
+    chat.screen.print(render.note(f"{title(room)} is yours: {hint}"))
+
+
+@_command("new", "USER… [: TITLE]", "start a group, or a conversation with one user", group=_ROOMS)
+async def new(chat: Chat, rest: str) -> None:
+    with chat.navigation.joining(None):
+        await actions.new(chat, rest)
+    await _show_recent_here(chat)
+
+
+@_command("join-link", "CODE", "join a room by its invitation link", group=_ROOMS)
+async def join_link(chat: Chat, rest: str) -> None:
+    with chat.navigation.joining(None):
+        await actions.join_link(chat, rest)
+    await _show_recent_here(chat)
+
+
+async def _show_recent_here(chat: Chat) -> None:
+    room = chat.client.rooms.get(_current(chat).room_id or "")
+    if room is not None and room.last_seq:
+        await _show_recent(chat, room)
+
+
+@_command("leave", "", "give up your membership of this room", group=_ROOMS)
+async def leave(chat: Chat, _: str) -> None:
+    current = _current(chat)
+    await chat.ask("unsubscribe", current.ref)
+    await chat.navigation.close()
+    chat.screen.print(render.note(f"you have left {current.title}"))
+
+
+@_command("open", "ROOM-or-USER", "open one of your rooms, or a conversation", group=_ROOMS)
+async def open_room(chat: Chat, name: str) -> None:
+    room = chat.client.rooms.find(name) or chat.client.rooms.find(name.lstrip("#@"))
+    if room is not None:
+        await chat.navigation.open(room)
+        chat.screen.print(render.heading(title(room)))
+        await _show_recent(chat, room)
+        return
+    try:
+        profile = await chat.ask("get_profile", {"username": name.removeprefix("@")})
+    except Refused as error:
+        if error.code not in (ErrorCode.NOT_FOUND, ErrorCode.INVALID):
+            raise
+        raise InvalidCommand(f"no room of yours and no user is called {name}; /join enters a topic") from None
+    username = Profile.model_validate(profile, extra="ignore").username
+    await chat.navigation.open_conversation(username)
+    chat.screen.print(render.note(f"nothing said to {username} yet"))
+
+
+async def _show_recent(chat: Chat, room: Room, limit: int = 20) -> None:
+    """Print the newest messages of the open room, and mark it as read."""
+    data = await chat.ask("history", {"room_id": room.room_id, "limit": limit})
+    page = History.model_validate(data, extra="ignore").messages
+    chat.display.show_page(page)
+    if page:
+        chat.client.read(room.room_id, max(page[-1].seq, room.last_seq))
+
+
+@_command("msg", "USER TEXT", "send a direct message without leaving this room", group=_MESSAGES)
+async def msg(chat: Chat, rest: str) -> None:
+    username, _, text = rest.partition(" ")
+    if not text.strip():
+        raise InvalidCommand("/msg USER TEXT")
+    await chat.send({"username": username.removeprefix("@")}, text.strip())
+
+
+@_command("reply", "N TEXT", "reply to message N; . is the last one", group=_MESSAGES)
+async def reply(chat: Chat, rest: str) -> None:
+    reference, text = number_and_text(rest, "/reply N TEXT")
+    message = await chat.message(reference)
+    await chat.send(_current(chat).ref, text, message.id)
+
+
+@_command("edit", "N TEXT", "change one of your messages; . is your last one", group=_MESSAGES)
+async def edit(chat: Chat, rest: str) -> None:
+    reference, text = number_and_text(rest, "/edit N TEXT")
+    unsent = await chat.last_unsent() if reference == "." else None
+    if unsent is None or not await chat.change(unsent, text):
+        await actions.edit(chat, rest)
+
+
+@_command("delete", "N", "delete a message; . is your last one", group=_MESSAGES)
+async def delete(chat: Chat, reference: str) -> None:
+    unsent = await chat.last_unsent() if reference == "." else None
+    if unsent is None:
+        await actions.delete(chat, reference)
+    elif not await chat.withdraw(unsent):
+        raise InvalidCommand("it is being sent: delete it when it is here")
+
+
+@_command("history", "[N]", "show the last N messages of this room (20)", group=_MESSAGES)
+async def history(chat: Chat, count: str) -> None:
+    if count and not (count.isascii() and count.isdigit() and 1 <= int(count) <= 200):
+        raise InvalidCommand("/history N, with N from 1 to 200")
+    data = await chat.ask("history", {**_current(chat).ref, "limit": int(count or 20)})
+    chat.screen.print(render.heading(_current(chat).title))
+    chat.display.show_page(History.model_validate(data, extra="ignore").messages)
+
+
+@_command("whoami", "", "show your username, server and device", group=_CLIENT)
+async def whoami(chat: Chat, _: str) -> None:
+    hours = await chat.account.expires_in() / 3600
+    chat.screen.print(
+        render.note(
+            f"{chat.account.username} on {chat.account.server}, device {chat.device}, signed in for {hours:.1f} h"
+        )
+    )
+
+
+@_command("help", "[COMMAND|all]", "list the commands; or explain one of them, or all", group=_CLIENT)
+async def help_(chat: Chat, topic: str) -> None:
+    commands: dict[str, Command[Any]] = {**_TABLE.commands, **ACTIONS.commands}
+    topic = topic.removeprefix("/").casefold()
+    if topic not in ("", "all", *NAMES):
+        raise InvalidCommand(f"there is no /{topic}; /help lists the commands")
+    grid = Grid.grid(padding=(0, 2))
+    for group in _GROUPS:
+        entries = [entry for entry in commands.values() if entry.group == group and topic in ("", "all", entry.name)]
+        if not topic:
+            names = " ".join(f"/{entry.name}" for entry in entries)
+            grid.add_row(Text(f"  {group}", style="dim"), Text(names, style="bold"))
+            continue
+        if topic == "all":
+            grid.add_row(Text(group, style="dim"))
+        for entry in entries:
+            grid.add_row(Text(f"  /{entry.name} {entry.arguments}", style="bold"), Text(entry.summary, style="dim"))
+    chat.screen.print(grid)
+    if topic in ("", "all"):
+        chat.screen.print(
+            render.note("/help COMMAND explains a command, /help all explains all of them."),
+            render.note("N is the number at the left of a message. TIME is 90s, 10m, 2h, 7d or 2w."),
+            render.note("Anything else is sent to the open room; // sends a leading slash."),
+            render.note("Tab completes, Alt+1 to Alt+9 switch rooms, Ctrl-D quits."),
+        )
+
+
+@_command("quit", "", "quit; unsent messages are kept", group=_CLIENT)
+async def quit_(chat: Chat, _: str) -> None:
+    chat.leaving = True
+
+
+NAMES: Final = tuple({**_TABLE.commands, **ACTIONS.commands})

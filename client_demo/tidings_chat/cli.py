@@ -1,0 +1,204 @@
+"""The command line: `tidings-chat --user omar`, and the same with a command for scripts."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from tidings_chat import render, scripts
+from tidings_chat.account import PROGRAM, VERSION, Account, username_of
+from tidings_chat.actions import ACTIONS
+from tidings_chat.errors import ClientError, Refused
+from tidings_chat.registry import run
+from tidings_chat.rooms import title
+from tidings_chat.store import Store, default_directory, state_path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return the exit status: 0 done; 1 refused, unreachable or timed out (see stderr); 2 invalid command line."""
+    args = _parser().parse_args(arguments)
+    try:
+        return asyncio.run(_run(args))
+    except Refused as error:
+        print(render.visible(f"{error.code}: {error.error.message}"), file=sys.stderr)
+    except ClientError as error:
+        print(render.visible(str(error)), file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of the output has ended: `tail noticias | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="A terminal client for Tidings. Without a command: chat.",
+        epilog="The password comes from --password, from TIDINGS_PASSWORD, or from a prompt. A ROOM is a topic, a"
+        " user (for the direct conversation), or a room_id.",
+    )
+    server = os.environ.get("TIDINGS_SERVER") or "http://127.0.0.1:8000"
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
+    parser.add_argument("--server", default=server, type=_server, help="default: TIDINGS_SERVER, or %(default)s")
+    parser.add_argument("--user")
+    parser.add_argument("--password", help="other users of this machine can see it while the client runs")
+    parser.add_argument("--token", help="sign in with a token instead of a password")
+    parser.add_argument("--register", action="store_true", help="register the user if there is none")
+    parser.add_argument(
+        "--device", default="terminal", help="default: %(default)s; one client at a time receives as it"
+    )
+    parser.add_argument("--state", type=Path, metavar="DIR", help="default: $XDG_STATE_HOME/tidings")
+    parser.add_argument(
+        "--no-bell",
+        dest="bell",
+        action="store_false",
+        help="chat: do not ring for mentions and direct messages",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands, for scripts")
+
+    send = commands.add_parser("send", help="send a message and wait for the acknowledgement")
+    send.add_argument("room", metavar="ROOM")
+    send.add_argument("text", metavar="TEXT", help="- reads standard input")
+    send.add_argument("--reply-to", metavar="N", help="reply to message N of the room; . is the last one")
+    send.add_argument("--client-id", help="two sends with the same ID take effect once")
+    send.add_argument("--timeout", type=float, default=30, help="seconds to keep trying; default: %(default)s")
+    send.add_argument("--json", action="store_true", help="print the message that the server stored")
+
+    tail = commands.add_parser("tail", help="print pending messages, then live ones; joins the topic")
+    tail.add_argument("room", metavar="ROOM")
+    tail.add_argument("--json", action="store_true", help="one JSON object per message")
+    tail.add_argument(
+        "--changes", action="store_true", help="also edits, deletions and reactions, with their event names"
+    )
+    tail.add_argument("--count", type=int, metavar="N", help="end after N messages")
+    tail.add_argument(
+        "--timeout", type=float, metavar="S", help="end after S seconds, with status 1 before N messages"
+    )
+
+    rooms = commands.add_parser("rooms", help="list your rooms")
+    rooms.add_argument("--all", action="store_true", help="also list public topics that you are not a member of")
+    rooms.add_argument("--json", action="store_true")
+
+    history = commands.add_parser("history", help="print the newest messages of a room")
+    history.add_argument("room", metavar="ROOM")
+    history.add_argument("--limit", type=int, default=50, help="1–200; default: %(default)s")
+    history.add_argument("--json", action="store_true")
+
+    create = commands.add_parser("create", help="make a topic")
+    create.add_argument("topic", metavar="TOPIC")
+    create.add_argument("--private", action="store_true", help="only invited users may join")
+
+    join = commands.add_parser("join", help="become a member of a topic")
+    join.add_argument("topic", metavar="TOPIC")
+
+    for action in ACTIONS.commands.values():
+        command = commands.add_parser(action.name, help=action.summary)
+        command.usage = f"%(prog)s [--json] {'ROOM ' if action.needs_room else ''}{action.arguments}".strip()
+        if action.needs_room:
+            command.add_argument("room", metavar="ROOM")
+        command.add_argument("words", nargs="*", metavar=action.arguments or "-")
+        command.add_argument("--json", action="store_true", help="one JSON object per line")
+    return parser
+
+
+def _server(url: str) -> str:
+    url = url.rstrip("/") if "://" in url else f"http://{url.rstrip('/')}"
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise argparse.ArgumentTypeError("give it as http://host:port")
+    return url
+
+
+async def _run(args: argparse.Namespace) -> int:
+    user = args.user
+    if args.token:
+        user = await username_of(args.server, args.token)
+    if not user:
+        _usage("--user or --token is required")
+    device = args.device if args.command != "tail" else _tail_device(args.device)
+    path = state_path(args.state or default_directory(), args.server, user, args.device)
+    async with Store(path, device) as store:
+        if args.token:
+            await store.put(token=args.token, expires_at=None)
+        account = await Account.open(args.server, store, user, args.password or os.environ.get("TIDINGS_PASSWORD"))
+        try:
+            await account.sign_in(lambda: _may_register(args, user), lambda: _ask_password(user))
+            return await _command(args, account, store, device)
+        finally:
+            await account.close()
+
+
+def _tail_device(device: str) -> str:
+    """Tails have a device of their own, and so their own cursors: they take no messages from the chat."""
+    name = f"{device} tail"
+    return name if len(name) <= 64 else f"{hashlib.sha256(name.encode()).hexdigest()[:32]} tail"
+
+
+async def _command(args: argparse.Namespace, account: Account, store: Store, device: str) -> int:
+    match args.command:
+        case None:
+            from tidings_chat.chat import Chat  # its imports are slow, and `send` does not need them
+
+            with store.receiving():
+                await Chat(account, store, device, bell=args.bell).run()
+        case "send":
+            text = sys.stdin.read().removesuffix("\n") if args.text == "-" else args.text
+            reply_to = None
+            if args.reply_to is not None:
+                room = scripts.ScriptContext(account, device, args.room, as_json=False)
+                reply_to = (await room.message(args.reply_to)).id
+            message = await scripts.send(
+                account, args.room, text, client_id=args.client_id, timeout=args.timeout, reply_to=reply_to
+            )
+            if args.json:
+                print(render.as_json(message))
+        case "tail":
+            from tidings_chat.tail import Tail
+
+            tail = Tail(args.room, as_json=args.json, changes=args.changes, count=args.count)
+            return 0 if await tail.run(account, store, device, args.timeout) else 1
+        case "rooms":
+            scripts.print_rooms(await scripts.rooms(account, everything=args.all), as_json=args.json)
+        case "history":
+            messages = await scripts.history(account, args.room, limit=args.limit)
+            scripts.print_messages(messages, args.room, as_json=args.json)
+        case "create":
+            print(title(await scripts.create(account, args.topic, private=args.private)))
+        case "join":
+            print(title(await scripts.join(account, args.topic)))
+        case name:
+            action, rest = ACTIONS.commands[name], " ".join(args.words)
+            if rest and not action.arguments:
+                _usage(f"{name} takes no arguments")
+            context = scripts.ScriptContext(
+                account, device, args.room if action.needs_room else "", as_json=args.json
+            )
+            await run(action, context, rest)
+    return 0
+
+
+async def _ask_password(user: str) -> str | None:
+    if not sys.stdin.isatty():
+        return None
+    return await asyncio.to_thread(getpass.getpass, f"Password of {user}: ")
+
+
+async def _may_register(args: argparse.Namespace, user: str) -> bool:
+    if args.register or not sys.stdin.isatty():
+        return bool(args.register)
+    question = f"Wrong password, or there is no {user} yet. Register {user} with this password? [y/N] "
+    return (await asyncio.to_thread(input, question)).strip().casefold() in ("y", "yes", "s", "sí", "si")
+
+
+def _usage(problem: str) -> NoReturn:
+    print(f"{PROGRAM}: {problem}", file=sys.stderr)
+    raise SystemExit(2)

@@ -1,0 +1,214 @@
+"""Prints what the server pushes: messages, changes, and who comes and goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from tidings.contract.errors import Error
+from tidings.contract.events import (
+    MemberChanged,
+    MessageChanged,
+    Presence,
+    Ready,
+    RoomAdded,
+    RoomChanged,
+    RoomEntry,
+    RoomRemoved,
+    TypingNow,
+)
+from tidings.contract.models import Message, Receipt, Room, RoomKind, View
+from tidings_chat import render
+from tidings_chat.client import Client
+from tidings_chat.connection import Event
+from tidings_chat.message_cache import MessageCache
+from tidings_chat.navigation import Navigation
+from tidings_chat.rooms import title
+from tidings_chat.roster import Roster
+from tidings_chat.screen import Screen
+from tidings_chat.shortcuts import RoomKeys
+from tidings_chat.store import Unsent
+
+_BELL_EVERY: Final = 1.0
+
+
+class EventDisplay:
+    def __init__(
+        self,
+        client: Client,
+        screen: Screen,
+        navigation: Navigation,
+        messages: MessageCache,
+        roster: Roster,
+        keys: RoomKeys,
+        *,
+        bell: bool,
+    ) -> None:
+        self.offline_reason = "connecting…"
+        """Empty while connected."""
+        self._client = client
+        self._me = client.account.username
+        self._screen = screen
+        self._navigation = navigation
+        self._messages = messages
+        self._roster = roster
+        self._keys = keys
+        self._bell = bell
+        self._rang_at = 0.0
+        self._day = ""
+        self._greeted = False
+
+    async def show(self, event: Event) -> None:
+        match event.data:
+            case None:
+                self.offline_reason = ""
+            case Message() as message:
+                self._show_message(message)
+            case MessageChanged() as change:
+                self._show_change(event.name, change)
+            case MemberChanged() as change:
+                self._show_member(change)
+            case RoomChanged() as change:
+                self._show_title(change)
+            case RoomEntry() as entry:
+                self._show_entry(entry)
+            case RoomAdded(room=room):
+                await self._show_added(room)
+            case RoomRemoved() as removed:
+                await self._show_removed(removed)
+            case Ready() as ready:
+                await self._show_ready(ready)
+            case TypingNow() as typing:
+                self._roster.set_typing(typing)
+            case Receipt() as receipt:
+                self._roster.set_receipt(receipt)
+            case Presence() as presence:
+                self._show_presence(presence)
+            case View():
+                pass
+        self._screen.redraw()
+
+    def show_page(self, messages: Iterable[Message]) -> None:
+        """Print a page of the open room's history."""
+        for message in messages:
+            self._print_message(self._messages.add(message), in_open_room=True)
+
+    def show_offline(self, reason: str) -> None:
+        if not self.offline_reason and self._greeted:
+            self._screen.print(render.note(f"{reason}: trying again", "yellow"))
+        self.offline_reason = reason
+        self._roster.clear_typing()
+        self._screen.redraw()
+
+    def show_refused(self, unsent: Unsent, error: Error) -> None:
+        self._screen.print(render.note(f"not sent: {unsent.content} — {error.message} ({error.code})", "red"))
+
+    def _show_message(self, message: Message) -> None:
+        self._messages.add(message)
+        self._print_message(message)
+        self._roster.sent(message)
+        if message.sender != self._me:
+            self._ring_for(message)
+        if self._navigation.is_open(message.room_id):
+            self._client.read(message.room_id, message.seq)
+
+    def _belongs_here(self, room_id: str) -> bool:
+        """Whether the events of a room are printed: those of the open room; if none is open, those of all rooms."""
+        return self._navigation.current is None or self._navigation.is_open(room_id)
+
+    def _is_personal(self, message: Message) -> bool:
+        """Whether it is a direct message, or mentions the user. It is printed in every room."""
+        room = self._client.rooms.get(message.room_id)
+        return (room is not None and room.kind is RoomKind.DIRECT) or self._me in message.mentions
+
+    def _print_message(self, message: Message, *, in_open_room: bool = False) -> None:
+        if not (in_open_room or self._belongs_here(message.room_id) or self._is_personal(message)):
+            return
+        day = render.day(message.created_at)
+        if day != self._day:
+            self._day = day
+            self._screen.print(render.heading(day))
+        is_here = in_open_room or self._navigation.is_open(message.room_id)
+        room = "" if is_here else self._client.rooms.title(message.room_id)
+        replied = self._messages.find(message.room_id, message.reply_to) if message.reply_to else None
+        self._screen.print(render.message(message, self._me, room, replied))
+
+    def _ring_for(self, message: Message) -> None:
+        """Ring for a mention or a direct message, at most once a second."""
+        now = time.monotonic()
+        if self._bell and self._is_personal(message) and now - self._rang_at > _BELL_EVERY:
+            self._rang_at = now
+            self._screen.bell()
+
+    def _show_change(self, name: str, change: MessageChanged) -> None:
+        """Print a change, unless the message was already shown like this: a replay has messages as they are now."""
+        before = self._messages.change(change)
+        if before != change.message and (self._belongs_here(change.room_id) or self._is_personal(change.message)):
+            room = "" if self._navigation.is_open(change.room_id) else self._client.rooms.title(change.room_id)
+            self._screen.print(render.changed(name, before, change.message, self._me, room))
+
+    def _show_member(self, change: MemberChanged) -> None:
+        is_me = change.username == self._me
+        if self._navigation.is_open(change.room_id):
+            self._navigation.refresh_members(change.room_id)
+        if change.role is None:
+            self._roster.remove_receipt(change.room_id, change.username)
+        if not is_me or change.role is not None:
+            self._roster.names.add(change.username)
+            if is_me or self._belongs_here(change.room_id):
+                self._screen.print(render.member(change, self._client.rooms.title(change.room_id), is_me=is_me))
+
+    def _show_title(self, change: RoomChanged) -> None:
+        if self._belongs_here(change.room_id):
+            group = "this group" if self._navigation.is_open(change.room_id) else "a group of yours"
+            self._screen.print(render.note(f"{change.username} named {group} {change.title}"))
+        self._navigation.rename(change.room_id)
+
+    def _show_entry(self, entry: RoomEntry) -> None:
+        """Print an entry that has no text of its own, in the words of the contract."""
+        if self._belongs_here(entry.room_id):
+            self._screen.print(render.entry(entry, self._client.rooms.title(entry.room_id)))
+
+    async def _show_added(self, room: Room) -> None:
+        if self._navigation.begins(room):
+            await self._navigation.open(room)
+        elif (
+            self._greeted
+            and room.kind is not RoomKind.DIRECT
+            and not self._navigation.is_open(room.room_id)
+            and not self._navigation.is_joining(room)
+        ):
+            name = room.topic_name or room.title or room.room_id
+            self._screen.print(render.note(f"you are in {title(room)} now: /open {name}"))
+
+    async def _show_removed(self, removed: RoomRemoved) -> None:
+        if self._client.rooms.get(removed.room_id) is not None:
+            name = self._client.rooms.title(removed.room_id)
+            self._screen.print(render.note(f"you are no longer in {name}: {removed.reason}"))
+        if self._navigation.is_open(removed.room_id):
+            await self._navigation.close()
+
+    def _show_presence(self, presence: Presence) -> None:
+        self._roster.set_online(presence.username, presence.online)
+        current = self._navigation.current
+        if current and current.title == f"@{presence.username}":
+            self._screen.print(render.note(f"{presence.username} is {'online' if presence.online else 'offline'}"))
+
+    async def _show_ready(self, ready: Ready) -> None:
+        for room_id in ready.reset:
+            self._messages.forget(room_id)
+            name = self._client.rooms.title(room_id)
+            self._screen.print(render.note(f"the history of {name} has changed: /history"))
+        if ready.replayed:
+            self._screen.print(render.note(f"↑ {ready.replayed} while you were away"))
+        if self._greeted:
+            self._screen.print(render.note("connected again"))
+            return
+        self._greeted = True
+        self._keys.assign(self._client.rooms)
+        self._screen.print(
+            render.rooms(self._client.rooms, self._keys.key),
+            render.note("/help lists the commands, Tab completes."),
+        )
+        await self._navigation.open_last()

@@ -1,0 +1,363 @@
+"""Rooms, messages and events as text for a terminal, and as JSON.
+
+All text of other users passes through `visible` before it reaches a terminal: it must not move the cursor, change
+colours or reorder the line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+from rich.console import RenderableType
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from tidings.contract.events import MemberChange, MemberChanged, RoomEntry
+from tidings.contract.models import (
+    Ban,
+    Direction,
+    EchoEntry,
+    InvitationLink,
+    Member,
+    Message,
+    PendingRoom,
+    Profile,
+    Receipt,
+    Room,
+    Session,
+    Snippet,
+    View,
+)
+from tidings_chat.rooms import title
+
+_COLOURS: Final = (
+    "cyan",
+    "magenta",
+    "yellow",
+    "blue",
+    "bright_cyan",
+    "bright_magenta",
+    "bright_yellow",
+    "bright_blue",
+)
+_HIDDEN: Final = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+_ALLOWED: Final = {"\u200c", "\u200d"}  # the zero-width joiners, which some scripts and emoji need
+_NOT_IN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_CHANGES: Final = {
+    MemberChange.JOINED: "joined",
+    MemberChange.LEFT: "left",
+    MemberChange.KICKED: "was removed from",
+    MemberChange.BANNED: "was banned from",
+}
+
+
+def visible(text: str, keep: str = "") -> str:
+    """Replace control, direction and other invisible characters by `�`, except those in `keep`."""
+    return "".join(
+        char if char in keep or char in _ALLOWED or unicodedata.category(char) not in _HIDDEN else "�"
+        for char in text
+    )
+
+
+def as_json(view: View, event: str | None = None) -> str:
+    """One line of JSON, as `{"event", "data"}` if the event is named, with control characters escaped."""
+    data = view.model_dump(mode="json")
+    data = data if event is None else {"event": event, "data": data}
+    line = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return _NOT_IN_JSON.sub(lambda char: f"\\u{ord(char[0]):04x}", line)
+
+
+def clock(timestamp: str) -> str:
+    """Hours and minutes of a timestamp, in local time."""
+    return f"{_local(timestamp):%H:%M}"
+
+
+def moment(timestamp: str) -> str:
+    return f"{_local(timestamp):%d %b %H:%M}"
+
+
+def day(timestamp: str) -> str:
+    when = _local(timestamp)
+    return f"{when:%A}, {when.day} {when:%B %Y}"
+
+
+def _local(timestamp: str) -> datetime:
+    return datetime.fromisoformat(timestamp).astimezone()
+
+
+def name(username: str, me: str = "") -> Text:
+    """A username in its own colour; the user's own name is bold green."""
+    colour = "bold green" if username == me else f"bold {_COLOURS[zlib.crc32(username.encode()) % len(_COLOURS)]}"
+    return Text(visible(username), style=colour)
+
+
+def message(message: Message, me: str, room: str = "", replied: Message | None = None) -> RenderableType:
+    """One message: its number, time, sender and text.
+
+    Args:
+        room: the title of the room, unless it is the open one.
+        replied: the message that this one replies to, if known.
+    """
+    calls = me in message.mentions and message.sender != me
+    head = Text(f"{'' if room else message.seq:>3} ", style="bold yellow" if calls else "dim")
+    head.append(clock(message.created_at), style="not bold dim white")
+    if room:
+        head.append(f" {visible(room)} {message.seq}", style="not bold cyan")
+    head.append(" ").append_text(name(message.sender, me))
+    text = Text()
+    if message.reply_to and not message.deleted:
+        text.append_text(_quote(replied, me)).append("\n")
+    text.append_text(_text(message, me))
+    if message.reactions:
+        text.append("\n").append_text(reactions(message))
+    return _row(head, text)
+
+
+_MARKS: Final = {"message_edited": "✎", "message_deleted": "✗", "reaction": "+"}
+
+
+def changed(event: str, before: Message | None, after: Message, me: str, room: str = "") -> RenderableType:
+    """A message after a change; the message itself is further up on the screen. `event` is the change's event."""
+    head = Text(f"{'' if room else after.seq:>3} ", style="dim").append(
+        f"{_MARKS.get('message_deleted' if after.deleted else event, '·'):>5}", style="yellow"
+    )
+    if room:
+        head.append(f" {visible(room)} {after.seq}", style="cyan")
+    head.append(" ").append_text(name(after.sender, me))
+    if after.deleted:
+        return _row(head, _text(after, me))
+    if event == "reaction":
+        text = _text(after, me, limit=40)
+        for emoji, username, added in _reaction_changes(before, after):
+            text.append("  ").append_text(name(username, me)).append(
+                f" {'' if added else 'took back '}{visible(emoji)}"
+            )
+        if before is None or sum(map(len, after.reactions.values())) > 1:
+            text.append("\n").append_text(reactions(after))
+        return _row(head, text)
+    return _row(head, _text(after, me))
+
+
+def _row(head: Text, text: Text) -> RenderableType:
+    row = Table.grid(padding=(0, 1))
+    row.add_column(no_wrap=True)
+    row.add_column(overflow="fold")  # wraps a long URL instead of cutting it
+    row.add_row(head, text)
+    return row
+
+
+def _text(message: Message, me: str, limit: int | None = None) -> Text:
+    """The text of a message, cut to `limit` characters of one line if given, with mentions highlighted."""
+    if message.deleted:
+        return Text("(deleted)", style="dim italic")
+    if limit is None:
+        text = Text(visible(message.content, keep="\n\t"))
+    else:
+        text = Text(_short(message.content, limit), style="dim")
+    for username in message.mentions:
+        style = "bold black on yellow" if username == me else "bold"
+        text.highlight_regex(re.compile(rf"@{re.escape(visible(username))}(?!\w)", re.IGNORECASE), style)
+    if message.edited_at:
+        text.append(" (edited)", style="dim")
+    return text
+
+
+def _short(content: str, limit: int) -> str:
+    line = visible(" ".join(content.split()))
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def _quote(answered: Message | None, me: str) -> Text:
+    quote = Text("↳ ", style="dim")
+    if answered is None:
+        return quote.append("an earlier message")
+    quote.append(f"{answered.seq} ").append_text(name(answered.sender, me)).append(" ")
+    return quote.append("(deleted)" if answered.deleted else _short(answered.content, 50))
+
+
+def reactions(message: Message) -> Text:
+    """Each emoji with its users, or with their number if they are more than three."""
+    shown = (
+        f"{visible(emoji)} {', '.join(map(visible, usernames)) if len(usernames) <= 3 else len(usernames)}"
+        for emoji, usernames in message.reactions.items()
+    )
+    return Text("  ".join(shown), style="dim")
+
+
+def _reaction_changes(before: Message | None, after: Message) -> Iterable[tuple[str, str, bool]]:
+    """Yield (emoji, username, whether it was added)."""
+    if before is None:
+        return
+    for emoji in {**before.reactions, **after.reactions}:
+        was, now = before.reactions.get(emoji, []), after.reactions.get(emoji, [])
+        yield from ((emoji, username, True) for username in now if username not in was)
+        yield from ((emoji, username, False) for username in was if username not in now)
+
+
+def search_result(message: Message, snippet: Sequence[Snippet], me: str, room: str) -> RenderableType:
+    """A search result: its time, room, sender, and the text around the match."""
+    head = Text(moment(message.created_at), style="dim").append(f" {visible(room)} {message.seq}", style="cyan")
+    text = Text()
+    for piece in snippet:
+        text.append(visible(" ".join(piece.text.split("\n"))), style="bold yellow" if piece.match else "")
+    return _row(head.append(" ").append_text(name(message.sender, me)), text if snippet else _text(message, me, 80))
+
+
+def plain(message: Message, room: str, change: str = "") -> str:
+    """A message for a pipe: only its first line is not indented. `change` is the event, if it changed the message."""
+    text = "(deleted)" if message.deleted else visible(message.content, keep="\n\t")
+    if change:
+        counts = " ".join(f"{visible(emoji)} {len(usernames)}" for emoji, usernames in message.reactions.items())
+        text = f"{message.seq} {change}: {counts if change == 'reaction' else text}"
+    return f"{message.created_at} {visible(room)} {visible(message.sender)}: {text}".replace("\n", "\n    ")
+
+
+def note(text: str, style: str = "dim") -> Text:
+    """A line that is not a message."""
+    return Text(f"  {visible(text)}", style=style)
+
+
+def heading(text: str) -> Rule:
+    return Rule(Text(visible(text), style="dim"), style="dim", align="left")
+
+
+def member(change: MemberChanged, room: str, *, is_me: bool = False) -> Text:
+    if change.change is MemberChange.ROLE:
+        return note(f"{'you are' if is_me else f'{change.username} is'} {change.role or 'gone'} in {room} now")
+    if is_me:
+        return note(f"you {_CHANGES[change.change]} {room}")
+    return note(f"{change.username} {_CHANGES[change.change]} {room}")
+
+
+def entry(event: RoomEntry, room: str) -> Text:
+    """An entry that has no line of its own, in the contract's words for its kind."""
+    kind = (type(event).__doc__ or "").partition("\n")[0]
+    return note(": ".join(filter(None, (room, getattr(event, "username", ""), kind))))
+
+
+def rooms(room_list: Iterable[Room], key: Callable[[str], int | None] = lambda room_id: None) -> RenderableType:
+    """The table of rooms, those with unread messages first. `key` returns the digit that opens a room, with Alt."""
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), expand=True)
+    shown = sorted(room_list, key=lambda room: (room.unread == 0, title(room).casefold()))
+    keys = {room.room_id: key(room.room_id) for room in shown}
+    if any(keys.values()):
+        table.add_column("Alt", justify="right", style="dim")
+    table.add_column("room", no_wrap=True)
+    table.add_column("new", justify="right")
+    table.add_column("online", justify="right")
+    table.add_column("", no_wrap=True)
+    table.add_column("last", no_wrap=True, overflow="ellipsis", style="dim", ratio=1)
+    for room in shown:
+        kind = room.kind.value if room.topic_name is None else "private" if room.is_private else ""
+        last = room.last_message
+        table.add_row(
+            *([str(keys[room.room_id] or "")] if any(keys.values()) else []),
+            Text(visible(title(room)), style="bold" if room.unread else ""),
+            Text(str(room.unread) if room.unread else "", style="bold green"),
+            Text(f"{room.online}/{room.members}"),
+            Text("not joined" if room.role is None else kind, style="dim"),
+            Text(f"{visible(last.sender)}: {visible(' '.join(last.content.split()))}" if last else ""),
+        )
+    return table if table.row_count else note("No rooms yet: /join a topic, or /create one.")
+
+
+def members(member_list: Iterable[Member], me: str) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    for member in member_list:
+        role = "" if member.role.value == "member" else member.role.value
+        table.add_row(
+            dot(member.online),
+            name(member.username, me),
+            Text(role, style="yellow"),
+            Text(_presence(member), style="dim"),
+        )
+    return table
+
+
+def receipts(receipt_list: Sequence[Receipt]) -> RenderableType:
+    if not receipt_list:
+        return note("nobody else is a member, or too many are")
+    table = Table.grid(padding=(0, 2))
+    for receipt in receipt_list:
+        marks = f"received up to {receipt.delivered_seq}, read up to {receipt.read_seq}"
+        table.add_row("", name(receipt.username), Text(marks, style="dim"))
+    return table
+
+
+def dot(online: bool) -> Text:
+    return Text("●" if online else "○", style="green" if online else "dim")
+
+
+def _presence(user: Member | Profile) -> str:
+    if user.online:
+        return "online"
+    return f"last seen {moment(user.last_seen)}" if user.last_seen else "not seen yet"
+
+
+def profile(profile: Profile, me: str) -> RenderableType:
+    row = dot(profile.online).append(" ").append_text(name(profile.username, me))
+    return row.append(f"  {_presence(profile)}, registered {moment(profile.created_at)}", style="not bold dim white")
+
+
+def bans(ban_list: Sequence[Ban], *, more: bool) -> RenderableType:
+    if not ban_list:
+        return note("nobody is banned")
+    table = Table.grid(padding=(0, 2))
+    for ban in ban_list:
+        until = f"until {moment(ban.expires_at)}" if ban.expires_at else "forever"
+        table.add_row("", name(ban.username), Text(until, style="dim"))
+    if more:
+        table.add_row("", "… and more")
+    return table
+
+
+def works(link: InvitationLink) -> str:
+    """Until when an invitation link works, and how often."""
+    until = f"until {moment(link.expires_at)}" if link.expires_at else "forever"
+    return until + (f", {link.uses_left} times" if link.uses_left is not None else "")
+
+
+def links(link_list: Sequence[InvitationLink], *, more: bool) -> RenderableType:
+    if not link_list:
+        return note("there are no invitation links")
+    table = Table.grid(padding=(0, 2))
+    for link in link_list:
+        table.add_row("", Text(link.code), name(link.username), Text(works(link), style="dim"))
+    if more:
+        table.add_row("", "… and more")
+    return table
+
+
+def sessions(session_list: Sequence[Session]) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    for number, session in enumerate(session_list, 1):
+        table.add_row(
+            Text(f"{number:>3}", style="dim"),
+            Text(f"since {moment(session.created_at)}"),
+            Text("online" if session.online else f"last used {moment(session.last_used_at)}", style="dim"),
+            Text(f"until {moment(session.expires_at)}", style="dim"),
+            Text(_short(session.user_agent or "", 40), style="dim"),
+            Text("this one" if session.current else "", style="green"),
+        )
+    return table
+
+
+def pending(pending_rooms: Sequence[tuple[str, PendingRoom]], device: str) -> RenderableType:
+    if not pending_rooms:
+        return note(f"nothing is pending for {device}")
+    table = Table.grid(padding=(0, 2))
+    for title_, room in pending_rooms:
+        table.add_row("", Text(visible(title_)), Text(f"{room.pending} of {room.last_seq} pending", style="dim"))
+    return table
+
+
+def echo(entry: EchoEntry) -> Text:
+    arrow = "→" if entry.direction is Direction.SENT else "←"
+    return Text(f"{clock(entry.created_at)} {arrow} ", style="dim").append(visible(entry.content), style="not dim")

@@ -1,1 +1,0 @@
-"""The tables' history. `python -m db.migrations "what changes"` drafts the next step from the models."""

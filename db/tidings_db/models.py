@@ -1,0 +1,446 @@
+"""The tables. Keys are integers, times are milliseconds since the Unix epoch (UTC).
+
+The ids on the wire (`room_id`, `message_id`, `sid`) are random strings in columns of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import DDL, BigInteger, Connection, Index, Integer, MetaData, Table, Text, event, text
+from sqlmodel import Field, SQLModel
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Base(SQLModel):
+    metadata: ClassVar[MetaData] = metadata
+
+
+def _key(**options: Any) -> Any:
+    """A 64-bit key column; SQLite assigns keys only if the type is exactly INTEGER."""
+    return Field(sa_type=BigInteger().with_variant(Integer(), "sqlite"), **options)
+
+
+def _ms(**options: Any) -> Any:
+    return Field(sa_type=BigInteger, **options)
+
+
+class Name(Base, table=True):
+    """Every name in use: usernames and topic names share one namespace, by case-folded NFKC.
+
+    Two usernames may share a key (`username_key` distinguishes them); a topic never shares its key.
+    """
+
+    key: str = Field(primary_key=True)
+    kind: str = Field(description="user or topic")
+
+
+class User(Base, table=True):
+    id: int | None = _key(default=None, primary_key=True)
+    username: str = Field(description="As registered and shown")
+    username_key: str = Field(unique=True, description="The key for look-ups: `tidings_db.names.username_key`")
+    skeleton: str | None = Field(
+        default=None, unique=True, description="Of usernames that look the same, only the oldest has it"
+    )
+    password_hash: str | None = Field(default=None, description="None: cannot log in with a password")
+    created_at: int = _ms()
+    last_seen: int | None = _ms(default=None)
+    disabled: bool = False
+    admin: bool = False
+
+
+class Block(Base, table=True):
+    """A block: `user_id` has blocked `blocked_id`."""
+
+    __table_args__: ClassVar[Any] = (
+        Index("ix_block_blocked_user", "blocked_id", "user_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+    user_id: int = _key(foreign_key="user.id", primary_key=True)
+    blocked_id: int = _key(foreign_key="user.id", primary_key=True)
+    created_at: int = _ms()
+
+
+class Session(Base, table=True):
+    """One login; tokens carry its `sid`."""
+
+    __table_args__: ClassVar[Any] = (Index("ix_session_user_source", "user_id", "source"),)
+
+    id: int | None = _key(default=None, primary_key=True)
+    sid: str = Field(unique=True)
+    user_id: int = _key(foreign_key="user.id")
+    created_at: int = _ms()
+    expires_at: int = _ms()
+    revoked_at: int | None = _ms(default=None)
+    user_agent: str | None = None
+    source: str | None = Field(default=None, description="Keyed hash of the user and the source they signed in from")
+    used_at: int | None = _ms(default=None, description="The last use, updated once an hour")
+    until_logout: bool | None = Field(
+        default=None, description="Ends with the user's other sessions of this kind, at a logout"
+    )
+
+
+class Device(Base, table=True):
+    __table_args__: ClassVar[Any] = (Index("uq_device_user_name", "user_id", "name", unique=True),)
+
+    id: int | None = _key(default=None, primary_key=True)
+    user_id: int = _key(foreign_key="user.id")
+    name: str
+    created_at: int = _ms()
+    seen_at: int | None = _ms(default=None, description="When its last connection closed")
+    epoch: int = Field(
+        default=0,
+        sa_type=BigInteger,
+        sa_column_kwargs={"server_default": "0"},
+        description="The log epoch that it has learned of",
+    )
+
+
+class Room(Base, table=True):
+    """A log and its head. `last_seq` and `messages` are changed only together with the entries that they count.
+
+    A private room without members (all have left, or it was deleted) is removed later.
+    """
+
+    id: int | None = _key(default=None, primary_key=True)
+    room_id: str = Field(unique=True)
+    kind: str = Field(description="topic, direct or group")
+    is_private: bool
+    topic_name: str | None = None
+    title: str | None = None
+    direct_key: str | None = Field(default=None, unique=True, description="smaller:larger user id, if direct")
+    name_key: str | None = Field(default=None, unique=True)
+    first_seq: int = _ms(default=1, description="The oldest entry that retention has kept; last_seq + 1 if none")
+    first_messages: int = _ms(default=0, description="Message entries before first_seq, which retention has deleted")
+    last_seq: int = _ms(default=0)
+    messages: int = _ms(default=0, description="Message entries up to last_seq")
+    last_message_seq: int = _ms(default=0, description="0: no message yet")
+    members: int = _ms(default=0)
+    removals: int = Field(
+        default=0,
+        sa_type=BigInteger,
+        sa_column_kwargs={"server_default": "0"},
+        description="How many memberships have ended: a node delivers nothing beyond a removal that it does not know",
+    )
+    changes: int = Field(
+        default=0,
+        sa_type=BigInteger,
+        sa_column_kwargs={"server_default": "0"},
+        description="How often members or their roles have changed: nodes tell of it in this order",
+    )
+    created_at: int = _ms()
+
+
+class Member(Base, table=True):
+    __table_args__: ClassVar[Any] = (
+        Index("ix_member_user_room", "user_id", "room_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    user_id: int = _key(foreign_key="user.id", primary_key=True)
+    role: str
+    joined_at: int = _ms()
+    joined_seq: int = _ms(description="The room's head when the user became a member: cursors start here")
+    joined_removals: int = Field(
+        default=0,
+        sa_type=BigInteger,
+        sa_column_kwargs={"server_default": "0"},
+        description="The room's removals then: an earlier membership of the user is known by fewer of them",
+    )
+    muted_until: int | None = _ms(default=None, description="A copy of `mute`, so that sending need not query it")
+    blocked: bool = Field(default=False, description="In a direct conversation: by the other member")
+
+
+class Ban(Base, table=True):
+    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    user_id: int = _key(foreign_key="user.id", primary_key=True)
+    created_at: int = _ms()
+    expires_at: int | None = _ms(default=None)
+
+
+class Mute(Base, table=True):
+    """A user who may not send in a room. It outlives leaving and rejoining."""
+
+    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    user_id: int = _key(foreign_key="user.id", primary_key=True)
+    expires_at: int = _ms()
+
+
+class InvitationLink(Base, table=True):
+    __tablename__: ClassVar[Any] = "invitation_link"
+
+    code: str = Field(primary_key=True)
+    room_id: int = _key(foreign_key="room.id", index=True)
+    user_id: int = _key(foreign_key="user.id", description="Its creator")
+    created_at: int = _ms()
+    expires_at: int | None = _ms(default=None)
+    uses_left: int | None = _ms(default=None)
+
+
+_HAS_CLIENT_ID = text("client_id IS NOT NULL")
+
+
+class Entry(Base, table=True):
+    """One position of a room's log, clustered by (room, seq)."""
+
+    __table_args__: ClassVar[Any] = (
+        Index(
+            "uq_entry_client_id",
+            "room_id",
+            "sender_id",
+            "client_id",
+            unique=True,
+            sqlite_where=_HAS_CLIENT_ID,
+        ),
+        {"sqlite_with_rowid": False},
+    )
+
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    seq: int = _ms(primary_key=True)
+    kind: str = Field(description="One of `tidings.contract.events.ENTRIES`")
+    message_id: str | None = Field(
+        default=None,
+        unique=True,
+        description="Only messages have it. Starts with the time, so that the index grows at its end; the"
+        " rest is random",
+    )
+    sender_id: int = _key(foreign_key="user.id", description="The user who created the entry")
+    client_id: str | None = None
+    content: str | None = Field(default=None, sa_type=Text)
+    reply_to: str | None = Field(default=None, description="message_id of a message in the same room")
+    body: str | None = Field(
+        default=None, sa_type=Text, description="JSON: the mentions of a message; the data of other kinds of entries"
+    )
+    messages: int = _ms(description="Message entries of the room up to this one: unread counts are differences")
+    created_at: int = _ms()
+    edited_at: int | None = _ms(default=None)
+    deleted: bool = False
+    target_seq: int | None = _ms(default=None, description="The message that is edited, deleted or reacted to")
+    reactions: str | None = Field(default=None, sa_type=Text, description="JSON, of a message: emoji -> usernames")
+
+
+class Cursor(Base, table=True):
+    """The seq up to which a device has received a room's log. No row: it does not know the room yet."""
+
+    __table_args__: ClassVar[Any] = (
+        Index("ix_cursor_room", "room_id"),  # for removing a room
+        {"sqlite_with_rowid": False},
+    )
+
+    device_id: int = _key(foreign_key="device.id", primary_key=True)
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    seq: int = _ms()
+
+
+class EchoEntry(Base, table=True):
+    """A content that a user sent to the echo channel, or received from it."""
+
+    __tablename__: ClassVar[Any] = "echo_entry"
+    __table_args__: ClassVar[Any] = (Index("ix_echo_entry_user", "user_id", "id"),)
+
+    id: int | None = _key(default=None, primary_key=True)
+    entry_id: str = Field(unique=True, description="Like `entry.message_id`")
+    user_id: int = _key(foreign_key="user.id")
+    direction: str = Field(description="sent or received")
+    content: str = Field(sa_type=Text)
+    created_at: int = _ms()
+
+
+class ReadMarker(Base, table=True):
+    """The seq up to which a user has read a room."""
+
+    __tablename__: ClassVar[Any] = "read_marker"
+    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    user_id: int = _key(foreign_key="user.id", primary_key=True)
+    seq: int = _ms()
+    messages: int = _ms(description="`entry.messages` at `seq`")
+    updated_at: int = _ms()
+
+
+class ConsumerCursor(Base, table=True):
+    """The seq up to which a consumer inside the server has processed a room's log. No row: it has not begun."""
+
+    __tablename__: ClassVar[Any] = "consumer_cursor"
+    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    consumer: str = Field(primary_key=True)
+    seq: int = _ms()
+
+
+class Instance(Base, table=True):
+    """This database, and the copies that are restored from its backups: one row, see `tidings.log.epochs`."""
+
+    id: str = Field(primary_key=True)
+    epoch: int = Field(sa_type=BigInteger, description="How often the log has gone back to an earlier state")
+    key_fingerprint: str | None = Field(default=None, description="Of the key that signs tokens, on PostgreSQL")
+    public_since: int | None = _ms(default=None, description="When the first of the nodes that run now started")
+
+
+class Witness(Base, table=True):
+    """What a node has last left in the database, and also keeps in a file of its own."""
+
+    node: str = Field(primary_key=True)
+    mark: str
+    marked_at: int = _ms()
+
+
+class EpochHead(Base, table=True):
+    """The head of a room when an epoch began. What earlier epochs had after it was lost."""
+
+    __tablename__: ClassVar[Any] = "epoch_head"
+    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+
+    room_id: int = _key(foreign_key="room.id", primary_key=True)
+    epoch: int = Field(sa_type=BigInteger, primary_key=True)
+    last_seq: int = _ms()
+
+
+class Feed(Base, table=True):
+    """What a transaction changed that other nodes must learn of. Empty on SQLite, which serves one node."""
+
+    id: int | None = _key(default=None, primary_key=True)
+    xid: int = Field(sa_type=BigInteger, index=True, description="The transaction; it becomes visible at its commit")
+    node: str = Field(description="The node that wrote it; empty for the command line")
+    at: int = _ms(description="By PostgreSQL's clock")
+    body: str = Field(sa_type=Text, description="JSON: see `tidings_db.queries.feed`")
+
+
+class NodeLease(Base, table=True):
+    """A node that serves this database on PostgreSQL, until its lease ends. All times are by PostgreSQL's clock."""
+
+    __tablename__: ClassVar[Any] = "node"
+
+    id: str = Field(primary_key=True, description="Random, new at each start")
+    name: str
+    version: str
+    started_at: int = _ms()
+    lease_until: int = _ms()
+    leaving: bool = False
+    url: str | None = Field(default=None, description="Where other nodes reach it over HTTP")
+
+
+class Online(Base, table=True):
+    """A user with a connection on a node. Holds while the node's lease does."""
+
+    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+
+    node: str = Field(primary_key=True)
+    user_id: int = _key(primary_key=True)
+
+
+class Place(Base, table=True):
+    """The chat room that a user of that dialect is in, connected or not."""
+
+    user_id: int = _key(foreign_key="user.id", primary_key=True)
+    room_id: int = _key(foreign_key="room.id", index=True)
+    brought_in: bool = Field(description="Whether entering made the user a member: entering another room ends that")
+
+
+class LoginAttempt(Base, table=True):
+    """Attempts to log in or to register, on all nodes, within a time window."""
+
+    __tablename__: ClassVar[Any] = "login_attempt"
+    __table_args__: ClassVar[Any] = ({"sqlite_with_rowid": False},)
+
+    key: str = Field(primary_key=True)
+    began_at: int = _ms(primary_key=True, description="The start of the window")
+    count: int = _ms()
+
+
+class SearchDocument(Base, table=True):
+    """An indexed message; ids are in the order of indexing.
+
+    Its words are in `search_words` (see below), unless the message was deleted.
+    """
+
+    __tablename__: ClassVar[Any] = "search_document"
+    __table_args__: ClassVar[Any] = (Index("uq_search_document_room_seq", "room_id", "seq", unique=True),)
+
+    id: int | None = _key(default=None, primary_key=True)
+    room_id: int = _key(foreign_key="room.id")
+    seq: int = _ms()
+
+
+def _table(model: type[Base]) -> Table:
+    table: Table = model.__table__  # type: ignore[attr-defined]
+    return table
+
+
+names = _table(Name)
+users = _table(User)
+blocks = _table(Block)
+sessions = _table(Session)
+devices = _table(Device)
+rooms = _table(Room)
+members = _table(Member)
+bans = _table(Ban)
+mutes = _table(Mute)
+invitation_links = _table(InvitationLink)
+entries = _table(Entry)
+cursors = _table(Cursor)
+read_markers = _table(ReadMarker)
+echo_entries = _table(EchoEntry)
+consumer_cursors = _table(ConsumerCursor)
+instances = _table(Instance)
+witnesses = _table(Witness)
+epoch_heads = _table(EpochHead)
+feed = _table(Feed)
+node_leases = _table(NodeLease)
+online = _table(Online)
+places = _table(Place)
+login_attempts = _table(LoginAttempt)
+search_documents = _table(SearchDocument)
+
+# Tables that differ between the databases, in addition to the models.
+# `search_words`: by the id of a document, its words, folded and separated by spaces (queries/words.py). FTS5's
+# tokenizer "ascii" splits only at ASCII separators, so it splits no word. Nothing is ranked: no sizes are stored.
+# `search_removed`: removals whose words FTS5 may still hold (see `tidings_db.queries.search.to_purge`).
+_DDL_BY_DIALECT = {
+    "sqlite": (
+        "CREATE VIRTUAL TABLE search_words USING fts5(words, tokenize='ascii', columnsize=0)",
+        "INSERT INTO search_words (search_words, rank) VALUES ('automerge', 0)",  # see `queries.search.merge`
+        "CREATE TABLE search_removed (id INTEGER PRIMARY KEY)",
+    ),
+    "postgresql": (
+        "CREATE TABLE search_words (id BIGINT CONSTRAINT pk_search_words PRIMARY KEY, words TSVECTOR NOT NULL)",
+        "CREATE INDEX ix_search_words_words ON search_words USING gin (words) WITH (gin_pending_list_limit = 256)",
+    ),
+}
+_ddl: Any = DDL
+
+
+@event.listens_for(entries, "before_create")
+def _complete_index(table: Table, connection: Connection, **_: Any) -> None:
+    """Here and not in the class: the name of an option of PostgreSQL imports all of its dialect, on SQLite too."""
+    if connection.dialect.name == "postgresql":
+        (index,) = (index for index in table.indexes if index.name == "uq_entry_client_id")
+        index.dialect_options["postgresql"]["where"] = _HAS_CLIENT_ID
+
+
+for _dialect, _statements in _DDL_BY_DIALECT.items():
+    for _statement in _statements:
+        event.listen(metadata, "after_create", _ddl(_statement).execute_if(dialect=_dialect))
+event.listen(metadata, "before_drop", _ddl("DROP TABLE search_words"))
+event.listen(metadata, "before_drop", _ddl("DROP TABLE search_removed").execute_if(dialect="sqlite"))
+
+
+def in_models(_object: Any, name: str | None, kind: str, _reflected: bool, _compare_to: Any) -> bool:
+    """Whether an object belongs to the models, for Alembic's comparison with a database."""
+    return not (kind == "table" and name is not None and name.startswith(("search_words", "search_removed")))

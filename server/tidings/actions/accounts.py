@@ -1,0 +1,276 @@
+"""Accounts, sessions and profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from sqlalchemy.engine import Connection as Transaction
+
+from tidings.context import Context
+from tidings.contract.actions import (
+    Authenticate,
+    BlockUser,
+    ChangePassword,
+    Deactivate,
+    GetProfile,
+    Login,
+    NoPayload,
+    Register,
+    RevokeSession,
+)
+from tidings.contract.errors import ActionError, ErrorCode, invalid
+from tidings.contract.models import (
+    Authenticated,
+    Credentials,
+    Empty,
+    Profile,
+    Session,
+    Sessions,
+    Usernames,
+    timestamp,
+)
+from tidings.dispatch import action
+from tidings.fanout.live_room import PRESENCE_MEMBERS
+from tidings.limits import Limit
+from tidings.log.notices import Withdrawn
+from tidings_db.queries import blocks, members, users
+from tidings_db.queries.rows import UserRow
+
+
+async def _profile(ctx: Context, username: str) -> Profile:
+    user = await ctx.auth.user(username)
+    online, last_seen = (await ctx.presence({user.key: user.last_seen}))[user.key]
+    return Profile(username=user.username, online=online, last_seen=last_seen, created_at=timestamp(user.created_at))
+
+
+_WRONG_PASSWORD = {
+    ErrorCode.FORBIDDEN: "wrong password",
+    ErrorCode.RATE_LIMITED: "too many attempts by this session",
+}
+
+
+@action(
+    "register",
+    http="POST /api/register",
+    status=201,
+    live=False,
+    anonymous=True,
+    errors={
+        ErrorCode.CONFLICT: "the name is taken, by a user or a topic, or looks like another user's",
+        ErrorCode.RATE_LIMITED: "too many registrations from this address",
+    },
+)
+async def register(ctx: Context, req: Register) -> Credentials:
+    """Create an account and sign in."""
+    token, expires_at, user = await ctx.auth.register(
+        req.username, req.password, ctx.address, ctx.agent, until_logout=ctx.until_logout
+    )
+    return Credentials(token=token, expires_at=timestamp(expires_at), user=await _profile(ctx, user.username))
+
+
+@action(
+    "login",
+    http="POST /api/login",
+    live=False,
+    anonymous=True,
+    errors={
+        ErrorCode.UNAUTHENTICATED: "wrong username or password; the answer does not say which",
+        ErrorCode.RATE_LIMITED: "too many attempts from this address, or on this account from new addresses",
+    },
+)
+async def login(ctx: Context, req: Login) -> Credentials:
+    """Sign in with a password; answers with a token of a new session."""
+    token, expires_at, user = await ctx.auth.login(
+        req.username, req.password, ctx.address, ctx.agent, until_logout=ctx.until_logout
+    )
+    return Credentials(token=token, expires_at=timestamp(expires_at), user=await _profile(ctx, user.username))
+
+
+@action("refresh", http="POST /api/refresh", live=False, limit=Limit.READS)
+async def refresh(ctx: Context, req: NoPayload) -> Credentials:
+    """Get a fresh token of the same session."""
+    token, expires_at = await ctx.auth.refresh(ctx.principal)
+    return Credentials(
+        token=token, expires_at=timestamp(expires_at), user=await _profile(ctx, ctx.principal.username)
+    )
+
+
+@action("me", http="GET /api/me", live=False, limit=Limit.READS)
+async def me(ctx: Context, req: NoPayload) -> Profile:
+    """Get the caller's own profile."""
+    return await _profile(ctx, ctx.principal.username)
+
+
+@action(
+    "get_profile",
+    http="GET /api/users/{username}",
+    limit=Limit.READS,
+    errors={ErrorCode.NOT_FOUND: "no such user"},
+)
+async def get_profile(ctx: Context, req: GetProfile) -> Profile:
+    """Get a user's profile."""
+    return await _profile(ctx, req.username)
+
+
+@action(
+    "authenticate",
+    limit=Limit.READS,
+    errors={
+        ErrorCode.UNAUTHENTICATED: "the token is not one of this server",
+        ErrorCode.TOKEN_EXPIRED: "the token has expired",
+        ErrorCode.TOKEN_REVOKED: "the token's session was withdrawn",
+        ErrorCode.FORBIDDEN: "the token is of another user",
+    },
+)
+async def authenticate(ctx: Context, req: Authenticate) -> Authenticated:
+    """Send a fresh token on a live connection, which otherwise closes when its token expires."""
+    principal = await ctx.auth.authenticate(req.token)
+    connection = ctx.live()
+    if principal.user_key != connection.principal.user_key:
+        raise ActionError(ErrorCode.FORBIDDEN, "the token is of another user")
+    connection.principal = principal
+    ctx.hub.expire_at(connection)
+    return Authenticated(token_expires_at=timestamp(principal.expires_at))
+
+
+@action("logout", http="POST /api/logout", status=204)
+async def logout(ctx: Context, req: NoPayload) -> Empty:
+    """Withdraw the session: its tokens become invalid, and its connections are closed."""
+    with _ending_session(ctx):
+        _withdraw(ctx, await ctx.auth.logout(ctx.principal))
+    return Empty()
+
+
+@action(
+    "change_password",
+    http="POST /api/me/password",
+    limit=Limit.READS,
+    errors={**_WRONG_PASSWORD, ErrorCode.CONFLICT: "another request has changed the password meanwhile"},
+)
+async def change_password(ctx: Context, req: ChangePassword) -> Empty:
+    """Change the caller's password and withdraw all other sessions of the caller."""
+    user = await ctx.auth.check_password(ctx.principal, req.password)
+    _withdraw(ctx, await ctx.auth.change_password(ctx.principal, user, req.new_password))
+    return Empty()
+
+
+@action("deactivate", http="POST /api/me/deactivate", limit=Limit.READS, errors=_WRONG_PASSWORD)
+async def deactivate(ctx: Context, req: Deactivate) -> Empty:
+    """Disable the caller's account until an administrator enables it again. Its messages stay."""
+    user = await ctx.auth.check_password(ctx.principal, req.password)
+    with _ending_session(ctx):
+        _withdraw(ctx, await ctx.auth.set_disabled(user, True, by=ctx.principal))
+    return Empty()
+
+
+@action("get_sessions", http="GET /api/sessions", limit=Limit.READS)
+async def get_sessions(ctx: Context, req: NoPayload) -> Sessions:
+    """Get the caller's valid sessions, newest first."""
+    caller, now = ctx.principal, ctx.now
+    rows = await ctx.db.read(lambda conn: users.sessions_of(conn, caller.user_key, now))
+    online = ctx.hub.sessions_of(caller.user_key)
+    return Sessions(
+        sessions=[
+            Session(
+                session_id=session.sid,
+                created_at=timestamp(session.created_at),
+                last_used_at=timestamp(session.used_at),
+                expires_at=timestamp(session.expires_at),
+                online=session.key in online,
+                current=session.key == caller.session_key,
+                user_agent=session.user_agent,
+            )
+            for session in rows
+        ]
+    )
+
+
+@action(
+    "revoke_session",
+    http="DELETE /api/sessions/{session_id}",
+    limit=Limit.READS,
+    errors={ErrorCode.NOT_FOUND: "the caller has no such session"},
+)
+async def revoke_session(ctx: Context, req: RevokeSession) -> Empty:
+    """Withdraw one of the caller's sessions: its tokens become invalid, and its connections are closed."""
+    with _ending_session(ctx):
+        _withdraw(ctx, [await ctx.auth.revoke(ctx.principal, req.session_id)])
+    return Empty()
+
+
+_NO_SUCH_USER = {ErrorCode.INVALID: "the user is yourself", ErrorCode.NOT_FOUND: "no such user"}
+
+
+@action("block", http="POST /api/blocks", limit=Limit.JOINS, errors=_NO_SUCH_USER)
+async def block(ctx: Context, req: BlockUser) -> Empty:
+    """Block a user: refuse their direct messages and invitations, and hide presence and receipts from them."""
+    await _block(ctx, req.username, blocks.block)
+    return Empty()
+
+
+@action("unblock", http="DELETE /api/blocks", limit=Limit.JOINS, errors=_NO_SUCH_USER)
+async def unblock(ctx: Context, req: BlockUser) -> Empty:
+    """Remove a block."""
+    await _block(ctx, req.username, blocks.unblock)
+    return Empty()
+
+
+async def _block(ctx: Context, username: str, change: Callable[[Transaction, int, int, int], None]) -> None:
+    caller_key, other, now = ctx.principal.user_key, await ctx.auth.user(username), ctx.now
+    if other.key == caller_key:
+        raise invalid("username", "that is yourself")
+
+    def write(conn: Transaction) -> bool:
+        change(conn, caller_key, other.key, now)
+        return members.is_presence_shared(conn, caller_key, other.key, PRESENCE_MEMBERS)
+
+    shared = await ctx.db.write(write)
+    ctx.hub.presence.blocked()
+    if shared:
+        await _publish_presence_to(ctx, other)
+
+
+async def _publish_presence_to(ctx: Context, viewer: UserRow) -> None:
+    """Send another user the caller's presence, as that user may see it."""
+    caller = await ctx.auth.user(ctx.principal.username)
+    online, last_seen = (await ctx.presence({caller.key: caller.last_seen}, to=viewer.key))[caller.key]
+    ctx.hub.notify(viewer.key, "presence", {"username": caller.username, "online": online, "last_seen": last_seen})
+
+
+@action("get_blocks", http="GET /api/blocks", limit=Limit.READS)
+async def get_blocks(ctx: Context, req: NoPayload) -> Usernames:
+    """Get the users whom the caller has blocked."""
+    caller_key = ctx.principal.user_key
+    return Usernames(usernames=await ctx.db.read(lambda conn: blocks.blocked_by(conn, caller_key)))
+
+
+def _withdraw(ctx: Context, notices: Iterable[Withdrawn]) -> None:
+    """Close the connections of withdrawn sessions after the answer is written."""
+    for notice in notices:
+        ctx.afterwards.append(partial(ctx.auth.withdraw, notice))
+
+
+@contextmanager
+def _ending_session(ctx: Context) -> Iterator[None]:
+    """Keep the caller's connection open until the action is answered.
+
+    Between the commit and the answer, a check of sessions or the start of a replay may find the session withdrawn. It
+    would close the connection, and the answer would be lost.
+    """
+    connection = ctx.connection
+    if connection is None:
+        yield
+        return
+
+    def release() -> None:
+        connection.ending_session = False
+
+    connection.ending_session = True
+    try:
+        yield
+    except BaseException:
+        release()
+        raise
+    ctx.afterwards.append(release)

@@ -1,0 +1,116 @@
+"""Actions of administrators (`tidings user admin`) on all users and topics. Available over REST only."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tidings import names
+from tidings.context import Context
+from tidings.contract.actions import AdminGetTopics, AdminGetUsers, AdminRoomRef, AdminUserRef
+from tidings.contract.errors import ActionError, ErrorCode
+from tidings.contract.models import AdminTopic, AdminTopics, AdminUser, AdminUsers, Empty, timestamp
+from tidings.dispatch import action
+from tidings.limits import Limit
+from tidings.log.rooms import DeleteTopic
+from tidings_db.queries import rooms, users
+
+
+@action("admin_get_users", http="GET /api/admin/users", live=False, limit=Limit.READS, admin=True)
+async def admin_get_users(ctx: Context, req: AdminGetUsers) -> AdminUsers:
+    """Get all users, sorted by username."""
+    after = names.after(req.after)
+    rows = await ctx.db.read(partial(users.page, after=after, limit=req.limit + 1))
+    page = rows[: req.limit]
+    online = await ctx.hub.online([user.key for user in page])
+    return AdminUsers(
+        users=[
+            AdminUser(
+                username=user.username,
+                online=user.key in online,
+                last_seen=None if user.last_seen is None or user.key in online else timestamp(user.last_seen),
+                created_at=timestamp(user.created_at),
+                disabled=user.disabled,
+                admin=user.admin,
+            )
+            for user in page
+        ],
+        next=page[-1].username if len(rows) > req.limit else None,
+    )
+
+
+@action(
+    "admin_disable_user",
+    http="POST /api/admin/users/{username}/disable",
+    limit=Limit.READS,
+    live=False,
+    admin=True,
+    errors={ErrorCode.NOT_FOUND: "no such user", ErrorCode.CONFLICT: "the user is yourself"},
+)
+async def admin_disable_user(ctx: Context, req: AdminUserRef) -> Empty:
+    """Disable a user: withdraw their sessions and refuse further sign-ins."""
+    user = await ctx.auth.user(req.username)
+    if user.key == ctx.principal.user_key:
+        raise ActionError(ErrorCode.CONFLICT, "administrators cannot disable themselves")
+    for notice in await ctx.auth.set_disabled(user, True, by=ctx.principal):
+        ctx.afterwards.append(partial(ctx.auth.withdraw, notice))
+    return Empty()
+
+
+@action(
+    "admin_enable_user",
+    http="POST /api/admin/users/{username}/enable",
+    limit=Limit.READS,
+    live=False,
+    admin=True,
+    errors={ErrorCode.NOT_FOUND: "no such user"},
+)
+async def admin_enable_user(ctx: Context, req: AdminUserRef) -> Empty:
+    """Allow a disabled user to sign in again."""
+    await ctx.auth.set_disabled(await ctx.auth.user(req.username), False, by=ctx.principal)
+    return Empty()
+
+
+@action(
+    "admin_get_topics",
+    http="GET /api/admin/topics",
+    limit=Limit.READS,
+    live=False,
+    admin=True,
+)
+async def admin_get_topics(ctx: Context, req: AdminGetTopics) -> AdminTopics:
+    """Get all topics, including private ones, with the size of their logs, in order of creation."""
+    rows = await ctx.db.read(partial(rooms.topics, after=req.after, limit=req.limit + 1))
+    page = rows[: req.limit]
+    await ctx.hub.count_online([room for room, _ in page])
+    return AdminTopics(
+        topics=[
+            AdminTopic(
+                room_id=room.room_id,
+                topic_name=room.topic_name or "",
+                is_private=room.is_private,
+                members=room.members,
+                online=ctx.hub.online_in(room.key),
+                entries=room.last_seq - room.first_seq + 1,
+                messages=room.messages,
+                created_at=timestamp(created_at),
+            )
+            for room, created_at in page
+        ],
+        next=page[-1].room.room_id if len(rows) > req.limit else None,
+    )
+
+
+@action(
+    "admin_delete_topic",
+    http="DELETE /api/admin/topics/{room_id}",
+    limit=Limit.READS,
+    live=False,
+    admin=True,
+    errors={ErrorCode.NOT_FOUND: "no such topic"},
+)
+async def admin_delete_topic(ctx: Context, req: AdminRoomRef) -> Empty:
+    """Delete a topic with its log. Its members get `room_removed`, and its name becomes free."""
+    key = await ctx.access.room_key(room_id=req.room_id)
+    await ctx.journal.write(DeleteTopic(ctx.principal, key))
+    ctx.parts.directory.forget(key)
+    return Empty()

@@ -1,0 +1,101 @@
+"""The export of a user's data."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import orjson
+
+from tidings.context import Context
+from tidings.contract.actions import NoPayload
+from tidings.contract.models import ExportLine, timestamp
+from tidings.dispatch import action
+from tidings.limits import Limit
+from tidings_db.queries import export as records
+from tidings_db.queries.export import Key, Written
+
+PAGE = 500
+RECORDS_PER_STEP = 50
+"""Records encoded before other tasks run."""
+_TIMES = (
+    "created_at",
+    "edited_at",
+    "expires_at",
+    "joined_at",
+    "last_seen",
+    "revoked_at",
+    "seen_at",
+    "updated_at",
+    "used_at",
+)
+
+
+@action("export", http="GET /api/me/export", live=False, limit=Limit.EXPORTS)
+async def export(ctx: Context, req: NoPayload) -> AsyncIterator[ExportLine]:
+    """Get all stored data of the caller as JSON lines. Each line is a record with a `type`; the order is fixed.
+
+    The last line has the type `end` and the number of lines before it. Without it the export is incomplete: request
+    it again. The export is read in pages, each in a snapshot of its own, so data that changes meanwhile may appear in
+    either state.
+    """
+    caller_key, lines = ctx.principal.user_key, 0
+    for kind in records.PARTS:
+        after: Key | None = None
+        while True:
+            page, after = await ctx.db.read(
+                partial(records.page, kind=kind, user_key=caller_key, after=after, limit=PAGE)
+            )
+            for record in page:
+                lines += 1
+                if not lines % RECORDS_PER_STEP:
+                    await asyncio.sleep(0)
+                yield _line(kind, record)
+            if after is None:
+                break
+    position: tuple[int, int] | None = (0, 0)
+    while position is not None:
+        entries, position = await ctx.db.read(partial(records.written, user_key=caller_key, after=position))
+        for entry in entries:
+            lines += 1
+            if not lines % RECORDS_PER_STEP:
+                await asyncio.sleep(0)
+            yield _line(entry.kind, _message(entry) if entry.kind == "message" else _reaction(entry))
+    yield _line("end", {"lines": lines})
+
+
+def _line(kind: str, record: dict[str, Any]) -> ExportLine:
+    for name in _TIMES:
+        if record.get(name) is not None:
+            record[name] = timestamp(record[name])
+    return ExportLine.model_validate({"type": kind, **record})
+
+
+def _message(entry: Written) -> dict[str, Any]:
+    return {
+        "id": entry.message_id,
+        "room_id": entry.room_id,
+        "topic_name": entry.topic_name,
+        "seq": entry.seq,
+        "content": entry.content or "",
+        "created_at": entry.created_at,
+        "edited_at": entry.edited_at,
+        "deleted": bool(entry.deleted),
+        "client_id": entry.client_id,
+        "reply_to": entry.reply_to,
+    }
+
+
+def _reaction(entry: Written) -> dict[str, Any]:
+    body = orjson.loads(entry.body or "{}")
+    return {
+        "message_id": body.get("id"),
+        "room_id": entry.room_id,
+        "topic_name": entry.topic_name,
+        "seq": entry.seq,
+        "emoji": body.get("emoji"),
+        "remove": body.get("remove", False),
+        "created_at": entry.created_at,
+    }

@@ -1,0 +1,222 @@
+"""Messages, typing, cursors and read markers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sqlalchemy.engine import Connection as Transaction
+
+from tidings import names
+from tidings.context import Context
+from tidings.contract.actions import (
+    MAX_CONTENT,
+    MAX_PAGE_BYTES,
+    Delete,
+    Delivered,
+    Edit,
+    GetHistory,
+    React,
+    Read,
+    SendMessage,
+    Typing,
+)
+from tidings.contract.errors import ErrorCode, invalid
+from tidings.contract.models import Empty, History, Message, Unread
+from tidings.contract.permissions import Permission
+from tidings.dispatch import action
+from tidings.limits import Limit
+from tidings.log.messages import MAX_EMOJIS, MAX_REACTIONS, AppendMessage, ChangeReaction, DeleteMessage, EditMessage
+from tidings.log.receipts import MarkRead
+from tidings.log.rooms import OpenDirect
+from tidings.log.views import message as wire_message
+from tidings.log.views import room_name
+from tidings_db.queries import log, rooms
+from tidings_db.queries.rows import EntryRow, RoomRow, entry_bytes
+
+_SILENCED = "you are muted; the other member of the direct conversation has blocked you"
+_MAY_NOT_SPEAK = f"you are not a member of the public topic; {_SILENCED}"
+
+
+REACTION_WEIGHT = 8
+"""A reaction counts as a message of this many times the length of its message."""
+
+
+@action(
+    "message",
+    http="POST /api/messages",
+    status=201,
+    response=Message,
+    limit=Limit.SENDS,
+    errors={
+        ErrorCode.INVALID: "`reply_to` names no message of the room",
+        ErrorCode.FORBIDDEN: _MAY_NOT_SPEAK,
+        ErrorCode.TOO_LARGE: f"`content` has more than {MAX_CONTENT:,} characters; this first message to a user"
+        " would create a conversation, and you are in the maximum number of rooms",
+    },
+)
+async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, Any]]:
+    """Send a message to a topic, a conversation or a user. The answer means that the message is durable.
+
+    With a `client_id` the message takes effect once, however often it is sent. The first message to a user creates
+    the direct conversation.
+    """
+    caller = ctx.principal
+    ctx.count_size(len(req.content))
+    ctx.count_kept(req.content)
+    target = await ctx.access.find(req)
+    room_key = target.room_key
+    if room_key is None:
+        assert target.user_key is not None
+        # Before the conversation is created, so that a refused message does not leave one behind.
+        if req.reply_to is not None:
+            raise invalid("reply_to", "no such message in this room")
+        ctx.count(Limit.ROOMS)
+        room_key = await ctx.journal.write(OpenDirect(caller, None, target.user_key))
+    return ctx.journal.hand_over(AppendMessage(caller, room_key, req.content, req.client_id, req.reply_to))
+
+
+_NO_SUCH_MESSAGE = "no such message, or one of a room that you are not in; the message was deleted"
+
+
+@action(
+    "edit",
+    http="PATCH /api/messages/{message_id}",
+    limit=Limit.SENDS,
+    response=Message,
+    errors={
+        ErrorCode.NOT_FOUND: _NO_SUCH_MESSAGE,
+        ErrorCode.FORBIDDEN: f"the message is somebody else's; {_SILENCED}",
+    },
+)
+async def edit(ctx: Context, req: Edit) -> asyncio.Future[dict[str, Any]]:
+    """Replace the content of one's own message; its mentions are updated."""
+    ctx.count_size(len(req.content))
+    ctx.count_kept(req.content)
+    entry = await ctx.access.message(req.message_id)
+    return ctx.journal.hand_over(
+        EditMessage(ctx.principal, entry.room_key, entry.seq, entry_bytes(entry) + len(req.content), req.content)
+    )
+
+
+@action(
+    "delete",
+    http="DELETE /api/messages/{message_id}",
+    limit=Limit.SENDS,
+    response=Empty,
+    errors={
+        ErrorCode.NOT_FOUND: "no such message, or one of a room that you are not in",
+        ErrorCode.FORBIDDEN: "the message is somebody else's, and you do not moderate the room",
+    },
+)
+async def delete(ctx: Context, req: Delete) -> asyncio.Future[dict[str, Any]]:
+    """Delete one's own message, or, as a moderator, any message. An empty one with `deleted` stays in its place."""
+    entry = await ctx.access.message(req.message_id)
+    return ctx.journal.hand_over(DeleteMessage(ctx.principal, entry.room_key, entry.seq, entry_bytes(entry)))
+
+
+@action(
+    "react",
+    http="POST /api/messages/{message_id}/reactions",
+    limit=Limit.SENDS,
+    response=Message,
+    errors={
+        ErrorCode.NOT_FOUND: _NO_SUCH_MESSAGE,
+        ErrorCode.FORBIDDEN: _SILENCED,
+        ErrorCode.TOO_LARGE: f"more than {MAX_EMOJIS} emojis or {MAX_REACTIONS:,} reactions",
+    },
+)
+async def react(ctx: Context, req: React) -> asyncio.Future[dict[str, Any]]:
+    """Add a reaction to a message, or remove one's own. Adding the same emoji again changes nothing."""
+    if not req.remove:
+        names.emoji(req.emoji)
+    entry = await ctx.access.message(req.message_id)
+    # The event contains the whole message, although the request has only a few bytes.
+    ctx.count_size(REACTION_WEIGHT * len(entry.content or "") + len(entry.reactions or ""))
+    ctx.count_kept(req.emoji)
+    return ctx.journal.hand_over(
+        ChangeReaction(ctx.principal, entry.room_key, entry.seq, entry_bytes(entry), req.emoji, req.remove)
+    )
+
+
+@action("history", http="GET /api/messages", limit=Limit.READS)
+async def history(ctx: Context, req: GetHistory) -> History:
+    """Get a page of a room's messages: the newest ones, those before a seq, or those after one.
+
+    A page of long messages has fewer than `limit`; `has_more` tells whether there are more.
+    """
+
+    def page(conn: Transaction, room: RoomRow) -> tuple[RoomRow, tuple[list[EntryRow], bool]]:
+        if req.after is not None:
+            return room, log.messages_after(conn, room.key, req.after, req.limit, MAX_PAGE_BYTES)
+        return room, log.messages_before(conn, room.key, req.before, req.limit, MAX_PAGE_BYTES)
+
+    room, (entries, has_more) = await ctx.access.room(req, Permission.READ, page)
+    caller_key, name = ctx.principal.user_key, room_name(room)
+    return History.model_construct(
+        messages=[
+            Message.model_construct(**wire_message(name, entry, to_sender=entry.sender_key == caller_key))
+            for entry in entries
+        ],
+        has_more=has_more,
+    )
+
+
+@action("typing", limit=Limit.TYPING, errors={ErrorCode.FORBIDDEN: _MAY_NOT_SPEAK})
+async def typing(ctx: Context, req: Typing) -> Empty:
+    """Show the other members that the caller is typing, or has stopped. It ends by itself after 6 s."""
+    connection, typists = ctx.live(), ctx.hub.typists
+    key = await ctx.access.existing(req)
+    if req.typing and typists.extend(connection, key):
+        return Empty()
+    if not req.typing and typists.end(connection, key):
+        return Empty()
+    room_id = await ctx.access.room(req, Permission.TYPE, lambda _, room: room.room_id)
+    if req.typing and key in connection.rooms:  # the caller may have been removed meanwhile
+        typists.begin(connection, key, room_id)
+    return Empty()
+
+
+@action(
+    "delivered",
+    limit=Limit.READS,
+    errors={ErrorCode.INVALID: "a cursor is beyond the end of the log"},
+)
+async def delivered(ctx: Context, req: Delivered) -> Empty:
+    """Move this device's cursors: it has received each of these rooms up to the given seq.
+
+    A cursor covers all earlier entries and never moves back. Rooms that the caller is not in are ignored, whether
+    they exist or not.
+    """
+    connection = ctx.live()
+    moved: dict[int, int] = {}
+    unpublished: dict[int, str] = {}
+    for room_id, seq in req.cursors.items():
+        key = ctx.hub.key(room_id)
+        if key is not None and key in connection.rooms:
+            moved[key] = seq
+            if seq > max(connection.rooms[key], ctx.hub.head(key)):
+                unpublished[key] = room_id
+    if unpublished:
+        # An entry may be answered or replayed after its commit and before the hub publishes it.
+        heads = await ctx.db.read(lambda conn: rooms.heads(conn, list(unpublished)))
+        for key, room_id in unpublished.items():
+            head = heads[key].seq if key in heads else 0
+            if moved[key] > head:
+                raise invalid(f"cursors.{room_id}", f"the room's log ends at {head}")
+        # The caller may have been removed from a room during the read.
+        moved = {key: seq for key, seq in moved.items() if key in connection.rooms}
+    ctx.hub.confirm(connection, moved)
+    return Empty()
+
+
+@action(
+    "read",
+    http="POST /api/read",
+    limit=Limit.READS,
+    errors={ErrorCode.INVALID: "`seq` is beyond the end of the log"},
+)
+async def read(ctx: Context, req: Read) -> Unread:
+    """Move the caller's read marker of a room forward; answers with the number of unread messages."""
+    key = await ctx.access.existing(req)
+    return Unread(unread=await ctx.journal.write(MarkRead(ctx.principal, key, req.seq)))

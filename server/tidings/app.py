@@ -1,0 +1,139 @@
+"""The ASGI application: live connections on their paths, everything else to FastAPI."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
+from contextlib import asynccontextmanager
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from tidings import __version__
+from tidings.api import ServerApi
+from tidings.gateways import docs, hosts, rest, static_files
+from tidings.gateways.hosts import Hosts
+from tidings.gateways.request_log import RequestLog
+from tidings.node import Node
+from tidings.options import NodeOptions
+from tidings.settings import Settings, SettingsError
+from tidings.transport.buffered_session import Receive, Send
+from tidings.transport.handshake import WebSocketOpening
+from tidings.transport.websocket_wire import Wire
+from tidings_db.failures import StoreUnavailable
+
+SOCKETIO_PATH = "/socket.io"
+WEBSOCKET_PATH = "/ws"
+_LIBRARY = re.compile(SOCKETIO_PATH + r"/socket\.io(\.esm|\.msgpack)?(\.min)?\.js(\.map)?")
+"""The files of socket.io-client, which Node's servers serve on this path; here they are among the static files."""
+_DIRECT_PATHS = (b"/socket.io/", b"/socket.io")
+
+
+class Application:
+    """The ASGI application: live connections on their paths, the rest to FastAPI, whose lifespan runs the node."""
+
+    def __init__(self, node: Node, web: FastAPI) -> None:
+        self.node = node
+        self.web = web
+        self._hosts = Hosts(node.settings.host_names)
+        self._requests = RequestLog(web, node.logs)
+        self._misdirected = RequestLog(hosts.refuse, node.logs)
+        self.sio = node.socketio.server
+        """A `socketio.AsyncServer`, for namespaces of an application's own; see `docs/extending.md`."""
+        self.tidings = ServerApi(node.database)
+        """The server's own API, for applications; see `docs/extending.md`."""
+        self.connections = node.connections
+        """For `transport.uvicorn_server.UvicornHttp`; unused under another ASGI server."""
+
+    def open_websocket(self, opening: WebSocketOpening) -> tuple[bytes, Callable[[Wire], None]] | None:
+        """A `transport.handshake.WebSocketOpener`; not called under another ASGI server."""
+        if opening.path not in _DIRECT_PATHS or not self._hosts.allow(opening.headers.get(b"host", b"")):
+            return None
+        return self.node.socketio.eio.open_websocket(opening)
+
+    def admit_relay(self, value: bytes, target: bytes) -> str | None:
+        """As `Relay.admit`; None on SQLite."""
+        relay = self.node.relay
+        return None if relay is None else relay.admit(value, target)
+
+    def pass_on_relay(
+        self, transport: asyncio.Transport, value: bytes, target: bytes, following: bytes
+    ) -> Coroutine[object, object, None] | None:
+        """As `Relay.pass_on`; None on SQLite."""
+        relay = self.node.relay
+        return None if relay is None else relay.pass_on(transport, value, target, following)
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            if not self._hosts.allow_request(scope):
+                await self._misdirected(scope, receive, send)
+                return
+            path: str = scope["path"]
+            if path == SOCKETIO_PATH or (path.startswith(SOCKETIO_PATH + "/") and not _LIBRARY.fullmatch(path)):
+                await self.node.socketio.eio.handle_request(scope, receive, send)
+                return
+            if scope["type"] == "websocket":
+                if path == WEBSOCKET_PATH:
+                    await self.node.websocket.server.handle_request(scope, receive, send)
+                    return
+                dialect = self.node.dialects.find(path)
+                if dialect is not None:
+                    await dialect.server.handle_request(scope, receive, send)
+                    return
+                await receive()
+                await send({"type": "websocket.close", "code": 1008})
+                return
+        await self._requests(scope, receive, _naming_the_problem(send) if scope["type"] == "lifespan" else send)
+
+
+def _naming_the_problem(send: Send) -> Send:
+    """Replaces the traceback of a start that failed by a sentence, if the operator can solve the problem."""
+
+    async def send_sentence(message: MutableMapping[str, Any]) -> None:
+        problem = sys.exception()
+        if message["type"] == "lifespan.startup.failed" and isinstance(problem, (SettingsError, StoreUnavailable)):
+            message = {**message, "message": f"tidings: {problem}"}
+        await send(message)
+
+    return send_sentence
+
+
+def create_app(settings: Settings | None = None, *, static: Traversable | None = None, **options: Any) -> Application:
+    """Make an application with a node of its own; several can run in one process.
+
+    Args:
+        settings: None: from the environment.
+        static: the built web client; None: the one in this package.
+        options: fields of `NodeOptions`.
+    """
+    node = Node(Settings() if settings is None else settings, NodeOptions(**options))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await node.start()
+        try:
+            yield
+        finally:
+            await node.stop()
+
+    # A redirect to the path without its slash would repeat the host that the client sent, true or not.
+    web = FastAPI(title="Tidings", version=__version__, lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    if node.settings.cors_origins:
+        web.add_middleware(
+            CORSMiddleware,
+            allow_origins=node.settings.cors_origins,
+            allow_credentials=node.settings.cors_credentials,
+            allow_methods=["*"],
+            allow_headers=["authorization", "content-type", "idempotency-key", "x-request-id"],
+            expose_headers=["x-request-id"],
+        )
+    token = node.settings.metrics_token.get_secret_value()
+    rest.install(web, node.dispatcher, node.parts, node.metrics, metrics_token=token)
+    docs.install(web, node.dispatcher.registry, dev_tokens=node.settings.dev_tokens)
+    node.dialects.install(web)
+    static_files.install(web, node.logs, static)
+    return Application(node, web)

@@ -1,0 +1,362 @@
+"""Accounts and sessions: how a caller becomes a `Principal`."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Sequence
+
+from sqlalchemy.engine import Connection as Transaction
+
+from tidings import names
+from tidings.addresses import source_of
+from tidings.auth.attempts import Attempts
+from tidings.auth.callers import check_session
+from tidings.auth.passwords import BCRYPT_ROUNDS, Caller, Passwords
+from tidings.auth.tokens import UNTIL_LOGOUT, Tokens, now_ms, unauthenticated
+from tidings.contract.errors import ActionError, CloseReason, ErrorCode, not_found
+from tidings.fanout.broker import Broker
+from tidings.log.notices import UserChannel, Withdrawn
+from tidings.log.quotas import SESSIONS
+from tidings.principal import NO_SESSION, Principal
+from tidings_db.engine import Database
+from tidings_db.queries import quotas, users
+from tidings_db.queries.rows import UserRow
+from tidings_db.queries.users import DeviceRow, SessionRow
+from tidings_db.read_batcher import ReadBatcher
+
+WRONG_PASSWORD = "wrong username or password"
+USE_NOTED_MS = 3_600_000
+"""The shortest interval between two updates of a session's `used_at`."""
+
+
+class Auth:
+    """Accounts and sessions."""
+
+    def __init__(
+        self,
+        database: Database,
+        broker: Broker,
+        *,
+        token_minutes: int,
+        attempts: Attempts | None = None,
+        sessions: int = SESSIONS,
+        session_days: int = 0,
+        bcrypt_rounds: int = BCRYPT_ROUNDS,
+    ) -> None:
+        """
+        Args:
+            attempts: limits logins and registrations; None: they are not limited.
+            sessions: the most sessions of a user; a new one ends the oldest. 0: no bound.
+            session_days: the longest life of a session, however often it is refreshed; 0: no bound. A session that
+                lasts until logout has none: `tidings.log.purge` withdraws it when it has been unused for as long.
+        """
+        self._db = database
+        self._broker = broker
+        self._keys: Sequence[bytes] = [b""]
+        self._tokens = Tokens(self._keys)
+        self._arrivals = ReadBatcher(database, users.arrivals)
+        self._token_ms = token_minutes * 60_000
+        self.attempts = attempts
+        self._sessions = sessions
+        self._life_ms = session_days * 86_400_000 or None
+        self.used: set[int] = set()
+        """Keys of sessions whose `used_at` is outdated; `SessionCheck` updates it."""
+        self.passwords = Passwords(bcrypt_rounds)
+
+    def sign_with(self, keys: Sequence[bytes]) -> None:
+        """Set the key that signs tokens, and older ones that are still accepted."""
+        self._keys = keys
+        self._tokens = Tokens(keys)
+        if self.attempts is not None:
+            self.attempts.hash_with(keys[0])
+
+    def stop(self) -> None:
+        self.passwords.stop()
+
+    async def register(
+        self, raw_name: str, password: str, address: str, agent: str | None = None, *, until_logout: bool = False
+    ) -> tuple[str, int, UserRow]:
+        """Create an account and sign in: token, its expiry (ms), user.
+
+        Raises `invalid`, `conflict` or `rate_limited`.
+        """
+        username = names.username(raw_name)
+        if self.attempts is not None:
+            await self.attempts.register(address)
+        hashed = await self.passwords.hash(password, Caller(source_of(address), known=False))
+        now = now_ms()
+
+        def insert(conn: Transaction) -> UserRow | None:
+            key = users.add(conn, username, hashed, now)
+            return None if key is None else users.by_key(conn, names.username_key(username))
+
+        user = await self._db.write(insert)
+        if user is None:
+            if self.attempts is not None:
+                await self.attempts.name_taken(address)
+            raise ActionError(ErrorCode.CONFLICT, "the name is taken, or looks like a taken one")
+        source = self._sources(user.key, address)[0]
+        token, expires_at = await self.sign_in(user, agent=agent, source=source, until_logout=until_logout)
+        return token, expires_at, user
+
+    async def login(
+        self, raw_name: str, password: str, address: str, agent: str | None = None, *, until_logout: bool = False
+    ) -> tuple[str, int, UserRow]:
+        """Sign in with a password: token, its expiry (ms), user.
+
+        An unknown user and a wrong password get the same error after the same time. `Attempts` limits the attempts;
+        existing sessions are not affected. Raises `unauthenticated`, `rate_limited` or `unavailable`.
+        """
+        key = names.try_username_key(raw_name)
+
+        def find(conn: Transaction) -> tuple[UserRow | None, bool]:
+            user = users.by_key(conn, key or "")
+            if user is None:
+                return None, False
+            return user, users.has_signed_in_from(conn, user.key, self._sources(user.key, address))
+
+        user, known = await self._db.read(find)
+        attempt = None
+        if self.attempts is not None:
+            attempt = await self.attempts.sign_in(key or raw_name[:64], address, known=known)
+        caller = Caller(source_of(address), known)
+        matches = await self.passwords.matches(password, user.password_hash if user else None, caller)
+        if not matches or user is None or user.disabled:
+            raise unauthenticated(WRONG_PASSWORD)
+        if attempt is not None:
+            await attempt.succeeded()
+        source = self._sources(user.key, address)[0]
+        token, expires_at = await self.sign_in(user, agent=agent, source=source, until_logout=until_logout)
+        return token, expires_at, user
+
+    def _sources(self, user_key: int, address: str) -> list[str]:
+        """The source of a user's session as a keyed hash, so that the database contains no address; with each key."""
+        message = f"source of {user_key}: {source_of(address)}".encode()
+        return [hmac.digest(key, message, "sha256")[:16].hex() for key in self._keys]
+
+    async def sign_in(
+        self,
+        user: UserRow,
+        life_ms: int | None = None,
+        *,
+        agent: str | None = None,
+        source: str | None = None,
+        until_logout: bool = False,
+    ) -> tuple[str, int]:
+        """Create a session: its token and the token's expiry (ms).
+
+        Raises `unauthenticated` if the user was disabled or has a new password since `user` was read. So a withdrawal
+        of all sessions of the user covers this one too, or prevents it.
+
+        Args:
+            life_ms: lifetime, also beyond the longest life of a session; None: that of a token.
+            until_logout: the session lasts until its user logs out, or has not used it for `session_days`.
+        """
+        sid, now = secrets.token_urlsafe(18), now_ms()
+        expires_at = UNTIL_LOGOUT if until_logout else self._expiry(now, life_ms)
+        if not until_logout and life_ms is None and self._life_ms is not None:
+            expires_at = min(expires_at, self._expiry(now, self._life_ms))
+
+        def insert(conn: Transaction) -> list[int]:
+            current = users.lock(conn, user.key)
+            if current is None or current.disabled or current.password_hash != user.password_hash:
+                raise unauthenticated(WRONG_PASSWORD)
+            displaced = quotas.make_room_for_session(conn, user.key, self._sessions, now) if self._sessions else []
+            users.add_session(conn, sid, user.key, now, expires_at, agent, source, until_logout=until_logout)
+            return displaced
+
+        for session_key in await self._db.write(insert, vital=True):
+            self.withdraw(Withdrawn(user.key, session_key, CloseReason.TOKEN_REVOKED))
+        return self._tokens.make(user.username, sid, now, expires_at), expires_at
+
+    async def token_for(self, raw_name: str, life_ms: int | None = None) -> tuple[str, int]:
+        """Sign in without a password, for an operator of the machine. Creates the user if necessary.
+
+        Raises `invalid`, `conflict` (a topic has that name) or `forbidden` (the user is disabled).
+        """
+        user = await self._find(raw_name) or await self._find_or_create(names.username(raw_name))
+        if user.disabled:
+            raise ActionError(ErrorCode.FORBIDDEN, f"{user.username} is disabled")
+        return await self.sign_in(user, life_ms)
+
+    async def _find_or_create(self, username: str) -> UserRow:
+        """Return a user; create one without a password if necessary. Raises `conflict` if a topic has the name."""
+
+        def find_or_create(conn: Transaction) -> UserRow | None:
+            users.add(conn, username, None, now_ms())
+            return users.by_key(conn, names.username_key(username))
+
+        user = await self._db.write(find_or_create)
+        if user is None:
+            raise ActionError(ErrorCode.CONFLICT, f"the name {username} is taken, or looks like a taken one")
+        return user
+
+    async def refresh(self, principal: Principal) -> tuple[str, int]:
+        """A fresh token of the same session and its expiry (ms), at most the end of the session's longest life."""
+        now = now_ms()
+        requested, life_ms = self._expiry(now, None), self._life_ms
+
+        def extend(conn: Transaction) -> int:
+            check_session(conn, principal)
+            return users.extend_session(conn, principal.session_key, requested, life_ms)
+
+        end = await self._db.write(extend, vital=True)
+        expires_at = min(requested, end // 1000 * 1000)
+        return self._tokens.make(principal.username, principal.sid, now, expires_at), expires_at
+
+    def _expiry(self, now: int, life_ms: int | None) -> int:
+        """The expiry (ms) of a token made now, in whole seconds like `exp`."""
+        return (now + (self._token_ms if life_ms is None else life_ms)) // 1000 * 1000
+
+    def ticket(self, principal: Principal, purpose: str) -> tuple[str, int]:
+        """A token of the same session for one purpose, valid for some minutes; and its expiry (ms)."""
+        return self._tokens.ticket(purpose, principal.username, principal.sid, now_ms(), principal.expires_at)
+
+    def check_signature(self, token: str) -> None:
+        """Check a token without the database. Raises `unauthenticated` or `token_expired`."""
+        self._tokens.read(token)
+
+    def vouches(self, token: str) -> bool:
+        """Whether this server has signed the token and it has not expired. Its session may still be withdrawn."""
+        try:
+            self._tokens.read(token)
+        except ActionError:
+            return False
+        return True
+
+    async def authenticate(self, token: str, purpose: str = "") -> Principal:
+        """The principal of a token, or of a ticket for the purpose.
+
+        Raises `unauthenticated`, `token_expired` or `token_revoked`.
+        """
+        subject, sid, expires_at = self._tokens.read(token, purpose)
+        return self._principal(await self._db.read(lambda conn: users.session(conn, sid)), subject, expires_at)
+
+    async def arrive(self, token: str, device: str, purpose: str = "") -> tuple[Principal, DeviceRow | None]:
+        """Like `authenticate`, with the user's device of that name, or None if it is new.
+
+        Concurrent arrivals share one read.
+        """
+        subject, sid, expires_at = self._tokens.read(token, purpose)
+        arrival = await self._arrivals.read((sid, device))
+        principal = self._principal(None if arrival is None else arrival.session, subject, expires_at)
+        return principal, None if arrival is None else arrival.device
+
+    def _principal(self, session: SessionRow | None, subject: str, expires_at: int) -> Principal:
+        if session is None or names.username_key(session.username) != names.username_key(subject):
+            raise unauthenticated()
+        if session.revoked_at is not None or session.disabled:
+            raise ActionError(ErrorCode.TOKEN_REVOKED, "the token was withdrawn")
+        if now_ms() - session.used_at >= USE_NOTED_MS:
+            self.used.add(session.key)
+        return Principal(
+            session.user_key, session.username, session.key, session.sid, expires_at, bool(session.admin)
+        )
+
+    async def service(self, raw_name: str) -> Principal:
+        """An account of the server itself, without a password. If the name is taken, a random suffix is added."""
+
+        def create(conn: Transaction) -> Principal:
+            for username in (raw_name, f"{raw_name}-{secrets.token_hex(8)}"):
+                users.add(conn, username, None, now_ms())
+                user = users.by_key(conn, names.username_key(username))
+                if user is not None and user.password_hash is None:
+                    return Principal(user.key, user.username, NO_SESSION, "", 0)
+            raise ActionError(ErrorCode.UNAVAILABLE, "no name is free")
+
+        return await self._db.write(create)
+
+    async def user(self, raw_name: str) -> UserRow:
+        """A user by name. Raises `not_found`."""
+        row = await self._find(raw_name)
+        if row is None:
+            raise ActionError(ErrorCode.NOT_FOUND, "no such user")
+        return row
+
+    async def _find(self, raw_name: str) -> UserRow | None:
+        key = names.try_username_key(raw_name)
+        return None if key is None else await self._db.read(lambda conn: users.by_key(conn, key))
+
+    async def check_password(self, principal: Principal, password: str) -> UserRow:
+        """The caller's user row, after checking their password. Raises `forbidden` or `rate_limited`."""
+        if self.attempts is not None:
+            await self.attempts.confirm(principal.session_key)
+        user = await self.user(principal.username)
+        if not await self.passwords.matches(password, user.password_hash, Caller(principal.user_key)):
+            raise ActionError(ErrorCode.FORBIDDEN, "wrong password")
+        return user
+
+    async def change_password(self, principal: Principal, user: UserRow, new: str) -> list[Withdrawn]:
+        """Set the user's password, and withdraw all sessions but the caller's. Raises `conflict` or `invalid`."""
+        hashed, now = await self.passwords.hash(new, Caller(principal.user_key)), now_ms()
+
+        def change(conn: Transaction) -> list[int]:
+            current = users.lock(conn, user.key)
+            check_session(conn, principal)
+            if current is None or current.password_hash != user.password_hash:
+                raise ActionError(ErrorCode.CONFLICT, "the password was changed meanwhile")
+            users.set_password(conn, user.key, hashed)
+            return users.revoke_sessions_of(conn, user.key, now, except_key=principal.session_key)
+
+        withdrawn = await self._db.write(change, vital=True)
+        return [Withdrawn(user.key, session_key, CloseReason.TOKEN_REVOKED) for session_key in withdrawn]
+
+    async def set_disabled(self, user: UserRow, disabled: bool, *, by: Principal | None = None) -> list[Withdrawn]:
+        """Disable a user and withdraw their sessions, or enable the user again. Raises `token_revoked`.
+
+        `by`: None for an operator of the machine.
+        """
+        now = now_ms()
+
+        def change(conn: Transaction) -> None:
+            check_session(conn, by)
+            users.set_disabled(conn, user.key, disabled)
+            if disabled:
+                users.revoke_sessions_of(conn, user.key, now)
+
+        await self._db.write(change, vital=True)
+        return [Withdrawn(user.key, None, CloseReason.TOKEN_REVOKED)] if disabled else []
+
+    async def revoke(self, principal: Principal, sid: str) -> Withdrawn:
+        """Withdraw one of the caller's own sessions. Raises `not_found`."""
+        now = now_ms()
+
+        def revoke(conn: Transaction) -> int | None:
+            check_session(conn, principal)
+            for session in users.sessions_of(conn, principal.user_key, now):
+                if session.sid == sid:
+                    users.revoke_session(conn, session.key, now)
+                    return session.key
+            return None
+
+        session_key = await self._db.write(revoke, vital=True)
+        if session_key is None:
+            raise not_found("session")
+        return Withdrawn(principal.user_key, session_key, CloseReason.TOKEN_REVOKED)
+
+    async def logout(self, principal: Principal) -> list[Withdrawn]:
+        """Withdraw the session; publish the returned notices with `withdraw` to close its connections.
+
+        If the session lasts until logout, all sessions of that kind of the user end with it.
+        """
+        now = now_ms()
+
+        def update(conn: Transaction) -> list[int]:
+            users.revoke_session(conn, principal.session_key, now)
+            users.touch(conn, principal.user_key, now)
+            if not users.is_until_logout(conn, principal.session_key):
+                return []
+            return users.revoke_sessions_of(conn, principal.user_key, now, until_logout=True)
+
+        withdrawn = [principal.session_key, *await self._db.write(update, vital=True)]
+        return [Withdrawn(principal.user_key, key, CloseReason.TOKEN_REVOKED) for key in withdrawn]
+
+    async def is_signed_in(self, username: str, *, viewer: Principal) -> bool:
+        """Whether a user has a valid session, connected or not. False if the user has blocked the viewer."""
+        now = now_ms()
+        key = names.username_key(username)
+        return await self._db.read(lambda conn: users.is_signed_in(conn, key, viewer.user_key, now))
+
+    def withdraw(self, notice: Withdrawn) -> None:
+        self._broker.publish(UserChannel(notice.user_key), notice)

@@ -1,0 +1,354 @@
+"""The `tidings` command."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import getpass
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from sqlalchemy.exc import ArgumentError
+
+from tidings import __version__, names
+from tidings.auth import Auth, fingerprint, now_ms
+from tidings.banner import url_of
+from tidings.contract.errors import ActionError
+from tidings.contract.models import timestamp
+from tidings.fanout.broker import MemoryBroker
+from tidings.log import epochs
+from tidings.log.epochs import MARK_S
+from tidings.settings import (
+    APPLICATION_ALONE,
+    FOREIGN_KEY,
+    MAX_TOKEN_MINUTES,
+    MIGRATIONS_NEEDED,
+    Settings,
+    SettingsError,
+)
+from tidings_db.engine import Database, StoreUnavailable
+from tidings_db.queries import nodes, users
+from tidings_db.queries.nodes import NodeRow
+from tidings_db.schema import SchemaUnknown, migrate, pending
+
+if TYPE_CHECKING:
+    from tidings.app import Application
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tidings", description="A message server: once a message is acknowledged, everyone gets it."
+    )
+    parser.add_argument("--version", action="version", version=f"tidings {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="serve until SIGTERM or SIGINT")
+    serve.add_argument("--host", help="address to listen on (TIDINGS_HOST)")
+    serve.add_argument("--port", type=int, help="port to listen on; 0: any free port (TIDINGS_PORT)")
+    serve.add_argument(
+        "--app", metavar="MODULE:ATTRIBUTE", help="serve your own application, created with create_app()"
+    )
+    serve.add_argument(
+        "--workers", type=int, metavar="N", help="server processes; more than one needs PostgreSQL (TIDINGS_WORKERS)"
+    )
+    serve.add_argument("--worker", help=argparse.SUPPRESS)  # what `tidings.workers` gives to a worker
+
+    token = commands.add_parser(
+        "token", help="print a token, and a command that uses it; creates the user if necessary"
+    )
+    token.add_argument("username")
+    token.add_argument("--minutes", type=_minutes, help="how long it is valid (TIDINGS_ACCESS_TOKEN_EXPIRE_MINUTES)")
+
+    user = commands.add_parser(
+        "user", help="add, disable or enable a user, set a password, or make a user an administrator"
+    )
+    user_commands = user.add_subparsers(dest="user_command", required=True, metavar="COMMAND")
+    for name, help_text in (
+        ("add", "create a user"),
+        ("disable", "withdraw a user's sessions and refuse further sign-ins"),
+        ("enable", "allow a disabled user to sign in again"),
+        ("admin", "make a user an administrator"),
+        ("no-admin", "make an administrator an ordinary user"),
+        ("passwd", "set a user's password and withdraw their sessions"),
+    ):
+        command = user_commands.add_parser(name, help=help_text)
+        command.add_argument("username")
+        if name in ("add", "passwd"):
+            command.add_argument("--password-stdin", action="store_true", help="read it from standard input")
+
+    commands.add_parser(
+        "epoch",
+        help="begin an epoch of the log, after restoring a backup: clients drop what the restored log does not have",
+    )
+    commands.add_parser("nodes", help="list the servers on a PostgreSQL database")
+    commands.add_parser(
+        "rekey",
+        help="let servers on a PostgreSQL database start with this signing key in place of a lost or leaked one",
+    )
+    commands.add_parser("migrate", help="update the database to the tables of this version")
+    return parser
+
+
+def _minutes(text: str) -> int:
+    if not 1 <= (minutes := int(text)) <= MAX_TOKEN_MINUTES:
+        raise argparse.ArgumentTypeError(f"from 1 to {MAX_TOKEN_MINUTES}")
+    return minutes
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    args = _parser().parse_args(argv)
+    os.umask(0o077)  # other users must not read messages and password hashes
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
+    options = {name: getattr(args, name, None) for name in ("host", "port", "workers")}
+    try:
+        settings = Settings(**{name: value for name, value in options.items() if value is not None})
+        _check_database_url(settings)
+        status: int = _COMMANDS[args.command](settings, args)
+        return status
+    except ValidationError as error:
+        for problem in error.errors():
+            setting = "_".join(["TIDINGS", *map(str, problem["loc"])]).upper() + ": " if problem["loc"] else ""
+            _print_error(setting + problem["msg"].removeprefix("Value error, "))
+    except StoreUnavailable as error:
+        _print_error(f"the database cannot be used now: {error}")
+    except (SettingsError, SchemaUnknown, ActionError, OSError) as error:
+        _print_error(str(error))
+    except KeyboardInterrupt:
+        return 130
+    return 1
+
+
+def _print_error(message: str) -> None:
+    print(f"tidings: {message}", file=sys.stderr)
+
+
+def _check_database_url(settings: Settings) -> None:
+    try:
+        Database(settings.database)
+    except (ValueError, ArgumentError) as error:
+        raise SettingsError(f"TIDINGS_DATABASE_URL: {error}") from None
+
+
+def _serve(settings: Settings, args: argparse.Namespace) -> int:
+    if settings.workers > 1 and args.worker is None:
+        return _supervise(settings, args)
+    gc.disable()  # until `tidings.serving` has imported and frozen everything
+    from tidings.app import create_app
+    from tidings.logging_setup import Logs
+    from tidings.serving import run
+
+    worker = None
+    if args.worker is not None:
+        from tidings.worker import Worker
+
+        worker = Worker.parse(args.worker)
+    has_application = args.app is not None
+    application = _application(args.app) if has_application else create_app(settings, logs=Logs(settings.log_level))
+    application.node.logs.take_over()
+    try:
+        import uvloop
+
+        new_loop: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
+    except ImportError:
+        new_loop = None
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(run(application, settings.host, settings.port, worker, alone=has_application))
+    return 0
+
+
+def _supervise(settings: Settings, args: argparse.Namespace) -> int:
+    """Serve with several workers, after the checks that all of them would make."""
+    if settings.database.startswith("sqlite"):
+        raise SettingsError(
+            f"{settings.workers} workers need PostgreSQL, and TIDINGS_DATABASE_URL is not set to it: set it to"
+            " postgresql+asyncpg://…, or TIDINGS_WORKERS to 1"
+        )
+    if args.app is not None:
+        raise SettingsError(f"--app: {APPLICATION_ALONE}; set TIDINGS_WORKERS to 1")
+    if sys.platform == "win32":
+        raise SettingsError("several workers are not supported on Windows: set TIDINGS_WORKERS to 1")
+    settings.signing_keys()
+    if pending(settings.database):
+        raise SettingsError(MIGRATIONS_NEEDED)
+    from tidings.workers import WorkersFailed, supervise
+
+    try:
+        return supervise(settings, ["serve"])
+    except WorkersFailed as failure:
+        _print_error(str(failure))
+        return 1
+
+
+def _application(name: str) -> Application:
+    """Import the application `MODULE:ATTRIBUTE`; the working directory is searched too. Raises `SettingsError`."""
+    from tidings.app import Application
+
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise SettingsError("--app: write MODULE:ATTRIBUTE, such as game:app")
+    sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the application imports a missing module
+        raise SettingsError(f"--app: there is no module {module_name} in {os.getcwd()} or installed") from None
+    application = getattr(module, attribute, None)
+    if not isinstance(application, Application):
+        raise SettingsError(f"--app: {name} is not what tidings.create_app() returns")
+    return application
+
+
+def _migrate(settings: Settings, args: argparse.Namespace) -> int:
+    settings.prepare_data_dir()
+    for revision in migrate(settings.database) or ["nothing: the database is up to date"]:
+        print(f"applied {revision}")
+    return 0
+
+
+def _token(settings: Settings, args: argparse.Namespace) -> int:
+    async def make(database: Database, auth: Auth) -> None:
+        fingerprints = [fingerprint(key) for key in settings.signing_keys()]
+        if not database.is_sqlite and not await database.read(lambda conn: nodes.has_key(conn, fingerprints)):
+            raise SettingsError(FOREIGN_KEY)
+        token, _ = await auth.token_for(args.username, None if args.minutes is None else args.minutes * 60_000)
+        print(token)
+        try:
+            url = settings.address_file.read_text("utf-8")
+        except OSError:  # no server runs on this data directory
+            url = url_of(settings.host, settings.port)
+        url = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+        # Standard output has only the token, for scripts.
+        print(f"wscat -c {url.replace('http', 'ws', 1)}/{token}", file=sys.stderr)
+
+    if not settings.model_fields_set & {"data_dir", "database_url"} and not settings.data_dir.exists():
+        raise SettingsError(
+            f"there is no server's data in {settings.data_dir.absolute()}: set TIDINGS_DATA_DIR to where it is"
+        )
+    return _with_database(settings, make)
+
+
+def _user(settings: Settings, args: argparse.Namespace) -> int:
+    async def change(database: Database, auth: Auth) -> None:
+        if args.user_command == "add":
+            username = names.username(args.username)
+            await _add_user(database, username, await auth.passwords.hash(_read_password(args)))
+            print(f"{username} added")
+            return
+        user = await auth.user(args.username)
+        username = user.username
+        if args.user_command in ("admin", "no-admin"):
+            admin = args.user_command == "admin"
+            await database.write(lambda conn: users.set_admin(conn, user.key, admin))
+            print(f"{username} is {'an' if admin else 'no'} administrator")
+        elif args.user_command in ("disable", "enable"):
+            disabled = args.user_command == "disable"
+            await auth.set_disabled(user, disabled)
+            print(f"{username} {'disabled; sessions withdrawn' if disabled else 'enabled'}")
+        else:
+            hashed = await auth.passwords.hash(_read_password(args))
+
+            def write(conn: Any) -> None:
+                # The password first: a concurrent login either notices the change, or its session is withdrawn below.
+                users.set_password(conn, user.key, hashed)
+                users.revoke_sessions_of(conn, user.key, now_ms())
+
+            await database.write(write)
+            print(f"{username} has a new password; sessions withdrawn")
+
+    return _with_database(settings, change)
+
+
+def _epoch(settings: Settings, _args: argparse.Namespace) -> int:
+    async def begin(database: Database, _auth: Auth) -> None:
+        epoch = await database.write(epochs.begin)
+        print(f"epoch {epoch} of the log begins; a running server closes its connections within {MARK_S:.0f} s")
+
+    return _with_database(settings, begin)
+
+
+def _nodes(settings: Settings, _args: argparse.Namespace) -> int:
+    if settings.database.startswith("sqlite"):
+        raise SettingsError("a SQLite database has one server; `tidings nodes` lists those on a PostgreSQL database")
+
+    async def show(database: Database, _auth: Auth) -> None:
+        rows = [("name", "id", "version", "started", "lease")]
+        for node in await database.read(nodes.listed):
+            rows.append((node.name, node.id, node.version, timestamp(node.started_at), _lease(node)))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+    return _with_database(settings, show)
+
+
+def _lease(node: NodeRow) -> str:
+    if not node.live:
+        return f"ended {timestamp(node.lease_until)}"
+    return "leaving" if node.leaving else "live"
+
+
+def _rekey(settings: Settings, _args: argparse.Namespace) -> int:
+    if settings.database.startswith("sqlite"):
+        raise SettingsError("the server on a SQLite database starts with any signing key")
+
+    async def record(database: Database, _auth: Auth) -> None:
+        signing = fingerprint(settings.signing_keys()[0])
+        await database.write(lambda conn: nodes.set_key(conn, signing))
+        print("servers start with this signing key from now on; restart those that run with another one")
+
+    return _with_database(settings, record)
+
+
+async def _add_user(database: Database, username: str, hashed: str) -> None:
+    added = await database.write(lambda conn: users.add(conn, username, hashed, now_ms()))
+    if added is None:
+        raise SettingsError(f"the name {username} is taken, or looks like a taken one")
+
+
+def _read_password(args: argparse.Namespace) -> str:
+    if args.password_stdin or not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    return getpass.getpass("Password: ")
+
+
+def _with_database(settings: Settings, work: Callable[[Database, Auth], Awaitable[None]]) -> int:
+    """Run a command on the database, which a running server may be using."""
+
+    async def run() -> None:
+        database = Database(settings.database, settings.durability, checkpoints=False)
+        auth = Auth(database, MemoryBroker(), token_minutes=settings.access_token_expire_minutes)
+        await database.start()
+        try:
+            auth.sign_with(settings.signing_keys())
+            await work(database, auth)
+        finally:
+            auth.stop()
+            await database.stop()
+
+    if settings.database.startswith("sqlite"):
+        settings.prepare_data_dir()
+        if pending(settings.database):
+            migrate(settings.database)
+    elif pending(settings.database):
+        raise SettingsError(MIGRATIONS_NEEDED)
+    asyncio.run(run())
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
+    "serve": _serve,
+    "token": _token,
+    "epoch": _epoch,
+    "nodes": _nodes,
+    "rekey": _rekey,
+    "user": _user,
+    "migrate": _migrate,
+}

@@ -1,0 +1,202 @@
+"""The interface that actions use: the caller, the connection, and the parts of the node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from sqlalchemy.engine import Connection as Transaction
+
+from tidings.access import Access, Directory
+from tidings.auth import Auth, CallersDatabase, now_ms, unauthenticated
+from tidings.contract.errors import ActionError, CloseReason, ErrorCode
+from tidings.contract.models import timestamp
+from tidings.echo import EchoChannel
+from tidings.fanout.connection import Connection
+from tidings.fanout.hub import Hub
+from tidings.limits import Limit, Limits, Turns
+from tidings.log.cursors import Cursors
+from tidings.log.health import Health
+from tidings.log.indexer import Indexer
+from tidings.log.journal import Journal
+from tidings.principal import Principal
+from tidings_db.engine import Database
+from tidings_db.queries import blocks, members, online, rooms
+from tidings_db.queries.rooms import Snapshot
+
+MAX_ONLINE = 500
+"""Usernames in a list of the members of a room who are online."""
+MAX_CANDIDATES = 2_000
+"""Members of a larger room who are looked at, on this node and on the others."""
+ENTRY_BYTES = 256
+"""Approximate bytes that an entry takes in addition to its content."""
+SEND_SIZE = 4096
+"""Characters that one send may carry to others; each further block of this size counts as another send."""
+
+SEARCHES_AT_A_TIME, SEARCHES_WAITING = 2, 16
+"""Searches that run at a time, half of what the database reads; and those of one user that may wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one node that actions work with."""
+
+    db: Database
+    auth: Auth
+    directory: Directory
+    journal: Journal
+    hub: Hub
+    cursors: Cursors
+    echo: EchoChannel
+    indexer: Indexer
+    health: Health
+    limits: Limits | None = None
+    """None: rates are not limited."""
+    searches: Turns = field(default_factory=lambda: Turns(SEARCHES_AT_A_TIME, SEARCHES_WAITING))
+
+
+@dataclass(slots=True)
+class Context:
+    """The context of one action."""
+
+    parts: Parts
+    caller: Principal | None
+    connection: Connection | None = None
+    address: str = ""
+    agent: str | None = None
+    """The client's `User-Agent`."""
+    until_logout: bool = False
+    """Whether a session that the action creates lasts until its user logs out."""
+    request_id: str = ""
+    """The id of the HTTP request; empty for a live connection."""
+    room: str | None = None
+    """The reference of the room, if known; for the log."""
+    afterwards: list[Callable[[], None]] = field(default_factory=list)
+    """Called after the answer is written."""
+
+    @property
+    def principal(self) -> Principal:
+        """The authenticated caller. Raises `unauthenticated` without one."""
+        if self.caller is None:
+            raise unauthenticated()
+        return self.caller
+
+    @property
+    def access(self) -> Access:
+        return Access(self.db, self.parts.directory, self.principal)
+
+    @property
+    def now(self) -> int:
+        """ms since the epoch."""
+        return now_ms()
+
+    @property
+    def db(self) -> CallersDatabase:
+        return CallersDatabase(self.parts.db, self.caller, self._close_withdrawn)
+
+    def _close_withdrawn(self) -> None:
+        """Close the connection after the answer: its session was withdrawn, and this node did not know it."""
+        if self.connection is not None:
+            self.afterwards.append(partial(self.connection.link.close, CloseReason.TOKEN_REVOKED))
+
+    @property
+    def auth(self) -> Auth:
+        return self.parts.auth
+
+    @property
+    def journal(self) -> Journal:
+        return self.parts.journal
+
+    @property
+    def hub(self) -> Hub:
+        return self.parts.hub
+
+    def check_admin(self) -> None:
+        """Raises `forbidden` unless the caller is an administrator."""
+        if not self.principal.admin:
+            raise ActionError(ErrorCode.FORBIDDEN, "for administrators only")
+
+    async def presence(
+        self, users_seen: Mapping[int, int | None], *, to: int | None = None
+    ) -> dict[int, tuple[bool, str | None]]:
+        """Presence of users: whether each is online, and when they were last seen, as a wire timestamp.
+
+        A user who has blocked the viewer appears offline and never seen.
+
+        Args:
+            users_seen: user key -> when the user was last seen, in ms since the epoch.
+            to: the viewer's user key; default: the caller.
+        """
+        online = await self.hub.online(users_seen)
+        hidden: set[int] = set()
+        if to is None and self.caller is not None:
+            to = self.caller.user_key
+        if to is not None:
+            hidden = await self.db.read(partial(blocks.blockers_of, user_key=to))
+        return {
+            key: (
+                key in online and key not in hidden,
+                None if seen is None or key in online or key in hidden else timestamp(seen),
+            )
+            for key, seen in users_seen.items()
+        }
+
+    async def room_online(self, room_key: int) -> tuple[Snapshot, list[str]]:
+        """A room as the caller sees it, and its members who are online, sorted.
+
+        Of a room with more than `MAX_ONLINE` members, those among `MAX_CANDIDATES` connected to this node, and
+        as many others.
+        """
+        caller_key = self.principal.user_key
+        connected, nodes = self.hub.users_in(room_key)[:MAX_CANDIDATES], self.hub.online_users.nodes_elsewhere()
+
+        def load(conn: Transaction) -> tuple[Snapshot, dict[int, str]]:
+            snapshot = rooms.snapshot(conn, caller_key, room_key)
+            among = None
+            if snapshot.room.members > MAX_ONLINE:
+                elsewhere = online.members_on(conn, room_key, nodes, MAX_CANDIDATES) if nodes else []
+                among = list({*connected, *elsewhere})
+            return snapshot, members.usernames(conn, room_key, MAX_ONLINE, among)
+
+        snapshot, usernames = await self.db.read(load)
+        presence = await self.presence(dict.fromkeys(usernames))
+        return snapshot, [name for user_key, name in usernames.items() if presence[user_key][0]]
+
+    def count(self, kind: Limit, weight: int = 1) -> None:
+        """Count an action of the caller. Raises `rate_limited`."""
+        if self.parts.limits is not None:
+            connection = None if self.connection is None else self.connection.id
+            self.parts.limits.take(kind, self.principal.user_key, connection, weight)
+
+    def check_conflicts(self) -> None:
+        """Raises `rate_limited` if the caller has tried too many names of topics that are hidden from them."""
+        if self.parts.limits is not None:
+            self.parts.limits.check(Limit.CONFLICTS, self.principal.user_key)
+
+    def count_conflict(self) -> None:
+        """Count an attempt to take the name of a hidden topic."""
+        if self.parts.limits is not None:
+            self.parts.limits.count(Limit.CONFLICTS, self.principal.user_key)
+
+    def count_kept(self, content: str, copies: int = 1) -> None:
+        """Count the bytes that are stored for a content. Raises `rate_limited`."""
+        if self.parts.limits is not None:
+            size = len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
+            self.count(Limit.VOLUME, copies * (size + ENTRY_BYTES))
+
+    def count_size(self, size: int) -> None:
+        """Count a long send once more for each `SEND_SIZE` characters. Raises `rate_limited`."""
+        if size > SEND_SIZE:
+            self.count(Limit.SENDS, size // SEND_SIZE)
+
+    def count_invites(self, invited: Iterable[int]) -> None:
+        """Count that the caller adds other users to a room. Raises `rate_limited`."""
+        if self.parts.limits is not None:
+            for user_key in invited:
+                self.parts.limits.take(Limit.INVITES, (self.principal.user_key, user_key))
+
+    def live(self) -> Connection:
+        """The live connection, for an action that requires one."""
+        assert self.connection is not None, "this action requires a live connection"
+        return self.connection

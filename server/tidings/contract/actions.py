@@ -1,0 +1,431 @@
+"""The payload of every action, with its names on the wire.
+
+Unknown fields are refused: ignoring a misspelt `client_id` would silently remove its guarantee.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from tidings.contract.models import Role, RoomKind
+
+MAX_CONTENT = 16_384
+MAX_CURSORS = 10_000
+MAX_WRONG_CURSORS = 20
+MAX_ID = 64
+MAX_SEQ = 2**53 - 1
+MAX_PAGE_BYTES = 1024 * 1024
+"""Approximate size of the contents in one page of messages; a page has at least one message."""
+MAX_GROUP = 256
+"""The most members of a group."""
+MAX_SECONDS = 10 * 366 * 24 * 3600
+
+_NO_NUL = r"^[^\x00]*$"  # PostgreSQL cannot store U+0000 in a text
+_VISIBLE = r"^[^\s\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]+$"
+
+Username = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_NO_NUL), Field(examples=["omar"])]
+"""A username as typed. Usernames that differ only in case are the same user (RFC 8265)."""
+
+TopicName = Annotated[
+    str, StringConstraints(min_length=1, max_length=512, pattern=_NO_NUL), Field(examples=["noticias"])
+]
+"""A topic name as typed; checked after NFC and trimming."""
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=_NO_NUL)]
+ClientId = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=64, pattern=_NO_NUL),
+    Field(
+        description="Chosen by the sender, unique per room. However often the message is sent, it takes effect once"
+    ),
+]
+Content = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_CONTENT, pattern=_NO_NUL),
+    Field(examples=["Buenos días"]),
+]
+DeviceName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_NO_NUL)]
+
+
+def _integral(value: object) -> object:
+    """Accept 1.0, which JSON Schema counts among the integers (Validation, 6.1.1) but strict validation does not."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_INTEGRAL = BeforeValidator(_integral)
+Seq = Annotated[int, Field(ge=0, le=MAX_SEQ)]
+Limit200 = Annotated[int, Field(ge=1, le=200)]
+Limit500 = Annotated[int, Field(ge=1, le=500)]
+
+
+Emoji = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=32, pattern=_VISIBLE),
+    Field(examples=["👍"], description="An emoji, or a short name of one; no whitespace or control characters"),
+]
+Title = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_NO_NUL, strip_whitespace=True)]
+Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS), _INTEGRAL]
+
+
+def _one_of(kind: type[StrEnum]) -> BeforeValidator:
+    """Accept the text of the wire, which strict validation refuses for an enum."""
+
+    def parse(value: object) -> object:
+        if isinstance(value, str) and value in list(kind):
+            return kind(value)
+        raise ValueError(f"one of {', '.join(kind)}")
+
+    return BeforeValidator(parse)
+
+
+class Payload(BaseModel):
+    """Base of every action's payload."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class NoPayload(Payload):
+    """Nothing, `null` or `{}`."""
+
+
+def _exactly_one_of(*names: str) -> ConfigDict:
+    """The rule as JSON Schema; `null` counts as left out."""
+    rule: list[JsonValue] = [{"required": [name], "properties": {name: {"type": "string"}}} for name in names]
+    return ConfigDict(json_schema_extra={"oneOf": rule})
+
+
+class RoomRef(Payload):
+    """A room reference: exactly one of the three."""
+
+    model_config = _exactly_one_of("room_id", "topic_name", "username")
+
+    room_id: Id | None = None
+    topic_name: TopicName | None = Field(
+        default=None, description="A topic; or, if no topic has that name, the user of that name"
+    )
+    username: Username | None = Field(default=None, description="The direct conversation with that user")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> RoomRef:
+        if (self.room_id is None) + (self.topic_name is None) + (self.username is None) != 2:
+            raise ValueError("give exactly one of room_id, topic_name, username")
+        return self
+
+
+class SubjectInRoom(Payload):
+    """A user in a room. `username` is that user, so the room is `room_id` or `topic_name`."""
+
+    model_config = _exactly_one_of("room_id", "topic_name")
+
+    room_id: Id | None = None
+    topic_name: TopicName | None = None
+    username: Username
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> SubjectInRoom:
+        if (self.room_id is None) == (self.topic_name is None):
+            raise ValueError("give exactly one of room_id, topic_name")
+        return self
+
+
+class Create(Payload):
+    topic_name: TopicName
+    is_private: bool = False
+
+
+class Subscribe(Payload):
+    topic_name: TopicName
+
+
+class Unsubscribe(RoomRef):
+    pass
+
+
+class Invite(SubjectInRoom):
+    pass
+
+
+class SendMessage(RoomRef):
+    content: Content
+    client_id: ClientId | None = Field(default=None, examples=["4f0c6a52-hola-1"])
+    reply_to: Id | None = Field(default=None, description="`id` of a message in the same room")
+
+
+class Edit(Payload):
+    message_id: Id
+    content: Content
+
+
+class Delete(Payload):
+    message_id: Id
+
+
+class React(Payload):
+    message_id: Id
+    emoji: Emoji
+    remove: bool = False
+
+
+class GetHistory(RoomRef):
+    before: Seq | None = Field(default=None, description="Only messages with a smaller seq")
+    after: Seq | None = Field(default=None, description="Only messages with a larger seq")
+    limit: Limit200 = 50
+
+    @model_validator(mode="after")
+    def _one_direction(self) -> GetHistory:
+        if self.before is not None and self.after is not None:
+            raise ValueError("give before or after, not both")
+        return self
+
+
+class Typing(RoomRef):
+    typing: bool = True
+
+
+def _limit_wrong_cursors(value: object) -> object:
+    """Bound the error text: of many invalid entries, pass on only the first `MAX_WRONG_CURSORS`."""
+    if not isinstance(value, Mapping) or len(value) <= MAX_WRONG_CURSORS:
+        return value
+    if len(value) > MAX_CURSORS:
+        raise ValueError(f"more than {MAX_CURSORS:,} rooms")
+    invalid = [room for room, seq in value.items() if not _is_cursor(room, seq)]
+    return {room: value[room] for room in invalid[:MAX_WRONG_CURSORS]} if len(invalid) > MAX_WRONG_CURSORS else value
+
+
+def _is_cursor(room: object, seq: object) -> bool:
+    is_id = type(room) is str and 1 <= len(room) <= MAX_ID and "\0" not in room
+    return is_id and type(seq) is int and 0 <= seq <= MAX_SEQ
+
+
+CursorMap = Annotated[dict[Id, Seq], BeforeValidator(_limit_wrong_cursors)]
+"""room_id -> seq"""
+
+
+class Delivered(Payload):
+    cursors: CursorMap = Field(
+        max_length=MAX_CURSORS, description="room_id -> seq up to which this device has received everything"
+    )
+
+
+class Read(RoomRef):
+    seq: Seq
+
+    _accept_integral = field_validator("seq", mode="before")(_integral)
+
+
+class GetRooms(Payload):
+    kind: Annotated[RoomKind, _one_of(RoomKind)] | None = None
+    member: bool | None = Field(
+        default=None, description="true: only rooms that the caller is in; false: only others"
+    )
+    after: Id | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit500 = 100
+
+
+class ConnectToRoom(Payload):
+    topic_name: TopicName = Field(validation_alias=AliasChoices("topic_name", "roomName"))
+    username: Username | None = Field(default=None, description="If given, it must be the caller's own")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, raw: object) -> object:
+        if not isinstance(raw, Mapping) or not {"topic_name", "roomName"} <= raw.keys():
+            return raw
+        if raw["topic_name"] != raw["roomName"]:
+            raise ValueError("topic_name and roomName differ")
+        return {name: value for name, value in raw.items() if name != "roomName"}
+
+
+class GetMembers(RoomRef):
+    after: Username | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit500 = 100
+
+
+class GetReceipts(RoomRef):
+    pass
+
+
+class GetProfile(Payload):
+    username: Username
+
+
+class CreateConversation(Payload):
+    usernames: list[Username] = Field(
+        min_length=1,
+        max_length=MAX_GROUP - 1,
+        description="The other members. One, without a title: a direct conversation",
+    )
+    title: Title | None = None
+
+
+class SetTitle(RoomRef):
+    title: Title
+
+
+class Kick(SubjectInRoom):
+    pass
+
+
+class BanUser(SubjectInRoom):
+    duration: Seconds | None = Field(default=None, description="Seconds; default: for ever")
+
+
+class Unban(SubjectInRoom):
+    pass
+
+
+class Mute(SubjectInRoom):
+    duration: Annotated[int, Field(ge=0, le=MAX_SECONDS), _INTEGRAL] = Field(
+        default=3600, description="Seconds; 0: no longer muted"
+    )
+
+
+class SetRole(SubjectInRoom):
+    role: Annotated[Role, _one_of(Role)] = Field(
+        description="`owner` hands the room over; the previous owner becomes a moderator"
+    )
+
+
+class GetBans(RoomRef):
+    after: Username | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit500 = 100
+
+
+class CreateInvitationLink(RoomRef):
+    expires_in: Seconds | None = Field(default=7 * 24 * 3600, description="Seconds; null: never")
+    uses: Annotated[int, Field(ge=1, le=1_000_000), _INTEGRAL] | None = Field(
+        default=None, description="How many users may join with it; null: any number"
+    )
+
+
+class GetInvitationLinks(RoomRef):
+    after: Id | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit500 = 100
+
+
+class InvitationCode(Payload):
+    code: Id
+
+
+class BlockUser(Payload):
+    username: Username
+
+
+class Search(Payload):
+    query: Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_NO_NUL)] = Field(
+        description='Words that the message must all contain; `"a phrase"`; `prefix*`',
+        examples=['"good morning" lunch*'],
+    )
+    room_id: Id | None = Field(default=None, description="Only in this room")
+    topic_name: TopicName | None = Field(default=None, description="Only in this topic")
+    username: Username | None = Field(default=None, description="Only in the direct conversation with that user")
+    before: Id | None = Field(default=None, description="`next` of the previous page")
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+
+    @model_validator(mode="after")
+    def _at_most_one(self) -> Search:
+        if sum(ref is not None for ref in (self.room_id, self.topic_name, self.username)) > 1:
+            raise ValueError("give at most one of room_id, topic_name, username")
+        return self
+
+
+class EchoContent(Payload):
+    content: Content
+
+
+class GetEchoHistory(Payload):
+    before: Id | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit200 = 50
+
+
+class GetPending(Payload):
+    device: DeviceName | None = Field(
+        default=None, description="Default: the connection's device, otherwise `default`"
+    )
+    after: Id | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit500 = 100
+
+
+class ClearPending(Payload):
+    device: DeviceName | None = Field(
+        default=None, description="Default: the connection's device, otherwise `default`"
+    )
+    room_id: Id | None = Field(default=None, description="Default: every room")
+
+
+class ChangePassword(Payload):
+    password: str = Field(description="The current password")
+    new_password: str = Field(description="8–72 bytes in UTF-8")
+
+
+class Deactivate(Payload):
+    password: str
+
+
+class RevokeSession(Payload):
+    session_id: Id
+
+
+class AdminUserRef(Payload):
+    username: Username
+
+
+class AdminRoomRef(Payload):
+    room_id: Id
+
+
+class AdminGetUsers(Payload):
+    after: Username | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit500 = 100
+
+
+class AdminGetTopics(Payload):
+    after: Id | None = Field(default=None, description="`next` of the previous page")
+    limit: Limit500 = 100
+
+
+class Authenticate(Payload):
+    token: str = Field(min_length=1, max_length=4096)
+
+
+class Register(Payload):
+    username: Username
+    password: str = Field(description="8–72 bytes in UTF-8")
+
+
+class Login(Payload):
+    username: Username
+    password: str
+
+
+class ConnectAuth(BaseModel):
+    """The `auth` object of a Socket.IO connect; unknown fields are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    token: str = Field(min_length=1, max_length=4096)
+    device: DeviceName = Field(
+        default="default",
+        examples=["laptop"],
+        description="Names this installation of the client; every device receives everything",
+    )
+    cursors: CursorMap = Field(
+        default_factory=dict,
+        max_length=MAX_CURSORS,
+        examples=[{"Zm3kQ9vT2xLw": 41}],
+        description="room_id -> seq up to which this device has the room's log",
+    )

@@ -1,0 +1,125 @@
+"""The payload of every event, with its names on the wire."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from pydantic import ConfigDict, Field
+
+from tidings.contract.errors import CloseReason
+from tidings.contract.models import Message, Receipt, Role, Room, Timestamp, View
+
+
+class Ready(View):
+    """The missed entries have been replayed; later events are live."""
+
+    username: str
+    device: str
+    replayed: int = Field(description="Entries sent from the log before this event")
+    reset: list[str] = Field(
+        description="Rooms whose log was restored before the given cursor, or begins after it: request `history`"
+    )
+    token_expires_at: Timestamp
+
+
+class RoomEntry(View):
+    """An entry of a room's log, as an event."""
+
+    room_id: str
+    seq: int = Field(description="Position of the entry in its room's log")
+
+
+class MessageChanged(RoomEntry):
+    """`seq` is the position of the change; `message` is the message in its current state."""
+
+    message: Message
+
+
+class MemberChange(StrEnum):
+    JOINED = "joined"
+    LEFT = "left"
+    KICKED = "kicked"
+    BANNED = "banned"
+    ROLE = "role"
+
+
+class MemberChanged(View):
+    """A user joined, left or changed role. Public topics do not log it, so there is no `seq` there."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)  # `seq` may be left out
+
+    room_id: str
+    seq: int | None = None
+    username: str
+    change: MemberChange
+    role: Role | None = Field(description="The role after the change; null: no longer a member")
+
+
+class RoomChanged(RoomEntry):
+    """The title of a group has changed."""
+
+    username: str = Field(description="The member who changed it")
+    title: str
+
+
+class RoomAdded(View):
+    room: Room
+
+
+class RoomRemoved(View):
+    room_id: str
+    reason: str = Field(
+        description="left, kicked, banned, deleted, or gone (any of these while the device was offline)"
+    )
+
+
+class TypingNow(View):
+    room_id: str
+    username: str
+    typing: bool
+
+
+class Presence(View):
+    username: str
+    online: bool
+    last_seen: Timestamp | None
+
+
+class Closing(View):
+    """The last event before the server closes a connection."""
+
+    reason: CloseReason
+    reconnect: bool
+
+
+EVENTS: Final[dict[str, type[View]]] = {
+    "ready": Ready,
+    "message": Message,
+    "message_edited": MessageChanged,
+    "message_deleted": MessageChanged,
+    "reaction": MessageChanged,
+    "member": MemberChanged,
+    "room_added": RoomAdded,
+    "room_removed": RoomRemoved,
+    "room_changed": RoomChanged,
+    "typing": TypingNow,
+    "presence": Presence,
+    "receipt": Receipt,
+    "closing": Closing,
+}
+"""Every event the server emits, by name."""
+
+ENTRIES: Final[dict[str, str]] = {
+    "message": "message",
+    "edit": "message_edited",
+    "delete": "message_deleted",
+    "reaction": "reaction",
+    "member": "member",
+    "title": "room_changed",
+}
+"""Every kind of entry in a room's log, and the event by which it is sent.
+
+The event of a kind that is neither a message nor a change of one has `room_id`, `seq`, and the fields of the entry's
+body; `username` is the user who appended the entry, unless the body names another.
+"""

@@ -1,0 +1,168 @@
+"""Joins the nodes on one PostgreSQL by NOTIFY: wakes them to read the feed, and carries what is in no log.
+
+Any role that may connect to the database can listen, and can notify. So payloads are sealed as messages through Redis
+are (`node_messages.py`): the header and MAC of a message in base64, then its body, which is a notice, or empty.
+
+NOTIFY is never sent in the transaction that appends: its commit would hold a lock of the whole server until the disk
+has synced. It is sent after the commit, at most every `FLUSH_S`, for everything until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from tidings.fanout.broker import MemoryBroker
+from tidings.fanout.node_messages import BODY, CONTROL, Identity, Nodes, Received, Refused, Sealer
+from tidings.fanout.online import OnlineUsers
+from tidings.log.notices import Channel, Notice, Personal, PresenceChanged, Transient, decode, encode
+from tidings.supervision import Loop
+from tidings_db.engine import Database, StoreUnavailable
+
+if TYPE_CHECKING:
+    from tidings_db.engine import Dedicated
+
+logger = logging.getLogger("tidings.notify")
+
+CHANNEL = "tidings"
+FLUSH_S = 0.005
+HEAD = len(base64.b64encode(bytes(BODY)))
+"""Characters before the body of a payload."""
+LONGEST_BODY = 7999 - HEAD
+"""Bytes: PostgreSQL refuses payloads of 8,000. A notice that is longer is not sent: it may be lost."""
+MAX_WAITING = 2000
+"""Notices that wait to be sent; further ones are dropped."""
+PATIENCE_S = 3.0
+RETRY_S = 0.2
+NOTIFY = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload"
+
+CARRIED = (Transient, Personal)
+"""Notices that are sent. The others describe a commit, which the feed tells, or are for the connections here."""
+
+
+class NotifyBroker(MemoryBroker):
+    """The broker of a node on PostgreSQL. It promises nothing beyond `Broker`: the feed makes up for what is lost."""
+
+    def __init__(
+        self,
+        database: Database,
+        node: str,
+        identity: Callable[[], Identity],
+        nodes: Nodes,
+        online_users: OnlineUsers,
+    ) -> None:
+        """
+        Args:
+            node: the id of this node.
+            identity: called at `start`.
+            nodes: without other nodes, nothing is sent.
+        """
+        super().__init__()
+        self._db = database
+        self._node = node
+        self._identity = identity
+        self._nodes = nodes
+        self._users = online_users
+        self._sealer: Sealer
+        self._received = Received(nodes)
+        self._waiting: dict[bytes, None] = {}
+        """Bodies to be sent, in order."""
+        self._due = asyncio.Event()
+        self._connection: Dedicated | None = None
+        self.dropped = 0
+        """Notices that were not sent to the other nodes."""
+        self.ignored = 0
+        """Payloads that were not authentic, not new, or not of a live node."""
+        self.loop = Loop("tidings.notify", self._run)
+
+    async def start(self, receive: Callable[[Notice], None]) -> None:
+        await super().start(receive)
+        identity = self._identity()
+        self._sealer = Sealer(identity.instance, self._node, identity.keys)
+        self.loop.start()
+
+    async def stop(self) -> None:
+        self.loop.cancel()
+        with suppress(asyncio.CancelledError):
+            await self.loop.ended()
+        await self._disconnect()
+        await super().stop()
+
+    def publish(self, channel: Channel, notice: Notice) -> None:
+        super().publish(channel, notice)
+        if isinstance(notice, PresenceChanged) or not self._nodes.others():
+            return
+        body = b""
+        if isinstance(notice, CARRIED):
+            body = encode(channel, notice)
+            if len(body) > LONGEST_BODY or len(self._waiting) >= MAX_WAITING:
+                self.dropped += 1
+                return
+        self._waiting[body] = None
+        self._due.set()
+
+    def online(self, user_key: int, online: bool) -> None:
+        self._users.put(user_key, online)
+
+    async def online_users(self, user_keys: Iterable[int] | None = None) -> set[int]:
+        return self._users.among(user_keys)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    connection = await self._connect()
+                with suppress(TimeoutError):  # listening needs a connection, also while there is nothing to send
+                    await asyncio.wait_for(self._due.wait(), PATIENCE_S)
+                if self._due.is_set():
+                    await asyncio.sleep(FLUSH_S)
+                    self._due.clear()
+                    waiting, self._waiting = self._waiting, {}
+                    payloads = list(map(self._seal, waiting))
+                    async with asyncio.timeout(PATIENCE_S):
+                        await connection.fetch(NOTIFY, CHANNEL, payloads)
+            except (StoreUnavailable, TimeoutError):
+                await self._disconnect()
+                await asyncio.sleep(RETRY_S)
+
+    async def _connect(self) -> Dedicated:
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        await self._disconnect()
+        connection = self._connection = await self._db.dedicated()
+        await connection.fetch("SET synchronous_commit TO off")
+        await connection.listen(CHANNEL, self._notified)
+        self._nodes.wake()
+        return connection
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    def _seal(self, body: bytes) -> str:
+        message = self._sealer.seal(CONTROL, self._nodes.epoch(), body)
+        return base64.b64encode(message[:BODY]).decode() + body.decode()
+
+    def _notified(self, payload: str) -> None:
+        """A payload has come; anyone may have made it."""
+        try:
+            message = base64.b64decode(payload[:HEAD].encode(), validate=True) + payload[HEAD:].encode()
+            if self._sealer.is_own(message):
+                return
+            self._received.admit(self._sealer.open(CONTROL, self._nodes.epoch(), message))
+            if len(message) == BODY:
+                self._nodes.wake()
+                return
+            channel, notice = decode(message[BODY:])
+        except (Refused, ValueError) as error:
+            if not self.ignored:
+                logger.warning("a notice that is not of another node, or cannot be read, is ignored: %s", error)
+            self.ignored += 1
+            return
+        if isinstance(notice, CARRIED):
+            super().publish(channel, notice)

@@ -1,0 +1,141 @@
+"""The web client: the built page at `/`, the files that it loads, and socket.io-client for other pages.
+
+Each file has its own route, so all other paths are answered as if there were no web client. The files are read once,
+at the start, so a new build does not remove files that open pages still load. A file is compressed at its first
+request, in a thread, and cached: compressing the largest one takes 50 ms.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import PurePosixPath
+from typing import Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import RedirectResponse
+
+from tidings.gateways.responses import accepts_gzip
+from tidings.logging_setup import Logs
+
+TYPES: Final = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".map": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+    ".woff2": "font/woff2",
+}
+"""Listed here because the table of the operating system differs between machines."""
+POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "font-src 'self'",
+        "connect-src 'self'",  # in CSP 3 it includes WebSockets
+        "manifest-src 'self'",
+        "worker-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",  # scripts submit the forms; without a script, a password must not end up in an address
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types tidings",  # the client's policy for the address of its service worker
+    )
+)
+"""The browser enforces it: text from users never runs as script, and the page contacts no other host."""
+GUARDS: Final = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+LIBRARY: Final = "socket.io/"
+"""This folder has socket.io-client, for pages of other origins, too."""
+LIBRARY_GUARDS: Final = {"Cross-Origin-Resource-Policy": "cross-origin", "X-Content-Type-Options": "nosniff"}
+NAMED_BY_CONTENT: Final = "assets/"
+"""Files in this folder have a hash in their name, and never change."""
+
+
+class File:
+    """A file of the web client."""
+
+    def __init__(self, name: str, body: bytes) -> None:
+        self.path = "/" if name == "index.html" else f"/{name}"
+        self.body = body
+        self.media_type = TYPES.get(PurePosixPath(name).suffix, "application/octet-stream")
+        self.guards = LIBRARY_GUARDS if name.startswith(LIBRARY) else GUARDS
+        self.cache = "public, max-age=31536000, immutable" if name.startswith(NAMED_BY_CONTENT) else "no-cache"
+
+    @cached_property
+    def tag(self) -> str:
+        """Its ETag, a weak one (RFC 9110, section 8.8.1), because both encodings share it."""
+        return f'W/"{hashlib.sha256(self.body).hexdigest()[:32]}"'
+
+    @cached_property
+    def compressed(self) -> bytes | None:
+        """The compressed file; None if it is not smaller."""
+        compressed = gzip.compress(self.body, mtime=0)
+        return compressed if len(compressed) < len(self.body) else None
+
+    def answer(self, request: Request) -> Response:
+        # Also on a 304: a browser updates the headers of its cached answer with them (RFC 9111, section 3.2).
+        headers = {"Cache-Control": self.cache, "ETag": self.tag, "Vary": "Accept-Encoding", **self.guards}
+        if self._has_current(request.headers.getlist("if-none-match")):
+            return Response(status_code=304, headers=headers)
+        body = self.body
+        if self.compressed is not None and accepts_gzip(request):
+            headers["Content-Encoding"], body = "gzip", self.compressed
+        return Response(body, headers=headers, media_type=self.media_type)
+
+    def _has_current(self, header_lines: list[str]) -> bool:
+        """Whether the client has the current version, by weak comparison (RFC 9110, section 13.1.2)."""
+        tags = {tag.strip().removeprefix("W/") for line in header_lines for tag in line.split(",")}
+        return "*" in tags or self.tag.removeprefix("W/") in tags
+
+
+def built() -> Traversable:
+    """The output folder of `npm run build` in `web/`: inside the package, also in a wheel."""
+    return resources.files("tidings") / "static"
+
+
+def install(app: FastAPI, logs: Logs, static: Traversable | None = None) -> None:
+    """Add a route for each file of the web client. If it was not built, `/` redirects to `/docs`."""
+    folder = built() if static is None else static
+    if not (folder / "index.html").is_file():
+        logs.info("the web client is not built: / redirects to /docs")
+        app.add_api_route("/", _documentation, methods=["GET", "HEAD"], include_in_schema=False)
+        return
+    for name, file in _files(folder):
+        static_file = File(name, file.read_bytes())
+        app.add_api_route(static_file.path, _endpoint(static_file), methods=["GET", "HEAD"], include_in_schema=False)
+
+
+def _documentation() -> RedirectResponse:
+    return RedirectResponse("/docs")
+
+
+def _endpoint(file: File) -> Callable[[Request], Response]:
+    def endpoint(request: Request) -> Response:
+        return file.answer(request)
+
+    return endpoint
+
+
+def _files(folder: Traversable, under: str = "") -> Iterator[tuple[str, Traversable]]:
+    """Every file, with its path relative to the folder."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _files(entry, f"{under}{entry.name}/")
+        elif not entry.name.startswith("."):
+            yield f"{under}{entry.name}", entry

@@ -1,0 +1,473 @@
+"""The journal: one writer per node, many changes per commit.
+
+Changes queue up while a commit is under way; the next transaction takes all of them. What holds:
+
+* a change is answered and published after its commit; an append is answered first, then published;
+* changes take effect in the order in which they were handed over, and a room's entries are published in seq order;
+* a bad change fails alone: if a batch cannot be written, each of its changes is tried by itself. A cursor that cannot
+  be written is logged and dropped, and fails no change;
+* a room that another transaction has locked holds up its own changes only: they wait for `HELD_S` at most;
+* while the store is away, changes are tried ever more rarely, and answered `unavailable`;
+* once handed over, a change is made even if its caller goes away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol, TypeVar
+
+from tidings.contract.errors import ActionError, ErrorCode
+from tidings.log.commit import Committed, commit, commit_if_unchanged
+from tidings.log.cursors import Cursors, Moved
+from tidings.log.held_changes import HeldChanges, Queued
+from tidings.log.indexer import Indexer
+from tidings.log.latest_entries import LatestEntries
+from tidings.log.messages import AppendMessage
+from tidings.log.notices import Appended, Channel, Fanout, Notice
+from tidings.log.quotas import Quotas
+from tidings.log.recent import Recent
+from tidings.log.transaction import Operation
+from tidings.supervision import Loop
+from tidings_db.engine import Database, Locked, StoreUnavailable
+
+logger = logging.getLogger("tidings.journal")
+T = TypeVar("T")
+
+MAX_BATCH = 1000
+MAX_BATCH_BYTES = 512 * 1024
+"""The entries of one batch must fit into the queue of a connection that keeps up."""
+MAX_BATCH_NAMES = 8000
+"""Names that one batch looks up for the mentions in its messages; each takes some µs."""
+MAX_QUEUED_BYTES = 64 * 1024 * 1024
+BURST = 8
+BURST_ITERATIONS = 3
+"""After a batch of at least `BURST` changes, the next one waits so many iterations of the event loop.
+
+Meanwhile, what its senders have sent by then is read, dispatched and queued, one iteration each. Otherwise a burst
+that was once split stays split: each part is acknowledged, and continued, while the other is written. That was
+measured to cost a quarter of the processor time of a message.
+"""
+CURSOR_INTERVAL_S = 1.0
+"""The interval at which cursors are written if no batch includes them."""
+FLUSH_S = 1.0
+"""The longest wait for cursors to be written. The store may be away."""
+PAUSE_S = 0.05
+"""The pause after the store has failed; doubled at each further failure."""
+LONGEST_PAUSE_S = 1.0
+RETRY_HELD_S = 0.05
+"""The wait before changes to locked rooms are tried again."""
+HELD_S = 10.0
+"""A change that has waited this long for its room is answered `unavailable`."""
+
+
+class CommitObserver(Protocol):
+    def committed(self, changes: int, seconds: float) -> None:
+        """A transaction was committed. `changes` is 0 if it wrote only cursors."""
+
+
+class Journal:
+    def __init__(
+        self,
+        database: Database,
+        fanout: Fanout,
+        cursors: Cursors,
+        indexer: Indexer,
+        observer: CommitObserver,
+        quotas: Quotas,
+    ) -> None:
+        """`indexer`: follows the log of each room."""
+        self._quotas = quotas
+        self._db = database
+        self._recent = None if database.is_sqlite else Recent()
+        self._fanout = fanout
+        self._cursors = cursors
+        self._indexer = indexer
+        self._observer = observer
+        self._queue: deque[Queued] = deque()
+        self._held = HeldChanges()
+        self._retry_held_at = 0.0
+        """When held changes are tried again, by the loop's clock."""
+        self._retried = 0
+        """How many changes at the front of the queue were held before; 0 or less: none."""
+        self._cursors_at = 0.0
+        """The earliest time of the next write of cursors, after one of them had to wait for a lock."""
+        self._queued_bytes = 0
+        """Bytes of the queued changes."""
+        self._wake = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._pause_s = 0.0
+        """The pause before the next batch, after the store has failed."""
+        self._writing_since: float | None = None
+        """When the oldest change that is being written was handed over; None: nothing is being written."""
+        self._refused = -math.inf, ""
+        """When changes were last refused, and the error text; cleared by the next change that is written."""
+        self._wrote_at = -math.inf
+        """When a change was last written."""
+        self._more_moved = False
+        """Whether cursors are to be written with the next transaction, without waiting for the interval."""
+        self.transactions = 0
+        """How many were written."""
+        self.latest_entries = LatestEntries()
+        """On PostgreSQL."""
+        self.loop = Loop("tidings.journal", self._run)
+        self._ticker: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        self._tick()
+        self.loop.start()
+
+    async def stop(self) -> None:
+        """Refuse new changes; write the queued ones and the cursors.
+
+        If the store is away, queued changes are answered `unavailable` and the cursors are lost, which costs repeats.
+        """
+        self._closing.set()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._wake.set()
+        try:
+            await self.loop.ended()
+        finally:
+            self._refuse(self._queue)
+            self._refuse_held()
+
+    @property
+    def age(self) -> float:
+        """For how long the oldest change has been waiting to be written, in seconds."""
+        since = self._queue[0][2] if self._writing_since is None and self._queue else self._writing_since
+        oldest = math.inf if since is None else since
+        if self._held.oldest > self._wrote_at:  # changes to other rooms were not written either
+            oldest = min(oldest, self._held.oldest)
+        return 0.0 if oldest == math.inf else asyncio.get_running_loop().time() - oldest
+
+    def refused_within(self, seconds: float) -> str:
+        """Why a change was refused within the last `seconds`; empty if none was, or if one was written since."""
+        at, reason = self._refused
+        return reason if asyncio.get_running_loop().time() - at < seconds else ""
+
+    @property
+    def waiting(self) -> int:
+        """Changes that wait to be written."""
+        return len(self._queue) + self._held.changes
+
+    @property
+    def held(self) -> int:
+        """How many rooms have changes that wait because another transaction has locked the room."""
+        return len(self._held)
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._queued_bytes + self._held.bytes
+
+    def hand_over(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """Queue a change; its place in the order is taken now. The future gives its result, or `ActionError`.
+
+        Raises `unavailable` when the node is closing, or the queue is full.
+        """
+        if self._closing.is_set():
+            raise ActionError(ErrorCode.UNAVAILABLE, "the server is shutting down")
+        if self.waiting_bytes > MAX_QUEUED_BYTES:
+            raise ActionError(ErrorCode.UNAVAILABLE, "too much is waiting to be written")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._queue.append((operation, future, loop.time()))
+        self._queued_bytes += operation.size
+        self._wake.set()
+        return future
+
+    async def write(self, operation: Operation[T]) -> T:
+        """Make a change and wait until it is durable."""
+        return await asyncio.shield(self.hand_over(operation))
+
+    def write_cursors_soon(self) -> None:
+        """Write the cursors with the next transaction, which begins now: another node may be about to read them.
+
+        Nothing on SQLite, which serves one node.
+        """
+        if self._cursors and not self._db.is_sqlite:
+            self._more_moved = True
+            self._wake.set()
+
+    async def flush_cursors(self) -> None:
+        """Write the cursors that have moved so far, and wait for it, but no longer than `FLUSH_S`. As above."""
+        if not self._db.is_sqlite:
+            written = self._cursors.all_written()
+            self.write_cursors_soon()
+            await asyncio.wait([written], timeout=FLUSH_S)
+
+    def _tick(self) -> None:
+        """Wake the writer if cursors are waiting."""
+        if self._cursors:
+            self._wake.set()
+        self._ticker = asyncio.get_running_loop().call_later(CURSOR_INTERVAL_S, self._tick)
+
+    async def _run(self) -> None:
+        burst = False
+        while not (self._closing.is_set() and not self._queue and not self._cursors and not self._held):
+            if not self._queue and not self._more_moved:
+                await self._wait()
+            if self._pause_s:  # the store has failed
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), self._pause_s)
+            if self._held and asyncio.get_running_loop().time() >= self._retry_held_at:
+                self._release_held()
+            retried = self._retried > 0
+            if burst:
+                for _ in range(BURST_ITERATIONS):
+                    await asyncio.sleep(0)
+            batch = self._next_batch()
+            burst = len(batch) >= BURST
+            # A single message, and nothing else queued: take the shortest way to the acknowledgement.
+            brief = len(batch) == 1 and not self._queue and isinstance(batch[0][0], AppendMessage)
+            try:
+                self._writing_since = batch[0][2] if batch else asyncio.get_running_loop().time()
+                written = await self._write_batch(batch, brief=brief, retried=retried)
+            except BaseException:
+                self._cursors.failed()
+                self._refuse(deque(batch))
+                raise
+            finally:
+                self._writing_since = None
+            if written:
+                self._pause_s = 0.0
+            elif self._closing.is_set():
+                self._refuse(self._queue)
+                self._refuse_held()
+                return
+            else:
+                self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s or PAUSE_S)
+
+    async def _wait(self) -> None:
+        """Until there is something to write, or to try again."""
+        self._wake.clear()
+        if self._held:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._retry_held_at):
+                    await self._wake.wait()
+        elif not self._closing.is_set():
+            await self._wake.wait()
+
+    def _refuse(self, changes: deque[Queued]) -> None:
+        """Answer changes that will not be written with `unavailable`."""
+        while changes:
+            _, future, _ = changes.popleft()
+            if not future.done():
+                future.set_exception(ActionError(ErrorCode.UNAVAILABLE, cannot_write()))
+                future.exception()  # mark it as retrieved: its caller may be gone
+
+    def _next_batch(self) -> list[Queued]:
+        batch: list[Queued] = []
+        size = names = 0
+        while self._queue and len(batch) < MAX_BATCH:
+            operation_size = self._queue[0][0].size
+            if self._held and self._held.hold_behind_others(self._queue[0]):
+                self._queue.popleft()
+                self._queued_bytes -= operation_size
+                self._retried -= 1
+                continue
+            size += operation_size
+            names += self._queue[0][0].names
+            if batch and (size > MAX_BATCH_BYTES or names > MAX_BATCH_NAMES):
+                break
+            self._queued_bytes -= operation_size
+            batch.append(self._queue.popleft())
+            self._retried -= 1
+        return batch
+
+    def _hold(self, batch: Sequence[Queued], rooms: Collection[int]) -> list[Queued]:
+        """As `HeldChanges.hold`; they are tried again after a while."""
+        self._retry_held_at = asyncio.get_running_loop().time() + RETRY_HELD_S
+        return self._held.hold(batch, rooms)
+
+    def _release_held(self) -> None:
+        """Put held changes in front of the queue, to be tried again; refuse those that have waited for too long."""
+        now = asyncio.get_running_loop().time()
+        retried, late = self._held.release(now - HELD_S)
+        if late:
+            self._refused = now, cannot_write()
+            self._refuse(late)
+        self._queue.extendleft(reversed(retried))
+        self._queued_bytes += sum(operation.size for operation, _, _ in retried)
+        self._retried = len(retried)
+
+    def _refuse_held(self) -> None:
+        self._refuse(self._held.release()[1])
+
+    async def _write_batch(self, batch: Sequence[Queued], *, brief: bool = False, retried: bool = False) -> bool:
+        """Write and answer a batch, with the cursors that have moved. False: the store is away.
+
+        Changes to locked rooms are held. `retried`: the batch begins with held changes, so it waits for no lock.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            return await self._write_unlocked(
+                batch, brief=brief, retried=retried, cursors=not retried and loop.time() >= self._cursors_at
+            )
+        except Locked as error:
+            rooms = error.rooms
+            if not rooms and self._cursors:  # a cursor waits for a row
+                self._cursors_at = loop.time() + CURSOR_INTERVAL_S
+                self._more_moved = False
+            else:
+                batch = self._hold(batch, rooms)
+        while batch:
+            try:
+                return await self._write_unlocked(batch, cursors=False)
+            except Locked as error:
+                if not error.rooms and not any(operation.places for operation, _, _ in batch):
+                    self._refuse(deque(batch))
+                    break
+                batch = self._hold(batch, error.rooms)
+        if self._closing.is_set():
+            self._refuse_held()
+        return True
+
+    async def _write_unlocked(
+        self, batch: Sequence[Queued], *, brief: bool = False, retried: bool = False, cursors: bool = True
+    ) -> bool:
+        """As `_write_batch`. Raises `Locked`, with nothing answered."""
+        if self._db.full:
+            if vital := [queued for queued in batch if queued[0].vital]:
+                await self._try(vital, Moved(), vital=True, last=True)
+            batch = [queued for queued in batch if not queued[0].vital]
+        moved = self._cursors.take() if cursors else Moved()
+        self._more_moved = cursors and bool(self._cursors)
+        if not batch and not moved:
+            return True
+        try:
+            written = await self._try(batch, moved, brief=brief and not moved, wait=not retried)
+            if written is None and moved:
+                # The cursors are a likelier cause than the changes, which were checked.
+                written = await self._try(batch, Moved()) if batch else True
+                if written is not False:
+                    await self._write_cursors(moved)
+        except Locked:
+            self._cursors.failed()
+            raise
+        if written or (written is None and moved):
+            self._cursors.written()
+        else:
+            self._cursors.failed()
+        if written is None:
+            return await self._write_one_by_one(batch)
+        return written
+
+    async def _write_one_by_one(self, batch: Sequence[Queued]) -> bool:
+        """Write each change by itself; one that fails is answered with its error. False: the store is away."""
+        written = True
+        for queued in batch:
+            try:
+                if self._held.hold_behind_others(queued):
+                    continue
+                if await self._try([queued], Moved(), last=True) is False:
+                    written = False
+            except Locked:
+                if self._hold([queued], ()):
+                    self._refuse(deque([queued]))
+        return written
+
+    async def _try(
+        self,
+        batch: Sequence[Queued],
+        moved: Moved,
+        *,
+        brief: bool = False,
+        vital: bool = False,
+        last: bool = False,
+        wait: bool = True,
+    ) -> bool | None:
+        """Write and answer a batch in one transaction.
+
+        Returns False if the store is away: the batch was refused. Returns None if the transaction failed otherwise:
+        with `last` the batch was answered with the error, else nothing was answered. Raises `Locked`, with nothing
+        answered. `wait`: for locked rooms.
+        """
+        operations = [operation for operation, _, _ in batch]
+        started = time.perf_counter()
+        notices: list[tuple[Channel, Notice]] = []
+        written: bool | None = True
+        try:
+            outcomes, notices = await self._commit(operations, moved, brief, vital, wait)
+        except Locked:
+            raise
+        except StoreUnavailable as error:
+            if batch:
+                logger.error("cannot write: %s", error)
+            # If the connection was lost during COMMIT, the batch may have been written.
+            self._fanout.suspect({key for operation in operations for key in operation.room_keys})
+            reason = cannot_write(error.reason)
+            if batch:
+                self._refused = asyncio.get_running_loop().time(), reason
+            outcomes, written = [(False, ActionError(ErrorCode.UNAVAILABLE, reason))] * len(batch), False
+        except Exception as error:
+            if not last:
+                return None
+            logger.exception("a change could not be written")
+            outcomes, written = [(False, error)] * len(batch), None
+        else:
+            self.transactions += 1
+            if self._recent is not None:  # on PostgreSQL
+                self.latest_entries.add(notices)
+            self._observer.committed(len(batch), time.perf_counter() - started)
+            if batch:
+                self._refused = -math.inf, ""
+                self._wrote_at = asyncio.get_running_loop().time()
+        for (operation, future, _), (succeeded, result) in zip(batch, outcomes, strict=True):
+            if not succeeded and isinstance(result, ActionError) and result.code is ErrorCode.TOKEN_REVOKED:
+                self._fanout.suspect_session(operation.actor.user_key, operation.actor.session_key)
+            if future.cancelled():
+                continue
+            if succeeded:
+                future.set_result(result)
+            else:
+                future.set_exception(result)
+                future.exception()  # mark it as retrieved: its caller may be gone
+        # The futures have just scheduled the callbacks that acknowledge; publish after them.
+        asyncio.get_running_loop().call_soon(self._publish, notices)
+        return written
+
+    async def _commit(
+        self, operations: Sequence[Operation[Any]], moved: Moved, brief: bool, vital: bool, wait: bool
+    ) -> Committed:
+        recent = self._recent
+        if recent is not None and not moved and not any(operation.queries for operation in operations):
+            committed = await commit_if_unchanged(self._db, operations, recent)
+            if committed is not None:
+                return committed
+        return await self._db.write(
+            lambda conn: commit(conn, operations, moved, self._quotas, recent),
+            brief=brief,
+            vital=vital,
+            locks=[key for operation in operations for key in operation.room_keys],
+            wait=wait,
+        )
+
+    async def _write_cursors(self, moved: Moved) -> None:
+        """Write cursors, at least one of which cannot be written: drop that one, keep the others."""
+        try:
+            _, notices = await self._db.write(lambda conn: commit(conn, (), moved), locks=())
+        except StoreUnavailable:
+            self._cursors.put_back(moved)
+        except Exception:
+            halves = moved.halves()
+            if not halves:
+                logger.exception("a cursor cannot be written, and is dropped: %s", moved)
+            for half in halves:
+                await self._write_cursors(half)
+        else:
+            asyncio.get_running_loop().call_soon(self._publish, notices)
+
+    def _publish(self, notices: Sequence[tuple[Channel, Notice]]) -> None:
+        self._fanout.publish(notices)
+        self._indexer.appended({notice.room_key for _, notice in notices if isinstance(notice, Appended)})
+
+
+def cannot_write(reason: str = "") -> str:
+    """The text of the error `unavailable`; `reason` may be empty."""
+    return f"the store cannot be written to now{reason and ': '}{reason}"

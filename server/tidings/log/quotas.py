@@ -1,0 +1,57 @@
+"""How much one user may own or join in all, independently of rates. 0: no bound.
+
+Anything beyond is refused with `too_large` and `details.limit`. Devices and sessions are not refused: a new one
+replaces the one that was used longest ago.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy.engine import Connection as Transaction
+
+from tidings.contract.errors import ActionError, ErrorCode
+from tidings.contract.models import RoomKind
+from tidings_db.queries import quotas
+
+DEVICES = 100
+SESSIONS = 100
+LINKS = 50
+"""Invitation links of one user to one room."""
+ROOMS = 3_000
+"""A connection enters all of them in one step of the event loop; so many take half of what a step may take."""
+OWNED = 1_000
+"""Topics that one user owns; also groups."""
+ECHO_ENTRIES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    devices: int = DEVICES
+    sessions: int = SESSIONS
+    links: int = LINKS
+    rooms: int = ROOMS
+    topics: int = OWNED
+    groups: int = OWNED
+    echo_entries: int = ECHO_ENTRIES
+
+    def check_rooms(self, conn: Transaction, user_key: int, subject: str = "you are") -> None:
+        """Raises `too_large` if the user is in as many rooms as allowed. `subject` begins the error text."""
+        if self.rooms and quotas.rooms_of(conn, user_key, self.rooms) >= self.rooms:
+            raise _too_many(f"{subject} in {self.rooms:,} rooms already", self.rooms)
+
+    def check_owned(self, conn: Transaction, user_key: int, kind: RoomKind) -> None:
+        """Raises `too_large` if the user owns as many rooms of the kind as allowed, or is in too many rooms."""
+        limit = self.topics if kind == RoomKind.TOPIC else self.groups
+        if limit and quotas.owned_by(conn, user_key, kind, limit) >= limit:
+            raise _too_many(f"you own {limit:,} {kind}s already", limit)
+        self.check_rooms(conn, user_key)
+
+    def check_links(self, conn: Transaction, room_key: int, user_key: int) -> None:
+        """Raises `too_large` if the user has made as many invitation links to the room as allowed."""
+        if self.links and quotas.links_of(conn, room_key, user_key) >= self.links:
+            raise _too_many(f"you have made {self.links:,} invitation links into this room already", self.links)
+
+
+def _too_many(message: str, limit: int) -> ActionError:
+    return ActionError(ErrorCode.TOO_LARGE, message, limit=limit)

@@ -1,0 +1,173 @@
+"""Changes of rooms themselves: operations of the journal."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from tidings.contract.errors import ActionError, ErrorCode, not_found
+from tidings.contract.models import Role, RoomKind
+from tidings.contract.permissions import Permission
+from tidings.log.notices import Joined, Left, UserChannel
+from tidings.log.transaction import Operation, Work
+from tidings.principal import Principal
+from tidings_db.queries import blocks, feed, members, rooms, users
+from tidings_db.queries.rooms import Snapshot
+from tidings_db.queries.rows import direct_key
+
+
+def new_room_id() -> str:
+    return secrets.token_hex(12)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeTitle(Operation[Snapshot]):
+    """Change the title of a group."""
+
+    title: str
+
+    def apply(self, work: Work) -> Snapshot:
+        assert self.room_key is not None
+        room = work.room(self.room_key)
+        work.check(room, self.actor.user_key, Permission.SET_TITLE)
+        if room.row.title != self.title:
+            rooms.set_title(work.conn, self.room_key, self.title)
+            room.row = room.row._replace(title=self.title)
+            room.append("title", self.actor, work.now, body=orjson.dumps({"title": self.title}).decode())
+        work.save()
+        return rooms.snapshot(work.conn, self.actor.user_key, self.room_key)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTopic(Operation[Snapshot]):
+    topic_name: str
+    name_key: str
+    is_private: bool
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        return self.name_key, _quota_of(self.actor)
+
+    def apply(self, work: Work) -> Snapshot:
+        conn, now, owner = work.conn, work.now, self.actor.user_key
+        work.quotas.check_owned(conn, owner, RoomKind.TOPIC)
+        if not users.claim_name(conn, self.name_key, "topic"):
+            raise ActionError(ErrorCode.CONFLICT, "the name is taken")
+        key = rooms.insert_room(
+            conn,
+            room_id=new_room_id(),
+            kind=RoomKind.TOPIC,
+            is_private=self.is_private,
+            topic_name=self.topic_name,
+            name_key=self.name_key,
+            members=1,
+            created_at=now,
+        )
+        assert key is not None, "the name was claimed"
+        return _begin(work, key, {owner: Role.OWNER})[owner]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTopic(Operation[None]):
+    """Delete a topic and free its name. For administrators, who need not be members."""
+
+    def apply(self, work: Work) -> None:
+        assert self.room_key is not None
+        room = work.room(self.room_key)
+        if room.row.kind != RoomKind.TOPIC or (room.row.is_private and not room.row.members):
+            raise not_found("topic")
+        work.publish_entries(room)
+        room.resize(-room.row.members)
+        work.save()
+        for user_key in rooms.delete_topic(work.conn, self.room_key):
+            work.publish(
+                UserChannel(user_key), Left(user_key, self.room_key, room.row.room_id, "deleted", room.row.removals)
+            )
+        del work.rooms[self.room_key]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDirect(Operation[int]):
+    """Find or create the direct conversation of two users; the result is its key."""
+
+    other_key: int
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        return (direct_key(self.actor.user_key, self.other_key),)
+
+    def apply(self, work: Work) -> int:
+        pair = (self.actor.user_key, self.other_key)
+        direct = rooms.find_direct(work.conn, *pair)
+        if direct is not None:
+            return direct.key
+        # Only the actor's quota counts: a user whose quota is used up must stay reachable.
+        work.quotas.check_rooms(work.conn, self.actor.user_key)
+        blocked = {key for key in pair if blocks.blockers_of(work.conn, key) & set(pair)}
+        if self.actor.user_key in blocked:
+            raise ActionError(ErrorCode.FORBIDDEN, "this user does not accept messages from you")
+        key = rooms.insert_room(
+            work.conn,
+            room_id=new_room_id(),
+            kind=RoomKind.DIRECT,
+            is_private=True,
+            direct_key=direct_key(*pair),
+            members=2,
+            created_at=work.now,
+        )
+        if key is None:  # another node has created it meanwhile
+            direct = rooms.find_direct(work.conn, *pair)
+            assert direct is not None
+            return direct.key
+        _begin(work, key, dict.fromkeys(pair, Role.MEMBER), blocked=blocked)
+        return key
+
+
+@dataclass(frozen=True, slots=True)
+class CreateGroup(Operation[Snapshot]):
+    """Create a group: the actor is its owner, the invited users are members immediately."""
+
+    invited: tuple[int, ...]
+    title: str | None
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        return (_quota_of(self.actor),)
+
+    def apply(self, work: Work) -> Snapshot:
+        owner = self.actor.user_key
+        work.quotas.check_owned(work.conn, owner, RoomKind.GROUP)
+        for user_key in self.invited:
+            work.quotas.check_rooms(work.conn, user_key, "one of them is")
+        key = rooms.insert_room(
+            work.conn,
+            room_id=new_room_id(),
+            kind=RoomKind.GROUP,
+            is_private=True,
+            title=self.title,
+            members=1 + len(self.invited),
+            created_at=work.now,
+        )
+        assert key is not None
+        return _begin(work, key, {owner: Role.OWNER} | dict.fromkeys(self.invited, Role.MEMBER))[owner]
+
+
+def _quota_of(owner: Principal) -> str:
+    return f"rooms of {owner.user_key}"
+
+
+def _begin(
+    work: Work, room_key: int, first: Mapping[int, Role], *, blocked: Iterable[int] = ()
+) -> dict[int, Snapshot]:
+    """Add the first members of a new room. They are not entries of its log."""
+    row = rooms.lock(work.conn, [room_key])[room_key]
+    for user_key, role in first.items():
+        members.add(work.conn, row, user_key, role, work.now, blocked=user_key in blocked)
+    feed.add(work.conn, members=[(room_key, user_key) for user_key in first])
+    snapshots = {user_key: rooms.snapshot(work.conn, user_key, room_key) for user_key in first}
+    for user_key, snapshot in snapshots.items():
+        work.publish(UserChannel(user_key), Joined(user_key, snapshot))
+    return snapshots

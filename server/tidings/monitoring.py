@@ -1,0 +1,159 @@
+"""The gauges of a node's parts for `/metrics`, and a log line for each connection."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tidings.auth import Auth
+from tidings.fanout.catchup import CatchUp
+from tidings.fanout.connection import Connection
+from tidings.fanout.hub import Hub
+from tidings.log.indexer import Indexer
+from tidings.log.journal import Journal
+from tidings.logging_setup import Logs
+from tidings.metrics import Metrics
+from tidings.transport.admission import HalfOpen
+from tidings.transport.relay import Relay
+from tidings.transport.tcp_connections import TcpConnections
+
+if TYPE_CHECKING:
+    from tidings.fanout.redis_broker import RedisBroker
+
+
+class ConnectionRecorder:
+    """Counts and logs connections. A `tidings.fanout.hub.ConnectionObserver`."""
+
+    def __init__(self, metrics: Metrics, logs: Logs) -> None:
+        self._metrics = metrics
+        self._logs = logs
+
+    def opened(self, connection: Connection) -> None:
+        self._metrics.opened(connection.link.gateway)
+        if self._logs.on:
+            self._log("connection opened", connection, transport=connection.link.transport)
+
+    def closed(self, connection: Connection) -> None:
+        self._metrics.closed(connection.link.reason)
+        if self._logs.on:
+            duration_s = round(time.monotonic() - connection.opened_at, 3)
+            self._log("connection closed", connection, reason=connection.link.reason, duration_s=duration_s)
+
+    def _log(self, event: str, connection: Connection, **fields: object) -> None:
+        self._logs.info(
+            event,
+            connection=connection.id,
+            user=connection.principal.username,
+            device=connection.device_key,
+            gateway=connection.link.gateway,
+            **fields,
+        )
+
+
+def register_log(metrics: Metrics, journal: Journal, indexer: Indexer) -> None:
+    """Register the gauges of the log."""
+    metrics.gauge("tidings_journal_queue_changes", "Changes that wait for a commit", lambda: journal.waiting)
+    metrics.gauge("tidings_journal_queue_bytes", "Size of those changes", lambda: journal.waiting_bytes)
+    metrics.gauge(
+        "tidings_search_rooms_behind",
+        "Rooms with entries that are not in the index yet",
+        lambda: indexer.rooms_behind,
+    )
+    metrics.gauge(
+        "tidings_search_behind_seconds",
+        "Seconds for which the room that lags longest has been behind",
+        lambda: indexer.lag,
+    )
+
+
+def register_fanout(metrics: Metrics, hub: Hub, catch_up: CatchUp) -> None:
+    """Register the gauges of the live connections."""
+    metrics.gauges("tidings_connections", "Live connections", ("gateway", "transport"), lambda: _by_transport(hub))
+    metrics.gauge(
+        "tidings_connections_queued_bytes",
+        "Bytes that wait in this process for clients to read",
+        lambda: sum(connection.link.buffered for connection in hub.connections),
+    )
+    metrics.gauge("tidings_online_users", "Users with a live connection here", lambda: hub.users)
+    metrics.gauge("tidings_live_rooms", "Rooms with a live connection here", lambda: len(hub.live_rooms))
+    metrics.gauge(
+        "tidings_held_rooms",
+        "Rooms with received entries that wait for earlier ones",
+        lambda: sum(bool(live_room.held) for live_room in hub.live_rooms.values()),
+    )
+    metrics.counter(
+        "tidings_replayed_entries", "Entries sent to devices that had missed them", lambda: catch_up.replayed
+    )
+
+
+def register_redis(metrics: Metrics, broker: RedisBroker) -> None:
+    """Register the gauges of the messages between nodes that pass through Redis."""
+    metrics.gauge("tidings_redis_up", "1 if messages pass through Redis, 0 if it is away", lambda: not broker.trouble)
+    for name, help_text, value in (
+        ("connects", "Times that Redis has come back, the first one included", lambda: broker.connects),
+        ("published", "Messages published to the other nodes", lambda: broker.published),
+        ("dropped", "Messages that could not be published", lambda: broker.dropped),
+        ("received", "Messages received", lambda: broker.messages),
+        ("gaps", "Times that messages of another node were missing", lambda: broker.gaps),
+    ):
+        metrics.counter(f"tidings_redis_{name}", help_text, value)
+    metrics.counters(
+        "tidings_redis_ignored",
+        "Messages that are not authentic, not new, or not of a live node",
+        ("reason",),
+        lambda: {(reason,): count for reason, count in broker.ignored.items()},
+    )
+
+
+def register_process(metrics: Metrics, auth: Auth, tcp: TcpConnections, half_open: HalfOpen) -> None:
+    """Register the gauges of connections that have not signed in, and of the event loop."""
+    metrics.gauge("tidings_connections_half_open", "Connections without authentication", lambda: len(half_open))
+    metrics.counter(
+        "tidings_connections_half_open_dropped",
+        "Connections without authentication, ended for new ones",
+        lambda: half_open.dropped,
+    )
+    metrics.gauge("tidings_tcp_connections", "TCP connections, silent ones included", lambda: tcp.open)
+    metrics.gauge("tidings_tcp_connections_silent", "Without a complete request head yet", lambda: len(tcp.silent))
+    metrics.counter(
+        "tidings_tcp_connections_refused",
+        "TCP connections refused, over a limit of their source or of all",
+        lambda: tcp.refused,
+    )
+    metrics.counter(
+        "tidings_tcp_connections_dropped",
+        "Silent and stalled TCP connections closed for new ones",
+        lambda: tcp.dropped,
+    )
+    metrics.gauge("tidings_tasks", "Tasks of the event loop", lambda: len(asyncio.all_tasks()))
+    metrics.gauge(
+        "tidings_bcrypt_waiting", "Passwords that are hashed or wait for it", lambda: auth.passwords.waiting
+    )
+
+
+def register_relay(metrics: Metrics, relay: Relay) -> None:
+    """Register the counters of requests that belong to other nodes."""
+    for transport in relay.relayed:
+        metrics.counter(
+            f"tidings_relayed_{transport}_requests",
+            f"Requests over {transport} passed on to the node that owns their session",
+            partial(relay.relayed.__getitem__, transport),
+        )
+    metrics.counter(
+        "tidings_relay_failures", "Requests whose node was known but did not answer", lambda: relay.failed
+    )
+    metrics.counter(
+        "tidings_relay_refused", "Requests of the relay refused: not by another node", lambda: relay.passes.refused
+    )
+    metrics.gauge("tidings_relay_streams", "Requests and WebSockets that are being relayed", lambda: len(relay))
+
+
+def _by_transport(hub: Hub) -> dict[Sequence[str], float]:
+    paths = ("socketio", "polling"), ("socketio", "websocket"), ("websocket", "websocket")
+    counts: Counter[Sequence[str]] = Counter(dict.fromkeys(paths, 0))
+    counts.update((connection.link.gateway, connection.link.transport) for connection in hub.connections)
+    return dict(counts)

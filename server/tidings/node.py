@@ -1,0 +1,457 @@
+"""One server process: its parts, how they are put together, and the order in which they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import tidings.actions
+from tidings import __version__
+from tidings.access import Directory
+from tidings.auth import (
+    Attempts,
+    Auth,
+    MemoryStore,
+    SharedStore,
+    attempt_rates,
+    fingerprint,
+    kept_ms,
+)
+from tidings.auth.attempts import Rates
+from tidings.brokers import make_broker
+from tidings.context import Parts
+from tidings.contract.models import RoomKind
+from tidings.dispatch import Dispatcher, Registry
+from tidings.echo import EchoChannel
+from tidings.fanout.broker import Broker
+from tidings.fanout.catchup import CatchUp
+from tidings.fanout.delivery import Delivery
+from tidings.fanout.farewell import CutOff, Mover, confirm_all, in_slices
+from tidings.fanout.feed import Feed
+from tidings.fanout.hub import Hub
+from tidings.fanout.online import OnlineUsers
+from tidings.fanout.reconcile import Reconciler
+from tidings.fanout.session_check import SessionCheck
+from tidings.file_lock import LOCK_PATIENCE_S, only_server
+from tidings.gateways.applications import ApplicationUsers, RoomsOfHub
+from tidings.gateways.client_session import Backend
+from tidings.gateways.dialects.mounting import Dialects
+from tidings.gateways.dialects.registry import DIALECTS
+from tidings.gateways.socketio import SocketIOGateway
+from tidings.gateways.websocket import JsonCodec, PlainClient
+from tidings.gateways.websocket_client import WebSocketGateway
+from tidings.limits import Limits
+from tidings.log.cursors import Cursors
+from tidings.log.epochs import Epochs, MarkFile
+from tidings.log.health import Health
+from tidings.log.indexer import Indexer
+from tidings.log.journal import Journal
+from tidings.log.nodes import PREFIX, ForeignKey, NodeRegistry, PrefixTaken
+from tidings.log.purge import Purge
+from tidings.log.quotas import Quotas
+from tidings.log.retention import Retention
+from tidings.logging_setup import Logs
+from tidings.memory import MemoryTrim
+from tidings.metrics import Metrics
+from tidings.monitoring import ConnectionRecorder, register_fanout, register_log, register_process, register_relay
+from tidings.options import NodeOptions
+from tidings.settings import FOREIGN_KEY, MIGRATIONS_NEEDED, Settings, SettingsError
+from tidings.supervision import Periodic, spawn
+from tidings.transport.admission import MAX_HALF_OPEN
+from tidings.transport.buffered_session import LINGER_S
+from tidings.transport.relay import Relay
+from tidings.transport.relay_pass import RelayPasses
+from tidings.transport.relay_stream import SocketDirectory
+from tidings.transport.tcp_connections import MAX_PER_SOURCE, TcpConnections
+from tidings_db.engine import Database, StoreUnavailable
+from tidings_db.schema import migrate, pending
+
+HALF_OPEN_PER_SOURCE = 200
+CONNECTIONS_OF_WORKERS, MIN_CONNECTIONS = 32, 4
+"""Connections to PostgreSQL that all workers of a supervisor use at a time, and the fewest for one of them."""
+STOP_S = 13.0
+"""Stopping takes no longer, even if the store does not answer."""
+LOOK_S = 0.1
+"""The interval at which a departing node looks whether another one stays."""
+STOP_PART_S = LINGER_S + 1.0
+"""The longest that one part may take: enough for clients to read the last events of their connections."""
+
+logger = logging.getLogger("tidings.node")
+
+
+class Node:
+    """One server process."""
+
+    def __init__(self, settings: Settings, options: NodeOptions) -> None:
+        self.settings = settings
+        self.logs = Logs(settings.log_level) if options.logs is None else options.logs
+        registry = Registry(tidings.actions)
+        self.metrics = Metrics(action.name for action in registry)
+        self.id = secrets.token_urlsafe(9)
+        """Names this process in the database; new at each start."""
+        self.name = settings.node_label
+        self.database = Database(
+            settings.database, settings.durability, node=self.id, connections=connections_of_worker(settings.workers)
+        )
+        if not self.database.is_sqlite:
+            self.logs.node = self.name
+        self.feed = Feed(self.database, self.id, poll_s=options.poll_s)
+        self.nodes = NodeRegistry(
+            self.database,
+            self.id,
+            self.name,
+            __version__,
+            url=settings.node_url,
+            lease_s=options.lease_s,
+            run=self.feed.run,
+        )
+        self.relay: Relay | None = None
+        """Passes requests on to other nodes; None on SQLite."""
+        if not self.database.is_sqlite:
+            passes = RelayPasses(self.id, self.nodes.clock_ms)
+            sockets = SocketDirectory(settings.socket_dir)
+            self.relay = Relay(
+                self.id,
+                passes,
+                self.nodes.owner,
+                sockets,
+                lambda sids: self.mover.move(self.socketio.connections_of(sids)),
+            )
+        self.online_users = OnlineUsers(self.database, self.id, lambda: self.nodes.others, lease_s=options.lease_s)
+        self.broker: Broker = options.broker or make_broker(
+            settings,
+            self.database,
+            self.id,
+            self.nodes,
+            lambda: self.epochs,
+            self.feed,
+            self.online_users,
+            self.metrics,
+        )
+        quotas = Quotas(**settings.quotas)
+
+        self.cursors = Cursors()
+        self.hub, self.catch_up = make_fanout(
+            options,
+            self.database,
+            self.broker,
+            self.cursors,
+            ConnectionRecorder(self.metrics, self.logs),
+            self.online_users,
+            self.feed,
+            lambda: self.epochs.current,
+        )
+        self.auth = make_auth(settings, options, self.database, self.broker, quotas)
+        self.sessions = SessionCheck(self.database, self.hub, self.auth.used, options.session_check_s)
+        reconciler = Reconciler(self.database, self.hub, self.catch_up)
+        self.delivery = Delivery(
+            self.broker, self.hub, self.catch_up, reconciler, self.feed, self.sessions, self.online_users
+        )
+        self.indexer = Indexer(self.database)
+        self.journal = Journal(self.database, self.delivery, self.cursors, self.indexer, self.metrics, quotas)
+        self.epochs: Epochs = Epochs(
+            self.database,
+            MarkFile(settings.mark_file),
+            lambda: self.journal.transactions,
+            self.hub.log_went_back,
+            options.mark_s,
+            self.journal.latest_entries,
+        )
+        self.retention, self.purge = make_maintenance(settings, options, self.database, self.delivery, quotas)
+        self.echo = EchoChannel(self.journal, settings.echo_upstream, **options.echo)
+        self.parts = Parts(
+            self.database,
+            self.auth,
+            Directory(self.database),
+            self.journal,
+            self.hub,
+            self.cursors,
+            self.echo,
+            self.indexer,
+            Health(
+                self.database,
+                self.journal,
+                (self.journal.loop, self.hub.head_check, self.sessions.loop, self.feed.loop, self.nodes.loop),
+                self.feed.is_behind,
+                lambda: self.nodes.leaving,
+                lambda: self.broker.trouble,
+            ),
+            Limits(settings.limits) if settings.limited else None,
+        )
+        self.dispatcher = Dispatcher(registry, unavailable=(StoreUnavailable,), metrics=self.metrics, logs=self.logs)
+        self.application_users = ApplicationUsers(self.parts, self.dispatcher, self.database, options.session_check_s)
+        self.socketio, self.websocket, self.dialects = make_gateways(
+            settings,
+            options,
+            Backend(self.parts, self.dispatcher, self.catch_up),
+            RoomsOfHub(self.parts, self.broker),
+            self.application_users,
+            lambda: self.nodes.public_since,
+            id_prefix=self.id[:PREFIX],
+            relay=self.relay,
+        )
+        half_open = self.socketio.eio.half_open
+        self.connections = TcpConnections(half_open, MAX_PER_SOURCE if settings.limited else None, options.timers)
+        register_log(self.metrics, self.journal, self.indexer)
+        register_fanout(self.metrics, self.hub, self.catch_up)
+        register_process(self.metrics, self.auth, self.connections, half_open)
+        if self.relay is not None:
+            register_relay(self.metrics, self.relay)
+        self.memory_trim = MemoryTrim()
+        self.mover = Mover(lambda: self.hub.connections, self.journal.flush_cursors, settings.drain_s)
+        cut_off = CutOff(lambda: self.feed.age, self._is_another_ready, self.mover)
+        self._periodic: dict[str, Periodic] = {
+            "the check of sessions": self.sessions,
+            "the check of applications' users": self.application_users,
+            "retention": self.retention,
+            "the purge": self.purge,
+            "the trim of memory": self.memory_trim,
+            "the check of being cut off": cut_off,
+        }
+        self._stack = AsyncExitStack()
+        self._drained = False
+        self._stop_by: float | None = None
+        """The deadline of stopping, by the loop's clock."""
+        self.unfinished: list[str] = []
+        """The parts that did not end in time."""
+
+    async def start(self) -> None:
+        """Open the database and start the parts. Raises `StoreUnavailable` or `SettingsError`."""
+        settings = self.settings
+        async with AsyncExitStack() as stack:
+            if self.database.is_sqlite:
+                settings.prepare_data_dir()
+                await stack.enter_async_context(only_server(Path(self.database.url.database or ""), LOCK_PATIENCE_S))
+                self.database.make_room()
+                await asyncio.to_thread(migrate, settings.database)
+            elif await asyncio.to_thread(pending, settings.database):
+                raise SettingsError(MIGRATIONS_NEEDED)
+
+            def on_stop(part: str, stop: Callable[[], Awaitable[object]]) -> None:
+                stack.push_async_callback(self._stop_part, part, stop)
+
+            await self.database.start()
+            on_stop("the database", self.database.stop)
+            await self.epochs.start()
+            on_stop("the marks of the database", self.epochs.stop)
+            stack.callback(self.auth.stop)
+            keys = settings.signing_keys()
+            self.auth.sign_with(keys)
+            if self.relay is not None:
+                self.relay.passes.sign_with(keys)
+                stack.callback(self.relay.stop)
+            try:
+                await self.nodes.enter([fingerprint(key) for key in keys])
+            except ForeignKey:
+                raise SettingsError(FOREIGN_KEY) from None
+            except PrefixTaken:
+                raise SettingsError("this server drew the same id as another one: start it again") from None
+            on_stop("the registry of nodes", self.nodes.stop)
+            await self.delivery.start()
+            on_stop("delivery", self.delivery.stop)
+            await self.online_users.start(self.hub.presence)
+            on_stop("the users of other nodes", self.online_users.stop)
+            self.hub.start()
+            on_stop("the hub", self.hub.stop)
+            await self.journal.start()
+            on_stop("the journal", self.journal.stop)
+            await self.indexer.start()
+            on_stop("the search index", self.indexer.stop)
+            stack.callback(self.hub.typists.stop)
+            on_stop("presence", self.hub.presence.stop)
+            for part, periodic in self._periodic.items():
+                await periodic.start()
+                on_stop(part, periodic.stop)
+            on_stop("replays", self.catch_up.stop)
+            stack.push_async_callback(self.drain)
+            await self.dialects.start()
+            self._stack = stack.pop_all()
+
+    async def depart(self, wait_s: float, others_stay: Callable[[], bool]) -> None:
+        """Prepare for `drain` while other nodes stay: load balancers and clients turn to them.
+
+        Says that it is not ready, keeps serving for `wait_s`, and then closes its connections in slices.
+        Returns early when no other node stays.
+        """
+        self.online_users.leave()
+        await self.nodes.leave()
+
+        async def run(work: Coroutine[object, object, None]) -> None:
+            running = spawn(work, "departure")
+            while others_stay() and not running.done():
+                await asyncio.wait([running], timeout=LOOK_S)
+            running.cancel()
+
+        await run(asyncio.sleep(wait_s))
+        await run(self._move_all())
+
+    async def _move_all(self) -> None:
+        """Move the connections of this node, and the sessions of others whose requests it relays."""
+        moves = [self.mover.move_all()]
+        if self.relay is not None:
+            moves.append(in_slices(self.relay.sessions, self.settings.drain_s, self.relay.move))
+        await asyncio.gather(*moves)
+        if self.relay is not None:
+            await self.relay.moved()
+
+    async def _is_another_ready(self) -> bool:
+        return self.relay is not None and await self.relay.is_any_ready(self.nodes.staying)
+
+    async def drain(self) -> None:
+        """Refuse new work, finish the running actions, notify the connections and close them. Idempotent."""
+        if not self._drained:
+            self._drained = True
+            self.online_users.leave()
+            await self._stop_part("the registry of nodes", self.nodes.leave)
+            self.auth.passwords.drain()
+            await self._stop_part("the echo server's answers", self.echo.stop)
+            await self._stop_part("actions", self.dispatcher.drain)
+            await self._stop_part("the last confirmations", self._confirm_all)
+            gateways = self.socketio, self.websocket, self.dialects
+            await self._stop_part("connections", lambda: asyncio.gather(*(gateway.stop() for gateway in gateways)))
+            if self.relay is not None:
+                await self._stop_part("relayed connections", self.relay.leave)
+
+    async def _confirm_all(self) -> None:
+        """Write the cursors of all devices, as far as their clients have received, before other nodes read them."""
+        await confirm_all(self.hub.connections)
+        await self.journal.flush_cursors()
+
+    async def stop(self) -> None:
+        """Stop all parts within `STOP_S`, counted from `drain`. Those that do not end are in `unfinished`."""
+        await self._stack.aclose()
+        self.logs.flush()
+
+    async def _stop_part(self, part: str, stop: Callable[[], Awaitable[object]]) -> None:
+        """Stop a part, or give up on it at its deadline."""
+        now = asyncio.get_running_loop().time()
+        self._stop_by = self._stop_by or now + STOP_S
+        stopping = asyncio.ensure_future(stop())
+        await asyncio.wait([stopping], timeout=max(0.1, min(STOP_PART_S, self._stop_by - now)))
+        if stopping.done():
+            stopping.result()
+            return
+        stopping.cancel()
+        self.unfinished.append(part)
+        logger.error("the server stops without waiting any longer for %s", part)
+
+
+def connections_of_worker(workers: int) -> int | None:
+    """How many connections to the database a worker may use at a time; None: the default, for a single process."""
+    return None if workers == 1 else max(MIN_CONNECTIONS, CONNECTIONS_OF_WORKERS // workers)
+
+
+def make_fanout(
+    options: NodeOptions,
+    database: Database,
+    broker: Broker,
+    cursors: Cursors,
+    recorder: ConnectionRecorder,
+    online_users: OnlineUsers,
+    feed: Feed,
+    epoch: Callable[[], int],
+) -> tuple[Hub, CatchUp]:
+    hub = Hub(
+        database,
+        broker,
+        cursors,
+        recorder,
+        online_users,
+        feed,
+        head_check_s=options.head_check_s,
+        presence_s=options.presence_s,
+        typing_s=options.typing_s,
+        timers=options.timers,
+    )
+    return hub, CatchUp(database, hub, cursors, epoch)
+
+
+def make_maintenance(
+    settings: Settings, options: NodeOptions, database: Database, delivery: Delivery, quotas: Quotas
+) -> tuple[Retention, Purge]:
+    days = {
+        RoomKind.TOPIC: settings.retention_topic_days,
+        RoomKind.DIRECT: settings.retention_direct_days,
+        RoomKind.GROUP: settings.retention_group_days,
+    }
+    purge = Purge(
+        database,
+        delivery,
+        session_days=settings.session_days,
+        sessions_days=settings.purge_sessions_days,
+        devices_days=settings.purge_devices_days,
+        echo_entries=quotas.echo_entries,
+        attempts_ms=kept_ms(_attempt_rates(settings)),
+        interval_s=options.retention_s,
+    )
+    return Retention(database, days, options.retention_s), purge
+
+
+def _attempt_rates(settings: Settings) -> Rates:
+    return attempt_rates(settings.limit_logins, settings.limit_registrations, settings.limit_conflicts)
+
+
+def make_auth(settings: Settings, options: NodeOptions, database: Database, broker: Broker, quotas: Quotas) -> Auth:
+    attempts = None
+    if settings.limited:
+        rates = _attempt_rates(settings)
+        attempts = Attempts(MemoryStore(rates) if database.is_sqlite else SharedStore(database, rates))
+    return Auth(
+        database,
+        broker,
+        token_minutes=settings.access_token_expire_minutes,
+        session_days=settings.session_days,
+        attempts=attempts,
+        sessions=quotas.sessions,
+        bcrypt_rounds=options.bcrypt_rounds,
+    )
+
+
+def make_gateways(
+    settings: Settings,
+    options: NodeOptions,
+    backend: Backend,
+    rooms: RoomsOfHub,
+    users: ApplicationUsers,
+    public_since: Callable[[], int],
+    **sessions: Any,
+) -> tuple[SocketIOGateway, WebSocketGateway, Dialects]:
+    """`sessions`: options of the Engine.IO server."""
+    engine = {"max_half_open_per_source": HALF_OPEN_PER_SOURCE if settings.limited else MAX_HALF_OPEN, **sessions}
+    socketio = SocketIOGateway(
+        backend,
+        rooms,
+        users,
+        parser=settings.parser,
+        cors_allowed_origins=settings.origins,
+        cors_credentials=settings.cors_credentials,
+        timers=options.timers,
+        **engine | dict(options.engine),
+    )
+    websocket = WebSocketGateway(
+        partial(PlainClient, JsonCodec()),
+        backend,
+        socketio.eio.half_open,
+        cors_allowed_origins=settings.origins,
+        timers=options.timers,
+        **options.websocket,
+    )
+    dialects = Dialects(
+        DIALECTS,
+        backend,
+        socketio.eio.half_open,
+        dev_tokens=settings.dev_tokens,
+        public_channel=settings.public_channel == "start",
+        public_since=public_since,
+        public_url=settings.public_url,
+        cors_allowed_origins=settings.origins,
+        timers=options.timers,
+        **options.websocket,
+    )
+    return socketio, websocket, dialects

@@ -1,0 +1,483 @@
+"""Every setting, and the only reader of the environment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from sqlalchemy.engine import make_url
+
+from tidings.addresses import host_of, is_loopback
+from tidings.limits import Limit, rate
+from tidings.logging_setup import Level
+from tidings.other_settings import PREFIX, check_names, not_read
+
+SECRET_KEY_BYTES = 32
+METRICS_TOKEN_LENGTH = 16
+"""Minimum, in characters."""
+MAX_TOKEN_MINUTES = 10 * 366 * 24 * 60
+MAX_RETENTION_DAYS = 100 * 366
+OTHER_NAMES = {"ACCESS_TOKEN_EXPIRE_MINUTES": "access_token_expire_minutes", "APP_PORT": "port"}
+"""Setting names from the documents of other systems. They are read from a `.env` file only, because variables of
+the environment may belong to another program: Kubernetes sets `APP_PORT=tcp://…`."""
+
+
+def _rate(text: str) -> str:
+    rate(text)
+    return text
+
+
+Rate = Annotated[str, AfterValidator(_rate)]
+"""An amount per period: "6000/minute"."""
+
+
+_ORIGIN = re.compile(r"https?://[^/?#@\s]+")
+
+
+def _split_urls(value: str) -> list[str]:
+    """Comma-separated addresses. One that is only `host:port` has the rest of the first one."""
+    urls = [url.strip() for url in value.split(",") if url.strip()]
+    first = urlsplit(urls[0] if urls else "")
+    if first.scheme in ("redis", "rediss"):
+        user = "".join(first.netloc.rpartition("@")[:2])
+        urls = [url if "://" in url else urlunsplit(first._replace(netloc=user + url)) for url in urls]
+    return urls
+
+
+def _host_of_origin(origin: str) -> str:
+    return "*" if origin == "*" else host_of(origin.partition("://")[2])
+
+
+def _days(default: int, description: str) -> Any:
+    return Field(default=default, ge=0, le=MAX_RETENTION_DAYS, description=description)
+
+
+def _quota(default: int, description: str) -> Any:
+    return Field(default=default, ge=0, description=f"{description}. 0: no bound")
+
+
+FOREIGN_KEY = (
+    "this server's signing key is not that of the other servers on its database: set TIDINGS_SECRET_KEY to theirs, or"
+    " run `tidings rekey` if theirs is lost or leaked"
+)
+
+
+APPLICATION_ALONE = (
+    "an application needs a server of its own: what it emits reaches only the clients of the process that emits it"
+)
+MIGRATIONS_NEEDED = "the database needs migrations: run `tidings migrate`"
+REDIS_NEEDS_POSTGRESQL = (
+    "TIDINGS_REDIS_URL joins the servers on one PostgreSQL: set TIDINGS_DATABASE_URL too, or leave it empty"
+)
+
+
+class SettingsError(Exception):
+    """The server cannot start with a setting; the message names the setting and the reason."""
+
+
+class Settings(BaseSettings):
+    """Read from `TIDINGS_*` environment variables and a `.env` file; constructor arguments come first."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, str_strip_whitespace=True
+    )
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="Port to listen on; 0: any free port. In `.env` also `APP_PORT`"
+    )
+    data_dir: Path = Field(default=Path("data"), description="The SQLite file and the generated secret (mode 0600)")
+    database_url: str = Field(default="", description="`postgresql+asyncpg://…`; empty: SQLite in the data directory")
+    redis_url: str = Field(
+        default="",
+        description="`redis://…`, `rediss://…` (with TLS) or `unix://…`: passes messages between the servers on one"
+        " PostgreSQL in milliseconds; empty: within 0.2 s. For a Redis Cluster name several of its nodes,"
+        " comma-separated",
+    )
+    workers: int = Field(
+        default=1, ge=1, le=256, description="Server processes on the port; more than one needs PostgreSQL"
+    )
+    node_name: str = Field(
+        default="",
+        max_length=64,
+        pattern=r"^[A-Za-z0-9._-]*$",
+        description="The name of this server in its log and in `tidings nodes`, on PostgreSQL; empty: the host name"
+        " and the process id",
+    )
+    drain_wait: float = Field(
+        default=5.0,
+        ge=0,
+        le=3600,
+        description="Seconds for which a server that stops still accepts connections while `/health/ready` says 503."
+        " No effect if it is the only one on its database",
+    )
+    drain_s: float = Field(
+        default=20.0,
+        ge=0,
+        le=3600,
+        description="Seconds over which a server that stops then closes its connections, at most; few take less. No"
+        " effect if it is the only one on its database",
+    )
+    node_url: str = Field(
+        default="",
+        description="`http://host:port` at which the other servers on a PostgreSQL database reach this one, to pass"
+        " requests of its sessions on; empty: only servers with the same `TIDINGS_DATA_DIR` do",
+    )
+    secret_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Signs the tokens, 32 bytes or more; empty: generated once, in the data directory. To replace it,"
+        " `new,old`: the first signs, tokens of the others stay valid",
+    )
+    access_token_expire_minutes: int = Field(
+        default=1440,
+        ge=1,
+        le=MAX_TOKEN_MINUTES,
+        description="Token lifetime in minutes. In `.env` also `ACCESS_TOKEN_EXPIRE_MINUTES`",
+    )
+    session_days: int = _days(
+        90,
+        "Days after which a session ends, however often it is refreshed; one of the messenger: days without a use."
+        " 0: never",
+    )
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Comma-separated origins whose pages may connect, or `*`; empty: same origin only. The"
+        " origin of a browser extension is `chrome-extension://<its id>`",
+    )
+    cors_credentials: bool = Field(
+        default=False,
+        description="Whether pages of `TIDINGS_CORS_ORIGINS` may connect with cookies (`withCredentials`), as a"
+        " sticky load balancer needs; not with `*`",
+    )
+    public_url: str = Field(
+        default="",
+        description="The address that clients use if a proxy is in front of the server: `https://chat.example.org`",
+    )
+    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Comma-separated host names accepted in the `Host` header, or `*`; empty: any. If"
+        " `TIDINGS_HOST` is loopback, empty means its own names and those of `TIDINGS_PUBLIC_URL` and"
+        " `TIDINGS_CORS_ORIGINS`. IP addresses are always accepted",
+    )
+    echo_upstream: str = Field(
+        default="",
+        description="Address of a `ws://` or `wss://` echo server; if set, the echo channel is a proxy to it",
+    )
+    public_channel: Literal["start", "entry"] = Field(
+        default="start",
+        description="When the topic `public` is created: at the first start, or when a user first enters it"
+        " (`entry`)",
+    )
+    retention_topic_days: int = _days(0, "Days to keep topic messages; 0: for ever")
+    retention_direct_days: int = _days(0, "Days to keep direct messages; 0: for ever")
+    retention_group_days: int = _days(0, "Days to keep group messages; 0: for ever")
+    purge_sessions_days: int = _days(
+        90, "Days to keep ended sessions, and the addresses that their users signed in from; 0: for ever"
+    )
+    purge_devices_days: int = _days(
+        365, "Days to keep a device and its cursors after its last connection; 0: for ever"
+    )
+    durability: Literal["full", "normal"] = Field(
+        default="full", description="`normal` survives a crash of the process, not of the machine"
+    )
+    rate_limits: Literal["on", "off"] = Field(
+        default="on", description="`off` lifts every rate limit and per-address cap"
+    )
+    limit_sends: Rate = Field(
+        default="6000/minute",
+        description="Sends of a user (messages, edits …); each 4 KB of a message count as one. A connection"
+        " may use half",
+    )
+    limit_volume: Rate = Field(
+        default="1000000000/day",
+        description="Bytes that a user stores in messages, edits and echo, plus 256 for each. A connection"
+        " may use half",
+    )
+    limit_joins: Rate = Field(
+        default="3000/minute", description="Changes of a room's members, by one user. A connection may use half"
+    )
+    limit_rooms: Rate = Field(
+        default="300/hour",
+        description="Topics, groups, conversations and invitation links that a user creates. A connection"
+        " may use half",
+    )
+    limit_conflicts: Rate = Field(
+        default="60/hour",
+        description="Attempts of a user to create a topic under the name of another user's private topic; attempts"
+        " from one address to register a taken name",
+    )
+    limit_invites: Rate = Field(default="30/hour", description="Rooms that one user adds the same other user to")
+    limit_typing: Rate = Field(
+        default="1200/minute", description="`typing` actions of a user. A connection may use half"
+    )
+    limit_connects: Rate = Field(default="300/minute", description="Connections that a user opens")
+    limit_devices: Rate = Field(default="60/hour", description="New device names of a user")
+    limit_reads: Rate = Field(
+        default="6000/minute",
+        description="Reads of a user: history, lists, profiles, markers. A connection may use half",
+    )
+    limit_searches: Rate = Field(default="300/minute", description="Searches of a user. A connection may use half")
+    limit_exports: Rate = Field(default="10/hour", description="Exports of a user's data")
+    limit_logins: Rate = Field(
+        default="10/minute",
+        description="Sign-in attempts on one account: from each address that has signed in to it before, and from all"
+        " other addresses together. One address has three times as many attempts on accounts that it is new to",
+    )
+    limit_registrations: Rate = Field(default="20/minute", description="Accounts registered from one address")
+    max_devices: int = _quota(100, "Devices of a user; a new one replaces the least recently seen")
+    max_sessions: int = _quota(100, "Valid sessions of a user; a new one ends the oldest")
+    max_rooms: int = _quota(3000, "Rooms that a user is a member of")
+    max_topics: int = _quota(1000, "Topics that a user owns")
+    max_groups: int = _quota(1000, "Groups that a user owns")
+    max_links: int = _quota(50, "Invitation links of one user to one room")
+    max_echo_entries: int = _quota(10_000, "Entries kept in a user's echo log, the newest ones")
+    log_level: Level = Field(
+        default="info", description="`debug`, `info`, `warning` or `error`; above `info`, actions are not logged"
+    )
+    metrics_token: SecretStr = Field(
+        default=SecretStr(""),
+        description="Bearer token required by `GET /metrics`; empty: only clients in a private network may read it",
+    )
+    parser: Literal["json", "msgpack"] = Field(
+        default="json", description="`msgpack`: all Socket.IO clients must use `socket.io-msgpack-parser`"
+    )
+    dev_tokens: bool = Field(
+        default=False, description="Serves `GET /token?username=` to this machine only; not allowed with CORS origins"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        variables = dotenv_settings.env_vars
+        try:
+            check_names([*os.environ, *variables], {PREFIX + name.upper() for name in settings_cls.model_fields})
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
+        aliases = {field: value for name, field in OTHER_NAMES.items() if (value := variables.get(name.lower()))}
+        sources = init_settings, env_settings, dotenv_settings, file_secret_settings
+        return *sources, InitSettingsSource(settings_cls, aliases)
+
+    @field_validator("cors_origins", "allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_host_names(cls, value: list[str]) -> list[str]:
+        names = [name.lower() for name in value]
+        if any(name != "*" and host_of(name) != name for name in names):
+            raise ValueError("give host names without scheme, port and path")
+        return names
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _check_metrics_token(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value()) < METRICS_TOKEN_LENGTH:
+            raise ValueError(f"a token has at least {METRICS_TOKEN_LENGTH} characters")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _check_public_url(cls, value: str) -> str:
+        value = value.removesuffix("/").lower()
+        if value and not _ORIGIN.fullmatch(value):
+            raise ValueError("give an address like https://chat.example.org, without a path")
+        return value
+
+    @field_validator("node_url")
+    @classmethod
+    def _check_node_url(cls, value: str) -> str:
+        value = value.removesuffix("/").lower()
+        try:
+            valid = not value or (_ORIGIN.fullmatch(value) is not None and urlsplit(value).port != 0)
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ValueError("give an address like http://10.0.0.5:8000, without a path")
+        return value
+
+    @field_validator("echo_upstream")
+    @classmethod
+    def _check_echo_upstream(cls, value: str) -> str:
+        if value:
+            try:
+                url = urlsplit(value)
+                valid = url.scheme in ("ws", "wss") and bool(url.hostname) and url.port != 0
+            except ValueError:
+                valid = False
+            if not valid:
+                raise ValueError("give a ws:// or wss:// address")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: str) -> str:
+        if any(urlsplit(url).scheme not in ("redis", "rediss", "unix") for url in _split_urls(value)):
+            raise ValueError("give an address like redis://host:6379")
+        return value
+
+    @model_validator(mode="after")
+    def _check_dev_tokens(self) -> Settings:
+        if self.dev_tokens and not is_loopback(self.host):
+            raise ValueError(
+                f"TIDINGS_DEV_TOKENS gives a token to anyone who asks, so it is not allowed on the host {self.host}"
+            )
+        if self.dev_tokens and self.cors_origins:
+            raise ValueError(
+                "TIDINGS_DEV_TOKENS gives a token to anyone who asks, so it is not allowed with TIDINGS_CORS_ORIGINS"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_cors_credentials(self) -> Settings:
+        if self.cors_credentials and (not self.cors_origins or "*" in self.cors_origins):
+            raise ValueError(
+                "TIDINGS_CORS_CREDENTIALS needs TIDINGS_CORS_ORIGINS with the origins themselves, not `*`"
+            )
+        return self
+
+    @property
+    def database(self) -> str:
+        """The database URL in effect."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'tidings.db'}"
+
+    @property
+    def redis_urls(self) -> list[str]:
+        """The addresses of Redis; empty: it is not used."""
+        return _split_urls(self.redis_url)
+
+    @property
+    def origins(self) -> list[str]:
+        """Origins whose pages may connect, besides the origin of the requested host."""
+        return [*self.cors_origins, *([self.public_url] if self.public_url else [])]
+
+    @property
+    def host_names(self) -> frozenset[str] | None:
+        """Host names accepted in the `Host` header; None: any."""
+        allowed = self.allowed_hosts
+        if not allowed and is_loopback(self.host):
+            allowed = [*map(_host_of_origin, self.cors_origins)]
+        elif not allowed:
+            return None
+        return None if "*" in allowed else frozenset((*allowed, _host_of_origin(self.public_url))) - {""}
+
+    @property
+    def not_read(self) -> list[str]:
+        """What stands in `.env` under the names of another system only, and the setting to use instead."""
+        given = {PREFIX + name.upper() for name in self.model_fields_set}
+        names = DotEnvSettingsSource(type(self)).env_vars
+        return [f"{', '.join(found)} (here {instead})" for found, instead in not_read(names, given)]
+
+    @property
+    def limited(self) -> bool:
+        return self.rate_limits == "on"
+
+    @property
+    def limits(self) -> dict[Limit, str]:
+        """The rate of each kind of action."""
+        return {kind: getattr(self, f"limit_{kind}") for kind in Limit}
+
+    @property
+    def signing_key_file(self) -> Path | None:
+        """The file that holds the signing key; None if the key comes from the environment."""
+        if not self.secret_key.get_secret_value():
+            return self.data_dir / "secret_key"
+        dotenv = Path(".env")
+        return dotenv.absolute() if "TIDINGS_SECRET_KEY" not in os.environ and dotenv.is_file() else None
+
+    @property
+    def node_label(self) -> str:
+        """The name of this process for people."""
+        return self.node_name or f"{socket.gethostname()}-{os.getpid()}"
+
+    def worker_environment(self, number: int) -> dict[str, str]:
+        """The environment of a worker process, whose supervisor this process is."""
+        name = f"{re.sub(r'[^A-Za-z0-9._-]', '-', self.node_label)[-60:]}-{number}"
+        return os.environ | {"TIDINGS_WORKERS": str(self.workers), "TIDINGS_NODE_NAME": name}
+
+    @property
+    def quotas(self) -> dict[str, int]:
+        """The arguments of `tidings.log.quotas.Quotas`."""
+        kinds = ("devices", "sessions", "rooms", "topics", "groups", "links", "echo_entries")
+        return {kind: getattr(self, f"max_{kind}") for kind in kinds}
+
+    @property
+    def mark_file(self) -> Path:
+        """See `tidings.log.epochs`: for SQLite beside the database."""
+        url = make_url(self.database)
+        if url.get_backend_name() == "sqlite" and url.database:
+            return Path(f"{url.database}-mark")
+        return self.data_dir / "postgresql-mark"
+
+    @property
+    def address_file(self) -> Path:
+        """Where the running server has written the address that it listens on."""
+        return self.data_dir / "address"
+
+    @property
+    def socket_dir(self) -> Path:
+        """Where servers that share the data directory have their Unix sockets."""
+        return self.data_dir / "run"
+
+    def prepare_data_dir(self) -> None:
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def signing_keys(self) -> list[bytes]:
+        """The key that signs tokens, and older ones whose tokens are still accepted.
+
+        Without a configured key, the first call writes one to the data directory. Raises SettingsError if a key is
+        too short.
+        """
+        if configured := self.secret_key.get_secret_value():
+            keys = [key.strip().encode() for key in configured.split(",")]
+            if min(map(len, keys)) >= SECRET_KEY_BYTES:
+                return keys
+            # A single key with a comma in it: the parts alone are too short for keys.
+            if len(configured.encode()) < SECRET_KEY_BYTES:
+                raise SettingsError(f"TIDINGS_SECRET_KEY must have at least {SECRET_KEY_BYTES} bytes")
+            return [configured.encode()]
+        self.prepare_data_dir()
+        path = self.data_dir / "secret_key"
+        if not path.exists():
+            _make_key(path)
+        key = path.read_bytes().strip()
+        if len(key) < SECRET_KEY_BYTES:
+            raise SettingsError(f"{path} holds no key of at least {SECRET_KEY_BYTES} bytes; remove it for a new one")
+        return [key]
+
+
+def _make_key(path: Path) -> None:
+    """Write a new key atomically: the file is complete or missing. Of two concurrent writers, the first wins."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_hex(SECRET_KEY_BYTES).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(temporary)
+    finally:
+        temporary.unlink(missing_ok=True)
