@@ -330,7 +330,7 @@ async def test_a_crowd_that_arrives_at_once_takes_no_reserved_descriptor(tmp_pat
 def test_the_limit_of_descriptors_is_raised_to_the_hard_limit() -> None:
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 600));"
-        "from server.transport.tcp_connections import raise_descriptor_limit; print(raise_descriptor_limit())"
+        "from tidings.transport.tcp_connections import raise_descriptor_limit; print(raise_descriptor_limit())"
     )
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert hard == resource.RLIM_INFINITY or hard >= 600
