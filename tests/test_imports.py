@@ -57,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
         "tidings.contract",
         "tidings.limits",
         "tidings.names",
-        "tidings.fanout.broker",
+        "tidings.cluster.broker",
         "tidings.log.notices",
         "tidings.log.quotas",
         "tidings.principal",
@@ -104,7 +104,7 @@ ALLOWED: dict[str, set[str]] = {
         "tidings.auth",
         "tidings.context",
         "tidings.contract",
-        "tidings.fanout.broker",
+        "tidings.cluster.broker",
         "tidings.fanout.catchup",
         "tidings.fanout.connection",
         "tidings.fanout.hub.CONNECTIONS_PER_USER",
@@ -142,7 +142,7 @@ ALLOWED: dict[str, set[str]] = {
         "tidings.metrics",
         "tidings.transport",
     },
-    "tidings.brokers": {
+    "tidings.cluster.postgresql": {
         "tidings_db.engine",
         "tidings.fanout",
         "tidings.log",
@@ -152,7 +152,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "tidings.node": {
         "tidings.__version__",
-        "tidings.brokers",
+        "tidings.cluster.postgresql",
         "tidings_db",
         "tidings.access",
         "tidings.actions",
@@ -177,11 +177,11 @@ ALLOWED: dict[str, set[str]] = {
         "tidings.transport",
     },
     "tidings.banner": {"tidings.settings"},
-    "tidings.control_channel": set(),
-    "tidings.worker": {"tidings.control_channel", "tidings.metrics", "tidings.supervision"},
-    "tidings.workers": {
+    "tidings.cluster.control_channel": set(),
+    "tidings.cluster.worker": {"tidings.cluster.control_channel", "tidings.metrics", "tidings.supervision"},
+    "tidings.cluster.workers": {
         "tidings.banner",
-        "tidings.control_channel",
+        "tidings.cluster.control_channel",
         "tidings.logging_setup",
         "tidings.settings",
         "tidings.supervision",
@@ -195,7 +195,7 @@ ALLOWED: dict[str, set[str]] = {
         "tidings.settings",
         "tidings.supervision",
         "tidings.transport",
-        "tidings.worker",
+        "tidings.cluster.worker",
     },
     "tidings.cli": {
         "tidings_db",
@@ -204,14 +204,14 @@ ALLOWED: dict[str, set[str]] = {
         "tidings.auth",
         "tidings.banner",
         "tidings.contract",
-        "tidings.fanout.broker",
+        "tidings.cluster.broker",
         "tidings.log.epochs",
         "tidings.logging_setup",
         "tidings.names",
         "tidings.serving",
         "tidings.settings",
-        "tidings.worker",
-        "tidings.workers",
+        "tidings.cluster.worker",
+        "tidings.cluster.workers",
     },
     "tidings.__main__": {"tidings.cli"},
     "tidings_db": set(),
@@ -221,8 +221,8 @@ ALLOWED: dict[str, set[str]] = {
 
 ONLY_IN: dict[str, set[str]] = {
     # Code that uses undocumented parts of these libraries is in few modules.
-    "redis": {"tidings.fanout.redis_link"},
-    "hiredis": {"tidings.fanout.redis_link"},
+    "redis": {"tidings.cluster.redis_link"},
+    "hiredis": {"tidings.cluster.redis_link"},
     "socketio": {
         "tidings.transport.application_manager",
         "tidings.transport.python_socketio",
@@ -468,7 +468,7 @@ def test_a_tree_that_keeps_the_rules_has_no_violations(tree: Path) -> None:
         ("server/tidings/fanout/hub.py", "from tidings.actions import rooms", "not for tidings.fanout"),
         ("server/tidings/fanout/hub.py", "from tidings.context import Context", "not for tidings.fanout"),
         ("server/tidings/log/journal.py", "from tidings.fanout.hub import Hub", "not for tidings.log"),
-        ("server/tidings/log/journal.py", "from tidings.fanout.broker import Broker", "not for tidings.log"),
+        ("server/tidings/log/journal.py", "from tidings.cluster.broker import Broker", "not for tidings.log"),
         ("server/tidings/fanout/hub.py", "from tidings.log.journal import Journal", "not for tidings.fanout"),
         ("server/tidings/gateways/rest.py", "from tidings.actions import rooms", "not for tidings.gateways"),
         ("server/tidings/gateways/rest.py", "from tidings.fanout.hub import Hub", "not for tidings.gateways"),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -47,25 +46,14 @@ class Application:
         self.tidings = ServerApi(node.database)
         """The server's own API, for applications; see `docs/extending.md`."""
         self.connections = node.connections
-        """For `transport.uvicorn_server.UvicornHttp`; unused under another ASGI server."""
+        """For `transport.uvicorn_server.UvicornHttp`, as is `elsewhere`; unused under another ASGI server."""
+        self.elsewhere = node.cluster.elsewhere
 
     def open_websocket(self, opening: WebSocketOpening) -> tuple[bytes, Callable[[Wire], None]] | None:
         """A `transport.handshake.WebSocketOpener`; not called under another ASGI server."""
         if opening.path not in _DIRECT_PATHS or not self._hosts.allow(opening.headers.get(b"host", b"")):
             return None
         return self.node.socketio.eio.open_websocket(opening)
-
-    def admit_relay(self, value: bytes, target: bytes) -> str | None:
-        """As `Relay.admit`; None on SQLite."""
-        relay = self.node.relay
-        return None if relay is None else relay.admit(value, target)
-
-    def pass_on_relay(
-        self, transport: asyncio.Transport, value: bytes, target: bytes, following: bytes
-    ) -> Coroutine[object, object, None] | None:
-        """As `Relay.pass_on`; None on SQLite."""
-        relay = self.node.relay
-        return None if relay is None else relay.pass_on(transport, value, target, following)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):

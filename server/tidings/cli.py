@@ -21,7 +21,7 @@ from tidings.auth import Auth, fingerprint, now_ms
 from tidings.banner import url_of
 from tidings.contract.errors import ActionError
 from tidings.contract.models import timestamp
-from tidings.fanout.broker import MemoryBroker
+from tidings.fanout.publisher import Publisher
 from tidings.log import epochs
 from tidings.log.epochs import MARK_S
 from tidings.settings import (
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--workers", type=int, metavar="N", help="server processes; more than one needs PostgreSQL (TIDINGS_WORKERS)"
     )
-    serve.add_argument("--worker", help=argparse.SUPPRESS)  # what `tidings.workers` gives to a worker
+    serve.add_argument("--worker", help=argparse.SUPPRESS)  # what `tidings.cluster.workers` gives to a worker
 
     token = commands.add_parser(
         "token", help="print a token, and a command that uses it; creates the user if necessary"
@@ -146,7 +146,7 @@ def _serve(settings: Settings, args: argparse.Namespace) -> int:
 
     worker = None
     if args.worker is not None:
-        from tidings.worker import Worker
+        from tidings.cluster.worker import Worker
 
         worker = Worker.parse(args.worker)
     has_application = args.app is not None
@@ -177,7 +177,7 @@ def _supervise(settings: Settings, args: argparse.Namespace) -> int:
     settings.signing_keys()
     if pending(settings.database):
         raise SettingsError(MIGRATIONS_NEEDED)
-    from tidings.workers import WorkersFailed, supervise
+    from tidings.cluster.workers import WorkersFailed, supervise
 
     try:
         return supervise(settings, ["serve"])
@@ -324,7 +324,7 @@ def _with_database(settings: Settings, work: Callable[[Database, Auth], Awaitabl
 
     async def run() -> None:
         database = Database(settings.database, settings.durability, checkpoints=False)
-        auth = Auth(database, MemoryBroker(), token_minutes=settings.access_token_expire_minutes)
+        auth = Auth(database, Publisher(), token_minutes=settings.access_token_expire_minutes)
         await database.start()
         try:
             auth.sign_with(settings.signing_keys())

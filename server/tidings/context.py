@@ -128,7 +128,7 @@ class Context:
             users_seen: user key -> when the user was last seen, in ms since the epoch.
             to: the viewer's user key; default: the caller.
         """
-        online = await self.hub.online(users_seen)
+        online = self.hub.online_users.among(users_seen)
         hidden: set[int] = set()
         if to is None and self.caller is not None:
             to = self.caller.user_key

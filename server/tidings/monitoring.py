@@ -6,8 +6,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING
 
 from tidings.auth import Auth
 from tidings.fanout.catchup import CatchUp
@@ -18,11 +16,7 @@ from tidings.log.journal import Journal
 from tidings.logging_setup import Logs
 from tidings.metrics import Metrics
 from tidings.transport.admission import HalfOpen
-from tidings.transport.relay import Relay
 from tidings.transport.tcp_connections import TcpConnections
-
-if TYPE_CHECKING:
-    from tidings.fanout.redis_broker import RedisBroker
 
 
 class ConnectionRecorder:
@@ -90,25 +84,6 @@ def register_fanout(metrics: Metrics, hub: Hub, catch_up: CatchUp) -> None:
     )
 
 
-def register_redis(metrics: Metrics, broker: RedisBroker) -> None:
-    """Register the gauges of the messages between nodes that pass through Redis."""
-    metrics.gauge("tidings_redis_up", "1 if messages pass through Redis, 0 if it is away", lambda: not broker.trouble)
-    for name, help_text, value in (
-        ("connects", "Times that Redis has come back, the first one included", lambda: broker.connects),
-        ("published", "Messages published to the other nodes", lambda: broker.published),
-        ("dropped", "Messages that could not be published", lambda: broker.dropped),
-        ("received", "Messages received", lambda: broker.messages),
-        ("gaps", "Times that messages of another node were missing", lambda: broker.gaps),
-    ):
-        metrics.counter(f"tidings_redis_{name}", help_text, value)
-    metrics.counters(
-        "tidings_redis_ignored",
-        "Messages that are not authentic, not new, or not of a live node",
-        ("reason",),
-        lambda: {(reason,): count for reason, count in broker.ignored.items()},
-    )
-
-
 def register_process(metrics: Metrics, auth: Auth, tcp: TcpConnections, half_open: HalfOpen) -> None:
     """Register the gauges of connections that have not signed in, and of the event loop."""
     metrics.gauge("tidings_connections_half_open", "Connections without authentication", lambda: len(half_open))
@@ -133,23 +108,6 @@ def register_process(metrics: Metrics, auth: Auth, tcp: TcpConnections, half_ope
     metrics.gauge(
         "tidings_bcrypt_waiting", "Passwords that are hashed or wait for it", lambda: auth.passwords.waiting
     )
-
-
-def register_relay(metrics: Metrics, relay: Relay) -> None:
-    """Register the counters of requests that belong to other nodes."""
-    for transport in relay.relayed:
-        metrics.counter(
-            f"tidings_relayed_{transport}_requests",
-            f"Requests over {transport} passed on to the node that owns their session",
-            partial(relay.relayed.__getitem__, transport),
-        )
-    metrics.counter(
-        "tidings_relay_failures", "Requests whose node was known but did not answer", lambda: relay.failed
-    )
-    metrics.counter(
-        "tidings_relay_refused", "Requests of the relay refused: not by another node", lambda: relay.passes.refused
-    )
-    metrics.gauge("tidings_relay_streams", "Requests and WebSockets that are being relayed", lambda: len(relay))
 
 
 def _by_transport(hub: Hub) -> dict[Sequence[str], float]:

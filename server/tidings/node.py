@@ -5,38 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tidings.actions
-from tidings import __version__
 from tidings.access import Directory
-from tidings.auth import (
-    Attempts,
-    Auth,
-    MemoryStore,
-    SharedStore,
-    attempt_rates,
-    fingerprint,
-    kept_ms,
-)
+from tidings.auth import Attempts, Auth, MemoryStore, attempt_rates, kept_ms
 from tidings.auth.attempts import Rates
-from tidings.brokers import make_broker
+from tidings.cluster.postgresql import PostgreSQLCluster
+from tidings.cluster.registry import PREFIX
+from tidings.cluster.shared_attempts import SharedStore
 from tidings.context import Parts
 from tidings.contract.models import RoomKind
 from tidings.dispatch import Dispatcher, Registry
 from tidings.echo import EchoChannel
-from tidings.fanout.broker import Broker
 from tidings.fanout.catchup import CatchUp
+from tidings.fanout.cluster import Cluster, LocalNode
+from tidings.fanout.confirming import confirm_all
 from tidings.fanout.delivery import Delivery
-from tidings.fanout.farewell import CutOff, Mover, confirm_all, in_slices
-from tidings.fanout.feed import Feed
 from tidings.fanout.hub import Hub
-from tidings.fanout.online import OnlineUsers
-from tidings.fanout.reconcile import Reconciler
+from tidings.fanout.publisher import Publisher
 from tidings.fanout.session_check import SessionCheck
 from tidings.file_lock import LOCK_PATIENCE_S, only_server
 from tidings.gateways.applications import ApplicationUsers, RoomsOfHub
@@ -52,22 +43,18 @@ from tidings.log.epochs import Epochs, MarkFile
 from tidings.log.health import Health
 from tidings.log.indexer import Indexer
 from tidings.log.journal import Journal
-from tidings.log.nodes import PREFIX, ForeignKey, NodeRegistry, PrefixTaken
 from tidings.log.purge import Purge
 from tidings.log.quotas import Quotas
 from tidings.log.retention import Retention
 from tidings.logging_setup import Logs
 from tidings.memory import MemoryTrim
 from tidings.metrics import Metrics
-from tidings.monitoring import ConnectionRecorder, register_fanout, register_log, register_process, register_relay
+from tidings.monitoring import ConnectionRecorder, register_fanout, register_log, register_process
 from tidings.options import NodeOptions
-from tidings.settings import FOREIGN_KEY, MIGRATIONS_NEEDED, Settings, SettingsError
-from tidings.supervision import Periodic, spawn
+from tidings.settings import MIGRATIONS_NEEDED, REDIS_NEEDS_POSTGRESQL, Settings, SettingsError
+from tidings.supervision import Periodic
 from tidings.transport.admission import MAX_HALF_OPEN
 from tidings.transport.buffered_session import LINGER_S
-from tidings.transport.relay import Relay
-from tidings.transport.relay_pass import RelayPasses
-from tidings.transport.relay_stream import SocketDirectory
 from tidings.transport.tcp_connections import MAX_PER_SOURCE, TcpConnections
 from tidings_db.engine import Database, StoreUnavailable
 from tidings_db.schema import migrate, pending
@@ -77,8 +64,6 @@ CONNECTIONS_OF_WORKERS, MIN_CONNECTIONS = 32, 4
 """Connections to PostgreSQL that all workers of a supervisor use at a time, and the fewest for one of them."""
 STOP_S = 13.0
 """Stopping takes no longer, even if the store does not answer."""
-LOOK_S = 0.1
-"""The interval at which a departing node looks whether another one stays."""
 STOP_PART_S = LINGER_S + 1.0
 """The longest that one part may take: enough for clients to read the last events of their connections."""
 
@@ -99,60 +84,28 @@ class Node:
         self.database = Database(
             settings.database, settings.durability, node=self.id, connections=connections_of_worker(settings.workers)
         )
-        if not self.database.is_sqlite:
+        self.cluster = make_cluster(settings, options, self.database, self.id, self.metrics)
+        if self.cluster.is_shared:
             self.logs.node = self.name
-        self.feed = Feed(self.database, self.id, poll_s=options.poll_s)
-        self.nodes = NodeRegistry(
-            self.database,
-            self.id,
-            self.name,
-            __version__,
-            url=settings.node_url,
-            lease_s=options.lease_s,
-            run=self.feed.run,
-        )
-        self.relay: Relay | None = None
-        """Passes requests on to other nodes; None on SQLite."""
-        if not self.database.is_sqlite:
-            passes = RelayPasses(self.id, self.nodes.clock_ms)
-            sockets = SocketDirectory(settings.socket_dir)
-            self.relay = Relay(
-                self.id,
-                passes,
-                self.nodes.owner,
-                sockets,
-                lambda sids: self.mover.move(self.socketio.connections_of(sids)),
-            )
-        self.online_users = OnlineUsers(self.database, self.id, lambda: self.nodes.others, lease_s=options.lease_s)
-        self.broker: Broker = options.broker or make_broker(
-            settings,
-            self.database,
-            self.id,
-            self.nodes,
-            lambda: self.epochs,
-            self.feed,
-            self.online_users,
-            self.metrics,
-        )
+        self.publisher = options.publisher or Publisher()
         quotas = Quotas(**settings.quotas)
 
         self.cursors = Cursors()
-        self.hub, self.catch_up = make_fanout(
-            options,
+        self.hub = Hub(
             self.database,
-            self.broker,
+            self.cluster,
+            self.publisher,
             self.cursors,
             ConnectionRecorder(self.metrics, self.logs),
-            self.online_users,
-            self.feed,
-            lambda: self.epochs.current,
+            head_check_s=options.head_check_s,
+            presence_s=options.presence_s,
+            typing_s=options.typing_s,
+            timers=options.timers,
         )
-        self.auth = make_auth(settings, options, self.database, self.broker, quotas)
+        self.catch_up = CatchUp(self.database, self.hub, self.cursors, lambda: self.epochs.current)
+        self.auth = make_auth(settings, options, self.database, self.publisher, quotas)
         self.sessions = SessionCheck(self.database, self.hub, self.auth.used, options.session_check_s)
-        reconciler = Reconciler(self.database, self.hub, self.catch_up)
-        self.delivery = Delivery(
-            self.broker, self.hub, self.catch_up, reconciler, self.feed, self.sessions, self.online_users
-        )
+        self.delivery = Delivery(self.cluster, self.publisher, self.hub, self.catch_up, self.sessions)
         self.indexer = Indexer(self.database)
         self.journal = Journal(self.database, self.delivery, self.cursors, self.indexer, self.metrics, quotas)
         self.epochs: Epochs = Epochs(
@@ -162,6 +115,7 @@ class Node:
             self.hub.log_went_back,
             options.mark_s,
             self.journal.latest_entries,
+            is_shared=self.cluster.is_shared,
         )
         self.retention, self.purge = make_maintenance(settings, options, self.database, self.delivery, quotas)
         self.echo = EchoChannel(self.journal, settings.echo_upstream, **options.echo)
@@ -177,10 +131,8 @@ class Node:
             Health(
                 self.database,
                 self.journal,
-                (self.journal.loop, self.hub.head_check, self.sessions.loop, self.feed.loop, self.nodes.loop),
-                self.feed.is_behind,
-                lambda: self.nodes.leaving,
-                lambda: self.broker.trouble,
+                (self.journal.loop, self.hub.head_check, self.sessions.loop, *self.cluster.loops),
+                self.cluster,
             ),
             Limits(settings.limits) if settings.limited else None,
         )
@@ -190,29 +142,24 @@ class Node:
             settings,
             options,
             Backend(self.parts, self.dispatcher, self.catch_up),
-            RoomsOfHub(self.parts, self.broker),
+            RoomsOfHub(self.parts, self.publisher),
             self.application_users,
-            lambda: self.nodes.public_since,
+            lambda: self.cluster.public_since,
             id_prefix=self.id[:PREFIX],
-            relay=self.relay,
+            elsewhere=self.cluster.elsewhere,
         )
         half_open = self.socketio.eio.half_open
         self.connections = TcpConnections(half_open, MAX_PER_SOURCE if settings.limited else None, options.timers)
         register_log(self.metrics, self.journal, self.indexer)
         register_fanout(self.metrics, self.hub, self.catch_up)
         register_process(self.metrics, self.auth, self.connections, half_open)
-        if self.relay is not None:
-            register_relay(self.metrics, self.relay)
         self.memory_trim = MemoryTrim()
-        self.mover = Mover(lambda: self.hub.connections, self.journal.flush_cursors, settings.drain_s)
-        cut_off = CutOff(lambda: self.feed.age, self._is_another_ready, self.mover)
         self._periodic: dict[str, Periodic] = {
             "the check of sessions": self.sessions,
             "the check of applications' users": self.application_users,
             "retention": self.retention,
             "the purge": self.purge,
             "the trim of memory": self.memory_trim,
-            "the check of being cut off": cut_off,
         }
         self._stack = AsyncExitStack()
         self._drained = False
@@ -225,13 +172,7 @@ class Node:
         """Open the database and start the parts. Raises `StoreUnavailable` or `SettingsError`."""
         settings = self.settings
         async with AsyncExitStack() as stack:
-            if self.database.is_sqlite:
-                settings.prepare_data_dir()
-                await stack.enter_async_context(only_server(Path(self.database.url.database or ""), LOCK_PATIENCE_S))
-                self.database.make_room()
-                await asyncio.to_thread(migrate, settings.database)
-            elif await asyncio.to_thread(pending, settings.database):
-                raise SettingsError(MIGRATIONS_NEEDED)
+            await prepare(self.database, settings, stack)
 
             def on_stop(part: str, stop: Callable[[], Awaitable[object]]) -> None:
                 stack.push_async_callback(self._stop_part, part, stop)
@@ -243,20 +184,19 @@ class Node:
             stack.callback(self.auth.stop)
             keys = settings.signing_keys()
             self.auth.sign_with(keys)
-            if self.relay is not None:
-                self.relay.passes.sign_with(keys)
-                stack.callback(self.relay.stop)
-            try:
-                await self.nodes.enter([fingerprint(key) for key in keys])
-            except ForeignKey:
-                raise SettingsError(FOREIGN_KEY) from None
-            except PrefixTaken:
-                raise SettingsError("this server drew the same id as another one: start it again") from None
-            on_stop("the registry of nodes", self.nodes.stop)
-            await self.delivery.start()
-            on_stop("delivery", self.delivery.stop)
-            await self.online_users.start(self.hub.presence)
-            on_stop("the users of other nodes", self.online_users.stop)
+            self.publisher.start(self.cluster, self.delivery.receive)
+            here = LocalNode(
+                self.hub,
+                self.catch_up,
+                self.sessions,
+                self.publisher.deliver,
+                self.journal.flush_cursors,
+                self.socketio.connections_of,
+                keys,
+                self.epochs.instance,
+                lambda: self.epochs.current,
+            )
+            await self.cluster.start(here, on_stop)
             self.hub.start()
             on_stop("the hub", self.hub.stop)
             await self.journal.start()
@@ -273,50 +213,18 @@ class Node:
             await self.dialects.start()
             self._stack = stack.pop_all()
 
-    async def depart(self, wait_s: float, others_stay: Callable[[], bool]) -> None:
-        """Prepare for `drain` while other nodes stay: load balancers and clients turn to them.
-
-        Says that it is not ready, keeps serving for `wait_s`, and then closes its connections in slices.
-        Returns early when no other node stays.
-        """
-        self.online_users.leave()
-        await self.nodes.leave()
-
-        async def run(work: Coroutine[object, object, None]) -> None:
-            running = spawn(work, "departure")
-            while others_stay() and not running.done():
-                await asyncio.wait([running], timeout=LOOK_S)
-            running.cancel()
-
-        await run(asyncio.sleep(wait_s))
-        await run(self._move_all())
-
-    async def _move_all(self) -> None:
-        """Move the connections of this node, and the sessions of others whose requests it relays."""
-        moves = [self.mover.move_all()]
-        if self.relay is not None:
-            moves.append(in_slices(self.relay.sessions, self.settings.drain_s, self.relay.move))
-        await asyncio.gather(*moves)
-        if self.relay is not None:
-            await self.relay.moved()
-
-    async def _is_another_ready(self) -> bool:
-        return self.relay is not None and await self.relay.is_any_ready(self.nodes.staying)
-
     async def drain(self) -> None:
         """Refuse new work, finish the running actions, notify the connections and close them. Idempotent."""
         if not self._drained:
             self._drained = True
-            self.online_users.leave()
-            await self._stop_part("the registry of nodes", self.nodes.leave)
+            await self._stop_part("the announcement to other nodes", self.cluster.leave)
             self.auth.passwords.drain()
             await self._stop_part("the echo server's answers", self.echo.stop)
             await self._stop_part("actions", self.dispatcher.drain)
             await self._stop_part("the last confirmations", self._confirm_all)
             gateways = self.socketio, self.websocket, self.dialects
             await self._stop_part("connections", lambda: asyncio.gather(*(gateway.stop() for gateway in gateways)))
-            if self.relay is not None:
-                await self._stop_part("relayed connections", self.relay.leave)
+            await self._stop_part("relayed connections", self.cluster.elsewhere.leave)
 
     async def _confirm_all(self) -> None:
         """Write the cursors of all devices, as far as their clients have received, before other nodes read them."""
@@ -347,29 +255,28 @@ def connections_of_worker(workers: int) -> int | None:
     return None if workers == 1 else max(MIN_CONNECTIONS, CONNECTIONS_OF_WORKERS // workers)
 
 
-def make_fanout(
-    options: NodeOptions,
-    database: Database,
-    broker: Broker,
-    cursors: Cursors,
-    recorder: ConnectionRecorder,
-    online_users: OnlineUsers,
-    feed: Feed,
-    epoch: Callable[[], int],
-) -> tuple[Hub, CatchUp]:
-    hub = Hub(
-        database,
-        broker,
-        cursors,
-        recorder,
-        online_users,
-        feed,
-        head_check_s=options.head_check_s,
-        presence_s=options.presence_s,
-        typing_s=options.typing_s,
-        timers=options.timers,
-    )
-    return hub, CatchUp(database, hub, cursors, epoch)
+def make_cluster(
+    settings: Settings, options: NodeOptions, database: Database, node_id: str, metrics: Metrics
+) -> Cluster:
+    """Raises `SettingsError`."""
+    if not database.is_sqlite:
+        return PostgreSQLCluster(
+            settings, database, node_id, metrics, options.broker, poll_s=options.poll_s, lease_s=options.lease_s
+        )
+    if settings.redis_urls:
+        raise SettingsError(REDIS_NEEDS_POSTGRESQL)
+    return Cluster()
+
+
+async def prepare(database: Database, settings: Settings, stack: AsyncExitStack) -> None:
+    """Check the tables; make them on SQLite, after taking the lock of the file. Raises `SettingsError`."""
+    if database.is_sqlite:
+        settings.prepare_data_dir()
+        await stack.enter_async_context(only_server(Path(database.url.database or ""), LOCK_PATIENCE_S))
+        database.make_room()
+        await asyncio.to_thread(migrate, settings.database)
+    elif await asyncio.to_thread(pending, settings.database):
+        raise SettingsError(MIGRATIONS_NEEDED)
 
 
 def make_maintenance(
@@ -397,14 +304,16 @@ def _attempt_rates(settings: Settings) -> Rates:
     return attempt_rates(settings.limit_logins, settings.limit_registrations, settings.limit_conflicts)
 
 
-def make_auth(settings: Settings, options: NodeOptions, database: Database, broker: Broker, quotas: Quotas) -> Auth:
+def make_auth(
+    settings: Settings, options: NodeOptions, database: Database, publisher: Publisher, quotas: Quotas
+) -> Auth:
     attempts = None
     if settings.limited:
         rates = _attempt_rates(settings)
         attempts = Attempts(MemoryStore(rates) if database.is_sqlite else SharedStore(database, rates))
     return Auth(
         database,
-        broker,
+        publisher,
         token_minutes=settings.access_token_expire_minutes,
         session_days=settings.session_days,
         attempts=attempts,

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tidings.auth import BCRYPT_ROUNDS
-from tidings.fanout.broker import Broker
-from tidings.fanout.feed import POLL_S
+from tidings.cluster.broker import Broker
+from tidings.cluster.feed import POLL_S
+from tidings.cluster.registry import LEASE_S
 from tidings.fanout.hub import HEAD_CHECK_S
 from tidings.fanout.presence import PRESENCE_S
+from tidings.fanout.publisher import Publisher
 from tidings.fanout.session_check import SESSION_CHECK_S
 from tidings.fanout.typing import TYPING_S
 from tidings.log.epochs import MARK_S
-from tidings.log.nodes import LEASE_S
 from tidings.log.retention import RETENTION_S
 from tidings.logging_setup import Logs
 from tidings.timers import GetTimers
@@ -26,6 +27,8 @@ class NodeOptions:
     """Options for tests and for applications built on Tidings: another broker, other intervals (in seconds)."""
 
     broker: Broker | None = None
+    """In place of the one that the settings choose; only on PostgreSQL."""
+    publisher: Publisher | None = None
     logs: Logs | None = None
     bcrypt_rounds: int = BCRYPT_ROUNDS
     session_check_s: float = SESSION_CHECK_S

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tidings.app import Application
 from tidings.banner import banner, url_of
+from tidings.cluster.worker import Worker
 from tidings.file_lock import LOCK_PATIENCE_S
 from tidings.settings import APPLICATION_ALONE, SettingsError
 from tidings.supervision import spawn
@@ -22,7 +23,6 @@ from tidings.transport.listening import listen
 from tidings.transport.socketio_server import MAX_PAYLOAD
 from tidings.transport.tcp_connections import raise_descriptor_limit
 from tidings.transport.uvicorn_server import DrainingServer
-from tidings.worker import Worker
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 FORCED_EXIT_S = 15.0
@@ -35,14 +35,13 @@ class Server(DrainingServer):
     """Serves the application, and stops on signals (`stopped_by_signals`)."""
 
     def __init__(self, app: Application, host: str, port: int) -> None:
-        relay = app.node.relay
         super().__init__(
             app,
             host,
             port,
             max_message=MAX_PAYLOAD,
             drain=app.node.drain,
-            listen_for_nodes=(lambda: None) if relay is None else relay.listen,
+            listen_for_nodes=app.elsewhere.listen,
         )
         self._node = app.node
         self.starting: asyncio.Task[object] | None = None
@@ -105,7 +104,7 @@ class Server(DrainingServer):
         return self.config.forwarded_allow_ips or ""
 
     def _others_stay(self) -> bool:
-        return not self.should_exit and not self._node.nodes.staying <= self._also_leaving
+        return not self.should_exit and not self._node.cluster.staying <= self._also_leaving
 
     async def _depart(self, replaced: bool) -> None:
         settings = self._node.settings
@@ -115,7 +114,7 @@ class Server(DrainingServer):
             for listener in self.servers:
                 listener.close()
         try:
-            await self._node.depart(wait_s, self._others_stay)
+            await self._node.cluster.depart(wait_s, self._others_stay)
         finally:
             self.stop()
 
@@ -153,7 +152,7 @@ async def run(app: Application, host: str, port: int, worker: Worker | None = No
                     await stack.enter_async_context(worker.attached(server, node))
                 await node.start()
                 stack.push_async_callback(node.stop)
-                if alone and not await node.nodes.alone(LOCK_PATIENCE_S):
+                if alone and not await node.cluster.alone(LOCK_PATIENCE_S):
                     raise SettingsError(f"--app: {APPLICATION_ALONE}; stop the other servers on this database")
                 await node.database.keep_reserve()
                 listening = stack.enter_context(listen(host, port) if worker is None else worker.listening)

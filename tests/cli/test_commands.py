@@ -208,8 +208,8 @@ async def test_nodes_lists_the_servers_on_a_postgresql_database(
         running_node(postgresql_url, tmp_path, node_name="a", options={"lease_s": 0.2}) as ended,
         running_node(postgresql_url, tmp_path, node_name="c") as leaving,
     ):
-        ended.node.nodes.loop.cancel()
-        await leaving.node.nodes.leave()
+        ended.node.cluster.registry.loop.cancel()
+        await leaving.node.cluster.registry.leave()
         while "ended" not in (listed := (await command("nodes", **environment)).out):
             pass  # each is a round trip
         head, *rows = [line.split() for line in listed.splitlines()]

@@ -22,7 +22,7 @@ from tests.delivery.test_locked_rooms import locked
 from tests.support.client import connected
 from tests.support.node import SECRET_KEY, running_node, token_from
 from tidings import serving
-from tidings.workers import MAX_CRASHES
+from tidings.cluster.workers import MAX_CRASHES
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -280,7 +280,7 @@ async def test_an_application_waits_for_the_server_before_it(
         environment = {"TIDINGS_DATABASE_URL": postgresql_url, "TIDINGS_SECRET_KEY": SECRET_KEY}
         server = await tidings("serve", "--port", "0", "--app", "game:app", **environment)
         async with asyncio.timeout(PATIENCE_S):
-            while not before.node.nodes.others:
-                await before.node.nodes._round()
+            while not before.node.cluster.registry.others:
+                await before.node.cluster.registry._round()
     await server.listening()
     assert await server.end(signal.SIGTERM) == 0

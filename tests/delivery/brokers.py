@@ -1,24 +1,35 @@
-"""Brokers that do what a network does: lose, repeat and hold back notices, and join several nodes."""
+"""Publishers and brokers that do what a network does: lose, repeat and hold back notices, and join several nodes."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 
-from tidings.fanout.broker import MemoryBroker
-from tidings.fanout.feed import FeedReceiver
-from tidings.fanout.notify import CARRIED
-from tidings.log.notices import Appended, Channel, Notice, decode, encode
+from tidings.cluster.feed import FeedReceiver
+from tidings.cluster.node_messages import BODY, encode_parts, parts_of
+from tidings.fanout.publisher import Publisher
+from tidings.log.notices import (
+    Appended,
+    Carried,
+    Joined,
+    Left,
+    MembershipChanged,
+    Notice,
+    Personal,
+    Withdrawn,
+    decode,
+    encode,
+)
 from tidings_db.queries.feed import Changes
 
 
-class FaultyBroker(MemoryBroker):
+class FaultyPublisher(Publisher):
     """Loses, repeats and holds back notices of every kind.
 
-    Notices of entries arrive in any order; other notices keep the order of their channel.
+    Notices of entries arrive in any order; other notices keep the order of their room or user.
     It always loses some notices of entries; `loses` names further kinds.
     """
 
@@ -26,14 +37,14 @@ class FaultyBroker(MemoryBroker):
         super().__init__()
         self._random = random.Random(seed)
         self._loses = (Appended, *loses)
-        self._held: list[tuple[Channel, Notice]] = []
-        self._late: dict[Channel, deque[Notice]] = {}
+        self._held: list[Notice] = []
+        self._late: dict[object, deque[Notice]] = {}
         self.harm: Counter[type] = Counter()
         """How many notices of each kind were lost, repeated or late."""
         self.lose_next: type | None = None
         """The next notice of this kind is lost."""
 
-    def publish(self, channel: Channel, notice: Notice) -> None:
+    def deliver(self, notice: Notice) -> None:
         faults = ["pass", "repeat", "hold", "hold"]
         if isinstance(notice, self._loses):
             faults.append("lose")
@@ -44,129 +55,103 @@ class FaultyBroker(MemoryBroker):
             self.harm[type(notice)] += 1
         if fault != "lose":
             if isinstance(notice, Appended):
-                self._publish_entries(channel, notice, fault)
+                self._publish_entries(notice, fault)
             else:
-                self._publish_in_order(channel, notice, fault)
+                self._publish_in_order(notice, fault)
         self._release()
 
-    def _publish_entries(self, channel: Channel, notice: Notice, fault: str) -> None:
+    def _publish_entries(self, notice: Notice, fault: str) -> None:
         if fault != "hold":
-            super().publish(channel, notice)
+            super().deliver(notice)
         if fault != "pass":
-            self._held.append((channel, notice))
+            self._held.append(notice)
 
-    def _publish_in_order(self, channel: Channel, notice: Notice, fault: str) -> None:
-        late = self._late.setdefault(channel, deque())
+    def _publish_in_order(self, notice: Notice, fault: str) -> None:
+        late = self._late.setdefault(_stream(notice), deque())
         late.extend([notice] * (2 if fault == "repeat" else 1))
         if fault != "hold":
-            self._catch_up(late, channel)
+            self._catch_up(late)
 
-    def _catch_up(self, late: deque[Notice], channel: Channel) -> None:
+    def _catch_up(self, late: deque[Notice]) -> None:
         while late:
-            super().publish(channel, late.popleft())
+            super().deliver(late.popleft())
 
     def settle(self) -> None:
         """Deliver every late notice."""
         held, self._held = self._held, []
-        for channel, notice in held:
-            super().publish(channel, notice)
-        for channel, late in self._late.items():
-            self._catch_up(late, channel)
+        for notice in held:
+            super().deliver(notice)
+        for late in self._late.values():
+            self._catch_up(late)
 
     def _release(self) -> None:
         """Deliver some late notices."""
         if self._random.random() < 0.4:
             held, self._held = self._held, []
-            for channel, notice in self._random.sample(held, len(held)):
-                super().publish(channel, notice)
+            for notice in self._random.sample(held, len(held)):
+                super().deliver(notice)
             if self._late:
-                channel = self._random.choice(list(self._late))
-                self._catch_up(self._late[channel], channel)
+                self._catch_up(self._random.choice(list(self._late.values())))
 
 
-class RepeatingBroker(MemoryBroker):
+class RepeatingPublisher(Publisher):
     """Publishes every notice twice in a row."""
 
     def __init__(self) -> None:
         super().__init__()
         self.repeated: set[type] = set()
 
-    def publish(self, channel: Channel, notice: Notice) -> None:
+    def deliver(self, notice: Notice) -> None:
         self.repeated.add(type(notice))
-        super().publish(channel, notice)
-        super().publish(channel, notice)
+        super().deliver(notice)
+        super().deliver(notice)
 
 
-class ChoosyBroker(MemoryBroker):
+class ChoosyPublisher(Publisher):
     """Loses the notices that `loses` selects, and holds back those that `holds` selects until `go_on`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loses: Callable[[Notice], bool] = lambda _: False
         self.holds: Callable[[Notice], bool] = lambda _: False
-        self.held: list[tuple[Channel, Notice]] = []
+        self.held: list[Notice] = []
 
-    def publish(self, channel: Channel, notice: Notice) -> None:
+    def deliver(self, notice: Notice) -> None:
         if self.loses(notice):
             return
         if self.holds(notice):
-            self.held.append((channel, notice))
+            self.held.append(notice)
         else:
-            super().publish(channel, notice)
+            super().deliver(notice)
 
     def go_on(self) -> None:
         self.holds = lambda _: False
         held, self.held = self.held, []
-        for channel, notice in held:
-            super().publish(channel, notice)
+        for notice in held:
+            super().deliver(notice)
 
 
-class DeafBroker(MemoryBroker):
+class DeafPublisher(Publisher):
     """Loses every notice of entries while `deaf` is set."""
 
     deaf = False
 
-    def publish(self, channel: Channel, notice: Notice) -> None:
+    def deliver(self, notice: Notice) -> None:
         if not (self.deaf and isinstance(notice, Appended)):
-            super().publish(channel, notice)
+            super().deliver(notice)
 
 
-class NotingBroker(MemoryBroker):
+class NotingPublisher(Publisher):
     """Records the notices of entries."""
 
     def __init__(self) -> None:
         super().__init__()
         self.appended: list[Appended] = []
 
-    def publish(self, channel: Channel, notice: Notice) -> None:
+    def deliver(self, notice: Notice) -> None:
         if isinstance(notice, Appended):
             self.appended.append(notice)
-        super().publish(channel, notice)
-
-
-class HesitantBroker(MemoryBroker):
-    """Answers `online_users` late, with the state at the time of the request, as a remote service may."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._held_user: int | None = None
-        self._requested, self._may_answer = asyncio.Event(), asyncio.Event()
-
-    def hold(self, user_key: int) -> asyncio.Event:
-        """Hold the next answer about a user until `go_on`; the returned event is set when it is requested."""
-        self._held_user = user_key
-        return self._requested
-
-    def go_on(self) -> None:
-        self._may_answer.set()
-
-    async def online_users(self, user_keys: Iterable[int] | None = None) -> set[int]:
-        answer = await super().online_users(user_keys)
-        if user_keys is not None and self._held_user in set(user_keys):
-            self._held_user = None
-            self._requested.set()
-            await self._may_answer.wait()
-        return answer
+        super().deliver(notice)
 
 
 class Wire:
@@ -176,73 +161,77 @@ class Wire:
         self.brokers: list[LinkedBroker] = []
 
 
-class LinkedBroker(MemoryBroker):
-    """One node's end of a `Wire`.
+class LinkedBroker:
+    """One node's end of a `Wire`: what another node shares is received in a later step of the event loop."""
 
-    What another node publishes is received in a later step of the event loop, and a subscription takes effect on the
-    wire in a later step than the call, as over a network.
-    """
+    trouble = ""
+    carries_entries = False
 
     def __init__(self, wire: Wire) -> None:
-        super().__init__()
         self._wire = wire
-        self._effective: set[Channel] = set()
 
-    async def start(self, receive: Callable[[Notice], None]) -> None:
-        await super().start(receive)
+    async def start(self, deliver: Callable[[Notice], None]) -> None:
+        self.deliver = deliver
         self._wire.brokers.append(self)
 
     async def stop(self) -> None:
         self._wire.brokers.remove(self)
-        await super().stop()
 
-    async def _subscribed(self, channel: Channel) -> None:
-        await asyncio.sleep(0)
-        if channel in self._channels:
-            self._effective.add(channel)
-
-    def subscribe(self, channel: Channel) -> Awaitable[None]:
-        super().subscribe(channel)
-        return asyncio.ensure_future(self._subscribed(channel))
-
-    def unsubscribe(self, channel: Channel) -> None:
-        super().unsubscribe(channel)
-        self._effective.discard(channel)
-
-    def publish(self, channel: Channel, notice: Notice) -> None:
-        super().publish(channel, notice)
-        data = encode(channel, notice)
+    def share(self, notices: Sequence[Notice]) -> None:
+        loop = asyncio.get_running_loop()
         for other in self._wire.brokers:
-            if other is not self and channel in other._effective:
-                asyncio.get_running_loop().call_soon(other._receive_encoded, data)
+            if other is not self:
+                for notice in notices:
+                    for copy in _copies(notice):
+                        loop.call_soon(other.receive, copy)
 
-    def _receive_encoded(self, data: bytes) -> None:
-        MemoryBroker.publish(self, *decode(data))
-
-    async def online_users(self, user_keys: Iterable[int] | None = None) -> set[int]:
-        wanted = None if user_keys is None else set(user_keys)
-        return set().union(*[await MemoryBroker.online_users(broker, wanted) for broker in self._wire.brokers])
+    def receive(self, notice: Notice) -> None:
+        """A notice of another node has come."""
+        self.deliver(notice)
 
 
-class HarmfulBroker(MemoryBroker):
+class SilentBroker(LinkedBroker):
+    """Carries nothing: only the feed tells of other nodes."""
+
+    def __init__(self) -> None:
+        super().__init__(Wire())
+
+
+def _copies(notice: Notice) -> Sequence[Notice]:
+    """The notice as other nodes read it from bytes; nothing if brokers do not carry it."""
+    if isinstance(notice, Appended):
+        assert notice.name is not None
+        parts, _ = encode_parts(notice, notice.name)
+        return list(parts_of(bytes(BODY) + b"".join(parts), {notice.room_key}))
+    return [decode(encode(notice))] if isinstance(notice, Carried) else []
+
+
+def _stream(notice: Notice) -> object:
+    """The room or the user that a notice is for."""
+    if isinstance(notice, (Joined, Left, Personal, Withdrawn)):
+        return "user", notice.user_key
+    return "room", notice.change.room if isinstance(notice, MembershipChanged) else notice.room_key
+
+
+class HarmfulPublisher(Publisher):
     """Delays, loses, repeats and reorders notices, also within a channel. Loses the first of each kind."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self._random = random.Random(seed)
-        self._late: list[tuple[Channel, Notice]] = []
+        self._late: list[Notice] = []
         self.harm: Counter[tuple[type, str]] = Counter()
         """How often each fault befell each kind of notice."""
 
-    def publish(self, channel: Channel, notice: Notice) -> None:
+    def deliver(self, notice: Notice) -> None:
         fault = self._random.choice(["none", "lose", "repeat", "delay", "delay"])
         if not any(kind is type(notice) for kind, _ in self.harm):
             fault = "lose"
         self.harm[type(notice), fault] += 1
         if fault in ("none", "repeat"):
-            super().publish(channel, notice)
+            super().deliver(notice)
         if fault in ("repeat", "delay"):
-            self._late.append((channel, notice))
+            self._late.append(notice)
         if self._random.random() < 0.3:
             self.release()
 
@@ -250,40 +239,34 @@ class HarmfulBroker(MemoryBroker):
         """Deliver the late notices in any order."""
         late, self._late = self._late, []
         if len(late) > 1:
-            self.harm.update((type(notice), "reorder") for _, notice in late)
-        for channel, notice in self._random.sample(late, len(late)):
-            super().publish(channel, notice)
+            self.harm.update((type(notice), "reorder") for notice in late)
+        for notice in self._random.sample(late, len(late)):
+            super().deliver(notice)
 
 
 class HarmfulLink(LinkedBroker):
-    """One node's end of a `Wire` that delays, loses, repeats and reorders what comes from other nodes.
-
-    It loses all notices that no broker passes between nodes: the feed tells what they describe.
-    """
+    """One node's end of a `Wire` that delays, loses, repeats and reorders what comes from other nodes."""
 
     def __init__(self, wire: Wire, seed: int, *spares: type) -> None:
         """`spares`: kinds of notices that it does not harm."""
         super().__init__(wire)
         self._random = random.Random(seed)
         self._spares = spares
-        self._late: list[tuple[Channel, Notice]] = []
+        self._late: list[Notice] = []
         self.harm: Counter[tuple[type, str]] = Counter()
         """How often each fault befell each kind of notice."""
 
-    def _receive_encoded(self, data: bytes) -> None:
-        channel, notice = decode(data)
+    def receive(self, notice: Notice) -> None:
         fault = "none" if isinstance(notice, self._spares) else self._random.choice(FAULTS)
-        if not isinstance(notice, (Appended, *CARRIED)):
-            fault = "lose"
         self.harm[type(notice), fault] += 1
         if fault in ("none", "repeat"):
-            MemoryBroker.publish(self, channel, notice)
+            self.deliver(notice)
         if fault in ("repeat", "delay"):
-            self._late.append((channel, notice))
+            self._late.append(notice)
         if self._random.random() < 0.3:
             late, self._late = self._late, []
             for each in self._random.sample(late, len(late)):
-                MemoryBroker.publish(self, *each)
+                self.deliver(each)
 
 
 FAULTS = ("none", "lose", "repeat", "delay", "delay")

@@ -12,10 +12,9 @@ import pytest
 
 from tests.delivery.support import RecordingLink
 from tests.support.client import DEADLINE_S
-from tidings.fanout.announcer import CONNECTIONS_PER_TURN, Announcer
+from tidings.fanout.announcer import CONNECTIONS_PER_TURN, Announcer, UserPresence
 from tidings.fanout.connection import Batch, Connection
 from tidings.fanout.live_room import LiveRoom
-from tidings.log.notices import PresenceChanged, UserPresence
 from tidings.principal import Principal
 from tidings.transport.socketio_codecs import TextCodec
 from tidings_db.queries.rows import RoomRow
@@ -79,7 +78,7 @@ class Crowd:
                 for n in users
                 if key in rooms_of(n)
             ]
-            self.announcer.collect(PresenceChanged(key, changes))
+            self.announcer.collect(key, changes)
 
     def changes_of(self, n: int) -> list[tuple[str, bool]]:
         return [(payload["username"], payload["online"]) for _, payload in self.members[n][1].written]
@@ -101,7 +100,7 @@ async def test_each_arrival_is_encoded_once_and_written_once_to_each_member() ->
         n: UserPresence(n, {"username": f"user{n}", "online": True, "last_seen": None}, frozenset()) for n in arrivals
     }
     for key in crowd.rooms:
-        crowd.announcer.collect(PresenceChanged(key, [change for n, change in changes.items() if key in rooms_of(n)]))
+        crowd.announcer.collect(key, [change for n, change in changes.items() if key in rooms_of(n)])
     await crowd.settled()
     assert Counter(crowd.writes) == Counter([connection for connection, _ in crowd.members.values()])
     for n in range(300):

@@ -11,7 +11,7 @@ import psutil
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection as Transaction
 
-from tests.delivery.brokers import NotingBroker
+from tests.delivery.brokers import NotingPublisher
 from tests.delivery.support import RecordingLink, fill, make_topic, principal, reader
 from tests.support.client import connected
 from tests.support.node import RunningNode, running_node
@@ -161,8 +161,8 @@ async def test_a_replay_of_the_longest_messages_fits_the_connection(server: Runn
 
 
 async def test_the_entries_of_one_batch_fit_the_queue_of_a_connection(database_url: str, tmp_path: Path) -> None:
-    broker = NotingBroker()
-    async with running_node(database_url, tmp_path, options={"broker": broker}) as server:
+    publisher = NotingPublisher()
+    async with running_node(database_url, tmp_path, options={"publisher": publisher}) as server:
         token = await server.register("omar")
         room_id = await make_topic(server.url, token, "noticias")
         async with connected(server.url, token) as omar:
@@ -172,7 +172,7 @@ async def test_the_entries_of_one_batch_fit_the_queue_of_a_connection(database_u
             await asyncio.gather(
                 *(server.node.journal.hand_over(AppendMessage(me, key, content)) for content in contents)
             )
-            sizes = [sum(map(entry_bytes, notice.entries)) for notice in broker.appended]
+            sizes = [sum(map(entry_bytes, notice.entries)) for notice in publisher.appended]
             assert max(sizes) <= MAX_BATCH_BYTES
             assert min(sizes[:-1]) > MAX_BATCH_BYTES // 2  # batches are filled
             await omar.until(lambda: omar.contents() == contents)

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.delivery.brokers import ChoosyBroker, HarmfulBroker, LinkedBroker, RepeatingBroker, Wire
+from tests.delivery.brokers import ChoosyPublisher, HarmfulPublisher, LinkedBroker, RepeatingPublisher, Wire
 from tests.delivery.support import make_topic, seqs
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import RunningNode, running_node
 from tests.support.redis import redis_server
+from tidings.cluster.broker import Broker
+from tidings.cluster.node_messages import Identity, Nodes
+from tidings.cluster.redis_broker import RedisBroker
 from tidings.contract.errors import CloseReason
 from tidings.contract.events import MemberChange
-from tidings.fanout.broker import Broker, MemoryBroker
 from tidings.fanout.connection import Batch
 from tidings.fanout.live_room import LiveRoom
-from tidings.fanout.node_messages import Identity, Nodes
-from tidings.fanout.redis_broker import RedisBroker
 from tidings.log.notices import (
     Appended,
-    Channel,
+    Carried,
     Joined,
     Left,
     MembershipChanged,
     Notice,
     Personal,
-    PresenceChanged,
-    RoomChannel,
     Transient,
-    UserChannel,
-    UserPresence,
     Withdrawn,
     decode,
     encode,
@@ -52,26 +48,26 @@ MESSAGE = EntryRow(
     7, 1, "message", "m1", 5, "omar", "c1", "hola 👋", None, '["diego"]', 1, 1_700_000_000_000, None, False
 )
 EDIT = EntryRow(7, 2, "edit", None, 5, "omar", None, None, None, "{}", 1, 2, None, False, 1, None, MESSAGE)
-NOTICES: dict[str, tuple[Channel, Notice]] = {
-    "appended": (RoomChannel(7), Appended(7, [MESSAGE, EDIT], 2, 1, name=NAME)),
-    "transient": (RoomChannel(7), Transient(7, "typing", {"typing": True}, "c", frozenset({5, 6}))),
-    "joined": (UserChannel(5), Joined(5, Snapshot(ROOM, "member", 1, 0, 0, EDIT, None, False))),
-    "joined an empty room": (UserChannel(5), Joined(5, Snapshot(ROOM, "owner", 0, 0, 0, None, "diego", True))),
-    "left": (UserChannel(5), Left(5, 7, "room7", MemberChange.KICKED, 1)),
-    "membership changed": (RoomChannel(7), MembershipChanged(MembershipChange(7, 5, "omar", "left", None, 2, 1, 4))),
-    "personal": (UserChannel(5), Personal(5, "receipt", {"read_seq": 2, "who": None})),
-    "presence": (RoomChannel(7), PresenceChanged(7, [UserPresence(5, {"online": True}, frozenset({9}))])),
-    "withdrawn": (UserChannel(5), Withdrawn(5, None, CloseReason.TOKEN_REVOKED)),
+NOTICES: dict[str, Notice] = {
+    "appended": Appended(7, [MESSAGE, EDIT], 2, 1, name=NAME),
+    "transient": Transient(7, "typing", {"typing": True}, "c", frozenset({5, 6})),
+    "joined": Joined(5, Snapshot(ROOM, "member", 1, 0, 0, EDIT, None, False)),
+    "left": Left(5, 7, "room7", MemberChange.KICKED, 1),
+    "membership changed": MembershipChanged(MembershipChange(7, 5, "omar", "left", None, 2, 1, 4)),
+    "personal": Personal(5, "receipt", {"read_seq": 2, "who": None}),
+    "withdrawn": Withdrawn(5, None, CloseReason.TOKEN_REVOKED),
 }
+CARRIED = "transient", "personal"
 
 
-@pytest.mark.parametrize("kind", NOTICES)
+@pytest.mark.parametrize("kind", CARRIED)
 def test_a_decoded_notice_equals_the_encoded_one(kind: str) -> None:
-    assert decode(encode(*NOTICES[kind])) == NOTICES[kind]
+    assert decode(encode(NOTICES[kind])) == NOTICES[kind]
 
 
-def test_every_kind_of_notice_is_among_those_encoded_here() -> None:
-    assert {type(notice) for _, notice in NOTICES.values()} == set(Notice.__args__)
+def test_every_kind_of_notice_is_among_these() -> None:
+    assert {type(notice) for notice in NOTICES.values()} == set(Notice.__args__)
+    assert {type(NOTICES[kind]) for kind in CARRIED} == set(Carried.__args__)
 
 
 @pytest.mark.parametrize(
@@ -82,10 +78,11 @@ def test_every_kind_of_notice_is_among_those_encoded_here() -> None:
         b"\x02[]",
         b"\x01[]",
         b"\x01null",
-        b'\x01["room",7,"Gone",{}]',
-        b'\x01["room",7,"Left",{}]',
-        encode(*NOTICES["joined"])[:-1],
-        encode(*NOTICES["withdrawn"]).replace(b"token_revoked", b"no_such_reason"),
+        b'\x01["Gone",{}]',
+        b'\x01["Personal",{}]',
+        b'\x01["Personal",null]',
+        b'\x01["Left",{"user_key":5}]',
+        encode(NOTICES["personal"])[:-1],
     ],
 )
 def test_decode_refuses_bytes_that_are_not_a_notice(data: bytes) -> None:
@@ -93,13 +90,9 @@ def test_decode_refuses_bytes_that_are_not_a_notice(data: bytes) -> None:
         decode(data)
 
 
-# -- every implementation --------------------------------------------------------------------------------------------
+# -- through Redis, and as the tests join nodes ----------------------------------------------------------------------
 
 MakeBroker = Callable[[], Broker]
-
-
-def in_memory() -> MakeBroker:
-    return MemoryBroker
 
 
 def over_a_wire() -> MakeBroker:
@@ -107,22 +100,12 @@ def over_a_wire() -> MakeBroker:
     return lambda: LinkedBroker(wire)
 
 
-class _Users:
-    """The part of `OnlineUsers` that a broker on Redis uses: it is on PostgreSQL, and tested there."""
-
-    def put(self, user_key: int, online: bool) -> None: ...
-
-
 def over_redis(url: str) -> MakeBroker:
     nodes = [f"node{n}" for n in range(3)]
     names = iter(nodes)
     identity = Identity("instance", [b"a key of this test"])
     known = Nodes(lambda: nodes, lambda: 0, lambda: None)
-    return lambda: RedisBroker([url], next(names), lambda: identity, known, _Users())
-
-
-NODES = {"memory": 1, "wire": 3, "redis": 3}
-"""Each implementation of `Broker`, and how many nodes it joins."""
+    return lambda: RedisBroker([url], next(names), lambda: identity, known, lambda: {7})
 
 
 class Listener:
@@ -145,14 +128,14 @@ class Listener:
         return self.received
 
 
-@pytest.fixture(params=NODES)
+@pytest.fixture(params=["wire", "redis"])
 async def nodes(request: pytest.FixtureRequest) -> AsyncIterator[list[Listener]]:
     async with AsyncExitStack() as stack:
         if request.param == "redis":
             make_broker = over_redis((await stack.enter_async_context(redis_server())).url)
         else:
-            make_broker = in_memory() if request.param == "memory" else over_a_wire()
-        listeners = [Listener(make_broker()) for _ in range(NODES[request.param])]
+            make_broker = over_a_wire()
+        listeners = [Listener(make_broker()) for _ in range(3)]
         for listener in listeners:
             await listener.broker.start(listener.receive)
         async with asyncio.timeout(DEADLINE_S):
@@ -163,15 +146,18 @@ async def nodes(request: pytest.FixtureRequest) -> AsyncIterator[list[Listener]]
             await listener.broker.stop()
 
 
-@pytest.mark.parametrize("kind", ["appended", "transient"])
-async def test_a_notice_reaches_every_subscribed_node_and_its_publisher(nodes: list[Listener], kind: str) -> None:
-    channel, notice = NOTICES[kind]
-    for node in nodes:
-        await node.broker.subscribe(channel)
-    nodes[0].broker.share([(channel, notice)])
-    nodes[0].broker.publish_shared(channel, notice)
-    for node in nodes:
-        assert [_events(received) for received in await node.until(1)] == [_events(notice)]
+@pytest.mark.parametrize("kind", ["appended", *CARRIED])
+async def test_a_notice_reaches_every_other_node_once_and_not_its_publisher(nodes: list[Listener], kind: str) -> None:
+    first, *others = nodes
+    first.broker.share([NOTICES[kind]])
+    first.broker.share([NOTICES["personal"]])
+    for node in others:
+        received = await node.until(2)
+        assert {repr(_events(notice)) for notice in received} == {
+            repr(_events(notice)) for notice in (NOTICES[kind], NOTICES["personal"])
+        }
+        assert len(received) == 2
+    assert first.received == []
 
 
 def _events(notice: Notice) -> object:
@@ -186,67 +172,13 @@ def _events(notice: Notice) -> object:
     return notice.room_key, notice.entries[0].seq, notice.members, notice.removals, forms
 
 
-async def test_a_subscription_takes_effect_on_its_own_node_with_the_call(nodes: list[Listener]) -> None:
-    channel, notice = NOTICES["left"]
-    subscribed: Awaitable[None] = nodes[0].broker.subscribe(channel)
-    nodes[0].broker.publish(channel, notice)
-    assert nodes[0].received == [notice]
-    await subscribed
-
-
-async def test_an_awaited_subscription_takes_effect_on_every_node(nodes: list[Listener]) -> None:
-    channel, notice = NOTICES["personal"]
-    await nodes[0].broker.subscribe(channel)
-    nodes[-1].broker.publish(channel, notice)
-    assert await nodes[0].until(1) == [notice]
-
-
-async def test_a_channel_subscribed_to_twice_delivers_a_notice_once(nodes: list[Listener]) -> None:
-    channel, notice = NOTICES["transient"]
-    await nodes[0].broker.subscribe(channel)
-    await nodes[0].broker.subscribe(channel)
-    nodes[-1].broker.publish(channel, notice)
-    assert await nodes[0].until(1) == [notice]
-    nodes[0].broker.unsubscribe(channel)
-    nodes[0].broker.unsubscribe(channel)
-    nodes[0].broker.publish(channel, notice)
-    assert nodes[0].received == [notice]
-
-
-async def test_a_node_receives_only_notices_of_subscribed_channels(nodes: list[Listener]) -> None:
-    await nodes[0].broker.subscribe(RoomChannel(5))
-    _, notice = NOTICES["personal"]
-    nodes[-1].broker.publish(UserChannel(5), notice)  # the same key, but of a user
-    nodes[-1].broker.publish(RoomChannel(5), notice)
-    assert await nodes[0].until(1) == [notice]
-
-
-@pytest.mark.parametrize("nodes", ["memory", "wire"], indirect=True)
-async def test_a_user_is_online_while_connected_to_any_node(nodes: list[Listener]) -> None:
-    first, last = nodes[0].broker, nodes[-1].broker
-    first.online(1, True)
-    last.online(2, True)
-    for node in nodes:
-        assert await node.broker.online_users() == {1, 2}
-        assert await node.broker.online_users([2, 3]) == {2}
-        assert await node.broker.online_users([]) == set()
-    first.online(1, False)
-    first.online(1, False)
-    assert await last.online_users([1, 2]) == {2}
-
-
 async def test_a_stopped_broker_receives_no_notice(nodes: list[Listener]) -> None:
-    channel, notice = NOTICES["withdrawn"]
-    stopped = nodes.pop(0)
-    await stopped.broker.subscribe(channel)
-    for node in nodes:
-        await node.broker.subscribe(channel)
+    stopped, first, second = nodes
     await stopped.broker.stop()
-    stopped.broker.publish(channel, notice)
-    for node in nodes:
-        node.broker.publish(channel, notice)
-        await node.until(1)
+    first.broker.share([NOTICES["personal"]])
+    await second.until(1)
     assert stopped.received == []
+    await stopped.broker.start(stopped.receive)  # the fixture stops it
 
 
 # -- repeated notices ------------------------------------------------------------------------------------------------
@@ -268,8 +200,8 @@ def recorded_repairs(server: RunningNode, monkeypatch: pytest.MonkeyPatch) -> li
 async def test_a_notice_that_is_repeated_at_once_changes_nothing(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = RepeatingBroker()
-    async with running_node(sqlite_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+    publisher = RepeatingPublisher()
+    async with running_node(sqlite_url, tmp_path, options={"publisher": publisher, "head_check_s": 3600}) as server:
         tokens = [await server.register(name) for name in ("omar", "diego")]
         room_id = await make_topic(server.url, tokens[0], "noticias", is_private=True)
         async with connected(server.url, tokens[0]) as omar, connected(server.url, tokens[1]) as diego:
@@ -292,23 +224,23 @@ async def test_a_notice_that_is_repeated_at_once_changes_nothing(
             assert omar.contents() == ["0", "1", "2"]
             assert seqs(omar, room_id) == [1, 2, 3, 4, 5]
         assert repaired == []
-        assert {Appended, Joined, Left} <= broker.repeated
+        assert {Appended, Joined, Left} <= publisher.repeated
 
 
 async def test_a_notice_that_repeats_earlier_entries_delivers_the_new_ones_without_reading_them(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = ChoosyBroker()
-    async with running_node(sqlite_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+    publisher = ChoosyPublisher()
+    async with running_node(sqlite_url, tmp_path, options={"publisher": publisher, "head_check_s": 3600}) as server:
         token = await server.register("omar")
         room_id = await make_topic(server.url, token, "noticias")
         async with connected(server.url, token) as omar:
             await server.node.hub.repairs.settled()  # a room that is new to this node is checked once
             repaired = recorded_repairs(server, monkeypatch)
-            broker.holds = lambda notice: isinstance(notice, Appended)
+            publisher.holds = lambda notice: isinstance(notice, Appended)
             for content in ("0", "1", "2"):
                 await omar.ask("message", room_id=room_id, content=content)
-            first, second, third = [notice for _, notice in broker.held if isinstance(notice, Appended)]
+            first, second, third = [notice for notice in publisher.held if isinstance(notice, Appended)]
             receive = server.node.delivery.receive
             for notice in (first, second, first, second, first):
                 receive(notice)
@@ -327,8 +259,8 @@ async def test_members_get_every_entry_once_in_order_if_notices_are_lost_or_reor
     sqlite_url: str, tmp_path: Path, seed: int
 ) -> None:
     """A withdrawn session ends, too: if its notice is lost, the session check finds it."""
-    broker = HarmfulBroker(seed)
-    options = {"broker": broker, "head_check_s": 0.05, "session_check_s": 0.05, "presence_s": 0.01}
+    publisher = HarmfulPublisher(seed)
+    options = {"publisher": publisher, "head_check_s": 0.05, "session_check_s": 0.05, "presence_s": 0.01}
     async with running_node(sqlite_url, tmp_path, options=options) as server:
         omar, diego, satoshi = [await server.register(name) for name in ("omar", "diego", "satoshi")]
         room_id = await make_topic(server.url, omar, "noticias", diego, satoshi)
@@ -346,16 +278,15 @@ async def test_members_get_every_entry_once_in_order_if_notices_are_lost_or_reor
             async with connected(server.url, await server.login("diego"), device="other") as other:
                 await other.ask("logout")
                 assert (await other.event("closing"))["reason"] == "token_revoked"
-        faults = {fault for _, fault in broker.harm}
+        faults = {fault for _, fault in publisher.harm}
         assert {"lose", "repeat", "delay", "reorder"} <= faults
-        assert {Appended, Transient, PresenceChanged} <= {kind for kind, fault in broker.harm if fault == "lose"}
+        assert {Appended, Transient} <= {kind for kind, fault in publisher.harm if fault == "lose"}
 
 
-def test_a_harmful_broker_harms_every_kind_of_notice() -> None:
-    broker = HarmfulBroker(1)
+def test_a_harmful_publisher_harms_every_kind_of_notice() -> None:
+    publisher = HarmfulPublisher(1)
     for _ in range(200):
-        for channel, notice in NOTICES.values():
-            broker.publish(channel, notice)
-    kinds = {type(notice) for _, notice in NOTICES.values()}
+        publisher.publish(*NOTICES.values())
+    kinds = {type(notice) for notice in NOTICES.values()}
     for fault in ("lose", "repeat", "delay", "reorder"):
-        assert {kind for kind, suffered in broker.harm if suffered == fault} == kinds
+        assert {kind for kind, suffered in publisher.harm if suffered == fault} == kinds

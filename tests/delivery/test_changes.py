@@ -12,7 +12,7 @@ import psutil
 import pytest
 from sqlalchemy.engine import Connection as Transaction
 
-from tests.delivery.brokers import DeafBroker, FaultyBroker
+from tests.delivery.brokers import DeafPublisher, FaultyPublisher
 from tests.delivery.support import fill, make_topic, principal, reader, rest, seqs
 from tests.support.client import Client, LiveClient, connected
 from tests.support.node import RunningNode, running_node
@@ -132,8 +132,8 @@ async def test_a_client_id_is_shown_only_to_its_sender_whoever_changes_the_messa
     database_url: str, tmp_path: Path
 ) -> None:
     """Covers live, repaired and replayed events and reads. The sender sees it in all of them."""
-    broker = DeafBroker()
-    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+    publisher = DeafPublisher()
+    async with running_node(database_url, tmp_path, options={"publisher": publisher, "head_check_s": 3600}) as server:
         token, other = await server.register("omar"), await server.register("diego")
         room_id = await make_topic(server.url, other, "noticias", token)
         async with connected(server.url, token) as omar, connected(server.url, other) as diego:
@@ -148,9 +148,9 @@ async def test_a_client_id_is_shown_only_to_its_sender_whoever_changes_the_messa
 
             await change(*sent[:2])
             await diego.until(lambda: seqs(diego, room_id) == list(range(1, 8)))
-            broker.deaf = True
+            publisher.deaf = True
             await change(*sent[2:])
-            broker.deaf = False
+            publisher.deaf = False
             await diego.ask("message", room_id=room_id, content="the next notice")
             for client, mine in ((omar, {f"mine-{n}" for n in range(4)}), (diego, set())):
                 await client.until(lambda c=client: seqs(c, room_id) == list(range(1, 12)))
@@ -168,8 +168,8 @@ async def test_a_client_id_is_shown_only_to_its_sender_whoever_changes_the_messa
 
 
 async def test_lost_notices_of_changes_are_repaired_in_order_once(database_url: str, tmp_path: Path) -> None:
-    broker = FaultyBroker(2)
-    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 0.05}) as server:
+    publisher = FaultyPublisher(2)
+    async with running_node(database_url, tmp_path, options={"publisher": publisher, "head_check_s": 0.05}) as server:
         tokens = [await server.register(name) for name in ("omar", "diego")]
         room_id = await make_topic(server.url, tokens[0], "noticias", tokens[1])
         clients = [await Client(server.url, token).connect() for token in tokens]
@@ -183,7 +183,7 @@ async def test_lost_notices_of_changes_are_repaired_in_order_once(database_url: 
             )
             assert all(answer["ok"] for answer in answers)
         total = (await clients[0].ask("get_rooms"))["rooms"][0]["last_seq"]
-        assert broker.harm[Appended] > 10
+        assert publisher.harm[Appended] > 10
         for client in clients:
             await client.until(lambda c=client: seqs(c, room_id)[-1] >= total)
             assert seqs(client, room_id) == list(range(1, total + 1))

@@ -73,7 +73,7 @@ async def test_what_happens_while_a_connection_enters_its_rooms_is_delivered_onc
         link = ReadingLink()
         connection = Connection(link, principal, "phone")
         connection.device_key, connection.seen_at, connection.epoch = device
-        await node.hub.add(connection)
+        node.hub.add(connection)
         heads = {room_id: node.hub.head(node.hub.key(room_id) or 0) for room_id in room_ids}
         entered: list[int] = []
         steps = Steps(monkeypatch)

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.delivery.brokers import HarmfulFeed, HarmfulLink, Wire
+from tests.delivery.brokers import HarmfulFeed, HarmfulLink, SilentBroker, Wire
 from tests.delivery.support import make_topic, rest, seqs
 from tests.support.client import DEADLINE_S, Refused, connected
 from tests.support.node import RunningNode, running_node
-from tidings.fanout import feed
-from tidings.fanout.broker import MemoryBroker
+from tidings.cluster import feed
 from tidings.log import journal
 from tidings.log.notices import Appended, Joined, Left, Transient
 from tidings_db.queries import users
@@ -161,7 +160,7 @@ async def test_a_removed_member_gets_nothing_later_although_the_node_has_not_hea
         monkeypatch.setattr(feed, "BEHIND_S", math.inf)
     async with (
         running_node(postgresql_url, tmp_path) as first,
-        running_node(postgresql_url, tmp_path, options={"poll_s": 3600.0, "broker": MemoryBroker()}) as deaf,
+        running_node(postgresql_url, tmp_path, options={"poll_s": 3600.0, "broker": SilentBroker()}) as deaf,
     ):
         tokens = [await first.register(name) for name in ("omar", "diego", "eva")]
         room_id = await make_topic(first.url, tokens[0], "noticias", tokens[1], tokens[2])
@@ -173,7 +172,7 @@ async def test_a_removed_member_gets_nothing_later_although_the_node_has_not_hea
             await eva.ask("message", room_id=room_id, content="before")
             await diego.event("message")
             if not can_read:
-                deaf.node.feed.loop.cancel()
+                deaf.node.cluster.feed.loop.cancel()
             await omar.ask("kick", room_id=room_id, username="diego")
             await eva.ask("message", room_id=room_id, content="after")
             await eva.until(lambda: eva.contents() == ["before", "after"])
@@ -217,7 +216,7 @@ async def test_a_device_learns_of_a_new_membership_although_its_node_writes_the_
     monkeypatch.setattr(journal, "CURSOR_INTERVAL_S", 3600.0)
     async with (
         running_node(postgresql_url, tmp_path) as first,
-        running_node(postgresql_url, tmp_path, options={"poll_s": 3600.0, "broker": MemoryBroker()}) as deaf,
+        running_node(postgresql_url, tmp_path, options={"poll_s": 3600.0, "broker": SilentBroker()}) as deaf,
     ):
         tokens = [await first.register(name) for name in ("omar", "diego")]
         room_id = await make_topic(first.url, tokens[0], "noticias", tokens[1])
@@ -228,20 +227,20 @@ async def test_a_device_learns_of_a_new_membership_although_its_node_writes_the_
         ):
             await omar.ask("message", room_id=room_id, content="1")
             await deaf.node.journal.flush_cursors()
-            deaf.node.feed.wake()
+            deaf.node.cluster.feed.wake()
             await phone.event("message")
-            await deaf.node.delivery._reconciler.settled()  # a later look would take the end for one without a reason
+            await deaf.node.cluster.reconciler.settled()  # a later look would take the end for one without a reason
             await phone.ask("delivered", cursors={room_id: 1})
             await elsewhere.ask("unsubscribe", room_id=room_id)
             await elsewhere.ask("subscribe", topic_name="noticias")
             await deaf.node.journal.flush_cursors()
             async with connected(first.url, tokens[1], device="phone") as again:
                 assert [added["room"]["room_id"] for added in again.of("room_added")] == [room_id]
-            deaf.node.feed.wake()
+            deaf.node.cluster.feed.wake()
             assert (await phone.event("room_removed"))["reason"] == "left"
             assert (await phone.event("room_added"))["room"]["room_id"] == room_id
             await omar.ask("message", room_id=room_id, content="2")
-            deaf.node.feed.wake()
+            deaf.node.cluster.feed.wake()
             await phone.until(lambda: phone.contents() == ["1", "2"])
 
 
@@ -261,7 +260,7 @@ async def test_a_message_that_was_acknowledged_elsewhere_comes_before_ready(
 ) -> None:
     async with (
         running_node(postgresql_url, tmp_path) as first,
-        running_node(postgresql_url, tmp_path, options={"poll_s": 3600.0, "broker": MemoryBroker()}) as deaf,
+        running_node(postgresql_url, tmp_path, options={"poll_s": 3600.0, "broker": SilentBroker()}) as deaf,
     ):
         tokens = [await first.register(name) for name in ("omar", "diego")]
         room_id = await make_topic(first.url, tokens[0], "noticias", tokens[1])
@@ -280,7 +279,7 @@ async def test_typing_on_one_node_is_shown_on_the_other(postgresql_url: str, tmp
         tokens = [await first.register(name) for name in ("omar", "diego")]
         room_id = await make_topic(first.url, tokens[0], "noticias", tokens[1])
         async with connected(first.url, tokens[0]) as omar, connected(second.url, tokens[1]) as diego:
-            while not first.node.nodes.others:
+            while not first.node.cluster.registry.others:
                 await omar.ask("get_rooms")
             await omar.ask("typing", room_id=room_id, typing=True)
             typing = await diego.event("typing")
@@ -299,9 +298,9 @@ async def test_a_broker_and_a_feed_that_harm_every_notice_change_nothing_that_la
         running_node(postgresql_url, tmp_path / "1", options={"broker": links[0], **options}) as first,
         running_node(postgresql_url, tmp_path / "2", options={"broker": links[1], **options}) as second,
     ):
-        feeds = [HarmfulFeed(node.node.delivery, seed) for node in (first, second)]
+        feeds = [HarmfulFeed(node.node.cluster.feed._receiver, seed) for node in (first, second)]
         for node, harmful in zip((first, second), feeds, strict=True):
-            node.node.feed._receiver = harmful
+            node.node.cluster.feed._receiver = harmful
         tokens = {name: await first.register(name) for name in ("omar", "diego", "eva")}
         rooms = [await make_topic(first.url, tokens["omar"], name, tokens["diego"]) for name in ("a", "b")]
         async with (

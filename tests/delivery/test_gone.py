@@ -220,7 +220,7 @@ async def test_a_connection_that_closes_while_it_enters_a_room_gets_no_membershi
     (omar, _), link = await node.auth.arrive(token, "recorded"), RecordingLink()
     connection = Connection(link, omar, "recorded")
     connection.only, connection.deferred = set(), None
-    await node.hub.add(connection)
+    node.hub.add(connection)
     gate = Gate(node.database, monkeypatch, "read")
     gate.hold(1)
     entering = asyncio.create_task(node.catch_up.enter(connection, room_id))
@@ -349,7 +349,7 @@ async def test_connections_over_the_limit_are_closed_although_earlier_ones_are_s
     links = [RecordingLink() for _ in range(CONNECTIONS_PER_DEVICE + 3)]
     for link in links:
         principal, _ = await server.node.auth.arrive(token, "recorded")
-        await hub.add(Connection(link, principal, "recorded"))
+        hub.add(Connection(link, principal, "recorded"))
     assert [link.closed for link in links[:4]] == [CloseReason.REPLACED] * 3 + [None]
     assert {link.closed for link in links[3:]} == {None}
     for connection in hub.connections:

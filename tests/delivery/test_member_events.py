@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.delivery.brokers import SilentBroker
 from tests.delivery.gate import Gate
 from tests.delivery.support import make_topic
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import RunningNode, running_node
-from tidings.fanout.broker import MemoryBroker
 
 DEAF = {"poll_s": 3600.0, "head_check_s": 3600.0, "session_check_s": 3600.0}
 """Options of a node that is not told by others when to read the feed."""
@@ -24,7 +24,7 @@ async def nodes(postgresql_url: str, tmp_path: Path) -> AsyncIterator[tuple[Runn
     """Two nodes, of which the second reads the feed only when it needs it."""
     async with (
         running_node(postgresql_url, tmp_path / "1") as first,
-        running_node(postgresql_url, tmp_path / "2", options=DEAF | {"broker": MemoryBroker()}) as second,
+        running_node(postgresql_url, tmp_path / "2", options=DEAF | {"broker": SilentBroker()}) as second,
     ):
         yield first, second
 
@@ -129,7 +129,7 @@ async def test_changes_during_a_cut_of_the_feed_are_sent_when_it_is_read_again(
     nodes: tuple[RunningNode, RunningNode],
 ) -> None:
     first, second = nodes
-    feed = second.node.feed
+    feed = second.node.cluster.feed
     tokens = {name: await first.register(name) for name in ("omar", "eva")}
     room_id = await make_topic(first.url, tokens["omar"], "noticias")
     async with connected(second.url, tokens["omar"]) as omar, connected(first.url, tokens["eva"]) as eva:

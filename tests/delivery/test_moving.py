@@ -19,7 +19,7 @@ from tests.delivery.brokers import LinkedBroker, Wire
 from tests.delivery.support import make_topic, rest, seqs
 from tests.support.client import DEADLINE_S, Refused, connected, plainly_connected
 from tests.support.node import RunningNode, running_node
-from tidings.fanout import farewell
+from tidings.fanout import confirming
 from tidings.log import journal
 from tidings_db import models
 from tidings_db.queries import retention, rooms
@@ -159,7 +159,7 @@ async def test_a_node_that_stops_waits_only_for_clients_that_have_something_to_c
     nodes: Nodes, tokens: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = nodes
-    monkeypatch.setattr(farewell, "CONFIRM_S", 3600.0)
+    monkeypatch.setattr(confirming, "CONFIRM_S", 3600.0)
     async with connected(first.url, tokens[1]) as here:
         await first.stop()  # the wait for it would be cut short, and logged as a part that did not end
         await asyncio.wait_for(here.closed.wait(), DEADLINE_S)
@@ -234,8 +234,8 @@ async def test_a_device_confirms_what_it_has_learned_of_on_another_node(
     async with connected(second.url, diego) as there:
         room_key = second.node.hub.key(room_id)
         assert room_key is not None
-        monkeypatch.setattr(second.node.broker, "_receive", lambda notice: None)
-        monkeypatch.setattr(second.node.delivery, "changed", lambda changes: None)
+        monkeypatch.setattr(second.node.cluster.broker, "deliver", lambda notice: None)
+        monkeypatch.setattr(second.node.cluster.feed._receiver, "changed", lambda changes: None)
         await send(first, omar, room_id, "1", "2")
         assert second.node.hub.head(room_key) == 0
         with pytest.raises(Refused, match="invalid"):

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.delivery.brokers import LinkedBroker, Wire
+from tests.delivery.brokers import LinkedBroker, SilentBroker, Wire
 from tests.delivery.support import make_topic, principal, rest, seqs, stored
 from tests.delivery.test_redis import until
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
-from tidings.fanout import notify
-from tidings.fanout.broker import MemoryBroker
-from tidings.fanout.node_messages import BODY, CONTROL, Sealer
-from tidings.fanout.notify import NotifyBroker
-from tidings.log.notices import Personal, RoomChannel, Transient, UserChannel, encode
+from tidings.cluster.node_messages import BODY, CONTROL, Sealer
+from tidings.cluster.notify import NotifyBroker
+from tidings.cluster import notify
+from tidings.log.notices import Personal, Transient, encode
 from tidings_db.queries import users
 
 pytestmark = pytest.mark.long  # several nodes on PostgreSQL
@@ -185,7 +184,7 @@ WITHDRAWALS = {
 async def test_a_session_withdrawn_on_one_node_changes_nothing_more_on_another(
     postgresql_url: str, tmp_path: Path, withdrawal: str, action: str
 ) -> None:
-    deaf = {"poll_s": 3600.0, "session_check_s": 3600.0, "broker": MemoryBroker()}  # not woken either
+    deaf = {"poll_s": 3600.0, "session_check_s": 3600.0, "broker": SilentBroker()}  # not woken either
     async with (
         running_node(postgresql_url, tmp_path) as first,
         running_node(postgresql_url, tmp_path, options=deaf) as second,
@@ -222,7 +221,7 @@ async def test_nothing_that_another_role_of_postgresql_notifies_is_delivered(
         running_node(postgresql_url, tmp_path) as first,
         running_node(postgresql_url, tmp_path) as second,
     ):
-        broker = second.node.broker
+        broker = second.node.cluster.broker
         assert isinstance(broker, NotifyBroker)
         tokens = [await first.register(name) for name in ("omar", "diego")]
         room_id = await make_topic(first.url, tokens[0], "noticias", tokens[1])
@@ -230,7 +229,7 @@ async def test_nothing_that_another_role_of_postgresql_notifies_is_delivered(
             stranger = await first.node.database.dedicated()
             heard: asyncio.Queue[str] = asyncio.Queue()
             await stranger.listen(notify.CHANNEL, heard.put_nowait)
-            await until(lambda: first.node.nodes.others and second.node.nodes.others)
+            await until(lambda: first.node.cluster.registry.others and second.node.cluster.registry.others)
             await omar.ask("typing", room_id=room_id, typing=True)
             await diego.event("typing")
             genuine = await asyncio.wait_for(heard.get(), DEADLINE_S)
@@ -238,7 +237,7 @@ async def test_nothing_that_another_role_of_postgresql_notifies_is_delivered(
                 genuine = await asyncio.wait_for(heard.get(), DEADLINE_S)
 
             user_key = principal(second, "diego").user_key
-            forged = encode(UserChannel(user_key), Personal(user_key, "closing", {"reason": "revoked"})).decode()
+            forged = encode(Personal(user_key, "closing", {"reason": "revoked"})).decode()
             identity = broker._identity()
             foreign = Sealer(identity.instance, first.node.id, [b"another key"]).seal(CONTROL, 0, forged.encode())
             payloads = [
@@ -253,12 +252,12 @@ async def test_nothing_that_another_role_of_postgresql_notifies_is_delivered(
             await stranger.fetch(notify.NOTIFY, notify.CHANNEL, payloads)
             await until(lambda: broker.ignored == before + len(payloads))
             longest = {"room_id": room_id, "username": "omar", "typing": False}
-            size = len(encode(RoomChannel(1), Transient(1, "typing", longest)))
+            size = len(encode(Transient(1, "typing", longest)))
             padded = longest | {"username": "x" * (notify.LONGEST_BODY - size + len("omar"))}
             room_key = first.node.hub.key(room_id)
             assert room_key == 1
             for payload in ({**padded, "username": padded["username"] + "x"}, padded):
-                first.node.broker.publish(RoomChannel(room_key), Transient(room_key, "typing", payload))
+                first.node.cluster.share([Transient(room_key, "typing", payload)])
             assert await diego.event("typing") == padded
             assert len(diego.of("typing")) == 2
             assert diego.of("closing") == []

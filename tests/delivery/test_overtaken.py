@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.delivery.brokers import ChoosyBroker, LinkedBroker, Wire
+from tests.delivery.brokers import ChoosyPublisher, LinkedBroker, Wire
 from tests.delivery.support import make_topic
 from tests.support.client import Client, connected
 from tests.support.node import running_node
@@ -22,19 +22,19 @@ async def test_a_late_receipt_never_shows_an_older_position(database_url: str, t
     def is_receipt(notice: Notice) -> bool:
         return isinstance(notice, Transient) and notice.event == "receipt"
 
-    broker = ChoosyBroker()
-    async with running_node(database_url, tmp_path, options={"broker": broker}) as node:
+    publisher = ChoosyPublisher()
+    async with running_node(database_url, tmp_path, options={"publisher": publisher}) as node:
         omar, diego = await node.register("omar"), await node.register("diego")
         room_id = await make_topic(node.url, omar, "noticias", diego)
         async with connected(node.url, omar) as writer, connected(node.url, diego) as reader:
             for n in range(3):
                 await writer.ask("message", room_id=room_id, content=f"{n}")
-            broker.holds = is_receipt
+            publisher.holds = is_receipt
             await reader.ask("read", room_id=room_id, seq=1)
-            broker.holds = lambda _: False
+            publisher.holds = lambda _: False
             await reader.ask("read", room_id=room_id, seq=3)
             await writer.event("receipt", lambda receipt: receipt["read_seq"] == 3)
-            broker.go_on()
+            publisher.go_on()
             await writer.ask("get_rooms")
             assert [receipt["read_seq"] for receipt in writer.of("receipt")] == [3, 3]
 
@@ -86,7 +86,7 @@ async def test_typing_ends_although_the_node_of_the_typist_has_died(
             await typist.ask("typing", room_id=room_id)
             await reader.event("typing")
             with monkeypatch.context() as dead:
-                dead.setattr(brokers[0], "publish", lambda channel, notice: None)
+                dead.setattr(brokers[0], "share", lambda notices: None)
                 timers.advance(TYPING_S)
                 assert await typing(reader) == [True, False, True], "it may have been extended"
                 timers.advance(REPEAT_S)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests.delivery.brokers import HesitantBroker
 from tests.delivery.support import make_topic, rest
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import RunningNode, running_node
@@ -68,27 +67,6 @@ async def test_a_user_who_leaves_while_online_is_being_announced_ends_up_offline
             go_on.set()
         await observer.event("presence", lambda e: e["username"] == "satoshi" and not e["online"])
         assert announced(observer, "omar")[-1:] == [False]
-
-
-async def test_a_user_who_returns_while_offline_is_being_announced_ends_up_online(
-    sqlite_url: str, tmp_path: Path
-) -> None:
-    broker = HesitantBroker()
-    async with running_node(sqlite_url, tmp_path, options={"presence_s": 0.01, "broker": broker}) as server:
-        omar, diego, satoshi = [await server.register(name) for name in ("omar", "diego", "satoshi")]
-        await make_topic(server.url, omar, "noticias", diego, satoshi)
-        key = (await server.node.auth.user("omar")).key
-        async with connected(server.url, diego) as observer:
-            async with connected(server.url, omar):
-                await observer.event("presence", lambda e: e["username"] == "omar" and e["online"])
-                asked = broker.hold(key)
-            await asyncio.wait_for(asked.wait(), DEADLINE_S)
-            async with connected(server.url, omar):
-                async with connected(server.url, satoshi):
-                    await wait_online(observer, "satoshi", wanted=True)  # by now a second announcement would be over
-                broker.go_on()
-                await observer.event("presence", lambda e: e["username"] == "omar" and e["online"])
-                assert announced(observer, "omar") == [True, False, True]
 
 
 async def test_a_user_who_joins_a_room_while_briefly_offline_is_announced_there_too(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.delivery.brokers import DeafBroker
+from tests.delivery.brokers import DeafPublisher
 from tests.delivery.gate import Gate
 from tests.delivery.support import fill, make_topic, reader, rest, seqs
 from tests.support.client import DEADLINE_S, Client, Refused, connected
@@ -101,19 +101,19 @@ async def test_delivered_refuses_a_cursor_beyond_the_log_and_ignores_foreign_roo
 async def test_an_acknowledged_message_may_be_confirmed_before_its_event_arrives(
     database_url: str, tmp_path: Path
 ) -> None:
-    broker = DeafBroker()
-    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+    publisher = DeafPublisher()
+    async with running_node(database_url, tmp_path, options={"publisher": publisher, "head_check_s": 3600}) as server:
         token = await server.register("omar")
         room_id = await make_topic(server.url, token, "noticias")
         async with connected(server.url, token, device="phone") as phone:
             await server.node.hub.repairs.settled()  # a room that is new to this node is checked once
-            broker.deaf = True
+            publisher.deaf = True
             await phone.ask("message", room_id=room_id, content="1")
             assert await phone.ask("delivered", cursors={room_id: 1}) == {}
             with pytest.raises(Refused) as refused:
                 await phone.ask("delivered", cursors={room_id: 2})
             assert list(refused.value.details["fields"]) == [f"cursors.{room_id}"]
-            broker.deaf = False
+            publisher.deaf = False
             await phone.event("receipt", lambda r: r["delivered_seq"] == 1)  # the cursor is stored
 
 

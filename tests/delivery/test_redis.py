@@ -23,10 +23,10 @@ from tests.support.commits import commits
 from tests.support.network import Conditions, Network, network
 from tests.support.node import RunningNode, running_node
 from tests.support.redis import RedisServer, redis_server
-from tidings.fanout.node_messages import CONTROL, NOTICE, SHARDS, Sealer, encode_parts, item, shard_of
-from tidings.fanout.redis_broker import RedisBroker
-from tidings.fanout.redis_link import Lost, RedisLink
-from tidings.log.notices import Appended, RoomChannel, Transient, encode
+from tidings.cluster.node_messages import CONTROL, NOTICE, SHARDS, Sealer, encode_parts, item, shard_of
+from tidings.cluster.redis_broker import RedisBroker
+from tidings.cluster.redis_link import Lost, RedisLink
+from tidings.log.notices import Appended, Transient, encode
 from tidings.log.views import RoomName
 
 pytestmark = pytest.mark.long  # several nodes on PostgreSQL
@@ -43,7 +43,7 @@ async def redis() -> AsyncIterator[RedisServer]:
 
 
 def broker_of(node: RunningNode) -> RedisBroker:
-    broker = node.node.broker
+    broker = node.node.cluster.broker
     assert isinstance(broker, RedisBroker)
     return broker
 
@@ -58,7 +58,7 @@ async def until(condition: Callable[[], object]) -> None:
 async def joined(*nodes: RunningNode) -> None:
     """Wait until messages of each node reach all others."""
     await until(lambda: all(len(broker_of(node)._received) == len(nodes) - 1 for node in nodes))
-    await until(lambda: all(node.node.nodes.others and not broker_of(node).trouble for node in nodes))
+    await until(lambda: all(node.node.cluster.registry.others and not broker_of(node).trouble for node in nodes))
 
 
 @asynccontextmanager
@@ -203,7 +203,7 @@ async def test_a_message_that_redis_loses_is_missed_and_its_entries_are_read(
     postgresql_url: str, tmp_path: Path, redis: RedisServer, by: str
 ) -> None:
     async with two_nodes(postgresql_url, tmp_path, redis.url, redis.url) as (first, second):
-        second.node.feed._poll_s = 3600.0  # it is read only when something wakes it
+        second.node.cluster.feed._poll_s = 3600.0  # it is read only when something wakes it
         tokens = [await first.register(name) for name in ("omar", "diego")]
         topics = [await make_topic(first.url, tokens[0], f"topic {n}", tokens[1]) for n in range(SHARDS + 1)]
         async with connected(first.url, tokens[0]) as omar, connected(second.url, tokens[1]) as diego:
@@ -446,7 +446,7 @@ async def test_messages_that_redis_does_not_take_are_dropped_beyond_a_bound(
             assert link is not None
             large = Transient(1, "typing", {"typing": "x" * 200_000})
             for _ in range(100):  # 20 MB
-                broker.publish(RoomChannel(1), large)
+                broker.share([large])
             assert broker.dropped > 0
             assert link._publisher.waiting <= 8 * 1024 * 1024 + 300_000
             await omar.ask("message", room_id=room_id, content="by the feed")
@@ -476,7 +476,7 @@ async def test_forged_changed_and_repeated_messages_deliver_nothing(
             identity = broker._identity()
             forged = b"".join(encode_parts(_part(name, seq=2), name)[0])
             typing = Transient(name.key, "typing", {"room_id": room_id, "username": "eva", "typing": True})
-            notice = item(NOTICE, encode(RoomChannel(name.key), typing))
+            notice = item(NOTICE, encode(typing))
 
             def sealed(part: bytes = forged, channel: int = shard, epoch: int = 0, **changes: Any) -> bytes:
                 values: dict[str, Any] = {"instance": identity.instance, "node": first.node.id, "keys": identity.keys}

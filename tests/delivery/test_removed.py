@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.delivery.brokers import ChoosyBroker, FaultyBroker
+from tests.delivery.brokers import ChoosyPublisher, FaultyPublisher
 from tests.delivery.gate import Gate
 from tests.delivery.support import Reader, fill, make_topic, principal, reader, rest, seqs
 from tests.support.client import Client, connected
 from tests.support.node import RunningNode, running_node
 from tidings.contract.errors import ActionError
+from tidings.fanout.announcer import UserPresence
 from tidings.log.memberships import KickMember, Leave
 from tidings.log.messages import AppendMessage
-from tidings.log.notices import Appended, Joined, Left, Personal, PresenceChanged, Transient, UserPresence
+from tidings.log.notices import Appended, Joined, Left, Personal, Transient
 
 MISSED = 3000
 CONTENT = "x" * 6000
@@ -114,7 +115,7 @@ async def test_presence_published_in_the_step_of_a_removal_precedes_it(server: R
         key = hub.key(room_id)
         assert key is not None
         offline = {"username": "diego", "online": False, "last_seen": "2026-01-01T00:00:00.000Z"}
-        server.node.delivery.receive(PresenceChanged(key, [UserPresence(her.user_key, offline, frozenset())]))
+        hub.announcer.collect(key, [UserPresence(her.user_key, offline, frozenset())])
         server.node.delivery.receive(Left(him.user_key, key, room_id, "left", 1))
         await omar.ask("get_rooms")
         assert offline in omar.of("presence")
@@ -193,8 +194,8 @@ async def test_a_kicked_member_gets_no_later_entries_even_if_the_notice_is_lost(
     database_url: str, tmp_path: Path
 ) -> None:
     """The log of a private room contains the removal."""
-    broker = ChoosyBroker()
-    async with running_node(database_url, tmp_path, options={"broker": broker}) as server:
+    publisher = ChoosyPublisher()
+    async with running_node(database_url, tmp_path, options={"publisher": publisher}) as server:
         token, other = await server.register("omar"), await server.register("diego")
         room_id = await make_topic(server.url, other, "noticias", is_private=True)
         async with connected(server.url, token) as omar, connected(server.url, other) as diego:
@@ -202,7 +203,7 @@ async def test_a_kicked_member_gets_no_later_entries_even_if_the_notice_is_lost(
             await omar.event("room_added")
             await omar.ask("typing", room_id=room_id)
             await diego.event("typing", lambda e: e["typing"])
-            broker.loses = lambda notice: isinstance(notice, Left)
+            publisher.loses = lambda notice: isinstance(notice, Left)
             him, her = principal(server, "omar"), principal(server, "diego")
             key, journal = server.node.hub.key(room_id), server.node.journal
             assert key is not None
@@ -222,19 +223,19 @@ async def test_a_kicked_member_gets_no_later_entries_even_if_the_notice_is_lost(
 async def test_a_reinvited_member_stays_in_the_room_when_the_removal_is_replayed(
     database_url: str, tmp_path: Path
 ) -> None:
-    broker = ChoosyBroker()
-    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+    publisher = ChoosyPublisher()
+    async with running_node(database_url, tmp_path, options={"publisher": publisher, "head_check_s": 3600}) as server:
         token, other = await server.register("omar"), await server.register("diego")
         room_id = await make_topic(server.url, other, "noticias", is_private=True)
         async with connected(server.url, token) as omar, connected(server.url, other) as diego:
             await diego.ask("invite", room_id=room_id, username="omar")
             await omar.event("room_added")
-            broker.holds = lambda notice: isinstance(notice, Appended)
+            publisher.holds = lambda notice: isinstance(notice, Appended)
             await diego.ask("kick", room_id=room_id, username="omar")
             await omar.event("room_removed")
             await diego.ask("invite", room_id=room_id, username="omar")
             await omar.event("room_added")
-            broker.go_on()
+            publisher.go_on()
             await diego.ask("message", room_id=room_id, content="to both")
             await omar.event("message")
             assert len(omar.of("room_removed")) == 1
@@ -244,44 +245,44 @@ async def test_a_reinvited_member_whose_removal_was_lost_reconnects_and_gets_mes
     database_url: str, tmp_path: Path
 ) -> None:
     """A connection that missed its removal would ignore the new membership, so it is closed and reconnects."""
-    broker = ChoosyBroker()
-    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+    publisher = ChoosyPublisher()
+    async with running_node(database_url, tmp_path, options={"publisher": publisher, "head_check_s": 3600}) as server:
         token, other = await server.register("omar"), await server.register("diego")
         room_id = await make_topic(server.url, other, "noticias", is_private=True)
         async with connected(server.url, other) as diego:
             await diego.ask("invite", room_id=room_id, username="omar")
             async with connected(server.url, token) as omar:
-                broker.loses = lambda notice: isinstance(notice, Left | Appended)
+                publisher.loses = lambda notice: isinstance(notice, Left | Appended)
                 await diego.ask("kick", room_id=room_id, username="omar")
                 await diego.ask("invite", room_id=room_id, username="omar")
                 closing = await omar.event("closing")
                 assert closing == {"reason": "shutdown", "reconnect": True}
-            broker.loses = lambda _: False
+            publisher.loses = lambda _: False
             async with connected(server.url, token) as omar:
                 await diego.ask("message", room_id=room_id, content="to both")
                 await omar.event("message")
 
 
 async def test_a_reinvited_member_gets_nothing_again_from_a_read_that_is_older_than_the_removal(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The entry of the removal takes the member out; no notice of the removal or of the invitation arrives."""
-    broker = ChoosyBroker()
-    async with running_node(sqlite_url, tmp_path, options={"broker": broker}) as server:
+    publisher = ChoosyPublisher()
+    async with running_node(postgresql_url, tmp_path, options={"publisher": publisher}) as server:
         tokens = [await server.register(name) for name in ("omar", "eva")]
         async with connected(server.url, tokens[0]) as omar, connected(server.url, tokens[1]) as eva:
             room_id = (await omar.ask("create", topic_name="private", is_private=True))["room_id"]
             await omar.ask("invite", room_id=room_id, username="eva")
             await omar.ask("message", room_id=room_id, content="one")
             await eva.event("message")
-            hub, reconciler = server.node.hub, server.node.delivery._reconciler
+            hub, reconciler = server.node.hub, server.node.cluster.reconciler
             (connection,) = [each for each in hub.connections if each.principal.username == "eva"]
             membership = hub.key(room_id) or 0, connection.principal.user_key
             gate = Gate(server.node.database, monkeypatch, "read")
             gate.hold(1)
             reconciler.look([membership])
             await gate.held.wait()
-            broker.loses = lambda notice: isinstance(notice, Joined | Left)
+            publisher.loses = lambda notice: isinstance(notice, Joined | Left)
             await omar.ask("kick", room_id=room_id, username="eva")
             await eva.event("room_removed")
             await omar.ask("invite", room_id=room_id, username="eva")
@@ -297,8 +298,8 @@ async def test_a_reinvited_member_gets_nothing_again_from_a_read_that_is_older_t
 async def test_a_removed_member_gets_no_message_of_their_absence_over_a_faulty_broker(
     database_url: str, tmp_path: Path, seed: int
 ) -> None:
-    broker = FaultyBroker(seed, Left, Joined, Transient, Personal, PresenceChanged)
-    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 0.05}) as server:
+    publisher = FaultyPublisher(seed, Left, Joined, Transient, Personal)
+    async with running_node(database_url, tmp_path, options={"publisher": publisher, "head_check_s": 0.05}) as server:
         tokens = [await server.register(name) for name in ("omar", "diego", "satoshi")]
         room_id = await make_topic(server.url, tokens[0], "noticias", is_private=True)
         async with connected(server.url, tokens[0]) as omar:
@@ -318,9 +319,9 @@ async def test_a_removed_member_gets_no_message_of_their_absence_over_a_faulty_b
                 await omar.ask("kick", room_id=room_id, username="diego")
                 absence.update(await send_messages())
                 if turn == 12:
-                    broker.lose_next = Joined
+                    publisher.lose_next = Joined
                 await omar.ask("invite", room_id=room_id, username="diego")
-                broker.settle()
+                publisher.settle()
                 seq = (await omar.ask("message", room_id=room_id, content="welcome"))["seq"]
                 await visits[-1].until(lambda seq=seq: seq in seqs(visits[-1], room_id) or not is_in(server, "diego"))
                 if seq not in seqs(visits[-1], room_id):
@@ -333,7 +334,7 @@ async def test_a_removed_member_gets_no_message_of_their_absence_over_a_faulty_b
             assert len(visits) > 1
             for client in visits:
                 assert not absence.intersection(seqs(client, room_id))
-            assert all(broker.harm[kind] > 10 for kind in (Appended, Left, Joined)), broker.harm
+            assert all(publisher.harm[kind] > 10 for kind in (Appended, Left, Joined)), publisher.harm
             for client in (visits[-1], satoshi):
                 await client.close()
 

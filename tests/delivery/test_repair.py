@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.delivery.brokers import DeafBroker, FaultyBroker
+from tests.delivery.brokers import DeafPublisher, FaultyPublisher
 from tests.delivery.support import RecordingLink, fill, make_topic, principal, seqs
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.commits import commits
@@ -28,8 +28,8 @@ from tidings_db.queries import rooms
 async def test_every_connection_gets_every_entry_once_and_in_order_over_a_faulty_broker(
     database_url: str, tmp_path: Path, seed: int
 ) -> None:
-    broker = FaultyBroker(seed)
-    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 0.05}) as server:
+    publisher = FaultyPublisher(seed)
+    async with running_node(database_url, tmp_path, options={"publisher": publisher, "head_check_s": 0.05}) as server:
         tokens = [await server.register(name) for name in ("omar", "diego", "satoshi")]
         room_ids = [await make_topic(server.url, tokens[0], name, *tokens[1:]) for name in ("one", "two")]
         clients = [await Client(server.url, token).connect() for token in tokens]
@@ -43,7 +43,7 @@ async def test_every_connection_gets_every_entry_once_and_in_order_over_a_faulty
             )
             if n == 30:  # one connection begins in the middle
                 clients.append(await Client(server.url, tokens[1], device="late").connect())
-        assert broker.harm[Appended] > 30
+        assert publisher.harm[Appended] > 30
         total = 60 * 3 + 29
         for client in clients:
             for room_id in room_ids:
@@ -56,16 +56,16 @@ async def test_every_connection_gets_every_entry_once_and_in_order_over_a_faulty
 
 
 async def test_a_lost_notice_is_found_by_the_next_one(database_url: str, tmp_path: Path) -> None:
-    broker = DeafBroker()
-    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+    publisher = DeafPublisher()
+    async with running_node(database_url, tmp_path, options={"publisher": publisher, "head_check_s": 3600}) as server:
         token = await server.register("omar")
         room_id = await make_topic(server.url, token, "noticias")
         async with connected(server.url, token) as omar:
             await server.node.hub.repairs.settled()  # a room that is new to this node is checked once
-            broker.deaf = True
+            publisher.deaf = True
             for n in range(1, 4):
                 await omar.ask("message", room_id=room_id, content=str(n))
-            broker.deaf = False
+            publisher.deaf = False
             assert omar.of("message") == []
             await omar.ask("message", room_id=room_id, content="4")
             await omar.until(lambda: len(omar.of("message")) == 4)
@@ -73,12 +73,12 @@ async def test_a_lost_notice_is_found_by_the_next_one(database_url: str, tmp_pat
 
 
 async def test_a_lost_notice_is_found_by_the_periodic_check(database_url: str, tmp_path: Path) -> None:
-    broker = DeafBroker()
-    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 0.05}) as server:
+    publisher = DeafPublisher()
+    async with running_node(database_url, tmp_path, options={"publisher": publisher, "head_check_s": 0.05}) as server:
         token = await server.register("omar")
         room_id = await make_topic(server.url, token, "noticias")
         async with connected(server.url, token) as omar:
-            broker.deaf = True
+            publisher.deaf = True
             await omar.ask("message", room_id=room_id, content="1")
             await omar.until(lambda: omar.contents() == ["1"])
 
@@ -87,8 +87,8 @@ async def test_a_large_gap_is_repaired_in_pieces_no_faster_than_its_readers_read
     database_url: str, tmp_path: Path
 ) -> None:
     """Otherwise the repair would overflow the queue of readers that keep up."""
-    broker = DeafBroker()
-    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+    publisher = DeafPublisher()
+    async with running_node(database_url, tmp_path, options={"publisher": publisher, "head_check_s": 3600}) as server:
         token = await server.register("omar")
         room_id = await make_topic(server.url, token, "noticias")
         async with connected(server.url, token) as omar:
@@ -98,10 +98,10 @@ async def test_a_large_gap_is_repaired_in_pieces_no_faster_than_its_readers_read
             assert room is not None
             assert hub.attach(connection, room, 0)
             await hub.repairs.settled()  # a room that is new to this node is checked once
-            broker.deaf = True
+            publisher.deaf = True
             sent = [omar.send("message", {"room_id": room_id, "content": "x" * 16_000}) for _ in range(64)]
             assert all(answer["ok"] for answer in await asyncio.gather(*sent))
-            broker.deaf = False
+            publisher.deaf = False
             await omar.ask("message", room_id=room_id, content="last")
             read = 0
             while len(link.written) < 65:
@@ -119,8 +119,8 @@ async def test_a_large_gap_is_repaired_in_pieces_no_faster_than_its_readers_read
 async def test_a_reader_that_does_not_read_delays_a_repair_for_a_bounded_time(
     database_url: str, tmp_path: Path
 ) -> None:
-    broker = DeafBroker()
-    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+    publisher = DeafPublisher()
+    async with running_node(database_url, tmp_path, options={"publisher": publisher, "head_check_s": 3600}) as server:
         token, other = await server.register("omar"), await server.register("diego")
         room_id = await make_topic(server.url, token, "noticias", other)
         async with connected(server.url, token) as omar:
@@ -129,10 +129,10 @@ async def test_a_reader_that_does_not_read_delays_a_repair_for_a_bounded_time(
             room = await server.node.database.read(partial(rooms.find, room_id=room_id))
             assert room is not None
             hub.attach(connection, room, 0)
-            broker.deaf = True
+            publisher.deaf = True
             sent = [omar.send("message", {"room_id": room_id, "content": "x" * 16_000}) for _ in range(24)]
             assert all(answer["ok"] for answer in await asyncio.gather(*sent))
-            broker.deaf = False
+            publisher.deaf = False
             await omar.ask("message", room_id=room_id, content="last")
             await omar.until(lambda: seqs(omar, room_id) == list(range(1, 26)), deadline=5)
             assert link.waiting.is_set()
@@ -213,8 +213,8 @@ async def test_a_repair_that_fails_is_logged_and_tried_again(
     caplog: pytest.LogCaptureFixture,
     error: Exception,
 ) -> None:
-    broker = DeafBroker()
-    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+    publisher = DeafPublisher()
+    async with running_node(database_url, tmp_path, options={"publisher": publisher, "head_check_s": 3600}) as server:
         token = await server.register("omar")
         room_id = await make_topic(server.url, token, "noticias")
         async with connected(server.url, token) as omar:
@@ -230,9 +230,9 @@ async def test_a_repair_that_fails_is_logged_and_tried_again(
                 return await read(query)
 
             monkeypatch.setattr(server.node.database, "read", fail_first)
-            broker.deaf = True
+            publisher.deaf = True
             await omar.ask("message", room_id=room_id, content="1")
-            broker.deaf = False
+            publisher.deaf = False
             await omar.ask("message", room_id=room_id, content="2")
             await omar.until(lambda: omar.contents() == ["1", "2"])
             assert [record.name for record in caplog.records] == ["tidings.repair"] * 2
@@ -241,15 +241,15 @@ async def test_a_repair_that_fails_is_logged_and_tried_again(
 async def test_a_room_suspected_while_the_store_is_away_is_repaired_when_it_returns(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = DeafBroker()
-    async with running_node(database_url, tmp_path, options={"broker": broker, "head_check_s": 3600}) as server:
+    publisher = DeafPublisher()
+    async with running_node(database_url, tmp_path, options={"publisher": publisher, "head_check_s": 3600}) as server:
         token = await server.register("omar")
         room_id = await make_topic(server.url, token, "noticias")
         async with connected(server.url, token) as omar:
             hub, database = server.node.hub, server.node.database
             await hub.repairs.settled()
             monkeypatch.setattr(hub.repairs, "_retry_s", 0.01)
-            broker.deaf = True
+            publisher.deaf = True
             await omar.ask("message", room_id=room_id, content="1")
             read, failures = database.read, 2
 

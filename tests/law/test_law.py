@@ -17,7 +17,7 @@ from tests.law.machine import Law
 from tests.support.balancer import balanced
 from tests.support.client import unread_answers
 from tests.support.node import NO_TLS, running_node
-from tidings.fanout.notify import CARRIED
+from tidings.log.notices import Personal, Transient
 
 BENS_PHONE, CLEOS_PHONE = 2, 4
 """Indices among the devices with which an example begins."""
@@ -47,7 +47,7 @@ async def _serving(
     async with AsyncExitStack() as stack:
         nodes = []
         for n in range(count):
-            options = {"broker": HarmfulLink(wire, n, *CARRIED)} if harmful else {}
+            options = {"broker": HarmfulLink(wire, n, Transient, Personal)} if harmful else {}
             running = running_node(
                 database_url,
                 data_dir / str(n),
@@ -57,7 +57,7 @@ async def _serving(
             )
             nodes.append(await stack.enter_async_context(running))
             if harmful:
-                feed = nodes[-1].node.feed
+                feed = nodes[-1].node.cluster.feed
                 feed._receiver = HarmfulFeed(nodes[-1].node.delivery, n, "members", "memberships")
         urls = [node.url for node in nodes]
         if through_balancer:
@@ -69,7 +69,7 @@ async def _serving(
         yield http, urls
         if through_balancer:
             assert [line for line in balancer.refused if "/socket.io/" in line] == []
-            relayed = [relay.relayed for node in nodes if (relay := node.node.relay) is not None]
+            relayed = [node.node.cluster.elsewhere.relayed for node in nodes]
             assert all(sum(counts[transport] for counts in relayed) for transport in ("polling", "websocket"))
 
 

@@ -12,7 +12,7 @@ from tests.delivery.support import make_topic
 from tests.support.client import DEADLINE_S, connected
 from tests.support.commits import commits
 from tests.support.node import NO_TLS, RunningNode, running_node
-from tidings.fanout import farewell, feed
+from tidings.cluster import draining, feed
 
 
 async def is_ready(node: RunningNode) -> bool:
@@ -24,8 +24,8 @@ async def is_ready(node: RunningNode) -> bool:
 async def test_the_clients_of_a_node_that_is_cut_off_move_once_another_is_ready(
     postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, apart: bool
 ) -> None:
-    monkeypatch.setattr(farewell, "CUT_OFF_S", feed.BEHIND_S + 0.5)
-    monkeypatch.setattr(farewell, "CUT_OFF_CHECK_S", 0.1)
+    monkeypatch.setattr(draining, "CUT_OFF_S", feed.BEHIND_S + 0.5)
+    monkeypatch.setattr(draining, "CUT_OFF_CHECK_S", 0.1)
     async with (
         commits(postgresql_url) as (other_link, other_url),
         commits(postgresql_url) as (link, cut_off_url),
@@ -35,11 +35,11 @@ async def test_the_clients_of_a_node_that_is_cut_off_move_once_another_is_ready(
         token = await other.register("omar")
         room_id = await make_topic(other.url, token, "noticias")
         async with connected(node.url, token) as client:
-            while not node.node.nodes.others:
-                await node.node.nodes._round()
+            while not node.node.cluster.registry.others:
+                await node.node.cluster.registry._round()
             other_link.freeze()
             link.freeze()
-            while await is_ready(other) or node.node.feed.age < farewell.CUT_OFF_S + 1:
+            while await is_ready(other) or node.node.cluster.feed.age < draining.CUT_OFF_S + 1:
                 pass
             assert client.of("closing") == [], "the database may be away for both"
             other_link.thaw()

@@ -18,7 +18,7 @@ from tests.nodes.conftest import SOON, Registry
 from tests.support.balancer import balanced
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import RunningNode, running_node
-from tidings.fanout import farewell
+from tidings.cluster import draining
 
 pytestmark = pytest.mark.long
 
@@ -34,8 +34,8 @@ async def nodes(postgresql_url: str, tmp_path: Path, request: pytest.FixtureRequ
         )
         second = await stack.enter_async_context(running_node(postgresql_url, tmp_path, options=SOON))
         async with asyncio.timeout(DEADLINE_S):
-            while not first.node.nodes.staying:
-                await first.node.nodes._round()
+            while not first.node.cluster.registry.staying:
+                await first.node.cluster.registry._round()
         yield first, second
 
 
@@ -71,20 +71,20 @@ async def test_connections_move_in_slices_and_cursors_are_written_before(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = nodes
-    monkeypatch.setattr(farewell, "MIN_RATE", 1)
-    monkeypatch.setattr(farewell, "SLICE_S", 0.987)
+    monkeypatch.setattr(draining, "MIN_RATE", 1)
+    monkeypatch.setattr(draining, "SLICE_S", 0.987)
     sleep, pauses = asyncio.sleep, asyncio.Queue[asyncio.Event]()
 
     async def pause(seconds: float) -> None:
         """The pause between two slices lasts until the test ends it."""
-        if seconds != farewell.SLICE_S:
+        if seconds != draining.SLICE_S:
             await sleep(seconds)
             return
         end = asyncio.Event()
         pauses.put_nowait(end)
         await end.wait()
 
-    monkeypatch.setattr("tidings.fanout.farewell.asyncio.sleep", pause)
+    monkeypatch.setattr("tidings.cluster.draining.asyncio.sleep", pause)
     omar = await first.register("omar")
     room_id = await make_topic(first.url, omar, "noticias")
     async with AsyncExitStack() as stack:
@@ -114,7 +114,7 @@ async def test_running_actions_are_answered_before_their_connection_moves(
     nodes: Nodes, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = nodes
-    monkeypatch.setattr(farewell, "SETTLE_S", NEVER_S)
+    monkeypatch.setattr(draining, "SETTLE_S", NEVER_S)
     token = await first.register("omar")
     room_id = await make_topic(first.url, token, "noticias")
     async with connected(first.url, token) as omar:
@@ -137,7 +137,7 @@ async def test_a_node_with_a_successor_stops_accepting_connections_before_its_ow
     nodes: Nodes, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = nodes
-    monkeypatch.setattr(farewell, "SETTLE_S", NEVER_S)
+    monkeypatch.setattr(draining, "SETTLE_S", NEVER_S)
     token = await first.register("omar")
     room_id = await make_topic(first.url, token, "noticias")
     async with connected(first.url, token) as omar:
@@ -145,7 +145,7 @@ async def test_a_node_with_a_successor_stops_accepting_connections_before_its_ow
             sent = omar.send("message", {"room_id": room_id, "content": "held"})
             await eventually(lambda: first.node.journal.age > 0)
             left = first.leave(replaced=True)
-            await eventually(lambda: first.node.nodes.leaving)
+            await eventually(lambda: first.node.cluster.registry.leaving)
             with pytest.raises(httpx.ConnectError):
                 await ready(first)
             assert omar.of("closing") == []

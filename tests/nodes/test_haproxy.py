@@ -75,7 +75,7 @@ async def test_stock_clients_connect_through_haproxy_without_sticky_sessions(
                 clients.append(client)
         for client in clients:
             await client.close()
-        relayed = [node.node.relay.relayed for node in (first, second) if node.node.relay is not None]
+        relayed = [node.node.cluster.elsewhere.relayed for node in (first, second)]
         assert all(counts[transport] > 0 for counts in relayed for transport in ("polling", "websocket"))
         async with httpx.AsyncClient(base_url=url, verify=NO_TLS) as http:
             for path in ("/metrics", "/%6detrics", "/%6Detrics?x", "/metrics/"):

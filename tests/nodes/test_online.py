@@ -20,7 +20,7 @@ from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import SECRET_KEY, RunningNode, running_node
 from tests.support.process import ServerProcess
 from tidings import context
-from tidings.fanout import online, room_counts
+from tidings.cluster import online, room_counts
 from tidings_db.queries import blocks, users
 from tidings_db.queries import nodes as registered
 
@@ -36,7 +36,7 @@ async def nodes(postgresql_url: str, tmp_path: Path) -> AsyncIterator[list[Runni
             for _ in range(2)
         ]
         async with asyncio.timeout(DEADLINE_S):
-            while not all(node.node.nodes.others for node in running):
+            while not all(node.node.cluster.registry.others for node in running):
                 await running[0].node.database.read(registered.listed)
         yield running
 
@@ -119,7 +119,7 @@ async def test_the_users_of_a_node_that_stops_have_the_time_to_come_back_on_anot
             await stack.enter_async_context(connected(second.url, token))
             await flips(member, username, online=True)
         await second.node.drain()
-        while second.node.online_users._changed:  # until it would have written who went
+        while second.node.cluster.online._changed:  # until it would have written who went
             await first.node.database.read(registered.listed)
         await second.stop()
         async with connected(first.url, diego):
@@ -151,7 +151,9 @@ async def test_the_users_of_a_node_that_was_killed_are_told_offline_once_unless_
         for token in tokens[:80]:
             await stack.enter_async_context(connected(near.url, token))
         async with asyncio.timeout(DEADLINE_S):
-            while any(len(node.node.nodes.others) > 1 for node in (near, far)):  # until the node is known to be dead
+            while any(
+                len(node.node.cluster.registry.others) > 1 for node in (near, far)
+            ):  # until the node is known to be dead
                 await near.node.database.read(registered.listed)
         for token in tokens[80:90]:
             await stack.enter_async_context(connected(near.url, token))
@@ -184,7 +186,7 @@ async def test_a_node_that_was_taken_for_dead_has_its_users_online_again(
     await make_topic(first.url, omar, "noticias", diego)
     async with connected(first.url, omar) as member, connected(second.url, diego):
         await flips(member, "diego", online=True)
-        renew, second.node.nodes._round = second.node.nodes._round, partial(asyncio.sleep, 0)  # type: ignore[method-assign]
+        renew, second.node.cluster.registry._round = second.node.cluster.registry._round, partial(asyncio.sleep, 0)  # type: ignore[method-assign]
         await flips(member, "diego", online=False)
         attempts: list[str] = []
 
@@ -198,7 +200,7 @@ async def test_a_node_that_was_taken_for_dead_has_its_users_online_again(
             while attempts.count(second.node.id) < 3:
                 await first.node.database.read(registered.listed)
         assert told(member, "diego") == [True, False]  # without a lease it does not count
-        second.node.nodes._round = renew  # type: ignore[method-assign]
+        second.node.cluster.registry._round = renew  # type: ignore[method-assign]
         await flips(member, "diego", online=True)
 
 
@@ -212,7 +214,7 @@ async def test_users_stay_online_although_postgresql_has_lost_who_is(
         await flips(member, "diego", online=True)
         await registry.database.write(lambda conn: conn.execute(text("TRUNCATE online")))
         for node in nodes:  # as after the feed's connection was lost
-            node.node.online_users.compare_all()
+            node.node.cluster.online.compare_all()
         async with asyncio.timeout(DEADLINE_S):
             while len(await rows(registry)) < 4:
                 pass

@@ -9,7 +9,7 @@ from tests.dialects.test_channels import link, opened
 from tests.nodes.conftest import SOON, Registry
 from tests.support.node import running_node
 from tidings.auth import now_ms
-from tidings.log.nodes import NodeRegistry
+from tidings.cluster.registry import NodeRegistry
 from tidings_db.queries import epochs
 
 

@@ -15,7 +15,7 @@ from tests.support.client import connected
 from tests.support.node import SECRET_KEY, running_node
 from tidings import __version__
 from tidings.auth import fingerprint
-from tidings.log.nodes import NodeRegistry
+from tidings.cluster.registry import NodeRegistry
 from tidings_db.connections import on_postgresql
 from tidings_db.engine import Database
 from tidings_db.models import node_leases
@@ -42,10 +42,10 @@ async def test_nodes_know_each_other_from_start_to_stop(
     postgresql_url: str, tmp_path: Path, registry: Registry
 ) -> None:
     async with running_node(postgresql_url, tmp_path, options=SOON, node_name="first") as one:
-        first = one.node.nodes
+        first = one.node.cluster.registry
         assert first.live_nodes() == {one.node.id}
         async with running_node(postgresql_url, tmp_path, options=SOON) as two:
-            assert two.node.nodes.others == {one.node.id}
+            assert two.node.cluster.registry.others == {one.node.id}
             rows = await registry.until(lambda _: first.others == {two.node.id})
             assert first.live_nodes() == {one.node.id, two.node.id}
             assert rows.keys() == first.live_nodes()
@@ -74,7 +74,7 @@ async def test_a_node_that_renews_no_more_is_reported_when_its_lease_has_ended(
     async with running_node(postgresql_url, tmp_path, options=SOON) as dying:
         await watching.enter([fingerprint(SECRET_KEY.encode())])
         assert watching.others == {dying.node.id}
-        dying.node.nodes.loop.cancel()
+        dying.node.cluster.registry.loop.cancel()
         lease_until = (await registry.rows())[dying.node.id].lease_until
         rows = await registry.until(lambda _: reported)
         assert reported == [{dying.node.id}]
@@ -82,7 +82,7 @@ async def test_a_node_that_renews_no_more_is_reported_when_its_lease_has_ended(
         row = rows[dying.node.id]
         assert not row.live
         assert row.lease_until == lease_until, "its row stays for a while"
-        dying.node.nodes.loop.start()
+        dying.node.cluster.registry.loop.start()
         await registry.until(lambda _: watching.others == {dying.node.id})
     await watching.stop()
 
@@ -104,7 +104,7 @@ async def test_rows_of_nodes_that_ended_long_ago_are_removed(
     await _insert(postgresql_url, "just now", -KEPT_MS + 60_000)
     async with running_node(postgresql_url, tmp_path, options=SOON) as one:
         assert (await registry.rows()).keys() == {"just now", one.node.id}
-        assert one.node.nodes.others == set()
+        assert one.node.cluster.registry.others == set()
 
 
 async def test_a_node_that_stops_says_so_before_it_closes_its_connections(
@@ -144,7 +144,8 @@ async def test_a_database_that_is_away_delays_stopping_only_briefly(postgresql_u
 
 async def test_sqlite_has_one_node_without_a_lease(sqlite_url: str, tmp_path: Path) -> None:
     async with running_node(sqlite_url, tmp_path) as one:
-        assert one.node.nodes.live_nodes() == {one.node.id}
+        assert one.node.cluster.staying == frozenset()
+        assert await one.node.cluster.alone(0.0)
         assert await one.node.database.read(_leases) == []
 
 

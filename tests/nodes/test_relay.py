@@ -23,8 +23,8 @@ from tests.support.client import DEADLINE_S, Client, unread_answers
 from tests.support.network import Conditions, network
 from tests.support.node import NO_TLS, RunningNode, running_node
 from tests.support.process import ServerProcess
-from tidings.transport.relay import Relay
-from tidings.transport.relay_stream import SocketDirectory
+from tidings.cluster.relay import Relay
+from tidings.cluster.relay_stream import SocketDirectory
 
 CONNECTS = 50
 JS_CONNECTS = 15
@@ -59,8 +59,8 @@ def _unread_answers() -> Iterator[None]:
 
 
 def relay_of(node: RunningNode) -> Relay:
-    assert node.node.relay is not None
-    return node.node.relay
+    assert isinstance(node.node.cluster.elsewhere, Relay)
+    return node.node.cluster.elsewhere
 
 
 def relayed(nodes: list[RunningNode], transport: str) -> int:

@@ -129,7 +129,7 @@ async def test_nodes_that_start_first_at_the_same_time_agree(
     winner = first[started.index(None)]
     again = RunningNode(settings[started.index(None)], bcrypt_rounds=4)
     await again.start()
-    assert again.node.nodes.public_since == winner.node.nodes.public_since
+    assert again.node.cluster.registry.public_since == winner.node.cluster.registry.public_since
     rows = await registry.database.read(lambda conn: conn.exec_driver_sql("SELECT id FROM instance").all())
     assert len(rows) == 1
     for node in (winner, again):

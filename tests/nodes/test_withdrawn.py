@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.delivery.brokers import SilentBroker
 from tests.delivery.support import make_topic, rest
 from tests.support.client import Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
 from tidings.contract.errors import ActionError
-from tidings.fanout.broker import MemoryBroker
 
 DEAF = {"poll_s": 3600.0, "session_check_s": 3600.0, "head_check_s": 3600.0}
 ACTIONS: dict[str, dict[str, Any]] = {
@@ -36,7 +36,7 @@ async def nodes(postgresql_url: str, tmp_path: Path) -> AsyncIterator[tuple[Runn
     """Two nodes, of which the second does not hear of what the first commits."""
     async with (
         running_node(postgresql_url, tmp_path / "1") as first,
-        running_node(postgresql_url, tmp_path / "2", options=DEAF | {"broker": MemoryBroker()}) as second,
+        running_node(postgresql_url, tmp_path / "2", options=DEAF | {"broker": SilentBroker()}) as second,
     ):
         yield first, second
 

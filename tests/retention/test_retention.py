@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.delivery.brokers import DeafBroker
+from tests.delivery.brokers import DeafPublisher
 from tests.delivery.support import fill, make_topic, rest
 from tests.delivery.test_locked_rooms import locked
 from tests.retention.conftest import Kept
@@ -223,17 +223,19 @@ async def test_a_replay_that_retention_overtakes_is_closed_and_the_next_is_compl
 async def test_a_connection_that_missed_a_deleted_entry_is_closed_to_reconnect(
     database_url: str, tmp_path: Path
 ) -> None:
-    broker = DeafBroker()
-    async with running_node(database_url, tmp_path, options={"broker": broker}, retention_topic_days=10) as server:
+    publisher = DeafPublisher()
+    async with running_node(
+        database_url, tmp_path, options={"publisher": publisher}, retention_topic_days=10
+    ) as server:
         kept = Kept(server)
         room_id, omar, diego = await topic(kept, 0)
         async with connected(server.url, diego, device="phone") as phone, rest(server.url, omar) as http:
             await server.node.hub.repairs.settled()  # a room that is new to this node is checked once
-            broker.deaf = True
+            publisher.deaf = True
             for n in range(4):
                 await http.post("/api/messages", json={"room_id": room_id, "content": str(n)})
             await kept.trim(room_id, 2)
-            broker.deaf = False
+            publisher.deaf = False
             await http.post("/api/messages", json={"room_id": room_id, "content": "4"})
             assert (await phone.event("closing"))["reason"] == "shutdown"
             assert phone.contents() == []

@@ -21,7 +21,7 @@ async def admin_get_users(ctx: Context, req: AdminGetUsers) -> AdminUsers:
     after = names.after(req.after)
     rows = await ctx.db.read(partial(users.page, after=after, limit=req.limit + 1))
     page = rows[: req.limit]
-    online = await ctx.hub.online([user.key for user in page])
+    online = ctx.hub.online_users.among([user.key for user in page])
     return AdminUsers(
         users=[
             AdminUser(

@@ -1,10 +1,9 @@
 """Passwords, tokens and sessions: how a caller becomes a `Principal`."""
 
-from tidings.auth.attempts import SOURCE_FACTOR, Attempts, MemoryStore, attempt_rates
+from tidings.auth.attempts import SOURCE_FACTOR, Attempts, MemoryStore, attempt_rates, kept_ms
 from tidings.auth.callers import CallersDatabase, check_session
 from tidings.auth.passwords import BCRYPT_ROUNDS, HASHES_WAITING, PASSWORD_BYTES, THREADS, Caller, Passwords
 from tidings.auth.sessions import Auth
-from tidings.auth.shared_attempts import SharedStore, kept_ms
 from tidings.auth.tokens import UNTIL_LOGOUT, Tokens, fingerprint, now_ms, unauthenticated
 
 __all__ = [
@@ -20,7 +19,6 @@ __all__ = [
     "CallersDatabase",
     "MemoryStore",
     "Passwords",
-    "SharedStore",
     "Tokens",
     "attempt_rates",
     "check_session",

@@ -77,6 +77,11 @@ def attempt_rates(logins: str, registrations: str, conflicts: str) -> Rates:
     }
 
 
+def kept_ms(rates: Rates) -> int:
+    """For how long counters are needed."""
+    return 1000 * max(FIRST_TRY_S, *(2 * period for _, period in rates.values()))
+
+
 class Counters(Protocol):
     """The counters at one moment."""
 

@@ -15,8 +15,8 @@ from tidings.auth.callers import check_session
 from tidings.auth.passwords import BCRYPT_ROUNDS, Caller, Passwords
 from tidings.auth.tokens import UNTIL_LOGOUT, Tokens, now_ms, unauthenticated
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode, not_found
-from tidings.fanout.broker import Broker
-from tidings.log.notices import UserChannel, Withdrawn
+from tidings.fanout.publisher import Publisher
+from tidings.log.notices import Withdrawn
 from tidings.log.quotas import SESSIONS
 from tidings.principal import NO_SESSION, Principal
 from tidings_db.engine import Database
@@ -36,7 +36,7 @@ class Auth:
     def __init__(
         self,
         database: Database,
-        broker: Broker,
+        publisher: Publisher,
         *,
         token_minutes: int,
         attempts: Attempts | None = None,
@@ -52,7 +52,7 @@ class Auth:
                 lasts until logout has none: `tidings.log.purge` withdraws it when it has been unused for as long.
         """
         self._db = database
-        self._broker = broker
+        self._publisher = publisher
         self._keys: Sequence[bytes] = [b""]
         self._tokens = Tokens(self._keys)
         self._arrivals = ReadBatcher(database, users.arrivals)
@@ -359,4 +359,4 @@ class Auth:
         return await self._db.read(lambda conn: users.is_signed_in(conn, key, viewer.user_key, now))
 
     def withdraw(self, notice: Withdrawn) -> None:
-        self._broker.publish(UserChannel(notice.user_key), notice)
+        self._publisher.publish(notice)

@@ -9,17 +9,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from tidings.fanout.connection import Batch, Connection
 from tidings.fanout.live_room import LiveRoom
-from tidings.log.notices import PresenceChanged, UserPresence
 
 logger = logging.getLogger("tidings.presence")
 
 CONNECTIONS_PER_TURN = 64
 """Connections that are written to in one turn of the event loop; each may get hundreds of changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserPresence:
+    """The presence of one user."""
+
+    user_key: int
+    payload: dict[str, Any]
+    hidden_from: frozenset[int]
+    """Users who must not know."""
 
 
 class _Round:
@@ -72,15 +82,16 @@ class Announcer:
         """Connections that the first round is still to be written to."""
         self._all_written: asyncio.Future[None] | None = None
 
-    def collect(self, notice: PresenceChanged) -> None:
-        if notice.room_key not in self._rooms:
+    def collect(self, room_key: int, changes: Sequence[UserPresence]) -> None:
+        """Members of a room have come online or gone offline."""
+        if room_key not in self._rooms:
             return
         if self._collecting is None:
             self._collecting = _Round()
             asyncio.get_running_loop().call_soon(self._end_round)
         collected = self._collecting
-        collected.rooms.setdefault(notice.room_key, {}).update((change.user_key, change) for change in notice.changes)
-        collected.hides = collected.hides or any(change.hidden_from for change in notice.changes)
+        collected.rooms.setdefault(room_key, {}).update((change.user_key, change) for change in changes)
+        collected.hides = collected.hides or any(change.hidden_from for change in changes)
 
     def write_now(self, connection: Connection) -> None:
         """Write the waiting changes to a connection that is about to leave a room: they happened before it leaves."""

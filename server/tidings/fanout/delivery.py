@@ -1,8 +1,7 @@
-"""The fan-out of a node as its other parts see it: publishes notices of the log, and delivers those of the broker.
+"""The fan-out of a node as its other parts see it: publishes notices of the log, and delivers them to connections.
 
-A notice takes effect within one step of the event loop. It may be lost, late, repeated or out of order: entries are
-compared with the head of their room, and missing ones are read from the database (`repair.py`). What other nodes have
-committed is in the feed (`feed.py`); memberships that it mentions are read (`reconcile.py`).
+A notice takes effect within one step of the event loop. One of another node may be lost, late, repeated or out of
+order: entries are compared with the head of their room, and missing ones are read from the database (`repair.py`).
 
 The fence: an entry of a public topic is delivered only when every removal that was committed before it is known here.
 So no member who was removed on another node gets a later entry, whatever is lost or late between the nodes.
@@ -10,148 +9,60 @@ So no member who was removed on another node gets a later entry, whatever is los
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from tidings.contract.events import MemberChange
-from tidings.fanout.broker import Broker
 from tidings.fanout.catchup import CatchUp
+from tidings.fanout.cluster import Cluster
 from tidings.fanout.connection import Batch
-from tidings.fanout.feed import Feed
 from tidings.fanout.hub import Hub
-from tidings.fanout.online import OnlineUsers
-from tidings.fanout.reconcile import Reconciler
+from tidings.fanout.publisher import Publisher
 from tidings.fanout.session_check import SessionCheck
 from tidings.log.notices import (
     Appended,
-    Channel,
     Joined,
     Left,
     MembershipChanged,
     Notice,
     Personal,
-    PresenceChanged,
     Transient,
     Withdrawn,
 )
-from tidings_db.queries.feed import Changes, MembershipChange
-
-logger = logging.getLogger("tidings.delivery")
 
 
 class Delivery:
     """A `tidings.log.notices.Fanout`."""
 
     def __init__(
-        self,
-        broker: Broker,
-        hub: Hub,
-        catch_up: CatchUp,
-        reconciler: Reconciler,
-        feed: Feed,
-        sessions: SessionCheck,
-        online_users: OnlineUsers,
+        self, cluster: Cluster, publisher: Publisher, hub: Hub, catch_up: CatchUp, sessions: SessionCheck
     ) -> None:
-        self._broker = broker
+        self._cluster = cluster
         self._hub = hub
         self._catch_up = catch_up
-        self._reconciler = reconciler
-        self._feed = feed
         self._sessions = sessions
-        self._users = online_users
-
-    async def start(self) -> None:
-        """Receive notices from here on. Raises `StoreUnavailable`."""
-        await self._broker.start(self.receive)
-        await self._feed.start(self)
-
-    async def stop(self) -> None:
-        await self._feed.stop()
-        await self._broker.stop()
-        await self._reconciler.stop()
+        self.publish = publisher.publish
+        """As `Fanout.publish`."""
 
     # -- for the log ---------------------------------------------------------------------------------------------
 
-    def publish(self, notices: Sequence[tuple[Channel, Notice]]) -> None:
-        self._broker.share(notices)
-        for channel, notice in notices:
-            try:
-                if isinstance(notice, MembershipChanged):  # whether or not the room is live here
-                    self._hub.member_events.note(notice.change)
-                self._broker.publish_shared(channel, notice)
-            except Exception:
-                logger.exception("a notice could not be delivered")
+    @property
+    def is_shared(self) -> bool:
+        """As `Fanout.is_shared`."""
+        return self._cluster.is_shared
 
     def suspect(self, room_keys: Iterable[int]) -> None:
+        """As `Fanout.suspect`."""
         self._hub.suspect(room_keys)
 
     def suspect_session(self, user_key: int, session_key: int) -> None:
+        """As `Fanout.suspect_session`."""
         self._sessions.look([(user_key, session_key)])
 
     def has_device(self, device_key: int) -> bool:
+        """As `Fanout.has_device`."""
         return self._hub.has_device(device_key)
 
-    # -- changes of other nodes ----------------------------------------------------------------------------------
-
-    def changed(self, changes: Changes) -> None:
-        """As `FeedReceiver.changed`."""
-        hub, elsewhere = self._hub, set(changes.members)
-        for room_key, (head, _) in changes.heads.items():
-            live_room = hub.live_rooms.get(room_key)
-            if live_room is not None and head > live_room.head:
-                if self._broker.carries_entries:
-                    hub.repairs.observe(live_room, head)  # they may be under way
-                else:
-                    live_room.known_head = max(live_room.known_head, head)
-                    hub.repairs.repair(live_room)
-        unsettled = changes.members
-        for change in changes.memberships:
-            if change.is_removal and self._removed_elsewhere(change):
-                unsettled.discard((change.room, change.user))
-            elif change.change == MemberChange.JOINED:
-                unsettled.add((change.room, change.user))
-            hub.member_events.note(change)
-        reasons = {(change.room, change.user): change.change for change in changes.memberships if change.is_removal}
-        self._reconciler.look(unsettled, reasons)
-        for room_key in changes.gone:
-            self._reconciler.look_at_room(room_key, "deleted")
-        self._sessions.look(changes.sessions)
-        if changes.blocks:
-            hub.presence.blocked()
-        if changes.online:
-            self._users.changed(changes.online)
-        hub.presence.joined_elsewhere(elsewhere)
-
-    def compare_all(self) -> None:
-        """As `FeedReceiver.compare_all`."""
-        hub = self._hub
-        hub.suspect(hub.live_rooms)
-        self._reconciler.look_at_all()
-        self._sessions.look((user_key, None) for user_key in hub.user_keys)
-        hub.presence.blocked()
-        self._users.compare_all()
-
-    def _removed_elsewhere(self, change: MembershipChange) -> bool:
-        """Take a removed member's connections out of a public topic. The log of a private room contains removals.
-
-        Returns whether nothing is left to look at.
-        """
-        live_room = self._hub.live_rooms.get(change.room)
-        connections = self._hub.connections_of(change.user)
-        self._reconciler.applied(change.room, change.user)
-        if live_room is None or not live_room.is_fenced:
-            return not any(
-                connection.deferred is not None or change.room in connection.rooms for connection in connections
-            )
-        for connection in connections:
-            known = live_room.attached.get(connection)
-            if known is not None and known < change.removals:
-                self._hub.removed(connection, change.change, change.room)
-        live_room.count_removal(change.removals)
-        return not any(connection.deferred is not None for connection in connections)
-
-    # -- notices of the broker -----------------------------------------------------------------------------------
+    # -- notices -------------------------------------------------------------------------------------------------
 
     def receive(self, notice: Notice) -> None:
         """Apply a notice to the connections of this node."""
@@ -161,15 +72,13 @@ class Delivery:
             case Transient():
                 self._transient(notice)
             case Joined():
-                self._reconciler.applied(notice.snapshot.room.key, notice.user_key)
+                self._hub.when_moved(notice.snapshot.room.key, notice.user_key)
                 for connection in self._hub.connections_of(notice.user_key):
                     self._catch_up.change_membership(connection, notice)
             case Left():
                 self._left(notice)
             case MembershipChanged():
                 self._hub.member_events.note(notice.change)
-            case PresenceChanged():
-                self._hub.announcer.collect(notice)
             case Personal():
                 if notice.event == "presence":  # the user may be blocked from here on
                     self._hub.presence.hide(notice.user_key, notice.payload)
@@ -188,10 +97,10 @@ class Delivery:
             return
         if notice.entries[-1].seq > live_room.head:
             live_room.members = notice.members
-        hub.repairs.published(live_room, notice, others_follow=self._broker.carries_entries)
+        hub.repairs.published(live_room, notice, others_follow=self._cluster.carries_entries)
 
     def _left(self, notice: Left) -> None:
-        self._reconciler.applied(notice.room_key, notice.user_key)
+        self._hub.when_moved(notice.room_key, notice.user_key)
         for connection in self._hub.connections_of(notice.user_key):
             self._catch_up.change_membership(connection, notice)
         live_room = self._hub.live_rooms.get(notice.room_key)
@@ -203,9 +112,11 @@ class Delivery:
         return self._hub.receipts.newest(notice.payload) if notice.event == "receipt" else notice.payload
 
     def _transient(self, notice: Transient) -> None:
-        self._hub.typists.received(notice, self._transient)
         live_room = self._hub.live_rooms.get(notice.room_key)
-        if live_room is None or self._feed.is_behind():
+        if live_room is None:
+            return
+        self._hub.typists.received(notice, self._transient)
+        if self._cluster.is_behind():
             return
         batch = Batch([(notice.event, self._ordered(notice))], transient=True)
         for connection in live_room.attached:

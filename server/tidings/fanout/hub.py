@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nsmallest
 from typing import Any, Protocol
 
 from tidings.contract.errors import CloseReason
 from tidings.fanout.announcer import Announcer
-from tidings.fanout.broker import Broker
+from tidings.fanout.cluster import Cluster
 from tidings.fanout.connection import Connection
 from tidings.fanout.live_room import LiveRoom
-from tidings.fanout.member_events import FeedState, MemberEvents
-from tidings.fanout.online import OnlineUsers
+from tidings.fanout.member_events import MemberEvents
 from tidings.fanout.presence import PRESENCE_S, PresenceTracker
+from tidings.fanout.publisher import Publisher
 from tidings.fanout.receipt_order import ReceiptOrder
 from tidings.fanout.repair import Repairs
 from tidings.fanout.typing import TYPING_S, Typists
 from tidings.log import views
 from tidings.log.cursors import RECEIPT_MEMBERS, Cursors
-from tidings.log.notices import Personal, RoomChannel, UserChannel
+from tidings.log.notices import Personal
 from tidings.log.views import RoomName
-from tidings.supervision import Loop, spawn
+from tidings.supervision import Loop
 from tidings.timers import GetTimers
 from tidings_db.engine import Database, StoreUnavailable
 from tidings_db.queries import rooms
@@ -51,11 +51,10 @@ class Hub:
     def __init__(
         self,
         database: Database,
-        broker: Broker,
+        cluster: Cluster,
+        publisher: Publisher,
         cursors: Cursors,
         observer: ConnectionObserver,
-        online_users: OnlineUsers,
-        feed: FeedState,
         *,
         head_check_s: float = HEAD_CHECK_S,
         presence_s: float = PRESENCE_S,
@@ -64,39 +63,34 @@ class Hub:
     ) -> None:
         """`timers`: those of expiring tokens, and of typing."""
         self._db = database
-        self._broker = broker
+        self._publisher = publisher
         self._cursors = cursors
         self._observer = observer
         self._head_check_s = head_check_s
         self._timers = timers
-        self.online_users = online_users
+        self.online_users = cluster.online
         self.live_rooms: dict[int, LiveRoom] = {}
         """Rooms with a connection here, by key."""
         self._keys: dict[str, int] = {}
         """room_id -> key of the live rooms."""
-        self._fresh: dict[int, Awaitable[None]] = {}
-        """Rooms whose head may have moved after it was read, before the subscription to their channel took effect."""
-        self._confirming: asyncio.Task[None] | None = None
         self._users: dict[int, set[Connection]] = {}
         self.head_check = Loop("tidings.head_check", self._check_heads_forever)
         self.announcer = Announcer(self.live_rooms)
-        self.member_events = MemberEvents(self.live_rooms, feed)
-        self.repairs = Repairs(database, self.live_rooms, self.removed, self.member_events, feed)
+        self.member_events = MemberEvents(self.live_rooms, cluster)
+        self.repairs = Repairs(database, self.live_rooms, self.removed, self.member_events, cluster)
         self.presence = PresenceTracker(
-            database, broker, self.live_rooms, self.announcer, online_users, presence_s=presence_s
+            database, self.live_rooms, self.announcer, cluster.online, presence_s=presence_s
         )
-        self.typists = Typists(broker, typing_s=typing_s, timers=timers)
+        self.typists = Typists(publisher, typing_s=typing_s, timers=timers)
         self.receipts = ReceiptOrder()
-        self.when_removed: Callable[[int, int], None] = lambda room_key, user_key: None
-        """Called for each connection that is taken out of a room, with the room and the user."""
+        self.when_moved: Callable[[int, int], None] = lambda room_key, user_key: None
+        """Called when a membership takes effect or ends here, with the room and the user."""
 
     def start(self) -> None:
         self.head_check.start()
 
     async def stop(self) -> None:
         self.head_check.cancel()
-        if self._confirming is not None:
-            self._confirming.cancel()
         self.repairs.stop()
 
     # -- connections ---------------------------------------------------------------------------------------------
@@ -119,16 +113,16 @@ class Hub:
         """A user's connections here."""
         return list(self._users.get(user_key, ()))
 
-    async def add(self, connection: Connection) -> None:
+    def add(self, connection: Connection) -> None:
         """Register a connection with its user: from here on it gets notices of memberships and withdrawn sessions.
 
-        Notices published before this returns may be missing: read the user's memberships afterwards.
+        Earlier ones are missing: read the user's memberships afterwards.
         """
         user_key = connection.principal.user_key
         group = self._users.get(user_key)
         if group is None:
             group = self._users[user_key] = set()
-            self._broker.online(user_key, True)
+            self.online_users.put(user_key, True)
         group.add(connection)
         self._observer.opened(connection)
         self.expire_at(connection)
@@ -140,12 +134,6 @@ class Hub:
             # All of the excess, although some of it is closing already: until a connection has ended, it counts.
             for oldest in nsmallest(excess, crowd, key=lambda candidate: candidate.opened_at):
                 oldest.link.close(CloseReason.REPLACED)
-        try:
-            # Every connection waits: the subscription of the user's first one may not be effective yet.
-            await self._broker.subscribe(UserChannel(user_key))
-        except BaseException:
-            self.remove(connection)
-            raise
 
     def devices_of(self, user_key: int) -> frozenset[int]:
         """The keys of a user's devices that are connected here."""
@@ -182,8 +170,7 @@ class Hub:
         self._observer.closed(connection)
         if last:
             del self._users[user_key]
-            self._broker.unsubscribe(UserChannel(user_key))
-            self._broker.online(user_key, False)
+            self.online_users.put(user_key, False)
 
     def sessions_of(self, user_key: int) -> set[int]:
         """The sessions by which a user is connected here."""
@@ -219,9 +206,7 @@ class Hub:
         if live_room is None:
             live_room = self.live_rooms[room.key] = LiveRoom(room)
             self._keys[room.room_id] = room.key
-            self._fresh[room.key] = self._broker.subscribe(RoomChannel(room.key))
-            if self._confirming is None:
-                self._confirming = spawn(self._confirm_fresh(), "subscriptions to rooms")
+            self.suspect([room.key])  # its head may have moved since it was read
         live_room.attach(connection, position, room.removals)
         self.repairs.observe(live_room, room.last_seq)
         if live and not announce:
@@ -271,17 +256,16 @@ class Hub:
             if live_room.repairing is not None:
                 live_room.repairing.cancel()
             del self.live_rooms[room_key], self._keys[live_room.name.room_id]
-            self._broker.unsubscribe(RoomChannel(room_key))
 
     def online_in(self, room_key: int) -> int:
         """How many of a room's members are online; those on other nodes as of the last `count_online`."""
         live_room = self.live_rooms.get(room_key)
         here = 0 if live_room is None else len(live_room.users)
-        return here + self.online_users.room_counts.elsewhere(room_key)
+        return here + self.online_users.members_elsewhere(room_key)
 
     async def count_online(self, shown: Iterable[RoomRow]) -> None:
         """Bring `online_in` of rooms up to date. Takes half a second at most; never raises."""
-        await self.online_users.room_counts.refresh(shown)
+        await self.online_users.count_members(shown)
 
     def users_in(self, room_key: int) -> list[int]:
         """The members of a room who are connected here."""
@@ -298,7 +282,7 @@ class Hub:
 
     def notify(self, user_key: int, event: str, payload: dict[str, Any]) -> None:
         """Send an event to all devices of a user, on any node; at most once."""
-        self._broker.publish(UserChannel(user_key), Personal(user_key, event, payload))
+        self._publisher.publish(Personal(user_key, event, payload))
 
     def confirm(self, connection: Connection, positions: Mapping[int, int]) -> None:
         """Move the cursors of the connection's device: it has received these rooms up to these seqs."""
@@ -314,10 +298,6 @@ class Hub:
         }
         self._cursors.advance(connection.principal.user_key, connection.device_key, positions, shown, removals)
 
-    async def online(self, user_keys: Iterable[int] | None = None) -> set[int]:
-        """Which users (of these, or of all) are online, on any node."""
-        return await self._broker.online_users(user_keys)
-
     # -- memberships ---------------------------------------------------------------------------------------------
 
     def removed(self, connection: Connection, reason: str, room_key: int) -> None:
@@ -326,7 +306,7 @@ class Hub:
         room_id = self.live_rooms[room_key].name.room_id
         self.typists.end(connection, room_key)
         self.detach(connection, room_key)
-        self.when_removed(room_key, connection.principal.user_key)
+        self.when_moved(room_key, connection.principal.user_key)
         connection.emit("room_removed", {"room_id": room_id, "reason": reason})
 
     def emit_added(self, connection: Connection, snapshot: rooms.Snapshot) -> None:
@@ -336,17 +316,6 @@ class Hub:
         self.member_events.entered(connection, snapshot.room)
 
     # -- repair --------------------------------------------------------------------------------------------------
-
-    async def _confirm_fresh(self) -> None:
-        """Wait for the subscriptions to rooms to take effect, then look at the heads of the rooms."""
-        try:
-            while self._fresh:
-                fresh, self._fresh = self._fresh, {}
-                for subscribed in fresh.values():
-                    await subscribed
-                self.suspect(fresh)
-        finally:
-            self._confirming = None
 
     def log_went_back(self) -> None:
         """The log is an earlier one now: close all connections, and forget the heads of all rooms."""

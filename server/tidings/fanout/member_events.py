@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from typing import Protocol
 
 from tidings.contract.errors import CloseReason
 from tidings.contract.events import MemberChange
+from tidings.fanout.cluster import Cluster
 from tidings.fanout.connection import Batch, Connection
 from tidings.fanout.live_room import LiveRoom
 from tidings_db.queries.feed import MembershipChange
@@ -32,25 +32,11 @@ KEPT = 256
 """Changes that are kept of a room."""
 
 
-class FeedState(Protocol):
-    """What is needed of the feed of other nodes."""
-
-    def wake(self) -> None:
-        """Read it now."""
-
-    @property
-    def age(self) -> float:
-        """Seconds since it was last read."""
-
-    async def caught_up(self) -> None:
-        """Wait until everything that is committed now is known here, but not for long."""
-
-
 class MemberEvents:
-    def __init__(self, live_rooms: Mapping[int, LiveRoom], feed: FeedState) -> None:
+    def __init__(self, live_rooms: Mapping[int, LiveRoom], cluster: Cluster) -> None:
         """`live_rooms` are the hub's, by key."""
         self._rooms = live_rooms
-        self._feed = feed
+        self._cluster = cluster
         self._kept: dict[int, tuple[float, dict[int, MembershipChange]]] = {}
         """Room -> when its last change came, and its last changes by number; in the order of these times."""
         self._progress = asyncio.Event()
@@ -92,7 +78,7 @@ class MemberEvents:
         """A change with this number was committed. If it is not known soon, changes were missed."""
         if number > max(live_room.changes, live_room.changes_expected):
             live_room.changes_expected = number
-            self._feed.wake()
+            self._cluster.wake()
             asyncio.get_running_loop().call_later(GAP_S, self._give_up, live_room, number)
 
     async def sent(self, rooms: Iterable[RoomRow]) -> None:
@@ -100,7 +86,7 @@ class MemberEvents:
         ahead = [room for room in rooms if self._is_ahead(room)]
         if not ahead:
             return
-        self._feed.wake()
+        self._cluster.wake()
         with suppress(TimeoutError):
             async with asyncio.timeout(SENT_S):
                 while any(map(self._is_ahead, ahead)):
@@ -146,7 +132,7 @@ class MemberEvents:
         """If changes are still missing, they were missed here: the clients read the members again."""
         if live_room is not self._rooms.get(live_room.name.key) or live_room.changes >= number:
             return
-        if self._feed.age >= GAP_S:  # it has not been read since
+        if self._cluster.silence_s >= GAP_S:  # it has not been learned since
             asyncio.get_running_loop().call_later(GAP_S, self._give_up, live_room, number)
             return
         live_room.changes = number

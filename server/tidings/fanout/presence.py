@@ -14,12 +14,10 @@ from functools import partial
 from typing import Any
 
 from tidings.contract.models import timestamp
-from tidings.fanout.announcer import Announcer
-from tidings.fanout.broker import Broker
+from tidings.fanout.announcer import Announcer, UserPresence
+from tidings.fanout.cluster import OnlineUsers
 from tidings.fanout.connection import Connection
 from tidings.fanout.live_room import LiveRoom
-from tidings.fanout.online import OnlineUsers
-from tidings.log.notices import PresenceChanged, RoomChannel, UserPresence
 from tidings.supervision import cancelled_from_within, spawn
 from tidings_db.engine import Database, StoreUnavailable
 from tidings_db.queries import blocks, members, users
@@ -57,7 +55,6 @@ class PresenceTracker:
     def __init__(
         self,
         database: Database,
-        broker: Broker,
         live_rooms: Mapping[int, LiveRoom],
         announcer: Announcer,
         online_users: OnlineUsers,
@@ -67,7 +64,6 @@ class PresenceTracker:
     ) -> None:
         """`live_rooms` are the hub's, by key. `retry_s`: seconds until the next attempt after one that failed."""
         self._db = database
-        self._broker = broker
         self._rooms = live_rooms
         self._announcer = announcer
         self._users = online_users
@@ -218,7 +214,7 @@ class PresenceTracker:
         while counted != self._blocks:  # a user who was blocked meanwhile must not get the changes
             counted = self._blocks
             hidden = await self._db.read(partial(blocks.blocked_of, user_keys=shown)) if shown else {}
-            online = await self._broker.online_users(pending)
+            online = self._users.among(pending)
         # From here on in one step of the event loop: later changes are published after this.
         rooms: dict[int, list[UserPresence]] = {}
         for user_key, change in pending.items():
@@ -236,7 +232,7 @@ class PresenceTracker:
             for room_key in change.rooms:
                 rooms.setdefault(room_key, []).append(presence)
         for room_key, changes in rooms.items():
-            self._broker.publish(RoomChannel(room_key), PresenceChanged(room_key, changes))
+            self._announcer.collect(room_key, changes)
         self._online.difference_update(pending)
         self._online |= online
 

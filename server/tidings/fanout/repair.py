@@ -18,9 +18,10 @@ from typing import NamedTuple
 from sqlalchemy.engine import Connection as Transaction
 
 from tidings.contract.errors import CloseReason
+from tidings.fanout.cluster import Cluster
 from tidings.fanout.connection import Connection
 from tidings.fanout.live_room import LiveRoom
-from tidings.fanout.member_events import FeedState, MemberEvents
+from tidings.fanout.member_events import MemberEvents
 from tidings.log.notices import Appended
 from tidings.supervision import spawn
 from tidings_db.engine import Database, StoreUnavailable
@@ -86,7 +87,7 @@ class Repairs:
         live_rooms: Mapping[int, LiveRoom],
         removed: Callable[[Connection, str, int], None],
         member_events: MemberEvents,
-        feed: FeedState,
+        cluster: Cluster,
         *,
         retry_s: float = RETRY_S,
     ) -> None:
@@ -95,7 +96,7 @@ class Repairs:
         self._rooms = live_rooms
         self._removed = removed
         self._member_events = member_events
-        self._feed = feed
+        self._cluster = cluster
         self.membership_reads = 0
         """Pages that were read with the memberships of the connected users, because removals were not known."""
         self._retry_s = retry_s
@@ -211,7 +212,7 @@ class Repairs:
                     if live_room.head >= self._goal(live_room):
                         return
                     if live_room.held and live_room.held.first == live_room.head + 1:
-                        await self._feed.caught_up()  # it tells who was removed
+                        await self._cluster.caught_up()  # it tells who was removed
                         if live_room.head >= self._goal(live_room):
                             return
                     await self._repair_page(live_room)
@@ -250,7 +251,7 @@ class Repairs:
     async def _repair_page(self, live_room: LiveRoom) -> None:
         page = await self._read(live_room, [])
         if live_room.is_fenced and page.removals > live_room.removals:
-            await self._feed.caught_up()  # it tells who was removed
+            await self._cluster.caught_up()  # it tells who was removed
             if page.removals > live_room.removals:
                 page = await self._read(live_room, list(live_room.users))
                 self.membership_reads += 1

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from tidings.fanout.broker import Broker
 from tidings.fanout.connection import Connection
-from tidings.log.notices import RoomChannel, Transient
+from tidings.fanout.publisher import Publisher
+from tidings.log.notices import Transient
 from tidings.timers import GetTimers
 
 TYPING_S = 6.0
@@ -27,9 +27,9 @@ class _Typing:
 
 class Typists:
     def __init__(
-        self, broker: Broker, *, typing_s: float = TYPING_S, timers: GetTimers = asyncio.get_running_loop
+        self, publisher: Publisher, *, typing_s: float = TYPING_S, timers: GetTimers = asyncio.get_running_loop
     ) -> None:
-        self._broker = broker
+        self._publisher = publisher
         self._timers = timers
         self._typing_s = typing_s
         self._typing: dict[Connection, dict[int, _Typing]] = {}
@@ -101,7 +101,12 @@ class Typists:
             ended = replace(notice, payload={**notice.payload, "typing": False})
             timers = self._timers()
             # The other node extends it without a notice for up to `REPEAT_S`.
-            self._elsewhere[key] = timers.call_at(timers.time() + self._typing_s + REPEAT_S, partial(deliver, ended))
+            end_at = timers.time() + self._typing_s + REPEAT_S
+            self._elsewhere[key] = timers.call_at(end_at, partial(self._end_elsewhere, ended, deliver))
+
+    def _end_elsewhere(self, ended: Transient, deliver: Callable[[Transient], None]) -> None:
+        self._elsewhere.pop((ended.except_connection, ended.room_key), None)
+        deliver(ended)
 
     def _end_later(self, connection: Connection, room_key: int) -> asyncio.TimerHandle:
         timers = self._timers()
@@ -109,6 +114,4 @@ class Typists:
 
     def _publish(self, connection: Connection, room_key: int, room_id: str, typing: bool) -> None:
         payload = {"room_id": room_id, "username": connection.principal.username, "typing": typing}
-        self._broker.publish(
-            RoomChannel(room_key), Transient(room_key, "typing", payload, except_connection=connection.id)
-        )
+        self._publisher.publish(Transient(room_key, "typing", payload, except_connection=connection.id))

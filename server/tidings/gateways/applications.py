@@ -15,12 +15,12 @@ from tidings.context import Parts
 from tidings.contract.errors import ActionError, ErrorCode
 from tidings.contract.events import EVENTS
 from tidings.dispatch import Dispatcher
-from tidings.fanout.broker import Broker
 from tidings.fanout.connection import Batch, Connection
 from tidings.fanout.hub import CONNECTIONS_PER_USER
+from tidings.fanout.publisher import Publisher
 from tidings.gateways.client_session import read_credentials
 from tidings.limits import Limit
-from tidings.log.notices import RoomChannel, Transient
+from tidings.log.notices import Transient
 from tidings.principal import Principal
 from tidings.supervision import Periodic
 from tidings.transport.socketio_server import NamespaceSocket, SocketIOServer
@@ -43,9 +43,9 @@ def connection_of(socket: Socket) -> Connection | None:
 class RoomsOfHub:
     """A `transport.socketio_server.CoreRooms`: the rooms of `/` are the hub's topics and conversations."""
 
-    def __init__(self, parts: Parts, broker: Broker) -> None:
+    def __init__(self, parts: Parts, publisher: Publisher) -> None:
         self._hub = parts.hub
-        self._broker = broker
+        self._publisher = publisher
 
     def rooms_of(self, socket: Socket) -> list[str]:
         connection = connection_of(socket)
@@ -75,7 +75,7 @@ class RoomsOfHub:
         reached: set[int] = set()
         for room_key in rooms:
             notice = Transient(room_key, event, data, None if skipped is None else skipped.id, frozenset(reached))
-            self._broker.publish(RoomChannel(room_key), notice)
+            self._publisher.publish(notice)
             reached.update(self._hub.users_in(room_key))
         clients = dict.fromkeys(socket for socket in to or () if not isinstance(socket, str))
         connections = self._hub.connections if to is None else map(connection_of, clients)

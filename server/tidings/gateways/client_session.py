@@ -157,7 +157,7 @@ class ClientSession(ABC):
             device = await parts.journal.write(NameDevice(principal, None, auth.device, connected))
         connection = Connection(self._link, principal, auth.device)
         connection.device_key, connection.seen_at, connection.epoch = device
-        await parts.hub.add(connection)
+        parts.hub.add(connection)
         return connection
 
     def _cancel_sign_in_timeout(self) -> None:

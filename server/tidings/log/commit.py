@@ -13,7 +13,7 @@ from tidings.contract.permissions import Permission
 from tidings.log import receipts
 from tidings.log.cursors import Moved, save
 from tidings.log.messages import AppendMessage, EditMessage
-from tidings.log.notices import Channel, Notice
+from tidings.log.notices import Notice
 from tidings.log.quotas import Quotas
 from tidings.log.recent import Recent
 from tidings.log.transaction import NEW_ROOMS, Operation, Work
@@ -25,7 +25,7 @@ from tidings_db.queries.claims import claim
 
 Outcome = tuple[bool, Any]
 """(succeeded, result or exception) of one operation."""
-Committed = tuple[list[Outcome], list[tuple[Channel, Notice]]]
+Committed = tuple[list[Outcome], list[Notice]]
 """The outcomes of the operations, and what to publish."""
 
 ATTEMPTS = 2

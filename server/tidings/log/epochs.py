@@ -126,11 +126,14 @@ class Epochs(Periodic):
         gone_back: Callable[[], None],
         interval_s: float = MARK_S,
         latest: LatestEntries | None = None,
+        *,
+        is_shared: bool = True,
     ) -> None:
         """
         Args:
             writes: counts the transactions that this node has written.
             latest: the entries among them.
+            is_shared: whether other nodes may serve the database, too.
             gone_back: called when an epoch begins while the server runs: its heads and positions are invalid.
         """
         super().__init__(interval_s, logger, "the database could not be marked")
@@ -142,6 +145,7 @@ class Epochs(Periodic):
         self._writes = writes
         self._gone_back = gone_back
         self._latest = latest or LatestEntries()
+        self._is_shared = is_shared
         self._marks: Marks | None = None
         """None: the file cannot be written, so only other processes begin epochs."""
         self._cannot_save = False
@@ -151,14 +155,14 @@ class Epochs(Periodic):
 
     async def start(self) -> None:
         """Compare the database with the file. Raises `StoreUnavailable`."""
-        if not self._db.is_sqlite:  # on SQLite, the server has locked the database
+        if self._is_shared:
             await asyncio.to_thread(self._file.claim)
         marks = await asyncio.to_thread(self._file.load)
         instance, mark, has_witnesses = await self._db.read(lambda conn: _evidence(conn, marks))
         instance_id, self.current = instance or (secrets.token_urlsafe(12), 0)
         cause = ""
         if marks is None or marks.instance != instance_id:
-            if self._db.is_sqlite and has_witnesses:
+            if has_witnesses and not self._is_shared:
                 cause = "the database was not written here"
             marks = Marks(instance_id, secrets.token_urlsafe(12))
         elif mark not in marks.marks:
@@ -207,7 +211,7 @@ class Epochs(Periodic):
             if not is_marked:
                 epochs.add_witness(conn, node, mark, _now())
             lost = epochs.lost(conn, kept)
-            if not self._db.is_sqlite and epochs.covers(conn, known, lost):
+            if self._is_shared and epochs.covers(conn, known, lost):
                 return None  # another node has begun an epoch for the same loss
             return epochs.begin_epoch(conn, lost)
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from tidings.log.journal import Journal, cannot_write
 from tidings.supervision import Loop, spawn
@@ -27,32 +28,35 @@ within this time and none was written since. A probe may succeed meanwhile: it t
 SILENT = "the store does not answer"
 
 
+class ClusterState(Protocol):
+    """The part of `tidings.fanout.cluster.Cluster` that matters here."""
+
+    @property
+    def leaving(self) -> bool: ...
+    @property
+    def trouble(self) -> str: ...
+    def is_behind(self) -> bool: ...
+
+
 class Health:
     def __init__(
         self,
         database: Database,
         journal: Journal,
         loops: Sequence[Loop],
-        is_behind: Callable[[], bool],
-        is_leaving: Callable[[], bool],
-        broker_trouble: Callable[[], str],
+        cluster: ClusterState,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             loops: the node is not ready while any of them is down.
-            is_behind: whether the node may not know what other nodes have committed.
-            is_leaving: whether the node is about to stop.
-            broker_trouble: why messages reach the other nodes later than they should; empty if they do not.
             clock: returns seconds.
         """
         self._db = database
         self._journal = journal
         self._loops = loops
-        self._is_behind = is_behind
-        self._is_leaving = is_leaving
-        self._broker_trouble = broker_trouble
+        self._cluster = cluster
         self._clock = clock
         self._probing: asyncio.Task[None] | None = None
         self._began = 0.0
@@ -63,16 +67,16 @@ class Health:
 
     def degraded(self) -> str:
         """What does not work as it should although this node can serve; empty if everything does."""
-        return "Redis is away" if self._broker_trouble() else ""
+        return "Redis is away" if self._cluster.trouble else ""
 
     async def trouble(self) -> str:
         """Why this node should get no traffic now; empty if it can serve."""
-        if self._is_leaving():
+        if self._cluster.leaving:
             return "the server is shutting down"
         for loop in self._loops:
             if loop.down:
                 return f"{loop.name} has stopped"
-        if self._is_behind():
+        if self._cluster.is_behind():
             return "the changes of other nodes cannot be read"
         if self._journal.age > LONGEST_WAIT_S:
             return "changes wait too long to be written"

@@ -29,7 +29,7 @@ from tidings.log.held_changes import HeldChanges, Queued
 from tidings.log.indexer import Indexer
 from tidings.log.latest_entries import LatestEntries
 from tidings.log.messages import AppendMessage
-from tidings.log.notices import Appended, Channel, Fanout, Notice
+from tidings.log.notices import Appended, Fanout, Notice
 from tidings.log.quotas import Quotas
 from tidings.log.recent import Recent
 from tidings.log.transaction import Operation
@@ -186,17 +186,14 @@ class Journal:
         return await asyncio.shield(self.hand_over(operation))
 
     def write_cursors_soon(self) -> None:
-        """Write the cursors with the next transaction, which begins now: another node may be about to read them.
-
-        Nothing on SQLite, which serves one node.
-        """
-        if self._cursors and not self._db.is_sqlite:
+        """If other nodes may be about to read the cursors, write them with the next transaction, which begins now."""
+        if self._cursors and self._fanout.is_shared:
             self._more_moved = True
             self._wake.set()
 
     async def flush_cursors(self) -> None:
         """Write the cursors that have moved so far, and wait for it, but no longer than `FLUSH_S`. As above."""
-        if not self._db.is_sqlite:
+        if self._fanout.is_shared:
             written = self._cursors.all_written()
             self.write_cursors_soon()
             await asyncio.wait([written], timeout=FLUSH_S)
@@ -390,7 +387,7 @@ class Journal:
         """
         operations = [operation for operation, _, _ in batch]
         started = time.perf_counter()
-        notices: list[tuple[Channel, Notice]] = []
+        notices: list[Notice] = []
         written: bool | None = True
         try:
             outcomes, notices = await self._commit(operations, moved, brief, vital, wait)
@@ -463,9 +460,9 @@ class Journal:
         else:
             asyncio.get_running_loop().call_soon(self._publish, notices)
 
-    def _publish(self, notices: Sequence[tuple[Channel, Notice]]) -> None:
-        self._fanout.publish(notices)
-        self._indexer.appended({notice.room_key for _, notice in notices if isinstance(notice, Appended)})
+    def _publish(self, notices: Sequence[Notice]) -> None:
+        self._fanout.publish(*notices)
+        self._indexer.appended({notice.room_key for notice in notices if isinstance(notice, Appended)})
 
 
 def cannot_write(reason: str = "") -> str:

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from tidings.log.notices import Appended, Channel, Notice
+from tidings.log.notices import Appended, Notice
 from tidings_db.queries.epochs import WrittenEntry
 from tidings_db.queries.rows import EntryRow
 
@@ -24,11 +24,11 @@ class LatestEntries:
         self._checked: deque[tuple[float, Sequence[WrittenEntry]]] = deque(maxlen=MAX_KEPT)
         """With the time of the check."""
 
-    def add(self, notices: Iterable[tuple[Channel, Notice]]) -> None:
+    def add(self, notices: Iterable[Notice]) -> None:
         """Note what a transaction has committed."""
         written = [
             WrittenEntry(first.room_key, first.seq, first.message_id, first.created_at)
-            for _, notice in notices
+            for notice in notices
             if isinstance(notice, Appended)
             for first in notice.entries[:1]
             if isinstance(first, EntryRow)  # a node publishes nothing else

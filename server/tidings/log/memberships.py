@@ -12,7 +12,7 @@ from tidings.contract.errors import ActionError, ErrorCode, invalid, not_found
 from tidings.contract.events import MemberChange
 from tidings.contract.models import Role, RoomKind
 from tidings.contract.permissions import Permission, may_act_on
-from tidings.log.notices import Joined, Left, MembershipChanged, RoomChannel, UserChannel
+from tidings.log.notices import Joined, Left, MembershipChanged
 from tidings.log.transaction import Operation, RoomLog, Work
 from tidings.principal import Principal
 from tidings_db.names import username_key
@@ -45,7 +45,7 @@ def admit(work: Work, room: RoomLog, actor: Principal, user_key: int, username: 
     work.standings[key, user_key] = Standing(role, False, muted_until)
     work.named[key, username_key(username)] = username
     snapshot = rooms.snapshot(work.conn, user_key, key)
-    work.publish(UserChannel(user_key), Joined(user_key, snapshot))
+    work.publish(Joined(user_key, snapshot))
     return snapshot
 
 
@@ -63,9 +63,7 @@ def remove(work: Work, room: RoomLog, actor: Principal, user_key: int, username:
     work.named.pop((key, username_key(username)), None)
     work.publish_entries(room)
     room.resize(-1)
-    left = Left(user_key, key, room.row.room_id, change, room.row.removals)
-    work.publish(UserChannel(user_key), left)
-    work.publish(RoomChannel(key), left)
+    work.publish(Left(user_key, key, room.row.room_id, change, room.row.removals))
     _publish_change(work, room, actor, user_key, username, change, None)
     if former_role == Role.OWNER:
         heir = members.successor(work.conn, key)
@@ -100,7 +98,7 @@ def _publish_change(
         work.publish_entries(room)
     else:
         work.publish_entries(room)
-        work.publish(RoomChannel(room.row.key), MembershipChanged(membership))
+        work.publish(MembershipChanged(membership))
 
 
 @dataclass(frozen=True, slots=True)

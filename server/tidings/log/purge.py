@@ -80,8 +80,7 @@ class Purge(Periodic):
         await self._drop(partial(purge.expired_links, before=now, limit=ROUND), purge.drop_links)
         await self._drop(partial(purge.expired_bans, before=now, limit=ROUND), partial(purge.drop_bans, before=now))
         await self._drop(partial(purge.expired_mutes, before=now, limit=ROUND), partial(purge.drop_mutes, before=now))
-        if not self._db.is_sqlite:
-            await self._db.write(partial(attempts.drop, before=now - self._attempts_ms), lazy=True)
+        await self._db.write(partial(attempts.drop, before=now - self._attempts_ms), lazy=True)
         if self._echo_entries:
             await self._trim_echo()
 

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 from tidings.contract.errors import invalid
 from tidings.contract.permissions import Permission
 from tidings.log.cursors import RECEIPT_MEMBERS
-from tidings.log.notices import Channel, Notice, Personal, RoomChannel, Transient, UserChannel
+from tidings.log.notices import Notice, Personal, Transient
 from tidings.log.transaction import Operation, Work
 from tidings.log.views import receipt
 from tidings_db.queries import blocks, log, progress
@@ -36,14 +36,12 @@ class MarkRead(Operation[int]):
             marker = MarkerRow(self.seq, log.messages_upto(work.conn, room.row, self.seq))
             progress.save_markers(work.conn, {member: marker}, work.now)
             work.publish_entries(room)
-            for channel, notice in notices(work.conn, [member], to_self=True):
-                work.publish(channel, notice)
+            for notice in notices(work.conn, [member], to_self=True):
+                work.publish(notice)
         return room.row.messages - max(marker.messages, room.row.first_messages)
 
 
-def notices(
-    conn: Connection, moved: Iterable[tuple[int, int]], *, to_self: bool = False
-) -> list[tuple[Channel, Notice]]:
+def notices(conn: Connection, moved: Iterable[tuple[int, int]], *, to_self: bool = False) -> list[Notice]:
     """The receipts of these (room, user) pairs, whose users have received or read more.
 
     In a room of up to `RECEIPT_MEMBERS`, a receipt goes to the members except those whom the user has blocked. In a
@@ -52,17 +50,12 @@ def notices(
     rows = progress.receipts(conn, moved)
     shown = [row for row in rows if row.members <= RECEIPT_MEMBERS]
     blocked = blocks.blocked_of(conn, {row.user_key for row in shown}) if shown else {}
-    published: list[tuple[Channel, Notice]] = [
-        (
-            RoomChannel(row.room_key),
-            Transient(row.room_key, "receipt", receipt(row), hidden_from=frozenset(blocked.get(row.user_key, ()))),
-        )
+    published: list[Notice] = [
+        Transient(row.room_key, "receipt", receipt(row), hidden_from=frozenset(blocked.get(row.user_key, ())))
         for row in shown
     ]
     if to_self:
         published += [
-            (UserChannel(row.user_key), Personal(row.user_key, "receipt", receipt(row)))
-            for row in rows
-            if row.members > RECEIPT_MEMBERS
+            Personal(row.user_key, "receipt", receipt(row)) for row in rows if row.members > RECEIPT_MEMBERS
         ]
     return published

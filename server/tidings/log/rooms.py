@@ -11,7 +11,7 @@ import orjson
 from tidings.contract.errors import ActionError, ErrorCode, not_found
 from tidings.contract.models import Role, RoomKind
 from tidings.contract.permissions import Permission
-from tidings.log.notices import Joined, Left, UserChannel
+from tidings.log.notices import Joined, Left
 from tidings.log.transaction import Operation, Work
 from tidings.principal import Principal
 from tidings_db.queries import blocks, feed, members, rooms, users
@@ -83,9 +83,7 @@ class DeleteTopic(Operation[None]):
         room.resize(-room.row.members)
         work.save()
         for user_key in rooms.delete_topic(work.conn, self.room_key):
-            work.publish(
-                UserChannel(user_key), Left(user_key, self.room_key, room.row.room_id, "deleted", room.row.removals)
-            )
+            work.publish(Left(user_key, self.room_key, room.row.room_id, "deleted", room.row.removals))
         del work.rooms[self.room_key]
 
 
@@ -169,5 +167,5 @@ def _begin(
     feed.add(work.conn, members=[(room_key, user_key) for user_key in first])
     snapshots = {user_key: rooms.snapshot(work.conn, user_key, room_key) for user_key in first}
     for user_key, snapshot in snapshots.items():
-        work.publish(UserChannel(user_key), Joined(user_key, snapshot))
+        work.publish(Joined(user_key, snapshot))
     return snapshots

@@ -19,7 +19,7 @@ from tidings import names
 from tidings.contract.errors import not_found
 from tidings.contract.models import Role, RoomKind
 from tidings.contract.permissions import Permission, refusal
-from tidings.log.notices import Appended, Channel, Notice, RoomChannel
+from tidings.log.notices import Appended, Notice
 from tidings.log.quotas import Quotas
 from tidings.log.views import room_name
 from tidings.principal import Principal
@@ -116,7 +116,7 @@ class Work:
     named: dict[tuple[int, str], str] = field(default_factory=dict)
     """(room, name key) -> username, of members whom messages may mention."""
     markers: dict[tuple[int, int], MarkerRow] = field(default_factory=dict)
-    notices: list[tuple[Channel, Notice]] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
 
     @property
     def conn(self) -> Connection:
@@ -184,18 +184,18 @@ class Work:
             room.unsaved, room.unsaved_memberships, room.changed = [], [], False
         return journal.Writes(entries, heads, markers, memberships)
 
-    def publish(self, channel: Channel, notice: Notice) -> None:
+    def publish(self, notice: Notice) -> None:
         """Publish a notice after the commit, in the order of the calls."""
-        self.notices.append((channel, notice))
+        self.notices.append(notice)
 
     def publish_entries(self, room: RoomLog) -> None:
         if room.unpublished:
             row = room.row
             notice = Appended(row.key, room.unpublished, row.members, row.removals, room.views, room_name(row))
-            self.publish(RoomChannel(row.key), notice)
+            self.publish(notice)
             room.unpublished, room.views = [], {}
 
-    def finish(self) -> list[tuple[Channel, Notice]]:
+    def finish(self) -> list[Notice]:
         """What to publish after the commit."""
         for room in self.rooms.values():
             self.publish_entries(room)

@@ -35,6 +35,7 @@ from tidings.transport.buffered_session import (
     Send,
     send_packet,
 )
+from tidings.transport.elsewhere import UNKNOWN_SESSION, Elsewhere
 from tidings.transport.engine_session import (
     CLOSE,
     NOOP,
@@ -49,7 +50,6 @@ from tidings.transport.engine_upgrade import UPGRADE_TIMEOUT_S, UpgradeProbe, up
 from tidings.transport.handshake import Handshake, WebSocketOpening
 from tidings.transport.input_limits import parameters
 from tidings.transport.python_socketio import EngineOptions
-from tidings.transport.relay import UNKNOWN_SESSION, Relay
 from tidings.transport.turn import TaskTurn
 from tidings.transport.uvicorn_websocket import take_over
 from tidings.transport.websocket_frames import packet_frame
@@ -110,8 +110,7 @@ class EngineServer(EngineOptions):
         )
         self.id_prefix: str = options.pop("id_prefix", "")
         """Begins the ids of all sessions."""
-        self.relay: Relay | None = options.pop("relay", None)
-        """Where sessions of other nodes may be found."""
+        self.elsewhere: Elsewhere = options.pop("elsewhere", Elsewhere())
         self._empty = asyncio.Event()
         self._empty.set()
         self._stopping = False
@@ -248,11 +247,7 @@ class EngineServer(EngineOptions):
             refusal = 400, BAD_METHOD
         if refusal is None and "sid" not in query and method != "GET":
             refusal = 400, BAD_METHOD
-        if (
-            refusal is UNKNOWN_SESSION
-            and self.relay is not None
-            and await self.relay.request(query["sid"], scope, receive, send)
-        ):
+        if refusal is UNKNOWN_SESSION and await self.elsewhere.request(query["sid"], scope, receive, send):
             return
         if refusal is not None:
             await refuse(refusal)
@@ -386,8 +381,8 @@ class EngineServer(EngineOptions):
     ) -> None:
         await receive()  # websocket.connect
         refusal = self._refusal(query, headers, "websocket")
-        if refusal is UNKNOWN_SESSION and self.relay is not None:
-            refusal = await self.relay.websocket(query["sid"], scope, send)
+        if refusal is UNKNOWN_SESSION:
+            refusal = await self.elsewhere.websocket(query["sid"], scope, send)
             if refusal is None:
                 return
         if refusal is not None:

@@ -24,9 +24,9 @@ from httptools import HttpParserUpgrade
 from uvicorn.middleware.proxy_headers import _TrustedHosts
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tidings.transport.elsewhere import RELAY_HEADER, RELAY_PROTOCOL, Elsewhere
 from tidings.transport.handshake import WebSocketOpening, accept_key
 from tidings.transport.listening import BACKLOG
-from tidings.transport.relay_pass import RELAY_HEADER, RELAY_PROTOCOL
 from tidings.transport.tcp_connections import TcpConnection, TcpConnections
 from tidings.transport.uvicorn_websocket import UvicornWebSocket
 from tidings.transport.websocket_wire import LINGER_S, Wire
@@ -305,17 +305,17 @@ class UvicornHttp(HttpToolsProtocol):
 
     def _begin_relay(self, following: bytes) -> None:
         """Serve what follows as if the client that another node names were connected here."""
-        app: Any = self.config.app
+        elsewhere: Elsewhere | None = getattr(self.config.app, "elsewhere", None)
         value = next((value for name, value in self.headers if name == RELAY_HEADER), b"")
         address = None
-        if hasattr(app, "admit_relay") and not self._answering():
-            passing_on = app.pass_on_relay(self.transport, value, self.url, following)
+        if elsewhere is not None and not self._answering():
+            passing_on = elsewhere.pass_on(self.transport, value, self.url, following)
             if passing_on is not None:
                 self._end_counting()
                 self.transport.pause_reading()
                 self._passing_on = self.loop.create_task(passing_on)
                 return
-            address = app.admit_relay(value, self.url)
+            address = elsewhere.admit(value, self.url)
         if address is None:
             self._refuse(403, "not a node of this database")
             return

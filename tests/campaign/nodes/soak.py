@@ -24,7 +24,7 @@ from tests.campaign.support.load import load
 from tests.campaign.support.report import Seen
 from tests.campaign.support.wire import GONE
 from tests.support.redis import redis_server
-from tidings.fanout.feed import TRIM_S
+from tidings.cluster.feed import TRIM_S
 from tidings_db import models
 from tidings_db.engine import Database
 from tidings_db.queries.feed import KEPT_MS

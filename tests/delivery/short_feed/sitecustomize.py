@@ -3,6 +3,6 @@
 Python imports this module at the start of a process that has this folder on its path.
 """
 
-from tidings.fanout import feed
+from tidings.cluster import feed
 
 feed.RESYNC_S = 1.0

@@ -3,6 +3,6 @@
 The node learns what others have committed only by reading the feed at its interval, and tells them nothing sooner.
 """
 
-from tidings.fanout import notify
+from tidings.cluster import notify
 
 notify.NOTIFY = "SELECT $1::text, $2::text[]"

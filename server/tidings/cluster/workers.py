@@ -1,7 +1,7 @@
 """The supervisor of `tidings serve --workers`: it starts the worker processes, replaces those that crash, and serves
 nothing itself.
 
-Each worker is a new process, not a fork, with a listening socket of its own on the same port (`tidings.worker`). The
+Each worker is a new process, not a fork, with a listening socket of its own on the same port (`worker.py`). The
 supervisor keeps the sockets open, so that connections that arrive while a worker is down wait for its successor.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 from sqlalchemy.engine import make_url
 
 from tidings.banner import banner
-from tidings.control_channel import ControlChannel, ControlMessage
+from tidings.cluster.control_channel import ControlChannel, ControlMessage
 from tidings.logging_setup import Logs
 from tidings.settings import Settings
 from tidings.supervision import spawn
@@ -42,7 +42,7 @@ MAX_CRASHES, CRASHES_S = 5, 60.0
 PAUSE_S = 0.5
 """The pause before a worker is replaced a second time; it doubles each further time."""
 
-logger = logging.getLogger("tidings.workers")
+logger = logging.getLogger("tidings.cluster.workers")
 
 
 class WorkersFailed(Exception):

@@ -18,11 +18,10 @@ import asyncio
 import logging
 import struct
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 
-from tidings.fanout.broker import MemoryBroker
-from tidings.fanout.node_messages import (
+from tidings.cluster.node_messages import (
     BODY,
     CONTROL,
     HEARTBEAT,
@@ -44,10 +43,8 @@ from tidings.fanout.node_messages import (
     parts_of,
     shard_of,
 )
-from tidings.fanout.notify import CARRIED
-from tidings.fanout.online import OnlineUsers
-from tidings.fanout.redis_link import Lost, RedisLink, check_url
-from tidings.log.notices import Appended, Channel, Notice, PresenceChanged, RoomChannel, decode, encode
+from tidings.cluster.redis_link import Lost, RedisLink, check_url
+from tidings.log.notices import Appended, Carried, Notice, decode, encode
 from tidings.supervision import Loop, spawn
 
 logger = logging.getLogger("tidings.redis")
@@ -61,8 +58,8 @@ REASONS = "version", "mac", "instance", "epoch", "node", "replay"
 """Why a message is ignored."""
 
 
-class RedisBroker(MemoryBroker):
-    """The broker of a node on PostgreSQL with Redis. It promises nothing beyond `Broker`."""
+class RedisBroker:
+    """The broker of nodes with Redis."""
 
     def __init__(
         self,
@@ -70,7 +67,7 @@ class RedisBroker(MemoryBroker):
         node: str,
         identity: Callable[[], Identity],
         nodes: Nodes,
-        online_users: OnlineUsers,
+        rooms: Callable[[], Container[int]],
         *,
         heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
@@ -79,24 +76,22 @@ class RedisBroker(MemoryBroker):
             urls: of Redis; several for the nodes of a Redis Cluster. They are tried in turn.
             node: the id of this node.
             identity: called at `start`.
+            rooms: returns the keys of those with a connection here. Entries of others are skipped.
 
         Raises ValueError if an URL is wrong.
         """
         for url in urls:
             check_url(url)
-        super().__init__()
         self._urls = urls
         self._node = node
         self._identity = identity
         self._nodes = nodes
-        self._users = online_users
         self._heartbeat_s = heartbeat_s
         self._sealer: Sealer | None = None
         self._channels_out: Sequence[bytes] = ()
         """The names of the channels."""
         self._channel_of: dict[bytes, int] = {}
-        self._rooms: set[int] = set()
-        """Rooms with a connection here."""
+        self._rooms = rooms
         self._received = Received(nodes)
         self._link: RedisLink | None = None
         self._heard = 0
@@ -121,9 +116,9 @@ class RedisBroker(MemoryBroker):
         """How often messages of another node were missing."""
         return self._received.gaps
 
-    async def start(self, receive: Callable[[Notice], None]) -> None:
+    async def start(self, deliver: Callable[[Notice], None]) -> None:
         """Does not wait for Redis."""
-        await super().start(receive)
+        self._deliver = deliver
         identity = self._identity()
         self._sealer = Sealer(identity.instance, self._node, identity.keys)
         names = [*map(str, range(SHARDS)), "control"]
@@ -135,31 +130,23 @@ class RedisBroker(MemoryBroker):
         self.loop.cancel()
         with suppress(asyncio.CancelledError):
             await self.loop.ended()
-        await super().stop()
 
     # -- out -----------------------------------------------------------------------------------------------------
 
-    def publish(self, channel: Channel, notice: Notice) -> None:
-        self.share([(channel, notice)])
-        super().publish(channel, notice)
-
-    def publish_shared(self, channel: Channel, notice: Notice) -> None:
-        super().publish(channel, notice)
-
-    def share(self, notices: Sequence[tuple[Channel, Notice]]) -> None:
+    def share(self, notices: Sequence[Notice]) -> None:
         if self._sealer is None or not self._nodes.others():
             return
         try:
             bodies: dict[int, list[bytes]] = {}
-            for channel, notice in notices:
+            for notice in notices:
                 if isinstance(notice, Appended):
                     if notice.name is not None:
                         parts, complete = encode_parts(notice, notice.name)
                         self.dropped += not complete
                         bodies.setdefault(shard_of(notice.room_key), []).extend(parts)
-                elif isinstance(notice, CARRIED):
-                    bodies.setdefault(CONTROL, []).append(item(NOTICE, encode(channel, notice)))
-                elif not isinstance(notice, PresenceChanged):
+                elif isinstance(notice, Carried):
+                    bodies.setdefault(CONTROL, []).append(item(NOTICE, encode(notice)))
+                else:
                     look = bodies.setdefault(CONTROL, [])
                     if item(LOOK) not in look:
                         look.append(item(LOOK))
@@ -175,22 +162,6 @@ class RedisBroker(MemoryBroker):
         dropped = len(messages) if self._link is None else self._link.publish(messages)
         self.dropped += dropped
         self.published += len(messages) - dropped
-
-    def subscribe(self, channel: Channel) -> Awaitable[None]:
-        if isinstance(channel, RoomChannel):
-            self._rooms.add(channel.key)
-        return super().subscribe(channel)
-
-    def unsubscribe(self, channel: Channel) -> None:
-        if isinstance(channel, RoomChannel):
-            self._rooms.discard(channel.key)
-        super().unsubscribe(channel)
-
-    def online(self, user_key: int, online: bool) -> None:
-        self._users.put(user_key, online)
-
-    async def online_users(self, user_keys: Iterable[int] | None = None) -> set[int]:
-        return self._users.among(user_keys)
 
     # -- in ------------------------------------------------------------------------------------------------------
 
@@ -213,8 +184,8 @@ class RedisBroker(MemoryBroker):
             if channel == CONTROL:
                 self._apply_items(header, message)
             else:
-                for part in parts_of(message, self._rooms):
-                    self._apply(part)
+                for part in parts_of(message, self._rooms()):
+                    self._deliver(part)
         except Refused as reason:
             self.ignored[str(reason)] += 1
         except (struct.error, ValueError):
@@ -234,16 +205,7 @@ class RedisBroker(MemoryBroker):
             elif kind == LOOK:
                 self._nodes.wake()
             elif kind == NOTICE:
-                channel, notice = decode(data)
-                if isinstance(notice, CARRIED) and channel in self._channels:
-                    self._apply(notice)
-
-    def _apply(self, notice: Notice) -> None:
-        try:
-            if self._receive is not None:
-                self._receive(notice)
-        except Exception:
-            logger.exception("a notice of another node could not be delivered")
+                self._deliver(decode(data))
 
     # -- the connection ------------------------------------------------------------------------------------------
 

@@ -77,8 +77,8 @@ class NodeRegistry(Periodic):
         self.leaving = False
         """Whether this node is about to stop."""
         self.public_since = now_ms()
-        """When the first node started of those that have been live without a break. In ms since the epoch, by the
-        clock of the messages: PostgreSQL's, or on SQLite that of the node."""
+        """When the first node started of those that have been live without a break. In ms since the epoch, by
+        PostgreSQL's clock."""
         self._db = database
         self._lease = Lease(node_id, name, version, round(lease_s * 1000), url or None)
         self._on_ended = on_ended
@@ -134,8 +134,6 @@ class NodeRegistry(Periodic):
         Args:
             fingerprints: of the keys whose tokens this node accepts. It signs with the first.
         """
-        if self._db.is_sqlite:
-            return
         self._fingerprints = fingerprints
         cluster = await self._db.write(lambda conn: nodes.enter(conn, self._lease, fingerprints))
         if cluster is None:
@@ -156,17 +154,15 @@ class NodeRegistry(Periodic):
     async def leave(self) -> None:
         """Announce that this node is about to stop. Waits for the database for `LEAVE_S` at most."""
         self.leaving = True
-        if not self._db.is_sqlite:
-            with suppress(StoreUnavailable, TimeoutError):
-                async with asyncio.timeout(LEAVE_S):
-                    await self._round()
+        with suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await self._round()
 
     async def stop(self) -> None:
         """Leave the registry."""
         await super().stop()
-        if not self._db.is_sqlite:
-            with suppress(StoreUnavailable):
-                await self._db.write(lambda conn: nodes.remove(conn, self._lease.id), lazy=True)
+        with suppress(StoreUnavailable):
+            await self._db.write(lambda conn: nodes.remove(conn, self._lease.id), lazy=True)
 
     async def _round(self) -> None:
         if self._run_statement is None:

@@ -17,11 +17,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
-from tidings.fanout.room_counts import RoomCounts
+from tidings.cluster.room_counts import RoomCounts
+from tidings.fanout.cluster import OnlineUsers
 from tidings.supervision import Loop
 from tidings_db.engine import Database, StoreUnavailable
 from tidings_db.queries import online
 from tidings_db.queries.feed import OnlineChange
+from tidings_db.queries.rows import RoomRow
 
 logger = logging.getLogger("tidings.online")
 
@@ -46,8 +48,8 @@ class OnlineObserver(Protocol):
         """These users have come online or gone offline by a change of another node."""
 
 
-class OnlineUsers:
-    """`start` after the feed, `stop` before it. On SQLite, only the users of this node."""
+class ClusterUsers(OnlineUsers):
+    """`start` after the feed, `stop` before it."""
 
     def __init__(
         self, database: Database, node: str, others: Callable[[], Collection[str]], *, lease_s: float
@@ -58,12 +60,12 @@ class OnlineUsers:
             others: returns the ids of the other live nodes.
             lease_s: the length of a lease.
         """
-        self.room_counts = RoomCounts(database, node, self.nodes_elsewhere, self._only_elsewhere)
+        super().__init__()
+        self._room_counts = RoomCounts(database, node, self.nodes_elsewhere, self._only_elsewhere)
         self._db = database
         self._node = node
         self._others = others
         self._grace_s = lease_s
-        self._here: set[int] = set()
         self._elsewhere: dict[str, set[int]] = {}
         """Users by other node, with those of nodes that have ended recently."""
         self._ended_at: dict[str, float] = {}
@@ -85,8 +87,6 @@ class OnlineUsers:
 
     async def start(self, observer: OnlineObserver) -> None:
         """Learn who is online on the other nodes. Raises `StoreUnavailable`."""
-        if self._db.is_sqlite:
-            return
         await self._read()
         self._observer = observer
         observer.assume_online(self.among())
@@ -98,14 +98,12 @@ class OnlineUsers:
 
     async def stop(self) -> None:
         self.loop.cancel()
-        if not self._db.is_sqlite:
-            with suppress(asyncio.CancelledError):
-                await self.loop.ended()
+        with suppress(asyncio.CancelledError):
+            await self.loop.ended()
 
     # -- reading -------------------------------------------------------------------------------------------------
 
     def among(self, user_keys: Iterable[int] | None = None) -> set[int]:
-        """Those of the users, or of all, who are online on any node."""
         groups = self._here, *self._elsewhere.values()
         if user_keys is None:
             return set().union(*groups)
@@ -113,7 +111,6 @@ class OnlineUsers:
         return set().union(*(wanted & group for group in groups))
 
     def nodes_elsewhere(self) -> list[str]:
-        """The ids of the other nodes on which any user is online."""
         return [node for node, group in self._elsewhere.items() if group]
 
     def _only_elsewhere(self, user_keys: Iterable[int]) -> set[int]:
@@ -121,28 +118,25 @@ class OnlineUsers:
         return set().union(*(wanted & group for group in self._elsewhere.values()))
 
     def is_elsewhere(self, user_key: int) -> bool:
-        """Whether a user is online on another node."""
         return any(user_key in group for group in self._elsewhere.values())
 
-    def is_here(self, user_key: int) -> bool:
-        return user_key in self._here
+    def members_elsewhere(self, room_key: int) -> int:
+        return self._room_counts.elsewhere(room_key)
+
+    async def count_members(self, rooms: Iterable[RoomRow]) -> None:
+        await self._room_counts.refresh(rooms)
 
     @property
     def move_s(self) -> float:
-        """How long to wait before a user who has left this node is offline: 0.0 without other nodes."""
+        """0.0 without other nodes."""
         return MOVE_S if self._others() else 0.0
 
     # -- changes -------------------------------------------------------------------------------------------------
 
     def put(self, user_key: int, online: bool) -> None:
-        """This node has its first connection of a user, or has lost the last one. Idempotent."""
-        if online:
-            self._here.add(user_key)
-        else:
-            self._here.discard(user_key)
-        if not self._db.is_sqlite:
-            self._changed.add(user_key)
-            self._awake.set()
+        super().put(user_key, online)
+        self._changed.add(user_key)
+        self._awake.set()
 
     def changed(self, changes: Sequence[OnlineChange]) -> None:
         """Other nodes have written these changes."""

@@ -22,11 +22,6 @@ T = TypeVar("T")
 _SITE = "site"
 
 
-def kept_ms(rates: Rates) -> int:
-    """For how long counters are needed."""
-    return 1000 * max(FIRST_TRY_S, *(2 * period for _, period in rates.values()))
-
-
 class SharedStore:
     def __init__(self, database: Database, rates: Rates) -> None:
         self._db = database

@@ -13,10 +13,6 @@ from itertools import islice
 from typing import Final
 from urllib.parse import quote, unquote
 
-RELAY_PROTOCOL: Final = b"tidings-relay"
-"""What a connection between nodes is upgraded to."""
-RELAY_HEADER: Final = b"tidings-relay"
-"""The header of a pass."""
 VALID_MS: Final = 5000
 """How far the time of a pass may be from the receiver's. All nodes use PostgreSQL's clock."""
 MAX_REMEMBERED: Final = 65_536

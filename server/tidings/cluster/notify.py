@@ -12,14 +12,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tidings.fanout.broker import MemoryBroker
-from tidings.fanout.node_messages import BODY, CONTROL, Identity, Nodes, Received, Refused, Sealer
-from tidings.fanout.online import OnlineUsers
-from tidings.log.notices import Channel, Notice, Personal, PresenceChanged, Transient, decode, encode
+from tidings.cluster.node_messages import BODY, CONTROL, Identity, Nodes, Received, Refused, Sealer
+from tidings.log.notices import Carried, Notice, decode, encode
 from tidings.supervision import Loop
 from tidings_db.engine import Database, StoreUnavailable
 
@@ -40,33 +38,24 @@ PATIENCE_S = 3.0
 RETRY_S = 0.2
 NOTIFY = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload"
 
-CARRIED = (Transient, Personal)
-"""Notices that are sent. The others describe a commit, which the feed tells, or are for the connections here."""
 
+class NotifyBroker:
+    """The broker of nodes without Redis."""
 
-class NotifyBroker(MemoryBroker):
-    """The broker of a node on PostgreSQL. It promises nothing beyond `Broker`: the feed makes up for what is lost."""
+    trouble = ""
+    carries_entries = False
 
-    def __init__(
-        self,
-        database: Database,
-        node: str,
-        identity: Callable[[], Identity],
-        nodes: Nodes,
-        online_users: OnlineUsers,
-    ) -> None:
+    def __init__(self, database: Database, node: str, identity: Callable[[], Identity], nodes: Nodes) -> None:
         """
         Args:
             node: the id of this node.
             identity: called at `start`.
             nodes: without other nodes, nothing is sent.
         """
-        super().__init__()
         self._db = database
         self._node = node
         self._identity = identity
         self._nodes = nodes
-        self._users = online_users
         self._sealer: Sealer
         self._received = Received(nodes)
         self._waiting: dict[bytes, None] = {}
@@ -79,8 +68,8 @@ class NotifyBroker(MemoryBroker):
         """Payloads that were not authentic, not new, or not of a live node."""
         self.loop = Loop("tidings.notify", self._run)
 
-    async def start(self, receive: Callable[[Notice], None]) -> None:
-        await super().start(receive)
+    async def start(self, deliver: Callable[[Notice], None]) -> None:
+        self._deliver = deliver
         identity = self._identity()
         self._sealer = Sealer(identity.instance, self._node, identity.keys)
         self.loop.start()
@@ -90,26 +79,17 @@ class NotifyBroker(MemoryBroker):
         with suppress(asyncio.CancelledError):
             await self.loop.ended()
         await self._disconnect()
-        await super().stop()
 
-    def publish(self, channel: Channel, notice: Notice) -> None:
-        super().publish(channel, notice)
-        if isinstance(notice, PresenceChanged) or not self._nodes.others():
+    def share(self, notices: Sequence[Notice]) -> None:
+        if not self._nodes.others():
             return
-        body = b""
-        if isinstance(notice, CARRIED):
-            body = encode(channel, notice)
-            if len(body) > LONGEST_BODY or len(self._waiting) >= MAX_WAITING:
+        for notice in notices:
+            body = encode(notice) if isinstance(notice, Carried) else b""
+            if len(body) > LONGEST_BODY or (body and len(self._waiting) >= MAX_WAITING):
                 self.dropped += 1
-                return
-        self._waiting[body] = None
-        self._due.set()
-
-    def online(self, user_key: int, online: bool) -> None:
-        self._users.put(user_key, online)
-
-    async def online_users(self, user_keys: Iterable[int] | None = None) -> set[int]:
-        return self._users.among(user_keys)
+            else:
+                self._waiting[body] = None
+                self._due.set()
 
     async def _run(self) -> None:
         while True:
@@ -158,11 +138,10 @@ class NotifyBroker(MemoryBroker):
             if len(message) == BODY:
                 self._nodes.wake()
                 return
-            channel, notice = decode(message[BODY:])
+            notice = decode(message[BODY:])
         except (Refused, ValueError) as error:
             if not self.ignored:
                 logger.warning("a notice that is not of another node, or cannot be read, is ignored: %s", error)
             self.ignored += 1
             return
-        if isinstance(notice, CARRIED):
-            super().publish(channel, notice)
+        self._deliver(notice)

@@ -1,4 +1,4 @@
-"""A worker: a server process whose supervisor (`tidings.workers`) gives it a socket to listen on.
+"""A worker: a server process whose supervisor (`tidings.cluster.workers`) gives it a socket to listen on.
 
 It reports to the supervisor that its event loop runs, and stops when the supervisor says so or ends. Any worker that
 is asked for the metrics collects those of all workers, through the supervisor.
@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
-from tidings.control_channel import ControlChannel, ControlMessage
+from tidings.cluster.control_channel import ControlChannel, ControlMessage
 from tidings.metrics import Metrics, merged
 from tidings.supervision import Loop, spawn
 
@@ -67,7 +67,7 @@ class Worker:
 
     @classmethod
     def parse(cls, text: str) -> Worker:
-        """Parse the number and the descriptors, separated by commas, as `tidings.workers` writes them."""
+        """Parse the number and the descriptors, separated by commas, as `tidings.cluster.workers` writes them."""
         number, listening, control = map(int, text.split(","))
         return cls(number, listening, control)
 

@@ -50,7 +50,7 @@ class Reconciler:
         """Memberships that were changed here during the read that is under way, which may be older."""
         self._all_pending = False
         self._task: asyncio.Task[None] | None = None
-        hub.when_removed = self.applied  # also by an entry of the room's log
+        hub.when_moved = self.applied
 
     async def stop(self) -> None:
         if self._task is not None:

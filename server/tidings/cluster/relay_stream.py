@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from tidings.transport.relay_pass import RELAY_HEADER, RELAY_PROTOCOL
+from tidings.transport.elsewhere import RELAY_HEADER, RELAY_PROTOCOL
 
 HIGH_WATER: Final = 64 * 1024
 """Bytes that wait in one direction of a stream before its sender is paused."""

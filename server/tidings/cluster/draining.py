@@ -1,7 +1,7 @@
-"""The last confirmation of all clients, before their node closes the connections.
+"""Drains a node: moves its connections to other nodes, a few at a time.
 
-Otherwise a client that brings no cursors would get entries again from the next node. A node that stops while others
-stay closes its connections a few at a time, so that they arrive at the others one after another.
+So they arrive at the others one after another. Each client first confirms what it has received: otherwise one that
+brings no cursors would get entries again from the next node.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from tidings.contract.errors import CloseReason
+from tidings.fanout.confirming import confirm_all
 from tidings.fanout.connection import Connection
 from tidings.supervision import Periodic, spawn
 
-logger = logging.getLogger("tidings.farewell")
+logger = logging.getLogger("tidings.draining")
 
 T = TypeVar("T")
 
-CONFIRM_S = 1.0
-"""The longest wait for the confirmations."""
 SETTLE_S = 2.0
 """The longest wait for the answers of running actions."""
 SLICE_S = 0.25
@@ -33,7 +32,7 @@ CUT_OFF_S = 12.0
 CUT_OFF_CHECK_S = 1.0
 
 
-async def in_slices(
+async def drain_in_slices(
     items: Sequence[T], over_s: float, move: Callable[[Sequence[T]], Coroutine[Any, Any, object]]
 ) -> None:
     """Move connections, or sessions, in slices over the time, or faster than that if they are few."""
@@ -50,45 +49,6 @@ async def in_slices(
     finally:
         for task in running:
             task.cancel()
-
-
-async def move(connections: Sequence[Connection], write_cursors: Callable[[], Awaitable[object]]) -> None:
-    """Close connections, so that their clients go to other nodes.
-
-    Each client's running actions are answered, and its cursors are written, before it is sent `closing`.
-    """
-    connections = [connection for connection in connections if not connection.has_ended()]
-    settling = [connection.link.settle() for connection in connections]
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(SETTLE_S):
-            await asyncio.gather(*settling)
-    await confirm_all(connections)
-    await write_cursors()
-    for connection in connections:
-        if not connection.closed:
-            connection.link.close(CloseReason.SHUTDOWN)
-
-
-async def confirm_all(connections: Sequence[Connection]) -> None:
-    """Write nothing more, and wait until everything written has arrived, but no longer than `CONFIRM_S`."""
-    waiting = {connection for connection in connections if not connection.is_confirmed()}
-    all_confirmed = asyncio.Event()
-
-    def confirmed(connection: Connection) -> None:
-        waiting.discard(connection)
-        if not waiting:
-            all_confirmed.set()
-
-    for connection in connections:
-        connection.leaving = True
-    for connection in list(waiting):
-        connection.when_confirmed = confirmed
-        connection.when_closed.append(confirmed)
-        connection.confirm()
-    if waiting:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CONFIRM_S):
-                await all_confirmed.wait()
 
 
 class Mover:
@@ -108,7 +68,7 @@ class Mover:
 
     async def move_all(self) -> None:
         """Move all connections, in slices."""
-        await in_slices(self._connections(), self._over_s, self._move)
+        await drain_in_slices(self._connections(), self._over_s, self._move)
 
     def move(self, connections: Sequence[Connection]) -> None:
         """Begin to move some connections."""
@@ -117,7 +77,20 @@ class Mover:
         task.add_done_callback(self._tasks.discard)
 
     async def _move(self, connections: Sequence[Connection]) -> None:
-        await move(connections, self._write_cursors)
+        """Close connections, so that their clients go to other nodes.
+
+        Each client's running actions are answered, and its cursors are written, before it is sent `closing`.
+        """
+        connections = [connection for connection in connections if not connection.has_ended()]
+        settling = [connection.link.settle() for connection in connections]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                await asyncio.gather(*settling)
+        await confirm_all(connections)
+        await self._write_cursors()
+        for connection in connections:
+            if not connection.closed:
+                connection.link.close(CloseReason.SHUTDOWN)
 
 
 class CutOff(Periodic):

@@ -48,7 +48,7 @@ class FeedReceiver(Protocol):
 
 
 class Feed:
-    """`start` after the database, `stop` before it. Does nothing on SQLite, which serves one node."""
+    """`start` after the database, `stop` before it."""
 
     def __init__(self, database: Database, node: str, *, poll_s: float = POLL_S) -> None:
         self._db = database
@@ -75,8 +75,6 @@ class Feed:
 
     async def start(self, receiver: FeedReceiver) -> None:
         """Read from here on. Raises `StoreUnavailable`."""
-        if self._db.is_sqlite:
-            return
         self._receiver = receiver
         async with self._lock:
             await self._read()
@@ -84,9 +82,8 @@ class Feed:
 
     async def stop(self) -> None:
         self.loop.cancel()
-        if not self._db.is_sqlite:
-            with suppress(asyncio.CancelledError):
-                await self.loop.ended()
+        with suppress(asyncio.CancelledError):
+            await self.loop.ended()
         await self._disconnect()
 
     async def run(self, sql: str, *values: Any) -> Sequence[Any]:
@@ -108,12 +105,12 @@ class Feed:
 
     def is_behind(self) -> bool:
         """Whether this node may not know what others have committed in the last seconds."""
-        return not self._db.is_sqlite and self.age > BEHIND_S
+        return self.age > BEHIND_S
 
     @property
     def age(self) -> float:
         """Seconds since the feed was last read."""
-        return 0.0 if self._db.is_sqlite else asyncio.get_running_loop().time() - self._read_at
+        return asyncio.get_running_loop().time() - self._read_at
 
     def wake(self) -> None:
         """Read the feed now."""
@@ -124,7 +121,7 @@ class Feed:
 
         Returns immediately on a node that is behind.
         """
-        if self._db.is_sqlite or self.is_behind():
+        if self.is_behind():
             return
         began = asyncio.get_running_loop().time()
         self.wake()

@@ -24,10 +24,11 @@ from urllib.parse import quote
 
 import httptools
 
+from tidings.cluster.relay_pass import RelayPasses
+from tidings.cluster.relay_stream import RelayStream, SocketDirectory, StreamOpener, join, opening
 from tidings.transport.admission import address_of
 from tidings.transport.buffered_session import Receive, Scope, Send
-from tidings.transport.relay_pass import RelayPasses
-from tidings.transport.relay_stream import RelayStream, SocketDirectory, StreamOpener, join, opening
+from tidings.transport.elsewhere import UNKNOWN_SESSION, Elsewhere, Refusal
 from tidings.transport.uvicorn_websocket import detachable
 
 OWNER: Final = 4
@@ -51,9 +52,7 @@ _PASSED_ON: Final = frozenset((b"host", b"origin", b"content-type", b"user-agent
 
 Owner = Callable[[str], Awaitable[tuple[str, str] | None]]
 """Id and URL of the node whose id begins with `OWNER` characters; the URL may be ""."""
-Refusal = tuple[int, str]
 Target = bytes
-UNKNOWN_SESSION: Final[Refusal] = (400, "Session ID unknown")
 
 logger = logging.getLogger("tidings.transport")
 
@@ -88,7 +87,7 @@ class _Answer:
         self.status, self.complete = self._parser.get_status_code(), True
 
 
-class Relay:
+class Relay(Elsewhere):
     """Passes requests on to the nodes that own their sessions."""
 
     def __init__(
@@ -126,11 +125,12 @@ class Relay:
         self._stream_ended = asyncio.Event()
         self._stopped = False
 
-    def __len__(self) -> int:
+    @property
+    def streams(self) -> int:
+        """Requests and WebSockets that are being relayed."""
         return len(self._streams)
 
     def listen(self) -> socket.socket | None:
-        """A listening Unix socket for the other nodes on this machine; None if there cannot be one."""
         try:
             return self._sockets.listen(self._node_id)
         except OSError as error:
@@ -138,12 +138,6 @@ class Relay:
             return None
 
     def admit(self, value: bytes, target: Target) -> str | None:
-        """Begin a stream from another node. Returns the address of the client, or None if the pass is not valid.
-
-        Args:
-            value: the pass.
-            target: of the request that begins the stream.
-        """
         address = self.passes.admit(value)
         if address is not None and target.startswith(_MOVE):
             self._move_here(target[len(_MOVE) :].decode("latin-1").split(","))
@@ -152,9 +146,6 @@ class Relay:
     def pass_on(
         self, transport: asyncio.Transport, value: bytes, target: Target, following: bytes
     ) -> Coroutine[object, object, None] | None:
-        """Joins a stream, whose reading is paused, to the node that its pass is for, if it is another one on this
-        machine: nodes that share a port, as workers do, get streams for each other. Else returns None.
-        """
         recipient = self.passes.recipient(value)
         address = None if recipient in (None, self._node_id) else self._sockets.address(recipient)
         return None if address is None else self._pass_on(transport, address, value, target, following)
@@ -191,7 +182,6 @@ class Relay:
         await asyncio.gather(*map(self._ask_to_move, by_owner.values()))
 
     async def leave(self) -> None:
-        """Move the remaining sessions of other nodes, and wait until they have left."""
         await self.move(self.sessions)
         await self.moved()
 
@@ -240,7 +230,7 @@ class Relay:
         self._streams.pop(stream, None)
         self._stream_ended.set()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End all streams, and open no more."""
         self._stopped = True
         for stream in list(self._streams):
@@ -248,7 +238,6 @@ class Relay:
         self._sockets.close()
 
     async def request(self, sid: str, scope: Scope, receive: Receive, send: Send) -> bool:
-        """Pass an HTTP request on, and its answer back. Returns False if nothing was answered: there is no owner."""
         if scope["method"] not in ("GET", "POST"):
             await _refuse(send, 400, "bad handshake method")
             return True
@@ -282,7 +271,6 @@ class Relay:
         return True
 
     async def websocket(self, sid: str, scope: Scope, send: Send) -> Refusal | None:
-        """Pass a WebSocket on. Returns None if it was accepted, or how to refuse it."""
         client = detachable(scope)
         stream = None if client is None else await self._open(sid, scope)
         if client is None or stream is None:
