@@ -227,7 +227,7 @@ async def test_a_forged_session_id_is_refused_promptly(nodes: list[RunningNode])
             "/socket.io/", params={"EIO": "4", "transport": "polling", "sid": unknown[0]}, content="2" * 500_000
         )
         assert posted.status_code == 400
-    assert len(relay_of(first)) == 0
+    assert relay_of(first).streams == 0
     assert relay_of(first).relayed["websocket"] == 0
 
 
@@ -429,7 +429,7 @@ async def test_streams_to_other_nodes_are_bounded_and_end_with_their_clients(nod
                 poll.cancel()
             await asyncio.wait(polls)
         async with asyncio.timeout(DEADLINE_S):
-            while len(relay):
+            while relay.streams:
                 await asyncio.to_thread(str)
             while any(second.node.socketio.eio.session_of(sid) for sid in sids[:2]):
                 await asyncio.to_thread(str)  # as without a relay: the packets of an unanswered poll may be lost
