@@ -31,7 +31,7 @@ from tidings.dispatch import Action, Registry
 from tidings.fanout import hub, member_events, typing
 from tidings.gateways import action_queue, client_session, rest
 from tidings.gateways.websocket_client import CLOSE_CODES
-from tidings.limits import Limit, rate
+from tidings.limits import QUOTAS, RATES, Limit, rate
 from tidings.log import cursors, messages
 from tidings.settings import Settings
 from tidings.transport import (
@@ -335,14 +335,13 @@ def _permission_cell(
 
 
 def limits() -> str:
-    """The rates are the defaults of the settings."""
-    default = {name: str(info.default) for name, info in Settings.model_fields.items()}
+    """The rates and quotas are the defaults of the settings."""
     rows = [
         *_limits_of_requests(),
         *_limits_of_connections(),
-        *_rates_of_users(default),
-        *_limits_of_storage(default),
-        *_rates_of_sign_ins(default),
+        *_rates_of_users(),
+        *_limits_of_storage(),
+        *_rates_of_sign_ins(),
         *_limits_of_events(),
     ]
     return _table(["limit", "value", "beyond it"], rows)
@@ -468,86 +467,97 @@ def _limits_of_connections() -> list[Row]:
     ]
 
 
-def _rates_of_users(default: Mapping[str, str]) -> list[Row]:
+def _rates_of_users() -> list[Row]:
     """The rates of a signed-in user."""
     kinds = {kind: [f"`{action.name}`" for action in registry() if action.limit is kind] for kind in Limit}
     return [
         *(
-            _rated(f"{kind}: {', '.join(names)}", f"{default[f'limit_{kind}']} by a user")
+            _rated(f"rate `{kind}`: {', '.join(names)}", f"{RATES[kind]} by a user")
             for kind, names in kinds.items()
             if names
         ),
         [
             "a send for each so many characters that it carries to others",
             f"{context.SEND_SIZE:,}",
-            "it counts once more among the sends",
+            "it counts once more in the rate `sends`",
         ],
         _rated(
-            f"bytes kept of messages, edits, reactions and echo, and {context.ENTRY_BYTES} for each",
-            f"{default['limit_volume']} by a user",
+            f"rate `volume`: bytes kept of messages, edits, reactions and echo, and {context.ENTRY_BYTES} for each",
+            f"{RATES['volume']} by a user",
         ),
         _rated(
-            "groups, direct conversations that a first message makes: as rooms",
-            f"{default['limit_rooms']} by a user",
+            "groups, direct conversations that a first message makes: in the rate `rooms`",
+            f"{RATES['rooms']} by a user",
         ),
         _rated(
-            "attempts of a user to create a topic under the name of another user's private topic; attempts from one"
-            " address to register a taken name",
-            default["limit_conflicts"],
+            "rate `conflicts`: attempts of a user to create a topic under the name of another user's private topic;"
+            " attempts from one address to register a taken name",
+            RATES["conflicts"],
         ),
-        _rated("rooms that one user adds the same other user to", default["limit_invites"]),
-        ["connections that open", f"{default['limit_connects']} by a user", "refused: `rate_limited`"],
-        ["devices named for the first time", f"{default['limit_devices']} by a user", "refused: `rate_limited`"],
+        _rated("rate `invites`: rooms that one user adds the same other user to", RATES["invites"]),
+        ["rate `connects`: connections that open", f"{RATES['connects']} by a user", "refused: `rate_limited`"],
+        [
+            "rate `devices`: devices named for the first time",
+            f"{RATES['devices']} by a user",
+            "refused: `rate_limited`",
+        ],
     ]
 
 
-def _limits_of_storage(default: Mapping[str, str]) -> list[Row]:
+def _limits_of_storage() -> list[Row]:
     """The data that is kept of a user."""
+    days = {name: info.default for name, info in Settings.model_fields.items()}
     return [
         [
-            "devices kept of a user",
-            f"{int(default['max_devices']):,}",
+            "quota `devices`: devices kept of a user",
+            f"{QUOTAS['devices']:,}",
             "the one unseen for longest, of those that are not connected, is deleted: it returns as a new one",
         ],
-        ["sessions of a user", f"{int(default['max_sessions']):,}", "the oldest ends: `token_revoked`"],
-        ["rooms that a user is in", f"{int(default['max_rooms']):,}", "`too_large`"],
+        ["quota `sessions`: sessions of a user", f"{QUOTAS['sessions']:,}", "the oldest ends: `token_revoked`"],
         [
-            "topics, and groups, that a user owns",
-            f"{int(default['max_topics']):,}, and {int(default['max_groups']):,}",
+            "quota `rooms`: rooms that a user is in",
+            f"{QUOTAS['rooms']:,}",
+            "`too_large`, also for invitations of them",
+        ],
+        [
+            "quotas `topics` and `groups`: those that a user owns",
+            f"{QUOTAS['topics']:,}, and {QUOTAS['groups']:,}",
             "`too_large`",
         ],
-        ["invitation links by one user into one room", f"{int(default['max_links']):,}", "`too_large`"],
+        ["quota `links`: invitation links by one user into one room", f"{QUOTAS['links']:,}", "`too_large`"],
         [
             "devices that are not seen any more, and sessions that have ended",
-            f"{default['purge_devices_days']} days, and {default['purge_sessions_days']} days",
+            f"{days['purge_devices_days']} days, and {days['purge_sessions_days']} days",
             "they are deleted; a returning device is a new one",
         ],
         [
-            "entries of a user's echo log",
-            f"{int(default['max_echo_entries']):,}",
+            "quota `echo_entries`: entries of a user's echo log",
+            f"{QUOTAS['echo_entries']:,}",
             "the oldest go, some minutes later",
         ],
     ]
 
 
-def _rates_of_sign_ins(default: Mapping[str, str]) -> list[Row]:
+def _rates_of_sign_ins() -> list[Row]:
     """The rates of an address, and those of an account from any address."""
-    per_account = rate(default["limit_logins"])
+    per_account, _ = rate(RATES["logins"])
     return [
-        _rated("registrations from one address", default["limit_registrations"]),
+        _rated("rate `registrations`: registrations from one address", RATES["registrations"]),
         _rated(
-            "attempts to sign in to one account from an address that has signed in to it before",
-            default["limit_logins"],
+            "rate `logins`: attempts to sign in to one account from an address that has signed in to it before",
+            RATES["logins"],
         ),
         _rated(
-            "attempts on one account from all other addresses, half of them the first of an address in a day",
-            default["limit_logins"],
+            "rate `logins`: attempts on one account from all other addresses, half of them the first of an address in"
+            " a day",
+            RATES["logins"],
         ),
         _rated(
-            "attempts from one address on accounts that it has not signed in to before",
-            default["limit_logins"].replace(str(per_account.amount), str(auth.SOURCE_FACTOR * per_account.amount)),
+            f"{auth.SOURCE_FACTOR} times the rate `logins`: attempts from one address on accounts that it has not"
+            " signed in to before",
+            RATES["logins"].replace(str(per_account), str(auth.SOURCE_FACTOR * per_account)),
         ),
-        _rated("password confirmations of one session", default["limit_logins"]),
+        _rated("rate `logins`: password confirmations of one session", RATES["logins"]),
     ]
 
 

@@ -38,7 +38,14 @@ ALLOWED: dict[str, set[str]] = {
         "tidings.metrics",
         "tidings.principal",
     },
-    "tidings.log": {"tidings_db", "tidings.contract", "tidings.names", "tidings.principal", "tidings.supervision"},
+    "tidings.log": {
+        "tidings_db",
+        "tidings.contract",
+        "tidings.limits",
+        "tidings.names",
+        "tidings.principal",
+        "tidings.supervision",
+    },
     "tidings.fanout": {
         "tidings_db.engine",
         "tidings_db.queries",
@@ -59,7 +66,6 @@ ALLOWED: dict[str, set[str]] = {
         "tidings.names",
         "tidings.cluster.broker",
         "tidings.log.notices",
-        "tidings.log.quotas",
         "tidings.principal",
     },
     "tidings.access": {"tidings_db", "tidings.contract", "tidings.names", "tidings.principal", "tidings.auth"},

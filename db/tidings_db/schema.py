@@ -36,7 +36,7 @@ _alembic = threading.Lock()
 
 
 class SchemaUnknown(Exception):
-    """The database was migrated by a newer version of the program, or by another program."""
+    """The database was made by a newer or an unreleased version of the program, or by another program."""
 
 
 def migrate(url: str) -> list[str]:
@@ -44,7 +44,7 @@ def migrate(url: str) -> list[str]:
 
     An empty database gets the tables of the models, which all migrations together would create. Creates a missing
     SQLite file, in WAL mode. If several processes migrate concurrently, one does, and the others
-    wait for it and apply nothing. Raises `SchemaUnknown` for tables of a newer version or another program.
+    wait for it and apply nothing. Raises `SchemaUnknown` if the revision of its tables is unknown.
     """
 
     def change(conn: Connection) -> list[str]:
@@ -81,7 +81,7 @@ def draft(url: str, message: str) -> Path:
     def change(conn: Connection) -> Path:
         upgrade(conn)
         number = len(_revisions()) + 1
-        script: Any = command.revision(_config(conn), message, autogenerate=True, rev_id=f"{number:04}")
+        script: Any = command.revision(_config(conn), message, autogenerate=True, rev_id=f"r{number:04}")
         return Path(script.path)
 
     with _alembic:
@@ -97,11 +97,11 @@ def _create(conn: Connection) -> None:
     conn.execute(text("INSERT INTO alembic_version VALUES (:newest)"), {"newest": _revisions()[-1]})
 
 
-def upgrade(conn: Connection, revision: str = "head") -> None:
-    """Apply the migrations up to a revision. One thread may do it at a time."""
+def upgrade(conn: Connection) -> None:
+    """Apply the missing migrations. One thread may do it at a time."""
     from alembic import command
 
-    command.upgrade(_config(conn), revision)
+    command.upgrade(_config(conn), "head")
 
 
 def _pending(conn: Connection) -> list[str]:
@@ -112,13 +112,19 @@ def _pending(conn: Connection) -> list[str]:
     if not current:
         return revisions
     if len(current) > 1 or current[0] not in revisions:
-        raise SchemaUnknown(f"this version does not know the database's revision, {', '.join(current)}")
+        raise SchemaUnknown(_unknown(", ".join(current)))
     return revisions[revisions.index(current[0]) + 1 :]
 
 
+def _unknown(revision: str) -> str:
+    if revision.isdigit():  # 0001 to 0011, before the first release
+        return f"an unreleased version made the database (revision {revision}): it cannot be migrated, use a new one"
+    return f"a newer version or another program made the database: its revision {revision} is unknown"
+
+
 def _revisions() -> list[str]:
-    """All revisions, oldest first, by the names of the migrations' files, `0001_core.py` and so on."""
-    return sorted(path.name.partition("_")[0] for path in _SCRIPTS.glob("versions/[0-9]*.py"))
+    """All revisions, oldest first, by the names of the migrations' files, `r0001_core.py` and so on."""
+    return sorted(path.name.partition("_")[0] for path in _SCRIPTS.glob("versions/r[0-9]*.py"))
 
 
 def _config(conn: Connection) -> Config:

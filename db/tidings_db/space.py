@@ -94,7 +94,5 @@ class Space:
 
 def _free_and_size(path: str) -> tuple[int, int]:
     """Free bytes on the disk of a file, and the size of a reserve there. Raises `OSError`."""
-    if not hasattr(os, "statvfs"):
-        return 1 << 62, RESERVE_BYTES
     disk = os.statvfs(os.path.dirname(path) or ".")
     return disk.f_bavail * disk.f_frsize, min(RESERVE_BYTES, disk.f_blocks * disk.f_frsize // SMALL_DISK)

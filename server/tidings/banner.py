@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -136,8 +135,8 @@ def _database(database: URL) -> Iterator[Check]:
 
 
 def _mode(path: Path) -> int:
-    """Permission bits of a file; those of a private file on Windows, which has none."""
-    return 0o600 if os.name == "nt" else stat.S_IMODE(path.stat().st_mode)
+    """Permission bits of a file."""
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def _dev_tokens(settings: Settings) -> Iterator[Check]:

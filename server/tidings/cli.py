@@ -140,6 +140,8 @@ def _serve(settings: Settings, args: argparse.Namespace) -> int:
     if settings.workers > 1 and args.worker is None:
         return _supervise(settings, args)
     gc.disable()  # until `tidings.serving` has imported and frozen everything
+    import uvloop
+
     from tidings.app import create_app
     from tidings.logging_setup import Logs
     from tidings.serving import run
@@ -152,13 +154,7 @@ def _serve(settings: Settings, args: argparse.Namespace) -> int:
     has_application = args.app is not None
     application = _application(args.app) if has_application else create_app(settings, logs=Logs(settings.log_level))
     application.node.logs.take_over()
-    try:
-        import uvloop
-
-        new_loop: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
-    except ImportError:
-        new_loop = None
-    with asyncio.Runner(loop_factory=new_loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(application, settings.host, settings.port, worker, alone=has_application))
     return 0
 
@@ -172,8 +168,6 @@ def _supervise(settings: Settings, args: argparse.Namespace) -> int:
         )
     if args.app is not None:
         raise SettingsError(f"--app: {APPLICATION_ALONE}; set TIDINGS_WORKERS to 1")
-    if sys.platform == "win32":
-        raise SettingsError("several workers are not supported on Windows: set TIDINGS_WORKERS to 1")
     settings.signing_keys()
     if pending(settings.database):
         raise SettingsError(MIGRATIONS_NEEDED)

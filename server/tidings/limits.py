@@ -1,12 +1,12 @@
-"""Rate limits: how often a user and a connection may do each kind of action.
+"""Rate limits: how often a user and a connection may do each kind of action. The defaults of rates and quotas.
 
-A rate is "6000/minute", in the notation of the `limits` library. Actions are counted in windows of one period. The
+A rate is "6000/minute". Actions are counted in windows of one period. The
 previous window counts in proportion to its overlap with the last period, as if its actions had been evenly spaced. So
 a window change allows no double burst, and the rate holds in the long run; within one period, a burst and the actions
 allowed while it fades can reach twice the rate. Refused actions are not counted.
 
-The library's own strategies take 4 to 7 µs per check, and need a thread. A message needs two checks, and takes 60 µs
-in all. So this module uses only the library's notation and has its own counters.
+The strategies of the library `limits` take 4 to 7 µs per check, and need a thread. A message needs two checks, and
+takes 60 µs in all. So this module has its own counters.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
 from enum import StrEnum
-
-from limits import RateLimitItem, parse_many
+from typing import Final, TypeVar
 
 from tidings.contract.errors import ActionError, ErrorCode
+
+T = TypeVar("T")
 
 
 class Limit(StrEnum):
@@ -49,6 +50,38 @@ class Limit(StrEnum):
     """Exports of all data of a user."""
     READS = "reads"
     """Queries, and changes of markers."""
+
+
+RATES: Final[Mapping[str, str]] = {
+    "sends": "6000/minute",
+    "volume": "1000000000/day",
+    "joins": "3000/minute",
+    "rooms": "300/hour",
+    "conflicts": "60/hour",
+    "invites": "30/hour",
+    "typing": "1200/minute",
+    "connects": "300/minute",
+    "devices": "60/hour",
+    "searches": "300/minute",
+    "exports": "10/hour",
+    "reads": "6000/minute",
+    "logins": "10/minute",
+    "registrations": "20/minute",
+}
+"""The defaults of each kind of `Limit`, of attempts to sign in to one account, of registrations from one address."""
+RATES_FORM: Final = "sends=600/minute,logins=5/minute"
+QUOTAS: Final[Mapping[str, int]] = {
+    "devices": 100,
+    "sessions": 100,
+    "rooms": 3_000,  # a connection enters all of them in one step of the event loop, and takes half of what that may
+    "topics": 1_000,
+    "groups": 1_000,
+    "links": 50,
+    "echo_entries": 10_000,
+}
+"""The defaults of `tidings.log.quotas.Quotas`."""
+QUOTAS_FORM: Final = "rooms=500,devices=20"
+_SECONDS: Final = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}
 
 
 class Window:
@@ -119,7 +152,7 @@ class Limits:
 
     def __init__(self, rates: Mapping[Limit, str], clock: Callable[[], float] = time.monotonic) -> None:
         """Raises `ValueError` if a rate cannot be parsed."""
-        self._windows = {kind: _windows(rate(text), clock) for kind, text in rates.items()}
+        self._windows = {kind: _windows(*rate(text), clock) for kind, text in rates.items()}
 
     def take(self, kind: Limit, user: Hashable, connection: Hashable | None = None, weight: int = 1) -> None:
         """Count an action. Raises `rate_limited` without counting it.
@@ -177,17 +210,48 @@ class Turns:
                 del self._count[user], self._locks[user]
 
 
-def _windows(item: RateLimitItem, clock: Callable[[], float]) -> tuple[Window, Window]:
-    period = item.get_expiry()
-    return Window(item.amount, period, clock), Window(-(-item.amount // 2), period, clock)
+def read_rates(text: str) -> dict[str, str]:
+    """All rates, some of them given in the form `RATES_FORM`. Raises `ValueError`."""
+    return _by_key(text, RATES, _rate, RATES_FORM)
 
 
-def rate(text: str) -> RateLimitItem:
-    """Parse a rate such as "6000/minute" or "10 per 2 hours". Raises `ValueError`."""
-    try:
-        (item,) = parse_many(text)
-    except ValueError:
-        raise ValueError('write a rate like "6000/minute"') from None
-    if item.amount < 1 or item.get_expiry() < 1:
-        raise ValueError("a rate must allow at least 1")
-    return item
+def read_quotas(text: str) -> dict[str, int]:
+    """All quotas, some of them given in the form `QUOTAS_FORM`. Raises `ValueError`."""
+    return _by_key(text, QUOTAS, _quota, QUOTAS_FORM)
+
+
+def _by_key(text: str, defaults: Mapping[str, T], parse: Callable[[str], T], form: str) -> dict[str, T]:
+    given: dict[str, T] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        key, _, value = map(str.strip, part.partition("="))
+        try:
+            if key not in defaults or key in given:
+                raise ValueError
+            given[key] = parse(value)
+        except ValueError:
+            keys = ", ".join(defaults)
+            raise ValueError(f"cannot read {part}: write {form}, each key once; the keys are {keys}") from None
+    return {**defaults, **given}
+
+
+def _rate(text: str) -> str:
+    rate(text)
+    return text
+
+
+def _quota(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError
+    return int(text)
+
+
+def _windows(amount: int, period_s: int, clock: Callable[[], float]) -> tuple[Window, Window]:
+    return Window(amount, period_s, clock), Window(-(-amount // 2), period_s, clock)
+
+
+def rate(text: str) -> tuple[int, int]:
+    """Parse a rate such as "6000/minute": an amount, and a period in seconds. Raises `ValueError`."""
+    amount, _, period = text.partition("/")
+    if period not in _SECONDS or not amount.isdecimal() or not int(amount):
+        raise ValueError('write a rate like "6000/minute"')
+    return int(amount), _SECONDS[period]

@@ -37,7 +37,7 @@ from tidings.gateways.dialects.registry import DIALECTS
 from tidings.gateways.socketio import SocketIOGateway
 from tidings.gateways.websocket import JsonCodec, PlainClient
 from tidings.gateways.websocket_client import WebSocketGateway
-from tidings.limits import Limits
+from tidings.limits import Limit, Limits
 from tidings.log.cursors import Cursors
 from tidings.log.epochs import Epochs, MarkFile
 from tidings.log.health import Health
@@ -134,7 +134,7 @@ class Node:
                 (self.journal.loop, self.hub.head_check, self.sessions.loop, *self.cluster.loops),
                 self.cluster,
             ),
-            Limits(settings.limits) if settings.limited else None,
+            Limits({kind: settings.rates[kind] for kind in Limit}) if settings.limited else None,
         )
         self.dispatcher = Dispatcher(registry, unavailable=(StoreUnavailable,), metrics=self.metrics, logs=self.logs)
         self.application_users = ApplicationUsers(self.parts, self.dispatcher, self.database, options.session_check_s)
@@ -301,7 +301,7 @@ def make_maintenance(
 
 
 def _attempt_rates(settings: Settings) -> Rates:
-    return attempt_rates(settings.limit_logins, settings.limit_registrations, settings.limit_conflicts)
+    return attempt_rates(*(settings.rates[kind] for kind in ("logins", "registrations", "conflicts")))
 
 
 def make_auth(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Final
 
@@ -21,22 +21,34 @@ INSTEAD: Final = {
     "IS_PROXY": "TIDINGS_ECHO_UPSTREAM",
 }
 """Settings of the system with the two channels (`docs/dialects.md`) -> those of Tidings."""
+_BY_KEY: Final = {"TIDINGS_LIMIT_": "TIDINGS_RATES", "TIDINGS_MAX_": "TIDINGS_QUOTAS"}
+"""How settings began in unreleased versions -> the setting that has their values by key."""
 _OTHERS: Final = re.compile(
     # The terminal client, the tests, and what Kubernetes sets for a service named `tidings`.
     r"TIDINGS_(SERVER|PASSWORD|PYTHON|CHROMIUM|FUZZED|(TEST|DISK|CRASH)_\w+|SERVICE_\w+|PORT_\w+)"
 )
 
 
-def check_names(names: Iterable[str], settings: Collection[str]) -> None:
+def check_names(given: Mapping[str, str | None], settings: Collection[str]) -> None:
     """Refuse a name that looks like a setting and is none. Raises ValueError.
 
-    `settings`: the names of all settings, with the prefix.
+    Args:
+        given: names and values.
+        settings: the names of all settings, with the prefix.
     """
-    for name in map(str.upper, names):
-        if name.startswith(PREFIX) and name not in settings and not _OTHERS.fullmatch(name):
-            ours = [setting.removeprefix(PREFIX) for setting in settings]
-            close = get_close_matches(name.removeprefix(PREFIX), ours, 1, 0.7)
-            raise ValueError(f"{name} is not a setting" + (f": did you mean {PREFIX}{close[0]}?" if close else ""))
+    unknown = {
+        upper: value
+        for name, value in given.items()
+        if (upper := name.upper()).startswith(PREFIX) and upper not in settings and not _OTHERS.fullmatch(upper)
+    }
+    for prefix, setting in _BY_KEY.items():
+        if old := [name for name in unknown if name.startswith(prefix)]:
+            new = ",".join(f"{name.removeprefix(prefix).lower()}={unknown[name] or ''}" for name in old)
+            raise ValueError(f"not a setting: {', '.join(old)}; write {setting}={new}")
+    for name in unknown:
+        ours = [setting.removeprefix(PREFIX) for setting in settings]
+        close = get_close_matches(name.removeprefix(PREFIX), ours, 1, 0.7)
+        raise ValueError(f"{name} is not a setting" + (f": did you mean {PREFIX}{close[0]}?" if close else ""))
 
 
 def not_read(names: Iterable[str], given: Collection[str]) -> Iterator[tuple[list[str], str]]:

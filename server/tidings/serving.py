@@ -62,7 +62,7 @@ class Server(DrainingServer):
         try:
             for number in STOPPING:
                 loop.add_signal_handler(number, self._handle_stop_signal)
-        except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
+        except (RuntimeError, ValueError):  # not the main thread
             yield
             return
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -23,7 +23,7 @@ from pydantic_settings import (
 from sqlalchemy.engine import make_url
 
 from tidings.addresses import host_of, is_loopback
-from tidings.limits import Limit, rate
+from tidings.limits import QUOTAS, QUOTAS_FORM, RATES, RATES_FORM, read_quotas, read_rates
 from tidings.logging_setup import Level
 from tidings.other_settings import PREFIX, check_names, not_read
 
@@ -35,16 +35,6 @@ MAX_RETENTION_DAYS = 100 * 366
 OTHER_NAMES = {"ACCESS_TOKEN_EXPIRE_MINUTES": "access_token_expire_minutes", "APP_PORT": "port"}
 """Setting names from the documents of other systems. They are read from a `.env` file only, because variables of
 the environment may belong to another program: Kubernetes sets `APP_PORT=tcp://…`."""
-
-
-def _rate(text: str) -> str:
-    rate(text)
-    return text
-
-
-Rate = Annotated[str, AfterValidator(_rate)]
-"""An amount per period: "6000/minute"."""
-
 
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
 
@@ -65,10 +55,6 @@ def _host_of_origin(origin: str) -> str:
 
 def _days(default: int, description: str) -> Any:
     return Field(default=default, ge=0, le=MAX_RETENTION_DAYS, description=description)
-
-
-def _quota(default: int, description: str) -> Any:
-    return Field(default=default, ge=0, description=f"{description}. 0: no bound")
 
 
 FOREIGN_KEY = (
@@ -198,54 +184,18 @@ class Settings(BaseSettings):
     rate_limits: Literal["on", "off"] = Field(
         default="on", description="`off` lifts every rate limit and per-address cap"
     )
-    limit_sends: Rate = Field(
-        default="6000/minute",
-        description="Sends of a user (messages, edits …); each 4 KB of a message count as one. A connection"
-        " may use half",
+    rates: Annotated[dict[str, str], NoDecode, BeforeValidator(read_rates)] = Field(
+        default="",
+        validate_default=True,
+        description=f"`{RATES_FORM}`: how often one user may do something per second, minute, hour or day; other keys"
+        f" keep their defaults. The keys are {', '.join(RATES)}: see docs/protocol.md#limits",
     )
-    limit_volume: Rate = Field(
-        default="1000000000/day",
-        description="Bytes that a user stores in messages, edits and echo, plus 256 for each. A connection"
-        " may use half",
+    quotas: Annotated[dict[str, int], NoDecode, BeforeValidator(read_quotas)] = Field(
+        default="",
+        validate_default=True,
+        description=f"`{QUOTAS_FORM}`: how much one user may have, 0: no bound; other keys keep their defaults. The"
+        f" keys are {', '.join(QUOTAS)}: see docs/protocol.md#limits",
     )
-    limit_joins: Rate = Field(
-        default="3000/minute", description="Changes of a room's members, by one user. A connection may use half"
-    )
-    limit_rooms: Rate = Field(
-        default="300/hour",
-        description="Topics, groups, conversations and invitation links that a user creates. A connection"
-        " may use half",
-    )
-    limit_conflicts: Rate = Field(
-        default="60/hour",
-        description="Attempts of a user to create a topic under the name of another user's private topic; attempts"
-        " from one address to register a taken name",
-    )
-    limit_invites: Rate = Field(default="30/hour", description="Rooms that one user adds the same other user to")
-    limit_typing: Rate = Field(
-        default="1200/minute", description="`typing` actions of a user. A connection may use half"
-    )
-    limit_connects: Rate = Field(default="300/minute", description="Connections that a user opens")
-    limit_devices: Rate = Field(default="60/hour", description="New device names of a user")
-    limit_reads: Rate = Field(
-        default="6000/minute",
-        description="Reads of a user: history, lists, profiles, markers. A connection may use half",
-    )
-    limit_searches: Rate = Field(default="300/minute", description="Searches of a user. A connection may use half")
-    limit_exports: Rate = Field(default="10/hour", description="Exports of a user's data")
-    limit_logins: Rate = Field(
-        default="10/minute",
-        description="Sign-in attempts on one account: from each address that has signed in to it before, and from all"
-        " other addresses together. One address has three times as many attempts on accounts that it is new to",
-    )
-    limit_registrations: Rate = Field(default="20/minute", description="Accounts registered from one address")
-    max_devices: int = _quota(100, "Devices of a user; a new one replaces the least recently seen")
-    max_sessions: int = _quota(100, "Valid sessions of a user; a new one ends the oldest")
-    max_rooms: int = _quota(3000, "Rooms that a user is a member of")
-    max_topics: int = _quota(1000, "Topics that a user owns")
-    max_groups: int = _quota(1000, "Groups that a user owns")
-    max_links: int = _quota(50, "Invitation links of one user to one room")
-    max_echo_entries: int = _quota(10_000, "Entries kept in a user's echo log, the newest ones")
     log_level: Level = Field(
         default="info", description="`debug`, `info`, `warning` or `error`; above `info`, actions are not logged"
     )
@@ -272,7 +222,7 @@ class Settings(BaseSettings):
         assert isinstance(dotenv_settings, DotEnvSettingsSource)
         variables = dotenv_settings.env_vars
         try:
-            check_names([*os.environ, *variables], {PREFIX + name.upper() for name in settings_cls.model_fields})
+            check_names({**variables, **os.environ}, {PREFIX + name.upper() for name in settings_cls.model_fields})
         except ValueError as error:
             raise SettingsError(str(error)) from None
         aliases = {field: value for name, field in OTHER_NAMES.items() if (value := variables.get(name.lower()))}
@@ -396,11 +346,6 @@ class Settings(BaseSettings):
         return self.rate_limits == "on"
 
     @property
-    def limits(self) -> dict[Limit, str]:
-        """The rate of each kind of action."""
-        return {kind: getattr(self, f"limit_{kind}") for kind in Limit}
-
-    @property
     def signing_key_file(self) -> Path | None:
         """The file that holds the signing key; None if the key comes from the environment."""
         if not self.secret_key.get_secret_value():
@@ -417,12 +362,6 @@ class Settings(BaseSettings):
         """The environment of a worker process, whose supervisor this process is."""
         name = f"{re.sub(r'[^A-Za-z0-9._-]', '-', self.node_label)[-60:]}-{number}"
         return os.environ | {"TIDINGS_WORKERS": str(self.workers), "TIDINGS_NODE_NAME": name}
-
-    @property
-    def quotas(self) -> dict[str, int]:
-        """The arguments of `tidings.log.quotas.Quotas`."""
-        kinds = ("devices", "sessions", "rooms", "topics", "groups", "links", "echo_entries")
-        return {kind: getattr(self, f"max_{kind}") for kind in kinds}
 
     @property
     def mark_file(self) -> Path:

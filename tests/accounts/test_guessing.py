@@ -18,7 +18,7 @@ from tidings.contract.errors import ActionError
 HOME = "127.4.4.4"
 ELSEWHERE = "127.5.5.5"
 CROWD = [f"127.6.{n // 200}.{n % 200 + 1}" for n in range(40)]
-LIMITED = {"rate_limits": "on", "limit_logins": "8/hour"}
+LIMITED = {"rate_limits": "on", "rates": "logins=8/hour"}
 
 
 async def _ask(url: str, source: str, action: str, username: str, password: str) -> int:

@@ -82,7 +82,7 @@ async def test_registrations_from_one_address_are_limited(http: httpx.AsyncClien
 
 async def test_attempts_to_take_existing_names_are_limited(sqlite_url: str, tmp_path: Path) -> None:
     """By `register` and by `create`: repeated attempts would reveal the names of private topics."""
-    limited = {"rate_limits": "on", "limit_conflicts": "3/hour"}
+    limited = {"rate_limits": "on", "rates": "conflicts=3/hour"}
     async with (
         running_node(sqlite_url, tmp_path, **limited) as node,
         httpx.AsyncClient(base_url=node.url, verify=NO_TLS, timeout=30) as http,

@@ -49,7 +49,7 @@ async def test_changing_the_password_withdraws_every_other_session(
 
 async def test_guesses_of_the_own_password_are_limited_per_session(sqlite_url: str, tmp_path: Path) -> None:
     """A thief with a stolen token can neither guess the password nor stop the owner from changing it."""
-    async with running_node(sqlite_url, tmp_path, rate_limits="on", limit_logins="10/hour") as node:
+    async with running_node(sqlite_url, tmp_path, rate_limits="on", rates="logins=10/hour") as node:
         stolen, own = await node.register("omar"), await node.login("omar")
         async with connected(node.url, stolen) as thief, connected(node.url, own) as omar:
             for attempt in range(10):

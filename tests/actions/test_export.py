@@ -163,7 +163,7 @@ async def test_an_export_is_not_an_action_of_live_connections(people: People) ->
 
 async def test_exports_have_a_rate_limit_of_their_own(sqlite_url: str, tmp_path: Path) -> None:
     """An export scans all logs."""
-    async with running_node(sqlite_url, tmp_path, rate_limits="on", limit_exports="1/hour") as server:
+    async with running_node(sqlite_url, tmp_path, rate_limits="on", rates="exports=1/hour") as server:
         token = await server.register("omar")
         async with rest(server.url, token) as http:
             assert [(await http.get("/api/me/export")).status_code for _ in range(2)] == [200, 429]

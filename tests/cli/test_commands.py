@@ -144,7 +144,7 @@ async def test_concurrent_commands_migrate_once_and_create_one_key(tidings: Star
     assert [await command.end() for command in commands] == [0, 0, 0]
     token = commands[2].out.strip()
     assert [command.err for command in commands] == ["", "", f"wscat -c ws://127.0.0.1:8000/{token}\n"]
-    assert sum("applied 0001" in command.out for command in commands) <= 1
+    assert sum("applied r0001" in command.out for command in commands) <= 1
     url = f"sqlite:///{tmp_path / 'data' / 'tidings.db'}"
     async with (
         running_node(url, tmp_path / "data", secret_key=SecretStr("")) as node,
@@ -193,7 +193,7 @@ async def test_commands_refuse_a_postgresql_database_that_is_not_migrated(
 ) -> None:
     environment = {"TIDINGS_DATABASE_URL": empty_postgresql_url}
     assert "tidings migrate" in (await command("token", "omar", status=1, **environment)).err
-    assert (await command("migrate", **environment)).out.startswith("applied 0001")
+    assert (await command("migrate", **environment)).out.startswith("applied r0001")
     assert len((await command("token", "omar", **environment)).out.strip().split(".")) == 3
     await command("user", "disable", "omar", **environment)
     assert "disabled" in (await command("token", "omar", status=1, **environment)).err

@@ -14,6 +14,7 @@ from pydantic import SecretStr, ValidationError
 from sqlalchemy.engine import make_url
 
 from tidings.banner import banner
+from tidings.limits import QUOTAS, QUOTAS_FORM, RATES, RATES_FORM, Limit
 from tidings.settings import Settings, SettingsError
 
 DEFAULTS: dict[str, Any] = {
@@ -168,13 +169,6 @@ def test_the_default_database_is_sqlite_in_the_data_directory(tmp_path: Path) ->
         ("TIDINGS_DURABILITY", "off"),
         ("TIDINGS_RATE_LIMITS", "maybe"),
         ("TIDINGS_DEV_TOKENS", "maybe"),
-        ("TIDINGS_LIMIT_SENDS", "many"),
-        ("TIDINGS_LIMIT_JOINS", "0/minute"),
-        ("TIDINGS_LIMIT_READS", "-5/minute"),
-        ("TIDINGS_LIMIT_SEARCHES", ""),
-        ("TIDINGS_LIMIT_LOGINS", "5/minute;50/hour"),
-        ("TIDINGS_LIMIT_REGISTRATIONS", "5/fortnight"),
-        ("TIDINGS_LIMIT_EXPORTS", "0/hour"),
         ("TIDINGS_RETENTION_TOPIC_DAYS", "-1"),
         ("TIDINGS_RETENTION_DIRECT_DAYS", "0.5"),
         ("TIDINGS_RETENTION_GROUP_DAYS", "99999999999"),
@@ -189,6 +183,67 @@ def test_a_value_out_of_range_is_refused(monkeypatch: pytest.MonkeyPatch, name: 
     with pytest.raises(ValidationError) as refused:
         Settings()
     assert refused.value.errors()[0]["loc"] == (_field(name),)
+
+
+def test_rates_and_quotas_that_are_not_given_keep_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (Settings().rates, Settings().quotas) == (RATES, QUOTAS)
+    monkeypatch.setenv("TIDINGS_RATES", "sends=600/minute, logins = 5/hour,typing=4/second,volume=1/day,")
+    monkeypatch.setenv("TIDINGS_QUOTAS", "rooms=500,links=0")
+    given = {"sends": "600/minute", "logins": "5/hour", "typing": "4/second", "volume": "1/day"}
+    assert Settings().rates == {**RATES, **given}
+    assert Settings().quotas == {**QUOTAS, "rooms": 500, "links": 0}
+    assert RATES.keys() == {*Limit, "logins", "registrations"}
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("TIDINGS_RATES", "messages=20/second"),
+        ("TIDINGS_RATES", "sends"),
+        ("TIDINGS_RATES", "6000/minute"),
+        ("TIDINGS_RATES", "sends="),
+        ("TIDINGS_RATES", "sends=many"),
+        ("TIDINGS_RATES", "joins=0/minute"),
+        ("TIDINGS_RATES", "reads=-5/minute"),
+        ("TIDINGS_RATES", "logins=5/minute;50/hour"),
+        ("TIDINGS_RATES", "registrations=5/fortnight"),
+        ("TIDINGS_RATES", "exports=1/hour"),  # a second time
+        ("TIDINGS_QUOTAS", "members=3"),
+        ("TIDINGS_QUOTAS", "rooms=-1"),
+        ("TIDINGS_QUOTAS", "rooms=0.5"),
+        ("TIDINGS_QUOTAS", "rooms="),
+        ("TIDINGS_QUOTAS", "devices=3"),  # a second time
+    ],
+)
+def test_a_wrong_rate_or_quota_is_refused_with_its_key_the_form_and_the_keys(
+    monkeypatch: pytest.MonkeyPatch, name: str, part: str
+) -> None:
+    good, form, keys = {
+        "TIDINGS_RATES": ("exports=5/hour", RATES_FORM, RATES),
+        "TIDINGS_QUOTAS": ("devices=5", QUOTAS_FORM, QUOTAS),
+    }[name]
+    monkeypatch.setenv(name, f"{good},{part}")
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    (error,) = refused.value.errors()
+    assert error["loc"] == (_field(name),)
+    assert f"cannot read {part}: write {form}" in error["msg"]
+    assert error["msg"].endswith(f"the keys are {', '.join(keys)}")
+
+
+def test_settings_that_are_rates_and_quotas_now_are_refused_with_the_line_to_write(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("TIDINGS_LIMIT_SENDS=7/hour\nTIDINGS_LIMIT_LOGINS=5/hour\n")
+    monkeypatch.setenv("TIDINGS_LIMIT_SENDS", "600/minute")  # the environment wins
+    line = "TIDINGS_RATES=sends=600/minute,logins=5/hour"
+    with pytest.raises(SettingsError, match=rf"^not a setting: \w+_SENDS, \w+_LOGINS; write {line}$"):
+        Settings()
+    monkeypatch.delenv("TIDINGS_LIMIT_SENDS")
+    dotenv.write_text("TIDINGS_MAX_ROOMS=500\n")
+    with pytest.raises(SettingsError, match=r"^not a setting: TIDINGS_MAX_ROOMS; write TIDINGS_QUOTAS=rooms=500$"):
+        Settings()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])

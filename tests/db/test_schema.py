@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from sqlalchemy.pool import NullPool
 import tidings_db.schema
 from tidings_db.engine import StoreUnavailable
 from tidings_db.models import in_models, metadata
-from tidings_db.schema import SchemaUnknown, migrate, pending
+from tidings_db.schema import SchemaUnknown, draft, migrate, pending
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ WITHOUT_ROWID = {
 }
 REVISIONS = [
     path.name.partition("_")[0]
-    for path in sorted(Path(tidings_db.schema.__file__).parent.glob("migrations/versions/0*.py"))
+    for path in sorted(Path(tidings_db.schema.__file__).parent.glob("migrations/versions/r*.py"))
 ]
 OF_FTS5 = {"search_words_config", "search_words_idx"}
 
@@ -57,24 +58,24 @@ def catalogue(conn: Connection) -> Any:
     """The database's own description of its tables, without Alembic's."""
     if conn.dialect.name == "sqlite":
         rows = conn.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
-        # The order of columns and constraints differs, so it is ignored. A column that was added later shares a line
-        # with the column before it; the name of a copied table is quoted.
+        # The order of columns and constraints is ignored: a migration adds them at the end, and on the line before.
         line = re.compile(r",? ?\n\t?|, (?=[a-z_]+ [A-Z])")
-        tables = {name: sorted(line.split(sql.strip().replace('"', ""))) for name, sql in rows}
-        return {name: parts for name, parts in tables.items() if name != "alembic_version"}
+        return {name: sorted(line.split(sql.strip())) for name, sql in rows if name != "alembic_version"}
     queries = (
         "SELECT table_name, column_name, data_type, character_maximum_length, is_nullable, column_default"
         " FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'",
         "SELECT conname, conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint"
         " WHERE connamespace = 'public'::regnamespace AND conname <> 'alembic_version_pkc'",
         "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'",
+        "SELECT relname, relkind, relpersistence, reloptions FROM pg_class"
+        " WHERE relnamespace = 'public'::regnamespace AND relname NOT LIKE 'alembic_version%'",
     )
     return [sorted(str(tuple(row)) for row in conn.execute(text(query))) for query in queries]
 
 
-def upgrade_to(url: str, revision: str) -> None:
+def upgrade(url: str) -> None:
     """Migrate with Alembic, also an empty database."""
-    tidings_db.schema._run(make_url(url), lambda conn: tidings_db.schema.upgrade(conn, revision), write=True)
+    tidings_db.schema._run(make_url(url), tidings_db.schema.upgrade, write=True)
 
 
 async def test_the_migrations_create_exactly_the_tables_of_a_new_database(empty_url: str) -> None:
@@ -83,7 +84,7 @@ async def test_the_migrations_create_exactly_the_tables_of_a_new_database(empty_
     await run(empty_url, metadata.drop_all)
     await run(empty_url, lambda conn: conn.execute(text("DROP TABLE alembic_version")))
 
-    await asyncio.to_thread(upgrade_to, empty_url, "head")
+    await asyncio.to_thread(upgrade, empty_url)
     assert await run(empty_url, catalogue) == created
     only = {"include_object": in_models}
     assert await run(empty_url, lambda c: compare_metadata(MigrationContext.configure(c, opts=only), metadata)) == []
@@ -92,7 +93,7 @@ async def test_the_migrations_create_exactly_the_tables_of_a_new_database(empty_
 async def test_alembic_has_nothing_to_apply_to_a_new_database(empty_url: str) -> None:
     await asyncio.to_thread(migrate, empty_url)
     before = await run(empty_url, catalogue)
-    await asyncio.to_thread(upgrade_to, empty_url, "head")
+    await asyncio.to_thread(upgrade, empty_url)
     assert await run(empty_url, catalogue) == before
     versions = await run(
         empty_url, lambda conn: conn.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
@@ -151,8 +152,8 @@ async def test_a_migration_waits_for_a_writer_of_a_file_without_wal_mode(tmp_pat
 async def test_databases_can_be_migrated_concurrently_in_one_process(tmp_path: Path) -> None:
     urls = [f"sqlite:///{tmp_path / str(number)}" for number in range(8)]
     for url in urls:
-        await asyncio.to_thread(upgrade_to, url, REVISIONS[0])
-    assert await asyncio.gather(*(asyncio.to_thread(migrate, url) for url in urls)) == [REVISIONS[1:]] * 8
+        await run(url, lambda conn: conn.execute(text("CREATE TABLE another (id INTEGER)")))  # so that Alembic runs
+    assert await asyncio.gather(*(asyncio.to_thread(migrate, url) for url in urls)) == [REVISIONS] * 8
     assert len({str(await run(url, catalogue)) for url in urls}) == 1
 
 
@@ -174,11 +175,30 @@ async def test_a_failed_migration_leaves_the_database_unchanged(empty_url: str) 
     assert await asyncio.to_thread(pending, empty_url) == REVISIONS
 
 
-async def test_a_database_of_a_newer_version_is_refused(database_url: str) -> None:
-    await run(database_url, lambda conn: conn.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+@pytest.mark.parametrize(
+    ("revision", "reason"),
+    [
+        ("r9999", "a newer version or another program made the database"),
+        ("0011", "an unreleased version made the database"),
+        ("0001", "an unreleased version made the database"),
+    ],
+)
+async def test_a_database_of_an_unknown_revision_is_refused(database_url: str, revision: str, reason: str) -> None:
+    change = text("UPDATE alembic_version SET version_num = :revision")
+    await run(database_url, lambda conn: conn.execute(change, {"revision": revision}))
     for function in (migrate, pending):
-        with pytest.raises(SchemaUnknown, match="9999"):
+        with pytest.raises(SchemaUnknown, match=f"^{reason}.*{revision}"):
             await asyncio.to_thread(function, database_url)
+
+
+async def test_the_next_migration_is_drafted_from_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts = tmp_path / "migrations"
+    shutil.copytree(Path(tidings_db.schema.__file__).with_name("migrations"), scripts)
+    monkeypatch.setattr(tidings_db.schema, "_SCRIPTS", scripts)
+    path = await asyncio.to_thread(draft, f"sqlite:///{tmp_path / 'draft'}", "nothing yet")
+    assert path == scripts / "versions" / f"r{len(REVISIONS) + 1:04}_nothing_yet.py"
+    assert f'down_revision = "{REVISIONS[-1]}"' in path.read_text().replace("'", '"')
+    assert pending(f"sqlite:///{tmp_path / 'none'}") == [*REVISIONS, path.name.partition("_")[0]]
 
 
 async def test_a_migration_leaves_sqlite_in_wal_mode(sqlite_url: str) -> None:

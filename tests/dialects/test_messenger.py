@@ -292,7 +292,7 @@ async def test_the_messenger_has_the_same_accounts_as_other_protocols(gateway: R
 
 
 async def test_passwords_and_login_attempts_have_the_usual_limits(sqlite_url: str, tmp_path: Path) -> None:
-    async with running_node(sqlite_url, tmp_path, rate_limits="on", limit_logins="2/minute") as node:
+    async with running_node(sqlite_url, tmp_path, rate_limits="on", rates="logins=2/minute") as node:
         brian = Person(node.url, "brian")
         await brian.ask("POST /user", 422, Username="brian", Password="short")
         await brian.ask("POST /user", 422, Username="brian", Password="x" * 73)
@@ -389,7 +389,7 @@ async def test_conversations_are_listed_completely_and_in_pages(
 
 async def test_a_user_in_many_rooms_can_list_all_of_them(sqlite_url: str, tmp_path: Path) -> None:
     """For the rate limit, the members of ten rooms count as one read."""
-    limited = {"rate_limits": "on", "limit_reads": "6/hour"}
+    limited = {"rate_limits": "on", "rates": "reads=6/hour"}
     async with running_node(sqlite_url, tmp_path, **limited) as node:
         brian, *_ = await people(node.url, "brian", "york")
         async with connected(node.url, brian.token) as client:

@@ -146,7 +146,7 @@ TOO_MANY: dict[str, dict[str, Any]] = {
 
 
 async def test_every_documented_refusal_can_be_provoked(sqlite_url: str, tmp_path: Path) -> None:
-    async with running_node(sqlite_url, tmp_path, rate_limits="on", limit_sends="600000/minute") as node:
+    async with running_node(sqlite_url, tmp_path, rate_limits="on", rates="sends=600000/minute") as node:
         tokens = {name: await node.register(name) for name in ("omar", "diego", "satoshi", "ana", "eva")}
         async with connected(node.url, tokens["omar"]) as omar, connected(node.url, tokens["diego"]) as diego:
             async with connected(node.url, tokens["satoshi"]) as satoshi, connected(node.url, tokens["ana"]) as ana:
@@ -162,8 +162,11 @@ async def test_every_documented_refusal_can_be_provoked(sqlite_url: str, tmp_pat
                 provoked[action].add(code)
         for action, refused in (await _over_http(node, tokens, ids)).items():
             provoked[action] |= refused
-    small = {f"max_{limit}": 1 for limit in ("rooms", "topics", "groups", "links")}
-    async with running_node(sqlite_url, tmp_path, **small) as node, connected(node.url, tokens["diego"]) as diego:
+    small = "rooms=1,topics=1,groups=1,links=1"
+    async with (
+        running_node(sqlite_url, tmp_path, quotas=small) as node,
+        connected(node.url, tokens["diego"]) as diego,
+    ):
         for action, payload in TOO_MANY.items():
             assert await _refusal(diego, action, payload) == ErrorCode.TOO_LARGE, action
             provoked[action].add(ErrorCode.TOO_LARGE)

@@ -10,8 +10,10 @@ from sqlalchemy.engine import Connection as Transaction
 
 from tests.hostile.meter import BUDGET_S, TRIES, longest_step, metered_node
 from tests.support.client import connected
-from tidings.log.quotas import ROOMS
+from tidings.limits import QUOTAS
 from tidings_db import models
+
+ROOMS = QUOTAS["rooms"]
 
 
 def _enter(conn: Transaction, user_key: int) -> None:

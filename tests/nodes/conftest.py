@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import pytest
 
 from tests.support.client import DEADLINE_S
+from tidings.cluster.registry import NodeRegistry
+from tidings_db.connections import on_postgresql
 from tidings_db.engine import Database
 from tidings_db.queries import nodes
 from tidings_db.queries.nodes import NodeRow
@@ -37,6 +40,15 @@ class Registry:
             while not condition(rows := await self.rows()):
                 pass  # each read is a round trip
         return rows
+
+
+def registry_of(database: Database, name: str, **options: Any) -> NodeRegistry:
+    """The registry of a node that does nothing else: without a feed, it renews its lease on the pool."""
+
+    async def run(sql: str, *values: Any) -> Sequence[Any]:
+        return await database.write(lambda conn: on_postgresql(conn, sql, *values), lazy=True)
+
+    return NodeRegistry(database, name, name, "0", run=run, **options)
 
 
 @pytest.fixture

@@ -21,9 +21,7 @@ from tidings_db.models import login_attempts
 
 LIMITED = {
     "rate_limits": "on",
-    "limit_logins": "8/hour",
-    "limit_registrations": "6/hour",
-    "limit_conflicts": "3/hour",
+    "rates": "logins=8/hour,registrations=6/hour,conflicts=3/hour",
 }
 
 

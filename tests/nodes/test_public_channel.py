@@ -6,10 +6,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from tests.dialects.test_channels import link, opened
-from tests.nodes.conftest import SOON, Registry
+from tests.nodes.conftest import SOON, Registry, registry_of
 from tests.support.node import running_node
 from tidings.auth import now_ms
-from tidings.cluster.registry import NodeRegistry
 from tidings_db.queries import epochs
 
 
@@ -62,7 +61,7 @@ async def test_a_start_after_all_nodes_have_stopped_begins_anew(postgresql_url: 
 async def test_the_start_is_by_the_clock_of_the_messages(registry: Registry) -> None:
     """PostgreSQL's: a node whose clock is ahead would hide the first messages."""
     await registry.database.write(lambda conn: epochs.ensure_instance(conn, "x"))
-    node = NodeRegistry(registry.database, "one", "one", "0")
+    node = registry_of(registry.database, "one")
     ahead = node.public_since = now_ms() + 3_600_000
     await node.enter(["x"])
     assert 0 < ahead - node.public_since <= 3_600_000

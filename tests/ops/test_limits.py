@@ -131,7 +131,7 @@ async def _refused(ask: Callable[[], Awaitable[Any]]) -> int:
 
 
 async def test_sends_beyond_the_rate_are_refused_without_an_effect(sqlite_url: str, tmp_path: Path) -> None:
-    limited = {"rate_limits": "on", "limit_sends": "3/hour"}
+    limited = {"rate_limits": "on", "rates": "sends=3/hour"}
     async with running_node(sqlite_url, tmp_path, **limited) as node:
         omar, diego = await node.register("omar"), await node.register("diego")
 
@@ -171,7 +171,7 @@ async def test_sends_beyond_the_rate_are_refused_without_an_effect(sqlite_url: s
 async def test_each_kind_has_its_own_rate_and_a_failure_counts_too(
     sqlite_url: str, tmp_path: Path, kind: Limit, action: str, payload: dict[str, Any]
 ) -> None:
-    limited = {"rate_limits": "on", f"limit_{kind}": "2/hour"}
+    limited = {"rate_limits": "on", "rates": f"{kind}=2/hour"}
     async with (
         running_node(sqlite_url, tmp_path, **limited) as node,
         connected(node.url, await node.register("omar")) as omar,
@@ -184,7 +184,7 @@ async def test_each_kind_has_its_own_rate_and_a_failure_counts_too(
 
 
 async def test_logins_and_registrations_have_settings(sqlite_url: str, tmp_path: Path) -> None:
-    limited = {"rate_limits": "on", "limit_logins": "2/hour", "limit_registrations": "1/hour"}
+    limited = {"rate_limits": "on", "rates": "logins=2/hour,registrations=1/hour"}
     async with running_node(sqlite_url, tmp_path, **limited) as node:
         await node.register("omar")
         async with httpx.AsyncClient(base_url=node.url) as http:
@@ -199,7 +199,7 @@ async def test_logins_and_registrations_have_settings(sqlite_url: str, tmp_path:
 
 
 async def test_without_rate_limits_no_action_is_refused(sqlite_url: str, tmp_path: Path) -> None:
-    limited = {"rate_limits": "off", "limit_reads": "1/hour"}
+    limited = {"rate_limits": "off", "rates": "reads=1/hour"}
     async with (
         running_node(sqlite_url, tmp_path, **limited) as node,
         connected(node.url, await node.register("omar")) as omar,
@@ -209,7 +209,7 @@ async def test_without_rate_limits_no_action_is_refused(sqlite_url: str, tmp_pat
 
 
 async def test_typing_has_a_rate(sqlite_url: str, tmp_path: Path) -> None:
-    limited = {"rate_limits": "on", "limit_typing": "20/hour"}
+    limited = {"rate_limits": "on", "rates": "typing=20/hour"}
     async with (
         running_node(sqlite_url, tmp_path, **limited) as node,
         connected(node.url, await node.register("omar")) as omar,
@@ -223,7 +223,7 @@ async def test_typing_has_a_rate(sqlite_url: str, tmp_path: Path) -> None:
 async def test_a_large_message_counts_by_its_size_and_so_does_a_reaction_that_carries_it(
     sqlite_url: str, tmp_path: Path
 ) -> None:
-    limited = {"rate_limits": "on", "limit_sends": "80/hour"}
+    limited = {"rate_limits": "on", "rates": "sends=80/hour"}
     async with running_node(sqlite_url, tmp_path, **limited) as node:
         tokens = [await node.register(name) for name in ("omar", "diego")]
         async with connected(node.url, tokens[0]) as omar, connected(node.url, tokens[1]) as diego:
@@ -238,7 +238,7 @@ async def test_a_large_message_counts_by_its_size_and_so_does_a_reaction_that_ca
 
 
 async def test_a_reaction_counts_eight_times_the_size_of_its_event(sqlite_url: str, tmp_path: Path) -> None:
-    limited = {"rate_limits": "on", "limit_sends": "20/hour"}
+    limited = {"rate_limits": "on", "rates": "sends=20/hour"}
     async with (
         running_node(sqlite_url, tmp_path, **limited) as node,
         connected(node.url, await node.register("omar")) as omar,
@@ -256,7 +256,7 @@ async def test_a_reaction_counts_eight_times_the_size_of_its_event(sqlite_url: s
 async def test_a_large_edit_and_a_large_echo_count_by_their_size(
     sqlite_url: str, tmp_path: Path, action: str
 ) -> None:
-    limited = {"rate_limits": "on", "limit_sends": "24/hour" if action == "echo" else "18/hour"}
+    limited = {"rate_limits": "on", "rates": "sends=24/hour" if action == "echo" else "sends=18/hour"}
     async with (
         running_node(sqlite_url, tmp_path, **limited) as node,
         connected(node.url, await node.register("omar")) as omar,
@@ -273,7 +273,7 @@ async def test_a_large_edit_and_a_large_echo_count_by_their_size(
 
 
 async def test_the_volume_of_a_user_is_counted_in_stored_bytes(sqlite_url: str, tmp_path: Path) -> None:
-    limited = {"rate_limits": "on", "limit_volume": "20000/day"}  # a connection has half of the user's limit
+    limited = {"rate_limits": "on", "rates": "volume=20000/day"}  # a connection has half of the user's limit
     async with running_node(sqlite_url, tmp_path, **limited) as node:
         token = await node.register("omar")
 
@@ -296,7 +296,7 @@ async def test_the_volume_of_a_user_is_counted_in_stored_bytes(sqlite_url: str, 
 async def test_creating_rooms_has_a_rate_of_its_own_that_joining_does_not_use(
     sqlite_url: str, tmp_path: Path
 ) -> None:
-    limited = {"rate_limits": "on", "limit_rooms": "8/hour"}
+    limited = {"rate_limits": "on", "rates": "rooms=8/hour"}
     async with running_node(sqlite_url, tmp_path, **limited) as node:
         omar, *_ = [await node.register(name) for name in ("omar", "diego", "satoshi", "ana", "eva")]
         async with connected(node.url, omar) as client:
@@ -325,7 +325,7 @@ async def test_creating_rooms_has_a_rate_of_its_own_that_joining_does_not_use(
 async def test_a_stranger_can_bring_a_user_into_a_bounded_number_of_rooms_per_hour(
     sqlite_url: str, tmp_path: Path
 ) -> None:
-    limited = {"rate_limits": "on", "limit_invites": "3/hour"}
+    limited = {"rate_limits": "on", "rates": "invites=3/hour"}
     async with running_node(sqlite_url, tmp_path, **limited) as node:
         omar, diego, _ = [await node.register(name) for name in ("omar", "diego", "satoshi")]
         async with connected(node.url, omar) as stranger, connected(node.url, diego) as other:
@@ -342,7 +342,7 @@ async def test_a_stranger_can_bring_a_user_into_a_bounded_number_of_rooms_per_ho
 
 @pytest.mark.parametrize("kind", ["connects", "devices"])
 async def test_connections_and_new_devices_have_a_rate(sqlite_url: str, tmp_path: Path, kind: str) -> None:
-    limited = {"rate_limits": "on", f"limit_{kind}": "3/hour"}
+    limited = {"rate_limits": "on", "rates": f"{kind}=3/hour"}
     async with running_node(sqlite_url, tmp_path, **limited) as node:
         token = await node.register("omar")
         for number in range(3):

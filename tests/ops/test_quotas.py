@@ -21,8 +21,7 @@ from tests.delivery.support import rest
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import RunningNode, running_node
 from tidings.fanout.hub import CONNECTIONS_PER_USER
-from tidings.log.quotas import Quotas
-from tidings.settings import Settings
+from tidings.limits import QUOTAS
 from tidings_db.models import cursors, devices
 
 
@@ -61,7 +60,7 @@ async def _silent(stack: AsyncExitStack, node: RunningNode, token: str, device: 
 async def test_the_oldest_connections_are_replaced_even_if_they_do_not_answer(
     sqlite_url: str, tmp_path: Path
 ) -> None:
-    async with running_node(sqlite_url, tmp_path, max_devices=0) as node, AsyncExitStack() as stack:
+    async with running_node(sqlite_url, tmp_path, quotas="devices=0") as node, AsyncExitStack() as stack:
         token = await node.register("omar")
         crowd = [await _silent(stack, node, token, f"device {n}") for n in range(CONNECTIONS_PER_USER + 3)]
         async with asyncio.timeout(DEADLINE_S):
@@ -76,7 +75,7 @@ async def test_the_oldest_connections_are_replaced_even_if_they_do_not_answer(
 async def test_a_new_device_replaces_the_least_recently_seen_disconnected_one(
     database_url: str, tmp_path: Path
 ) -> None:
-    async with running_node(database_url, tmp_path, max_devices=3) as node:
+    async with running_node(database_url, tmp_path, quotas="devices=3") as node:
         token, other = await node.register("omar"), await node.register("diego")
         async with connected(node.url, token, device="oldest, connected") as stays:
             await stays.ask("create", topic_name="noticias")
@@ -109,7 +108,7 @@ async def test_a_new_device_replaces_the_least_recently_seen_disconnected_one(
 async def test_a_new_session_beyond_the_quota_ends_the_oldest(database_url: str, tmp_path: Path) -> None:
     options = {"session_check_s": 600}  # the notice closes it, not the periodic check
     async with (
-        running_node(database_url, tmp_path, options=options, max_sessions=3) as node,
+        running_node(database_url, tmp_path, options=options, quotas="sessions=3") as node,
         httpx.AsyncClient() as http,
     ):
         await node.register("diego")
@@ -128,7 +127,7 @@ async def test_a_new_session_beyond_the_quota_ends_the_oldest(database_url: str,
 
 
 async def test_a_user_owns_no_more_topics_and_groups_than_the_quota(database_url: str, tmp_path: Path) -> None:
-    async with running_node(database_url, tmp_path, max_topics=2, max_groups=1) as node:
+    async with running_node(database_url, tmp_path, quotas="topics=2,groups=1") as node:
         omar, diego = await node.register("omar"), await node.register("diego")
         async with connected(node.url, omar) as client, connected(node.url, diego) as other:
             await client.ask("create", topic_name="one")
@@ -146,8 +145,8 @@ async def test_a_user_owns_no_more_topics_and_groups_than_the_quota(database_url
 @pytest.mark.long
 async def test_creating_topics_on_two_nodes_does_not_exceed_the_quota(postgresql_url: str, tmp_path: Path) -> None:
     async with (
-        running_node(postgresql_url, tmp_path / "1", max_topics=10) as first,
-        running_node(postgresql_url, tmp_path / "2", max_topics=10) as second,
+        running_node(postgresql_url, tmp_path / "1", quotas="topics=10") as first,
+        running_node(postgresql_url, tmp_path / "2", quotas="topics=10") as second,
     ):
         token = await first.register("omar")
         async with rest(first.url, token) as one, rest(second.url, token) as two:
@@ -161,7 +160,7 @@ async def test_creating_topics_on_two_nodes_does_not_exceed_the_quota(postgresql
 
 
 async def test_a_user_is_in_no_more_rooms_than_the_quota(database_url: str, tmp_path: Path) -> None:
-    async with running_node(database_url, tmp_path, max_rooms=3) as node:
+    async with running_node(database_url, tmp_path, quotas="rooms=3") as node:
         tokens = [await node.register(name) for name in ("omar", "diego", "ana")]
         async with AsyncExitStack() as stack:
             omar, diego, ana = [await stack.enter_async_context(connected(node.url, token)) for token in tokens]
@@ -190,7 +189,7 @@ async def test_a_user_is_in_no_more_rooms_than_the_quota(database_url: str, tmp_
 async def test_a_member_has_no_more_invitation_links_to_a_room_than_the_quota(
     database_url: str, tmp_path: Path
 ) -> None:
-    async with running_node(database_url, tmp_path, max_links=2) as node:
+    async with running_node(database_url, tmp_path, quotas="links=2") as node:
         omar, diego = await node.register("omar"), await node.register("diego")
         async with connected(node.url, omar) as client, connected(node.url, diego) as other:
             for name in ("one", "two"):
@@ -204,13 +203,8 @@ async def test_a_member_has_no_more_invitation_links_to_a_room_than_the_quota(
             await client.ask("create_invitation_link", topic_name="one")
 
 
-def test_the_default_quotas_equal_the_default_settings() -> None:
-    assert Quotas(**Settings(_env_file=None).quotas) == Quotas()
-
-
 async def test_a_quota_of_0_is_unlimited(sqlite_url: str, tmp_path: Path) -> None:
-    bounds = ("devices", "sessions", "rooms", "topics", "groups", "links", "echo_entries")
-    async with running_node(sqlite_url, tmp_path, **{f"max_{bound}": 0 for bound in bounds}) as node:
+    async with running_node(sqlite_url, tmp_path, quotas=",".join(f"{bound}=0" for bound in QUOTAS)) as node:
         await node.register("diego")
         token = await node.register("omar")
         async with connected(node.url, token) as client:

@@ -22,7 +22,7 @@ from tidings_db.queries import purge as queries
 
 @pytest.fixture
 async def server(database_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
-    bounds = {"purge_sessions_days": 30, "purge_devices_days": 100, "max_echo_entries": 6}
+    bounds = {"purge_sessions_days": 30, "purge_devices_days": 100, "quotas": "echo_entries=6"}
     async with running_node(database_url, tmp_path, **bounds) as running:
         yield running
 
@@ -167,7 +167,7 @@ async def test_a_node_purges_periodically(sqlite_url: str, tmp_path: Path, monke
 
 
 async def test_settings_of_0_keep_everything_forever(sqlite_url: str, tmp_path: Path) -> None:
-    bounds = {"purge_sessions_days": 0, "purge_devices_days": 0, "max_echo_entries": 0}
+    bounds = {"purge_sessions_days": 0, "purge_devices_days": 0, "quotas": "echo_entries=0"}
     async with running_node(sqlite_url, tmp_path, **bounds) as server:
         token = await server.register("omar")
         for name in ("laptop", "phone"):

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import random
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, func, select
 
-import tidings_db.schema
 from tests.search.support import assert_index_is_of_the_logs, caught_up, change, fill, index_all, write_step
 from tests.support.client import DEADLINE_S
 from tests.support.depth import examples
@@ -215,29 +210,6 @@ async def test_the_longest_messages_can_be_indexed(database: Database, piece: st
     await database.write(lambda conn: fill(conn, {1: [content]}))
     await index_all(database)
     await database.write(assert_index_is_of_the_logs)
-
-
-async def test_the_migration_rebuilds_an_index_whose_words_lack_their_rooms(database: Database) -> None:
-    (path,) = (Path(tidings_db.schema.__file__).parent / "migrations/versions").glob("*_search_by_room.py")
-    migration = importlib.import_module(f"tidings_db.migrations.versions.{path.stem}")
-
-    def outdated(conn: Connection) -> None:
-        """The index as the version before the migration wrote it."""
-        fill(conn, LOGS)
-        steps(conn)
-        old = "'¶1 alpha'" if conn.dialect.name == "sqlite" else "array_to_tsvector(ARRAY['¶1', 'alpha'])"
-        conn.exec_driver_sql(f"UPDATE search_words SET words = {old}")
-
-    def upgrade(conn: Connection) -> None:
-        with Operations.context(MigrationContext.configure(conn)):
-            migration.upgrade()
-
-    await database.write(outdated)
-    assert await database.read(lambda conn: contents(conn, "alpha")) == []
-    await database.write(upgrade)
-    await index_all(database)
-    await database.write(assert_index_is_of_the_logs)
-    assert len(await database.read(lambda conn: contents(conn, "alpha"))) == 90
 
 
 def _raw(conn: Connection) -> bytes:

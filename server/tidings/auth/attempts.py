@@ -63,17 +63,15 @@ Site = tuple[str, str]
 
 def attempt_rates(logins: str, registrations: str, conflicts: str) -> Rates:
     """From the rates of attempts on one account, of registrations from one source, and of those of taken names."""
-    item = rate(logins)
-    amount, period = item.amount, item.get_expiry()
+    amount, period = rate(logins)
     half = -(-amount // 2)
-    item, conflict = rate(registrations), rate(conflicts)
     return {
         Kind.SOURCES: (SOURCE_FACTOR * amount, period),
         Kind.KNOWN: (amount, period),
         Kind.FIRST: (half, period),
         Kind.FURTHER: (half, period),
-        Kind.REGISTRATIONS: (item.amount, item.get_expiry()),
-        Kind.CONFLICTS: (conflict.amount, conflict.get_expiry()),
+        Kind.REGISTRATIONS: rate(registrations),
+        Kind.CONFLICTS: rate(conflicts),
     }
 
 

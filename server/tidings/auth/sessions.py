@@ -16,8 +16,8 @@ from tidings.auth.passwords import BCRYPT_ROUNDS, Caller, Passwords
 from tidings.auth.tokens import UNTIL_LOGOUT, Tokens, now_ms, unauthenticated
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode, not_found
 from tidings.fanout.publisher import Publisher
+from tidings.limits import QUOTAS
 from tidings.log.notices import Withdrawn
-from tidings.log.quotas import SESSIONS
 from tidings.principal import NO_SESSION, Principal
 from tidings_db.engine import Database
 from tidings_db.queries import quotas, users
@@ -40,7 +40,7 @@ class Auth:
         *,
         token_minutes: int,
         attempts: Attempts | None = None,
-        sessions: int = SESSIONS,
+        sessions: int = QUOTAS["sessions"],
         session_days: int = 0,
         bcrypt_rounds: int = BCRYPT_ROUNDS,
     ) -> None:

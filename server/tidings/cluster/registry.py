@@ -58,17 +58,15 @@ class NodeRegistry(Periodic):
         *,
         url: str = "",
         lease_s: float = LEASE_S,
-        on_ended: Callable[[frozenset[str]], object] = lambda ids: None,
-        run: Callable[..., Awaitable[Sequence[Any]]] | None = None,
+        run: Callable[..., Awaitable[Sequence[Any]]],
     ) -> None:
         """
         Args:
             node_id: of this process.
             name: for people; several nodes may have the same.
             url: where other nodes reach this one over HTTP; empty: nowhere.
-            on_ended: called with the ids of nodes that were live and are not any more. They may become live again.
-            run: runs a statement, as `Feed.run`. With it, renewals wait for no connection of the pool: slow queries
-                may use all of them for longer than a lease.
+            run: `Feed.run`, so that renewals wait for no connection of the pool: slow queries may use all of them for
+                longer than a lease.
         """
         super().__init__(lease_s / RENEWALS, logger, "the lease of this node could not be renewed")
         self.others: frozenset[str] = frozenset()
@@ -81,7 +79,6 @@ class NodeRegistry(Periodic):
         PostgreSQL's clock."""
         self._db = database
         self._lease = Lease(node_id, name, version, round(lease_s * 1000), url or None)
-        self._on_ended = on_ended
         self._run_statement = run
         self._nodes: Mapping[str, OtherNode] = {}
         """`others`, by id."""
@@ -97,10 +94,6 @@ class NodeRegistry(Periodic):
         """What to add to this process' monotonic clock to get PostgreSQL's."""
         self._fingerprints: Sequence[str] = ()
         self._has_key = True
-
-    def live_nodes(self) -> frozenset[str]:
-        """The ids of the live nodes, this one included."""
-        return self.others | {self._lease.id}
 
     def clock_ms(self) -> int:
         """The time in ms since the epoch by PostgreSQL's clock, as of the last renewal."""
@@ -165,14 +158,8 @@ class NodeRegistry(Periodic):
             await self._db.write(lambda conn: nodes.remove(conn, self._lease.id), lazy=True)
 
     async def _round(self) -> None:
-        if self._run_statement is None:
-            cluster = await self._db.write(
-                lambda conn: nodes.renew(conn, self._lease, leaving=self.leaving), lazy=True
-            )
-        else:
-            (row,) = await self._run_statement(nodes.RENEW, *self._lease, self.leaving)
-            cluster = nodes.cluster(row)
-        self._apply(cluster)
+        (row,) = await self._run_statement(nodes.RENEW, *self._lease, self.leaving)
+        self._apply(nodes.cluster(row))
 
     def _apply(self, cluster: Cluster) -> None:
         before, self._nodes, self.others = self._nodes, cluster.others, frozenset(cluster.others)
@@ -191,11 +178,8 @@ class NodeRegistry(Periodic):
         self._has_key = has_key
         for node in [node for node_id, node in cluster.others.items() if node_id not in before]:
             logger.info("the node %s is live", node.name)
-        ended = frozenset(before) - self.others
-        for node in [before[node_id] for node_id in ended]:
+        for node in [node for node_id, node in before.items() if node_id not in self.others]:
             logger.info("the node %s has ended", node.name)
-        if ended:
-            self._on_ended(ended)
 
 
 def _by_prefix(others: Mapping[str, OtherNode]) -> dict[str, tuple[str, str]]:

@@ -32,7 +32,7 @@ class SocketDirectory:
         self._listening: Path | None = None
 
     def address(self, node_id: str) -> str | None:
-        """The address of a node's socket; None if there is no such file, or if the system has no such sockets."""
+        """The address of a node's socket; None if there is no such file, or its path is too long."""
         file = self._path / f"{node_id}.sock"
         return self._short(file) if file.exists() else None
 
@@ -52,8 +52,6 @@ class SocketDirectory:
 
         Raises OSError if the directory cannot be written.
         """
-        if not hasattr(socket, "AF_UNIX"):
-            return None
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for file in self._path.glob("*.sock"):
             if _is_dead(self._short(file)):

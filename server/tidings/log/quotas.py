@@ -12,28 +12,21 @@ from sqlalchemy.engine import Connection as Transaction
 
 from tidings.contract.errors import ActionError, ErrorCode
 from tidings.contract.models import RoomKind
+from tidings.limits import QUOTAS
 from tidings_db.queries import quotas
-
-DEVICES = 100
-SESSIONS = 100
-LINKS = 50
-"""Invitation links of one user to one room."""
-ROOMS = 3_000
-"""A connection enters all of them in one step of the event loop; so many take half of what a step may take."""
-OWNED = 1_000
-"""Topics that one user owns; also groups."""
-ECHO_ENTRIES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    devices: int = DEVICES
-    sessions: int = SESSIONS
-    links: int = LINKS
-    rooms: int = ROOMS
-    topics: int = OWNED
-    groups: int = OWNED
-    echo_entries: int = ECHO_ENTRIES
+    devices: int = QUOTAS["devices"]
+    sessions: int = QUOTAS["sessions"]
+    rooms: int = QUOTAS["rooms"]
+    topics: int = QUOTAS["topics"]
+    """Topics that one user owns."""
+    groups: int = QUOTAS["groups"]
+    links: int = QUOTAS["links"]
+    """Invitation links of one user to one room."""
+    echo_entries: int = QUOTAS["echo_entries"]
 
     def check_rooms(self, conn: Transaction, user_key: int, subject: str = "you are") -> None:
         """Raises `too_large` if the user is in as many rooms as allowed. `subject` begins the error text."""

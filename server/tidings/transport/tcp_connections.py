@@ -5,10 +5,13 @@ descriptors run short.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import resource
 import socket
 import struct
 import sys
+import termios
 import time
 from collections import Counter
 from collections.abc import Hashable
@@ -18,11 +21,6 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from tidings.addresses import source_of
 from tidings.timers import GetTimers
-
-if sys.platform != "win32":
-    import fcntl
-    import resource
-    import termios
 
 MAX_PER_SOURCE: Final = 1000
 """Connections of one source (an IPv4 address, an IPv6 /64) that is not a trusted proxy."""
@@ -35,7 +33,7 @@ SLOWEST: Final = 1024
 """Bytes per second: a client that reads, or sends a message, at least this fast is alive."""
 STALLED_S: Final = 20.0
 """Seconds after which an unread answer is dropped, unless its client has read `SLOWEST` bytes in each of them."""
-_NO_LINGER: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 logger = logging.getLogger("tidings.transport")
 
@@ -258,8 +256,6 @@ class TcpConnections:
 def unacknowledged(transport: asyncio.Transport) -> int:
     """Bytes that the peer has not acknowledged: in this process, and in the kernel if it reports them."""
     waiting = transport.get_write_buffer_size()
-    if sys.platform == "win32":
-        return waiting
     try:
         in_kernel = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
     except OSError:
@@ -276,20 +272,17 @@ def abort(transport: asyncio.Transport) -> None:
 
 def descriptor_limit() -> int:
     """The maximum number of descriptors of this process."""
-    if sys.platform == "win32":
-        return MAX_DESCRIPTORS
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
 def raise_descriptor_limit() -> int:
     """Raise the limit as far as the system allows; returns the new limit."""
-    if sys.platform != "win32":
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        target = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
-        if soft != resource.RLIM_INFINITY and soft < target:
-            try:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
-            except (OSError, ValueError) as error:  # macOS allows less than it reports
-                logger.warning("the limit of file descriptors stays at %d: %s", soft, error)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    target = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < target:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+        except (OSError, ValueError) as error:  # macOS allows less than it reports
+            logger.warning("the limit of file descriptors stays at %d: %s", soft, error)
     return descriptor_limit()

@@ -189,7 +189,7 @@ async def _known(server: Server) -> dict[str, list[str]]:
 
 async def _requests(lab: Lab, count: int) -> Seen:
     async with lab.server(
-        TIDINGS_LIMIT_LOGINS="1000000/minute", TIDINGS_LIMIT_REGISTRATIONS="1000000/minute", TIDINGS_LOG_LEVEL="error"
+        TIDINGS_RATES="logins=1000000/minute,registrations=1000000/minute", TIDINGS_LOG_LEVEL="error"
     ) as server:
         known = await _known(server)
         document = (await server.get("/openapi.json")).json()

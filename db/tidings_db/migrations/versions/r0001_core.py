@@ -1,11 +1,11 @@
-"""Users, rooms and their logs."""
+"""All tables of the first release."""
 
 from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0001"
+revision = "r0001"
 down_revision = None
 branch_labels = None
 depends_on = None
@@ -22,13 +22,16 @@ def upgrade() -> None:
         "user",
         _key("id"),
         _text("username", nullable=False),
+        _text("username_key", nullable=False),
+        _text("skeleton"),
         _text("password_hash"),
         _number("created_at", nullable=False),
         _number("last_seen"),
         sa.Column("disabled", sa.Boolean(), nullable=False),
         sa.Column("admin", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_user"),
-        sa.UniqueConstraint("username", name="uq_user_username"),
+        sa.UniqueConstraint("username_key", name="uq_user_username_key"),
+        sa.UniqueConstraint("skeleton", name="uq_user_skeleton"),
     )
     op.create_table(
         "block",
@@ -50,11 +53,14 @@ def upgrade() -> None:
         _number("expires_at", nullable=False),
         _number("revoked_at"),
         _text("user_agent"),
+        _text("source"),
+        _number("used_at"),
+        sa.Column("until_logout", sa.Boolean()),
         sa.PrimaryKeyConstraint("id", name="pk_session"),
         sa.UniqueConstraint("sid", name="uq_session_sid"),
         _refers("session", "user_id", "user"),
     )
-    op.create_index("ix_session_user_id", "session", ["user_id"])
+    op.create_index("ix_session_user_source", "session", ["user_id", "source"])
     op.create_table(
         "device",
         _key("id"),
@@ -62,6 +68,7 @@ def upgrade() -> None:
         _text("name", nullable=False),
         _number("created_at", nullable=False),
         _number("seen_at"),
+        _counter("epoch"),
         sa.PrimaryKeyConstraint("id", name="pk_device"),
         _refers("device", "user_id", "user"),
     )
@@ -82,6 +89,8 @@ def upgrade() -> None:
         _number("messages", nullable=False),
         _number("last_message_seq", nullable=False),
         _number("members", nullable=False),
+        _counter("removals"),
+        _counter("changes"),
         _number("created_at", nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_room"),
         sa.UniqueConstraint("room_id", name="uq_room_room_id"),
@@ -95,6 +104,7 @@ def upgrade() -> None:
         _text("role", nullable=False),
         _number("joined_at", nullable=False),
         _number("joined_seq", nullable=False),
+        _counter("joined_removals"),
         _number("muted_until"),
         sa.Column("blocked", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("room_id", "user_id", name="pk_member"),
@@ -155,8 +165,8 @@ def upgrade() -> None:
         _number("target_seq"),
         sa.Column("reactions", sa.Text()),
         sa.PrimaryKeyConstraint("room_id", "seq", name="pk_entry"),
-        sa.UniqueConstraint("message_id", name="uq_entry_message_id"),
         _refers("entry", "room_id", "room"),
+        sa.UniqueConstraint("message_id", name="uq_entry_message_id"),
         _refers("entry", "sender_id", "user"),
         sqlite_with_rowid=False,
     )
@@ -214,6 +224,76 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "instance",
+        _text("id", nullable=False),
+        _number("epoch", nullable=False),
+        _text("key_fingerprint"),
+        _number("public_since"),
+        sa.PrimaryKeyConstraint("id", name="pk_instance"),
+    )
+    op.create_table(
+        "witness",
+        _text("node", nullable=False),
+        _text("mark", nullable=False),
+        _number("marked_at", nullable=False),
+        sa.PrimaryKeyConstraint("node", name="pk_witness"),
+    )
+    op.create_table(
+        "epoch_head",
+        _key("room_id"),
+        _number("epoch", nullable=False),
+        _number("last_seq", nullable=False),
+        sa.PrimaryKeyConstraint("room_id", "epoch", name="pk_epoch_head"),
+        _refers("epoch_head", "room_id", "room"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "feed",
+        _key("id"),
+        _number("xid", nullable=False),
+        _text("node", nullable=False),
+        _number("at", nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_feed"),
+    )
+    op.create_index("ix_feed_xid", "feed", ["xid"])
+    op.create_table(
+        "node",
+        _text("id", nullable=False),
+        _text("name", nullable=False),
+        _text("version", nullable=False),
+        _number("started_at", nullable=False),
+        _number("lease_until", nullable=False),
+        sa.Column("leaving", sa.Boolean(), nullable=False),
+        _text("url"),
+        sa.PrimaryKeyConstraint("id", name="pk_node"),
+    )
+    op.create_table(
+        "online",
+        _text("node", nullable=False),
+        _key("user_id"),
+        sa.PrimaryKeyConstraint("node", "user_id", name="pk_online"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "place",
+        _key("user_id"),
+        _key("room_id"),
+        sa.Column("brought_in", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("user_id", name="pk_place"),
+        _refers("place", "user_id", "user"),
+        _refers("place", "room_id", "room"),
+    )
+    op.create_index("ix_place_room_id", "place", ["room_id"])
+    op.create_table(
+        "login_attempt",
+        _text("key", nullable=False),
+        _number("began_at", nullable=False),
+        _number("count", nullable=False),
+        sa.PrimaryKeyConstraint("key", "began_at", name="pk_login_attempt"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "search_document",
         _key("id"),
         _key("room_id"),
@@ -242,6 +322,10 @@ def _key(name: str) -> sa.Column[Any]:
 
 def _number(name: str, *, nullable: bool = True) -> sa.Column[Any]:
     return sa.Column(name, sa.BigInteger(), nullable=nullable)
+
+
+def _counter(name: str) -> sa.Column[Any]:
+    return sa.Column(name, sa.BigInteger(), nullable=False, server_default="0")
 
 
 def _text(name: str, *, nullable: bool = True) -> sa.Column[Any]:
