@@ -450,6 +450,11 @@ def _limits_of_connections() -> list[Row]:
             "the connection is closed",
         ],
         [
+            "PINGs and PONGs of a WebSocket",
+            f"{websocket_wire.MAX_CONTROL_FRAMES:,} within {websocket_wire.CONTROL_FRAMES_S:g} s",
+            "the connection is closed, with 1008",
+        ],
+        [
             "an unread HTTP answer",
             f"{tcp_connections.STALLED_S:g} s, more if it is read at {tcp_connections.SLOWEST:,} bytes a second",
             "the connection is closed",

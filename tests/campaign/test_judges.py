@@ -15,6 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER, State
 from websockets.server import ServerProtocol
 
+from tests.campaign import powercut
 from tests.campaign.__main__ import campaigns
 from tests.campaign.attack.doors import DOORS
 from tests.campaign.attack.frames import faults, strange
@@ -24,6 +25,7 @@ from tests.campaign.support.report import BROKEN, ERROR, KEPT, SKIPPED, NotTried
 from tests.campaign.support.tokens import claims_of, forged, make
 from tests.campaign.support.wire import PONG, TEXT, frame
 from tests.crash.checker import Ack, Entry, Law, Send, check
+from tests.support.disk import Fault, NoCompiler, Recording
 
 
 def options(tmp_path: Path, *arguments: str) -> argparse.Namespace:
@@ -92,6 +94,20 @@ def test_the_table_names_every_figure(capsys: pytest.CaptureFixture[str]) -> Non
     assert [cell.strip() for cell in line.strip().strip("|").split("|")] == [
         *("promise", "7", "nothing", "something", BROKEN)
     ]
+
+
+@pytest.mark.long
+def test_a_run_whose_syncs_fail_without_end_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(powercut, "DEADLINE_S", 2.0)
+    monkeypatch.setattr(powercut, "plans", lambda: [powercut.Plan("all syncs", [Fault("sync", every=1)])])
+    try:
+        Recording(tmp_path / "data", tmp_path / "recorded")
+    except NoCompiler as error:
+        pytest.skip(str(error))
+    assert powercut.main(["--messages", "3", "--cuts", "5"]) == 1
+    assert "not acknowledged within 2 s: 6 messages" in capsys.readouterr().out
 
 
 def test_a_slope_is_computed_by_least_squares() -> None:

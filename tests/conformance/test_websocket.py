@@ -130,6 +130,39 @@ async def test_a_ping_is_answered_with_its_payload_and_a_pong_is_not_answered(en
         await wire.echo()
 
 
+@pytest.mark.parametrize("opcode", [PING, PONG])
+@pytest.mark.parametrize("segments", ["one", "many"])
+async def test_a_flood_of_control_frames_closes_the_connection(
+    engineio: Endpoint, opcode: int, segments: str
+) -> None:
+    """1 MB of them would be half a second of work."""
+    flood = frame(0x80 | opcode) * 300
+    async with wired(engineio) as wire, wired(engineio) as bystander:
+        if segments == "one":
+            await wire.send(flood)
+        else:
+            for at in range(0, len(flood), 100):
+                await wire.send_in_two(flood[at : at + 100], 50)
+        if opcode == PING:
+            assert [await wire.frame() for _ in range(300)] == [(PONG, b"")] * 300
+        await wire.echo()
+        await wire.send(frame(0x80 | opcode))
+        assert await wire.close_code() == 1008
+        await eventually(lambda: len(engineio.engine.sockets) == 1)
+        await bystander.echo()
+
+
+async def test_control_frames_over_a_long_time_are_answered(
+    engineio: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket_wire, "CONTROL_FRAMES_S", 0)
+    async with wired(engineio) as wire:
+        for _ in range(5):
+            await wire.send(frame(0x89) * 500)
+            assert [await wire.frame() for _ in range(500)] == [(PONG, b"")] * 500
+        await wire.echo()
+
+
 SIZES = (125, 126, 127, 65_535, 65_536, 1_000_000)
 
 

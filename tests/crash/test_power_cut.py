@@ -117,6 +117,24 @@ async def test_messages_acknowledged_after_a_failed_sync_survive_a_power_cut(rec
     assert recorded.cut_power(lambda _, acknowledged: acknowledged) == 40
 
 
+@pytest.mark.parametrize("every", [1, 4], ids=["all fail", "one in four fails"])
+async def test_actions_are_refused_while_syncs_fail_and_succeed_afterwards(recorded: Recorded, every: int) -> None:
+    """After a failure, four syncs in a row must succeed before anything is written."""
+    token = await recorded.start()
+    async with plainly_connected(recorded.server.url, token) as omar:
+        await recorded.send(omar)
+        recorded.recording.fail(Fault("sync", every=every))
+        for n in range(5):
+            with pytest.raises(Refused) as refused:
+                await omar.ask("message", room_id=recorded.room_id, content="refused", client_id=f"refused {n}")
+            assert refused.value.code == "unavailable"
+            assert len((await omar.ask("history", room_id=recorded.room_id))["messages"]) == 1
+        recorded.recording.fail()
+        await recorded.send(omar)
+    await recorded.server.terminate()
+    assert recorded.cut_power(lambda _, acknowledged: acknowledged) == 2
+
+
 async def test_a_power_cut_after_a_failed_sync_and_a_kill_leaves_the_database_intact(
     recorded: Recorded,
 ) -> None:

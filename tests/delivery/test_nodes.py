@@ -14,9 +14,9 @@ from tests.delivery.support import make_topic, principal, rest, seqs, stored
 from tests.delivery.test_redis import until
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
+from tidings.cluster import notify
 from tidings.cluster.node_messages import BODY, CONTROL, Sealer
 from tidings.cluster.notify import NotifyBroker
-from tidings.cluster import notify
 from tidings.log.notices import Personal, Transient, encode
 from tidings_db.queries import users
 

@@ -18,11 +18,12 @@ _CONTINUATION: Final = 0x0
 MAX_FRAGMENTS: Final = 1000
 """The most fragments of a message: each costs as much time as a small message."""
 
-NORMAL, GOING_AWAY, PROTOCOL_ERROR, INVALID_DATA, TOO_BIG, RESTART, TRY_LATER = (
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, INVALID_DATA, POLICY, TOO_BIG, RESTART, TRY_LATER = (
     1000,
     1001,
     1002,
     1007,
+    1008,
     1009,
     1012,
     1013,

@@ -25,6 +25,9 @@ LINGER_S = 5.0
 MESSAGE_S = 20.0
 """Time limit of a message, from its first byte. It is extended while the client sends at least `SLOWEST` bytes a
 second of the message; control frames between its fragments do not count."""
+MAX_CONTROL_FRAMES = 300
+"""The most PINGs and PONGs of a client within `CONTROL_FRAMES_S`; each costs as much time as a small message."""
+CONTROL_FRAMES_S = 10.0
 
 
 class WireReceiver(Protocol):
@@ -67,6 +70,8 @@ class Wire(asyncio.Protocol):
     __slots__ = (
         "_closing",
         "_connections",
+        "_control_frames",
+        "_counted_since",
         "_early",
         "_end_sent",
         "_lost",
@@ -106,6 +111,9 @@ class Wire(asyncio.Protocol):
         self._closing: asyncio.TimerHandle | None = None
         self._message_timer: asyncio.TimerHandle | None = None
         """Runs while a message is incomplete."""
+        self._control_frames = 0
+        """PINGs and PONGs received at or after the time `_counted_since`."""
+        self._counted_since = asyncio.get_running_loop().time()
         self.emptied = 0
         """How often the buffer has fallen to the low-water mark."""
         self.full = full
@@ -188,10 +196,12 @@ class Wire(asyncio.Protocol):
                 elif opcode == frames.BINARY:
                     self._receiver.message(payload)
                 elif opcode == frames.PING:
+                    self._limit_control_frames()
                     # A client that does not read gets no more PONGs, or its PINGs would fill the buffer.
                     if not self.full:
                         self.write(frames.frame(frames.PONG, payload))
                 elif opcode == frames.PONG:
+                    self._limit_control_frames()
                     self._receiver.pong(payload)
                 elif opcode == frames.CLOSE:
                     self.end(int.from_bytes(payload[:2], "big") if len(payload) >= 2 else frames.NORMAL)
@@ -207,6 +217,18 @@ class Wire(asyncio.Protocol):
         except UnicodeDecodeError:
             self._fail(frames.INVALID_DATA, "not UTF-8")
         return True
+
+    def _limit_control_frames(self) -> None:
+        """Count a PING or PONG. Raises `FrameError` for more than `MAX_CONTROL_FRAMES` within `CONTROL_FRAMES_S`.
+
+        Time counts, not the turn: so it does not matter how the stream is split into reads.
+        """
+        self._control_frames += 1
+        if self._control_frames > MAX_CONTROL_FRAMES:
+            now = asyncio.get_running_loop().time()
+            if now - self._counted_since < CONTROL_FRAMES_S:
+                raise FrameError(frames.POLICY, "too many PINGs or PONGs")
+            self._control_frames, self._counted_since = 1, now
 
     def _fail(self, code: int, reason: str) -> None:
         self._receiver.failing(code)

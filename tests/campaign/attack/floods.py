@@ -8,10 +8,22 @@ import sqlite3
 from contextlib import suppress
 from typing import Any
 
-from tests.campaign.support.clients import Engine, Live, Plain, Refusal, dumps
+from tests.campaign.support.clients import ENGINE_PATH, Engine, Live, Plain, Refusal, dumps
 from tests.campaign.support.lab import Area, Lab, ms, neighbour, slope
 from tests.campaign.support.report import Seen
-from tests.campaign.support.wire import GONE, PING, PONG, TEXT, Connection, Ended, Refused, WebSocket, frame, head
+from tests.campaign.support.wire import (
+    CLOSE,
+    GONE,
+    PING,
+    PONG,
+    TEXT,
+    Connection,
+    Ended,
+    Refused,
+    WebSocket,
+    frame,
+    head,
+)
 
 area = Area("floods", together=2)
 WAIT_S = 0.25
@@ -237,6 +249,30 @@ async def pings(lab: Lab) -> Seen:
 @area.check("a flood of PONGs does not delay a neighbour or grow")
 async def pongs(lab: Lab) -> Seen:
     return await _flood(lab, frame(PONG) * 1000, lab.size(100, 1_000), 1000)
+
+
+@area.check("PINGs on 40 connections without a token do not delay a neighbour")
+async def pings_of_strangers(lab: Lab) -> Seen:
+    async with lab.server() as server:
+        await server.user("omar")
+        count, times = 40, lab.size(1, 5)
+        data = frame(PING) * (1_000_000 // len(frame(PING)))
+
+        async def flood(n: int) -> None:
+            for _ in range(times):
+                with suppress(*GONE, Refused, TimeoutError):
+                    socket = await WebSocket.connect(server.url, ENGINE_PATH, source=f"127.6.6.{n + 1}")
+                    async with asyncio.timeout(30):
+                        with suppress(*GONE):
+                            await socket.write(data)
+                            await socket.write(frame(CLOSE, b"\x03\xe8"))
+                        await socket.until_end()
+                    socket.abort()
+
+        async with neighbour(server) as honest:
+            await asyncio.gather(*(flood(n) for n in range(count)))
+        tries = count * times
+        return Seen(tries, f"neighbour ≤ {ms(WAIT_S)}", honest.told(), honest.served(WAIT_S))
 
 
 @area.check("a flood of Engine.IO packets does not delay a neighbour or grow")
