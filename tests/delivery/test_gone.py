@@ -102,6 +102,14 @@ async def all_sessions_closed(node: RunningNode) -> None:
     await until(lambda: not node.node.socketio.eio.sockets and not any(server.sessions for server in plain))
 
 
+async def no_client_served() -> None:
+    """Wait for the end of the handshakes, sign-ins and replays: they may outlast the sessions of their clients."""
+    serving = {"run_asgi", "_sign_in", "_guard"}
+    async with asyncio.timeout(DEADLINE_S):
+        while tasks := [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__name__", "") in serving]:
+            await asyncio.wait(tasks)
+
+
 async def no_connection_registered(node: RunningNode) -> None:
     hub = node.node.hub
     try:
@@ -325,7 +333,8 @@ async def test_a_connection_that_is_closed_during_its_replay_is_freed_without_th
             gate.hold(nth)
             visiting = asyncio.ensure_future(visit())
             holding = asyncio.ensure_future(gate.held.wait())
-            await asyncio.wait([visiting, holding], timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.timeout(DEADLINE_S):
+                await asyncio.wait([visiting, holding], return_when=asyncio.FIRST_COMPLETED)
             was_held = holding.done()
             visiting.cancel()
             holding.cancel()
@@ -333,6 +342,7 @@ async def test_a_connection_that_is_closed_during_its_replay_is_freed_without_th
             del visiting, holding
             await all_sessions_closed(server)
             gate.release()
+            await no_client_served()  # before the first count: counting keeps the database's threads from running
             await until(lambda: held_objects() <= before)
             if not was_held:
                 assert nth > 2, "no visit was closed during its replay"

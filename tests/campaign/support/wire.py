@@ -163,6 +163,8 @@ class Http:
         if body is not None or method in ("POST", "PUT", "PATCH"):
             pairs.append(("Content-Length", str(len(body or b""))))
         data = head(method, path, pairs) + (body or b"")
+        if self._connection is not None and self._connection.reader.at_eof():
+            self.close()  # the server closes a connection after 5 s without a request
         async with asyncio.timeout(deadline):
             for again in (True, False):
                 fresh = self._connection is None
