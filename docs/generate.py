@@ -22,16 +22,18 @@ from pydantic.fields import FieldInfo
 
 import tidings.actions
 from bench import scaling
-from tidings import auth, context, names, node
+from tidings import auth, node
+from tidings.actions import context
+from tidings.actions.dispatch import Action, Registry
+from tidings.auth import names
+from tidings.auth.limits import QUOTAS, RATES, Limit, rate
 from tidings.contract import actions, events, models, validation
 from tidings.contract.errors import CloseReason, Error, ErrorCode
 from tidings.contract.models import Role, RoomKind
 from tidings.contract.permissions import ON_A_MESSAGE, WITHOUT, Permission, refusal
-from tidings.dispatch import Action, Registry
 from tidings.fanout import hub, member_events, typing
 from tidings.gateways import action_queue, client_session, rest
 from tidings.gateways.websocket_client import CLOSE_CODES
-from tidings.limits import QUOTAS, RATES, Limit, rate
 from tidings.log import cursors, messages
 from tidings.settings import Settings
 from tidings.transport import (

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import tidings.actions
-from tidings.dispatch import Registry
+from tidings.actions.dispatch import Registry
 from tidings.gateways import openapi
 from tidings.gateways.dialects.registry import token_field
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import tidings.actions
-from tidings.dispatch import Registry
+from tidings.actions.dispatch import Registry
 from tidings.gateways import typescript
 
 TYPES: Final = Path(__file__).resolve().parent.parent / "web/src/contract.gen.ts"

@@ -21,7 +21,7 @@ def main() -> int:
     for name in () if _has_application(sys.argv[1:]) else UNUSED:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # makes an import of it raise ImportError
     gc.disable()  # imported objects stay: collections during the imports would be wasted
-    from tidings import cli
+    from tidings.cli import commands as cli
 
     gc.freeze()
     gc.enable()

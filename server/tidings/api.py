@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 from sqlalchemy.engine import Connection as Transaction
 
-from tidings.access import is_member
+from tidings.actions.access import is_member
 from tidings.contract.actions import SubjectInRoom
 from tidings_db.engine import Database
 

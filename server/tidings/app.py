@@ -17,8 +17,7 @@ from tidings.api import ServerApi
 from tidings.gateways import docs, hosts, rest, static_files
 from tidings.gateways.hosts import Hosts
 from tidings.gateways.request_log import RequestLog
-from tidings.node import Node
-from tidings.options import NodeOptions
+from tidings.node import Node, NodeOptions
 from tidings.settings import Settings, SettingsError
 from tidings.transport.buffered_session import Receive, Send
 from tidings.transport.handshake import WebSocketOpening

@@ -5,31 +5,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tidings.actions
-from tidings.access import Directory
-from tidings.auth import Attempts, Auth, MemoryStore, attempt_rates, kept_ms
-from tidings.auth.attempts import Rates
+from tidings.actions.access import Directory
+from tidings.actions.context import Parts
+from tidings.actions.dispatch import Dispatcher, Registry
+from tidings.actions.echo_channel import EchoChannel
+from tidings.auth.attempts import Attempts, MemoryStore, Rates, attempt_rates, kept_ms
+from tidings.auth.limits import Limit, Limits
+from tidings.auth.passwords import BCRYPT_ROUNDS
+from tidings.auth.sessions import Auth
+from tidings.cli.file_lock import LOCK_PATIENCE_S, only_server
+from tidings.cluster.broker import Broker
+from tidings.cluster.feed import POLL_S
 from tidings.cluster.postgresql import PostgreSQLCluster
-from tidings.cluster.registry import PREFIX
+from tidings.cluster.registry import LEASE_S, PREFIX
 from tidings.cluster.shared_attempts import SharedStore
-from tidings.context import Parts
 from tidings.contract.models import RoomKind
-from tidings.dispatch import Dispatcher, Registry
-from tidings.echo import EchoChannel
 from tidings.fanout.catchup import CatchUp
 from tidings.fanout.cluster import Cluster, LocalNode
 from tidings.fanout.confirming import confirm_all
 from tidings.fanout.delivery import Delivery
-from tidings.fanout.hub import Hub
+from tidings.fanout.hub import HEAD_CHECK_S, Hub
+from tidings.fanout.presence import PRESENCE_S
 from tidings.fanout.publisher import Publisher
-from tidings.fanout.session_check import SessionCheck
-from tidings.file_lock import LOCK_PATIENCE_S, only_server
+from tidings.fanout.session_check import SESSION_CHECK_S, SessionCheck
+from tidings.fanout.typing import TYPING_S
 from tidings.gateways.applications import ApplicationUsers, RoomsOfHub
 from tidings.gateways.client_session import Backend
 from tidings.gateways.dialects.mounting import Dialects
@@ -37,27 +44,54 @@ from tidings.gateways.dialects.registry import DIALECTS
 from tidings.gateways.socketio import SocketIOGateway
 from tidings.gateways.websocket import JsonCodec, PlainClient
 from tidings.gateways.websocket_client import WebSocketGateway
-from tidings.limits import Limit, Limits
 from tidings.log.cursors import Cursors
-from tidings.log.epochs import Epochs, MarkFile
+from tidings.log.epochs import MARK_S, Epochs, MarkFile
 from tidings.log.health import Health
 from tidings.log.indexer import Indexer
 from tidings.log.journal import Journal
 from tidings.log.purge import Purge
 from tidings.log.quotas import Quotas
-from tidings.log.retention import Retention
-from tidings.logging_setup import Logs
-from tidings.memory import MemoryTrim
-from tidings.metrics import Metrics
-from tidings.monitoring import ConnectionRecorder, register_fanout, register_log, register_process
-from tidings.options import NodeOptions
+from tidings.log.retention import RETENTION_S, Retention
+from tidings.monitoring.gauges import ConnectionRecorder, register_fanout, register_log, register_process
+from tidings.monitoring.logs import Logs
+from tidings.monitoring.memory import MemoryTrim
+from tidings.monitoring.metrics import Metrics
 from tidings.settings import MIGRATIONS_NEEDED, REDIS_NEEDS_POSTGRESQL, Settings, SettingsError
 from tidings.supervision import Periodic
 from tidings.transport.admission import MAX_HALF_OPEN
 from tidings.transport.buffered_session import LINGER_S
 from tidings.transport.tcp_connections import MAX_PER_SOURCE, TcpConnections
+from tidings.transport.timers import GetTimers
 from tidings_db.engine import Database, StoreUnavailable
 from tidings_db.schema import migrate, pending
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeOptions:
+    """Options for tests and for applications built on Tidings: another broker, other intervals (in seconds)."""
+
+    broker: Broker | None = None
+    """In place of the one that the settings choose; only on PostgreSQL."""
+    publisher: Publisher | None = None
+    logs: Logs | None = None
+    bcrypt_rounds: int = BCRYPT_ROUNDS
+    session_check_s: float = SESSION_CHECK_S
+    head_check_s: float = HEAD_CHECK_S
+    typing_s: float = TYPING_S
+    presence_s: float = PRESENCE_S
+    retention_s: float = RETENTION_S
+    mark_s: float = MARK_S
+    lease_s: float = LEASE_S
+    poll_s: float = POLL_S
+    timers: GetTimers = asyncio.get_running_loop
+    """Those of sign-ins, heartbeats, expiring tokens, and typing."""
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the Socket.IO gateway (`connect_timeout`, `ping_interval`)."""
+    websocket: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the WebSocket gateways, those of the dialects included."""
+    echo: Mapping[str, float] = field(default_factory=dict)
+    """Options of the echo channel (`answer_s`, `idle_s`)."""
+
 
 HALF_OPEN_PER_SOURCE = 200
 CONNECTIONS_OF_WORKERS, MIN_CONNECTIONS = 32, 4

@@ -12,7 +12,8 @@ import pytest
 from tests.accounts.test_passwords import Gate, gate  # noqa: F401
 from tests.support.client import Refused, connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
-from tidings.auth import HASHES_WAITING, THREADS, Attempts, MemoryStore, attempt_rates
+from tidings.auth.attempts import Attempts, MemoryStore, attempt_rates
+from tidings.auth.passwords import HASHES_WAITING, THREADS
 from tidings.contract.errors import ActionError
 
 HOME = "127.4.4.4"

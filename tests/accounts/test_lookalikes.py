@@ -11,7 +11,7 @@ import pytest
 from tests.support.client import Refused, connected
 from tests.support.node import PASSWORD, RunningNode
 from tests.support.yardstick import slowdown
-from tidings import names
+from tidings.auth import names
 from tidings.contract.errors import ActionError, ErrorCode
 
 INVISIBLE = (

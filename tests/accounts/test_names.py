@@ -13,7 +13,7 @@ from precis_i18n import get_profile
 
 from tests.support.client import connected
 from tests.support.node import PASSWORD, RunningNode
-from tidings import names
+from tidings.auth import names
 from tidings.contract.errors import ActionError, ErrorCode
 
 _case_mapped = get_profile("UsernameCaseMapped")

@@ -14,7 +14,7 @@ import pytest
 import tidings.auth.passwords
 from tests.support.client import connected
 from tests.support.node import PASSWORD, RunningNode, running_node
-from tidings.auth import HASHES_WAITING, THREADS, Passwords
+from tidings.auth.passwords import HASHES_WAITING, THREADS, Passwords
 from tidings.contract.errors import ActionError, ErrorCode
 from tidings_db.queries import users
 

@@ -17,7 +17,7 @@ from tests.accounts.conftest import check_closed
 from tests.delivery.support import expiry_timers
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
-from tidings.auth import UNTIL_LOGOUT, now_ms
+from tidings.auth.tokens import UNTIL_LOGOUT, now_ms
 from tidings_db.models import sessions
 from tidings_db.queries import users
 

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from tests.support.client import Client, connected
 from tests.support.node import SECRET_KEY, RunningNode, running_node
-from tidings.auth import Tokens
+from tidings.auth.tokens import Tokens
 from tidings.contract.errors import ActionError
 
 DAY_S = 24 * 60 * 60

@@ -11,7 +11,7 @@ import pytest
 from tests.actions.conftest import People, code
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import running_node
-from tidings.auth import now_ms
+from tidings.auth.tokens import now_ms
 from tidings_db.queries import blocks
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection as Transaction
 from tests.actions.conftest import People, code
 from tests.support.client import Client, connected
 from tests.support.node import RunningNode, running_node
-from tidings.options import NodeOptions
+from tidings.node import NodeOptions
 from tidings_db import models
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.actions.conftest import People, code
 from tests.support.client import Refused, connected
-from tidings import context
+from tidings.actions import context
 
 
 async def test_create_makes_the_caller_the_owner(people: People) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.db import postgresql
-from tidings.cli import main
+from tidings.cli.commands import main
 
 DEADLINE_S = 60
 

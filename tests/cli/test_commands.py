@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 from tests.cli.conftest import Run, Start
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import NO_TLS, PASSWORD, running_node
-from tidings.cli import main
+from tidings.cli.commands import main
 from tidings.settings import SettingsError
 from tidings_db.schema import pending
 

@@ -19,8 +19,8 @@ from tests.cli.conftest import Command, Run, Start
 from tests.support.client import connected
 from tests.support.node import PASSWORD, token_from
 from tidings.app import create_app
-from tidings.banner import banner
-from tidings.file_lock import only_server
+from tidings.cli.banner import banner
+from tidings.cli.file_lock import only_server
 from tidings.settings import Settings, SettingsError
 from tidings_db.schema import pending
 

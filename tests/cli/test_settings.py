@@ -13,8 +13,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.engine import make_url
 
-from tidings.banner import banner
-from tidings.limits import QUOTAS, QUOTAS_FORM, RATES, RATES_FORM, Limit
+from tidings.auth.limits import QUOTAS, QUOTAS_FORM, RATES, RATES_FORM, Limit
+from tidings.cli.banner import banner
 from tidings.settings import Settings, SettingsError
 
 DEFAULTS: dict[str, Any] = {

@@ -37,7 +37,7 @@ async def _imported(serve: Start, *documents: str) -> set[str]:
     modules = set(IMPORTED.findall(server.err))
     # A failed import of a package is listed, too, but none of its modules.
     assert not [name for name in modules if name.startswith(tuple(f"{package}." for package in UNUSED))]
-    assert {"tidings.app", "tidings.serving", "fastapi", "sqlalchemy"} <= modules
+    assert {"tidings.app", "tidings.cli.serving", "fastapi", "sqlalchemy"} <= modules
     return modules
 
 

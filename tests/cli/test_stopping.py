@@ -16,7 +16,7 @@ import pytest
 from tests.cli.conftest import Run, Start
 from tests.support.client import DEADLINE_S, Refused, connected
 from tests.support.yardstick import slowdown
-from tidings.serving import FORCED_EXIT_S
+from tidings.cli.serving import FORCED_EXIT_S
 
 pytestmark = pytest.mark.long
 

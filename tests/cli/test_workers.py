@@ -21,7 +21,7 @@ from tests.delivery.support import make_topic
 from tests.delivery.test_locked_rooms import locked
 from tests.support.client import connected
 from tests.support.node import SECRET_KEY, running_node, token_from
-from tidings import serving
+from tidings.cli import serving
 from tidings.cluster.workers import MAX_CRASHES
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]

@@ -30,9 +30,9 @@ from tests.support.client import DEADLINE_S, Client
 from tests.support.network import Conditions
 from tests.support.node import NO_TLS, RunningNode
 from tests.support.timers import Timers
+from tidings.auth.principal import Principal
 from tidings.contract.errors import CloseReason
 from tidings.fanout.connection import Batch
-from tidings.principal import Principal
 from tidings.transport.socketio_codecs import TextCodec
 from tidings_db.engine import Database
 from tidings_db.queries import consumers, log, rooms, users

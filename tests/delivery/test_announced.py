@@ -12,10 +12,10 @@ import pytest
 
 from tests.delivery.support import RecordingLink
 from tests.support.client import DEADLINE_S
+from tidings.auth.principal import Principal
 from tidings.fanout.announcer import CONNECTIONS_PER_TURN, Announcer, UserPresence
 from tidings.fanout.connection import Batch, Connection
 from tidings.fanout.live_room import LiveRoom
-from tidings.principal import Principal
 from tidings.transport.socketio_codecs import TextCodec
 from tidings_db.queries.rows import RoomRow
 

@@ -20,13 +20,13 @@ from tests.delivery.gate import Gate
 from tests.delivery.support import RecordingLink, make_topic, rest
 from tests.support.client import DEADLINE_S
 from tests.support.node import RunningNode
+from tidings.auth.principal import Principal
 from tidings.contract.errors import CloseReason
 from tidings.fanout.connection import Connection
 from tidings.fanout.hub import CONNECTIONS_PER_DEVICE
 from tidings.gateways.client_session import ClientSession
 from tidings.gateways.links import BaseLink
 from tidings.log.notices import Joined, Left
-from tidings.principal import Principal
 from tidings.transport.buffered_session import BufferedSession
 from tidings.transport.uvicorn_server import UvicornHttp, UvicornWebSocket
 from tidings.transport.websocket_wire import Wire

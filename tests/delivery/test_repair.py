@@ -15,11 +15,11 @@ from tests.delivery.support import RecordingLink, fill, make_topic, principal, s
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.commits import commits
 from tests.support.node import RunningNode, running_node
+from tidings.auth.principal import Principal
 from tidings.contract.errors import CloseReason
 from tidings.fanout.connection import Batch, Connection
 from tidings.fanout.repair import REPAIR_BYTES, read_missed
 from tidings.log.notices import Appended
-from tidings.principal import Principal
 from tidings_db.engine import StoreUnavailable
 from tidings_db.queries import rooms
 

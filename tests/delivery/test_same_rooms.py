@@ -14,10 +14,10 @@ from sqlalchemy import select
 
 from tests.support.client import Refused, connected
 from tests.support.node import running_node
+from tidings.auth.principal import NO_SESSION, Principal
 from tidings.contract.errors import ActionError
 from tidings.log.rooms import CreateTopic, OpenDirect
 from tidings.log.transaction import Operation
-from tidings.principal import NO_SESSION, Principal
 from tidings_db.models import rooms
 from tidings_db.queries import users
 

@@ -24,7 +24,7 @@ from tidings.app import create_app
 from tidings.contract.errors import ActionError
 from tidings.log.journal import PAUSE_S
 from tidings.log.messages import AppendMessage
-from tidings.memory import MemoryTrim
+from tidings.monitoring.memory import MemoryTrim
 from tidings.supervision import LONGEST_RESTART_S, OFTEN, SETTLED_S, Loop, spawn
 from tidings_db.engine import StoreUnavailable
 
@@ -440,7 +440,7 @@ AWAITED = {
     "db/tidings_db/postgresql.py": 2,  # a rollback, and the close of a connection, awaited through a shield
     "server/tidings/node.py": 1,  # the stop of a part, which `stop` awaits
     "server/tidings/fanout/repair.py": 1,  # drains, gathered
-    "server/tidings/echo.py": 1,  # an answer, which the action awaits
+    "server/tidings/actions/echo_channel.py": 1,  # an answer, which the action awaits
     "server/tidings/supervision.py": 2,
     "db/tidings_db/engine.py": 1,  # a write, which its caller awaits through a shield
     "db/tidings_db/read_batcher.py": 1,  # gives every failure to the readers

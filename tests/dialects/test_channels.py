@@ -26,8 +26,8 @@ from tests.delivery.support import expiry_timers
 from tests.echo.upstream import EchoServer, echo_server
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
-from tidings.auth import now_ms
-from tidings.cli import main
+from tidings.auth.tokens import now_ms
+from tidings.cli.commands import main
 from tidings.gateways.dialects.channels import PublicChannel
 from tidings_db.models import users
 

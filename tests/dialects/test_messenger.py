@@ -24,7 +24,7 @@ from tests.support.client import DEADLINE_S, connected
 from tests.support.depth import examples
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
 from tests.support.timers import Timers
-from tidings.auth import UNTIL_LOGOUT
+from tidings.auth.tokens import UNTIL_LOGOUT
 from tidings.fanout.catchup import CatchUp
 from tidings.fanout.typing import REPEAT_S
 from tidings.gateways.dialects import messenger_rest

@@ -16,9 +16,9 @@ from tests.permissions.rights import codes
 from tests.support.client import REGISTRY, Client, Refused, connected
 from tests.support.examples import example
 from tests.support.node import PASSWORD, RunningNode, running_node
+from tidings.actions.dispatch import Action
 from tidings.contract.actions import MAX_CONTENT, MAX_GROUP, RoomRef, SubjectInRoom
 from tidings.contract.errors import ActionError, ErrorCode
-from tidings.dispatch import Action
 from tidings.log.messages import MAX_EMOJIS
 from tidings_db.queries import users
 

@@ -49,7 +49,7 @@ async def omar(proxy: RunningNode) -> AsyncIterator[Client]:
 @pytest.fixture
 def no_greeting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A first content that is no echo soon counts as the answer."""
-    monkeypatch.setattr("tidings.echo.GREETING", 0.001)
+    monkeypatch.setattr("tidings.actions.echo_channel.GREETING", 0.001)
 
 
 async def refusal(client: Client, content: str) -> Refused:
@@ -156,7 +156,7 @@ async def test_an_invalid_answer_of_the_upstream_is_unavailable_and_not_stored(
 async def test_the_requests_that_wait_for_the_upstream_are_bounded(
     upstream: EchoServer, proxy: RunningNode, omar: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidings.echo.MAX_WAITING", 8)
+    monkeypatch.setattr("tidings.actions.echo_channel.MAX_WAITING", 8)
     upstream.behaviour = is_silent
     sent = [omar.send("echo", {"content": str(n)}) for n in range(10)]
     async with connected(proxy.url, await proxy.login("omar")) as phone:
@@ -233,7 +233,7 @@ async def test_a_stopping_node_answers_pending_requests_and_closes_the_upstream(
 async def test_the_number_of_upstream_connections_is_bounded(
     upstream: EchoServer, proxy: RunningNode, omar: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidings.echo.MAX_UPSTREAMS", 1)
+    monkeypatch.setattr("tidings.actions.echo_channel.MAX_UPSTREAMS", 1)
     await omar.ask("echo", content="x")
     async with connected(proxy.url, await proxy.register("diego")) as diego:
         assert await diego.ask("echo", content="y") == {"content": "y"}  # omar's connection was idle

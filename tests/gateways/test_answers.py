@@ -14,10 +14,10 @@ import pytest
 
 from tests.gateways.raw import Raw, dumps, entered, opened, polling
 from tests.support.node import RunningNode, running_node
-from tidings.context import Context
+from tidings.actions.context import Context
+from tidings.actions.dispatch import Handler, action
 from tidings.contract.actions import NoPayload
 from tidings.contract.models import Empty
-from tidings.dispatch import Handler, action
 from tidings.gateways.action_queue import MAX_IN_FLIGHT, MAX_REFUSALS, MAX_WAITING_BYTES
 
 

@@ -23,7 +23,7 @@ from tests.support.node import NO_TLS, RunningNode, running_node
 from tests.support.process import ServerProcess
 from tidings.gateways import docs
 from tidings.gateways.static_files import TYPES, built
-from tidings.logging_setup import Logs
+from tidings.monitoring.logs import Logs
 
 ROOT = Path(__file__).parents[2]
 FIRST_LOAD = 200 * 1000

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.hostile.meter import MeteredNode
 from tests.support.client import DEADLINE_S
 from tests.support.node import NO_TLS
-from tidings.dispatch import Action
+from tidings.actions.dispatch import Action
 
 ENGINE = "/socket.io/?EIO=4&transport="
 LIVE_BYTES = 950_000

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from tidings.dispatch import Action
+from tidings.actions.dispatch import Action
 from tidings.gateways.schemas import Schemas
 
 Attack = tuple[str, str]

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection as Transaction
 
 from tests.hostile.meter import BUDGET_S, TRIES, longest_step, metered_node
 from tests.support.client import connected
-from tidings.limits import QUOTAS
+from tidings.auth.limits import QUOTAS
 from tidings_db import models
 
 ROOMS = QUOTAS["rooms"]

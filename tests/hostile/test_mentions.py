@@ -18,7 +18,7 @@ from tests.hostile.meter import BUDGET_S, MeteredNode, longest_step
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import running_node
 from tests.support.yardstick import slowdown
-from tidings import names
+from tidings.auth import names
 from tidings.contract.permissions import Permission
 from tidings.log import journal
 from tidings.log.memberships import Join

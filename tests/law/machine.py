@@ -18,8 +18,8 @@ from tests.law.state import State, with_history
 from tests.law.world import PAGE, Device, World
 from tests.support.client import REGISTRY, Refused
 from tests.support.examples import beside_the_room
+from tidings.actions.dispatch import Action
 from tidings.contract.actions import RoomRef
-from tidings.dispatch import Action
 
 T = TypeVar("T")
 USERS, DEVICES, TOPICS = ("Ana", "ben", "CLEO"), ("phone", "laptop"), ("plaza", "patio", "puente")

@@ -16,7 +16,7 @@ from tests.db import postgresql
 from tests.nodes.conftest import Registry
 from tests.support.client import Refused, connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
-from tidings.auth import now_ms
+from tidings.auth.tokens import now_ms
 from tidings_db.models import login_attempts
 
 LIMITED = {

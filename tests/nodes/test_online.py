@@ -19,7 +19,7 @@ from tests.nodes.conftest import Registry
 from tests.support.client import DEADLINE_S, Client, connected
 from tests.support.node import SECRET_KEY, RunningNode, running_node
 from tests.support.process import ServerProcess
-from tidings import context
+from tidings.actions import context
 from tidings.cluster import online, room_counts
 from tidings_db.queries import blocks, users
 from tidings_db.queries import nodes as registered

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.dialects.test_channels import link, opened
 from tests.nodes.conftest import SOON, Registry, registry_of
 from tests.support.node import running_node
-from tidings.auth import now_ms
+from tidings.auth.tokens import now_ms
 from tidings_db.queries import epochs
 
 

@@ -14,7 +14,7 @@ from tests.nodes.conftest import SOON, Registry, registry_of
 from tests.support.client import connected
 from tests.support.node import SECRET_KEY, running_node
 from tidings import __version__
-from tidings.auth import fingerprint
+from tidings.auth.tokens import fingerprint
 from tidings_db.connections import on_postgresql
 from tidings_db.engine import Database
 from tidings_db.models import node_leases

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tidings.addresses import source_of
+from tidings.transport.addresses import source_of
 
 
 @pytest.mark.parametrize(

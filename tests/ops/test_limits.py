@@ -13,9 +13,9 @@ from socketio.exceptions import ConnectionError
 import tidings.actions
 from tests.support.client import Client, Refused, connected
 from tests.support.node import running_node
+from tidings.actions.dispatch import Registry
+from tidings.auth.limits import Limit, Limits, Window
 from tidings.contract.errors import ActionError, ErrorCode
-from tidings.dispatch import Registry
-from tidings.limits import Limit, Limits, Window
 
 UNLIMITED = {"logout", "register", "login"}
 """`logout` must always be possible; the others have limits of their own."""

@@ -25,11 +25,11 @@ from websockets.exceptions import WebSocketException
 from tests.gateways.raw import entered, opened
 from tests.support.client import DEADLINE_S, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
-from tidings.context import Context
+from tidings.actions.context import Context
+from tidings.actions.dispatch import action
 from tidings.contract.actions import SendMessage
 from tidings.contract.models import Empty
-from tidings.dispatch import action
-from tidings.logging_setup import Level, Logs
+from tidings.monitoring.logs import Level, Logs
 from tidings.settings import Settings
 
 SECRET = "Sesame7431"
@@ -399,7 +399,7 @@ async def test_lines_name_the_node_where_several_may_share_a_database(
 
 WRITER = """
 import asyncio, sys
-from tidings.logging_setup import Logs
+from tidings.monitoring.logs import Logs
 
 async def write():
     logs = Logs(pretty=False)

@@ -10,7 +10,7 @@ import sys
 import psutil
 import pytest
 
-from tidings.memory import MemoryTrim
+from tidings.monitoring.memory import MemoryTrim
 
 HOLE_MIB = 40
 

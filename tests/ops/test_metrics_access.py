@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from tests.support.node import NO_TLS, running_node
-from tidings.addresses import is_private_address
 from tidings.settings import Settings
+from tidings.transport.addresses import is_private_address
 
 TOKEN = "sixteen characters and more"
 

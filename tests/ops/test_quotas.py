@@ -20,8 +20,8 @@ from websockets.frames import Frame, Opcode
 from tests.delivery.support import rest
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import RunningNode, running_node
+from tidings.auth.limits import QUOTAS
 from tidings.fanout.hub import CONNECTIONS_PER_USER
-from tidings.limits import QUOTAS
 from tidings_db.models import cursors, devices
 
 

@@ -12,15 +12,15 @@ from sqlalchemy.engine import Connection
 
 from tests.permissions.rights import CALLERS, DIRECT, GROUP, INSIDE, PRIVATE, PUBLIC, ROOMS, Act
 from tests.support.node import RunningNode
-from tidings.auth import now_ms
+from tidings.auth.names import name_key
+from tidings.auth.principal import Principal
+from tidings.auth.tokens import now_ms
 from tidings.contract.models import Role
 from tidings.contract.permissions import Permission
 from tidings.log import memberships
 from tidings.log.messages import AppendMessage
 from tidings.log.rooms import CreateGroup, CreateTopic, OpenDirect
 from tidings.log.transaction import Operation
-from tidings.names import name_key
-from tidings.principal import Principal
 from tidings_db.models import bans, invitation_links, members, mutes, read_markers, rooms
 from tidings_db.queries import users
 

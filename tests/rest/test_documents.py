@@ -16,7 +16,7 @@ from starlette.routing import Route
 import tidings.actions
 from tests.support.client import REGISTRY
 from tests.support.node import running_node
-from tidings.dispatch import Registry
+from tidings.actions.dispatch import Registry
 from tidings.gateways import openapi, typescript
 from tidings.gateways.dialects import messenger_rest
 from tidings.gateways.dialects.registry import mounted

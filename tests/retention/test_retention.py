@@ -18,7 +18,7 @@ from tests.support.node import running_node
 from tidings.fanout import catchup
 from tidings.fanout.pages import Page, PageRequest, Pages
 from tidings.log import retention
-from tidings.options import NodeOptions
+from tidings.node import NodeOptions
 from tidings_db.models import search_documents
 
 

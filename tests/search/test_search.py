@@ -17,7 +17,7 @@ from tests.search.support import caught_up, search_contents
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.depth import examples
 from tests.support.node import RunningNode
-from tidings.context import SEARCHES_WAITING
+from tidings.actions.context import SEARCHES_WAITING
 from tidings.log.indexer import Indexer
 from tidings_db.queries import search, words
 

@@ -17,9 +17,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 import tidings.actions
+from tidings.actions.dispatch import Registry
 from tidings.contract.errors import Error
 from tidings.contract.events import EVENTS
-from tidings.dispatch import Registry
 
 DEADLINE_S = 30.0
 REGISTRY = Registry(tidings.actions)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from tidings.actions.dispatch import Action
 from tidings.contract.actions import RoomRef
-from tidings.dispatch import Action
 from tidings.gateways.schemas import Schemas
 
 ROOM = ("room_id", "topic_name")

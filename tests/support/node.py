@@ -15,9 +15,9 @@ import httpx
 
 from tests.support.ports import port_of
 from tidings.app import Application, create_app
+from tidings.cli.serving import Server
 from tidings.fanout.connection import Connection
 from tidings.node import Node
-from tidings.serving import Server
 from tidings.settings import Settings
 from tidings.transport.listening import listen
 

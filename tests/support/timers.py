@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Timers:
-    """`tidings.timers.Timers`, and the function that returns them. Only `advance` moves the time."""
+    """`tidings.transport.timers.Timers`, and the function that returns them. Only `advance` moves the time."""
 
     def __init__(self) -> None:
         self._now = 0.0

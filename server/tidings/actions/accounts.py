@@ -8,7 +8,9 @@ from functools import partial
 
 from sqlalchemy.engine import Connection as Transaction
 
-from tidings.context import Context
+from tidings.actions.context import Context
+from tidings.actions.dispatch import action
+from tidings.auth.limits import Limit
 from tidings.contract.actions import (
     Authenticate,
     BlockUser,
@@ -31,9 +33,7 @@ from tidings.contract.models import (
     Usernames,
     timestamp,
 )
-from tidings.dispatch import action
 from tidings.fanout.live_room import PRESENCE_MEMBERS
-from tidings.limits import Limit
 from tidings.log.notices import Withdrawn
 from tidings_db.queries import blocks, members, users
 from tidings_db.queries.rows import UserRow

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from tidings import names
-from tidings.context import Context
+from tidings.actions.context import Context
+from tidings.actions.dispatch import action
+from tidings.auth import names
+from tidings.auth.limits import Limit
 from tidings.contract.actions import AdminGetTopics, AdminGetUsers, AdminRoomRef, AdminUserRef
 from tidings.contract.errors import ActionError, ErrorCode
 from tidings.contract.models import AdminTopic, AdminTopics, AdminUser, AdminUsers, Empty, timestamp
-from tidings.dispatch import action
-from tidings.limits import Limit
 from tidings.log.rooms import DeleteTopic
 from tidings_db.queries import rooms, users
 

@@ -6,12 +6,12 @@ import asyncio
 
 from sqlalchemy.engine import Connection as Transaction
 
-from tidings.context import Context
+from tidings.actions.context import Context
+from tidings.actions.dispatch import action
+from tidings.auth.limits import Limit
 from tidings.contract.actions import MAX_PAGE_BYTES, EchoContent, GetEchoHistory
 from tidings.contract.errors import ErrorCode, not_found
 from tidings.contract.models import Direction, Echo, EchoEntry, EchoHistory, timestamp
-from tidings.dispatch import action
-from tidings.limits import Limit
 from tidings_db.queries import echo as log
 
 

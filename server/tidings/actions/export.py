@@ -9,11 +9,11 @@ from typing import Any
 
 import orjson
 
-from tidings.context import Context
+from tidings.actions.context import Context
+from tidings.actions.dispatch import action
+from tidings.auth.limits import Limit
 from tidings.contract.actions import NoPayload
 from tidings.contract.models import ExportLine, timestamp
-from tidings.dispatch import action
-from tidings.limits import Limit
 from tidings_db.queries import export as records
 from tidings_db.queries.export import Key, Written
 

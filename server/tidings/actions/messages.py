@@ -7,8 +7,10 @@ from typing import Any
 
 from sqlalchemy.engine import Connection as Transaction
 
-from tidings import names
-from tidings.context import Context
+from tidings.actions.context import Context
+from tidings.actions.dispatch import action
+from tidings.auth import names
+from tidings.auth.limits import Limit
 from tidings.contract.actions import (
     MAX_CONTENT,
     MAX_PAGE_BYTES,
@@ -24,8 +26,6 @@ from tidings.contract.actions import (
 from tidings.contract.errors import ErrorCode, invalid
 from tidings.contract.models import Empty, History, Message, Unread
 from tidings.contract.permissions import Permission
-from tidings.dispatch import action
-from tidings.limits import Limit
 from tidings.log.messages import MAX_EMOJIS, MAX_REACTIONS, AppendMessage, ChangeReaction, DeleteMessage, EditMessage
 from tidings.log.receipts import MarkRead
 from tidings.log.rooms import OpenDirect

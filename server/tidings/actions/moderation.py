@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from sqlalchemy.engine import Connection as Transaction
 
-from tidings import names
-from tidings.context import Context
+from tidings.actions.context import Context
+from tidings.actions.dispatch import action
+from tidings.auth import names
+from tidings.auth.limits import Limit
 from tidings.contract import actions, models
 from tidings.contract.actions import SubjectInRoom
 from tidings.contract.errors import ErrorCode
 from tidings.contract.models import Bans, Empty, timestamp
 from tidings.contract.permissions import Permission
-from tidings.dispatch import action
-from tidings.limits import Limit
 from tidings.log.memberships import BanFromRoom, ChangeRole, KickMember, LiftBan, MuteMember
 from tidings_db.queries import members
 from tidings_db.queries.members import BanRow

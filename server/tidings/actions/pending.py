@@ -6,12 +6,12 @@ from functools import partial
 
 from sqlalchemy.engine import Connection as Transaction
 
-from tidings.context import Context
+from tidings.actions.context import Context
+from tidings.actions.dispatch import action
+from tidings.auth.limits import Limit
 from tidings.contract.actions import ClearPending, GetPending
 from tidings.contract.errors import ErrorCode, not_found
 from tidings.contract.models import Empty, Pending, PendingRoom
-from tidings.dispatch import action
-from tidings.limits import Limit
 from tidings.log.devices import SkipPending
 from tidings_db.queries import rooms, undelivered, users
 

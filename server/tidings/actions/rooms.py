@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy.engine import Connection as Transaction
 
-from tidings import names
-from tidings.context import Context
+from tidings.actions.context import Context
+from tidings.actions.dispatch import action
+from tidings.auth import names
+from tidings.auth.limits import Limit
 from tidings.contract import actions
 from tidings.contract.actions import (
     MAX_GROUP,
@@ -42,8 +44,6 @@ from tidings.contract.models import (
     timestamp,
 )
 from tidings.contract.permissions import Permission
-from tidings.dispatch import action
-from tidings.limits import Limit
 from tidings.log import views
 from tidings.log.cursors import RECEIPT_MEMBERS
 from tidings.log.memberships import CreateLink, DeleteLink, Join, JoinByLink, Leave

@@ -6,13 +6,13 @@ import asyncio
 
 from sqlalchemy.engine import Connection as Transaction
 
-from tidings.context import Context
+from tidings.actions.context import Context
+from tidings.actions.dispatch import action
+from tidings.auth.limits import Limit
 from tidings.contract.actions import MAX_PAGE_BYTES, RoomRef, Search
 from tidings.contract.errors import ErrorCode, invalid, not_found
 from tidings.contract.models import Message, SearchResults, Snippet
 from tidings.contract.permissions import Permission
-from tidings.dispatch import action
-from tidings.limits import Limit
 from tidings.log.views import message as wire_message
 from tidings.log.views import room_name
 from tidings_db.queries import search as index

@@ -21,9 +21,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
-from tidings.addresses import source_of
+from tidings.auth.limits import Window, rate
 from tidings.contract.errors import ActionError, ErrorCode
-from tidings.limits import Window, rate
+from tidings.transport.addresses import source_of
 
 T = TypeVar("T")
 

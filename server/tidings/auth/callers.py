@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from sqlalchemy.engine import Connection as Transaction
 
+from tidings.auth.principal import NO_SESSION, Principal
 from tidings.contract.errors import ActionError, ErrorCode
-from tidings.principal import NO_SESSION, Principal
 from tidings_db.engine import Database
 from tidings_db.queries import users
 

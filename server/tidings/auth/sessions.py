@@ -8,17 +8,17 @@ from collections.abc import Sequence
 
 from sqlalchemy.engine import Connection as Transaction
 
-from tidings import names
-from tidings.addresses import source_of
+from tidings.auth import names
 from tidings.auth.attempts import Attempts
 from tidings.auth.callers import check_session
+from tidings.auth.limits import QUOTAS
 from tidings.auth.passwords import BCRYPT_ROUNDS, Caller, Passwords
+from tidings.auth.principal import NO_SESSION, Principal
 from tidings.auth.tokens import UNTIL_LOGOUT, Tokens, now_ms, unauthenticated
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode, not_found
 from tidings.fanout.publisher import Publisher
-from tidings.limits import QUOTAS
 from tidings.log.notices import Withdrawn
-from tidings.principal import NO_SESSION, Principal
+from tidings.transport.addresses import source_of
 from tidings_db.engine import Database
 from tidings_db.queries import quotas, users
 from tidings_db.queries.rows import UserRow

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tidings.cluster.relay import Relay
-from tidings.metrics import Metrics
+from tidings.monitoring.metrics import Metrics
 
 if TYPE_CHECKING:
     from tidings.cluster.redis_broker import RedisBroker

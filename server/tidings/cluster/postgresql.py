@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 
 from tidings import __version__
-from tidings.auth import fingerprint
+from tidings.auth.tokens import fingerprint
 from tidings.cluster.broker import Broker
 from tidings.cluster.changes import ChangesElsewhere
 from tidings.cluster.draining import CutOff, Mover, drain_in_slices
@@ -27,7 +27,7 @@ from tidings.cluster.relay_pass import RelayPasses
 from tidings.cluster.relay_stream import SocketDirectory
 from tidings.fanout.cluster import Cluster, LocalNode, OnStop
 from tidings.log.notices import Notice
-from tidings.metrics import Metrics
+from tidings.monitoring.metrics import Metrics
 from tidings.settings import FOREIGN_KEY, Settings, SettingsError
 from tidings.supervision import spawn
 from tidings_db.engine import Database

@@ -14,7 +14,7 @@ from typing import TypeVar
 from sqlalchemy.engine import Connection as Transaction
 
 from tidings.auth.attempts import FIRST_TRY_S, Counted, Counters, Kind, Rates, Site
-from tidings.limits import until_free
+from tidings.auth.limits import until_free
 from tidings_db.engine import Database
 from tidings_db.queries import attempts
 

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 from tidings.cluster.control_channel import ControlChannel, ControlMessage
-from tidings.metrics import Metrics, merged
+from tidings.monitoring.metrics import Metrics, merged
 from tidings.supervision import Loop, spawn
 
 ALIVE_S = 1.0
@@ -30,7 +30,7 @@ class WorkerServer(Protocol):
     listening: asyncio.Event
 
     def leave(self, *, also_leaving: Collection[str] = (), replaced: bool = False) -> None:
-        """As `tidings.serving.Server`."""
+        """As `tidings.cli.serving.Server`."""
 
     def stop(self) -> None:
         """Stop now."""

@@ -22,9 +22,9 @@ from typing import Any
 
 from sqlalchemy.engine import make_url
 
-from tidings.banner import banner
+from tidings.cli.banner import banner
 from tidings.cluster.control_channel import ControlChannel, ControlMessage
-from tidings.logging_setup import Logs
+from tidings.monitoring.logs import Logs
 from tidings.settings import Settings
 from tidings.supervision import spawn
 from tidings.transport.listening import listen_together

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import orjson
 
+from tidings.auth.principal import Principal
 from tidings.contract.errors import CloseReason
 from tidings.log.notices import Joined, Left
 from tidings.log.views import JsonPayload
-from tidings.principal import Principal
 
 _NODE, _NUMBERS = secrets.token_urlsafe(9), itertools.count(1)
 """Parts of connection ids, which are unique over all nodes and no secret: a random id would cost a system call."""

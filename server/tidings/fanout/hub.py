@@ -28,7 +28,7 @@ from tidings.log.cursors import RECEIPT_MEMBERS, Cursors
 from tidings.log.notices import Personal
 from tidings.log.views import RoomName
 from tidings.supervision import Loop
-from tidings.timers import GetTimers
+from tidings.transport.timers import GetTimers
 from tidings_db.engine import Database, StoreUnavailable
 from tidings_db.queries import rooms
 from tidings_db.queries.rows import RoomRow

@@ -10,7 +10,7 @@ from functools import partial
 from tidings.fanout.connection import Connection
 from tidings.fanout.publisher import Publisher
 from tidings.log.notices import Transient
-from tidings.timers import GetTimers
+from tidings.transport.timers import GetTimers
 
 TYPING_S = 6.0
 """Typing ends by itself after this long."""

@@ -10,9 +10,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from tidings.context import Context, Parts
+from tidings.actions.context import Context, Parts
+from tidings.actions.dispatch import Answer, Dispatcher
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode
-from tidings.dispatch import Answer, Dispatcher
 from tidings.fanout.connection import Connection
 from tidings.supervision import spawn
 from tidings.transport.turn import TaskTurn, Turn

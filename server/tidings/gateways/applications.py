@@ -10,19 +10,19 @@ from typing import Any, Final
 
 import orjson
 
-from tidings.addresses import source_of
-from tidings.context import Parts
+from tidings.actions.context import Parts
+from tidings.actions.dispatch import Dispatcher
+from tidings.auth.limits import Limit
+from tidings.auth.principal import Principal
 from tidings.contract.errors import ActionError, ErrorCode
 from tidings.contract.events import EVENTS
-from tidings.dispatch import Dispatcher
 from tidings.fanout.connection import Batch, Connection
 from tidings.fanout.hub import CONNECTIONS_PER_USER
 from tidings.fanout.publisher import Publisher
 from tidings.gateways.client_session import read_credentials
-from tidings.limits import Limit
 from tidings.log.notices import Transient
-from tidings.principal import Principal
 from tidings.supervision import Periodic
+from tidings.transport.addresses import source_of
 from tidings.transport.socketio_server import NamespaceSocket, SocketIOServer
 from tidings_db.engine import Database
 from tidings_db.queries import users

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tidings import __version__
+from tidings.actions.dispatch import Action, Registry
 from tidings.contract.actions import ConnectAuth, NoPayload
 from tidings.contract.errors import Error
 from tidings.contract.events import EVENTS
 from tidings.contract.models import Authenticated, Empty, View
-from tidings.dispatch import Action, Registry
 from tidings.gateways import schemas
 from tidings.gateways.openapi import tags
 from tidings.gateways.schemas import Schema, Schemas

@@ -12,19 +12,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tidings.auth import Auth, unauthenticated
-from tidings.context import Parts
+from tidings.actions.context import Parts
+from tidings.actions.dispatch import Dispatcher
+from tidings.auth.limits import Limit
+from tidings.auth.sessions import Auth
+from tidings.auth.tokens import unauthenticated
 from tidings.contract.actions import ConnectAuth
 from tidings.contract.errors import ActionError, CloseReason, Error, ErrorCode
-from tidings.dispatch import Dispatcher
 from tidings.fanout.catchup import CatchUp
 from tidings.fanout.connection import Connection
 from tidings.gateways.action_queue import ActionQueue
 from tidings.gateways.links import BaseLink
-from tidings.limits import Limit
 from tidings.log.devices import NameDevice
 from tidings.supervision import spawn
-from tidings.timers import Timers
+from tidings.transport.timers import Timers
 
 MAX_EARLY, MAX_EARLY_BYTES = 256, 256 * 1024
 """The most frames, and their bytes, that wait for the sign-in of their sender."""

@@ -13,7 +13,7 @@ from importlib.resources.abc import Traversable
 from fastapi import FastAPI, Response
 from orjson import dumps
 
-from tidings.dispatch import Registry
+from tidings.actions.dispatch import Registry
 
 ASSETS = "/docs/assets"
 _TYPES = {

@@ -11,9 +11,9 @@ import ipaddress
 import logging
 from collections.abc import Collection
 
-from tidings.addresses import host_of, is_loopback
 from tidings.contract.errors import ActionError, ErrorCode
 from tidings.gateways.problems import problem
+from tidings.transport.addresses import host_of, is_loopback
 from tidings.transport.admission import refuse_websocket
 from tidings.transport.buffered_session import Receive, Scope, Send
 

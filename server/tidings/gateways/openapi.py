@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from tidings import __version__
+from tidings.actions.dispatch import Action, Registry
 from tidings.contract.errors import Error, ErrorCode
-from tidings.dispatch import Action, Registry
 from tidings.gateways import schemas
 from tidings.gateways.dialects import registry as dialects
 from tidings.gateways.dialects.routes import FORM, PASSWORD_FLOW, DialectRoute, record

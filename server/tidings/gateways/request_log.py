@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tidings.contract.errors import invalid
 from tidings.gateways.problems import problem
-from tidings.logging_setup import Logs
+from tidings.monitoring.logs import Logs
 from tidings.transport.buffered_session import Receive, Scope, Send
 from tidings.transport.input_limits import MAX_PARAMETERS
 

@@ -18,18 +18,19 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.routing import Match, Route
 
-from tidings.addresses import is_private_address
-from tidings.auth import Auth, unauthenticated
-from tidings.context import Context, Parts
+from tidings.actions.context import Context, Parts
+from tidings.actions.dispatch import Action, Answer, Dispatcher
+from tidings.auth.principal import Principal
+from tidings.auth.sessions import Auth
+from tidings.auth.tokens import unauthenticated
 from tidings.contract.actions import MAX_CONTENT
 from tidings.contract.errors import ActionError, Error, ErrorCode, invalid
-from tidings.dispatch import Action, Answer, Dispatcher
 from tidings.gateways.problems import problem
 from tidings.gateways.request_log import RECORD, RequestRecord
 from tidings.gateways.responses import json_answer
 from tidings.log.health import Health
-from tidings.metrics import CONTENT_TYPE, Metrics
-from tidings.principal import Principal
+from tidings.monitoring.metrics import CONTENT_TYPE, Metrics
+from tidings.transport.addresses import is_private_address
 from tidings.transport.input_limits import holds_too_many
 
 MAX_BODY = 16 * MAX_CONTENT

@@ -8,9 +8,9 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from tidings.actions.dispatch import Action
 from tidings.contract.errors import Error, ErrorCode
 from tidings.contract.examples import EXAMPLES
-from tidings.dispatch import Action
 
 REF: Final = "#/components/schemas/{model}"
 Schema = dict[str, Any]

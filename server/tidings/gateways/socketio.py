@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from tidings.actions.dispatch import Answer, payload_of
 from tidings.contract.errors import ActionError, CloseReason, Error
-from tidings.dispatch import Answer, payload_of
 from tidings.fanout.connection import Connection
 from tidings.gateways.applications import ApplicationUsers, RoomsOfHub
 from tidings.gateways.client_session import Backend, ClientSession, read_credentials

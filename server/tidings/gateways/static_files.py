@@ -20,7 +20,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from tidings.gateways.responses import accepts_gzip
-from tidings.logging_setup import Logs
+from tidings.monitoring.logs import Logs
 
 TYPES: Final = {
     ".css": "text/css",

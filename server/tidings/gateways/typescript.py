@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from tidings.actions.dispatch import Action, Registry
 from tidings.contract.actions import ConnectAuth, RoomRef, SubjectInRoom
 from tidings.contract.errors import Error
 from tidings.contract.events import EVENTS
-from tidings.dispatch import Action, Registry
 from tidings.gateways.schemas import Schema, Schemas, exactly_one
 
 _HEAD: Final = """\

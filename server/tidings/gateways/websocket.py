@@ -12,11 +12,11 @@ from typing import Any, Final
 import orjson
 from pydantic import ValidationError
 
-from tidings.auth import unauthenticated
+from tidings.actions.dispatch import Answer, payload_of
+from tidings.auth.tokens import unauthenticated
 from tidings.contract.actions import NoPayload
 from tidings.contract.errors import ActionError, Error, invalid
 from tidings.contract.models import timestamp
-from tidings.dispatch import Answer, payload_of
 from tidings.fanout.connection import Connection
 from tidings.gateways.client_session import Backend, read_credentials
 from tidings.gateways.websocket_client import POLICY, UNAUTHENTICATED, WebSocketClient, WebSocketLink, json_object

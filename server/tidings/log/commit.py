@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
+from tidings.auth.principal import NO_SESSION
 from tidings.contract.errors import ActionError, ErrorCode
 from tidings.contract.permissions import Permission
 from tidings.log import receipts
@@ -17,7 +18,6 @@ from tidings.log.notices import Notice
 from tidings.log.quotas import Quotas
 from tidings.log.recent import Recent
 from tidings.log.transaction import NEW_ROOMS, Operation, Work
-from tidings.principal import NO_SESSION
 from tidings_db.engine import Database, Locked, StoreUnavailable
 from tidings_db.queries import journal as queries
 from tidings_db.queries import one_message

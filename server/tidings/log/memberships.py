@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from tidings.auth.principal import Principal
 from tidings.contract.actions import MAX_GROUP
 from tidings.contract.errors import ActionError, ErrorCode, invalid, not_found
 from tidings.contract.events import MemberChange
@@ -14,7 +15,6 @@ from tidings.contract.models import Role, RoomKind
 from tidings.contract.permissions import Permission, may_act_on
 from tidings.log.notices import Joined, Left, MembershipChanged
 from tidings.log.transaction import Operation, RoomLog, Work
-from tidings.principal import Principal
 from tidings_db.names import username_key
 from tidings_db.queries import blocks, members, progress, rooms
 from tidings_db.queries.journal import NOBODY

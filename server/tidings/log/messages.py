@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from tidings import names
+from tidings.auth import names
 from tidings.contract.errors import ActionError, ErrorCode, invalid, not_found
 from tidings.contract.permissions import Permission
 from tidings.log.transaction import Operation, RoomLog, Work

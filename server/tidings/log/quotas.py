@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from sqlalchemy.engine import Connection as Transaction
 
+from tidings.auth.limits import QUOTAS
 from tidings.contract.errors import ActionError, ErrorCode
 from tidings.contract.models import RoomKind
-from tidings.limits import QUOTAS
 from tidings_db.queries import quotas
 
 

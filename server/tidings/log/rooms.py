@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import orjson
 
+from tidings.auth.principal import Principal
 from tidings.contract.errors import ActionError, ErrorCode, not_found
 from tidings.contract.models import Role, RoomKind
 from tidings.contract.permissions import Permission
 from tidings.log.notices import Joined, Left
 from tidings.log.transaction import Operation, Work
-from tidings.principal import Principal
 from tidings_db.queries import blocks, feed, members, rooms, users
 from tidings_db.queries.rooms import Snapshot
 from tidings_db.queries.rows import direct_key

@@ -15,14 +15,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 import orjson
 from sqlalchemy.engine import Connection
 
-from tidings import names
+from tidings.auth import names
+from tidings.auth.principal import Principal
 from tidings.contract.errors import not_found
 from tidings.contract.models import Role, RoomKind
 from tidings.contract.permissions import Permission, refusal
 from tidings.log.notices import Appended, Notice
 from tidings.log.quotas import Quotas
 from tidings.log.views import room_name
-from tidings.principal import Principal
 from tidings_db.queries import journal, members
 from tidings_db.queries.feed import MembershipChange
 from tidings_db.queries.journal import NOBODY

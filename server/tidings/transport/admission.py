@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping
 
-from tidings.addresses import source_of
+from tidings.transport.addresses import source_of
 from tidings.transport.buffered_session import Scope, Send
 from tidings.transport.tcp_connections import SourceQueue
 
@@ -33,7 +33,7 @@ class HalfOpen:
         return len(self._by_source)
 
     def sources(self) -> list[str]:
-        """The source of each session (`tidings.addresses.source_of`)."""
+        """The source of each session (`tidings.transport.addresses.source_of`)."""
         return self._by_source.sources()
 
     def add(self, sid: str, address: str, drop: Callable[[], None]) -> None:

@@ -15,7 +15,6 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from tidings.timers import GetTimers
 from tidings.transport.admission import (
     CROWDED,
     MAX_HALF_OPEN,
@@ -50,6 +49,7 @@ from tidings.transport.engine_upgrade import UPGRADE_TIMEOUT_S, UpgradeProbe, up
 from tidings.transport.handshake import Handshake, WebSocketOpening
 from tidings.transport.input_limits import parameters
 from tidings.transport.python_socketio import EngineOptions
+from tidings.transport.timers import GetTimers
 from tidings.transport.turn import TaskTurn
 from tidings.transport.uvicorn_websocket import take_over
 from tidings.transport.websocket_frames import packet_frame

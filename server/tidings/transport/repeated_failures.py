@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from functools import partial
 from typing import Final
 
-from tidings.timers import GetTimers
+from tidings.transport.timers import GetTimers
 
 REPEATED_S: Final = 10.0
 """A failure at the same line of code is logged once in so many seconds, and then how often it was repeated."""

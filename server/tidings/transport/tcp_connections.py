@@ -19,8 +19,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
-from tidings.addresses import source_of
-from tidings.timers import GetTimers
+from tidings.transport.addresses import source_of
+from tidings.transport.timers import GetTimers
 
 MAX_PER_SOURCE: Final = 1000
 """Connections of one source (an IPv4 address, an IPv6 /64) that is not a trusted proxy."""

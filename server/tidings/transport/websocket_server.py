@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from tidings.timers import GetTimers
 from tidings.transport import websocket_frames as frames
 from tidings.transport.admission import (
     CROWDED,
@@ -35,6 +34,7 @@ from tidings.transport.buffered_session import (
     Send,
 )
 from tidings.transport.input_limits import parameters
+from tidings.transport.timers import GetTimers
 from tidings.transport.uvicorn_websocket import take_over
 
 PING_INTERVAL_S = 25.0

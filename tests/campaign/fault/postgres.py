@@ -18,7 +18,7 @@ from tests.campaign.support.lab import Area, Lab, Server
 from tests.campaign.support.load import Load, load
 from tests.campaign.support.report import NotTried, Seen
 from tests.db.postgresql import execute
-from tidings.serving import FORCED_EXIT_S
+from tidings.cli.serving import FORCED_EXIT_S
 
 area = Area("postgresql")
 KINDS = ("ws", "python websocket", "js websocket")

@@ -14,11 +14,11 @@ from weakref import ref
 
 import orjson
 
-from tidings.context import Context
+from tidings.actions.context import Context
+from tidings.actions.dispatch import Answer
 from tidings.contract.actions import ConnectAuth
 from tidings.contract.events import EVENTS
 from tidings.contract.models import View
-from tidings.dispatch import Answer
 from tidings.fanout.connection import Connection
 from tidings.gateways.client_session import Backend
 from tidings.gateways.websocket_client import WebSocketClient, WebSocketLink

@@ -16,12 +16,13 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
-from tidings.auth import now_ms
-from tidings.context import Context, Parts
+from tidings.actions.context import Context, Parts
+from tidings.actions.dispatch import Answer, Dispatcher
+from tidings.auth.principal import Principal
+from tidings.auth.tokens import now_ms
 from tidings.contract.errors import ActionError, Error, ErrorCode, invalid, not_found
 from tidings.contract.events import Closing, RoomRemoved
 from tidings.contract.models import Message, View
-from tidings.dispatch import Answer, Dispatcher
 from tidings.gateways import rest
 from tidings.gateways.client_session import Backend
 from tidings.gateways.dialects.mounting import Dialects, admit_by_token
@@ -30,7 +31,6 @@ from tidings.gateways.dialects.sequential import SequentialClient
 from tidings.gateways.problems import problem
 from tidings.gateways.request_log import RECORD, RequestRecord
 from tidings.gateways.websocket_client import POLICY, UNAUTHENTICATED
-from tidings.principal import Principal
 from tidings.transport.buffered_session import Scope
 from tidings.transport.input_limits import parameters
 from tidings.transport.websocket_server import WebSocketSession

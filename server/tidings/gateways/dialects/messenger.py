@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from tidings import names
+from tidings.actions.dispatch import Answer
+from tidings.auth import names
 from tidings.contract.errors import ActionError, Error, ErrorCode, invalid
 from tidings.contract.events import MessageChanged, TypingNow
 from tidings.contract.models import Message, View
-from tidings.dispatch import Answer
 from tidings.gateways.client_session import MAX_EARLY, MAX_EARLY_BYTES, Backend
 from tidings.gateways.dialects.base import DialectClient
 from tidings.gateways.websocket_client import POLICY, TRY_LATER, UNAUTHENTICATED

@@ -12,12 +12,13 @@ from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
-from tidings import names
-from tidings.auth import now_ms
-from tidings.context import Context, Parts
+from tidings.actions.context import Context, Parts
+from tidings.actions.dispatch import Dispatcher
+from tidings.auth import names
+from tidings.auth.principal import Principal
+from tidings.auth.tokens import now_ms
 from tidings.contract.errors import ActionError, Error, ErrorCode, invalid, not_found
 from tidings.contract.models import timestamp
-from tidings.dispatch import Dispatcher
 from tidings.gateways.dialects.messenger import PATH, MessengerClient, MessengerFields, envelope, message_of, to_send
 from tidings.gateways.dialects.mounting import Dialects
 from tidings.gateways.request_log import RECORD, RequestRecord
@@ -30,7 +31,6 @@ from tidings.gateways.rest import (
     json_object,
     take_idempotency_key,
 )
-from tidings.principal import Principal
 
 MAX_CONVERSATIONS = 1000
 MAX_OF_SEVERAL = 100

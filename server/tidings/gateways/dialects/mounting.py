@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from tidings.auth import Auth
-from tidings.dispatch import Dispatcher
+from tidings.actions.dispatch import Dispatcher
+from tidings.auth.sessions import Auth
 from tidings.gateways.client_session import Backend
 from tidings.gateways.dialects.base import PING_SOON_S, DialectClient
 from tidings.gateways.websocket_client import WebSocketGateway

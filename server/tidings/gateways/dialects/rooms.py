@@ -12,19 +12,19 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
-from tidings.auth import unauthenticated
-from tidings.context import Context
+from tidings.actions.context import Context
+from tidings.actions.dispatch import Answer
+from tidings.auth.limits import Limit
+from tidings.auth.tokens import unauthenticated
 from tidings.contract.actions import ConnectToRoom
 from tidings.contract.errors import ActionError, Error, ErrorCode, invalid, not_found
 from tidings.contract.events import Closing, MemberChange, MemberChanged, Presence, RoomRemoved
 from tidings.contract.models import Message, View
-from tidings.dispatch import Answer
 from tidings.fanout.connection import Connection
 from tidings.gateways.client_session import Backend
 from tidings.gateways.dialects.mounting import Dialects
 from tidings.gateways.dialects.sequential import SequentialClient
 from tidings.gateways.websocket_client import POLICY, UNAUTHENTICATED, json_object
-from tidings.limits import Limit
 from tidings.log.places import TakePlace
 from tidings.supervision import Periodic
 from tidings.transport.websocket_server import WebSocketSession

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
+from tidings.actions.dispatch import Answer
 from tidings.contract.errors import ActionError, CloseReason, Error, ErrorCode
-from tidings.dispatch import Answer
 from tidings.gateways.client_session import Backend
 from tidings.gateways.dialects.base import DialectClient
 from tidings.supervision import spawn

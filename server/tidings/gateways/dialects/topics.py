@@ -15,12 +15,12 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from tidings.addresses import host_of, is_loopback
-from tidings.auth import Auth, now_ms, unauthenticated
+from tidings.actions.dispatch import Answer, Dispatcher
+from tidings.auth.sessions import Auth
+from tidings.auth.tokens import now_ms, unauthenticated
 from tidings.contract.errors import ActionError, CloseReason, Error, ErrorCode, invalid
 from tidings.contract.events import Closing, RoomAdded
 from tidings.contract.models import Message, RoomKind, View, timestamp
-from tidings.dispatch import Answer, Dispatcher
 from tidings.fanout.connection import Connection
 from tidings.gateways.client_session import Backend
 from tidings.gateways.dialects.base import DialectClient
@@ -29,6 +29,7 @@ from tidings.gateways.dialects.routes import TIME, TOKEN, DialectRoute, Tag, rec
 from tidings.gateways.problems import problem
 from tidings.gateways.request_log import RECORD, RequestRecord
 from tidings.gateways.websocket_client import POLICY, UNAUTHENTICATED, json_object
+from tidings.transport.addresses import host_of, is_loopback
 from tidings.transport.buffered_session import Scope
 from tidings.transport.websocket_server import WebSocketSession
 

@@ -11,7 +11,7 @@ from tidings.supervision import Periodic
 
 TRIM_S = 30.0
 
-logger = logging.getLogger("tidings.memory")
+logger = logging.getLogger("tidings.monitoring.memory")
 
 
 def _find_trim() -> Callable[[int], int] | None:

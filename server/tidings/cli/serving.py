@@ -14,9 +14,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from tidings.app import Application
-from tidings.banner import banner, url_of
+from tidings.cli.banner import banner, url_of
+from tidings.cli.file_lock import LOCK_PATIENCE_S
 from tidings.cluster.worker import Worker
-from tidings.file_lock import LOCK_PATIENCE_S
 from tidings.settings import APPLICATION_ALONE, SettingsError
 from tidings.supervision import spawn
 from tidings.transport.listening import listen
@@ -28,7 +28,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 FORCED_EXIT_S = 15.0
 """The process exits this long after the signal even if something hangs, such as a thread in a system call."""
 
-logger = logging.getLogger("tidings.serving")
+logger = logging.getLogger("tidings.cli.serving")
 
 
 class Server(DrainingServer):

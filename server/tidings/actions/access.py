@@ -12,13 +12,14 @@ from typing import TypeVar
 
 from sqlalchemy.engine import Connection as Transaction
 
-from tidings import names
-from tidings.auth import CallersDatabase, now_ms
+from tidings.auth import names
+from tidings.auth.callers import CallersDatabase
+from tidings.auth.principal import Principal
+from tidings.auth.tokens import now_ms
 from tidings.contract.actions import RoomRef
 from tidings.contract.errors import invalid, not_found
 from tidings.contract.models import Role, RoomKind
 from tidings.contract.permissions import Permission, refusal
-from tidings.principal import Principal
 from tidings_db.engine import Database
 from tidings_db.queries import log, members, rooms, users
 from tidings_db.queries.members import LinkRow

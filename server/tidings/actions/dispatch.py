@@ -25,17 +25,17 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
-from tidings.context import Context
+from tidings.actions.context import Context
+from tidings.auth.limits import Limit
 from tidings.contract.actions import MAX_CONTENT, Payload, RoomRef
 from tidings.contract.errors import ActionError, Error, ErrorCode
 from tidings.contract.models import View
 from tidings.contract.validation import explain, field_names, printable, validate
 from tidings.fanout.connection import Connection
-from tidings.limits import Limit
-from tidings.logging_setup import Logs
-from tidings.metrics import UNKNOWN, Metrics
+from tidings.monitoring.logs import Logs
+from tidings.monitoring.metrics import UNKNOWN, Metrics
 
-logger = logging.getLogger("tidings.dispatch")
+logger = logging.getLogger("tidings.actions.dispatch")
 Handler = Callable[[Context, Any], Any]
 """A context and the payload's model; returns the answer's model, a future of the answer, or a stream of records."""
 H = TypeVar("H", bound=Handler)

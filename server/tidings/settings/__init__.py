@@ -22,10 +22,10 @@ from pydantic_settings import (
 )
 from sqlalchemy.engine import make_url
 
-from tidings.addresses import host_of, is_loopback
-from tidings.limits import QUOTAS, QUOTAS_FORM, RATES, RATES_FORM, read_quotas, read_rates
-from tidings.logging_setup import Level
-from tidings.other_settings import PREFIX, check_names, not_read
+from tidings.auth.limits import QUOTAS, QUOTAS_FORM, RATES, RATES_FORM, read_quotas, read_rates
+from tidings.monitoring.logs import Level
+from tidings.settings.other_names import PREFIX, check_names, not_read
+from tidings.transport.addresses import host_of, is_loopback
 
 SECRET_KEY_BYTES = 32
 METRICS_TOKEN_LENGTH = 16

@@ -8,19 +8,21 @@ from functools import partial
 
 from sqlalchemy.engine import Connection as Transaction
 
-from tidings.access import Access, Directory
-from tidings.auth import Auth, CallersDatabase, now_ms, unauthenticated
+from tidings.actions.access import Access, Directory
+from tidings.actions.echo_channel import EchoChannel
+from tidings.auth.callers import CallersDatabase
+from tidings.auth.limits import Limit, Limits, Turns
+from tidings.auth.principal import Principal
+from tidings.auth.sessions import Auth
+from tidings.auth.tokens import now_ms, unauthenticated
 from tidings.contract.errors import ActionError, CloseReason, ErrorCode
 from tidings.contract.models import timestamp
-from tidings.echo import EchoChannel
 from tidings.fanout.connection import Connection
 from tidings.fanout.hub import Hub
-from tidings.limits import Limit, Limits, Turns
 from tidings.log.cursors import Cursors
 from tidings.log.health import Health
 from tidings.log.indexer import Indexer
 from tidings.log.journal import Journal
-from tidings.principal import Principal
 from tidings_db.engine import Database
 from tidings_db.queries import blocks, members, online, rooms
 from tidings_db.queries.rooms import Snapshot

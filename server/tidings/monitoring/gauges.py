@@ -7,14 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from tidings.auth import Auth
+from tidings.auth.sessions import Auth
 from tidings.fanout.catchup import CatchUp
 from tidings.fanout.connection import Connection
 from tidings.fanout.hub import Hub
 from tidings.log.indexer import Indexer
 from tidings.log.journal import Journal
-from tidings.logging_setup import Logs
-from tidings.metrics import Metrics
+from tidings.monitoring.logs import Logs
+from tidings.monitoring.metrics import Metrics
 from tidings.transport.admission import HalfOpen
 from tidings.transport.tcp_connections import TcpConnections
 

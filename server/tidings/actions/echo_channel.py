@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from tidings.auth.principal import NO_SESSION, Principal
 from tidings.contract.actions import MAX_CONTENT
 from tidings.contract.errors import ActionError, ErrorCode
 from tidings.contract.models import Direction, Echo
@@ -29,7 +30,6 @@ from tidings.fanout.connection import Connection
 from tidings.log.journal import Journal
 from tidings.log.messages import new_message_id
 from tidings.log.transaction import Operation, Work
-from tidings.principal import NO_SESSION, Principal
 from tidings.supervision import spawn
 from tidings_db.queries import echo
 from tidings_db.queries.echo import EchoRow

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from sqlalchemy.exc import ArgumentError
 
-from tidings import __version__, names
-from tidings.auth import Auth, fingerprint, now_ms
-from tidings.banner import url_of
+from tidings import __version__
+from tidings.auth import names
+from tidings.auth.sessions import Auth
+from tidings.auth.tokens import fingerprint, now_ms
+from tidings.cli.banner import url_of
 from tidings.contract.errors import ActionError
 from tidings.contract.models import timestamp
 from tidings.fanout.publisher import Publisher
@@ -139,12 +141,12 @@ def _check_database_url(settings: Settings) -> None:
 def _serve(settings: Settings, args: argparse.Namespace) -> int:
     if settings.workers > 1 and args.worker is None:
         return _supervise(settings, args)
-    gc.disable()  # until `tidings.serving` has imported and frozen everything
+    gc.disable()  # until `tidings.cli.serving` has imported and frozen everything
     import uvloop
 
     from tidings.app import create_app
-    from tidings.logging_setup import Logs
-    from tidings.serving import run
+    from tidings.cli.serving import run
+    from tidings.monitoring.logs import Logs
 
     worker = None
     if args.worker is not None:
