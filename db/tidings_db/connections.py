@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import Enum, auto
 from functools import cache
 from itertools import chain, repeat
 from typing import Any, NamedTuple, TypeVar
@@ -25,7 +26,7 @@ T = TypeVar("T")
 READERS = 4
 _FULL, _NORMAL = 2, 1  # of the pragma `synchronous`
 
-AT_ONCE = "tidings.at_once"
+NO_WAIT = "tidings.no_wait"
 """Key in a connection's `info`: the next transaction must begin without waiting."""
 HAS_CURSORS = "tidings.has_cursors"
 """Key in the `info` of a PostgreSQL connection: whether the transaction supports asyncpg's cursors."""
@@ -37,7 +38,30 @@ FIRST_ROWS, MORE_ROWS = 64, 256
 """Rows per fetch of a PostgreSQL cursor, the first and later: pages are bounded in bytes, so few may be enough."""
 
 
-class NotAtOnce(Exception):
+class Write(Enum):
+    """The kinds of transactions that write."""
+
+    NORMAL = auto()
+    BRIEF = auto()
+    """It takes well under a millisecond, and nothing else is about to be written. On SQLite it may run and commit in
+    the event loop's thread, while the disk is fast and no other write is running."""
+    LAZY = auto()
+    """On PostgreSQL it does not wait for the disk: for data that can be recreated. A crash of the machine may lose
+    it, but only together with all later writes. SQLite always waits (`tidings_db.sqlite`)."""
+    VITAL = auto()
+    """It also writes on a full disk, with the reserved space (`keep_reserve`): for sessions and devices."""
+
+
+class Locks(NamedTuple):
+    """The rooms that a transaction locks first, on PostgreSQL. On SQLite it locks everything."""
+
+    rooms: Sequence[int]
+    """Their keys."""
+    wait: bool = True
+    """Wait briefly for rooms that another transaction has locked; False: do not wait."""
+
+
+class WouldWait(Exception):
     """The transaction cannot begin without waiting: another process is writing, or there was an error."""
 
 
@@ -113,13 +137,13 @@ def _begin(conn: Connection) -> None:
 
 def _begin_immediate(conn: Connection) -> None:
     # A deferred transaction that reads before it writes fails immediately with SQLITE_BUSY_SNAPSHOT.
-    if not conn.info.pop(AT_ONCE, False):
+    if not conn.info.pop(NO_WAIT, False):
         on_driver(conn, "BEGIN IMMEDIATE")
         return
     try:
         driver_of(conn).execute("BEGIN IMMEDIATE")
     except sqlite3.Error as error:
-        raise NotAtOnce from error
+        raise WouldWait from error
 
 
 def driver_of(conn: Connection) -> sqlite3.Connection:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL, make_url
 
-from tidings_db.connections import NotAtOnce, Statement
+from tidings_db.connections import Locks, Statement, WouldWait, Write
 from tidings_db.failures import Locked, StoreUnavailable, Translating
 from tidings_db.space import Reserve
 from tidings_db.sqlite import Sqlite
@@ -24,7 +24,7 @@ from tidings_db.sqlite import Sqlite
 if TYPE_CHECKING:
     from tidings_db.postgresql import Dedicated, Postgresql
 
-__all__ = ["Database", "Dedicated", "Durability", "Locked", "StoreUnavailable"]
+__all__ = ["Database", "Dedicated", "Durability", "Locked", "Locks", "StoreUnavailable", "Write"]
 
 T = TypeVar("T")
 Durability = Literal["full", "normal"]
@@ -96,14 +96,7 @@ class Database:
             return await self._store.read(query)
 
     async def write(
-        self,
-        change: Callable[[Connection], T],
-        *,
-        brief: bool = False,
-        lazy: bool = False,
-        vital: bool = False,
-        locks: Sequence[int] | None = None,
-        wait: bool = True,
+        self, change: Callable[[Connection], T], how: Write = Write.NORMAL, locks: Locks | None = None
     ) -> T:
         """Run a function in one write transaction and commit it, with the configured durability.
 
@@ -115,43 +108,28 @@ class Database:
         savepoint, `conn.begin_nested()`. If it catches an error outside a savepoint, the transaction is rolled back
         and this raises `RuntimeError` (PostgreSQL has rolled back by then, but answers COMMIT as if it had
         committed).
-
-        Args:
-            brief: the function takes well under a millisecond, and nothing else is about to be written. On SQLite it
-                may run and commit in the event loop's thread, while the disk is fast and no other write is running.
-            lazy: on PostgreSQL, do not wait for the disk, for data that can be recreated. A crash of the machine may
-                lose it, but only together with all later writes. SQLite always waits (`tidings_db.sqlite`).
-            locks: keys of rooms that the transaction locks first, on PostgreSQL. On SQLite it locks everything.
-            wait: wait briefly for rooms that another transaction has locked; False: do not wait.
-            vital: write even on a full disk, with the reserved space (`keep_reserve`): for sessions and devices.
         """
         try:
             with _WRITING:
-                result = await self._write(change, brief, lazy, vital, locks, wait)
+                result = await self._write(change, how, locks)
         except StoreUnavailable:
             self._wrote_at = -math.inf
             raise
-        if not lazy or self.is_sqlite:  # a lazy commit of PostgreSQL does not show that the disk works
+        if how is not Write.LAZY or self.is_sqlite:  # a lazy commit of PostgreSQL does not show that the disk works
             self._wrote_at = self._clock()
         return result
 
-    async def _write(
-        self,
-        change: Callable[[Connection], T],
-        brief: bool,
-        lazy: bool,
-        vital: bool,
-        locks: Sequence[int] | None,
-        wait: bool,
-    ) -> T:
+    async def _write(self, change: Callable[[Connection], T], how: Write, locks: Locks | None) -> T:
         store = self._store
         try:
-            if brief and isinstance(store, Sqlite) and store.quick and not self._writes:
-                try:
-                    return store.transact(change, at_once=True)
-                except NotAtOnce:
-                    pass  # the thread waits instead
-            running = asyncio.ensure_future(store.write(change, lazy, vital, locks, wait))
+            if how is Write.BRIEF:
+                if isinstance(store, Sqlite) and store.quick and not self._writes:
+                    try:
+                        return store.transact(change, how)
+                    except WouldWait:
+                        pass
+                how = Write.NORMAL  # the thread waits instead
+            running = asyncio.ensure_future(store.write(change, how, locks))
             self._keep_until_done(running)
             return await asyncio.shield(running)
         finally:
@@ -196,7 +174,7 @@ class Database:
 
     @property
     def full(self) -> bool:
-        """Whether the disk is full, so that only `vital` writes succeed. Always False on PostgreSQL."""
+        """Whether the disk is full, so that only `Write.VITAL` succeeds. Always False on PostgreSQL."""
         return isinstance(self._store, Sqlite) and self._store.full
 
     def make_room(self) -> None:

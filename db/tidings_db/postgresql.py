@@ -20,7 +20,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from tidings_db.connections import HAS_CURSORS, Statement
+from tidings_db.connections import HAS_CURSORS, Locks, Statement, Write
 from tidings_db.failures import (
     BUSY_TIMEOUT_MS,
     COMMAND_TIMEOUT_S,
@@ -219,35 +219,28 @@ class Postgresql:
                     raise
         raise AssertionError("the last run returns or raises")
 
-    async def write(
-        self,
-        change: Callable[[Connection], T],
-        lazy: bool,
-        vital: bool,
-        locks: Sequence[int] | None = None,
-        wait: bool = True,
-    ) -> T:
+    async def write(self, change: Callable[[Connection], T], how: Write, locks: Locks | None) -> T:
         """Run a change in one transaction, which begins by locking the rooms of `locks` in the order of their keys.
 
-        With `locks`, a wait for a lock takes `ROOM_LOCK_MS` at most; without `wait`, rooms are not waited for. Raises
-        `Locked` with the rooms that are locked. A transaction that PostgreSQL rolls back for others, because of a
-        deadlock or a conflict, runs again, and once if the connection is lost before COMMIT was sent: `change` must
-        bear that.
+        With `locks`, a wait for any lock takes `ROOM_LOCK_MS` at most. Raises `Locked` with the rooms that are
+        locked. A transaction that PostgreSQL rolls back for others, because of a deadlock or a conflict, runs again,
+        and once if the connection is lost before COMMIT was sent: `change` must bear that.
         """
         begin = "BEGIN"
-        if lazy:
+        if how is Write.LAZY:
             begin += "; SET LOCAL synchronous_commit TO off"
         if locks is not None:
             begin += f"; {self._lock_limits}"
-        if locks:
-            begin += f"; {_lock_rooms(locks, '' if wait else ' NOWAIT')}"
+        rooms = () if locks is None else locks.rooms
+        if locks is not None and rooms:
+            begin += f"; {_lock_rooms(rooms, '' if locks.wait else ' NOWAIT')}"
         was_lost = False
         for pause_s in RERUN_PAUSES_S:
             session = await self._acquire()
             try:
                 return await self._run(session, _Transaction(session.driver, begin), change, reading=False)
             except asyncpg.LockNotAvailableError as error:
-                raise Locked(str(error), await self._locked_rooms(locks) if locks else ()) from error
+                raise Locked(str(error), await self._locked_rooms(rooms) if rooms else ()) from error
             except Exception as error:
                 if pause_s is None or not (is_rolled_back(error) or (session.lost and not was_lost)):
                     raise

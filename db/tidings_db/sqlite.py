@@ -28,7 +28,7 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,8 +39,10 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from tidings_db.connections import (
-    AT_ONCE,
+    NO_WAIT,
     READERS,
+    Locks,
+    Write,
     commit,
     driver_of,
     on_driver,
@@ -141,12 +143,10 @@ class Sqlite:
             self._note_damage(error)
             raise
 
-    def write(
-        self, change: Callable[[Connection], T], lazy: bool, vital: bool, _locks: Sequence[int] | None, _wait: bool
-    ) -> asyncio.Future[T]:
-        """Run a transaction in the writer's thread, after the earlier ones. `lazy` has no effect."""
+    def write(self, change: Callable[[Connection], T], how: Write, _locks: Locks | None) -> asyncio.Future[T]:
+        """Run a transaction in the writer's thread, after the earlier ones."""
         assert self._thread is not None, "not started"
-        return asyncio.get_running_loop().run_in_executor(self._thread, self.transact, change, False, vital)
+        return asyncio.get_running_loop().run_in_executor(self._thread, self.transact, change, how)
 
     def checkpoint(self) -> asyncio.Future[None]:
         """Checkpoint in the writer's thread. After a failure, the next transaction recovers first."""
@@ -174,32 +174,33 @@ class Sqlite:
         (version,) = conn.exec_driver_sql("PRAGMA user_version").one()
         conn.exec_driver_sql(f"PRAGMA user_version={int(version) ^ 1}")
 
-    def transact(self, change: Callable[[Connection], T], at_once: bool = False, vital: bool = False) -> T:
-        """Run and time one transaction. `at_once`: raise `NotAtOnce` instead of waiting for a lock."""
+    def transact(self, change: Callable[[Connection], T], how: Write) -> T:
+        """Run and time one transaction. `Write.BRIEF` raises `WouldWait` instead of waiting for a lock."""
         began = self._clock()
+        vital, wait = how is Write.VITAL, how is not Write.BRIEF
         try:
             if self._space is not None and not vital:
                 self._space.check()
             try:
-                return self._transact_now(change, at_once)
+                return self._transact_now(change, wait)
             except (DBAPIError, sqlite3.Error, OSError) as error:
                 made_room = self._space is not None and self._space.note(error)
                 if not (vital and made_room):
                     raise
-            return self._transact_now(change, at_once)  # now with the space of the deleted reserve
+            return self._transact_now(change, wait)  # now with the space of the deleted reserve
         finally:
             self._average_s += (self._clock() - began - self._average_s) / RECENT
 
-    def _transact_now(self, change: Callable[[Connection], T], at_once: bool) -> T:
+    def _transact_now(self, change: Callable[[Connection], T], wait: bool) -> T:
         """Run a transaction; after a failure of the store, on a new connection and after `_recover`."""
         self._check_files()
         conn = self._connection()
         try:
             if self._suspect:
                 self._recover(conn)
-            self._set(conn, "busy_timeout", 0 if at_once else BUSY_TIMEOUT_MS)
-            if at_once:
-                conn.info[AT_ONCE] = True
+            self._set(conn, "busy_timeout", BUSY_TIMEOUT_MS if wait else 0)
+            if not wait:
+                conn.info[NO_WAIT] = True
             result = commit(conn, change)
         except (DBAPIError, sqlite3.Error) as error:
             self._note_damage(error)

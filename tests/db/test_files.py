@@ -18,7 +18,7 @@ import tidings_db.sqlite
 from tests.db.conftest import opened
 from tests.db.rows import add_room, count_rooms
 from tidings_db.connections import READERS
-from tidings_db.engine import Database, StoreUnavailable
+from tidings_db.engine import Database, StoreUnavailable, Write
 
 
 @pytest.fixture
@@ -72,9 +72,9 @@ async def test_nothing_is_committed_while_files_are_missing_or_replaced(
     os.rename(file, aside)
     if replaced:
         shutil.copy(aside, file)
-    for brief in (True, False, True):
+    for how in (Write.BRIEF, Write.NORMAL, Write.BRIEF):
         with pytest.raises(StoreUnavailable, match="missing or replaced"):
-            await database.write(lambda conn: add_room(conn, 4), brief=brief)
+            await database.write(lambda conn: add_room(conn, 4), how)
         assert not database.wrote_within(1e9)
     with pytest.raises(StoreUnavailable):
         await database.probe()

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from tests.db import postgresql
 from tests.db.conftest import opened
 from tests.db.rows import add_room, count_rooms
-from tidings_db.engine import Database, Durability, StoreUnavailable
+from tidings_db.engine import Database, Durability, Locks, StoreUnavailable, Write
 from tidings_db.postgresql import HOLDING
 from tidings_db.queries import users
 
@@ -44,7 +44,7 @@ async def test_a_connection_lost_during_a_write_is_unavailable_and_the_next_writ
 
 
 async def test_a_commit_that_does_not_wait_for_the_disk_does_not_show_that_it_works(postgres: Database) -> None:
-    await postgres.write(lambda conn: add_room(conn, 1), lazy=True)
+    await postgres.write(lambda conn: add_room(conn, 1), Write.LAZY)
     assert not postgres.wrote_within(3600)
     await postgres.write(lambda conn: add_room(conn, 2))
     assert postgres.wrote_within(3600)
@@ -194,7 +194,11 @@ async def test_all_limits_hold(postgres: Database, caplog: pytest.LogCaptureFixt
     names = [*HOLDING, "client_connection_check_interval"]
     shown = text("SELECT " + ", ".join(f"current_setting('{name}')" for name in names))
     assert await postgres.write(lambda conn: tuple(conn.execute(shown).one())) == ("3s", "30s", "1s")
-    assert await postgres.write(lambda conn: tuple(conn.execute(shown).one()), locks=[1]) == ("3s", "10s", "1s")
+    assert await postgres.write(lambda conn: tuple(conn.execute(shown).one()), locks=Locks([1])) == (
+        "3s",
+        "10s",
+        "1s",
+    )
 
 
 @asynccontextmanager

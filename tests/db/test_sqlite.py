@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from tests.db.rows import add_entries, add_room, add_user, count_entries, count_rooms
 from tidings_db.connections import READERS, on_driver
-from tidings_db.engine import Database, StoreUnavailable
+from tidings_db.engine import Database, StoreUnavailable, Write
 from tidings_db.sqlite import QUICK_S, RECENT
 
 WRITER = {
@@ -64,8 +64,8 @@ async def test_every_commit_waits_for_the_disk_even_a_lazy_one(
     sqlite: Database,
 ) -> None:
     level = {"synchronous": 0}
-    for options in ({"lazy": True}, {}, {"brief": True}):
-        assert await sqlite.write(pragmas(level), **options) == {"synchronous": 2}
+    for how in Write:
+        assert await sqlite.write(pragmas(level), how) == {"synchronous": 2}
 
 
 def _size(file: Path) -> int:
@@ -78,7 +78,7 @@ async def test_the_log_is_checkpointed_as_it_grows_and_then_reused(
     monkeypatch.setattr("tidings_db.sqlite.CHECKPOINT_FRAMES", 20)
     log = Path(f"{sqlite.url.database}-wal")
     for n in range(300):
-        await sqlite.write(lambda conn, n=n: add_room(conn, n + 1), brief=n % 2 == 0)  # type: ignore[misc]
+        await sqlite.write(lambda conn, n=n: add_room(conn, n + 1), Write.NORMAL if n % 2 else Write.BRIEF)  # type: ignore[misc]
     assert _size(log) < 150 * 4096, "300 commits write several pages each"
     # A reader of an older snapshot delays the checkpoint, but not the writers.
     with closing(sqlite3.connect(sqlite.url.database or "", isolation_level=None)) as reader:
@@ -169,7 +169,7 @@ async def timed(sqlite_url: str) -> AsyncIterator[tuple[Database, Disk]]:
 async def test_a_brief_write_on_a_quick_disk_needs_no_other_thread(timed: tuple[Database, Disk]) -> None:
     database, disk = timed
     loop_thread = threading.get_ident()
-    assert await database.write(disk.change(QUICK_S), brief=True) == loop_thread
+    assert await database.write(disk.change(QUICK_S), Write.BRIEF) == loop_thread
     assert await database.write(disk.change(0.0)) != loop_thread
     assert await database.read(count_rooms) == RECENT + 2
 
@@ -177,19 +177,19 @@ async def test_a_brief_write_on_a_quick_disk_needs_no_other_thread(timed: tuple[
 async def test_after_a_slow_commit_brief_writes_run_in_the_thread(timed: tuple[Database, Disk]) -> None:
     database, disk = timed
     loop_thread = threading.get_ident()
-    assert await database.write(disk.change(0.05), brief=True) == loop_thread
+    assert await database.write(disk.change(0.05), Write.BRIEF) == loop_thread
     for seconds in [0.05] * RECENT + [0.0] * RECENT:  # the disk stays slow for a while
-        assert await database.write(disk.change(seconds), brief=True) != loop_thread
+        assert await database.write(disk.change(seconds), Write.BRIEF) != loop_thread
     for _ in range(4 * RECENT):
         await database.write(disk.change(0.0))
-    assert await database.write(disk.change(0.0), brief=True) == loop_thread
+    assert await database.write(disk.change(0.0), Write.BRIEF) == loop_thread
 
 
 async def test_a_brief_write_on_an_unmeasured_disk_runs_in_the_thread(sqlite_url: str) -> None:
     disk = Disk()
     database = Database(sqlite_url, clock=disk)
     await database.start()
-    assert await database.write(disk.change(0.0), brief=True) != threading.get_ident()
+    assert await database.write(disk.change(0.0), Write.BRIEF) != threading.get_ident()
     await database.stop()
 
 
@@ -197,7 +197,7 @@ async def test_a_brief_write_waits_for_another_process_in_the_thread(timed: tupl
     database, disk = timed
     writer = sqlite3.connect(database.url.database or "", isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
-    waiting = asyncio.create_task(database.write(disk.change(0.0), brief=True))
+    waiting = asyncio.create_task(database.write(disk.change(0.0), Write.BRIEF))
     assert await database.read(count_rooms) == RECENT  # the event loop is free
     assert not waiting.done()
     writer.execute("COMMIT")
@@ -215,7 +215,7 @@ async def test_a_brief_write_waits_for_the_running_write(timed: tuple[Database, 
         add_room(conn, 100)
 
     first = asyncio.create_task(database.write(change))
-    second = asyncio.create_task(database.write(lambda conn: (count_rooms(conn), disk.change(0.0)), brief=True))
+    second = asyncio.create_task(database.write(lambda conn: (count_rooms(conn), disk.change(0.0)), Write.BRIEF))
     asyncio.get_running_loop().call_soon(brief_requested.set)
     assert (await second)[0] == RECENT + 1
     await first
@@ -225,18 +225,20 @@ async def test_a_failed_brief_write_is_rolled_back(timed: tuple[Database, Disk])
     database, disk = timed
     await database.write(lambda conn: (add_user(conn), add_room(conn, 1)))
     with pytest.raises(IntegrityError):
-        await database.write(lambda conn: (add_room(conn, 2), add_room(conn, 1)), brief=True)
+        await database.write(lambda conn: (add_room(conn, 2), add_room(conn, 1)), Write.BRIEF)
     with pytest.raises(StoreUnavailable, match="full"):
-        await database.write(fill, brief=True)
-    assert await database.write(disk.change(0.0), brief=True) != threading.get_ident()  # in the thread, after a probe
+        await database.write(fill, Write.BRIEF)
+    assert (
+        await database.write(disk.change(0.0), Write.BRIEF) != threading.get_ident()
+    )  # in the thread, after a probe
     assert await database.read(count_rooms) == RECENT + 2
     assert await database.read(count_entries) == 0
     assert await database.write(pragmas(WRITER)) == WRITER
 
 
-@pytest.mark.parametrize("brief", [False, True])
+@pytest.mark.parametrize("how", [Write.NORMAL, Write.BRIEF])
 async def test_a_function_that_hides_an_error_of_the_driver_is_rolled_back(
-    timed: tuple[Database, Disk], brief: bool
+    timed: tuple[Database, Disk], how: Write
 ) -> None:
     database, _ = timed
 
@@ -246,7 +248,7 @@ async def test_a_function_that_hides_an_error_of_the_driver_is_rolled_back(
             on_driver(conn, "INSERT INTO room SELECT * FROM room WHERE id = ?", [1000])
 
     with pytest.raises(RuntimeError, match="savepoint"):
-        await database.write(change, brief=brief)
+        await database.write(change, how)
     assert await database.read(count_rooms) == RECENT
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.support.client import DEADLINE_S
 from tidings.cluster.registry import NodeRegistry
 from tidings_db.connections import on_postgresql
-from tidings_db.engine import Database
+from tidings_db.engine import Database, Write
 from tidings_db.queries import nodes
 from tidings_db.queries.nodes import NodeRow
 
@@ -46,7 +46,7 @@ def registry_of(database: Database, name: str, **options: Any) -> NodeRegistry:
     """The registry of a node that does nothing else: without a feed, it renews its lease on the pool."""
 
     async def run(sql: str, *values: Any) -> Sequence[Any]:
-        return await database.write(lambda conn: on_postgresql(conn, sql, *values), lazy=True)
+        return await database.write(lambda conn: on_postgresql(conn, sql, *values), Write.LAZY)
 
     return NodeRegistry(database, name, name, "0", run=run, **options)
 

@@ -19,7 +19,7 @@ from tidings.contract.errors import ActionError, CloseReason, ErrorCode, not_fou
 from tidings.fanout.publisher import Publisher
 from tidings.log.notices import Withdrawn
 from tidings.transport.addresses import source_of
-from tidings_db.engine import Database
+from tidings_db.engine import Database, Write
 from tidings_db.queries import quotas, users
 from tidings_db.queries.rows import UserRow
 from tidings_db.queries.users import DeviceRow, SessionRow
@@ -166,7 +166,7 @@ class Auth:
             users.add_session(conn, sid, user.key, now, expires_at, agent, source, until_logout=until_logout)
             return displaced
 
-        for session_key in await self._db.write(insert, vital=True):
+        for session_key in await self._db.write(insert, Write.VITAL):
             self.withdraw(Withdrawn(user.key, session_key, CloseReason.TOKEN_REVOKED))
         return self._tokens.make(user.username, sid, now, expires_at), expires_at
 
@@ -201,7 +201,7 @@ class Auth:
             check_session(conn, principal)
             return users.extend_session(conn, principal.session_key, requested, life_ms)
 
-        end = await self._db.write(extend, vital=True)
+        end = await self._db.write(extend, Write.VITAL)
         expires_at = min(requested, end // 1000 * 1000)
         return self._tokens.make(principal.username, principal.sid, now, expires_at), expires_at
 
@@ -299,7 +299,7 @@ class Auth:
             users.set_password(conn, user.key, hashed)
             return users.revoke_sessions_of(conn, user.key, now, except_key=principal.session_key)
 
-        withdrawn = await self._db.write(change, vital=True)
+        withdrawn = await self._db.write(change, Write.VITAL)
         return [Withdrawn(user.key, session_key, CloseReason.TOKEN_REVOKED) for session_key in withdrawn]
 
     async def set_disabled(self, user: UserRow, disabled: bool, *, by: Principal | None = None) -> list[Withdrawn]:
@@ -315,7 +315,7 @@ class Auth:
             if disabled:
                 users.revoke_sessions_of(conn, user.key, now)
 
-        await self._db.write(change, vital=True)
+        await self._db.write(change, Write.VITAL)
         return [Withdrawn(user.key, None, CloseReason.TOKEN_REVOKED)] if disabled else []
 
     async def revoke(self, principal: Principal, sid: str) -> Withdrawn:
@@ -330,7 +330,7 @@ class Auth:
                     return session.key
             return None
 
-        session_key = await self._db.write(revoke, vital=True)
+        session_key = await self._db.write(revoke, Write.VITAL)
         if session_key is None:
             raise not_found("session")
         return Withdrawn(principal.user_key, session_key, CloseReason.TOKEN_REVOKED)
@@ -349,7 +349,7 @@ class Auth:
                 return []
             return users.revoke_sessions_of(conn, principal.user_key, now, until_logout=True)
 
-        withdrawn = [principal.session_key, *await self._db.write(update, vital=True)]
+        withdrawn = [principal.session_key, *await self._db.write(update, Write.VITAL)]
         return [Withdrawn(principal.user_key, key, CloseReason.TOKEN_REVOKED) for key in withdrawn]
 
     async def is_signed_in(self, username: str, *, viewer: Principal) -> bool:

@@ -20,7 +20,7 @@ from typing import Protocol
 from tidings.cluster.room_counts import RoomCounts
 from tidings.fanout.cluster import OnlineUsers
 from tidings.supervision import Loop
-from tidings_db.engine import Database, StoreUnavailable
+from tidings_db.engine import Database, StoreUnavailable, Write
 from tidings_db.queries import online
 from tidings_db.queries.feed import OnlineChange
 from tidings_db.queries.rows import RoomRow
@@ -184,7 +184,7 @@ class ClusterUsers(OnlineUsers):
                     await self._read()
                 await self._write()
                 if self._must_end_absent:
-                    await self._db.write(online.end_absent, lazy=True)
+                    await self._db.write(online.end_absent, Write.LAZY)
                     self._must_end_absent = False
             except StoreUnavailable:
                 await asyncio.sleep(RETRY_S)
@@ -214,7 +214,7 @@ class ClusterUsers(OnlineUsers):
             return
         self._changed, whole, self._is_uncertain = set(), self._is_uncertain, True
         change = partial(online.write, node=self._node, users=here, came=came, went=went, whole=whole)
-        if await self._db.write(change, lazy=True):
+        if await self._db.write(change, Write.LAZY):
             self._written, self._is_uncertain, self._checked_at = here, False, now
 
     def _end_nodes(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from tidings.log.retention import now_ms
 from tidings.supervision import Periodic, spawn
-from tidings_db.engine import Database, StoreUnavailable
+from tidings_db.engine import Database, StoreUnavailable, Write
 from tidings_db.queries import nodes
 from tidings_db.queries.nodes import Cluster, Lease, OtherNode
 
@@ -132,7 +132,7 @@ class NodeRegistry(Periodic):
         if cluster is None:
             raise ForeignKey
         if await self._db.read(lambda conn: nodes.is_prefix_taken(conn, self._lease.id, PREFIX)):
-            await self._db.write(lambda conn: nodes.remove(conn, self._lease.id), lazy=True)
+            await self._db.write(lambda conn: nodes.remove(conn, self._lease.id), Write.LAZY)
             raise PrefixTaken
         self._apply(cluster)
         await self.start()
@@ -155,7 +155,7 @@ class NodeRegistry(Periodic):
         """Leave the registry."""
         await super().stop()
         with suppress(StoreUnavailable):
-            await self._db.write(lambda conn: nodes.remove(conn, self._lease.id), lazy=True)
+            await self._db.write(lambda conn: nodes.remove(conn, self._lease.id), Write.LAZY)
 
     async def _round(self) -> None:
         (row,) = await self._run_statement(nodes.RENEW, *self._lease, self.leaving)

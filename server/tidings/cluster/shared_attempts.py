@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection as Transaction
 
 from tidings.auth.attempts import FIRST_TRY_S, Counted, Counters, Kind, Rates, Site
 from tidings.auth.limits import until_free
-from tidings_db.engine import Database
+from tidings_db.engine import Database, Write
 from tidings_db.queries import attempts
 
 T = TypeVar("T")
@@ -44,11 +44,11 @@ class SharedStore:
             attempts.add(conn, snapshot.added)
             return result
 
-        return await self._db.write(transaction, lazy=True)
+        return await self._db.write(transaction, Write.LAZY)
 
     async def uncount(self, counted: Sequence[Counted]) -> None:
         periods = {self._hash(kind, key): self._period_ms(kind) for kind, key in counted}
-        await self._db.write(lambda conn: attempts.subtract(conn, periods), lazy=True)
+        await self._db.write(lambda conn: attempts.subtract(conn, periods), Write.LAZY)
 
     def _period_ms(self, kind: Kind) -> int:
         return self._rates[kind][1] * 1000

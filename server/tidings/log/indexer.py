@@ -23,7 +23,7 @@ from itertools import islice
 from sqlalchemy.engine import Connection as Transaction
 
 from tidings.supervision import Loop
-from tidings_db.engine import Database, StoreUnavailable
+from tidings_db.engine import Database, StoreUnavailable, Write
 from tidings_db.queries import consumers, search
 
 logger = logging.getLogger("tidings.search")
@@ -210,7 +210,7 @@ class Indexer:
         moved = set()
         if step.moves:
             encoded = await asyncio.to_thread(search.encode_step, step, self._db.url.get_backend_name())
-            moved = await self._db.write(lambda conn: search.write_step(conn, encoded), lazy=True)
+            moved = await self._db.write(lambda conn: search.write_step(conn, encoded), Write.LAZY)
         self._step_size = min(_LONGEST_STEP, 2 * self._step_size) if step.unread else 1
         return set(step.unread) | (step.moves.keys() - moved)
 
@@ -221,18 +221,18 @@ class Indexer:
 
     async def _merge(self) -> None:
         began = self._clock()
-        self._merging = await self._db.write(lambda conn: search.merge(conn, _MERGE_PAGES), lazy=True)
+        self._merging = await self._db.write(lambda conn: search.merge(conn, _MERGE_PAGES), Write.LAZY)
         if upto := self._purging:
             self._purge_took += self._clock() - began
             if not self._merging:
-                await self._db.write(lambda conn: search.purged(conn, upto), lazy=True)
+                await self._db.write(lambda conn: search.purged(conn, upto), Write.LAZY)
                 self._next_purge = self._clock() + max(PURGE_S, _PURGE_REST * self._purge_took)
                 self._purging, self._purge_took = 0, 0.0
 
     async def _begin_purge(self) -> None:
         upto = await self._db.read(search.to_purge)
         if upto:
-            await self._db.write(lambda conn: search.merge(conn, _MERGE_PAGES, whole=True), lazy=True)
+            await self._db.write(lambda conn: search.merge(conn, _MERGE_PAGES, whole=True), Write.LAZY)
             self._purging, self._merging = upto, True
         self._next_purge = self._clock() + PURGE_S
 

@@ -34,7 +34,7 @@ from tidings.log.quotas import Quotas
 from tidings.log.recent import Recent
 from tidings.log.transaction import Operation
 from tidings.supervision import Loop
-from tidings_db.engine import Database, Locked, StoreUnavailable
+from tidings_db.engine import Database, Locked, Locks, StoreUnavailable, Write
 
 logger = logging.getLogger("tidings.journal")
 T = TypeVar("T")
@@ -439,16 +439,14 @@ class Journal:
                 return committed
         return await self._db.write(
             lambda conn: commit(conn, operations, moved, self._quotas, recent),
-            brief=brief,
-            vital=vital,
-            locks=[key for operation in operations for key in operation.room_keys],
-            wait=wait,
+            Write.VITAL if vital else Write.BRIEF if brief else Write.NORMAL,
+            Locks([key for operation in operations for key in operation.room_keys], wait),
         )
 
     async def _write_cursors(self, moved: Moved) -> None:
         """Write cursors, at least one of which cannot be written: drop that one, keep the others."""
         try:
-            _, notices = await self._db.write(lambda conn: commit(conn, (), moved), locks=())
+            _, notices = await self._db.write(lambda conn: commit(conn, (), moved), locks=Locks([]))
         except StoreUnavailable:
             self._cursors.put_back(moved)
         except Exception:

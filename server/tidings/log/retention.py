@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection as Transaction
 
 from tidings.contract.models import RoomKind
 from tidings.supervision import Periodic
-from tidings_db.engine import Database, Locked
+from tidings_db.engine import Database, Locked, Locks
 from tidings_db.queries import retention, rooms
 from tidings_db.queries.rows import RoomRow
 
@@ -77,7 +77,7 @@ class Retention(Periodic):
         attempts = 0
         while not self._stopping.is_set() and attempts < ATTEMPTS:
             try:
-                if not await self._db.write(partial(step, room_key=room_key), locks=[room_key], wait=False):
+                if not await self._db.write(partial(step, room_key=room_key), locks=Locks([room_key], wait=False)):
                     break
                 attempts = 0
             except Locked:
