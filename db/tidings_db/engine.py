@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -22,6 +22,8 @@ from tidings_db.space import Reserve
 from tidings_db.sqlite import Sqlite
 
 if TYPE_CHECKING:
+    from asyncpg import Record
+
     from tidings_db.postgresql import Dedicated, Postgresql
 
 __all__ = ["Database", "Dedicated", "Durability", "Locked", "Locks", "StoreUnavailable", "Write"]
@@ -142,7 +144,7 @@ class Database:
         with _WRITING:
             return await self._store.dedicated()
 
-    async def run(self, statement: Statement) -> tuple[Sequence[Any], bool]:
+    async def run(self, statement: Statement) -> tuple[Record, bool]:
         """Run a statement that returns one row, on PostgreSQL, as a transaction of its own.
 
         As with `write`, it is durable afterwards. If the caller is cancelled, it may have taken effect. If the

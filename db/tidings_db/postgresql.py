@@ -248,7 +248,7 @@ class Postgresql:
                 await asyncio.sleep(pause_s * random.random())
         raise AssertionError("the last run returns or raises")
 
-    async def run(self, statement: Statement) -> tuple[Sequence[Any], bool]:
+    async def run(self, statement: Statement) -> tuple[asyncpg.Record, bool]:
         """Run a statement that returns one row, as a transaction of its own.
 
         It runs again if the connection is lost, once. Returns its row, and whether it has run again: the first run

@@ -48,10 +48,10 @@ async def test_what_is_expected_is_what_load_returns(room: Database) -> None:
 async def test_a_batch_is_written_only_if_nothing_has_changed(room: Database) -> None:
     statement = journal.if_unchanged(NEEDED, EXPECTED, WRITES, "node")
     row, _ = await room.run(statement)
-    assert (row[0], *row[2:]) == (True, None, None, None, None, None)
-    (written, *found), _ = await room.run(statement)
-    assert not written
-    assert journal.loaded(found)._replace(now=1) == EXPECTED._replace(rooms={1: WRITES.heads[0]})
+    assert dict(row) == {"written": True, "now": row["now"], "rooms": None, "standings": None, "withdrawn": None}
+    row, _ = await room.run(statement)
+    assert not row["written"]
+    assert journal.loaded(row)._replace(now=1) == EXPECTED._replace(rooms={1: WRITES.heads[0]})
 
 
 async def run_while_the_head_changes(room: Database, url: str, statement: Statement, lock: str, late: str) -> Any:
@@ -80,9 +80,9 @@ async def test_a_head_that_changes_just_before_the_lock_is_noticed(room: Databas
     """The statement has begun, so it sees the head as it was before; but it locks the current one."""
     statement = journal.if_unchanged(NEEDED, EXPECTED, WRITES, "node")
     lock = "FROM room WHERE id = ANY($1::bigint[])"
-    written, *found = await run_while_the_head_changes(room, postgresql_url, statement, lock, f"{lock} AND {{wait}}")
-    assert not written
-    assert journal.loaded(found).rooms[1].last_seq == 5
+    row = await run_while_the_head_changes(room, postgresql_url, statement, lock, f"{lock} AND {{wait}}")
+    assert not row["written"]
+    assert journal.loaded(row).rooms[1].last_seq == 5
     assert await room.read(count_entries) == 0
 
 
@@ -91,9 +91,9 @@ async def test_a_locked_room_is_not_waited_for(room: Database, postgresql_url: s
     try:
         async with other.transaction():
             await other.execute("SELECT 1 FROM room FOR NO KEY UPDATE")
-            (written, *found), _ = await room.run(journal.if_unchanged(NEEDED, EXPECTED, WRITES, "node"))
-            assert not written
-            assert journal.loaded(found).rooms == {}
+            row, _ = await room.run(journal.if_unchanged(NEEDED, EXPECTED, WRITES, "node"))
+            assert not row["written"]
+            assert journal.loaded(row).rooms == {}
     finally:
         await other.close()
 
@@ -131,7 +131,7 @@ async def test_a_statement_planned_while_the_tables_are_small_scans_none_of_them
 ) -> None:
     """Its plan is kept, and the log grows. The rooms themselves grow slowly, and are locked by their keys."""
     await asyncio.to_thread(postgresql.execute, postgresql_url, "VACUUM ANALYZE")
-    needed = NEEDED._replace(claims=[(1, 1, "c")], replies=[(1, "m")], sessions=[1])
+    needed = NEEDED._replace(sends=[(1, 1, "c")], replies=[(1, "m")], sessions=[1])
     expected = EXPECTED._replace(known_messages={(1, "m")})
     for sql, values in (
         journal.if_unchanged(NEEDED, EXPECTED, WRITES, "node"),

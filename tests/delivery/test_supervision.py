@@ -135,7 +135,7 @@ async def test_a_batch_that_kills_the_journal_is_answered(
             raise StoreUnavailable("away")
 
         monkeypatch.setattr(hub, "suspect", die)
-        monkeypatch.setattr(journal, "_commit", away)
+        monkeypatch.setattr(journal._writer, "write", away)
         with pytest.raises(Refused, match="unavailable"):
             await omar.ask("message", room_id=room_id, content="lost")
         monkeypatch.undo()
@@ -224,7 +224,7 @@ async def test_changes_wait_ever_longer_while_the_store_is_away(
         async def away(*_: object, **__: object) -> Any:
             raise StoreUnavailable("away")
 
-        monkeypatch.setattr(journal, "_commit", away)
+        monkeypatch.setattr(journal._writer, "write", away)
         clock = asyncio.get_running_loop().time
         began = clock()
         for tries in range(6):

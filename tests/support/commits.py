@@ -13,11 +13,11 @@ from sqlalchemy.engine import make_url
 _COMMIT = b"C\x00\x00\x00\x0bCOMMIT\x00"
 """CommandComplete"""
 _WRITTEN = re.compile(
-    rb"D\x00\x00\x00\x2b\x00\x07\x00\x00\x00\x01\x01\x00\x00\x00\x08.{8}\xff{20}"
+    rb"D\x00\x00\x00(?:\x23\x00\x05|\x2b\x00\x07)\x00\x00\x00\x01\x01\x00\x00\x00\x08.{8}\xff{12}"
     rb"|D\x00\x00\x00\x17\x00\x02\x00\x00\x00\x01\x01\x00\x00\x00\x08",
     re.DOTALL,
 )
-"""DataRows of `if_unchanged`, sent after its commit: true, a time; of `queries.journal` also five NULLs."""
+"""DataRows of `if_unchanged`, sent after its commit: true, a time; of `queries.journal` also three or five NULLs."""
 
 
 class Commits:

@@ -1,17 +1,18 @@
 """The reads of the journal's transaction before it applies operations, and its writes afterwards.
 
 A round trip to PostgreSQL costs as much as the rest of a message. So the usual batch takes one: messages are applied
-to what they probably read, and written by one statement that locks the rooms and compares (`if_unchanged`; for a
-message on its own, `tidings_db.queries.one_message`). Any other batch takes four: one begins and locks the rooms
-(`Database.write`, `locks`), one reads, one writes, one commits.
+to what they probably read, and written by one statement that locks the rooms and compares (`if_unchanged`; a message
+on its own has a shorter one, `tidings_db.queries.one_message`). Any other batch takes four: one begins and locks the
+rooms (`Locks`), one reads, one writes, one commits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import count
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 from sqlalchemy.engine import Connection
@@ -21,13 +22,22 @@ from tidings_db.queries import feed, log, members, progress, rooms
 from tidings_db.queries.feed import MembershipChange
 from tidings_db.queries.members import Standing
 from tidings_db.queries.progress import MarkerRow
-from tidings_db.queries.rows import ENTRY_COLUMNS, ROOM_COLUMNS, EntryRow, RoomRow
+from tidings_db.queries.rows import ENTRY_COLUMNS, ROOM_COLUMNS, STORED, EntryRow, RoomRow, stored
+
+if TYPE_CHECKING:
+    from asyncpg import Record  # a server on SQLite starts without asyncpg
 
 Pair = tuple[int, int]
 """(room, user)"""
-Claim = tuple[int, int, str]
+SendKey = tuple[int, int, str]
 """(room, sender, client_id)"""
 NOBODY = Standing(None, False)
+
+HEAD = ("id", "last_seq", "messages", "last_message_seq", "members", "removals", "changes")
+"""The columns of a room's head, behind its key; all are of the type `bigint`, as are those of a marker."""
+head: Callable[[RoomRow], tuple[Any, ...]] = attrgetter("key", *HEAD[1:])
+"""The values of `HEAD`."""
+MARKER = ("room_id", "user_id", "seq", "messages")
 
 
 class Needed(NamedTuple):
@@ -36,7 +46,8 @@ class Needed(NamedTuple):
     rooms: Sequence[int]
     pairs: Sequence[Pair]
     """Whose standings."""
-    claims: Sequence[Claim]
+    sends: Sequence[SendKey]
+    """Of messages with a `client_id`."""
     replies: Sequence[tuple[int, str]]
     """(room, message_id) of messages that are replied to."""
     sessions: Sequence[int]
@@ -49,8 +60,8 @@ class Loaded(NamedTuple):
     back in a room, whichever node writes. On SQLite by the node's clock."""
     rooms: dict[int, RoomRow]
     standings: dict[Pair, Standing]
-    sent: dict[Claim, EntryRow]
-    """The existing entries with the claims."""
+    sent: dict[SendKey, EntryRow]
+    """The existing entries of `sends`."""
     known_messages: set[tuple[int, str]]
     """The subset of `replies` that exists."""
     withdrawn: set[int]
@@ -70,7 +81,7 @@ class Writes(NamedTuple):
 
 
 def load(conn: Connection, needed: Needed, now: int) -> Loaded:
-    """Read locked rooms: their heads, the standings of users, and entries with the same claims.
+    """Read locked rooms: their heads, the standings of users, and entries that were sent before.
 
     `now`: ms since the epoch by the node's clock, for SQLite.
     """
@@ -79,7 +90,7 @@ def load(conn: Connection, needed: Needed, now: int) -> Loaded:
             now,
             rooms.lock(conn, needed.rooms),
             members.standings(conn, needed.pairs, now),
-            log.sent(conn, needed.claims) if needed.claims else {},
+            log.sent(conn, needed.sends) if needed.sends else {},
             log.known_messages(conn, needed.replies) if needed.replies else set(),
             set(),
         )
@@ -90,39 +101,42 @@ def load(conn: Connection, needed: Needed, now: int) -> Loaded:
 
 def loading(needed: Needed) -> Statement:
     """The statement of `load` on PostgreSQL; its row is for `loaded`."""
-    with_sent = bool(needed.claims or needed.replies)
+    with_sent = bool(needed.sends or needed.replies)
     return Statement(_loading(with_sent), _needs(needed, with_sent))
 
 
-def loaded(row: Sequence[Any]) -> Loaded:
-    room_rows, standing_rows, withdrawn, sent, known = (orjson.loads(column) if column else [] for column in row[1:])
-    entries = [EntryRow(*entry_row) for entry_row in sent]
+def loaded(row: Record) -> Loaded:
+    def rows(name: str) -> Any:
+        found = row.get(name)
+        return orjson.loads(found) if found else ()
+
+    entries = [EntryRow(*entry_row) for entry_row in rows("sent")]
     return Loaded(
-        row[0],
-        {room_row[0]: RoomRow(*room_row) for room_row in room_rows},
+        row["now"],
+        {room_row[0]: RoomRow(*room_row) for room_row in rows("rooms")},
         {
             (room, user): Standing(role, banned, until, blocked)
-            for room, user, role, banned, until, blocked in standing_rows
+            for room, user, role, banned, until, blocked in rows("standings")
             if role or banned
         },
         {(entry.room_key, entry.sender_key, entry.client_id or ""): entry for entry in entries},
-        {(room, message_id) for room, message_id in known},
-        set(withdrawn),
+        {(room, message_id) for room, message_id in rows("known_messages")},
+        set(rows("withdrawn")),
     )
 
 
 def if_unchanged(needed: Needed, expected: Loaded, writes: Writes, node: str) -> Statement:
     """The statement that locks the rooms, and writes only if `load` would return `expected`, or an earlier time.
 
-    Its row is whether it has written, and the time; if not, also what else is there (for `loaded`), without rooms
-    that another transaction has locked.
+    Its row is whether it has `written`, and the time (`now`); if not, also what else is there (for `loaded`), without
+    rooms that another transaction has locked.
 
     A statement does not see what is committed after its beginning, except in the rows that it locks. So a standing
     may have changed by the time that the room is locked, but the room's log has not: its head is compared as locked.
     The messages then stand in the log where they would if they had been written just before that change.
     """
-    with_sent = bool(needed.claims or needed.replies)
-    compared = [orjson.dumps(rows).decode() for rows in _rows(needed, expected)[: 5 if with_sent else 3]]
+    with_sent = bool(needed.sends or needed.replies)
+    compared = [orjson.dumps(rows).decode() for rows in _rows(needed, expected, with_sent)]
     values = [*_needs(needed, with_sent), *compared, *_written(writes, expected.now, node)]
     return Statement(_if_unchanged(with_sent), values)
 
@@ -130,27 +144,26 @@ def if_unchanged(needed: Needed, expected: Loaded, writes: Writes, node: str) ->
 def _needs(needed: Needed, with_sent: bool) -> list[Any]:
     values: list[Any] = [needed.rooms, *_columns(needed.pairs, 2), needed.sessions]
     if with_sent:
-        values += [*_columns(needed.claims, 3), [message_id for _, message_id in needed.replies]]
+        values += [*_columns(needed.sends, 3), [message_id for _, message_id in needed.replies]]
     return values
 
 
-def _rows(needed: Needed, expected: Loaded) -> tuple[list[Any], ...]:
-    """What the columns of `_found` are when there is what is expected."""
-    return (
-        [tuple(expected.rooms[key]) for key in needed.rooms],
-        [
-            (*pair, standing.role, standing.banned, standing.muted_until, standing.blocked)
-            for pair in needed.pairs
-            for standing in (expected.standings.get(pair, NOBODY),)
-        ],
-        sorted(expected.withdrawn),
-        [entry[: len(ENTRY_COLUMNS)] for entry in expected.sent.values()],
-        sorted(expected.known_messages),
-    )
+def _rows(needed: Needed, expected: Loaded, with_sent: bool) -> list[list[Any]]:
+    """The expected values of the columns of `_found`."""
+    rooms: list[Any] = [tuple(expected.rooms[key]) for key in needed.rooms]
+    standings: list[Any] = [
+        (*pair, standing.role, standing.banned, standing.muted_until, standing.blocked)
+        for pair in needed.pairs
+        for standing in (expected.standings.get(pair, NOBODY),)
+    ]
+    found = [rooms, standings, sorted(expected.withdrawn)]
+    if with_sent:
+        found += [[entry.selected for entry in expected.sent.values()], sorted(expected.known_messages)]
+    return found
 
 
-def _found(rooms_locked: str, with_sent: bool) -> Sequence[str]:
-    """Expressions for what a batch reads, by the parameters of `_needs`: rows as JSON.
+def _found(rooms_locked: str, with_sent: bool) -> Mapping[str, str]:
+    """Expressions for what a batch reads, by the parameters of `_needs`: rows as JSON, named as in `Loaded`.
 
     `rooms_locked`: the source of the rooms.
     """
@@ -163,35 +176,35 @@ def _found(rooms_locked: str, with_sent: bool) -> Sequence[str]:
         return f"LATERAL (SELECT * FROM {table} WHERE {condition} OFFSET 0) AS {table}"
 
     in_force = "(expires_at IS NULL OR expires_at > (SELECT now FROM clock))"
-    found = [
-        rows(", ".join(column.name for column in ROOM_COLUMNS), rooms_locked, "id"),
-        rows(
+    found = {
+        "rooms": rows(", ".join(column.name for column in ROOM_COLUMNS), rooms_locked, "id"),
+        "standings": rows(
             "room, person, role, role IS NULL AND ban.user_id IS NOT NULL, muted_until, coalesce(blocked, false)",
             "unnest($2::bigint[], $3::bigint[]) WITH ORDINALITY AS pair (room, person, place)"
             f" LEFT JOIN {each('member', 'room_id = room AND user_id = person')} ON true"
             f" LEFT JOIN {each('ban', f'room_id = room AND user_id = person AND {in_force}')} ON true",
             "place",
         ),
-        "coalesce((SELECT jsonb_agg(key ORDER BY key) FROM unnest($4::bigint[]) AS key WHERE NOT coalesce((SELECT"
-        ' revoked_at IS NULL AND NOT (SELECT disabled FROM "user" WHERE "user".id = session.user_id)'
+        "withdrawn": "coalesce((SELECT jsonb_agg(key ORDER BY key) FROM unnest($4::bigint[]) AS key WHERE NOT"
+        ' coalesce((SELECT revoked_at IS NULL AND NOT (SELECT disabled FROM "user" WHERE "user".id = session.user_id)'
         " FROM session WHERE session.id = key), false)), '[]')",
-    ]
+    }
     if with_sent:
-        claimed = "room_id = room AND sender_id = person AND client_id = client"
-        claims = "unnest($5::bigint[], $6::bigint[], $7::text[]) AS claim (room, person, client)"
-        found += [
-            rows(
+        sent = "room_id = room AND sender_id = person AND client_id = client"
+        sends = "unnest($5::bigint[], $6::bigint[], $7::text[]) AS send (room, person, client)"
+        found |= {
+            "sent": rows(
                 ", ".join(f'"{column.table.name}".{column.name}' for column in ENTRY_COLUMNS),
-                f"{claims} JOIN {each('entry', claimed)} ON true"
+                f"{sends} JOIN {each('entry', sent)} ON true"
                 f""" JOIN {each('"user"', "id = entry.sender_id")} ON true""",
                 "room, seq",
             ),
-            rows(
+            "known_messages": rows(
                 "room_id, message_id",
                 "entry WHERE message_id = ANY($8::text[])",
                 'room_id, message_id COLLATE "C"',
             ),
-        ]
+        }
     return found
 
 
@@ -211,28 +224,28 @@ def _clock(rooms_locked: str) -> str:
 @cache
 def _loading(with_sent: bool) -> str:
     locked = "room WHERE id = ANY($1::bigint[])"
-    found = ", ".join(f"{rows}::text" for rows in _found(locked, with_sent))
-    return f"WITH {_clock(locked)} SELECT now, {found}{'' if with_sent else ', NULL, NULL'} FROM clock"
+    found = ", ".join(f"{rows}::text AS {name}" for name, rows in _found(locked, with_sent).items())
+    return f"WITH {_clock(locked)} SELECT now, {found} FROM clock"
 
 
 @cache
 def _if_unchanged(with_sent: bool) -> str:
     found = _found("locked", with_sent)
-    names = [f"found_{number}" for number in range(len(found))]
-    first = 9 if with_sent else 5
-    same = " AND ".join(f"{name} = ${number}::text::jsonb" for number, name in enumerate(names, first))
+    first = 9 if with_sent else 5  # behind the parameters of `_needs`
+    same = " AND ".join(f"{name} = ${number}::text::jsonb" for number, name in enumerate(found, first))
     writes = first + len(found)
-    now = writes + len(ENTRY_TYPES) + 11  # behind the columns of entries, heads and markers
-    shown = [f"CASE WHEN NOT same THEN {name}::text END" for name in names]
+    now = writes + len(STORED) + len(HEAD) + len(MARKER)
+    rows = ", ".join(f"{rows} AS {name}" for name, rows in found.items())
+    shown = ", ".join(f"CASE WHEN NOT same THEN {name}::text END AS {name}" for name in found)
     return f"""
 WITH locked AS MATERIALIZED (
     SELECT * FROM room WHERE id = ANY($1::bigint[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
 ), {_clock("locked")}, found AS MATERIALIZED (
-    SELECT now, last_at, {", ".join(f"{rows} AS {name}" for rows, name in zip(found, names, strict=True))} FROM clock
+    SELECT now, last_at, {rows} FROM clock
 ), compared AS MATERIALIZED (
     SELECT *, last_at <= ${now}::bigint AND {same} AS same FROM found
 ), {_writing(writes, "(SELECT same FROM compared)")}
-SELECT same, now, {", ".join(shown)}{"" if with_sent else ", NULL, NULL"} FROM compared
+SELECT same AS written, now, {shown} FROM compared
 """
 
 
@@ -255,28 +268,15 @@ def save(conn: Connection, writes: Writes, now: int) -> None:
 
 def _written(writes: Writes, now: int, node: str) -> list[Any]:
     entries, heads, markers, _ = writes
-    entry_rows = [entry_values(entry) for entry in entries]
-    head_rows = [
-        (
-            *(room.key, room.last_seq, room.messages, room.last_message_seq),
-            *(room.members, room.removals, room.changes),
-        )
-        for room in heads
-    ]
     marker_rows = sorted((*pair, *marker) for pair, marker in markers.items())
     return [
-        *_columns(entry_rows, 15),
-        *_columns(head_rows, 7),
-        *_columns(marker_rows, 4),
+        *_columns([stored(entry) for entry in entries], len(STORED)),
+        *_columns([head(room) for room in heads], len(HEAD)),
+        *_columns(marker_rows, len(MARKER)),
         now,
         node,
         changes(writes) if heads else None,
     ]
-
-
-def entry_values(entry: EntryRow) -> tuple[Any, ...]:
-    """The values of `log.COLUMNS`."""
-    return (*entry[:5], *entry[6:16])
 
 
 def changes(writes: Writes) -> str:
@@ -289,35 +289,29 @@ def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
     return [[row[index] for row in rows] for index in range(width)]
 
 
-ENTRY_TYPES = ("bigint", "bigint", "text", "text", "bigint", "text", "text", "text", "text", "bigint", "bigint",
-                "bigint", "boolean", "bigint", "text")  # fmt: skip
-
-
 def _writing(first: int, condition: str) -> str:
     """The writes, as CTEs under a condition. `first`: the number of the first parameter of `_written`."""
 
-    def arrays(*kinds: str) -> str:
+    def arrays(kinds: Iterable[str]) -> str:
         return f"unnest({', '.join(f'{next(parameters)}::{kind}[]' for kind in kinds)})"
 
     parameters = (f"${number}" for number in count(first))
-    entries = arrays(*ENTRY_TYPES)
-    heads = arrays(*["bigint"] * 7)
-    markers = arrays(*["bigint"] * 4)
+    entries, heads, markers = (
+        arrays(kinds) for kinds in (STORED.values(), ["bigint"] * len(HEAD), ["bigint"] * len(MARKER))
+    )
     now, node, body = (f"{next(parameters)}::{kind}" for kind in ("bigint", "text", "text"))
+    assignments = ", ".join(f"{name} = head.{name}" for name in HEAD[1:])
     return f"""appended AS (
-    INSERT INTO entry ({log.COLUMNS}) SELECT * FROM {entries} WHERE {condition}
+    INSERT INTO entry ({", ".join(STORED)}) SELECT * FROM {entries} WHERE {condition}
 ), advanced AS (
-    UPDATE room SET last_seq = head.last, messages = head.count, last_message_seq = head.newest, members = head.size,
-        removals = head.removed, changes = head.changed
-    FROM {heads} AS head (room, last, count, newest, size, removed, changed)
-    WHERE room.id = head.room AND {condition}
+    UPDATE room SET {assignments} FROM {heads} AS head ({", ".join(HEAD)}) WHERE room.id = head.id AND {condition}
 ), moved AS (
-    INSERT INTO read_marker (room_id, user_id, seq, messages, updated_at)
-    SELECT room, person, to_seq, count, {now} FROM {markers} AS marker (room, person, to_seq, count) WHERE {condition}
+    INSERT INTO read_marker ({", ".join(MARKER)}, updated_at)
+    SELECT marker.*, {now} FROM {markers} AS marker WHERE {condition}
     ON CONFLICT (room_id, user_id) DO UPDATE
     SET seq = excluded.seq, messages = excluded.messages, updated_at = excluded.updated_at
     WHERE excluded.seq > read_marker.seq
-), told AS (
+), feed_row AS (
     {feed.INSERT.format(node, body)} WHERE {body} IS NOT NULL AND {condition}
 )"""
 

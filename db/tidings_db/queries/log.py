@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from tidings_db.connections import fetch, on_driver, stepwise
 from tidings_db.models import entries, members, users
 from tidings_db.queries.rows import (
+    STORED,
     EntryRow,
     RoomRow,
     chunked,
@@ -23,44 +24,19 @@ from tidings_db.queries.rows import (
     first_of,
     relation,
     select_entries,
+    stored,
     up_to_bytes,
     values_of,
 )
 
-COLUMNS = (
-    "room_id, seq, kind, message_id, sender_id, client_id, content, reply_to, body, messages, created_at, "
-    "edited_at, deleted, target_seq, reactions"
-)
-_INSERT_IN_SQLITE = f"INSERT INTO entry ({COLUMNS}) VALUES ({', '.join('?' * 15)})"
+_INSERT_IN_SQLITE = f"INSERT INTO entry ({', '.join(STORED)}) VALUES ({', '.join('?' * len(STORED))})"
 
 
 def add(conn: Connection, new: Sequence[EntryRow]) -> None:
     if conn.dialect.name == "sqlite":  # the hot path of messages: avoids dictionaries
-        on_driver(conn, _INSERT_IN_SQLITE, [(*entry[:5], *entry[6:16]) for entry in new], many=True)
+        on_driver(conn, _INSERT_IN_SQLITE, [stored(entry) for entry in new], many=True)
         return
-    conn.execute(
-        insert(entries),
-        [
-            {
-                "room_id": entry.room_key,
-                "seq": entry.seq,
-                "kind": entry.kind,
-                "message_id": entry.message_id,
-                "sender_id": entry.sender_key,
-                "client_id": entry.client_id,
-                "content": entry.content,
-                "reply_to": entry.reply_to,
-                "body": entry.body,
-                "messages": entry.messages,
-                "created_at": entry.created_at,
-                "edited_at": entry.edited_at,
-                "deleted": entry.deleted,
-                "target_seq": entry.target_seq,
-                "reactions": entry.reactions,
-            }
-            for entry in new
-        ],
-    )
+    conn.execute(insert(entries), [dict(zip(STORED, stored(entry), strict=True)) for entry in new])
 
 
 @cache

@@ -1,23 +1,22 @@
-"""The statement of `journal.if_unchanged` for one message to one room, in less than half of PostgreSQL's time.
+"""The statement of `journal.if_unchanged` for one message to one room, in less time.
 
-It has no arrays and no JSON, and it does not say what it found instead: then `journal.if_unchanged` follows.
+It has no arrays and no JSON, and it does not say what it found instead: then `journal.if_unchanged` follows. With
+that statement alone, a sender with one message in flight waits a fifth longer for each acknowledgement, two such
+senders in rooms of their own 38 % longer; PostgreSQL takes 27 % and 49 % more processor time for a message.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
-
-from sqlalchemy import Column
 
 from tidings_db.connections import NOW_MS, Statement
-from tidings_db.queries import feed, log
-from tidings_db.queries.journal import ENTRY_TYPES, Loaded, Needed, Writes, changes, entry_values
-from tidings_db.queries.rows import ROOM_COLUMNS
+from tidings_db.queries import feed
+from tidings_db.queries.journal import HEAD, Loaded, Needed, Writes, changes, head
+from tidings_db.queries.rows import ROOM_COLUMNS, STORED, postgresql_type, stored
 
 
 def if_unchanged(needed: Needed, expected: Loaded, writes: Writes, node: str) -> Statement | None:
-    """The statement; its row is whether it has written, and the time (NULL if the room is locked or gone).
+    """The statement; its row is whether it has `written`, and the time (`now`; NULL if the room is locked or gone).
 
     None unless the batch writes one message of a member, by a session that is expected to be valid.
     """
@@ -26,14 +25,14 @@ def if_unchanged(needed: Needed, expected: Loaded, writes: Writes, node: str) ->
         return None
     if memberships or expected.sent or expected.withdrawn or len(needed.sessions) > 1:
         return None
-    if len(expected.known_messages) < len(needed.replies) or len(needed.claims) > 1 or len(needed.replies) > 1:
+    if len(expected.known_messages) < len(needed.replies) or len(needed.sends) > 1 or len(needed.replies) > 1:
         return None
-    (room_key,), (pair,), (entry,), (head,) = needed.rooms, needed.pairs, entries, heads
+    (room_key,), (pair,), (entry,), (room,) = needed.rooms, needed.pairs, entries, heads
     standing = expected.standings.get(pair)
     marker = markers.get(pair)
     if standing is None or standing.role is None or marker is None or entry.room_key != room_key:
         return None
-    with_sent = bool(needed.claims or needed.replies)
+    with_sent = bool(needed.sends or needed.replies)
     values = [
         *expected.rooms[room_key],
         pair[1],
@@ -42,14 +41,14 @@ def if_unchanged(needed: Needed, expected: Loaded, writes: Writes, node: str) ->
         standing.blocked,
         needed.sessions[0] if needed.sessions else None,
         expected.now,
-        *entry_values(entry),
-        *(head.last_seq, head.messages, head.last_message_seq, head.members, head.removals, head.changes),
+        *stored(entry),
+        *head(room)[1:],
         *marker,
         node,
         changes(writes),
     ]
     if with_sent:
-        values.append(needed.claims[0][2] if needed.claims else None)
+        values.append(needed.sends[0][2] if needed.sends else None)
         values.append(needed.replies[0][1] if needed.replies else None)
     return Statement(_if_unchanged(with_sent), values)
 
@@ -63,14 +62,13 @@ def _if_unchanged(with_sent: bool) -> str:
         count += len(kinds)
         return [f"${number}::{kind}" for number, kind in enumerate(kinds, count - len(kinds) + 1)]
 
-    room = parameters(*(_kind(column) for column in ROOM_COLUMNS))
+    room = parameters(*map(postgresql_type, ROOM_COLUMNS))
     key = room[0]
     user, role, muted_until, blocked, session, now = parameters(
         *("bigint", "text", "bigint", "boolean", "bigint", "bigint")
     )
-    entry = parameters(*ENTRY_TYPES)
-    head = ("last_seq", "messages", "last_message_seq", "members", "removals", "changes")
-    head_values = parameters(*["bigint"] * len(head))
+    entry = parameters(*STORED.values())
+    head_values = parameters(*["bigint"] * len(HEAD[1:]))
     marker_seq, marker_messages = parameters("bigint", "bigint")
     node, body = parameters("text", "text")
     conditions = [
@@ -93,7 +91,7 @@ def _if_unchanged(with_sent: bool) -> str:
             f" WHERE room_id = {key} AND sender_id = {user} AND client_id = {client_id})",
             f"({reply_to} IS NULL OR EXISTS (SELECT FROM entry WHERE message_id = {reply_to} AND room_id = {key}))",
         ]
-    assignments = ", ".join(f"{name} = {value}" for name, value in zip(head, head_values, strict=True))
+    assignments = ", ".join(f"{name} = {value}" for name, value in zip(HEAD[1:], head_values, strict=True))
     return f"""
 WITH locked AS MATERIALIZED (
     SELECT * FROM room WHERE id = {key} FOR NO KEY UPDATE SKIP LOCKED
@@ -106,7 +104,7 @@ WITH locked AS MATERIALIZED (
         FROM locked OFFSET 0
     ) AS locked
 ), appended AS (
-    INSERT INTO entry ({log.COLUMNS}) SELECT {", ".join(entry)} FROM compared WHERE same
+    INSERT INTO entry ({", ".join(STORED)}) SELECT {", ".join(entry)} FROM compared WHERE same
 ), advanced AS (
     UPDATE room SET {assignments} WHERE id = {key} AND (SELECT same FROM compared)
 ), moved AS (
@@ -115,14 +113,8 @@ WITH locked AS MATERIALIZED (
     ON CONFLICT (room_id, user_id) DO UPDATE
     SET seq = excluded.seq, messages = excluded.messages, updated_at = excluded.updated_at
     WHERE excluded.seq > read_marker.seq
-), told AS (
+), feed_row AS (
     {feed.INSERT.format(node, body)} FROM compared WHERE same
 )
-SELECT coalesce((SELECT same FROM compared), false), (SELECT now FROM compared)
+SELECT coalesce((SELECT same FROM compared), false) AS written, (SELECT now FROM compared) AS now
 """
-
-
-def _kind(column: Column[Any]) -> str:
-    """The type of a parameter that is compared with a column."""
-    python_type = column.type.python_type
-    return "boolean" if python_type is bool else "bigint" if python_type is int else "text"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
-from sqlalchemy import CTE, BigInteger, Select, Table, Text, bindparam, select, text
+from sqlalchemy import CTE, BigInteger, Column, Select, Table, Text, bindparam, select, text
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from tidings_db.models import entries, rooms, users
@@ -68,6 +69,25 @@ class EntryRow(NamedTuple):
     reactions: str | None = None
     target: EntryRow | None = None
     """The current state of the message that this entry changed (`log.with_targets`); None if retention deleted it."""
+
+    @property
+    def selected(self) -> tuple[Any, ...]:
+        """The values of `ENTRY_COLUMNS`."""
+        return self[:-1]
+
+
+def postgresql_type(column: Column[Any]) -> str:
+    """The type of a parameter for a column."""
+    python_type = column.type.python_type
+    return "boolean" if python_type is bool else "bigint" if python_type is int else "text"
+
+
+STORED = {column.name: postgresql_type(column) for column in entries.c}
+"""The columns of a stored entry, and their types in PostgreSQL."""
+_FIELDS = {"room_id": "room_key", "sender_id": "sender_key"}
+"""Fields of `EntryRow` that have other names than their columns."""
+stored: Callable[[EntryRow], tuple[Any, ...]] = attrgetter(*(_FIELDS.get(name, name) for name in STORED))
+"""The values of `STORED`."""
 
 
 USER_COLUMNS = (

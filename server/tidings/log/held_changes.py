@@ -36,7 +36,7 @@ class HeldChanges:
 
     def hold_behind_others(self, queued: Queued) -> bool:
         """Hold a change if others to one of its rooms are held. Returns whether it is held."""
-        key = next((key for key in queued[0].places if key in self._by_room), None)
+        key = next((key for key in queued[0].lock_keys if key in self._by_room), None)
         if key is None:
             return False
         self._hold(key, queued)
@@ -46,7 +46,7 @@ class HeldChanges:
         """Hold the changes to locked rooms; returns the remaining ones. Empty `rooms`: hold changes to any room."""
         remaining: list[Queued] = []
         for queued in batch:
-            key = next((key for key in queued[0].places if key in rooms or not rooms), None)
+            key = next((key for key in queued[0].lock_keys if key in rooms or not rooms), None)
             if key is None:
                 remaining.append(queued)
             else:
@@ -58,7 +58,7 @@ class HeldChanges:
         self.bytes += queued[0].size
 
     def release(self, since: float = math.inf) -> tuple[list[Queued], deque[Queued]]:
-        """Hold none any longer. Returns (those handed over at `since` or later, earlier ones)."""
+        """Release all changes. Returns (those handed over at `since` or later, earlier ones)."""
         released: list[Queued] = []
         late: deque[Queued] = deque()
         for changes in self._by_room.values():

@@ -19,22 +19,20 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from tidings.contract.errors import ActionError, ErrorCode
-from tidings.log.commit import Committed, commit, commit_if_unchanged
+from tidings.log.commit import Outcome, make_writer
 from tidings.log.cursors import Cursors, Moved
 from tidings.log.held_changes import HeldChanges, Queued
 from tidings.log.indexer import Indexer
-from tidings.log.latest_entries import LatestEntries
 from tidings.log.messages import AppendMessage
 from tidings.log.notices import Appended, Fanout, Notice
 from tidings.log.quotas import Quotas
-from tidings.log.recent import Recent
 from tidings.log.transaction import Operation
 from tidings.supervision import Loop
-from tidings_db.engine import Database, Locked, Locks, StoreUnavailable, Write
+from tidings_db.engine import Database, Locked, StoreUnavailable, Write
 
 logger = logging.getLogger("tidings.journal")
 T = TypeVar("T")
@@ -66,6 +64,14 @@ HELD_S = 10.0
 """A change that has waited this long for its room is answered `unavailable`."""
 
 
+class NotWritten(Exception):
+    """A change or a cursor of a batch caused an error, so nothing of the batch was written."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class CommitObserver(Protocol):
     def committed(self, changes: int, seconds: float) -> None:
         """A transaction was committed. `changes` is 0 if it wrote only cursors."""
@@ -82,9 +88,9 @@ class Journal:
         quotas: Quotas,
     ) -> None:
         """`indexer`: follows the log of each room."""
-        self._quotas = quotas
         self._db = database
-        self._recent = None if database.is_sqlite else Recent()
+        self._writer = make_writer(database, quotas)
+        self.latest_entries = self._writer.latest_entries
         self._fanout = fanout
         self._cursors = cursors
         self._indexer = indexer
@@ -113,8 +119,6 @@ class Journal:
         """Whether cursors are to be written with the next transaction, without waiting for the interval."""
         self.transactions = 0
         """How many were written."""
-        self.latest_entries = LatestEntries()
-        """On PostgreSQL."""
         self.loop = Loop("tidings.journal", self._run)
         self._ticker: asyncio.TimerHandle | None = None
 
@@ -134,8 +138,7 @@ class Journal:
         try:
             await self.loop.ended()
         finally:
-            self._refuse(self._queue)
-            self._refuse_held()
+            self._refuse_all()
 
     @property
     def age(self) -> float:
@@ -214,28 +217,25 @@ class Journal:
                     await asyncio.wait_for(self._closing.wait(), self._pause_s)
             if self._held and asyncio.get_running_loop().time() >= self._retry_held_at:
                 self._release_held()
-            retried = self._retried > 0
+            are_retried = self._retried > 0
             if burst:
                 for _ in range(BURST_ITERATIONS):
                     await asyncio.sleep(0)
             batch = self._next_batch()
             burst = len(batch) >= BURST
-            # A single message, and nothing else queued: take the shortest way to the acknowledgement.
-            brief = len(batch) == 1 and not self._queue and isinstance(batch[0][0], AppendMessage)
             try:
                 self._writing_since = batch[0][2] if batch else asyncio.get_running_loop().time()
-                written = await self._write_batch(batch, brief=brief, retried=retried)
+                written = await self._write_batch(batch, wait=not are_retried)
             except BaseException:
                 self._cursors.failed()
-                self._refuse(deque(batch))
+                self._refuse(batch)
                 raise
             finally:
                 self._writing_since = None
             if written:
                 self._pause_s = 0.0
             elif self._closing.is_set():
-                self._refuse(self._queue)
-                self._refuse_held()
+                self._refuse_all()
                 return
             else:
                 self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s or PAUSE_S)
@@ -250,13 +250,16 @@ class Journal:
         elif not self._closing.is_set():
             await self._wake.wait()
 
-    def _refuse(self, changes: deque[Queued]) -> None:
+    def _refuse(self, changes: Iterable[Queued], reason: str = "") -> None:
         """Answer changes that will not be written with `unavailable`."""
-        while changes:
-            _, future, _ = changes.popleft()
+        for _, future, _ in changes:
             if not future.done():
-                future.set_exception(ActionError(ErrorCode.UNAVAILABLE, cannot_write()))
-                future.exception()  # mark it as retrieved: its caller may be gone
+                _fail(future, ActionError(ErrorCode.UNAVAILABLE, cannot_write(reason)))
+
+    def _refuse_all(self) -> None:
+        self._refuse(self._queue)
+        self._queue.clear()
+        self._refuse(self._held.release()[1])
 
     def _next_batch(self) -> list[Queued]:
         batch: list[Queued] = []
@@ -278,7 +281,7 @@ class Journal:
         return batch
 
     def _hold(self, batch: Sequence[Queued], rooms: Collection[int]) -> list[Queued]:
-        """As `HeldChanges.hold`; they are tried again after a while."""
+        """Hold the changes to locked rooms, and try them again after a while; returns the remaining ones."""
         self._retry_held_at = asyncio.get_running_loop().time() + RETRY_HELD_S
         return self._held.hold(batch, rooms)
 
@@ -293,128 +296,105 @@ class Journal:
         self._queued_bytes += sum(operation.size for operation, _, _ in retried)
         self._retried = len(retried)
 
-    def _refuse_held(self) -> None:
-        self._refuse(self._held.release()[1])
-
-    async def _write_batch(self, batch: Sequence[Queued], *, brief: bool = False, retried: bool = False) -> bool:
+    async def _write_batch(self, batch: Sequence[Queued], *, wait: bool) -> bool:
         """Write and answer a batch, with the cursors that have moved. False: the store is away.
 
-        Changes to locked rooms are held. `retried`: the batch begins with held changes, so it waits for no lock.
+        Changes to locked rooms are held. `wait`: False if the batch begins with changes that were held: they have
+        waited, and no cursors are written.
         """
+        if self._db.full:
+            await self._write_changes([queued for queued in batch if queued[0].vital], Moved(), Write.VITAL)
+            batch = [queued for queued in batch if not queued[0].vital]
         loop = asyncio.get_running_loop()
+        takes_cursors = wait and loop.time() >= self._cursors_at
+        moved = self._cursors.take() if takes_cursors else Moved()
+        self._more_moved = takes_cursors and bool(self._cursors)
+        # A single message, and nothing else queued: take the shortest way to the acknowledgement.
+        is_brief = len(batch) == 1 and isinstance(batch[0][0], AppendMessage) and not self._queue and not moved
+        how = Write.BRIEF if is_brief else Write.NORMAL
         try:
-            return await self._write_unlocked(
-                batch, brief=brief, retried=retried, cursors=not retried and loop.time() >= self._cursors_at
-            )
+            written = await self._write_changes(batch, moved, how, wait)
+            (self._cursors.written if written else self._cursors.failed)()
+            return written
         except Locked as error:
-            rooms = error.rooms
-            if not rooms and self._cursors:  # a cursor waits for a row
+            self._cursors.failed()
+            if not error.rooms and self._cursors:  # a cursor waits for a row
                 self._cursors_at = loop.time() + CURSOR_INTERVAL_S
                 self._more_moved = False
             else:
-                batch = self._hold(batch, rooms)
+                batch = self._hold(batch, error.rooms)
         while batch:
             try:
-                return await self._write_unlocked(batch, cursors=False)
+                return await self._write_changes(batch, Moved(), Write.NORMAL)
             except Locked as error:
-                if not error.rooms and not any(operation.places for operation, _, _ in batch):
-                    self._refuse(deque(batch))
+                if not error.rooms and not any(operation.lock_keys for operation, _, _ in batch):
+                    self._refuse(batch)
                     break
                 batch = self._hold(batch, error.rooms)
         if self._closing.is_set():
-            self._refuse_held()
+            self._refuse(self._held.release()[1])
         return True
 
-    async def _write_unlocked(
-        self, batch: Sequence[Queued], *, brief: bool = False, retried: bool = False, cursors: bool = True
-    ) -> bool:
-        """As `_write_batch`. Raises `Locked`, with nothing answered."""
-        if self._db.full:
-            if vital := [queued for queued in batch if queued[0].vital]:
-                await self._try(vital, Moved(), vital=True, last=True)
-            batch = [queued for queued in batch if not queued[0].vital]
-        moved = self._cursors.take() if cursors else Moved()
-        self._more_moved = cursors and bool(self._cursors)
+    async def _write_changes(self, batch: Sequence[Queued], moved: Moved, how: Write, wait: bool = True) -> bool:
+        """Write and answer changes, together or else one by one, with cursors. False: the store is away.
+
+        Raises `Locked`, with nothing answered.
+        """
         if not batch and not moved:
             return True
         try:
-            written = await self._try(batch, moved, brief=brief and not moved, wait=not retried)
-            if written is None and moved:
+            return await self._write_together(batch, moved, how, wait)
+        except NotWritten:
+            if moved:
                 # The cursors are a likelier cause than the changes, which were checked.
-                written = await self._try(batch, Moved()) if batch else True
-                if written is not False:
+                written = await self._write_changes(batch, Moved(), how)
+                if written:
                     await self._write_cursors(moved)
-        except Locked:
-            self._cursors.failed()
-            raise
-        if written or (written is None and moved):
-            self._cursors.written()
-        else:
-            self._cursors.failed()
-        if written is None:
-            return await self._write_one_by_one(batch)
-        return written
-
-    async def _write_one_by_one(self, batch: Sequence[Queued]) -> bool:
-        """Write each change by itself; one that fails is answered with its error. False: the store is away."""
+                return written
         written = True
         for queued in batch:
             try:
-                if self._held.hold_behind_others(queued):
-                    continue
-                if await self._try([queued], Moved(), last=True) is False:
-                    written = False
+                if not self._held.hold_behind_others(queued):
+                    written &= await self._write_together([queued], moved, how)
             except Locked:
-                if self._hold([queued], ()):
-                    self._refuse(deque([queued]))
+                self._refuse(self._hold([queued], ()))
+            except NotWritten as failure:
+                logger.error("a change could not be written", exc_info=failure.error)
+                self._answer([queued], [(False, failure.error)])
         return written
 
-    async def _try(
-        self,
-        batch: Sequence[Queued],
-        moved: Moved,
-        *,
-        brief: bool = False,
-        vital: bool = False,
-        last: bool = False,
-        wait: bool = True,
-    ) -> bool | None:
-        """Write and answer a batch in one transaction.
+    async def _write_together(self, batch: Sequence[Queued], moved: Moved, how: Write, wait: bool = True) -> bool:
+        """Write and answer a batch in one transaction. False: the store is away, and the batch was refused.
 
-        Returns False if the store is away: the batch was refused. Returns None if the transaction failed otherwise:
-        with `last` the batch was answered with the error, else nothing was answered. Raises `Locked`, with nothing
-        answered. `wait`: for locked rooms.
+        Raises `Locked` or `NotWritten`, with nothing answered.
         """
+        loop, started = asyncio.get_running_loop(), time.perf_counter()
         operations = [operation for operation, _, _ in batch]
-        started = time.perf_counter()
-        notices: list[Notice] = []
-        written: bool | None = True
         try:
-            outcomes, notices = await self._commit(operations, moved, brief, vital, wait)
+            outcomes, notices = await self._writer.write(operations, moved, how, wait)
         except Locked:
             raise
         except StoreUnavailable as error:
             if batch:
                 logger.error("cannot write: %s", error)
-            # If the connection was lost during COMMIT, the batch may have been written.
-            self._fanout.suspect({key for operation in operations for key in operation.room_keys})
-            reason = cannot_write(error.reason)
-            if batch:
-                self._refused = asyncio.get_running_loop().time(), reason
-            outcomes, written = [(False, ActionError(ErrorCode.UNAVAILABLE, reason))] * len(batch), False
+                # If the connection was lost during COMMIT, the batch may have been written.
+                self._fanout.suspect({key for operation in operations for key in operation.room_keys})
+                self._refused = loop.time(), cannot_write(error.reason)
+                self._refuse(batch, error.reason)
+            return False
         except Exception as error:
-            if not last:
-                return None
-            logger.exception("a change could not be written")
-            outcomes, written = [(False, error)] * len(batch), None
-        else:
-            self.transactions += 1
-            if self._recent is not None:  # on PostgreSQL
-                self.latest_entries.add(notices)
-            self._observer.committed(len(batch), time.perf_counter() - started)
-            if batch:
-                self._refused = -math.inf, ""
-                self._wrote_at = asyncio.get_running_loop().time()
+            raise NotWritten(error) from error
+        self.transactions += 1
+        self._observer.committed(len(batch), time.perf_counter() - started)
+        if batch:
+            self._refused = -math.inf, ""
+            self._wrote_at = loop.time()
+        self._answer(batch, outcomes)
+        # The futures have just scheduled the callbacks that acknowledge; publish after them.
+        loop.call_soon(self._publish, notices)
+        return True
+
+    def _answer(self, batch: Sequence[Queued], outcomes: Sequence[Outcome]) -> None:
         for (operation, future, _), (succeeded, result) in zip(batch, outcomes, strict=True):
             if not succeeded and isinstance(result, ActionError) and result.code is ErrorCode.TOKEN_REVOKED:
                 self._fanout.suspect_session(operation.actor.user_key, operation.actor.session_key)
@@ -423,30 +403,12 @@ class Journal:
             if succeeded:
                 future.set_result(result)
             else:
-                future.set_exception(result)
-                future.exception()  # mark it as retrieved: its caller may be gone
-        # The futures have just scheduled the callbacks that acknowledge; publish after them.
-        asyncio.get_running_loop().call_soon(self._publish, notices)
-        return written
-
-    async def _commit(
-        self, operations: Sequence[Operation[Any]], moved: Moved, brief: bool, vital: bool, wait: bool
-    ) -> Committed:
-        recent = self._recent
-        if recent is not None and not moved and not any(operation.queries for operation in operations):
-            committed = await commit_if_unchanged(self._db, operations, recent)
-            if committed is not None:
-                return committed
-        return await self._db.write(
-            lambda conn: commit(conn, operations, moved, self._quotas, recent),
-            Write.VITAL if vital else Write.BRIEF if brief else Write.NORMAL,
-            Locks([key for operation in operations for key in operation.room_keys], wait),
-        )
+                _fail(future, result)
 
     async def _write_cursors(self, moved: Moved) -> None:
         """Write cursors, at least one of which cannot be written: drop that one, keep the others."""
         try:
-            _, notices = await self._db.write(lambda conn: commit(conn, (), moved), locks=Locks([]))
+            _, notices = await self._writer.write((), moved, Write.NORMAL, wait=True)
         except StoreUnavailable:
             self._cursors.put_back(moved)
         except Exception:
@@ -461,6 +423,11 @@ class Journal:
     def _publish(self, notices: Sequence[Notice]) -> None:
         self._fanout.publish(*notices)
         self._indexer.appended({notice.room_key for notice in notices if isinstance(notice, Appended)})
+
+
+def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    future.set_exception(error)
+    future.exception()  # mark it as retrieved: its caller may be gone
 
 
 def cannot_write(reason: str = "") -> str:

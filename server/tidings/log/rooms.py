@@ -48,7 +48,7 @@ class CreateTopic(Operation[Snapshot]):
     is_private: bool
 
     @property
-    def claims(self) -> tuple[str, ...]:
+    def creates(self) -> tuple[str, ...]:
         return self.name_key, _quota_of(self.actor)
 
     def apply(self, work: Work) -> Snapshot:
@@ -94,7 +94,7 @@ class OpenDirect(Operation[int]):
     other_key: int
 
     @property
-    def claims(self) -> tuple[str, ...]:
+    def creates(self) -> tuple[str, ...]:
         return (direct_key(self.actor.user_key, self.other_key),)
 
     def apply(self, work: Work) -> int:
@@ -132,7 +132,7 @@ class CreateGroup(Operation[Snapshot]):
     title: str | None
 
     @property
-    def claims(self) -> tuple[str, ...]:
+    def creates(self) -> tuple[str, ...]:
         return (_quota_of(self.actor),)
 
     def apply(self, work: Work) -> Snapshot:

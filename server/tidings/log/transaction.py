@@ -222,7 +222,7 @@ class Operation(ABC, Generic[T]):
         return True
 
     @property
-    def claims(self) -> Collection[str]:
+    def creates(self) -> Collection[str]:
         """What no other node may use meanwhile to create a room: its name or pair of users, and its owner's quota."""
         return ()
 
@@ -232,9 +232,9 @@ class Operation(ABC, Generic[T]):
         return [] if self.room_key is None else [self.room_key]
 
     @property
-    def places(self) -> list[int]:
-        """What holds it up while it is locked: its rooms, or `NEW_ROOMS`."""
-        return [NEW_ROOMS] if self.room_key is None and self.claims else self.room_keys
+    def lock_keys(self) -> list[int]:
+        """The rooms whose locks it waits for; `NEW_ROOMS` for one that creates a room."""
+        return [NEW_ROOMS] if self.room_key is None and self.creates else self.room_keys
 
     def users(self) -> list[int]:
         """Keys of the users whose standing in its rooms the change needs."""

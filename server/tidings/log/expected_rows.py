@@ -1,4 +1,4 @@
-"""What the last transactions of this node have left in the rows that the next ones read."""
+"""Cached rows of rooms and memberships, which the one-statement commit compares with what is there; never trusted."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ V = TypeVar("V")
 KEPT = 4096
 """Rooms, and standings."""
 DOUBT_S = 5.0
-"""After a wrong guess, the next ones about that room are probably wrong for this long."""
+"""After a wrong guess about a room, the next ones are probably wrong for this long."""
 
 
-class Recent:
-    """A guess, never the truth: another node may have changed the rows since, or the transaction was rolled back."""
+class ExpectedRows:
+    """The rows as the last transactions of this node left them.
+
+    Another node may have changed them since, or the transaction was rolled back.
+    """
 
     def __init__(self) -> None:
         self._rooms: dict[int, RoomRow] = {}
@@ -42,7 +45,7 @@ class Recent:
         _keep(self._standings, work.standings.items())
 
     def note_mistaken(self, rooms: Iterable[int]) -> None:
-        """Note that what was guessed of one of these rooms was wrong: others change it, too."""
+        """Note that the guess about one of these rooms was wrong: others change it, too."""
         now = time.monotonic()
         _keep(self._mistaken, ((key, now) for key in rooms))
 
@@ -54,10 +57,9 @@ class Recent:
         return any(self._mistaken.get(key, since) > since for key in rooms)
 
     def guess(self, needed: Needed) -> Loaded | None:
-        """What a batch reads: nothing was sent before, every message exists that is replied to, and no session was
-        withdrawn.
+        """The rows that a batch probably reads; None if one of the rooms or standings is unknown, or the time.
 
-        None if one of the rooms or standings is unknown, or the time.
+        Nothing was sent before, every message exists that is replied to, and no session was withdrawn.
         """
         if self._clock is None:
             return None
