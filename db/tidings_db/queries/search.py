@@ -245,6 +245,11 @@ def remove(conn: Connection, room_key: int, upto_seq: int) -> None:
 # -- merging and purging (SQLite) ------------------------------------------------------------------------------------
 
 
+def is_in_parts(dialect: str) -> bool:
+    """Whether the index grows in parts that have to be merged, and purged of deleted words."""
+    return dialect == "sqlite"
+
+
 def to_purge(conn: Connection) -> int:
     """The end of the list of removals whose words may still be in the files of the index; 0 if there are none.
 

@@ -33,7 +33,7 @@ DELAY_S = 0.25
 CHECK_S = 15.0
 """The interval at which all rooms are compared with the cursors: other nodes commit without notice here."""
 PURGE_S = 60.0
-"""The shortest interval between purges of deleted words (SQLite)."""
+"""The shortest interval between purges of deleted words."""
 REST = 2.0
 """The rest after a step, as a multiple of the time that it took, its wait for the writer included."""
 SETTLE_S = 0.25
@@ -62,10 +62,12 @@ class Indexer:
         self._indexing: dict[int, float] = {}
         """Rooms of the step under way, until it is committed, and since when they are behind."""
         self._next_check = 0.0
-        self._next_purge = 0.0 if database.is_sqlite else math.inf
+        self._dialect = database.url.get_backend_name()
+        self._in_parts = search.is_in_parts(self._dialect)
+        self._next_purge = 0.0 if self._in_parts else math.inf
         self._step_size = 1
         self._merging = False
-        """Whether parts of the index are to be merged (SQLite)."""
+        """Whether parts of the index are to be merged."""
         self._purging = 0
         """The end of the part of the list of removals that is being purged; 0: no purge is under way."""
         self._purge_took = 0.0
@@ -166,7 +168,7 @@ class Indexer:
         if self._behind:
             await self._step(list(islice(self._behind, _STEP_ROOMS)))
             self._signal_done()
-            self._merging = self._db.is_sqlite
+            self._merging = self._in_parts
         elif not self._merging and self._clock() >= self._next_purge:
             await self._begin_purge()
         if self._merging:
@@ -209,7 +211,7 @@ class Indexer:
         step = await self._db.read(lambda conn: search.read_step(conn, room_keys, entries, size))
         moved = set()
         if step.moves:
-            encoded = await asyncio.to_thread(search.encode_step, step, self._db.url.get_backend_name())
+            encoded = await asyncio.to_thread(search.encode_step, step, self._dialect)
             moved = await self._db.write(lambda conn: search.write_step(conn, encoded), Write.LAZY)
         self._step_size = min(_LONGEST_STEP, 2 * self._step_size) if step.unread else 1
         return set(step.unread) | (step.moves.keys() - moved)
