@@ -13,12 +13,12 @@ from tests.delivery.support import make_topic, principal
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import RunningNode
 from tidings.log import commit, journal
-from tidings.log.cursors import AT_ONCE, Cursors
+from tidings.log.cursors import MAX_CURSORS_PER_WRITE, Cursors
 from tidings.log.messages import AppendMessage
 from tidings_db import models
 
 ONLY_SOCKETIO = True  # the gateway makes no difference to what is written
-COUNT = 4 * AT_ONCE + 7
+COUNT = 4 * MAX_CURSORS_PER_WRITE + 7
 
 
 async def test_cursors_of_thousands_of_devices_are_written_in_parts_and_delay_no_message(
@@ -52,10 +52,10 @@ async def test_cursors_of_thousands_of_devices_are_written_in_parts_and_delay_no
         sent = server.node.journal.hand_over(AppendMessage(me, key, "hola"))
         async with asyncio.timeout(DEADLINE_S):
             assert (await sent)["seq"] == 1
-            assert sum(sizes) <= 2 * AT_ONCE, "the message is in one of the first transactions"
+            assert sum(sizes) <= 2 * MAX_CURSORS_PER_WRITE, "the message is in one of the first transactions"
             while cursors or sum(sizes) < 2 * COUNT:
                 await server.node.database.read(lambda conn: conn.execute(text("SELECT 1")))
-        assert max(sizes) <= AT_ONCE
+        assert max(sizes) <= MAX_CURSORS_PER_WRITE
 
         def written(conn: Transaction) -> tuple[int, int]:
             mine = models.cursors.c.device_id >= devices[0]
@@ -72,7 +72,7 @@ async def test_cursors_of_thousands_of_devices_are_written_in_parts_and_delay_no
 
 def test_a_receipt_is_written_with_its_cursor() -> None:
     cursors = Cursors()
-    for n in range(AT_ONCE + 3):
+    for n in range(MAX_CURSORS_PER_WRITE + 3):
         cursors.advance(n, n, {n % 5: 1}, shown=range(5))
     while cursors:
         moved = cursors.take()

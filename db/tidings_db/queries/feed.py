@@ -28,7 +28,7 @@ SELECT pg_current_snapshot()::text, (
     SELECT json_agg(body::json)::text
     FROM (SELECT body FROM feed WHERE (xid >= $1 OR xid = ANY($2::bigint[])) AND node <> $3 ORDER BY id) AS row
 ), coalesce((SELECT max(id) FROM feed), 0)"""
-"""What a snapshot shows and an earlier one did not, written by other nodes than `$3`.
+"""Feed rows of other nodes than `$3` that became visible since the earlier snapshot.
 
 The last column is the id of the newest row, 0 without any.
 
@@ -90,7 +90,7 @@ class MembershipChange(NamedTuple):
 
 @dataclass(slots=True)
 class Changes:
-    """What one or several transactions changed."""
+    """The changes of one or several transactions."""
 
     heads: dict[int, tuple[int, int]] = field(default_factory=dict)
     """room -> (last_seq, removals)"""

@@ -41,7 +41,7 @@ MARKER = ("room_id", "user_id", "seq", "messages")
 
 
 class Needed(NamedTuple):
-    """What a batch reads. No repeats; the rooms in the order of their keys."""
+    """The rows that a batch reads. No repeats; the rooms in the order of their keys."""
 
     rooms: Sequence[int]
     pairs: Sequence[Pair]
@@ -70,7 +70,7 @@ class Loaded(NamedTuple):
 
 
 class Writes(NamedTuple):
-    """What a batch writes."""
+    """The rows that a batch writes."""
 
     entries: Sequence[EntryRow]
     heads: Sequence[RoomRow]

@@ -45,7 +45,7 @@ def _select_roles(dialect: str) -> Select[Any]:
 
 @cache
 def _select_role(_dialect: str) -> Select[Any]:
-    """Like `_select_roles`, for one pair, in two thirds of the time."""
+    """The statement of `_select_roles` for one pair, which takes two thirds of the time."""
     return select(*_ROLE).where(members.c.room_id == bindparam("room"), members.c.user_id == bindparam("user"))
 
 

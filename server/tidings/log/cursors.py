@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection as Transaction
 
 from tidings_db.queries import progress, users
 
-AT_ONCE = 500
+MAX_CURSORS_PER_WRITE = 500
 """Cursors and ends of connections that one transaction writes, at most: messages wait for it."""
 RECEIPT_MEMBERS = 50
 """Receipts go to rooms of up to this many members."""
@@ -164,11 +164,11 @@ class Cursors:
         return bool(self._moved)
 
     def take(self) -> Moved:
-        """Take up to `AT_ONCE` to write now. Call `written` or `failed` afterwards."""
-        if len(self._moved) <= AT_ONCE:
+        """Take up to `MAX_CURSORS_PER_WRITE` to write now. Call `written` or `failed` afterwards."""
+        if len(self._moved) <= MAX_CURSORS_PER_WRITE:
             self._in_flight, self._moved = self._moved, Moved()
         else:
-            self._in_flight = self._moved.split(AT_ONCE)
+            self._in_flight = self._moved.split(MAX_CURSORS_PER_WRITE)
         return self._in_flight
 
     def written(self) -> None:

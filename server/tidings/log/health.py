@@ -66,7 +66,7 @@ class Health:
         self._failed_at = 0.0
 
     def degraded(self) -> str:
-        """What does not work as it should although this node can serve; empty if everything does."""
+        """The fault with which this node can serve nevertheless; empty if everything works."""
         return "Redis is away" if self._cluster.trouble else ""
 
     async def trouble(self) -> str:

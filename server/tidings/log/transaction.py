@@ -175,7 +175,7 @@ class Work:
         journal.save(self.conn, self.take_writes(), self.now)
 
     def take_writes(self) -> journal.Writes:
-        """What is not saved yet; it counts as saved afterwards."""
+        """Take the rows that are not saved yet; they count as saved afterwards."""
         entries = [entry for room in self.rooms.values() for entry in room.unsaved]
         heads = [room.row for room in self.rooms.values() if room.changed]
         memberships = [change for room in self.rooms.values() for change in room.unsaved_memberships]
@@ -196,7 +196,7 @@ class Work:
             room.unpublished, room.views = [], {}
 
     def finish(self) -> list[Notice]:
-        """What to publish after the commit."""
+        """Returns the notices to publish after the commit."""
         for room in self.rooms.values():
             self.publish_entries(room)
         return self.notices
@@ -223,7 +223,7 @@ class Operation(ABC, Generic[T]):
 
     @property
     def creates(self) -> Collection[str]:
-        """What no other node may use meanwhile to create a room: its name or pair of users, and its owner's quota."""
+        """Names that no other node may use meanwhile to create a room: its own, or its pair of users, and its owner's."""
         return ()
 
     @property

@@ -99,7 +99,7 @@ class EncodedEntry(NamedTuple):
         return None
 
     def event(self, *, to_sender: bool) -> tuple[str, Any]:
-        """As `event`."""
+        """See the function `event`."""
         name = ENTRIES.get(self.kind, self.kind)
         if not to_sender or self.client_id is None:
             return name, self.payload
