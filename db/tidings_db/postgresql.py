@@ -231,16 +231,15 @@ class Postgresql:
             begin += "; SET LOCAL synchronous_commit TO off"
         if locks is not None:
             begin += f"; {self._lock_limits}"
-        rooms = () if locks is None else locks.rooms
-        if locks is not None and rooms:
-            begin += f"; {_lock_rooms(rooms, '' if locks.wait else ' NOWAIT')}"
+            if locks.rooms:
+                begin += f"; {_lock_rooms(locks.rooms, '' if locks.wait else ' NOWAIT')}"
         was_lost = False
         for pause_s in RERUN_PAUSES_S:
             session = await self._acquire()
             try:
                 return await self._run(session, _Transaction(session.driver, begin), change, reading=False)
             except asyncpg.LockNotAvailableError as error:
-                raise Locked(str(error), await self._locked_rooms(rooms) if rooms else ()) from error
+                raise Locked(str(error), await self._locked_rooms(locks.rooms) if locks else ()) from error
             except Exception as error:
                 if pause_s is None or not (is_rolled_back(error) or (session.lost and not was_lost)):
                     raise
@@ -292,6 +291,8 @@ class Postgresql:
 
     async def _locked_rooms(self, keys: Sequence[int]) -> set[int]:
         """The subset of the rooms that another transaction has locked."""
+        if not keys:
+            return set()
         session = await self._acquire()
         transaction = _Transaction(session.driver, f"BEGIN; SET LOCAL lock_timeout TO {ROOM_LOCK_MS}")
         try:

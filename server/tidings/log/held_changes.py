@@ -36,11 +36,7 @@ class HeldChanges:
 
     def hold_behind_others(self, queued: Queued) -> bool:
         """Hold a change if others to one of its rooms are held. Returns whether it is held."""
-        key = next((key for key in queued[0].lock_keys if key in self._by_room), None)
-        if key is None:
-            return False
-        self._hold(key, queued)
-        return True
+        return bool(self._by_room) and not self.hold([queued], self._by_room)
 
     def hold(self, batch: Sequence[Queued], rooms: Collection[int]) -> list[Queued]:
         """Hold the changes to locked rooms; returns the remaining ones. Empty `rooms`: hold changes to any room."""
@@ -50,12 +46,9 @@ class HeldChanges:
             if key is None:
                 remaining.append(queued)
             else:
-                self._hold(key, queued)
+                self._by_room.setdefault(key, deque()).append(queued)
+                self.bytes += queued[0].size
         return remaining
-
-    def _hold(self, key: int, queued: Queued) -> None:
-        self._by_room.setdefault(key, deque()).append(queued)
-        self.bytes += queued[0].size
 
     def release(self, since: float = math.inf) -> tuple[list[Queued], deque[Queued]]:
         """Release all changes. Returns (those handed over at `since` or later, earlier ones)."""

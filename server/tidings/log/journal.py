@@ -65,11 +65,7 @@ HELD_S = 10.0
 
 
 class NotWritten(Exception):
-    """A change or a cursor of a batch caused an error, so nothing of the batch was written."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
+    """Nothing of a batch was written, because of an error (its cause) of a change or of a cursor."""
 
 
 class CommitObserver(Protocol):
@@ -265,18 +261,16 @@ class Journal:
         batch: list[Queued] = []
         size = names = 0
         while self._queue and len(batch) < MAX_BATCH:
-            operation_size = self._queue[0][0].size
-            if self._held and self._held.hold_behind_others(self._queue[0]):
-                self._queue.popleft()
-                self._queued_bytes -= operation_size
-                self._retried -= 1
-                continue
-            size += operation_size
-            names += self._queue[0][0].names
-            if batch and (size > MAX_BATCH_BYTES or names > MAX_BATCH_NAMES):
-                break
+            queued = self._queue[0]
+            operation_size = queued[0].size
+            if not self._held.hold_behind_others(queued):
+                size += operation_size
+                names += queued[0].names
+                if batch and (size > MAX_BATCH_BYTES or names > MAX_BATCH_NAMES):
+                    break
+                batch.append(queued)
+            self._queue.popleft()
             self._queued_bytes -= operation_size
-            batch.append(self._queue.popleft())
             self._retried -= 1
         return batch
 
@@ -359,8 +353,8 @@ class Journal:
             except Locked:
                 self._refuse(self._hold([queued], ()))
             except NotWritten as failure:
-                logger.error("a change could not be written", exc_info=failure.error)
-                self._answer([queued], [(False, failure.error)])
+                logger.error("a change could not be written", exc_info=failure.__cause__)
+                self._answer([queued], [(False, failure.__cause__)])
         return written
 
     async def _write_together(self, batch: Sequence[Queued], moved: Moved, how: Write, wait: bool = True) -> bool:
@@ -383,7 +377,7 @@ class Journal:
                 self._refuse(batch, error.reason)
             return False
         except Exception as error:
-            raise NotWritten(error) from error
+            raise NotWritten from error
         self.transactions += 1
         self._observer.committed(len(batch), time.perf_counter() - started)
         if batch:

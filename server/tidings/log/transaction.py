@@ -223,7 +223,7 @@ class Operation(ABC, Generic[T]):
 
     @property
     def creates(self) -> Collection[str]:
-        """Names that no other node may use meanwhile to create a room: its own, or its pair of users, and its owner's."""
+        """Names that no other node may use meanwhile to create a room: its own or its users', and its owner's."""
         return ()
 
     @property
