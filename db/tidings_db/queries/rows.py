@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
@@ -86,7 +86,9 @@ STORED = {column.name: postgresql_type(column) for column in entries.c}
 """The columns of a stored entry, and their types in PostgreSQL."""
 _FIELDS = {"room_id": "room_key", "sender_id": "sender_key"}
 """Fields of `EntryRow` that have other names than their columns."""
-stored: Callable[[EntryRow], tuple[Any, ...]] = attrgetter(*(_FIELDS.get(name, name) for name in STORED))
+stored: Callable[[EntryRow], tuple[Any, ...]] = itemgetter(
+    *(EntryRow._fields.index(_FIELDS.get(name, name)) for name in STORED)
+)
 """The values of `STORED`."""
 
 
