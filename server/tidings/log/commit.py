@@ -101,7 +101,7 @@ class PostgresqlWriter(Writer):
             committed = await self._write_if_unchanged(operations)
         if committed is None:
             locks = Locks([key for operation in operations for key in operation.room_keys], wait)
-            applied, work = await self._db.write(partial(self._commit, operations, moved), how, locks)
+            applied, work = await self._db.write(partial(self._commit, operations, moved), how, locks=locks)
             self._expected.note(work)
             committed = applied
         self.latest_entries.add(committed[1])
