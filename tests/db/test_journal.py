@@ -16,13 +16,13 @@ from tidings_db.engine import Database
 from tidings_db.models import members
 from tidings_db.queries import journal
 from tidings_db.queries.journal import Loaded, Needed, Writes
-from tidings_db.queries.members import Standing
+from tidings_db.queries.members import MemberStanding
 from tidings_db.queries.progress import MarkerRow
 from tidings_db.queries.rows import EntryRow, RoomRow
 
 NEEDED = Needed([1], [(1, 1)], [], [], [])
 ROOM = RoomRow(1, "r1", "group", True, None, None, None, 1, 0, 0, 0, 0, 0, 0, 0)
-EXPECTED = Loaded(1, {1: ROOM}, {(1, 1): Standing("member", False)}, {}, set(), set())
+EXPECTED = Loaded(1, {1: ROOM}, {(1, 1): MemberStanding("member", False)}, {}, set(), set())
 ENTRY = EntryRow(1, 1, "message", "m1", 1, "ana", None, "hola", None, None, 1, 0, None, False)
 WRITES = Writes([ENTRY], [ROOM._replace(last_seq=1, messages=1, last_message_seq=1)], {(1, 1): MarkerRow(1, 1)})
 

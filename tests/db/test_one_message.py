@@ -16,7 +16,7 @@ from tidings_db.connections import Statement
 from tidings_db.engine import Database
 from tidings_db.queries import journal, one_message
 from tidings_db.queries.journal import Loaded, Needed, Writes
-from tidings_db.queries.members import Standing
+from tidings_db.queries.members import MemberStanding
 from tidings_db.queries.progress import MarkerRow
 
 __all__ = ["room"]
@@ -144,7 +144,7 @@ def test_any_other_batch_takes_the_statement_of_a_batch() -> None:
         (NEEDED._replace(pairs=[(1, 1), (1, 2)]), EXPECTED, WRITES),
         (NEEDED._replace(sessions=[1, 2]), EXPECTED, WRITES),
         (NEEDED._replace(sessions=[1]), EXPECTED._replace(withdrawn={1}), WRITES),
-        (NEEDED, EXPECTED._replace(standings={(1, 1): Standing(None, True)}), WRITES),
+        (NEEDED, EXPECTED._replace(standings={(1, 1): MemberStanding(None, True)}), WRITES),
         (SECOND, SECOND_EXPECTED._replace(known_messages=set()), SECOND_WRITES),
         (SECOND, SECOND_EXPECTED._replace(sent={(1, 1, "c2"): SECOND_ENTRY}), SECOND_WRITES),
         (NEEDED, EXPECTED, WRITES._replace(entries=[], heads=[], markers={})),

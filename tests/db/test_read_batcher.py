@@ -129,7 +129,7 @@ async def test_rooms_cursors_and_sessions_of_many_devices_are_queried_together(d
     assert await database.read(lambda conn: users.valid_sessions(conn, [])) == set()
 
     first_device, second_device, third_device, unknown = await database.read(
-        lambda conn: progress.standpoints(conn, [(1, 1), (1, 2), (2, 3), (9, 9)])
+        lambda conn: progress.arrival_states(conn, [(1, 1), (1, 2), (2, 3), (9, 9)])
     )
     assert [(room.room.key, room.joined_seq, room.cursor) for room in first_device.member_rooms] == [
         (1, 4, None),

@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 from tidings_db.connections import NOW_MS, Statement, on_postgresql
 from tidings_db.queries import feed, log, members, progress, rooms
 from tidings_db.queries.feed import MembershipChange
-from tidings_db.queries.members import Standing
+from tidings_db.queries.members import MemberStanding
 from tidings_db.queries.progress import MarkerRow
 from tidings_db.queries.rows import ENTRY_COLUMNS, ROOM_COLUMNS, STORED, EntryRow, RoomRow, stored
 
@@ -31,7 +31,7 @@ Pair = tuple[int, int]
 """(room, user)"""
 SendKey = tuple[int, int, str]
 """(room, sender, client_id)"""
-NOBODY = Standing(None, False)
+NOBODY = MemberStanding(None, False)
 
 HEAD = ("id", "last_seq", "messages", "last_message_seq", "members", "removals", "changes")
 """The columns of a room's head, behind its key; all are of the type `bigint`, as are those of a marker."""
@@ -59,7 +59,7 @@ class Loaded(NamedTuple):
     """ms since the epoch. By PostgreSQL's clock, or the time of the last entry if that is later: so times do not go
     back in a room, whichever node writes. On SQLite by the node's clock."""
     rooms: dict[int, RoomRow]
-    standings: dict[Pair, Standing]
+    standings: dict[Pair, MemberStanding]
     sent: dict[SendKey, EntryRow]
     """The existing entries of `sends`."""
     known_messages: set[tuple[int, str]]
@@ -115,7 +115,7 @@ def loaded(row: Record) -> Loaded:
         row["now"],
         {room_row[0]: RoomRow(*room_row) for room_row in rows("rooms")},
         {
-            (room, user): Standing(role, banned, until, blocked)
+            (room, user): MemberStanding(role, banned, until, blocked)
             for room, user, role, banned, until, blocked in rows("standings")
             if role or banned
         },

@@ -14,7 +14,7 @@ from tidings_db.models import bans, invitation_links, members, mutes, places, re
 from tidings_db.queries.rows import RoomRow, chunked, insert_or, relation, values_of
 
 
-class Standing(NamedTuple):
+class MemberStanding(NamedTuple):
     """The role and restrictions of a user in a room."""
 
     role: str | None
@@ -60,7 +60,7 @@ def _select_banned(dialect: str) -> Select[Any]:
     )
 
 
-def standings(conn: Connection, pairs: Sequence[tuple[int, int]], now: int) -> dict[tuple[int, int], Standing]:
+def standings(conn: Connection, pairs: Sequence[tuple[int, int]], now: int) -> dict[tuple[int, int], MemberStanding]:
     """Roles and bans for (room, user) pairs; a missing pair has neither."""
     if len(pairs) == 1:
         ((room, user),) = pairs
@@ -68,18 +68,18 @@ def standings(conn: Connection, pairs: Sequence[tuple[int, int]], now: int) -> d
     else:
         roles = fetch(conn, _select_roles, {"pairs": values_of(pairs)})
     by_pair = {
-        (room, user): Standing(role, False, muted_until, bool(blocked))
+        (room, user): MemberStanding(role, False, muted_until, bool(blocked))
         for room, user, role, muted_until, blocked in roles
     }
     non_members = [pair for pair in pairs if pair not in by_pair]
     if non_members:
         banned = fetch(conn, _select_banned, {"pairs": values_of(non_members), "now": now})
-        by_pair.update({(room, user): Standing(None, True) for room, user in banned})
+        by_pair.update({(room, user): MemberStanding(None, True) for room, user in banned})
     return by_pair
 
 
-def standing(conn: Connection, room_key: int, user_key: int, now: int) -> Standing:
-    return standings(conn, [(room_key, user_key)], now).get((room_key, user_key), Standing(None, False))
+def standing(conn: Connection, room_key: int, user_key: int, now: int) -> MemberStanding:
+    return standings(conn, [(room_key, user_key)], now).get((room_key, user_key), MemberStanding(None, False))
 
 
 def add(

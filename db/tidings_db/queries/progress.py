@@ -30,7 +30,7 @@ def _room(row: Sequence[Any]) -> RoomRow:
     return RoomRow(key, room_id, kind, bool(is_private), *rest)
 
 
-class Standpoint(NamedTuple):
+class ArrivalState(NamedTuple):
     """The rooms and the cursors of a device."""
 
     member_rooms: list[MemberRoom]
@@ -63,9 +63,9 @@ def _select_former_rooms(dialect: str) -> Select[Any]:
     )
 
 
-def standpoints(conn: Connection, pairs: Sequence[tuple[int, int]]) -> list[Standpoint]:
+def arrival_states(conn: Connection, pairs: Sequence[tuple[int, int]]) -> list[ArrivalState]:
     """The rooms and cursors of each (user, device)."""
-    results = [Standpoint([], []) for _ in pairs]
+    results = [ArrivalState([], []) for _ in pairs]
     values = {"requests": values_of((number, *pair) for number, pair in enumerate(pairs))}
     rows = fetch(conn, _select_member_rooms, values)
     for number, joined_seq, cursor, joined_removals, *room in rows:

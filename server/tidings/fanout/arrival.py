@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tidings_db.queries.progress import MemberRoom, Standpoint
+from tidings_db.queries.progress import ArrivalState, MemberRoom
 from tidings_db.queries.rows import RoomRow
 
 ROOMS_PER_STEP = 250
@@ -21,7 +21,7 @@ class Arrival:
         self._is_known = is_known
         self.member_rooms: Sequence[MemberRoom] = ()
         self.former_rooms: Sequence[tuple[int, str]] = ()
-        """As of `Standpoint`."""
+        """As of `ArrivalState`."""
         self.entered: dict[int, RoomRow] = {}
         """Rooms that the client knows, by key."""
         self.entered_ids: set[str] = set()
@@ -31,9 +31,9 @@ class Arrival:
         self.reset: dict[int, tuple[str, int]] = {}
         """Rooms whose log does not continue at the device's cursor: key -> (room_id, position)"""
 
-    def read(self, standpoint: Standpoint) -> None:
+    def read(self, arrival_state: ArrivalState) -> None:
         """The memberships have been read; the last read counts."""
-        self.member_rooms, self.former_rooms = standpoint
+        self.member_rooms, self.former_rooms = arrival_state
 
     def enter(self, member_room: MemberRoom, confirmed_here: int) -> tuple[int, bool]:
         """The device's position in a room, and whether the client has confirmed it.

@@ -29,7 +29,7 @@ from tidings.supervision import spawn
 from tidings_db.engine import Database, StoreUnavailable
 from tidings_db.queries import epochs, log, progress, rooms, users
 from tidings_db.queries.log import Span
-from tidings_db.queries.progress import MemberRoom, ReceiptRow, Standpoint
+from tidings_db.queries.progress import ArrivalState, MemberRoom, ReceiptRow
 from tidings_db.queries.rooms import Snapshot
 from tidings_db.queries.rows import chunked
 from tidings_db.read_batcher import ReadBatcher
@@ -273,7 +273,7 @@ class CatchUp:
         principal, device_key = connection.principal, connection.device_key
         with self._cursors.watched(device_key) as written:
             while True:
-                session_is_valid, standpoint = await self._arrivals.read(
+                session_is_valid, arrival_state = await self._arrivals.read(
                     (principal.session_key, principal.user_key, device_key)
                 )
                 if connection.has_ended():
@@ -282,9 +282,9 @@ class CatchUp:
                     if not connection.ending_session:
                         connection.link.close(CloseReason.TOKEN_REVOKED)
                     return False
-                arrival.read(standpoint)
+                arrival.read(arrival_state)
                 is_complete = True
-                for chunk in chunked(standpoint.member_rooms, ROOMS_PER_STEP):
+                for chunk in chunked(arrival_state.member_rooms, ROOMS_PER_STEP):
                     is_complete = self._enter_some(connection, arrival, chunk, written) and is_complete
                     await asyncio.sleep(0)
                     if connection.has_ended():
@@ -433,15 +433,17 @@ def _place_in(
     conn: Transaction, user_key: int, device_key: int, room_id: str, since: int | None
 ) -> tuple[MemberRoom, int | None] | None:
     """The room with the device's cursor, and the seq before the messages `since`; None: the user is not a member."""
-    ((member_rooms, _),) = progress.standpoints(conn, [(user_key, device_key)])
+    ((member_rooms, _),) = progress.arrival_states(conn, [(user_key, device_key)])
     for member_room in member_rooms:
         if member_room.room.room_id == room_id:
             return member_room, None if since is None else log.last_before(conn, member_room.room.key, since)
     return None
 
 
-def _arrivals(conn: Transaction, requests: Sequence[tuple[int, int, int]]) -> list[tuple[bool, Standpoint]]:
+def _arrivals(conn: Transaction, requests: Sequence[tuple[int, int, int]]) -> list[tuple[bool, ArrivalState]]:
     """For each (session, user, device): whether the session is valid, and the rooms and cursors of the device."""
     valid = users.valid_sessions(conn, [session_key for session_key, _, _ in requests])
-    standpoints = progress.standpoints(conn, [(user_key, device_key) for _, user_key, device_key in requests])
-    return [(request[0] in valid, standpoint) for request, standpoint in zip(requests, standpoints, strict=True)]
+    arrival_states = progress.arrival_states(conn, [(user_key, device_key) for _, user_key, device_key in requests])
+    return [
+        (request[0] in valid, arrival_state) for request, arrival_state in zip(requests, arrival_states, strict=True)
+    ]

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from tidings.log.transaction import Work
 from tidings_db.queries.journal import Loaded, Needed, Pair
-from tidings_db.queries.members import Standing
+from tidings_db.queries.members import MemberStanding
 from tidings_db.queries.rows import RoomRow
 
 K = TypeVar("K")
@@ -29,7 +29,7 @@ class ExpectedRows:
 
     def __init__(self) -> None:
         self._rooms: dict[int, RoomRow] = {}
-        self._standings: dict[Pair, Standing] = {}
+        self._standings: dict[Pair, MemberStanding] = {}
         self._mistaken: dict[int, float] = {}
         """Rooms with a wrong guess, and when it was made, by the monotonic clock."""
         self._clock: float | None = None

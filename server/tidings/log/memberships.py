@@ -18,7 +18,7 @@ from tidings.log.transaction import Operation, RoomLog, Work
 from tidings_db.names import username_key
 from tidings_db.queries import blocks, members, progress, rooms
 from tidings_db.queries.journal import NOBODY
-from tidings_db.queries.members import LinkRow, Standing
+from tidings_db.queries.members import LinkRow, MemberStanding
 from tidings_db.queries.rooms import Snapshot
 
 
@@ -42,7 +42,7 @@ def admit(work: Work, room: RoomLog, actor: Principal, user_key: int, username: 
     muted_until = members.add(work.conn, room.row, user_key, role, work.now)
     # Cursors of an earlier membership: with one, a device that was away would get no `room_added` for the new one.
     progress.forget_cursors_of_user(work.conn, key, user_key)
-    work.standings[key, user_key] = Standing(role, False, muted_until)
+    work.standings[key, user_key] = MemberStanding(role, False, muted_until)
     work.named[key, username_key(username)] = username
     snapshot = rooms.snapshot(work.conn, user_key, key)
     work.publish(Joined(user_key, snapshot))
@@ -160,7 +160,7 @@ class Moderation(Operation[None]):
     def users(self) -> list[int]:
         return [self.actor.user_key, self.user_key]
 
-    def judge(self, work: Work, need: Permission, *, make: Role | None = None) -> tuple[RoomLog, Standing]:
+    def judge(self, work: Work, need: Permission, *, make: Role | None = None) -> tuple[RoomLog, MemberStanding]:
         """Check what the actor may do to the user; returns the room and the user's standing. Raises `ActionError`."""
         assert self.room_key is not None
         room = work.room(self.room_key)
@@ -174,7 +174,7 @@ class Moderation(Operation[None]):
         return room, target
 
 
-def _role(standing: Standing) -> Role | None:
+def _role(standing: MemberStanding) -> Role | None:
     return None if standing.role is None else Role(standing.role)
 
 
@@ -201,7 +201,7 @@ class BanFromRoom(Moderation):
             remove(work, room, self.actor, self.user_key, self.username, MemberChange.BANNED)
         until = None if self.duration is None else work.now + self.duration * 1000
         members.add_ban(work.conn, room.row.key, self.user_key, work.now, until)
-        work.standings[room.row.key, self.user_key] = Standing(None, True)
+        work.standings[room.row.key, self.user_key] = MemberStanding(None, True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from tidings.log.views import room_name
 from tidings_db.queries import journal, members
 from tidings_db.queries.feed import MembershipChange
 from tidings_db.queries.journal import NOBODY
-from tidings_db.queries.members import Standing
+from tidings_db.queries.members import MemberStanding
 from tidings_db.queries.progress import MarkerRow
 from tidings_db.queries.rows import EntryRow, RoomRow
 
@@ -108,7 +108,7 @@ class Work:
     withdrawn: set[int] = field(default_factory=set)
     """The sessions that may not act any more."""
     rooms: dict[int, RoomLog] = field(default_factory=dict)
-    standings: dict[tuple[int, int], Standing] = field(default_factory=dict)
+    standings: dict[tuple[int, int], MemberStanding] = field(default_factory=dict)
     sent: dict[tuple[int, int, str], EntryRow] = field(default_factory=dict)
     known_messages: set[tuple[int, str]] = field(default_factory=set)
     mentions: dict[tuple[int, str], tuple[str, ...]] = field(default_factory=dict)
@@ -135,7 +135,7 @@ class Work:
             raise not_found()
         return room
 
-    def check(self, room: RoomLog, user_key: int, need: Permission) -> Standing:
+    def check(self, room: RoomLog, user_key: int, need: Permission) -> MemberStanding:
         """Check a user against the permission table, as of this position in the log. Raises `ActionError`."""
         standing = self.standings.get((room.row.key, user_key), NOBODY)
         muted_until = standing.muted_until
