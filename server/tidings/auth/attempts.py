@@ -37,7 +37,7 @@ _SITE_PREFIX = 48
 
 
 class Kind(StrEnum):
-    """What is counted."""
+    """A kind of attempt."""
 
     SOURCES = "sources"
     """Attempts of a source on accounts where it is not known."""
