@@ -22,10 +22,10 @@ from pydantic.fields import FieldInfo
 
 import tidings.actions
 from bench import scaling
-from tidings import auth, node
+from tidings import node
 from tidings.actions import context
 from tidings.actions.dispatch import Action, Registry
-from tidings.auth import names
+from tidings.auth import attempts, names
 from tidings.auth.limits import QUOTAS, RATES, Limit, rate
 from tidings.contract import actions, events, models, validation
 from tidings.contract.errors import CloseReason, Error, ErrorCode
@@ -560,9 +560,9 @@ def _rates_of_sign_ins() -> list[Row]:
             RATES["logins"],
         ),
         _rated(
-            f"{auth.SOURCE_FACTOR} times the rate `logins`: attempts from one address on accounts that it has not"
+            f"{attempts.SOURCE_FACTOR} times the rate `logins`: attempts from one address on accounts that it has not"
             " signed in to before",
-            RATES["logins"].replace(str(per_account), str(auth.SOURCE_FACTOR * per_account)),
+            RATES["logins"].replace(str(per_account), str(attempts.SOURCE_FACTOR * per_account)),
         ),
         _rated("rate `logins`: password confirmations of one session", RATES["logins"]),
     ]
