@@ -1,4 +1,4 @@
-"""Names and words of the production code: a search finds one definition, and a docstring opens with its noun or verb."""
+"""Names and words of the production code: one definition for each name, and docstrings that open with their noun."""
 
 from __future__ import annotations
 
