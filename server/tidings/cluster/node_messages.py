@@ -71,7 +71,7 @@ class Identity(NamedTuple):
     instance: str
     """The id of the database."""
     keys: Sequence[bytes]
-    """Those that sign tokens, the current one first."""
+    """The keys that sign tokens, the current one first."""
 
 
 class ClusterState(NamedTuple):

@@ -71,7 +71,7 @@ class NodeRegistry(Periodic):
         super().__init__(lease_s / RENEWALS, logger, "the lease of this node could not be renewed")
         self.others: frozenset[str] = frozenset()
         self.staying: frozenset[str] = frozenset()
-        """Those of `others` that are not about to stop."""
+        """The `others` that are not about to stop."""
         self.leaving = False
         """Whether this node is about to stop."""
         self.public_since = now_ms()
