@@ -170,7 +170,7 @@ def constants() -> Constants:
 
 
 PART_TOGETHER: Final = 17.0
-"""µs for a part that arrives while the loop is busy: 12 to 17 by docs/architecture.md. The rest is the wake-up."""
+"""µs for a part that arrives while the loop is busy: 12 to 17 by docs/many-nodes.md. The rest is the wake-up."""
 COMMIT_US: Final = 830.0
 COMMIT_MESSAGE_US: Final = 21.0
 """Duration of a commit, and of each message in it (docs/performance.md), without the network."""

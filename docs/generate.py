@@ -1,6 +1,6 @@
 """Generates parts of the documents from the code: `python -m docs.generate`, or `make docs`.
 
-A part stands between two markers, `<!-- generated: name -->` and `<!-- /generated -->`, in README.md or in a page
+A part stands between two markers, `<!-- generated: name -->` and `<!-- /generated -->`, in a document of the root or
 of docs/. Its sources are the registry of actions, the contract's models and the settings. With `--check` nothing is
 written; the exit status is 1 if a part is stale.
 """
@@ -22,10 +22,10 @@ from pydantic.fields import FieldInfo
 
 import tidings.actions
 from bench import scaling
-from tidings import auth, node
+from tidings import node
 from tidings.actions import context
 from tidings.actions.dispatch import Action, Registry
-from tidings.auth import names
+from tidings.auth import attempts, names
 from tidings.auth.limits import QUOTAS, RATES, Limit, rate
 from tidings.contract import actions, events, models, validation
 from tidings.contract.errors import CloseReason, Error, ErrorCode
@@ -560,9 +560,9 @@ def _rates_of_sign_ins() -> list[Row]:
             RATES["logins"],
         ),
         _rated(
-            f"{auth.SOURCE_FACTOR} times the rate `logins`: attempts from one address on accounts that it has not"
+            f"{attempts.SOURCE_FACTOR} times the rate `logins`: attempts from one address on accounts that it has not"
             " signed in to before",
-            RATES["logins"].replace(str(per_account), str(auth.SOURCE_FACTOR * per_account)),
+            RATES["logins"].replace(str(per_account), str(attempts.SOURCE_FACTOR * per_account)),
         ),
         _rated("rate `logins`: password confirmations of one session", RATES["logins"]),
     ]
@@ -581,14 +581,42 @@ def _limits_of_events() -> list[Row]:
     ]
 
 
-# -- parts of README.md ----------------------------------------------------------------------------------------------
+# -- the settings ----------------------------------------------------------------------------------------------------
+
+_MAIN: Final = (
+    "host",
+    "port",
+    "data_dir",
+    "database_url",
+    "redis_url",
+    "workers",
+    "secret_key",
+    "public_url",
+    "cors_origins",
+    "retention_topic_days",
+    "rates",
+    "metrics_token",
+)
+"""The settings in README.md."""
 
 
 def settings() -> str:
-    rows = [
-        [f"`{name}`", f"`{default}`" if default else "", description] for name, default, description in _settings()
-    ]
+    return _settings_table(_settings())
+
+
+def main_settings() -> str:
+    by_variable = {setting[0]: setting for setting in _settings()}
+    return _settings_table(by_variable[_variable(name)] for name in _MAIN)
+
+
+def _settings_table(settings: Iterable[tuple[str, str, str]]) -> str:
+    rows = [[f"`{name}`", f"`{default}`" if default else "", description] for name, default, description in settings]
     return _table(["setting", "default", ""], rows)
+
+
+def _variable(setting: str) -> str:
+    """The environment variable of a setting."""
+    return f"{Settings.model_config['env_prefix']}{setting.upper()}"
 
 
 def _settings() -> Iterator[tuple[str, str, str]]:
@@ -600,7 +628,7 @@ def _settings() -> Iterator[tuple[str, str, str]]:
         if isinstance(default, bool):
             default = str(default).lower()
         text = "" if default in ("", []) else str(default)
-        yield f"{Settings.model_config['env_prefix']}{name.upper()}", text, info.description or ""
+        yield _variable(name), text, info.description or ""
 
 
 def example_settings() -> str:
@@ -627,6 +655,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "error_codes": error_codes,
     "event_list": event_list,
     "limits": limits,
+    "main_settings": main_settings,
     "model_list": model_list,
     "named_types": named_types,
     "permissions": permissions,
@@ -640,8 +669,8 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
 
 
 def pages() -> list[Path]:
-    """The documents that may hold generated parts."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    """The documents; each may hold generated parts."""
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def render(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Every class and type alias of the server has a name of its own, so that a search for it finds one definition."""
+"""Names and words of the production code: one definition for each name, and docstrings that open with their noun."""
 
 from __future__ import annotations
 
@@ -44,3 +44,34 @@ def test_a_name_that_is_defined_twice_is_found(tmp_path: Path) -> None:
     (tmp_path / "rooms.py").write_text("class Rooms: ...\nT = TypeVar('T')\nMAX = 1")
     (tmp_path / "models.py").write_text("Rooms = list[str]\nT = TypeVar('T')\nMAX = 2")
     assert repeated(tmp_path) == {"Rooms": ["models.py:1", "rooms.py:1"]}
+
+
+RIDDLES = ("As", "Like", "What", "Who")
+"""A docstring that opens with one of these makes its reader solve a relative clause before its noun is known."""
+
+
+def riddles(root: Path) -> list[str]:
+    """The docstrings under `root`, of attributes too, that open with a word of `RIDDLES`."""
+    found: list[str] = []
+    for path in sorted(root.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+            if (
+                isinstance(node, ast.Expr)
+                and isinstance(node.value, ast.Constant)
+                and isinstance(node.value.value, str)
+            ):
+                words = node.value.value.split(maxsplit=1)
+                if words and words[0] in RIDDLES:
+                    found.append(f"{path.relative_to(root)}:{node.lineno}")
+    return found
+
+
+def test_no_docstring_opens_with_a_riddle() -> None:
+    assert [line for folder in ("server", "db", "client_demo") for line in riddles(ROOT / folder)] == []
+
+
+def test_a_riddle_is_found_in_every_kind_of_docstring(tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text('"""A room."""\n\ndef enter():\n    """Enter a room."""')
+    assert riddles(tmp_path) == []
+    (tmp_path / "odd.py").write_text('"""What a room is."""\nSIZE = 1\n"""As large as it is."""\n')
+    assert riddles(tmp_path) == ["odd.py:1", "odd.py:3"]

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 
 from tidings.contract.errors import Error
 from tidings.contract.models import History, Message, Room, View
-from tidings_chat import chat_commands, render
+from tidings_chat import render
 from tidings_chat.account import Account
 from tidings_chat.arguments import find_message
 from tidings_chat.background import BackgroundTasks
@@ -23,6 +23,7 @@ from tidings_chat.errors import ClientError, InvalidCommand, Refused
 from tidings_chat.event_display import EventDisplay
 from tidings_chat.message_cache import MessageCache
 from tidings_chat.navigation import Navigation
+from tidings_chat.registry import Commands, is_command
 from tidings_chat.roster import TYPING_LASTS, Roster
 from tidings_chat.screen import Screen
 from tidings_chat.shortcuts import RoomKeys, suggestions
@@ -34,7 +35,9 @@ _TYPING_EVERY: Final = 3.0
 class Chat:
     """Implements `registry.CommandContext` over the live connection, in the room that is open."""
 
-    def __init__(self, account: Account, store: Store, device: str, *, bell: bool = True) -> None:
+    def __init__(
+        self, account: Account, store: Store, device: str, commands: Commands[Chat], *, bell: bool = True
+    ) -> None:
         """`bell`: whether the terminal rings for mentions and direct messages."""
         self.account = account
         self.device = device
@@ -43,6 +46,7 @@ class Chat:
         self.keys = RoomKeys()
         self.leaving = False
         self._store = store
+        self._commands = commands
         self._messages = MessageCache()
         self._roster = Roster(account.username)
         self._background = BackgroundTasks()
@@ -94,7 +98,7 @@ class Chat:
             draft = ""
             if line is None:
                 return
-            if line.strip() and self.navigation.current is None and not chat_commands.is_command(line.strip()):
+            if line.strip() and self.navigation.current is None and not is_command(line.strip()):
                 self.screen.print(render.note("No room is open: /join TOPIC, or /open ROOM-or-USER.", "yellow"))
                 draft = line
             elif line.strip():
@@ -103,8 +107,8 @@ class Chat:
     async def _run(self, line: str) -> None:
         """Run a command, or send a message to the open room."""
         try:
-            if chat_commands.is_command(line):
-                await chat_commands.run(self, line)
+            if is_command(line):
+                await self._commands.run(self, line)
             elif self.navigation.current is not None:
                 text = line.removeprefix("/") if line.startswith("//") else line
                 await self.send(self.navigation.current.ref, text)
@@ -240,7 +244,7 @@ class Chat:
         return [(style, render.visible(text, keep="\n")) for style, text in parts]
 
     def _suggest(self, line: str) -> Iterable[str]:
-        return suggestions(line, chat_commands.NAMES, self.client.rooms, self._roster.names)
+        return suggestions(line, self._commands.names, self.client.rooms, self._roster.names)
 
 
 def _messages(count: int) -> str:

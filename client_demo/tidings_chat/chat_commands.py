@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rich.table import Table as Grid
 from rich.text import Text
@@ -15,35 +15,16 @@ from tidings.contract.models import ConnectedRoom, History, Profile, Room
 from tidings_chat import actions, registry, render
 from tidings_chat.actions import ACTIONS
 from tidings_chat.arguments import number_and_text
+from tidings_chat.chat import Chat
 from tidings_chat.errors import InvalidCommand, Refused
+from tidings_chat.navigation import CurrentRoom
 from tidings_chat.registry import Command, CommandTable
 from tidings_chat.rooms import all_rooms, title
-
-if TYPE_CHECKING:
-    from tidings_chat.chat import Chat
-    from tidings_chat.navigation import CurrentRoom
 
 _TABLE: Final[CommandTable[Chat]] = CommandTable()
 _command = _TABLE.command
 _GROUPS: Final = ("messages", "rooms", "people", "moderation", "account", "this client")
 _MESSAGES, _ROOMS, _CLIENT = "messages", "rooms", "this client"
-
-
-async def run(chat: Chat, line: str) -> None:
-    """Run a line that starts with a slash. Raises `ClientError`."""
-    name, _, rest = line.removeprefix("/").partition(" ")
-    name = name.casefold()
-    if name in _TABLE.commands:
-        await registry.run(_TABLE.commands[name], chat, rest)
-    elif name in ACTIONS.commands:
-        await registry.run(ACTIONS.commands[name], chat, rest)
-    else:
-        raise InvalidCommand(f"there is no /{name}; /help lists the commands")
-
-
-def is_command(line: str) -> bool:
-    """A message that starts with a slash is typed with two."""
-    return line.startswith("/") and not line.startswith("//")
 
 
 def _current(chat: Chat) -> CurrentRoom:
@@ -192,7 +173,7 @@ async def whoami(chat: Chat, _: str) -> None:
 async def help_(chat: Chat, topic: str) -> None:
     commands: dict[str, Command[Any]] = {**_TABLE.commands, **ACTIONS.commands}
     topic = topic.removeprefix("/").casefold()
-    if topic not in ("", "all", *NAMES):
+    if topic not in ("", "all", *commands):
         raise InvalidCommand(f"there is no /{topic}; /help lists the commands")
     grid = Grid.grid(padding=(0, 2))
     for group in _GROUPS:
@@ -220,4 +201,18 @@ async def quit_(chat: Chat, _: str) -> None:
     chat.leaving = True
 
 
-NAMES: Final = tuple({**_TABLE.commands, **ACTIONS.commands})
+class ChatCommands:
+    """A `registry.Commands`: those of the chat, and those that scripts have, too."""
+
+    names = tuple({**_TABLE.commands, **ACTIONS.commands})
+
+    async def run(self, context: Chat, line: str) -> None:
+        """See `registry.Commands.run`."""
+        name, _, rest = line.removeprefix("/").partition(" ")
+        name = name.casefold()
+        if name in _TABLE.commands:
+            await registry.run(_TABLE.commands[name], context, rest)
+        elif name in ACTIONS.commands:
+            await registry.run(ACTIONS.commands[name], context, rest)
+        else:
+            raise InvalidCommand(f"there is no /{name}; /help lists the commands")

@@ -147,9 +147,10 @@ async def _command(args: argparse.Namespace, account: Account, store: Store, dev
     match args.command:
         case None:
             from tidings_chat.chat import Chat  # its imports are slow, and `send` does not need them
+            from tidings_chat.chat_commands import ChatCommands
 
             with store.receiving():
-                await Chat(account, store, device, bell=args.bell).run()
+                await Chat(account, store, device, ChatCommands(), bell=args.bell).run()
         case "send":
             text = sys.stdin.read().removesuffix("\n") if args.text == "-" else args.text
             reply_to = None

@@ -6,7 +6,7 @@ differ in the context: the live connection and the open room, or REST and the ro
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -49,6 +49,21 @@ class CommandContext(Protocol):
 
 
 C_contra = TypeVar("C_contra", contravariant=True)
+
+
+class Commands(Protocol[C_contra]):
+    """The commands that a line with a slash runs."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    async def run(self, context: C_contra, line: str) -> None:
+        """Run a line that starts with a slash. Raises `ClientError`."""
+
+
+def is_command(line: str) -> bool:
+    """A message that starts with a slash is typed with two."""
+    return line.startswith("/") and not line.startswith("//")
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Roster:
         ]
 
     def _receipts_of_last_sent(self, room_id: str) -> str:
-        """Who has received, and who has read, the user's last message in a room."""
+        """The members who have received, and those who have read, the user's last message in a room."""
         seq = self._last_sent.get(room_id)
         receipts = self._receipts.get(room_id, {}).values()
         by_others = [r for r in receipts if r.username != self._me]

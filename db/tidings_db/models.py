@@ -294,7 +294,7 @@ class Instance(Base, table=True):
 
 
 class Witness(Base, table=True):
-    """What a node has last left in the database, and also keeps in a file of its own."""
+    """The mark that a node last left in the database, and also keeps in a file of its own."""
 
     node: str = Field(primary_key=True)
     mark: str
@@ -313,7 +313,7 @@ class EpochHead(Base, table=True):
 
 
 class Feed(Base, table=True):
-    """What a transaction changed that other nodes must learn of. Empty on SQLite, which serves one node."""
+    """The changes of a transaction that other nodes must learn of. Empty on SQLite, which serves one node."""
 
     id: int | None = _key(default=None, primary_key=True)
     xid: int = Field(sa_type=BigInteger, index=True, description="The transaction; it becomes visible at its commit")

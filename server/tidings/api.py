@@ -11,7 +11,10 @@ from tidings_db.engine import Database
 
 
 class ServerApi:
-    """What an application may ask the server, on behalf of no user. All methods may raise `StoreUnavailable`."""
+    """The server's API for an application, which acts on behalf of no user.
+
+    All methods may raise `StoreUnavailable`.
+    """
 
     def __init__(self, database: Database) -> None:
         self._db = database

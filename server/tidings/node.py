@@ -84,7 +84,7 @@ class NodeOptions:
     lease_s: float = LEASE_S
     poll_s: float = POLL_S
     timers: GetTimers = asyncio.get_running_loop
-    """Those of sign-ins, heartbeats, expiring tokens, and typing."""
+    """Timers of sign-ins, heartbeats, expiring tokens, and typing."""
     engine: Mapping[str, Any] = field(default_factory=dict)
     """Options of the Socket.IO gateway (`connect_timeout`, `ping_interval`)."""
     websocket: Mapping[str, Any] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tidings_chat.chat_commands import NAMES
+from tidings_chat.chat_commands import ChatCommands
 from tidings_chat.shortcuts import suggestions
 
 
@@ -25,4 +25,4 @@ from tidings_chat.shortcuts import suggestions
     ],
 )
 def test_tab_suggests_the_commands_emojis_and_users_that_fit(line: str, completed: list[str]) -> None:
-    assert suggestions(line, NAMES, [], {"diego", "omar"}) == completed
+    assert suggestions(line, ChatCommands.names, [], {"diego", "omar"}) == completed

@@ -10,7 +10,7 @@ import pytest
 from tests.client_demo.conftest import PASSWORD, Cli, People, Terminals
 from tests.client_demo.test_chat import AT
 from tidings_chat.actions import ACTIONS
-from tidings_chat.chat_commands import NAMES
+from tidings_chat.chat_commands import ChatCommands
 
 pytestmark = pytest.mark.long
 
@@ -191,7 +191,7 @@ async def test_commands_manage_the_own_account(terminals: Terminals, people: Peo
     assert "horse" not in omar.text
     omar.type("/help")
     await omar.sees("/help COMMAND explains")
-    for name in NAMES:
+    for name in ChatCommands.names:
         await omar.sees(f"/{name}[ \n]")
     omar.type("/help mute")
     await omar.sees(r"/mute USER \[TIME\] +keep a member from sending")
@@ -231,4 +231,4 @@ async def test_scripts_have_the_commands_of_the_chat(cli: Cli, people: People) -
     await cli("omar", "kick", "noticias", "diego")
     status, out, err = await cli.run("diego", "kick", "noticias", "omar")
     assert (status, out, err.partition(":")[0]) == (1, "", "forbidden")
-    assert set(ACTIONS.commands) <= set(NAMES)
+    assert set(ACTIONS.commands) <= set(ChatCommands.names)

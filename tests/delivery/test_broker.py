@@ -15,7 +15,7 @@ from tests.support.client import DEADLINE_S, connected
 from tests.support.node import RunningNode, running_node
 from tests.support.redis import redis_server
 from tidings.cluster.broker import Broker
-from tidings.cluster.node_messages import Identity, Nodes
+from tidings.cluster.node_messages import ClusterState, Identity
 from tidings.cluster.redis_broker import RedisBroker
 from tidings.contract.errors import CloseReason
 from tidings.contract.events import MemberChange
@@ -104,7 +104,7 @@ def over_redis(url: str) -> MakeBroker:
     nodes = [f"node{n}" for n in range(3)]
     names = iter(nodes)
     identity = Identity("instance", [b"a key of this test"])
-    known = Nodes(lambda: nodes, lambda: 0, lambda: None)
+    known = ClusterState(lambda: nodes, lambda: 0, lambda: None)
     return lambda: RedisBroker([url], next(names), lambda: identity, known, lambda: {7})
 
 

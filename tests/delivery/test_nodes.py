@@ -133,6 +133,7 @@ async def test_typing_and_presence_reach_the_other_node(nodes: tuple[RunningNode
         async with connected(second.url, tokens[1]) as diego:
             await omar.ask("typing", room_id=room_id)
             assert await diego.event("typing") == {"room_id": room_id, "username": "omar", "typing": True}
+            await until(lambda: all(len(node.node.cluster.online.among()) == 2 for node in nodes))
             entered = await omar.ask("connect_to_room", topic_name="noticias")
             assert entered["usernames"] == ["diego", "omar"]
             members = (await diego.ask("get_members", room_id=room_id))["members"]

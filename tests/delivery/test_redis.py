@@ -24,7 +24,7 @@ from tests.support.network import Conditions, Network, network
 from tests.support.node import RunningNode, running_node
 from tests.support.redis import RedisServer, redis_server
 from tests.support.yardstick import slowdown
-from tidings.cluster.node_messages import CONTROL, NOTICE, SHARDS, Sealer, encode_parts, item, shard_of
+from tidings.cluster.node_messages import CONTROL, NOTICE, SHARDS, Sealer, control_item, encode_parts, shard_of
 from tidings.cluster.redis_broker import RedisBroker
 from tidings.cluster.redis_link import Lost, RedisLink
 from tidings.log.notices import Appended, Transient, encode
@@ -477,7 +477,7 @@ async def test_forged_changed_and_repeated_messages_deliver_nothing(
             identity = broker._identity()
             forged = b"".join(encode_parts(_part(name, seq=2), name)[0])
             typing = Transient(name.key, "typing", {"room_id": room_id, "username": "eva", "typing": True})
-            notice = item(NOTICE, encode(typing))
+            notice = control_item(NOTICE, encode(typing))
 
             def sealed(part: bytes = forged, channel: int = shard, epoch: int = 0, **changes: Any) -> bytes:
                 values: dict[str, Any] = {"instance": identity.instance, "node": first.node.id, "keys": identity.keys}

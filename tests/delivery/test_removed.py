@@ -280,7 +280,7 @@ async def test_a_reinvited_member_gets_nothing_again_from_a_read_that_is_older_t
             membership = hub.key(room_id) or 0, connection.principal.user_key
             gate = Gate(server.node.database, monkeypatch, "read")
             gate.hold(1)
-            reconciler.look([membership])
+            reconciler.reconcile([membership])
             await gate.held.wait()
             publisher.loses = lambda notice: isinstance(notice, Joined | Left)
             await omar.ask("kick", room_id=room_id, username="eva")

@@ -439,6 +439,7 @@ async def test_a_task_that_its_owner_cancels_is_not_logged(caplog: pytest.LogCap
 AWAITED = {
     "db/tidings_db/postgresql.py": 2,  # a rollback, and the close of a connection, awaited through a shield
     "server/tidings/node.py": 1,  # the stop of a part, which `stop` awaits
+    "server/tidings/cluster/relay.py": 3,  # an upload and a download, gathered; requests to move, kept until they end
     "server/tidings/fanout/repair.py": 1,  # drains, gathered
     "server/tidings/actions/echo_channel.py": 1,  # an answer, which the action awaits
     "server/tidings/supervision.py": 2,

@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.delivery.test_locked_rooms import locked
-from tests.dialects.test_rooms import chatting
+from tests.dialects.rooms_client import chatting
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import SECRET_KEY, RunningNode, running_node
 from tests.support.process import ServerProcess

@@ -7,10 +7,10 @@ from pathlib import Path
 import httpx
 import jwt
 
-from tests.dialects.test_channels import entered
-from tests.dialects.test_messenger import Person
-from tests.dialects.test_rooms import chatting
-from tests.dialects.test_topics import talking
+from tests.dialects.channels_client import entered
+from tests.dialects.messenger_client import Person
+from tests.dialects.rooms_client import chatting
+from tests.dialects.topics_client import talking
 from tests.support.client import connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
 

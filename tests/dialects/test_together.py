@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.dialects.test_channels import link
+from tests.dialects.channels_client import link
 from tests.e2e.javascript import SCRIPTS
 from tests.e2e.javascript import node as node_js
 from tests.support.client import LiveClient, connected, plainly_connected

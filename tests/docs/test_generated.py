@@ -57,6 +57,11 @@ def test_headings_step_down_by_one_level(page: Path) -> None:
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
+@pytest.mark.parametrize("page", sorted((generate.ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_a_page_says_at_its_top_who_it_is_for(page: Path) -> None:
+    assert re.match(r"# .+\n\n\*For [^*]+\*\n\n", page.read_text("utf-8"))
+
+
 def _prose(text: str) -> str:
     return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
 

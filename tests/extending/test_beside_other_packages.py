@@ -16,7 +16,7 @@ from docs.generate import ROOT
 from tests.support.process import ServerProcess
 
 PROJECT = {
-    "server/tidings/__init__.py": "NAME = 'their server'",
+    "server/__init__.py": "NAME = 'their server'",
     "db.py": "NAME = 'their db'",
     "client_demo.py": "NAME = 'their client'",
     "web/__init__.py": "NAME = 'their web'",

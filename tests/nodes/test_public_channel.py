@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from tests.dialects.test_channels import link, opened
+from tests.dialects.channels_client import link, opened
 from tests.nodes.conftest import SOON, Registry, registry_of
 from tests.support.node import running_node
 from tidings.auth.tokens import now_ms

@@ -9,13 +9,14 @@ import { Blocks } from "./blocks.ts";
 import { Connection, type LiveAction, type Status } from "./connection.ts";
 import type { Actions, Message, Room, RoomKind, Rooms } from "./contract.gen.ts";
 import { Database } from "./database.ts";
+import type { ServerEvent } from "./events.ts";
 import { Loading } from "./loading.ts";
 import { keepLastRoom } from "./location.ts";
 import { Outbox, type Unsent } from "./outbox.ts";
 import { Reading } from "./reading.ts";
 import { RoomWriter } from "./roomWriter.ts";
 import { deviceName, exported, get, Refused, refreshed, type Session, saveSession } from "./session.ts";
-import { applied, type Change, initial, KEPT, type RoomState, type ServerEvent, type State } from "./store.ts";
+import { applied, type Change, initial, KEPT, type RoomState, type State } from "./store.ts";
 import { tailOf } from "./timeline.ts";
 
 /** The data that the views show. */

@@ -13,8 +13,8 @@ import type {
   ConnectAuth,
   ServerToClientEvents,
 } from "./contract.gen.ts";
+import { EVENTS, type ServerEvent } from "./events.ts";
 import { noAnswer, Refused } from "./session.ts";
-import { EVENTS, type ServerEvent } from "./store.ts";
 
 /** Why there is no connection. `refused`: the server refuses this client, and a retry would be futile. */
 export type Status =

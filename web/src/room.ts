@@ -1,6 +1,6 @@
 /** The state of one room, and how events change its counts. */
 import type { Member, MemberChanged, Message, Role, Room } from "./contract.gen.ts";
-import type { ServerEvent } from "./store.ts";
+import type { ServerEvent } from "./events.ts";
 import { emptyAt, type Segments, segmentAt, tailOf, withChanged } from "./timeline.ts";
 
 /** How far another user has received and read a room. */

@@ -9,7 +9,6 @@
  * `State.epoch` grows; an answer carries the epoch of its request, and one of an earlier epoch changes nothing.
  */
 import type {
-  Events,
   Member,
   MemberChanged,
   Message,
@@ -19,6 +18,7 @@ import type {
   RoomChanged,
   RoomRemoved,
 } from "./contract.gen.ts";
+import type { ServerEvent } from "./events.ts";
 import {
   begun,
   type RoomState,
@@ -35,26 +35,6 @@ import type { Segment } from "./timeline.ts";
 import { extended, tailOnly, trimmed, withPage } from "./timeline.ts";
 
 export { begun, type Marks, type Note, type RoomState } from "./room.ts";
-
-/** An event of the server, by its name on the wire. */
-export type ServerEvent = { [K in keyof Events]: { readonly type: K; readonly data: Events[K] } }[keyof Events];
-
-/** Every event. The compiler asks for those that are missing. */
-export const EVENTS: { readonly [K in keyof Events]: true } = {
-  ready: true,
-  message: true,
-  message_edited: true,
-  message_deleted: true,
-  reaction: true,
-  member: true,
-  room_added: true,
-  room_removed: true,
-  room_changed: true,
-  typing: true,
-  presence: true,
-  receipt: true,
-  closing: true,
-};
 
 /** Changes from answers and from this device itself. */
 export type LocalChange =
@@ -94,7 +74,7 @@ export interface State {
    * Between a connect and the snapshot after it, events of rooms that this device does not have: it may have received
    * `room_added` and closed before it stored the room. null: the user is not in such a room.
    */
-  readonly strange: ReadonlyMap<string, readonly ServerEvent[]> | null;
+  readonly unknownRooms: ReadonlyMap<string, readonly ServerEvent[]> | null;
 }
 
 /** Messages kept of a room that is not on the screen. */
@@ -103,13 +83,13 @@ export const KEPT = 300;
 export const AROUND = 2000;
 
 export function initial(me: string): State {
-  return { me, rooms: new Map(), gone: new Map(), presence: new Map(), epoch: 0, strange: new Map() };
+  return { me, rooms: new Map(), gone: new Map(), presence: new Map(), epoch: 0, unknownRooms: new Map() };
 }
 
 /** The state after changes, in order. Each changed room is copied once, however many changes there are. */
 export function applied(state: State, changes: Iterable<Change>): State {
   const draft = new Draft(state);
-  for (const change of changes) draft.take(change);
+  for (const change of changes) draft.apply(change);
   return draft.end();
 }
 
@@ -128,30 +108,31 @@ class Draft {
   private readonly growing = new Map<string, Growth>();
   private readonly waiting = new Map<string, ServerEvent[]>();
   private epoch: number;
-  private strange: State["strange"];
+  private unknownRooms: State["unknownRooms"];
 
   constructor(before: State) {
     this.before = before;
     this.epoch = before.epoch;
     this.gone = before.gone;
-    this.strange = before.strange;
+    this.unknownRooms = before.unknownRooms;
   }
 
   end(): State {
     for (const room_id of [...this.growing.keys(), ...this.waiting.keys()]) this.settle(room_id);
-    const { before, rooms, gone, presence, epoch, strange } = this;
-    if (rooms === null && presence === null && epoch === before.epoch && strange === before.strange) return before;
+    const { before, rooms, gone, presence, epoch, unknownRooms } = this;
+    if (rooms === null && presence === null && epoch === before.epoch && unknownRooms === before.unknownRooms)
+      return before;
     return {
       me: before.me,
       rooms: rooms ?? before.rooms,
       gone,
       presence: presence ?? before.presence,
       epoch,
-      strange,
+      unknownRooms,
     };
   }
 
-  take(change: Change): void {
+  apply(change: Change): void {
     switch (change.type) {
       case "message":
         if (this.waits(change)) return;
@@ -174,7 +155,10 @@ class Draft {
       case "typing":
         return this.typing(change.data.room_id, change.data.username, change.data.typing);
       case "presence":
-        return this.met(change.data.username, { online: change.data.online, last_seen: change.data.last_seen });
+        return this.setPresence(change.data.username, {
+          online: change.data.online,
+          last_seen: change.data.last_seen,
+        });
       case "receipt":
         if (this.waits(change)) return;
         return this.receipt(change.data);
@@ -186,7 +170,7 @@ class Draft {
       case "rooms":
         if (change.epoch !== this.epoch) return;
         for (const room of change.rooms) this.snapshot(room);
-        this.strange = null;
+        this.unknownRooms = null;
         return;
       case "page":
         if (change.epoch !== this.epoch) return;
@@ -247,8 +231,8 @@ class Draft {
   private waits(event: ServerEvent & { readonly data: { readonly room_id: string } }): boolean {
     const { room_id } = event.data;
     const held = this.get(room_id);
-    if (held === undefined && this.strange !== null)
-      this.strange = new Map(this.strange).set(room_id, [...(this.strange.get(room_id) ?? []), event]);
+    if (held === undefined && this.unknownRooms !== null)
+      this.unknownRooms = new Map(this.unknownRooms).set(room_id, [...(this.unknownRooms.get(room_id) ?? []), event]);
     if (held === undefined) return true;
     if (held.waiting === null) return false;
     const waiting = this.waiting.get(room_id);
@@ -343,7 +327,7 @@ class Draft {
     return (this.presence ?? this.before.presence).get(username);
   }
 
-  private met(username: string, presence: Presence): void {
+  private setPresence(username: string, presence: Presence): void {
     const known = this.presenceOf(username);
     if (known?.online === presence.online && known.last_seen === presence.last_seen) return;
     this.presence ??= new Map(this.before.presence);
@@ -395,7 +379,7 @@ class Draft {
       // A page requested earlier may lack entries that the snapshot counts and that do not arrive again.
       if (held !== undefined) this.epoch++;
       this.put(begun(room));
-      for (const event of held?.waiting ?? this.strange?.get(room.room_id) ?? []) this.take(event);
+      for (const event of held?.waiting ?? this.unknownRooms?.get(room.room_id) ?? []) this.apply(event);
     } else if (room.last_seq >= held.room.last_seq) {
       this.writable().set(room.room_id, withSnapshot(held, room));
     } // else an event has overtaken the answer
@@ -414,7 +398,7 @@ class Draft {
   private disconnected(): void {
     this.epoch++;
     this.presence = new Map();
-    this.strange = new Map();
+    this.unknownRooms = new Map();
     for (const [room_id, room] of this.rooms ?? this.before.rooms)
       if (room.typing.size > 0) this.update(room_id, (held) => ({ ...held, typing: new Set() }));
   }

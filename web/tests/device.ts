@@ -2,7 +2,8 @@
 import fc from "fast-check";
 import { expect } from "vitest";
 import type { History } from "../src/contract.gen.ts";
-import { applied, type Change, initial, type RoomState, type ServerEvent, type State } from "../src/store.ts";
+import type { ServerEvent } from "../src/events.ts";
+import { applied, type Change, initial, type RoomState, type State } from "../src/store.ts";
 import { tailOf } from "../src/timeline.ts";
 import { ME, Server } from "./server.ts";
 

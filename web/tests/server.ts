@@ -3,7 +3,7 @@
  * pages of history as the real one does, and leaves it to the test when each of them comes.
  */
 import type { History, Member, Message, Room } from "../src/contract.gen.ts";
-import type { ServerEvent } from "../src/store.ts";
+import type { ServerEvent } from "../src/events.ts";
 import { message, room } from "./make.ts";
 
 export const ME = "me";

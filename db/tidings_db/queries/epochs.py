@@ -27,7 +27,7 @@ GROUP BY room"""
 
 
 class WrittenEntry(NamedTuple):
-    """What identifies a committed entry."""
+    """The identity of a committed entry."""
 
     room_key: int
     seq: int

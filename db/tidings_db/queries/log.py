@@ -282,7 +282,7 @@ def _select_spans(dialect: str) -> Select[Any]:
 
 @cache
 def _select_span(dialect: str) -> Select[Any]:
-    """Like `_select_spans`, for one span: the order of the table suffices, so nothing is sorted."""
+    """`_select_spans` for one span: the order of the table suffices, so nothing is sorted."""
     is_member = and_(members.c.room_id == bindparam("room"), members.c.user_id == bindparam("user"))
     return (
         select_missed(dialect)

@@ -65,7 +65,7 @@ class OtherNode(NamedTuple):
 
 
 class Cluster(NamedTuple):
-    """What a node reads when it renews its lease."""
+    """The answer to a renewal of a lease."""
 
     others: Mapping[str, OtherNode]
     """The other live nodes, by id."""

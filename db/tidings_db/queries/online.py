@@ -1,4 +1,4 @@
-"""Who is online on which node, on PostgreSQL. The rows of a node hold while its lease does.
+"""The users who are online on each node, on PostgreSQL. The rows of a node hold while its lease does.
 
 A crash of PostgreSQL empties the table. So each node also has a row of user 0: without it, the node's rows are not
 complete.

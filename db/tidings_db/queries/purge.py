@@ -97,7 +97,7 @@ def drop_bans(conn: Connection, pairs: Sequence[tuple[int, int]], before: int) -
 
 
 def drop_mutes(conn: Connection, pairs: Sequence[tuple[int, int]], before: int) -> None:
-    """Like `drop_bans`, for mutes."""
+    """`drop_bans` for mutes."""
     _drop_pairs(conn, mutes, pairs, before)
 
 

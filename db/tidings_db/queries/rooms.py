@@ -102,7 +102,7 @@ def _select_locked(dialect: str) -> Select[Any]:
 
 @cache
 def _select_one_locked(_dialect: str) -> Select[Any]:
-    """Like `_select_locked`, for one room, in half the time."""
+    """`_select_locked` for one room, in half the time."""
     return select(*ROOM_COLUMNS).where(rooms.c.id == bindparam("key")).with_for_update(key_share=True)
 
 

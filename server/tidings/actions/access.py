@@ -58,7 +58,7 @@ class Directory:
         """By name key: creates a topic when a user first enters it."""
 
     async def topic(self, principal: Principal, name: str) -> int:
-        """Like `find`, for a name that can only be that of a topic."""
+        """`find` for a name that can only be that of a topic."""
         key = await self._room(principal, ("name", name))
         create = self.founders.get(names.name_key(name)) if key == NO_ROOM and self.founders else None
         if create is not None:
@@ -181,7 +181,7 @@ class Access:
         return await self._directory.find(self._principal, ref.room_id, ref.topic_name, ref.username)
 
     async def existing(self, ref: RoomRef) -> int:
-        """Like `find`, for a room that must exist. Raises `not_found`."""
+        """`find` for a room that must exist. Raises `not_found`."""
         target = await self.find(ref)
         if target.room_key is None:
             raise not_found("conversation")
@@ -195,7 +195,7 @@ class Access:
         return row
 
     async def room_key(self, *, room_id: str | None = None, topic_name: str | None = None) -> int:
-        """Like `find`, for a reference that is never a user: a name is that of a topic."""
+        """`find` for a reference that is never a user: a name is that of a topic."""
         if room_id is None:
             assert topic_name is not None
             return await self._directory.topic(self._principal, topic_name)

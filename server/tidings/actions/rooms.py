@@ -64,7 +64,7 @@ async def _view(ctx: Context, snapshot: Snapshot) -> Room:
 async def _views(ctx: Context, snapshots: Sequence[Snapshot]) -> list[Room]:
     """Rooms as the caller sees them."""
     caller_key = ctx.principal.user_key
-    await ctx.hub.member_events.sent(snapshot.room for snapshot in snapshots)
+    await ctx.hub.member_events.wait_until_sent(snapshot.room for snapshot in snapshots)
     await ctx.hub.count_online([snapshot.room for snapshot in snapshots])
     return [views.room(snapshot, caller_key, ctx.hub.online_seen(snapshot, caller_key)) for snapshot in snapshots]
 
@@ -377,7 +377,7 @@ async def get_members(ctx: Context, req: GetMembers) -> Members:
             members.list_members(conn, room.key, after, req.limit + 1),
         ),
     )
-    await ctx.hub.member_events.sent([room])
+    await ctx.hub.member_events.wait_until_sent([room])
     page = rows[: req.limit]
     presence = await ctx.presence({member.user_key: member.last_seen for member in page})
     moderates = standing.role in (Role.MODERATOR, Role.OWNER)

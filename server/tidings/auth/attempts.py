@@ -37,7 +37,7 @@ _SITE_PREFIX = 48
 
 
 class Kind(StrEnum):
-    """What is counted."""
+    """A kind of attempt."""
 
     SOURCES = "sources"
     """Attempts of a source on accounts where it is not known."""
@@ -46,11 +46,11 @@ class Kind(StrEnum):
     FIRST = "first"
     """First attempts of sources on an account."""
     FURTHER = "further"
-    """Their further attempts on an account."""
+    """Further attempts of the same sources on an account."""
     REGISTRATIONS = "registrations"
     """Registrations of a source."""
     CONFLICTS = "conflicts"
-    """Those of taken names."""
+    """Registrations refused because the name was taken."""
 
 
 Rates = Mapping[Kind, tuple[int, int]]
@@ -62,7 +62,7 @@ Site = tuple[str, str]
 
 
 def attempt_rates(logins: str, registrations: str, conflicts: str) -> Rates:
-    """From the rates of attempts on one account, of registrations from one source, and of those of taken names."""
+    """The rates of each kind, from the settings for logins, registrations and taken names."""
     amount, period = rate(logins)
     half = -(-amount // 2)
     return {

@@ -1,4 +1,4 @@
-"""What a caller may do to the database: nothing more once their session was withdrawn, on whichever node."""
+"""The database on behalf of a caller, who may do nothing once their session was withdrawn on any node."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CallersDatabase:
         self._withdrawn = withdrawn
 
     async def read(self, query: Callable[[Transaction], T]) -> T:
-        """As `Database.read`. Raises `token_revoked`."""
+        """`Database.read`. Raises `token_revoked`."""
         try:
             return await self._db.read(partial(self._checked, query))
         except ActionError as error:
@@ -45,7 +45,7 @@ class CallersDatabase:
             raise
 
     async def write(self, change: Callable[[Transaction], T]) -> T:
-        """As `Database.write`. Raises `token_revoked`."""
+        """`Database.write`. Raises `token_revoked`."""
         try:
             return await self._db.write(partial(self._checked, change))
         except ActionError as error:

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from tidings.contract.errors import ActionError, ErrorCode
 
@@ -118,6 +118,27 @@ class Window:
         """Count in the current window; call `wait` first, which moves the window."""
         self._current[key] = self._current.get(key, 0) + weight
 
+    def take(self, key: Hashable, part: Hashable | None, weight: int = 1) -> float:
+        """Count for a key, and for a part of it that has half of the amount. Counts nothing unless both allow it.
+
+        Returns seconds, see `wait`.
+        """
+        wait = self.wait(key, weight)
+        current, previous = self._current, self._previous
+        if part is not None:
+            half = -(-self._amount // 2)
+            free = half - weight if weight < half else 0
+            if part in previous or current.get(part, 0) > free:
+                position = self._clock() / self._period
+                wait = max(
+                    wait, until_free(current.get(part, 0), previous.get(part, 0), free, position) * self._period
+                )
+        if not wait:
+            current[key] = current.get(key, 0) + weight
+            if part is not None:
+                current[part] = current.get(part, 0) + weight
+        return wait
+
     def uncount(self, key: Hashable) -> None:
         """Undo one count."""
         if self._current.get(key, 0) > 0:
@@ -152,33 +173,31 @@ class Limits:
 
     def __init__(self, rates: Mapping[Limit, str], clock: Callable[[], float] = time.monotonic) -> None:
         """Raises `ValueError` if a rate cannot be parsed."""
-        self._windows = {kind: _windows(*rate(text), clock) for kind, text in rates.items()}
+        self._windows = {kind: Window(*rate(text), clock) for kind, text in rates.items()}
 
     def take(self, kind: Limit, user: Hashable, connection: Hashable | None = None, weight: int = 1) -> None:
         """Count an action. Raises `rate_limited` without counting it.
 
         Args:
+            user: also of something else than a user, but never equal to a connection.
             connection: None for REST.
             weight: the number of actions that it counts as.
         """
-        self.check(kind, user, connection, weight)
-        self.count(kind, user, connection, weight)
+        if wait := self._windows[kind].take(user, connection, weight):
+            _refuse(kind, wait)
 
-    def count(self, kind: Limit, user: Hashable, connection: Hashable | None = None, weight: int = 1) -> None:
+    def count(self, kind: Limit, user: Hashable) -> None:
         """Count an action without checking the limit."""
-        of_user, of_connection = self._windows[kind]
-        of_user.count(user, weight)
-        if connection is not None:
-            of_connection.count(connection, weight)
+        self._windows[kind].count(user)
 
-    def check(self, kind: Limit, user: Hashable, connection: Hashable | None = None, weight: int = 1) -> None:
+    def check(self, kind: Limit, user: Hashable) -> None:
         """Raise `rate_limited` if `take` would, without counting."""
-        of_user, of_connection = self._windows[kind]
-        wait = of_user.wait(user, weight)
-        if connection is not None:
-            wait = max(wait, of_connection.wait(connection, weight))
-        if wait:
-            raise ActionError(ErrorCode.RATE_LIMITED, f"too many {kind}", retry_after=max(1, math.ceil(wait)))
+        if wait := self._windows[kind].wait(user):
+            _refuse(kind, wait)
+
+
+def _refuse(kind: Limit, wait: float) -> NoReturn:
+    raise ActionError(ErrorCode.RATE_LIMITED, f"too many {kind}", retry_after=max(1, math.ceil(wait)))
 
 
 class Turns:
@@ -243,10 +262,6 @@ def _quota(text: str) -> int:
     if not text.isdecimal():
         raise ValueError
     return int(text)
-
-
-def _windows(amount: int, period_s: int, clock: Callable[[], float]) -> tuple[Window, Window]:
-    return Window(amount, period_s, clock), Window(-(-amount // 2), period_s, clock)
 
 
 def rate(text: str) -> tuple[int, int]:

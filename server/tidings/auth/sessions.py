@@ -234,7 +234,7 @@ class Auth:
         return self._principal(await self._db.read(lambda conn: users.session(conn, sid)), subject, expires_at)
 
     async def arrive(self, token: str, device: str, purpose: str = "") -> tuple[Principal, DeviceRow | None]:
-        """Like `authenticate`, with the user's device of that name, or None if it is new.
+        """`authenticate`, with the user's device of that name, or None if it is new.
 
         Concurrent arrivals share one read.
         """

@@ -28,4 +28,4 @@ class Broker(Protocol):
     async def stop(self) -> None: ...
 
     def share(self, notices: Sequence[Notice]) -> None:
-        """As `Cluster.share`."""
+        """See `Cluster.share`."""

@@ -27,13 +27,13 @@ class ChangesElsewhere:
         self._users = users
 
     def changed(self, changes: Changes) -> None:
-        """As `FeedReceiver.changed`."""
+        """See `FeedReceiver.changed`."""
         hub, elsewhere = self._hub, set(changes.members)
         for room_key, (head, _) in changes.heads.items():
             live_room = hub.live_rooms.get(room_key)
             if live_room is not None and head > live_room.head:
                 if self._broker.carries_entries:
-                    hub.repairs.observe(live_room, head)  # they may be under way
+                    hub.repairs.expect_head(live_room, head)  # they may be under way
                 else:
                     live_room.known_head = max(live_room.known_head, head)
                     hub.repairs.repair(live_room)
@@ -45,9 +45,9 @@ class ChangesElsewhere:
                 unsettled.add((change.room, change.user))
             hub.member_events.note(change)
         reasons = {(change.room, change.user): change.change for change in changes.memberships if change.is_removal}
-        self._reconciler.look(unsettled, reasons)
+        self._reconciler.reconcile(unsettled, reasons)
         for room_key in changes.gone:
-            self._reconciler.look_at_room(room_key, "deleted")
+            self._reconciler.reconcile_room(room_key, "deleted")
         self._sessions.look(changes.sessions)
         if changes.blocks:
             hub.presence.blocked()
@@ -56,10 +56,10 @@ class ChangesElsewhere:
         hub.presence.joined_elsewhere(elsewhere)
 
     def compare_all(self) -> None:
-        """As `FeedReceiver.compare_all`."""
+        """See `FeedReceiver.compare_all`."""
         hub = self._hub
         hub.suspect(hub.live_rooms)
-        self._reconciler.look_at_all()
+        self._reconciler.reconcile_all()
         self._sessions.look((user_key, None) for user_key in hub.user_keys)
         hub.presence.blocked()
         self._users.compare_all()

@@ -47,7 +47,7 @@ _NODE: Final = slice(25, 37)
 
 HEARTBEAT: Final = b"H"
 """An item: the number of the node's last message on each channel, this one included."""
-LOOK: Final = b"L"
+FEED_CHANGED: Final = b"L"
 """An item: the node has committed something that is in the feed only."""
 NOTICE: Final = b"N"
 """An item: a notice, as `tidings.log.notices.encode` makes it."""
@@ -66,16 +66,16 @@ class Header(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """What the messages of a node are sealed with; known when the database is."""
+    """Database id and signing keys; available once the database is open."""
 
     instance: str
     """The id of the database."""
     keys: Sequence[bytes]
-    """Those that sign tokens, the current one first."""
+    """The keys that sign tokens, the current one first."""
 
 
-class Nodes(NamedTuple):
-    """What is known of the other nodes."""
+class ClusterState(NamedTuple):
+    """State of the other nodes that messages are checked against."""
 
     others: Callable[[], Collection[str]]
     """Returns the ids of those that hold a lease."""
@@ -135,7 +135,7 @@ class Sealer:
 class Received:
     """The messages that the other nodes have sent here: admits each once, and notices missing ones."""
 
-    def __init__(self, nodes: Nodes) -> None:
+    def __init__(self, nodes: ClusterState) -> None:
         self.gaps = 0
         """How often some were missing."""
         self._nodes = nodes
@@ -267,13 +267,13 @@ def _entries(message: bytes, offset: int, seq: int, count: int) -> list[EncodedE
 # -- items of the control channel ------------------------------------------------------------------------------------
 
 
-def item(kind: bytes, data: bytes = b"") -> bytes:
+def control_item(kind: bytes, data: bytes = b"") -> bytes:
     return _ITEM.pack(kind, len(data)) + data
 
 
 def heartbeat(numbers: Sequence[int]) -> bytes:
     """The item `HEARTBEAT`."""
-    return item(HEARTBEAT, _NUMBERS.pack(*numbers))
+    return control_item(HEARTBEAT, _NUMBERS.pack(*numbers))
 
 
 def numbers_of(data: bytes) -> Sequence[int]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tidings.cluster.node_messages import BODY, CONTROL, Identity, Nodes, Received, Refused, Sealer
+from tidings.cluster.node_messages import BODY, CONTROL, ClusterState, Identity, Received, Refused, Sealer
 from tidings.log.notices import Carried, Notice, decode, encode
 from tidings.supervision import Loop
 from tidings_db.engine import Database, StoreUnavailable
@@ -45,7 +45,7 @@ class NotifyBroker:
     trouble = ""
     carries_entries = False
 
-    def __init__(self, database: Database, node: str, identity: Callable[[], Identity], nodes: Nodes) -> None:
+    def __init__(self, database: Database, node: str, identity: Callable[[], Identity], nodes: ClusterState) -> None:
         """
         Args:
             node: the id of this node.

@@ -77,7 +77,7 @@ class ClusterUsers(OnlineUsers):
         """Whether the last write may have failed: the next one writes all users."""
         self._checked_at = 0.0
         self._must_read = False
-        self._must_end_absent = True
+        self._must_mark_offline = True
         self._meanwhile: list[OnlineChange] | None = None
         """Changes that have arrived since a read began, which the read may not have seen."""
         self._leaving = False
@@ -183,9 +183,9 @@ class ClusterUsers(OnlineUsers):
                     self._must_read = False
                     await self._read()
                 await self._write()
-                if self._must_end_absent:
+                if self._must_mark_offline:
                     await self._db.write(online.end_absent, Write.LAZY)
-                    self._must_end_absent = False
+                    self._must_mark_offline = False
             except StoreUnavailable:
                 await asyncio.sleep(RETRY_S)
 
@@ -225,4 +225,4 @@ class ClusterUsers(OnlineUsers):
             if now - ended_at >= self._grace_s:
                 users = self._elsewhere.pop(node)
                 self._report(users, self.among(users))
-                self._must_end_absent = True
+                self._must_mark_offline = True

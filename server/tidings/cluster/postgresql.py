@@ -17,7 +17,7 @@ from tidings.cluster.changes import ChangesElsewhere
 from tidings.cluster.draining import CutOff, Mover, drain_in_slices
 from tidings.cluster.feed import Feed
 from tidings.cluster.gauges import register_redis, register_relay
-from tidings.cluster.node_messages import Identity, Nodes
+from tidings.cluster.node_messages import ClusterState, Identity
 from tidings.cluster.notify import NotifyBroker
 from tidings.cluster.online import ClusterUsers
 from tidings.cluster.reconcile import Reconciler
@@ -88,7 +88,7 @@ class PostgreSQLCluster(Cluster):
         def epoch() -> int:
             return self._node.epoch()
 
-        nodes = Nodes(lambda: self.registry.others, epoch, self.feed.wake)
+        nodes = ClusterState(lambda: self.registry.others, epoch, self.feed.wake)
         if not settings.redis_urls:
             return NotifyBroker(database, node_id, identity, nodes)
         from tidings.cluster.redis_broker import RedisBroker  # takes a fifth of a second

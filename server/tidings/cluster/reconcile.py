@@ -57,7 +57,7 @@ class Reconciler:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    def look(self, pairs: Iterable[Pair], reasons: Mapping[Pair, str] = NO_REASONS) -> None:
+    def reconcile(self, pairs: Iterable[Pair], reasons: Mapping[Pair, str] = NO_REASONS) -> None:
         """Look at these memberships, of users who are connected here. `reasons`: why some of them have ended."""
         for pair in pairs:
             if self._hub.connections_of(pair[1]):
@@ -66,12 +66,12 @@ class Reconciler:
                     self._reasons[pair] = reasons[pair]
         self._start()
 
-    def look_at_room(self, room_key: int, reason: str) -> None:
+    def reconcile_room(self, room_key: int, reason: str) -> None:
         """Look at the memberships of a room's connected users. `reason`: why they have ended."""
         pairs = [(room_key, user_key) for user_key in self._hub.users_in(room_key)]
-        self.look(pairs, dict.fromkeys(pairs, reason))
+        self.reconcile(pairs, dict.fromkeys(pairs, reason))
 
-    def look_at_all(self) -> None:
+    def reconcile_all(self) -> None:
         """Look at all memberships of the connected users."""
         self._all_pending = True
         self._start()
@@ -144,10 +144,10 @@ class Reconciler:
         connections = self._hub.connections_of(pair[1])
         for connection in connections:
             if not connection.has_ended() and connection.deferred is None:
-                self._align(connection, pair[0], snapshot)
+                self._update_connection(connection, pair[0], snapshot)
         return all(connection.has_ended() or connection.deferred is None for connection in connections)
 
-    def _align(self, connection: Connection, room_key: int, snapshot: Snapshot | None) -> None:
+    def _update_connection(self, connection: Connection, room_key: int, snapshot: Snapshot | None) -> None:
         hub = self._hub
         position = connection.rooms.get(room_key)
         reason = self._reasons.get((room_key, connection.principal.user_key), "gone")

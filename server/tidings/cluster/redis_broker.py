@@ -24,20 +24,20 @@ from contextlib import suppress
 from tidings.cluster.node_messages import (
     BODY,
     CONTROL,
+    FEED_CHANGED,
     HEARTBEAT,
     LONGEST,
-    LOOK,
     NOTICE,
     SHARDS,
+    ClusterState,
     Header,
     Identity,
-    Nodes,
     Received,
     Refused,
     Sealer,
+    control_item,
     encode_parts,
     heartbeat,
-    item,
     items_of,
     numbers_of,
     parts_of,
@@ -66,7 +66,7 @@ class RedisBroker:
         urls: Sequence[str],
         node: str,
         identity: Callable[[], Identity],
-        nodes: Nodes,
+        nodes: ClusterState,
         rooms: Callable[[], Container[int]],
         *,
         heartbeat_s: float = HEARTBEAT_S,
@@ -145,11 +145,11 @@ class RedisBroker:
                         self.dropped += not complete
                         bodies.setdefault(shard_of(notice.room_key), []).extend(parts)
                 elif isinstance(notice, Carried):
-                    bodies.setdefault(CONTROL, []).append(item(NOTICE, encode(notice)))
+                    bodies.setdefault(CONTROL, []).append(control_item(NOTICE, encode(notice)))
                 else:
                     look = bodies.setdefault(CONTROL, [])
-                    if item(LOOK) not in look:
-                        look.append(item(LOOK))
+                    if control_item(FEED_CHANGED) not in look:
+                        look.append(control_item(FEED_CHANGED))
             self._send((index, body) for index, pieces in bodies.items() for body in _joined(pieces))
         except Exception:
             logger.exception("notices could not be published to the other nodes")
@@ -202,7 +202,7 @@ class RedisBroker:
         for kind, data in items_of(message):
             if kind == HEARTBEAT:
                 self._received.expect(header.node, numbers_of(data))
-            elif kind == LOOK:
+            elif kind == FEED_CHANGED:
                 self._nodes.wake()
             elif kind == NOTICE:
                 self._deliver(decode(data))

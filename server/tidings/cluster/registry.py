@@ -28,8 +28,8 @@ RENEWALS = 5
 LEAVE_S = 1.0
 """The longest that stopping waits for the database to announce it."""
 PREFIX = 4
-"""Characters of an id that name a live node. Drawn at random, so two of a thousand nodes share them once in 30 times:
-the second one does not start."""
+"""Characters of an id that name a live node. Drawn at random: with 1,000 nodes, two share them with
+probability 1/30, and the second one does not start."""
 LOOK_UP_S = 0.05
 """The least time between two reads of the registry for prefixes that are unknown here."""
 LOOK_UP_WAIT_S = 0.09
@@ -71,7 +71,7 @@ class NodeRegistry(Periodic):
         super().__init__(lease_s / RENEWALS, logger, "the lease of this node could not be renewed")
         self.others: frozenset[str] = frozenset()
         self.staying: frozenset[str] = frozenset()
-        """Those of `others` that are not about to stop."""
+        """The `others` that are not about to stop."""
         self.leaving = False
         """Whether this node is about to stop."""
         self.public_since = now_ms()
@@ -90,14 +90,14 @@ class NodeRegistry(Periodic):
         self._look_up: asyncio.Task[None] | None = None
         """A read of the registry that has not begun yet."""
         self._looked_up_at = 0.0
-        self._ahead_ms = 0
-        """What to add to this process' monotonic clock to get PostgreSQL's."""
+        self._clock_offset_ms = 0
+        """PostgreSQL's clock minus this process' monotonic clock."""
         self._fingerprints: Sequence[str] = ()
         self._has_key = True
 
     def clock_ms(self) -> int:
         """The time in ms since the epoch by PostgreSQL's clock, as of the last renewal."""
-        return _monotonic_ms() + self._ahead_ms
+        return _monotonic_ms() + self._clock_offset_ms
 
     async def owner(self, prefix: str) -> tuple[str, str] | None:
         """Id and URL ("" if it has none) of the other node whose id begins with `PREFIX` characters.
@@ -169,7 +169,7 @@ class NodeRegistry(Periodic):
         else:
             self._alone.set()
         self._owners = _by_prefix(cluster.others)
-        self._ahead_ms = cluster.now - _monotonic_ms()
+        self._clock_offset_ms = cluster.now - _monotonic_ms()
         if cluster.public_since is not None:
             self.public_since = cluster.public_since
         has_key = cluster.key_fingerprint is None or cluster.key_fingerprint in self._fingerprints

@@ -30,7 +30,7 @@ class WorkerServer(Protocol):
     listening: asyncio.Event
 
     def leave(self, *, also_leaving: Collection[str] = (), replaced: bool = False) -> None:
-        """As `tidings.cli.serving.Server`."""
+        """See `tidings.cli.serving.Server`."""
 
     def stop(self) -> None:
         """Stop now."""
@@ -47,7 +47,7 @@ class WorkerNode(Protocol):
 
 
 class Worker:
-    """What the supervisor has given to this process."""
+    """This worker's number, socket and control channel."""
 
     def __init__(self, number: int, listening: int, control: int) -> None:
         """`number`: of this worker, from 1. `listening` and `control` are inherited descriptors."""

@@ -57,7 +57,7 @@ class _Worker:
         self.process = process
         self.channel = channel
         self.node_id = ""
-        """Of the node; empty until the worker is ready."""
+        """Id of the node; empty until the worker is ready."""
         self.proxies: Sequence[str] | str = ""
         self.heard = False
         self.status: int | None = None

@@ -12,7 +12,10 @@ ROOMS_PER_STEP = 250
 
 
 class Arrival:
-    """What an arriving connection has to be sent. `enter` is called for each room, again if it is entered again."""
+    """The rooms and entries that an arriving connection has to be sent.
+
+    `enter` is called for each room, again if it is entered again.
+    """
 
     def __init__(self, client_cursors: Mapping[str, int], heads: Mapping[int, int], *, is_known: bool) -> None:
         """`client_cursors`: room_id -> seq. `heads`: of `epochs.heads_since`. `is_known`: the device is not new."""
@@ -21,7 +24,7 @@ class Arrival:
         self._is_known = is_known
         self.member_rooms: Sequence[MemberRoom] = ()
         self.former_rooms: Sequence[tuple[int, str]] = ()
-        """As of `ArrivalState`."""
+        """See `ArrivalState`."""
         self.entered: dict[int, RoomRow] = {}
         """Rooms that the client knows, by key."""
         self.entered_ids: set[str] = set()

@@ -240,7 +240,7 @@ class CatchUp:
         replayed = await self._replay(connection, behind)
         # Entries that were committed before this connect may not be published here yet.
         heads_read = {room.key: room.last_seq for room, *_ in arrival.member_rooms if room.key in connection.rooms}
-        await hub.repairs.reached(heads_read)
+        await hub.repairs.wait_until_published(heads_read)
         # Read only now: the connection gets every receipt that is published from here on.
         own_receipts: Sequence[ReceiptRow] = ()
         if since is not None:

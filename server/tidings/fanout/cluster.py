@@ -42,7 +42,7 @@ class OnlineUsers:
             self._here.discard(user_key)
 
     def among(self, user_keys: Iterable[int] | None = None) -> set[int]:
-        """Those of the users, or of all, who are online on any node."""
+        """The users, of these or of all, who are online on any node."""
         return set(self._here) if user_keys is None else self._here.intersection(user_keys)
 
     def is_here(self, user_key: int) -> bool:
@@ -77,7 +77,7 @@ class LocalNode:
     connections_of: Callable[[Iterable[str]], Sequence[Connection]]
     """Returns the connections of Engine.IO sessions."""
     keys: Sequence[bytes]
-    """Those that sign tokens, the current one first."""
+    """The keys that sign tokens, the current one first."""
     instance: str
     """The id of the database."""
     epoch: Callable[[], int]

@@ -41,25 +41,25 @@ class Delivery:
         self._catch_up = catch_up
         self._sessions = sessions
         self.publish = publisher.publish
-        """As `Fanout.publish`."""
+        """See `Fanout.publish`."""
 
     # -- for the log ---------------------------------------------------------------------------------------------
 
     @property
     def is_shared(self) -> bool:
-        """As `Fanout.is_shared`."""
+        """See `Fanout.is_shared`."""
         return self._cluster.is_shared
 
     def suspect(self, room_keys: Iterable[int]) -> None:
-        """As `Fanout.suspect`."""
+        """See `Fanout.suspect`."""
         self._hub.suspect(room_keys)
 
     def suspect_session(self, user_key: int, session_key: int) -> None:
-        """As `Fanout.suspect_session`."""
+        """See `Fanout.suspect_session`."""
         self._sessions.look([(user_key, session_key)])
 
     def has_device(self, device_key: int) -> bool:
-        """As `Fanout.has_device`."""
+        """See `Fanout.has_device`."""
         return self._hub.has_device(device_key)
 
     # -- notices -------------------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ class Hub:
             self._keys[room.room_id] = room.key
             self.suspect([room.key])  # its head may have moved since it was read
         live_room.attach(connection, position, room.removals)
-        self.repairs.observe(live_room, room.last_seq)
+        self.repairs.expect_head(live_room, room.last_seq)
         if live and not announce:
             self.member_events.entered(connection, room)
         return live and live_room.go_live(connection)
@@ -325,7 +325,7 @@ class Hub:
             self.remove(connection)
 
     def suspect(self, room_keys: Iterable[int]) -> None:
-        """As `Fanout.suspect`."""
+        """See `Fanout.suspect`."""
         self.repairs.suspect(room_keys)
 
     async def _check_heads_forever(self) -> None:

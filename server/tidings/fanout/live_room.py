@@ -119,7 +119,7 @@ class LiveRoom:
         """The number of the last change of members that a connection's snapshot shows, if it is ahead; else 0."""
         return 0 if self._changes_known is None else self._changes_known.get(connection, 0)
 
-    def show_changes(self, connection: Connection, number: int) -> None:
+    def set_snapshot_change(self, connection: Connection, number: int) -> None:
         """The connection's snapshot shows the changes of members up to this one; 0: it is not ahead."""
         if number:
             if self._changes_known is None:
@@ -154,7 +154,7 @@ class LiveRoom:
         self.live.discard(connection)
         if self._ahead is not None:
             self._ahead.pop(connection, None)
-        self.show_changes(connection, 0)
+        self.set_snapshot_change(connection, 0)
         user_key = connection.principal.user_key
         self.users[user_key] -= 1
         if not self.users[user_key]:

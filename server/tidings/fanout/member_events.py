@@ -65,7 +65,7 @@ class MemberEvents:
         if not live_room.is_fenced or connection not in live_room.attached:
             return
         if room.changes > live_room.changes:
-            live_room.show_changes(connection, room.changes)
+            live_room.set_snapshot_change(connection, room.changes)
         kept = self._kept_of(live_room)
         for number in range(room.changes + 1, live_room.changes + 1):
             if number not in kept:
@@ -81,7 +81,7 @@ class MemberEvents:
             self._cluster.wake()
             asyncio.get_running_loop().call_later(GAP_S, self._give_up, live_room, number)
 
-    async def sent(self, rooms: Iterable[RoomRow]) -> None:
+    async def wait_until_sent(self, rooms: Iterable[RoomRow]) -> None:
         """Wait until the connections here have got the changes that these rows show; two seconds at most."""
         ahead = [room for room in rooms if self._is_ahead(room)]
         if not ahead:
@@ -123,7 +123,7 @@ class MemberEvents:
         for connection in list(connections):
             if live_room.changes_shown(connection) >= change.number:
                 continue
-            live_room.show_changes(connection, 0)
+            live_room.set_snapshot_change(connection, 0)
             is_concerned = change.change == MemberChange.ROLE and change.user == connection.principal.user_key
             if (is_small or is_concerned) and change.room not in connection.unannounced_rooms:
                 connection.link.write(batch)

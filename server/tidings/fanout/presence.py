@@ -121,11 +121,11 @@ class PresenceTracker:
     # -- changes of other nodes ----------------------------------------------------------------------------------
 
     def assume_online(self, user_keys: Collection[int]) -> None:
-        """As `OnlineObserver.assume_online`."""
+        """See `OnlineObserver.assume_online`."""
         self._online.update(user_keys)
 
     def changed_elsewhere(self, came: Collection[int], went: Collection[int]) -> None:
-        """As `OnlineObserver.changed_elsewhere`."""
+        """See `OnlineObserver.changed_elsewhere`."""
         for user_key in came:
             self._note_user(user_key).all_rooms = True
         for user_key in went:

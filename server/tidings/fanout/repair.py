@@ -116,7 +116,7 @@ class Repairs:
             await asyncio.wait([self._checking])
 
     def suspect(self, room_keys: Iterable[int]) -> None:
-        """As `Fanout.suspect`."""
+        """See `Fanout.suspect`."""
         self._suspected.update(key for key in room_keys if key in self._rooms)
         if self._suspected and self._checking is None:
             self._checking = spawn(self._check_suspected(), "check of suspected rooms")
@@ -170,7 +170,7 @@ class Repairs:
         if live_room.head >= last:
             return
         if others_follow and part.entries[0].seq > live_room.head + 1:
-            self.observe(live_room, last)
+            self.expect_head(live_room, last)
         else:
             live_room.known_head = max(live_room.known_head, last)
             self.repair(live_room)
@@ -225,7 +225,7 @@ class Repairs:
         finally:
             live_room.repairing = None
 
-    def observe(self, live_room: LiveRoom, head: int) -> None:
+    def expect_head(self, live_room: LiveRoom, head: int) -> None:
         """A read has shown the head of a room. If its entries are not published here soon, read them."""
         if head > live_room.head:
             if not live_room.observed:
@@ -238,12 +238,12 @@ class Repairs:
             live_room.known_head = max(live_room.known_head, observed)
             self.repair(live_room)
 
-    async def reached(self, heads: Mapping[int, int]) -> None:
+    async def wait_until_published(self, heads: Mapping[int, int]) -> None:
         """Wait until rooms have been published up to these observed heads, key -> seq, or have no connection here."""
         for key, head in heads.items():
             while (live_room := self._rooms.get(key)) is not None and live_room.head < head:
                 if live_room.repairing is None:
-                    self.observe(live_room, head)
+                    self.expect_head(live_room, head)
                     await asyncio.sleep(OBSERVED_S / 10)
                 else:
                     await asyncio.wait([live_room.repairing])
@@ -255,7 +255,7 @@ class Repairs:
             if page.removals > live_room.removals:
                 page = await self._read(live_room, list(live_room.users))
                 self.membership_reads += 1
-                if page.fence is not None and not self._pass(live_room, page.fence):
+                if page.fence is not None and not self._apply_fence(live_room, page.fence):
                     return  # read again: a connection has come since
         missed = page.entries
         if not missed:
@@ -283,7 +283,7 @@ class Repairs:
             )
         )
 
-    def _pass(self, live_room: LiveRoom, fence: Fence) -> bool:
+    def _apply_fence(self, live_room: LiveRoom, fence: Fence) -> bool:
         """Take out the connections of users who were no longer members; False: not every user was looked up."""
         key, complete = live_room.name.key, True
         for connection, known in list(live_room.attached.items()):

@@ -52,7 +52,7 @@ class Hosts:
         return True
 
     def allow_request(self, scope: Scope) -> bool:
-        """Like `allow`, for an HTTP request or a WebSocket."""
+        """`allow` for an HTTP request or a WebSocket."""
         return self._names is None or all(self.allow(value) for name, value in scope["headers"] if name == b"host")
 
 

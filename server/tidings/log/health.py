@@ -28,7 +28,7 @@ within this time and none was written since. A probe may succeed meanwhile: it t
 SILENT = "the store does not answer"
 
 
-class ClusterState(Protocol):
+class ClusterHealth(Protocol):
     """The part of `tidings.fanout.cluster.Cluster` that matters here."""
 
     @property
@@ -44,7 +44,7 @@ class Health:
         database: Database,
         journal: Journal,
         loops: Sequence[Loop],
-        cluster: ClusterState,
+        cluster: ClusterHealth,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

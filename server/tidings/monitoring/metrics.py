@@ -139,15 +139,15 @@ class Metrics:
         self._gauges.append((GaugeMetricFamily, name, help_text, (), lambda: {(): value()}))
 
     def counter(self, name: str, help_text: str, value: Callable[[], float]) -> None:
-        """Like `gauge`, for a value that only grows."""
+        """`gauge` for a value that only grows."""
         self._gauges.append((CounterMetricFamily, name, help_text, (), lambda: {(): value()}))
 
     def gauges(self, name: str, help_text: str, labels: Sequence[str], values: Gauge) -> None:
-        """Like `gauge`, with one value for each combination of labels."""
+        """`gauge` with one value for each combination of labels."""
         self._gauges.append((GaugeMetricFamily, name, help_text, labels, values))
 
     def counters(self, name: str, help_text: str, labels: Sequence[str], values: Gauge) -> None:
-        """Like `gauges`, for values that only grow."""
+        """`gauges` for values that only grow."""
         self._gauges.append((CounterMetricFamily, name, help_text, labels, values))
 
     # -- the scrape ----------------------------------------------------------------------------------------------

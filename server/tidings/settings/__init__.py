@@ -336,7 +336,7 @@ class Settings(BaseSettings):
 
     @property
     def not_read(self) -> list[str]:
-        """What stands in `.env` under the names of another system only, and the setting to use instead."""
+        """Names in `.env` that only another system reads, and the setting to use instead."""
         given = {PREFIX + name.upper() for name in self.model_fields_set}
         names = DotEnvSettingsSource(type(self)).env_vars
         return [f"{', '.join(found)} (here {instead})" for found, instead in not_read(names, given)]

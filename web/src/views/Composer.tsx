@@ -9,7 +9,7 @@ import { Completions, useSuggestions } from "./Completions.tsx";
 import { Hint, TargetLine } from "./ComposerParts.tsx";
 import { EmojiButton } from "./EmojiPicker.tsx";
 import { Form } from "./form.tsx";
-import type { Target } from "./Room.tsx";
+import type { Target } from "./target.ts";
 import { isTouchScreen, useBox } from "./useBox.ts";
 import { useMuted } from "./useMuted.ts";
 import { useSubmit } from "./useSubmit.ts";

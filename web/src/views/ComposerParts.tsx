@@ -1,7 +1,7 @@
 /** The parts of the composer above and below the text box. */
 import { Pencil, Reply, X } from "lucide-react";
 import { plainOf } from "../text.ts";
-import type { Target } from "./Room.tsx";
+import type { Target } from "./target.ts";
 import { IconButton } from "./ui.tsx";
 
 /** Characters of the quoted message */

@@ -11,16 +11,11 @@ import type { RoomTask } from "./RoomDialog.tsx";
 import { RoomHeader } from "./RoomHeader.tsx";
 import { Timeline } from "./Timeline.tsx";
 import { Typing } from "./Typing.tsx";
+import type { Target } from "./target.ts";
 import type { Tools } from "./tools.ts";
 import { Dialog } from "./ui.tsx";
 import { useReceipts } from "./useReceipts.ts";
 import "../styles/timeline.css";
-
-/** The message that the composer edits or replies to. */
-export interface Target {
-  readonly kind: "reply" | "edit";
-  readonly message: Message;
-}
 
 /** One room: its header, its timeline and its composer. `members`: whether the members are shown beside it. */
 export function Room({

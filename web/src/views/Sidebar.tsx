@@ -5,6 +5,7 @@ import type { View } from "../client.ts";
 import { useClient, useView } from "../context.ts";
 import { open, useRoute } from "../location.ts";
 import { lazyDialog } from "./lazy.tsx";
+import type { Opened } from "./opened.ts";
 import { RoomList } from "./RoomList.tsx";
 import { Avatar, Dialog, IconButton, Item, Menu } from "./ui.tsx";
 import { Welcome } from "./Welcome.tsx";
@@ -15,9 +16,6 @@ const FindTopics = lazyDialog(() => import("./FindTopics.tsx").then((part) => pa
 const JoinByLink = lazyDialog(() => import("./JoinByLink.tsx").then((part) => part.JoinByLink));
 const Confirm = lazyDialog(() => import("./Confirm.tsx").then((part) => part.Confirm));
 const SettingsDialog = lazyDialog(() => import("./Settings.tsx").then((part) => part.Settings));
-
-/** A dialog of the sidebar */
-export type Opened = "topic" | "conversation" | "find" | "link" | "settings" | "read all" | "sign out";
 
 /** The user's rooms, the buttons for new ones, and the account menu. */
 export function Sidebar({

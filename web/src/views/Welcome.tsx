@@ -1,7 +1,7 @@
 import { Compass, Hash, MessagesSquare } from "lucide-react";
 import { type ReactNode, useId } from "react";
 import { useView } from "../context.ts";
-import type { Opened } from "./Sidebar.tsx";
+import type { Opened } from "./opened.ts";
 
 /** For a user without rooms: the ways to start, named as in the sidebar. */
 export function Welcome({ onOpen }: { onOpen: (opened: Opened) => void }) {

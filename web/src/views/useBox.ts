@@ -1,5 +1,5 @@
 import { type RefObject, useEffect, useLayoutEffect, useRef } from "react";
-import type { Target } from "./Room.tsx";
+import type { Target } from "./target.ts";
 
 export interface Box {
   readonly ref: RefObject<HTMLTextAreaElement | null>;

@@ -1,7 +1,7 @@
 import { useState } from "react";
 import { useClient } from "../context.ts";
 import { useWork } from "./form.tsx";
-import type { Target } from "./Room.tsx";
+import type { Target } from "./target.ts";
 import type { ComposerText } from "./useText.ts";
 
 export interface Submit {

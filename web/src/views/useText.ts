@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from "react";
 import { useClient } from "../context.ts";
-import type { Target } from "./Room.tsx";
+import type { Target } from "./target.ts";
 
 /** The server's limit, in code points. */
 const LONGEST = 16_384;

@@ -115,7 +115,7 @@ class DialectClient(WebSocketClient):
         self._link.end("client disconnect", code, b"" if farewell is None else orjson.dumps(farewell))
 
     def disconnect_when_written(self, farewell: object) -> None:
-        """Like `disconnect`, when the cursors that have moved so far are written: another node will not repeat."""
+        """`disconnect` once the cursors that have moved so far are written: another node will not repeat."""
 
         async def disconnect() -> None:
             await self.parts.journal.flush_cursors()

@@ -214,7 +214,7 @@ class RoomsClient(SequentialClient):
         raise not_found()
 
     async def _try_to_enter(self, context: Context, topic_name: str) -> tuple[str, list[str]] | None:
-        """As `_enter`. None: other connections of the user have changed the room meanwhile."""
+        """`_enter`, or None: other connections of the user have changed the room meanwhile."""
         room_key = await context.access.room_key(topic_name=topic_name)
         former = await self._current_place()
         if former is None or former.room_key != room_key:
@@ -224,7 +224,7 @@ class RoomsClient(SequentialClient):
         room, usernames = await context.room_online(room_key)
         if room.role is None:
             return None
-        await self.parts.hub.member_events.sent([room.room])
+        await self.parts.hub.member_events.wait_until_sent([room.room])
         place = PlaceRow(room_key, room.room.room_id, room.room.topic_name or "", brought_in=False)
         if self.place is not None and self.place.room_key != room_key:
             self._leave_place(self.place)

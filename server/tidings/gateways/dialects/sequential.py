@@ -77,7 +77,7 @@ class SequentialClient(DialectClient):
         await future
 
     def after_answers(self, callback: Callable[[], None]) -> None:
-        """As the base class; before the sign-in, the callback is called immediately."""
+        """See the base class; before the sign-in, the callback is called immediately."""
         if self.connection is None:
             callback()
         else:

@@ -88,7 +88,7 @@ def token_in(path: str) -> str:
 
 
 def _checked_token_in(scope: Scope) -> str:
-    """As `token_in`. Raises `unauthenticated` for a path that is too long for a token."""
+    """`token_in`. Raises `unauthenticated` for a path that is too long for a token."""
     token = token_in(scope["path"])
     if len(token) > MAX_TOKEN:
         raise unauthenticated()

@@ -1,0 +1,21 @@
+import type { Events } from "./contract.gen.ts";
+
+/** An event of the server, by its name on the wire. */
+export type ServerEvent = { [K in keyof Events]: { readonly type: K; readonly data: Events[K] } }[keyof Events];
+
+/** Every event. The compiler asks for those that are missing. */
+export const EVENTS: { readonly [K in keyof Events]: true } = {
+  ready: true,
+  message: true,
+  message_edited: true,
+  message_deleted: true,
+  reaction: true,
+  member: true,
+  room_added: true,
+  room_removed: true,
+  room_changed: true,
+  typing: true,
+  presence: true,
+  receipt: true,
+  closing: true,
+};

@@ -1,0 +1,2 @@
+/** A dialog of the sidebar. */
+export type Opened = "topic" | "conversation" | "find" | "link" | "settings" | "read all" | "sign out";
