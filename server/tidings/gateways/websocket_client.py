@@ -11,7 +11,7 @@ from tidings.fanout.connection import EventCodec
 from tidings.gateways.client_session import Backend, ClientSession
 from tidings.gateways.links import BaseLink
 from tidings.transport.admission import HalfOpen
-from tidings.transport.input_limits import BoundedJson
+from tidings.transport.input_limits import BoundedJson, holds_too_many
 from tidings.transport.socketio_server import CONNECT_TIMEOUT_S
 from tidings.transport.websocket_frames import RESTART
 from tidings.transport.websocket_server import WebSocketServer, WebSocketSession
@@ -128,7 +128,7 @@ def json_object(data: str | bytes) -> dict[str, Any]:
     try:
         value = BoundedJson.loads(data)
     except ValueError:
-        raise invalid("frame", "not JSON") from None
+        raise invalid("frame", "too many values" if holds_too_many(data) else "not JSON") from None
     if not isinstance(value, dict):
         raise invalid("frame", "not an object")
     return value
