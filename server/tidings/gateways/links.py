@@ -30,7 +30,7 @@ class BaseLink(ABC, Generic[S, C]):
     @property
     @abstractmethod
     def transport(self) -> str:
-        """As `Link`."""
+        """See `Link.transport`."""
 
     @property
     def buffered(self) -> int:
@@ -93,4 +93,4 @@ class BaseLink(ABC, Generic[S, C]):
 
     @abstractmethod
     def close(self, reason: CloseReason) -> None:
-        """As `Link`."""
+        """See `Link.close`."""

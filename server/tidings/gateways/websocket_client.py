@@ -38,7 +38,7 @@ class WebSocketLink(BaseLink[WebSocketSession, C]):
         self.gateway = gateway
 
     def close(self, reason: CloseReason, code: int | None = None) -> None:
-        """As `Link`. `code`: the close code, if not the reason's own."""
+        """See `Link.close`. `code`: the close code, if not the reason's own."""
         closing = self.codec.encode("closing", {"reason": reason, "reconnect": reason.reconnect})
         code = CLOSE_CODES[reason] if code is None else code
         self.end(reason, code, closing, drop=reason is CloseReason.SLOW_CONSUMER)
@@ -71,7 +71,7 @@ class WebSocketClient(ClientSession):
 
 
 class WebSocketGateway:
-    """The clients of one path, as a `WebSocketListener` of the transport. The application mounts its `server`."""
+    """The clients of one path; a `WebSocketListener` of the transport. The application mounts its `server`."""
 
     def __init__(
         self,

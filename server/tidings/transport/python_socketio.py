@@ -144,7 +144,7 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
 
     @abstractmethod
     def write_all(self, recipients: Sequence[tuple[str, str]], packet: Any) -> None:
-        """Like `write`, an event to clients (sid and session), encoding it once.
+        """Send an event to clients (sid and session), encoded once, under the terms of `write`.
 
         Clients that are not accepted yet get it when they are. Raises ValueError for a packet that
         is larger than the buffer of a session.
@@ -199,12 +199,12 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
     # -- registration ----------------------------------------------------------------------------------------------
 
     def on(self, event: str, handler: Any = None, namespace: str | None = None) -> Any:
-        """As documented; not in the core's namespaces. Raises ValueError."""
+        """See `socketio.AsyncServer.on`; not in the core's namespaces. Raises ValueError."""
         self._check_registration(namespace or "/", event)
         return super().on(event, handler, namespace)
 
     def register_namespace(self, namespace_handler: Any) -> None:
-        """As documented; not for the core's namespaces. Raises ValueError.
+        """See `socketio.AsyncServer.register_namespace`; not for the core's namespaces. Raises ValueError.
 
         With an attribute `authenticate = False`, clients need no token for the namespace.
         """
@@ -232,7 +232,7 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
         return bool(getattr(self.namespace_handlers.get(namespace), "authenticate", True))
 
     def instrument(self, *arguments: Any, namespace: str = "/admin", **options: Any) -> Any:
-        """As documented. The Admin UI signs in with the `auth` given here, not with a token.
+        """See `socketio.AsyncServer.instrument`. The Admin UI signs in with the `auth` given here, not with a token.
 
         python-socketio replaces methods of python-engineio's sockets for it, in the whole process. Tidings has none
         of those sockets, so they are put back.
@@ -251,12 +251,12 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
     # -- sessions --------------------------------------------------------------------------------------------------
 
     async def get_session(self, sid: str, namespace: str | None = None) -> dict[str, Any]:
-        """As documented. Where a token is needed, `principal` in it is the user who signed in."""
+        """See `socketio.AsyncServer.get_session`. Where a token is needed, it has the user as `principal`."""
         session: dict[str, Any] = self._session_data(sid, namespace or "/").setdefault(namespace or "/", {})
         return session
 
     async def save_session(self, sid: str, session: dict[str, Any], namespace: str | None = None) -> None:
-        """As documented."""
+        """See `socketio.AsyncServer.save_session`."""
         self._session_data(sid, namespace or "/")[namespace or "/"] = session
 
     def _session_data(self, sid: str, namespace: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ BODY_S: Final = 20.0
 MAX_HEAD: Final = 64 * 1024
 """The most bytes of a request line and headers."""
 MAX_HEADERS: Final = 2000
-"""As of Node's servers."""
+"""The limit of Node's servers."""
 MAX_LINE: Final = 8000
 """The most bytes of the address of a WebSocket, and of each header of `_OPENING`: a limit of the library that parses
 them."""
@@ -440,7 +440,7 @@ class DrainingServer(uvicorn.Server):
         yield
 
     async def main_loop(self) -> None:
-        """Like uvicorn's, which checks ten times a second whether to stop, but stops immediately."""
+        """Stop immediately; uvicorn's own loop checks ten times a second whether to stop."""
         ticks = 0
         while not await self.on_tick(ticks):
             ticks += 1
