@@ -49,8 +49,8 @@ class WebSocketLink(BaseLink[WebSocketSession, C]):
             return
         if self.actions is not None:
             self.actions.stop()
-        self._session.seal([self.codec.packet(farewell)] if farewell else [], drop=drop)
-        self._session.end(reason, code, politely=True)
+        last = [self.codec.packet(farewell)] if farewell else []
+        self._session.end(reason, code, politely=True, last=last, drop=drop)
 
 
 class WebSocketClient(ClientSession):
@@ -92,8 +92,8 @@ class WebSocketGateway:
     async def stop(self) -> None:
         """Close all connections with the reason `shutdown`."""
         for session in list(self.server.sessions):
-            if not session.closing:
-                _client_of(session).close(CloseReason.SHUTDOWN)
+            if isinstance(session.client, WebSocketClient):
+                session.client.close(CloseReason.SHUTDOWN)
         await self.server.end_all(CloseReason.SHUTDOWN)
 
     # -- called by the transport ---------------------------------------------------------------------------------
@@ -102,23 +102,9 @@ class WebSocketGateway:
         return self._backend.parts.auth.vouches(query.get("token", ""))
 
     def opened(self, session: WebSocketSession, query: Mapping[str, str]) -> None:
-        client = session.data = self._client(self._backend, session)
+        client = session.client = self._client(self._backend, session)
         client.expect_sign_in(self._connect_timeout, self.server.timers())
         client.opened(query)
-
-    def message(self, session: WebSocketSession, data: str | bytes) -> None:
-        _client_of(session).receive(data)
-
-    def failing(self, session: WebSocketSession, code: int) -> None:
-        _client_of(session).failing(code)
-
-    def ended(self, session: WebSocketSession) -> None:
-        _client_of(session).ended()
-
-
-def _client_of(session: WebSocketSession) -> WebSocketClient:
-    client: WebSocketClient = session.data
-    return client
 
 
 def json_object(data: str | bytes) -> dict[str, Any]:
