@@ -215,7 +215,7 @@ ONLY_IN: dict[str, set[str]] = {
     "socketio": {
         "tidings.transport.application_manager",
         "tidings.transport.python_socketio",
-        "tidings.transport.socketio_packets",
+        "tidings.transport.socketio_codecs",
         "tidings_chat",
     },
     "engineio": {"tidings.transport.python_socketio", "tidings_chat"},

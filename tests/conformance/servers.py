@@ -8,9 +8,11 @@ from typing import Any
 
 import uvicorn
 
+from tidings.contract.errors import CloseReason
 from tidings.transport.engine_server import EngineServer, Receive, Scope, Send
 from tidings.transport.engine_session import EngineSession
 from tidings.transport.handshake import Handshake, WebSocketOpening
+from tidings.transport.socketio_codecs import ACK, EVENT
 from tidings.transport.socketio_server import NamespaceSocket, SocketIOServer
 from tidings.transport.uvicorn_server import UvicornHttp, UvicornWebSocket
 from tidings.transport.websocket_wire import Wire
@@ -43,21 +45,18 @@ class Namespaces:
 
     def connect(self, client: NamespaceSocket[None], auth: Any) -> None:
         client.accept()
-        client.emit("auth", auth or {})
+        client.send(EVENT, ["auth", auth or {}])
 
     def event(self, client: NamespaceSocket[None], data: list[Any], ack_id: int | None, size: int) -> None:
         if data[0] == "message":
-            client.emit("message-back", *data[1:])
+            client.send(EVENT, ["message-back", *data[1:]])
         elif data[0] == "message-with-ack" and ack_id is not None:
-            client.acknowledge(ack_id, data[1:])
+            client.send(ACK, data[1:], ack_id)
 
     def disconnected(self, client: NamespaceSocket[None]) -> None: ...
 
-    def broken(self, client: NamespaceSocket[None]) -> None:
-        client.session.end("protocol error", politely=True)
-
-    def failed(self, client: NamespaceSocket[None]) -> None:
-        client.session.end("internal error", politely=True)
+    def close(self, client: NamespaceSocket[None], reason: CloseReason) -> None:
+        client.session.end(reason, politely=True)
 
 
 def engineio(**options: Any) -> tuple[str, EngineServer]:

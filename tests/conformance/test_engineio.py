@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.conformance.conftest import Starting
 from tests.conformance.wire import DEADLINE_S, Endpoint, eventually, handshake, received, until_closed
 from tests.support.timers import Timers
+from tidings.transport.engine_session import Transport
 
 # -- handshake ---------------------------------------------------------------------------------------------------
 
@@ -325,7 +326,7 @@ async def test_other_requests_of_a_session_are_refused_after_its_upgrade(enginei
     sid = await engineio.open()
     async with engineio.upgrading(sid) as socket:
         await socket.send("5")
-        await eventually(lambda: engineio.engine.sockets[sid].upgraded)
+        await eventually(lambda: engineio.engine.sockets[sid].transport is Transport.WEBSOCKET)
         assert (await engineio.poll(sid)).status_code == 400
         assert (await engineio.post(sid, "4late")).status_code == 400
         async with engineio.websocket(sid) as second:
@@ -342,7 +343,7 @@ async def test_an_invalid_probe_leaves_the_polling_session_unchanged(engineio: E
             for packet in wrong:
                 await socket.send(packet)
             assert await until_closed(socket) == (["3probe"] if wrong[0] == "2probe" else []), wrong
-        await eventually(lambda: not engineio.engine.sockets[sid].upgrading)
+        await eventually(lambda: engineio.engine.sockets[sid].transport is Transport.POLLING)
         await engineio.post(sid, "4still here")
         assert (await engineio.poll(sid)).text == "4still here", wrong
 
@@ -351,7 +352,7 @@ async def test_an_abandoned_probe_leaves_the_polling_session_unchanged(engineio:
     sid = await engineio.open()
     async with engineio.upgrading(sid):
         pass
-    await eventually(lambda: not engineio.engine.sockets[sid].upgrading)
+    await eventually(lambda: engineio.engine.sockets[sid].transport is Transport.POLLING)
     await engineio.post(sid, "4still here")
     assert (await engineio.poll(sid)).text == "4still here"
 
@@ -374,7 +375,7 @@ async def test_a_stalled_probe_is_closed_and_the_session_keeps_polling(engineio_
         server.engine.upgrade_timeout = 2  # long enough for the probe
         async with server.upgrading(sid) as probed:
             assert await until_closed(probed) == []
-        await eventually(lambda: not server.engine.sockets[sid].upgrading)
+        await eventually(lambda: server.engine.sockets[sid].transport is Transport.POLLING)
         await server.post(sid, "4still here")
         assert (await server.poll(sid)).text == "4still here"
 
@@ -383,6 +384,6 @@ async def test_a_probe_ends_with_its_session(engineio: Endpoint) -> None:
     for begin in (engineio.websocket, engineio.upgrading):
         sid = await engineio.open()
         async with begin(sid) as socket:
-            await eventually(lambda sid=sid: engineio.engine.sockets[sid].probe is not None)
+            await eventually(lambda sid=sid: engineio.engine.sockets[sid].transport is not Transport.POLLING)
             await engineio.post(sid, "1")
             assert await until_closed(socket) == []

@@ -1,13 +1,15 @@
-"""The undocumented parts of python-socketio, python-engineio and uvicorn that Tidings uses still exist.
+"""The undocumented parts of python-socketio, python-engineio, uvicorn and websockets that Tidings uses still exist.
 
 If a test fails after an upgrade, its message names what is gone or has changed. The uses are in
-`python_socketio.py`, `application_manager.py`, `socketio_packets.py`, `uvicorn_server.py` and `uvicorn_websocket.py`
-in `server/tidings/transport`.
+`python_socketio.py`, `application_manager.py`, `socketio_codecs.py`, `uvicorn_server.py`, `uvicorn_websocket.py` and
+`websocket_frames.py` in `server/tidings/transport`.
 """
 
 from __future__ import annotations
 
+import dis
 import inspect
+from types import FunctionType
 from typing import Any
 
 import engineio
@@ -17,9 +19,13 @@ import uvicorn
 from engineio.async_socket import AsyncSocket
 from socketio import packet
 from socketio.msgpack_packet import MsgPackPacket
+from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import _TrustedHosts
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+from websockets import utils
 
 METHODS: dict[Any, dict[str, str]] = {
     socketio.AsyncServer: {
@@ -74,6 +80,12 @@ METHODS: dict[Any, dict[str, str]] = {
         "on_header": "self name value",
         "on_headers_complete": "self",
         "on_message_complete": "self",
+        "on_response_complete": "self",
+        "timeout_keep_alive_handler": "self",
+        "pause_writing": "self",
+        "resume_writing": "self",
+        "data_received": "self data",
+        "connection_lost": "self exc",
         "send_400_response": "self msg",
         "handle_websocket_upgrade": "self",
         "_should_upgrade": "self",
@@ -85,7 +97,10 @@ METHODS: dict[Any, dict[str, str]] = {
         "receive": "self",
         "send": "self message",
         "send_500_response": "self",
+        "pause_writing": "self",
+        "resume_writing": "self",
         "data_received": "self data",
+        "connection_lost": "self exc",
     },
     uvicorn.Server: {
         "main_loop": "self",
@@ -110,20 +125,58 @@ def test_every_used_undocumented_method_has_its_signature(used: Any) -> None:
     assert not changed, "\n".join(changed)
 
 
-async def test_every_used_undocumented_attribute_exists() -> None:
-    server = socketio.AsyncServer(async_mode="asgi")
-    attributes = {
-        server: ("handlers", "namespace_handlers", "environ", "packet_class", "manager", "not_handled", "reason"),
-        server.eio: ("sockets", "handlers", "cors_allowed_origins", "ping_interval", "ping_timeout"),
-        server.manager: ("rooms", "callbacks", "pending_connect", "pending_disconnect"),
+ATTRIBUTES: dict[type[Any], str] = {
+    socketio.AsyncServer: "handlers namespace_handlers environ packet_class manager eio",
+    socketio.AsyncManager: "rooms callbacks pending_disconnect",
+    engineio.AsyncServer: (
+        "sockets handlers cors_allowed_origins cors_credentials max_http_buffer_size ping_interval ping_timeout"
+    ),
+    HttpToolsProtocol: (
+        "app_state client config connections cycle expect_100_continue flow headers loop parser pipeline root_path "
+        "scheme scope server_state transport url ws_protocol_class"
+    ),
+    RequestResponseCycle: "response_complete response_started",
+    FlowControl: "read_paused write_paused",
+    WebSocketsSansIOProtocol: (
+        "app close_timer connections handshake_complete handshake_initiated response scope transport"
+    ),
+    uvicorn.Server: "config lifespan server_state servers should_exit",
+    ServerState: "connections default_headers",
+    Config: "app forwarded_allow_ips",
+}
+"""The attributes of instances that Tidings uses."""
+
+
+def assigned(used: type[Any]) -> set[str]:
+    """The attributes that the methods of a class assign, to the instance as a rule."""
+    functions = [value for base in used.__mro__ for value in vars(base).values() if isinstance(value, FunctionType)]
+    return {
+        instruction.argval
+        for function in functions
+        for instruction in dis.get_instructions(function)
+        if instruction.opname == "STORE_ATTR"
     }
-    missing = [
-        f"{type(part).__name__}.{name}"
-        for part, names in attributes.items()
-        for name in names
-        if not hasattr(part, name)
-    ]
-    assert not missing, f"missing: {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("used", ATTRIBUTES, ids=lambda used: used.__name__)
+def test_every_used_undocumented_attribute_is_assigned(used: Any) -> None:
+    assert set(ATTRIBUTES[used].split()) <= assigned(used) | set(dir(used))
+
+
+def test_the_admin_ui_keeps_the_times_of_its_clients() -> None:
+    server = socketio.AsyncServer(async_mode="asgi")
+    server.instrument(auth=False)
+    assert server.manager._timestamps == {}
+
+
+def test_the_mask_of_websockets_takes_data_and_mask() -> None:
+    assert list(inspect.signature(utils.apply_mask).parameters) == ["data", "mask"]
+    assert utils.apply_mask(b"\x01\x02", b"\x01\x01\x01\x01") == b"\x00\x03"
+
+
+def test_the_handlers_and_kinds_of_packets_are_the_expected_ones() -> None:
+    server = socketio.AsyncServer(async_mode="asgi")
+    assert {"not_handled", "reason"} <= set(dir(server))
     assert set(server.eio.handlers) == {"connect", "message", "disconnect"}
     assert [getattr(packet, name) for name in ("CONNECT", "DISCONNECT", "EVENT", "ACK", "CONNECT_ERROR")] == [
         *range(5)

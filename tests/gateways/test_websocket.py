@@ -23,6 +23,7 @@ from tests.support.depth import examples
 from tests.support.node import RunningNode, running_node
 from tidings.gateways.action_queue import MAX_IN_FLIGHT
 from tidings.gateways.websocket import MAX_ID, MAX_NUMBER
+from tidings.transport.input_limits import MAX_VALUES
 from tidings.transport.websocket_server import MAX_MESSAGE
 
 
@@ -132,6 +133,13 @@ async def test_a_malformed_frame_is_answered_invalid_and_the_connection_stays(om
         assert answer["error"]["code"] == "invalid", case
         assert field in answer["error"]["details"]["fields"], (case, answer)
         await omar.is_alive()
+
+
+async def test_a_frame_with_too_many_values_is_refused_in_the_words_of_rest(omar: Plain) -> None:
+    for separator, words in ((",", "too many values"), (" ", "not JSON")):
+        await omar.socket.send('{"action":"get_rooms","data":{"x":[' + separator.join("1" * MAX_VALUES) + "]}}")
+        assert (await omar.answer())["error"]["details"]["fields"] == {"frame": words}
+    await omar.is_alive()
 
 
 async def test_a_malformed_request_is_answered_with_its_id(omar: Plain) -> None:

@@ -31,7 +31,7 @@ from tidings.transport.buffered_session import MAX_BUFFERED, BufferedSession
 from tidings.transport.engine_session import SEPARATOR
 from tidings.transport.listening import listen
 from tidings.transport.uvicorn_server import UvicornWebSocket
-from tidings.transport.websocket_wire import HIGH_WATER
+from tidings.transport.websocket_wire import HIGH_WATER, State
 
 WAYS: dict[str, Any] = {
     "taken over": UvicornWebSocket,
@@ -64,7 +64,7 @@ class World:
         """The session of omar, while the server has one."""
         sessions: list[tuple[BufferedSession, Any]] = [
             *((socket.session, socket.data) for socket in self.node.socketio.server.sockets),
-            *((session, session.data) for session in self.node.websocket.server.sessions if not session.closing),
+            *((session, session.client) for session in self.node.websocket.server.sessions),
         ]
         for session, client in sessions:
             connection = None if client is None else client.connection
@@ -283,10 +283,10 @@ async def test_a_client_that_never_reads_is_closed_within_seconds(way: str, sqli
         while world.session is not None:
             await world.send()
         async with asyncio.timeout(SOON_S):  # the linger time is one
-            while not session.closed:
+            while session.state is not State.CLOSED:
                 await world.diego.ask("get_rooms")
         if session.wire is not None:
-            assert session.wire.disconnected
+            assert session.wire.transport.is_closing()
 
 
 @pytest.mark.parametrize("way", EVERY_WAY)

@@ -76,7 +76,7 @@ async def test_a_drain_ends_when_the_queue_is_dropped() -> None:
         await server.open()
         session = session_of(server)
         drained = await waiting(session)
-        session.seal(["4bye"], drop=True)
+        session.end("the test ends it", politely=True, last=["4bye"], drop=True)
         await assert_ends(drained)
 
 
@@ -174,7 +174,7 @@ async def test_a_session_ends_if_a_poll_took_packets_and_was_cancelled() -> None
         poll = Poll(server, sid)
         await eventually(lambda: session.polling)
         session.put(["4taken"], 6)
-        await eventually(lambda: not session._out)
+        await eventually(lambda: not session.polls._out)
         poll.task.cancel()
         await asyncio.wait([poll.task])
         assert session.closing

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from tidings.actions.context import Context, Parts
 from tidings.actions.dispatch import Answer, Dispatcher
@@ -25,14 +26,12 @@ MAX_REFUSALS = 8 * MAX_IN_FLIGHT
 """Answers that may wait for their turn, refusals included; beyond that the connection is closed."""
 
 
+@dataclass(slots=True, eq=False)
 class _Slot:
     """The place of one answer in the order of the requests."""
 
-    __slots__ = ("answer", "reply")
-
-    def __init__(self, reply: Callable[[Answer], None]) -> None:
-        self.reply = reply
-        self.answer: Answer | None = None
+    reply: Callable[[Answer], None]
+    answer: Answer | None = None
 
 
 class ActionQueue:

@@ -30,7 +30,7 @@ class BaseLink(ABC, Generic[S, C]):
     @property
     @abstractmethod
     def transport(self) -> str:
-        """See `Link`."""
+        """See `Link.transport`."""
 
     @property
     def buffered(self) -> int:
@@ -43,8 +43,8 @@ class BaseLink(ABC, Generic[S, C]):
 
     @property
     def has_ended(self) -> bool:
-        """Whether the session is closing or sealed."""
-        return self._session.closing or self._session.sealed
+        """Whether the session has ended."""
+        return self._session.closing
 
     def write(self, batch: Batch) -> None:
         if self._overflowed:
@@ -93,4 +93,4 @@ class BaseLink(ABC, Generic[S, C]):
 
     @abstractmethod
     def close(self, reason: CloseReason) -> None:
-        """See `Link`."""
+        """See `Link.close`."""

@@ -12,9 +12,8 @@ from tidings.gateways.applications import ApplicationUsers, RoomsOfHub
 from tidings.gateways.client_session import Backend, ClientSession, read_credentials
 from tidings.gateways.links import BaseLink
 from tidings.transport.engine_server import EngineServer
-from tidings.transport.engine_session import CLOSE, EngineSession
-from tidings.transport.socketio_codecs import MsgpackCodec, SocketIOCodec, TextCodec
-from tidings.transport.socketio_packets import DISCONNECT
+from tidings.transport.engine_session import CLOSE, EngineSession, Transport
+from tidings.transport.socketio_codecs import DISCONNECT, MsgpackCodec, SocketIOCodec, TextCodec
 from tidings.transport.socketio_server import NamespaceSocket, SocketIOServer
 
 CODECS: dict[str, Callable[[], SocketIOCodec]] = {"json": TextCodec, "msgpack": MsgpackCodec}
@@ -25,7 +24,7 @@ class SocketIOLink(BaseLink[EngineSession, SocketIOCodec]):
 
     @property
     def transport(self) -> str:
-        return "websocket" if self._session.upgraded else "polling"
+        return "websocket" if self._session.transport is Transport.WEBSOCKET else "polling"
 
     def close(self, reason: CloseReason) -> None:
         if self.has_ended:
@@ -34,13 +33,13 @@ class SocketIOLink(BaseLink[EngineSession, SocketIOCodec]):
             self.actions.stop()
         codec = self.codec
         closing = codec.encode("closing", {"reason": reason, "reconnect": reason.reconnect})
-        self._session.seal([codec.packet(closing)], drop=reason is CloseReason.SLOW_CONSUMER)
         # A stock client reconnects by itself, unless the server disconnects its namespace. python-socketio's does not
         # after Engine.IO's CLOSE either, which only polling has.
         farewell: list[str | bytes] = []
         if not reason.reconnect:
             farewell = [*codec.packets(codec.packet_class(DISCONNECT, namespace="/")), CLOSE]
-        self._session.end(reason, politely=True, farewell=farewell)
+        drop = reason is CloseReason.SLOW_CONSUMER
+        self._session.end(reason, politely=True, last=[codec.packet(closing)], drop=drop, farewell=farewell)
 
 
 class SocketIOClient(ClientSession):
@@ -56,7 +55,7 @@ class SocketIOClient(ClientSession):
         self.sign_in(lambda: read_credentials(auth, self.parts.auth))
 
     def accepted(self, connection: Connection) -> None:
-        self._socket.session.heartbeat = self
+        self._socket.session.heartbeat.listener = self
         self._socket.accept()
 
     def refused(self, error: Error) -> None:
@@ -83,10 +82,8 @@ class SocketIOGateway:
         self.server: SocketIOServer[SocketIOClient] = SocketIOServer(
             self, rooms=rooms, admission=users, codec=CODECS[parser](), **transport
         )
-        # The actions count as handlers of `/`: so `on` refuses their names, and the Admin UI lists the namespace.
-        self.server.handlers["/"] = {
-            action.name: action.handler for action in backend.dispatcher.registry if action.live
-        }
+        live = (action for action in backend.dispatcher.registry if action.live)
+        self.server.list_actions({action.name: action.handler for action in live})
         users.server = self.server
 
     @property
@@ -99,7 +96,7 @@ class SocketIOGateway:
         """The connections of Engine.IO sessions. Ends those sessions that have none."""
         connections = []
         for session in filter(None, map(self.eio.session_of, session_ids)):
-            client = session.heartbeat
+            client = session.heartbeat.listener
             if isinstance(client, SocketIOClient) and client.connection is not None:
                 connections.append(client.connection)
             else:
@@ -136,19 +133,11 @@ class SocketIOGateway:
             client.actions.push(data[0], payload, size, reply)
 
     def disconnected(self, socket: NamespaceSocket[SocketIOClient]) -> None:
-        socket.session.heartbeat = None
+        socket.session.heartbeat.listener = None
         if socket.data is not None:
             socket.data.ended()
             socket.data = None  # they reference each other: only the garbage collector would free them
 
-    def broken(self, socket: NamespaceSocket[SocketIOClient]) -> None:
+    def close(self, socket: NamespaceSocket[SocketIOClient], reason: CloseReason) -> None:
         if socket.data is not None:
-            socket.data.close(CloseReason.PROTOCOL_ERROR)
-
-    def failed(self, socket: NamespaceSocket[SocketIOClient]) -> None:
-        if socket.data is not None:
-            socket.data.close(CloseReason.SHUTDOWN)
-
-    def overflowed(self, socket: NamespaceSocket[SocketIOClient]) -> None:
-        if socket.data is not None:
-            socket.data.close(CloseReason.SLOW_CONSUMER)
+            socket.data.close(reason)

@@ -11,7 +11,7 @@ from tidings.fanout.connection import EventCodec
 from tidings.gateways.client_session import Backend, ClientSession
 from tidings.gateways.links import BaseLink
 from tidings.transport.admission import HalfOpen
-from tidings.transport.input_limits import BoundedJson
+from tidings.transport.input_limits import BoundedJson, holds_too_many
 from tidings.transport.socketio_server import CONNECT_TIMEOUT_S
 from tidings.transport.websocket_frames import RESTART
 from tidings.transport.websocket_server import WebSocketServer, WebSocketSession
@@ -38,7 +38,7 @@ class WebSocketLink(BaseLink[WebSocketSession, C]):
         self.gateway = gateway
 
     def close(self, reason: CloseReason, code: int | None = None) -> None:
-        """As `Link`. `code`: the close code, if not the reason's own."""
+        """See `Link.close`. `code`: the close code, if not the reason's own."""
         closing = self.codec.encode("closing", {"reason": reason, "reconnect": reason.reconnect})
         code = CLOSE_CODES[reason] if code is None else code
         self.end(reason, code, closing, drop=reason is CloseReason.SLOW_CONSUMER)
@@ -49,8 +49,8 @@ class WebSocketLink(BaseLink[WebSocketSession, C]):
             return
         if self.actions is not None:
             self.actions.stop()
-        self._session.seal([self.codec.packet(farewell)] if farewell else [], drop=drop)
-        self._session.end(reason, code, politely=True)
+        last = [self.codec.packet(farewell)] if farewell else []
+        self._session.end(reason, code, politely=True, last=last, drop=drop)
 
 
 class WebSocketClient(ClientSession):
@@ -71,7 +71,7 @@ class WebSocketClient(ClientSession):
 
 
 class WebSocketGateway:
-    """The clients of one path, as a `WebSocketListener` of the transport. The application mounts its `server`."""
+    """The clients of one path; a `WebSocketListener` of the transport. The application mounts its `server`."""
 
     def __init__(
         self,
@@ -92,8 +92,8 @@ class WebSocketGateway:
     async def stop(self) -> None:
         """Close all connections with the reason `shutdown`."""
         for session in list(self.server.sessions):
-            if not session.closing:
-                _client_of(session).close(CloseReason.SHUTDOWN)
+            if isinstance(session.client, WebSocketClient):
+                session.client.close(CloseReason.SHUTDOWN)
         await self.server.end_all(CloseReason.SHUTDOWN)
 
     # -- called by the transport ---------------------------------------------------------------------------------
@@ -102,23 +102,9 @@ class WebSocketGateway:
         return self._backend.parts.auth.vouches(query.get("token", ""))
 
     def opened(self, session: WebSocketSession, query: Mapping[str, str]) -> None:
-        client = session.data = self._client(self._backend, session)
+        client = session.client = self._client(self._backend, session)
         client.expect_sign_in(self._connect_timeout, self.server.timers())
         client.opened(query)
-
-    def message(self, session: WebSocketSession, data: str | bytes) -> None:
-        _client_of(session).receive(data)
-
-    def failing(self, session: WebSocketSession, code: int) -> None:
-        _client_of(session).failing(code)
-
-    def ended(self, session: WebSocketSession) -> None:
-        _client_of(session).ended()
-
-
-def _client_of(session: WebSocketSession) -> WebSocketClient:
-    client: WebSocketClient = session.data
-    return client
 
 
 def json_object(data: str | bytes) -> dict[str, Any]:
@@ -128,7 +114,7 @@ def json_object(data: str | bytes) -> dict[str, Any]:
     try:
         value = BoundedJson.loads(data)
     except ValueError:
-        raise invalid("frame", "not JSON") from None
+        raise invalid("frame", "too many values" if holds_too_many(data) else "not JSON") from None
     if not isinstance(value, dict):
         raise invalid("frame", "not an object")
     return value

@@ -98,7 +98,7 @@ Carried = Transient | Personal
 
 
 class Fanout(Protocol):
-    """What the log needs of the fan-out. Every method is called on the event loop, and none blocks."""
+    """The part of the fan-out that the log uses. Every method is called on the event loop, and none blocks."""
 
     @property
     def is_shared(self) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import socketio
 
-from tidings.transport.socketio_packets import EVENT
+from tidings.transport.socketio_codecs import EVENT
 
 if TYPE_CHECKING:
     from tidings.transport.python_socketio import ApplicationServer

@@ -10,7 +10,7 @@ from typing import Final
 from tidings.transport.buffered_session import Receive, Scope, Send
 
 RELAY_PROTOCOL: Final = b"tidings-relay"
-"""What a connection between nodes is upgraded to."""
+"""The protocol to which a connection between nodes is upgraded."""
 RELAY_HEADER: Final = b"tidings-relay"
 """The header with the pass."""
 Refusal = tuple[int, str]

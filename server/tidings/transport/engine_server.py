@@ -26,13 +26,13 @@ from tidings.transport.admission import (
     refuse_websocket,
 )
 from tidings.transport.buffered_session import (
-    LINGER_S,
-    MAX_BUFFERED,
+    BufferedSession,
     Packet,
     Receive,
     Scope,
     Send,
-    send_packet,
+    SessionServer,
+    open_carrier,
 )
 from tidings.transport.elsewhere import UNKNOWN_SESSION, Elsewhere
 from tidings.transport.engine_session import (
@@ -42,23 +42,23 @@ from tidings.transport.engine_session import (
     POLL_PACKETS,
     EngineSession,
     ProtocolError,
+    Transport,
     decode_payload,
     encode_payload,
 )
-from tidings.transport.engine_upgrade import UPGRADE_TIMEOUT_S, UpgradeProbe, upgrade_over_asgi
 from tidings.transport.handshake import Handshake, WebSocketOpening
 from tidings.transport.input_limits import parameters
 from tidings.transport.python_socketio import EngineOptions
-from tidings.transport.timers import GetTimers
 from tidings.transport.turn import TaskTurn
-from tidings.transport.uvicorn_websocket import take_over
 from tidings.transport.websocket_frames import packet_frame
-from tidings.transport.websocket_wire import Wire
+from tidings.transport.websocket_wire import State, Wire
 
 logger = logging.getLogger("tidings.transport")
 
 RANDOM_BYTES: Final = 12
 """Of a session's id, encoded as 16 characters."""
+UPGRADE_TIMEOUT_S = 10.0
+"""The time limit of an upgrade; then its WebSocket is closed."""
 
 UNKNOWN_TRANSPORT: Final = "Transport unknown"
 BAD_METHOD: Final = "Bad handshake method"
@@ -95,15 +95,13 @@ class EngineListener(Protocol):
         """The session has ended; packets sent from now on may not arrive."""
 
 
-class EngineServer(EngineOptions):
+class EngineServer(EngineOptions, SessionServer):
     """Opens and ends the sessions. `max_half_open` limits those without authentication; `timers` are those of the
     heartbeats and of connecting."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self.max_buffered: int = options.pop("max_buffered", MAX_BUFFERED)
-        self.low_water = self.max_buffered // 4
-        self.linger: float = options.pop("linger", LINGER_S)
-        self.timers: GetTimers = options.pop("timers", asyncio.get_running_loop)
+        own = ("max_buffered", "linger", "timers")
+        SessionServer.__init__(self, **{name: options.pop(name) for name in own if name in options})
         self.upgrade_timeout: float = options.pop("upgrade_timeout", UPGRADE_TIMEOUT_S)
         self.half_open = HalfOpen(
             options.pop("max_half_open", MAX_HALF_OPEN), options.pop("max_half_open_per_source", MAX_HALF_OPEN)
@@ -111,10 +109,7 @@ class EngineServer(EngineOptions):
         self.id_prefix: str = options.pop("id_prefix", "")
         """Begins the ids of all sessions."""
         self.elsewhere: Elsewhere = options.pop("elsewhere", Elsewhere())
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self._stopping = False
-        super().__init__(*args, **options)
+        EngineOptions.__init__(self, *args, **options)
         self.listener: EngineListener
 
     def generate_id(self) -> str:
@@ -127,11 +122,11 @@ class EngineServer(EngineOptions):
         """The session no longer counts as half open."""
         self.half_open.remove(sid)
 
-    def forget(self, session: EngineSession) -> None:
+    def forget(self, session: BufferedSession) -> None:
+        assert isinstance(session, EngineSession)
+        super().forget(session)
         self.sockets.pop(session.sid, None)
         self.authenticated(session.sid)
-        if not self.sockets:
-            self._empty.set()
 
     def session_of(self, sid: str) -> EngineSession | None:
         """The session with that id, unless it has ended with nothing left to send."""
@@ -139,17 +134,6 @@ class EngineServer(EngineOptions):
         if session is not None:
             session.check_timeout()
         return None if session is None or session.is_flushed() else session
-
-    async def end_all(self, reason: str) -> None:
-        """Refuse new sessions, end all politely, and wait until they are gone or the linger time is over."""
-        self._stopping = True
-        for session in list(self.sockets.values()):
-            session.end(reason, politely=True)
-        try:
-            await asyncio.wait_for(self._empty.wait(), self.linger)
-        except TimeoutError:
-            for session in list(self.sockets.values()):
-                session.finish()
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -198,10 +182,10 @@ class EngineServer(EngineOptions):
     def _open(self, handshake: Handshake) -> EngineSession:
         session = EngineSession(self, self.generate_id())
         self.sockets[session.sid] = session
-        self._empty.clear()
+        self.remember(session)
         self.half_open.add(session.sid, handshake.address, partial(session.end, CROWDED))
         self.listener.opened(session, handshake)
-        session.start_heartbeat()
+        session.heartbeat.start()
         return session
 
     def _handshake(self, session: EngineSession, upgrades: list[str]) -> str:
@@ -266,12 +250,12 @@ class EngineServer(EngineOptions):
             await (refuse(answered) if answered is UNKNOWN_SESSION else answer(*answered))
 
     async def _poll(self, session: EngineSession, receive: Receive) -> tuple[int, str]:
-        if session.upgraded:
+        if session.transport is Transport.WEBSOCKET:
             return 400, "session has been upgraded"
         if session.polling:
             session.end(self.reason.TRANSPORT_ERROR, poll_answer=CLOSE)
             return 400, "overlapping polls"
-        if session.upgrading:
+        if session.transport is Transport.UPGRADING:
             return 200, NOOP
         session.polling = True
         try:
@@ -282,7 +266,7 @@ class EngineServer(EngineOptions):
             session.end(self.reason.TRANSPORT_CLOSE)
             return 400, "gone"
         body = encode_payload(packets or [NOOP])
-        session.packets_sent()
+        session.polls.packets_sent()
         if session.is_flushed():
             session.finish()
         return 200, body
@@ -294,7 +278,7 @@ class EngineServer(EngineOptions):
             while (await receive())["type"] != "http.disconnect":
                 pass
 
-        take, leave = asyncio.ensure_future(session.take(POLL_PACKETS)), asyncio.ensure_future(disconnected())
+        take, leave = asyncio.ensure_future(session.polls.take(POLL_PACKETS)), asyncio.ensure_future(disconnected())
         try:
             await asyncio.wait({take, leave}, return_when=asyncio.FIRST_COMPLETED)
             return None if leave.done() else take.result()
@@ -303,7 +287,7 @@ class EngineServer(EngineOptions):
                 task.cancel()
 
     async def _post(self, session: EngineSession, receive: Receive) -> tuple[int, str]:
-        if session.upgraded:
+        if session.transport is Transport.WEBSOCKET:
             return 400, "session has been upgraded"
         if session.posting is not None:  # no stock client does this, and the bodies together would be unbounded
             session.end(self.reason.TRANSPORT_ERROR)
@@ -319,7 +303,7 @@ class EngineServer(EngineOptions):
             if body == CLOSE.encode():  # the client does not poll for the last packets
                 session.finish()
             # After a refused POST, a stock client would drop the last packets that it has not dispatched yet.
-            return UNKNOWN_SESSION if session.closed else (200, "ok")
+            return UNKNOWN_SESSION if session.state is State.CLOSED else (200, "ok")
         turn = TaskTurn()
         try:
             for packet in decode_payload(body):
@@ -373,7 +357,6 @@ class EngineServer(EngineOptions):
         session = self._open(
             Handshake(opening.address, "websocket", opening.path.decode("latin-1"), opening.query_string, headers)
         )
-        session.upgraded = True
         return packet_frame(self._handshake(session, [])), session.bind
 
     async def _websocket(
@@ -390,25 +373,17 @@ class EngineServer(EngineOptions):
             return
         session = self.session_of(query["sid"]) if "sid" in query else None
         await send({"type": "websocket.accept", "subprotocol": next(iter(scope.get("subprotocols", ())), None)})
-        if session is not None and (session.upgraded or session.probe is not None or session.closing):
+        if session is not None and (session.transport is not Transport.POLLING or session.closing):
             await send({"type": "websocket.close"})
             return
-        wire = take_over(scope)
+        websocket = open_carrier(scope, receive, send, self.low_water)
         if session is None:
             session = self._open(_handshake_of(scope, headers))
-            session.upgraded = True
-            if wire is not None:
-                session.put([self._handshake(session, [])], 0)
-                session.bind(wire)
-                return
-            await send_packet(send, self._handshake(session, []))
-        elif wire is not None:
-            UpgradeProbe(session, wire, self.upgrade_timeout)
-            return
-        elif not await upgrade_over_asgi(session, receive, send, self.upgrade_timeout):
-            await send({"type": "websocket.close"})
-            return
-        await session.serve(receive, send)
+            session.put([self._handshake(session, [])], 0)
+            session.bind(websocket)
+        else:
+            session.begin_upgrade(websocket, self.upgrade_timeout)
+        await websocket.serve()
 
 
 def _error(message: str) -> str:

@@ -1,4 +1,4 @@
-"""One Engine.IO session: sending, the heartbeat and the end, over polling and WebSocket.
+"""One Engine.IO session: polling, the upgrade, WebSocket, and the end.
 
 Protocol: Engine.IO v4 (https://socket.io/docs/v4/engine-io-protocol/). A packet is stored in its WebSocket form: text
 with the type as its first character, or the bytes of a binary message.
@@ -6,14 +6,17 @@ with the type as its first character, or the bytes of a binary message.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
+from enum import Enum
 from typing import Any, Final
 
-from tidings.transport.buffered_session import BufferedSession, Heartbeat, Packet
-from tidings.transport.websocket_wire import Wire
+from tidings.transport.buffered_session import BufferedSession, Packet, PacketQueue, WebSocket
+from tidings.transport.heartbeat import Heartbeat
+from tidings.transport.websocket_frames import NORMAL
+from tidings.transport.websocket_wire import NO_RECEIVER, State, WireReceiver
 
 OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = "0123456"
 BASE64: Final = "b"
@@ -29,65 +32,113 @@ class ProtocolError(Exception):
     """The client has broken the protocol; the session is closed."""
 
 
-class EngineSession(BufferedSession):
-    """An Engine.IO session. Its queue also serves polling, and the time before the upgrade."""
+Transport = Enum("Transport", "POLLING PROBING UPGRADING WEBSOCKET")
+"""PROBING: a WebSocket was opened for the upgrade. UPGRADING: its probe was answered; polls are answered immediately,
+until the client completes the upgrade."""
 
-    def __init__(self, server: Any, sid: str) -> None:
-        super().__init__()
-        self.server = server
-        self.sid = sid
-        self.upgrading = False
-        self.upgraded = False
-        self.probe: Callable[[], None] | None = None
-        """Closes the WebSocket of an upgrade in progress."""
-        self.posting: Callable[[], None] | None = None
-        """Aborts reading the body of a POST."""
-        self.polling = False
-        """A poll (GET) is pending."""
-        self.heartbeat: Heartbeat | None = None
-        self._pings: deque[bool] = deque()
-        """Unanswered PINGs in the order of arrival at the client; True for the one whose PONG is the proof."""
-        self._ping_due = 0.0
-        self._ahead_of_proof = 0
-        """Number of queued packets up to and including the proof's PING; 0 if it is not queued."""
-        self._prove_again = False
-        self._farewell: deque[Packet] = deque()
-        """Packets that end the session at the client, after the queue. Each is the answer to one poll."""
 
-    async def drain(self) -> None:
-        """Wait for room as in the base class. Sends a PING if the buffer is full and none is pending.
+class Polling(PacketQueue):
+    """Packets of a session for its polls. Each packet of the farewell is the answer to one poll, after the others."""
 
-        On a slow link the regular PING might arrive too late. The PONG also confirms what has arrived so far.
-        """
-        if self._is_full() and not self._pings and not self.closing:
-            self._cancel_timer()
-            self._ping_due = self.server.timers().time()
-            self._ping()
-        await super().drain()
+    def __init__(self, low_water: int, session: BufferedSession) -> None:
+        super().__init__(low_water)
+        self._receiver = session
+        self.farewell: deque[Packet] = deque()
+        self._until_ping = 0
+        """Number of queued packets up to and including the last PING; 0 if there is none."""
 
     async def take(self, at_most: int | None = None) -> list[Packet]:
         packets = await super().take(at_most)
-        if not packets and self._farewell:
-            packets = [self._farewell.popleft()]
-        self._ahead_of_proof = max(0, self._ahead_of_proof - len(packets))
+        if not packets and self.farewell:
+            packets = [self.farewell.popleft()]
+        self._until_ping = max(0, self._until_ping - len(packets))
         return packets
 
-    def leave_polling(self) -> None:
-        """Continue over a WebSocket; also for a session that has ended with packets left to send."""
-        self.upgraded = True
-        self._out.extend(packet for packet in self._farewell if packet != CLOSE)
-        self._farewell.clear()
+    def ping(self) -> None:
+        self.write_packets([PING], 1)
+        self._until_ping = len(self._out)
 
-    def bind(self, wire: Wire) -> None:
-        self._ahead_of_proof = 0
-        super().bind(wire)
-        if self.closing:
-            wire.end(self.close_code)
+    def ping_ahead(self) -> int | None:
+        """See `BufferedSession.ping_ahead`."""
+        if len(self._out) < POLL_PACKETS:
+            return None
+        overtaken = int(self._until_ping > 0)
+        self._out.appendleft(PING)
+        self._out_bytes += 1
+        self._until_ping += overtaken
+        return overtaken
 
-    def nudge_poll(self) -> None:
-        """Answer a pending poll, so that the client can continue its upgrade."""
-        if self.polling and not self._out:
-            self._enqueue([NOOP], 1)
+    def is_empty(self) -> bool:
+        return not self._out and not self.farewell
+
+    def leave(self) -> list[Packet]:
+        """The packets that a WebSocket sends instead."""
+        packets = [*self._out, *(packet for packet in self.farewell if packet != CLOSE)]
+        self.close_or_abort(NORMAL)
+        self._out.clear()
+        self.farewell.clear()
+        return packets
+
+    def close_or_abort(self, code: int) -> None:
+        super().close_or_abort(code)
+        self._receiver = NO_RECEIVER  # breaks a reference cycle
+
+
+class EngineSession(BufferedSession):
+    """An Engine.IO session. It begins with polling, also if its WebSocket is about to be bound."""
+
+    heartbeat: Heartbeat
+
+    def __init__(self, server: Any, sid: str) -> None:
+        self.server = server
+        self.sid = sid
+        self.transport = Transport.POLLING
+        self.polls = Polling(server.low_water, self)
+        self.polling = False
+        """A poll (GET) is pending."""
+        self.posting: Callable[[], None] | None = None
+        """Aborts reading the body of a POST."""
+        self._upgrade: Upgrade | None = None
+        """The one in progress."""
+        self.heartbeat = Heartbeat(self)
+        super().__init__(self.polls)
+
+    @property
+    def upgraded(self) -> bool:
+        """Read by python-socketio (`EngineOptions.sockets`)."""
+        return self.transport is Transport.WEBSOCKET
+
+    @property
+    def closed(self) -> bool:
+        """Read by python-socketio."""
+        return self.state is State.CLOSED
+
+    # -- the transport -------------------------------------------------------------------------------------------
+
+    def begin_upgrade(self, websocket: WebSocket, timeout: float) -> None:
+        """Continue on this WebSocket when the client has completed the upgrade, within so many seconds."""
+        self.transport = Transport.PROBING
+        self._upgrade = Upgrade(self, websocket, timeout)
+        websocket.take_over(self._upgrade, self.server.max_http_buffer_size)
+
+    def end_upgrade(self) -> None:
+        """The client has given the upgrade up, or is about to be bound to its WebSocket."""
+        self.transport, self._upgrade = Transport.POLLING, None
+
+    def bind(self, websocket: WebSocket) -> None:
+        """Continue on a WebSocket; queued packets are sent first, also if the session has ended."""
+        self.transport = Transport.WEBSOCKET
+        packets = self.polls.leave()
+        self._carry(websocket)
+        if packets:
+            self._send(packets)
+        websocket.take_over(self, self.server.max_http_buffer_size)
+        if self.state is State.CLOSING:
+            websocket.end(self.close_code)
+        elif self.state is State.CLOSED:
+            websocket.close_or_abort(self.close_code)
+        if not websocket.is_filling():
+            self.writable()
 
     # -- called by the transports --------------------------------------------------------------------------------
 
@@ -111,7 +162,7 @@ class EngineSession(BufferedSession):
         elif packet[:1] == MESSAGE:
             self.server.listener.message(self, packet[1:])
         elif packet == PONG:
-            self._pong()
+            self.heartbeat.pong()
         elif packet[:1] == BASE64:
             self.server.listener.message(self, _decode_base64(packet))
         elif packet == CLOSE:
@@ -121,64 +172,22 @@ class EngineSession(BufferedSession):
 
     # -- heartbeat -----------------------------------------------------------------------------------------------
 
-    def start_heartbeat(self) -> None:
-        timers = self.server.timers()
-        self._ping_due = timers.time() + self.server.ping_interval
-        self._timer = timers.call_at(self._ping_due, self._ping)
+    def write_ping(self) -> None:
+        if self.carrier is self.polls:
+            self.polls.ping()
+        else:
+            self._send([PING])
 
-    def _ping(self) -> None:
-        """Send the regular PING. If one is pending, wait for it instead, no longer than for a new one.
+    def ping_ahead(self) -> int | None:
+        return self.polls.ping_ahead() if self.carrier is self.polls else None
 
-        If the queue needs several polls, the PING goes to its front, or it would arrive too late. There it proves
-        nothing about the overtaken packets, so another PING at the end of the queue is the proof.
-        """
-        patience = self.server.ping_timeout
-        overdue = partial(self.end, self.server.reason.PING_TIMEOUT)
-        self._expect_pong(self._ping_due + patience, patience, overdue)
-        if not self.upgraded and len(self._out) >= POLL_PACKETS:
-            self.prove()
-            self._pings.insert(len(self._pings) - (self._ahead_of_proof > 0), False)
-            self._out.appendleft(PING)
-            self._out_bytes += 1
-            self._ahead_of_proof += self._ahead_of_proof > 0
-        elif self.heartbeat is not None and not self._pings:
-            self.prove()
-        elif not self._pings:
-            self._pings.append(False)
-            self._send([PING], 1)
-
-    def prove(self) -> None:
-        """Send a PING whose PONG proves that everything sent so far has arrived.
-
-        The regular PINGs continue independently. While such a proof is pending, the next one follows it.
-        """
-        if self.heartbeat is None or self.closing or self.sealed:
-            return
-        if True in self._pings:
-            self._prove_again = True
-            return
-        self.heartbeat.ping_written()
-        self._pings.append(True)
-        self._send([PING], 1)
-        if self.wire is None and not self.upgraded:
-            self._ahead_of_proof = len(self._out)
+    def overdue(self) -> None:
+        self.end(self.server.reason.PING_TIMEOUT)
 
     def check_timeout(self) -> None:
-        """End a polling session if its PONG is overdue, even if the event loop has not run the timer yet."""
-        if self.wire is None and self.server.timers().time() >= self._ping_due + self.server.ping_timeout:
-            self.end(self.server.reason.PING_TIMEOUT)
-
-    def _pong(self) -> None:
-        if not self._pings:
-            return
-        proves = self._pings.popleft()
-        if proves and self.heartbeat is not None:
-            self.heartbeat.pong_received()
-        self._cancel_timer()
-        self.start_heartbeat()
-        if proves and self._prove_again:
-            self._prove_again = False
-            self.prove()
+        """End a polling session whose PONG is overdue."""
+        if self.carrier is self.polls and self.heartbeat.is_overdue():
+            self.overdue()
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -187,6 +196,8 @@ class EngineSession(BufferedSession):
         reason: str,
         *,
         politely: bool = False,
+        last: Sequence[Packet] = (),
+        drop: bool = False,
         farewell: Sequence[Packet] = (CLOSE,),
         poll_answer: Packet = NOOP,
     ) -> None:
@@ -194,47 +205,89 @@ class EngineSession(BufferedSession):
 
         Args:
             politely: send the buffered packets first, if the client reads them soon.
-            farewell: sent after them over polling, each packet in an answer of its own: stock clients close on CLOSE
+            last: sent after them; with `drop` instead of them.
+            farewell: sent after those over polling, each packet in an answer of its own: stock clients close on CLOSE
                 and DISCONNECT before they dispatch earlier packets of the same answer. Without a farewell the next
                 poll is refused, and a stock client reconnects. A WebSocket is closed instead of sending CLOSE.
             poll_answer: the answer to a pending poll, if not `politely`.
         """
-        if self.closing:
+        if not self._begin_closing(reason, last, drop=drop):
             return
-        self.closing = True
-        self.end_reason = reason
-        self._cancel_timer()
-        if self.probe is not None and not (politely and self.upgrading):
-            self.probe()  # else the client no longer polls, and gets the remaining packets over the WebSocket
+        if self._upgrade is not None and not (politely and self.transport is Transport.UPGRADING):
+            self._upgrade.abandon()  # else the client no longer polls, and gets the last packets over the WebSocket
         try:
             self.server.listener.ended(self, reason)
         finally:
             self.server.authenticated(self.sid)
             if politely:
-                if self.wire is None and not self.upgraded:
-                    self._farewell.extend(farewell)
+                if self.carrier is self.polls:
+                    self.polls.farewell.extend(farewell)
                 elif packets := [packet for packet in farewell if packet != CLOSE]:
-                    self._send(packets, sum(map(len, packets)))
+                    self._send(packets)
                 self._linger()
             else:
-                self._drop()
+                self.carrier.drop()
                 if self.polling:
-                    self._enqueue([poll_answer], 1)
+                    self.polls.write_packets([poll_answer], 1)
                 self.finish()
 
     def finish(self) -> None:
-        if self.probe is not None:
-            self.probe()
+        if self._upgrade is not None:
+            self._upgrade.abandon()
         if self.posting is not None:
             self.posting()
         super().finish()
 
     def is_flushed(self) -> bool:
-        return super().is_flushed() and not self._farewell
+        """Whether the session has ended and nothing waits for a poll."""
+        return self.closing and self.polls.is_empty()
 
     def has_ended(self) -> bool:
         """Whether the session ignores further packets; check it after each one."""
         return self.closing
+
+
+class Upgrade(WireReceiver):
+    """The upgrade of a polling session to a WebSocket, in progress: the WebSocket's receiver until it is complete.
+
+    Protocol: https://socket.io/docs/v4/engine-io-protocol/#upgrade.
+    """
+
+    def __init__(self, session: EngineSession, websocket: WebSocket, timeout: float) -> None:
+        self._session = session
+        self._websocket = websocket
+        self._over = False
+        self._timer = asyncio.get_running_loop().call_later(timeout, self.abandon)
+
+    def message(self, data: Packet) -> None:
+        session, websocket = self._session, self._websocket
+        if self._over:
+            return
+        if data == PING + "probe" and session.transport is Transport.PROBING:
+            websocket.write_packets([PONG + "probe"], len(data))
+            session.transport = Transport.UPGRADING
+            if session.polling and session.polls.is_empty():  # answer the poll, so that the client can continue
+                session.polls.write_packets([NOOP], 1)
+        elif data == UPGRADE and (session.transport is Transport.UPGRADING or not session.polling):
+            # The clients of some microcontrollers send it without a probe.
+            self._end()
+            session.bind(websocket)
+        else:
+            self.abandon()
+
+    def lost(self) -> None:
+        self._end()
+
+    def abandon(self) -> None:
+        """Close the WebSocket; the session continues polling, or has ended."""
+        self._end()
+        self._websocket.close_or_abort(NORMAL)
+
+    def _end(self) -> None:
+        if not self._over:
+            self._over = True
+            self._timer.cancel()
+            self._session.end_upgrade()
 
 
 def encode_payload(packets: Sequence[Packet]) -> str:

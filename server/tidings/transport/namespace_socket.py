@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tidings.transport.engine_session import EngineSession
-from tidings.transport.socketio_packets import ACK, CONNECT, CONNECT_ERROR, EVENT, PartialPacket
+from tidings.transport.socketio_codecs import CONNECT, CONNECT_ERROR, PartialPacket
 
 if TYPE_CHECKING:
     from tidings.transport.socketio_server import SocketIOServer
@@ -58,13 +59,6 @@ class NamespaceSocket(Generic[D]):
             if self.peer.refusals >= MAX_REFUSED:
                 self.session.end("connect refused", politely=True)
 
-    def emit(self, event: str, *args: Any) -> bool:
-        """Send an event; False if there is no room for it."""
-        return self.send(EVENT, [event, *args])
-
-    def acknowledge(self, ack_id: int, args: Sequence[Any]) -> bool:
-        return self.send(ACK, list(args), ack_id)
-
     def send(self, kind: int, data: Any, ack_id: int | None = None) -> bool:
         codec = self.peer.server.codec
         packets = codec.packets(codec.packet_class(kind, data=data, namespace=self.namespace, id=ack_id))
@@ -75,33 +69,21 @@ class NamespaceSocket(Generic[D]):
         return self.session.closing or self.peer.sockets.get(self.namespace) is not self
 
 
+@dataclass(slots=True, eq=False)
 class Peer(Generic[D]):
     """The state of the protocol for one Engine.IO session."""
 
-    __slots__ = (
-        "address",
-        "overflowed",
-        "partial",
-        "partial_timeout",
-        "refusals",
-        "server",
-        "session",
-        "sockets",
-        "timeout",
-    )
-
-    def __init__(self, server: SocketIOServer[D], session: EngineSession, address: str) -> None:
-        self.server = server
-        self.session = session
-        self.address = address
-        self.sockets: dict[str, NamespaceSocket[D]] = {}
-        self.timeout: asyncio.TimerHandle | None = None
-        """Ends a session that is in no namespace."""
-        self.overflowed = False
-        self.partial: PartialPacket | None = None
-        self.partial_timeout: asyncio.TimerHandle | None = None
-        self.refusals = 0
-        """Refusals while the session was in no namespace; see `MAX_REFUSED`."""
+    server: SocketIOServer[D]
+    session: EngineSession
+    address: str
+    sockets: dict[str, NamespaceSocket[D]] = field(default_factory=dict)
+    timeout: asyncio.TimerHandle | None = None
+    """Ends a session that is in no namespace."""
+    overflowed: bool = False
+    partial: PartialPacket | None = None
+    partial_timeout: asyncio.TimerHandle | None = None
+    refusals: int = 0
+    """Refusals while the session was in no namespace; see `MAX_REFUSED`."""
 
     def cancel_timeout(self) -> None:
         if self.timeout is not None:

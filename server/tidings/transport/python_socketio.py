@@ -1,7 +1,7 @@
 """python-socketio's server for the namespaces of applications, on Tidings' transport.
 
 Every use of python-socketio and python-engineio beyond their documented interfaces is here, in
-`application_manager.py` and in `socketio_packets.py`; `tests/extending/test_versions.py` lists them. Their handlers,
+`application_manager.py` and in `socketio_codecs.py`; `tests/extending/test_versions.py` lists them. Their handlers,
 rooms, sessions and acknowledgements run unchanged, but send and receive through `ApplicationServer` instead of
 Engine.IO.
 
@@ -15,9 +15,11 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from time import thread_time
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import engineio
 import socketio
@@ -27,8 +29,7 @@ from tidings.transport.application_manager import ApplicationManager
 from tidings.transport.engine_session import ProtocolError
 from tidings.transport.handshake import Handshake
 from tidings.transport.namespace_socket import NamespaceSocket
-from tidings.transport.repeated_failures import FailureLog
-from tidings.transport.socketio_packets import (
+from tidings.transport.socketio_codecs import (
     ACK,
     BINARY_ACK,
     BINARY_EVENT,
@@ -37,6 +38,7 @@ from tidings.transport.socketio_packets import (
     DISCONNECT,
     EVENT,
 )
+from tidings.transport.timers import GetTimers
 from tidings.transport.turn import TURN_S
 
 logger = logging.getLogger("tidings.applications")
@@ -48,6 +50,9 @@ MAX_PENDING: Final = 1024
 MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
 MAX_STARTED, MAX_STARTED_BYTES = 64, 32 * 1024
 """The most handlers of one session that start before others have their turn, and the bytes of their packets."""
+
+REPEATED_S: Final = 10.0
+"""A failure at the same line of code is logged once in so many seconds, and then how often it was repeated."""
 
 
 class EngineOptions(engineio.AsyncServer):  # type: ignore[misc]
@@ -62,6 +67,55 @@ class EngineOptions(engineio.AsyncServer):  # type: ignore[misc]
         super().__init__(*args, **{**options, "monitor_clients": False, "async_handlers": False})
 
 
+class Admission(Protocol):
+    """Signs clients in to the namespaces of applications."""
+
+    async def sign_in(self, socket: NamespaceSocket[Any], auth: Any) -> Any:
+        """The principal of `auth`. Raises if it is not valid."""
+
+    async def count_attempt(self, socket: NamespaceSocket[Any]) -> Callable[[], Awaitable[None]] | None:
+        """Count a sign-in by the password of a namespace. Raises if there were too many.
+
+        Returns what to call if it succeeds, so that it does not count; None: there is no limit.
+        """
+
+    def refusal(self, problem: Exception) -> dict[str, Any]:
+        """The error for a client that `sign_in` refuses, or whose connect handler fails."""
+
+
+class _FailureLog:
+    """The log of failing handlers, which clients can call as often as they like."""
+
+    def __init__(self, logger: logging.Logger, timers: GetTimers) -> None:
+        self._logger = logger
+        self._timers = timers
+        self._repeats: dict[Hashable, int] = {}
+
+    def log(self, error: Exception, text: str, *arguments: object) -> None:
+        """Log a failure with its traceback; if that was done lately, only count it."""
+        line = _line_of(error)
+        if line in self._repeats:
+            self._repeats[line] += 1
+            return
+        self._logger.error(text, *arguments, exc_info=error)
+        self._repeats[line] = 0
+        timers = self._timers()
+        timers.call_at(timers.time() + REPEATED_S, partial(self._log_repeats, line, text, arguments))
+
+    def _log_repeats(self, line: Hashable, text: str, arguments: tuple[object, ...]) -> None:
+        repeats = self._repeats.pop(line)
+        if repeats:
+            self._logger.error(text + ", and %d more times in %g s", *arguments, repeats, REPEATED_S)
+
+
+def _line_of(error: Exception) -> Hashable:
+    """Where an error was raised."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return type(error), None if traceback is None else (traceback.tb_frame.f_code, traceback.tb_lineno)
+
+
 class _Packet(NamedTuple):
     kind: int
     socket: NamespaceSocket[Any]
@@ -70,38 +124,25 @@ class _Packet(NamedTuple):
     size: int
 
 
+@dataclass(slots=True, eq=False)
 class _Client:
     """The applications' state of one Engine.IO session: its handshake, its data, and its packets in order."""
 
-    __slots__ = (
-        "began",
-        "connecting",
-        "end_reason",
-        "handshake",
-        "opened",
-        "packets",
-        "pending",
-        "pending_bytes",
-        "session",
-        "worker",
-    )
-
-    def __init__(self, handshake: Handshake) -> None:
-        self.handshake = handshake
-        self.session: dict[str, Any] = {}
-        """namespace -> the result of `get_session`."""
-        self.opened = False
-        self.began = 0.0
-        """The thread's processor time when the first handler of the latest batch started; 0.0: none has."""
-        self.connecting: NamespaceSocket[Any] | None = None
-        """The client whose CONNECT is being handled."""
-        self.end_reason: str | None = None
-        """Why the session has ended, once it has."""
-        self.packets: deque[_Packet] = deque()
-        self.pending = 0
-        """Number of packets that wait or whose handlers run."""
-        self.pending_bytes = 0
-        self.worker: asyncio.Task[None] | None = None
+    handshake: Handshake
+    session: dict[str, Any] = field(default_factory=dict)
+    """namespace -> the result of `get_session`."""
+    opened: bool = False
+    began: float = 0.0
+    """The thread's processor time when the first handler of the latest batch started; 0.0: none has."""
+    connecting: NamespaceSocket[Any] | None = None
+    """The client whose CONNECT is being handled."""
+    end_reason: str | None = None
+    """Why the session has ended, once it has."""
+    packets: deque[_Packet] = field(default_factory=deque)
+    pending: int = 0
+    """Number of packets that wait or whose handlers run."""
+    pending_bytes: int = 0
+    worker: asyncio.Task[None] | None = None
 
 
 class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
@@ -116,10 +157,12 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
         core_namespaces: Collection[str],
         packet_class: type[Any],
         engine_class: type[engineio.AsyncServer],
+        admission: Admission | None = None,
         **engine: Any,
     ) -> None:
         self.core_namespaces = frozenset(core_namespaces)
         self._engine_class = engine_class
+        self._admission = admission
         self._applications: dict[str, _Client] = {}
         self._own_sign_in: set[str] = set()
         """Namespaces whose connect handler signs clients in by itself."""
@@ -131,7 +174,7 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
             serializer=packet_class,
             **engine,
         )
-        self._failures = FailureLog(logger, self.eio.timers)
+        self._failures = _FailureLog(logger, self.eio.timers)
 
     def _engineio_server_class(self) -> type[engineio.AsyncServer]:
         return self._engine_class
@@ -144,7 +187,7 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
 
     @abstractmethod
     def write_all(self, recipients: Sequence[tuple[str, str]], packet: Any) -> None:
-        """Like `write`, an event to clients (sid and session), encoding it once.
+        """Send an event to clients (sid and session), encoded once, under the terms of `write`.
 
         Clients that are not accepted yet get it when they are. Raises ValueError for a packet that
         is larger than the buffer of a session.
@@ -153,21 +196,6 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
     @abstractmethod
     async def drained(self, eio_sid: str, namespace: str) -> None:
         """Wait until most of an accepted client's buffer has been written, or its session is over."""
-
-    @abstractmethod
-    async def sign_in(self, socket: NamespaceSocket[Any], auth: Any) -> Any:
-        """The principal of `auth`. Raises if it is not valid."""
-
-    @abstractmethod
-    async def count_attempt(self, socket: NamespaceSocket[Any]) -> Callable[[], Awaitable[None]] | None:
-        """Count a sign-in by the password of a namespace. Raises if there were too many.
-
-        Returns what to call if it succeeds, so that it does not count; None: there is no limit.
-        """
-
-    @abstractmethod
-    def refusal(self, problem: Exception) -> dict[str, Any]:
-        """The data of the CONNECT_ERROR for an exception of a sign-in or a connect handler."""
 
     # -- the core's namespaces -------------------------------------------------------------------------------------
 
@@ -199,12 +227,12 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
     # -- registration ----------------------------------------------------------------------------------------------
 
     def on(self, event: str, handler: Any = None, namespace: str | None = None) -> Any:
-        """As documented; not in the core's namespaces. Raises ValueError."""
+        """See `socketio.AsyncServer.on`; not in the core's namespaces. Raises ValueError."""
         self._check_registration(namespace or "/", event)
         return super().on(event, handler, namespace)
 
     def register_namespace(self, namespace_handler: Any) -> None:
-        """As documented; not for the core's namespaces. Raises ValueError.
+        """See `socketio.AsyncServer.register_namespace`; not for the core's namespaces. Raises ValueError.
 
         With an attribute `authenticate = False`, clients need no token for the namespace.
         """
@@ -212,6 +240,10 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
         if namespace is not None:
             self._check_registration(namespace, "a namespace")
         super().register_namespace(namespace_handler)
+
+    def list_actions(self, actions: dict[str, Any]) -> None:
+        """Make the actions count as handlers of `/`: `on` refuses their names, the Admin UI lists the namespace."""
+        self.handlers["/"] = actions
 
     def _check_registration(self, namespace: str, event: str) -> None:
         if namespace not in self.core_namespaces:
@@ -223,8 +255,12 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
         )
 
     def has_namespace(self, namespace: str) -> bool:
-        """Whether an application has registered a handler in it."""
-        return namespace.startswith("/") and (namespace in self.handlers or namespace in self.namespace_handlers)
+        """Whether an application has registered a handler in it, and clients can be admitted."""
+        return (
+            self._admission is not None
+            and namespace.startswith("/")
+            and (namespace in self.handlers or namespace in self.namespace_handlers)
+        )
 
     def needs_principal(self, namespace: str) -> bool:
         if namespace in self._own_sign_in:
@@ -232,7 +268,7 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
         return bool(getattr(self.namespace_handlers.get(namespace), "authenticate", True))
 
     def instrument(self, *arguments: Any, namespace: str = "/admin", **options: Any) -> Any:
-        """As documented. The Admin UI signs in with the `auth` given here, not with a token.
+        """See `socketio.AsyncServer.instrument`. The Admin UI signs in with the `auth` given here, not with a token.
 
         python-socketio replaces methods of python-engineio's sockets for it, in the whole process. Tidings has none
         of those sockets, so they are put back.
@@ -251,12 +287,12 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
     # -- sessions --------------------------------------------------------------------------------------------------
 
     async def get_session(self, sid: str, namespace: str | None = None) -> dict[str, Any]:
-        """As documented. Where a token is needed, `principal` in it is the user who signed in."""
+        """See `socketio.AsyncServer.get_session`. Where a token is needed, it has the user as `principal`."""
         session: dict[str, Any] = self._session_data(sid, namespace or "/").setdefault(namespace or "/", {})
         return session
 
     async def save_session(self, sid: str, session: dict[str, Any], namespace: str | None = None) -> None:
-        """As documented."""
+        """See `socketio.AsyncServer.save_session`."""
         self._session_data(sid, namespace or "/")[namespace or "/"] = session
 
     def _session_data(self, sid: str, namespace: str) -> dict[str, Any]:
@@ -389,7 +425,7 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
 
     def announce(self, event: str, namespace: str, sid: str, detail: object) -> None:
         """Report a client of the core that has connected or disconnected to the Admin UI, if there is one."""
-        if self._instrumented and (event == "connect" or sid in getattr(self.manager, "_timestamps", ())):
+        if self._instrumented and (event == "connect" or sid in self.manager._timestamps):
             task = asyncio.create_task(self._trigger_event(event, namespace, sid, detail))
             self._handlers_running.add(task)
             task.add_done_callback(self._handlers_running.discard)
@@ -405,12 +441,13 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
 
     async def _handle_connect(self, eio_sid: str, namespace: str, data: Any) -> None:
         """Sign the client in first, and always answer, even if the connect handler fails; unless it has left."""
-        socket = self.connecting(eio_sid)
+        socket, admission = self.connecting(eio_sid), self._admission
         assert socket is not None
+        assert admission is not None
         try:
-            succeeded = await self.count_attempt(socket) if namespace in self._own_sign_in else None
+            succeeded = await admission.count_attempt(socket) if namespace in self._own_sign_in else None
             if self.needs_principal(namespace):
-                principal = await self.sign_in(socket, data)
+                principal = await admission.sign_in(socket, data)
                 self._applications[eio_sid].session.setdefault(namespace, {})["principal"] = principal
             if socket.has_left():
                 return
@@ -422,7 +459,9 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
             if sid is not None:
                 await self.manager.disconnect(sid, namespace)
             if not socket.has_left():
-                self.write(eio_sid, self.packet_class(CONNECT_ERROR, data=self.refusal(problem), namespace=namespace))
+                self.write(
+                    eio_sid, self.packet_class(CONNECT_ERROR, data=admission.refusal(problem), namespace=namespace)
+                )
 
     async def _trigger_event(self, event: str, namespace: str, *arguments: Any) -> Any:
         """Log a failing disconnect handler, so that the client still leaves its rooms."""

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
+from tidings.contract.errors import CloseReason
 from tidings.transport.engine_server import EngineServer
 from tidings.transport.engine_session import EngineSession, ProtocolError
 from tidings.transport.handshake import Handshake
 from tidings.transport.namespace_socket import MAX_REFUSED, NamespaceSocket, Peer
-from tidings.transport.python_socketio import ApplicationServer
-from tidings.transport.socketio_codecs import MsgpackCodec, SocketIOCodec, TextCodec
-from tidings.transport.socketio_packets import (
+from tidings.transport.python_socketio import Admission, ApplicationServer
+from tidings.transport.socketio_codecs import (
     ACK,
     BINARY_ACK,
     BINARY_EVENT,
@@ -29,7 +29,10 @@ from tidings.transport.socketio_packets import (
     EVENT,
     MAX_ATTACHMENTS,
     MAX_PAYLOAD,
+    MsgpackCodec,
     PartialPacket,
+    SocketIOCodec,
+    TextCodec,
 )
 from tidings.transport.websocket_frames import PROTOCOL_ERROR, packet_frames
 
@@ -56,14 +59,12 @@ class NamespaceListener(Protocol[D]):
     def disconnected(self, socket: NamespaceSocket[D]) -> None:
         """A client for which `connect` was called, and that was not refused, has left the namespace."""
 
-    def broken(self, socket: NamespaceSocket[D]) -> None:
-        """An accepted client has violated the protocol; end its session."""
+    def close(self, socket: NamespaceSocket[D], reason: CloseReason) -> None:
+        """End the session of an accepted client.
 
-    def failed(self, socket: NamespaceSocket[D]) -> None:
-        """A packet of an accepted client could not be handled because of a bug; end its session."""
-
-    def overflowed(self, socket: NamespaceSocket[D]) -> None:
-        """The buffer of an accepted client has no room for an application's packet; end its session."""
+        `protocol_error`: it has violated the protocol. `shutdown`: a packet could not be handled because of a bug.
+        `slow_consumer`: its buffer has no room for an application's packet.
+        """
 
 
 class CoreRooms(Protocol[D]):
@@ -88,22 +89,6 @@ class CoreRooms(Protocol[D]):
         """
 
 
-class Admission(Protocol[D]):
-    """Signs clients in to the namespaces of applications."""
-
-    async def sign_in(self, socket: NamespaceSocket[D], auth: Any) -> Any:
-        """The principal of `auth`. Raises if it is not valid."""
-
-    async def count_attempt(self, socket: NamespaceSocket[D]) -> Callable[[], Awaitable[None]] | None:
-        """Count a sign-in by the password of a namespace. Raises if there were too many.
-
-        Returns what to call if it succeeds, so that it does not count; None: there is no limit.
-        """
-
-    def refusal(self, problem: Exception) -> dict[str, Any]:
-        """The error for a client that `sign_in` refuses, or whose connect handler fails."""
-
-
 class SocketIOServer(ApplicationServer, Generic[D]):
     def __init__(
         self,
@@ -111,7 +96,7 @@ class SocketIOServer(ApplicationServer, Generic[D]):
         *,
         namespaces: Collection[str] = ("/",),
         rooms: CoreRooms[D] | None = None,
-        admission: Admission[D] | None = None,
+        admission: Admission | None = None,
         codec: SocketIOCodec | None = None,
         connect_timeout: float = CONNECT_TIMEOUT_S,
         **engine: Any,
@@ -126,11 +111,11 @@ class SocketIOServer(ApplicationServer, Generic[D]):
             core_namespaces=namespaces,
             packet_class=self.codec.packet_class,
             engine_class=EngineServer,
+            admission=admission,
             **{"max_http_buffer_size": MAX_PAYLOAD, **engine},
         )
         self._listener = listener
         self._rooms = rooms
-        self._admission = admission
         self._connect_timeout = connect_timeout
         self._peers: dict[str, Peer[D]] = {}
         self._core_sockets: dict[str, NamespaceSocket[D]] = {}
@@ -179,7 +164,7 @@ class SocketIOServer(ApplicationServer, Generic[D]):
             logger.exception("a packet could not be handled")
             accepted = self._accepted(peer)
             for socket in accepted:
-                self._listener.failed(socket)
+                self._listener.close(socket, CloseReason.SHUTDOWN)
             if not accepted:
                 session.end("internal error", politely=True)
 
@@ -187,7 +172,7 @@ class SocketIOServer(ApplicationServer, Generic[D]):
         peer = self._peers.get(session.sid)
         accepted = [] if peer is None else self._accepted(peer)
         for socket in accepted:
-            self._listener.broken(socket)
+            self._listener.close(socket, CloseReason.PROTOCOL_ERROR)
         return bool(accepted)
 
     def _accepted(self, peer: Peer[D]) -> list[NamespaceSocket[D]]:
@@ -273,7 +258,7 @@ class SocketIOServer(ApplicationServer, Generic[D]):
             if is_core:
                 peer.sockets[namespace] = socket
                 self._listener.connect(socket, packet.data)
-            elif self._admission is not None and self.has_namespace(namespace):
+            elif self.has_namespace(namespace):
                 peer.sockets[namespace] = socket
                 self.receive(socket, kind, None, packet.data, size)
             else:
@@ -365,25 +350,13 @@ class SocketIOServer(ApplicationServer, Generic[D]):
 
     def _end_overflowed(self, peer: Peer[D]) -> None:
         for socket in self._accepted(peer):
-            self._listener.overflowed(socket)
+            self._listener.close(socket, CloseReason.SLOW_CONSUMER)
         peer.session.end("slow consumer")
 
     async def drained(self, eio_sid: str, namespace: str) -> None:
         socket = self._socket(eio_sid, namespace)
         if socket is not None and socket.accepted:
             await socket.session.drain()
-
-    async def sign_in(self, socket: NamespaceSocket[D], auth: Any) -> Any:
-        assert self._admission is not None
-        return await self._admission.sign_in(socket, auth)
-
-    async def count_attempt(self, socket: NamespaceSocket[D]) -> Callable[[], Awaitable[None]] | None:
-        assert self._admission is not None
-        return await self._admission.count_attempt(socket)
-
-    def refusal(self, problem: Exception) -> dict[str, Any]:
-        assert self._admission is not None
-        return self._admission.refusal(problem)
 
     def core_sid(self, eio_sid: str, namespace: str) -> str | None:
         socket = self._socket(eio_sid, namespace)

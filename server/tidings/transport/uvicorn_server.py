@@ -16,6 +16,7 @@ import logging
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from enum import Enum
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -40,7 +41,7 @@ BODY_S: Final = 20.0
 MAX_HEAD: Final = 64 * 1024
 """The most bytes of a request line and headers."""
 MAX_HEADERS: Final = 2000
-"""As of Node's servers."""
+"""The limit of Node's servers."""
 MAX_LINE: Final = 8000
 """The most bytes of the address of a WebSocket, and of each header of `_OPENING`: a limit of the library that parses
 them."""
@@ -70,6 +71,10 @@ class _Refused(Exception):
     """The request is answered with a status, and the connection is closed."""
 
 
+_Phase = Enum("_Phase", "IDLE HEAD BODY")
+"""The part of a request that is arriving."""
+
+
 class UvicornHttp(HttpToolsProtocol):
     """uvicorn's protocol, with limits, and with plain WebSockets opened here.
 
@@ -87,8 +92,7 @@ class UvicornHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.connections.add(self)
         self.transport = transport
-        self._in_head = False
-        self._in_body = False
+        self._phase = _Phase.IDLE
         self._head_bytes = 0
         self._refusal: tuple[int, str] | None = None
         """Status and text of the refusal that stopped the parser."""
@@ -155,9 +159,9 @@ class UvicornHttp(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._timer = None
-        if self._in_body and self.flow.read_paused:  # the application is slow, not the client
+        if self._phase is _Phase.BODY and self.flow.read_paused:  # the application is slow, not the client
             self._start_timer(self.body_s)
-        elif self._in_head or self._in_body:
+        elif self._phase is not _Phase.IDLE:
             self._refuse(408, "the request took too long to arrive")
         else:
             self._close()
@@ -165,7 +169,7 @@ class UvicornHttp(HttpToolsProtocol):
     def _refuse(self, status: int, reason: str) -> None:
         """Answer, unless an earlier request is unanswered or this one's answer has begun; then close."""
         cycle = self.cycle
-        if not self._answering() or (self._in_body and not cycle.response_started and not self.pipeline):
+        if not self._answering() or (self._phase is _Phase.BODY and not cycle.response_started and not self.pipeline):
             text = reason.encode()
             self.transport.write(
                 b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"
@@ -189,18 +193,18 @@ class UvicornHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        if self._timer is None and not self._in_body and not self._answering():
+        if self._timer is None and self._phase is not _Phase.BODY and not self._answering():
             self._start_timer(self.head_s)
-        if self._in_head:
+        if self._phase is _Phase.HEAD:
             self._head_bytes += len(data)
         self._read = data
         try:
             super().data_received(data)
         finally:
             del self._read
-        if self._in_head and self._head_bytes > MAX_HEAD:
+        if self._phase is _Phase.HEAD and self._head_bytes > MAX_HEAD:
             self._refuse(431, "the request line and headers are too large")
-        elif self._in_body and self._timer is None:
+        elif self._phase is _Phase.BODY and self._timer is None:
             self._start_timer(self.body_s)
 
     def send_400_response(self, msg: str) -> None:
@@ -210,7 +214,7 @@ class UvicornHttp(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
-        self._in_head = True
+        self._phase = _Phase.HEAD
         self._head_bytes = 0
         self._size = 0
 
@@ -233,7 +237,7 @@ class UvicornHttp(HttpToolsProtocol):
         raise _Refused(reason)
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._phase = _Phase.IDLE
         self._cancel_timer()
         if self._tcp_connection is not None:
             self._tcp_connection.head_received()
@@ -241,11 +245,11 @@ class UvicornHttp(HttpToolsProtocol):
             if self._get_upgrade() != RELAY_PROTOCOL:
                 self._check_opening()
         else:
-            self._in_body = True
+            self._phase = _Phase.BODY
             self._serve()
 
     def on_message_complete(self) -> None:
-        self._in_body = False
+        self._phase = _Phase.IDLE
         self._cancel_timer()
         super().on_message_complete()
 
@@ -440,7 +444,7 @@ class DrainingServer(uvicorn.Server):
         yield
 
     async def main_loop(self) -> None:
-        """Like uvicorn's, which checks ten times a second whether to stop, but stops immediately."""
+        """Stop immediately; uvicorn's own loop checks ten times a second whether to stop."""
         ticks = 0
         while not await self.on_tick(ticks):
             ticks += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, Final
 
 from uvicorn.protocols.utils import ClientDisconnected
@@ -21,6 +22,11 @@ MAX_EARLY: Final = 64 * 1024
 """The most bytes of frames that wait until their receiver is known; then reading from the socket pauses."""
 
 
+_Reader = Enum("_Reader", "UNKNOWN CONNECTED UVICORN TAKEN_OVER")
+"""The reader of the input. It waits until the application uses ASGI's events after `websocket.connect`, or takes the
+WebSocket over."""
+
+
 class UvicornWebSocket(WebSocketsSansIOProtocol):
     """uvicorn's protocol, until the WebSocket is taken over."""
 
@@ -28,9 +34,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self.tcp_connection: TcpConnection | None = None
         self._early = bytearray()
-        self._over_asgi = False
-        self._taken_over = False
-        self._connect_received = False
+        self._reader = _Reader.UNKNOWN
         self._early_full = False
         """Whether reading from the socket is paused."""
 
@@ -41,11 +45,8 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
 
     def take_over(self) -> Wire:
         """Take the WebSocket over from uvicorn. Call it once, after the handshake."""
-        self._taken_over = True
-        self._leave_scope()
-        wire = Wire(self.transport, self.connections, bytes(self._early), tcp_connection=self.tcp_connection)
-        self._resume()
-        self.connections.discard(self)
+        early = self._leave()
+        wire = Wire(self.transport, self.connections, early, tcp_connection=self.tcp_connection)
         self.transport.set_protocol(wire)
         return wire
 
@@ -55,15 +56,19 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
 
         The caller sets another protocol before it returns to the event loop.
         """
-        self._taken_over = True
-        self._leave_scope()
-        early = bytes(self._early)
-        self._resume()
-        self.connections.discard(self)
+        early = self._leave()
         if self.tcp_connection is not None:
             self.tcp_connection.progressed()
         end = (lambda: None) if self.tcp_connection is None else self.tcp_connection.end
         return self.transport, early, end
+
+    def _leave(self) -> bytes:
+        """Returns the bytes after the handshake."""
+        self._reader = _Reader.TAKEN_OVER
+        self._leave_scope()
+        self._resume()
+        self.connections.discard(self)
+        return bytes(self._early)
 
     def _leave_scope(self) -> None:
         """Break the reference cycle between the scope and this protocol."""
@@ -78,9 +83,9 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
             pass
         except Exception:
             logger.exception("the application failed")
-            if not self._taken_over:
+            if self._reader is not _Reader.TAKEN_OVER:
                 self.send_500_response()
-        if not self._taken_over:
+        if self._reader is not _Reader.TAKEN_OVER:
             if not self.handshake_complete:
                 self.send_500_response()
             if self.close_timer is None:
@@ -102,9 +107,10 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
             self.tcp_connection.expect_progress()
 
     async def receive(self) -> Any:
-        if self._connect_received:
+        if self._reader is _Reader.UNKNOWN:
+            self._reader = _Reader.CONNECTED
+        else:
             self._read_over_asgi()
-        self._connect_received = True
         return await super().receive()
 
     async def send(self, message: Any) -> None:
@@ -114,8 +120,8 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
 
     def _read_over_asgi(self) -> None:
         """The application has not taken the WebSocket over: pass input to uvicorn."""
-        if not self._over_asgi:
-            self._over_asgi = True
+        if self._reader is not _Reader.UVICORN:
+            self._reader = _Reader.UVICORN
             early, self._early = bytes(self._early), bytearray()
             self._resume()
             if early:
@@ -127,7 +133,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        if not self.handshake_initiated or self._over_asgi:
+        if not self.handshake_initiated or self._reader is _Reader.UVICORN:
             super().data_received(data)
             return
         self._early += data  # until the receiver is known

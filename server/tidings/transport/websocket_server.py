@@ -6,7 +6,6 @@ server has its own heartbeat, whose PONGs are not visible here.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -24,18 +23,17 @@ from tidings.transport.admission import (
     refuse_websocket,
 )
 from tidings.transport.buffered_session import (
-    LINGER_S,
-    MAX_BUFFERED,
     BufferedSession,
-    Heartbeat,
     Packet,
     Receive,
     Scope,
     Send,
+    SessionServer,
+    WebSocket,
+    open_carrier,
 )
+from tidings.transport.heartbeat import Heartbeat, HeartbeatListener
 from tidings.transport.input_limits import parameters
-from tidings.transport.timers import GetTimers
-from tidings.transport.uvicorn_websocket import take_over
 
 PING_INTERVAL_S = 25.0
 PING_TIMEOUT_S = 20.0
@@ -43,62 +41,65 @@ MAX_MESSAGE = 1_000_000
 
 
 class WebSocketListener(Protocol):
-    """Receives the events of the sessions."""
+    """Receives the sessions of a server."""
 
     def vouches(self, query: Mapping[str, str]) -> bool:
         """Whether the parameters have a token signed by this server; then the session is not half open."""
 
     def opened(self, session: WebSocketSession, query: Mapping[str, str]) -> None:
-        """A session was opened, with these parameters in its address.
+        """A session was opened, with these parameters in its address: set its `client`.
 
         `token` is that of the header `Authorization: Bearer` if the address has none.
         """
 
-    def message(self, session: WebSocketSession, data: Packet) -> None:
+
+class SessionListener(Protocol):
+    """Receives the events of a session."""
+
+    def receive(self, data: Packet) -> None:
         """A message has arrived."""
 
-    def failing(self, session: WebSocketSession, code: int) -> None:
+    def failing(self, code: int) -> None:
         """The client has violated the WebSocket protocol. Frames sent now precede the close with this code."""
 
-    def ended(self, session: WebSocketSession) -> None:
+    def ended(self) -> None:
         """The session is over."""
 
 
 class WebSocketSession(BufferedSession):
-    def __init__(self, server: WebSocketServer, address: str) -> None:
-        super().__init__()
+    def __init__(self, server: WebSocketServer, address: str, websocket: WebSocket) -> None:
+        super().__init__(websocket)
         self.server: WebSocketServer = server
         self.sid = secrets.token_urlsafe(15)
         self.address = address
         """The client's."""
         self.path = ""
         """The path of its address."""
-        self.data: Any = None
-        """Data of the listener, until the session ends."""
-        self._heartbeat: Heartbeat | None = None
-        self._ping_due = 0.0
-        self._pending_ping: bytes | None = None
-        """The payload of the pending PING, which the PONG must repeat."""
-        self._written = False
-        """Whether something was written after the pending PING."""
-        self._prove_again = False
+        self.client: SessionListener | None = None
+        """Set by the server's listener; None again after the end."""
+        self.heartbeat = None  # until the client has authenticated; over ASGI there is none
+        self._ping_payload = b""
+        """Of the pending PING, which the PONG must repeat."""
         self._on_confirmed: Callable[[], None] | None = None
 
-    def authenticated(self, heartbeat: Heartbeat) -> None:
+    def authenticated(self, listener: HeartbeatListener) -> None:
         """The client has authenticated: start the heartbeat."""
-        self.server.half_open.remove(self.sid)
-        self._heartbeat = heartbeat
-        self._schedule_ping()
+        server = self.server
+        server.half_open.remove(self.sid)
+        if self.wire is not None and not self.closing:
+            self.heartbeat = Heartbeat(self, soon=server.ping_soon)
+            self.heartbeat.listener = listener
+            self.heartbeat.start()
 
     # -- received ------------------------------------------------------------------------------------------------
 
     def message(self, data: Packet) -> None:
-        if not self.closing:
-            self.server.listener.message(self, data)
+        if self.client is not None:
+            self.client.receive(data)
 
     def failing(self, code: int) -> None:
-        if not self.closing:
-            self.server.listener.failing(self, code)
+        if self.client is not None:
+            self.client.failing(code)
 
     def lost(self) -> None:
         self.end("transport close")
@@ -107,128 +108,75 @@ class WebSocketSession(BufferedSession):
     # -- heartbeat -----------------------------------------------------------------------------------------------
 
     def put(self, packets: Sequence[Packet], size: int) -> bool:
-        self._ping_soon()
+        if self.heartbeat is not None:
+            self.heartbeat.written()
         return super().put(packets, size)
 
     def put_frames(self, buffer: bytes) -> bool:
-        self._ping_soon()
+        if self.heartbeat is not None:
+            self.heartbeat.written()
         return super().put_frames(buffer)
-
-    def _ping_soon(self) -> None:
-        """Schedule a PING soon, unless an earlier one is due; while one is pending, after its PONG."""
-        soon = self.server.ping_soon
-        if soon is None or self._heartbeat is None or self.wire is None:
-            return
-        if self._pending_ping is not None:
-            self._written = True
-            return
-        timers = self.server.timers()
-        due = timers.time() + soon
-        if not self.closing and due < self._ping_due:
-            self._cancel_timer()
-            self._ping_due = due
-            self._timer = timers.call_at(due, self._ping)
-
-    async def drain(self) -> None:
-        """Wait for room as in the base class. Sends a PING if the buffer is full and none is pending."""
-        if (
-            self._is_full()
-            and self._heartbeat is not None
-            and self._pending_ping is None
-            and self.wire
-            and not self.closing
-        ):
-            self._cancel_timer()
-            self._ping_due = self.server.timers().time()
-            self._ping()
-        await super().drain()
-
-    def prove(self) -> None:
-        """Send a PING whose PONG proves that everything sent so far has arrived.
-
-        While one is pending, the next follows it.
-        """
-        if self._heartbeat is None or self.wire is None or self.closing:
-            return
-        if self._pending_ping is not None:
-            self._prove_again = True
-            return
-        self._write_ping()
 
     def confirm(self, callback: Callable[[], None]) -> None:
         """Call back when everything written so far has arrived; immediately without PINGs. One caller at a time."""
-        if self.wire is None or self._heartbeat is None or self.closing:
+        if self.heartbeat is None:
             callback()
-            return
-        self._on_confirmed = callback
-        self._cancel_timer()
-        self._ping_due = self.server.timers().time()
-        self._pending_ping = None  # it replaces a pending one
-        self._ping()
+        else:
+            self._on_confirmed = callback
+            self.heartbeat.ping_now(replace=True)
 
-    def _schedule_ping(self) -> None:
-        if self.wire is not None and not self.closing:
-            timers = self.server.timers()
-            self._ping_due = timers.time() + self.server.ping_interval
-            self._timer = timers.call_at(self._ping_due, self._ping)
-
-    def _ping(self) -> None:
-        """Send the regular PING. If one is pending, wait for it instead, no longer than for a new one."""
-        patience = self.server.ping_timeout
-        overdue = partial(self.end, "ping timeout", frames.GOING_AWAY)
-        self._expect_pong(self._ping_due + patience, patience, overdue)
-        if self._pending_ping is None:
-            self._write_ping()
-
-    def _write_ping(self) -> None:
+    def write_ping(self) -> None:
         assert self.wire is not None
-        assert self._heartbeat is not None
-        self._heartbeat.ping_written()
-        self._written = False
-        self._pending_ping = secrets.token_bytes(8)
-        self.wire.write(frames.frame(frames.PING, self._pending_ping))
+        self._ping_payload = secrets.token_bytes(8)
+        self.wire.write(frames.frame(frames.PING, self._ping_payload))
+
+    def overdue(self) -> None:
+        self.end("ping timeout", frames.GOING_AWAY)
 
     def pong(self, payload: bytes) -> None:
         """Process a PONG; an unsolicited one is ignored (section 5.5.3)."""
-        if payload != self._pending_ping or self.closing:
+        if self.heartbeat is None or payload != self._ping_payload:
             return
-        self._pending_ping = None
-        self._cancel_timer()
-        if self._heartbeat is not None:
-            self._heartbeat.pong_received()
+        self._ping_payload = b""
         callback, self._on_confirmed = self._on_confirmed, None
-        self._schedule_ping()
-        if self._prove_again:
-            self._prove_again = False
-            self.prove()
-        elif self._written:
-            self._ping_soon()
+        self.heartbeat.pong()
         if callback is not None:
             callback()
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def end(self, reason: str, code: int = frames.NORMAL, *, politely: bool = False) -> None:
-        """End the session. Idempotent. `politely`: send the buffered frames first, if the client reads them soon."""
-        if self.closing:
+    def end(
+        self,
+        reason: str,
+        code: int = frames.NORMAL,
+        *,
+        politely: bool = False,
+        last: Sequence[Packet] = (),
+        drop: bool = False,
+    ) -> None:
+        """End the session. Idempotent.
+
+        Args:
+            politely: send the buffered packets first, if the client reads them soon.
+            last: sent after them; with `drop` instead of them.
+        """
+        if not self._begin_closing(reason, last, drop=drop):
             return
-        self.closing = True
-        self.end_reason = reason
         self.close_code = code
-        self._cancel_timer()
+        client, self.client, self.heartbeat = self.client, None, None  # breaks reference cycles
         try:
-            self.server.listener.ended(self)
+            if client is not None:
+                client.ended()
         finally:
-            self.data = self._heartbeat = None  # breaks reference cycles
             self.server.half_open.remove(self.sid)
             if politely:
                 self._linger()
             else:
-                self._drop()
+                self.carrier.drop()
                 self.finish()
 
 
-class WebSocketServer:
+class WebSocketServer(SessionServer):
     """Opens the sessions, on ASGI or on sockets that are taken over, and ends them."""
 
     def __init__(
@@ -239,37 +187,28 @@ class WebSocketServer:
         cors_allowed_origins: Collection[str] = (),
         ping_interval: float = PING_INTERVAL_S,
         ping_timeout: float = PING_TIMEOUT_S,
-        max_buffered: int = MAX_BUFFERED,
-        linger: float = LINGER_S,
         ping_soon: float | None = None,
         admit: Callable[[Scope], Awaitable[tuple[int, str] | None]] | None = None,
-        timers: GetTimers = asyncio.get_running_loop,
+        **limits: Any,
     ) -> None:
-        """Times are in seconds, `max_buffered` is in bytes.
+        """Times are in seconds.
 
         Args:
             half_open: counts the sessions of all transports.
             ping_soon: delay of a PING after a write; None: PINGs are only sent at the interval.
             admit: called before the handshake is answered. Returns the status and text of a refusal, or None for an
                 authenticated client, whose session does not count as half open.
-            timers: those of the heartbeats and of signing in.
+            limits: options of `SessionServer`.
         """
-        self.timers = timers
+        super().__init__(**limits)
         self.ping_soon = ping_soon
         self._admit = admit
         self.listener = listener
         self.half_open = half_open
         self.ping_interval = ping_interval
         self.ping_timeout = ping_timeout
-        self.max_buffered = max_buffered
-        self.low_water = max_buffered // 4
         self.max_http_buffer_size = MAX_MESSAGE
-        self.linger = linger
-        self.sessions: set[WebSocketSession] = set()
         self._origins = cors_allowed_origins
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self._stopping = False
 
     async def handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI request to open a WebSocket."""
@@ -284,18 +223,15 @@ class WebSocketServer:
         query = parameters(scope.get("query_string", b""), blank=True)
         if token := bearer_token(headers_of(scope)):
             query.setdefault("token", token)
-        session = WebSocketSession(self, address_of(scope))
+        websocket = open_carrier(scope, receive, send, self.low_water)
+        session = WebSocketSession(self, address_of(scope), websocket)
         session.path = scope["path"]
-        self.sessions.add(session)
-        self._empty.clear()
+        self.remember(session)
         if self._admit is None and not self.listener.vouches(query):
             self.half_open.add(session.sid, session.address, partial(session.end, CROWDED, frames.TRY_LATER))
         self.listener.opened(session, query)
-        wire = take_over(scope)
-        if wire is not None:
-            session.bind(wire)
-        else:
-            await session.serve(receive, send)
+        websocket.take_over(session, self.max_http_buffer_size)
+        await websocket.serve()
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         if not origin_allowed(headers_of(scope), self._origins):
@@ -303,19 +239,3 @@ class WebSocketServer:
         if self._stopping:
             return 503, "the server is shutting down"
         return None
-
-    def forget(self, session: WebSocketSession) -> None:
-        self.sessions.discard(session)
-        if not self.sessions:
-            self._empty.set()
-
-    async def end_all(self, reason: str) -> None:
-        """Refuse new sessions, end all politely, and wait until they are gone or the linger time is over."""
-        self._stopping = True
-        for session in list(self.sessions):
-            session.end(reason, frames.RESTART, politely=True)
-        try:
-            await asyncio.wait_for(self._empty.wait(), self.linger)
-        except TimeoutError:
-            for session in list(self.sessions):
-                session.finish()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from enum import Enum
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from tidings.transport import websocket_frames as frames
 from tidings.transport.tcp_connections import SLOWEST, TcpConnection, abort, unacknowledged
@@ -30,8 +31,14 @@ MAX_CONTROL_FRAMES = 300
 CONTROL_FRAMES_S = 10.0
 
 
-class WireReceiver(Protocol):
-    """Receives the events of a WebSocket."""
+State = Enum("State", "OPEN CLOSING CLOSED")
+"""Of a WebSocket or a session. CLOSING: nothing more is sent, but the client may still read what was sent before."""
+OPEN: Final = State.OPEN
+"""For each write: the look-up in an Enum is slow in Python 3.11."""
+
+
+class WireReceiver:
+    """Receives the events of a WebSocket; this one ignores them."""
 
     def message(self, data: str | bytes) -> None:
         """A complete message has arrived."""
@@ -49,23 +56,11 @@ class WireReceiver(Protocol):
         """The WebSocket is over."""
 
 
-class _NoReceiver:
-    def message(self, data: str | bytes) -> None: ...
-
-    def writable(self) -> None: ...
-
-    def pong(self, payload: bytes) -> None: ...
-
-    def failing(self, code: int) -> None: ...
-
-    def lost(self) -> None: ...
-
-
-NO_RECEIVER: Final = _NoReceiver()
+NO_RECEIVER: Final = WireReceiver()
 
 
 class Wire(asyncio.Protocol):
-    """A WebSocket after the handshake. After `take_over` use `write`, `buffered`, `end` and `close_or_abort`."""
+    """A WebSocket after the handshake (a `transport.buffered_session.Carrier`)."""
 
     __slots__ = (
         "_closing",
@@ -73,11 +68,10 @@ class Wire(asyncio.Protocol):
         "_control_frames",
         "_counted_since",
         "_early",
-        "_end_sent",
-        "_lost",
         "_message_timer",
         "_parser",
         "_receiver",
+        "_state",
         "_tcp_connection",
         "_turn_over",
         "emptied",
@@ -106,8 +100,7 @@ class Wire(asyncio.Protocol):
         self._parser: FrameParser | None = None
         self._turn_over = False
         """Input waits for this connection's next turn; meanwhile nothing is read from the socket."""
-        self._end_sent = False
-        self._lost = False
+        self._state = OPEN
         self._closing: asyncio.TimerHandle | None = None
         self._message_timer: asyncio.TimerHandle | None = None
         """Runs while a message is incomplete."""
@@ -144,7 +137,7 @@ class Wire(asyncio.Protocol):
 
     def _next_turn(self, messages: Iterator[WebSocketMessage]) -> None:
         self._turn_over = False
-        if self._lost or self.transport.is_closing() or not self._process(messages):
+        if self._state is State.CLOSED or self.transport.is_closing() or not self._process(messages):
             return
         early, self._early = self._early, b""
         if not self.transport.is_closing():
@@ -156,7 +149,7 @@ class Wire(asyncio.Protocol):
     def _time_message(self) -> None:
         """All input is processed: start the timer of an incomplete message, if there is one."""
         assert self._parser is not None
-        if self._parser.pending and not self._lost:
+        if self._parser.pending and self._state is not State.CLOSED:
             if self._message_timer is None:
                 self._expect_message()
         else:
@@ -245,7 +238,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
-        self._lost = True
+        self._state = State.CLOSED
         if self._tcp_connection is not None:
             self._tcp_connection.end()
         self._cancel_message_timer()
@@ -263,8 +256,21 @@ class Wire(asyncio.Protocol):
 
     def write(self, buffer: bytes) -> None:
         """Write complete frames; never blocks. Check `full` and `buffered` first."""
-        if not self._end_sent:
+        if self._state is OPEN:
             self.transport.write(buffer)
+
+    def write_packets(self, packets: Iterable[str | bytes], size: int) -> None:
+        """Write packets as frames. `size`: of the packets, for other carriers."""
+        self.write(frames.packet_frames(packets))
+
+    def is_filling(self) -> bool:
+        return self.full
+
+    def drop(self) -> None:
+        """Frames in the socket's buffer cannot be discarded: one may be written in part."""
+
+    async def serve(self) -> None:
+        """Return: the event loop serves it."""
 
     def buffered(self) -> int:
         """Bytes that wait in this process."""
@@ -276,13 +282,13 @@ class Wire(asyncio.Protocol):
 
     def end(self, code: int = frames.NORMAL, reason: str = "") -> None:
         """Start the closing handshake; nothing can be written after it."""
-        if not self._end_sent:
-            self._end_sent = True
+        if self._state is OPEN:
+            self._state = State.CLOSING
             self.transport.write(frames.close_frame(code, reason))
 
     def close_or_abort(self, code: int = frames.NORMAL) -> None:
         """Close. Bytes that the peer does not read within a few seconds are dropped; a large buffer immediately."""
-        if self._lost:
+        if self._state is State.CLOSED:
             return
         self.end(code)
         if self.full:
@@ -292,5 +298,5 @@ class Wire(asyncio.Protocol):
             self._closing = asyncio.get_running_loop().call_later(LINGER_S, self._abort)
 
     def _abort(self) -> None:
-        if not self._lost:
+        if self._state is not State.CLOSED:
             abort(self.transport)
