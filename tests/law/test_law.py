@@ -58,7 +58,7 @@ async def _serving(
             nodes.append(await stack.enter_async_context(running))
             if harmful:
                 feed = nodes[-1].node.cluster.feed
-                feed._receiver = HarmfulFeed(nodes[-1].node.delivery, n, "members", "memberships")
+                feed._receiver = HarmfulFeed(feed._receiver, n, "members", "memberships")
         urls = [node.url for node in nodes]
         if through_balancer:
             stack.enter_context(unread_answers())
