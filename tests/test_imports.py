@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.support.imports import cycles, modules, uses, within
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"tidings": "server", "tidings_db": "db", "tidings_chat": "client_demo"}
@@ -241,90 +240,13 @@ ONLY_IN: dict[str, set[str]] = {
 """Names that only these modules may import or use through an import."""
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
-    """`importer` uses `target` (a module, or a name in one) at a line; `early`: while it is itself imported."""
-
-    importer: str
-    target: str
-    line: int
-    early: bool
-    imported: bool
-
-    def __str__(self) -> str:
-        return f"{self.importer}:{self.line} {self.target}"
-
-
-def within(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(prefix + ".")
-
-
-def modules(root: Path) -> dict[str, Path]:
-    """Every module of this project, by its dotted name."""
-    paths: dict[str, Path] = {}
-    for package, folder in FOLDERS.items():
-        for path in sorted((root / folder / package).rglob("*.py")):
-            parts = path.relative_to(root / folder).with_suffix("").parts
-            paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return paths
-
-
-def uses(name: str, path: Path) -> Iterator[Use]:
-    """The imports of a module, and the dotted names that it uses through them."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    known: dict[str, str] = {}
-    for node, early in _walk(tree, early=True):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                known[alias.asname or alias.name.partition(".")[0]] = (
-                    alias.name if alias.asname else alias.name.partition(".")[0]
-                )
-                yield Use(name, alias.name, node.lineno, early, True)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                above = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*above, *([base] if base else [])])
-            for alias in node.names:
-                target = f"{base}.{alias.name}"
-                known[alias.asname or alias.name] = target
-                yield Use(name, target, node.lineno, early, True)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and (spelled := _spelled(node, known)):
-            yield Use(name, spelled, node.lineno, False, False)
-
-
-def _walk(node: ast.AST, early: bool) -> Iterator[tuple[ast.AST, bool]]:
-    for child in ast.iter_child_nodes(node):
-        inner = early and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            for statement in child.body:
-                yield statement, False
-                yield from _walk(statement, False)
-            for statement in child.orelse:
-                yield statement, inner
-                yield from _walk(statement, inner)
-            continue
-        yield child, inner
-        yield from _walk(child, inner)
-
-
-def _spelled(node: ast.expr, known: Mapping[str, str]) -> str | None:
-    if isinstance(node, ast.Name):
-        return known.get(node.id)
-    if isinstance(node, ast.Attribute) and (base := _spelled(node.value, known)):
-        return f"{base}.{node.attr}"
-    return None
-
-
 def layer(name: str) -> str | None:
     return max((known for known in ALLOWED if within(name, known)), key=len, default=None)
 
 
 def violations(root: Path) -> list[str]:
     """A description of every broken rule under `root`."""
-    found = modules(root)
+    found = modules(root, FOLDERS)
     wrong: list[str] = []
     edges: dict[str, set[str]] = {name: set() for name in found}
     for name, path in found.items():
@@ -358,26 +280,8 @@ def violations(root: Path) -> list[str]:
     return wrong
 
 
-def cycles(edges: Mapping[str, set[str]]) -> list[list[str]]:
-    """One cycle for each way back that a depth-first walk meets."""
-    found: list[list[str]] = []
-    done: set[str] = set()
-
-    def visit(name: str, path: Sequence[str]) -> None:
-        if name in path:
-            found.append([*path[path.index(name) :], name])
-        elif name not in done:
-            for target in sorted(edges.get(name, ())):
-                visit(target, [*path, name])
-            done.add(name)
-
-    for name in sorted(edges):
-        visit(name, [])
-    return found
-
-
 def test_every_module_imports_only_what_its_layer_may() -> None:
-    found = modules(ROOT)
+    found = modules(ROOT, FOLDERS)
     assert {
         "tidings.app",
         "tidings.contract",
@@ -394,50 +298,41 @@ def test_the_layers_themselves_have_an_order() -> None:
 
 
 GOOD = {
-    "server/tidings/__init__.py": "__version__ = '1'",
-    "server/tidings/contract/__init__.py": "",
-    "server/tidings/contract/errors.py": "import enum",
-    "server/tidings/contract/models.py": "from tidings.contract.errors import Error",
-    "server/tidings/settings/__init__.py": (
-        "import os\nfrom pydantic_settings import BaseSettings\nhome = os.environ['HOME']"
-    ),
-    "server/tidings/actions/access.py": (
-        "from tidings_db.queries import rooms\ndef load(conn): return rooms.find(conn)"
-    ),
-    "server/tidings/fanout/__init__.py": "",
-    "server/tidings/fanout/hub.py": "from tidings_db.queries import rooms\ndef lock(conn): return rooms.lock(conn)",
-    "server/tidings/log/__init__.py": "",
-    "server/tidings/log/journal.py": "",
-    "server/tidings/actions/dispatch.py": "from tidings.contract.errors import Error",
-    "server/tidings/actions/__init__.py": "",
-    "server/tidings/actions/rooms.py": (
+    "tidings.contract.errors": "import enum",
+    "tidings.contract.models": "from tidings.contract.errors import Error",
+    "tidings.settings.server": "import os\nfrom pydantic_settings import BaseSettings\nhome = os.environ['HOME']",
+    "tidings.actions.access": "from tidings_db.queries import rooms\ndef load(conn): return rooms.find(conn)",
+    "tidings.fanout.hub": "from tidings_db.queries import rooms\ndef lock(conn): return rooms.lock(conn)",
+    "tidings.log.journal": "",
+    "tidings.actions.dispatch": "from tidings.contract.errors import Error",
+    "tidings.actions.rooms": (
         "from tidings_db.queries import rooms\nfrom tidings.actions.dispatch import action\nx = rooms.visible"
     ),
-    "server/tidings/gateways/__init__.py": "",
-    "server/tidings/gateways/socketio.py": "from tidings.transport import engine_server",
-    "server/tidings/gateways/rest.py": "import fastapi\nfrom tidings import __version__",
-    "server/tidings/transport/__init__.py": "",
-    "server/tidings/transport/engine_server.py": "from tidings.transport import python_socketio",
-    "server/tidings/transport/python_socketio.py": "import engineio, socketio",
-    "server/tidings/app.py": "from fastapi import FastAPI\nfrom tidings.node import Node",
-    "server/tidings/node.py": "import tidings.actions\nclass Node: ...",
-    "db/tidings_db/__init__.py": "",
-    "db/tidings_db/engine.py": "",
-    "db/tidings_db/queries/__init__.py": "",
-    "db/tidings_db/queries/rooms.py": "import tidings_db.engine",
-    "client_demo/tidings_chat/__init__.py": "",
-    "client_demo/tidings_chat/client.py": (
-        "import os, socketio\nfrom tidings.contract.models import Message\nx = os.environ"
-    ),
+    "tidings.gateways.socketio": "from tidings.transport import engine_server",
+    "tidings.gateways.rest": "import fastapi\nfrom tidings import __version__",
+    "tidings.transport.engine_server": "from tidings.transport import python_socketio",
+    "tidings.transport.python_socketio": "import engineio, socketio",
+    "tidings.app": "from fastapi import FastAPI\nfrom tidings.node import Node",
+    "tidings.node": "import tidings.actions\nclass Node: ...",
+    "tidings_db.engine": "",
+    "tidings_db.queries.rooms": "import tidings_db.engine",
+    "tidings_chat.client": "import os, socketio\nfrom tidings.contract.models import Message\nx = os.environ",
 }
+"""Modules that keep the rules, and their sources."""
+
+
+def plant(root: Path, module: str, source: str) -> None:
+    path = root / FOLDERS[module.partition(".")[0]] / (module.replace(".", "/") + ".py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for package in path.relative_to(root).parents[:-2]:
+        (root / package / "__init__.py").touch()
+    path.write_text(source)
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    for name, source in GOOD.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(source)
+    for module, source in GOOD.items():
+        plant(tmp_path, module, source)
     return tmp_path
 
 
@@ -446,78 +341,66 @@ def test_a_tree_that_keeps_the_rules_has_no_violations(tree: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "source", "message"),
+    ("module", "source", "message"),
     [
+        ("tidings.contract.errors", "from tidings.actions.dispatch import action", "not for tidings.contract"),
+        ("tidings.contract.errors", "from tidings.actions import dispatch", "not for tidings.contract"),
+        ("tidings.contract.errors", "from ..actions import dispatch", "not for tidings.contract"),
+        ("tidings.contract.errors", "from ..actions.dispatch import action", "not for tidings.contract"),
+        ("tidings.contract.errors", "import tidings_db", "not for tidings.contract"),
+        ("tidings.contract.errors", "def late():\n    import tidings.actions.dispatch", "not for tidings.contract"),
+        ("tidings_db.engine", "from tidings.contract.errors import Error", "not for tidings_db"),
+        ("tidings_db.queries.rooms", "import tidings", "not for tidings_db"),
+        ("tidings_chat.client", "from tidings.actions.dispatch import Registry", "not for tidings_chat"),
+        ("tidings_chat.client", "from tidings_db import engine", "not for tidings_chat"),
+        ("tidings.fanout.hub", "from tidings.actions import rooms", "not for tidings.fanout"),
+        ("tidings.fanout.hub", "from tidings.actions.context import Context", "not for tidings.fanout"),
+        ("tidings.log.journal", "from tidings.fanout.hub import Hub", "not for tidings.log"),
+        ("tidings.log.journal", "from tidings.cluster.broker import Broker", "not for tidings.log"),
+        ("tidings.fanout.hub", "from tidings.log.journal import Journal", "not for tidings.fanout"),
+        ("tidings.gateways.rest", "from tidings.actions import rooms", "not for tidings.gateways"),
+        ("tidings.gateways.rest", "from tidings.fanout.hub import Hub", "not for tidings.gateways"),
+        ("tidings.gateways.rest", "from tidings_db.queries import rooms", "not for tidings.gateways"),
         (
-            "server/tidings/contract/errors.py",
-            "from tidings.actions.dispatch import action",
-            "not for tidings.contract",
-        ),
-        ("server/tidings/contract/errors.py", "from tidings.actions import dispatch", "not for tidings.contract"),
-        ("server/tidings/contract/errors.py", "from ..actions import dispatch", "not for tidings.contract"),
-        ("server/tidings/contract/errors.py", "from ..actions.dispatch import action", "not for tidings.contract"),
-        ("server/tidings/contract/errors.py", "import tidings_db", "not for tidings.contract"),
-        (
-            "server/tidings/contract/errors.py",
-            "def late():\n    import tidings.actions.dispatch",
-            "not for tidings.contract",
-        ),
-        ("db/tidings_db/engine.py", "from tidings.contract.errors import Error", "not for tidings_db"),
-        ("db/tidings_db/queries/rooms.py", "import tidings", "not for tidings_db"),
-        (
-            "client_demo/tidings_chat/client.py",
-            "from tidings.actions.dispatch import Registry",
-            "not for tidings_chat",
-        ),
-        ("client_demo/tidings_chat/client.py", "from tidings_db import engine", "not for tidings_chat"),
-        ("server/tidings/fanout/hub.py", "from tidings.actions import rooms", "not for tidings.fanout"),
-        ("server/tidings/fanout/hub.py", "from tidings.actions.context import Context", "not for tidings.fanout"),
-        ("server/tidings/log/journal.py", "from tidings.fanout.hub import Hub", "not for tidings.log"),
-        ("server/tidings/log/journal.py", "from tidings.cluster.broker import Broker", "not for tidings.log"),
-        ("server/tidings/fanout/hub.py", "from tidings.log.journal import Journal", "not for tidings.fanout"),
-        ("server/tidings/gateways/rest.py", "from tidings.actions import rooms", "not for tidings.gateways"),
-        ("server/tidings/gateways/rest.py", "from tidings.fanout.hub import Hub", "not for tidings.gateways"),
-        ("server/tidings/gateways/rest.py", "from tidings_db.queries import rooms", "not for tidings.gateways"),
-        (
-            "server/tidings/transport/engine_server.py",
+            "tidings.transport.engine_server",
             "from tidings.actions.dispatch import Registry",
             "not for tidings.transport",
         ),
-        ("server/tidings/actions/rooms.py", "from tidings.gateways import rest", "not for tidings.actions"),
-        ("server/tidings/actions/rooms.py", "from tidings_db.engine import Database", "not for tidings.actions"),
-        ("server/tidings/actions/rooms.py", "import socketio", "only in"),
-        ("server/tidings/fanout/hub.py", "def late():\n    from engineio import packet", "only in"),
-        ("server/tidings/gateways/rest.py", "import socketio.packet", "only in"),
-        ("server/tidings/actions/dispatch.py", "from fastapi import Request", "only in"),
-        ("server/tidings/actions/dispatch.py", "import os\nx = os.environ['A']", "only in"),
-        ("server/tidings/actions/dispatch.py", "import os as system\nx = system.getenv('A')", "only in"),
-        ("db/tidings_db/engine.py", "from os import environ", "only in"),
-        ("server/tidings/app.py", "from pydantic_settings import BaseSettings", "only in"),
+        ("tidings.actions.rooms", "from tidings.gateways import rest", "not for tidings.actions"),
+        ("tidings.actions.rooms", "from tidings_db.engine import Database", "not for tidings.actions"),
+        ("tidings.actions.rooms", "import socketio", "only in"),
+        ("tidings.fanout.hub", "def late():\n    from engineio import packet", "only in"),
+        ("tidings.gateways.rest", "import socketio.packet", "only in"),
+        ("tidings.actions.dispatch", "from fastapi import Request", "only in"),
+        ("tidings.actions.dispatch", "import os\nx = os.environ['A']", "only in"),
+        ("tidings.actions.dispatch", "import os as system\nx = system.getenv('A')", "only in"),
+        ("tidings_db.engine", "from os import environ", "only in"),
+        ("tidings.app", "from pydantic_settings import BaseSettings", "only in"),
         (
-            "server/tidings/actions/rooms.py",
+            "tidings.actions.rooms",
             "from tidings_db.queries import rooms as r\ndef f(c): return r.by_key(c, 1)",
             "only in",
         ),
-        ("server/tidings/actions/rooms.py", "from tidings_db.queries.rooms import find", "only in"),
+        ("tidings.actions.rooms", "from tidings_db.queries.rooms import find", "only in"),
         (
-            "server/tidings/actions/rooms.py",
+            "tidings.actions.rooms",
             "import tidings_db.queries.rooms\nx = tidings_db.queries.rooms.find_direct",
             "only in",
         ),
-        ("server/tidings/new.py", "", "no rule"),
-        ("server/tidings/contract/errors.py", "from tidings.contract import models", "import cycle"),
-        ("db/tidings_db/engine.py", "from tidings_db.queries.rooms import find", "import cycle"),
+        ("tidings.new", "", "no rule"),
+        ("tidings.contract.errors", "from tidings.contract import models", "import cycle"),
+        ("tidings_db.engine", "from tidings_db.queries.rooms import find", "import cycle"),
     ],
 )
-def test_a_planted_violation_is_found(tree: Path, path: str, source: str, message: str) -> None:
-    (tree / path).write_text(source)
+def test_a_planted_violation_is_found(tree: Path, module: str, source: str, message: str) -> None:
+    plant(tree, module, source)
     reported = violations(tree)
     assert any(message in line for line in reported), reported
 
 
 def test_an_import_for_the_type_checker_alone_is_no_cycle_but_keeps_to_its_layer(tree: Path) -> None:
-    errors = tree / "server/tidings/contract/errors.py"
-    errors.write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from tidings.contract import models")
+    guarded = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "
+    plant(tree, "tidings.contract.errors", guarded + "from tidings.contract import models")
     assert violations(tree) == []
-    errors.write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from tidings.app import create_app")
+    plant(tree, "tidings.contract.errors", guarded + "from tidings.app import create_app")
     assert any("not for tidings.contract" in line for line in violations(tree))

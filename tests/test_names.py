@@ -1,4 +1,4 @@
-"""Names and words of the production code: one definition for each name, and docstrings that open with their noun."""
+"""Names and words: one definition for each, docstrings that open with their noun, helpers in modules of their own."""
 
 from __future__ import annotations
 
@@ -75,3 +75,48 @@ def test_a_riddle_is_found_in_every_kind_of_docstring(tmp_path: Path) -> None:
     assert riddles(tmp_path) == []
     (tmp_path / "odd.py").write_text('"""What a room is."""\nSIZE = 1\n"""As large as it is."""\n')
     assert riddles(tmp_path) == ["odd.py:1", "odd.py:3"]
+
+
+# -- the modules of the tests ----------------------------------------------------------------------------------------
+
+TESTS = ROOT / "tests"
+LINES = 500
+EXCEPTIONS = {
+    *("db/test_one_message", "dialects/test_topics_connections"),
+    "extending/test_untrusted_clients",
+}
+"""They still import helpers from another test module."""
+
+
+def importers(root: Path) -> set[str]:
+    """The test modules under `root` that import from another test module."""
+    found = set()
+    for path in root.rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            if module.startswith("tests.") and module.rpartition(".")[2].startswith("test_"):
+                found.add(path.relative_to(root).with_suffix("").as_posix())
+    return found
+
+
+def long_modules(root: Path) -> list[str]:
+    sources = (path for path in root.rglob("*.py") if "node_modules" not in path.parts)
+    return [str(path) for path in sources if len(path.read_text(encoding="utf-8").splitlines()) > LINES]
+
+
+def test_no_test_module_imports_from_another_one() -> None:
+    assert importers(TESTS) - EXCEPTIONS == set()
+
+
+def test_no_module_of_the_tests_is_long() -> None:
+    assert long_modules(TESTS) == []
+
+
+def test_an_import_from_a_test_module_and_a_long_module_are_found(tmp_path: Path) -> None:
+    (tmp_path / "test_rooms.py").write_text(
+        "from tests.rooms.test_names import ROOM\nfrom tests.rooms.names import A\n"
+    )
+    (tmp_path / "test_names.py").write_text("from tests.rooms.names import A\n")
+    (tmp_path / "names.py").write_text("A = 1\n" * (LINES + 1))
+    assert importers(tmp_path) == {"test_rooms"}
+    assert long_modules(tmp_path) == [str(tmp_path / "names.py")]

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.accounts.gate import Gate, server_bcrypt
 from tests.support.client import DEADLINE_S, Client
 from tests.support.node import NO_TLS, RunningNode, running_node
 
@@ -37,3 +38,11 @@ async def lite(sqlite_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
     """A running node on SQLite alone, for tests that do not depend on the database."""
     async with running_node(sqlite_url, tmp_path) as node:
         yield node
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate()
+    monkeypatch.setattr(server_bcrypt(), "checkpw", gate.checkpw)
+    yield gate
+    gate.open()

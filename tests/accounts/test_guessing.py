@@ -9,82 +9,69 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.accounts.test_passwords import Gate, gate  # noqa: F401
+from tests.accounts.gate import Gate
+from tests.accounts.guesses import CROWD, ELSEWHERE, HOME, ask, guess
 from tests.support.client import Refused, connected
 from tests.support.node import NO_TLS, PASSWORD, RunningNode, running_node
 from tidings.auth.attempts import Attempts, MemoryStore, attempt_rates
 from tidings.auth.passwords import HASHES_WAITING, THREADS
 from tidings.contract.errors import ActionError
 
-HOME = "127.4.4.4"
-ELSEWHERE = "127.5.5.5"
-CROWD = [f"127.6.{n // 200}.{n % 200 + 1}" for n in range(40)]
 LIMITED = {"rate_limits": "on", "rates": "logins=8/hour"}
-
-
-async def _ask(url: str, source: str, action: str, username: str, password: str) -> int:
-    """The status of the answer to a client whose local address is `source`."""
-    transport = httpx.AsyncHTTPTransport(local_address=source, verify=NO_TLS)
-    async with httpx.AsyncClient(base_url=url, transport=transport, timeout=60) as http:
-        return (await http.post(f"/api/{action}", json={"username": username, "password": password})).status_code
-
-
-async def _guess(url: str, source: str, username: str = "omar") -> int:
-    return await _ask(url, source, "login", username, "wrong password")
 
 
 @pytest.fixture
 async def node(database_url: str, tmp_path: Path) -> AsyncIterator[RunningNode]:
     """A node with the account omar, registered from HOME."""
     async with running_node(database_url, tmp_path, **LIMITED) as node:
-        assert await _ask(node.url, HOME, "register", "omar", PASSWORD) == 201
+        assert await ask(node.url, HOME, "register", "omar", PASSWORD) == 201
         yield node
 
 
 async def _guess_from_one_address(url: str) -> None:
-    answers = [await _guess(url, CROWD[0]) for _ in range(20)]
+    answers = [await guess(url, CROWD[0]) for _ in range(20)]
     assert answers.count(401) == 1 + 4, "the first attempt, and then half the rate"
     assert answers[-1] == 429
 
 
 async def test_the_owner_signs_in_at_home_and_elsewhere_while_one_address_guesses(node: RunningNode) -> None:
     await _guess_from_one_address(node.url)
-    assert await _ask(node.url, HOME, "login", "omar", PASSWORD) == 200
-    assert await _ask(node.url, ELSEWHERE, "login", "omar", PASSWORD) == 200
-    assert await _guess(node.url, CROWD[0]) == 429
+    assert await ask(node.url, HOME, "login", "omar", PASSWORD) == 200
+    assert await ask(node.url, ELSEWHERE, "login", "omar", PASSWORD) == 200
+    assert await guess(node.url, CROWD[0]) == 429
 
 
 async def test_the_owner_signs_in_at_home_while_many_addresses_guess_also_after_a_restart(node: RunningNode) -> None:
     for start in range(2):
-        answers = [await _guess(node.url, source) for source in CROWD for _ in range(2)]
+        answers = [await guess(node.url, source) for source in CROWD for _ in range(2)]
         is_forgotten = node.node.database.is_sqlite  # in memory
         assert answers.count(401) == (8 if start == 0 or is_forgotten else 0), "all addresses together"
         assert answers[-1] == 429
         for _ in range(4):
-            assert await _ask(node.url, HOME, "login", "omar", PASSWORD) == 200
+            assert await ask(node.url, HOME, "login", "omar", PASSWORD) == 200
         await node.stop()
         await node.start()
 
 
 async def test_an_address_is_known_after_the_owner_has_signed_in_there(node: RunningNode) -> None:
-    assert await _ask(node.url, ELSEWHERE, "login", "omar", PASSWORD) == 200
+    assert await ask(node.url, ELSEWHERE, "login", "omar", PASSWORD) == 200
     for source in CROWD:
-        await _guess(node.url, source)
-    assert await _ask(node.url, ELSEWHERE, "login", "omar", PASSWORD) == 200
-    assert await _ask(node.url, "127.5.5.6", "login", "omar", PASSWORD) == 429
+        await guess(node.url, source)
+    assert await ask(node.url, ELSEWHERE, "login", "omar", PASSWORD) == 200
+    assert await ask(node.url, "127.5.5.6", "login", "omar", PASSWORD) == 429
 
 
 async def test_a_known_address_is_limited_when_it_guesses(node: RunningNode) -> None:
-    answers = [await _guess(node.url, HOME) for _ in range(10)]
+    answers = [await guess(node.url, HOME) for _ in range(10)]
     assert answers == [401] * 8 + [429] * 2
-    assert await _ask(node.url, HOME, "login", "omar", PASSWORD) == 429
-    assert await _ask(node.url, ELSEWHERE, "login", "omar", PASSWORD) == 200
+    assert await ask(node.url, HOME, "login", "omar", PASSWORD) == 429
+    assert await ask(node.url, ELSEWHERE, "login", "omar", PASSWORD) == 200
 
 
 async def test_unknown_accounts_are_limited_like_existing_ones(node: RunningNode) -> None:
     """Otherwise the limits would reveal which accounts exist."""
     for username in ("omar", "nobody"):
-        answers = [await _guess(node.url, source, username) for source in CROWD[:10] for _ in range(2)]
+        answers = [await guess(node.url, source, username) for source in CROWD[:10] for _ in range(2)]
         assert answers == [401, 401] * 4 + [429, 429] * 6, username
 
 
@@ -95,8 +82,8 @@ async def test_guessing_does_not_stop_the_owner_from_changing_the_password(node:
         token = (await http.post("/api/login", json=account)).json()["token"]
     for source in (HOME, *CROWD):
         for _ in range(10):
-            await _guess(node.url, source)
-    assert await _ask(node.url, HOME, "login", "omar", PASSWORD) == 429
+            await guess(node.url, source)
+    assert await ask(node.url, HOME, "login", "omar", PASSWORD) == 429
     async with connected(node.url, token) as omar:
         assert await omar.ask("change_password", password=PASSWORD, new_password="another password") == {}
         with pytest.raises(Refused) as refused:
@@ -106,19 +93,17 @@ async def test_guessing_does_not_stop_the_owner_from_changing_the_password(node:
 
 
 async def test_one_address_cannot_fill_the_login_queue_for_others(
-    database_url: str,
-    tmp_path: Path,
-    gate: Gate,  # noqa: F811
+    database_url: str, tmp_path: Path, gate: Gate
 ) -> None:
     """A full queue makes room for other addresses, and their passwords are among the next to be checked."""
     async with running_node(database_url, tmp_path) as node:
-        assert await _ask(node.url, HOME, "register", "omar", PASSWORD) == 201
-        flood = {asyncio.create_task(_guess(node.url, CROWD[0])) for _ in range(HASHES_WAITING + THREADS + 3)}
+        assert await ask(node.url, HOME, "register", "omar", PASSWORD) == 201
+        flood = {asyncio.create_task(guess(node.url, CROWD[0])) for _ in range(HASHES_WAITING + THREADS + 3)}
         refused = await _answered(flood, 3)
-        elsewhere = asyncio.create_task(_ask(node.url, ELSEWHERE, "login", "omar", PASSWORD))
+        elsewhere = asyncio.create_task(ask(node.url, ELSEWHERE, "login", "omar", PASSWORD))
         refused |= await _answered(flood - refused, 1)
         assert {task.result() for task in refused} == {503}
-        home = asyncio.create_task(_ask(node.url, HOME, "login", "omar", PASSWORD))
+        home = asyncio.create_task(ask(node.url, HOME, "login", "omar", PASSWORD))
         async with httpx.AsyncClient(base_url=node.url, verify=NO_TLS, timeout=30) as http, asyncio.timeout(60):
             waiting = f"tidings_bcrypt_waiting {HASHES_WAITING + THREADS + 1}"
             while waiting not in (await http.get("/metrics")).text:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import bcrypt
 import httpx
 import pytest
 
-import tidings.auth.passwords
+from tests.accounts.gate import Gate, server_bcrypt
 from tests.support.client import connected
 from tests.support.node import PASSWORD, RunningNode, running_node
 from tidings.auth.passwords import HASHES_WAITING, THREADS, Passwords
@@ -103,42 +102,6 @@ async def test_every_failed_login_costs_the_same_and_is_answered_alike(
         bodies.add(answer.content)
     assert len(bodies) == 1
     assert (await _login(http, "omar")).status_code == 200
-
-
-def server_bcrypt() -> object:
-    return tidings.auth.passwords.bcrypt
-
-
-class Gate:
-    """Blocks every password check until `open`."""
-
-    def __init__(self) -> None:
-        self._open = threading.Event()
-        self.entered = threading.Event()
-        self.checked: list[bytes] = []
-        """The checked passwords, in order."""
-        self._check = bcrypt.checkpw
-
-    def open(self) -> None:
-        self._open.set()
-
-    def checkpw(self, password: bytes, hashed: bytes) -> bool:
-        self.checked.append(password)
-        self.entered.set()
-        self._open.wait(120)
-        return self._check(password, hashed)
-
-    async def reached(self) -> None:
-        """Wait until at least one check has begun."""
-        assert await asyncio.to_thread(self.entered.wait, 30)
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    gate = Gate()
-    monkeypatch.setattr(server_bcrypt(), "checkpw", gate.checkpw)
-    yield gate
-    gate.open()
 
 
 async def test_live_connections_are_served_while_passwords_are_checked(lite: RunningNode, gate: Gate) -> None:

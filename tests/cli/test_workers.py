@@ -18,8 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cli.conftest import PATIENCE_S, Command, Run, Start
 from tests.delivery.support import make_topic
-from tests.delivery.test_locked_rooms import locked
 from tests.support.client import connected
+from tests.support.locks import locked
 from tests.support.node import SECRET_KEY, running_node, token_from
 from tidings.cli import serving
 from tidings.cluster.workers import MAX_CRASHES

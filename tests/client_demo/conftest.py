@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import re
 import signal
@@ -22,6 +23,8 @@ from tests.support.process import ServerProcess
 from tidings_chat.cli import main
 
 DEADLINE = 60.0
+AT = r"\d\d:\d\d "
+"""The time before a message."""
 
 
 Server = RunningNode | ServerProcess
@@ -261,3 +264,12 @@ class Terminals:
 async def terminals(cli: Cli) -> AsyncIterator[Terminals]:
     async with AsyncExitStack() as stack:
         yield Terminals(cli, stack)
+
+
+async def line_of(tail: asyncio.subprocess.Process) -> dict[str, Any]:
+    assert tail.stdout is not None
+    async with asyncio.timeout(DEADLINE):
+        line = await tail.stdout.readline()
+    assert line, (await tail.communicate())[1]
+    message: dict[str, Any] = json.loads(line)
+    return message

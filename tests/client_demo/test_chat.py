@@ -8,13 +8,12 @@ import sys
 
 import pytest
 
-from tests.client_demo.conftest import DEADLINE, Cli, People, Terminals
+from tests.client_demo.conftest import AT, DEADLINE, Cli, People, Terminals
 
 pytestmark = pytest.mark.long
 
 NAME = r"(?<!#)not\s*icias"
 """The name as typed or completed, but not in the list of rooms, where a # precedes it."""
-AT = r"\d\d:\d\d "
 
 
 async def test_two_users_chat_in_a_private_topic(terminals: Terminals) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
-from tests.client_demo.conftest import DEADLINE, PASSWORD, Cli, People, Server
+from tests.client_demo.conftest import DEADLINE, PASSWORD, Cli, People, Server, line_of
 
 POLL_S = 0.05
 """The pause between two queries; a busy loop would slow down the process that the test waits for."""
@@ -14,15 +13,6 @@ POLL_S = 0.05
 
 def contents(out: str) -> list[str]:
     return [json.loads(line)["content"] for line in out.splitlines()]
-
-
-async def line_of(tail: asyncio.subprocess.Process) -> dict[str, Any]:
-    assert tail.stdout is not None
-    async with asyncio.timeout(DEADLINE):
-        line = await tail.stdout.readline()
-    assert line, (await tail.communicate())[1]
-    message: dict[str, Any] = json.loads(line)
-    return message
 
 
 async def test_a_tail_prints_pending_messages_before_live_ones(cli: Cli, people: People) -> None:

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client_demo.conftest import DEADLINE, Cli, People, Terminals
-from tests.client_demo.test_chat import AT
-from tests.client_demo.test_scripts import line_of
+from tests.client_demo.conftest import AT, DEADLINE, Cli, People, Terminals, line_of
 from tests.support.process import ServerProcess
 
 pytestmark = pytest.mark.long

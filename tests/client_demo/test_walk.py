@@ -7,8 +7,7 @@ import re
 
 import pytest
 
-from tests.client_demo.conftest import PASSWORD, Cli, People, Terminals
-from tests.client_demo.test_chat import AT
+from tests.client_demo.conftest import AT, PASSWORD, Cli, People, Terminals
 from tidings_chat.actions import ACTIONS
 from tidings_chat.chat_commands import ChatCommands
 

@@ -7,13 +7,15 @@ from random import Random
 
 import pytest
 
+from tests.crash.change_plants import CHANGE_PLANTS
 from tests.crash.checker import Ack, Change, Connection, Entry, History, Law, Reception, Send, check
 from tests.crash.load import Recorded
-from tests.crash.plants import PLANTS
+from tests.crash.message_plants import MESSAGE_PLANTS
 
 pytestmark = pytest.mark.long
 
 SEEDS = range(5)
+PLANTS = MESSAGE_PLANTS | CHANGE_PLANTS
 
 A, B, C = "room-a", "room-b", "room-c"
 

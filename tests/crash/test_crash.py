@@ -10,7 +10,8 @@ import pytest
 
 from tests.crash.checker import check
 from tests.crash.conftest import KILLS, KILLS_ON_POSTGRESQL
-from tests.crash.load import SLOW_DISK, Recorded, Victim, record
+from tests.crash.load import SLOW_DISK, Recorded, record
+from tests.crash.victims import Victim
 from tests.support.client import connected
 
 pytestmark = [

@@ -16,6 +16,7 @@ from tests.delivery.support import BAD, TRANSPORTS, clients_over, plain_reader
 from tests.support.client import PlainClient, plainly_connected
 from tests.support.network import network
 from tests.support.node import RunningNode, running_node
+from tests.support.redis import RedisServer, redis_server
 
 PLAIN: Mapping[str, Callable[..., Any]] = {
     "Client": PlainClient,
@@ -65,3 +66,9 @@ async def server(way: list[str], database_url: str, tmp_path: Path) -> AsyncIter
                 yield node
         else:
             yield node
+
+
+@pytest.fixture
+async def redis() -> AsyncIterator[RedisServer]:
+    async with redis_server() as server:
+        yield server

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.engine import Connection as Transaction
 from sqlalchemy.engine import make_url
 from websockets.asyncio.client import ClientConnection, connect
@@ -34,11 +34,13 @@ from tidings.auth.principal import Principal
 from tidings.contract.errors import CloseReason
 from tidings.fanout.connection import Batch
 from tidings.transport.socketio_codecs import TextCodec
+from tidings_db import models
 from tidings_db.engine import Database
 from tidings_db.queries import consumers, log, rooms, users
 from tidings_db.queries.rows import EntryRow
 from tidings_db.queries.search import CONSUMER
 
+Nodes = tuple[RunningNode, RunningNode]
 _HEAD = re.compile(r"^4(\d)(\d*)")
 TRANSPORTS = {"polling": ["polling"], "upgrade": ["polling", "websocket"], "websocket": ["websocket"]}
 BAD = Conditions(delay=0.004, jitter=0.012, split=900, ragged=True)
@@ -346,6 +348,16 @@ async def stored(url: str, room_id: str) -> list[str]:
         return [row["content"] for row in await conn.fetch(query.format("$1"), room_id)]
     finally:
         await conn.close()
+
+
+async def stored_cursors(node: RunningNode, room_id: str) -> list[int]:
+    """The cursors in a room that are in the database."""
+
+    def read(conn: Transaction) -> list[int]:
+        in_room = select(models.cursors.c.seq).join_from(models.cursors, models.rooms)
+        return list(conn.scalars(in_room.where(models.rooms.c.room_id == room_id)))
+
+    return await node.node.database.read(read)
 
 
 async def break_store(database: Database) -> Callable[[], Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.delivery.brokers import ChoosyPublisher, HarmfulPublisher, LinkedBroker, RepeatingPublisher, Wire
+from tests.delivery.entries import MESSAGE
 from tests.delivery.support import make_topic, seqs
 from tests.support.client import DEADLINE_S, connected
 from tests.support.node import RunningNode, running_node
@@ -44,9 +45,6 @@ ONLY_SOCKETIO = True
 
 ROOM = RoomRow(7, "room7", "topic", True, "notícias", None, None, 1, 3, 2, 3, 2, 0, 0, 4)
 NAME = room_name(ROOM)
-MESSAGE = EntryRow(
-    7, 1, "message", "m1", 5, "omar", "c1", "hola 👋", None, '["diego"]', 1, 1_700_000_000_000, None, False
-)
 EDIT = EntryRow(7, 2, "edit", None, 5, "omar", None, None, None, "{}", 1, 2, None, False, 1, None, MESSAGE)
 NOTICES: dict[str, Notice] = {
     "appended": Appended(7, [MESSAGE, EDIT], 2, 1, name=NAME),

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import asyncpg
 import httpx
 import pytest
 
 from tests.delivery.support import make_topic, seqs
 from tests.support.client import DEADLINE_S, Refused, connected
+from tests.support.locks import locked
 from tests.support.node import running_node
 from tidings.log import journal
 
 ONLY_SOCKETIO = True
-
-
-@asynccontextmanager
-async def locked(url: str, room_id: str) -> AsyncIterator[None]:
-    """Lock the room's row from another connection, with the strictest row lock."""
-    conn = await asyncpg.connect(url.replace("+asyncpg", ""))
-    try:
-        async with conn.transaction():
-            assert await conn.fetch("SELECT 1 FROM room WHERE room_id = $1 FOR UPDATE", room_id)
-            yield
-    finally:
-        await conn.close()
 
 
 async def test_a_locked_room_holds_up_its_own_messages_only(postgresql_url: str, tmp_path: Path) -> None:

@@ -10,23 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
 from sqlalchemy.engine import Connection as Transaction
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.conformance.wire import eventually
 from tests.delivery.brokers import LinkedBroker, Wire
-from tests.delivery.support import make_topic, rest, seqs
+from tests.delivery.support import Nodes, make_topic, rest, seqs, stored_cursors
 from tests.support.client import DEADLINE_S, Refused, connected, plainly_connected
 from tests.support.node import RunningNode, running_node
 from tidings.fanout import confirming
 from tidings.log import journal
-from tidings_db import models
 from tidings_db.queries import retention, rooms
 
 pytestmark = pytest.mark.long
-
-Nodes = tuple[RunningNode, RunningNode]
 
 
 @pytest.fixture
@@ -42,16 +38,6 @@ async def nodes(postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
             for name in ("first", "second")
         ]
         yield first, second
-
-
-async def stored_cursors(node: RunningNode, room_id: str) -> list[int]:
-    """The cursors in a room that are in the database."""
-
-    def read(conn: Transaction) -> list[int]:
-        in_room = select(models.cursors.c.seq).join_from(models.cursors, models.rooms)
-        return list(conn.scalars(in_room.where(models.rooms.c.room_id == room_id)))
-
-    return await node.node.database.read(read)
 
 
 def has_moved(node: RunningNode, room_id: str, seq: int) -> bool:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.wire import eventually
 from tests.delivery.brokers import LinkedBroker, SilentBroker, Wire
 from tests.delivery.support import make_topic, principal, rest, seqs, stored
-from tests.delivery.test_redis import until
 from tests.support.client import DEADLINE_S, Client, Refused, connected
 from tests.support.node import PASSWORD, RunningNode, running_node
 from tidings.cluster import notify
@@ -133,7 +133,7 @@ async def test_typing_and_presence_reach_the_other_node(nodes: tuple[RunningNode
         async with connected(second.url, tokens[1]) as diego:
             await omar.ask("typing", room_id=room_id)
             assert await diego.event("typing") == {"room_id": room_id, "username": "omar", "typing": True}
-            await until(lambda: all(len(node.node.cluster.online.among()) == 2 for node in nodes))
+            await eventually(lambda: all(len(node.node.cluster.online.among()) == 2 for node in nodes))
             entered = await omar.ask("connect_to_room", topic_name="noticias")
             assert entered["usernames"] == ["diego", "omar"]
             members = (await diego.ask("get_members", room_id=room_id))["members"]
@@ -230,7 +230,7 @@ async def test_nothing_that_another_role_of_postgresql_notifies_is_delivered(
             stranger = await first.node.database.dedicated()
             heard: asyncio.Queue[str] = asyncio.Queue()
             await stranger.listen(notify.CHANNEL, heard.put_nowait)
-            await until(lambda: first.node.cluster.registry.others and second.node.cluster.registry.others)
+            await eventually(lambda: first.node.cluster.registry.others and second.node.cluster.registry.others)
             await omar.ask("typing", room_id=room_id, typing=True)
             await diego.event("typing")
             genuine = await asyncio.wait_for(heard.get(), DEADLINE_S)
@@ -251,7 +251,7 @@ async def test_nothing_that_another_role_of_postgresql_notifies_is_delivered(
             ]
             before = broker.ignored
             await stranger.fetch(notify.NOTIFY, notify.CHANNEL, payloads)
-            await until(lambda: broker.ignored == before + len(payloads))
+            await eventually(lambda: broker.ignored == before + len(payloads))
             longest = {"room_id": room_id, "username": "omar", "typing": False}
             size = len(encode(Transient(1, "typing", longest)))
             padded = longest | {"username": "x" * (notify.LONGEST_BODY - size + len("omar"))}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Connection as Transaction
 
+from tests.delivery.entries import entries_of
 from tests.delivery.support import fill, make_topic, rest
-from tests.delivery.test_missed import entries_of
 from tests.support.node import RunningNode
 from tidings.fanout import pages
 from tidings.fanout.connection import Batch, EventCodec

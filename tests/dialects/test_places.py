@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.delivery.test_locked_rooms import locked
 from tests.dialects.rooms_client import chatting
 from tests.support.client import DEADLINE_S, connected
+from tests.support.locks import locked
 from tests.support.node import SECRET_KEY, RunningNode, running_node
 from tests.support.process import ServerProcess
 

@@ -4,29 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.delivery.support import rest, store_held
-from tests.support.client import Client, Refused, connected
+from tests.echo.history import contents, whole
+from tests.support.client import Refused, connected
 from tests.support.node import RunningNode, running_node
-
-
-def contents(page: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(entry["direction"], entry["content"]) for entry in page["entries"]]
-
-
-async def whole(client: Client, limit: int = 200) -> list[tuple[str, str]]:
-    """The whole echo log, page by page from its end."""
-    pages: list[list[tuple[str, str]]] = []
-    before = None
-    while True:
-        page = await client.ask("echo_history", {"before": before, "limit": limit})
-        pages.insert(0, contents(page))
-        before = page["next"]
-        if before is None:
-            return [entry for page_entries in pages for entry in page_entries]
 
 
 async def test_content_is_returned_and_both_directions_are_stored(server: RunningNode) -> None:

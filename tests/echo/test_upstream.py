@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from tests.delivery.support import rest
-from tests.echo.test_echo import contents, whole
+from tests.echo.history import contents, whole
 from tests.echo.upstream import EchoServer, echo_server, echoes, is_silent
 from tests.support.client import Client, Refused, connected
 from tests.support.node import RunningNode, running_node

@@ -11,12 +11,11 @@ import httpx
 import pytest
 
 from tests.conformance.wire import eventually
-from tests.delivery.support import make_topic, rest, seqs
-from tests.delivery.test_locked_rooms import locked
-from tests.delivery.test_moving import Nodes, stored_cursors
+from tests.delivery.support import Nodes, make_topic, rest, seqs, stored_cursors
 from tests.nodes.conftest import SOON, Registry
 from tests.support.balancer import balanced
 from tests.support.client import DEADLINE_S, Client, connected
+from tests.support.locks import locked
 from tests.support.node import RunningNode, running_node
 from tidings.cluster import draining
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.accounts.test_guessing import CROWD, ELSEWHERE, HOME, _ask, _guess
+from tests.accounts.guesses import CROWD, ELSEWHERE, HOME, ask, guess
 from tests.db import postgresql
 from tests.nodes.conftest import Registry
 from tests.support.client import Refused, connected
@@ -38,27 +38,27 @@ async def cluster(postgresql_url: str, tmp_path: Path) -> AsyncIterator[list[Run
             await stack.enter_async_context(running_node(postgresql_url, tmp_path / str(n), **LIMITED))
             for n in range(3)
         ]
-        assert await _ask(nodes[0].url, HOME, "register", "omar", PASSWORD) == 201
+        assert await ask(nodes[0].url, HOME, "register", "omar", PASSWORD) == 201
         yield nodes
 
 
 async def test_guesses_spread_over_the_nodes_have_one_limit(urls: list[str]) -> None:
-    answers = [await _guess(url, HOME) for url in islice(cycle(urls), 24)]
+    answers = [await guess(url, HOME) for url in islice(cycle(urls), 24)]
     assert answers == [401] * 8 + [429] * 16
-    answers = [await _guess(url, source) for url, source in zip(cycle(urls), CROWD, strict=False)]
+    answers = [await guess(url, source) for url, source in zip(cycle(urls), CROWD, strict=False)]
     assert answers == [401] * 4 + [429] * (len(CROWD) - 4), "first attempts have half of it"
-    answers = [await _guess(url, CROWD[0]) for url in islice(cycle(urls), 12)]
+    answers = [await guess(url, CROWD[0]) for url in islice(cycle(urls), 12)]
     assert answers == [401] * 4 + [429] * 8, "and further attempts the other half"
 
 
 async def test_concurrent_guesses_on_all_nodes_do_not_exceed_the_limit(urls: list[str]) -> None:
-    answers = await asyncio.gather(*(_guess(url, HOME) for url in islice(cycle(urls), 60)))
+    answers = await asyncio.gather(*(guess(url, HOME) for url in islice(cycle(urls), 60)))
     assert answers.count(401) == 8
     assert answers.count(429) == 52
 
 
 async def test_concurrent_first_attempts_of_one_address_are_one(urls: list[str]) -> None:
-    answers = await asyncio.gather(*(_guess(url, CROWD[0]) for url in islice(cycle(urls), 30)))
+    answers = await asyncio.gather(*(guess(url, CROWD[0]) for url in islice(cycle(urls), 30)))
     assert answers.count(401) == 1 + 4
     assert answers.count(429) == 25
 
@@ -94,28 +94,28 @@ async def test_the_victim_of_guesses_goes_on_and_signs_in_at_home(urls: list[str
     async with connected(urls[1], token) as omar:
         await omar.ask("create", topic_name="noticias")
         for url, source in zip(cycle(urls), [*CROWD, *CROWD], strict=False):
-            await _guess(url, source)
+            await guess(url, source)
         assert (await omar.ask("message", topic_name="noticias", content="still here"))["seq"] == 1
-        assert await _ask(urls[2], HOME, "login", "omar", PASSWORD) == 200
+        assert await ask(urls[2], HOME, "login", "omar", PASSWORD) == 200
         assert omar.of("closing") == []
 
 
 async def test_successful_logins_on_all_nodes_do_not_use_up_the_limit(urls: list[str]) -> None:
     for url, source in zip(cycle(urls), CROWD, strict=False):
-        assert await _ask(url, source, "login", "omar", PASSWORD) == 200
+        assert await ask(url, source, "login", "omar", PASSWORD) == 200
 
 
 async def test_registrations_of_one_address_are_limited_on_all_nodes_together(urls: list[str]) -> None:
     answers = [
-        await _ask(url, ELSEWHERE, "register", f"user{n}", PASSWORD) for n, url in enumerate(islice(cycle(urls), 8))
+        await ask(url, ELSEWHERE, "register", f"user{n}", PASSWORD) for n, url in enumerate(islice(cycle(urls), 8))
     ]
     assert answers == [201] * 6 + [429] * 2
-    answers = [await _ask(url, CROWD[0], "register", "omar", PASSWORD) for url in islice(cycle(urls), 5)]
+    answers = [await ask(url, CROWD[0], "register", "omar", PASSWORD) for url in islice(cycle(urls), 5)]
     assert answers == [409] * 3 + [429] * 2
 
 
 async def test_the_database_contains_no_address_and_no_typed_name(urls: list[str], registry: Registry) -> None:
-    await _ask(urls[0], ELSEWHERE, "login", "my password by mistake", "x")
+    await ask(urls[0], ELSEWHERE, "login", "my password by mistake", "x")
     rows = await registry.database.read(lambda conn: conn.execute(login_attempts.select()).all())
     assert len(rows) >= 3
     assert all(len(row.key) == 32 and set(row.key) <= set("0123456789abcdef") for row in rows)
@@ -123,7 +123,7 @@ async def test_the_database_contains_no_address_and_no_typed_name(urls: list[str
 
 async def test_windows_that_count_no_more_are_deleted(cluster: list[RunningNode], registry: Registry) -> None:
     for source in CROWD[:3]:
-        await _guess(cluster[0].url, source)
+        await guess(cluster[0].url, source)
 
     async def number() -> int:
         return len(await registry.database.read(lambda conn: conn.execute(login_attempts.select()).all()))
@@ -144,8 +144,8 @@ async def test_without_the_database_a_login_is_unavailable(
     refuse = f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"
     await asyncio.to_thread(postgresql.execute, postgresql_server, refuse, terminate)
     try:
-        assert await _ask(cluster[0].url, HOME, "login", "omar", PASSWORD) == 503
+        assert await ask(cluster[0].url, HOME, "login", "omar", PASSWORD) == 503
     finally:
         allow = f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"
         await asyncio.to_thread(postgresql.execute, postgresql_server, allow)
-    assert await _ask(cluster[0].url, HOME, "login", "omar", PASSWORD) == 200
+    assert await ask(cluster[0].url, HOME, "login", "omar", PASSWORD) == 200

@@ -9,9 +9,9 @@ import asyncpg
 from sqlalchemy import Connection, select
 
 from tests.delivery.support import make_topic
-from tests.delivery.test_locked_rooms import locked
 from tests.nodes.conftest import SOON, Registry, registry_of
 from tests.support.client import connected
+from tests.support.locks import locked
 from tests.support.node import SECRET_KEY, running_node
 from tidings import __version__
 from tidings.auth.tokens import fingerprint

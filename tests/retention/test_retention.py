@@ -11,9 +11,9 @@ import pytest
 
 from tests.delivery.brokers import DeafPublisher
 from tests.delivery.support import fill, make_topic, rest
-from tests.delivery.test_locked_rooms import locked
 from tests.retention.conftest import Kept
 from tests.support.client import Client, Refused, connected
+from tests.support.locks import locked
 from tests.support.node import running_node
 from tidings.fanout import catchup
 from tidings.fanout.pages import Page, PageRequest, Pages

@@ -14,7 +14,8 @@ from tests.campaign.nodes.cluster import PATIENCE_S, cluster, figures, gaps, qua
 from tests.campaign.support.lab import Area, Lab
 from tests.campaign.support.report import Seen
 from tests.crash.checker import check
-from tests.crash.load import Target, record
+from tests.crash.load import record
+from tests.crash.victims import Target
 from tests.support.redis import redis_server
 
 area = Area("kills")
