@@ -120,10 +120,10 @@ def run(part: Part, arguments: Sequence[str], report: Path, deadline: float, out
         except subprocess.TimeoutExpired:
             outcome.problems.append(f"{part.name}: out of time; the stacks are above")
             _end(processes_of(run_id), signal.SIGABRT)  # faulthandler, which pytest enables, prints the stacks
-            _end(_wait_until_gone(run_id, STACKS_S), signal.SIGKILL)
+            _end(wait_until_gone(run_id, STACKS_S), signal.SIGKILL)
             return None
         finally:
-            left = _wait_until_gone(run_id, LEAVING_S if process.poll() is not None else 0)
+            left = wait_until_gone(run_id, LEAVING_S if process.poll() is not None else 0)
             _end(left, signal.SIGKILL)
     if left:
         outcome.problems.append(f"{part.name}: processes were left behind: {'; '.join(left.values())}")
@@ -149,7 +149,7 @@ def processes_of(run_id: str) -> dict[int, str]:
     return found
 
 
-def _wait_until_gone(run_id: str, seconds: float) -> dict[int, str]:
+def wait_until_gone(run_id: str, seconds: float) -> dict[int, str]:
     """The processes that are left after at most so many seconds."""
     until = time.monotonic() + seconds
     while (left := processes_of(run_id)) and time.monotonic() < until:
