@@ -48,7 +48,7 @@ class User(Base, table=True):
     username: str = Field(description="As registered and shown")
     username_key: str = Field(unique=True, description="The key for look-ups: `tidings_db.names.username_key`")
     skeleton: str | None = Field(
-        default=None, unique=True, description="Of usernames that look the same, only the oldest has it"
+        default=None, unique=True, description="The key of its visual form: no two users look the same"
     )
     password_hash: str | None = Field(default=None, description="None: cannot log in with a password")
     created_at: int = _ms()
