@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from enum import Enum, auto
 from functools import cache
 from itertools import chain, repeat
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event
@@ -161,9 +162,10 @@ def on_driver(conn: Connection, sql: str, parameters: Sequence[Any] = (), *, man
     Args:
         many: run it once for each of the parameters.
     """
-    driver = driver_of(conn)
+    driver: Any = conn.connection.driver_connection
     try:
-        return (driver.executemany if many else driver.execute)(sql, parameters).fetchall()
+        rows: list[Any] = (driver.executemany if many else driver.execute)(sql, parameters).fetchall()
+        return rows
     except sqlite3.Error as error:
         if note(conn, error):
             conn.invalidate(error)
@@ -177,18 +179,18 @@ Build = Callable[[str], Any]
 def fetch(conn: Connection, build: Build, parameters: Mapping[str, Any]) -> Sequence[Any]:
     """The rows of a statement on the hot path of messages, with SQLite's booleans as 0 and 1."""
     if conn.dialect.name == "sqlite":
-        sql, names, constants = _compiled(build, "sqlite")
-        return on_driver(conn, sql, [parameters.get(name, constants[name]) for name in names])
-    sql, names, constants = _compiled(build, "postgresql")
-    return on_postgresql(conn, sql, *[parameters.get(name, constants[name]) for name in names])
+        sql, values_of, constants = _compiled(build, "sqlite")
+        return on_driver(conn, sql, values_of({**constants, **parameters}))
+    sql, values_of, constants = _compiled(build, "postgresql")
+    return on_postgresql(conn, sql, *values_of({**constants, **parameters}))
 
 
 @contextmanager
 def stepwise(conn: Connection, build: Build, parameters: Mapping[str, Any]) -> Iterator[Iterable[Sequence[Any]]]:
     """A result whose rows are read lazily, with SQLite's booleans as 0 and 1."""
     sqlite = conn.dialect.name == "sqlite"
-    sql, names, constants = _compiled(build, "sqlite" if sqlite else "postgresql")
-    values = [parameters.get(name, constants[name]) for name in names]
+    sql, values_of, constants = _compiled(build, "sqlite" if sqlite else "postgresql")
+    values = values_of({**constants, **parameters})
     if not sqlite:
         yield _in_steps(conn, sql, values) if conn.info[HAS_CURSORS] else on_postgresql(conn, sql, *values)
         return
@@ -203,11 +205,11 @@ def stepwise(conn: Connection, build: Build, parameters: Mapping[str, Any]) -> I
 def change(conn: Connection, build: Build, rows: Sequence[Mapping[str, Any]]) -> None:
     """Run a statement on the hot path of messages once for each row. A row has all parameters."""
     if conn.dialect.name == "sqlite":
-        sql, names, _ = _compiled(build, "sqlite")
-        on_driver(conn, sql, [[row[name] for name in names] for row in rows], many=True)
+        sql, values_of, _ = _compiled(build, "sqlite")
+        on_driver(conn, sql, list(map(values_of, rows)), many=True)
         return
-    sql, names, _ = _compiled(build, "postgresql")
-    values = [[row[name] for name in names] for row in rows]
+    sql, values_of, _ = _compiled(build, "postgresql")
+    values = list(map(values_of, rows))
     _await(conn, lambda driver: driver.executemany(sql, values))
 
 
@@ -257,10 +259,15 @@ def _dialect(name: str) -> Dialect:
 
 
 @cache
-def _compiled(build: Build, dialect: str) -> tuple[str, Sequence[str], Mapping[str, Any]]:
-    """A statement as its driver takes it, the names of its parameters in order, and the values of its constants."""
+def _compiled(
+    build: Build, dialect: str
+) -> tuple[str, Callable[[Mapping[str, Any]], Sequence[Any]], Mapping[str, Any]]:
+    """A statement as its driver takes it, a function that orders its parameters, and the values of its constants."""
     compiled = build(dialect).compile(dialect=_dialect(dialect))
-    return compiled.string, compiled.positiontup or (), compiled.params
+    names = compiled.positiontup or ()
+    if len(names) > 1:
+        return compiled.string, itemgetter(*names), compiled.params
+    return compiled.string, lambda parameters: [parameters[name] for name in names], compiled.params
 
 
 def commit(conn: Connection, change: Callable[[Connection], T]) -> T:

@@ -166,7 +166,7 @@ class Sqlite:
         It may while recent ones took up to `QUICK_S` on average. So one slow commit may block the loop; the next ones
         run in the thread until fast commits have lowered the average.
         """
-        return not self.suspect and not self.full and self._average_s <= QUICK_S
+        return self._average_s <= QUICK_S and not (self._suspect or self._damage or self.full)
 
     @staticmethod
     def probe(conn: Connection) -> None:

@@ -20,6 +20,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -177,8 +178,9 @@ class Registry:
                 raise ValueError(f"two actions are named {name!r}")
             self._by_name[name] = registration
 
-    def get(self, name: str) -> Action | None:
-        return self._by_name.get(name)
+    def get(self, name: object) -> Action | None:
+        """The action of a name, which may be of any type."""
+        return self._by_name.get(name) if isinstance(name, str) else None
 
     def __iter__(self) -> Iterator[Action]:
         return iter(self.actions)
@@ -202,28 +204,6 @@ class Answer:
         if self.error is not None:
             return {"ok": False, "error": self.error.model_dump(mode="json")}
         return {"ok": True, "data": self.data}
-
-
-class PendingAnswer:
-    """The answer of an append, known after its commit. `resolve` calls the callback immediately."""
-
-    __slots__ = ("_answer", "_waiting")
-
-    def __init__(self) -> None:
-        self._answer: Answer | None = None
-        self._waiting: Callable[[Answer], None] | None = None
-
-    def then(self, callback: Callable[[Answer], None]) -> None:
-        """Call back with the answer, immediately if it is known. One callback at most."""
-        if self._answer is not None:
-            callback(self._answer)
-        else:
-            self._waiting = callback
-
-    def resolve(self, answer: Answer) -> None:
-        self._answer = answer
-        if self._waiting is not None:
-            self._waiting(answer)
 
 
 class Dispatcher:
@@ -260,44 +240,52 @@ class Dispatcher:
         counted: bool = True,
     ) -> Answer:
         """Run an action and wait for its answer. Raises nothing but CancelledError."""
-        answer = await self.begin(name, raw, context, strict=strict, gateway=gateway, counted=counted)
-        if isinstance(answer, Answer):
-            return answer
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        answer.then(lambda result: None if future.done() else future.set_result(result))
-        return await future
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def done(answer: Answer) -> None:
+            if not answered.done():  # else its caller has gone
+                answered.set_result(answer)
+
+        action = self.registry.get(name)
+        await self.begin(action, name, raw, context, done, strict=strict, gateway=gateway, counted=counted)
+        return await answered
 
     async def begin(
         self,
+        registered: Action | None,
         name: object,
         raw: object,
         context: Context,
+        done: Callable[[Answer], None],
         *,
         strict: bool = True,
         gateway: str = "live",
         counted: bool = True,
-    ) -> Answer | PendingAnswer:
-        """Run an action until it has taken effect. The answer of an append may be pending until its commit.
+    ) -> bool:
+        """Run an action until it has taken effect. Returns whether its answer is pending: an append is under way.
 
         Args:
+            registered: the action of that name, if there is one.
             name, raw: what the client sent, not yet validated.
+            done: called once with the answer, before this returns or, of a pending one, after the commit.
             strict: refuse conversions between JSON types. False for query strings, whose values are all texts.
             gateway: "live" or "rest".
             counted: count the action against the caller's rate. False for the second and later actions behind one
                 HTTP request.
         """
         started = time.perf_counter()
-        registered = self.registry.get(name) if isinstance(name, str) else None
+        request: Payload | None = None
         if registered is None or (gateway == "live" and not registered.live):
             answer = Answer(error=_error(ErrorCode.UNKNOWN_ACTION, "no such action", action=printable(name)))
-            return self._record(answer, None, None, context, started)
+            done(self._record(answer, None, None, context, started))
+            return False
         if self._closing:
             answer = Answer(error=_error(ErrorCode.UNAVAILABLE, "the server is shutting down"))
-            return self._record(answer, registered, None, context, started)
+            done(self._record(answer, registered, None, context, started))
+            return False
         self._running += 1
         self._idle.clear()
         pending = False
-        request: Payload | None = None
         try:
             if counted and registered.limit is not None:
                 context.count(registered.limit)
@@ -309,18 +297,39 @@ class Dispatcher:
                 records = registered.handler(context, request)
                 first = await anext(records)  # a refusal here is an ordinary answer, before any record is sent
                 answer = Answer(data=self._stream(first, records, registered.name))
-                return self._record(answer, registered, request, context, started)
-            result = await registered.handler(context, request)
-            if isinstance(result, asyncio.Future):
-                pending = True
-                return self._follow(result, registered, request, context, started)
-            answer = Answer(data=_plain(result))
+            else:
+                result = await registered.handler(context, request)
+                if isinstance(result, asyncio.Future):
+                    result.add_done_callback(partial(self._appended, registered, request, context, started, done))
+                    pending = True
+                    return True
+                answer = Answer(data=_plain(result))
         except Exception as error:
             answer = Answer(error=self.describe(error, registered.name, context.request_id))
         finally:
             if not pending:
                 self._finish()
-        return self._record(answer, registered, request, context, started)
+        done(self._record(answer, registered, request, context, started))
+        return False
+
+    def _appended(
+        self,
+        registered: Action,
+        request: Payload,
+        context: Context,
+        started: float,
+        done: Callable[[Answer], None],
+        result: asyncio.Future[Any],
+    ) -> None:
+        """An append is committed, or has failed: answer it."""
+        self._finish()
+        if result.cancelled():
+            answer = Answer(error=_error(ErrorCode.UNAVAILABLE, "the server is shutting down"))
+        elif (error := result.exception()) is not None:
+            answer = Answer(error=self.describe(error, registered.name, context.request_id))
+        else:
+            answer = Answer(data=_plain(result.result()))
+        done(self._record(answer, registered, request, context, started))
 
     async def _stream(self, first: object, records: AsyncIterator[object], name: str) -> AsyncIterator[object]:
         """Yield all records of a stream. A failure after the first record becomes the last record."""
@@ -332,24 +341,6 @@ class Dispatcher:
                 yield _plain(record)
         except Exception as error:
             yield {"type": "error", **self.describe(error, name).model_dump(mode="json")}
-
-    def _follow(
-        self, result: asyncio.Future[Any], registered: Action, request: Payload, context: Context, started: float
-    ) -> PendingAnswer:
-        pending = PendingAnswer()
-
-        def finish(future: asyncio.Future[Any]) -> None:
-            self._finish()
-            if future.cancelled():
-                answer = Answer(error=_error(ErrorCode.UNAVAILABLE, "the server is shutting down"))
-            elif (error := future.exception()) is not None:
-                answer = Answer(error=self.describe(error, registered.name, context.request_id))
-            else:
-                answer = Answer(data=_plain(future.result()))
-            pending.resolve(self._record(answer, registered, request, context, started))
-
-        result.add_done_callback(finish)
-        return pending
 
     def _record(
         self, answer: Answer, registered: Action | None, request: Payload | None, context: Context, started: float

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tidings.actions.context import Context, Parts
 from tidings.actions.dispatch import Answer, Dispatcher
@@ -32,6 +33,8 @@ class _Slot:
 
     reply: Callable[[Answer], None]
     answer: Answer | None = None
+    is_pending: bool = False
+    """An append that has taken effect, and is not committed yet."""
 
 
 class ActionQueue:
@@ -115,30 +118,25 @@ class ActionQueue:
                     turn = TaskTurn()
                 slot, name, raw, size = self._waiting.popleft()
                 self._waiting_bytes -= size
-                action = registry.get(name) if isinstance(name, str) else None
+                action = registry.get(name)
                 if self._appending and not (action is not None and action.appends):
                     self._appended = asyncio.get_running_loop().create_future()
                     await self._appended
                 context = self.context()
-                answer = await self._dispatcher.begin(name, raw, context)
-                if isinstance(answer, Answer):
-                    self._fill(slot, answer)
-                else:
+                if await self._dispatcher.begin(action, name, raw, context, partial(self._fill, slot)):
+                    slot.is_pending = True
                     self._appending += 1
-                    answer.then(lambda result, slot=slot: self._append_done(slot, result))  # type: ignore[misc]
                 for callback in context.afterwards:
                     callback()
         finally:
             self._worker = None
 
-    def _append_done(self, slot: _Slot, answer: Answer) -> None:
-        self._appending -= 1
-        if not self._appending and self._appended is not None and not self._appended.done():
-            self._appended.set_result(None)
-        self._fill(slot, answer)
-
     def _fill(self, slot: _Slot, answer: Answer) -> None:
         slot.answer = answer
+        if slot.is_pending:
+            self._appending -= 1
+            if not self._appending and self._appended is not None and not self._appended.done():
+                self._appended.set_result(None)
         if not self._replying:
             self._reply()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Connection
@@ -55,7 +56,9 @@ class Writer:
         self.latest_entries = LatestEntries()
         """On PostgreSQL."""
 
-    async def write(self, operations: Sequence[Operation[Any]], moved: Moved, how: Write, wait: bool) -> Committed:
+    async def write(
+        self, operations: Sequence[Operation[Any]], moved: Moved | None, how: Write, wait: bool
+    ) -> Committed:
         """Apply operations and write them, with cursors, in one transaction.
 
         `wait`: briefly, for rooms that another transaction has locked. Raises `Locked` or another `StoreUnavailable`,
@@ -64,7 +67,9 @@ class Writer:
         committed, _ = await self._db.write(partial(self._commit, operations, moved), how)
         return committed
 
-    def _commit(self, operations: Sequence[Operation[Any]], moved: Moved, conn: Connection) -> tuple[Committed, Work]:
+    def _commit(
+        self, operations: Sequence[Operation[Any]], moved: Moved | None, conn: Connection
+    ) -> tuple[Committed, Work]:
         """The transaction."""
         work = Work(conn, _now(), self._quotas)
         if operations:
@@ -73,12 +78,12 @@ class Writer:
         creates = {name for operation in operations if operation.room_key is None for name in operation.creates}
         if creates and not claim(conn, creates):
             raise Locked("another node creates the same room", [NEW_ROOMS])
-        if moved:
+        if moved is not None:
             save(conn, moved)  # before a new membership ends the cursors of an earlier one
         outcomes = _apply(work, operations)
         work.save()
         notices = work.finish()
-        if moved.receipts:
+        if moved is not None and moved.receipts:
             notices += receipts.notices(conn, _receipts_of(moved))
         return (outcomes, notices), work
 
@@ -95,9 +100,11 @@ class PostgresqlWriter(Writer):
         super().__init__(database, quotas)
         self._expected = ExpectedRows()
 
-    async def write(self, operations: Sequence[Operation[Any]], moved: Moved, how: Write, wait: bool) -> Committed:
+    async def write(
+        self, operations: Sequence[Operation[Any]], moved: Moved | None, how: Write, wait: bool
+    ) -> Committed:
         committed = None
-        if not moved and not any(operation.queries for operation in operations):
+        if moved is None and not any(operation.queries for operation in operations):
             committed = await self._write_if_unchanged(operations)
         if committed is None:
             locks = Locks([key for operation in operations for key in operation.room_keys], wait)
@@ -181,20 +188,30 @@ def _receipts_of(moved: Moved) -> list[tuple[int, int]]:
 
 
 def _needed(operations: Sequence[Operation[Any]]) -> queries.Needed:
-    in_rooms = [(operation, key) for operation in operations for key in operation.room_keys]
-    sends = [(operation, key) for operation, key in in_rooms if isinstance(operation, AppendMessage)]
-    return queries.Needed(
-        sorted({key for _, key in in_rooms}),
-        list({(key, user) for operation, key in in_rooms for user in operation.users()}),
-        list({(key, send.actor.user_key, send.client_id) for send, key in sends if send.client_id is not None}),
-        list({(key, send.reply_to) for send, key in sends if send.reply_to is not None}),
-        sorted({operation.actor.session_key for operation in operations} - {NO_SESSION}),
-    )
+    pairs: set[queries.Pair] = set()
+    sends: set[queries.SendKey] = set()
+    replies: set[tuple[int, str]] = set()
+    sessions: set[int] = set()
+    room_keys: set[int] = set()
+    for operation in operations:
+        sessions.add(operation.actor.session_key)
+        for key in operation.room_keys:
+            room_keys.add(key)
+            pairs.update(zip(repeat(key), operation.users()))
+            if isinstance(operation, AppendMessage):
+                if operation.client_id is not None:
+                    sends.add((key, operation.actor.user_key, operation.client_id))
+                if operation.reply_to is not None:
+                    replies.add((key, operation.reply_to))
+    return queries.Needed(sorted(room_keys), list(pairs), list(sends), list(replies), sorted(sessions - {NO_SESSION}))
 
 
 def _search_mentions(work: Work, operations: Sequence[Operation[Any]]) -> None:
-    writes = [write for write in operations if isinstance(write, AppendMessage | EditMessage)]
-    mentioning = [write for write in writes if "@" in write.content and _may_write(work, write)]
+    mentioning = [
+        write
+        for write in operations
+        if isinstance(write, AppendMessage | EditMessage) and "@" in write.content and _may_write(work, write)
+    ]
     if mentioning:  # users who may not write there cannot cause a search
         work.search_mentions((write.room_key or 0, write.content) for write in mentioning)
 

@@ -297,18 +297,21 @@ class Journal:
         waited, and no cursors are written.
         """
         if self._db.full:
-            await self._write_changes([queued for queued in batch if queued[0].vital], Moved(), Write.VITAL)
+            await self._write_changes([queued for queued in batch if queued[0].vital], None, Write.VITAL)
             batch = [queued for queued in batch if not queued[0].vital]
         loop = asyncio.get_running_loop()
-        takes_cursors = wait and loop.time() >= self._cursors_at
-        moved = self._cursors.take() if takes_cursors else Moved()
-        self._more_moved = takes_cursors and bool(self._cursors)
+        moved = None
+        self._more_moved = False
+        if wait and self._cursors and loop.time() >= self._cursors_at:
+            moved = self._cursors.take()
+            self._more_moved = bool(self._cursors)
         # A single message, and nothing else queued: take the shortest way to the acknowledgement.
-        is_brief = len(batch) == 1 and isinstance(batch[0][0], AppendMessage) and not self._queue and not moved
+        is_brief = moved is None and len(batch) == 1 and isinstance(batch[0][0], AppendMessage) and not self._queue
         how = Write.BRIEF if is_brief else Write.NORMAL
         try:
             written = await self._write_changes(batch, moved, how, wait)
-            (self._cursors.written if written else self._cursors.failed)()
+            if moved is not None:
+                (self._cursors.written if written else self._cursors.failed)()
             return written
         except Locked as error:
             self._cursors.failed()
@@ -319,7 +322,7 @@ class Journal:
                 batch = self._hold(batch, error.rooms)
         while batch:
             try:
-                return await self._write_changes(batch, Moved(), Write.NORMAL)
+                return await self._write_changes(batch, None, Write.NORMAL)
             except Locked as error:
                 if not error.rooms and not any(operation.lock_keys for operation, _, _ in batch):
                     self._refuse(batch)
@@ -329,19 +332,21 @@ class Journal:
             self._refuse(self._held.release()[1])
         return True
 
-    async def _write_changes(self, batch: Sequence[Queued], moved: Moved, how: Write, wait: bool = True) -> bool:
+    async def _write_changes(
+        self, batch: Sequence[Queued], moved: Moved | None, how: Write, wait: bool = True
+    ) -> bool:
         """Write and answer changes, together or else one by one, with cursors. False: the store is away.
 
         Raises `Locked`, with nothing answered.
         """
-        if not batch and not moved:
+        if not batch and moved is None:
             return True
         try:
             return await self._write_together(batch, moved, how, wait)
         except NotWritten:
-            if moved:
+            if moved is not None:
                 # The cursors are a likelier cause than the changes, which were checked.
-                written = await self._write_changes(batch, Moved(), how)
+                written = await self._write_changes(batch, None, how)
                 if written:
                     await self._write_cursors(moved)
                 return written
@@ -349,7 +354,7 @@ class Journal:
         for queued in batch:
             try:
                 if not self._held.hold_behind_others(queued):
-                    written &= await self._write_together([queued], moved, how)
+                    written &= await self._write_together([queued], None, how)
             except Locked:
                 self._refuse(self._hold([queued], ()))
             except NotWritten as failure:
@@ -357,7 +362,9 @@ class Journal:
                 self._answer([queued], [(False, failure.__cause__)])
         return written
 
-    async def _write_together(self, batch: Sequence[Queued], moved: Moved, how: Write, wait: bool = True) -> bool:
+    async def _write_together(
+        self, batch: Sequence[Queued], moved: Moved | None, how: Write, wait: bool = True
+    ) -> bool:
         """Write and answer a batch in one transaction. False: the store is away, and the batch was refused.
 
         Raises `Locked` or `NotWritten`, with nothing answered.
