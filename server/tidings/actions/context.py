@@ -181,16 +181,18 @@ class Context:
         if self.parts.limits is not None:
             self.parts.limits.count(Limit.CONFLICTS, self.principal.user_key)
 
-    def count_kept(self, content: str, copies: int = 1) -> None:
-        """Count the bytes that are stored for a content. Raises `rate_limited`."""
-        if self.parts.limits is not None:
-            size = len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
-            self.count(Limit.VOLUME, copies * (size + ENTRY_BYTES))
+    def count_content(self, content: str, *, copies: int = 1, shown: int = 0) -> None:
+        """Count the bytes that are stored for a content, and a long one as further sends. Raises `rate_limited`.
 
-    def count_size(self, size: int) -> None:
-        """Count a long send once more for each `SEND_SIZE` characters. Raises `rate_limited`."""
+        Args:
+            copies: how often the content is stored.
+            shown: characters that the entry carries beside it. Each `SEND_SIZE` of both count as another send.
+        """
+        size = copies * len(content) + shown
         if size > SEND_SIZE:
             self.count(Limit.SENDS, size // SEND_SIZE)
+        stored = len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
+        self.count(Limit.VOLUME, copies * (stored + ENTRY_BYTES))
 
     def count_invites(self, invited: Iterable[int]) -> None:
         """Count that the caller adds other users to a room. Raises `rate_limited`."""

@@ -24,8 +24,7 @@ async def echo(ctx: Context, req: EchoContent) -> asyncio.Future[Echo]:
     `content` may hold; it is `rate_limited` if 256 requests of the client wait for a reply. The sent content is
     stored anyway.
     """
-    ctx.count_size(2 * len(req.content))  # stored as sent and as received
-    ctx.count_kept(req.content, copies=2)
+    ctx.count_content(req.content, copies=2)  # stored as sent and as received
     return ctx.parts.echo.say(ctx.principal, ctx.connection, req.content)
 
 

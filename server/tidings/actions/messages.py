@@ -62,8 +62,7 @@ async def message(ctx: Context, req: SendMessage) -> asyncio.Future[dict[str, An
     the direct conversation.
     """
     caller = ctx.principal
-    ctx.count_size(len(req.content))
-    ctx.count_kept(req.content)
+    ctx.count_content(req.content)
     target = await ctx.access.find(req)
     room_key = target.room_key
     if room_key is None:
@@ -91,8 +90,7 @@ _NO_SUCH_MESSAGE = "no such message, or one of a room that you are not in; the m
 )
 async def edit(ctx: Context, req: Edit) -> asyncio.Future[dict[str, Any]]:
     """Replace the content of one's own message; its mentions are updated."""
-    ctx.count_size(len(req.content))
-    ctx.count_kept(req.content)
+    ctx.count_content(req.content)
     entry = await ctx.access.message(req.message_id)
     return ctx.journal.hand_over(
         EditMessage(ctx.principal, entry.room_key, entry.seq, entry_bytes(entry) + len(req.content), req.content)
@@ -132,8 +130,7 @@ async def react(ctx: Context, req: React) -> asyncio.Future[dict[str, Any]]:
         names.emoji(req.emoji)
     entry = await ctx.access.message(req.message_id)
     # The event contains the whole message, although the request has only a few bytes.
-    ctx.count_size(REACTION_WEIGHT * len(entry.content or "") + len(entry.reactions or ""))
-    ctx.count_kept(req.emoji)
+    ctx.count_content(req.emoji, shown=REACTION_WEIGHT * len(entry.content or "") + len(entry.reactions or ""))
     return ctx.journal.hand_over(
         ChangeReaction(ctx.principal, entry.room_key, entry.seq, entry_bytes(entry), req.emoji, req.remove)
     )

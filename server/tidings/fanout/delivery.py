@@ -68,7 +68,9 @@ class Delivery:
         """Apply a notice to the connections of this node."""
         match notice:
             case Appended():
-                self._appended(notice)
+                live_room = self._hub.live_rooms.get(notice.room_key)
+                if live_room is not None:
+                    self._hub.repairs.published(live_room, notice)
             case Transient():
                 self._transient(notice)
             case Joined():
@@ -89,15 +91,6 @@ class Delivery:
                 for connection in self._hub.connections_of(notice.user_key):
                     if notice.session_key in (None, connection.principal.session_key):
                         connection.link.close(notice.reason)
-
-    def _appended(self, notice: Appended) -> None:
-        hub = self._hub
-        live_room = hub.live_rooms.get(notice.room_key)
-        if live_room is None:
-            return
-        if notice.entries[-1].seq > live_room.head:
-            live_room.members = notice.members
-        hub.repairs.published(live_room, notice, others_follow=self._cluster.carries_entries)
 
     def _left(self, notice: Left) -> None:
         self._hub.when_moved(notice.room_key, notice.user_key)

@@ -40,6 +40,7 @@ class LiveRoom:
         "changes_expected",
         "head",
         "held",
+        "is_fenced",
         "known_head",
         "live",
         "members",
@@ -53,6 +54,8 @@ class LiveRoom:
 
     def __init__(self, room: RoomRow) -> None:
         self.name = room_name(room)
+        self.is_fenced = self.name.topic_name is not None and not self.name.is_private
+        """Whether entries wait until the removals before them are known: the log of a public topic lacks them."""
         self.head = room.last_seq
         """seq of the last entry that was published to `live`."""
         self.known_head = room.last_seq
@@ -85,11 +88,6 @@ class LiveRoom:
     def shows_presence(self) -> bool:
         """Whether members learn who is online: in conversations, and in topics that are not too large."""
         return self.name.topic_name is None or self.members <= PRESENCE_MEMBERS
-
-    @property
-    def is_fenced(self) -> bool:
-        """Whether entries wait until the removals before them are known: the log of a public topic lacks them."""
-        return self.name.topic_name is not None and not self.name.is_private
 
     def attach(self, connection: Connection, position: int, removals: int) -> None:
         """Put a connection into the room, at `position`. It gets no entries before `go_live`.

@@ -152,14 +152,16 @@ class Repairs:
         if live_room.repairing is None:
             live_room.repairing = spawn(self._repair(live_room), "repair of a room")
 
-    def published(self, live_room: LiveRoom, part: Appended, *, others_follow: bool) -> None:
+    def published(self, live_room: LiveRoom, part: Appended) -> None:
         """Deliver published entries behind those in front of them, which are read if they do not come.
 
-        `others_follow`: they may be under way, and are waited for, for `OBSERVED_S`. Raises as `deliver`.
+        If other nodes' entries are carried, they may be under way, and are waited for, for `OBSERVED_S`. Raises as
+        `deliver`.
         """
         last = part.entries[-1].seq
         if last <= live_room.head:
             return
+        live_room.members = part.members
         if live_room.repairing is None and not live_room.held and self._is_next(live_room, part):
             self._deliver(live_room, part)
             return
@@ -169,7 +171,7 @@ class Repairs:
         self._release(live_room)
         if live_room.head >= last:
             return
-        if others_follow and part.entries[0].seq > live_room.head + 1:
+        if self._cluster.carries_entries and part.entries[0].seq > live_room.head + 1:
             self.expect_head(live_room, last)
         else:
             live_room.known_head = max(live_room.known_head, last)

@@ -171,7 +171,7 @@ class Journal:
         """
         if self._closing.is_set():
             raise ActionError(ErrorCode.UNAVAILABLE, "the server is shutting down")
-        if self.waiting_bytes > MAX_QUEUED_BYTES:
+        if self._queued_bytes + self._held.bytes > MAX_QUEUED_BYTES:
             raise ActionError(ErrorCode.UNAVAILABLE, "too much is waiting to be written")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()

@@ -132,7 +132,11 @@ class Wire(asyncio.Protocol):
         parser = self._parser
         if parser is None or self._turn_over:
             self._early += data
-        elif not self.transport.is_closing() and self._process(parser.feed(data)):
+        elif (
+            not self.transport.is_closing()
+            and self._process(parser.feed(data))
+            and (parser.pending or self._message_timer is not None)
+        ):
             self._time_message()
 
     def _next_turn(self, messages: Iterator[WebSocketMessage]) -> None:
