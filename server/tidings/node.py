@@ -181,6 +181,7 @@ class Node:
             lambda: self.cluster.public_since,
             id_prefix=self.id[:PREFIX],
             elsewhere=self.cluster.elsewhere,
+            manager=self.cluster.applications,
         )
         half_open = self.socketio.eio.half_open
         self.connections = TcpConnections(half_open, MAX_PER_SOURCE if settings.limited else None, options.timers)
@@ -365,7 +366,7 @@ def make_gateways(
     public_since: Callable[[], int],
     **sessions: Any,
 ) -> tuple[SocketIOGateway, WebSocketGateway, Dialects]:
-    """`sessions`: options of the Engine.IO server."""
+    """`sessions`: options of the Socket.IO server and its sessions."""
     engine = {"max_half_open_per_source": HALF_OPEN_PER_SOURCE if settings.limited else MAX_HALF_OPEN, **sessions}
     socketio = SocketIOGateway(
         backend,

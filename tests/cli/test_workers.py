@@ -8,12 +8,14 @@ import json
 import re
 import signal
 from collections import Counter
+from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import psutil
 import pytest
+import socketio
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cli.conftest import PATIENCE_S, Command, Run, Start
@@ -21,7 +23,6 @@ from tests.delivery.support import make_topic
 from tests.support.client import connected
 from tests.support.locks import locked
 from tests.support.node import SECRET_KEY, running_node, token_from
-from tidings.cli import serving
 from tidings.cluster.workers import MAX_CRASHES
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -256,31 +257,48 @@ async def test_a_worker_that_cannot_start_ends_the_server(
     assert server.err.splitlines()[-1] == "tidings: a worker could not start"
 
 
-async def test_an_application_is_refused_with_several_workers_and_beside_another_server(
-    command: Run, postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What it emits would not reach the clients of the others."""
-    (tmp_path / "game.py").write_text("from tidings import create_app\napp = create_app()\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(serving, "LOCK_PATIENCE_S", 1.0)
-    arguments = "serve", "--port", "0", "--app", "game:app"
-    environment = {"TIDINGS_DATABASE_URL": postgresql_url, "TIDINGS_SECRET_KEY": SECRET_KEY}
-    refused = await command(*arguments, "--workers", "2", status=1, **environment)
-    assert "set TIDINGS_WORKERS to 1" in refused.err
-    async with running_node(postgresql_url, tmp_path):
-        refused = await command(*arguments, status=1, **environment)
-    assert "stop the other servers on this database" in refused.err
-
-
-async def test_an_application_waits_for_the_server_before_it(
+async def test_what_an_application_emits_reaches_the_clients_of_all_workers(
     tidings: Start, postgresql_url: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "game.py").write_text("from tidings import create_app\napp = create_app()\n")
-    async with running_node(postgresql_url, tmp_path) as before:
-        environment = {"TIDINGS_DATABASE_URL": postgresql_url, "TIDINGS_SECRET_KEY": SECRET_KEY}
-        server = await tidings("serve", "--port", "0", "--app", "game:app", **environment)
-        async with asyncio.timeout(PATIENCE_S):
-            while not before.node.cluster.registry.others:
-                await before.node.cluster.registry._round()
-    await server.listening()
+    (tmp_path / "game.py").write_text(GAME)
+    environment = {"TIDINGS_DATABASE_URL": postgresql_url, "TIDINGS_SECRET_KEY": SECRET_KEY}
+    server = await tidings("serve", "--port", "0", "--workers", "2", "--app", "game:app", **environment)
+    url = (await server.listening()).url
+    async with AsyncExitStack() as stack:
+        clients: dict[int, tuple[socketio.AsyncClient, asyncio.Queue[int]]] = {}
+        while len(clients) < 2:  # until there is one on each worker
+            client, heard = socketio.AsyncClient(reconnection=False), asyncio.Queue[int]()
+            client.on("said", heard.put_nowait, namespace="/game")
+            await client.connect(url, namespaces=["/game"], transports=["websocket"], wait_timeout=10)
+            stack.push_async_callback(client.disconnect)
+            process = await client.call("process", namespace="/game")
+            clients.setdefault(process, (client, heard))
+        for number, (client, _) in enumerate(clients.values()):
+            await client.emit("say", number, namespace="/game")
+            for _, heard in clients.values():
+                assert await asyncio.wait_for(heard.get(), PATIENCE_S) == number
     assert await server.end(signal.SIGTERM) == 0
+
+
+GAME = """
+import os
+
+import socketio
+
+from tidings import create_app
+
+app = create_app()
+
+
+class Game(socketio.AsyncNamespace):
+    authenticate = False
+
+    async def on_process(self, sid):
+        return os.getpid()
+
+    async def on_say(self, sid, number):
+        await self.emit("said", number)
+
+
+app.sio.register_namespace(Game("/game"))
+"""

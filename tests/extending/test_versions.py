@@ -2,7 +2,7 @@
 
 If a test fails after an upgrade, its message names what is gone or has changed. The uses are in
 `python_socketio.py`, `application_manager.py`, `socketio_codecs.py`, `uvicorn_server.py`, `uvicorn_websocket.py` and
-`websocket_frames.py` in `server/tidings/transport`.
+`websocket_frames.py` in `server/tidings/transport`, and `server/tidings/cluster/applications.py`.
 """
 
 from __future__ import annotations
@@ -52,9 +52,12 @@ METHODS: dict[Any, dict[str, str]] = {
         "pre_disconnect": "self sid namespace",
         "disconnect": "self sid namespace kwargs",
         "basic_enter_room": "self sid namespace room eio_sid",
+        "can_disconnect": "self sid namespace",
+        "enter_room": "self sid namespace room eio_sid",
         "leave_room": "self sid namespace room",
         "close_room": "self room namespace",
         "_generate_ack_id": "self sid callback",
+        "trigger_callback": "self sid id data",
     },
     packet.Packet: {
         "encode": "self",

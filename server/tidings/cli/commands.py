@@ -27,7 +27,6 @@ from tidings.fanout.publisher import Publisher
 from tidings.log import epochs
 from tidings.log.epochs import MARK_S
 from tidings.settings import (
-    APPLICATION_ALONE,
     FOREIGN_KEY,
     MAX_TOKEN_MINUTES,
     MIGRATIONS_NEEDED,
@@ -153,11 +152,10 @@ def _serve(settings: Settings, args: argparse.Namespace) -> int:
         from tidings.cluster.worker import Worker
 
         worker = Worker.parse(args.worker)
-    has_application = args.app is not None
-    application = _application(args.app) if has_application else create_app(settings, logs=Logs(settings.log_level))
+    application = _application(args.app) if args.app else create_app(settings, logs=Logs(settings.log_level))
     application.node.logs.take_over()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(application, settings.host, settings.port, worker, alone=has_application))
+        runner.run(run(application, settings.host, settings.port, worker))
     return 0
 
 
@@ -168,15 +166,13 @@ def _supervise(settings: Settings, args: argparse.Namespace) -> int:
             f"{settings.workers} workers need PostgreSQL, and TIDINGS_DATABASE_URL is not set to it: set it to"
             " postgresql+asyncpg://…, or TIDINGS_WORKERS to 1"
         )
-    if args.app is not None:
-        raise SettingsError(f"--app: {APPLICATION_ALONE}; set TIDINGS_WORKERS to 1")
     settings.signing_keys()
     if pending(settings.database):
         raise SettingsError(MIGRATIONS_NEEDED)
     from tidings.cluster.workers import WorkersFailed, supervise
 
     try:
-        return supervise(settings, ["serve"])
+        return supervise(settings, ["serve", *(("--app", args.app) if args.app else ())])
     except WorkersFailed as failure:
         _print_error(str(failure))
         return 1

@@ -15,9 +15,7 @@ from pathlib import Path
 
 from tidings.app import Application
 from tidings.cli.banner import banner, url_of
-from tidings.cli.file_lock import LOCK_PATIENCE_S
 from tidings.cluster.worker import Worker
-from tidings.settings import APPLICATION_ALONE, SettingsError
 from tidings.supervision import spawn
 from tidings.transport.listening import listen
 from tidings.transport.socketio_server import MAX_PAYLOAD
@@ -133,10 +131,8 @@ class Server(DrainingServer):
         os._exit(1)
 
 
-async def run(app: Application, host: str, port: int, worker: Worker | None = None, *, alone: bool = False) -> None:
+async def run(app: Application, host: str, port: int, worker: Worker | None = None) -> None:
     """Serve until SIGTERM or SIGINT, or until the supervisor of a worker says so or ends.
-
-    `alone`: refuse to serve beside other servers on the database.
 
     Raises `SettingsError`, `StoreUnavailable` or `OSError` if it cannot start.
     """
@@ -152,8 +148,6 @@ async def run(app: Application, host: str, port: int, worker: Worker | None = No
                     await stack.enter_async_context(worker.attached(server, node))
                 await node.start()
                 stack.push_async_callback(node.stop)
-                if alone and not await node.cluster.alone(LOCK_PATIENCE_S):
-                    raise SettingsError(f"--app: {APPLICATION_ALONE}; stop the other servers on this database")
                 await node.database.keep_reserve()
                 listening = stack.enter_context(listen(host, port) if worker is None else worker.listening)
                 server.starting = None

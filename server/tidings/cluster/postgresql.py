@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 
 from tidings import __version__
 from tidings.auth.tokens import fingerprint
+from tidings.cluster.applications import SharedManager
 from tidings.cluster.broker import Broker
 from tidings.cluster.changes import ChangesElsewhere
 from tidings.cluster.draining import CutOff, Mover, drain_in_slices
@@ -26,7 +27,7 @@ from tidings.cluster.relay import Relay
 from tidings.cluster.relay_pass import RelayPasses
 from tidings.cluster.relay_stream import SocketDirectory
 from tidings.fanout.cluster import Cluster, LocalNode, OnStop
-from tidings.log.notices import Notice
+from tidings.log.notices import ApplicationMessage, Notice
 from tidings.monitoring.metrics import Metrics
 from tidings.settings import FOREIGN_KEY, Settings, SettingsError
 from tidings.supervision import spawn
@@ -63,6 +64,7 @@ class PostgreSQLCluster(Cluster):
         )
         self.online: ClusterUsers
         self.elsewhere: Relay
+        self.applications: SharedManager
         relay = Relay(
             node_id,
             RelayPasses(node_id, self.registry.clock_ms),
@@ -71,7 +73,8 @@ class PostgreSQLCluster(Cluster):
             lambda sids: self._mover.move(self._node.connections_of(sids)),
         )
         online = ClusterUsers(database, node_id, lambda: self.registry.others, lease_s=lease_s)
-        super().__init__(online, relay)
+        applications = SharedManager(node_id, lambda: self.registry.others, lambda message: self.share([message]))
+        super().__init__(online, relay, applications)
         register_relay(metrics, relay)
         self.broker = broker or self._make_broker(settings, database, node_id, metrics)
         self.reconciler: Reconciler
@@ -128,6 +131,9 @@ class PostgreSQLCluster(Cluster):
     def share(self, notices: Sequence[Notice]) -> None:
         self.broker.share(notices)
 
+    def application_message(self, message: ApplicationMessage) -> None:
+        self.applications.received(message)
+
     @property
     def carries_entries(self) -> bool:
         return self.broker.carries_entries
@@ -160,9 +166,6 @@ class PostgreSQLCluster(Cluster):
     @property
     def leaving(self) -> bool:
         return self.registry.leaving
-
-    async def alone(self, patience_s: float) -> bool:
-        return await self.registry.alone(patience_s)
 
     async def leave(self) -> None:
         self.online.leave()

@@ -84,9 +84,6 @@ class NodeRegistry(Periodic):
         """`others`, by id."""
         self._owners: dict[str, tuple[str, str]] = {}
         """Id and URL of the other nodes, by the first `PREFIX` characters of the id."""
-        self._alone = asyncio.Event()
-        """Set while there are no `others`."""
-        self._alone.set()
         self._look_up: asyncio.Task[None] | None = None
         """A read of the registry that has not begun yet."""
         self._looked_up_at = 0.0
@@ -137,13 +134,6 @@ class NodeRegistry(Periodic):
         self._apply(cluster)
         await self.start()
 
-    async def alone(self, patience_s: float) -> bool:
-        """Whether no other node is live. Waits for those that stop, and those that have ended but hold a lease."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience_s):
-                await self._alone.wait()
-        return self._alone.is_set()
-
     async def leave(self) -> None:
         """Announce that this node is about to stop. Waits for the database for `LEAVE_S` at most."""
         self.leaving = True
@@ -164,10 +154,6 @@ class NodeRegistry(Periodic):
     def _apply(self, cluster: Cluster) -> None:
         before, self._nodes, self.others = self._nodes, cluster.others, frozenset(cluster.others)
         self.staying = self.others - cluster.leaving
-        if self.others:
-            self._alone.clear()
-        else:
-            self._alone.set()
         self._owners = _by_prefix(cluster.others)
         self._clock_offset_ms = cluster.now - _monotonic_ms()
         if cluster.public_since is not None:

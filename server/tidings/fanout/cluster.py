@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tidings.supervision import Loop
+from tidings.transport.application_manager import ApplicationManager
 from tidings.transport.elsewhere import Elsewhere
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tidings.fanout.connection import Connection
     from tidings.fanout.hub import Hub
     from tidings.fanout.session_check import SessionCheck
-    from tidings.log.notices import Notice
+    from tidings.log.notices import ApplicationMessage, Notice
     from tidings_db.queries.rows import RoomRow
 
 
@@ -96,10 +97,17 @@ class Cluster:
     loops: Sequence[Loop] = ()
     """The node is not ready while any of them is down."""
 
-    def __init__(self, online: OnlineUsers | None = None, elsewhere: Elsewhere | None = None) -> None:
+    def __init__(
+        self,
+        online: OnlineUsers | None = None,
+        elsewhere: Elsewhere | None = None,
+        applications: ApplicationManager | None = None,
+    ) -> None:
         self.online = OnlineUsers() if online is None else online
         self.elsewhere = Elsewhere() if elsewhere is None else elsewhere
         """The Engine.IO sessions of the other nodes."""
+        self.applications = ApplicationManager() if applications is None else applications
+        """The clients and rooms of applications (`docs/extending.md`)."""
         self._started_at = time.time_ns() // 1_000_000
         self._leaving = False
 
@@ -131,6 +139,9 @@ class Cluster:
         """
         return self._started_at
 
+    def application_message(self, message: ApplicationMessage) -> None:
+        """The application of another node has sent this. Raises ValueError if it cannot be read."""
+
     # -- what the others have committed --------------------------------------------------------------------------
 
     @property
@@ -159,10 +170,6 @@ class Cluster:
     def leaving(self) -> bool:
         """Whether this node is about to stop."""
         return self._leaving
-
-    async def alone(self, patience_s: float) -> bool:
-        """Whether no other node is live. Waits for those that are ending."""
-        return True
 
     async def leave(self) -> None:
         """Announce that this node is about to stop. Takes a second at most."""

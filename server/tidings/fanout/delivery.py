@@ -20,6 +20,7 @@ from tidings.fanout.publisher import Publisher
 from tidings.fanout.session_check import SessionCheck
 from tidings.log.notices import (
     Appended,
+    ApplicationMessage,
     Joined,
     Left,
     MembershipChanged,
@@ -87,6 +88,8 @@ class Delivery:
                 batch = Batch([(notice.event, self._ordered(notice))])
                 for connection in self._hub.connections_of(notice.user_key):
                     connection.link.write(batch)
+            case ApplicationMessage():
+                self._cluster.application_message(notice)
             case Withdrawn():
                 for connection in self._hub.connections_of(notice.user_key):
                     if notice.session_key in (None, connection.principal.session_key):

@@ -64,7 +64,7 @@ class RoomsOfHub:
         )
 
     def emit(self, event: str, data: Any, to: Sequence[str | Socket] | None, skip: Socket | None) -> None:
-        """Send a transient event to the members of rooms, over every gateway, and to clients; None: to all.
+        """Send a transient event to this node's members of rooms, over every gateway, and clients; None: to all.
 
         Each gets it once, a member of several of the rooms in the first one. Raises `ValueError`.
         """
@@ -75,7 +75,7 @@ class RoomsOfHub:
         reached: set[int] = set()
         for room_key in rooms:
             notice = Transient(room_key, event, data, None if skipped is None else skipped.id, frozenset(reached))
-            self._publisher.publish(notice)
+            self._publisher.deliver(notice)
             reached.update(self._hub.users_in(room_key))
         clients = dict.fromkeys(socket for socket in to or () if not isinstance(socket, str))
         connections = self._hub.connections if to is None else map(connection_of, clients)

@@ -92,8 +92,22 @@ class Withdrawn:
     reason: CloseReason
 
 
-Notice = Appended | Transient | Joined | Left | MembershipChanged | Personal | Withdrawn
-Carried = Transient | Personal
+@dataclass(frozen=True, slots=True)
+class ApplicationMessage:
+    """A part of a message between the nodes of an application (`tidings.cluster.applications`)."""
+
+    node: str
+    """The id of its sender."""
+    number: int
+    """Of the message, among those of its sender."""
+    index: int
+    count: int
+    """The part's place among the message's parts, and how many these are."""
+    text: str
+
+
+Notice = Appended | Transient | Joined | Left | MembershipChanged | Personal | ApplicationMessage | Withdrawn
+Carried = Transient | Personal | ApplicationMessage
 """Notices that are in no log and no table: only a broker carries them to other nodes."""
 
 
@@ -119,7 +133,7 @@ class Fanout(Protocol):
 
 VERSION = b"\x01"
 """Begins an encoded notice. A node ignores notices of versions that it does not know."""
-_CARRIED: dict[str, type[Carried]] = {"Transient": Transient, "Personal": Personal}
+_CARRIED: dict[str, type[Carried]] = {kind.__name__: kind for kind in (Transient, Personal, ApplicationMessage)}
 
 
 def encode(notice: Carried) -> bytes:

@@ -63,9 +63,6 @@ FOREIGN_KEY = (
 )
 
 
-APPLICATION_ALONE = (
-    "an application needs a server of its own: what it emits reaches only the clients of the process that emits it"
-)
 MIGRATIONS_NEEDED = "the database needs migrations: run `tidings migrate`"
 REDIS_NEEDS_POSTGRESQL = (
     "TIDINGS_REDIS_URL joins the servers on one PostgreSQL: set TIDINGS_DATABASE_URL too, or leave it empty"

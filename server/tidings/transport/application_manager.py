@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import socketio
@@ -18,10 +18,6 @@ class ApplicationManager(socketio.AsyncManager):  # type: ignore[misc]
     """The manager of an `ApplicationServer`. The core manages the rooms and clients of its own namespaces."""
 
     server: ApplicationServer
-
-    def __init__(self, core_namespaces: Collection[str]) -> None:
-        super().__init__()
-        self._core_namespaces = core_namespaces
 
     async def emit(
         self,
@@ -41,28 +37,44 @@ class ApplicationManager(socketio.AsyncManager):  # type: ignore[misc]
         that no client's buffer could hold.
         """
         room = to or room
+        reached = self.write_event(event, data, namespace, room, skip_sid, callback)
+        if reached and room == reached[0][0]:
+            await self.server.drained(reached[0][1], namespace)
+        await asyncio.sleep(0)
+
+    def write_event(
+        self,
+        event: str,
+        data: Any,
+        namespace: str,
+        room: Any,
+        skip_sid: Any,
+        callback: Callable[..., Any] | None,
+    ) -> Sequence[tuple[str, str]]:
+        """`emit` without waiting. Returns sid and session of the clients in an application's namespace."""
         skipped = set(skip_sid) if isinstance(skip_sid, list) else {skip_sid} - {None}
-        if namespace in self._core_namespaces:
+        if namespace in self.server.core_namespaces:
             if callback is not None:
                 raise ValueError(f"clients acknowledge no events in `{namespace}`: emit without a callback")
             rooms = None if room is None else list(room) if isinstance(room, list | tuple | set) else [room]
             self.server.core_emit(event, data, rooms, skipped, namespace)
+            return ()
+        arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
+        recipients = [part for part in self.get_participants(namespace, room) if part[0] not in skipped]
+
+        def packet(ack_id: int | None = None) -> Any:
+            return self.server.packet_class(EVENT, data=[event, *arguments], namespace=namespace, id=ack_id)
+
+        if callback is None:
+            self.server.write_all(recipients, packet())
         else:
-            arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
-            participants = self.get_participants(namespace, room)
-            recipients = [(sid, eio_sid) for sid, eio_sid in participants if sid not in skipped]
+            for recipient in recipients:
+                self.server.write_all([recipient], packet(self._generate_ack_id(recipient[0], callback)))
+        return recipients
 
-            def packet(ack_id: int | None = None) -> Any:
-                return self.server.packet_class(EVENT, data=[event, *arguments], namespace=namespace, id=ack_id)
-
-            if callback is None:
-                self.server.write_all(recipients, packet())
-            else:
-                for recipient in recipients:
-                    self.server.write_all([recipient], packet(self._generate_ack_id(recipient[0], callback)))
-            if recipients and room == recipients[0][0]:
-                await self.server.drained(recipients[0][1], namespace)
-        await asyncio.sleep(0)
+    async def participants(self, namespace: str, room: Any = None) -> list[str]:
+        """The sids of the clients in a room; room None: of all clients."""
+        return [sid for sid, _ in self.get_participants(namespace, room)]
 
     async def pre_connect(self, eio_sid: str, namespace: str) -> str | None:
         sid: str | None = await super().pre_connect(eio_sid, namespace)
@@ -72,10 +84,10 @@ class ApplicationManager(socketio.AsyncManager):  # type: ignore[misc]
         return sid
 
     def get_namespaces(self) -> list[str]:
-        return [*self._core_namespaces, *self.rooms]
+        return [*self.server.core_namespaces, *self.rooms]
 
     def get_participants(self, namespace: str, room: Any) -> Iterator[tuple[str, str]]:
-        if namespace not in self._core_namespaces:
+        if namespace not in self.server.core_namespaces:
             yield from super().get_participants(namespace, room)
             return
         rooms = room if isinstance(room, list | tuple) else [room]
@@ -85,28 +97,28 @@ class ApplicationManager(socketio.AsyncManager):  # type: ignore[misc]
         yield from participants.items()
 
     def get_rooms(self, sid: str, namespace: str) -> list[str]:
-        if namespace in self._core_namespaces:
+        if namespace in self.server.core_namespaces:
             return self.server.core_rooms(sid, namespace)
         rooms: list[str] = super().get_rooms(sid, namespace)
         return rooms
 
     def sid_from_eio_sid(self, eio_sid: str, namespace: str) -> Any:
-        if namespace in self._core_namespaces:
+        if namespace in self.server.core_namespaces:
             return self.server.core_sid(eio_sid, namespace)
         return super().sid_from_eio_sid(eio_sid, namespace)
 
     def eio_sid_from_sid(self, sid: str, namespace: str) -> Any:
-        if namespace in self._core_namespaces:
+        if namespace in self.server.core_namespaces:
             return self.server.core_eio_sid(sid, namespace)
         return super().eio_sid_from_sid(sid, namespace)
 
     def is_connected(self, sid: str, namespace: str) -> bool:
-        if namespace in self._core_namespaces:
+        if namespace in self.server.core_namespaces:
             return self.server.core_eio_sid(sid, namespace) is not None
         return bool(super().is_connected(sid, namespace))
 
     def pre_disconnect(self, sid: str, namespace: str) -> Any:
-        if namespace in self._core_namespaces:
+        if namespace in self.server.core_namespaces:
             return self.server.core_eio_sid(sid, namespace)
         return super().pre_disconnect(sid, namespace)
 
@@ -123,7 +135,7 @@ class ApplicationManager(socketio.AsyncManager):  # type: ignore[misc]
         await super().close_room(room, namespace)
 
     def _check_room(self, namespace: str) -> None:
-        if namespace in self._core_namespaces:
+        if namespace in self.server.core_namespaces:
             raise ValueError(
                 f"the rooms of `{namespace}` are topics and conversations: "
                 "actions such as `subscribe` change who is in them"

@@ -1,7 +1,8 @@
 """python-socketio's server for the namespaces of applications, on Tidings' transport.
 
 Every use of python-socketio and python-engineio beyond their documented interfaces is here, in
-`application_manager.py` and in `socketio_codecs.py`; `tests/extending/test_versions.py` lists them. Their handlers,
+`application_manager.py`, `socketio_codecs.py` and `tidings.cluster.applications`; `tests/extending/test_versions.py`
+lists them. Their handlers,
 rooms, sessions and acknowledgements run unchanged, but send and receive through `ApplicationServer` instead of
 Engine.IO.
 
@@ -158,8 +159,10 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
         packet_class: type[Any],
         engine_class: type[engineio.AsyncServer],
         admission: Admission | None = None,
+        manager: ApplicationManager | None = None,
         **engine: Any,
     ) -> None:
+        """`manager`: of the rooms and clients of applications; None: for a server without others beside it."""
         self.core_namespaces = frozenset(core_namespaces)
         self._engine_class = engine_class
         self._admission = admission
@@ -169,7 +172,7 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
         self._instrumented = False
         self._handlers_running: set[asyncio.Task[None]] = set()
         super().__init__(
-            client_manager=ApplicationManager(self.core_namespaces),
+            client_manager=ApplicationManager() if manager is None else manager,
             async_mode="asgi",
             serializer=packet_class,
             **engine,
@@ -299,7 +302,18 @@ class ApplicationServer(socketio.AsyncServer, ABC):  # type: ignore[misc]
         """Raises KeyError for a client that is not in the namespace."""
         if namespace in self.core_namespaces:
             raise ValueError(f"there are no sessions in `{namespace}`: its clients are those of Tidings")
-        return self._applications[self.manager.eio_sid_from_sid(sid, namespace)].session
+        eio_sid = self.manager.eio_sid_from_sid(sid, namespace)
+        if eio_sid is None:
+            raise KeyError(f"no client {sid} of {namespace} is connected to this server")
+        return self._applications[eio_sid].session
+
+    async def participants(self, room: Any = None, namespace: str | None = None) -> list[str]:
+        """The sids of the clients in a room, on all nodes; room None: of all clients of the namespace.
+
+        Raises TimeoutError if another node does not answer.
+        """
+        manager: ApplicationManager = self.manager
+        return await manager.participants(namespace or "/", room)
 
     # -- called by the transport -----------------------------------------------------------------------------------
 
