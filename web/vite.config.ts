@@ -59,6 +59,7 @@ function shellList(): Plugin {
 }
 
 export default defineConfig({
+  base: "./", // the server may be mounted below a prefix
   plugins: [react(), emojiData(), socketIoClient(), shellList()],
   resolve: {
     alias: [

@@ -54,22 +54,36 @@ class Application:
             return None
         return self.node.socketio.eio.open_websocket(opening)
 
+    @asynccontextmanager
+    async def lifespan(self, _: object = None) -> AsyncIterator[None]:
+        """Run the node: the lifespan of the application into which this one is mounted.
+
+        Raises `StoreUnavailable` or `SettingsError` if it cannot start.
+        """
+        await self.node.start()
+        try:
+            yield
+        finally:
+            await self.node.stop()
+
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             if not self._hosts.allow_request(scope):
                 await self._misdirected(scope, receive, send)
                 return
-            path: str = scope["path"]
+            prefix: str = scope.get("root_path", "")
+            path: str = scope["path"].removeprefix(prefix)
+            below = {**scope, "path": path} if prefix else scope
             if path == SOCKETIO_PATH or (path.startswith(SOCKETIO_PATH + "/") and not _LIBRARY.fullmatch(path)):
-                await self.node.socketio.eio.handle_request(scope, receive, send)
+                await self.node.socketio.eio.handle_request(below, receive, send)
                 return
             if scope["type"] == "websocket":
                 if path == WEBSOCKET_PATH:
-                    await self.node.websocket.server.handle_request(scope, receive, send)
+                    await self.node.websocket.server.handle_request(below, receive, send)
                     return
                 dialect = self.node.dialects.find(path)
                 if dialect is not None:
-                    await dialect.server.handle_request(scope, receive, send)
+                    await dialect.server.handle_request(below, receive, send)
                     return
                 await receive()
                 await send({"type": "websocket.close", "code": 1008})
@@ -98,17 +112,8 @@ def create_app(settings: Settings | None = None, *, static: Traversable | None =
         options: fields of `NodeOptions`.
     """
     node = Node(Settings() if settings is None else settings, NodeOptions(**options))
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await node.start()
-        try:
-            yield
-        finally:
-            await node.stop()
-
     # A redirect to the path without its slash would repeat the host that the client sent, true or not.
-    web = FastAPI(title="Tidings", version=__version__, lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    web = FastAPI(title="Tidings", version=__version__, openapi_url=None, redirect_slashes=False)
     if node.settings.cors_origins:
         web.add_middleware(
             CORSMiddleware,
@@ -123,4 +128,6 @@ def create_app(settings: Settings | None = None, *, static: Traversable | None =
     docs.install(web, node.dispatcher.registry, dev_tokens=node.settings.dev_tokens)
     node.dialects.install(web)
     static_files.install(web, node.logs, static)
-    return Application(node, web)
+    application = Application(node, web)
+    web.router.lifespan_context = application.lifespan
+    return application

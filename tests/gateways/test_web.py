@@ -229,7 +229,7 @@ async def test_without_a_built_client_the_root_redirects_to_the_documentation(
             httpx.AsyncClient(base_url=node.url) as http,
         ):
             answer = await http.get("/")
-            assert (answer.status_code, answer.headers["Location"]) == (307, "/docs")
+            assert (answer.status_code, answer.headers["Location"]) == (307, "docs")
             assert (await http.get("/sw.js")).status_code == 404
         logged = [json.loads(line)["event"] for line in b"".join(lines).splitlines()]
         assert logged[0] == "the web client is not built: / redirects to /docs"
@@ -261,7 +261,7 @@ def test_the_page_loads_nothing_that_its_policy_refuses(page: dict[str, bytes]) 
     parsed.feed(page["index.html"].decode())
     assert parsed.refused == []
     assert parsed.loaded
-    assert {path.removeprefix("/") for path in parsed.loaded} <= page.keys()
+    assert {path.removeprefix("./") for path in parsed.loaded} <= page.keys()
     assert {PurePosixPath(name).suffix for name in page} <= TYPES.keys()
 
 
@@ -269,7 +269,7 @@ def test_the_first_load_is_at_most_200_kb(page: dict[str, bytes]) -> None:
     """The page, the files that it names, and the static imports of its scripts, without files loaded on demand."""
     parsed = _Page()
     parsed.feed(page["index.html"].decode())
-    loaded, waiting = {"index.html"}, [path.removeprefix("/") for path in parsed.loaded]
+    loaded, waiting = {"index.html"}, [path.removeprefix("./") for path in parsed.loaded]
     while waiting:
         name = waiting.pop()
         if name in loaded:

@@ -299,7 +299,7 @@ export class Client {
       do {
         const next: string = after === null ? "" : `&after=${encodeURIComponent(after)}`;
         const only = kind === undefined ? "" : `&kind=${kind}`;
-        const path = `/api/rooms?member=true&limit=${ROOMS_PAGE}${only}${next}`;
+        const path = `api/rooms?member=true&limit=${ROOMS_PAGE}${only}${next}`;
         const page = (await get(path, this.session.token)) as Rooms;
         rooms.push(...page.rooms);
         after = page.next;

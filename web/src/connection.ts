@@ -56,6 +56,7 @@ export class Connection {
   constructor(listener: Listener) {
     this.listener = listener;
     this.socket = io({
+      path: new URL("socket.io", window.location.href).pathname,
       autoConnect: false,
       // This class reconnects by itself, because the library does not know `closing`.
       reconnection: false,

@@ -81,15 +81,15 @@ export function randomId(): string {
 }
 
 export async function signIn(username: string, password: string): Promise<Session> {
-  return asSession(await post("/api/login", { username, password }));
+  return asSession(await post("api/login", { username, password }));
 }
 
 export async function createAccount(username: string, password: string): Promise<Session> {
-  return asSession(await post("/api/register", { username, password }));
+  return asSession(await post("api/register", { username, password }));
 }
 
 export async function refreshed(session: Session): Promise<Session> {
-  return asSession(await post("/api/refresh", {}, session.token));
+  return asSession(await post("api/refresh", {}, session.token));
 }
 
 function asSession(credentials: Credentials): Session {
@@ -109,7 +109,7 @@ export async function get(path: string, token: string): Promise<unknown> {
 
 /** The server's data about the user, as JSON lines, without a timeout. Raises `Refused`, also if it is incomplete. */
 export async function exported(token: string): Promise<Blob> {
-  const answer = await sent("/api/me/export", { headers: { authorization: `Bearer ${token}` } });
+  const answer = await sent("api/me/export", { headers: { authorization: `Bearer ${token}` } });
   const lines = await answer.blob().catch(() => null);
   const last = (await lines?.slice(-LAST_LINE_WITHIN).text())?.trimEnd().split("\n").at(-1) ?? "";
   if (lines === null || !/^\{.*"type": ?"end"/.test(last)) throw noAnswer("The export broke off. Try again.");

@@ -5,13 +5,18 @@
  */
 const worker = self as unknown as ServiceWorkerGlobalScope;
 
-const CACHE = "tidings-shell";
-const PUBLIC = ["/", "/manifest.webmanifest", "/icon.svg", "/emoji/en/data.json", "/emoji/en/messages.json"];
+/** The path of one of the page's files: the server may be mounted below a prefix. */
+const at = (file: string) => new URL(file, worker.location.href).pathname;
+
+const PAGE = at("./");
+const CACHE = `tidings-shell ${PAGE}`;
+const FILES = ["manifest.webmanifest", "icon.svg", "emoji/en/data.json", "emoji/en/messages.json"];
+const PUBLIC = [PAGE, ...FILES.map(at)];
 
 /** Store all files of the newest build, and delete those of older ones. */
 async function keepShell(): Promise<void> {
-  const answer = await fetch("/shell.json", { cache: "no-store" });
-  const assets = ((await answer.json()) as string[]).map((file) => `/${file}`);
+  const answer = await fetch("shell.json", { cache: "no-store" });
+  const assets = ((await answer.json()) as string[]).map(at);
   const cache = await caches.open(CACHE);
   const held = new Set((await cache.keys()).map((request) => new URL(request.url).pathname));
   await cache.addAll(assets.filter((path) => !held.has(path)));
@@ -26,9 +31,9 @@ async function page(request: Request): Promise<Response> {
   try {
     const answer = await fetch(request);
     if (answer.status < 500) return answer;
-    return (await caches.match("/")) ?? answer;
+    return (await caches.match(PAGE)) ?? answer;
   } catch (error) {
-    const kept = await caches.match("/");
+    const kept = await caches.match(PAGE);
     if (kept === undefined) throw error;
     return kept;
   }
@@ -49,14 +54,14 @@ worker.addEventListener("message", (event) => {
 worker.addEventListener("fetch", (event) => {
   const url = new URL(event.request.url);
   if (event.request.method !== "GET" || url.origin !== worker.location.origin) return;
-  if (url.pathname === "/") event.respondWith(page(event.request));
-  else if (url.pathname.startsWith("/assets/") || PUBLIC.includes(url.pathname))
+  if (url.pathname === PAGE) event.respondWith(page(event.request));
+  else if (url.pathname.startsWith(at("assets/")) || PUBLIC.includes(url.pathname))
     event.respondWith(caches.match(event.request).then((kept) => kept ?? fetch(event.request)));
 });
 
 worker.addEventListener("notificationclick", (event) => {
   event.notification.close();
-  const target = String(event.notification.data ?? "/");
+  const target = String(event.notification.data ?? PAGE);
   event.waitUntil(
     worker.clients.matchAll({ type: "window" }).then(async (windows) => {
       const window = windows[0];

@@ -8,7 +8,7 @@ interface TrustedPolicies {
   };
 }
 
-const SCRIPT = "/sw.js";
+const SCRIPT = "sw.js";
 
 export async function registerWorker(): Promise<void> {
   if (!("serviceWorker" in navigator) || !import.meta.env.PROD) return;

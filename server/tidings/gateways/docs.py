@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from orjson import dumps
 
 from tidings.actions.dispatch import Registry
@@ -26,20 +26,20 @@ _PAGE = f"""<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1.0">
-<link rel="stylesheet" href="{ASSETS}/swagger-ui.css">
-<link rel="icon" href="{ASSETS}/favicon-32x32.png">
+<link rel="stylesheet" href=".{ASSETS}/swagger-ui.css">
+<link rel="icon" href=".{ASSETS}/favicon-32x32.png">
 <title>Tidings</title>
 </head>
 <body>
 <div id="swagger-ui"></div>
-<script src="{ASSETS}/swagger-ui-bundle.js"></script>
-<script src="{ASSETS}/start.js"></script>
+<script src=".{ASSETS}/swagger-ui-bundle.js"></script>
+<script src=".{ASSETS}/start.js"></script>
 </body>
 </html>
 """
 # `validatorUrl`: by default, Swagger UI sends the document's address to another host for validation.
 _START = """SwaggerUIBundle({
-  url: "/openapi.json",
+  url: "./openapi.json",
   dom_id: "#swagger-ui",
   layout: "BaseLayout",
   deepLinking: true,
@@ -78,17 +78,17 @@ def install(app: FastAPI, registry: Registry, *, dev_tokens: bool = False) -> No
 
     # The generators are imported at the first request, because few servers get one.
 
-    def openapi_document() -> bytes:
+    def openapi_document(prefix: str) -> bytes:
         from tidings.gateways import openapi
 
-        return dumps(openapi.document(registry, dev_tokens=dev_tokens))
+        return dumps(openapi.document(registry, dev_tokens=dev_tokens, prefix=prefix))
 
-    def asyncapi_document() -> bytes:
+    def asyncapi_document(_: str) -> bytes:
         from tidings.gateways import asyncapi
 
         return dumps(asyncapi.document(registry))
 
-    def typescript_types() -> bytes:
+    def typescript_types(_: str) -> bytes:
         from tidings.gateways import typescript
 
         return typescript.render(registry).encode()
@@ -110,13 +110,15 @@ def install(app: FastAPI, registry: Registry, *, dev_tokens: bool = False) -> No
         _serve(app, files / name, f"{ASSETS}/{name}", media_type)
 
 
-def _describe(app: FastAPI, path: str, document: Callable[[], bytes], media_type: str = "application/json") -> None:
-    """Serve a document, built at the first request, in a thread: it takes about 80 ms."""
+def _describe(
+    app: FastAPI, path: str, document: Callable[[str], bytes], media_type: str = "application/json"
+) -> None:
+    """Serve a document, by prefix, built at the first request, in a thread: it takes about 80 ms."""
     body = cache(document)
 
     @app.get(path, include_in_schema=False)
-    def described() -> Response:
-        return Response(body(), media_type=media_type)
+    def described(request: Request) -> Response:
+        return Response(body(request.scope.get("root_path", "")), media_type=media_type)
 
 
 _CACHED_FOR_A_DAY = {"Cache-Control": "max-age=86400"}

@@ -16,11 +16,12 @@ from tidings.gateways.rest import IDEMPOTENCY_KEY, JSON_LINES, KEY_PATTERN
 from tidings.gateways.schemas import REF, Schema, Schemas
 
 
-def document(registry: Registry, *, dev_tokens: bool = False) -> dict[str, Any]:
+def document(registry: Registry, *, dev_tokens: bool = False, prefix: str = "") -> dict[str, Any]:
     """Every route of the registry and the dialects, with its payload, answer, errors and examples.
 
     Args:
         dev_tokens: whether `GET /token` is served.
+        prefix: the path below which the server is mounted.
     """
     routed = [action for action in registry if action.http is not None]
     components = Schemas(
@@ -43,7 +44,7 @@ def document(registry: Registry, *, dev_tokens: bool = False) -> dict[str, Any]:
             " actions over a live connection: [AsyncAPI](/asyncapi.json).",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": "/", "description": "The server of this document"}],
+        "servers": [{"url": prefix or "/", "description": "The server of this document"}],
         "tags": [*tags(routed), *(tag._asdict() for tag in dialects.tags(mounted))],
         "paths": paths,
         "components": {

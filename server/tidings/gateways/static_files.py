@@ -122,7 +122,7 @@ def install(app: FastAPI, logs: Logs, static: Traversable | None = None) -> None
 
 
 def _documentation() -> RedirectResponse:
-    return RedirectResponse("/docs")
+    return RedirectResponse("docs")
 
 
 def _endpoint(file: File) -> Callable[[Request], Response]:

@@ -18,7 +18,7 @@ export function EmojiGrid({ onChoose }: { onChoose: (emoji: string) => void }) {
   return (
     <EmojiPicker.Root
       className={`emoji-grid ${named === undefined ? "" : "named"}`}
-      emojibaseUrl="/emoji"
+      emojibaseUrl="emoji"
       columns={8}
       onEmojiSelect={({ emoji }) => onChoose(emoji)}
     >

@@ -48,7 +48,7 @@ export function Sidebar({
   return (
     <nav className="sidebar" aria-label="Rooms">
       <header>
-        <img src="/icon.svg" alt="" />
+        <img src="icon.svg" alt="" />
         <h1 className="brand grow">Tidings</h1>
         <IconButton label="Search" onClick={onSearch}>
           <Search size={19} />

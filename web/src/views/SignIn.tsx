@@ -47,7 +47,7 @@ export function SignIn({
     <main className="sign-in">
       <Form className="sign-in-form" onSubmit={() => enter(creating)}>
         <div className="brand">
-          <img src="/icon.svg" alt="" />
+          <img src="icon.svg" alt="" />
           <div>
             <h1>Tidings</h1>
             <p className="muted">What you send arrives.</p>

@@ -62,7 +62,7 @@ export function loadShortcodes(): Promise<readonly Shortcode[]> {
 }
 
 async function fetchShortcodes(): Promise<Shortcode[]> {
-  const answer = await fetch("/emoji/en/shortcodes/github.json");
+  const answer = await fetch("emoji/en/shortcodes/github.json");
   const byHexcode = (await answer.json()) as Record<string, string | string[]>;
   return Object.entries(byHexcode).flatMap(([hexcode, codes]) =>
     [codes].flat().map((code) => ({ code, emoji: emojiOf(hexcode) })),

@@ -78,8 +78,8 @@ async function show(message: Message): Promise<void> {
   const options = {
     body: message.content.slice(0, 200),
     tag: message.room_id,
-    icon: "/icon-192.png",
-    data: `/${href}`,
+    icon: "icon-192.png",
+    data: `./${href}`,
   };
   const worker = "serviceWorker" in navigator ? await navigator.serviceWorker.getRegistration() : undefined;
   if (worker !== undefined) return worker.showNotification(title, options);
