@@ -21,7 +21,7 @@ FOLDERS = (
     ROOT / "tests/rest",
 )
 """Paths in documents are relative to one of these."""
-FOREIGN = {"config.py", "game.py", "gen_tokens.py", "start_server.py"}
+FOREIGN = {"config.py", "game.py", "gen_tokens.py", "main.py", "start_server.py"}
 """Files of other systems, and of a reader's own application."""
 NAMED = re.compile(r"`((?:[\w.]+/)*\w+\.py|(?:bench|client_demo|db|server|tests)/[\w./]*)`")
 

@@ -76,3 +76,16 @@ async def on_tidings(
         serving = Serving(node.url, node.app.sio, install(node.app.sio), tokens)
         serving.node = node
         yield serving
+
+
+@asynccontextmanager
+async def under_uvicorn(app: Any) -> AsyncIterator[str]:
+    """The application under uvicorn; yields its URL."""
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=5))
+    with listen("127.0.0.1", 0) as socket:
+        running = asyncio.create_task(server._serve([socket]))  # `serve` would take pytest's signals
+        try:
+            yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await asyncio.wait_for(running, 30)

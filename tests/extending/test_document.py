@@ -15,6 +15,7 @@ import socketio
 
 from docs.generate import ROOT
 from tests.e2e.javascript import SCRIPTS, node
+from tests.extending.conftest import under_uvicorn
 from tests.support.process import ServerProcess
 
 PAGE = (ROOT / "docs/extending.md").read_text("utf-8")
@@ -41,7 +42,7 @@ def block(language: str, containing: str) -> str:
 
 @pytest.fixture
 async def game(tmp_path: Path) -> AsyncIterator[ServerProcess]:
-    (tmp_path / "game.py").write_text(block("python", "create_app"))
+    (tmp_path / "game.py").write_text(block("python", "class Game"))
     process = ServerProcess(tmp_path / "data", arguments=("--app", "game:app"), directory=tmp_path)
     await process.start()
     yield process
@@ -105,6 +106,26 @@ async def test_the_game_runs_with_the_stock_javascript_client(game: ServerProces
     output = json.loads(printed)
     assert output["winner"] == {"room_id": room, "player": "diego"}
     assert [move["square"] for move in output["moved"]] == ["e4", "d4", "c4"]
+
+
+@pytest.mark.parametrize(
+    ("containing", "path", "answer"),
+    [
+        ("is_member(room, username)", "/orders/ajedrez/members/omar", "false"),
+        ("Starlette", "/chat/health/live", '{"status":"ok"}'),
+        ("app.web.get", "/orders", "[17]"),
+    ],
+)
+async def test_the_ways_to_mount_it_work_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, containing: str, path: str, answer: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TIDINGS_LOG_LEVEL", "warning")
+    module: dict[str, Any] = {}
+    exec(block("python", containing), module)
+    async with under_uvicorn(module["app"]) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
+        got = await http.get(path)
+        assert (got.status_code, got.text.replace(" ", "")) == (200, answer)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import socketio
 
+from tests.e2e.javascript import run
 from tests.extending.application import GAME, LOBBY, Game, install
 from tests.support.client import DEADLINE_S, Client
 from tests.support.node import RunningNode, running_node
@@ -226,6 +227,27 @@ class AnyEvents(Client):
     async def _event(self, event: str, *args: Any) -> None:
         self.events.append((event, *args))
         self._changed.set()
+
+
+@pytest.mark.parametrize("transports", [["websocket"], ["polling"]], ids=lambda transports: transports[0])
+async def test_a_stock_javascript_client_is_emitted_to_called_moved_and_disconnected_from_another_node(
+    two: Table, transports: list[str]
+) -> None:
+    async def play() -> None:
+        (sid,) = set(await two.here.participants("red", GAME))
+        await two.here.emit("red", ("two", [1]), room="red", namespace=GAME)
+        assert await two.here.call("question", "who?", to=sid, namespace=GAME, timeout=10) == ("js", "who?")
+        await two.here.leave_room(sid, "red", namespace=GAME)
+        await two.here.enter_room(sid, "blue", namespace=GAME)
+        await two.here.emit("red", "again", room="red", namespace=GAME)
+        await two.here.emit("blue", {"n": 2}, room="blue", namespace=GAME)
+        await two.here.disconnect(sid, namespace=GAME)
+
+    node = two.nodes[1]
+    arguments = {"url": node.url, "token": await node.register("javier"), "transports": transports}
+    output = await run("game.mjs", arguments, {"play": play})
+    heard = [event for event in output["heard"] if event[0] in ("red", "blue", "question")]
+    assert heard == [["red", "two", [1]], ["question", "who?"], ["blue", {"n": 2}]]
 
 
 async def test_what_other_nodes_cannot_get_is_refused_with_nothing_sent(two: Table) -> None:

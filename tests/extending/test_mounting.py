@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -13,16 +11,15 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 import socketio
-import uvicorn
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from websockets.asyncio.client import connect
 
+from tests.extending.conftest import under_uvicorn
 from tests.support.node import PASSWORD, settings_for
 from tidings.app import Application, create_app
-from tidings.transport.listening import listen
 
 DEADLINE_S = 20.0
 
@@ -45,26 +42,13 @@ def in_fastapi(tidings: Application, prefix: str) -> FastAPI:
     return app
 
 
-@asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
-    """The application under uvicorn; yields its URL."""
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5))
-    with listen("127.0.0.1", 0) as socket:
-        running = asyncio.create_task(server._serve([socket]))  # `serve` would take pytest's signals
-        try:
-            yield f"http://127.0.0.1:{socket.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await asyncio.wait_for(running, 30)
-
-
 @pytest.mark.parametrize("mount", [in_starlette, in_fastapi])
 @pytest.mark.parametrize("prefix", ["", "/chat", "/a/chat"])
 async def test_everything_works_within_another_application(
     sqlite_url: str, tmp_path: Path, mount: Any, prefix: str
 ) -> None:
     tidings = create_app(settings_for(sqlite_url, tmp_path), bcrypt_rounds=4)
-    async with serving(mount(tidings, prefix)) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
+    async with under_uvicorn(mount(tidings, prefix)) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
         assert (await http.get("/own")).text.strip('"') == "own"
         base = f"{url}{prefix}"
         assert (await http.get(f"{base}/health/ready")).status_code == 200

@@ -194,7 +194,10 @@ def _application(name: str) -> Application:
         raise SettingsError(f"--app: there is no module {module_name} in {os.getcwd()} or installed") from None
     application = getattr(module, attribute, None)
     if not isinstance(application, Application):
-        raise SettingsError(f"--app: {name} is not what tidings.create_app() returns")
+        raise SettingsError(
+            f"--app: {name} is not what tidings.create_app() returns; an application into which it is mounted"
+            " runs under uvicorn"
+        )
     return application
 
 
