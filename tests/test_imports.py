@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
         "tidings.log.notices",
         "tidings.log.views",
         "tidings.supervision",
+        "tidings.transport.application_manager",
         "tidings.transport.elsewhere",
         "tidings.transport.timers",
         "tidings_db.engine",
