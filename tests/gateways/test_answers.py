@@ -44,6 +44,14 @@ async def test_an_unknown_action_is_answered(omar: Raw) -> None:
     await omar.is_alive()
 
 
+async def test_an_unknown_action_suggests_the_closest_name(omar: Raw) -> None:
+    closest = {"mesage": "message", "send_message": "message", "Subscribe": "subscribe", "get_room": "get_rooms"}
+    for name, meant in closest.items():
+        assert f"did you mean `{meant}`?" in (await omar.refusal(name, {}))["message"]
+    for name in ("log_in", "nothing", "x" * 10_000):  # `login` is not for live connections
+        assert (await omar.refusal(name, {}))["message"] == "no such action"
+
+
 async def test_actions_of_rest_only_are_unknown_on_a_live_connection(omar: Raw) -> None:
     for name in ("register", "login", "refresh"):
         assert (await omar.refusal(name, {"username": "eve", "password": "correct horse"}))["code"] == (

@@ -279,11 +279,16 @@ async def _open_with(url: str, headers: dict[str, str]) -> tuple[int, int, httpx
         return answer.status_code, refusal.response.status_code, answer.headers
 
 
-async def test_a_browser_on_a_foreign_page_is_refused(gateway: RunningNode) -> None:
-    for origin in FOREIGN:
+async def test_a_browser_on_a_foreign_page_is_refused_and_the_log_names_its_origin_once(
+    gateway: RunningNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = f"https://{gateway.node.id.lower()}.example"  # new to the log
+    for origin in (ours, *FOREIGN, ours):
         polled, upgraded, headers = await _open_with(gateway.url, {"Origin": origin})
         assert (polled, upgraded) == (403, 403), origin
         assert "access-control-allow-origin" not in headers, origin
+    logged = [record.getMessage() for record in caplog.records if ours in record.getMessage()]
+    assert logged == [f"refused a page of the origin '{ours}'; see TIDINGS_CORS_ORIGINS"]
     forged = {"Origin": "https://evil.example", "X-Forwarded-Host": "evil.example"}
     assert (await _open_with(gateway.url, forged))[:2] == (403, 403)
     assert not gateway.node.socketio.eio.sockets

@@ -20,6 +20,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -40,6 +41,8 @@ logger = logging.getLogger("tidings.actions.dispatch")
 Handler = Callable[[Context, Any], Any]
 """A context and the payload's model; returns the answer's model, a future of the answer, or a stream of records."""
 H = TypeVar("H", bound=Handler)
+LONGEST_TYPO = 32
+"""Characters of an unknown name that is compared with those of the actions: that takes up to 0.15 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +279,7 @@ class Dispatcher:
         started = time.perf_counter()
         request: Payload | None = None
         if registered is None or (gateway == "live" and not registered.live):
-            answer = Answer(error=_error(ErrorCode.UNKNOWN_ACTION, "no such action", action=printable(name)))
+            answer = Answer(error=self._unknown(printable(name), gateway))
             done(self._record(answer, None, None, context, started))
             return False
         if self._closing:
@@ -311,6 +314,13 @@ class Dispatcher:
                 self._finish()
         done(self._record(answer, registered, request, context, started))
         return False
+
+    def _unknown(self, name: str, gateway: str) -> Error:
+        """The error for an action that does not exist, or not over this gateway."""
+        names = [action.name for action in self.registry if gateway != "live" or action.live]
+        close = get_close_matches(name, names, 1, 0.7) if len(name) <= LONGEST_TYPO else []
+        hint = f": did you mean `{close[0]}`?" if close else ""
+        return _error(ErrorCode.UNKNOWN_ACTION, f"no such action{hint}", action=name)
 
     def _appended(
         self,

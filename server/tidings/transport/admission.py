@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Collection, Mapping
 
 from tidings.transport.addresses import source_of
 from tidings.transport.buffered_session import Scope, Send
 from tidings.transport.tcp_connections import SourceQueue
+
+logger = logging.getLogger("tidings.transport")
 
 MAX_HALF_OPEN = 1000
 """The most sessions without authentication."""
@@ -66,13 +69,23 @@ class HalfOpen:
 ORIGIN_REFUSED = "origin not allowed: the operator of this server can add it to TIDINGS_CORS_ORIGINS"
 
 
+MAX_LOGGED_ORIGINS = 100
+"""Each refused origin is logged once, and no more than these: anybody can invent them."""
+_refused_origins: set[str] = set()
+
+
 def origin_allowed(headers: Mapping[str, str], allowed: str | Collection[str] | None) -> bool:
-    """Whether the request's `Origin`, which browsers send, is this host's or an allowed one."""
+    """Whether the request's `Origin`, which browsers send, is this host's or an allowed one. Logs a refused one."""
     origin = headers.get("origin")
     if origin is None or allowed == "*" or (allowed and "*" in allowed):
         return True
     host = origin.partition("://")[2]  # an origin ends with its host and port (RFC 6454, 6.2)
-    return host == headers.get("host") or (bool(allowed) and origin in (allowed or ()))
+    if host == headers.get("host") or (allowed and origin in allowed):
+        return True
+    if origin not in _refused_origins and len(_refused_origins) < MAX_LOGGED_ORIGINS:
+        _refused_origins.add(origin)
+        logger.warning("refused a page of the origin %.100r; see TIDINGS_CORS_ORIGINS", origin)
+    return False
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
