@@ -24,6 +24,7 @@ from tidings.fanout.connection import Batch
 from tidings.fanout.live_room import LiveRoom
 from tidings.log.notices import (
     Appended,
+    ApplicationMessage,
     Carried,
     Joined,
     Left,
@@ -53,9 +54,10 @@ NOTICES: dict[str, Notice] = {
     "left": Left(5, 7, "room7", MemberChange.KICKED, 1),
     "membership changed": MembershipChanged(MembershipChange(7, 5, "omar", "left", None, 2, 1, 4)),
     "personal": Personal(5, "receipt", {"read_seq": 2, "who": None}),
+    "application": ApplicationMessage("node", 3, 0, 2, "text"),
     "withdrawn": Withdrawn(5, None, CloseReason.TOKEN_REVOKED),
 }
-CARRIED = "transient", "personal"
+CARRIED = "transient", "personal", "application"
 
 
 @pytest.mark.parametrize("kind", CARRIED)
