@@ -4,10 +4,10 @@
 with a function `main(arguments)` that returns an exit status: 0 if every promise held. They are bounded, use only
 loopback, and end by themselves. The test suite does not run them; it runs small versions of the same checks.
 
-    python -m tests.campaign attacks --quick                    tokens, packets, frames, requests, floods, rights
-    python -m tests.campaign faults --quick                     kills, stops, disks, networks, clocks, backups
+    python -m tests.campaign attacks --quick                    floods before sign-in and after it
+    python -m tests.campaign faults --quick                     kills, stops, disks, PostgreSQL
     python -m tests.campaign faults --quick --database postgresql --area postgresql
-    python -m tests.campaign cluster --quick                    several nodes: kills, removals, sessions, partitions
+    python -m tests.campaign cluster --quick                    several nodes: kills, removals, partitions, Redis
     python -m tests.campaign soak --minutes 10                  memory, descriptors, threads, tasks
     python -m tests.campaign stampede                           2,000 clients that reconnect at the same time
 
@@ -20,7 +20,6 @@ They judge from outside. A server is a process of its own; a campaign observes i
 operating system: processor time, memory, descriptors. Costs and waits are counted in the server's processor
 time, so other work on the machine does not matter. `tests.crash.checker` judges the histories of clients.
 
-Some checks need more than a checkout: root (a full disk, immutable files, a silent database), `libfaketime`
-(clocks), Chromium and the built page, or the JavaScript clients (`make tests/js/node_modules/.installed`).
-Without it they are skipped, and the table says why.
+Some checks need more than a checkout: root (a full disk, immutable files, a silent database), or the JavaScript
+clients (`make tests/js/node_modules/.installed`). Without it they are skipped, and the table says why.
 """

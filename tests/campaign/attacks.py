@@ -1,4 +1,4 @@
-"""Attack the server over every gateway: tokens, packets, frames, requests, floods and missing rights.
+"""Attack the server with floods, before and after sign-in.
 
 Each check tries a promise of the documentation from outside. Costs are the server's processor time, memory and
 descriptors, and the wait of an honest neighbour, also counted in the server's processor time, so that other work on
@@ -7,23 +7,11 @@ the machine does not matter. Attackers use many addresses of 127.0.0.0/8.
 
 from __future__ import annotations
 
-from tests.campaign.attack import (
-    costs,
-    crowds,
-    exposure,
-    floods,
-    frames,
-    heads,
-    packets,
-    page,
-    requests,
-    rights,
-    tokens,
-)
+from tests.campaign.attack import crowds, floods
 from tests.campaign.support.lab import areas_of, parser, run
 
 
 def main(arguments: list[str]) -> int:
     options = parser(__doc__).parse_args(arguments)
-    areas = areas_of(tokens, frames, packets, exposure, rights, requests, heads, costs, floods, crowds, page)
+    areas = areas_of(floods, crowds)
     return run("attacks", areas, options)

@@ -1,20 +1,17 @@
 """Break nodes that share one PostgreSQL, without a broker or with Redis, and compare all clients with the log.
 
 Each node is a process with a data directory of its own. Besides what `faults` judges: who was removed gets no later
-entry, sessions end on every node, and what one node acknowledges reaches the connections of the others in time.
+entry, and what one node acknowledges reaches the connections of the others in time.
 """
 
 from __future__ import annotations
 
 from tests.campaign.nodes import (
-    clocks,
-    connects,
     crowds,
     kills,
     partitions,
     redis_faults,
     removals,
-    sessions,
     soak,
 )
 from tests.campaign.support.lab import areas_of, parser, run
@@ -27,5 +24,5 @@ def main(arguments: list[str]) -> int:
     options.add_argument("--minutes", type=float, default=0, help="how long the soak takes; 0: by the size, 2 or 30")
     options.add_argument("--pause", type=float, default=0.2, help="mean seconds of a sender between two messages")
     options.add_argument("--wake-up", choices=("on", "off", "redis"), default="off", help="how nodes wake each other")
-    areas = areas_of(connects, kills, removals, sessions, partitions, crowds, clocks, redis_faults, soak)
+    areas = areas_of(kills, removals, partitions, crowds, redis_faults, soak)
     return run("cluster", areas, options.parse_args(arguments))

@@ -25,13 +25,13 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import jwt
 from sqlalchemy import insert
 from sqlalchemy.engine import Connection as Transaction
 
 from bench.profile import py_spy
 from tests.campaign.support.clients import Plain, Refusal
 from tests.campaign.support.lab import SECRET_KEY, Server, ms
-from tests.campaign.support.tokens import make
 from tests.campaign.support.wire import Ended
 from tests.db import postgresql
 from tidings_db import models
@@ -57,7 +57,9 @@ class World:
         }
         self.mine[WRITER] = self.rooms
         claims = {"iss": "tidings", "aud": "tidings", "iat": now // 1000, "exp": now // 1000 + 86_400}
-        self.tokens = {name: make({**claims, "sub": name, "sid": f"sid-{name}"}, SECRET_KEY) for name in self.users}
+        self.tokens = {
+            name: jwt.encode({**claims, "sub": name, "sid": f"sid-{name}"}, SECRET_KEY) for name in self.users
+        }
         self._now = now
 
     def fill(self, conn: Transaction) -> None:
