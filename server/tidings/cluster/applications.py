@@ -179,6 +179,8 @@ class SharedManager(ApplicationManager):
             return  # an earlier part was lost
         texts.append(part.text)
         if len(texts) < part.count:
+            others = self._others()
+            self._incomplete = {node: parts for node, parts in self._incomplete.items() if node in others}
             self._incomplete[part.node] = part.number, texts
             return
         try:
