@@ -58,6 +58,9 @@ async def test_everything_works_within_another_application(
         await check_pages(http, f"{base}/")
         document = (await http.get(f"{base}/openapi.json")).json()
         assert document["servers"][0]["url"] == (prefix or "/")
+        servers = (await http.get(f"{base}/asyncapi.json")).json()["servers"]
+        assert servers["socketio"].get("pathname") == f"{prefix}/socket.io/"
+        assert servers["websocket"].get("pathname", "") == prefix
         for transports in (["websocket"], ["polling"], ["polling", "websocket"]):
             await check_socketio(url, f"{prefix}/socket.io", token, transports)
         async with connect(f"{base.replace('http', 'ws')}/ws?token={token}") as plain:

@@ -30,7 +30,7 @@ _ID: Final[Schema] = {
 _TOKEN: Final = "The `token` of `POST /api/register`, `/api/login` or `/api/refresh`."
 
 
-def document(registry: Registry) -> dict[str, Any]:
+def document(registry: Registry, prefix: str = "") -> dict[str, Any]:
     """Every action of a live connection, with its payload, answer and errors, and every event."""
     live = [action for action in registry if action.live]
     components = Schemas(
@@ -46,12 +46,12 @@ def document(registry: Registry) -> dict[str, Any]:
             "title": "Tidings",
             "version": __version__,
             "description": "A message server: once a message is acknowledged, everyone gets it. Over HTTP:"
-            " [OpenAPI](/openapi.json). The rules for receiving everything exactly once: docs/protocol.md.",
+            " [OpenAPI](openapi.json). The rules for receiving everything exactly once: docs/protocol.md.",
             "license": {"name": "Apache-2.0"},
             "tags": tags(live),
         },
         "defaultContentType": "application/json",
-        "servers": {gateway.name: gateway.server() for gateway in gateways},
+        "servers": {gateway.name: gateway.server(prefix) for gateway in gateways},
         "channels": {gateway.name: gateway.channel() for gateway in gateways},
         "operations": {name: operation for gateway in gateways for name, operation in gateway.operations.items()},
         "components": {
@@ -107,7 +107,7 @@ class _Gateway(ABC):
 
     # The parts of the document.
 
-    def server(self) -> dict[str, Any]:
+    def server(self, prefix: str) -> dict[str, Any]:
         described: dict[str, Any] = {
             "host": "{host}",
             "protocol": self.protocol,
@@ -116,7 +116,8 @@ class _Gateway(ABC):
             "variables": {"host": {"default": "127.0.0.1:8000", "description": "The server of this document"}},
             "security": [{"$ref": f"#/components/securitySchemes/{self.name}"}],
         }
-        return described if self.pathname is None else described | {"pathname": self.pathname}
+        pathname = prefix + (self.pathname or "")
+        return described | {"pathname": pathname} if pathname else described
 
     def channel(self) -> dict[str, Any]:
         described: dict[str, Any] = {

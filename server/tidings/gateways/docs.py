@@ -83,10 +83,10 @@ def install(app: FastAPI, registry: Registry, *, dev_tokens: bool = False) -> No
 
         return dumps(openapi.document(registry, dev_tokens=dev_tokens, prefix=prefix))
 
-    def asyncapi_document(_: str) -> bytes:
+    def asyncapi_document(prefix: str) -> bytes:
         from tidings.gateways import asyncapi
 
-        return dumps(asyncapi.document(registry))
+        return dumps(asyncapi.document(registry, prefix))
 
     def typescript_types(_: str) -> bytes:
         from tidings.gateways import typescript
