@@ -273,6 +273,11 @@ async def test_what_an_application_emits_reaches_the_clients_of_all_workers(
             stack.push_async_callback(client.disconnect)
             process = await client.call("process", namespace="/game")
             clients.setdefault(process, (client, heard))
+        everybody = {client.get_sid("/game") for client, _ in clients.values()}
+        for client, _ in clients.values():  # a worker learns of another one when it next renews its lease
+            async with asyncio.timeout(PATIENCE_S):
+                while not everybody <= set(await client.call("players", namespace="/game")):
+                    pass
         for number, (client, _) in enumerate(clients.values()):
             await client.emit("say", number, namespace="/game")
             for _, heard in clients.values():
@@ -295,6 +300,9 @@ class Game(socketio.AsyncNamespace):
 
     async def on_process(self, sid):
         return os.getpid()
+
+    async def on_players(self, sid):
+        return await app.sio.participants(namespace="/game")
 
     async def on_say(self, sid, number):
         await self.emit("said", number)
