@@ -291,7 +291,7 @@ def close_reasons() -> str:
         CloseReason.TOKEN_EXPIRED: "the token's `exp` has passed: get a fresh token, then connect",
         CloseReason.TOKEN_REVOKED: "the session was withdrawn: sign in again",
         CloseReason.SHUTDOWN: "the server stops, or could not finish the replay",
-        CloseReason.REPLACED: "the same device has opened too many newer connections",
+        CloseReason.REPLACED: "the same device, or user, has opened too many newer connections",
         CloseReason.PROTOCOL_ERROR: "a packet that is not Socket.IO; over `/ws`, a frame that is too large",
     }
     return _table(

@@ -1,4 +1,4 @@
-"""The permissions in a room: one table, checked by every gateway and again in the transaction of a change."""
+"""The permissions in a room: one table, checked before a read, and in the transaction of a change."""
 
 from __future__ import annotations
 
