@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from tests.actions.conftest import People, code
-from tests.support.client import Client
+from tests.support.client import Client, Refused, connected
 from tidings_db.queries import users
 
 
@@ -116,3 +118,19 @@ async def test_links_are_invisible_to_non_members_and_absent_outside_private_roo
     assert await code(people.omar, "get_invitation_links", topic_name="noticias") == "forbidden"
     await people.omar.ask("message", username="diego", content="psst")
     assert await code(people.omar, "get_invitation_links", username="diego") == "forbidden"
+
+
+async def test_of_those_who_follow_a_link_of_one_use_at_a_time_one_joins(people: People, room_id: str) -> None:
+    link = await _link(people.omar, room_id, uses=1)
+    async with AsyncExitStack() as stack:
+        guests = []
+        for number in range(4):
+            token = await people.server.register(f"guest{number}")
+            guests.append(await stack.enter_async_context(connected(people.server.url, token)))
+        joins = await asyncio.gather(
+            *(guest.ask("join_by_link", code=link) for guest in guests), return_exceptions=True
+        )
+        refused = [join.code for join in joins if isinstance(join, Refused)]
+        assert refused == ["not_found"] * 3
+    members = await people.omar.ask("get_members", room_id=room_id)
+    assert len(members["members"]) == 3

@@ -5,7 +5,7 @@ with a function `main(arguments)` that returns an exit status: 0 if every promis
 loopback, and end by themselves. The test suite does not run them; it runs small versions of the same checks.
 
     python -m tests.campaign attacks --quick                    floods before sign-in and after it
-    python -m tests.campaign faults --quick                     kills, stops, disks, PostgreSQL
+    python -m tests.campaign faults --quick                     kills, stops, disks, PostgreSQL, networks, clocks
     python -m tests.campaign faults --quick --database postgresql --area postgresql
     python -m tests.campaign cluster --quick                    several nodes: kills, removals, partitions, Redis
     python -m tests.campaign soak --minutes 10                  memory, descriptors, threads, tasks
@@ -20,6 +20,7 @@ They judge from outside. A server is a process of its own; a campaign observes i
 operating system: processor time, memory, descriptors. Costs and waits are counted in the server's processor
 time, so other work on the machine does not matter. `tests.crash.checker` judges the histories of clients.
 
-Some checks need more than a checkout: root (a full disk, immutable files, a silent database), or the JavaScript
-clients (`make tests/js/node_modules/.installed`). Without it they are skipped, and the table says why.
+Some checks need more than a checkout: root (a full disk, immutable files, a silent database), `libfaketime`
+(clocks), or the JavaScript clients (`make tests/js/node_modules/.installed`). Without it they are skipped, and the
+table says why.
 """
