@@ -1,5 +1,6 @@
-import { readdir, readFile } from "node:fs/promises";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
+import { brotliCompressSync } from "node:zlib";
 import react from "@vitejs/plugin-react";
 import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
@@ -58,9 +59,21 @@ function shellList(): Plugin {
   };
 }
 
+/** `NAME.br` beside each script and style, a sixth smaller than by gzip: Python's library has no Brotli. */
+function brotli(): Plugin {
+  return {
+    name: "tidings:brotli",
+    apply: "build",
+    async writeBundle({ dir }, bundle) {
+      for (const file of Object.keys(bundle).filter((name) => /\.(css|js|json)$/.test(name)))
+        await writeFile(`${dir}/${file}.br`, brotliCompressSync(await readFile(`${dir}/${file}`)));
+    },
+  };
+}
+
 export default defineConfig({
   base: "./", // the server may be mounted below a prefix
-  plugins: [react(), emojiData(), socketIoClient(), shellList()],
+  plugins: [react(), emojiData(), socketIoClient(), shellList(), brotli()],
   resolve: {
     alias: [
       { find: "decode-named-character-reference", replacement: REFERENCES },

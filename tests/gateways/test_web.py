@@ -83,7 +83,8 @@ def page() -> dict[str, bytes]:
         if os.environ.get("CI"):
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: body for name, body in files.items() if not name.endswith(".br")}
 
 
 async def test_every_file_is_served_unchanged_with_its_media_type(http: httpx.AsyncClient) -> None:
@@ -129,6 +130,22 @@ async def test_a_file_that_the_browser_has_cached_is_not_sent_again(http: httpx.
             assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", tag)
         assert (await http.get(path, headers={"If-None-Match": '"another"'})).status_code == 200
     assert len({(await http.get(path)).headers["ETag"] for path in PATHS}) == len(PATHS)
+
+
+async def test_a_file_that_the_build_has_compressed_by_brotli_is_sent_so_to_clients_that_accept_it(
+    static: Path, sqlite_url: str, tmp_path: Path
+) -> None:
+    (static / "sw.js.br").write_bytes(b"compressed")
+    async with (
+        running_node(sqlite_url, tmp_path, options={"static": static}) as node,
+        httpx.AsyncClient(base_url=node.url, verify=NO_TLS, timeout=30) as http,
+    ):
+        for accepted, coding in (("gzip, br", "br"), ("br", "br"), ("gzip, br;q=0", "gzip"), ("identity", None)):
+            async with http.stream("GET", "/sw.js", headers={"Accept-Encoding": accepted}) as answer:
+                sent = b"".join([chunk async for chunk in answer.aiter_raw()])
+            assert answer.headers.get("Content-Encoding") == coding, accepted
+            assert (sent == b"compressed") is (coding == "br")
+        assert (await http.get("/sw.js.br")).status_code == 404
 
 
 async def test_a_file_is_compressed_for_clients_that_accept_gzip_if_that_is_smaller(http: httpx.AsyncClient) -> None:
