@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 
 from tests.campaign.attack.doors import IN, knock
 from tests.campaign.support.clients import ENGINE_PATH
-from tests.campaign.support.lab import Area, Lab, Server, ms, neighbour
+from tests.campaign.support.lab import Area, Lab, Server, ms, neighbour, until
 from tests.campaign.support.report import Seen
 from tests.campaign.support.wire import GONE, Connection, Refused, WebSocket, ask, handshake, head
 
@@ -116,7 +116,7 @@ async def given_up(lab: Lab) -> Seen:
                 for connection in trickling:
                     with suppress(*GONE):
                         connection.writer.write(b"x")
-                await asyncio.sleep(1)
+                await asyncio.sleep(1)  # the pace: a byte a second
 
         dripping = asyncio.create_task(trickle())
         began = asyncio.get_running_loop().time()
@@ -291,10 +291,11 @@ async def storm(lab: Lab) -> Seen:
             paths = itertools.cycle((ENGINE_PATH, "/ws", "/websocket", "/"))
             for at in range(0, count, 40):
                 await asyncio.gather(*(attempt(source, next(paths)) for source in sources[at : at + 40]))
-            for _ in range(100):
-                if server.descriptors() <= descriptors + 5:
-                    break
-                await asyncio.sleep(0.2)
+
+            async def are_closed() -> bool:
+                return server.descriptors() <= descriptors + 5
+
+            await until(are_closed, 20)
         left = server.descriptors() - descriptors
         kept = honest.served(WAIT_S) and left <= 5
         seen = f"{honest.told()}; {refused} refused; {left:+} descriptors"
@@ -314,11 +315,13 @@ async def abandoned(lab: Lab) -> Seen:
                 )
             )
         left = -1.0
-        for _ in range(int(PATIENCE_S * 2)):
+
+        async def are_forgotten() -> bool:
+            nonlocal left
             left = (await server.metrics()).get(gauge, -1.0)
-            if left == 0:
-                break
-            await asyncio.sleep(0.5)
+            return left == 0
+
+        await until(are_forgotten, PATIENCE_S)
         seen = f"{left:.0f} left after {PATIENCE_S:.0f} s at most, {server.memory() - before:+.0f} MiB"
         return Seen(count, "none left", seen, left == 0)
 

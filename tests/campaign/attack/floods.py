@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sqlite3
 from contextlib import suppress
 from typing import Any
 
 from tests.campaign.support.clients import ENGINE_PATH, Engine, Live, Plain, Refusal, dumps
-from tests.campaign.support.lab import Area, Lab, ms, neighbour, slope
+from tests.campaign.support.lab import Area, Lab, ms, neighbour, slope, until
 from tests.campaign.support.report import Seen
 from tests.campaign.support.wire import (
     CLOSE,
@@ -27,6 +28,7 @@ from tests.campaign.support.wire import (
 
 area = Area("floods", together=2)
 WAIT_S = 0.25
+PATIENCE_S = 5.0
 MOST_CONNECTIONS = 128
 MOST_DEVICES = 256
 
@@ -43,7 +45,11 @@ async def connections(lab: Lab) -> Seen:
             except (Refusal, Refused, Ended) as error:
                 name = error.code if isinstance(error, Refusal) else type(error).__name__
                 refused[name] = refused.get(name, 0) + 1
-        await asyncio.sleep(0.5)
+
+        async def are_few() -> bool:
+            return sum(not client.ended.done() for client in opened) <= MOST_CONNECTIONS
+
+        await until(are_few, PATIENCE_S)
         alive = sum(not client.ended.done() for client in opened)
         for client in opened:
             client.abort()
@@ -121,7 +127,7 @@ async def endless_frames(lab: Lab) -> Seen:
                 client = await Plain.open(server.url, token, device=f"d{n}", source=f"127.6.{n % 9}.6")
                 await client.socket.write(part)
                 clients.append(client)
-        await asyncio.sleep(1)
+        await server.get("/health/live")  # answered after what has come before
         grown = server.memory() - before
         waiting = {client.ended for client in clients}
         if waiting:
@@ -315,7 +321,7 @@ async def unread(lab: Lab) -> Seen:
                 with suppress(TimeoutError, *GONE):
                     async with asyncio.timeout(10):
                         await socket.write(frame(TEXT, ask.encode()) * 200)
-            await asyncio.sleep(1)
+            await server.get("/health/live")  # answered after what has come before
             grown = server.memory() - before
         for socket in sockets:
             socket.abort()
@@ -387,9 +393,15 @@ async def left_behind(lab: Lab) -> Seen:
         for at in range(0, count, 10):
             await asyncio.gather(*(one(n) for n in range(at, at + 10)))
             points.append((at / count, server.memory()))
-        await asyncio.sleep(0.5)
-        metrics = await server.metrics()
-        live = sum(value for name, value in metrics.items() if name.startswith("tidings_connections{"))
+        live = math.inf
+
+        async def are_gone() -> bool:
+            nonlocal live
+            metrics = await server.metrics()
+            live = sum(value for name, value in metrics.items() if name.startswith("tidings_connections{"))
+            return live == 0
+
+        await until(are_gone, PATIENCE_S)
         grown = slope(points[len(points) // 3 :])
         limit = 10 + count * 0.004
         seen = f"{live:.0f} left by /metrics, {grown:+.1f} MiB over {count}"

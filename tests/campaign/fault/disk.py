@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from tests.campaign.support.lab import Area, Lab, Server
+from tests.campaign.support.lab import Area, Lab, Server, until
 from tests.campaign.support.load import Load, load
 from tests.campaign.support.report import NotTried, Seen
 from tests.campaign.support.wire import GONE
@@ -56,11 +56,11 @@ async def _status(server: Server, path: str, token: str | None = None) -> int:
 async def _until_status(server: Server, path: str, status: int, within: float) -> float | None:
     """Seconds until a GET is answered with that status; None if it is not."""
     began = time.monotonic()
-    while time.monotonic() - began < within:
-        if await _status(server, path) == status:
-            return time.monotonic() - began
-        await asyncio.sleep(0.2)
-    return None
+
+    async def is_answered() -> bool:
+        return await _status(server, path) == status
+
+    return time.monotonic() - began if await until(is_answered, within) else None
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ import time
 import traceback
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,6 +36,7 @@ from tests.support.process import ServerProcess
 PASSWORD = "correct horse"
 SECRET_KEY = "the key of a campaign's servers, 32 bytes and more"
 MIB = 1 << 20
+POLL_S = 0.2
 
 
 class Server(ServerProcess):
@@ -205,6 +206,16 @@ async def neighbour(server: Server, pause_s: float = 0.005) -> AsyncIterator[Nei
         await asyncio.wait({asking}, timeout=100)
         asking.cancel()
         client.abort()
+
+
+async def until(holds: Callable[[], Awaitable[bool]], within_s: float) -> bool:
+    """Ask another process again and again until something holds of it; returns whether it does in time."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            while not await holds():  # noqa: ASYNC110 - nothing tells of another process
+                await asyncio.sleep(POLL_S)
+            return True
+    return False
 
 
 def ms(seconds: float) -> str:
