@@ -188,6 +188,8 @@ class Context:
             copies: how often the content is stored.
             shown: characters that the entry carries beside it. Each `SEND_SIZE` of both count as another send.
         """
+        if self.parts.limits is None:
+            return
         size = copies * len(content) + shown
         if size > SEND_SIZE:
             self.count(Limit.SENDS, size // SEND_SIZE)

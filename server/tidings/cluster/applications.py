@@ -73,14 +73,20 @@ class SharedManager(ApplicationManager):
             if callback is not None and not isinstance(room, str):
                 raise ValueError("on many nodes an event with a callback goes to one client: emit it to a sid")
             ack_id = None if callback is None else self._generate_ack_id(room, callback)
-            if ack_id is not None:
-                asyncio.get_running_loop().call_later(CALLBACK_S, self._forget_callback, room, ack_id)
             rooms = list(room) if isinstance(room, tuple | set) else room
             arguments = [*data] if isinstance(data, tuple) else [] if data is None else [data]
-            parts = self._parts("emit", event, arguments, namespace, rooms, skip_sid, ack_id)
-            await super().emit(event, data, namespace, room, skip_sid, callback)
-            for part in parts:
+            try:
+                parts = self._parts("emit", event, arguments, namespace, rooms, skip_sid, ack_id)
+                self.write_event(event, data, namespace, room, skip_sid, callback)
+            except ValueError:
+                if ack_id is not None:
+                    self._forget_callback(room, ack_id)
+                raise
+            for part in parts:  # in the same step of the event loop: nobody gets it alone, and the order is kept
                 self._share(part)
+            if ack_id is not None:
+                asyncio.get_running_loop().call_later(CALLBACK_S, self._forget_callback, room, ack_id)
+            await asyncio.sleep(0)
         else:
             await super().emit(event, data, namespace, room, skip_sid, callback)
 

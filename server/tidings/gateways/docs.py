@@ -6,7 +6,7 @@ The server serves all files of the page, so it works without the Internet.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 
@@ -114,7 +114,7 @@ def _describe(
     app: FastAPI, path: str, document: Callable[[str], bytes], media_type: str = "application/json"
 ) -> None:
     """Serve a document, by prefix, built at the first request, in a thread: it takes about 80 ms."""
-    body = cache(document)
+    body = lru_cache(8)(document)  # a mount with a parameter in its path has any number of prefixes
 
     @app.get(path, include_in_schema=False)
     def described(request: Request) -> Response:
