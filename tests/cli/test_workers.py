@@ -302,7 +302,10 @@ class Game(socketio.AsyncNamespace):
         return os.getpid()
 
     async def on_players(self, sid):
-        return await app.sio.participants(namespace="/game")
+        try:
+            return await app.sio.participants(namespace="/game")
+        except TimeoutError:  # a worker has started, and does not answer yet
+            return []
 
     async def on_say(self, sid, number):
         await self.emit("said", number)

@@ -274,3 +274,22 @@ async def test_a_call_to_a_node_that_is_gone_ends_with_a_timeout(
             await two.here.participants(namespace=GAME)
         with pytest.raises(TimeoutError):
             await two.here.enter_room(two.bob.sid, "green", namespace=GAME)
+
+
+async def test_a_question_or_an_answer_that_is_lost_between_nodes_is_repeated(
+    postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with table(postgresql_url, tmp_path) as two:
+        for node in two.nodes:
+            manager, lost = node.node.cluster.applications, asyncio.Event()
+            received = manager.received
+
+            def lossy(part: Any, lost: asyncio.Event = lost, received: Any = received) -> None:
+                if lost.is_set():
+                    received(part)
+                lost.set()
+
+            monkeypatch.setattr(manager, "received", lossy)
+            await two.here.enter_room(two.bob.sid, "green", namespace=GAME)
+            assert await two.here.participants("green", GAME) == [two.bob.sid]
+            assert lost.is_set()

@@ -29,6 +29,8 @@ LONGEST: Final = 256 * 1024
 """Bytes of a message to the other nodes."""
 ANSWER_S: Final = 3.0
 """The longest wait for the other nodes."""
+AGAIN_S: Final = 0.5
+"""The interval at which they are asked again."""
 CALLBACK_S: Final = 600.0
 """For how long a client of another node may acknowledge an event."""
 
@@ -156,6 +158,9 @@ class SharedManager(ApplicationManager):
     async def _ask(self, method: str, *arguments: Any, until_one: bool = False) -> list[Any]:
         """Let the other nodes do something; returns their results.
 
+        They are asked again while answers are missing: a node that has just started knows the others a moment later.
+        So what they do must do no harm if it is done twice.
+
         `until_one`: only one of them can have something to do, whose result is true. Raises TimeoutError if a node
         does not answer.
         """
@@ -165,14 +170,15 @@ class SharedManager(ApplicationManager):
         number = next(self._numbers)
         question = self._asked[number] = _Question(others, until_one)
         try:
-            self._tell("ask", number, method, *arguments)
             async with asyncio.timeout(ANSWER_S):
-                await question.answered.wait()
+                while not question.answered.done():
+                    self._tell("ask", number, method, *arguments)
+                    await asyncio.wait([question.answered], timeout=AGAIN_S)
         except TimeoutError:
             raise TimeoutError(f"{method}: other nodes have not answered in {ANSWER_S:g} s") from None
         finally:
             del self._asked[number]
-        return question.results
+        return list(question.results.values())
 
     # -- from the other nodes ------------------------------------------------------------------------------------
 
@@ -277,11 +283,12 @@ class _Question:
     def __init__(self, others: set[str], until_one: bool) -> None:
         self._missing = others
         self._until_one = until_one
-        self.results: list[Any] = []
-        self.answered = asyncio.Event()
+        self.results: dict[str, Any] = {}
+        """By node."""
+        self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def add(self, node: str, result: Any) -> None:
         self._missing.discard(node)
-        self.results.append(result)
-        if not self._missing or (self._until_one and result):
-            self.answered.set()
+        self.results[node] = result
+        if (not self._missing or (self._until_one and result)) and not self.answered.done():
+            self.answered.set_result(None)
